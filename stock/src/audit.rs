@@ -1,0 +1,336 @@
+//! The audit: reads a whole sale and holds it against the promise.
+//!
+//! Everything is read in an order that makes the checks sound while the sale goes on: claims lie between two
+//! readings of the orders, and all `in` counters are read before all `out` counters. Reads go page by page, so
+//! that a large audit does not hold Redis up.
+
+use std::collections::HashMap;
+
+use futures::future::try_join_all;
+use redis::{Cmd, Value, from_redis_value};
+use serde::{Deserialize, Serialize};
+
+use crate::calls::{Call, CallError, Claim, Level, Source};
+use crate::cluster::Cluster;
+use crate::ids::{OrderId, ShardId, UserId};
+use crate::layout::{SaleKeys, Shard, Slot};
+use crate::sale::Sale;
+use crate::snapshot::read_levels;
+use crate::store::ReadMint;
+
+/// Claims or orders in one read: about a millisecond of Redis.
+const PAGE: usize = 1_000;
+/// Entries of the order stream in one read: an entry holds up to 64 orders.
+const ENTRIES_PER_PAGE: usize = PAGE / 16;
+/// Violations that are spelled out; the rest is counted. A broken sale could have one for each of its buyers.
+const VIOLATIONS_LISTED_MAX: usize = 100;
+
+/// What an audit found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Audit {
+    /// Whether every invariant holds.
+    pub ok: bool,
+    /// Each invariant that does not, in words.
+    pub violations: Vec<String>,
+    /// Units of the sale in all.
+    pub total: u64,
+    /// Units sold, by the shards' books.
+    pub sold: u64,
+    /// Tokens lying in shards.
+    pub stock: u64,
+    /// Tokens in channels.
+    pub in_flight: u64,
+    /// Claims in all shards.
+    pub claims: u64,
+    /// Orders in all streams.
+    pub orders: u64,
+    /// Users with a claim in more than one shard.
+    pub buyers_twice: u64,
+    /// Claims outside the user's home shard.
+    pub stray_claims: u64,
+}
+
+/// Why there is no audit.
+#[derive(Debug, thiserror::Error)]
+#[error("shard {shard} could not be audited: {error}")]
+pub struct Unreadable {
+    shard: ShardId,
+    error: CallError,
+}
+
+/// All of a shard that the audit looks at.
+#[derive(Clone, Debug, Default)]
+pub struct Books {
+    /// Its level before anything else was read.
+    pub before: Level,
+    /// All claims.
+    pub claims: HashMap<UserId, Claim>,
+    /// All orders, with the number of their entry. Read after the claims.
+    pub orders: Vec<Order>,
+    /// Its level after everything else, and after `before` of every other shard.
+    pub after: Level,
+}
+
+/// An order as it stands in the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The number of its entry.
+    pub seq: u64,
+    /// Who bought.
+    pub user: UserId,
+    /// The claim it goes with.
+    pub claim: Claim,
+}
+
+/// Reads the whole sale and checks it.
+pub async fn audit(cluster: &Cluster, sale: &Sale) -> Result<Audit, Unreadable> {
+    let keys = SaleKeys::new(sale.id());
+    let unreadable = |shard| move |error| Unreadable { shard, error };
+    let mint = cluster.read(ReadMint { keys: &keys, shards: sale.shards().len() }).await;
+    let mint = mint.map_err(unreadable(ShardId::new(0)))?;
+
+    let before = levels(cluster, sale).await?;
+    let read = |(shard, before)| async move {
+        let claims = read_claims(cluster, shard).await.map_err(unreadable(shard.id))?;
+        let orders = read_orders(cluster, shard).await.map_err(unreadable(shard.id))?;
+        Ok(Books { before, claims, orders, after: Level::default() })
+    };
+    let mut books = try_join_all(sale.shards().iter().zip(before).map(read)).await?;
+    for (books, after) in books.iter_mut().zip(levels(cluster, sale).await?) {
+        books.after = after;
+    }
+    Ok(check(sale, &mint, &books))
+}
+
+async fn levels(cluster: &Cluster, sale: &Sale) -> Result<Vec<Level>, Unreadable> {
+    let levels = read_levels(cluster, sale).await;
+    let named = |(shard, level): (&Shard, Result<_, _>)| level.map_err(|error| Unreadable { shard: shard.id, error });
+    sale.shards().iter().zip(levels).map(named).collect()
+}
+
+async fn read_claims(cluster: &Cluster, shard: &Shard) -> Result<HashMap<UserId, Claim>, CallError> {
+    let mut claims = HashMap::new();
+    let mut cursor = 0;
+    loop {
+        let (next, page) = cluster.read(ScanClaims { shard, cursor }).await?;
+        claims.extend(page);
+        cursor = next;
+        if cursor == 0 {
+            return Ok(claims);
+        }
+    }
+}
+
+async fn read_orders(cluster: &Cluster, shard: &Shard) -> Result<Vec<Order>, CallError> {
+    let mut orders: Vec<Order> = Vec::new();
+    loop {
+        let after = orders.last().map_or(0, |order| order.seq);
+        let page = cluster.read(ReadOrders { shard, after }).await?;
+        if page.is_empty() {
+            return Ok(orders);
+        }
+        orders.extend(page);
+    }
+}
+
+/// Reads a page of a shard's claims.
+struct ScanClaims<'a> {
+    shard: &'a Shard,
+    cursor: u64,
+}
+
+impl Call for ScanClaims<'_> {
+    type Answer = (u64, Vec<(UserId, Claim)>);
+
+    fn slot(&self) -> Slot {
+        self.shard.slot
+    }
+
+    fn command(&self) -> Cmd {
+        let mut cmd = redis::cmd("HSCAN");
+        cmd.arg(&self.shard.claims).arg(self.cursor).arg("COUNT").arg(PAGE);
+        cmd
+    }
+
+    fn answer(&self, reply: Value) -> Result<Self::Answer, CallError> {
+        let (cursor, fields): (u64, Vec<(String, String)>) = from_redis_value(reply)?;
+        // The field without a name is what keeps the hash there while nobody has bought.
+        let claims = fields.into_iter().filter(|(user, _)| !user.is_empty());
+        let claims = claims.map(|(user, claim)| Ok((UserId::stored(user), Claim::parse(&claim)?)));
+        Ok((cursor, claims.collect::<Result<_, CallError>>()?))
+    }
+}
+
+/// Reads the orders of the entries after one.
+struct ReadOrders<'a> {
+    shard: &'a Shard,
+    after: u64,
+}
+
+impl Call for ReadOrders<'_> {
+    type Answer = Vec<Order>;
+
+    fn slot(&self) -> Slot {
+        self.shard.slot
+    }
+
+    fn command(&self) -> Cmd {
+        let mut cmd = redis::cmd("XRANGE");
+        cmd.arg(&self.shard.orders).arg(format!("{}-0", self.after + 1)).arg("+").arg("COUNT").arg(ENTRIES_PER_PAGE);
+        cmd
+    }
+
+    fn answer(&self, reply: Value) -> Result<Vec<Order>, CallError> {
+        let entries: Vec<(String, Vec<(String, String)>)> = from_redis_value(reply)?;
+        let mut orders = Vec::new();
+        for (id, fields) in entries {
+            let malformed = || CallError::Malformed(format!("order entry {id:?}"));
+            let seq = id.strip_suffix("-0").and_then(|seq| seq.parse().ok()).ok_or_else(malformed)?;
+            for (user, order) in fields {
+                let claim = Claim::parse(order.rsplitn(2, ':').last().ok_or_else(malformed)?)?;
+                orders.push(Order { seq, user: UserId::stored(user), claim });
+            }
+        }
+        Ok(orders)
+    }
+}
+
+/// Holds the books of all shards against the invariants. Pure: what it finds depends on what was read alone.
+pub fn check(sale: &Sale, mint: &[u64], books: &[Books]) -> Audit {
+    let mut found = Violations::default();
+    for (shard, books) in sale.shards().iter().zip(books) {
+        check_balance(shard, &books.before, &mut found);
+        check_balance(shard, &books.after, &mut found);
+        check_orders(shard, books, &mut found);
+    }
+    check_channels(sale, mint, books, &mut found);
+    let stray_claims = check_homes(sale, books, &mut found);
+    let buyers_twice = check_one_each(books, &mut found);
+
+    let sum = |part: fn(&Books) -> u64| books.iter().map(part).sum::<u64>();
+    let minted: u64 = mint.iter().sum();
+    let (total, sold, stock) = (sale.config.total_stock, sum(|b| b.after.sold), sum(|b| b.after.stock));
+    found.check(minted == total, || format!("{minted} units were minted for a sale of {total}"));
+    found.check(sold + stock <= total, || {
+        format!("{sold} sold and {stock} in stock are more than the {total} units there are")
+    });
+    Audit {
+        ok: found.count == 0,
+        total,
+        sold,
+        stock,
+        in_flight: total.saturating_sub(sold + stock),
+        claims: sum(|b| b.claims.len() as u64),
+        orders: sum(|b| b.orders.len() as u64),
+        buyers_twice,
+        stray_claims,
+        violations: found.listed(),
+    }
+}
+
+/// A shard's own books, of one instant: stock = in - out - sold.
+fn check_balance(shard: &Shard, level: &Level, found: &mut Violations) {
+    let accepted: u64 = level.accepted.iter().map(|(_, tokens)| tokens).sum();
+    let donated: u64 = level.donated.iter().map(|(_, tokens)| tokens).sum();
+    let Level { stock, sold, .. } = level;
+    found.check(accepted == stock + sold + donated, || {
+        format!("shard {}: accepted {accepted}, but holds {stock}, sold {sold} and donated {donated}", shard.id)
+    });
+    found.check(level.ring == shard.ring.as_str(), || {
+        format!("shard {}: belongs to ring {}, not {}", shard.id, level.ring, shard.ring.as_str())
+    });
+}
+
+/// Claims and orders of a shard, one to one. Claims were read before the orders, so each must have its order;
+/// an order that stood there before the claims were read must have its claim.
+fn check_orders(shard: &Shard, books: &Books, found: &mut Violations) {
+    let mut by_user: HashMap<&UserId, &Order> = HashMap::new();
+    for order in &books.orders {
+        let before = by_user.insert(&order.user, order);
+        found.check(before.is_none(), || format!("shard {}: user {:?} has two orders", shard.id, order.user));
+        let settled = order.seq <= books.before.seq;
+        found.check(!settled || books.claims.get(&order.user) == Some(&order.claim), || {
+            format!("shard {}: order {} of {:?} is not the claim", shard.id, order.claim.order, order.user)
+        });
+    }
+    for (user, claim) in &books.claims {
+        found.check(by_user.get(user).is_some_and(|order| order.claim == *claim), || {
+            format!("shard {}: the claim of {user:?} has no order {}", shard.id, claim.order)
+        });
+    }
+    let (claims, least, most) = (books.claims.len() as u64, books.before.sold, books.after.sold);
+    found.check((least..=most).contains(&claims), || {
+        format!("shard {}: {claims} claims, but {least} to {most} sold", shard.id)
+    });
+}
+
+/// No channel gave out more than went in. All `in` were read before all `out`.
+fn check_channels(sale: &Sale, mint: &[u64], books: &[Books], found: &mut Violations) {
+    for (shard, receiver) in sale.shards().iter().zip(books) {
+        for &(source, accepted) in &receiver.before.accepted {
+            let entered = match source {
+                Source::Mint => mint.get(shard.id.index()).copied().unwrap_or_default(),
+                Source::Shard(giver) => books.get(giver.index()).map_or(0, |giver| donated_to(&giver.after, shard.id)),
+            };
+            found.check(accepted <= entered, || {
+                format!("channel {source} -> {}: {accepted} accepted of {entered} that entered", shard.id)
+            });
+        }
+    }
+}
+
+fn donated_to(level: &Level, receiver: ShardId) -> u64 {
+    level.donated.iter().find(|(to, _)| *to == receiver).map_or(0, |(_, tokens)| *tokens)
+}
+
+fn check_homes(sale: &Sale, books: &[Books], found: &mut Violations) -> u64 {
+    let mut strays = 0;
+    for (shard, books) in sale.shards().iter().zip(books) {
+        for user in books.claims.keys().filter(|user| sale.ring().home(user) != shard.id) {
+            strays += 1;
+            found.add(|| format!("shard {}: {user:?} is claimed here, but at home in another", shard.id));
+        }
+    }
+    strays
+}
+
+fn check_one_each(books: &[Books], found: &mut Violations) -> u64 {
+    let mut orders: HashMap<&UserId, OrderId> = HashMap::new();
+    let mut twice = 0;
+    for (user, claim) in books.iter().flat_map(|books| &books.claims) {
+        if let Some(other) = orders.insert(user, claim.order) {
+            twice += 1;
+            found.add(|| format!("user {user:?} has two units, orders {other} and {}", claim.order));
+        }
+    }
+    twice
+}
+
+#[derive(Default)]
+struct Violations {
+    texts: Vec<String>,
+    count: usize,
+}
+
+impl Violations {
+    fn check(&mut self, holds: bool, text: impl FnOnce() -> String) {
+        if !holds {
+            self.add(text);
+        }
+    }
+
+    fn add(&mut self, text: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.texts.len() < VIOLATIONS_LISTED_MAX {
+            self.texts.push(text());
+        }
+    }
+
+    fn listed(mut self) -> Vec<String> {
+        if self.count > self.texts.len() {
+            self.texts.push(format!("and {} more", self.count - self.texts.len()));
+        }
+        self.texts
+    }
+}

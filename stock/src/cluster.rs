@@ -1,0 +1,267 @@
+//! The cluster as one thing to call: finds the primary of a slot, loads the library where it is missing,
+//! follows the map when it changes, and repeats what is safe to repeat.
+//!
+//! It knows nothing of sales. Nodes keep a connection of their own for each lane and use this one for the rest;
+//! a coordinator does everything through it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures::future::join_all;
+use redis::Pipeline;
+
+use crate::calls::{Call, CallError};
+use crate::connection::{Barrier, ConnectOptions, Connection};
+use crate::functions::LIBRARY;
+use crate::topology::{Address, Topology};
+
+/// How often a call is tried in all. With the pauses between, the last try comes after about half a second:
+/// long enough for a slot to move, too short to sit out a failover, which is for the caller to decide.
+const TRIES_MAX: u32 = 5;
+
+/// The pause before each further try: 20 ms, doubled each time, half of it by chance.
+pub fn backoff(tries: u32) -> Duration {
+    let full = Duration::from_millis(20 << tries.min(5));
+    full.mul_f64(rand::random_range(0.5..1.0))
+}
+
+/// Why there is no cluster to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// Somebody answers, but it is not a cluster. Waiting will not help.
+    #[error("{0} is not a Redis Cluster node (cluster support is disabled)")]
+    NotACluster(Address),
+    /// Nobody answers who knows the map.
+    #[error("no node of the cluster answers: {0}")]
+    Unreachable(String),
+    /// Some slots have no primary.
+    #[error("{0} of the cluster's 16384 slots are served by nobody")]
+    Incomplete(usize),
+    /// The library could not be loaded.
+    #[error("the function library could not be loaded on {0}: {1}")]
+    Library(Address, CallError),
+}
+
+/// A cluster: its map and a connection to each node that was needed so far. Shared by reference.
+pub struct Cluster {
+    options: ConnectOptions,
+    topology: ArcSwap<Topology>,
+    connections: Mutex<HashMap<Address, Connection>>,
+}
+
+impl Cluster {
+    /// Asks the seeds for the map. Refuses a cluster that does not serve all slots.
+    pub async fn connect(options: ConnectOptions) -> Result<Self, ClusterError> {
+        let cluster = Self { options, topology: ArcSwap::default(), connections: Mutex::default() };
+        cluster.refresh().await?;
+        match cluster.topology().unserved() {
+            0 => Ok(cluster),
+            slots => Err(ClusterError::Incomplete(slots)),
+        }
+    }
+
+    /// How connections are made.
+    pub fn options(&self) -> &ConnectOptions {
+        &self.options
+    }
+
+    /// The map as it was last seen.
+    pub fn topology(&self) -> Arc<Topology> {
+        self.topology.load_full()
+    }
+
+    /// Asks all known nodes at once for the map and takes the newest that comes. A dead node costs nothing but
+    /// its own timeout, and one that was cut off cannot bring an old map back.
+    pub async fn refresh(&self) -> Result<(), ClusterError> {
+        let known = self.topology();
+        let mut asked = self.options.addresses();
+        asked.extend(known.nodes().iter().filter(|node| !asked.contains(node)).cloned().collect::<Vec<_>>());
+
+        let maps = join_all(asked.iter().map(|address| self.map_of(address))).await;
+        let mut reasons = Vec::new();
+        let mut newest: Option<Topology> = None;
+        for map in maps {
+            match map {
+                Ok(map) if newest.as_ref().is_none_or(|newest| map.supersedes(newest)) => newest = Some(map),
+                Ok(_) => {}
+                Err(ClusterError::Unreachable(reason)) => reasons.push(reason),
+                Err(error) => return Err(error),
+            }
+        }
+        let newest = newest.ok_or_else(|| ClusterError::Unreachable(reasons.join("; ")))?;
+        if newest != *known && newest.supersedes(&known) {
+            self.topology.store(Arc::new(newest));
+        }
+        Ok(())
+    }
+
+    async fn map_of(&self, address: &Address) -> Result<Topology, ClusterError> {
+        let text: Result<String, _> = match self.connection(address).await {
+            Ok(mut connection) => connection.query(redis::cmd("CLUSTER").arg("NODES")).await,
+            Err(error) => Err(error),
+        };
+        match text {
+            Ok(text) => Topology::parse(&text, address, self.options.is_tls())
+                .ok_or_else(|| ClusterError::Unreachable(format!("{address} sent a map of unknown form"))),
+            Err(CallError::Refused(why)) if why.contains("cluster support disabled") => {
+                Err(ClusterError::NotACluster(address.clone()))
+            }
+            Err(error) => {
+                self.forget(address);
+                Err(ClusterError::Unreachable(error.to_string()))
+            }
+        }
+    }
+
+    /// Loads the library on every primary that lacks it.
+    pub async fn load_library(&self) -> Result<(), ClusterError> {
+        let topology = self.topology();
+        let loads = topology.primaries().iter().map(|primary| async {
+            let address = &primary.address;
+            self.load_library_on(address).await.map_err(|error| ClusterError::Library(address.clone(), error))
+        });
+        join_all(loads).await.into_iter().collect()
+    }
+
+    /// Loads the library on one primary. Its name holds a digest of its code, so one that is there is this one.
+    pub async fn load_library_on(&self, address: &Address) -> Result<(), CallError> {
+        let mut load = redis::cmd("FUNCTION");
+        load.arg("LOAD").arg(&LIBRARY.code);
+        match self.connection(address).await?.query::<String>(&load).await {
+            Ok(_) => {
+                tracing::info!(redis.address = %address, library.name = LIBRARY.name, "function library loaded");
+                Ok(())
+            }
+            Err(CallError::Refused(why)) if why.contains("already exists") => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes one call and answers from its primary, whatever happens to that primary later.
+    pub async fn read<C: Call>(&self, call: C) -> Result<C::Answer, CallError> {
+        self.only(call, false).await
+    }
+
+    /// Makes one call and answers once its writes are on every replica.
+    pub async fn write<C: Call>(&self, call: C) -> Result<C::Answer, CallError> {
+        self.only(call, true).await
+    }
+
+    async fn only<C: Call>(&self, call: C, durable: bool) -> Result<C::Answer, CallError> {
+        self.all(&[call], durable).await.pop().expect("one call has one answer")
+    }
+
+    /// Makes many calls, one pipeline a primary, all primaries at once. An answer each, in order.
+    pub async fn read_all<C: Call>(&self, calls: &[C]) -> Vec<Result<C::Answer, CallError>> {
+        self.all(calls, false).await
+    }
+
+    /// Like [`Cluster::read_all`], with a barrier at the end of each pipeline.
+    pub async fn write_all<C: Call>(&self, calls: &[C]) -> Vec<Result<C::Answer, CallError>> {
+        self.all(calls, true).await
+    }
+
+    async fn all<C: Call>(&self, calls: &[C], durable: bool) -> Vec<Result<C::Answer, CallError>> {
+        let mut answers: Vec<Option<Result<C::Answer, CallError>>> = calls.iter().map(|_| None).collect();
+        for tries in 1..=TRIES_MAX {
+            let open = |answer: &Option<Result<_, CallError>>| match answer {
+                None => true,
+                Some(Ok(_)) => false,
+                Some(Err(error)) => error.is_transient(),
+            };
+            let unanswered: Vec<usize> = (0..calls.len()).filter(|&call| open(&answers[call])).collect();
+            if unanswered.is_empty() {
+                break;
+            }
+            if tries > 1 {
+                tokio::time::sleep(backoff(tries - 2)).await;
+                // Nobody answering is no reason to stop: the old map may still be right.
+                if let Err(error) = self.refresh().await {
+                    tracing::debug!(error = %error, "the cluster's map could not be refreshed");
+                }
+            }
+            for (call, answer) in self.once(calls, &unanswered, durable).await {
+                answers[call] = Some(answer);
+            }
+        }
+        answers.into_iter().map(|answer| answer.expect("every call was tried")).collect()
+    }
+
+    /// One try of the calls with these indices.
+    async fn once<C: Call>(
+        &self,
+        calls: &[C],
+        indices: &[usize],
+        durable: bool,
+    ) -> Vec<(usize, Result<C::Answer, CallError>)> {
+        let topology = self.topology();
+        let mut by_primary: BTreeMap<&Address, (usize, Vec<usize>)> = BTreeMap::new();
+        let mut answers = Vec::with_capacity(indices.len());
+        for &index in indices {
+            match topology.primary(calls[index].slot()) {
+                Some(primary) => {
+                    let (_, batch) = by_primary.entry(&primary.address).or_insert((primary.replicas, Vec::new()));
+                    batch.push(index);
+                }
+                None => answers.push((index, Err(CallError::Moved("nobody serves the slot".into())))),
+            }
+        }
+        let batches = by_primary.into_iter().map(|(address, (replicas, batch))| async move {
+            let barrier = if durable { Barrier::Replicas(replicas) } else { Barrier::None };
+            self.batch(address, calls, batch, barrier).await
+        });
+        answers.extend(join_all(batches).await.into_iter().flatten());
+        answers
+    }
+
+    async fn batch<C: Call>(
+        &self,
+        address: &Address,
+        calls: &[C],
+        batch: Vec<usize>,
+        barrier: Barrier,
+    ) -> Vec<(usize, Result<C::Answer, CallError>)> {
+        let mut pipeline = Pipeline::with_capacity(batch.len() + 1);
+        for &index in &batch {
+            pipeline.add_command(calls[index].command());
+        }
+        let replies = match self.connection(address).await {
+            Ok(mut connection) => connection.send(pipeline, barrier).await,
+            Err(error) => Err(error),
+        };
+        match replies {
+            Ok(mut replies) => {
+                let answers: Vec<_> = batch.into_iter().map(|index| (index, replies.next(&calls[index]))).collect();
+                if answers.iter().any(|(_, answer)| matches!(answer, Err(CallError::FunctionMissing)))
+                    && let Err(error) = self.load_library_on(address).await
+                {
+                    tracing::warn!(redis.address = %address, error = %error, "function library not loaded");
+                }
+                answers
+            }
+            Err(error) => {
+                self.forget(address);
+                batch.into_iter().map(|index| (index, Err(error.clone()))).collect()
+            }
+        }
+    }
+
+    /// The shared connection to a node, opened where there is none.
+    async fn connection(&self, address: &Address) -> Result<Connection, CallError> {
+        if let Some(connection) = self.held().get(address) {
+            return Ok(connection.clone());
+        }
+        let connection = Connection::open(&self.options, address).await?;
+        Ok(self.held().entry(address.clone()).or_insert(connection).clone())
+    }
+
+    fn forget(&self, address: &Address) {
+        self.held().remove(address);
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<Address, Connection>> {
+        self.connections.lock().expect("nothing panics while it holds the connections")
+    }
+}

@@ -1,0 +1,170 @@
+//! One connection to one Redis node, and the pipeline that ends in a barrier.
+//!
+//! Plain connections, not redis-rs' cluster client: that one re-sends after a dropped connection, never gives a
+//! frozen primary up, and shares one socket among all users, which a WAIT then blocks. Here a reply is a reply,
+//! a timeout is a timeout, and who retries is the caller's decision.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, Pipeline, Value};
+
+use crate::calls::{Call, CallError};
+use crate::topology::Address;
+
+/// How connections are made, and how long anything may take.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// Nodes to ask for the cluster's map; user, password and TLS hold for all nodes.
+    pub seeds: Vec<ConnectionInfo>,
+    /// Longest time to connect and log in.
+    pub connect_timeout: Duration,
+    /// Longest wait for the reply of a pipeline, on top of its barrier's.
+    pub response_timeout: Duration,
+    /// Longest wait of a barrier for the replicas.
+    pub barrier_timeout: Duration,
+}
+
+impl ConnectOptions {
+    /// Connects to the cluster of these seeds with the defaults: 1 s to connect, 1 s for a reply, 500 ms for a
+    /// barrier. A replica on the same network confirms in under 1 ms; one that needs 500 is not keeping up.
+    pub fn new(seeds: Vec<ConnectionInfo>) -> Self {
+        Self {
+            seeds,
+            connect_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(1),
+            barrier_timeout: Duration::from_millis(500),
+        }
+    }
+
+    /// The seeds' addresses.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.seeds.iter().filter_map(|seed| address_of(seed.addr())).collect()
+    }
+
+    /// Whether nodes are reached over TLS, where host names matter.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.seeds.first().is_some_and(|seed| matches!(seed.addr(), ConnectionAddr::TcpTls { .. }))
+    }
+
+    /// How to reach a node that the map names: like the first seed, at another address.
+    fn towards(&self, address: &Address) -> Option<ConnectionInfo> {
+        let seed = self.seeds.first()?.clone();
+        let (host, port) = (address.host.to_string(), address.port);
+        let addr = match seed.addr().clone() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                ConnectionAddr::TcpTls { host, port, insecure, tls_params }
+            }
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        // One protocol, one form of each reply.
+        let settings = seed.redis_settings().clone().set_protocol(redis::ProtocolVersion::RESP2);
+        let tcp = TcpSettings::default().set_nodelay(true);
+        Some(seed.set_addr(addr).set_redis_settings(settings).set_tcp_settings(tcp))
+    }
+}
+
+fn address_of(addr: &ConnectionAddr) -> Option<Address> {
+    match addr {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            Some(Address { host: host.as_str().into(), port: *port })
+        }
+        _ => None,
+    }
+}
+
+/// What must hold before a pipeline's answers are told to anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barrier {
+    /// Nothing: reads, and what may be lost.
+    None,
+    /// So many replicas confirmed every write of the pipeline. With 0 there is nobody to ask.
+    Replicas(usize),
+}
+
+/// A connection of its owner's own.
+#[derive(Clone)]
+pub struct Connection {
+    inner: MultiplexedConnection,
+    barrier_timeout: Duration,
+}
+
+impl Connection {
+    /// Connects and logs in, within the connect timeout.
+    pub async fn open(options: &ConnectOptions, address: &Address) -> Result<Self, CallError> {
+        let unreachable = |why: String| CallError::NoReply(format!("{address}: {why}"));
+        let info = options.towards(address).ok_or_else(|| unreachable("no seed to take the login from".into()))?;
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(options.connect_timeout))
+            .set_response_timeout(Some(options.response_timeout + options.barrier_timeout));
+        let client = Client::open(info).map_err(|error| unreachable(error.to_string()))?;
+        // The library's own timeout leaves out the login.
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        match tokio::time::timeout(options.connect_timeout, connecting).await {
+            Ok(Ok(inner)) => Ok(Self { inner, barrier_timeout: options.barrier_timeout }),
+            Ok(Err(error)) => Err(unreachable(error.to_string())),
+            Err(_) => Err(unreachable("no connection in time".into())),
+        }
+    }
+
+    /// Sends one command and reads its reply.
+    pub async fn query<T: redis::FromRedisValue>(&mut self, cmd: &redis::Cmd) -> Result<T, CallError> {
+        let reply = self.inner.send_packed_command(cmd).await?;
+        Ok(redis::from_redis_value(reply)?)
+    }
+
+    /// Sends a pipeline whole and reads all replies. An outer error means that none of them came and the
+    /// connection is of no use any more.
+    ///
+    /// The barrier is one WAIT at the end of the same pipeline: on this connection, behind its writes, it
+    /// stands for all of them.
+    pub async fn send(&mut self, mut pipeline: Pipeline, barrier: Barrier) -> Result<Replies, CallError> {
+        let calls = pipeline.len();
+        let replicas = match barrier {
+            Barrier::None => 0,
+            Barrier::Replicas(replicas) => replicas,
+        };
+        if replicas > 0 {
+            pipeline.cmd("WAIT").arg(replicas).arg(self.barrier_timeout.as_millis() as u64);
+        }
+        let mut replies = self.inner.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
+        if replies.len() != pipeline.len() {
+            return Err(CallError::Malformed(format!("{} replies to {} commands", replies.len(), pipeline.len())));
+        }
+        let confirmed = match replies.split_off(calls).pop() {
+            Some(reply) => redis::from_redis_value(reply)?,
+            None => 0,
+        };
+        Ok(Replies { replies: replies.into_iter(), confirmed, replicas })
+    }
+}
+
+/// The replies of a pipeline, to be read in the order of its calls.
+pub struct Replies {
+    replies: std::vec::IntoIter<Value>,
+    confirmed: usize,
+    replicas: usize,
+}
+
+impl Replies {
+    /// The answer to the next call, which must be `call`. Where the barrier failed, what would be an answer is
+    /// [`CallError::NotDurable`]: it may be forgotten yet.
+    pub fn next<C: Call>(&mut self, call: &C) -> Result<C::Answer, CallError> {
+        let answer = match self.replies.next() {
+            Some(Value::ServerError(error)) => {
+                return Err(CallError::from_reply(error.code(), error.details().unwrap_or_default()));
+            }
+            Some(reply) => call.answer(reply)?,
+            None => return Err(CallError::Malformed("more calls than replies".into())),
+        };
+        self.durable().map(|()| answer)
+    }
+
+    fn durable(&self) -> Result<(), CallError> {
+        if self.confirmed >= self.replicas {
+            return Ok(());
+        }
+        Err(CallError::NotDurable { confirmed: self.confirmed, replicas: self.replicas })
+    }
+}

@@ -1,0 +1,23 @@
+-- The receiving half of a transfer: brings the channel from another shard up to a cumulative value.
+--
+-- KEYS  1 meta
+-- ARGV  1 ring fingerprint, 2 giving shard (or `mint`), 3 cumulative value of its out counter
+-- Answer  { in[from] after, stock after }
+-- Errors  NOSHARD, WRONGRING
+--
+-- Atomic because the counter and the stock grow together. Taking the maximum makes it idempotent by itself:
+-- repeated, stale or out of order, each token of the channel enters the stock once.
+local function accept(keys, args)
+  local meta, channel = keys[1], 'in:' .. args[2]
+  local shard = redis.call('HMGET', meta, 'ring', 'stock', channel)
+  local refusal = misdirected(shard[1], args[1])
+  if refusal then return refusal end
+
+  local stock, before, cumulative = tonumber(shard[2]), tonumber(shard[3] or 0), tonumber(args[3])
+  if cumulative <= before then
+    return { before, stock }
+  end
+  stock = stock + cumulative - before
+  redis.call('HSET', meta, 'stock', stock, channel, cumulative)
+  return { cumulative, stock }
+end

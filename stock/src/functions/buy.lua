@@ -1,0 +1,66 @@
+-- Claims a batch of users in their home shard and takes one token for each.
+--
+-- KEYS  1 meta, 2 claims, 3 orders
+-- ARGV  1 ring fingerprint, then for each buyer: user id, order id, correlation id
+-- Answer  { stock left, now in ms, one element a buyer }, the element being
+--           1              bought, at `now`
+--           0              empty: no token left here
+--           -1             not open: paused, ended, or outside the window
+--           "order:ms"     the claim this user already has; the caller compares order ids
+-- Errors  NOSHARD, WRONGRING
+--
+-- Atomic because looking for the claim, taking the token, recording the claim and appending the order are
+-- one decision: apart, two calls for one user would both find no claim. XADD is the one write that can fail,
+-- so it comes first: a function does not roll back. Nothing is written for empty and not open. A user who
+-- has a claim writes `tick`, for a barrier after reads alone proves nothing.
+local function buy(keys, args)
+  local meta, claims, orders = keys[1], keys[2], keys[3]
+  local shard = redis.call('HMGET', meta, 'ring', 'state', 'starts_at', 'ends_at', 'stock', 'sold', 'seq')
+  local refusal = misdirected(shard[1], args[1])
+  if refusal then return refusal end
+
+  local users = {}
+  for arg = 2, #args, 3 do
+    users[#users + 1] = args[arg]
+  end
+  local held = redis.call('HMGET', claims, unpack(users))
+
+  local now = now_ms()
+  local open = shard[2] == 'open'
+    and tonumber(now) >= tonumber(shard[3]) and tonumber(now) < tonumber(shard[4])
+  local left = tonumber(shard[5])
+  local recognised = false
+  local taken, new_claims, entry, answers = {}, {}, {}, {}
+  for buyer, user in ipairs(users) do
+    local claim = held[buyer] or taken[user]
+    if claim then
+      answers[buyer] = claim
+      recognised = true
+    elseif not open then
+      answers[buyer] = -1
+    elseif left == 0 then
+      answers[buyer] = 0
+    else
+      local order, correlation = args[buyer * 3], args[buyer * 3 + 1]
+      claim = order .. ':' .. now
+      taken[user] = claim
+      new_claims[#new_claims + 1] = user
+      new_claims[#new_claims + 1] = claim
+      entry[#entry + 1] = user
+      entry[#entry + 1] = claim .. ':' .. correlation
+      left = left - 1
+      answers[buyer] = 1
+    end
+  end
+
+  local bought = #entry / 2
+  if bought > 0 then
+    local seq = tonumber(shard[7]) + 1
+    redis.call('XADD', orders, seq .. '-0', unpack(entry))
+    redis.call('HSET', claims, unpack(new_claims))
+    redis.call('HSET', meta, 'stock', left, 'sold', tonumber(shard[6]) + bought, 'seq', seq)
+  elseif recognised then
+    redis.call('HINCRBY', meta, 'tick', 1)
+  end
+  return { left, now, answers }
+end

@@ -1,0 +1,32 @@
+-- Applies a newer version of the sale's settings to a shard; creates the shard while the sale is being created.
+--
+-- KEYS  1 meta, 2 claims, 3 orders
+-- ARGV  1 ring fingerprint, 2 version, 3 state, 4 starts at ms, 5 ends at ms
+-- Answer  version held after
+-- Errors  NOSHARD, WRONGRING
+--
+-- Atomic because the comparison of versions and the change must not be parted, and because all three keys of
+-- a shard must appear together: a slot can migrate only whole, and a call that names a missing key while it
+-- does is refused. Only the state `creating` creates. A shard that vanished later is never made anew, since
+-- minting it again would sell its tokens twice.
+local function configure(keys, args)
+  local meta, claims, orders = keys[1], keys[2], keys[3]
+  local shard = redis.call('HMGET', meta, 'ring', 'version')
+  if not shard[1] and args[3] == 'creating' then
+    -- A hash cannot be empty: no user id is the empty string. A stream stays when its last entry goes.
+    redis.call('XADD', orders, '0-1', 'created', args[2])
+    redis.call('XDEL', orders, '0-1')
+    redis.call('HSET', claims, '', '')
+    redis.call('HSET', meta, 'ring', args[1], 'version', 0, 'stock', 0, 'sold', 0, 'seq', 0, 'tick', 0)
+    shard = { args[1], 0 }
+  end
+  local refusal = misdirected(shard[1], args[1])
+  if refusal then return refusal end
+
+  local version = tonumber(args[2])
+  if version <= tonumber(shard[2]) then
+    return tonumber(shard[2])
+  end
+  redis.call('HSET', meta, 'version', args[2], 'state', args[3], 'starts_at', args[4], 'ends_at', args[5])
+  return version
+end

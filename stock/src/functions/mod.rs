@@ -1,0 +1,153 @@
+//! The function library: one Lua file an operation, put together into one library for Redis Functions.
+//!
+//! Functions rather than scripts: as fast, but replicated, so a promoted replica has them. Library and
+//! functions carry a digest of the code in their names. Two releases therefore live side by side in one
+//! cluster, each calling its own code, and loading is never a downgrade for somebody else.
+
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+
+use redis::Cmd;
+use sha2::{Digest, Sha256};
+
+const SHARED: &str = include_str!("shared.lua");
+
+/// An operation of the library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is documented in the header of its Lua file")]
+pub enum Operation {
+    Buy,
+    Donate,
+    Accept,
+    Configure,
+    Find,
+    Level,
+    Record,
+}
+
+impl Operation {
+    const ALL: [Self; 7] =
+        [Self::Buy, Self::Donate, Self::Accept, Self::Configure, Self::Find, Self::Level, Self::Record];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Buy => "buy",
+            Self::Donate => "donate",
+            Self::Accept => "accept",
+            Self::Configure => "configure",
+            Self::Find => "find",
+            Self::Level => "level",
+            Self::Record => "record",
+        }
+    }
+
+    const fn source(self) -> &'static str {
+        match self {
+            Self::Buy => include_str!("buy.lua"),
+            Self::Donate => include_str!("donate.lua"),
+            Self::Accept => include_str!("accept.lua"),
+            Self::Configure => include_str!("configure.lua"),
+            Self::Find => include_str!("find.lua"),
+            Self::Level => include_str!("level.lua"),
+            Self::Record => include_str!("record.lua"),
+        }
+    }
+
+    const fn only_reads(self) -> bool {
+        matches!(self, Self::Level)
+    }
+
+    /// The function's name in Redis: `buy_1f3a9c`.
+    pub fn function(self) -> &'static str {
+        &LIBRARY.functions[self as usize]
+    }
+}
+
+/// The library as Redis loads it.
+pub struct Library {
+    /// Its name, with the digest of its code.
+    pub name: String,
+    /// The whole text for `FUNCTION LOAD`.
+    pub code: String,
+    functions: Vec<String>,
+}
+
+/// The library of this release.
+pub static LIBRARY: LazyLock<Library> = LazyLock::new(Library::assemble);
+
+impl Library {
+    fn assemble() -> Self {
+        let sources: String = Operation::ALL.iter().fold(SHARED.to_owned(), |code, op| code + "\n" + op.source());
+        let digest: String = Sha256::digest(&sources)[..3].iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = format!("flashsale_{digest}");
+        let functions: Vec<String> = Operation::ALL.map(|op| format!("{}_{digest}", op.name())).into();
+
+        let mut code = format!("#!lua name={name}\n{sources}");
+        for (operation, function) in Operation::ALL.iter().zip(&functions) {
+            let flags = if operation.only_reads() { "'no-writes'" } else { "" };
+            let callback = operation.name();
+            write!(
+                code,
+                "\nredis.register_function{{ function_name = '{function}', callback = {callback}, flags = {{ {flags} }} }}"
+            )
+            .expect("writing to a String cannot fail");
+        }
+        Self { name, code, functions }
+    }
+}
+
+/// The command that calls an operation on these keys; its arguments follow.
+pub(crate) fn fcall(operation: Operation, keys: &[&str]) -> Cmd {
+    let mut cmd = redis::cmd(if operation.only_reads() { "FCALL_RO" } else { "FCALL" });
+    cmd.arg(operation.function()).arg(keys.len()).arg(keys);
+    cmd
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calls::{Accept, Attempt, Buy, Call, Configure, Donate, Find, ReadLevel, Record, Source};
+    use crate::ids::ShardId;
+    use crate::sale::{Sale, State, Window};
+
+    /// How many keys the header of a Lua file promises: the highest number behind `KEYS`.
+    fn keys_in_header(operation: Operation) -> usize {
+        let line = operation.source().lines().find_map(|line| line.strip_prefix("-- KEYS  ")).unwrap();
+        line.split(", ").map(|key| key.split(' ').next().unwrap().parse::<usize>().unwrap()).max().unwrap()
+    }
+
+    fn keys_in_call(call: &impl Call) -> usize {
+        let packed = String::from_utf8(call.command().get_packed_command()).unwrap();
+        packed.split("\r\n").nth(6).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn each_header_promises_the_keys_that_its_caller_sends() {
+        let sale = Sale::new(crate::sale::tests::config()).unwrap();
+        let shard = sale.shard(ShardId::new(0));
+        let window = Window { starts_at: 0, ends_at: 1 };
+        let keys = crate::layout::SaleKeys::new(sale.id());
+        let sent = [
+            (Operation::Buy, keys_in_call(&Buy::<Attempt> { shard, attempts: &[] })),
+            (Operation::Donate, keys_in_call(&Donate { shard, to: ShardId::new(1), want: 1 })),
+            (Operation::Accept, keys_in_call(&Accept { shard, from: Source::Mint, cumulative: 1 })),
+            (Operation::Configure, keys_in_call(&Configure { shard, version: 1, state: State::Open, window })),
+            (Operation::Find, keys_in_call(&Find::<crate::ids::UserId> { shard, users: &[] })),
+            (Operation::Level, keys_in_call(&ReadLevel { shard })),
+            (Operation::Record, keys_in_call(&Record { keys: &keys, based_on: 0, config: &sale.config, mint: &[] })),
+        ];
+        assert_eq!(sent.map(|(operation, _)| operation), Operation::ALL);
+        for (operation, keys) in sent {
+            assert_eq!(keys, keys_in_header(operation), "{operation:?}");
+        }
+    }
+
+    #[test]
+    fn each_header_says_purpose_arguments_answer_errors_and_why_it_is_atomic() {
+        for operation in Operation::ALL {
+            for part in ["-- KEYS  ", "-- ARGV  ", "-- Answer  ", "-- Atomic because"] {
+                assert!(operation.source().contains(part), "{operation:?} does not say {part:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+-- Records a sale's config together with what was minted to each shard, if nobody else changed it first.
+--
+-- KEYS  1 config, 2 mint
+-- ARGV  1 version this change is based on (0: no such sale yet), 2 config as JSON with a newer version,
+--       then for each shard: shard, cumulative tokens minted
+-- Answer  { 1 recorded or 0 overtaken, the config now held as JSON }
+--
+-- Atomic because the total in the config and the tokens minted are one promise: a crash between the two would
+-- announce stock that nobody minted, or mint it again. Two coordinators that change a sale at once cannot
+-- both win. The mint only grows, so repeating is harmless.
+local function record(keys, args)
+  local held = redis.call('GET', keys[1])
+  local version = held and cjson.decode(held).version or 0
+  if version ~= tonumber(args[1]) then
+    return { 0, held }
+  end
+  for arg = 3, #args, 2 do
+    local minted = tonumber(redis.call('HGET', keys[2], args[arg]) or 0)
+    redis.call('HSET', keys[2], args[arg], math.max(minted, tonumber(args[arg + 1])))
+  end
+  redis.call('SET', keys[1], args[2])
+  return { 1, args[2] }
+end

@@ -1,0 +1,338 @@
+//! Names that enter from outside, each parsed once at the edge and trusted from then on.
+//!
+//! A value of one of these types can go into a key, a hash field or a stream entry as it is. Nothing here
+//! knows what HTTP calls a bad one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use unicode_normalization::UnicodeNormalization;
+
+/// Longest user id in bytes, after normalisation. It is stored twice a purchase, so it bounds memory.
+pub const USER_ID_BYTES_MAX: usize = 128;
+/// Longest sale id. It is part of every key.
+pub const SALE_ID_BYTES_MAX: usize = 32;
+/// Longest correlation id. It is stored with each order; 64 holds a UUID or a W3C trace id with room.
+pub const CORRELATION_ID_BYTES_MAX: usize = 64;
+/// Longest idempotency key that is looked at. It is hashed, never stored.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// Why a name from outside was refused. The text is fit for the person who sent it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidId {
+    /// Nothing was left after trimming.
+    #[error("must not be empty")]
+    Empty,
+    /// More bytes than the limit, which is given.
+    #[error("must be at most {0} bytes long")]
+    TooLong(usize),
+    /// A character that this kind of name may not hold.
+    #[error("must not contain {0}")]
+    Forbidden(&'static str),
+    /// The form is wrong; the form that is asked for is given.
+    #[error("must be {0}")]
+    Malformed(&'static str),
+}
+
+/// A sale's name: `[a-z0-9-]{1,32}`. Safe inside a key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SaleId(String);
+
+impl SaleId {
+    /// The id as it stands in keys and paths.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for SaleId {
+    type Err = InvalidId;
+
+    fn from_str(raw: &str) -> Result<Self, InvalidId> {
+        match raw.len() {
+            0 => Err(InvalidId::Empty),
+            len if len > SALE_ID_BYTES_MAX => Err(InvalidId::TooLong(SALE_ID_BYTES_MAX)),
+            _ if raw.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-')) => Ok(Self(raw.into())),
+            _ => Err(InvalidId::Forbidden("anything but a-z, 0-9 and '-'")),
+        }
+    }
+}
+
+/// How a sale reads the user ids it is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UserIdKind {
+    /// As they are: two ids that differ in case are two users.
+    #[default]
+    Opaque,
+    /// E-mail addresses: case does not tell users apart.
+    Email,
+}
+
+/// Who buys: trimmed, NFC, at most 128 bytes, no control characters; lower case where ids are e-mails.
+///
+/// Only ever a hash field or an argument, never inside a key, so braces and quotes are harmless.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UserId(Box<str>);
+
+impl UserId {
+    /// Reads an id the way the sale does.
+    pub fn parse(raw: &str, kind: UserIdKind) -> Result<Self, InvalidId> {
+        // Refused before it is normalised: the work is bounded by what can become valid. NFC never shrinks a
+        // text below a third of its bytes.
+        if raw.len() > 4 * USER_ID_BYTES_MAX {
+            return Err(InvalidId::TooLong(USER_ID_BYTES_MAX));
+        }
+        let trimmed = raw.trim();
+        let id: String = match kind {
+            _ if trimmed.is_ascii() && kind == UserIdKind::Opaque => trimmed.to_owned(),
+            UserIdKind::Opaque => trimmed.nfc().collect(),
+            UserIdKind::Email => trimmed.to_lowercase().nfc().collect(),
+        };
+        match id.len() {
+            0 => Err(InvalidId::Empty),
+            len if len > USER_ID_BYTES_MAX => Err(InvalidId::TooLong(USER_ID_BYTES_MAX)),
+            _ if id.chars().any(char::is_control) => Err(InvalidId::Forbidden("control characters")),
+            _ => Ok(Self(id.into())),
+        }
+    }
+
+    /// An id read back from a shard, which holds only ids that were parsed before.
+    pub(crate) fn stored(id: String) -> Self {
+        Self(id.into())
+    }
+
+    /// The normalised id.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The number of a shard on its sale's ring, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ShardId(u16);
+
+impl ShardId {
+    /// The shard at this place of the sale's list of shards.
+    pub const fn new(index: u16) -> Self {
+        Self(index)
+    }
+
+    /// Its place in the sale's list of shards.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl FromStr for ShardId {
+    type Err = InvalidId;
+
+    fn from_str(raw: &str) -> Result<Self, InvalidId> {
+        raw.parse().map(Self).map_err(|_| InvalidId::Malformed("a shard number"))
+    }
+}
+
+/// Characters of an order id: Crockford's base 32, which people can read out to a help desk.
+const ORDER_ID_ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+const ORDER_ID_CHARS: usize = 16;
+
+/// Names one purchase attempt: 80 bits as 16 characters of Crockford's base 32.
+///
+/// Sixteen characters keep a claim within 48 bytes of Redis memory; among a million orders the chance that
+/// any two are alike is 4 in 10^13, and it would matter only for one user's own two attempts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OrderId([u8; ORDER_ID_CHARS]);
+
+impl OrderId {
+    /// A new attempt.
+    pub fn random() -> Self {
+        Self::from_bits(rand::random())
+    }
+
+    /// The attempt that a client names with an idempotency key: the same for the same sale, user and key.
+    pub fn derived(sale: &SaleId, user: &UserId, idempotency_key: &str) -> Self {
+        // A unit separator cannot occur in a sale id or a user id, so no two triples run together.
+        let digest = Sha256::new()
+            .chain_update(sale.as_str())
+            .chain_update("\u{1f}")
+            .chain_update(user.as_str())
+            .chain_update("\u{1f}")
+            .chain_update(idempotency_key)
+            .finalize();
+        Self::from_bits(u128::from_be_bytes(*digest.first_chunk().expect("a SHA-256 digest has 32 bytes")))
+    }
+
+    fn from_bits(bits: u128) -> Self {
+        Self(std::array::from_fn(|place| ORDER_ID_ALPHABET[(bits >> (5 * place)) as usize & 31]))
+    }
+
+    /// The id as clients see it.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("only characters of the alphabet are ever stored")
+    }
+}
+
+impl FromStr for OrderId {
+    type Err = InvalidId;
+
+    fn from_str(raw: &str) -> Result<Self, InvalidId> {
+        match <[u8; ORDER_ID_CHARS]>::try_from(raw.as_bytes()) {
+            Ok(chars) if chars.iter().all(|char| ORDER_ID_ALPHABET.contains(char)) => Ok(Self(chars)),
+            _ => Err(InvalidId::Malformed("16 characters of Crockford's base 32")),
+        }
+    }
+}
+
+impl Serialize for OrderId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// What ties a request, its log lines and its order together: visible ASCII, at most 64 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CorrelationId(Box<str>);
+
+impl CorrelationId {
+    /// A new one, for a request that came without.
+    pub fn random() -> Self {
+        Self(OrderId::random().as_str().into())
+    }
+
+    /// The id as it is echoed and stored.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for CorrelationId {
+    type Err = InvalidId;
+
+    fn from_str(raw: &str) -> Result<Self, InvalidId> {
+        match raw.len() {
+            0 => Err(InvalidId::Empty),
+            len if len > CORRELATION_ID_BYTES_MAX => Err(InvalidId::TooLong(CORRELATION_ID_BYTES_MAX)),
+            _ if raw.bytes().all(|b| b.is_ascii_graphic()) => Ok(Self(raw.into())),
+            _ => Err(InvalidId::Forbidden("anything but visible ASCII characters")),
+        }
+    }
+}
+
+impl TryFrom<String> for SaleId {
+    type Error = InvalidId;
+
+    fn try_from(raw: String) -> Result<Self, InvalidId> {
+        raw.parse()
+    }
+}
+
+impl From<SaleId> for String {
+    fn from(id: SaleId) -> Self {
+        id.0
+    }
+}
+
+/// Displays an id as its plain text, for logs and messages.
+macro_rules! display_as_str {
+    ($($id:ty),+) => {$(
+        impl fmt::Display for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    )+};
+}
+display_as_str!(SaleId, UserId, OrderId, CorrelationId);
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for OrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OrderId({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opaque(raw: &str) -> Result<UserId, InvalidId> {
+        UserId::parse(raw, UserIdKind::Opaque)
+    }
+
+    #[test]
+    fn user_ids_are_trimmed_and_composed_but_keep_their_case() {
+        assert_eq!(opaque("  Ann ").unwrap().as_str(), "Ann");
+        assert_eq!(opaque("e\u{301}va"), opaque("\u{e9}va"), "one name, typed on two keyboards, is one user");
+        assert_ne!(opaque("ann"), opaque("Ann"));
+    }
+
+    #[test]
+    fn an_email_is_one_user_however_it_is_spelled() {
+        let parse = |raw| UserId::parse(raw, UserIdKind::Email);
+        assert_eq!(parse("Ann@Shop.example"), parse(" ann@shop.EXAMPLE "));
+        assert_eq!(parse("É@x.example"), parse("e\u{301}@x.example"));
+    }
+
+    #[test]
+    fn odd_but_harmless_user_ids_are_taken() {
+        for id in ["{sale}", "a{b}c", "\"quoted\"", "it's", "🦀🦀", "fs:{flash.0}:meta", "a b", "%00"] {
+            assert_eq!(opaque(id).unwrap().as_str(), id);
+        }
+    }
+
+    #[test]
+    fn user_ids_that_could_do_harm_are_refused_with_the_reason() {
+        assert_eq!(opaque(""), Err(InvalidId::Empty));
+        assert_eq!(opaque(" \t\u{a0} "), Err(InvalidId::Empty));
+        assert_eq!(opaque(&"a".repeat(129)), Err(InvalidId::TooLong(128)));
+        assert_eq!(opaque(&"🦀".repeat(33)), Err(InvalidId::TooLong(128)), "bytes count, not characters");
+        assert_eq!(opaque(&" ".repeat(1_000_000)), Err(InvalidId::TooLong(128)));
+        assert_eq!(opaque("a\u{0}b"), Err(InvalidId::Forbidden("control characters")));
+        assert_eq!(opaque("a\r\nb"), Err(InvalidId::Forbidden("control characters")));
+        assert!(opaque(&"a".repeat(128)).is_ok());
+    }
+
+    #[test]
+    fn sale_ids_are_safe_inside_a_key() {
+        assert!("flash-2026".parse::<SaleId>().is_ok());
+        for bad in ["", "Flash", "a b", "a}b", "a:b", "ä", &"a".repeat(33)] {
+            assert!(bad.parse::<SaleId>().is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn an_order_id_reads_back_as_itself() {
+        let order = OrderId::random();
+        assert_eq!(order.as_str().parse(), Ok(order));
+        assert_ne!(order, OrderId::random());
+        for bad in ["", "0123456789ABCDE", "0123456789ABCDEI", "0123456789abcdef", "0123456789ABCDEFG"] {
+            assert!(bad.parse::<OrderId>().is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn an_idempotency_key_names_the_same_attempt_again_and_only_that() {
+        let (sale, ann, bob) = ("flash".parse().unwrap(), opaque("ann").unwrap(), opaque("bob").unwrap());
+        let order = OrderId::derived(&sale, &ann, "key");
+        assert_eq!(order.as_str(), "C1NWQYQ8T5Q30J0W");
+        assert_ne!(order, OrderId::derived(&sale, &bob, "key"));
+        assert_ne!(order, OrderId::derived(&sale, &ann, "another"));
+        assert_ne!(order, OrderId::derived(&"sale".parse().unwrap(), &ann, "key"));
+    }
+
+    #[test]
+    fn correlation_ids_cannot_break_a_header_or_a_log_line() {
+        assert!("4bf92f3577b34da6a3ce929d0e0e4736".parse::<CorrelationId>().is_ok());
+        for bad in ["", "a b", "a\nb", "é", &"a".repeat(65)] {
+            assert!(bad.parse::<CorrelationId>().is_err(), "{bad:?} was taken");
+        }
+    }
+}

@@ -1,0 +1,15 @@
+#![doc = include_str!("../README.md")]
+
+pub mod audit;
+pub mod calls;
+pub mod cluster;
+pub mod connection;
+pub mod functions;
+pub mod ids;
+pub mod layout;
+pub mod ring;
+pub mod sale;
+pub mod snapshot;
+mod split;
+pub mod store;
+pub mod topology;

@@ -1,0 +1,116 @@
+//! Which shard a user is at home in, and whom that shard steals from.
+//!
+//! A consistent hash ring over the shard numbers. It is frozen with the sale: nodes that disagreed on it would
+//! claim one user in two shards, so its fingerprint goes with every call. Only texts are hashed (the numbers
+//! of this crate's `Hash` come in native byte order), by xxHash64, and a golden test pins the outcome.
+
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+
+use xxhash_rust::xxh64::Xxh64;
+
+use crate::ids::{ShardId, UserId};
+
+/// Points of a shard on the ring. At 128 the largest of 64 shards has 1.25 times the mean of the ring, the
+/// smallest 0.8 times, and as the stock is split by the same shares, shards still run dry together.
+pub const VNODES_DEFAULT: u16 = 128;
+
+/// A point of the ring: a shard, hashed as its number's text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Point(ShardId);
+
+impl Hash for Point {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.to_string().as_str().hash(state);
+    }
+}
+
+/// The ring of one sale. Building is quadratic in shards x vnodes: once a sale, never on a request's path.
+pub struct Ring(consistent_hash_ring::Ring<Point, BuildHasherDefault<Xxh64>>);
+
+impl Ring {
+    /// The ring of this many shards with this many points each.
+    ///
+    /// # Panics
+    /// Without a shard or without a point: there would be no home.
+    pub fn new(shards: u16, vnodes: u16) -> Self {
+        assert!(shards > 0 && vnodes > 0, "a ring has at least one shard with one point");
+        let points = (0..shards).map(|shard| Point(ShardId::new(shard)));
+        let builder = consistent_hash_ring::RingBuilder::new(BuildHasherDefault::default());
+        Self(builder.vnodes(usize::from(vnodes)).nodes_iter(points).build())
+    }
+
+    /// The shard this user is claimed in, and no other.
+    pub fn home(&self, user: &UserId) -> ShardId {
+        self.0.get(user.as_str()).0
+    }
+
+    /// The other shards in the order in which this user's home turns to them for tokens. Users of one home
+    /// see different orders, so thieves spread over the donors.
+    pub fn donors(&self, user: &UserId) -> impl Iterator<Item = ShardId> + '_ {
+        let home = self.home(user);
+        self.0.replicas(user.as_str()).map(|point| point.0).filter(move |&shard| shard != home)
+    }
+
+    /// The measured share of each shard: how much of the 2^64 places of the ring lead to it.
+    pub fn shares(&self) -> Vec<u64> {
+        let mut shares = vec![0; self.0.len()];
+        for resident in self.0.resident_ranges() {
+            let range = resident.keys();
+            shares[resident.node().0.index()] += range.end().wrapping_sub(*range.start());
+        }
+        shares
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::UserIdKind;
+
+    fn user(id: &str) -> UserId {
+        UserId::parse(id, UserIdKind::Opaque).unwrap()
+    }
+
+    #[test]
+    fn homes_are_the_same_on_every_machine_and_release() {
+        let ring = Ring::new(12, VNODES_DEFAULT);
+        let homes = ["ann", "bob", "carol", "user-000001", "user-000002", "éva", "🦀", "{flash}", "a@b.example"]
+            .map(|id| ring.home(&user(id)).index());
+        assert_eq!(homes, [0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn donors_are_all_the_other_shards_once() {
+        let ring = Ring::new(8, VNODES_DEFAULT);
+        for id in ["ann", "bob", "carol"] {
+            let mut donors: Vec<_> = ring.donors(&user(id)).collect();
+            assert!(!donors.contains(&ring.home(&user(id))));
+            donors.sort_unstable();
+            donors.dedup();
+            assert_eq!(donors.len(), 7);
+        }
+        assert_eq!(Ring::new(1, VNODES_DEFAULT).donors(&user("ann")).count(), 0);
+    }
+
+    /// The balance that the documentation of [`VNODES_DEFAULT`] gives, and that users follow it.
+    #[test]
+    fn shares_are_even_enough_and_users_follow_them() {
+        for shards in [8, 16, 64] {
+            let ring = Ring::new(shards, VNODES_DEFAULT);
+            let mean = u64::MAX as f64 / f64::from(shards);
+            let shares: Vec<f64> = ring.shares().iter().map(|&share| share as f64 / mean).collect();
+            let (least, most) = shares.iter().fold((f64::MAX, 0.0_f64), |(l, m), &s| (l.min(s), m.max(s)));
+            println!("{shards} shards: smallest {least:.3}, largest {most:.3} of the mean");
+            assert!(least > 0.75 && most < 1.33, "{shards} shards lie between {least:.3} and {most:.3}");
+
+            let users = 2000 * u64::from(shards);
+            let mut homes = vec![0.0; usize::from(shards)];
+            (0..users).for_each(|n| homes[ring.home(&user(&format!("user-{n:06}"))).index()] += 1.0);
+            for (home, share) in homes.iter().zip(&shares) {
+                let expected = share * 2000.0;
+                // Five standard deviations of a count with this mean.
+                assert!((home - expected).abs() < 5.0 * expected.sqrt(), "{home} users for {expected:.0}");
+            }
+        }
+    }
+}

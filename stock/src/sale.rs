@@ -1,0 +1,306 @@
+//! A sale: what is sold, when, and over which shards.
+//!
+//! The config is one JSON value in Redis, written only by coordinators and changed only together with its
+//! version. The layout in it is frozen when the sale is created; state, window and total may change.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::ids::{SaleId, ShardId, UserIdKind};
+use crate::layout::{Shard, Tag};
+use crate::ring::{Ring, VNODES_DEFAULT};
+use crate::split::split;
+
+/// Most units a sale may have. Far below 2^53, up to which the numbers of Redis' Lua are exact.
+pub const TOTAL_STOCK_MAX: u64 = 1_000_000_000;
+/// Most shards of a sale. Every snapshot reads them all, and a steal may look at each.
+pub const SHARDS_MAX: u16 = 256;
+/// Longest product name or description, in bytes.
+pub const PRODUCT_TEXT_BYTES_MAX: usize = 1_000;
+
+/// Milliseconds since the Unix epoch.
+pub type EpochMs = u64;
+
+/// Everything there is to know of a sale but its stock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SaleConfig {
+    /// The sale's name.
+    pub id: SaleId,
+    /// Grows with every change; a shard applies only newer ones.
+    pub version: u64,
+    /// Whether units may be bought inside the window.
+    pub state: State,
+    /// When units may be bought.
+    pub window: Window,
+    /// Units in all: minted at creation, and by restocking since.
+    pub total_stock: u64,
+    /// What is sold.
+    pub product: Product,
+    /// How user ids are read.
+    #[serde(default)]
+    pub user_ids: UserIdKind,
+    /// The frozen part: shards and ring.
+    pub layout: LayoutConfig,
+}
+
+/// Whether a sale sells, apart from its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Its shards are being made; nothing sells before all of them hold their stock.
+    Creating,
+    /// Sells inside the window.
+    Open,
+    /// Halted; can be resumed.
+    Paused,
+    /// Over for good.
+    Ended,
+}
+
+impl State {
+    /// The word in config, shards and admin answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Open => "open",
+            Self::Paused => "paused",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// From when until when a sale sells, by Redis' clock: from `starts_at` on, before `ends_at`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Window {
+    /// The first millisecond in which it sells.
+    pub starts_at: EpochMs,
+    /// The first millisecond in which it no longer does.
+    pub ends_at: EpochMs,
+}
+
+/// What is sold, for people to read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Product {
+    /// Its name.
+    pub name: String,
+    /// Its price, in the shop's currency.
+    pub price: f64,
+    /// A few words on it; may be empty.
+    #[serde(default)]
+    pub description: String,
+}
+
+/// The shards of a sale and the ring over them. Frozen at creation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayoutConfig {
+    /// The tag of each shard; shard n is the n-th.
+    pub tags: Vec<Tag>,
+    /// Points of each shard on the ring.
+    pub vnodes: u16,
+    /// Names tags and ring in every call to a shard.
+    pub fingerprint: Fingerprint,
+}
+
+impl LayoutConfig {
+    /// A layout of shards with these tags.
+    pub fn new(tags: Vec<Tag>) -> Self {
+        let fingerprint = Fingerprint::of(&tags, VNODES_DEFAULT);
+        Self { tags, vnodes: VNODES_DEFAULT, fingerprint }
+    }
+}
+
+/// Names a layout: equal fingerprints, equal homes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fingerprint(String);
+
+impl Fingerprint {
+    /// Counts how homes are computed. A release that computes them otherwise must raise it.
+    const RING_REVISION: u8 = 1;
+
+    fn of(tags: &[Tag], vnodes: u16) -> Self {
+        let mut digest = Sha256::new();
+        digest.update(format!("{}:{vnodes}", Self::RING_REVISION));
+        for tag in tags {
+            digest.update(format!(":{}", tag.as_str()));
+        }
+        Self(digest.finalize()[..6].iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// The fingerprint as it goes with a call.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Settings that no sale can have. The text is fit for the operator who sent them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSale {
+    /// Outside `1..=TOTAL_STOCK_MAX`.
+    #[error("total stock must be between 1 and {TOTAL_STOCK_MAX}")]
+    TotalStock,
+    /// Outside `1..=SHARDS_MAX`.
+    #[error("shards must be between 1 and {SHARDS_MAX}")]
+    Shards,
+    /// Empty or reversed.
+    #[error("the sale must end after it starts")]
+    Window,
+    /// No name, or too many words.
+    #[error("the product name must not be empty, nor longer than {PRODUCT_TEXT_BYTES_MAX} bytes; nor the description")]
+    Product,
+    /// Negative, infinite or not a number.
+    #[error("the price must be a number, at least 0")]
+    Price,
+    /// Stored with another way of computing homes.
+    #[error("the layout of this sale was made by a release that computes homes otherwise")]
+    Layout,
+}
+
+impl SaleConfig {
+    /// Checks what an operator can get wrong.
+    pub fn validate(&self) -> Result<(), InvalidSale> {
+        let texts = [&self.product.name, &self.product.description];
+        if !(1..=TOTAL_STOCK_MAX).contains(&self.total_stock) {
+            return Err(InvalidSale::TotalStock);
+        }
+        if !(1..=usize::from(SHARDS_MAX)).contains(&self.layout.tags.len()) {
+            return Err(InvalidSale::Shards);
+        }
+        if self.window.starts_at >= self.window.ends_at {
+            return Err(InvalidSale::Window);
+        }
+        if self.product.name.trim().is_empty() || texts.iter().any(|text| text.len() > PRODUCT_TEXT_BYTES_MAX) {
+            return Err(InvalidSale::Product);
+        }
+        if !(self.product.price.is_finite() && self.product.price >= 0.0) {
+            return Err(InvalidSale::Price);
+        }
+        if self.layout.fingerprint != Fingerprint::of(&self.layout.tags, self.layout.vnodes) {
+            return Err(InvalidSale::Layout);
+        }
+        Ok(())
+    }
+}
+
+/// A config with the frozen part worked out: what every call on the sale needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Sale {
+    /// The config at some version.
+    pub config: Arc<SaleConfig>,
+    layout: Arc<Layout>,
+}
+
+struct Layout {
+    ring: Ring,
+    shards: Vec<Shard>,
+}
+
+impl Sale {
+    /// Works out ring and keys. Takes milliseconds: once a sale, never on a request's path.
+    pub fn new(config: SaleConfig) -> Result<Self, InvalidSale> {
+        config.validate()?;
+        let LayoutConfig { tags, vnodes, fingerprint } = &config.layout;
+        let shard = |(index, tag)| Shard::new(&config.id, ShardId::new(index), tag, fingerprint);
+        let shards: Vec<Shard> = (0..).zip(tags).map(shard).collect();
+        let ring = Ring::new(shards.len() as u16, *vnodes);
+        Ok(Self { layout: Arc::new(Layout { ring, shards }), config: Arc::new(config) })
+    }
+
+    /// The same sale at another version. The layout is frozen, so it is not worked out again.
+    pub fn at(&self, config: SaleConfig) -> Result<Self, InvalidSale> {
+        if config.layout != self.config.layout {
+            return Self::new(config);
+        }
+        config.validate()?;
+        Ok(Self { config: Arc::new(config), layout: Arc::clone(&self.layout) })
+    }
+
+    /// The sale's name.
+    pub fn id(&self) -> &SaleId {
+        &self.config.id
+    }
+
+    /// Homes and donors.
+    pub fn ring(&self) -> &Ring {
+        &self.layout.ring
+    }
+
+    /// All shards, by number.
+    pub fn shards(&self) -> &[Shard] {
+        &self.layout.shards
+    }
+
+    /// One shard.
+    ///
+    /// # Panics
+    /// For a number that is not of this sale.
+    pub fn shard(&self, id: ShardId) -> &Shard {
+        &self.layout.shards[id.index()]
+    }
+
+    /// How many of `units` each shard gets: its measured share of the ring, so that shards run dry together.
+    pub fn split(&self, units: u64) -> Vec<u64> {
+        split(units, &self.layout.ring.shares())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn config() -> SaleConfig {
+        SaleConfig {
+            id: "flash".parse().unwrap(),
+            version: 1,
+            state: State::Open,
+            window: Window { starts_at: 1_000, ends_at: 2_000 },
+            total_stock: 100,
+            product: Product { name: "Chair".into(), price: 49.9, description: String::new() },
+            user_ids: UserIdKind::Opaque,
+            layout: LayoutConfig::new(["a", "b", "c"].map(Tag::new).to_vec()),
+        }
+    }
+
+    #[test]
+    fn a_config_reads_back_as_itself() {
+        let json = serde_json::to_string(&config()).unwrap();
+        assert_eq!(serde_json::from_str::<SaleConfig>(&json).unwrap(), config());
+    }
+
+    #[test]
+    fn the_stock_of_all_shards_is_the_total() {
+        let sale = Sale::new(config()).unwrap();
+        assert_eq!(sale.split(100).iter().sum::<u64>(), 100);
+        assert_eq!(sale.shards().len(), 3);
+    }
+
+    #[test]
+    fn settings_that_no_sale_can_have_are_refused() {
+        let refused = |change: fn(&mut SaleConfig)| {
+            let mut config = config();
+            change(&mut config);
+            config.validate().unwrap_err()
+        };
+        assert_eq!(refused(|c| c.total_stock = 0), InvalidSale::TotalStock);
+        assert_eq!(refused(|c| c.total_stock = TOTAL_STOCK_MAX + 1), InvalidSale::TotalStock);
+        assert_eq!(refused(|c| c.layout = LayoutConfig::new(vec![])), InvalidSale::Shards);
+        assert_eq!(refused(|c| c.window.ends_at = c.window.starts_at), InvalidSale::Window);
+        assert_eq!(refused(|c| c.product.name = " ".into()), InvalidSale::Product);
+        assert_eq!(refused(|c| c.product.description = "x".repeat(1_001)), InvalidSale::Product);
+        assert_eq!(refused(|c| c.product.price = -0.01), InvalidSale::Price);
+        assert_eq!(refused(|c| c.product.price = f64::NAN), InvalidSale::Price);
+        assert_eq!(refused(|c| c.layout.vnodes += 1), InvalidSale::Layout);
+    }
+
+    #[test]
+    fn another_layout_has_another_fingerprint() {
+        let of = |tags: &[&'static str]| LayoutConfig::new(tags.iter().copied().map(Tag::new).collect()).fingerprint;
+        assert_ne!(of(&["a", "b"]), of(&["b", "a"]));
+        assert_ne!(of(&["a", "b"]), of(&["a", "b", "c"]));
+        assert_ne!(of(&["ab"]), of(&["a", "b"]));
+    }
+}

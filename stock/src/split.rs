@@ -1,0 +1,56 @@
+//! Splits a total by shares, to the unit.
+
+/// Splits `total` in proportion to `shares`, largest remainder first; the parts sum to `total` exactly.
+///
+/// Hamilton's method: each part is its quota rounded down or up. Equal remainders go to the earlier share, so
+/// that every coordinator splits alike.
+///
+/// # Panics
+/// Where there is no share above zero: there is nobody to give the total to.
+pub(crate) fn split(total: u64, shares: &[u64]) -> Vec<u64> {
+    let whole: u128 = shares.iter().map(|&share| u128::from(share)).sum();
+    assert!(whole > 0, "a total is split over at least one share above zero");
+    let quota = |share: u64| u128::from(total) * u128::from(share);
+
+    let mut parts: Vec<u64> = shares.iter().map(|&share| (quota(share) / whole) as u64).collect();
+    let left = (total - parts.iter().sum::<u64>()) as usize;
+    let mut by_remainder: Vec<usize> = (0..shares.len()).collect();
+    by_remainder.sort_by_key(|&part| std::cmp::Reverse(quota(shares[part]) % whole));
+    for part in by_remainder.into_iter().take(left) {
+        parts[part] += 1;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_largest_remainder_gets_the_odd_unit() {
+        assert_eq!(split(10, &[1, 1, 1]), [4, 3, 3]);
+        assert_eq!(split(7, &[50, 30, 20]), [4, 2, 1]);
+        assert_eq!(split(2, &[1, 1, 1, 1]), [1, 1, 0, 0]);
+        assert_eq!(split(0, &[3, 4]), [0, 0]);
+        assert_eq!(split(5, &[0, 9]), [0, 5]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_unit_goes_to_somebody_and_each_part_is_its_quota_rounded(
+            total in 0..=u64::MAX / 2,
+            shares in prop::collection::vec(0..=u64::MAX, 1..100),
+        ) {
+            let whole: u128 = shares.iter().map(|&share| u128::from(share)).sum();
+            prop_assume!(whole > 0);
+            let parts = split(total, &shares);
+            prop_assert_eq!(parts.iter().sum::<u64>(), total);
+            for (&part, &share) in parts.iter().zip(&shares) {
+                let floor = (u128::from(total) * u128::from(share) / whole) as u64;
+                prop_assert!(part == floor || part == floor + 1, "{} of quota {}", part, floor);
+            }
+        }
+    }
+}

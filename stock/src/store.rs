@@ -1,0 +1,150 @@
+//! What a sale has once: reading and writing the list of sales, configs, mints and snapshots.
+
+use redis::{Cmd, Value, from_redis_value};
+
+use crate::calls::{Call, CallError};
+use crate::ids::{SaleId, ShardId};
+use crate::layout::{SALES_KEY, SaleKeys, Slot, slot_of_tag};
+use crate::sale::SaleConfig;
+use crate::snapshot::Snapshot;
+
+pub(crate) fn parse_config(json: &str) -> Result<SaleConfig, CallError> {
+    serde_json::from_str(json).map_err(|error| CallError::Malformed(format!("a sale's config: {error}")))
+}
+
+/// Lists all sales.
+pub struct ListSales;
+
+impl Call for ListSales {
+    type Answer = Vec<SaleId>;
+
+    fn slot(&self) -> Slot {
+        slot_of_tag(SALES_KEY)
+    }
+
+    fn command(&self) -> Cmd {
+        Cmd::smembers(SALES_KEY)
+    }
+
+    fn answer(&self, reply: Value) -> Result<Vec<SaleId>, CallError> {
+        let ids: Vec<String> = from_redis_value(reply)?;
+        let mut sales: Vec<SaleId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
+        sales.sort_unstable();
+        Ok(sales)
+    }
+}
+
+/// Adds a sale to the list. Doing it again is harmless.
+pub struct EnlistSale<'a>(pub &'a SaleId);
+
+impl Call for EnlistSale<'_> {
+    type Answer = ();
+
+    fn slot(&self) -> Slot {
+        slot_of_tag(SALES_KEY)
+    }
+
+    fn command(&self) -> Cmd {
+        Cmd::sadd(SALES_KEY, self.0.as_str())
+    }
+
+    fn answer(&self, _reply: Value) -> Result<(), CallError> {
+        Ok(())
+    }
+}
+
+/// Reads a sale's config; `None` where there is no such sale.
+pub struct ReadConfig<'a>(pub &'a SaleKeys);
+
+impl Call for ReadConfig<'_> {
+    type Answer = Option<SaleConfig>;
+
+    fn slot(&self) -> Slot {
+        self.0.slot
+    }
+
+    fn command(&self) -> Cmd {
+        Cmd::get(&self.0.config)
+    }
+
+    fn answer(&self, reply: Value) -> Result<Option<SaleConfig>, CallError> {
+        let json: Option<String> = from_redis_value(reply)?;
+        json.as_deref().map(parse_config).transpose()
+    }
+}
+
+/// Reads what was minted to each shard, cumulative; as many numbers as there are shards.
+pub struct ReadMint<'a> {
+    /// The sale's keys.
+    pub keys: &'a SaleKeys,
+    /// How many shards it has.
+    pub shards: usize,
+}
+
+impl Call for ReadMint<'_> {
+    type Answer = Vec<u64>;
+
+    fn slot(&self) -> Slot {
+        self.keys.slot
+    }
+
+    fn command(&self) -> Cmd {
+        Cmd::hgetall(&self.keys.mint)
+    }
+
+    fn answer(&self, reply: Value) -> Result<Vec<u64>, CallError> {
+        let minted: Vec<(String, u64)> = from_redis_value(reply)?;
+        let mut mint = vec![0; self.shards];
+        for (shard, tokens) in minted {
+            let place = shard.parse::<ShardId>().ok().and_then(|shard| mint.get_mut(shard.index()));
+            *place.ok_or_else(|| CallError::Malformed(format!("a mint of shard {shard:?}")))? = tokens;
+        }
+        Ok(mint)
+    }
+}
+
+/// Reads a sale's latest snapshot; `None` where none was published.
+pub struct ReadSnapshot<'a>(pub &'a SaleKeys);
+
+impl Call for ReadSnapshot<'_> {
+    type Answer = Option<Snapshot>;
+
+    fn slot(&self) -> Slot {
+        self.0.slot
+    }
+
+    fn command(&self) -> Cmd {
+        Cmd::get(&self.0.snapshot)
+    }
+
+    fn answer(&self, reply: Value) -> Result<Option<Snapshot>, CallError> {
+        let json: Option<String> = from_redis_value(reply)?;
+        let parse = |json: String| serde_json::from_str(&json);
+        json.map(parse).transpose().map_err(|error| CallError::Malformed(format!("a snapshot: {error}")))
+    }
+}
+
+/// Publishes a snapshot.
+pub struct PublishSnapshot<'a> {
+    /// The sale's keys.
+    pub keys: &'a SaleKeys,
+    /// The snapshot.
+    pub snapshot: &'a Snapshot,
+}
+
+impl Call for PublishSnapshot<'_> {
+    type Answer = ();
+
+    fn slot(&self) -> Slot {
+        self.keys.slot
+    }
+
+    fn command(&self) -> Cmd {
+        let json = serde_json::to_string(self.snapshot).expect("a snapshot has only plain fields");
+        Cmd::set(&self.keys.snapshot, json)
+    }
+
+    fn answer(&self, _reply: Value) -> Result<(), CallError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! Who serves which slot: the cluster's map, as one of its nodes tells it.
+//!
+//! Read from `CLUSTER NODES`, the one answer that all versions give alike, that still lists a failed replica
+//! (a barrier must not become weaker because a replica died) and that says how old its knowledge is.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::layout::{SLOTS, Slot};
+
+/// Where a Redis node listens: `host:port`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address {
+    /// Name or number of the host.
+    pub host: Arc<str>,
+    /// Its port.
+    pub port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// A node that serves slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Primary {
+    /// Where it listens.
+    pub address: Address,
+    /// How many replicas the cluster knows it to have, dead ones among them.
+    pub replicas: usize,
+}
+
+/// The cluster's map at some moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Topology {
+    primaries: Vec<Primary>,
+    /// For each slot the index of its primary.
+    owners: Vec<Option<u16>>,
+    /// All nodes, replicas too: any of them can be asked for the map.
+    nodes: Vec<Address>,
+    /// The highest configuration epoch in it: a higher one is newer knowledge.
+    epoch: u64,
+}
+
+impl Topology {
+    /// Reads the answer of `CLUSTER NODES`. `asked` stands in for a node that does not know its own address.
+    /// `None` where the text is not such an answer.
+    pub fn parse(text: &str, asked: &Address, prefer_hostnames: bool) -> Option<Self> {
+        let lines: Vec<Line<'_>> = text.lines().map(Line::parse).collect::<Option<_>>()?;
+        let mut topology = Self { owners: vec![None; usize::from(SLOTS)], ..Self::default() };
+        for line in lines.iter().filter(|line| line.is_member()) {
+            topology.epoch = topology.epoch.max(line.epoch);
+            let address = line.address(asked, prefer_hostnames)?;
+            topology.nodes.push(address.clone());
+            if line.slots.is_empty() {
+                continue;
+            }
+            let index = u16::try_from(topology.primaries.len()).ok()?;
+            let replicas = lines.iter().filter(|replica| replica.is_member() && replica.primary == line.id).count();
+            topology.primaries.push(Primary { address, replicas });
+            for range in &line.slots {
+                topology.owners.get_mut(range.clone())?.fill(Some(index));
+            }
+        }
+        Some(topology)
+    }
+
+    /// Who serves this slot, if anybody does.
+    pub fn primary(&self, slot: Slot) -> Option<&Primary> {
+        let index = (*self.owners.get(usize::from(slot))?)?;
+        self.primaries.get(usize::from(index))
+    }
+
+    /// All nodes that serve slots.
+    pub fn primaries(&self) -> &[Primary] {
+        &self.primaries
+    }
+
+    /// All nodes, replicas too.
+    pub fn nodes(&self) -> &[Address] {
+        &self.nodes
+    }
+
+    /// Slots that nobody serves.
+    pub fn unserved(&self) -> usize {
+        self.owners.iter().filter(|owner| owner.is_none()).count()
+    }
+
+    /// Whether this is at least as new as another map.
+    pub fn supersedes(&self, other: &Self) -> bool {
+        self.epoch >= other.epoch
+    }
+}
+
+/// A line of `CLUSTER NODES`: `id host:port@bus,hostname flags primary ping pong epoch link slot…`.
+struct Line<'a> {
+    id: &'a str,
+    endpoint: &'a str,
+    flags: &'a str,
+    primary: &'a str,
+    epoch: u64,
+    slots: Vec<std::ops::RangeInclusive<usize>>,
+}
+
+impl<'a> Line<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let (id, endpoint, flags, primary) = (words.next()?, words.next()?, words.next()?, words.next()?);
+        let epoch = words.nth(2)?.parse().ok()?;
+        let _link = words.next()?;
+        // `[slot->-id]` marks a slot on its way; until it has arrived its owner is listed as ever.
+        let slots = words.filter(|word| !word.is_empty() && !word.starts_with('[')).map(slot_range);
+        Some(Self { id, endpoint, flags, primary, epoch, slots: slots.collect::<Option<_>>()? })
+    }
+
+    fn is_member(&self) -> bool {
+        !self.flags.split(',').any(|flag| matches!(flag, "noaddr" | "handshake"))
+    }
+
+    fn address(&self, asked: &Address, prefer_hostname: bool) -> Option<Address> {
+        let (endpoint, names) = self.endpoint.split_once(',').unwrap_or((self.endpoint, ""));
+        let (host, port) = endpoint.split('@').next()?.rsplit_once(':')?;
+        let hostname = names.split(',').next().filter(|name| prefer_hostname && !name.is_empty());
+        let host = match hostname.unwrap_or(host) {
+            "" => Arc::clone(&asked.host),
+            host => host.into(),
+        };
+        Some(Address { host, port: port.parse().ok()? })
+    }
+}
+
+fn slot_range(word: &str) -> Option<std::ops::RangeInclusive<usize>> {
+    let (first, last) = word.split_once('-').unwrap_or((word, word));
+    Some(first.parse().ok()?..=last.parse().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODES: &str = "\
+aaa 127.0.0.1:7001@17001,one.example myself,master - 0 0 1 connected 0-5460 [5461->-bbb]
+bbb 127.0.0.1:7002@17002 master - 0 1426238316232 7 connected 5461-10922
+ccc 127.0.0.1:7003@17003 master,fail - 1426238316232 0 3 disconnected
+ddd 127.0.0.1:7004@17004 slave aaa 0 1426238316232 1 connected
+eee 127.0.0.1:7005@17005 slave,fail bbb 0 1426238316232 2 disconnected
+fff 127.0.0.1:7006@17006 master - 0 1426238316232 8 connected 10923-16382 16383
+ggg :0@0 slave,fail,noaddr fff 0 1426238316232 2 disconnected
+";
+
+    fn asked() -> Address {
+        Address { host: "seed".into(), port: 7001 }
+    }
+
+    #[test]
+    fn slots_lead_to_primaries_and_a_dead_replica_still_counts() {
+        let topology = Topology::parse(NODES, &asked(), false).unwrap();
+        let primary = |slot| topology.primary(slot).map(|p| (p.address.port, p.replicas));
+        assert_eq!(primary(0), Some((7001, 1)));
+        assert_eq!(primary(5461), Some((7002, 1)));
+        assert_eq!(primary(16383), Some((7006, 0)), "one that lost its address left the cluster");
+        assert_eq!(topology.primaries().len(), 3, "a failed primary without slots serves nothing");
+        assert_eq!(topology.nodes().len(), 6);
+        assert_eq!(topology.unserved(), 0);
+    }
+
+    #[test]
+    fn a_slot_that_nobody_serves_is_seen() {
+        let topology = Topology::parse("a :7001@17001 myself,master - 0 0 1 connected 0-9\n", &asked(), false).unwrap();
+        assert_eq!(topology.primary(0).unwrap().address, asked(), "a node without a name is the one asked");
+        assert_eq!(topology.primary(10), None);
+        assert_eq!(topology.unserved(), 16_374);
+    }
+
+    #[test]
+    fn host_names_are_taken_where_they_are_asked_for() {
+        let topology = Topology::parse(NODES, &asked(), true).unwrap();
+        assert_eq!(topology.primary(0).unwrap().address.to_string(), "one.example:7001");
+        assert_eq!(topology.primary(5461).unwrap().address.to_string(), "127.0.0.1:7002");
+    }
+
+    #[test]
+    fn newer_knowledge_is_told_from_older() {
+        let newer = Topology::parse(NODES, &asked(), false).unwrap();
+        let older = Topology::parse(&NODES.replace(" 8 connected", " 2 connected"), &asked(), false).unwrap();
+        assert!(newer.supersedes(&older) && newer.supersedes(&newer) && !older.supersedes(&newer));
+    }
+
+    #[test]
+    fn what_is_no_map_is_refused() {
+        assert_eq!(Topology::parse("ERR unknown command", &asked(), false), None);
+    }
+}

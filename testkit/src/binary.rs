@@ -1,0 +1,89 @@
+//! Programs to start: those of this workspace, built when needed, and those that are installed.
+
+use std::{
+    collections::HashMap,
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{LazyLock, Mutex, PoisonError},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::workspace_root;
+
+/// Where administrators' programs such as nginx lie, also for users whose `PATH` leaves these out.
+const ADMINISTRATION_FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
+
+/// How cargo builds: its profile, and the target folder.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Profile {
+    name: String,
+    target: PathBuf,
+}
+
+impl Profile {
+    /// What the running program itself was built with, so that nothing is built a second time.
+    ///
+    /// # Errors
+    /// When the running program does not lie in a target folder.
+    pub fn of_this_program() -> Result<Self> {
+        let program = env::current_exe()?;
+        let folders = program.ancestors().skip(1).find(|folder| !folder.ends_with("deps"));
+        let folder = folders.context("the running program lies in no folder")?;
+        let target = folder.parent().context("the running program lies in no target folder")?;
+        let name = folder.file_name().context("the target folder has no profile")?.to_string_lossy();
+        // Cargo calls the profile `dev` and its folder `debug`.
+        let name = if name == "debug" { "dev".into() } else { name };
+        Ok(Self { name: name.into_owned(), target: target.to_owned() })
+    }
+
+    /// The same target folder with another profile: `dev`, `release`, …
+    #[must_use]
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
+    /// Builds a program of this workspace and tells where it is. The package of `flashsale-node` is `node`.
+    ///
+    /// # Errors
+    /// When it does not compile; the compiler's words have gone to standard error.
+    pub fn build(&self, program: &str) -> Result<PathBuf> {
+        let package = program.strip_prefix("flashsale-").unwrap_or(program);
+        let status = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()))
+            .args(["build", "--quiet", "--package", package, "--bin", program, "--profile", &self.name])
+            .arg("--target-dir")
+            .arg(&self.target)
+            .current_dir(workspace_root())
+            .status()
+            .context("cargo does not run")?;
+        ensure!(status.success(), "{program} does not compile");
+        Ok(self.folder().join(program))
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.target.join(if self.name == "dev" { "debug" } else { &self.name })
+    }
+}
+
+/// A program of this workspace, built like the running one, at most once a process.
+///
+/// # Errors
+/// See [`Profile::build`].
+pub fn binary(program: &str) -> Result<PathBuf> {
+    static BUILT: LazyLock<Mutex<HashMap<String, PathBuf>>> = LazyLock::new(Mutex::default);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = built.get(program) {
+        return Ok(path.clone());
+    }
+    let path = Profile::of_this_program()?.build(program)?;
+    built.insert(program.to_owned(), path.clone());
+    Ok(path)
+}
+
+/// Where an installed program is, if it is.
+pub fn installed(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(ADMINISTRATION_FOLDERS.map(PathBuf::from));
+    folders.map(|folder| folder.join(program)).find(|path| Path::is_file(path))
+}

@@ -1,0 +1,156 @@
+//! A crowd of buyers: purchases over real connections, with the answers as a buyer reads them.
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, stream};
+use rand::random;
+use reqwest::{Client, Response, StatusCode, header::RETRY_AFTER};
+use serde::Deserialize;
+use serde_json::json;
+
+/// A node answers or gives up well before; without an answer by then the buyer counts it as lost.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long a buyer waits before trying again where the answer does not say.
+const RETRY_AFTER_DEFAULT: Duration = Duration::from_millis(200);
+
+/// One wish to buy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purchase {
+    /// The buyer.
+    pub user: String,
+    /// Whom it is sent to: `http://…` of nginx or of one node.
+    pub base_url: String,
+}
+
+/// What a buyer was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The buyer.
+    pub user: String,
+    /// Who was asked.
+    pub base_url: String,
+    /// The status of the last answer; none if none came.
+    pub status: Option<u16>,
+    /// `already_purchased`, `out_of_stock`, … where the answer gives one; what broke, if no answer came.
+    pub reason: Option<String>,
+    /// The order, where the answer names one.
+    pub order_id: Option<String>,
+    /// When that order was made, where the answer says.
+    pub purchased_at: Option<String>,
+    /// From the first byte of the first try to the last byte of the last answer.
+    pub latency: Duration,
+    /// How often it was tried.
+    pub tries: u32,
+}
+
+impl Answer {
+    /// Whether this very request bought.
+    pub fn is_purchased(&self) -> bool {
+        self.status == Some(200)
+    }
+
+    /// Whether the outcome is known: nothing would change it (no 429, no 5xx, no lost answer).
+    pub fn is_definite(&self) -> bool {
+        self.status.is_some_and(|status| status != StatusCode::TOO_MANY_REQUESTS && status < 500)
+    }
+}
+
+/// Buyers who share a bounded number of connections.
+#[derive(Clone, Debug)]
+pub struct Buyers {
+    client: Client,
+    connections: usize,
+    path: String,
+}
+
+impl Buyers {
+    /// Buyers of the default sale who send at most this many requests at a time, each on a connection of its own.
+    pub fn new(connections: usize) -> Self {
+        let client = Client::builder().pool_max_idle_per_host(connections).timeout(ANSWER_LIMIT).build();
+        let client = client.expect("a client without TLS has nothing that could fail");
+        Self { client, connections, path: "/api/sale/purchase".into() }
+    }
+
+    /// The same buyers, at another sale.
+    #[must_use]
+    pub fn of_sale(self, sale: &str) -> Self {
+        Self { path: format!("/api/sales/{sale}/purchase"), ..self }
+    }
+
+    /// Sends each purchase once; answers come in the order in which they arrived.
+    pub async fn buy(&self, purchases: Vec<Purchase>) -> Vec<Answer> {
+        self.all(purchases, async |purchase| self.once(purchase, None).await.0).await
+    }
+
+    /// Sends each purchase until its outcome is definite or `limit` is over; the tries of one purchase carry one
+    /// `Idempotency-Key`, and wait for as long as the answers ask.
+    pub async fn buy_persistently(&self, purchases: Vec<Purchase>, limit: Duration) -> Vec<Answer> {
+        let deadline = Instant::now() + limit;
+        self.all(purchases, async |purchase| self.until_definite(purchase, deadline).await).await
+    }
+
+    async fn all(&self, purchases: Vec<Purchase>, buy: impl AsyncFn(&Purchase) -> Answer) -> Vec<Answer> {
+        let buy = &buy;
+        let answers = stream::iter(purchases).map(async |purchase| buy(&purchase).await);
+        answers.buffer_unordered(self.connections).collect().await
+    }
+
+    async fn until_definite(&self, purchase: &Purchase, deadline: Instant) -> Answer {
+        let (key, began) = (format!("{:032x}", random::<u128>()), Instant::now());
+        let mut tries = 1;
+        loop {
+            let (answer, pause) = self.once(purchase, Some(&key)).await;
+            if answer.is_definite() || Instant::now() + pause > deadline {
+                return Answer { latency: began.elapsed(), tries, ..answer };
+            }
+            tokio::time::sleep(pause).await;
+            tries += 1;
+        }
+    }
+
+    /// One try, and how long to wait before the next.
+    async fn once(&self, purchase: &Purchase, key: Option<&str>) -> (Answer, Duration) {
+        let began = Instant::now();
+        let url = format!("{}{}", purchase.base_url, self.path);
+        let request = self.client.post(url).json(&json!({ "userId": purchase.user }));
+        let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
+        let (status, told, pause) = match request.send().await {
+            Ok(response) => read(response).await,
+            Err(error) => (None, Told::broken(&error), RETRY_AFTER_DEFAULT),
+        };
+        let Told { reason, order_id, purchased_at } = told;
+        let (user, base_url) = (purchase.user.clone(), purchase.base_url.clone());
+        let latency = began.elapsed();
+        (Answer { user, base_url, status, reason, order_id, purchased_at, latency, tries: 1 }, pause)
+    }
+}
+
+/// The fields of an answer's body that a buyer looks at.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Told {
+    reason: Option<String>,
+    order_id: Option<String>,
+    purchased_at: Option<String>,
+}
+
+impl Told {
+    fn broken(error: &reqwest::Error) -> Self {
+        Self { reason: Some(format!("{error:?}")), ..Self::default() }
+    }
+}
+
+async fn read(response: Response) -> (Option<u16>, Told, Duration) {
+    let status = response.status().as_u16();
+    let pause = retry_after(&response);
+    match response.bytes().await {
+        Ok(body) => (Some(status), serde_json::from_slice(&body).unwrap_or_default(), pause),
+        Err(error) => (None, Told::broken(&error), pause),
+    }
+}
+
+fn retry_after(response: &Response) -> Duration {
+    let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    seconds.map_or(RETRY_AFTER_DEFAULT, Duration::from_secs)
+}

@@ -1,0 +1,101 @@
+//! The load balancer in front of the nodes, with the configuration that is deployed: only its placeholders are filled in.
+
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use tokio::net::TcpStream;
+
+use crate::{Launch, Lifetime, Process, binary::installed, ports::loopback, workspace_root};
+
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where it listens, whom it serves, and where its files are.
+#[derive(Clone, Debug)]
+pub struct NginxOptions {
+    /// The public port.
+    pub port: u16,
+    /// The nodes' public addresses.
+    pub nodes: Vec<SocketAddr>,
+    /// A folder for its configuration, log and temporary files.
+    pub folder: PathBuf,
+    /// Whether it may outlive us.
+    pub lifetime: Lifetime,
+}
+
+/// A running nginx.
+#[derive(Debug)]
+pub struct Nginx {
+    process: Process,
+    options: NginxOptions,
+}
+
+impl Nginx {
+    /// Starts it and waits until it accepts connections.
+    ///
+    /// # Errors
+    /// When it is not installed, does not like its configuration, or cannot have its port.
+    pub async fn start(options: NginxOptions) -> Result<Self> {
+        options.write_configuration()?;
+        let process = options.launch()?.spawn()?;
+        let accepts = async || Ok(TcpStream::connect(loopback(options.port)).await.map(drop)?);
+        process.wait_until_ready(START_LIMIT, accepts).await?;
+        Ok(Self { process, options })
+    }
+
+    /// Has requests go to these nodes from now on; requests in flight end where they are.
+    ///
+    /// # Errors
+    /// When the configuration cannot be written.
+    pub fn serve(&self, nodes: Vec<SocketAddr>) -> Result<()> {
+        NginxOptions { nodes, ..self.options.clone() }.write_configuration()?;
+        self.process.reload();
+        Ok(())
+    }
+
+    /// Its master process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl NginxOptions {
+    /// Lets nginx itself check the configuration (`nginx -t`).
+    ///
+    /// # Errors
+    /// With nginx's own words, also for what it would only warn of.
+    pub async fn check(&self) -> Result<()> {
+        self.write_configuration()?;
+        let process = self.launch()?.arg("-t").spawn()?;
+        let status = process.wait(START_LIMIT).await?;
+        let words = process.log_tail();
+        ensure!(status.success() && !words.contains("[warn]"), "nginx does not like its configuration{words}");
+        Ok(())
+    }
+
+    /// Its workers are its own children: the master is asked to end, so that it takes them along.
+    fn launch(&self) -> Result<Launch> {
+        let program = installed("nginx").context("nginx is not installed")?;
+        let launch = Launch::new("nginx", program, &self.folder).args(["-e", "stderr", "-p"]).arg(&self.folder);
+        Ok(launch.arg("-c").arg(self.configuration()).lifetime(self.lifetime).terminated_with_us())
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.folder.join("nginx.conf")
+    }
+
+    fn write_configuration(&self) -> Result<()> {
+        let template = workspace_root().join("deploy/nginx/nginx.conf");
+        let template =
+            fs::read_to_string(&template).with_context(|| format!("cannot read {}", template.display()))?;
+        Ok(fs::write(self.configuration(), self.fill_in(&template))?)
+    }
+
+    fn fill_in(&self, template: &str) -> String {
+        let server = |node: &SocketAddr| format!("        server {node} max_fails=3 fail_timeout=1s;");
+        let servers: Vec<String> = self.nodes.iter().map(server).collect();
+        template
+            .replace("${NGINX_FOLDER}", &self.folder.to_string_lossy())
+            .replace("${NGINX_LISTEN}", &loopback(self.port).to_string())
+            .replace("${NGINX_UPSTREAM_SERVERS}", &servers.join("\n"))
+    }
+}

@@ -1,0 +1,330 @@
+//! A real Redis Cluster on the loopback address, to use and to break.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use futures::future::{join_all, try_join_all};
+use redis::aio::MultiplexedConnection;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Folder, Lifetime, Process, ServerBinary,
+    ports::{BLOCK_PORTS, PortBlock, ensure_free},
+    redis_forming::{Member, form, wait_until_whole},
+    redis_server::{Info, Server},
+};
+
+/// Shutting down writes nothing (the append-only file is written as it goes), so it takes milliseconds.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// How many primaries share the slots; at least 3, or no majority could replace one (3).
+    pub primaries: u16,
+    /// How many replicas each primary has (1).
+    pub replicas_per_primary: u16,
+    /// The program; what [`ServerBinary::find`] finds if none is given.
+    pub binary: Option<ServerBinary>,
+    /// Ports of clients and, as many again, of the cluster's own bus; free ones if none are given.
+    pub ports: Option<ClusterPorts>,
+    /// An empty folder for data and logs; one that goes with the cluster if none is given.
+    pub folder: Option<PathBuf>,
+    /// Replaces `cluster-node-timeout` of `redis.conf`.
+    pub node_timeout: Option<Duration>,
+    /// Whether the servers may outlive us.
+    pub lifetime: Lifetime,
+}
+
+/// Where a cluster's ports start: server number i takes `clients + i` and `bus + i`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterPorts {
+    /// The first port for clients.
+    pub clients: u16,
+    /// The first port of the cluster bus.
+    pub bus: u16,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self {
+            primaries: 3,
+            replicas_per_primary: 1,
+            binary: None,
+            ports: None,
+            folder: None,
+            node_timeout: None,
+            lifetime: Lifetime::Attached,
+        }
+    }
+}
+
+/// What a server says it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Serves slots.
+    Primary,
+    /// Copies a primary.
+    Replica,
+    /// Says nothing: dead or frozen.
+    Silent,
+}
+
+/// A server as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerView {
+    /// Where clients reach it.
+    pub addr: SocketAddr,
+    /// Its process.
+    pub pid: u32,
+    /// What it says it is.
+    pub role: Role,
+}
+
+/// How often a command ran and for how long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommandStats {
+    /// Number of calls.
+    pub calls: u64,
+    /// Redis CPU time in them, microseconds.
+    pub usec: u64,
+}
+
+/// A running cluster; dropping it kills it, unless its processes were released.
+#[derive(Debug)]
+pub struct RedisCluster {
+    servers: Vec<Server>,
+    replicas_per_primary: u16,
+    folder: Folder,
+    _ports: Option<PortBlock>,
+}
+
+impl RedisCluster {
+    /// Starts the servers, forms the cluster and waits until every server says that it is whole.
+    ///
+    /// # Errors
+    /// When a port is taken, or a server or the cluster does not come up in time.
+    pub async fn start(options: ClusterOptions) -> Result<Self> {
+        let cluster = Self::spawn(&options)?;
+        try_join_all(cluster.servers.iter().map(Server::wait_until_ready)).await?;
+        form(&cluster.members()).await?;
+        cluster.wait_until_whole().await?;
+        Ok(cluster)
+    }
+
+    /// Seeds as `REDIS_URL` wants them: `redis://127.0.0.1:1,redis://…`, every server.
+    pub fn seeds(&self) -> String {
+        let urls: Vec<String> = self.servers.iter().map(|server| format!("redis://{}", server.addr())).collect();
+        urls.join(",")
+    }
+
+    /// Every server, with the role it says it has now.
+    pub async fn servers(&self) -> Vec<ServerView> {
+        join_all(self.servers.iter().map(view)).await
+    }
+
+    /// The addresses of the servers that are primaries now.
+    pub async fn primaries(&self) -> Vec<SocketAddr> {
+        self.with_role(Role::Primary).await
+    }
+
+    /// The addresses of the servers that are replicas now.
+    pub async fn replicas(&self) -> Vec<SocketAddr> {
+        self.with_role(Role::Replica).await
+    }
+
+    /// How many replicas each primary was given.
+    pub fn replicas_per_primary(&self) -> u16 {
+        self.replicas_per_primary
+    }
+
+    /// Where logs and data are.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// A new connection to one server (not a cluster connection), every command bounded.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn connection(&self, addr: SocketAddr) -> Result<MultiplexedConnection> {
+        self.server(addr).connection().await
+    }
+
+    /// Kills a server (SIGKILL).
+    pub fn kill(&self, addr: SocketAddr) {
+        self.server(addr).process().kill();
+    }
+
+    /// Stops a server in the middle of whatever it does (SIGSTOP).
+    pub fn freeze(&self, addr: SocketAddr) {
+        self.server(addr).process().freeze();
+    }
+
+    /// Lets a frozen server go on.
+    pub fn thaw(&self, addr: SocketAddr) {
+        self.server(addr).process().thaw();
+    }
+
+    /// Ends a server if it runs, starts it again over the data it left, and waits until it answers; see
+    /// [`Self::wait_until_whole`] for when it has its place in the cluster again.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn restart(&self, addr: SocketAddr) -> Result<()> {
+        self.server(addr).restart()?;
+        self.server(addr).wait_until_ready().await
+    }
+
+    /// Waits until all slots are served, all servers agree on that, and every replica has its primary's data.
+    ///
+    /// # Errors
+    /// When that is not so in time.
+    pub async fn wait_until_whole(&self) -> Result<()> {
+        wait_until_whole(&self.servers, self.replicas_per_primary).await
+    }
+
+    /// How often `command` (as in `INFO commandstats`: `fcall`, `wait`, `cluster|slots`) ran on all primaries.
+    ///
+    /// # Errors
+    /// When a primary does not answer.
+    pub async fn command_stats(&self, command: &str) -> Result<CommandStats> {
+        let field = format!("cmdstat_{command}");
+        let stats = self.ask_primaries("commandstats", |info| info.field(&field).map(parse_stats)).await?;
+        Ok(stats.into_iter().flatten().fold(CommandStats::default(), |sum, stats| CommandStats {
+            calls: sum.calls + stats.calls,
+            usec: sum.usec + stats.usec,
+        }))
+    }
+
+    /// Bytes of memory that all primaries use.
+    ///
+    /// # Errors
+    /// When a primary does not answer.
+    pub async fn used_memory_bytes(&self) -> Result<u64> {
+        let used = self.ask_primaries("memory", |info| info.field("used_memory")?.parse::<u64>().ok()).await?;
+        Ok(used.into_iter().flatten().sum())
+    }
+
+    /// CPU time that all servers used so far, replicas too.
+    pub fn cpu_time(&self) -> Duration {
+        let pids = self.servers.iter().map(|server| server.process().pid());
+        pids.filter_map(crate::procfs::cpu_time).sum()
+    }
+
+    /// Ends all servers in good order.
+    ///
+    /// # Errors
+    /// When one had to be killed.
+    pub async fn stop(self) -> Result<()> {
+        self.servers.iter().for_each(|server| {
+            // A frozen server would leave its end pending.
+            server.process().thaw();
+            server.process().term();
+        });
+        let all_ended = async || self.servers.iter().all(|server| !server.process().is_running());
+        let ended = crate::until("end of the Redis servers", STOP_LIMIT, all_ended).await;
+        self.servers.iter().for_each(|server| server.process().kill());
+        ended
+    }
+
+    /// The servers' processes as they are now.
+    pub fn processes(&self) -> Vec<Arc<Process>> {
+        self.servers.iter().map(Server::process).collect()
+    }
+
+    fn spawn(options: &ClusterOptions) -> Result<Self> {
+        ensure!(options.primaries >= 3, "a cluster of fewer than 3 primaries cannot replace one");
+        let (ports, held) = choose_ports(options)?;
+        let binary = options.binary.clone().map_or_else(ServerBinary::find, Ok)?;
+        let folder = match &options.folder {
+            Some(path) => Folder::emptied(path)?,
+            None => Folder::temporary()?,
+        };
+        let spawn_one = |i| {
+            let settings = cluster_settings(options, ports.bus + i);
+            Server::spawn(&binary, ports.clients + i, &folder, options.lifetime, &settings)
+        };
+        let servers = (0..server_count(options)).map(spawn_one).collect::<Result<_>>()?;
+        Ok(Self { servers, replicas_per_primary: options.replicas_per_primary, folder, _ports: held })
+    }
+
+    /// The first servers are primaries; the others are dealt to them in turn.
+    fn members(&self) -> Vec<Member<'_>> {
+        let primaries = self.servers.len() / usize::from(1 + self.replicas_per_primary);
+        let member = |(i, server)| Member { server, copies: (i >= primaries).then(|| i % primaries) };
+        self.servers.iter().enumerate().map(member).collect()
+    }
+
+    fn server(&self, addr: SocketAddr) -> &Server {
+        let found = self.servers.iter().find(|server| server.addr() == addr);
+        found.unwrap_or_else(|| panic!("{addr} is not a server of this cluster"))
+    }
+
+    async fn with_role(&self, role: Role) -> Vec<SocketAddr> {
+        self.servers().await.into_iter().filter(|server| server.role == role).map(|server| server.addr).collect()
+    }
+
+    async fn ask_primaries<T>(
+        &self,
+        section: &str,
+        read: impl Fn(&Info) -> T,
+    ) -> Result<Vec<T>> {
+        let primaries = self.primaries().await;
+        let infos = try_join_all(primaries.iter().map(|&addr| self.server(addr).info(section))).await?;
+        Ok(infos.iter().map(read).collect())
+    }
+}
+
+fn server_count(options: &ClusterOptions) -> u16 {
+    options.primaries * (1 + options.replicas_per_primary)
+}
+
+/// Fixed ports are checked first: an error that names who is in the way beats a server's log.
+fn choose_ports(options: &ClusterOptions) -> Result<(ClusterPorts, Option<PortBlock>)> {
+    let Some(ports) = options.ports else {
+        let block = PortBlock::take()?;
+        let ports = ClusterPorts { clients: block.first(), bus: block.first() + BLOCK_PORTS / 2 };
+        ensure!(server_count(options) <= BLOCK_PORTS / 2, "a cluster of more than {} servers", BLOCK_PORTS / 2);
+        return Ok((ports, Some(block)));
+    };
+    for i in 0..server_count(options) {
+        ensure_free(ports.clients + i, "Redis")?;
+        ensure_free(ports.bus + i, "Redis cluster bus")?;
+    }
+    Ok((ports, None))
+}
+
+fn cluster_settings(options: &ClusterOptions, bus_port: u16) -> Vec<String> {
+    let mut settings = vec!["--cluster-port".to_owned(), bus_port.to_string()];
+    if let Some(timeout) = options.node_timeout {
+        settings.extend(["--cluster-node-timeout".to_owned(), timeout.as_millis().to_string()]);
+    }
+    settings
+}
+
+async fn view(server: &Server) -> ServerView {
+    let role = ask_role(server).await.unwrap_or(Role::Silent);
+    ServerView { addr: server.addr(), pid: server.process().pid(), role }
+}
+
+async fn ask_role(server: &Server) -> Result<Role> {
+    let info = server.info("replication").await?;
+    let role = info.field("role").context("INFO replication without a role")?;
+    Ok(if role == "master" { Role::Primary } else { Role::Replica })
+}
+
+/// Reads `calls=5,usec=120,usec_per_call=24.00,…`.
+fn parse_stats(line: &str) -> CommandStats {
+    let number = |name: &str| {
+        let value = line.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        value.and_then(|value| value.parse().ok()).unwrap_or_default()
+    };
+    CommandStats { calls: number("calls"), usec: number("usec") }
+}

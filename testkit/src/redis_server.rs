@@ -1,0 +1,213 @@
+//! One Redis (or Valkey) process: the program to use, and a server of its own for tests without a cluster.
+
+use std::{
+    env,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection};
+
+use crate::{
+    Folder, Launch, Lifetime, Process, binary,
+    ports::{PortBlock, loopback},
+    workspace_root,
+};
+
+/// A server loads an empty data folder in some 20 ms; this is for a machine that is busy with everything else.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// Every command used here takes well under a millisecond; a server that does not answer in this time is frozen.
+const ANSWER_LIMIT: Duration = Duration::from_millis(1_000);
+
+/// The server program to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerBinary {
+    path: PathBuf,
+    version: String,
+}
+
+impl ServerBinary {
+    /// The program that `REDIS_SERVER` names, else `redis-server` from where programs are.
+    ///
+    /// # Errors
+    /// When there is none, or it does not run.
+    pub fn find() -> Result<Self> {
+        match env::var_os("REDIS_SERVER") {
+            Some(path) => Self::at(path),
+            None => Self::at(binary::installed("redis-server").context("redis-server is not installed")?),
+        }
+    }
+
+    /// The program at this path.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn at(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let output = Command::new(&path).arg("--version").output();
+        let output = output.with_context(|| format!("{} does not run", path.display()))?;
+        ensure!(output.status.success(), "{} --version: {}", path.display(), output.status);
+        let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Ok(Self { path, version })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it says of itself: `Redis server v=7.0.15 …` or `Valkey server v=9.1.2 …`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+}
+
+/// A process with an address; a cluster is made of these.
+#[derive(Debug)]
+pub(crate) struct Server {
+    addr: SocketAddr,
+    launch: Launch,
+    process: Mutex<Arc<Process>>,
+}
+
+impl Server {
+    /// Starts a server on this port with its data and log in `folder`; it may not answer yet.
+    pub(crate) fn spawn(
+        binary: &ServerBinary,
+        port: u16,
+        folder: &Folder,
+        lifetime: Lifetime,
+        settings: &[String],
+    ) -> Result<Self> {
+        let name = format!("redis-{port}");
+        let data = folder.subfolder(&name)?;
+        let launch = Launch::new(&name, binary.path(), folder.path())
+            .arg(workspace_root().join("deploy/redis/redis.conf"))
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
+            .arg(data)
+            .args(settings)
+            .lifetime(lifetime);
+        let process = Mutex::new(Arc::new(launch.spawn()?));
+        Ok(Self { addr: loopback(port), launch, process })
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its process; another one after a restart.
+    pub(crate) fn process(&self) -> Arc<Process> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Starts it again, as it was, over the data it left; it may not answer yet.
+    pub(crate) fn restart(&self) -> Result<()> {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        process.kill();
+        *process = Arc::new(self.launch.spawn()?);
+        Ok(())
+    }
+
+    /// A new connection, every command on it bounded.
+    pub(crate) async fn connection(&self) -> Result<MultiplexedConnection> {
+        let bounded = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(ANSWER_LIMIT))
+            .set_response_timeout(Some(ANSWER_LIMIT));
+        let client = Client::open(format!("redis://{}", self.addr))?;
+        Ok(client.get_multiplexed_async_connection_with_config(&bounded).await?)
+    }
+
+    /// A section of `INFO`.
+    pub(crate) async fn info(&self, section: &str) -> Result<Info> {
+        let text = redis::cmd("INFO").arg(section).query_async(&mut self.connection().await?).await?;
+        Ok(Info { text })
+    }
+
+    /// The answer of `CLUSTER INFO`, which reads like `INFO`.
+    pub(crate) async fn cluster_info(&self) -> Result<Info> {
+        let text = redis::cmd("CLUSTER").arg("INFO").query_async(&mut self.connection().await?).await?;
+        Ok(Info { text })
+    }
+
+    /// Waits until it answers.
+    pub(crate) async fn wait_until_ready(&self) -> Result<()> {
+        let ping = async || {
+            let mut connection = self.connection().await?;
+            Ok(redis::cmd("PING").exec_async(&mut connection).await?)
+        };
+        self.process().wait_until_ready(START_LIMIT, ping).await
+    }
+}
+
+/// The text of an `INFO` answer.
+#[derive(Debug)]
+pub(crate) struct Info {
+    text: String,
+}
+
+impl Info {
+    /// The value of a field.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+    }
+}
+
+/// One server without a cluster, on a free port, for tests.
+#[derive(Debug)]
+pub struct RedisServer {
+    server: Server,
+    _ports: PortBlock,
+    _folder: Folder,
+}
+
+impl RedisServer {
+    /// Starts one and waits until it answers.
+    ///
+    /// # Errors
+    /// When there is no server program, or it does not come up.
+    pub async fn start() -> Result<Self> {
+        let (ports, folder) = (PortBlock::take()?, Folder::temporary()?);
+        let settings = ["--cluster-enabled", "no"].map(String::from);
+        let binary = ServerBinary::find()?;
+        let server = Server::spawn(&binary, ports.first(), &folder, Lifetime::Attached, &settings)?;
+        server.wait_until_ready().await?;
+        Ok(Self { server, _ports: ports, _folder: folder })
+    }
+
+    /// Its address.
+    pub fn addr(&self) -> SocketAddr {
+        self.server.addr()
+    }
+
+    /// Its address as `REDIS_URL` wants it.
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.addr())
+    }
+
+    /// A new connection to it, every command bounded.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn connection(&self) -> Result<MultiplexedConnection> {
+        self.server.connection().await
+    }
+
+    /// Its process, to kill, freeze or thaw it; another one after a restart.
+    pub fn process(&self) -> Arc<Process> {
+        self.server.process()
+    }
+
+    /// Ends it if it runs, starts it again over the same data and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn restart(&self) -> Result<()> {
+        self.server.restart()?;
+        self.server.wait_until_ready().await
+    }
+}

@@ -1,0 +1,85 @@
+//! A cluster is formed of real servers, survives what a test does to it, and leaves nothing behind.
+
+use std::time::Duration;
+
+use testkit::{ClusterOptions, RedisCluster, RedisServer, Role, ServerBinary, ports, procfs::Identity, until};
+
+/// Detecting a dead primary takes its timeout, and the election about as long again.
+const FAILOVER_LIMIT: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn a_cluster_starts_whole_and_leaves_nothing_behind() {
+    let cluster = RedisCluster::start(ClusterOptions::default()).await.unwrap();
+    let servers = cluster.servers().await;
+    let roles = |role| servers.iter().filter(|server| server.role == role).count();
+
+    assert_eq!((roles(Role::Primary), roles(Role::Replica)), (3, 3));
+    assert_eq!(cluster.seeds().split(',').count(), 6);
+    assert!(cluster.used_memory_bytes().await.unwrap() > 0);
+
+    let processes: Vec<_> = servers.iter().map(|server| Identity::of(server.pid).unwrap()).collect();
+    cluster.stop().await.unwrap();
+
+    assert!(processes.iter().all(|process| !process.is_running()), "a server outlived its cluster");
+    assert!(servers.iter().all(|server| ports::is_free(server.addr.port())), "a port is still taken");
+}
+
+#[tokio::test]
+async fn a_killed_primary_is_replaced_and_comes_back_as_a_replica() {
+    let cluster = RedisCluster::start(ClusterOptions::default()).await.unwrap();
+    let victim = cluster.primaries().await[0];
+
+    cluster.kill(victim);
+    let replaced = async || cluster.primaries().await.len() == 3;
+    until("the replica's promotion", FAILOVER_LIMIT, replaced).await.unwrap();
+    cluster.restart(victim).await.unwrap();
+    cluster.wait_until_whole().await.unwrap();
+
+    assert!(cluster.replicas().await.contains(&victim));
+}
+
+#[tokio::test]
+async fn a_frozen_server_is_silent_until_it_is_thawed() {
+    let cluster = RedisCluster::start(ClusterOptions::default()).await.unwrap();
+    let frozen = cluster.replicas().await[0];
+    let role = async || cluster.servers().await.iter().find(|server| server.addr == frozen).unwrap().role;
+
+    cluster.freeze(frozen);
+    assert_eq!(role().await, Role::Silent);
+    cluster.thaw(frozen);
+    until("the replica's answer", FAILOVER_LIMIT, async || role().await == Role::Replica).await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_are_counted_over_all_primaries() {
+    let cluster = RedisCluster::start(ClusterOptions::default()).await.unwrap();
+
+    for primary in cluster.primaries().await {
+        let mut connection = cluster.connection(primary).await.unwrap();
+        redis::cmd("DBSIZE").exec_async(&mut connection).await.unwrap();
+    }
+
+    assert_eq!(cluster.command_stats("dbsize").await.unwrap().calls, 3);
+}
+
+#[tokio::test]
+async fn a_server_of_its_own_is_no_cluster() {
+    let server = RedisServer::start().await.unwrap();
+    let mut connection = server.connection().await.unwrap();
+
+    let slots: redis::RedisResult<redis::Value> =
+        redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await;
+
+    assert!(slots.unwrap_err().to_string().contains("cluster support disabled"));
+}
+
+#[tokio::test]
+async fn a_server_that_dies_at_its_start_says_why() {
+    let no_server_at_all = ServerBinary::at("/bin/cat").unwrap();
+    let options = ClusterOptions { binary: Some(no_server_at_all), ..ClusterOptions::default() };
+
+    let error = RedisCluster::start(options).await.unwrap_err();
+
+    let words = format!("{error:#}");
+    assert!(words.contains("ended early") && words.contains("unrecognized option '--port'"), "{words}");
+}
