@@ -44,15 +44,21 @@ impl Profile {
         Self { name: name.into(), ..self }
     }
 
-    /// Builds a program of this workspace and tells where it is. The package of `flashsale-node` is `node`.
+    /// What cargo calls it: `dev`, `release`, …
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Builds a program of this workspace and tells where it is.
+    ///
+    /// No package is named: cargo then chooses the features of dependencies for the whole workspace, as it does for
+    /// tests, and has not to build the same dependencies again for each program.
     ///
     /// # Errors
     /// When it does not compile; the compiler's words have gone to standard error.
     pub fn build(&self, program: &str) -> Result<PathBuf> {
-        let package = program.strip_prefix("flashsale-").unwrap_or(program);
         let status = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()))
-            .args(["build", "--quiet", "--package", package, "--bin", program, "--profile", &self.name])
-            .arg("--target-dir")
+            .args(["build", "--bin", program, "--profile", &self.name, "--target-dir"])
             .arg(&self.target)
             .current_dir(workspace_root())
             .status()

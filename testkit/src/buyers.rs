@@ -80,27 +80,36 @@ impl Buyers {
 
     /// Sends each purchase once; answers come in the order in which they arrived.
     pub async fn buy(&self, purchases: Vec<Purchase>) -> Vec<Answer> {
-        self.all(purchases, async |purchase| self.once(purchase, None).await.0).await
+        self.at_most_at_once(purchases, |purchase| self.once(purchase)).await
     }
 
     /// Sends each purchase until its outcome is definite or `limit` is over; the tries of one purchase carry one
     /// `Idempotency-Key`, and wait for as long as the answers ask.
     pub async fn buy_persistently(&self, purchases: Vec<Purchase>, limit: Duration) -> Vec<Answer> {
         let deadline = Instant::now() + limit;
-        self.all(purchases, async |purchase| self.until_definite(purchase, deadline).await).await
+        self.at_most_at_once(purchases, |purchase| self.until_definite(purchase, deadline)).await
     }
 
-    async fn all(&self, purchases: Vec<Purchase>, buy: impl AsyncFn(&Purchase) -> Answer) -> Vec<Answer> {
-        let buy = &buy;
-        let answers = stream::iter(purchases).map(async |purchase| buy(&purchase).await);
-        answers.buffer_unordered(self.connections).collect().await
+    async fn at_most_at_once<Buying>(
+        &self,
+        purchases: Vec<Purchase>,
+        buy: impl Fn(Purchase) -> Buying,
+    ) -> Vec<Answer>
+    where
+        Buying: Future<Output = Answer>,
+    {
+        stream::iter(purchases).map(buy).buffer_unordered(self.connections).collect().await
     }
 
-    async fn until_definite(&self, purchase: &Purchase, deadline: Instant) -> Answer {
+    async fn once(&self, purchase: Purchase) -> Answer {
+        self.try_once(&purchase, None).await.0
+    }
+
+    async fn until_definite(&self, purchase: Purchase, deadline: Instant) -> Answer {
         let (key, began) = (format!("{:032x}", random::<u128>()), Instant::now());
         let mut tries = 1;
         loop {
-            let (answer, pause) = self.once(purchase, Some(&key)).await;
+            let (answer, pause) = self.try_once(&purchase, Some(&key)).await;
             if answer.is_definite() || Instant::now() + pause > deadline {
                 return Answer { latency: began.elapsed(), tries, ..answer };
             }
@@ -110,7 +119,7 @@ impl Buyers {
     }
 
     /// One try, and how long to wait before the next.
-    async fn once(&self, purchase: &Purchase, key: Option<&str>) -> (Answer, Duration) {
+    async fn try_once(&self, purchase: &Purchase, key: Option<&str>) -> (Answer, Duration) {
         let began = Instant::now();
         let url = format!("{}{}", purchase.base_url, self.path);
         let request = self.client.post(url).json(&json!({ "userId": purchase.user }));

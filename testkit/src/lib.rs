@@ -18,7 +18,6 @@ pub mod ports;
 pub mod process;
 pub mod procfs;
 mod redis_cluster;
-mod redis_forming;
 mod redis_server;
 pub mod stack;
 mod wait;
@@ -37,5 +36,8 @@ use std::path::{Path, PathBuf};
 
 /// The root folder of the workspace.
 pub fn workspace_root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate is a folder of the workspace").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("this crate is a folder of the workspace")
+        .to_owned()
 }

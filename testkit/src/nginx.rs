@@ -1,6 +1,6 @@
 //! The load balancer in front of the nodes, with the configuration that is deployed: only its placeholders are filled in.
 
-use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use tokio::net::TcpStream;
@@ -25,7 +25,7 @@ pub struct NginxOptions {
 /// A running nginx.
 #[derive(Debug)]
 pub struct Nginx {
-    process: Process,
+    process: Arc<Process>,
     options: NginxOptions,
 }
 
@@ -39,7 +39,7 @@ impl Nginx {
         let process = options.launch()?.spawn()?;
         let accepts = async || Ok(TcpStream::connect(loopback(options.port)).await.map(drop)?);
         process.wait_until_ready(START_LIMIT, accepts).await?;
-        Ok(Self { process, options })
+        Ok(Self { process: Arc::new(process), options })
     }
 
     /// Has requests go to these nodes from now on; requests in flight end where they are.
@@ -53,7 +53,7 @@ impl Nginx {
     }
 
     /// Its master process.
-    pub fn process(&self) -> &Process {
+    pub fn process(&self) -> &Arc<Process> {
         &self.process
     }
 }
@@ -68,14 +68,18 @@ impl NginxOptions {
         let process = self.launch()?.arg("-t").spawn()?;
         let status = process.wait(START_LIMIT).await?;
         let words = process.log_tail();
-        ensure!(status.success() && !words.contains("[warn]"), "nginx does not like its configuration{words}");
+        ensure!(
+            status.success() && !words.contains("[warn]"),
+            "nginx does not like its configuration{words}"
+        );
         Ok(())
     }
 
     /// Its workers are its own children: the master is asked to end, so that it takes them along.
     fn launch(&self) -> Result<Launch> {
         let program = installed("nginx").context("nginx is not installed")?;
-        let launch = Launch::new("nginx", program, &self.folder).args(["-e", "stderr", "-p"]).arg(&self.folder);
+        let launch =
+            Launch::new("nginx", program, &self.folder).args(["-e", "stderr", "-p"]).arg(&self.folder);
         Ok(launch.arg("-c").arg(self.configuration()).lifetime(self.lifetime).terminated_with_us())
     }
 

@@ -1,27 +1,22 @@
-//! Processes with an owner.
+//! Processes with an owner: how they are asked, stopped in the middle, killed, and waited for.
 //!
 //! Each child leads a process group of its own, so a terminal's Ctrl-C reaches only us and we stop children in order.
-//! An attached child dies with us, however we die: it runs under `setpriv --pdeathsig`. That signal is sent when the
-//! *thread* that spawned the child ends, and a test's thread ends before its process does, so every spawn goes through
-//! one thread that lives as long as the process.
+
+mod launch;
 
 use std::{
-    ffi::{OsStr, OsString},
-    fs::{self, File},
-    io,
-    os::unix::process::CommandExt,
+    fs,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ExitStatus},
     sync::{
-        LazyLock, Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc,
     },
-    thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
+use futures::{FutureExt, future::OptionFuture};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::{
@@ -29,29 +24,10 @@ use crate::{
     wait::{until, until_ok},
 };
 
+pub use launch::{Launch, Lifetime};
+
 /// How much of a dead process's log is shown: enough for an error and what led to it.
 const LOG_LINES_SHOWN: usize = 12;
-
-/// Whether a child may outlive the process that started it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lifetime {
-    /// Dies with its owner, also when we are killed.
-    Attached,
-    /// Dies with its owner too, until that one releases it: from then on it stays when we end.
-    Detached,
-}
-
-/// What to start, and how it ends with us. Can be started again and again.
-#[derive(Clone, Debug)]
-pub struct Launch {
-    name: String,
-    program: PathBuf,
-    arguments: Vec<OsString>,
-    environment: Vec<(String, String)>,
-    log: PathBuf,
-    lifetime: Lifetime,
-    death_signal: &'static str,
-}
 
 /// A running child; dropping it kills its whole process group, unless it was released.
 #[derive(Debug)]
@@ -63,90 +39,13 @@ pub struct Process {
     child: Mutex<Child>,
 }
 
-impl Launch {
-    /// A program, named for people; its output goes to `<name>.log` in `folder`.
-    pub fn new(name: impl Into<String>, program: impl Into<PathBuf>, folder: &Path) -> Self {
-        let name = name.into();
-        Self {
-            log: folder.join(format!("{name}.log")),
-            name,
-            program: program.into(),
-            arguments: Vec::new(),
-            environment: Vec::new(),
-            lifetime: Lifetime::Attached,
-            death_signal: "KILL",
-        }
-    }
-
-    /// Adds an argument.
-    #[must_use]
-    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
-        self.arguments.push(argument.as_ref().to_owned());
-        self
-    }
-
-    /// Adds arguments.
-    #[must_use]
-    pub fn args(self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        arguments.into_iter().fold(self, Self::arg)
-    }
-
-    /// Sets a variable of its environment.
-    #[must_use]
-    pub fn env(mut self, variable: impl Into<String>, value: impl ToString) -> Self {
-        self.environment.push((variable.into(), value.to_string()));
-        self
-    }
-
-    /// Says whether it may outlive us (attached if not said).
-    #[must_use]
-    pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
-        self.lifetime = lifetime;
-        self
-    }
-
-    /// When we die it gets TERM instead of KILL: for a program that has children of its own to end.
-    #[must_use]
-    pub fn terminated_with_us(mut self) -> Self {
-        self.death_signal = "TERM";
-        self
-    }
-
-    /// Starts it.
-    ///
-    /// # Errors
-    /// When the program is missing or its log cannot be written.
-    pub fn spawn(&self) -> Result<Process> {
-        let child = on_the_spawning_thread(self.command()?)
-            .with_context(|| format!("{} could not be started ({})", self.name, self.program.display()))?;
-        // Nobody collected this child yet, so it has its entry under /proc even if it is dead already.
-        let identity = Identity::of(child.id()).unwrap_or(Identity { pid: child.id(), started_at_ticks: 0 });
-        let (name, log) = (self.name.clone(), self.log.clone());
-        Ok(Process { name, identity, log, released: AtomicBool::new(false), child: Mutex::new(child) })
-    }
-
-    fn command(&self) -> Result<Command> {
-        let log = File::options().create(true).append(true).open(&self.log);
-        let log = log.with_context(|| format!("cannot write {}", self.log.display()))?;
-        let mut command = self.program_that_ends_with_us();
-        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
-        Ok(command)
-    }
-
-    fn program_that_ends_with_us(&self) -> Command {
-        match self.lifetime {
-            Lifetime::Detached => Command::new(&self.program),
-            Lifetime::Attached => {
-                let mut command = Command::new("setpriv");
-                command.args(["--pdeathsig", self.death_signal, "--"]).arg(&self.program);
-                command
-            }
-        }
-    }
-}
-
 impl Process {
+    fn new(name: String, log: PathBuf, child: Child) -> Self {
+        // Nobody collected this child yet, so it has its entry under /proc, unless it is dead already.
+        let identity = Identity::of(child.id()).unwrap_or(Identity { pid: child.id(), started_at_ticks: 0 });
+        Self { name, identity, log, released: AtomicBool::new(false), child: Mutex::new(child) }
+    }
+
     /// Its name for people.
     pub fn name(&self) -> &str {
         &self.name
@@ -170,6 +69,11 @@ impl Process {
     /// Asks it to end (SIGTERM).
     pub fn term(&self) {
         self.signal(Signal::TERM);
+    }
+
+    /// Asks it to end as a terminal's Ctrl-C does (SIGINT).
+    pub fn interrupt(&self) {
+        self.signal(Signal::INT);
     }
 
     /// Ends it and whatever it started, at once (SIGKILL to its group), and collects it.
@@ -236,13 +140,14 @@ impl Process {
     ///
     /// # Errors
     /// When it dies before, with the end of its log; or when it is not ready within `limit`, with the last reason.
-    pub async fn wait_until_ready(
-        &self,
-        limit: Duration,
-        mut ready: impl AsyncFnMut() -> Result<()>,
-    ) -> Result<()> {
-        let waiting = until_ok("readiness", limit, async || if self.is_running() { ready().await } else { Ok(()) });
-        let outcome = waiting.await;
+    pub async fn wait_until_ready<Look>(&self, limit: Duration, mut ready: impl FnMut() -> Look) -> Result<()>
+    where
+        Look: Future<Output = Result<()>>,
+    {
+        // A dead process will never be ready, so its death ends the waiting as well.
+        let ready_or_dead =
+            || OptionFuture::from(self.is_running().then(&mut ready)).map(|ready| ready.unwrap_or(Ok(())));
+        let outcome = until_ok("readiness", limit, ready_or_dead).await;
         match self.exit_status() {
             Some(status) => bail!("{} ended early ({status}){}", self.name, self.log_tail()),
             None => outcome.with_context(|| format!("{} is not ready{}", self.name, self.log_tail())),
@@ -284,23 +189,32 @@ impl Drop for Process {
     }
 }
 
-type Spawn = (Command, mpsc::Sender<io::Result<Child>>);
-
-fn on_the_spawning_thread(command: Command) -> Result<Child> {
-    static SPAWNING: LazyLock<mpsc::Sender<Spawn>> = LazyLock::new(start_the_spawning_thread);
-    let (answer, spawned) = mpsc::channel();
-    SPAWNING.send((command, answer)).map_err(|_| anyhow!("the spawning thread is gone"))?;
-    Ok(spawned.recv()??)
+/// How a process that is not our child came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It did not run any more.
+    Over,
+    /// It was asked to end and did.
+    Stopped,
+    /// It had to be killed.
+    Killed,
 }
 
-fn start_the_spawning_thread() -> mpsc::Sender<Spawn> {
-    let (orders, inbox) = mpsc::channel::<Spawn>();
-    let run = move || {
-        for (mut command, answer) in inbox {
-            // Whoever asked may have given up; the child is dropped with the answer then, and ends with us.
-            answer.send(command.spawn()).ok();
-        }
-    };
-    thread::Builder::new().name("spawning".into()).spawn(run).expect("one more thread can be had");
-    orders
+/// Ends a process that is not our child, such as a released one: asks it, and past `limit` kills its group.
+///
+/// # Errors
+/// When we may not, or it does not even end then.
+pub async fn end(process: Identity, limit: Duration) -> Result<Ending> {
+    let pid = Pid::from_raw(process.pid.cast_signed()).context("no process has this pid")?;
+    let over = async || !process.is_running();
+    if over().await {
+        return Ok(Ending::Over);
+    }
+    kill_process(pid, Signal::TERM).with_context(|| format!("cannot end pid {}", process.pid))?;
+    if until("its end", limit, over).await.is_ok() {
+        return Ok(Ending::Stopped);
+    }
+    kill_process_group(pid, Signal::KILL).with_context(|| format!("cannot kill pid {}", process.pid))?;
+    until(&format!("end of pid {}", process.pid), limit, over).await?;
+    Ok(Ending::Killed)
 }

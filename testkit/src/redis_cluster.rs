@@ -1,11 +1,9 @@
 //! A real Redis Cluster on the loopback address, to use and to break.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+mod forming;
+mod options;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use futures::future::{join_all, try_join_all};
@@ -13,56 +11,17 @@ use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Folder, Lifetime, Process, ServerBinary,
-    ports::{BLOCK_PORTS, PortBlock, ensure_free},
-    redis_forming::{Member, form, wait_until_whole},
+    Folder, Process, ServerBinary,
+    ports::PortBlock,
     redis_server::{Info, Server},
 };
 
+pub use options::{ClusterOptions, ClusterPorts};
+
+use forming::{Member, form, wait_until_whole};
+
 /// Shutting down writes nothing (the append-only file is written as it goes), so it takes milliseconds.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-
-/// What a cluster is made of.
-#[derive(Clone, Debug)]
-pub struct ClusterOptions {
-    /// How many primaries share the slots; at least 3, or no majority could replace one (3).
-    pub primaries: u16,
-    /// How many replicas each primary has (1).
-    pub replicas_per_primary: u16,
-    /// The program; what [`ServerBinary::find`] finds if none is given.
-    pub binary: Option<ServerBinary>,
-    /// Ports of clients and, as many again, of the cluster's own bus; free ones if none are given.
-    pub ports: Option<ClusterPorts>,
-    /// An empty folder for data and logs; one that goes with the cluster if none is given.
-    pub folder: Option<PathBuf>,
-    /// Replaces `cluster-node-timeout` of `redis.conf`.
-    pub node_timeout: Option<Duration>,
-    /// Whether the servers may outlive us.
-    pub lifetime: Lifetime,
-}
-
-/// Where a cluster's ports start: server number i takes `clients + i` and `bus + i`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClusterPorts {
-    /// The first port for clients.
-    pub clients: u16,
-    /// The first port of the cluster bus.
-    pub bus: u16,
-}
-
-impl Default for ClusterOptions {
-    fn default() -> Self {
-        Self {
-            primaries: 3,
-            replicas_per_primary: 1,
-            binary: None,
-            ports: None,
-            folder: None,
-            node_timeout: None,
-            lifetime: Lifetime::Attached,
-        }
-    }
-}
 
 /// What a server says it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,7 +79,8 @@ impl RedisCluster {
 
     /// Seeds as `REDIS_URL` wants them: `redis://127.0.0.1:1,redis://…`, every server.
     pub fn seeds(&self) -> String {
-        let urls: Vec<String> = self.servers.iter().map(|server| format!("redis://{}", server.addr())).collect();
+        let urls: Vec<String> =
+            self.servers.iter().map(|server| format!("redis://{}", server.addr())).collect();
         urls.join(",")
     }
 
@@ -208,7 +168,8 @@ impl RedisCluster {
     /// # Errors
     /// When a primary does not answer.
     pub async fn used_memory_bytes(&self) -> Result<u64> {
-        let used = self.ask_primaries("memory", |info| info.field("used_memory")?.parse::<u64>().ok()).await?;
+        let used =
+            self.ask_primaries("memory", |info| info.field("used_memory")?.parse::<u64>().ok()).await?;
         Ok(used.into_iter().flatten().sum())
     }
 
@@ -241,17 +202,14 @@ impl RedisCluster {
 
     fn spawn(options: &ClusterOptions) -> Result<Self> {
         ensure!(options.primaries >= 3, "a cluster of fewer than 3 primaries cannot replace one");
-        let (ports, held) = choose_ports(options)?;
+        let (ports, held) = options.choose_ports()?;
         let binary = options.binary.clone().map_or_else(ServerBinary::find, Ok)?;
-        let folder = match &options.folder {
-            Some(path) => Folder::emptied(path)?,
-            None => Folder::temporary()?,
-        };
+        let folder = options.choose_folder()?;
         let spawn_one = |i| {
-            let settings = cluster_settings(options, ports.bus + i);
+            let settings = options.settings(ports.bus + i);
             Server::spawn(&binary, ports.clients + i, &folder, options.lifetime, &settings)
         };
-        let servers = (0..server_count(options)).map(spawn_one).collect::<Result<_>>()?;
+        let servers = (0..options.servers()).map(spawn_one).collect::<Result<_>>()?;
         Ok(Self { servers, replicas_per_primary: options.replicas_per_primary, folder, _ports: held })
     }
 
@@ -268,45 +226,19 @@ impl RedisCluster {
     }
 
     async fn with_role(&self, role: Role) -> Vec<SocketAddr> {
-        self.servers().await.into_iter().filter(|server| server.role == role).map(|server| server.addr).collect()
+        self.servers()
+            .await
+            .into_iter()
+            .filter(|server| server.role == role)
+            .map(|server| server.addr)
+            .collect()
     }
 
-    async fn ask_primaries<T>(
-        &self,
-        section: &str,
-        read: impl Fn(&Info) -> T,
-    ) -> Result<Vec<T>> {
+    async fn ask_primaries<T>(&self, section: &str, read: impl Fn(&Info) -> T) -> Result<Vec<T>> {
         let primaries = self.primaries().await;
         let infos = try_join_all(primaries.iter().map(|&addr| self.server(addr).info(section))).await?;
         Ok(infos.iter().map(read).collect())
     }
-}
-
-fn server_count(options: &ClusterOptions) -> u16 {
-    options.primaries * (1 + options.replicas_per_primary)
-}
-
-/// Fixed ports are checked first: an error that names who is in the way beats a server's log.
-fn choose_ports(options: &ClusterOptions) -> Result<(ClusterPorts, Option<PortBlock>)> {
-    let Some(ports) = options.ports else {
-        let block = PortBlock::take()?;
-        let ports = ClusterPorts { clients: block.first(), bus: block.first() + BLOCK_PORTS / 2 };
-        ensure!(server_count(options) <= BLOCK_PORTS / 2, "a cluster of more than {} servers", BLOCK_PORTS / 2);
-        return Ok((ports, Some(block)));
-    };
-    for i in 0..server_count(options) {
-        ensure_free(ports.clients + i, "Redis")?;
-        ensure_free(ports.bus + i, "Redis cluster bus")?;
-    }
-    Ok((ports, None))
-}
-
-fn cluster_settings(options: &ClusterOptions, bus_port: u16) -> Vec<String> {
-    let mut settings = vec!["--cluster-port".to_owned(), bus_port.to_string()];
-    if let Some(timeout) = options.node_timeout {
-        settings.extend(["--cluster-node-timeout".to_owned(), timeout.as_millis().to_string()]);
-    }
-    settings
 }
 
 async fn view(server: &Server) -> ServerView {

@@ -2,111 +2,37 @@
 
 mod actors;
 mod answers;
+mod options;
+mod plan;
 mod port_plan;
 
 use std::{
-    net::SocketAddr,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use jiff::Timestamp;
-use rand::random;
-use reqwest::Client;
+use futures::{TryFutureExt, future::try_join_all};
+use reqwest::{Client, RequestBuilder};
 use serde::de::DeserializeOwned;
 
-use crate::{
-    ClusterOptions, Folder, Launch, Lifetime, Nginx, Process, RedisCluster, ServerBinary, binary,
-    nginx::NginxOptions,
-    ports::{PortBlock, loopback},
-};
+use crate::{Folder, Nginx, Process, RedisCluster, ports::loopback, wait::until_ok};
 
 pub use actors::{Coordinator, Node, Programs};
 pub use answers::{Audit, SaleStatus};
+pub use options::{SaleOptions, StackOptions};
 pub use port_plan::PortPlan;
+
+use plan::Plan;
 
 /// A node answers the requests in flight before it ends; those have deadlines well below this.
 const DRAIN_LIMIT: Duration = Duration::from_secs(15);
 
+/// A node that is ready may not have read the sale yet; it does several times a second.
+const STATUS_LIMIT: Duration = Duration::from_secs(10);
+
 /// An audit reads every claim and every order of a sale.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
-
-/// What a stack is made of, and the sale it opens.
-#[derive(Clone, Debug)]
-pub struct StackOptions {
-    /// Nodes behind nginx (2).
-    pub nodes: u16,
-    /// Coordinators (1).
-    pub coordinators: u16,
-    /// Primaries of the Redis Cluster (3).
-    pub primaries: u16,
-    /// Replicas of each primary (1).
-    pub replicas_per_primary: u16,
-    /// The Redis program; what [`ServerBinary::find`] finds if none is given.
-    pub redis_server: Option<ServerBinary>,
-    /// The programs to start; those of this workspace, built like the running program, if none are given.
-    pub programs: Option<Programs>,
-    /// Fixed ports; free ones if none are given.
-    pub ports: Option<PortPlan>,
-    /// A folder to empty and use; one that goes with the stack if none is given.
-    pub folder: Option<PathBuf>,
-    /// Whether the processes may outlive us.
-    pub lifetime: Lifetime,
-    /// The default sale.
-    pub sale: SaleOptions,
-    /// Further variables for every node.
-    pub node_environment: Vec<(String, String)>,
-    /// Further variables for every coordinator.
-    pub coordinator_environment: Vec<(String, String)>,
-}
-
-/// The default sale of a stack.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SaleOptions {
-    /// Its id (`flash`).
-    pub id: String,
-    /// Units to sell (1000).
-    pub total_stock: u64,
-    /// How many shards; the coordinator's default if none is given.
-    pub shards: Option<u32>,
-    /// How long after the start of the stack's first coordinator it opens (at once).
-    pub starts_in: Duration,
-    /// How long it is open (an hour).
-    pub duration: Duration,
-}
-
-impl Default for StackOptions {
-    fn default() -> Self {
-        Self {
-            nodes: 2,
-            coordinators: 1,
-            primaries: 3,
-            replicas_per_primary: 1,
-            redis_server: None,
-            programs: None,
-            ports: None,
-            folder: None,
-            lifetime: Lifetime::Attached,
-            sale: SaleOptions::default(),
-            node_environment: Vec::new(),
-            coordinator_environment: Vec::new(),
-        }
-    }
-}
-
-impl Default for SaleOptions {
-    fn default() -> Self {
-        Self {
-            id: "flash".into(),
-            total_stock: 1000,
-            shards: None,
-            starts_in: Duration::ZERO,
-            duration: Duration::from_hours(1),
-        }
-    }
-}
 
 /// A running stack; dropping it kills it, unless it was released.
 #[derive(Debug)]
@@ -116,6 +42,7 @@ pub struct Stack {
     nodes: Mutex<Vec<Arc<Node>>>,
     coordinators: Vec<Coordinator>,
     redis: RedisCluster,
+    client: Client,
     plan: Plan,
 }
 
@@ -135,8 +62,9 @@ impl Stack {
         let nodes = plan.start_nodes(&redis).await?;
         progress(&format!("{} nodes", nodes.len()));
         let nginx = plan.start_nginx().await?;
-        let stack = Self { nginx, nodes: Mutex::new(nodes), coordinators, redis, plan };
-        stack.status().await.context("the sale does not answer through nginx")?;
+        let client = Client::builder().timeout(ANSWER_LIMIT).build()?;
+        let stack = Self { nginx, nodes: Mutex::new(nodes), coordinators, redis, client, plan };
+        stack.wait_until_it_sells().await?;
         progress("nginx");
         Ok(stack)
     }
@@ -176,10 +104,17 @@ impl Stack {
         &self.plan.folder
     }
 
-    /// Every process, in the order in which they are to be stopped.
-    pub fn processes(&self) -> Vec<ProcessOf> {
-        let nodes = self.nodes().into_iter().map(ProcessOf::Node);
-        std::iter::once(ProcessOf::Nginx).chain(nodes).collect()
+    /// Every process, dead ones too, in the order in which they are to be stopped.
+    pub fn processes(&self) -> Vec<Arc<Process>> {
+        let nginx = [self.nginx.process().clone()];
+        let nodes = self.nodes().into_iter().map(|node| node.process().clone());
+        let coordinators = self.coordinators.iter().map(|coordinator| coordinator.process().clone());
+        nginx.into_iter().chain(nodes).chain(coordinators).chain(self.redis.processes()).collect()
+    }
+
+    /// Lets every process outlive us; see [`Process::release`].
+    pub fn release(&self) {
+        self.processes().iter().for_each(|process| process.release());
     }
 
     /// Starts one more node and has nginx send requests to it.
@@ -199,7 +134,7 @@ impl Stack {
     /// # Errors
     /// When no node answers.
     pub async fn status(&self) -> Result<SaleStatus> {
-        self.get(&format!("{}/api/sale/status", self.url())).await
+        read(self.client.get(format!("{}/api/sale/status", self.url()))).await
     }
 
     /// A sale's audit by the first coordinator.
@@ -208,7 +143,8 @@ impl Stack {
     /// When it does not answer.
     pub async fn audit(&self, sale: &str) -> Result<Audit> {
         let coordinator = self.coordinators.first().context("a stack without a coordinator has no audit")?;
-        self.get(&format!("{}/admin/sales/{sale}/audit", coordinator.url())).await
+        let audit = self.client.get(format!("{}/admin/sales/{sale}/audit", coordinator.url()));
+        read(audit.bearer_auth(self.admin_token())).await
     }
 
     /// Ends everything in good order: first nginx, so that nothing new comes in, then the nodes, which drain, then
@@ -217,13 +153,35 @@ impl Stack {
     /// # Errors
     /// When something had to be killed; everything is down all the same.
     pub async fn stop(self) -> Result<()> {
-        let Self { nginx, nodes, coordinators, redis, plan } = self;
+        let Self { nginx, nodes, coordinators, redis, plan, .. } = self;
         nginx.process().stop(DRAIN_LIMIT).await?;
         let nodes = nodes.into_inner().unwrap_or_else(PoisonError::into_inner);
-        stop_all(nodes.iter().map(|node| node.process()).collect()).await?;
-        stop_all(coordinators.iter().map(Coordinator::process).collect()).await?;
+        stop_all(nodes.iter().map(|node| node.process().clone()).collect()).await?;
+        stop_all(coordinators.iter().map(|coordinator| coordinator.process().clone()).collect()).await?;
         redis.stop().await?;
         drop(plan);
         Ok(())
     }
+
+    async fn wait_until_it_sells(&self) -> Result<()> {
+        let answered = || self.status().map_ok(drop);
+        until_ok("the sale's status through nginx", STATUS_LIMIT, answered).await
+    }
+
+    fn lock_nodes(&self) -> MutexGuard<'_, Vec<Arc<Node>>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn read<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {
+    let response = request.send().await?;
+    let (url, status) = (response.url().clone(), response.status());
+    ensure!(status.is_success(), "GET {url} answers {status}: {}", response.text().await?);
+    Ok(response.json().await?)
+}
+
+/// Asks all at once, so that they drain side by side.
+async fn stop_all(processes: Vec<Arc<Process>>) -> Result<()> {
+    try_join_all(processes.iter().map(|process| process.stop(DRAIN_LIMIT))).await?;
+    Ok(())
 }

@@ -1,8 +1,10 @@
 //! A cluster is formed of real servers, survives what a test does to it, and leaves nothing behind.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use testkit::{ClusterOptions, RedisCluster, RedisServer, Role, ServerBinary, ports, procfs::Identity, until};
+use testkit::{
+    ClusterOptions, RedisCluster, RedisServer, Role, ServerBinary, ports, procfs::Identity, until,
+};
 
 /// Detecting a dead primary takes its timeout, and the election about as long again.
 const FAILOVER_LIMIT: Duration = Duration::from_secs(20);
@@ -48,6 +50,21 @@ async fn a_frozen_server_is_silent_until_it_is_thawed() {
     assert_eq!(role().await, Role::Silent);
     cluster.thaw(frozen);
     until("the replica's answer", FAILOVER_LIMIT, async || role().await == Role::Replica).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_saboteur_may_be_a_task_of_its_own() {
+    let starting = tokio::spawn(RedisCluster::start(ClusterOptions::default()));
+    let cluster = Arc::new(starting.await.unwrap().unwrap());
+    let victim = cluster.replicas().await[0];
+
+    let at_work = cluster.clone();
+    let saboteur = tokio::spawn(async move {
+        at_work.restart(victim).await?;
+        at_work.wait_until_whole().await?;
+        at_work.command_stats("ping").await
+    });
+    saboteur.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The programs of this workspace, started with the settings that their `--help` names.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
 use reqwest::Client;
@@ -25,14 +25,14 @@ pub struct Programs {
 pub struct Node {
     pub(super) url: String,
     pub(super) ops_url: String,
-    pub(super) process: Process,
+    pub(super) process: Arc<Process>,
 }
 
 /// A running coordinator.
 #[derive(Debug)]
 pub struct Coordinator {
     pub(super) url: String,
-    pub(super) process: Process,
+    pub(super) process: Arc<Process>,
 }
 
 impl Node {
@@ -47,7 +47,7 @@ impl Node {
     }
 
     /// Its process.
-    pub fn process(&self) -> &Process {
+    pub fn process(&self) -> &Arc<Process> {
         &self.process
     }
 }
@@ -59,13 +59,13 @@ impl Coordinator {
     }
 
     /// Its process.
-    pub fn process(&self) -> &Process {
+    pub fn process(&self) -> &Arc<Process> {
         &self.process
     }
 }
 
 /// Starts a program and waits until its `/readyz` is content.
-pub(super) async fn start(launch: &Launch, readiness_at: &str) -> Result<Process> {
+pub(super) async fn start(launch: &Launch, readiness_at: &str) -> Result<Arc<Process>> {
     let process = launch.spawn()?;
     let readyz = format!("{readiness_at}/readyz");
     let client = Client::new();
@@ -75,5 +75,5 @@ pub(super) async fn start(launch: &Launch, readiness_at: &str) -> Result<Process
         Ok(())
     };
     process.wait_until_ready(START_LIMIT, ready).await?;
-    Ok(process)
+    Ok(Arc::new(process))
 }

@@ -34,7 +34,8 @@ pub(crate) async fn form(members: &[Member<'_>]) -> Result<()> {
 /// Waits until every server sees every slot served and every other server, and each primary's replicas hold its data.
 pub(crate) async fn wait_until_whole(servers: &[Server], replicas_per_primary: u16) -> Result<()> {
     let whole = async || {
-        try_join_all(servers.iter().map(|server| ensure_whole(server, servers.len(), replicas_per_primary))).await?;
+        try_join_all(servers.iter().map(|server| ensure_whole(server, servers.len(), replicas_per_primary)))
+            .await?;
         Ok(())
     };
     until_ok("a whole cluster", WHOLE_LIMIT, whole).await
@@ -97,7 +98,11 @@ async fn ensure_knows_all(server: &Server, servers: usize, replicas_per_primary:
     let replicas = healthy.clone().filter(|flags| flags.contains("slave")).count();
     let per_primary = usize::from(replicas_per_primary);
     ensure!(healthy.count() == servers, "{} does not see all servers", server.addr());
-    ensure!(replicas == servers / (1 + per_primary) * per_primary, "{} does not see all replicas", server.addr());
+    ensure!(
+        replicas == servers / (1 + per_primary) * per_primary,
+        "{} does not see all replicas",
+        server.addr()
+    );
     Ok(())
 }
 

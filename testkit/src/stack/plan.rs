@@ -1,0 +1,154 @@
+//! What is decided before the first process starts, and how each process is started from it.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::{Result, ensure};
+use futures::future::try_join_all;
+use jiff::Timestamp;
+use rand::random;
+
+use super::{Coordinator, Node, PortPlan, Programs, StackOptions, actors};
+use crate::{
+    ClusterOptions, Folder, Launch, Nginx, RedisCluster, binary,
+    nginx::NginxOptions,
+    ports::{PortBlock, loopback},
+};
+
+/// All that is decided before the first process starts.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) options: StackOptions,
+    programs: Programs,
+    pub(super) ports: PortPlan,
+    pub(super) admin_token: String,
+    pub(super) folder: Folder,
+    _held_ports: Option<PortBlock>,
+}
+
+impl Plan {
+    pub(super) fn new(options: StackOptions) -> Result<Self> {
+        ensure_fits("nodes", options.nodes, PortPlan::NODES_MAX)?;
+        ensure_fits("coordinators", options.coordinators, PortPlan::COORDINATORS_MAX)?;
+        ensure_fits("Redis servers", options.redis_servers(), PortPlan::REDIS_MAX)?;
+        let (ports, held_ports) = choose_ports(options.ports)?;
+        options.ensure_ports_are_free(ports)?;
+        let programs = options.programs.clone().map_or_else(build_programs, Ok)?;
+        let folder = options.folder.as_ref().map_or_else(Folder::temporary, Folder::emptied)?;
+        let admin_token = format!("{:032x}", random::<u128>());
+        Ok(Self { options, programs, ports, admin_token, folder, _held_ports: held_ports })
+    }
+
+    pub(super) async fn start_redis(&self) -> Result<RedisCluster> {
+        RedisCluster::start(ClusterOptions {
+            primaries: self.options.primaries,
+            replicas_per_primary: self.options.replicas_per_primary,
+            binary: self.options.redis_server.clone(),
+            ports: Some(self.ports.redis()),
+            folder: Some(self.folder.subfolder("redis")?),
+            node_timeout: None,
+            lifetime: self.options.lifetime,
+        })
+        .await
+    }
+
+    /// The sale's times are the same for every coordinator: one that starts later must not ask for another sale.
+    pub(super) async fn start_coordinators(&self, redis: &RedisCluster) -> Result<Vec<Coordinator>> {
+        let opens = Timestamp::now() + self.options.sale.starts_in;
+        let window = (opens, opens + self.options.sale.duration);
+        try_join_all(
+            (0..self.options.coordinators).map(|number| self.start_coordinator(number, redis, window)),
+        )
+        .await
+    }
+
+    async fn start_coordinator(
+        &self,
+        number: u16,
+        redis: &RedisCluster,
+        (opens, closes): (Timestamp, Timestamp),
+    ) -> Result<Coordinator> {
+        let (sale, port) = (&self.options.sale, self.ports.coordinator(number));
+        let launch = self
+            .launch(&format!("coordinator-{}", number + 1), &self.programs.coordinator, port, redis)
+            .env("ADMIN_TOKEN", &self.admin_token)
+            .env("TOTAL_STOCK", sale.total_stock)
+            .env("SALE_START_TIME", opens)
+            .env("SALE_END_TIME", closes);
+        let launch = sale.shards.into_iter().fold(launch, |launch, shards| launch.env("SHARDS", shards));
+        let launch = with_environment(launch, &self.options.coordinator_environment);
+        let url = url(port);
+        Ok(Coordinator { process: actors::start(&launch, &url).await?, url })
+    }
+
+    pub(super) async fn start_nodes(&self, redis: &RedisCluster) -> Result<Vec<Arc<Node>>> {
+        let nodes =
+            try_join_all((0..self.options.nodes).map(|number| self.start_node(number, redis))).await?;
+        Ok(nodes.into_iter().map(Arc::new).collect())
+    }
+
+    pub(super) async fn start_node(&self, number: u16, redis: &RedisCluster) -> Result<Node> {
+        ensure_fits("nodes", number + 1, PortPlan::NODES_MAX)?;
+        let (port, ops_port) = (self.ports.node(number), self.ports.node_ops(number));
+        let launch = self
+            .launch(&format!("node-{}", number + 1), &self.programs.node, port, redis)
+            .env("OPS_PORT", ops_port);
+        let launch = with_environment(launch, &self.options.node_environment);
+        let (url, ops_url) = (url(port), url(ops_port));
+        Ok(Node { process: actors::start(&launch, &ops_url).await?, url, ops_url })
+    }
+
+    pub(super) async fn start_nginx(&self) -> Result<Nginx> {
+        Nginx::start(NginxOptions {
+            port: self.ports.public(),
+            nodes: self.node_addrs(self.options.nodes),
+            folder: self.folder.subfolder("nginx")?,
+            lifetime: self.options.lifetime,
+        })
+        .await
+    }
+
+    /// What nodes and coordinators are both told.
+    fn launch(&self, name: &str, program: &Path, port: u16, redis: &RedisCluster) -> Launch {
+        Launch::new(name, program, self.folder.path())
+            .env("HOST", Ipv4Addr::LOCALHOST)
+            .env("PORT", port)
+            .env("REDIS_URL", redis.seeds())
+            .env("SALE_ID", &self.options.sale.id)
+            .lifetime(self.options.lifetime)
+    }
+
+    pub(super) fn node_addrs(&self, count: u16) -> Vec<SocketAddr> {
+        (0..count).map(|number| loopback(self.ports.node(number))).collect()
+    }
+}
+
+fn build_programs() -> Result<Programs> {
+    Ok(Programs { node: binary("flashsale-node")?, coordinator: binary("flashsale-coordinator")? })
+}
+
+fn choose_ports(fixed: Option<PortPlan>) -> Result<(PortPlan, Option<PortBlock>)> {
+    match fixed {
+        Some(ports) => Ok((ports, None)),
+        None => {
+            let block = PortBlock::take()?;
+            Ok((PortPlan::starting_at(block.first()), Some(block)))
+        }
+    }
+}
+
+fn ensure_fits(what: &str, count: u16, count_max: u16) -> Result<()> {
+    ensure!(count <= count_max, "{count} {what} are asked for, and there are ports for {count_max}");
+    Ok(())
+}
+
+fn with_environment(launch: Launch, environment: &[(String, String)]) -> Launch {
+    environment.iter().fold(launch, |launch, (variable, value)| launch.env(variable, value))
+}
+
+fn url(port: u16) -> String {
+    format!("http://{}", loopback(port))
+}

@@ -1,0 +1,97 @@
+//! The crowd arrives: everything is sold, to somebody else each, at a bounded number of calls.
+
+use stock::ids::ShardId;
+use testkit::{Buyers, Purchase};
+
+use crate::actors::{OpenSale, assert_all_definite, assert_repeats_recognised, purchases, tally, wishes};
+
+/// Function calls a purchase request may cost over a whole sale, snapshots included.
+const CALLS_PER_REQUEST_MAX: f64 = 1.1;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_thousand_buyers_get_a_thousand_units_one_each() {
+    let sale = OpenSale::of(1_000).await;
+    let users: Vec<String> = (0..20_000).map(|n| format!("buyer-{n:05}")).collect();
+    let before = sale.function_calls().await;
+
+    // Every third buyer sends the purchase twice at the same time; of those, every other through both nodes.
+    let mut answers = Vec::new();
+    for (wave, connections) in users.chunks(users.len() / 4 + 1).zip([512, 64, 128, 256]) {
+        answers.extend(Buyers::new(connections).buy(impatient(wave, &sale)).await);
+    }
+
+    println!("answers: {:?}", tally(&answers));
+    assert_all_definite(&answers);
+    assert_eq!(purchases(&answers).len(), 1_000);
+    assert_repeats_recognised(&answers);
+    sale.assert_sold_out(&answers).await;
+    assert_calls_bounded(sale.function_calls().await - before, answers.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn seven_units_on_twelve_shards_are_all_sold() {
+    let sale = OpenSale::of(7).await;
+    let users: Vec<String> = (0..5_000).map(|n| format!("buyer-{n:05}")).collect();
+    let before = sale.function_calls().await;
+
+    let answers = Buyers::new(128).buy(impatient(&users, &sale)).await;
+
+    println!("answers: {:?}", tally(&answers));
+    assert_all_definite(&answers);
+    assert_repeats_recognised(&answers);
+    sale.assert_sold_out(&answers).await;
+    assert_calls_bounded(sale.function_calls().await - before, answers.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn buyers_who_all_live_in_one_shard_get_everything() {
+    let sale = OpenSale::of(1_000).await;
+    let users = sale.users_at_home_in(ShardId::new(5), 4_000);
+    let before = sale.function_calls().await;
+
+    let answers = Buyers::new(128).buy(impatient(&users, &sale)).await;
+
+    println!("answers: {:?}", tally(&answers));
+    assert_all_definite(&answers);
+    assert_repeats_recognised(&answers);
+    sale.assert_sold_out(&answers).await;
+    assert_calls_bounded(sale.function_calls().await - before, answers.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_buyer_after_the_other_costs_no_more_calls() {
+    let sale = OpenSale::of(300).await;
+    let users = sale.users_at_home_in(ShardId::new(0), 400);
+    let before = sale.function_calls().await;
+    let began = std::time::Instant::now();
+
+    let answers = Buyers::new(1).buy(wishes(&users, &sale.stack.url())).await;
+
+    // Nothing can be batched here, so the snapshots (12 calls, ten times a second) would be most of the count.
+    let snapshots = (began.elapsed().as_secs_f64() + 1.0) * 10.0 * 12.0;
+    let calls = sale.function_calls().await - before;
+    println!("answers: {:?}, {calls} calls, at most {snapshots:.0} of them for snapshots", tally(&answers));
+    assert_all_definite(&answers);
+    sale.assert_sold_out(&answers).await;
+    let of_buyers = sale.stack.redis().command_stats("fcall").await.unwrap().calls;
+    println!("{of_buyers} calls that write");
+    assert!(of_buyers as f64 <= answers.len() as f64 * 2.0, "{of_buyers} calls for {} buyers", answers.len());
+}
+
+/// Every third of these users sends the purchase twice in a row, every sixth through both nodes.
+fn impatient(users: &[String], sale: &OpenSale) -> Vec<Purchase> {
+    let nodes: Vec<String> = sale.stack.nodes().iter().map(|node| node.url().to_owned()).collect();
+    let wish = |user: &String, base_url: &str| Purchase { user: user.clone(), base_url: base_url.to_owned() };
+    let wishes_of = |(n, user): (usize, &String)| match n % 6 {
+        0 => nodes.iter().map(|node| wish(user, node)).collect(),
+        3 => vec![wish(user, &sale.stack.url()), wish(user, &sale.stack.url())],
+        _ => vec![wish(user, &sale.stack.url())],
+    };
+    users.iter().enumerate().flat_map(wishes_of).collect()
+}
+
+fn assert_calls_bounded(calls: u64, requests: usize) {
+    let per_request = calls as f64 / requests as f64;
+    println!("{calls} function calls for {requests} requests: {per_request:.3} each");
+    assert!(per_request <= CALLS_PER_REQUEST_MAX, "{per_request:.3} function calls a request");
+}

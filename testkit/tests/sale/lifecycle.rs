@@ -1,0 +1,96 @@
+//! Nodes come and go: they start before Redis, refuse what is not a cluster, and leave without losing a request.
+
+use std::time::Duration;
+
+use reqwest::{Client, StatusCode};
+use testkit::{Buyers, ClusterOptions, Launch, RedisCluster, RedisServer, binary, ports::PortBlock, until};
+
+use crate::actors::{OpenSale, assert_all_definite, purchases, wishes};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_stopped_answers_everybody_first() {
+    // Given a crowd that buys through nginx and two nodes.
+    let sale = OpenSale::of(20_000).await;
+    let users: Vec<String> = (0..8_000).map(|n| format!("buyer-{n:05}")).collect();
+    let wishes = wishes(&users, &sale.stack.url());
+    let buying = tokio::spawn(async move { Buyers::new(64).buy(wishes).await });
+
+    // When one node is asked to stop in the middle.
+    let node = sale.stack.nodes()[0].clone();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!buying.is_finished(), "the crowd was served before the node could be stopped");
+    node.process().term();
+
+    // Then its readiness goes red while it still serves, and it ends well.
+    until("readiness is red", Duration::from_secs(2), async || {
+        let ready = Client::new().get(format!("{}/readyz", node.ops_url())).send().await;
+        ready.is_ok_and(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE)
+    })
+    .await
+    .unwrap();
+    let exit = node.process().wait(Duration::from_secs(15)).await.unwrap();
+    assert_eq!(exit.code(), Some(0), "{}", node.process().log_tail());
+
+    // And nobody noticed.
+    let answers = buying.await.unwrap();
+    assert_all_definite(&answers);
+    assert_eq!(purchases(&answers).len(), 8_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_waits_for_its_cluster_and_says_so() {
+    // Given a node that was started before Redis.
+    let folder = testkit::Folder::temporary().unwrap();
+    let block = PortBlock::take().unwrap();
+    let (port, ops_port, redis) = (block.first(), block.first() + 1, PortBlock::take().unwrap());
+    let ports = testkit::ClusterPorts { clients: redis.first(), bus: redis.first() + 6 };
+    let node = Launch::new("node", binary("flashsale-node").unwrap(), folder.path())
+        .env("HOST", "127.0.0.1")
+        .env("PORT", port)
+        .env("OPS_PORT", ops_port)
+        .env("REDIS_URL", format!("redis://127.0.0.1:{}", redis.first()))
+        .spawn()
+        .unwrap();
+    let get = async |path: &str| {
+        let answer = Client::new().get(format!("http://127.0.0.1:{ops_port}{path}")).send().await;
+        answer.ok().map(|answer| answer.status())
+    };
+
+    // Then it lives, is not ready, and its log says what it waits for.
+    let limit = Duration::from_secs(10);
+    until("the node is alive", limit, async || get("/healthz").await == Some(StatusCode::OK)).await.unwrap();
+    assert_eq!(get("/readyz").await, Some(StatusCode::SERVICE_UNAVAILABLE));
+    until("the log tells why", limit, async || node.log_tail().contains("no node of the cluster answers"))
+        .await
+        .unwrap();
+
+    // And when Redis comes, it gets ready by itself.
+    let options = ClusterOptions { ports: Some(ports), ..ClusterOptions::default() };
+    let _cluster = RedisCluster::start(options).await.unwrap();
+    until("the node is ready", limit, async || get("/readyz").await == Some(StatusCode::OK)).await.unwrap();
+    let warnings = std::fs::read_to_string(node.log()).unwrap();
+    let repeated = warnings.matches("no node of the cluster answers").count();
+    assert!(repeated <= 5, "the log says it {repeated} times");
+    node.term();
+    assert_eq!(node.wait(limit).await.unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_a_cluster_is_refused_with_a_word() {
+    let server = RedisServer::start().await.unwrap();
+    let folder = testkit::Folder::temporary().unwrap();
+    let block = PortBlock::take().unwrap();
+    for program in ["flashsale-node", "flashsale-coordinator"] {
+        let process = Launch::new(program, binary(program).unwrap(), folder.path())
+            .env("HOST", "127.0.0.1")
+            .env("PORT", block.first())
+            .env("OPS_PORT", block.first() + 1)
+            .env("ADMIN_TOKEN", "0123456789abcdef0123456789abcdef")
+            .env("REDIS_URL", server.url())
+            .spawn()
+            .unwrap();
+        let exit = process.wait(Duration::from_secs(10)).await.unwrap();
+        assert_eq!(exit.code(), Some(64), "{program}: {}", process.log_tail());
+        assert!(process.log_tail().contains("is not a Redis Cluster"), "{program}: {}", process.log_tail());
+    }
+}

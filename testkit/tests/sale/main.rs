@@ -1,0 +1,10 @@
+//! Whole sales on real processes: Redis Cluster, coordinator, nodes and nginx.
+
+#![expect(clippy::unwrap_used, reason = "what a story cannot go on without fails it")]
+
+mod actors;
+mod crowd;
+mod durability;
+mod faults;
+mod lifecycle;
+mod path;

@@ -1,0 +1,124 @@
+//! Memory: what a unit sold takes in Redis.
+
+use anyhow::{Context, Result, anyhow, ensure};
+use clap::Args;
+use redis::{Cmd, Value, from_redis_value};
+use stock::calls::{Attempt, Bought, Buy, Call, CallError};
+use stock::cluster::Cluster;
+use stock::connection::ConnectOptions;
+use stock::ids::{CorrelationId, OrderId, SaleId, UserId, UserIdKind};
+use stock::layout::{SaleKeys, Shard, Slot};
+use stock::sale::Sale;
+use stock::store::ReadConfig;
+use testkit::stack::SaleOptions;
+use testkit::{Stack, StackOptions};
+
+use crate::install;
+
+const SHARDS: u32 = 12;
+/// Buyers in one order entry: alone, as a loaded node sends them to 12 shards, and the most there can be.
+const BATCHES: [usize; 3] = [1, 16, 64];
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Options {
+    /// Units to sell before measuring.
+    #[arg(long, default_value_t = 200_000)]
+    units: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { units: 200_000 }
+    }
+}
+
+pub(crate) async fn bench(options: Options) -> Result<()> {
+    install::ensure_installed(&[install::REDIS, install::NGINX])?;
+    println!("Redis memory a unit sold, {} units on {SHARDS} shards, user ids of 25 characters,", options.units);
+    println!("order and correlation ids of 16 (MEMORY USAGE of claims and orders, one replica's copy):\n");
+    println!("{:>15}  {:>8} {:>8} {:>8}", "buyers an entry", "claims", "orders", "bytes");
+    for batch in BATCHES {
+        measure(options.units, batch).await?;
+    }
+    Ok(())
+}
+
+async fn measure(units: u64, batch: usize) -> Result<()> {
+    let sale = SaleOptions { total_stock: units, shards: Some(SHARDS), ..SaleOptions::default() };
+    let stack = Stack::start(StackOptions { nodes: 1, sale, ..StackOptions::default() }, |_| ()).await?;
+    let (cluster, sale) = sale_of(&stack).await?;
+    sell_all(&cluster, &sale, batch).await?;
+
+    let audit = stack.audit("flash").await?;
+    ensure!(audit.ok && audit.sold == units, "{} sold of {units}: {:?}", audit.sold, audit.violations);
+    let claims = bytes(&cluster, &sale, |shard| &shard.claims).await? as f64 / units as f64;
+    let orders = bytes(&cluster, &sale, |shard| &shard.orders).await? as f64 / units as f64;
+    println!("{batch:15}  {claims:8.1} {orders:8.1} {:8.1}", claims + orders);
+    stack.stop().await
+}
+
+async fn sale_of(stack: &Stack) -> Result<(Cluster, Sale)> {
+    let seeds: Result<_, _> = stack.redis().seeds().split(',').map(redis::IntoConnectionInfo::into_connection_info).collect();
+    let cluster = Cluster::connect(ConnectOptions::new(seeds?)).await?;
+    let keys = SaleKeys::new(&"flash".parse::<SaleId>()?);
+    let config = cluster.read(ReadConfig(&keys)).await?.context("the sale exists")?;
+    Ok((cluster, Sale::new(config)?))
+}
+
+/// Sells what each shard holds to users who are at home there.
+async fn sell_all(cluster: &Cluster, sale: &Sale, batch: usize) -> Result<()> {
+    let mut stock = sale.split(sale.config.total_stock);
+    let mut users = (0_u64..).map(|n| user(n));
+    let mut queues: Vec<Vec<Attempt>> = vec![Vec::new(); stock.len()];
+    while stock.iter().any(|&left| left > 0) {
+        let user = users.next().context("users do not run out")?;
+        let home = sale.ring().home(&user).index();
+        if stock[home] == 0 {
+            continue;
+        }
+        stock[home] -= 1;
+        queues[home].push(Attempt { user, order: OrderId::random(), correlation: CorrelationId::random() });
+        if queues[home].len() == batch || stock[home] == 0 {
+            let attempts = std::mem::take(&mut queues[home]);
+            let bought = cluster.read(Buy { shard: &sale.shards()[home], attempts: &attempts }).await?;
+            let all = bought.outcomes.iter().all(|outcome| matches!(outcome, Bought::Bought(_)));
+            ensure!(all, "shard {home} did not sell: {:?}", bought.outcomes);
+        }
+    }
+    Ok(())
+}
+
+fn user(number: u64) -> UserId {
+    let id = format!("{number:011}@buyer.example");
+    UserId::parse(&id, UserIdKind::Opaque).expect("25 plain characters are a user id")
+}
+
+async fn bytes(cluster: &Cluster, sale: &Sale, key: fn(&Shard) -> &String) -> Result<u64> {
+    let calls: Vec<_> = sale.shards().iter().map(|shard| MemoryUsage { slot: shard.slot, key: key(shard) }).collect();
+    let answers = cluster.read_all(&calls).await;
+    answers.into_iter().sum::<Result<u64, _>>().map_err(|error| anyhow!("MEMORY USAGE: {error}"))
+}
+
+/// Asks how much memory a key takes, every element counted.
+struct MemoryUsage<'a> {
+    slot: Slot,
+    key: &'a str,
+}
+
+impl Call for MemoryUsage<'_> {
+    type Answer = u64;
+
+    fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    fn command(&self) -> Cmd {
+        let mut cmd = redis::cmd("MEMORY");
+        cmd.arg("USAGE").arg(self.key).arg("SAMPLES").arg(0);
+        cmd
+    }
+
+    fn answer(&self, reply: Value) -> Result<u64, CallError> {
+        Ok(from_redis_value(reply)?)
+    }
+}

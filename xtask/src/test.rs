@@ -1,0 +1,95 @@
+//! `cargo xtask test`: every check there is. What CI runs is this command.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use testkit::{ServerBinary, workspace_root};
+
+use crate::install::{NGINX, REDIS, ensure_installed, valkey};
+
+/// Goose alone is ten CPU minutes of building; `loadtest` is checked where it is used.
+const WORKSPACE: [&str; 3] = ["--workspace", "--exclude", "loadtest"];
+
+/// What `test` is told.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Test against this server only; without it against Debian's redis-server, then against Valkey.
+    #[arg(long, value_name = "PATH")]
+    redis_server: Option<PathBuf>,
+}
+
+/// Lints do not stop the tests: one run tells everything that is wrong. What does not compile does.
+pub(crate) fn test(options: &Options) -> Result<()> {
+    let servers = servers(options)?;
+    let mut report = Report::default();
+    report.cargo("format", &["fmt", "--check"]);
+    report
+        .cargo("lints", &[&["clippy"], &WORKSPACE[..], &["--all-targets", "--", "-D", "warnings"]].concat());
+    if report.cargo("build", &[&["build"], &WORKSPACE[..], &["--bins"]].concat()) {
+        report.tests(&servers);
+    }
+    report.close()
+}
+
+fn servers(options: &Options) -> Result<Vec<ServerBinary>> {
+    ensure_installed(&[NGINX])?;
+    if let Some(path) = &options.redis_server {
+        return Ok(vec![ServerBinary::at(path)?]);
+    }
+    ensure_installed(&[REDIS])?;
+    let valkey = valkey(&workspace_root().join(".local/valkey"))?;
+    Ok(vec![ServerBinary::find()?, ServerBinary::at(valkey)?])
+}
+
+/// The outcome of each step.
+#[derive(Debug, Default)]
+struct Report {
+    lines: Vec<String>,
+    failed: usize,
+}
+
+impl Report {
+    /// The first server sees every test; the others all but xtask's, which are about processes and not about Redis.
+    fn tests(&mut self, servers: &[ServerBinary]) {
+        for (i, server) in servers.iter().enumerate() {
+            let narrower: &[&str] = if i == 0 { &[] } else { &["--exclude", "xtask"] };
+            let command = [&["test", "--no-fail-fast"], &WORKSPACE[..], narrower].concat();
+            self.step(&format!("tests, {}", short_version(server)), &command, Some(server.path()));
+        }
+    }
+
+    fn cargo(&mut self, name: &str, arguments: &[&str]) -> bool {
+        self.step(name, arguments, None)
+    }
+
+    /// Runs one step with its output in sight; says whether it passed.
+    fn step(&mut self, name: &str, arguments: &[&str], redis_server: Option<&Path>) -> bool {
+        println!("\n== {name}: cargo {}", arguments.join(" "));
+        let began = Instant::now();
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
+        cargo.args(arguments).current_dir(workspace_root());
+        cargo.envs(redis_server.map(|path| ("REDIS_SERVER", path)));
+        let passed = cargo.status().is_ok_and(|status| status.success());
+        let outcome = if passed { "passed" } else { "FAILED" };
+        self.lines.push(format!("{outcome}  {:6.1} s  {name}", began.elapsed().as_secs_f64()));
+        self.failed += usize::from(!passed);
+        passed
+    }
+
+    fn close(self) -> Result<()> {
+        println!("\n{}", self.lines.join("\n"));
+        ensure!(self.failed == 0, "{} of {} steps failed", self.failed, self.lines.len());
+        Ok(())
+    }
+}
+
+/// `Redis server v=7.0.15 sha=…` without what follows the version.
+fn short_version(server: &ServerBinary) -> String {
+    server.version().split_whitespace().take(3).collect::<Vec<_>>().join(" ")
+}

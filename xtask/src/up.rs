@@ -1,0 +1,183 @@
+//! `cargo xtask up`: a whole sale on this machine, from the first command to Ctrl-C.
+
+mod interruption;
+mod sale_line;
+mod watch;
+
+use std::{fs::File, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, value_parser};
+use jiff::SignedDuration;
+use testkit::{
+    Lifetime, Profile, ServerBinary, Stack, StackOptions,
+    stack::{PortPlan, Programs, SaleOptions},
+};
+
+use crate::{
+    install::{NGINX, REDIS, ensure_installed},
+    running::{LocalFolder, Running},
+    steps::Steps,
+};
+
+use interruption::Interruption;
+use watch::watch_until_interrupted;
+
+const EVERY_PORT_FOLLOWS: &str =
+    "every port follows from `--port`: choose another one, or stop what is in the way";
+
+/// What `up` is told.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Leave everything running and return; `cargo xtask down` stops it.
+    #[arg(long)]
+    detach: bool,
+    /// Units to sell.
+    #[arg(long, value_name = "UNITS", default_value_t = 1000)]
+    stock: u64,
+    /// Shards of the sale; 4 for each primary if not given.
+    #[arg(long, value_parser = value_parser!(u32).range(1..))]
+    shards: Option<u32>,
+    /// Nodes behind nginx.
+    #[arg(long, default_value_t = 2, value_parser = value_parser!(u16).range(1..=i64::from(PortPlan::NODES_MAX)))]
+    nodes: u16,
+    /// The public port; everything else listens on the hundred ports after it.
+    #[arg(long, default_value_t = 8080, value_parser = value_parser!(u16).range(1..=i64::from(PortPlan::FIRST_MAX)))]
+    port: u16,
+    /// When the sale opens, from now: `10s`, `1m`.
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = time)]
+    starts_in: Duration,
+    /// How long the sale is open.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time)]
+    duration: Duration,
+    /// The Redis or Valkey server to run; `redis-server` from the PATH if not given.
+    #[arg(long, value_name = "PATH")]
+    redis_server: Option<PathBuf>,
+    /// The cargo profile that node and coordinator are built with.
+    #[arg(long, default_value = "release")]
+    profile: String,
+    /// The folder of data, logs and `up.json`; `.local` in the workspace if not given.
+    #[arg(long, value_name = "PATH")]
+    folder: Option<PathBuf>,
+}
+
+pub(crate) async fn up(options: Options) -> Result<()> {
+    let folder = LocalFolder::at(options.folder.as_deref())?;
+    let _lock = refuse_a_second_one(&folder)?;
+    let steps = Steps::begin();
+    let stack_options = prepare(&options, &folder)?;
+    steps.done("programs are built");
+    let mut interruption = Interruption::listen()?;
+    let stack = tokio::select! {
+        stack = start(stack_options, steps) => stack?,
+        () = interruption.comes() => bail!("interrupted; nothing is left running"),
+    };
+    folder.write(&Running::of(&stack, options.detach).await)?;
+    announce(&stack, &folder);
+    if options.detach {
+        stack.release();
+        println!("\n`cargo xtask down` stops it");
+        return Ok(());
+    }
+    watch_until_interrupted(&stack, &mut interruption).await;
+    take_down(stack, &folder, &mut interruption).await
+}
+
+fn refuse_a_second_one(folder: &LocalFolder) -> Result<File> {
+    let lock = folder.try_lock()?;
+    match folder.read()? {
+        Some(running) if running.is_alive() => {
+            bail!("an `up` runs already, at {}; `cargo xtask down` stops it", running.url)
+        }
+        Some(_) => {
+            println!(
+                "what an earlier `up` left in {} is removed; nothing of it runs",
+                folder.file().display()
+            );
+            folder.forget()?;
+        }
+        None => {}
+    }
+    lock.context("another `up` is just starting")
+}
+
+/// Everything that can fail or take long before the first process starts.
+fn prepare(options: &Options, folder: &LocalFolder) -> Result<StackOptions> {
+    let redis_server = options.redis_server.as_ref().map(ServerBinary::at).transpose()?;
+    ensure_installed(if redis_server.is_some() { &[NGINX] } else { &[REDIS, NGINX] })?;
+    let ports = PortPlan::starting_at(options.port);
+    let stack = StackOptions { redis_server, ports: Some(ports), ..options.stack(folder) };
+    stack.ensure_ports_are_free(ports).context(EVERY_PORT_FOLLOWS)?;
+    Ok(StackOptions { programs: Some(build(&options.profile)?), ..stack })
+}
+
+impl Options {
+    fn stack(&self, folder: &LocalFolder) -> StackOptions {
+        StackOptions {
+            nodes: self.nodes,
+            folder: Some(folder.data()),
+            lifetime: if self.detach { Lifetime::Detached } else { Lifetime::Attached },
+            sale: self.sale(),
+            ..StackOptions::default()
+        }
+    }
+
+    fn sale(&self) -> SaleOptions {
+        SaleOptions {
+            total_stock: self.stock,
+            shards: self.shards,
+            starts_in: self.starts_in,
+            duration: self.duration,
+            ..SaleOptions::default()
+        }
+    }
+}
+
+fn build(profile: &str) -> Result<Programs> {
+    let profile = Profile::of_this_program()?.named(profile);
+    Ok(Programs {
+        node: profile.build("flashsale-node")?,
+        coordinator: profile.build("flashsale-coordinator")?,
+    })
+}
+
+async fn start(options: StackOptions, steps: Steps) -> Result<Stack> {
+    Stack::start(options, |step| steps.done(step)).await
+}
+
+fn announce(stack: &Stack, folder: &LocalFolder) {
+    println!("\nThe sale is at {}", stack.url());
+    for node in stack.nodes() {
+        println!("  {:13} {}  metrics {}/metrics", node.process().name(), node.url(), node.ops_url());
+    }
+    for coordinator in stack.coordinators() {
+        println!("  {:13} {}  admin API", coordinator.process().name(), coordinator.url());
+    }
+    println!("  {:13} {}", "Redis", stack.redis().seeds().replace("redis://", ""));
+    println!("  {:13} {} (`adminToken`)", "admin token", folder.file().display());
+    println!("  {:13} {}", "logs, data", folder.data().display());
+    println!("\nBuy one:\n");
+    println!(
+        "  curl -i {}/api/sale/purchase -H 'content-type: application/json' -d '{{\"userId\":\"ada\"}}'\n",
+        stack.url()
+    );
+}
+
+/// A second Ctrl-C is for those who do not want to wait for what is in flight.
+async fn take_down(stack: Stack, folder: &LocalFolder, interruption: &mut Interruption) -> Result<()> {
+    println!("stopping: nginx, nodes (they drain), coordinator, Redis");
+    let stopped = tokio::select! {
+        stopped = stack.stop() => stopped,
+        () = interruption.comes() => Err(anyhow!("interrupted again: everything was killed")),
+    };
+    folder.forget()?;
+    stopped?;
+    println!("all is down");
+    Ok(())
+}
+
+fn time(text: &str) -> Result<Duration> {
+    let time: SignedDuration =
+        text.parse().with_context(|| format!("`{text}` is not a time such as `90s` or `1h`"))?;
+    Duration::try_from(time).context("a time is not negative")
+}

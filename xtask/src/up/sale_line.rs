@@ -1,0 +1,122 @@
+//! The sale's progress on one line: rewritten in place on a terminal, else printed again when it changed.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IsTerminal, Write},
+    time::{Duration, Instant},
+};
+
+use testkit::stack::SaleStatus;
+
+/// Characters of the bar: leaves room for the words on a terminal of 80.
+const BAR_WIDTH: usize = 30;
+
+/// A line that wraps cannot be rewritten in place.
+const LINE_WIDTH_MAX: usize = 79;
+
+/// The rate is that of the last second: a shorter time makes it flicker, a longer one hides how a rush ebbs.
+const RATE_OVER: Duration = Duration::from_secs(1);
+
+/// Back to the start of the line, and empty it (ECMA-48 `EL`).
+const REWRITE: &str = "\r\x1b[2K";
+
+/// What is shown now, and what the rate is measured from.
+pub(super) struct SaleLine {
+    in_place: bool,
+    shown: String,
+    looks: VecDeque<(Instant, u64)>,
+}
+
+impl Default for SaleLine {
+    fn default() -> Self {
+        Self { in_place: io::stdout().is_terminal(), shown: String::new(), looks: VecDeque::new() }
+    }
+}
+
+impl SaleLine {
+    /// Shows how far the sale is.
+    pub(super) fn show(&mut self, status: &SaleStatus) {
+        let rate = self.rate(status.sold(), Instant::now());
+        let rate = if rate > 0 && self.in_place { format!("  {rate}/s") } else { String::new() };
+        let (sold, total) = (status.sold(), status.total_stock);
+        self.print(format!("{}  {sold}/{total} sold{rate}  {}", bar(sold, total), status.status));
+    }
+
+    /// Shows what is wrong, in the line's place.
+    pub(super) fn trouble(&mut self, trouble: &str) {
+        self.print(trouble.to_owned());
+    }
+
+    /// Puts a message above the line.
+    pub(super) fn interrupt(&mut self, message: &str) {
+        if self.in_place {
+            print!("{REWRITE}");
+        }
+        println!("{message}");
+        self.shown.clear();
+    }
+
+    /// Leaves the line as it is and goes to the next.
+    pub(super) fn end(&mut self) {
+        if self.in_place {
+            println!();
+        }
+    }
+
+    fn print(&mut self, line: String) {
+        if line == self.shown {
+            return;
+        }
+        match self.in_place {
+            true => print!("{REWRITE}{}", line.chars().take(LINE_WIDTH_MAX).collect::<String>()),
+            false => println!("{line}"),
+        }
+        // A closed terminal is no reason to stop the sale.
+        io::stdout().flush().ok();
+        self.shown = line;
+    }
+
+    /// Units a second, lately.
+    fn rate(&mut self, sold: u64, now: Instant) -> u64 {
+        self.looks.push_back((now, sold));
+        while self.looks.get(1).is_some_and(|&(second, _)| now - second >= RATE_OVER) {
+            self.looks.pop_front();
+        }
+        let (since, sold_then) = self.looks[0];
+        let seconds = (now - since).max(RATE_OVER).as_secs_f64();
+        (sold.saturating_sub(sold_then) as f64 / seconds) as u64
+    }
+}
+
+fn bar(sold: u64, total: u64) -> String {
+    let full = (BAR_WIDTH as u64 * sold).checked_div(total).unwrap_or(0) as usize;
+    format!("[{}{}]", "#".repeat(full.min(BAR_WIDTH)), "-".repeat(BAR_WIDTH.saturating_sub(full)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_bar_is_full_only_when_all_is_sold() {
+        assert_eq!(bar(0, 1000), format!("[{}]", "-".repeat(30)));
+        assert_eq!(bar(999, 1000), format!("[{}-]", "#".repeat(29)));
+        assert_eq!(bar(1000, 1000), format!("[{}]", "#".repeat(30)));
+        assert_eq!(bar(0, 0), format!("[{}]", "-".repeat(30)));
+    }
+
+    #[test]
+    fn the_rate_is_what_was_sold_in_the_last_second() {
+        let mut line = SaleLine::default();
+        let opening = Instant::now();
+        let mut rate = |sold, after_ms| line.rate(sold, opening + Duration::from_millis(after_ms));
+
+        assert_eq!(rate(0, 0), 0);
+        assert_eq!(rate(100, 500), 100);
+        assert_eq!(rate(300, 1_000), 300);
+        assert_eq!(rate(300, 1_500), 200);
+        assert_eq!(rate(300, 2_500), 0);
+    }
+}
