@@ -1,1 +1,14 @@
-//! Skeleton.
+#![doc = include_str!("../README.md")]
+
+pub mod connect;
+pub mod correlation;
+pub mod edge;
+pub mod exit;
+pub mod json;
+pub mod logs;
+pub mod ops;
+pub mod problem;
+pub mod serve;
+pub mod settings;
+pub mod shutdown;
+pub mod time;

@@ -1,0 +1,63 @@
+//! Waiting for the cluster. One that is not there yet is no reason to die: it may be starting, too.
+
+use std::time::Duration;
+
+use stock::cluster::{Cluster, ClusterError, backoff};
+use stock::connection::ConnectOptions;
+use tokio::time::{Instant, sleep};
+
+/// How often the same reason is told again.
+const REMINDER: Duration = Duration::from_secs(5);
+
+/// Connects to the cluster as soon as it is there and serves all slots.
+///
+/// # Errors
+/// Only [`ClusterError::NotACluster`]: waiting will not help.
+pub async fn cluster(options: &ConnectOptions) -> Result<Cluster, ClusterError> {
+    let mut told = Told::default();
+    for tries in 0.. {
+        match Cluster::connect(options.clone()).await {
+            Err(error @ ClusterError::NotACluster(_)) => return Err(error),
+            Err(error) => told.tell(&error.to_string(), Instant::now()),
+            Ok(cluster) => return Ok(cluster),
+        }
+        sleep(backoff(tries)).await;
+    }
+    unreachable!("there is always another try")
+}
+
+/// What the log was told last, so that it is not told again with every try.
+#[derive(Default)]
+struct Told {
+    last: Option<(String, Instant)>,
+}
+
+impl Told {
+    fn tell(&mut self, reason: &str, now: Instant) {
+        if self.is_news(reason, now) {
+            tracing::warn!(reason, "waiting for the Redis Cluster");
+            self.last = Some((reason.to_owned(), now));
+        }
+    }
+
+    fn is_news(&self, reason: &str, now: Instant) -> bool {
+        self.last.as_ref().is_none_or(|(last, at)| last != reason || now.duration_since(*at) >= REMINDER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_told_each_new_reason_at_once_and_the_same_one_every_five_seconds() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut told = Told::default();
+        assert!(told.is_news("refused", start));
+        told.tell("refused", start);
+        assert!(!told.is_news("refused", after(4)));
+        assert!(told.is_news("refused", after(5)));
+        assert!(told.is_news("incomplete", after(1)));
+    }
+}

@@ -1,0 +1,119 @@
+//! Request bodies: a JSON object, of bounded size, sent in bounded time.
+
+use std::error::Error;
+use std::time::Duration;
+
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use crate::problem::Problem;
+
+/// Longest body. A purchase is some hundred bytes, and nginx in front passes no more either.
+pub const BODY_BYTES_MAX: usize = 16 * 1024;
+/// Longest time from the headers to the end of the body. A phone on a bad line needs a second or two; one that
+/// needs more holds a connection for nothing.
+pub const BODY_READ_MAX: Duration = Duration::from_secs(5);
+
+/// A body that claims to be JSON, whole but not parsed yet.
+#[derive(Clone, Debug)]
+pub struct Document(Bytes);
+
+impl Document {
+    /// Reads the object in it; members that are not asked for are ignored.
+    ///
+    /// # Errors
+    /// A problem of status 400 where it is no JSON, no object, or another one than asked for.
+    pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Problem> {
+        // Serde would take the members of a struct from an array, too.
+        if !self.0.trim_ascii_start().starts_with(b"{") {
+            return Err(Problem::new(StatusCode::BAD_REQUEST).detail("The body must be a JSON object."));
+        }
+        let refused = |error| format!("The body is not the JSON that is asked for: {error}.");
+        serde_json::from_slice(&self.0)
+            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST).detail(refused(error)))
+    }
+}
+
+impl<S: Sync> FromRequest<S> for Document {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        if !claims_json(request.headers()) {
+            return Err(unsupported());
+        }
+        // The timer is set only where the body is not there yet.
+        match timeout(BODY_READ_MAX, to_bytes(request.into_body(), BODY_BYTES_MAX)).await {
+            Ok(Ok(body)) => Ok(Self(body)),
+            Ok(Err(error)) if is_too_long(&error) => Err(too_long()),
+            Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST).detail("The body ended before its end.")),
+            Err(_) => {
+                Err(Problem::new(StatusCode::REQUEST_TIMEOUT).detail("The body took too long to arrive."))
+            }
+        }
+    }
+}
+
+fn claims_json(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
+    media_type.trim().eq_ignore_ascii_case("application/json")
+}
+
+fn is_too_long(error: &axum::Error) -> bool {
+    error.source().is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
+}
+
+fn unsupported() -> Problem {
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE).detail("The body must be sent as application/json.")
+}
+
+fn too_long() -> Problem {
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE)
+        .detail(format!("The body must be at most {BODY_BYTES_MAX} bytes long."))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use axum::body::Body;
+    use axum::http::request::Builder;
+    use axum::response::IntoResponse as _;
+    use futures::stream;
+
+    use super::*;
+
+    async fn read(request: Builder, body: Body) -> Result<Document, StatusCode> {
+        let request = request.header(CONTENT_TYPE, "application/json").body(body).unwrap();
+        Document::from_request(request, &()).await.map_err(|problem| problem.into_response().status())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_given_up() {
+        let endless = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+        assert_eq!(read(Request::post("/"), endless).await.unwrap_err(), StatusCode::REQUEST_TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_no_server_error() {
+        let broken = Body::from_stream(stream::iter([Ok("{"), Err(std::io::Error::other("gone"))]));
+        assert_eq!(read(Request::post("/"), broken).await.unwrap_err(), StatusCode::BAD_REQUEST);
+    }
+
+    #[tokio::test]
+    async fn members_come_from_an_object_and_never_from_a_list() {
+        #[derive(Debug, Deserialize)]
+        struct Wanted {
+            units: u64,
+        }
+        let parse = async |body| read(Request::post("/"), Body::from(body)).await.unwrap().parse::<Wanted>();
+        assert_eq!(parse(r#" {"units":7} "#).await.unwrap().units, 7);
+        for other in ["[7]", "7", "", "{}", r#"{"units":"7"}"#, r#"{"units":7}}"#] {
+            assert!(parse(other).await.is_err(), "{other}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Errors as clients read them: `application/problem+json` of RFC 9457.
+//!
+//! A problem says what the client can act on and nothing of what is inside; the log has the rest, under the same
+//! correlation id.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use stock::ids::CorrelationId;
+
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// An error on its way to a client. The edge adds the correlation id to its body.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    status: StatusCode,
+    kind: Kind,
+    detail: Option<Cow<'static, str>>,
+    retry_after: Option<Duration>,
+    extensions: Map<String, Value>,
+}
+
+/// What kind of problem it is, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// A relative URI that never changes.
+    pub uri: &'static str,
+    /// The same in words; the same for every problem of the kind.
+    pub title: &'static str,
+}
+
+impl Problem {
+    /// A problem that the status says all about.
+    pub fn new(status: StatusCode) -> Self {
+        let kind = Kind { uri: "about:blank", title: status.canonical_reason().unwrap_or("Error") };
+        Self { status, kind, detail: None, retry_after: None, extensions: Map::new() }
+    }
+
+    /// A problem of a kind that programs tell apart from others of the same status.
+    #[must_use]
+    pub fn of_kind(self, kind: Kind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// What is the matter this time, and what to do about it.
+    #[must_use]
+    pub fn detail(self, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { detail: Some(detail.into()), ..self }
+    }
+
+    /// When to try again; whole seconds, rounded up.
+    #[must_use]
+    pub fn retry_after(self, pause: Duration) -> Self {
+        Self { retry_after: Some(pause), ..self }
+    }
+
+    /// A further member of the body.
+    #[must_use]
+    pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
+        self.extensions.insert(member.to_owned(), value.into());
+        self
+    }
+
+    fn write_to(&self, response: &mut Response, correlation: Option<&CorrelationId>) {
+        *response.body_mut() = Body::from(self.to_json(correlation));
+        let headers = response.headers_mut();
+        headers.remove(CONTENT_LENGTH);
+        headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+        if let Some(pause) = self.retry_after {
+            headers.insert(RETRY_AFTER, retry_after(pause));
+        }
+    }
+
+    fn to_json(&self, correlation: Option<&CorrelationId>) -> Vec<u8> {
+        let members = Members {
+            kind: self.kind.uri,
+            title: self.kind.title,
+            status: self.status.as_u16(),
+            detail: self.detail.as_deref(),
+            correlation_id: correlation.map(CorrelationId::as_str),
+            extensions: &self.extensions,
+        };
+        serde_json::to_vec(&members).expect("a problem has only plain members")
+    }
+}
+
+/// The pause in a `Retry-After` header: whole seconds, never less than asked for.
+pub fn retry_after(pause: Duration) -> HeaderValue {
+    HeaderValue::from(pause.as_millis().div_ceil(1_000) as u64)
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.status;
+        self.write_to(&mut response, None);
+        // For the edge, which knows the correlation id.
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Puts the last hand to an answer: every error that is not JSON of the API's own becomes a problem, and every
+/// problem names the request it belongs to.
+pub(crate) fn complete(response: &mut Response, correlation: &CorrelationId) {
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return;
+    }
+    match response.extensions_mut().remove::<Problem>() {
+        Some(problem) => problem.write_to(response, Some(correlation)),
+        None if is_json(response.headers()) => {}
+        None => Problem::new(status).write_to(response, Some(correlation)),
+    }
+}
+
+/// The answer of a handler that panicked.
+pub(crate) fn of_panic(panic: &(dyn Any + Send)) -> Response {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(panic = text.unwrap_or("of an unknown kind"), "a handler panicked");
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Members<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    title: &'a str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation_id: Option<&'a str>,
+    #[serde(flatten)]
+    extensions: &'a Map<String, Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_problem_says_what_happened_what_to_do_and_which_request_it_was() {
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE)
+            .of_kind(Kind { uri: "/problems/busy", title: "Too many are waiting" })
+            .detail("Try again in a moment.")
+            .with("orderId", "0123456789ABCDEF");
+        let body: Value = serde_json::from_slice(&problem.to_json(Some(&"abc".parse().unwrap()))).unwrap();
+        let expected = json!({
+            "type": "/problems/busy",
+            "title": "Too many are waiting",
+            "status": 503,
+            "detail": "Try again in a moment.",
+            "correlationId": "abc",
+            "orderId": "0123456789ABCDEF",
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn a_pause_is_never_shorter_than_asked_for() {
+        for (pause_ms, header) in [(1, "1"), (1_000, "1"), (1_001, "2")] {
+            assert_eq!(retry_after(Duration::from_millis(pause_ms)), header);
+        }
+    }
+}

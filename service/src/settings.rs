@@ -1,0 +1,113 @@
+//! Settings: environment variables, each of them also a flag, read in full before anything starts.
+//!
+//! A variable that is set to nothing counts as not set. A value that cannot be is one line on standard error that
+//! says which, and what can be; the exit code is then [`exit::SETTINGS`].
+
+mod duration;
+mod moment;
+mod redis;
+
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Command, Parser};
+
+use crate::exit;
+
+pub use duration::{InvalidDuration, duration, positive_duration};
+pub use moment::{InvalidMoment, Moment};
+pub use redis::RedisSettings;
+
+/// The settings of this process. Answers `--help` and `--version`, and ends the process over a bad value.
+pub fn parse<T: Parser>() -> T {
+    try_parse(std::env::args_os()).unwrap_or_else(|refusal| match refusal {
+        Refusal::Asked(error) => error.exit(),
+        Refusal::Bad(line) => refuse(line),
+    })
+}
+
+/// Ends the process over settings that are fine one by one but not together.
+pub fn refuse(line: impl std::fmt::Display) -> ! {
+    exit::over_settings(line)
+}
+
+/// Why there are no settings.
+enum Refusal {
+    /// Help or version was asked for.
+    Asked(clap::Error),
+    /// One line on what is wrong.
+    Bad(String),
+}
+
+fn try_parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<T, Refusal> {
+    let command = T::command().mut_args(ignore_empty_variable);
+    let parsed = command.try_get_matches_from(args).and_then(|matches| T::from_arg_matches(&matches));
+    parsed.map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refusal::Asked(error),
+        _ => Refusal::Bad(line_of(&error, &with_all_variables::<T>())),
+    })
+}
+
+/// The command with empty variables, too: they have names.
+fn with_all_variables<T: Parser>() -> Command {
+    let mut command = T::command();
+    command.build();
+    command
+}
+
+fn ignore_empty_variable(arg: Arg) -> Arg {
+    let is_empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    if is_empty { arg.env(None::<&'static str>) } else { arg }
+}
+
+/// Clap's several lines as one, with the variable's name, which clap leaves out.
+fn line_of(error: &clap::Error, command: &Command) -> String {
+    let context = |kind| error.get(kind);
+    let value = context(ContextKind::InvalidValue).map(ContextValue::to_string);
+    match (error.kind(), context(ContextKind::InvalidArg)) {
+        (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) => {
+            let names: Vec<String> = missing.iter().map(|arg| name_of(arg, command)).collect();
+            format!("{} must be set", names.join(", "))
+        }
+        (ErrorKind::ValueValidation | ErrorKind::InvalidValue, Some(ContextValue::String(arg))) => {
+            let (name, reason) = (name_of(arg, command), reason_of(error));
+            match value {
+                Some(value) if !is_secret(arg, command) => format!("{name} cannot be {value:?}: {reason}"),
+                _ => format!("{name}: {reason}"),
+            }
+        }
+        _ => first_line_of(error),
+    }
+}
+
+fn reason_of(error: &clap::Error) -> String {
+    match (error.get(ContextKind::ValidValue), std::error::Error::source(error)) {
+        (Some(ContextValue::Strings(allowed)), _) => format!("must be one of {}", allowed.join(", ")),
+        (_, Some(source)) => source.to_string(),
+        _ => first_line_of(error),
+    }
+}
+
+fn first_line_of(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.trim_start_matches("error: ").to_owned()
+}
+
+/// `PORT (--port)` for `--port <PORT>`.
+fn name_of(usage: &str, command: &Command) -> String {
+    let flag = usage.split(' ').next().unwrap_or(usage);
+    match arg_of(usage, command).and_then(Arg::get_env) {
+        Some(variable) => format!("{} ({flag})", variable.to_string_lossy()),
+        None => flag.to_owned(),
+    }
+}
+
+/// Whether values of it are kept out of everything that is printed.
+fn is_secret(usage: &str, command: &Command) -> bool {
+    arg_of(usage, command).is_some_and(Arg::is_hide_env_values_set)
+}
+
+fn arg_of<'a>(usage: &str, command: &'a Command) -> Option<&'a Arg> {
+    command.get_arguments().find(|arg| arg.to_string() == usage)
+}

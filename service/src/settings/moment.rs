@@ -1,0 +1,118 @@
+//! Moments in settings: a date, or so long from now.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use stock::sale::EpochMs;
+
+use super::duration;
+
+/// A moment as a setting names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// A fixed one.
+    At(EpochMs),
+    /// So long after the start.
+    After(Duration),
+    /// So long before the start.
+    Before(Duration),
+}
+
+/// Not a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "must be ISO 8601 with Z or an offset (2026-11-21T20:00:00Z), seconds or milliseconds since 1970, `now`, or relative to now (1m, 90s, -5m)"
+)]
+pub struct InvalidMoment;
+
+/// Epoch numbers from here on are milliseconds, below seconds: as milliseconds it is March 1973, as seconds the
+/// year 5138.
+const MILLISECONDS_FROM: u64 = 100_000_000_000;
+
+impl Moment {
+    /// The moment itself, for a process that started at `now`.
+    pub fn resolve(self, now: EpochMs) -> EpochMs {
+        match self {
+            Self::At(at) => at,
+            Self::After(wait) => now.saturating_add(wait.as_millis() as u64),
+            Self::Before(ago) => now.saturating_sub(ago.as_millis() as u64),
+        }
+    }
+}
+
+impl FromStr for Moment {
+    type Err = InvalidMoment;
+
+    fn from_str(raw: &str) -> Result<Self, InvalidMoment> {
+        if raw == "now" {
+            return Ok(Self::After(Duration::ZERO));
+        }
+        let fixed = || epoch(raw).or_else(|| iso8601(raw)).map(Self::At);
+        relative(raw).or_else(fixed).ok_or(InvalidMoment)
+    }
+}
+
+fn relative(raw: &str) -> Option<Moment> {
+    match raw.strip_prefix('-') {
+        Some(ago) => duration(ago).ok().map(Moment::Before),
+        None => duration(raw.strip_prefix('+').unwrap_or(raw)).ok().map(Moment::After),
+    }
+}
+
+fn epoch(raw: &str) -> Option<EpochMs> {
+    let is_number = !raw.is_empty() && raw.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u64 = is_number.then(|| raw.parse().ok())??;
+    Some(if number < MILLISECONDS_FROM { number * 1_000 } else { number })
+}
+
+fn iso8601(raw: &str) -> Option<EpochMs> {
+    raw.parse::<Timestamp>().ok()?.as_millisecond().try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-11-21T20:00:00Z
+    const NOW: EpochMs = 1_795_291_200_000;
+
+    fn resolved(raw: &str) -> EpochMs {
+        raw.parse::<Moment>().unwrap().resolve(NOW)
+    }
+
+    #[test]
+    fn a_moment_can_be_written_in_many_ways() {
+        for same in
+            ["2026-11-21T20:00:00Z", "2026-11-21T21:00:00+01:00", "1795291200", "1795291200000", "now", "0s"]
+        {
+            assert_eq!(resolved(same), NOW, "{same}");
+        }
+        for (raw, after_ms) in
+            [("1m", 60_000), ("90s", 90_000), ("2h", 7_200_000), ("+30s", 30_000), ("250ms", 250)]
+        {
+            assert_eq!(resolved(raw), NOW + after_ms, "{raw}");
+        }
+        assert_eq!(resolved("-5m"), NOW - 300_000);
+        assert_eq!(resolved("2026-11-21T20:00:00.25Z"), NOW + 250);
+    }
+
+    #[test]
+    fn whatever_leaves_the_moment_open_is_refused() {
+        let open = [
+            "",
+            "soon",
+            "2026-11-21",
+            "2026-11-21T20:00:00",
+            "20:00",
+            "-",
+            "+",
+            "1969-12-31T23:59:59Z",
+            "1.5",
+            "--5m",
+        ];
+        for raw in open {
+            assert_eq!(raw.parse::<Moment>(), Err(InvalidMoment), "{raw}");
+        }
+    }
+}

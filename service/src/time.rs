@@ -1,0 +1,32 @@
+//! The wall clock, and how times are written.
+//!
+//! The clock is for logs and for settings that are relative to the start. What is sold when, Redis decides.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+use stock::sale::EpochMs;
+
+/// This machine's clock.
+pub fn now() -> EpochMs {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+    since_epoch.as_millis() as EpochMs
+}
+
+/// A time as ISO 8601 in UTC: `2026-11-21T20:00:00.000Z`. What lies beyond the year 9999 is written as its end.
+pub fn iso8601(at: EpochMs) -> String {
+    let timestamp = i64::try_from(at).ok().and_then(|at| Timestamp::from_millisecond(at).ok());
+    format!("{:.3}", timestamp.unwrap_or(Timestamp::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_utc_with_milliseconds() {
+        assert_eq!(iso8601(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(iso8601(1_795_291_200_007), "2026-11-21T20:00:00.007Z");
+        assert_eq!(iso8601(u64::MAX), "9999-12-30T22:00:00.999Z");
+    }
+}
