@@ -1,0 +1,344 @@
+//! The family of `/api/sales/{sale}/…`, and of `/api/sale/…` for the default sale.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use service::problem::Problem;
+use service::time::iso8601;
+use stock::calls::Claim;
+use stock::ids::{InvalidId, OrderId, SaleId};
+
+use super::Shop;
+use super::problems::{busy, unavailable, unknown_outcome};
+use super::request::{Named, PurchaseRequest};
+use crate::sales::{Outcome, Phase, Status};
+
+/// `GET status`
+pub(crate) async fn status(State(shop): State<Arc<Shop>>, named: Named) -> Result<Json<StatusBody>, Problem> {
+    let sale = shop.sale(named.sale.as_ref()).await?;
+    Ok(Json(StatusBody::of(&sale.status())))
+}
+
+/// `POST purchase`
+pub(crate) async fn purchase(
+    State(shop): State<Arc<Shop>>,
+    named: Named,
+    request: PurchaseRequest,
+) -> Result<PurchaseAnswer, Problem> {
+    let sale = shop.sale(named.sale.as_ref()).await?;
+    match request.attempt(&sale.config()) {
+        Ok(attempt) => PurchaseAnswer::to(sale.purchase(attempt).await),
+        Err(invalid) => Ok(PurchaseAnswer::Refused(Refused::invalid_user_id(&invalid))),
+    }
+}
+
+/// `GET purchase/{userId}`
+pub(crate) async fn find(State(shop): State<Arc<Shop>>, named: Named) -> Result<FindAnswer, Problem> {
+    let sale = shop.sale(named.sale.as_ref()).await?;
+    match named.user.read(sale.config().user_ids) {
+        Ok(user) => Ok(FindAnswer::Found(Found::of(sale.find(user).await.map_err(|_| unavailable())?))),
+        Err(invalid) => Ok(FindAnswer::Refused(Refused::invalid_user_id(&invalid))),
+    }
+}
+
+/// A sale as everybody sees it.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StatusBody {
+    sale_id: SaleId,
+    status: StatusWord,
+    starts_at: String,
+    ends_at: String,
+    remaining_stock: u64,
+    total_stock: u64,
+    sold_out: bool,
+    product_name: String,
+    product_price: f64,
+    server_time: String,
+}
+
+/// Where a sale stands. Being sold out is told apart from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum StatusWord {
+    Upcoming,
+    Active,
+    Paused,
+    Ended,
+}
+
+/// The answer to a purchase.
+pub(crate) enum PurchaseAnswer {
+    /// 200
+    Purchased(Purchased),
+    /// 400, 403 or 409
+    Refused(Refused),
+}
+
+/// A unit is the buyer's.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Purchased {
+    success: bool,
+    message: &'static str,
+    order_id: OrderId,
+    purchased_at: String,
+}
+
+/// No unit, and no mistake either.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Refused {
+    success: bool,
+    reason: Reason,
+    message: Cow<'static, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order_id: Option<OrderId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purchased_at: Option<String>,
+}
+
+/// Why not, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Reason {
+    AlreadyPurchased,
+    OutOfStock,
+    SaleNotActive,
+    InvalidUserId,
+}
+
+/// The answer to a lookup.
+pub(crate) enum FindAnswer {
+    /// 200
+    Found(Found),
+    /// 400
+    Refused(Refused),
+}
+
+/// Whether a user has a unit.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Found {
+    has_purchased: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purchased_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order_id: Option<OrderId>,
+}
+
+impl StatusBody {
+    fn of(status: &Status) -> Self {
+        let config = &status.config;
+        Self {
+            sale_id: config.id.clone(),
+            status: status.phase.into(),
+            starts_at: iso8601(config.window.starts_at),
+            ends_at: iso8601(config.window.ends_at),
+            remaining_stock: config.total_stock.saturating_sub(status.sold),
+            total_stock: config.total_stock,
+            sold_out: status.sold_out,
+            product_name: config.product.name.clone(),
+            product_price: config.product.price,
+            server_time: iso8601(status.server_time),
+        }
+    }
+}
+
+impl From<Phase> for StatusWord {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Upcoming => Self::Upcoming,
+            Phase::Active => Self::Active,
+            Phase::Paused => Self::Paused,
+            Phase::Ended => Self::Ended,
+        }
+    }
+}
+
+impl PurchaseAnswer {
+    fn to(outcome: Outcome) -> Result<Self, Problem> {
+        match outcome {
+            Outcome::Purchased(claim) => Ok(Self::Purchased(Purchased::of(claim))),
+            Outcome::AlreadyPurchased(claim) => Ok(Self::Refused(Refused::already_purchased(claim))),
+            Outcome::OutOfStock => Ok(Self::Refused(Refused::out_of_stock())),
+            Outcome::NotActive(phase) => Ok(Self::Refused(Refused::not_active(phase))),
+            Outcome::Busy => Err(busy()),
+            Outcome::Unknown(order) => Err(unknown_outcome(order)),
+        }
+    }
+}
+
+impl Purchased {
+    fn of(claim: Claim) -> Self {
+        Self {
+            success: true,
+            message: "One unit is yours.",
+            order_id: claim.order,
+            purchased_at: iso8601(claim.purchased_at),
+        }
+    }
+}
+
+impl Refused {
+    fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { success: false, reason, message: message.into(), order_id: None, purchased_at: None }
+    }
+
+    fn already_purchased(claim: Claim) -> Self {
+        Self {
+            order_id: Some(claim.order),
+            purchased_at: Some(iso8601(claim.purchased_at)),
+            ..Self::new(Reason::AlreadyPurchased, "You have bought your unit already.")
+        }
+    }
+
+    fn out_of_stock() -> Self {
+        Self::new(Reason::OutOfStock, "Every unit is sold.")
+    }
+
+    fn not_active(phase: Phase) -> Self {
+        let message = match phase {
+            Phase::Upcoming => "The sale has not started yet.",
+            Phase::Paused => "The sale is paused.",
+            Phase::Ended => "The sale has ended.",
+            // The node's clock and that of Redis differ by a moment at an edge of the window.
+            Phase::Active => "The sale is not active at this moment.",
+        };
+        Self::new(Reason::SaleNotActive, message)
+    }
+
+    fn invalid_user_id(invalid: &InvalidId) -> Self {
+        Self::new(Reason::InvalidUserId, format!("The user id {invalid}."))
+    }
+}
+
+impl Reason {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::AlreadyPurchased | Self::OutOfStock => StatusCode::CONFLICT,
+            Self::SaleNotActive => StatusCode::FORBIDDEN,
+            Self::InvalidUserId => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl Found {
+    fn of(claim: Option<Claim>) -> Self {
+        Self {
+            has_purchased: claim.is_some(),
+            purchased_at: claim.map(|claim| iso8601(claim.purchased_at)),
+            order_id: claim.map(|claim| claim.order),
+        }
+    }
+}
+
+impl IntoResponse for PurchaseAnswer {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Purchased(purchased) => Json(purchased).into_response(),
+            Self::Refused(refused) => refused.into_response(),
+        }
+    }
+}
+
+impl IntoResponse for FindAnswer {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Found(found) => Json(found).into_response(),
+            Self::Refused(refused) => refused.into_response(),
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.reason.status(), Json(self)).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn claim() -> Claim {
+        Claim { order: "0123456789ABCDEF".parse().unwrap(), purchased_at: 1_795_291_200_007 }
+    }
+
+    async fn answer(answer: impl IntoResponse) -> (u16, Value) {
+        let response = answer.into_response();
+        let status = response.status().as_u16();
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_purchase_is_answered_with_order_and_time() {
+        let (status, body) = answer(PurchaseAnswer::to(Outcome::Purchased(claim()))).await;
+        let expected = json!({
+            "success": true,
+            "message": "One unit is yours.",
+            "orderId": "0123456789ABCDEF",
+            "purchasedAt": "2026-11-21T20:00:00.007Z",
+        });
+        assert_eq!((status, body), (200, expected));
+    }
+
+    #[tokio::test]
+    async fn a_second_purchase_is_refused_with_the_first_one_s_order() {
+        let (status, body) = answer(PurchaseAnswer::to(Outcome::AlreadyPurchased(claim()))).await;
+        let expected = json!({
+            "success": false,
+            "reason": "already_purchased",
+            "message": "You have bought your unit already.",
+            "orderId": "0123456789ABCDEF",
+            "purchasedAt": "2026-11-21T20:00:00.007Z",
+        });
+        assert_eq!((status, body), (409, expected));
+    }
+
+    #[tokio::test]
+    async fn refusals_say_why_in_a_word_and_in_a_sentence() {
+        let cases = [
+            (Outcome::OutOfStock, 409, "out_of_stock", "Every unit is sold."),
+            (Outcome::NotActive(Phase::Upcoming), 403, "sale_not_active", "The sale has not started yet."),
+            (Outcome::NotActive(Phase::Paused), 403, "sale_not_active", "The sale is paused."),
+            (Outcome::NotActive(Phase::Ended), 403, "sale_not_active", "The sale has ended."),
+        ];
+        for (outcome, status, reason, message) in cases {
+            let expected = json!({ "success": false, "reason": reason, "message": message });
+            assert_eq!(answer(PurchaseAnswer::to(outcome)).await, (status, expected));
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_got_no_answer_comes_back_and_is_never_told_of_a_purchase_or_a_sell_out() {
+        let (status, busy) = answer(PurchaseAnswer::to(Outcome::Busy)).await;
+        assert_eq!((status, &busy["type"]), (503, &json!("/problems/busy")));
+
+        let (status, unknown) = answer(PurchaseAnswer::to(Outcome::Unknown(claim().order))).await;
+        assert_eq!((status, &unknown["type"]), (503, &json!("/problems/unknown-outcome")));
+        assert_eq!(unknown["orderId"], "0123456789ABCDEF");
+        assert!(unknown["detail"].as_str().unwrap().contains("same Idempotency-Key"));
+    }
+
+    #[tokio::test]
+    async fn a_lookup_names_the_order_only_where_there_is_one() {
+        let held = answer(FindAnswer::Found(Found::of(Some(claim())))).await;
+        let expected = json!({
+            "hasPurchased": true,
+            "orderId": "0123456789ABCDEF",
+            "purchasedAt": "2026-11-21T20:00:00.007Z",
+        });
+        assert_eq!(held, (200, expected));
+        let none = answer(FindAnswer::Found(Found::of(None))).await;
+        assert_eq!(none, (200, json!({ "hasPurchased": false })));
+    }
+}

@@ -1,0 +1,12 @@
+//! The edge: requests become the domain's types, outcomes become answers.
+//!
+//! Nothing else in this crate knows status codes or JSON, and no raw string gets past here. The answers of each
+//! family of clients are in one file.
+
+pub(crate) mod by_sale;
+mod problems;
+mod request;
+mod shop;
+pub(crate) mod single_sale;
+
+pub use shop::Shop;

@@ -1,0 +1,129 @@
+//! What requests bring with them, read into the domain's types.
+//!
+//! How a user id is to be read, only its sale knows; until then it stays as it was sent.
+
+use std::borrow::Cow;
+
+use axum::extract::path::ErrorKind;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use service::correlation::Correlation;
+use service::json::Document;
+use service::problem::Problem;
+use stock::calls::Attempt;
+use stock::ids::{CorrelationId, IDEMPOTENCY_KEY_BYTES_MAX, InvalidId, OrderId, SaleId, UserId, UserIdKind};
+use stock::sale::SaleConfig;
+
+use super::problems::{invalid_idempotency_key, unknown_sale};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// A user id as it was sent. `None`: there was none, or it was no text.
+pub(crate) struct SentUserId(Option<String>);
+
+impl SentUserId {
+    /// Reads the id the way its sale does.
+    pub(crate) fn read(&self, kind: UserIdKind) -> Result<UserId, InvalidId> {
+        let sent = self.0.as_deref().ok_or(InvalidId::Malformed("a string"))?;
+        UserId::parse(sent, kind)
+    }
+}
+
+/// What the path names.
+pub(crate) struct Named {
+    /// `None` means the default sale.
+    pub(crate) sale: Option<SaleId>,
+    pub(crate) user: SentUserId,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PathParameters {
+    sale: Option<String>,
+    user_id: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Problem;
+
+    /// A sale id that cannot be is the id of no sale.
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let parameters = match Path::<PathParameters>::from_request_parts(parts, state).await {
+            Ok(Path(parameters)) => parameters,
+            Err(rejection) if is_user_id_not_utf8(&rejection) => PathParameters::default(),
+            Err(_) => return Err(unknown_sale()),
+        };
+        let sale = parameters.sale.map(|id| id.parse()).transpose().map_err(|_: InvalidId| unknown_sale())?;
+        Ok(Self { sale, user: SentUserId(parameters.user_id) })
+    }
+}
+
+fn is_user_id_not_utf8(rejection: &PathRejection) -> bool {
+    let PathRejection::FailedToDeserializePathParams(failure) = rejection else { return false };
+    matches!(failure.kind(), ErrorKind::InvalidUtf8InPathParam { key } if key == "userId")
+}
+
+/// A request to buy.
+pub(crate) struct PurchaseRequest {
+    user: SentUserId,
+    idempotency_key: Option<IdempotencyKey>,
+    correlation: CorrelationId,
+}
+
+impl PurchaseRequest {
+    /// The attempt that this request makes at a sale.
+    pub(crate) fn attempt(self, sale: &SaleConfig) -> Result<Attempt, InvalidId> {
+        let user = self.user.read(sale.user_ids)?;
+        let order = match &self.idempotency_key {
+            Some(key) => OrderId::derived(&sale.id, &user, key.as_str()),
+            None => OrderId::random(),
+        };
+        Ok(Attempt { user, order, correlation: self.correlation })
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for PurchaseRequest {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let idempotency_key = IdempotencyKey::of(&parts.headers)?;
+        let Ok(Correlation(correlation)) = Correlation::from_request_parts(&mut parts, state).await;
+        let document = Document::from_request(Request::from_parts(parts, body), state).await?;
+        Ok(Self { user: user_in(&document)?, idempotency_key, correlation })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PurchaseBody<'a> {
+    #[serde(borrow)]
+    user_id: Option<&'a RawValue>,
+}
+
+/// A user id of another type than text is not a broken body: clients expect the answer to a bad user id.
+fn user_in(document: &Document) -> Result<SentUserId, Problem> {
+    let PurchaseBody { user_id } = document.parse()?;
+    let text = user_id.and_then(|value| serde_json::from_str::<Cow<'_, str>>(value.get()).ok());
+    Ok(SentUserId(text.map(Cow::into_owned)))
+}
+
+/// The name that a client gives to an attempt, to repeat it safely.
+struct IdempotencyKey(HeaderValue);
+
+impl IdempotencyKey {
+    fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
+        let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+        let is_valid = (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&value.len())
+            && value.as_bytes().iter().all(u8::is_ascii_graphic);
+        if is_valid { Ok(Some(Self(value.clone()))) } else { Err(invalid_idempotency_key()) }
+    }
+
+    fn as_str(&self) -> &str {
+        self.0.to_str().expect("only visible ASCII is taken")
+    }
+}

@@ -1,0 +1,318 @@
+//! The family of `/api/status` and `/api/purchase`: clients that know of one sale only.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER as RETRY_AFTER_HEADER;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use service::problem::{Problem, retry_after};
+use stock::calls::Claim;
+use stock::ids::{OrderId, SaleId, UserId};
+use stock::sale::EpochMs;
+
+use super::Shop;
+use super::problems::{RETRY_AFTER, unavailable, unknown_outcome};
+use super::request::{Named, PurchaseRequest};
+use crate::sales::{Outcome, Phase, Status};
+
+/// Shortest user id that clients of this family expect to be taken, in characters.
+const USER_ID_CHARS_MIN: usize = 3;
+
+/// `GET status`
+pub(crate) async fn status(State(shop): State<Arc<Shop>>) -> Result<Json<StatusBody>, Problem> {
+    let sale = shop.sale(None).await?;
+    Ok(Json(StatusBody::of(&sale.status())))
+}
+
+/// `POST purchase`
+pub(crate) async fn purchase(
+    State(shop): State<Arc<Shop>>,
+    request: PurchaseRequest,
+) -> Result<PurchaseAnswer, Problem> {
+    let sale = shop.sale(None).await?;
+    match request.attempt(&sale.config()) {
+        Ok(attempt) if is_long_enough(&attempt.user) => PurchaseAnswer::to(sale.purchase(attempt).await),
+        _ => Ok(PurchaseAnswer::InvalidUser(InvalidUser::default())),
+    }
+}
+
+/// `GET purchase/{userId}`
+pub(crate) async fn find(State(shop): State<Arc<Shop>>, named: Named) -> Result<FindAnswer, Problem> {
+    let sale = shop.sale(None).await?;
+    match named.user.read(sale.config().user_ids) {
+        Ok(user) if is_long_enough(&user) => {
+            Ok(FindAnswer::Found(Found::of(sale.find(user).await.map_err(|_| unavailable())?)))
+        }
+        _ => Ok(FindAnswer::InvalidUser(InvalidUser::default())),
+    }
+}
+
+fn is_long_enough(user: &UserId) -> bool {
+    user.as_str().chars().take(USER_ID_CHARS_MIN).count() == USER_ID_CHARS_MIN
+}
+
+/// The sale as everybody sees it.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StatusBody {
+    status: StatusWord,
+    starts_at: EpochMs,
+    ends_at: EpochMs,
+    stock: u64,
+    sold: u64,
+    product_id: SaleId,
+    product_description: String,
+}
+
+/// Where the sale stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum StatusWord {
+    Upcoming,
+    Active,
+    SoldOut,
+    Ended,
+}
+
+/// The answer to a purchase.
+pub(crate) enum PurchaseAnswer {
+    /// 200, 403, 409 or 410
+    Settled(Settled),
+    /// 503
+    Busy(Busy),
+    /// 422
+    InvalidUser(InvalidUser),
+}
+
+/// What became of a purchase.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Settled {
+    status: SettledWord,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order_id: Option<OrderId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum SettledWord {
+    Purchased,
+    AlreadyPurchased,
+    SoldOut,
+    NotActive,
+}
+
+/// Nothing was done: come back.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Busy {
+    status: &'static str,
+    retry_after_ms: u64,
+}
+
+/// The user id cannot be.
+#[derive(Debug, PartialEq, Serialize)]
+pub(crate) struct InvalidUser {
+    error: &'static str,
+}
+
+/// The answer to a lookup.
+pub(crate) enum FindAnswer {
+    /// 200
+    Found(Found),
+    /// 422
+    InvalidUser(InvalidUser),
+}
+
+/// Whether a user has a unit.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Found {
+    purchased: bool,
+    order_id: Option<OrderId>,
+}
+
+impl StatusBody {
+    fn of(status: &Status) -> Self {
+        let config = &status.config;
+        Self {
+            status: StatusWord::of(status),
+            starts_at: config.window.starts_at,
+            ends_at: config.window.ends_at,
+            stock: config.total_stock.saturating_sub(status.sold),
+            sold: status.sold,
+            product_id: config.id.clone(),
+            product_description: config.product.description.clone(),
+        }
+    }
+}
+
+impl StatusWord {
+    fn of(status: &Status) -> Self {
+        match status.phase {
+            Phase::Ended => Self::Ended,
+            _ if status.sold_out => Self::SoldOut,
+            Phase::Active => Self::Active,
+            // These clients know no pause. What they do with an upcoming sale is right for a paused one as well:
+            // they wait and ask again.
+            Phase::Upcoming | Phase::Paused => Self::Upcoming,
+        }
+    }
+}
+
+impl PurchaseAnswer {
+    fn to(outcome: Outcome) -> Result<Self, Problem> {
+        match outcome {
+            Outcome::Purchased(claim) => Ok(Self::Settled(Settled::with(SettledWord::Purchased, claim))),
+            Outcome::AlreadyPurchased(claim) => {
+                Ok(Self::Settled(Settled::with(SettledWord::AlreadyPurchased, claim)))
+            }
+            Outcome::OutOfStock => Ok(Self::Settled(Settled::without(SettledWord::SoldOut))),
+            Outcome::NotActive(_) => Ok(Self::Settled(Settled::without(SettledWord::NotActive))),
+            Outcome::Busy => Ok(Self::Busy(Busy::default())),
+            Outcome::Unknown(order) => Err(unknown_outcome(order)),
+        }
+    }
+}
+
+impl Settled {
+    fn with(status: SettledWord, claim: Claim) -> Self {
+        Self { status, order_id: Some(claim.order) }
+    }
+
+    fn without(status: SettledWord) -> Self {
+        Self { status, order_id: None }
+    }
+}
+
+impl SettledWord {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::Purchased => StatusCode::OK,
+            Self::AlreadyPurchased => StatusCode::CONFLICT,
+            Self::SoldOut => StatusCode::GONE,
+            Self::NotActive => StatusCode::FORBIDDEN,
+        }
+    }
+}
+
+impl Default for Busy {
+    fn default() -> Self {
+        Self { status: "busy", retry_after_ms: RETRY_AFTER.as_millis() as u64 }
+    }
+}
+
+impl Default for InvalidUser {
+    fn default() -> Self {
+        Self { error: "invalid_user" }
+    }
+}
+
+impl Found {
+    fn of(claim: Option<Claim>) -> Self {
+        Self { purchased: claim.is_some(), order_id: claim.map(|claim| claim.order) }
+    }
+}
+
+impl IntoResponse for PurchaseAnswer {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Settled(settled) => (settled.status.status(), Json(settled)).into_response(),
+            Self::Busy(busy) => busy.into_response(),
+            Self::InvalidUser(invalid) => invalid.into_response(),
+        }
+    }
+}
+
+impl IntoResponse for FindAnswer {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Found(found) => Json(found).into_response(),
+            Self::InvalidUser(invalid) => invalid.into_response(),
+        }
+    }
+}
+
+impl IntoResponse for Busy {
+    fn into_response(self) -> Response {
+        let come_back = [(RETRY_AFTER_HEADER, retry_after(RETRY_AFTER))];
+        (StatusCode::SERVICE_UNAVAILABLE, come_back, Json(self)).into_response()
+    }
+}
+
+impl IntoResponse for InvalidUser {
+    fn into_response(self) -> Response {
+        (StatusCode::UNPROCESSABLE_ENTITY, Json(self)).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use stock::ids::UserIdKind;
+
+    use super::*;
+
+    fn claim() -> Claim {
+        Claim { order: "0123456789ABCDEF".parse().unwrap(), purchased_at: 1 }
+    }
+
+    async fn answer(answer: impl IntoResponse) -> (u16, Value) {
+        let response = answer.into_response();
+        let status = response.status().as_u16();
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn each_outcome_has_a_status_of_its_own() {
+        let cases = [
+            (
+                Outcome::Purchased(claim()),
+                200,
+                json!({ "status": "purchased", "orderId": "0123456789ABCDEF" }),
+            ),
+            (
+                Outcome::AlreadyPurchased(claim()),
+                409,
+                json!({ "status": "already_purchased", "orderId": "0123456789ABCDEF" }),
+            ),
+            (Outcome::OutOfStock, 410, json!({ "status": "sold_out" })),
+            (Outcome::NotActive(Phase::Upcoming), 403, json!({ "status": "not_active" })),
+            (Outcome::NotActive(Phase::Paused), 403, json!({ "status": "not_active" })),
+            (Outcome::Busy, 503, json!({ "status": "busy", "retryAfterMs": 1000 })),
+        ];
+        for (outcome, status, body) in cases {
+            assert_eq!(answer(PurchaseAnswer::to(outcome)).await, (status, body));
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_is_to_come_back_is_told_when_in_the_header_too() {
+        let busy = PurchaseAnswer::to(Outcome::Busy).into_response();
+        assert_eq!(busy.headers()[RETRY_AFTER_HEADER], "1");
+        let (status, unknown) = answer(PurchaseAnswer::to(Outcome::Unknown(claim().order))).await;
+        assert_eq!((status, &unknown["orderId"]), (503, &json!("0123456789ABCDEF")));
+    }
+
+    #[tokio::test]
+    async fn a_lookup_always_has_an_order_id_if_only_null() {
+        let held = answer(FindAnswer::Found(Found::of(Some(claim())))).await;
+        assert_eq!(held, (200, json!({ "purchased": true, "orderId": "0123456789ABCDEF" })));
+        let none = answer(FindAnswer::Found(Found::of(None))).await;
+        assert_eq!(none, (200, json!({ "purchased": false, "orderId": null })));
+    }
+
+    #[test]
+    fn an_id_needs_three_characters_however_many_bytes_they_have() {
+        let user = |id| UserId::parse(id, UserIdKind::Opaque).unwrap();
+        for (id, is_enough) in
+            [("ab", false), ("\u{1f980}\u{1f980}", false), ("abc", true), ("\u{e4}\u{f6}\u{fc}", true)]
+        {
+            assert_eq!(is_long_enough(&user(id)), is_enough, "{id}");
+        }
+    }
+}

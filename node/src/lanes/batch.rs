@@ -1,0 +1,183 @@
+//! A lane's pipeline: what waits, gathered by shard, as few calls as possible.
+
+use std::sync::Arc;
+
+use redis::Pipeline;
+use stock::calls::{Accept, Attempt, BUYERS_PER_CALL_MAX, Bought, Buy, Call, CallError, Claim, Donate, Find};
+use stock::connection::Replies;
+use stock::ids::{ShardId, UserId};
+use stock::layout::Shard;
+
+use super::{Reply, Work};
+
+/// What a pipeline holds. The order within a shard matters: tokens come in before buyers ask for them, and
+/// leave only after this node's own buyers had their turn.
+#[derive(Default)]
+pub(super) struct Batch {
+    shards: Vec<ShardWork>,
+}
+
+struct ShardWork {
+    shard: Arc<Shard>,
+    accepts: Vec<(stock::calls::Source, u64, Reply<stock::calls::Accepted>)>,
+    attempts: Vec<Attempt>,
+    buyers: Vec<Reply<Bought>>,
+    users: Vec<UserId>,
+    finders: Vec<Reply<Option<Claim>>>,
+    donates: Vec<(ShardId, u64, Reply<stock::calls::Donation>)>,
+}
+
+impl Batch {
+    /// Gathers what waits. Who no longer does (a client that hung up) is left out.
+    pub(super) fn gather(work: impl Iterator<Item = Work>) -> Self {
+        let mut batch = Self::default();
+        for work in work {
+            match work {
+                Work::Buy { shard, attempt, reply } if !reply.is_closed() => {
+                    let work = batch.of(shard);
+                    work.attempts.push(attempt);
+                    work.buyers.push(reply);
+                }
+                Work::Find { shard, user, reply } if !reply.is_closed() => {
+                    let work = batch.of(shard);
+                    work.users.push(user);
+                    work.finders.push(reply);
+                }
+                Work::Donate { shard, to, want, reply } if !reply.is_closed() => {
+                    batch.of(shard).donates.push((to, want, reply));
+                }
+                // Tokens that were donated are brought in, whoever waits for them.
+                Work::Accept { shard, from, cumulative, reply } => {
+                    batch.of(shard).accepts.push((from, cumulative, reply));
+                }
+                Work::Buy { .. } | Work::Find { .. } | Work::Donate { .. } => {}
+            }
+        }
+        batch
+    }
+
+    /// Few shards lie on one primary: looking through them is faster than hashing.
+    fn of(&mut self, shard: Arc<Shard>) -> &mut ShardWork {
+        let place = self.shards.iter().position(|work| Arc::ptr_eq(&work.shard, &shard));
+        let place = place.unwrap_or_else(|| {
+            self.shards.push(ShardWork::new(shard));
+            self.shards.len() - 1
+        });
+        &mut self.shards[place]
+    }
+
+    /// Whether a token leaves a shard, which takes a barrier whatever the settings say.
+    pub(super) fn donates(&self) -> bool {
+        self.shards.iter().any(|work| !work.donates.is_empty())
+    }
+
+    /// Whether there is nothing to send.
+    pub(super) fn is_empty(&self) -> bool {
+        self.shards.is_empty()
+    }
+
+    /// The calls, in order.
+    pub(super) fn pipeline(&self) -> Pipeline {
+        let mut pipeline = Pipeline::new();
+        for work in &self.shards {
+            work.calls(&mut pipeline);
+        }
+        pipeline
+    }
+
+    /// Hands out the answers, in the order of [`Batch::pipeline`]. Gives back an error that a whole call met,
+    /// for whoever looks after the lane.
+    pub(super) fn answer(self, mut replies: Replies) -> Option<CallError> {
+        let mut met = None;
+        for work in self.shards {
+            work.answer(&mut replies, &mut met);
+        }
+        met
+    }
+
+    /// Tells everybody that the pipeline as a whole has no answer.
+    pub(super) fn fail(self, error: &CallError) {
+        for work in self.shards {
+            work.buyers.into_iter().for_each(|reply| tell(reply, Err(error.clone())));
+            work.finders.into_iter().for_each(|reply| tell(reply, Err(error.clone())));
+            work.accepts.into_iter().for_each(|(_, _, reply)| tell(reply, Err(error.clone())));
+            work.donates.into_iter().for_each(|(_, _, reply)| tell(reply, Err(error.clone())));
+        }
+    }
+}
+
+impl ShardWork {
+    fn new(shard: Arc<Shard>) -> Self {
+        Self {
+            shard,
+            accepts: Vec::new(),
+            attempts: Vec::new(),
+            buyers: Vec::new(),
+            users: Vec::new(),
+            finders: Vec::new(),
+            donates: Vec::new(),
+        }
+    }
+
+    fn calls(&self, pipeline: &mut Pipeline) {
+        let shard = &*self.shard;
+        for &(from, cumulative, _) in &self.accepts {
+            pipeline.add_command(Accept { shard, from, cumulative }.command());
+        }
+        for attempts in self.attempts.chunks(BUYERS_PER_CALL_MAX) {
+            pipeline.add_command(Buy { shard, attempts }.command());
+        }
+        for users in self.users.chunks(BUYERS_PER_CALL_MAX) {
+            pipeline.add_command(Find { shard, users }.command());
+        }
+        for &(to, want, _) in &self.donates {
+            pipeline.add_command(Donate { shard, to, want }.command());
+        }
+    }
+
+    fn answer(self, replies: &mut Replies, met: &mut Option<CallError>) {
+        let shard = &*self.shard;
+        for (from, cumulative, reply) in self.accepts {
+            let answer = replies.next(&Accept { shard, from, cumulative });
+            note(met, answer.as_ref().err());
+            tell(reply, answer);
+        }
+        let mut buyers = self.buyers.into_iter();
+        for attempts in self.attempts.chunks(BUYERS_PER_CALL_MAX) {
+            let answer = replies.next(&Buy { shard, attempts }).map(|purchases| purchases.outcomes);
+            note(met, answer.as_ref().err());
+            tell_each(&mut buyers, attempts.len(), answer);
+        }
+        let mut finders = self.finders.into_iter();
+        for users in self.users.chunks(BUYERS_PER_CALL_MAX) {
+            let answer = replies.next(&Find { shard, users });
+            note(met, answer.as_ref().err());
+            tell_each(&mut finders, users.len(), answer);
+        }
+        for (to, want, reply) in self.donates {
+            let answer = replies.next(&Donate { shard, to, want });
+            note(met, answer.as_ref().err());
+            tell(reply, answer);
+        }
+    }
+}
+
+/// Keeps the last error that was met.
+fn note(met: &mut Option<CallError>, error: Option<&CallError>) {
+    if let Some(error) = error {
+        *met = Some(error.clone());
+    }
+}
+
+/// Gives each of the next `count` in line their part of an answer, or all of them its error.
+fn tell_each<T>(line: &mut impl Iterator<Item = Reply<T>>, count: usize, answer: Result<Vec<T>, CallError>) {
+    match answer {
+        Ok(parts) => parts.into_iter().zip(line).for_each(|(part, reply)| tell(reply, Ok(part))),
+        Err(error) => line.take(count).for_each(|reply| tell(reply, Err(error.clone()))),
+    }
+}
+
+/// Answers one who waits. Who hung up meanwhile learns it another way: the claim is there.
+fn tell<T>(reply: Reply<T>, answer: Result<T, CallError>) {
+    let _hung_up = reply.send(answer);
+}

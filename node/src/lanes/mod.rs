@@ -1,0 +1,161 @@
+//! The way to Redis for buyers: a lane a primary, each with a connection of its own.
+//!
+//! Whatever a node wants of a shard - buy, find, donate, accept - waits in the lane of the shard's primary and
+//! travels in its next pipeline, so that one barrier serves all of it. A lane tries once and reports what
+//! happened; who repeats, and until when, is decided by those who wait.
+
+mod batch;
+mod lane;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use stock::calls::{Accepted, Attempt, Bought, CallError, Claim, Donation, Source};
+use stock::cluster::Cluster;
+use stock::ids::{ShardId, UserId};
+use stock::layout::Shard;
+use stock::topology::Address;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use self::lane::Lane;
+use crate::settings::LaneSettings;
+
+/// Why a lane has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LaneError {
+    /// Too many wait already. Nothing was done.
+    #[error("the lane is full")]
+    Full,
+    /// It was tried.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+type Reply<T> = oneshot::Sender<Result<T, CallError>>;
+
+/// One thing that waits in a lane.
+enum Work {
+    Buy { shard: Arc<Shard>, attempt: Attempt, reply: Reply<Bought> },
+    Find { shard: Arc<Shard>, user: UserId, reply: Reply<Option<Claim>> },
+    Donate { shard: Arc<Shard>, to: ShardId, want: u64, reply: Reply<Donation> },
+    Accept { shard: Arc<Shard>, from: Source, cumulative: u64, reply: Reply<Accepted> },
+}
+
+/// The answer of a lane to something that stands in it.
+pub struct Pending<T>(oneshot::Receiver<Result<T, CallError>>);
+
+impl<T> Pending<T> {
+    /// Waits for it.
+    pub async fn answer(self) -> Result<T, LaneError> {
+        let closed = || CallError::NoReply("the lane was closed".into());
+        self.0.await.unwrap_or_else(|_| Err(closed())).map_err(LaneError::from)
+    }
+}
+
+/// All lanes of this node. Those to new primaries open when they are needed.
+pub struct Lanes {
+    cluster: Arc<Cluster>,
+    settings: LaneSettings,
+    open: Mutex<Open>,
+    /// Wakes whoever watches the cluster's map: a lane saw something that the map does not explain.
+    pub(crate) suspicion: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Open {
+    queues: HashMap<Address, mpsc::Sender<Work>>,
+    tasks: JoinSet<()>,
+}
+
+impl Lanes {
+    /// No lane is open yet.
+    pub fn new(cluster: Arc<Cluster>, settings: LaneSettings) -> Self {
+        Self { cluster, settings, open: Mutex::default(), suspicion: Arc::default() }
+    }
+
+    /// Buys for one user in their home shard.
+    pub async fn buy(&self, shard: &Arc<Shard>, attempt: Attempt) -> Result<Bought, LaneError> {
+        self.line_up(shard, |shard, reply| Work::Buy { shard, attempt, reply })?.answer().await
+    }
+
+    /// Looks up a user's claim in their home shard.
+    pub async fn find(&self, shard: &Arc<Shard>, user: UserId) -> Result<Option<Claim>, LaneError> {
+        self.line_up(shard, |shard, reply| Work::Find { shard, user, reply })?.answer().await
+    }
+
+    /// Takes tokens from a shard for another. When the answer is here, B2 has been passed.
+    pub async fn donate(&self, shard: &Arc<Shard>, to: ShardId, want: u64) -> Result<Donation, LaneError> {
+        self.line_up(shard, |shard, reply| Work::Donate { shard, to, want, reply })?.answer().await
+    }
+
+    /// Brings tokens into a shard. It stands in the lane when this returns: whoever lines up behind it finds
+    /// the tokens there.
+    pub fn accept(
+        &self,
+        shard: &Arc<Shard>,
+        from: Source,
+        cumulative: u64,
+    ) -> Result<Pending<Accepted>, LaneError> {
+        self.line_up(shard, |shard, reply| Work::Accept { shard, from, cumulative, reply })
+    }
+
+    fn line_up<T>(
+        &self,
+        shard: &Arc<Shard>,
+        work: impl FnOnce(Arc<Shard>, Reply<T>) -> Work,
+    ) -> Result<Pending<T>, LaneError> {
+        let (reply, answer) = oneshot::channel();
+        let queue = self.queue(shard)?;
+        queue.try_send(work(Arc::clone(shard), reply)).map_err(|refused| match refused {
+            TrySendError::Full(_) => LaneError::Full,
+            TrySendError::Closed(_) => CallError::Moved("the lane was closed".into()).into(),
+        })?;
+        Ok(Pending(answer))
+    }
+
+    /// The queue of the lane that leads to this shard now.
+    fn queue(&self, shard: &Shard) -> Result<mpsc::Sender<Work>, CallError> {
+        let topology = self.cluster.topology();
+        let Some(primary) = topology.primary(shard.slot) else {
+            self.suspicion.notify_one();
+            return Err(CallError::Moved("nobody serves the slot".into()));
+        };
+        let mut open = self.open();
+        if let Some(queue) = open.queues.get(&primary.address) {
+            return Ok(queue.clone());
+        }
+        let (queue, work) = mpsc::channel(self.settings.queue_max);
+        let lane = Lane::new(
+            Arc::clone(&self.cluster),
+            primary.address.clone(),
+            self.settings.clone(),
+            Arc::clone(&self.suspicion),
+        );
+        open.tasks.spawn(lane.run(work));
+        open.queues.insert(primary.address.clone(), queue.clone());
+        Ok(queue)
+    }
+
+    /// Closes the lanes to nodes that serve no slots any more. What waits in them is still tried, so that
+    /// nobody is left without an answer.
+    pub(crate) fn close_departed(&self) {
+        let topology = self.cluster.topology();
+        let mut open = self.open();
+        open.queues
+            .retain(|address, _| topology.primaries().iter().any(|primary| primary.address == *address));
+        while open.tasks.try_join_next().is_some() {}
+    }
+
+    /// Closes all lanes and waits until what waited in them has been answered.
+    pub(crate) async fn close(&self) {
+        let Open { queues, mut tasks } = std::mem::take(&mut *self.open());
+        drop(queues);
+        while tasks.join_next().await.is_some() {}
+    }
+
+    fn open(&self) -> std::sync::MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,7 @@
+#![doc = include_str!("../README.md")]
+
+pub mod http;
+pub mod lanes;
+pub mod router;
+pub mod sales;
+pub mod settings;

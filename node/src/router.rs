@@ -1,0 +1,37 @@
+//! The table of contents: one line an endpoint, by who calls it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+use service::edge;
+
+use crate::http::{Shop, by_sale, single_sale};
+
+/// Everything on the port for buyers.
+pub fn router(shop: Arc<Shop>) -> Router {
+    let routes = Router::new().merge(of_by_sale_clients()).merge(of_single_sale_clients());
+    edge::around(routes.with_state(shop))
+}
+
+/// Clients that know of many sales, and say which one or mean the default one.
+#[rustfmt::skip]
+fn of_by_sale_clients() -> Router<Arc<Shop>> {
+    Router::new()
+        .route("/api/sales/{sale}/status",            get(by_sale::status))
+        .route("/api/sales/{sale}/purchase",          post(by_sale::purchase))
+        .route("/api/sales/{sale}/purchase/{userId}", get(by_sale::find))
+
+        .route("/api/sale/status",                    get(by_sale::status))
+        .route("/api/sale/purchase",                  post(by_sale::purchase))
+        .route("/api/sale/purchase/{userId}",         get(by_sale::find))
+}
+
+/// Clients that know of one sale only: the default one.
+#[rustfmt::skip]
+fn of_single_sale_clients() -> Router<Arc<Shop>> {
+    Router::new()
+        .route("/api/status",            get(single_sale::status))
+        .route("/api/purchase",          post(single_sale::purchase))
+        .route("/api/purchase/{userId}", get(single_sale::find))
+}

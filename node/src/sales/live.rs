@@ -1,0 +1,177 @@
+//! A sale that this node serves: purchases and lookups, each repeated until the answer is definite.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use stock::calls::{Attempt, Bought, CallError, Claim};
+use stock::cluster::backoff;
+use stock::ids::{OrderId, UserId};
+use stock::layout::Shard;
+use stock::sale::SaleConfig;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::outlook::{Outlook, Phase, Status};
+use super::steal::Steals;
+use crate::lanes::{LaneError, Lanes};
+use crate::settings::LaneSettings;
+
+/// One sale as this node sees it now.
+pub struct LiveSale {
+    lanes: Arc<Lanes>,
+    shards: Arc<[Arc<Shard>]>,
+    outlook: watch::Sender<Arc<Outlook>>,
+    steals: Steals,
+    purchase_timeout: Duration,
+}
+
+/// The answer to a purchase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// This attempt has a unit, and it will stay so.
+    Purchased(Claim),
+    /// Another attempt of this user has a unit, and it will stay so.
+    AlreadyPurchased(Claim),
+    /// Every unit is sold, and this user has none.
+    OutOfStock,
+    /// The sale is not selling now.
+    NotActive(Phase),
+    /// Nothing was done: too many are waiting, or the last tokens are on their way. Try again.
+    Busy,
+    /// It may or may not have been done: repeat the same attempt.
+    Unknown(OrderId),
+}
+
+/// No answer to a lookup in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unavailable;
+
+impl LiveSale {
+    pub(super) fn start(outlook: Outlook, lanes: Arc<Lanes>, settings: &LaneSettings) -> Arc<Self> {
+        let shards: Arc<[Arc<Shard>]> = outlook.sale.shards().iter().cloned().map(Arc::new).collect();
+        let outlook = watch::Sender::new(Arc::new(outlook));
+        let steals = Steals::new(Arc::clone(&lanes), Arc::clone(&shards), outlook.subscribe());
+        Arc::new(Self { lanes, shards, outlook, steals, purchase_timeout: settings.purchase_timeout })
+    }
+
+    /// Takes in what the latest reading found.
+    pub(super) fn see(&self, outlook: Outlook) {
+        if let Some(snapshot) = &outlook.snapshot {
+            self.steals.learn(snapshot);
+        }
+        self.outlook.send_replace(Arc::new(outlook));
+    }
+
+    pub(super) fn outlook(&self) -> Arc<Outlook> {
+        Arc::clone(&self.outlook.borrow())
+    }
+
+    pub(super) async fn close(&self) {
+        self.steals.close().await;
+    }
+
+    /// The config in force.
+    pub fn config(&self) -> Arc<SaleConfig> {
+        Arc::clone(&self.outlook.borrow().sale.config)
+    }
+
+    /// From memory: no call to Redis.
+    pub fn status(&self) -> Status {
+        self.outlook.borrow().status()
+    }
+
+    /// Buys one unit for one user, whatever it takes, within the purchase timeout.
+    pub async fn purchase(&self, attempt: Attempt) -> Outcome {
+        if let Some(phase) = self.outlook().refusal() {
+            return Outcome::NotActive(phase);
+        }
+        let order = attempt.order;
+        let doubt = Doubt::default();
+        let bought = timeout(self.purchase_timeout, self.buy(attempt, &doubt)).await;
+        match bought {
+            Ok(Some(outcome)) => outcome,
+            // Out of time, or of room in the lane.
+            Ok(None) | Err(_) if doubt.remains() => Outcome::Unknown(order),
+            Ok(None) | Err(_) => Outcome::Busy,
+        }
+    }
+
+    /// Tries until the answer is definite. `None`: there is no point in going on now.
+    async fn buy(&self, attempt: Attempt, doubt: &Doubt) -> Option<Outcome> {
+        let home = self.outlook().sale.ring().home(&attempt.user);
+        for tries in 0.. {
+            // Seen before asking: then an empty answer comes from a time when all units were claimed, and none
+            // of the claims is this user's.
+            let sold_out = self.outlook.borrow().sold_out();
+            let answer =
+                doubt.while_asking(self.lanes.buy(&self.shards[home.index()], attempt.clone())).await;
+            match answer {
+                Ok(Bought::Bought(claim) | Bought::Repeat(claim)) => return Some(Outcome::Purchased(claim)),
+                Ok(Bought::Duplicate(claim)) => return Some(Outcome::AlreadyPurchased(claim)),
+                Ok(Bought::NotOpen) => return Some(Outcome::NotActive(self.outlook().refused_phase())),
+                Ok(Bought::Empty) if sold_out => return Some(Outcome::OutOfStock),
+                Ok(Bought::Empty) => self.steals.tokens_for(home, &attempt.user).await,
+                Err(LaneError::Full) => return None,
+                Err(LaneError::Call(error)) => self.pause_after(&error, tries).await?,
+            }
+        }
+        unreachable!("tries are not counted out")
+    }
+
+    /// The user's claim.
+    pub async fn find(&self, user: UserId) -> Result<Option<Claim>, Unavailable> {
+        timeout(self.purchase_timeout, self.find_until_answered(user)).await.map_err(|_| Unavailable)?
+    }
+
+    async fn find_until_answered(&self, user: UserId) -> Result<Option<Claim>, Unavailable> {
+        let home = self.outlook().sale.ring().home(&user);
+        for tries in 0.. {
+            match self.lanes.find(&self.shards[home.index()], user.clone()).await {
+                Ok(claim) => return Ok(claim),
+                Err(LaneError::Full) => return Err(Unavailable),
+                Err(LaneError::Call(error)) => self.pause_after(&error, tries).await.ok_or(Unavailable)?,
+            }
+        }
+        unreachable!("tries are not counted out")
+    }
+
+    /// Pauses before the next try; `None` where trying again cannot help.
+    async fn pause_after(&self, error: &CallError, tries: u32) -> Option<()> {
+        if !error.is_transient() {
+            return None;
+        }
+        tokio::time::sleep(backoff(tries)).await;
+        Some(())
+    }
+}
+
+/// Whether an attempt may have been done although nobody said so.
+#[derive(Default)]
+struct Doubt {
+    /// A try is under way.
+    asking: AtomicBool,
+    /// An earlier try got no answer. A later "empty" does not settle it: a frozen primary may still do it.
+    lost: AtomicBool,
+}
+
+impl Doubt {
+    async fn while_asking<T>(
+        &self,
+        asking: impl Future<Output = Result<T, LaneError>>,
+    ) -> Result<T, LaneError> {
+        self.asking.store(true, Ordering::Relaxed);
+        let answer = asking.await;
+        self.asking.store(false, Ordering::Relaxed);
+        if let Err(LaneError::Call(error)) = &answer
+            && error.is_unknown()
+        {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    fn remains(&self) -> bool {
+        self.asking.load(Ordering::Relaxed) || self.lost.load(Ordering::Relaxed)
+    }
+}

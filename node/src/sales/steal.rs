@@ -1,0 +1,208 @@
+//! Stealing: brings tokens to a shard whose buyers found it empty.
+//!
+//! Single-flight: each empty shard has one attendant, however many buyers wait there. It asks only shards that
+//! are thought to hold tokens, takes half of what one has (so the number of steals grows with the logarithm of
+//! the stock, not with the buyers), and wakes as many buyers as tokens come. When nobody is thought to have
+//! any, it waits for the next snapshot instead of asking around. A token on its way when something dies stays
+//! in its channel; the next steal of the same channel brings it along, or the coordinator does.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use stock::calls::Source;
+use stock::ids::{ShardId, UserId};
+use stock::layout::Shard;
+use stock::snapshot::Snapshot;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::outlook::Outlook;
+use crate::lanes::Lanes;
+
+/// Longest wait for a snapshot that shows where tokens are; then the levels at hand are looked at again.
+const NEWS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The steals of one sale on this node.
+pub(super) struct Steals {
+    market: Arc<Market>,
+    attendants: Mutex<JoinSet<()>>,
+}
+
+/// What all attendants of a sale share.
+struct Market {
+    lanes: Arc<Lanes>,
+    outlook: watch::Receiver<Arc<Outlook>>,
+    shards: Arc<[Arc<Shard>]>,
+    desks: Vec<Desk>,
+    /// What was accepted from each channel, as far as this node saw.
+    accepted: Mutex<HashMap<(ShardId, ShardId), u64>>,
+}
+
+/// A shard's place in the market.
+struct Desk {
+    queue: Mutex<Queue>,
+    /// Tokens it is thought to hold: from the latest snapshot, or from a later answer.
+    stock: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<(UserId, oneshot::Sender<()>)>,
+    is_attended: bool,
+}
+
+impl Steals {
+    pub(super) fn new(
+        lanes: Arc<Lanes>,
+        shards: Arc<[Arc<Shard>]>,
+        outlook: watch::Receiver<Arc<Outlook>>,
+    ) -> Self {
+        // Before the first snapshot each shard may have something.
+        let desks =
+            shards.iter().map(|_| Desk { queue: Mutex::default(), stock: AtomicU64::new(1) }).collect();
+        let market = Arc::new(Market { lanes, outlook, shards, desks, accepted: Mutex::default() });
+        Self { market, attendants: Mutex::default() }
+    }
+
+    /// Learns from a snapshot who holds what.
+    pub(super) fn learn(&self, snapshot: &Snapshot) {
+        for (desk, level) in self.market.desks.iter().zip(&snapshot.shards) {
+            desk.stock.store(level.stock, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until it is worth asking `home` again: tokens are there, or all are sold. The user has just
+    /// found it empty.
+    pub(super) async fn tokens_for(&self, home: ShardId, user: &UserId) {
+        let desk = self.market.desk(home);
+        let (wake, woken) = oneshot::channel();
+        let needs_attendant = {
+            let mut queue = desk.queue();
+            queue.waiting.push_back((user.clone(), wake));
+            !std::mem::replace(&mut queue.is_attended, true)
+        };
+        if needs_attendant {
+            desk.stock.store(0, Ordering::Relaxed);
+            let mut attendants = self.attendants.lock().unwrap_or_else(PoisonError::into_inner);
+            while attendants.try_join_next().is_some() {}
+            attendants.spawn(Arc::clone(&self.market).attend(home));
+        }
+        let _woken_or_closing = woken.await;
+    }
+
+    /// Ends all steals. Tokens that are on their way are in their channels.
+    pub(super) async fn close(&self) {
+        let mut attendants =
+            std::mem::take(&mut *self.attendants.lock().unwrap_or_else(PoisonError::into_inner));
+        attendants.shutdown().await;
+    }
+}
+
+impl Market {
+    /// Serves the buyers who wait at a shard until there is none.
+    async fn attend(self: Arc<Self>, home: ShardId) {
+        let mut outlook = self.outlook.clone();
+        while let Some(user) = self.desk(home).first_in_line() {
+            let now = Arc::clone(&outlook.borrow_and_update());
+            let stock = self.desk(home).stock.swap(0, Ordering::Relaxed);
+            if now.sold_out() {
+                self.desk(home).wake(u64::MAX);
+            } else if stock > 0 {
+                self.desk(home).wake(stock);
+            } else if !self.steal(&now, home, &user).await {
+                let _news_or_timeout = tokio::time::timeout(NEWS_TIMEOUT, outlook.changed()).await;
+            }
+        }
+    }
+
+    /// Brings tokens from the first donor that has some. Answers whether any came.
+    async fn steal(&self, outlook: &Outlook, home: ShardId, user: &UserId) -> bool {
+        for donor in outlook.sale.ring().donors(user) {
+            let stock = self.desk(donor).stock.load(Ordering::Relaxed);
+            if stock > 0 && self.steal_from(donor, home, stock).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn steal_from(&self, donor: ShardId, home: ShardId, stock: u64) -> bool {
+        let want = self.desk(home).waiting().max(stock.div_ceil(2));
+        let donation = match self.lanes.donate(&self.shards[donor.index()], home, want).await {
+            Ok(donation) => donation,
+            Err(error) => {
+                tracing::debug!(shard.id = %home, donor.id = %donor, error = %error, "a steal got no answer");
+                return false;
+            }
+        };
+        self.desk(donor).stock.store(donation.stock, Ordering::Relaxed);
+        let fresh = donation.cumulative.saturating_sub(self.accepted_before(donor, home));
+        if fresh == 0 {
+            return false;
+        }
+        self.bring(donor, home, donation.cumulative, fresh).await
+    }
+
+    /// Puts the tokens into the lane first and wakes the buyers then: they queue up behind the tokens.
+    async fn bring(&self, donor: ShardId, home: ShardId, cumulative: u64, fresh: u64) -> bool {
+        let accepting = self.lanes.accept(&self.shards[home.index()], Source::Shard(donor), cumulative);
+        self.desk(home).wake(fresh);
+        let accepted = match accepting {
+            Ok(accepting) => accepting.answer().await,
+            Err(error) => Err(error),
+        };
+        match accepted {
+            Ok(accepted) => {
+                self.accepted().insert((donor, home), accepted.cumulative);
+                tracing::debug!(shard.id = %home, donor.id = %donor, tokens = fresh, "stole tokens");
+            }
+            // They wait in the channel: the next steal from this donor brings them, or the coordinator.
+            Err(error) => {
+                tracing::warn!(shard.id = %home, donor.id = %donor, error = %error, "stolen tokens are in flight");
+            }
+        }
+        true
+    }
+
+    fn accepted_before(&self, donor: ShardId, home: ShardId) -> u64 {
+        self.accepted().get(&(donor, home)).copied().unwrap_or_default()
+    }
+
+    fn accepted(&self) -> MutexGuard<'_, HashMap<(ShardId, ShardId), u64>> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn desk(&self, shard: ShardId) -> &Desk {
+        &self.desks[shard.index()]
+    }
+}
+
+impl Desk {
+    /// Who waits longest. With nobody there the attendant leaves, and the next to come calls another.
+    fn first_in_line(&self) -> Option<UserId> {
+        let mut queue = self.queue();
+        queue.waiting.retain(|(_, wake)| !wake.is_closed());
+        let first = queue.waiting.front().map(|(user, _)| user.clone());
+        queue.is_attended = first.is_some();
+        first
+    }
+
+    fn waiting(&self) -> u64 {
+        self.queue().waiting.len() as u64
+    }
+
+    /// Wakes as many as can hope for a token, first come first served.
+    fn wake(&self, tokens: u64) {
+        let mut queue = self.queue();
+        let lucky = queue.waiting.len().min(usize::try_from(tokens).unwrap_or(usize::MAX));
+        for (_, wake) in queue.waiting.drain(..lucky) {
+            let _gave_up = wake.send(());
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,153 @@
+//! What buyers are told, in the words of their family.
+
+use axum::http::Request;
+use axum::http::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+use stock::ids::UserIdKind;
+use stock::sale::{State, Window};
+
+use crate::stage::{Answer, TestNode};
+
+#[tokio::test]
+async fn the_status_of_a_sale_says_what_is_sold_when_and_how_much_is_left() {
+    let node = TestNode::selling(10).await;
+    for path in ["/api/sale/status".to_owned(), format!("/api/sales/{}/status", node.sale)] {
+        let Answer { status, mut body, .. } = node.get(&path).await;
+        let server_time = body.as_object_mut().unwrap().remove("serverTime").unwrap();
+        let expected = json!({
+            "saleId": node.sale,
+            "status": "active",
+            "startsAt": "1970-01-01T00:00:00.000Z",
+            "endsAt": "2096-10-02T07:06:40.000Z",
+            "remainingStock": 10,
+            "totalStock": 10,
+            "soldOut": false,
+            "productName": "Chair",
+            "productPrice": 49.9,
+        });
+        assert_eq!((status, body), (200, expected));
+        assert!(server_time.as_str().unwrap().ends_with('Z'));
+    }
+}
+
+#[tokio::test]
+async fn clients_of_a_single_sale_get_epoch_times_and_the_sale_as_product() {
+    let node = TestNode::selling(10).await;
+    let expected = json!({
+        "status": "active",
+        "startsAt": 0,
+        "endsAt": 4_000_000_000_000_u64,
+        "stock": 10,
+        "sold": 0,
+        "productId": node.sale,
+        "productDescription": "A good one",
+    });
+    let answer = node.get("/api/status").await;
+    assert_eq!((answer.status, answer.body), (200, expected));
+}
+
+#[tokio::test]
+async fn a_unit_bought_in_one_family_is_known_in_the_other() {
+    let node = TestNode::selling(10).await;
+
+    let bought = node.buy("/api/sale/purchase", "ann").await;
+    assert_eq!((bought.status, &bought.body["success"]), (200, &json!(true)));
+    let order = &bought.body["orderId"];
+
+    let again = node.buy(&format!("/api/sales/{}/purchase", node.sale), " ann ").await;
+    assert_eq!((again.status, &again.body["reason"]), (409, &json!("already_purchased")));
+    assert_eq!((&again.body["orderId"], &again.body["purchasedAt"]), (order, &bought.body["purchasedAt"]));
+    let again = node.buy("/api/purchase", "ann").await;
+    assert_eq!((again.status, again.body), (409, json!({ "status": "already_purchased", "orderId": order })));
+
+    let found = node.get("/api/sale/purchase/ann").await;
+    assert_eq!((&found.body["hasPurchased"], &found.body["orderId"]), (&json!(true), order));
+    let found = node.get("/api/purchase/ann").await;
+    assert_eq!((found.status, found.body), (200, json!({ "purchased": true, "orderId": order })));
+}
+
+#[tokio::test]
+async fn whoever_has_bought_nothing_is_told_so() {
+    let node = TestNode::selling(10).await;
+    assert_eq!(node.get("/api/sale/purchase/ann").await.body, json!({ "hasPurchased": false }));
+    assert_eq!(node.get("/api/purchase/ann").await.body, json!({ "purchased": false, "orderId": null }));
+}
+
+#[tokio::test]
+async fn a_paused_sale_sells_nothing_and_says_so_in_each_family_s_words() {
+    let node = TestNode::with(10, |config| config.state = State::Paused).await;
+    assert_eq!(node.get("/api/sale/status").await.body["status"], "paused");
+    assert_eq!(node.get("/api/status").await.body["status"], "upcoming");
+    let refused = node.buy("/api/sale/purchase", "ann").await;
+    assert_eq!((refused.status, &refused.body["message"]), (403, &json!("The sale is paused.")));
+    let refused = node.buy("/api/purchase", "ann").await;
+    assert_eq!((refused.status, refused.body), (403, json!({ "status": "not_active" })));
+}
+
+#[tokio::test]
+async fn a_sale_that_is_over_says_so() {
+    let node = TestNode::with(10, |config| config.window = Window { starts_at: 0, ends_at: 1 }).await;
+    assert_eq!(node.get("/api/sale/status").await.body["status"], "ended");
+    assert_eq!(node.get("/api/status").await.body["status"], "ended");
+    let refused = node.buy("/api/sale/purchase", "ann").await;
+    assert_eq!((refused.status, &refused.body["reason"]), (403, &json!("sale_not_active")));
+}
+
+#[tokio::test]
+async fn a_purchase_repeated_with_its_key_succeeds_again_and_with_another_does_not() {
+    let node = TestNode::selling(10).await;
+    for path in ["/api/sale/purchase", "/api/purchase"] {
+        let user = format!("ann of {path}");
+        let first = buy_with_key(&node, path, &user, "attempt-1").await;
+        let repeated = buy_with_key(&node, path, &user, "attempt-1").await;
+        assert_eq!((first.status, repeated.status), (200, 200));
+        assert_eq!(first.body, repeated.body);
+        assert_eq!(buy_with_key(&node, path, &user, "attempt-2").await.status, 409);
+    }
+}
+
+async fn buy_with_key(node: &TestNode, path: &str, user: &str, key: &str) -> Answer {
+    let request = Request::post(path).header(CONTENT_TYPE, "application/json").header("idempotency-key", key);
+    node.send(request, json!({ "userId": user }).to_string()).await
+}
+
+#[tokio::test]
+async fn a_sale_to_e_mail_addresses_takes_every_spelling_of_one_for_one_buyer() {
+    let node = TestNode::with(10, |config| config.user_ids = UserIdKind::Email).await;
+    assert_eq!(node.buy("/api/sale/purchase", "Ann@Shop.example").await.status, 200);
+    assert_eq!(node.buy("/api/sale/purchase", "ann@shop.EXAMPLE").await.status, 409);
+    assert_eq!(node.get("/api/sale/purchase/ANN@shop.example").await.body["hasPurchased"], true);
+}
+
+#[tokio::test]
+async fn every_answer_carries_the_correlation_id() {
+    let node = TestNode::selling(10).await;
+    for path in ["/api/sale/status", "/api/sale/purchase/ann", "/api/sales/none/status", "/nowhere"] {
+        let request = Request::get(path).header("x-correlation-id", "trace-1");
+        assert_eq!(node.send(request, "").await.headers["x-correlation-id"], "trace-1", "{path}");
+        let made = node.get(path).await;
+        assert!(!made.headers["x-correlation-id"].is_empty(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn odd_but_harmless_user_ids_buy_and_are_found_again() {
+    let node = TestNode::selling(100).await;
+    let odd = [
+        ("{sale}", "%7Bsale%7D"),
+        ("fs:{flash.0}:meta", "fs:%7Bflash.0%7D:meta"),
+        ("\"quoted\"", "%22quoted%22"),
+        ("it's", "it's"),
+        ("\u{1f980}\u{1f980}\u{1f980}", "%F0%9F%A6%80%F0%9F%A6%80%F0%9F%A6%80"),
+        ("a/b", "a%2Fb"),
+        ("a b", "a%20b"),
+        ("100%", "100%25"),
+    ];
+    for (user, in_path) in odd {
+        let bought = node.buy("/api/sale/purchase", user).await;
+        assert_eq!(bought.status, 200, "{user}");
+        let found = node.get(&format!("/api/sale/purchase/{in_path}")).await;
+        assert_eq!(found.body["orderId"], bought.body["orderId"], "{user}");
+        assert_ne!(found.body["orderId"], Value::Null, "{user}");
+    }
+}

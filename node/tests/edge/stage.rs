@@ -1,0 +1,135 @@
+//! The stage: a sale on a real cluster, and a node's router in front of it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, Request, request};
+use clap::Parser as _;
+use node::http::Shop;
+use node::router::router;
+use node::sales::Sales;
+use node::settings::Settings;
+use serde_json::Value;
+use stock::calls::{Accept, Configure, Record, Source};
+use stock::cluster::Cluster;
+use stock::ids::{SaleId, UserIdKind};
+use stock::layout::{SaleKeys, choose_tags};
+use stock::sale::{Changes, LayoutConfig, Product, Sale, SaleConfig, State, Window};
+use stock::store::EnlistSale;
+use testkit::{ClusterOptions, RedisCluster};
+use tokio::sync::OnceCell;
+use tower::ServiceExt as _;
+
+pub(crate) const OPEN: Window = Window { starts_at: 0, ends_at: 4_000_000_000_000 };
+
+/// The cluster that tests share. It ends with the test program; its folder is emptied by the next.
+pub(crate) async fn shared_redis() -> &'static RedisCluster {
+    static SHARED: OnceCell<RedisCluster> = OnceCell::const_new();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("node-edge");
+    let options = ClusterOptions { folder: Some(folder), ..ClusterOptions::default() };
+    SHARED.get_or_init(async || RedisCluster::start(options).await.unwrap()).await
+}
+
+/// A node whose default sale is one that no other test has.
+pub(crate) struct TestNode {
+    pub(crate) sale: SaleId,
+    router: Router,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+}
+
+impl TestNode {
+    /// Selling so many units now.
+    pub(crate) async fn selling(units: u64) -> Self {
+        Self::with(units, |_| {}).await
+    }
+
+    /// Selling so many units, of a sale that differs from the usual one.
+    pub(crate) async fn with(units: u64, change: impl FnOnce(&mut SaleConfig)) -> Self {
+        let settings = Settings::parse_from(["node", "--redis-url", &shared_redis().await.seeds()]);
+        let cluster = Cluster::connect(settings.redis.connect_options()).await.unwrap();
+        cluster.load_library().await.unwrap();
+        let mut config = config_on(&cluster, units);
+        change(&mut config);
+        let sale = Sale::new(config).unwrap();
+        create(&cluster, &sale).await;
+        let sales = Sales::start(Arc::new(cluster), settings.lanes);
+        let router = router(Arc::new(Shop::new(sales, sale.id().clone())));
+        Self { sale: sale.id().clone(), router }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(path), "").await
+    }
+
+    /// Posts JSON.
+    pub(crate) async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
+        self.send(Request::post(path).header(CONTENT_TYPE, "application/json"), body).await
+    }
+
+    pub(crate) async fn buy(&self, path: &str, user: &str) -> Answer {
+        self.post(path, serde_json::json!({ "userId": user }).to_string()).await
+    }
+
+    pub(crate) async fn send(&self, request: request::Builder, body: impl Into<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+}
+
+impl Answer {
+    /// Asserts that it is a problem of this status, with the correlation id of its request in header and body.
+    #[track_caller]
+    pub(crate) fn is_problem(&self, status: u16) {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.headers[CONTENT_TYPE], "application/problem+json");
+        assert_eq!(self.body["status"], status);
+        assert_eq!(self.body["correlationId"], self.headers["x-correlation-id"].to_str().unwrap());
+    }
+}
+
+fn config_on(cluster: &Cluster, total_stock: u64) -> SaleConfig {
+    static SALES: AtomicU32 = AtomicU32::new(0);
+    let id = format!("edge-{}", SALES.fetch_add(1, Ordering::Relaxed)).parse().unwrap();
+    let topology = cluster.topology();
+    let tags = choose_tags(&id, 3, |slot| topology.primary(slot).map(|primary| primary.address.clone()));
+    SaleConfig {
+        id,
+        version: 2,
+        state: State::Open,
+        window: OPEN,
+        total_stock,
+        product: Product { name: "Chair".into(), price: 49.9, description: "A good one".into() },
+        user_ids: UserIdKind::Opaque,
+        layout: LayoutConfig::new(tags),
+        changes: Changes::default(),
+    }
+}
+
+/// As a coordinator does: listed, recorded, made, minted, opened.
+async fn create(cluster: &Cluster, sale: &Sale) {
+    let (keys, config, shards) = (SaleKeys::new(sale.id()), &*sale.config, sale.shards());
+    let mut tokens = vec![0; shards.len()];
+    tokens[0] = config.total_stock;
+    cluster.write(EnlistSale(sale.id())).await.unwrap();
+    cluster.write(Record { keys: &keys, based_on: 0, config, mint: &tokens }).await.unwrap();
+    for (shard, &cumulative) in shards.iter().zip(&tokens) {
+        let configure = |version, state| Configure { shard, version, state, window: config.window };
+        cluster.write(configure(1, State::Creating)).await.unwrap();
+        cluster.write(Accept { shard, from: Source::Mint, cumulative }).await.unwrap();
+        cluster.write(configure(config.version, config.state)).await.unwrap();
+    }
+}
