@@ -1,2 +1,69 @@
-//! Skeleton.
-fn main() {}
+//! Creates the default sale, keeps all sales as they are recorded, and serves operators.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coordinator::admin::{self, Desk};
+use coordinator::coordinator::Coordinator;
+use coordinator::settings::Settings;
+use coordinator::start;
+use futures::FutureExt as _;
+use futures::future::pending;
+use service::ops::Readiness;
+use service::{exit, logs, serve, shutdown, time};
+
+/// Longest time for requests in flight at the end: a change waits for its shards through a failover's first seconds.
+const GRACE: Duration = Duration::from_secs(10);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let settings = Settings::parse(time::now());
+    logs::init(settings.log_format.unwrap_or_default());
+    exit::code(run(settings).await)
+}
+
+async fn run(settings: Settings) -> anyhow::Result<()> {
+    let stop = tokio::spawn(shutdown::requested()).map(drop).shared();
+    let address = SocketAddr::new(settings.host, settings.port);
+    let listener = serve::bind("PORT", address).await?;
+
+    let (desk, readiness) = (Desk::default(), Readiness::starting("waiting for the Redis Cluster"));
+    let router = admin::router(desk.clone(), settings.admin_token.clone(), readiness.clone());
+    let serving = tokio::spawn(serve::until(listener, router, stop.clone(), GRACE));
+    tracing::info!(%address, "serving the admin API");
+
+    coordinate(&settings, desk, &readiness, stop).await?;
+    readiness.draining();
+    serving.await?;
+    Ok(())
+}
+
+async fn coordinate(
+    settings: &Settings,
+    desk: Desk,
+    readiness: &Readiness,
+    stop: impl Future<Output = ()> + Clone + Send,
+) -> anyhow::Result<()> {
+    let coordinator = tokio::select! {
+        connected = start::connect(settings) => Arc::new(connected?),
+        () = stop.clone() => return Ok(()),
+    };
+    desk.open(coordinator.clone());
+    tokio::select! {
+        () = coordinator.run(stop) => {}
+        () = open(settings, &coordinator, readiness).then(|()| pending()) => {}
+    }
+    Ok(())
+}
+
+async fn open(settings: &Settings, coordinator: &Coordinator, readiness: &Readiness) {
+    if let Some(sale) = settings.default_sale() {
+        readiness.serving(|| Err("the default sale is not open yet".to_owned()));
+        start::default_sale(coordinator, &sale).await;
+    }
+    readiness.serving(|| Ok(()));
+    tracing::info!("ready");
+}

@@ -105,7 +105,8 @@ pub async fn audit(cluster: &Cluster, sale: &Sale) -> Result<Audit, Unreadable> 
 
 async fn levels(cluster: &Cluster, sale: &Sale) -> Result<Vec<Level>, Unreadable> {
     let levels = read_levels(cluster, sale).await;
-    let named = |(shard, level): (&Shard, Result<_, _>)| level.map_err(|error| Unreadable { shard: shard.id, error });
+    let named =
+        |(shard, level): (&Shard, Result<_, _>)| level.map_err(|error| Unreadable { shard: shard.id, error });
     sale.shards().iter().zip(levels).map(named).collect()
 }
 
@@ -177,7 +178,11 @@ impl Call for ReadOrders<'_> {
 
     fn command(&self) -> Cmd {
         let mut cmd = redis::cmd("XRANGE");
-        cmd.arg(&self.shard.orders).arg(format!("{}-0", self.after + 1)).arg("+").arg("COUNT").arg(ENTRIES_PER_PAGE);
+        cmd.arg(&self.shard.orders)
+            .arg(format!("{}-0", self.after + 1))
+            .arg("+")
+            .arg("COUNT")
+            .arg(ENTRIES_PER_PAGE);
         cmd
     }
 
@@ -188,12 +193,19 @@ impl Call for ReadOrders<'_> {
             let malformed = || CallError::Malformed(format!("order entry {id:?}"));
             let seq = id.strip_suffix("-0").and_then(|seq| seq.parse().ok()).ok_or_else(malformed)?;
             for (user, order) in fields {
-                let claim = Claim::parse(order.rsplitn(2, ':').last().ok_or_else(malformed)?)?;
+                let claim = claim_of(&order)?;
                 orders.push(Order { seq, user: UserId::stored(user), claim });
             }
         }
         Ok(orders)
     }
+}
+
+/// The claim in `<order id>:<purchased at, ms>:<correlation id>`. A correlation id may hold colons itself.
+fn claim_of(order: &str) -> Result<Claim, CallError> {
+    let malformed = || CallError::Malformed(format!("{order:?} is no order"));
+    let (end, _) = order.match_indices(':').nth(1).ok_or_else(malformed)?;
+    Claim::parse(&order[..end])
 }
 
 /// Holds the books of all shards against the invariants. Pure: what it finds depends on what was read alone.
@@ -235,7 +247,10 @@ fn check_balance(shard: &Shard, level: &Level, found: &mut Violations) {
     let donated: u64 = level.donated.iter().map(|(_, tokens)| tokens).sum();
     let Level { stock, sold, .. } = level;
     found.check(accepted == stock + sold + donated, || {
-        format!("shard {}: accepted {accepted}, but holds {stock}, sold {sold} and donated {donated}", shard.id)
+        format!(
+            "shard {}: accepted {accepted}, but holds {stock}, sold {sold} and donated {donated}",
+            shard.id
+        )
     });
     found.check(level.ring == shard.ring.as_str(), || {
         format!("shard {}: belongs to ring {}, not {}", shard.id, level.ring, shard.ring.as_str())
@@ -271,7 +286,9 @@ fn check_channels(sale: &Sale, mint: &[u64], books: &[Books], found: &mut Violat
         for &(source, accepted) in &receiver.before.accepted {
             let entered = match source {
                 Source::Mint => mint.get(shard.id.index()).copied().unwrap_or_default(),
-                Source::Shard(giver) => books.get(giver.index()).map_or(0, |giver| donated_to(&giver.after, shard.id)),
+                Source::Shard(giver) => {
+                    books.get(giver.index()).map_or(0, |giver| donated_to(&giver.after, shard.id))
+                }
             };
             found.check(accepted <= entered, || {
                 format!("channel {source} -> {}: {accepted} accepted of {entered} that entered", shard.id)
@@ -332,5 +349,231 @@ impl Violations {
             self.texts.push(format!("and {} more", self.count - self.texts.len()));
         }
         self.texts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::UserIdKind;
+
+    /// A sale of 100 units over three shards, some of them sold, one token on its way from shard 0 to shard 1.
+    struct Story {
+        sale: Sale,
+        mint: Vec<u64>,
+        books: Vec<Books>,
+    }
+
+    impl Story {
+        fn of_a_sound_sale() -> Self {
+            let sale = Sale::new(crate::sale::tests::config()).unwrap();
+            let mint = sale.split(100);
+            let books =
+                sale.shards().iter().zip(&mint).map(|(shard, &minted)| fresh(shard, minted)).collect();
+            let mut story = Self { sale, mint, books };
+            (0..30).for_each(|n| story.sell(&format!("user-{n}")));
+            story.transfer(4, 3);
+            story
+        }
+
+        fn sell(&mut self, id: &str) {
+            let user = user(id);
+            let books = &mut self.books[self.sale.ring().home(&user).index()];
+            for level in [&mut books.before, &mut books.after] {
+                (level.stock, level.sold, level.seq) = (level.stock - 1, level.sold + 1, level.seq + 1);
+            }
+            let claim = Claim { order: OrderId::random(), purchased_at: 1_500 };
+            books.orders.push(Order { seq: books.after.seq, user: user.clone(), claim });
+            books.claims.insert(user, claim);
+        }
+
+        fn transfer(&mut self, donated: u64, accepted: u64) {
+            let [giver, receiver, _] = &mut self.books[..] else {
+                unreachable!("the story has three shards")
+            };
+            for level in [&mut giver.before, &mut giver.after] {
+                level.stock -= donated;
+                level.donated.push((ShardId::new(1), donated));
+            }
+            for level in [&mut receiver.before, &mut receiver.after] {
+                level.stock += accepted;
+                level.accepted.push((Source::Shard(ShardId::new(0)), accepted));
+            }
+        }
+
+        /// Changes a shard's level as it was before everything else was read, and after.
+        fn at_all_times(&mut self, shard: usize, change: fn(&mut Level)) {
+            change(&mut self.books[shard].before);
+            change(&mut self.books[shard].after);
+        }
+
+        /// A shard with somebody's claim, and that somebody.
+        fn somebody(&self) -> (usize, UserId) {
+            let user = user("user-0");
+            (self.sale.ring().home(&user).index(), user)
+        }
+
+        fn audit(&self) -> Audit {
+            check(&self.sale, &self.mint, &self.books)
+        }
+
+        #[track_caller]
+        fn is_red_and_says(&self, words: &str) -> Audit {
+            let audit = self.audit();
+            assert!(!audit.ok, "the audit calls a broken sale sound");
+            let said = audit.violations.iter().any(|violation| violation.contains(words));
+            assert!(said, "no violation says {words:?}: {:#?}", audit.violations);
+            audit
+        }
+    }
+
+    fn fresh(shard: &Shard, minted: u64) -> Books {
+        let level = Level {
+            ring: shard.ring.as_str().into(),
+            stock: minted,
+            accepted: vec![(Source::Mint, minted)],
+            ..Level::default()
+        };
+        Books { before: level.clone(), after: level, ..Books::default() }
+    }
+
+    fn user(id: &str) -> UserId {
+        UserId::parse(id, UserIdKind::Opaque).unwrap()
+    }
+
+    #[test]
+    fn a_sound_sale_is_ok_and_counted() {
+        let audit = Story::of_a_sound_sale().audit();
+        assert_eq!(audit.violations, Vec::<String>::new());
+        assert!(audit.ok);
+        assert_eq!((audit.total, audit.sold, audit.stock, audit.in_flight), (100, 30, 69, 1));
+        assert_eq!((audit.claims, audit.orders, audit.buyers_twice, audit.stray_claims), (30, 30, 0, 0));
+    }
+
+    #[test]
+    fn a_sale_that_sells_while_it_is_read_is_ok() {
+        let mut story = Story::of_a_sound_sale();
+        let earlier: Vec<Level> = story.books.iter().map(|books| books.before.clone()).collect();
+        let (home, early) = (story.sale.ring().home(&user("early")).index(), user("early"));
+        // The claim of `early` was still to come when the claims were read, its order was there afterwards.
+        story.sell("early");
+        story.books[home].claims.remove(&early);
+        // `late` bought after the first levels, before the claims were read.
+        story.sell("late");
+        story.books.iter_mut().zip(earlier).for_each(|(books, level)| books.before = level);
+        assert_eq!(story.audit().violations, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_token_from_nowhere_is_found() {
+        let mut story = Story::of_a_sound_sale();
+        story.books[2].after.stock += 1;
+        story.is_red_and_says("shard 2: accepted");
+    }
+
+    #[test]
+    fn a_shard_of_another_layout_is_found() {
+        let mut story = Story::of_a_sound_sale();
+        story.books[2].after.ring = "another".into();
+        story.is_red_and_says("shard 2: belongs to ring another");
+    }
+
+    #[test]
+    fn an_order_without_its_claim_is_found() {
+        let mut story = Story::of_a_sound_sale();
+        let (shard, user) = story.somebody();
+        story.books[shard].claims.remove(&user);
+        let audit = story.is_red_and_says("is not the claim");
+        assert_eq!((audit.claims, audit.orders), (29, 30));
+    }
+
+    #[test]
+    fn a_claim_without_its_order_is_found() {
+        let mut story = Story::of_a_sound_sale();
+        let (shard, user) = story.somebody();
+        story.books[shard].orders.retain(|order| order.user != user);
+        let audit = story.is_red_and_says("has no order");
+        assert_eq!((audit.claims, audit.orders), (30, 29));
+    }
+
+    #[test]
+    fn a_claim_with_another_order_id_than_its_order_is_found() {
+        let mut story = Story::of_a_sound_sale();
+        let (shard, user) = story.somebody();
+        story.books[shard].claims.get_mut(&user).unwrap().order = OrderId::random();
+        story.is_red_and_says("has no order");
+        story.is_red_and_says("is not the claim");
+    }
+
+    #[test]
+    fn a_second_order_of_one_user_is_found() {
+        let mut story = Story::of_a_sound_sale();
+        let (shard, user) = story.somebody();
+        let again = story.books[shard].orders.iter().find(|order| order.user == user).unwrap().clone();
+        story.books[shard].orders.push(again);
+        story.is_red_and_says("has two orders");
+    }
+
+    #[test]
+    fn a_unit_sold_to_nobody_is_found() {
+        let mut story = Story::of_a_sound_sale();
+        story.at_all_times(2, |level| (level.stock, level.sold) = (level.stock - 1, level.sold + 1));
+        story.is_red_and_says("claims, but");
+    }
+
+    #[test]
+    fn a_channel_that_gave_more_than_it_got_is_found() {
+        let mut story = Story::of_a_sound_sale();
+        story.at_all_times(0, |level| (level.stock, level.donated[0].1) = (level.stock + 2, 2));
+        story.is_red_and_says("channel 0 -> 1: 3 accepted of 2");
+    }
+
+    #[test]
+    fn a_mint_that_gave_more_than_it_recorded_is_found() {
+        let mut story = Story::of_a_sound_sale();
+        story.mint[1] -= 1;
+        story.is_red_and_says("channel mint -> 1");
+        story.is_red_and_says("99 units were minted for a sale of 100");
+    }
+
+    #[test]
+    fn more_sold_than_there_is_is_found() {
+        let mut story = Story::of_a_sound_sale();
+        story.at_all_times(0, |level| {
+            (level.stock, level.accepted[0].1) = (level.stock + 50, level.accepted[0].1 + 50);
+        });
+        story.is_red_and_says("are more than the 100 units there are");
+    }
+
+    #[test]
+    fn a_user_with_a_unit_from_two_shards_is_found() {
+        let mut story = Story::of_a_sound_sale();
+        let (home, user) = story.somebody();
+        let claim = Claim { order: OrderId::random(), purchased_at: 1_600 };
+        story.books[(home + 1) % 3].claims.insert(user, claim);
+        story.is_red_and_says("is claimed here, but at home in another");
+        let audit = story.is_red_and_says("has two units");
+        assert_eq!((audit.stray_claims, audit.buyers_twice), (1, 1));
+    }
+
+    #[test]
+    fn a_thoroughly_broken_sale_is_told_in_a_hundred_lines_and_a_number() {
+        let mut story = Story::of_a_sound_sale();
+        for n in 0..250 {
+            let claim = Claim { order: OrderId::random(), purchased_at: 1_600 };
+            let ghost = user(&format!("ghost-{n}"));
+            story.books[story.sale.ring().home(&ghost).index()].claims.insert(ghost, claim);
+        }
+        // A claim without its order each, and three shards whose claims are more than their sales.
+        let audit = story.is_red_and_says("and 153 more");
+        assert_eq!(audit.violations.len(), VIOLATIONS_LISTED_MAX + 1);
+    }
+
+    #[test]
+    fn a_correlation_id_with_colons_does_not_hide_the_order() {
+        let order = OrderId::random();
+        let claim = claim_of(&format!("{order}:1500:trace:7:span"));
+        assert_eq!(claim, Ok(Claim { order, purchased_at: 1_500 }));
+        assert!(claim_of(&format!("{order}:1500")).is_err(), "an order without its correlation id was taken");
     }
 }

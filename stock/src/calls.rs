@@ -70,7 +70,11 @@ impl CallError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Moved(_) | Self::FunctionMissing | Self::NoReply(_) | Self::NotDurable { .. } => true,
-            Self::NoShard | Self::WrongRing(_) | Self::OutOfMemory | Self::Refused(_) | Self::Malformed(_) => false,
+            Self::NoShard
+            | Self::WrongRing(_)
+            | Self::OutOfMemory
+            | Self::Refused(_)
+            | Self::Malformed(_) => false,
         }
     }
 
@@ -180,7 +184,8 @@ impl<A: AsRef<Attempt>> Call for Buy<'_, A> {
     }
 
     fn command(&self) -> Cmd {
-        let mut cmd = functions::fcall(Operation::Buy, &[&self.shard.meta, &self.shard.claims, &self.shard.orders]);
+        let mut cmd =
+            functions::fcall(Operation::Buy, &[&self.shard.meta, &self.shard.claims, &self.shard.orders]);
         cmd.arg(self.shard.ring.as_str());
         for attempt in self.attempts {
             let Attempt { user, order, correlation } = attempt.as_ref();
@@ -192,7 +197,11 @@ impl<A: AsRef<Attempt>> Call for Buy<'_, A> {
     fn answer(&self, reply: Value) -> Result<Purchases, CallError> {
         let (stock, now, elements): (u64, EpochMs, Vec<Value>) = from_redis_value(reply)?;
         if elements.len() != self.attempts.len() {
-            return Err(CallError::Malformed(format!("{} answers to {} buyers", elements.len(), self.attempts.len())));
+            return Err(CallError::Malformed(format!(
+                "{} answers to {} buyers",
+                elements.len(),
+                self.attempts.len()
+            )));
         }
         let outcome = |(element, attempt): (Value, &A)| Bought::parse(element, attempt.as_ref().order, now);
         let outcomes = elements.into_iter().zip(self.attempts).map(outcome).collect::<Result<_, _>>()?;
@@ -376,6 +385,13 @@ impl<U: AsRef<UserId>> Call for Find<'_, U> {
 
     fn answer(&self, reply: Value) -> Result<Vec<Option<Claim>>, CallError> {
         let found: Vec<Option<String>> = from_redis_value(reply)?;
+        if found.len() != self.users.len() {
+            return Err(CallError::Malformed(format!(
+                "{} answers to {} users",
+                found.len(),
+                self.users.len()
+            )));
+        }
         found.into_iter().map(|claim| claim.as_deref().map(Claim::parse).transpose()).collect()
     }
 }
@@ -476,7 +492,7 @@ pub struct Record<'a> {
 /// The answer of [`Record`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Recorded {
-    /// The change is recorded.
+    /// The change is recorded; by an earlier try of this very call, it may be.
     Done,
     /// Somebody else changed the sale first, to this; `None` if there is no such sale (any more).
     Overtaken(Option<Box<SaleConfig>>),
@@ -502,8 +518,6 @@ impl Call for Record<'_> {
     fn answer(&self, reply: Value) -> Result<Recorded, CallError> {
         let (recorded, held): (u8, Option<String>) = from_redis_value(reply)?;
         let held = held.as_deref().map(crate::store::parse_config).transpose()?;
-        // A repeated call finds its own work: its first answer was lost on the way.
-        let own = held.as_ref() == Some(self.config);
-        Ok(if recorded == 1 || own { Recorded::Done } else { Recorded::Overtaken(held.map(Box::new)) })
+        Ok(if recorded == 1 { Recorded::Done } else { Recorded::Overtaken(held.map(Box::new)) })
     }
 }

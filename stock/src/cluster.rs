@@ -21,6 +21,10 @@ use crate::topology::{Address, Topology};
 /// long enough for a slot to move, too short to sit out a failover, which is for the caller to decide.
 const TRIES_MAX: u32 = 5;
 
+/// Longest wait for a node's map. All are asked at once, and one that is frozen must not keep the news from
+/// those who wait for it.
+const MAP_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// The pause before each further try: 20 ms, doubled each time, half of it by chance.
 pub fn backoff(tries: u32) -> Duration {
     let full = Duration::from_millis(20 << tries.min(5));
@@ -98,6 +102,14 @@ impl Cluster {
     }
 
     async fn map_of(&self, address: &Address) -> Result<Topology, ClusterError> {
+        let late = || ClusterError::Unreachable(format!("{address} sent no map in time"));
+        tokio::time::timeout(MAP_TIMEOUT, self.ask_for_map(address)).await.unwrap_or_else(|_| {
+            self.forget(address);
+            Err(late())
+        })
+    }
+
+    async fn ask_for_map(&self, address: &Address) -> Result<Topology, ClusterError> {
         let text: Result<String, _> = match self.connection(address).await {
             Ok(mut connection) => connection.query(redis::cmd("CLUSTER").arg("NODES")).await,
             Err(error) => Err(error),
@@ -163,6 +175,15 @@ impl Cluster {
         self.all(calls, true).await
     }
 
+    /// Like [`Cluster::read_all`], but each call is tried once: for whoever asks again soon anyway, and must not
+    /// let one dead primary hold up the others.
+    pub async fn poll_all<C: Call>(&self, calls: &[C]) -> Vec<Result<C::Answer, CallError>> {
+        let indices: Vec<usize> = (0..calls.len()).collect();
+        let mut answers = self.once(calls, &indices, false).await;
+        answers.sort_unstable_by_key(|(index, _)| *index);
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+
     async fn all<C: Call>(&self, calls: &[C], durable: bool) -> Vec<Result<C::Answer, CallError>> {
         let mut answers: Vec<Option<Result<C::Answer, CallError>>> = calls.iter().map(|_| None).collect();
         for tries in 1..=TRIES_MAX {
@@ -202,7 +223,8 @@ impl Cluster {
         for &index in indices {
             match topology.primary(calls[index].slot()) {
                 Some(primary) => {
-                    let (_, batch) = by_primary.entry(&primary.address).or_insert((primary.replicas, Vec::new()));
+                    let (_, batch) =
+                        by_primary.entry(&primary.address).or_insert((primary.replicas, Vec::new()));
                     batch.push(index);
                 }
                 None => answers.push((index, Err(CallError::Moved("nobody serves the slot".into())))),
@@ -233,7 +255,8 @@ impl Cluster {
         };
         match replies {
             Ok(mut replies) => {
-                let answers: Vec<_> = batch.into_iter().map(|index| (index, replies.next(&calls[index]))).collect();
+                let answers: Vec<_> =
+                    batch.into_iter().map(|index| (index, replies.next(&calls[index]))).collect();
                 if answers.iter().any(|(_, answer)| matches!(answer, Err(CallError::FunctionMissing)))
                     && let Err(error) = self.load_library_on(address).await
                 {

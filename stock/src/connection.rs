@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, Pipeline, Value};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, Pipeline, ServerError, Value};
 
 use crate::calls::{Call, CallError};
 use crate::topology::Address;
@@ -94,7 +94,8 @@ impl Connection {
     /// Connects and logs in, within the connect timeout.
     pub async fn open(options: &ConnectOptions, address: &Address) -> Result<Self, CallError> {
         let unreachable = |why: String| CallError::NoReply(format!("{address}: {why}"));
-        let info = options.towards(address).ok_or_else(|| unreachable("no seed to take the login from".into()))?;
+        let info =
+            options.towards(address).ok_or_else(|| unreachable("no seed to take the login from".into()))?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(options.connect_timeout))
             .set_response_timeout(Some(options.response_timeout + options.barrier_timeout));
@@ -110,8 +111,10 @@ impl Connection {
 
     /// Sends one command and reads its reply.
     pub async fn query<T: redis::FromRedisValue>(&mut self, cmd: &redis::Cmd) -> Result<T, CallError> {
-        let reply = self.inner.send_packed_command(cmd).await?;
-        Ok(redis::from_redis_value(reply)?)
+        match self.inner.send_packed_command(cmd).await? {
+            Value::ServerError(error) => Err(refusal(&error)),
+            reply => Ok(redis::from_redis_value(reply)?),
+        }
     }
 
     /// Sends a pipeline whole and reads all replies. An outer error means that none of them came and the
@@ -130,10 +133,15 @@ impl Connection {
         }
         let mut replies = self.inner.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
         if replies.len() != pipeline.len() {
-            return Err(CallError::Malformed(format!("{} replies to {} commands", replies.len(), pipeline.len())));
+            return Err(CallError::Malformed(format!(
+                "{} replies to {} commands",
+                replies.len(),
+                pipeline.len()
+            )));
         }
         let confirmed = match replies.split_off(calls).pop() {
-            Some(reply) => redis::from_redis_value(reply)?,
+            // A node that is a replica by now refuses to wait, as it refuses the calls: nobody confirmed.
+            Some(reply) => redis::from_redis_value(reply).unwrap_or(0),
             None => 0,
         };
         Ok(Replies { replies: replies.into_iter(), confirmed, replicas })
@@ -152,9 +160,7 @@ impl Replies {
     /// [`CallError::NotDurable`]: it may be forgotten yet.
     pub fn next<C: Call>(&mut self, call: &C) -> Result<C::Answer, CallError> {
         let answer = match self.replies.next() {
-            Some(Value::ServerError(error)) => {
-                return Err(CallError::from_reply(error.code(), error.details().unwrap_or_default()));
-            }
+            Some(Value::ServerError(error)) => return Err(refusal(&error)),
             Some(reply) => call.answer(reply)?,
             None => return Err(CallError::Malformed("more calls than replies".into())),
         };
@@ -167,4 +173,8 @@ impl Replies {
         }
         Err(CallError::NotDurable { confirmed: self.confirmed, replicas: self.replicas })
     }
+}
+
+fn refusal(error: &ServerError) -> CallError {
+    CallError::from_reply(error.code(), error.details().unwrap_or_default())
 }

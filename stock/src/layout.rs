@@ -89,7 +89,12 @@ impl SaleKeys {
     /// The keys of this sale.
     pub fn new(sale: &SaleId) -> Self {
         let key = |part| format!("fs:{{{sale}}}:{part}");
-        Self { slot: slot_of_tag(sale.as_str()), config: key("config"), snapshot: key("snapshot"), mint: key("mint") }
+        Self {
+            slot: slot_of_tag(sale.as_str()),
+            config: key("config"),
+            snapshot: key("snapshot"),
+            mint: key("mint"),
+        }
     }
 }
 
@@ -98,7 +103,11 @@ impl SaleKeys {
 ///
 /// `owner` names who serves a slot. Counting names instead (`s0`, `s1`, …) would leave a primary without a
 /// shard now and then: where a name leads is up to its hash.
-pub fn choose_tags<O: Ord + Clone>(sale: &SaleId, shards: u16, owner: impl Fn(Slot) -> Option<O>) -> Vec<Tag> {
+pub fn choose_tags<O: Ord + Clone>(
+    sale: &SaleId,
+    shards: u16,
+    owner: impl Fn(Slot) -> Option<O>,
+) -> Vec<Tag> {
     let mut owners: BTreeMap<O, Slot> = BTreeMap::new();
     for slot in (0..SLOTS).rev() {
         if let Some(owner) = owner(slot) {

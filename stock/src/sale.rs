@@ -44,6 +44,9 @@ pub struct SaleConfig {
     pub user_ids: UserIdKind,
     /// The frozen part: shards and ring.
     pub layout: LayoutConfig,
+    /// What operators changed since the creation.
+    #[serde(default)]
+    pub changes: Changes,
 }
 
 /// Whether a sale sells, apart from its window.
@@ -82,6 +85,13 @@ pub struct Window {
     pub ends_at: EpochMs,
 }
 
+impl Window {
+    /// The middle: before it the start is nearer, after it the end.
+    pub const fn middle(&self) -> EpochMs {
+        self.starts_at.midpoint(self.ends_at)
+    }
+}
+
 /// What is sold, for people to read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -93,6 +103,29 @@ pub struct Product {
     /// A few words on it; may be empty.
     #[serde(default)]
     pub description: String,
+}
+
+/// What operators changed since a sale was created. Without it nobody could tell whether a sale that is there
+/// is the one that a repeated creation asks for, nor whether a restock was done before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Changes {
+    /// Units added by restocking, all of them part of the total.
+    pub restocked: u64,
+    /// The end that the sale was created with, where it was moved since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_ends_at: Option<EpochMs>,
+    /// The latest restocks, oldest first.
+    pub restocks: Vec<Restock>,
+}
+
+/// A restock, to be recognised when it is repeated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restock {
+    /// Names it.
+    pub key: String,
+    /// Units added.
+    pub units: u64,
 }
 
 /// The shards of a sale and the ring over them. Frozen at creation.
@@ -150,7 +183,9 @@ pub enum InvalidSale {
     #[error("the sale must end after it starts")]
     Window,
     /// No name, or too many words.
-    #[error("the product name must not be empty, nor longer than {PRODUCT_TEXT_BYTES_MAX} bytes; nor the description")]
+    #[error(
+        "the product name must not be empty, nor longer than {PRODUCT_TEXT_BYTES_MAX} bytes; nor the description"
+    )]
     Product,
     /// Negative, infinite or not a number.
     #[error("the price must be a number, at least 0")]
@@ -173,7 +208,8 @@ impl SaleConfig {
         if self.window.starts_at >= self.window.ends_at {
             return Err(InvalidSale::Window);
         }
-        if self.product.name.trim().is_empty() || texts.iter().any(|text| text.len() > PRODUCT_TEXT_BYTES_MAX) {
+        if self.product.name.trim().is_empty() || texts.iter().any(|text| text.len() > PRODUCT_TEXT_BYTES_MAX)
+        {
             return Err(InvalidSale::Product);
         }
         if !(self.product.price.is_finite() && self.product.price >= 0.0) {
@@ -219,6 +255,11 @@ impl Sale {
         Ok(Self { config: Arc::new(config), layout: Arc::clone(&self.layout) })
     }
 
+    /// Whether homes and shards are the same as another's: calls of the one serve the other.
+    pub fn has_layout_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.layout, &other.layout)
+    }
+
     /// The sale's name.
     pub fn id(&self) -> &SaleId {
         &self.config.id
@@ -250,6 +291,8 @@ impl Sale {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     pub(crate) fn config() -> SaleConfig {
@@ -262,6 +305,7 @@ pub(crate) mod tests {
             product: Product { name: "Chair".into(), price: 49.9, description: String::new() },
             user_ids: UserIdKind::Opaque,
             layout: LayoutConfig::new(["a", "b", "c"].map(Tag::new).to_vec()),
+            changes: Changes::default(),
         }
     }
 
@@ -298,9 +342,21 @@ pub(crate) mod tests {
 
     #[test]
     fn another_layout_has_another_fingerprint() {
-        let of = |tags: &[&'static str]| LayoutConfig::new(tags.iter().copied().map(Tag::new).collect()).fingerprint;
+        let of = |tags: &[&'static str]| {
+            LayoutConfig::new(tags.iter().copied().map(Tag::new).collect()).fingerprint
+        };
         assert_ne!(of(&["a", "b"]), of(&["b", "a"]));
         assert_ne!(of(&["a", "b"]), of(&["a", "b", "c"]));
         assert_ne!(of(&["ab"]), of(&["a", "b"]));
+    }
+
+    proptest! {
+        #[test]
+        fn every_price_reads_back_as_itself(price in 0.0..1e12_f64) {
+            let mut config = config();
+            config.product.price = price;
+            let json = serde_json::to_string(&config).unwrap();
+            prop_assert_eq!(serde_json::from_str::<SaleConfig>(&json).unwrap(), config);
+        }
     }
 }

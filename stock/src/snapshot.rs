@@ -49,7 +49,10 @@ impl Snapshot {
     pub fn of(sale: &Sale, levels: &[Result<Level, CallError>], previous: Option<&Self>) -> Self {
         let unread = |shard: usize| {
             let before = previous.and_then(|snapshot| snapshot.shards.get(shard));
-            before.map_or(ShardLevel { stock: 0, sold: 0, stale: true }, |level| ShardLevel { stale: true, ..*level })
+            before.map_or(ShardLevel { stock: 0, sold: 0, stale: true }, |level| ShardLevel {
+                stale: true,
+                ..*level
+            })
         };
         let shard = |(shard, level): (usize, &Result<Level, _>)| match level {
             Ok(level) => ShardLevel { stock: level.stock, sold: level.sold, stale: false },

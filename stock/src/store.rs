@@ -5,7 +5,7 @@ use redis::{Cmd, Value, from_redis_value};
 use crate::calls::{Call, CallError};
 use crate::ids::{SaleId, ShardId};
 use crate::layout::{SALES_KEY, SaleKeys, Slot, slot_of_tag};
-use crate::sale::SaleConfig;
+use crate::sale::{EpochMs, SaleConfig};
 use crate::snapshot::Snapshot;
 
 pub(crate) fn parse_config(json: &str) -> Result<SaleConfig, CallError> {
@@ -121,6 +121,26 @@ impl Call for ReadSnapshot<'_> {
         let json: Option<String> = from_redis_value(reply)?;
         let parse = |json: String| serde_json::from_str(&json);
         json.map(parse).transpose().map_err(|error| CallError::Malformed(format!("a snapshot: {error}")))
+    }
+}
+
+/// Reads the clock of the primary that holds the list of sales.
+pub struct ReadTime;
+
+impl Call for ReadTime {
+    type Answer = EpochMs;
+
+    fn slot(&self) -> Slot {
+        slot_of_tag(SALES_KEY)
+    }
+
+    fn command(&self) -> Cmd {
+        redis::cmd("TIME")
+    }
+
+    fn answer(&self, reply: Value) -> Result<EpochMs, CallError> {
+        let (seconds, micros): (u64, u64) = from_redis_value(reply)?;
+        Ok(seconds * 1_000 + micros / 1_000)
     }
 }
 

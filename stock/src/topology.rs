@@ -58,7 +58,8 @@ impl Topology {
                 continue;
             }
             let index = u16::try_from(topology.primaries.len()).ok()?;
-            let replicas = lines.iter().filter(|replica| replica.is_member() && replica.primary == line.id).count();
+            let replicas =
+                lines.iter().filter(|replica| replica.is_member() && replica.primary == line.id).count();
             topology.primaries.push(Primary { address, replicas });
             for range in &line.slots {
                 topology.owners.get_mut(range.clone())?.fill(Some(index));
@@ -168,7 +169,8 @@ ggg :0@0 slave,fail,noaddr fff 0 1426238316232 2 disconnected
 
     #[test]
     fn a_slot_that_nobody_serves_is_seen() {
-        let topology = Topology::parse("a :7001@17001 myself,master - 0 0 1 connected 0-9\n", &asked(), false).unwrap();
+        let topology =
+            Topology::parse("a :7001@17001 myself,master - 0 0 1 connected 0-9\n", &asked(), false).unwrap();
         assert_eq!(topology.primary(0).unwrap().address, asked(), "a node without a name is the one asked");
         assert_eq!(topology.primary(10), None);
         assert_eq!(topology.unserved(), 16_374);

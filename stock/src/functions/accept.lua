@@ -6,7 +6,8 @@
 -- Errors  NOSHARD, WRONGRING
 --
 -- Atomic because the counter and the stock grow together. Taking the maximum makes it idempotent by itself:
--- repeated, stale or out of order, each token of the channel enters the stock once.
+-- repeated, stale or out of order, each token of the channel enters the stock once. A call that finds its work
+-- done writes `tick`, so that the barrier behind it proves that work.
 local function accept(keys, args)
   local meta, channel = keys[1], 'in:' .. args[2]
   local shard = redis.call('HMGET', meta, 'ring', 'stock', channel)
@@ -15,6 +16,7 @@ local function accept(keys, args)
 
   local stock, before, cumulative = tonumber(shard[2]), tonumber(shard[3] or 0), tonumber(args[3])
   if cumulative <= before then
+    redis.call('HINCRBY', meta, 'tick', 1)
     return { before, stock }
   end
   stock = stock + cumulative - before

@@ -8,7 +8,8 @@
 -- Atomic because the comparison of versions and the change must not be parted, and because all three keys of
 -- a shard must appear together: a slot can migrate only whole, and a call that names a missing key while it
 -- does is refused. Only the state `creating` creates. A shard that vanished later is never made anew, since
--- minting it again would sell its tokens twice.
+-- minting it again would sell its tokens twice. A repeated version writes `tick`, so that the barrier behind it
+-- proves the version that is held.
 local function configure(keys, args)
   local meta, claims, orders = keys[1], keys[2], keys[3]
   local shard = redis.call('HMGET', meta, 'ring', 'version')
@@ -25,6 +26,7 @@ local function configure(keys, args)
 
   local version = tonumber(args[2])
   if version <= tonumber(shard[2]) then
+    redis.call('HINCRBY', meta, 'tick', 1)
     return tonumber(shard[2])
   end
   redis.call('HSET', meta, 'version', args[2], 'state', args[3], 'starts_at', args[4], 'ends_at', args[5])

@@ -77,7 +77,8 @@ pub static LIBRARY: LazyLock<Library> = LazyLock::new(Library::assemble);
 
 impl Library {
     fn assemble() -> Self {
-        let sources: String = Operation::ALL.iter().fold(SHARED.to_owned(), |code, op| code + "\n" + op.source());
+        let sources: String =
+            Operation::ALL.iter().fold(SHARED.to_owned(), |code, op| code + "\n" + op.source());
         let digest: String = Sha256::digest(&sources)[..3].iter().map(|byte| format!("{byte:02x}")).collect();
         let name = format!("flashsale_{digest}");
         let functions: Vec<String> = Operation::ALL.map(|op| format!("{}_{digest}", op.name())).into();
@@ -131,10 +132,16 @@ mod tests {
             (Operation::Buy, keys_in_call(&Buy::<Attempt> { shard, attempts: &[] })),
             (Operation::Donate, keys_in_call(&Donate { shard, to: ShardId::new(1), want: 1 })),
             (Operation::Accept, keys_in_call(&Accept { shard, from: Source::Mint, cumulative: 1 })),
-            (Operation::Configure, keys_in_call(&Configure { shard, version: 1, state: State::Open, window })),
+            (
+                Operation::Configure,
+                keys_in_call(&Configure { shard, version: 1, state: State::Open, window }),
+            ),
             (Operation::Find, keys_in_call(&Find::<crate::ids::UserId> { shard, users: &[] })),
             (Operation::Level, keys_in_call(&ReadLevel { shard })),
-            (Operation::Record, keys_in_call(&Record { keys: &keys, based_on: 0, config: &sale.config, mint: &[] })),
+            (
+                Operation::Record,
+                keys_in_call(&Record { keys: &keys, based_on: 0, config: &sale.config, mint: &[] }),
+            ),
         ];
         assert_eq!(sent.map(|(operation, _)| operation), Operation::ALL);
         for (operation, keys) in sent {

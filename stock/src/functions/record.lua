@@ -7,11 +7,12 @@
 --
 -- Atomic because the total in the config and the tokens minted are one promise: a crash between the two would
 -- announce stock that nobody minted, or mint it again. Two coordinators that change a sale at once cannot
--- both win. The mint only grows, so repeating is harmless.
+-- both win. The mint only grows, so repeating is harmless; a repeated call writes again, so that the barrier
+-- behind it proves the first one.
 local function record(keys, args)
   local held = redis.call('GET', keys[1])
   local version = held and cjson.decode(held).version or 0
-  if version ~= tonumber(args[1]) then
+  if version ~= tonumber(args[1]) and held ~= args[2] then
     return { 0, held }
   end
   for arg = 3, #args, 2 do

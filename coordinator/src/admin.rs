@@ -1,0 +1,144 @@
+//! The admin API: what operators ask of the coordinator, over HTTP and with a token.
+//!
+//! This is the edge: nothing behind it knows of statuses and headers.
+
+mod problems;
+mod requests;
+mod token;
+mod views;
+
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use service::edge;
+use service::json::Document;
+use service::ops::{self, Readiness};
+use service::problem::Problem;
+use service::time::now;
+use stock::audit::Audit;
+use stock::ids::SaleId;
+
+use crate::change::Change;
+use crate::coordinator::{Coordinator, Created, Failure};
+use requests::{Extension, NewSaleRequest, RestockKey, RestockRequest};
+use views::{SaleDetail, SaleList, SaleView};
+
+pub use token::{AdminToken, InvalidToken};
+
+/// Whom the handlers ask. Empty until the cluster is there.
+#[derive(Clone, Default)]
+pub struct Desk(Arc<OnceLock<Arc<Coordinator>>>);
+
+impl Desk {
+    /// From now on this coordinator is asked.
+    ///
+    /// # Panics
+    /// When there is one already.
+    pub fn open(&self, coordinator: Arc<Coordinator>) {
+        assert!(self.0.set(coordinator).is_ok(), "a desk is opened once");
+    }
+}
+
+/// Everything that is served on the coordinator's port.
+pub fn router(desk: Desk, token: AdminToken, readiness: Readiness) -> Router {
+    let admin = Router::new()
+        .route("/admin/sales", get(list).post(create))
+        .route("/admin/sales/{sale}", get(show))
+        .route("/admin/sales/{sale}/pause", post(pause))
+        .route("/admin/sales/{sale}/resume", post(resume))
+        .route("/admin/sales/{sale}/end", post(end))
+        .route("/admin/sales/{sale}/extend", post(extend))
+        .route("/admin/sales/{sale}/restock", post(restock))
+        .route("/admin/sales/{sale}/audit", get(audit))
+        .route_layer(from_fn_with_state(Arc::new(token), token::require))
+        .with_state(desk);
+    edge::around(admin.merge(ops::router(readiness)))
+}
+
+/// The coordinator, once the cluster is there.
+struct Asked(Arc<Coordinator>);
+
+impl FromRequestParts<Desk> for Asked {
+    type Rejection = Problem;
+
+    async fn from_request_parts(_: &mut Parts, desk: &Desk) -> Result<Self, Problem> {
+        desk.0.get().cloned().map(Self).ok_or_else(problems::no_cluster)
+    }
+}
+
+/// The sale in the path. A name that no sale can have is that of no sale.
+struct Named(SaleId);
+
+impl FromRequestParts<Desk> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, desk: &Desk) -> Result<Self, Problem> {
+        let path = Path::<String>::from_request_parts(parts, desk).await;
+        let Path(name) = path.map_err(|_| Problem::new(StatusCode::NOT_FOUND))?;
+        name.parse().map(Self).map_err(|_| Failure::NoSale(name).into())
+    }
+}
+
+async fn list(Asked(coordinator): Asked) -> Result<Json<SaleList>, Problem> {
+    Ok(Json(SaleList::of(&coordinator.sales().await?)))
+}
+
+async fn create(Asked(coordinator): Asked, body: Document) -> Result<Response, Problem> {
+    let wanted = body.parse::<NewSaleRequest>()?.read()?;
+    let Created { sale, is_new } = coordinator.create(&wanted).await?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(SaleView::of(&sale.config))).into_response())
+}
+
+async fn show(Asked(coordinator): Asked, Named(sale): Named) -> Result<Json<SaleDetail>, Problem> {
+    Ok(Json(SaleDetail::of(coordinator.inspect(&sale).await?)))
+}
+
+async fn pause(asked: Asked, sale: Named) -> Result<Json<SaleView>, Problem> {
+    change(asked, sale, Change::Pause).await
+}
+
+async fn resume(asked: Asked, sale: Named) -> Result<Json<SaleView>, Problem> {
+    change(asked, sale, Change::Resume).await
+}
+
+async fn end(asked: Asked, sale: Named) -> Result<Json<SaleView>, Problem> {
+    change(asked, sale, Change::End).await
+}
+
+async fn extend(asked: Asked, sale: Named, body: Document) -> Result<Json<SaleView>, Problem> {
+    let ends_at = body.parse::<Extension>()?.read()?.resolve(now());
+    change(asked, sale, Change::Extend { ends_at }).await
+}
+
+async fn restock(
+    asked: Asked,
+    sale: Named,
+    RestockKey(key): RestockKey,
+    body: Document,
+) -> Result<Json<SaleView>, Problem> {
+    let RestockRequest { units } = body.parse()?;
+    change(asked, sale, Change::Restock(stock::sale::Restock { key, units })).await
+}
+
+async fn change(
+    Asked(coordinator): Asked,
+    Named(sale): Named,
+    change: Change,
+) -> Result<Json<SaleView>, Problem> {
+    let sale = coordinator.change(&sale, &change).await?;
+    Ok(Json(SaleView::of(&sale.config)))
+}
+
+async fn audit(Asked(coordinator): Asked, Named(sale): Named) -> Result<Json<Audit>, Problem> {
+    Ok(Json(coordinator.audit(&sale).await?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! The API's edge without a cluster: who may ask, and what is refused before anybody is asked.
+
+use axum::body::{Body, to_bytes};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{Method, Request};
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+use super::*;
+
+const TOKEN: &str = "0123456789abcdef";
+
+async fn answer(method: Method, path: &str, authorization: Option<&str>) -> Response {
+    let readiness = Readiness::starting("no cluster yet");
+    let request = Request::builder().method(method).uri(path);
+    let request =
+        authorization.into_iter().fold(request, |request, value| request.header(AUTHORIZATION, value));
+    let router = router(Desk::default(), TOKEN.parse().unwrap(), readiness);
+    router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+}
+
+async fn problem(response: Response) -> Value {
+    assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+    serde_json::from_slice(&to_bytes(response.into_body(), usize::MAX).await.unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn whoever_shows_no_token_or_another_one_is_sent_away() {
+    let wrong =
+        [None, Some("Bearer 0123456789abcdeX"), Some("Bearer "), Some(TOKEN), Some("Basic 0123456789abcdef")];
+    for authorization in wrong {
+        for (method, path) in [(Method::GET, "/admin/sales"), (Method::POST, "/admin/sales/flash/end")] {
+            let response = answer(method, path, authorization).await;
+            assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{authorization:?}");
+            assert_eq!(response.headers()[WWW_AUTHENTICATE], "Bearer");
+            assert!(problem(response).await["correlationId"].is_string());
+        }
+    }
+}
+
+#[tokio::test]
+async fn with_the_token_it_is_told_that_the_cluster_is_not_there_yet() {
+    let response = answer(Method::GET, "/admin/sales", Some("bearer 0123456789abcdef")).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(response.headers().contains_key(RETRY_AFTER));
+}
+
+#[tokio::test]
+async fn probes_need_no_token() {
+    assert_eq!(answer(Method::GET, "/healthz", None).await.status(), StatusCode::OK);
+    assert_eq!(answer(Method::GET, "/readyz", None).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+}

@@ -1,0 +1,67 @@
+//! The bearer token.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use service::problem::Problem;
+use sha2::{Digest, Sha256};
+
+/// Fewest characters of a token: 64 bits of random hexadecimal digits.
+const TOKEN_CHARS_MIN: usize = 16;
+
+/// What whoever asks must show. Only its digest is kept: comparing digests tells a guesser by its duration
+/// nothing of the token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AdminToken([u8; 32]);
+
+/// Not a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be at least {TOKEN_CHARS_MIN} visible ASCII characters")]
+pub struct InvalidToken;
+
+impl AdminToken {
+    fn of(token: &str) -> Self {
+        Self(Sha256::digest(token).into())
+    }
+}
+
+impl FromStr for AdminToken {
+    type Err = InvalidToken;
+
+    fn from_str(token: &str) -> Result<Self, InvalidToken> {
+        let is_fit = token.len() >= TOKEN_CHARS_MIN && token.bytes().all(|byte| byte.is_ascii_graphic());
+        is_fit.then(|| Self::of(token)).ok_or(InvalidToken)
+    }
+}
+
+/// Lets pass whoever shows the token.
+pub(super) async fn require(State(token): State<Arc<AdminToken>>, request: Request, next: Next) -> Response {
+    if shown(request.headers()).is_some_and(|shown| AdminToken::of(shown) == *token) {
+        return next.run(request).await;
+    }
+    let problem = Problem::new(StatusCode::UNAUTHORIZED).detail("The admin API needs its bearer token.");
+    ([(WWW_AUTHENTICATE, "Bearer")], problem).into_response()
+}
+
+fn shown(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_long_enough_and_fits_in_a_header() {
+        assert!("0123456789abcdef".parse::<AdminToken>().is_ok());
+        for unfit in ["", "0123456789abcde", "0123456789 abcdef", "0123456789abcd\u{e9}"] {
+            assert!(unfit.parse::<AdminToken>().is_err(), "{unfit:?} was taken");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What operators see.
+
+use serde::Serialize;
+use service::time::iso8601;
+use stock::calls::{CallError, Level};
+use stock::ids::{SaleId, ShardId, UserIdKind};
+use stock::layout::{Shard, Slot, Tag};
+use stock::sale::{Sale, SaleConfig, State};
+use stock::snapshot::Snapshot;
+use stock::topology::Topology;
+
+use crate::coordinator::Inspection;
+
+/// `GET /admin/sales`.
+#[derive(Serialize)]
+pub(super) struct SaleList {
+    sales: Vec<SaleView>,
+}
+
+/// The settings of a sale.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SaleView {
+    id: SaleId,
+    state: State,
+    version: u64,
+    total_stock: u64,
+    starts_at: String,
+    ends_at: String,
+    product_name: String,
+    product_price: f64,
+    product_description: String,
+    user_ids: UserIdKind,
+}
+
+/// `GET /admin/sales/{sale}`.
+#[derive(Serialize)]
+pub(super) struct SaleDetail {
+    #[serde(flatten)]
+    sale: SaleView,
+    shards: Vec<ShardView>,
+    snapshot: Option<Snapshot>,
+    problems: Vec<String>,
+}
+
+/// A shard; without numbers where it cannot be read.
+#[derive(Serialize)]
+struct ShardView {
+    id: ShardId,
+    tag: Tag,
+    slot: Slot,
+    primary: Option<String>,
+    version: Option<u64>,
+    stock: Option<u64>,
+    sold: Option<u64>,
+}
+
+impl SaleList {
+    pub(super) fn of(sales: &[Sale]) -> Self {
+        Self { sales: sales.iter().map(|sale| SaleView::of(&sale.config)).collect() }
+    }
+}
+
+impl SaleView {
+    pub(super) fn of(config: &SaleConfig) -> Self {
+        let SaleConfig { id, version, state, window, total_stock, product, user_ids, .. } = config;
+        Self {
+            id: id.clone(),
+            state: *state,
+            version: *version,
+            total_stock: *total_stock,
+            starts_at: iso8601(window.starts_at),
+            ends_at: iso8601(window.ends_at),
+            product_name: product.name.clone(),
+            product_price: product.price,
+            product_description: product.description.clone(),
+            user_ids: *user_ids,
+        }
+    }
+}
+
+impl SaleDetail {
+    pub(super) fn of(inspection: Inspection) -> Self {
+        let Inspection { desired, levels, topology, snapshot, troubles } = inspection;
+        let config = &desired.sale.config;
+        let shards = desired.sale.shards().iter().zip(&config.layout.tags).zip(&levels);
+        Self {
+            sale: SaleView::of(config),
+            shards: shards.map(|((shard, tag), level)| ShardView::of(shard, tag, level, &topology)).collect(),
+            snapshot,
+            problems: troubles.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl ShardView {
+    fn of(shard: &Shard, tag: &Tag, level: &Result<Level, CallError>, topology: &Topology) -> Self {
+        let level = level.as_ref().ok();
+        Self {
+            id: shard.id,
+            tag: tag.clone(),
+            slot: shard.slot,
+            primary: topology.primary(shard.slot).map(|primary| primary.address.to_string()),
+            version: level.map(|level| level.version),
+            stock: level.map(|level| level.stock),
+            sold: level.map(|level| level.sold),
+        }
+    }
+}

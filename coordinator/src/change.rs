@@ -1,0 +1,205 @@
+//! What operators do to a sale that is there: pure, from what is recorded to what is to be recorded.
+//!
+//! Each change can be asked for again. Whoever repeats it because an answer was lost finds it done.
+
+use stock::sale::{EpochMs, InvalidSale, Restock, SaleConfig, State};
+
+use crate::desired::Desired;
+
+/// How many restocks are remembered, to be recognised when they are repeated. A repeated one comes within
+/// minutes; nobody restocks sixteen times in between.
+const RESTOCKS_KEPT_MAX: usize = 16;
+
+/// A change to a sale.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Stops selling until it is resumed.
+    Pause,
+    /// Goes on selling.
+    Resume,
+    /// Stops selling for good.
+    End,
+    /// Moves the end, later or earlier, but not before the start.
+    Extend {
+        /// The new end.
+        ends_at: EpochMs,
+    },
+    /// Adds units.
+    Restock(Restock),
+}
+
+/// Why a change cannot be made. The text is fit for the operator who asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Not all shards hold their stock yet.
+    #[error("the sale is still being created; repeat its creation, or wait")]
+    Creating,
+    /// Nothing follows the end.
+    #[error("the sale has ended, and that is final")]
+    Ended,
+    /// A restock of nothing.
+    #[error("a restock adds at least 1 unit")]
+    NoUnits,
+    /// The idempotency key stands for another restock.
+    #[error("a restock of {0} units went by this Idempotency-Key; another one needs a key of its own")]
+    KeyTaken(u64),
+    /// The sale would become one that cannot be.
+    #[error(transparent)]
+    Invalid(#[from] InvalidSale),
+}
+
+impl Change {
+    /// The sale with this change; `None` where it is made already.
+    ///
+    /// # Errors
+    /// Where the sale is in no state for it, or would become one that cannot be.
+    pub fn apply(&self, desired: &Desired) -> Result<Option<Desired>, Refusal> {
+        let before = &*desired.sale.config;
+        if self.is_made(before)? {
+            return Ok(None);
+        }
+        let sale = desired.sale.at(self.altered(before)?)?;
+        let minted = match self {
+            Self::Restock(restock) => sale.split(restock.units),
+            _ => vec![0; desired.mint.len()],
+        };
+        let mint = desired.mint.iter().zip(minted).map(|(before, units)| before + units).collect();
+        Ok(Some(Desired { sale, mint }))
+    }
+
+    fn is_made(&self, config: &SaleConfig) -> Result<bool, Refusal> {
+        match self {
+            Self::Pause => Ok(config.state == State::Paused),
+            Self::Resume => Ok(config.state == State::Open),
+            Self::End => Ok(config.state == State::Ended),
+            Self::Extend { ends_at } => Ok(config.window.ends_at == *ends_at && config.state != State::Ended),
+            Self::Restock(restock) => {
+                match config.changes.restocks.iter().find(|known| known.key == restock.key) {
+                    Some(known) if known.units != restock.units => Err(Refusal::KeyTaken(known.units)),
+                    known => Ok(known.is_some()),
+                }
+            }
+        }
+    }
+
+    fn altered(&self, before: &SaleConfig) -> Result<SaleConfig, Refusal> {
+        match before.state {
+            State::Creating => return Err(Refusal::Creating),
+            State::Ended => return Err(Refusal::Ended),
+            State::Open | State::Paused => {}
+        }
+        let mut config = SaleConfig { version: before.version + 1, ..before.clone() };
+        match self {
+            Self::Pause => config.state = State::Paused,
+            Self::Resume => config.state = State::Open,
+            Self::End => config.state = State::Ended,
+            Self::Extend { ends_at } => move_end(&mut config, *ends_at),
+            Self::Restock(restock) => add_units(&mut config, restock)?,
+        }
+        Ok(config)
+    }
+}
+
+fn move_end(config: &mut SaleConfig, ends_at: EpochMs) {
+    config.changes.created_ends_at.get_or_insert(config.window.ends_at);
+    config.window.ends_at = ends_at;
+}
+
+fn add_units(config: &mut SaleConfig, restock: &Restock) -> Result<(), Refusal> {
+    if restock.units == 0 {
+        return Err(Refusal::NoUnits);
+    }
+    config.total_stock = config.total_stock.saturating_add(restock.units);
+    config.changes.restocked = config.changes.restocked.saturating_add(restock.units);
+    let restocks = &mut config.changes.restocks;
+    restocks.push(restock.clone());
+    restocks.drain(..restocks.len().saturating_sub(RESTOCKS_KEPT_MAX));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use stock::sale::TOTAL_STOCK_MAX;
+
+    use super::*;
+    use crate::testing::{NOW, recorded};
+
+    fn restock(key: &str, units: u64) -> Change {
+        Change::Restock(Restock { key: key.into(), units })
+    }
+
+    fn after(change: &Change, desired: &Desired) -> Desired {
+        change.apply(desired).unwrap().expect("not made yet")
+    }
+
+    #[test]
+    fn a_change_makes_a_newer_version_and_repeating_it_none() {
+        let open = recorded(State::Open, 2);
+        for change in [Change::Pause, Change::End, Change::Extend { ends_at: NOW + 1 }, restock("a", 5)] {
+            let changed = after(&change, &open);
+            assert_eq!(changed.sale.config.version, open.sale.config.version + 1, "{change:?}");
+            assert_eq!(change.apply(&changed), Ok(None), "{change:?}");
+        }
+        let paused = after(&Change::Pause, &open);
+        assert_eq!(after(&Change::Resume, &paused).sale.config.state, State::Open);
+    }
+
+    #[test]
+    fn the_end_is_final() {
+        let ended = recorded(State::Ended, 2);
+        for change in [Change::Pause, Change::Resume, Change::Extend { ends_at: NOW + 1 }, restock("a", 5)] {
+            assert_eq!(change.apply(&ended), Err(Refusal::Ended), "{change:?}");
+        }
+        assert_eq!(Change::End.apply(&ended), Ok(None));
+    }
+
+    #[test]
+    fn a_sale_that_is_being_created_is_left_alone() {
+        for change in [Change::Pause, Change::Resume, Change::End, restock("a", 5)] {
+            assert_eq!(change.apply(&recorded(State::Creating, 2)), Err(Refusal::Creating), "{change:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_can_be_moved_either_way_but_not_before_the_start() {
+        let open = recorded(State::Open, 2);
+        let created_ends_at = open.sale.config.window.ends_at;
+        let later = after(&Change::Extend { ends_at: created_ends_at + 1 }, &open);
+        let earlier = after(&Change::Extend { ends_at: NOW + 1 }, &later);
+        assert_eq!(earlier.sale.config.window.ends_at, NOW + 1);
+        assert_eq!(earlier.sale.config.changes.created_ends_at, Some(created_ends_at));
+        assert_eq!(Change::Extend { ends_at: NOW }.apply(&open), Err(Refusal::Invalid(InvalidSale::Window)));
+    }
+
+    #[test]
+    fn a_restock_mints_exactly_its_units() {
+        let restocked = after(&restock("a", 7), &recorded(State::Open, 3));
+        assert_eq!(restocked.sale.config.total_stock, 107);
+        assert_eq!(restocked.mint.iter().sum::<u64>(), 107);
+    }
+
+    #[test]
+    fn a_repeated_restock_is_recognised_even_behind_others_and_after_the_end() {
+        let twice = after(&restock("b", 5), &after(&restock("a", 5), &recorded(State::Open, 2)));
+        assert_eq!(restock("a", 5).apply(&twice), Ok(None));
+        assert_eq!(restock("a", 6).apply(&twice), Err(Refusal::KeyTaken(5)));
+        assert_eq!(restock("a", 5).apply(&after(&Change::End, &twice)), Ok(None));
+    }
+
+    #[test]
+    fn a_config_does_not_grow_with_every_restock() {
+        let often =
+            (0..40).fold(recorded(State::Open, 2), |sale, n| after(&restock(&n.to_string(), 1), &sale));
+        assert_eq!(often.sale.config.changes.restocks.len(), RESTOCKS_KEPT_MAX);
+        assert_eq!(often.sale.config.changes.restocked, 40);
+    }
+
+    #[test]
+    fn a_restock_stays_within_what_a_sale_may_have() {
+        let open = recorded(State::Open, 2);
+        assert_eq!(restock("a", 0).apply(&open), Err(Refusal::NoUnits));
+        for units in [TOTAL_STOCK_MAX, u64::MAX] {
+            assert_eq!(restock("a", units).apply(&open), Err(Refusal::Invalid(InvalidSale::TotalStock)));
+        }
+    }
+}

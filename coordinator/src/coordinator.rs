@@ -1,0 +1,317 @@
+//! What a coordinator does when it is asked to: create, change, show and audit sales.
+//!
+//! It writes what is wanted, brings the shards to it, and answers once all of them have confirmed. Whatever is
+//! left undone when it dies, [`Coordinator::run`] of the next one does from what is written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use service::time::now;
+use stock::audit::{Audit, Unreadable, audit};
+use stock::calls::{CallError, Level, ReadLevel, Recorded};
+use stock::cluster::Cluster;
+use stock::connection::ConnectOptions;
+use stock::ids::SaleId;
+use stock::layout::{SaleKeys, choose_tags};
+use stock::sale::{InvalidSale, SHARDS_MAX, Sale, State};
+use stock::snapshot::Snapshot;
+use stock::store::{EnlistSale, ReadSnapshot};
+use stock::topology::Topology;
+use tokio::sync::Semaphore;
+
+use crate::carry_out::{Unconfirmed, enforce, open};
+use crate::change::{Change, Refusal};
+use crate::desired::Desired;
+use crate::new_sale::{Field, NewSale};
+use crate::records::Records;
+use crate::rounds::Sight;
+use crate::trouble::{Trouble, troubles};
+
+/// Shards a primary, where the request does not say: slots then move to new primaries in even steps.
+const SHARDS_PER_PRIMARY: usize = 4;
+
+/// How often a change is based on a newer version before it gives up. Each further try means that another
+/// operator changed the same sale within the same few milliseconds.
+const CHANGE_TRIES_MAX: u32 = 5;
+
+/// Audits at a time. One reads every claim of a sale into memory.
+const AUDITS_MAX: usize = 1;
+/// Longest wait for another audit to end. One of a million claims takes some seconds.
+const AUDIT_WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// Longest wait for a reply to a look at the shards. Whoever does not answer by then is looked at again in the
+/// next round, and must not hold up the others for longer.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// How often it looks, and how patient it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// From one snapshot to the next.
+    pub snapshot_period: Duration,
+    /// How long a channel may stay open.
+    pub redrive_after: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { snapshot_period: Duration::from_millis(100), redrive_after: Duration::from_secs(1) }
+    }
+}
+
+/// The control plane of all sales of a cluster.
+pub struct Coordinator {
+    /// For looking: short timeouts, and no barrier ever blocks its connections.
+    pub(crate) reads: Cluster,
+    pub(crate) writes: Cluster,
+    pub(crate) pace: Pace,
+    pub(crate) records: Records,
+    pub(crate) known: ArcSwap<BTreeMap<SaleId, Desired>>,
+    pub(crate) sights: ArcSwap<BTreeMap<SaleId, Sight>>,
+    pub(crate) map_doubted: AtomicBool,
+    audits: Semaphore,
+}
+
+/// Why something was not done, or is not known to be.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Nothing of this name.
+    #[error("there is no sale {0:?}")]
+    NoSale(String),
+    /// The name is taken.
+    #[error("sale {id} exists with other settings: {}", join(fields))]
+    Different {
+        /// The sale.
+        id: SaleId,
+        /// What differs.
+        fields: Vec<Field>,
+    },
+    /// No sale can be like that.
+    #[error(transparent)]
+    Invalid(InvalidSale),
+    /// The sale cannot be changed like that.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Too many operators at once. Nothing was done.
+    #[error("others keep changing this sale; repeat the request")]
+    Contended,
+    /// Slots are served by nobody. Nothing was done.
+    #[error("the cluster has no place for {0} shards now")]
+    NoPlace(u16),
+    /// Nothing was done.
+    #[error("the sale cannot be read: {0}")]
+    Unread(CallError),
+    /// It may have been done.
+    #[error("it is unknown whether the sale was recorded: {0}")]
+    Unrecorded(CallError),
+    /// It is recorded, and will be done.
+    #[error("recorded, but not confirmed by every shard yet: {}", join(.0))]
+    Unconfirmed(Vec<Unconfirmed>),
+    /// Another audit is under way.
+    #[error("another audit is under way")]
+    AuditBusy,
+    /// The audit broke off.
+    #[error(transparent)]
+    Unaudited(#[from] Unreadable),
+}
+
+fn join<T: ToString>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The answer to a creation.
+pub struct Created {
+    /// The sale.
+    pub sale: Sale,
+    /// Whether it was not there before.
+    pub is_new: bool,
+}
+
+/// A sale, looked at.
+pub struct Inspection {
+    /// What is recorded.
+    pub desired: Desired,
+    /// What its shards hold.
+    pub levels: Vec<Result<Level, CallError>>,
+    /// Where they live.
+    pub topology: Arc<Topology>,
+    /// The latest published snapshot.
+    pub snapshot: Option<Snapshot>,
+    /// What is wrong.
+    pub troubles: Vec<Trouble>,
+}
+
+/// How the shards are looked at: like everything else, but with less patience.
+pub fn look_options(options: &ConnectOptions) -> ConnectOptions {
+    ConnectOptions {
+        connect_timeout: options.connect_timeout.min(LOOK_TIMEOUT),
+        response_timeout: options.response_timeout.min(LOOK_TIMEOUT),
+        barrier_timeout: Duration::ZERO,
+        ..options.clone()
+    }
+}
+
+impl Coordinator {
+    /// A coordinator that looks through `reads` (see [`look_options`]) and acts through `writes`.
+    pub fn new(reads: Cluster, writes: Cluster, pace: Pace) -> Self {
+        Self {
+            reads,
+            writes,
+            pace,
+            records: Records::default(),
+            known: ArcSwap::default(),
+            sights: ArcSwap::default(),
+            map_doubted: AtomicBool::default(),
+            audits: Semaphore::new(AUDITS_MAX),
+        }
+    }
+
+    /// Creates a sale, or finds that it is there; carries on from wherever an earlier creation broke off.
+    ///
+    /// # Errors
+    /// When the name is taken, the settings cannot be, or not every shard has confirmed.
+    pub async fn create(&self, wanted: &NewSale) -> Result<Created, Failure> {
+        let (desired, is_new) = self.record_creation(wanted).await?;
+        let sale = self.complete(desired).await?;
+        Ok(Created { sale, is_new })
+    }
+
+    /// Writes down that the sale is to be created: from here on it will be, by this coordinator or the next.
+    ///
+    /// # Errors
+    /// When the name is taken, the settings cannot be, or it is unknown whether it is written.
+    pub async fn record_creation(&self, wanted: &NewSale) -> Result<(Desired, bool), Failure> {
+        if let Some(existing) = self.read(&wanted.id).await? {
+            return same_sale(wanted, existing).map(|desired| (desired, false));
+        }
+        let desired = self.lay_out(wanted).await?;
+        // Listed first: a name without a sale does no harm, a sale that nobody knows of would stay half made.
+        self.writes.write(EnlistSale(&wanted.id)).await.map_err(Failure::Unrecorded)?;
+        match self.records.record(&self.writes, 0, &desired).await.map_err(Failure::Unrecorded)? {
+            Recorded::Done => {
+                tracing::info!(sale.id = %wanted.id, sale.shards = desired.mint.len(), "sale recorded");
+                Ok((desired, true))
+            }
+            Recorded::Overtaken(_) => {
+                let existing = self.read(&wanted.id).await?.ok_or(Failure::Contended)?;
+                same_sale(wanted, existing).map(|desired| (desired, false))
+            }
+        }
+    }
+
+    async fn lay_out(&self, wanted: &NewSale) -> Result<Desired, Failure> {
+        let topology = self.writes.topology();
+        let shards_default = (SHARDS_PER_PRIMARY * topology.primaries().len()).clamp(1, SHARDS_MAX.into());
+        let shards = wanted.shards.unwrap_or(shards_default as u16);
+        // Before tags are looked for: nobody needs to look for thousands of them.
+        wanted.validate(now()).map_err(Failure::Invalid)?;
+        let owner = |slot| topology.primary(slot).map(|primary| primary.address.clone());
+        let tags = choose_tags(&wanted.id, shards, owner);
+        if tags.len() < usize::from(shards) {
+            return Err(Failure::NoPlace(shards));
+        }
+        let sale = self.records.sale(wanted.config(tags, now())).await.map_err(Failure::Invalid)?;
+        Ok(Desired { mint: sale.split(wanted.total_stock), sale })
+    }
+
+    /// Brings all shards to what is recorded, and opens the sale if it was being created.
+    ///
+    /// # Errors
+    /// When not every shard has confirmed.
+    pub async fn complete(&self, desired: Desired) -> Result<Sale, Failure> {
+        let desired = match desired.sale.config.state {
+            State::Creating => self.complete_creation(&desired).await?,
+            State::Open | State::Paused | State::Ended => desired,
+        };
+        self.confirm(desired).await
+    }
+
+    async fn complete_creation(&self, desired: &Desired) -> Result<Desired, Failure> {
+        let unconfirmed = open(&self.writes, &self.records, desired).await.map_err(Failure::Unrecorded)?;
+        if !unconfirmed.is_empty() {
+            return Err(Failure::Unconfirmed(unconfirmed));
+        }
+        // Read again rather than remembered: another coordinator may have opened it, or more.
+        self.existing(desired.sale.id()).await
+    }
+
+    async fn confirm(&self, desired: Desired) -> Result<Sale, Failure> {
+        match enforce(&self.writes, &desired).await {
+            unconfirmed if unconfirmed.is_empty() => Ok(desired.sale),
+            unconfirmed => Err(Failure::Unconfirmed(unconfirmed)),
+        }
+    }
+
+    /// Changes a sale; the sale afterwards, once every shard has confirmed.
+    ///
+    /// # Errors
+    /// When there is no such sale, it cannot be changed so, or not every shard has confirmed.
+    pub async fn change(&self, id: &SaleId, change: &Change) -> Result<Sale, Failure> {
+        for _ in 0..CHANGE_TRIES_MAX {
+            let before = self.existing(id).await?;
+            let Some(after) = change.apply(&before)? else { return self.confirm(before).await };
+            let version = before.sale.config.version;
+            let recorded = self.records.record(&self.writes, version, &after).await;
+            if recorded.map_err(Failure::Unrecorded)? == Recorded::Done {
+                tracing::info!(sale.id = %id, sale.version = version + 1, ?change, "sale changed");
+                return self.confirm(after).await;
+            }
+        }
+        Err(Failure::Contended)
+    }
+
+    /// What is recorded of a sale.
+    ///
+    /// # Errors
+    /// When there is none of this name, or it cannot be read.
+    pub async fn existing(&self, id: &SaleId) -> Result<Desired, Failure> {
+        self.read(id).await?.ok_or_else(|| Failure::NoSale(id.to_string()))
+    }
+
+    async fn read(&self, id: &SaleId) -> Result<Option<Desired>, Failure> {
+        self.records.one(&self.writes, id).await.map_err(Failure::Unread)
+    }
+
+    /// All sales.
+    ///
+    /// # Errors
+    /// When the list, or a sale of it, cannot be read.
+    pub async fn sales(&self) -> Result<Vec<Sale>, Failure> {
+        let listed = self.records.all(&self.writes).await.map_err(Failure::Unread)?;
+        let sale = |(_, record): (_, Result<Option<Desired>, _>)| {
+            Some(record.transpose()?.map(|desired| desired.sale))
+        };
+        listed.into_iter().filter_map(sale).collect::<Result<_, _>>().map_err(Failure::Unread)
+    }
+
+    /// Looks at one sale. Shards that cannot be read are among the troubles.
+    ///
+    /// # Errors
+    /// When there is none of this name, or its record cannot be read.
+    pub async fn inspect(&self, id: &SaleId) -> Result<Inspection, Failure> {
+        let desired = self.existing(id).await?;
+        let snapshot = self.writes.read(ReadSnapshot(&SaleKeys::new(id))).await.map_err(Failure::Unread)?;
+        let calls: Vec<_> = desired.sale.shards().iter().map(|shard| ReadLevel { shard }).collect();
+        let levels = self.reads.poll_all(&calls).await;
+        let topology = self.reads.topology();
+        Ok(Inspection { troubles: troubles(&desired, &levels), desired, levels, topology, snapshot })
+    }
+
+    /// Reads a whole sale and holds it against the promise.
+    ///
+    /// # Errors
+    /// When there is none of this name, a shard cannot be read, or others are being audited all the while.
+    pub async fn audit(&self, id: &SaleId) -> Result<Audit, Failure> {
+        let desired = self.existing(id).await?;
+        let turn = tokio::time::timeout(AUDIT_WAIT_MAX, self.audits.acquire()).await;
+        let _turn = turn.map_err(|_| Failure::AuditBusy)?.expect("nobody closes the audits");
+        Ok(audit(&self.writes, &desired.sale).await?)
+    }
+}
+
+fn same_sale(wanted: &NewSale, existing: Desired) -> Result<Desired, Failure> {
+    let fields = wanted.differences(&existing.sale.config);
+    if fields.is_empty() { Ok(existing) } else { Err(Failure::Different { id: wanted.id.clone(), fields }) }
+}

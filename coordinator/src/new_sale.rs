@@ -1,0 +1,219 @@
+//! A sale as somebody asks for it, and whether a sale that is there is the one.
+//!
+//! Creating is asked for again and again: by every coordinator that starts, by a client whose answer was lost.
+//! So the question is never "is it there" but "is it the same", and it is asked of what the sale was created
+//! with: restocks and moved ends since then do not make it another.
+
+use std::fmt;
+
+use service::settings::Moment;
+use stock::ids::{SaleId, UserIdKind};
+use stock::layout::Tag;
+use stock::sale::{Changes, EpochMs, InvalidSale, LayoutConfig, Product, SaleConfig, State, Window};
+
+/// The sale that is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewSale {
+    /// Its name.
+    pub id: SaleId,
+    /// Units to sell.
+    pub total_stock: u64,
+    /// When it opens.
+    pub starts_at: Moment,
+    /// When it closes.
+    pub ends_at: Moment,
+    /// What is sold.
+    pub product: Product,
+    /// How user ids are read.
+    pub user_ids: UserIdKind,
+    /// How many shards; a number that suits the cluster if none is given.
+    pub shards: Option<u16>,
+}
+
+/// A setting of a sale that can be wrong, or other than that of the sale that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the member of the request and the variable that it is displayed as")]
+pub enum Field {
+    TotalStock,
+    StartsAt,
+    EndsAt,
+    ProductName,
+    ProductPrice,
+    ProductDescription,
+    UserIds,
+    Shards,
+}
+
+impl NewSale {
+    /// Its first config, at `now`, over shards with these tags.
+    pub fn config(&self, tags: Vec<Tag>, now: EpochMs) -> SaleConfig {
+        SaleConfig {
+            id: self.id.clone(),
+            version: 1,
+            state: State::Creating,
+            window: Window { starts_at: self.starts_at.resolve(now), ends_at: self.ends_at.resolve(now) },
+            total_stock: self.total_stock,
+            product: self.product.clone(),
+            user_ids: self.user_ids,
+            layout: LayoutConfig::new(tags),
+            changes: Changes::default(),
+        }
+    }
+
+    /// Checks what can be checked without a cluster.
+    ///
+    /// # Errors
+    /// For settings that no sale can have.
+    pub fn validate(&self, now: EpochMs) -> Result<(), InvalidSale> {
+        let tags = (0..self.shards.unwrap_or(1)).map(|shard| Tag::new(shard.to_string()));
+        self.config(tags.collect(), now).validate()
+    }
+
+    /// Where a sale that is there was created otherwise. A relative moment means another one each time it is
+    /// read, so it is meant for the creation alone.
+    pub fn differences(&self, existing: &SaleConfig) -> Vec<Field> {
+        let created_stock = existing.total_stock - existing.changes.restocked;
+        let created_ends_at = existing.changes.created_ends_at.unwrap_or(existing.window.ends_at);
+        let shards = existing.layout.tags.len();
+        let differs = [
+            (Field::TotalStock, self.total_stock != created_stock),
+            (Field::StartsAt, is_other(self.starts_at, existing.window.starts_at)),
+            (Field::EndsAt, is_other(self.ends_at, created_ends_at)),
+            (Field::ProductName, self.product.name != existing.product.name),
+            (Field::ProductPrice, self.product.price != existing.product.price),
+            (Field::ProductDescription, self.product.description != existing.product.description),
+            (Field::UserIds, self.user_ids != existing.user_ids),
+            (Field::Shards, self.shards.is_some_and(|wanted| usize::from(wanted) != shards)),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field).collect()
+    }
+}
+
+fn is_other(wanted: Moment, at: EpochMs) -> bool {
+    matches!(wanted, Moment::At(wanted) if wanted != at)
+}
+
+impl Field {
+    /// The setting that is to blame.
+    pub fn of(invalid: &InvalidSale) -> Self {
+        match invalid {
+            InvalidSale::TotalStock => Self::TotalStock,
+            InvalidSale::Shards | InvalidSale::Layout => Self::Shards,
+            InvalidSale::Window => Self::EndsAt,
+            InvalidSale::Product => Self::ProductName,
+            InvalidSale::Price => Self::ProductPrice,
+        }
+    }
+
+    /// Its environment variable, where it describes the default sale.
+    pub const fn variable(self) -> &'static str {
+        match self {
+            Self::TotalStock => "TOTAL_STOCK",
+            Self::StartsAt => "SALE_START_TIME",
+            Self::EndsAt => "SALE_END_TIME",
+            Self::ProductName => "PRODUCT_NAME",
+            Self::ProductPrice => "PRODUCT_PRICE",
+            Self::ProductDescription => "PRODUCT_DESCRIPTION",
+            Self::UserIds => "USER_IDS",
+            Self::Shards => "SHARDS",
+        }
+    }
+
+    /// Its member of a request.
+    pub const fn member(self) -> &'static str {
+        match self {
+            Self::TotalStock => "totalStock",
+            Self::StartsAt => "startsAt",
+            Self::EndsAt => "endsAt",
+            Self::ProductName => "productName",
+            Self::ProductPrice => "productPrice",
+            Self::ProductDescription => "productDescription",
+            Self::UserIds => "userIds",
+            Self::Shards => "shards",
+        }
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.member())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::testing::{NOW, chairs};
+
+    fn created(wanted: &NewSale) -> SaleConfig {
+        wanted.config(["a", "b"].map(Tag::new).to_vec(), NOW)
+    }
+
+    #[test]
+    fn a_sale_is_the_one_that_its_own_request_asks_for() {
+        let wanted = chairs();
+        assert_eq!(wanted.differences(&created(&wanted)), []);
+        assert_eq!(NewSale { shards: None, ..chairs() }.differences(&created(&wanted)), []);
+    }
+
+    #[test]
+    fn each_other_setting_is_named() {
+        let product = |name: &str, price| Product { name: name.into(), price, description: "Oak".into() };
+        let other = NewSale {
+            id: chairs().id,
+            total_stock: 101,
+            starts_at: Moment::At(NOW + 1),
+            ends_at: Moment::At(NOW + 2),
+            product: product("Table", 49.91),
+            user_ids: UserIdKind::Email,
+            shards: Some(3),
+        };
+        let names: Vec<_> = other.differences(&created(&chairs())).iter().map(Field::to_string).collect();
+        assert_eq!(
+            names,
+            [
+                "totalStock",
+                "startsAt",
+                "endsAt",
+                "productName",
+                "productPrice",
+                "productDescription",
+                "userIds",
+                "shards"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_relative_moment_is_meant_for_the_creation_alone() {
+        let soon = Moment::After(Duration::from_mins(1));
+        let wanted = NewSale { starts_at: soon, ..chairs() };
+        let sale = created(&wanted);
+        assert_eq!(sale.window.starts_at, NOW + 60_000);
+        assert_eq!(
+            NewSale { starts_at: Moment::After(Duration::from_mins(2)), ..chairs() }.differences(&sale),
+            []
+        );
+    }
+
+    #[test]
+    fn what_operators_changed_since_does_not_make_it_another_sale() {
+        let wanted = chairs();
+        let mut sale = created(&wanted);
+        sale.total_stock += 50;
+        sale.changes.restocked = 50;
+        sale.changes.created_ends_at = Some(sale.window.ends_at);
+        sale.window.ends_at += 1;
+        assert_eq!(wanted.differences(&sale), []);
+    }
+
+    #[test]
+    fn what_no_sale_can_have_is_found_before_there_is_a_cluster() {
+        assert_eq!(chairs().validate(NOW), Ok(()));
+        let reversed = NewSale { ends_at: chairs().starts_at, ..chairs() };
+        assert_eq!(reversed.validate(NOW).map_err(|invalid| Field::of(&invalid)), Err(Field::EndsAt));
+        assert_eq!(NewSale { shards: Some(0), ..chairs() }.validate(NOW), Err(InvalidSale::Shards));
+    }
+}

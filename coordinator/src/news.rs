@@ -1,0 +1,38 @@
+//! Failures that come back with every round, told when they come and when they go.
+
+use std::collections::BTreeSet;
+
+use stock::calls::CallError;
+
+/// What is failing, and has been told.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    failing: BTreeSet<String>,
+}
+
+impl News {
+    /// Takes in how something went this time. The log is told of a change.
+    pub(crate) fn take_in(&mut self, what: String, error: Option<&CallError>) {
+        match (self.is_new(&what, error.is_some()), error) {
+            (true, Some(error)) => tracing::warn!(%error, "{what}: failing"),
+            (true, None) => tracing::info!("{what}: works again"),
+            (false, _) => {}
+        }
+    }
+
+    fn is_new(&mut self, what: &str, fails: bool) -> bool {
+        if fails { self.failing.insert(what.to_owned()) } else { self.failing.remove(what) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_news_when_it_comes_and_when_it_goes() {
+        let mut news = News::default();
+        let told = [false, true, true, false, false].map(|fails| news.is_new("list of sales", fails));
+        assert_eq!(told, [false, true, false, true, false]);
+    }
+}

@@ -1,0 +1,262 @@
+//! What is to be done so that a sale's shards become what is recorded. Pure: it decides, others do.
+//!
+//! Everything is decided anew from what is recorded and what was seen, and every action can be done twice. So a
+//! coordinator that dies leaves nothing behind that the next one would have to know.
+
+use stock::calls::{CallError, Level, Source};
+use stock::ids::ShardId;
+use stock::sale::State;
+
+use crate::channels::Channel;
+use crate::desired::Desired;
+
+/// One thing to do to a sale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Brings a shard to the recorded version; makes the shard while the sale is being created.
+    Configure(ShardId),
+    /// Brings a shard's stock to what was minted to it.
+    Mint(ShardId),
+    /// Moves what lies in a channel to its receiver.
+    Redrive(Channel),
+    /// Opens the sale: every shard is there and holds its stock.
+    Open,
+}
+
+/// What is left to do. `stalled` are the channels that were left open.
+///
+/// A shard that is missing from a sale that was open is in no plan: minting it again would sell its tokens twice.
+pub fn plan(desired: &Desired, levels: &[Result<Level, CallError>], stalled: &[Channel]) -> Vec<Action> {
+    let shards = desired.sale.shards().iter().map(|shard| shard.id).zip(levels).zip(&desired.mint);
+    let mut actions: Vec<Action> =
+        shards.flat_map(|((shard, level), &minted)| plan_shard(desired, shard, level, minted)).collect();
+    actions.extend(stalled.iter().map(|&channel| Action::Redrive(channel)));
+    if is_creating(desired) && actions.is_empty() && levels.iter().all(Result::is_ok) {
+        actions.push(Action::Open);
+    }
+    actions
+}
+
+fn plan_shard(
+    desired: &Desired,
+    shard: ShardId,
+    level: &Result<Level, CallError>,
+    minted: u64,
+) -> impl Iterator<Item = Action> {
+    let (is_behind, is_short) = match level {
+        Ok(level) => {
+            (level.version < desired.sale.config.version, level.accepted_from(Source::Mint) < minted)
+        }
+        Err(CallError::NoShard) => (is_creating(desired), false),
+        Err(_) => (false, false),
+    };
+    let configure = is_behind.then_some(Action::Configure(shard));
+    configure.into_iter().chain(is_short.then_some(Action::Mint(shard)))
+}
+
+fn is_creating(desired: &Desired) -> bool {
+    desired.sale.config.state == State::Creating
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::recorded;
+
+    const fn shard(index: u16) -> ShardId {
+        ShardId::new(index)
+    }
+
+    /// Shards that are what is recorded.
+    fn converged(desired: &Desired) -> Vec<Result<Level, CallError>> {
+        let level = |&minted| Level {
+            version: desired.sale.config.version,
+            stock: minted,
+            accepted: vec![(Source::Mint, minted)],
+            ..Level::default()
+        };
+        desired.mint.iter().map(level).map(Ok).collect()
+    }
+
+    #[test]
+    fn nothing_is_done_to_a_sale_that_is_what_it_should_be() {
+        for state in [State::Open, State::Paused, State::Ended] {
+            let sale = recorded(state, 3);
+            assert_eq!(plan(&sale, &converged(&sale), &[]), []);
+        }
+    }
+
+    #[test]
+    fn a_new_sale_gets_its_shards_then_their_stock_then_opens() {
+        let sale = recorded(State::Creating, 2);
+        let nothing = vec![Err(CallError::NoShard), Err(CallError::NoShard)];
+        assert_eq!(plan(&sale, &nothing, &[]), [Action::Configure(shard(0)), Action::Configure(shard(1))]);
+
+        let mut made = converged(&sale);
+        made[1] = Ok(Level { version: 1, ..Level::default() });
+        assert_eq!(plan(&sale, &made, &[]), [Action::Mint(shard(1))]);
+        assert_eq!(plan(&sale, &converged(&sale), &[]), [Action::Open]);
+    }
+
+    #[test]
+    fn a_sale_does_not_open_while_a_shard_cannot_be_seen() {
+        let sale = recorded(State::Creating, 2);
+        let mut levels = converged(&sale);
+        levels[0] = Err(CallError::NoReply("gone".into()));
+        assert_eq!(plan(&sale, &levels, &[]), []);
+    }
+
+    #[test]
+    fn a_shard_that_vanished_is_never_made_again() {
+        for state in [State::Open, State::Paused, State::Ended] {
+            let sale = recorded(state, 2);
+            let mut levels = converged(&sale);
+            levels[1] = Err(CallError::NoShard);
+            assert_eq!(plan(&sale, &levels, &[]), [], "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_shard_is_brought_to_a_newer_version_and_to_a_larger_mint() {
+        let mut sale = recorded(State::Open, 2);
+        let levels = converged(&sale);
+        sale.mint[0] += 1;
+        assert_eq!(plan(&sale, &levels, &[]), [Action::Mint(shard(0))]);
+        let mut config = (*sale.sale.config).clone();
+        config.version += 1;
+        sale.sale = sale.sale.at(config).unwrap();
+        let expected = [Action::Configure(shard(0)), Action::Mint(shard(0)), Action::Configure(shard(1))];
+        assert_eq!(plan(&sale, &levels, &[]), expected);
+    }
+
+    #[test]
+    fn a_shard_that_is_ahead_is_left_alone() {
+        let sale = recorded(State::Open, 1);
+        let ahead = Level { version: 9, accepted: vec![(Source::Mint, 1_000)], ..Level::default() };
+        assert_eq!(plan(&sale, &[Ok(ahead)], &[]), []);
+    }
+
+    #[test]
+    fn a_stalled_channel_is_redriven() {
+        let sale = recorded(State::Open, 2);
+        let channel = Channel { giver: shard(0), receiver: shard(1) };
+        assert_eq!(plan(&sale, &converged(&sale), &[channel]), [Action::Redrive(channel)]);
+    }
+
+    /// Shards as plainly as can be: the rules of `configure`, `accept` and `donate`, and nothing else.
+    #[derive(Clone, Debug)]
+    struct Model {
+        shards: Vec<Option<Level>>,
+    }
+
+    impl Model {
+        fn levels(&self) -> Vec<Result<Level, CallError>> {
+            self.shards.iter().map(|level| level.clone().ok_or(CallError::NoShard)).collect()
+        }
+
+        fn donate(&mut self, channel: Channel, want: u64) {
+            let Some(giver) = &mut self.shards[channel.giver.index()] else { return };
+            let given = want.min(giver.stock);
+            giver.stock -= given;
+            let out = donated_to(giver, channel.receiver);
+            giver.donated.retain(|(to, _)| *to != channel.receiver);
+            giver.donated.push((channel.receiver, out + given));
+        }
+
+        fn accept(&mut self, receiver: ShardId, source: Source, cumulative: u64) {
+            let Some(level) = &mut self.shards[receiver.index()] else { return };
+            let before = level.accepted_from(source);
+            level.stock += cumulative.saturating_sub(before);
+            level.accepted.retain(|(from, _)| *from != source);
+            level.accepted.push((source, before.max(cumulative)));
+        }
+
+        fn carry_out(&mut self, action: Action, desired: &mut Desired) {
+            match action {
+                Action::Configure(shard) => {
+                    let level = self.shards[shard.index()].get_or_insert_default();
+                    level.version = level.version.max(desired.sale.config.version);
+                }
+                Action::Mint(shard) => self.accept(shard, Source::Mint, desired.mint[shard.index()]),
+                Action::Redrive(Channel { giver, receiver }) => {
+                    let out =
+                        self.shards[giver.index()].as_ref().map_or(0, |level| donated_to(level, receiver));
+                    self.accept(receiver, Source::Shard(giver), out);
+                }
+                Action::Open => {
+                    let mut config = (*desired.sale.config).clone();
+                    (config.version, config.state) = (config.version + 1, State::Open);
+                    desired.sale = desired.sale.at(config).unwrap();
+                }
+            }
+        }
+
+        fn stalled(&self) -> Vec<Channel> {
+            let all = (0..self.shards.len() as u16).flat_map(|giver| {
+                (0..self.shards.len() as u16)
+                    .map(move |receiver| Channel { giver: shard(giver), receiver: shard(receiver) })
+            });
+            let is_open = |channel: &Channel| {
+                let end = |shard: ShardId| self.shards[shard.index()].as_ref();
+                let (Some(giver), Some(receiver)) = (end(channel.giver), end(channel.receiver)) else {
+                    return false;
+                };
+                donated_to(giver, channel.receiver) > receiver.accepted_from(Source::Shard(channel.giver))
+            };
+            all.filter(is_open).collect()
+        }
+
+        fn stock(&self) -> u64 {
+            self.shards.iter().flatten().map(|level| level.stock).sum()
+        }
+    }
+
+    fn donated_to(level: &Level, receiver: ShardId) -> u64 {
+        level.donated.iter().find(|(to, _)| *to == receiver).map_or(0, |(_, tokens)| *tokens)
+    }
+
+    proptest! {
+        /// Plans of which any part is lost, done twice or done late, by several coordinators, with thieves who
+        /// die in between, still lead to an open sale with every unit in a shard.
+        #[test]
+        fn whatever_becomes_of_plans_the_sale_converges_and_keeps_its_units(
+            shards in 1..=5_usize,
+            done in prop::collection::vec(any::<bool>(), 0..40),
+            thefts in prop::collection::vec((0..5_u16, 0..5_u16, 0..30_u64), 0..10),
+        ) {
+            let mut desired = recorded(State::Creating, shards);
+            let mut model = Model { shards: vec![None; shards] };
+            let mut late = Vec::new();
+            let mut done = done.into_iter();
+            let mut thefts = thefts.into_iter();
+            loop {
+                let actions = plan(&desired, &model.levels(), &model.stalled());
+                if actions.is_empty() && thefts.len() == 0 {
+                    break;
+                }
+                for &action in &actions {
+                    if done.next().unwrap_or(true) {
+                        model.carry_out(action, &mut desired);
+                    }
+                }
+                // Another coordinator does what it planned a round ago; opening is recorded by version, so not that.
+                for action in std::mem::replace(&mut late, actions) {
+                    if action != Action::Open {
+                        model.carry_out(action, &mut desired);
+                    }
+                }
+                if desired.sale.config.state == State::Open
+                    && let Some((giver, receiver, want)) = thefts.next()
+                    && giver != receiver && usize::from(giver.max(receiver)) < shards
+                {
+                    model.donate(Channel { giver: shard(giver), receiver: shard(receiver) }, want);
+                }
+            }
+            prop_assert_eq!(desired.sale.config.state, State::Open);
+            prop_assert_eq!(model.stock(), 100);
+            prop_assert!(model.shards.iter().flatten().all(|level| level.version == desired.sale.config.version));
+        }
+    }
+}

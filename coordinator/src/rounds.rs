@@ -1,0 +1,192 @@
+//! What a coordinator does by itself, again and again: read the records, look at the shards and publish what it
+//! saw, mend what is not as recorded, and keep the cluster's map fresh.
+//!
+//! Four loops, so that none waits for another: a barrier that waits for a dead replica delays no snapshot.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::{Shared, join_all};
+use stock::calls::{CallError, Level, ReadLevel};
+use stock::ids::SaleId;
+use stock::layout::SaleKeys;
+use stock::snapshot::Snapshot;
+use stock::store::PublishSnapshot;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::carry_out::carry_out;
+use crate::channels::OpenChannels;
+use crate::coordinator::Coordinator;
+use crate::desired::Desired;
+use crate::news::News;
+use crate::plan::plan;
+use crate::trouble::{Trouble, troubles};
+
+/// Longest time between two looks at the cluster's map. A failover is noticed by its errors, sooner.
+const MAP_AGE_MAX: Duration = Duration::from_secs(1);
+/// How often it is asked whether the map is in doubt.
+const MAP_CHECK: Duration = Duration::from_millis(100);
+
+/// A sale as it was seen in a round.
+pub struct Sight {
+    /// What was recorded then.
+    pub desired: Desired,
+    /// What its shards held.
+    pub levels: Vec<Result<Level, CallError>>,
+    /// The snapshot of it.
+    pub snapshot: Snapshot,
+    /// What was wrong.
+    pub troubles: Vec<Trouble>,
+}
+
+impl Coordinator {
+    /// Keeps all sales as they are recorded, until `stop` completes and the round is finished.
+    pub async fn run(&self, stop: impl Future<Output = ()> + Send) {
+        let (period, stop) = (self.pace.snapshot_period, stop.shared());
+        let (mut records_news, mut look_news) = (News::default(), News::default());
+        let (mut channels, mut map_seen) = (HashMap::new(), Instant::now());
+        tokio::join!(
+            every(period, stop.clone(), async || self.follow_records(&mut records_news).await),
+            every(period, stop.clone(), async || self.look(&mut look_news).await),
+            every(period, stop.clone(), async || self.mend(&mut channels).await),
+            every(MAP_CHECK, stop.clone(), async || self.follow_map(&mut map_seen).await),
+        );
+    }
+
+    /// The sales as they were last seen; none before the first round.
+    pub fn sights(&self) -> std::sync::Arc<BTreeMap<SaleId, Sight>> {
+        self.sights.load_full()
+    }
+
+    async fn follow_records(&self, news: &mut News) {
+        let listed = self.records.all(&self.reads).await;
+        self.heed(news, "list of sales".into(), listed.as_ref().err());
+        let mut known = (*self.known.load_full()).clone();
+        for (id, record) in listed.into_iter().flatten() {
+            self.heed(news, format!("record of sale {id}"), record.as_ref().err());
+            if let Ok(Some(desired)) = record {
+                known.insert(id, desired);
+            }
+        }
+        self.known.store(known.into());
+    }
+
+    /// One pipeline a primary for all sales. A shard that does not answer is looked at in the next round.
+    async fn look(&self, news: &mut News) {
+        let known = self.known.load_full();
+        let shards = known.values().flat_map(|desired| desired.sale.shards());
+        let calls: Vec<_> = shards.map(|shard| ReadLevel { shard }).collect();
+        let mut levels = self.reads.poll_all(&calls).await.into_iter();
+
+        let before = self.sights.load_full();
+        let sight = |(id, desired): (&SaleId, &Desired)| {
+            let levels = levels.by_ref().take(desired.sale.shards().len()).collect();
+            (id.clone(), Sight::of(desired, levels, before.get(id)))
+        };
+        let sights: BTreeMap<SaleId, Sight> = known.iter().map(sight).collect();
+        self.publish(&sights, news).await;
+        for (id, sight) in &sights {
+            sight
+                .levels
+                .iter()
+                .filter_map(|level| level.as_ref().err())
+                .for_each(|error| self.doubt_map(error));
+            log_news(id, before.get(id).map_or(&[], |sight| &sight.troubles), &sight.troubles);
+        }
+        self.sights.store(sights.into());
+    }
+
+    async fn publish(&self, sights: &BTreeMap<SaleId, Sight>, news: &mut News) {
+        let keys: Vec<SaleKeys> = sights.keys().map(SaleKeys::new).collect();
+        let snapshots = sights.values().map(|sight| &sight.snapshot);
+        let calls: Vec<_> =
+            keys.iter().zip(snapshots).map(|(keys, snapshot)| PublishSnapshot { keys, snapshot }).collect();
+        for (id, published) in sights.keys().zip(self.reads.poll_all(&calls).await) {
+            self.heed(news, format!("snapshot of sale {id}"), published.err().as_ref());
+        }
+    }
+
+    async fn mend(&self, channels: &mut HashMap<SaleId, OpenChannels>) {
+        let (sights, now) = (self.sights.load_full(), Instant::now());
+        let plans: Vec<_> = sights
+            .iter()
+            .map(|(id, Sight { desired, levels, .. })| {
+                let channels = channels.entry(id.clone()).or_default();
+                channels.observe(levels, now);
+                let stalled = channels.unmoved_for(self.pace.redrive_after, now);
+                stalled.iter().for_each(|&channel| channels.attend_to(channel, now));
+                (desired, plan(desired, levels, &stalled))
+            })
+            .collect();
+        let work = plans.iter().filter(|(_, actions)| !actions.is_empty());
+        join_all(work.map(|(desired, actions)| carry_out(&self.writes, &self.records, desired, actions)))
+            .await;
+    }
+
+    async fn follow_map(&self, seen: &mut Instant) {
+        if !self.map_doubted.swap(false, Ordering::Relaxed) && seen.elapsed() < MAP_AGE_MAX {
+            return;
+        }
+        *seen = Instant::now();
+        let (reads, writes) = tokio::join!(self.reads.refresh(), self.writes.refresh());
+        if let Err(error) = reads.and(writes) {
+            tracing::debug!(%error, "the cluster's map could not be refreshed");
+        }
+    }
+
+    fn heed(&self, news: &mut News, what: String, error: Option<&CallError>) {
+        error.into_iter().for_each(|error| self.doubt_map(error));
+        news.take_in(what, error);
+    }
+
+    fn doubt_map(&self, error: &CallError) {
+        if error.is_transient() {
+            self.map_doubted.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Sight {
+    fn of(desired: &Desired, levels: Vec<Result<Level, CallError>>, before: Option<&Self>) -> Self {
+        Self {
+            snapshot: Snapshot::of(&desired.sale, &levels, before.map(|sight| &sight.snapshot)),
+            troubles: troubles(desired, &levels),
+            desired: desired.clone(),
+            levels,
+        }
+    }
+}
+
+/// Logs a trouble when it comes and when it goes, not in every round.
+fn log_news(id: &SaleId, before: &[Trouble], now: &[Trouble]) {
+    let is_new = |trouble: &&Trouble| !before.iter().any(|known| known.is_like(trouble));
+    for Trouble { shard, kind, detail } in now.iter().filter(is_new) {
+        if kind.is_lasting() {
+            tracing::error!(sale.id = %id, shard.id = %shard, "{detail}");
+        } else {
+            tracing::warn!(sale.id = %id, shard.id = %shard, "cannot be read: {detail}");
+        }
+    }
+    let is_over = |trouble: &&Trouble| !now.iter().any(|known| known.is_like(trouble));
+    for Trouble { shard, .. } in before.iter().filter(is_over) {
+        tracing::info!(sale.id = %id, shard.id = %shard, "the trouble is over");
+    }
+}
+
+async fn every<S>(period: Duration, stop: Shared<S>, mut round: impl AsyncFnMut())
+where
+    S: Future<Output = ()>,
+{
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.clone() => return,
+            _ = ticks.tick() => round().await,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The coordinator's settings, and the default sale they describe.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use clap::Parser;
+use service::logs::LogFormat;
+use service::settings::{Moment, RedisSettings, positive_duration, refuse};
+use stock::ids::{SaleId, UserIdKind};
+use stock::sale::{EpochMs, Product, SHARDS_MAX};
+
+use crate::admin::AdminToken;
+use crate::coordinator::Pace;
+use crate::new_sale::{Field, NewSale};
+
+/// The control plane of a sharded flash sale: creates sales, takes snapshots, mends transfers, audits.
+#[derive(Parser)]
+#[command(name = "flashsale-coordinator", version)]
+pub struct Settings {
+    /// Address to listen on. The admin API must never be public
+    #[arg(long, env, default_value = "127.0.0.1")]
+    pub host: IpAddr,
+
+    /// Port of the admin API, /healthz and /readyz
+    #[arg(long, env, default_value_t = 3100)]
+    pub port: u16,
+
+    /// Where the cluster is.
+    #[command(flatten)]
+    pub redis: RedisSettings,
+
+    /// Bearer token of the admin API: at least 16 visible ASCII characters
+    #[arg(long, env, hide_env_values = true)]
+    pub admin_token: AdminToken,
+
+    /// From one snapshot of all shards to the next
+    #[arg(long, env, value_parser = positive_duration, default_value = "100ms")]
+    snapshot_period: Duration,
+
+    /// How long tokens may wait in a channel between two shards until the coordinator moves them on
+    #[arg(long, env, value_parser = positive_duration, default_value = "1s")]
+    redrive_after: Duration,
+
+    /// How log lines look; text on a terminal, else json, if not set
+    #[arg(long, env, value_enum)]
+    pub log_format: Option<LogFormat>,
+
+    /// Id of the default sale: a-z, 0-9 and '-', at most 32
+    #[arg(long, env, default_value = "flash")]
+    sale_id: SaleId,
+
+    /// Units of the default sale; without, there is no default sale
+    #[arg(long, env, requires_all = ["sale_start_time", "sale_end_time"])]
+    total_stock: Option<u64>,
+
+    /// When the default sale opens: ISO 8601, seconds or milliseconds since 1970, or relative (1m). A relative time
+    /// counts when the sale is created, and is ignored once it exists
+    #[arg(long, env, requires = "total_stock", allow_hyphen_values = true)]
+    sale_start_time: Option<Moment>,
+
+    /// When the default sale closes
+    #[arg(long, env, requires = "total_stock", allow_hyphen_values = true)]
+    sale_end_time: Option<Moment>,
+
+    /// What the default sale sells
+    #[arg(long, env, default_value = "Flash sale item")]
+    product_name: String,
+
+    /// Its price
+    #[arg(long, env, default_value_t = 0.0)]
+    product_price: f64,
+
+    /// A few words on it
+    #[arg(long, env, default_value = "")]
+    product_description: String,
+
+    /// How the default sale reads user ids: opaque, or email, where case does not tell users apart
+    #[arg(long, env, value_parser = user_ids, default_value = "opaque")]
+    user_ids: UserIdKind,
+
+    /// Shards of the default sale, at most 256; 4 a primary if not set
+    #[arg(long, env, value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
+    shards: Option<u16>,
+}
+
+impl Settings {
+    /// The settings of this process. Ends it over a bad one, and over a default sale that cannot be.
+    pub fn parse(now: EpochMs) -> Self {
+        let settings: Self = service::settings::parse();
+        if let Some(Err(invalid)) = settings.default_sale().map(|sale| sale.validate(now)) {
+            refuse(format_args!("{}: {invalid}", Field::of(&invalid).variable()));
+        }
+        settings
+    }
+
+    /// The sale to create at the start, if any.
+    pub fn default_sale(&self) -> Option<NewSale> {
+        let (name, description) = (self.product_name.clone(), self.product_description.clone());
+        Some(NewSale {
+            id: self.sale_id.clone(),
+            total_stock: self.total_stock?,
+            starts_at: self.sale_start_time?,
+            ends_at: self.sale_end_time?,
+            product: Product { name, price: self.product_price, description },
+            user_ids: self.user_ids,
+            shards: self.shards,
+        })
+    }
+
+    /// How often it looks, and how patient it is.
+    pub fn pace(&self) -> Pace {
+        Pace { snapshot_period: self.snapshot_period, redrive_after: self.redrive_after }
+    }
+}
+
+fn user_ids(raw: &str) -> Result<UserIdKind, &'static str> {
+    match raw {
+        "opaque" => Ok(UserIdKind::Opaque),
+        "email" => Ok(UserIdKind::Email),
+        _ => Err("must be opaque or email"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    const REQUIRED: [&str; 5] =
+        ["flashsale-coordinator", "--redis-url", "redis://a", "--admin-token", "0123456789abcdef"];
+
+    fn parse(more: &[&str]) -> Result<Settings, clap::Error> {
+        Settings::try_parse_from(REQUIRED.iter().chain(more))
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Settings::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_stock_there_is_no_default_sale() {
+        assert_eq!(parse(&[]).unwrap().default_sale(), None);
+    }
+
+    #[test]
+    fn a_default_sale_needs_stock_start_and_end() {
+        let (stock, start, end) =
+            (["--total-stock", "9"], ["--sale-start-time", "1m"], ["--sale-end-time", "1h"]);
+        for incomplete in [[stock, start], [stock, end], [start, end]] {
+            assert!(parse(incomplete.as_flattened()).is_err(), "{incomplete:?}");
+        }
+        let sale = parse([stock, start, end].as_flattened()).unwrap().default_sale().unwrap();
+        assert_eq!((sale.id.as_str(), sale.total_stock, sale.shards), ("flash", 9, None));
+        assert_eq!(sale.validate(0), Ok(()));
+    }
+
+    #[test]
+    fn values_that_cannot_be_are_refused() {
+        let bad = [
+            ["--port", "99999"],
+            ["--host", "localhost"],
+            ["--snapshot-period", "0ms"],
+            ["--redrive-after", "1"],
+            ["--sale-id", "Flash"],
+            ["--shards", "0"],
+            ["--shards", "257"],
+            ["--user-ids", "phone"],
+            ["--product-price", "cheap"],
+        ];
+        for arguments in bad {
+            assert!(parse(&arguments).is_err(), "{arguments:?} was taken");
+        }
+    }
+}

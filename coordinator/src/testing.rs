@@ -1,0 +1,34 @@
+//! What the tests of this crate's pure parts start from.
+
+use service::settings::Moment;
+use stock::ids::UserIdKind;
+use stock::layout::Tag;
+use stock::sale::{EpochMs, Product, Sale, State};
+
+use crate::desired::Desired;
+use crate::new_sale::NewSale;
+
+/// When these tests take place.
+pub(crate) const NOW: EpochMs = 1_795_291_200_000;
+
+/// A request for a sale of a hundred chairs in two shards.
+pub(crate) fn chairs() -> NewSale {
+    NewSale {
+        id: "chairs".parse().unwrap(),
+        total_stock: 100,
+        starts_at: Moment::At(NOW),
+        ends_at: Moment::At(NOW + 3_600_000),
+        product: Product { name: "Chair".into(), price: 49.9, description: String::new() },
+        user_ids: UserIdKind::Opaque,
+        shards: Some(2),
+    }
+}
+
+/// The same sale in some state, over so many shards, with all of its stock minted.
+pub(crate) fn recorded(state: State, shards: usize) -> Desired {
+    let tags = (0..shards).map(|shard| Tag::new(shard.to_string()));
+    let mut config = chairs().config(tags.collect(), NOW);
+    config.state = state;
+    let sale = Sale::new(config).unwrap();
+    Desired { mint: sale.split(sale.config.total_stock), sale }
+}

@@ -1,0 +1,92 @@
+//! Operators change a sale, and every shard confirms.
+
+use coordinator::change::{Change, Refusal};
+use coordinator::coordinator::Failure;
+use coordinator::new_sale::NewSale;
+use stock::calls::Bought;
+use stock::sale::{Restock, State};
+
+use crate::stage::{assert_clean, buy, chairs, client_of, coordinator_on, levels, shared_redis};
+
+#[tokio::test]
+async fn a_sale_is_paused_resumed_and_ended_on_every_shard() {
+    let redis = shared_redis().await;
+    let (coordinator, node) = (coordinator_on(redis).await, client_of(redis).await);
+    let id = coordinator.create(&chairs("states")).await.unwrap().sale.id().clone();
+    let told = async |user| buy(&coordinator, &node, &id, user).await;
+    assert!(matches!(told("ann").await, Bought::Bought(_)));
+
+    let paused = coordinator.change(&id, &Change::Pause).await.unwrap();
+    assert!(levels(&coordinator, &id).await.iter().all(|level| level.version == paused.config.version));
+    assert_eq!(told("bob").await, Bought::NotOpen);
+    assert!(matches!(told("ann").await, Bought::Duplicate(_)), "a claim stays a claim");
+
+    coordinator.change(&id, &Change::Resume).await.unwrap();
+    assert!(matches!(told("bob").await, Bought::Bought(_)));
+
+    let ended = coordinator.change(&id, &Change::End).await.unwrap();
+    assert_eq!(
+        coordinator.change(&id, &Change::End).await.unwrap().config,
+        ended.config,
+        "repeating is harmless"
+    );
+    assert_eq!(told("carol").await, Bought::NotOpen);
+    let refused = coordinator.change(&id, &Change::Resume).await.err().unwrap();
+    assert!(matches!(refused, Failure::Refused(Refusal::Ended)));
+    assert_clean(&coordinator, &id, 100).await;
+}
+
+#[tokio::test]
+async fn a_moved_end_counts_at_once() {
+    let redis = shared_redis().await;
+    let (coordinator, node) = (coordinator_on(redis).await, client_of(redis).await);
+    let wanted = chairs("moved-end");
+    coordinator.create(&wanted).await.unwrap();
+    coordinator.change(&wanted.id, &Change::Extend { ends_at: 2_000 }).await.unwrap();
+    assert_eq!(buy(&coordinator, &node, &wanted.id, "ann").await, Bought::NotOpen);
+    coordinator.change(&wanted.id, &Change::Extend { ends_at: 4_000_000_000_000 }).await.unwrap();
+    assert!(matches!(buy(&coordinator, &node, &wanted.id, "ann").await, Bought::Bought(_)));
+}
+
+#[tokio::test]
+async fn a_restock_adds_its_units_once_however_often_it_is_sent() {
+    let redis = shared_redis().await;
+    let (one, two) = (coordinator_on(redis).await, coordinator_on(redis).await);
+    let wanted = chairs("restocked");
+    one.create(&wanted).await.unwrap();
+    let restock = |key: &str| Change::Restock(Restock { key: key.into(), units: 25 });
+
+    let (first, second) = (restock("a"), restock("b"));
+    let (_, _) = tokio::join!(one.change(&wanted.id, &first), two.change(&wanted.id, &second));
+    for change in [&first, &second, &first] {
+        two.change(&wanted.id, change).await.unwrap();
+    }
+    assert_clean(&one, &wanted.id, 150).await;
+    let stock: u64 = levels(&one, &wanted.id).await.iter().map(|level| level.stock).sum();
+    assert_eq!(stock, 150);
+    assert!(!one.create(&wanted).await.unwrap().is_new, "it is still the sale that was asked for");
+}
+
+#[tokio::test]
+async fn changes_of_several_operators_at_once_are_all_made_or_refused() {
+    let redis = shared_redis().await;
+    let coordinators =
+        [coordinator_on(redis).await, coordinator_on(redis).await, coordinator_on(redis).await];
+    let wanted = NewSale { shards: Some(3), ..chairs("several") };
+    coordinators[0].create(&wanted).await.unwrap();
+    let restocks =
+        (0..3).map(|n| Change::Restock(Restock { key: n.to_string(), units: 10 })).collect::<Vec<_>>();
+    let made = coordinators
+        .iter()
+        .zip(&restocks)
+        .map(|(coordinator, change)| coordinator.change(&wanted.id, change));
+    for outcome in futures::future::join_all(made).await {
+        assert!(matches!(outcome, Ok(_) | Err(Failure::Contended)), "{:?}", outcome.err());
+    }
+    for change in &restocks {
+        coordinators[0].change(&wanted.id, change).await.unwrap();
+    }
+    let sale = coordinators[0].existing(&wanted.id).await.unwrap().sale;
+    assert_eq!((sale.config.total_stock, sale.config.state), (130, State::Open));
+    assert_clean(&coordinators[0], &wanted.id, 130).await;
+}

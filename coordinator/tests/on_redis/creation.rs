@@ -1,0 +1,97 @@
+//! A sale comes into being: whole, once, and also when its coordinator dies on the way.
+
+use std::collections::BTreeMap;
+
+use coordinator::coordinator::Failure;
+use coordinator::new_sale::{Field, NewSale};
+use stock::calls::{Accept, Configure, Source};
+use stock::sale::State;
+
+use crate::stage::{
+    SOON, assert_clean, chairs, client_of, coordinator_on, levels, shared_redis, while_running,
+};
+
+#[tokio::test]
+async fn every_primary_gets_its_shards_and_every_shard_its_part() {
+    let redis = shared_redis().await;
+    let coordinator = coordinator_on(redis).await;
+    let created = coordinator.create(&chairs("parts")).await.unwrap();
+    assert!(created.is_new);
+    assert_eq!(created.sale.config.state, State::Open);
+
+    let seen = coordinator.inspect(created.sale.id()).await.unwrap();
+    let mut shards_of: BTreeMap<String, u32> = BTreeMap::new();
+    for shard in created.sale.shards() {
+        let primary = seen.topology.primary(shard.slot).unwrap();
+        *shards_of.entry(primary.address.to_string()).or_default() += 1;
+    }
+    assert_eq!(shards_of.into_values().collect::<Vec<_>>(), [4, 4, 4]);
+
+    let stocks: Vec<u64> =
+        levels(&coordinator, created.sale.id()).await.iter().map(|level| level.stock).collect();
+    assert_eq!(stocks, created.sale.split(100));
+    assert_clean(&coordinator, created.sale.id(), 100).await;
+}
+
+#[tokio::test]
+async fn creating_again_finds_the_sale_and_another_one_of_its_name_is_refused() {
+    let coordinator = coordinator_on(shared_redis().await).await;
+    let wanted = chairs("again");
+    coordinator.create(&wanted).await.unwrap();
+    assert!(!coordinator.create(&wanted).await.unwrap().is_new);
+
+    let other = NewSale { total_stock: 101, shards: Some(5), ..wanted.clone() };
+    let refused = coordinator.create(&other).await.err().unwrap();
+    assert!(
+        matches!(refused, Failure::Different { fields, .. } if fields == [Field::TotalStock, Field::Shards])
+    );
+    assert_clean(&coordinator, &wanted.id, 100).await;
+}
+
+#[tokio::test]
+async fn two_coordinators_that_create_at_once_create_one_sale() {
+    let redis = shared_redis().await;
+    let (one, two) = (coordinator_on(redis).await, coordinator_on(redis).await);
+    let wanted = chairs("at-once");
+    let (one_s, two_s) = tokio::join!(one.create(&wanted), two.create(&wanted));
+    let news = [one_s.unwrap().is_new, two_s.unwrap().is_new];
+    assert!(news.contains(&true), "somebody created it");
+    assert_clean(&one, &wanted.id, 100).await;
+}
+
+/// The coordinator dies with the sale written down, and with this many of its shards made and filled.
+async fn dies_after(id: &str, shards_made: usize) {
+    let redis = shared_redis().await;
+    let first = coordinator_on(redis).await;
+    let (recorded, _) = first.record_creation(&chairs(id)).await.unwrap();
+    let node = client_of(redis).await;
+    let config = &recorded.sale.config;
+    for (shard, &cumulative) in recorded.sale.shards().iter().zip(&recorded.mint).take(shards_made) {
+        let (version, state, window) = (config.version, config.state, config.window);
+        node.write(Configure { shard, version, state, window }).await.unwrap();
+        node.write(Accept { shard, from: Source::Mint, cumulative }).await.unwrap();
+    }
+    drop(first);
+
+    let next = coordinator_on(redis).await;
+    let opened = testkit::until("opening", SOON, || async {
+        next.existing(&config.id).await.unwrap().sale.config.state == State::Open
+    });
+    while_running(&next, opened).await.unwrap();
+    assert_clean(&next, &config.id, 100).await;
+}
+
+#[tokio::test]
+async fn a_sale_that_was_only_written_down_is_created_by_the_next_coordinator() {
+    dies_after("written-down", 0).await;
+}
+
+#[tokio::test]
+async fn a_half_made_sale_is_completed_by_the_next_coordinator() {
+    dies_after("half-made", 6).await;
+}
+
+#[tokio::test]
+async fn a_sale_that_is_all_made_but_not_open_is_opened_by_the_next_coordinator() {
+    dies_after("not-open", 12).await;
+}

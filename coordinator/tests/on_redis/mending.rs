@@ -1,0 +1,188 @@
+//! What a running coordinator mends by itself, and what it does not.
+
+use std::time::Duration;
+
+use coordinator::change::Change;
+use coordinator::coordinator::{Coordinator, Failure};
+use coordinator::new_sale::NewSale;
+use coordinator::trouble::Kind;
+use futures::future::join_all;
+use stock::calls::Donate;
+use stock::ids::{SaleId, ShardId};
+use stock::layout::{SaleKeys, Shard};
+use stock::snapshot::Snapshot;
+use testkit::{ClusterOptions, RedisCluster};
+
+use crate::stage::{
+    SOON, assert_clean, chairs, client_of, coordinator_on, levels, shared_redis, while_running,
+};
+
+async fn snapshot(coordinator: &Coordinator, id: &SaleId) -> Option<Snapshot> {
+    coordinator.inspect(id).await.unwrap().snapshot
+}
+
+#[tokio::test]
+async fn tokens_that_a_dead_thief_left_in_a_channel_arrive() {
+    let redis = shared_redis().await;
+    let (coordinator, thief) = (coordinator_on(redis).await, client_of(redis).await);
+    let sale = coordinator.create(&NewSale { shards: Some(3), ..chairs("stranded") }).await.unwrap().sale;
+    for (giver, to) in [(0, 1), (0, 2), (2, 1)] {
+        let donate = Donate { shard: sale.shard(ShardId::new(giver)), to: ShardId::new(to), want: 5 };
+        thief.write(donate).await.unwrap();
+    }
+    assert_eq!(coordinator.audit(sale.id()).await.unwrap().in_flight, 15);
+
+    let arrived = testkit::until("arrival of the tokens", SOON, || async {
+        levels(&coordinator, sale.id()).await.iter().map(|level| level.stock).sum::<u64>() == 100
+    });
+    while_running(&coordinator, arrived).await.unwrap();
+    assert_clean(&coordinator, sale.id(), 100).await;
+}
+
+#[tokio::test]
+async fn snapshots_are_published_again_and_again() {
+    let coordinator = coordinator_on(shared_redis().await).await;
+    let id = coordinator.create(&chairs("watched")).await.unwrap().sale.id().clone();
+    let newer_than = async |at| {
+        let is_newer = |snapshot: Option<Snapshot>| snapshot.is_some_and(|snapshot| snapshot.taken_at > at);
+        testkit::until("a newer snapshot", SOON, || async { is_newer(snapshot(&coordinator, &id).await) })
+            .await
+            .unwrap();
+        snapshot(&coordinator, &id).await.unwrap()
+    };
+    let (first, second) = while_running(&coordinator, async {
+        let first = newer_than(0).await;
+        (first.clone(), newer_than(first.taken_at).await)
+    })
+    .await;
+    assert_eq!((first.total, first.stock, first.sold, first.in_flight), (100, 100, 0, 0));
+    assert!(second.shards.iter().all(|shard| !shard.stale));
+}
+
+#[tokio::test]
+async fn a_flushed_function_library_comes_back() {
+    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
+    let coordinator = coordinator_on(&redis).await;
+    let wanted = chairs("flushed");
+    coordinator.create(&wanted).await.unwrap();
+    flush_functions(&redis).await;
+    coordinator.change(&wanted.id, &Change::Pause).await.unwrap();
+
+    flush_functions(&redis).await;
+    let looked = testkit::until("a look at all shards", SOON, || async {
+        snapshot(&coordinator, &wanted.id).await.is_some_and(|seen| seen.stock == 100)
+    });
+    while_running(&coordinator, looked).await.unwrap();
+    assert_clean(&coordinator, &wanted.id, 100).await;
+}
+
+async fn flush_functions(redis: &RedisCluster) {
+    for primary in redis.primaries().await {
+        let mut connection = redis.connection(primary).await.unwrap();
+        redis::cmd("FUNCTION").arg("FLUSH").exec_async(&mut connection).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_shard_that_vanished_is_reported_and_never_made_again() {
+    let redis = shared_redis().await;
+    let coordinator = coordinator_on(redis).await;
+    let sale = coordinator.create(&NewSale { shards: Some(3), ..chairs("vanished") }).await.unwrap().sale;
+    delete(redis, &coordinator, sale.shard(ShardId::new(1))).await;
+
+    while_running(&coordinator, async {
+        let refused = coordinator.change(sale.id(), &Change::Pause).await.err().unwrap();
+        assert!(matches!(refused, Failure::Unconfirmed(shards) if shards.len() == 1));
+        let seen = testkit::until("sight of the loss", SOON, || async {
+            coordinator.sights().get(sale.id()).is_some_and(|sight| !sight.troubles.is_empty())
+        });
+        seen.await.unwrap();
+    })
+    .await;
+    let troubles = coordinator.inspect(sale.id()).await.unwrap().troubles;
+    assert_eq!(
+        troubles.iter().map(|trouble| (trouble.shard, trouble.kind)).collect::<Vec<_>>(),
+        [(ShardId::new(1), Kind::Missing)]
+    );
+}
+
+async fn delete(redis: &RedisCluster, coordinator: &Coordinator, shard: &Shard) {
+    let inspected = coordinator.inspect(&"vanished".parse().unwrap()).await.unwrap();
+    let primary = inspected.topology.primary(shard.slot).unwrap().address.to_string().parse().unwrap();
+    let mut connection = redis.connection(primary).await.unwrap();
+    let mut delete = redis::cmd("DEL");
+    delete.arg(&[&shard.meta, &shard.claims, &shard.orders]).exec_async(&mut connection).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dead_primary_does_not_hold_up_the_snapshots_of_the_others_and_its_replica_is_found() {
+    let redis = RedisCluster::start(ClusterOptions {
+        node_timeout: Some(Duration::from_secs(2)),
+        ..ClusterOptions::default()
+    })
+    .await
+    .unwrap();
+    let coordinator = coordinator_on(&redis).await;
+    let sale = coordinator.create(&NewSale { shards: Some(3), ..chairs("failing-over") }).await.unwrap().sale;
+    let victim = victim_without_records(&redis, &coordinator, &sale).await;
+
+    let staleness = |stale: usize| {
+        let coordinator = &coordinator;
+        let id = sale.id();
+        let count = |seen: Snapshot| seen.shards.iter().filter(|shard| shard.stale).count();
+        testkit::until("the snapshot to tell", SOON, move || async move {
+            snapshot(coordinator, id).await.is_some_and(|seen| count(seen) == stale)
+        })
+    };
+    while_running(&coordinator, async {
+        staleness(0).await.unwrap();
+        redis.freeze(victim);
+        staleness(1).await.unwrap();
+        staleness(0).await.unwrap();
+    })
+    .await;
+    redis.thaw(victim);
+    redis.wait_until_whole().await.unwrap();
+    assert_clean(&coordinator, sale.id(), 100).await;
+}
+
+/// A primary with a shard, but with neither the sale's records nor the list of sales: those are read all the while.
+async fn victim_without_records(
+    redis: &RedisCluster,
+    coordinator: &Coordinator,
+    sale: &stock::sale::Sale,
+) -> std::net::SocketAddr {
+    let topology = coordinator.inspect(sale.id()).await.unwrap().topology;
+    let records = [SaleKeys::new(sale.id()).slot, stock::layout::slot_of_tag(stock::layout::SALES_KEY)];
+    let primaries = redis.primaries().await;
+    let holds = |primary: &std::net::SocketAddr, slot| {
+        topology.primary(slot).unwrap().address.to_string() == primary.to_string()
+    };
+    let free = primaries.into_iter().find(|primary| !records.iter().any(|&slot| holds(primary, slot)));
+    free.expect("three primaries, two records")
+}
+
+#[tokio::test]
+async fn several_running_coordinators_do_no_harm() {
+    let redis = shared_redis().await;
+    let coordinators = join_all((0..3).map(|_| coordinator_on(redis))).await;
+    let sale = coordinators[0].create(&NewSale { shards: Some(3), ..chairs("crowded") }).await.unwrap().sale;
+    let thief = client_of(redis).await;
+    let stealing = async {
+        for n in 0..30_u16 {
+            let (giver, to) = (ShardId::new(n % 3), ShardId::new((n + 1) % 3));
+            thief.write(Donate { shard: sale.shard(giver), to, want: 3 }).await.unwrap();
+        }
+        testkit::until("rest", SOON, || async {
+            levels(&coordinators[0], sale.id()).await.iter().map(|level| level.stock).sum::<u64>() == 100
+        })
+        .await
+        .unwrap();
+    };
+    while_running(
+        &coordinators[0],
+        while_running(&coordinators[1], while_running(&coordinators[2], stealing)),
+    )
+    .await;
+    assert_clean(&coordinators[0], sale.id(), 100).await;
+}

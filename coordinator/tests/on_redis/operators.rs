@@ -1,0 +1,137 @@
+//! The admin API as operators use it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{Method, Request, StatusCode};
+use coordinator::admin::{Desk, router};
+use serde_json::{Value, json};
+use service::ops::Readiness;
+use tower::ServiceExt as _;
+
+use crate::stage::{coordinator_on, shared_redis};
+
+const TOKEN: &str = "0123456789abcdef";
+
+struct Operator(Router);
+
+impl Operator {
+    async fn new() -> Self {
+        let desk = Desk::default();
+        desk.open(Arc::new(coordinator_on(shared_redis().await).await));
+        Self(router(desk, TOKEN.parse().unwrap(), Readiness::starting("a test")))
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, Value) {
+        self.send(Method::GET, path, None, Body::empty()).await
+    }
+
+    async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
+        self.send(Method::POST, path, None, Body::from(body.to_string())).await
+    }
+
+    async fn send(&self, method: Method, path: &str, key: Option<&str>, body: Body) -> (StatusCode, Value) {
+        let request =
+            Request::builder().method(method).uri(path).header(AUTHORIZATION, format!("Bearer {TOKEN}"));
+        let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
+        let request = request.header(CONTENT_TYPE, "application/json").body(body).unwrap();
+        let response = self.0.clone().oneshot(request).await.unwrap();
+        let (status, bytes) = (response.status(), to_bytes(response.into_body(), usize::MAX).await.unwrap());
+        (status, serde_json::from_slice(&bytes).unwrap())
+    }
+}
+
+fn sofa(id: &str) -> Value {
+    json!({
+        "id": id, "totalStock": 100, "startsAt": "2026-01-01T00:00:00Z", "endsAt": 4_000_000_000_000_u64,
+        "productName": "Sofa", "productPrice": 799.99, "shards": 3,
+    })
+}
+
+#[tokio::test]
+async fn an_operator_creates_a_sale_and_sees_it() {
+    let operator = Operator::new().await;
+    let (status, created) = operator.post("/admin/sales", sofa("sofas")).await;
+    assert_eq!(status, StatusCode::CREATED, "{created}");
+    assert_eq!(created["startsAt"], "2026-01-01T00:00:00.000Z");
+    assert_eq!((&created["state"], &created["productPrice"]), (&json!("open"), &json!(799.99)));
+    assert_eq!(operator.post("/admin/sales", sofa("sofas")).await, (StatusCode::OK, created.clone()));
+
+    let mut other = sofa("sofas");
+    other["totalStock"] = json!(101);
+    let (status, problem) = operator.post("/admin/sales", other).await;
+    assert_eq!((status, &problem["fields"]), (StatusCode::CONFLICT, &json!(["totalStock"])));
+
+    let (_, list) = operator.get("/admin/sales").await;
+    assert!(list["sales"].as_array().unwrap().contains(&created));
+    let (status, detail) = operator.get("/admin/sales/sofas").await;
+    assert_eq!((status, &detail["problems"]), (StatusCode::OK, &json!([])));
+    let shards = detail["shards"].as_array().unwrap();
+    assert_eq!(shards.iter().map(|shard| shard["stock"].as_u64().unwrap()).sum::<u64>(), 100);
+    assert!(shards.iter().all(|shard| shard["primary"].is_string() && shard["slot"].is_u64()));
+}
+
+#[tokio::test]
+async fn an_operator_changes_a_sale_and_audits_it() {
+    let operator = Operator::new().await;
+    operator.post("/admin/sales", sofa("beds")).await;
+    for (action, state) in [("pause", "paused"), ("resume", "open")] {
+        let (status, sale) = operator.post(&format!("/admin/sales/beds/{action}"), json!({})).await;
+        assert_eq!((status, &sale["state"]), (StatusCode::OK, &json!(state)));
+    }
+    let (_, sale) =
+        operator.post("/admin/sales/beds/extend", json!({ "endsAt": 4_000_000_000_001_u64 })).await;
+    assert_eq!(sale["endsAt"], "2096-10-02T07:06:40.001Z");
+    for _ in 0..2 {
+        let body = Body::from(json!({ "units": 7 }).to_string());
+        let (status, sale) =
+            operator.send(Method::POST, "/admin/sales/beds/restock", Some("delivery 1"), body).await;
+        assert_eq!((status, &sale["totalStock"]), (StatusCode::OK, &json!(107)));
+    }
+    let (status, audit) = operator.get("/admin/sales/beds/audit").await;
+    assert_eq!((status, &audit["ok"], &audit["total"]), (StatusCode::OK, &json!(true), &json!(107)));
+
+    operator.post("/admin/sales/beds/end", json!({})).await;
+    assert_eq!(operator.post("/admin/sales/beds/resume", json!({})).await.0, StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_with_the_field_that_is_to_blame() {
+    let operator = Operator::new().await;
+    let refused = async |field: &str, value: Value| {
+        let mut body = sofa("refused");
+        body[field] = value;
+        operator.post("/admin/sales", body).await
+    };
+    let blamed = [
+        ("id", json!("Sofa!"), StatusCode::BAD_REQUEST),
+        ("startsAt", json!("soon"), StatusCode::BAD_REQUEST),
+        ("totalStock", json!(0), StatusCode::UNPROCESSABLE_ENTITY),
+        ("endsAt", json!(1_000_000_000_000_u64), StatusCode::UNPROCESSABLE_ENTITY),
+        ("productName", json!(" "), StatusCode::UNPROCESSABLE_ENTITY),
+        ("productPrice", json!(-1), StatusCode::UNPROCESSABLE_ENTITY),
+        ("shards", json!(257), StatusCode::UNPROCESSABLE_ENTITY),
+    ];
+    for (field, value, status) in blamed {
+        let (answered, problem) = refused(field, value).await;
+        assert_eq!((answered, &problem["field"]), (status, &json!(field)), "{problem}");
+    }
+    assert_eq!(refused("totalStock", json!("many")).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(refused("shrads", json!(3)).await.0, StatusCode::BAD_REQUEST, "a typing error is not ignored");
+    assert_eq!(operator.get("/admin/sales/refused").await.0, StatusCode::NOT_FOUND, "nothing was created");
+}
+
+#[tokio::test]
+async fn a_sale_that_is_not_there_is_not_found() {
+    let operator = Operator::new().await;
+    for name in ["nobody-s", "Not%20a%20name", "%ff", "{sale}"] {
+        assert_eq!(
+            operator.get(&format!("/admin/sales/{}", name.replace(['{', '}'], "%7B"))).await.0,
+            StatusCode::NOT_FOUND
+        );
+    }
+    assert_eq!(operator.post("/admin/sales/nobody-s/pause", json!({})).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(operator.get("/admin/sales/nobody-s/audit").await.0, StatusCode::NOT_FOUND);
+}

@@ -1,0 +1,127 @@
+//! The program itself: settings, exit codes, readiness, and a good end.
+
+use std::time::Duration;
+
+use reqwest::{Client, StatusCode};
+use serde_json::Value;
+use testkit::ports::PortBlock;
+use testkit::{Folder, Launch, Process, RedisServer};
+
+use crate::stage::{SOON, shared_redis};
+
+const TOKEN: &str = "0123456789abcdef";
+
+/// A place for one coordinator: a folder for its log, and a port.
+struct Place {
+    folder: Folder,
+    ports: PortBlock,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { folder: Folder::temporary().unwrap(), ports: PortBlock::take().unwrap() }
+    }
+
+    fn launch(&self, redis_url: &str) -> Launch {
+        Launch::new("coordinator", env!("CARGO_BIN_EXE_flashsale-coordinator"), self.folder.path())
+            .env("PORT", self.ports.first())
+            .env("REDIS_URL", redis_url)
+            .env("ADMIN_TOKEN", TOKEN)
+    }
+
+    async fn get(&self, path: &str) -> Option<(StatusCode, String)> {
+        let url = format!("http://127.0.0.1:{}{path}", self.ports.first());
+        let response = Client::new().get(url).bearer_auth(TOKEN).send().await.ok()?;
+        Some((response.status(), response.text().await.ok()?))
+    }
+
+    async fn wait_for(&self, path: &str, status: StatusCode) {
+        let answers = || async { self.get(path).await.is_some_and(|(answered, _)| answered == status) };
+        testkit::until(path, SOON, answers).await.unwrap();
+    }
+}
+
+/// The exit code and the log of a program that ends by itself.
+async fn ends(process: Process) -> (Option<i32>, String) {
+    let code = process.wait(SOON).await.unwrap().code();
+    (code, std::fs::read_to_string(process.log()).unwrap())
+}
+
+fn with_sale(launch: Launch, id: &str, stock: u32) -> Launch {
+    let launch = launch.env("SALE_ID", id).env("TOTAL_STOCK", stock);
+    launch.env("SALE_START_TIME", "-1m").env("SALE_END_TIME", "1h")
+}
+
+#[tokio::test]
+async fn bad_settings_are_one_line_and_exit_code_64() {
+    let place = Place::new();
+    let good = || place.launch("redis://127.0.0.1:1");
+    let bad = [
+        (good().env("ADMIN_TOKEN", "short"), "ADMIN_TOKEN"),
+        (good().env("ADMIN_TOKEN", ""), "ADMIN_TOKEN"),
+        (good().env("PORT", "http"), "PORT"),
+        (good().env("REDIS_URL", "localhost"), "REDIS_URL"),
+        (good().env("TOTAL_STOCK", "10"), "SALE_START_TIME"),
+        (with_sale(good(), "flash", 0), "TOTAL_STOCK"),
+        (with_sale(good(), "flash", 1).env("SALE_END_TIME", "-2m"), "SALE_END_TIME"),
+        (with_sale(good(), "flash", 1).env("PRODUCT_PRICE", "-1"), "PRODUCT_PRICE"),
+    ];
+    for (launch, blamed) in bad {
+        std::fs::remove_file(place.folder.path().join("coordinator.log")).ok();
+        let (code, log) = ends(launch.spawn().unwrap()).await;
+        assert_eq!(code, Some(64), "{log}");
+        assert!(log.lines().count() == 1 && log.contains(blamed), "{log}");
+        assert!(!log.contains("short"), "a token is nobody's to read: {log}");
+    }
+}
+
+#[tokio::test]
+async fn help_names_the_settings() {
+    let place = Place::new();
+    let (code, help) = ends(place.launch("redis://127.0.0.1:1").arg("--help").spawn().unwrap()).await;
+    assert_eq!(code, Some(0));
+    for variable in
+        ["PORT", "REDIS_URL", "ADMIN_TOKEN", "TOTAL_STOCK", "SALE_START_TIME", "SNAPSHOT_PERIOD", "SHARDS"]
+    {
+        assert!(help.contains(&format!("[env: {variable}")), "{variable} is not in\n{help}");
+    }
+    assert!(!help.contains(TOKEN));
+}
+
+#[tokio::test]
+async fn it_creates_the_default_sale_once_and_ends_well_when_it_is_asked_to() {
+    let (redis, place) = (shared_redis().await, Place::new());
+    for _ in 0..2 {
+        let process = with_sale(place.launch(&redis.seeds()), "by-settings", 50).spawn().unwrap();
+        place.wait_for("/readyz", StatusCode::OK).await;
+        let (_, audit) = place.get("/admin/sales/by-settings/audit").await.unwrap();
+        let audit: Value = serde_json::from_str(&audit).unwrap();
+        assert_eq!((audit["ok"].as_bool(), audit["total"].as_u64()), (Some(true), Some(50)), "{audit}");
+        assert_eq!(process.stop(SOON).await.unwrap().code(), Some(0), "{}", process.log_tail());
+    }
+    let (code, log) = ends(with_sale(place.launch(&redis.seeds()), "by-settings", 51).spawn().unwrap()).await;
+    assert_eq!(code, Some(64));
+    assert!(log.lines().last().unwrap().contains("TOTAL_STOCK"), "{log}");
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_not_there_is_waited_for() {
+    let place = Place::new();
+    let process = place.launch("redis://127.0.0.1:1").spawn().unwrap();
+    place.wait_for("/healthz", StatusCode::OK).await;
+    place.wait_for("/readyz", StatusCode::SERVICE_UNAVAILABLE).await;
+    place.wait_for("/admin/sales", StatusCode::SERVICE_UNAVAILABLE).await;
+    let told = || async {
+        std::fs::read_to_string(process.log()).unwrap().contains("waiting for the Redis Cluster")
+    };
+    testkit::until("the log line", SOON, told).await.unwrap();
+    assert_eq!(process.stop(Duration::from_secs(5)).await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_cluster_is_a_bad_setting() {
+    let (server, place) = (RedisServer::start().await.unwrap(), Place::new());
+    let (code, log) = ends(place.launch(&server.url()).spawn().unwrap()).await;
+    assert_eq!(code, Some(64), "{log}");
+    assert!(log.lines().last().unwrap().contains("REDIS_URL"), "{log}");
+}

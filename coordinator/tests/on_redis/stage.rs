@@ -1,0 +1,93 @@
+//! The stage of every story: a cluster, coordinators, sales, a buyer.
+
+use std::future::pending;
+use std::path::Path;
+use std::time::Duration;
+
+use coordinator::coordinator::{Coordinator, Pace, look_options};
+use coordinator::new_sale::NewSale;
+use redis::IntoConnectionInfo;
+use service::settings::Moment;
+use stock::calls::{Attempt, Bought, Buy, CallError, Level};
+use stock::cluster::Cluster;
+use stock::connection::ConnectOptions;
+use stock::ids::{CorrelationId, OrderId, SaleId, UserId, UserIdKind};
+use stock::sale::Product;
+use testkit::{ClusterOptions, RedisCluster};
+use tokio::sync::OnceCell;
+
+/// Whatever the coordinator does by itself is done by then, on a busy machine too.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// How patient these coordinators are.
+pub(crate) const PACE: Pace =
+    Pace { snapshot_period: Duration::from_millis(50), redrive_after: Duration::from_millis(300) };
+
+/// The cluster that tests share. It ends with the test program; its folder is emptied by the next.
+pub(crate) async fn shared_redis() -> &'static RedisCluster {
+    static SHARED: OnceCell<RedisCluster> = OnceCell::const_new();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("coordinator-on-redis");
+    let options = ClusterOptions { folder: Some(folder), ..ClusterOptions::default() };
+    SHARED.get_or_init(async || RedisCluster::start(options).await.unwrap()).await
+}
+
+fn options(redis: &RedisCluster) -> ConnectOptions {
+    ConnectOptions::new(redis.seeds().split(',').map(|seed| seed.into_connection_info().unwrap()).collect())
+}
+
+/// Somebody else who calls the shards: a node, a saboteur.
+pub(crate) async fn client_of(redis: &RedisCluster) -> Cluster {
+    let cluster = Cluster::connect(options(redis)).await.unwrap();
+    cluster.load_library().await.unwrap();
+    cluster
+}
+
+/// A coordinator that does what it is asked to, and nothing by itself.
+pub(crate) async fn coordinator_on(redis: &RedisCluster) -> Coordinator {
+    let reads = Cluster::connect(look_options(&options(redis))).await.unwrap();
+    Coordinator::new(reads, client_of(redis).await, PACE)
+}
+
+/// Plays a story while the coordinator does its rounds. It is cut off when the story ends, wherever it stands.
+pub(crate) async fn while_running<T>(coordinator: &Coordinator, story: impl Future<Output = T>) -> T {
+    tokio::select! {
+        () = coordinator.run(pending()) => unreachable!("nobody stops it"),
+        told = story => told,
+    }
+}
+
+/// A sale of a hundred chairs that is open now.
+pub(crate) fn chairs(id: &str) -> NewSale {
+    NewSale {
+        id: id.parse().unwrap(),
+        total_stock: 100,
+        starts_at: Moment::At(1_000),
+        ends_at: Moment::At(4_000_000_000_000),
+        product: Product { name: "Chair".into(), price: 49.9, description: String::new() },
+        user_ids: UserIdKind::Opaque,
+        shards: None,
+    }
+}
+
+/// What the shards of a sale hold.
+pub(crate) async fn levels(coordinator: &Coordinator, id: &SaleId) -> Vec<Level> {
+    let levels: Result<Vec<Level>, CallError> =
+        coordinator.inspect(id).await.unwrap().levels.into_iter().collect();
+    levels.unwrap()
+}
+
+/// The audit finds nothing, and so many units.
+pub(crate) async fn assert_clean(coordinator: &Coordinator, id: &SaleId, total: u64) {
+    let audit = coordinator.audit(id).await.unwrap();
+    assert!(audit.ok, "{:?}", audit.violations);
+    assert_eq!((audit.total, audit.in_flight), (total, 0));
+}
+
+/// A user tries to buy at home, as a node would.
+pub(crate) async fn buy(coordinator: &Coordinator, client: &Cluster, id: &SaleId, user: &str) -> Bought {
+    let sale = coordinator.existing(id).await.unwrap().sale;
+    let user = UserId::parse(user, UserIdKind::Opaque).unwrap();
+    let shard = sale.shard(sale.ring().home(&user));
+    let attempt = Attempt { user, order: OrderId::random(), correlation: CorrelationId::random() };
+    client.write(Buy { shard, attempts: &[attempt] }).await.unwrap().outcomes[0]
+}

@@ -1,0 +1,188 @@
+//! The audit reads real sales of many pages, and each break of the promise in one is seen.
+
+use redis::{Cmd, cmd};
+use stock::audit::{Audit, audit};
+use stock::calls::{Accept, Attempt, Bought, Buy, Donate, Source};
+use stock::ids::ShardId;
+use stock::layout::Shard;
+
+use crate::stage::{TestSale, all_done, attempt, claim};
+
+const SOLD: u64 = 5_000;
+/// Small enough for several pages of the order stream a shard.
+const BUYERS_PER_CALL: usize = 8;
+
+/// A sale of which 5,000 units are sold over three shards, after a transfer, with two tokens in a channel.
+async fn sold_sale() -> TestSale {
+    let sale = TestSale::over_shards(&[SOLD; 3]).await;
+    let (giver, receiver) = (sale.shard_at(0), sale.shard_at(1));
+    let donate = |want| Donate { shard: giver, to: receiver.id, want };
+    let donation = sale.cluster.write(donate(3)).await.unwrap();
+    let from = Source::Shard(giver.id);
+    sale.cluster.write(Accept { shard: receiver, from, cumulative: donation.cumulative }).await.unwrap();
+    sale.cluster.write(donate(2)).await.unwrap();
+
+    let mut homes: Vec<Vec<Attempt>> = vec![vec![]; 3];
+    for n in 0..SOLD {
+        let attempt = attempt(&format!("user-{n}"));
+        homes[sale.sale.ring().home(&attempt.user).index()].push(attempt);
+    }
+    let mut calls = Vec::new();
+    for (shard, home) in sale.sale.shards().iter().zip(&homes) {
+        calls.extend(home.chunks(BUYERS_PER_CALL).map(|attempts| Buy { shard, attempts }));
+    }
+    let told = all_done(sale.cluster.write_all(&calls).await);
+    told.into_iter().flat_map(|purchases| purchases.outcomes).for_each(|outcome| _ = claim(outcome));
+    sale
+}
+
+impl TestSale {
+    async fn audit(&self) -> Audit {
+        audit(&self.cluster, &self.sale).await.unwrap()
+    }
+
+    async fn is_red_and_says(&self, words: &str) -> Audit {
+        let audit = self.audit().await;
+        assert!(!audit.ok, "the audit calls a broken sale sound");
+        let said = audit.violations.iter().any(|violation| violation.contains(words));
+        assert!(said, "no violation says {words:?}: {:#?}", audit.violations);
+        audit
+    }
+
+    /// Some user at home in this shard.
+    fn someone_at(&self, shard: &Shard) -> String {
+        let users = (0..SOLD).map(|n| attempt(&format!("user-{n}")).user);
+        users.into_iter().find(|user| self.sale.ring().home(user) == shard.id).unwrap().to_string()
+    }
+}
+
+#[tokio::test]
+async fn a_sound_sale_is_ok_to_the_unit() {
+    let sale = sold_sale().await;
+
+    let audit = sale.audit().await;
+
+    assert_eq!(audit.violations, Vec::<String>::new());
+    let expected = Audit {
+        ok: true,
+        total: 3 * SOLD,
+        sold: SOLD,
+        stock: 2 * SOLD - 2,
+        in_flight: 2,
+        claims: SOLD,
+        orders: SOLD,
+        ..Audit::default()
+    };
+    assert_eq!(audit, expected);
+}
+
+#[tokio::test]
+async fn a_sale_is_ok_while_it_sells() {
+    let sale = sold_sale().await;
+    let shard = sale.shard();
+    let users: Vec<Attempt> = (0..10_000).map(|n| attempt(&format!("late-{n}"))).collect();
+    let at_home: Vec<_> = users.into_iter().filter(|a| sale.sale.ring().home(&a.user) == shard.id).collect();
+
+    let buying = async {
+        for attempts in at_home[..2_000].chunks(4) {
+            sale.cluster.read(Buy { shard, attempts }).await.unwrap();
+        }
+    };
+    let auditing = async {
+        for _ in 0..4 {
+            let audit = sale.audit().await;
+            assert!(audit.ok, "{:#?}", audit.violations);
+        }
+    };
+    tokio::join!(buying, auditing);
+
+    assert_eq!(sale.audit().await.sold, SOLD + 2_000);
+}
+
+#[tokio::test]
+async fn a_claim_that_was_lost_is_seen() {
+    let sale = sold_sale().await;
+    let user = sale.someone_at(sale.shard());
+
+    let _: u64 = sale.ask(&Cmd::hdel(&sale.shard().claims, &user)).await;
+
+    let audit = sale.is_red_and_says("is not the claim").await;
+    assert_eq!((audit.claims, audit.orders), (SOLD - 1, SOLD));
+}
+
+#[tokio::test]
+async fn stock_that_was_changed_by_hand_is_seen() {
+    let sale = sold_sale().await;
+
+    let _: u64 = sale.ask_at(sale.shard_at(2), &Cmd::hincr(&sale.shard_at(2).meta, "stock", 1)).await;
+
+    sale.is_red_and_says("shard 2: accepted").await;
+}
+
+#[tokio::test]
+async fn orders_that_were_lost_are_seen() {
+    let sale = sold_sale().await;
+
+    let _: u64 = sale.ask(cmd("XDEL").arg(&sale.shard().orders).arg("100-0")).await;
+
+    let audit = sale.is_red_and_says("has no order").await;
+    assert_eq!((audit.claims, audit.orders), (SOLD, SOLD - BUYERS_PER_CALL as u64));
+}
+
+#[tokio::test]
+async fn a_user_with_a_unit_of_a_second_shard_is_seen() {
+    let sale = sold_sale().await;
+    let user = sale.someone_at(sale.shard_at(0));
+
+    let attempts = [attempt(&user)];
+    let strange = sale.cluster.write(Buy { shard: sale.shard_at(1), attempts: &attempts }).await.unwrap();
+    assert!(matches!(strange.outcomes[0], Bought::Bought(_)), "a shard cannot know who is at home in it");
+
+    sale.is_red_and_says("is claimed here, but at home in another").await;
+    let audit = sale.is_red_and_says("has two units").await;
+    assert_eq!((audit.stray_claims, audit.buyers_twice), (1, 1));
+}
+
+#[tokio::test]
+async fn a_channel_that_let_out_more_than_came_in_is_seen() {
+    let sale = sold_sale().await;
+
+    // The giver forgets its donations, as after the loss of writes that were never confirmed.
+    let giver = &sale.shard().meta;
+    let _: i64 = sale.ask(&Cmd::hincr(giver, "out:1", -4)).await;
+    let _: i64 = sale.ask(&Cmd::hincr(giver, "stock", 4)).await;
+
+    sale.is_red_and_says("channel 0 -> 1: 3 accepted of 1 that entered").await;
+}
+
+#[tokio::test]
+async fn stock_that_nobody_minted_is_seen() {
+    let sale = sold_sale().await;
+
+    let too_much = Accept { shard: sale.shard(), from: Source::Mint, cumulative: SOLD + 1 };
+    sale.cluster.write(too_much).await.unwrap();
+
+    sale.is_red_and_says("channel mint -> 0").await;
+}
+
+#[tokio::test]
+async fn a_correlation_id_of_any_kind_hides_no_order() {
+    let sale = TestSale::over_shards(&[5]).await;
+    let ann = Attempt { correlation: "trace:1:span:2".parse().unwrap(), ..attempt("ann") };
+
+    claim(sale.tries(&ann).await);
+
+    let audit = sale.audit().await;
+    assert!(audit.ok && audit.orders == 1, "{:#?}", audit.violations);
+}
+
+#[tokio::test]
+async fn a_shard_that_is_gone_is_named() {
+    let sale = TestSale::over_shards(&[5, 5]).await;
+    let _: u64 = sale.ask_at(sale.shard_at(1), &Cmd::del(&sale.shard_at(1).meta)).await;
+
+    let unreadable = audit(&sale.cluster, &sale.sale).await.unwrap_err();
+
+    let expected = format!("shard {} could not be audited: the shard does not exist", ShardId::new(1));
+    assert_eq!(unreadable.to_string(), expected);
+}

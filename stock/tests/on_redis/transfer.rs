@@ -1,0 +1,176 @@
+//! `donate` and `accept`: tokens leave one shard, lie in a channel, and enter another exactly once.
+
+use stock::calls::{Accept, Accepted, Bought, CallError, Donate, Donation, Source};
+use stock::ids::ShardId;
+use stock::layout::Shard;
+
+use crate::stage::{TestSale, claim, on_another_ring};
+
+const GIVER: ShardId = ShardId::new(0);
+const RECEIVER: ShardId = ShardId::new(1);
+
+async fn donate(sale: &TestSale, want: u64) -> Donation {
+    sale.cluster.write(Donate { shard: sale.sale.shard(GIVER), to: RECEIVER, want }).await.unwrap()
+}
+
+async fn accept(sale: &TestSale, cumulative: u64) -> Accepted {
+    let shard = sale.sale.shard(RECEIVER);
+    sale.cluster.write(Accept { shard, from: Source::Shard(GIVER), cumulative }).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_shard_gives_what_is_wanted_but_at_most_half_and_at_least_one() {
+    // Stock, wanted, given.
+    let cases = [
+        (0, 1, 0),
+        (0, 100, 0),
+        (1, 1, 1),
+        (1, 9, 1),
+        (2, 1, 1),
+        (2, 2, 1),
+        (3, 2, 1),
+        (3, 9, 1),
+        (4, 2, 2),
+        (5, 3, 2),
+        (100, 10, 10),
+        (100, 50, 50),
+        (100, 51, 50),
+        (101, 1_000, 50),
+        (1_000_000, 400_000, 400_000),
+    ];
+    for (stock, want, given) in cases {
+        let sale = TestSale::over_shards(&[stock, 0]).await;
+        let donation = donate(&sale, want).await;
+        let expected = Donation { cumulative: given, stock: stock - given };
+        assert_eq!(donation, expected, "a shard of {stock} was asked for {want}");
+        let level = sale.level().await;
+        let entered = if given > 0 { vec![(RECEIVER, given)] } else { vec![] };
+        assert_eq!(
+            (level.stock, level.donated),
+            (stock - given, entered),
+            "a shard of {stock} asked for {want}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn donations_add_up_in_their_channel() {
+    let sale = TestSale::over_shards(&[8, 0, 0]).await;
+
+    assert_eq!(donate(&sale, 3).await, Donation { cumulative: 3, stock: 5 });
+    assert_eq!(donate(&sale, 3).await, Donation { cumulative: 5, stock: 3 });
+
+    let another = Donate { shard: sale.shard(), to: ShardId::new(2), want: 1 };
+    assert_eq!(sale.cluster.write(another).await, Ok(Donation { cumulative: 1, stock: 2 }));
+    assert_eq!(sale.level().await.donated.len(), 2, "each receiver has a channel of its own");
+}
+
+#[tokio::test]
+async fn wanting_nothing_repeats_the_channel_s_value_and_can_be_proven() {
+    let sale = TestSale::over_shards(&[8, 0]).await;
+
+    assert_eq!(donate(&sale, 0).await, Donation { cumulative: 0, stock: 8 });
+    assert_eq!(sale.tick().await, 0, "there was nothing to prove yet");
+
+    let donation = donate(&sale, 3).await;
+    assert_eq!(donate(&sale, 0).await, donation);
+    assert_eq!(sale.tick().await, 1, "a repeated value must write, or a barrier behind it proves nothing");
+}
+
+#[tokio::test]
+async fn an_empty_shard_repeats_what_it_gave_before_and_that_can_be_proven() {
+    let sale = TestSale::over_shards(&[1, 0]).await;
+    let last = donate(&sale, 1).await;
+
+    assert_eq!(donate(&sale, 1).await, last);
+    assert_eq!((last.stock, sale.tick().await), (0, 1));
+}
+
+#[tokio::test]
+async fn donated_tokens_enter_the_other_shard_and_are_sold_there() {
+    let sale = TestSale::over_shards(&[8, 0]).await;
+    let donation = donate(&sale, 3).await;
+
+    assert_eq!(accept(&sale, donation.cumulative).await, Accepted { cumulative: 3, stock: 3 });
+
+    let level = sale.level_of(sale.sale.shard(RECEIVER)).await;
+    assert_eq!(level.accepted_from(Source::Shard(GIVER)), 3);
+    assert_eq!(level.stock, 3);
+}
+
+#[tokio::test]
+async fn a_repeated_accept_adds_nothing() {
+    let sale = TestSale::over_shards(&[8, 0]).await;
+    let first = accept(&sale, donate(&sale, 3).await.cumulative).await;
+
+    assert_eq!(accept(&sale, 3).await, first, "three tokens became more");
+    assert_eq!(accept(&sale, 3).await, first, "three tokens became more");
+}
+
+#[tokio::test]
+async fn an_accept_that_finds_its_work_done_can_be_proven() {
+    let sale = TestSale::selling(5).await;
+    let again = Accept { shard: sale.shard(), from: Source::Mint, cumulative: 5 };
+
+    sale.cluster.write(again).await.unwrap();
+
+    assert_eq!(sale.tick().await, 1, "a repeated accept must write, or a barrier behind it proves nothing");
+}
+
+#[tokio::test]
+async fn accepts_out_of_order_add_each_token_once() {
+    let sale = TestSale::over_shards(&[8, 0]).await;
+    let (early, late) = (donate(&sale, 2).await.cumulative, donate(&sale, 2).await.cumulative);
+    assert_eq!((early, late), (2, 4));
+
+    assert_eq!(accept(&sale, late).await, Accepted { cumulative: 4, stock: 4 });
+    assert_eq!(
+        accept(&sale, early).await,
+        Accepted { cumulative: 4, stock: 4 },
+        "a late word took tokens away"
+    );
+}
+
+#[tokio::test]
+async fn a_stale_accept_does_not_bring_sold_tokens_back() {
+    let sale = TestSale::selling(2).await;
+    for user in ["ann", "bob"] {
+        claim(sale.buys(user).await);
+    }
+
+    for cumulative in [2, 1, 0] {
+        let again = Accept { shard: sale.shard(), from: Source::Mint, cumulative };
+        assert_eq!(sale.cluster.write(again).await, Ok(Accepted { cumulative: 2, stock: 0 }));
+    }
+
+    assert_eq!(sale.buys("cid").await, Bought::Empty, "a third unit of two was sold");
+}
+
+#[tokio::test]
+async fn each_source_has_a_channel_of_its_own() {
+    let sale = TestSale::over_shards(&[8, 5]).await;
+
+    assert_eq!(accept(&sale, 3).await, Accepted { cumulative: 3, stock: 8 });
+
+    let restock = Accept { shard: sale.sale.shard(RECEIVER), from: Source::Mint, cumulative: 6 };
+    assert_eq!(sale.cluster.write(restock).await, Ok(Accepted { cumulative: 6, stock: 9 }));
+}
+
+#[tokio::test]
+async fn transfers_of_another_ring_or_of_no_shard_move_nothing() {
+    let sale = TestSale::over_shards(&[8, 0]).await;
+    let before = sale.contents().await;
+    let missing = TestSale::planned(1).await;
+
+    let stranger = on_another_ring(sale.shard());
+    let both = async |shard: &Shard| {
+        let given = sale.cluster.write(Donate { shard, to: RECEIVER, want: 1 }).await;
+        let taken = sale.cluster.write(Accept { shard, from: Source::Mint, cumulative: 99 }).await;
+        (given.unwrap_err(), taken.unwrap_err())
+    };
+
+    assert!(matches!(both(&stranger).await, (CallError::WrongRing(_), CallError::WrongRing(_))));
+    assert_eq!(both(missing.shard()).await, (CallError::NoShard, CallError::NoShard));
+    assert_eq!(sale.contents().await, before);
+    assert_eq!(missing.contents().await, (vec![], vec![], vec![]));
+}
