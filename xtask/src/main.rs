@@ -1,7 +1,8 @@
-//! Commands of a developer: `cargo xtask up`, `down`, `test`.
+//! Commands of a developer: `cargo xtask up`, `down`, `test`, `bench`.
 //!
 //! What runs and breaks processes is in `testkit`; here is only what a person types and reads.
 
+mod bench;
 mod down;
 mod install;
 mod running;
@@ -32,6 +33,8 @@ enum Command {
     Down(down::Options),
     /// Runs every check there is, as CI does: format, lints, and all tests on two kinds of Redis server.
     Test(test::Options),
+    /// Measures the figures of the README on this machine.
+    Bench(bench::Options),
 }
 
 #[tokio::main]
@@ -40,6 +43,7 @@ async fn main() -> ExitCode {
         Command::Up(options) => up::up(options).await,
         Command::Down(options) => down::down(&options).await,
         Command::Test(options) => test::test(&options),
+        Command::Bench(options) => bench::bench(options).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
