@@ -36,11 +36,12 @@ pub struct Primary {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topology {
     primaries: Vec<Primary>,
-    /// For each slot the index of its primary.
+    /// For each slot the index of its primary; empty before the first map.
     owners: Vec<Option<u16>>,
     /// All nodes, replicas too: any of them can be asked for the map.
     nodes: Vec<Address>,
-    /// The highest configuration epoch in it: a higher one is newer knowledge.
+    /// The highest configuration epoch of those who serve slots. It only ever rises, so a higher one is newer
+    /// knowledge; the epochs of others come and go.
     epoch: u64,
 }
 
@@ -51,12 +52,12 @@ impl Topology {
         let lines: Vec<Line<'_>> = text.lines().map(Line::parse).collect::<Option<_>>()?;
         let mut topology = Self { owners: vec![None; usize::from(SLOTS)], ..Self::default() };
         for line in lines.iter().filter(|line| line.is_member()) {
-            topology.epoch = topology.epoch.max(line.epoch);
             let address = line.address(asked, prefer_hostnames)?;
             topology.nodes.push(address.clone());
             if line.slots.is_empty() {
                 continue;
             }
+            topology.epoch = topology.epoch.max(line.epoch);
             let index = u16::try_from(topology.primaries.len()).ok()?;
             let replicas =
                 lines.iter().filter(|replica| replica.is_member() && replica.primary == line.id).count();
@@ -86,12 +87,14 @@ impl Topology {
 
     /// Slots that nobody serves.
     pub fn unserved(&self) -> usize {
-        self.owners.iter().filter(|owner| owner.is_none()).count()
+        usize::from(SLOTS) - self.owners.iter().flatten().count()
     }
 
-    /// Whether this is at least as new as another map.
+    /// Whether this is at least as new as another map. Of two that are equally new, the one of a node that has
+    /// not heard of everybody yet is the older.
     pub fn supersedes(&self, other: &Self) -> bool {
-        self.epoch >= other.epoch
+        let newness = |map: &Self| (map.epoch, usize::from(SLOTS) - map.unserved());
+        newness(self) >= newness(other)
     }
 }
 
@@ -188,6 +191,19 @@ ggg :0@0 slave,fail,noaddr fff 0 1426238316232 2 disconnected
         let newer = Topology::parse(NODES, &asked(), false).unwrap();
         let older = Topology::parse(&NODES.replace(" 8 connected", " 2 connected"), &asked(), false).unwrap();
         assert!(newer.supersedes(&older) && newer.supersedes(&newer) && !older.supersedes(&newer));
+    }
+
+    #[test]
+    fn a_node_that_has_just_joined_does_not_hide_what_others_know() {
+        let known = Topology::parse(NODES, &asked(), false).unwrap();
+        let alone = "hhh 127.0.0.1:7009@17009 myself,master - 0 0 9 connected\n";
+        let joined = Topology::parse(&format!("{NODES}{alone}"), &asked(), false).unwrap();
+        let alone = Topology::parse(alone, &asked(), false).unwrap();
+        assert!(!alone.supersedes(&known), "it serves nothing, so its epoch says nothing");
+        assert!(known.supersedes(&joined) && joined.supersedes(&known));
+        let half =
+            Topology::parse(&NODES.replace("10923-16382 16383", "10923-16382"), &asked(), false).unwrap();
+        assert!(known.supersedes(&half) && !half.supersedes(&known), "it has not heard of all slots");
     }
 
     #[test]

@@ -57,19 +57,49 @@ impl Profile {
     /// # Errors
     /// When it does not compile; the compiler's words have gone to standard error.
     pub fn build(&self, program: &str) -> Result<PathBuf> {
-        let status = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()))
-            .args(["build", "--bin", program, "--profile", &self.name, "--target-dir"])
-            .arg(&self.target)
-            .current_dir(workspace_root())
-            .status()
-            .context("cargo does not run")?;
-        ensure!(status.success(), "{program} does not compile");
+        self.build_target("--bin", program)?;
         Ok(self.folder().join(program))
+    }
+
+    /// Builds an example of this workspace and tells where it is.
+    ///
+    /// # Errors
+    /// See [`Self::build`].
+    pub fn build_example(&self, example: &str) -> Result<PathBuf> {
+        self.build_target("--example", example)?;
+        Ok(self.folder().join("examples").join(example))
+    }
+
+    fn build_target(&self, kind: &str, name: &str) -> Result<()> {
+        let mut cargo = cargo();
+        cargo.args(["build", kind, name, "--profile", &self.name, "--target-dir"]).arg(&self.target);
+        ensure!(cargo.status().context("cargo does not run")?.success(), "{name} does not compile");
+        Ok(())
     }
 
     fn folder(&self) -> PathBuf {
         self.target.join(if self.name == "dev" { "debug" } else { &self.name })
     }
+}
+
+/// Cargo, in this workspace, as if a person had called it.
+///
+/// What an outer cargo tells the programs that it runs is taken away: build scripts that look at it (ring's does)
+/// would run again, and everything behind them would be built again, in turn with the outer cargo.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
+    cargo.current_dir(workspace_root());
+    for (variable, _) in
+        env::vars_os().filter(|(variable, _)| is_of_the_outer_cargo(&variable.to_string_lossy()))
+    {
+        cargo.env_remove(variable);
+    }
+    cargo
+}
+
+fn is_of_the_outer_cargo(variable: &str) -> bool {
+    let prefixes = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
+    prefixes.iter().any(|prefix| variable.starts_with(prefix))
 }
 
 /// A program of this workspace, built like the running one, at most once a process.

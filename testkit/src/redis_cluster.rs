@@ -99,6 +99,17 @@ impl RedisCluster {
         self.with_role(Role::Replica).await
     }
 
+    /// The addresses of the servers that copy this primary now.
+    pub async fn replicas_of(&self, primary: SocketAddr) -> Vec<SocketAddr> {
+        let mut copies = Vec::new();
+        for replica in self.replicas().await {
+            let port = self.server(replica).info("replication").await.ok();
+            let port = port.and_then(|info| info.field("master_port")?.parse::<u16>().ok());
+            copies.extend((port == Some(primary.port())).then_some(replica));
+        }
+        copies
+    }
+
     /// How many replicas each primary was given.
     pub fn replicas_per_primary(&self) -> u16 {
         self.replicas_per_primary

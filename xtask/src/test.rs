@@ -1,15 +1,13 @@
 //! `cargo xtask test`: every check there is. What CI runs is this command.
 
 use std::{
-    env,
     path::{Path, PathBuf},
-    process::Command,
     time::Instant,
 };
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use testkit::{ServerBinary, workspace_root};
+use testkit::{ServerBinary, binary::cargo, workspace_root};
 
 use crate::install::{NGINX, REDIS, ensure_installed, valkey};
 
@@ -72,8 +70,8 @@ impl Report {
     fn step(&mut self, name: &str, arguments: &[&str], redis_server: Option<&Path>) -> bool {
         println!("\n== {name}: cargo {}", arguments.join(" "));
         let began = Instant::now();
-        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
-        cargo.args(arguments).current_dir(workspace_root());
+        let mut cargo = cargo();
+        cargo.args(arguments);
         cargo.envs(redis_server.map(|path| ("REDIS_SERVER", path)));
         let passed = cargo.status().is_ok_and(|status| status.success());
         let outcome = if passed { "passed" } else { "FAILED" };

@@ -33,9 +33,8 @@ impl OpenSale {
         let stage = STAGE.lock().await;
         let stack = Stack::start(options, |_| ()).await.expect("the stack starts");
         let cluster = connect(&stack).await;
-        let keys = SaleKeys::new(&"flash".parse().unwrap());
-        let config = cluster.read(ReadConfig(&keys)).await.unwrap().expect("the sale is there");
-        Self { stack, sale: Sale::new(config).unwrap(), cluster, _stage: stage }
+        let sale = read_sale(&cluster, "flash").await;
+        Self { stack, sale, cluster, _stage: stage }
     }
 
     /// How often any function of the library was called so far, those that only read included.
@@ -55,13 +54,6 @@ impl OpenSale {
         donated.saturating_sub(stolen.map(|(_, tokens)| tokens).sum())
     }
 
-    /// Users whose home is this shard.
-    pub(crate) fn users_at_home_in(&self, home: ShardId, count: usize) -> Vec<String> {
-        let ids = (0..).map(|n| format!("neighbour-{n:06}"));
-        let home_of = |id: &str| self.sale.ring().home(&UserId::parse(id, UserIdKind::Opaque).unwrap());
-        ids.filter(|id| home_of(id) == home).take(count).collect()
-    }
-
     /// The promise, at the end of a sale that everybody tried to buy from: every unit is sold, each to somebody
     /// else, and what clients were told is what the books say.
     pub(crate) async fn assert_sold_out(&self, answers: &[Answer]) {
@@ -72,6 +64,18 @@ impl OpenSale {
         assert_eq!((audit.claims, audit.orders), (total, total));
         assert_eq!(purchases(answers).len() as u64, total, "buyers were told of another number of purchases");
     }
+}
+
+async fn read_sale(cluster: &Cluster, id: &str) -> Sale {
+    let keys = SaleKeys::new(&id.parse().unwrap());
+    Sale::new(cluster.read(ReadConfig(&keys)).await.unwrap().expect("the sale is there")).unwrap()
+}
+
+/// Users whose home is this shard of the sale.
+pub(crate) fn users_at_home_in(sale: &Sale, home: ShardId, count: usize) -> Vec<String> {
+    let ids = (0..).map(|n| format!("neighbour-{n:06}"));
+    let home_of = |id: &str| sale.ring().home(&UserId::parse(id, UserIdKind::Opaque).unwrap());
+    ids.filter(|id| home_of(id) == home).take(count).collect()
 }
 
 pub(crate) fn sale_of(total_stock: u64) -> SaleOptions {

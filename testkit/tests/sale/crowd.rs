@@ -3,7 +3,9 @@
 use stock::ids::ShardId;
 use testkit::{Buyers, Purchase};
 
-use crate::actors::{OpenSale, assert_all_definite, assert_repeats_recognised, purchases, tally, wishes};
+use crate::actors::{
+    OpenSale, assert_all_definite, assert_repeats_recognised, purchases, tally, users_at_home_in, wishes,
+};
 
 /// Function calls a purchase request may cost over a whole sale, snapshots included.
 const CALLS_PER_REQUEST_MAX: f64 = 1.1;
@@ -46,7 +48,7 @@ async fn seven_units_on_twelve_shards_are_all_sold() {
 #[tokio::test(flavor = "multi_thread")]
 async fn buyers_who_all_live_in_one_shard_get_everything() {
     let sale = OpenSale::of(1_000).await;
-    let users = sale.users_at_home_in(ShardId::new(5), 4_000);
+    let users = users_at_home_in(&sale.sale, ShardId::new(5), 4_000);
     let before = sale.function_calls().await;
 
     let answers = Buyers::new(128).buy(impatient(&users, &sale)).await;
@@ -61,7 +63,7 @@ async fn buyers_who_all_live_in_one_shard_get_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_buyer_after_the_other_costs_no_more_calls() {
     let sale = OpenSale::of(300).await;
-    let users = sale.users_at_home_in(ShardId::new(0), 400);
+    let users = users_at_home_in(&sale.sale, ShardId::new(0), 400);
     let before = sale.function_calls().await;
     let began = std::time::Instant::now();
 

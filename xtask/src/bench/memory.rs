@@ -34,7 +34,10 @@ impl Default for Options {
 
 pub(crate) async fn bench(options: Options) -> Result<()> {
     install::ensure_installed(&[install::REDIS, install::NGINX])?;
-    println!("Redis memory a unit sold, {} units on {SHARDS} shards, user ids of 25 characters,", options.units);
+    println!(
+        "Redis memory a unit sold, {} units on {SHARDS} shards, user ids of 25 characters,",
+        options.units
+    );
     println!("order and correlation ids of 16 (MEMORY USAGE of claims and orders, one replica's copy):\n");
     println!("{:>15}  {:>8} {:>8} {:>8}", "buyers an entry", "claims", "orders", "bytes");
     for batch in BATCHES {
@@ -58,7 +61,8 @@ async fn measure(units: u64, batch: usize) -> Result<()> {
 }
 
 async fn sale_of(stack: &Stack) -> Result<(Cluster, Sale)> {
-    let seeds: Result<_, _> = stack.redis().seeds().split(',').map(redis::IntoConnectionInfo::into_connection_info).collect();
+    let seeds: Result<_, _> =
+        stack.redis().seeds().split(',').map(redis::IntoConnectionInfo::into_connection_info).collect();
     let cluster = Cluster::connect(ConnectOptions::new(seeds?)).await?;
     let keys = SaleKeys::new(&"flash".parse::<SaleId>()?);
     let config = cluster.read(ReadConfig(&keys)).await?.context("the sale exists")?;
@@ -94,7 +98,8 @@ fn user(number: u64) -> UserId {
 }
 
 async fn bytes(cluster: &Cluster, sale: &Sale, key: fn(&Shard) -> &String) -> Result<u64> {
-    let calls: Vec<_> = sale.shards().iter().map(|shard| MemoryUsage { slot: shard.slot, key: key(shard) }).collect();
+    let calls: Vec<_> =
+        sale.shards().iter().map(|shard| MemoryUsage { slot: shard.slot, key: key(shard) }).collect();
     let answers = cluster.read_all(&calls).await;
     answers.into_iter().sum::<Result<u64, _>>().map_err(|error| anyhow!("MEMORY USAGE: {error}"))
 }

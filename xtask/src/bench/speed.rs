@@ -1,6 +1,6 @@
 //! Speed: one node, and all the Redis processes behind it, against a bare axum handler.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -55,9 +55,11 @@ impl Figures {
 pub(crate) async fn bench(options: Options) -> Result<()> {
     install::ensure_installed(&[install::REDIS, install::NGINX, install::WRK])?;
     let release = Profile::of_this_program()?.named("release");
-    let programs =
-        Programs { node: release.build("flashsale-node")?, coordinator: release.build("flashsale-coordinator")? };
-    let yardstick = build_yardstick()?;
+    let programs = Programs {
+        node: release.build("flashsale-node")?,
+        coordinator: release.build("flashsale-coordinator")?,
+    };
+    let yardstick = release.build_example("bare_handler")?;
 
     let sale = SaleOptions { total_stock: STOCK, shards: Some(SHARDS), ..SaleOptions::default() };
     let stack = StackOptions { nodes: 1, programs: Some(programs), sale, ..StackOptions::default() };
@@ -67,9 +69,15 @@ pub(crate) async fn bench(options: Options) -> Result<()> {
     let (bare, bare_url) = start_yardstick(&yardstick, stack.folder().path()).await?;
     let node = stack.nodes().first().context("the stack has a node")?.clone();
 
-    println!("purchases of distinct users, {} connections, {SHARDS} shards on 3 primaries + 3 replicas,", options.connections);
+    println!(
+        "purchases of distinct users, {} connections, {SHARDS} shards on 3 primaries + 3 replicas,",
+        options.connections
+    );
     println!("AOF everysec, one node, {} rounds of {} s each, in turn:\n", options.rounds, options.seconds);
-    println!("{:>6}  {:>12} {:>10} {:>14} {:>15}", "", "requests/s", "p99 ms", "server us/req", "Redis us/req");
+    println!(
+        "{:>6}  {:>12} {:>10} {:>14} {:>15}",
+        "", "requests/s", "p99 ms", "server us/req", "Redis us/req"
+    );
     let mut ratios = Vec::new();
     for round in 0..options.rounds {
         let measure = |url: &str, server: &Process, redis| {
@@ -83,22 +91,16 @@ pub(crate) async fn bench(options: Options) -> Result<()> {
         }
         ratios.push((ours.server_us / bare.cpu_us(), ours.cpu_us() / bare.cpu_us()));
     }
-    println!("\nCPU of a purchase, in bare handlers (median): node {:.2}, with all of Redis {:.2}",
-        median(ratios.iter().map(|ratio| ratio.0)), median(ratios.iter().map(|ratio| ratio.1)));
+    println!(
+        "\nCPU of a purchase, in bare handlers (median): node {:.2}, with all of Redis {:.2}",
+        median(ratios.iter().map(|ratio| ratio.0)),
+        median(ratios.iter().map(|ratio| ratio.1))
+    );
     let audit = stack.audit("flash").await?;
     ensure!(audit.ok, "the audit found {:?}", audit.violations);
     println!("audit: ok, {} sold", audit.sold);
     bare.kill();
     stack.stop().await
-}
-
-fn build_yardstick() -> Result<PathBuf> {
-    let root = testkit::workspace_root();
-    let arguments = ["build", "--release", "--package", "node", "--example", "bare_handler"];
-    let status = Command::new("cargo").args(arguments).current_dir(&root).status()?;
-    ensure!(status.success(), "the bare handler does not compile");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join("release/examples/bare_handler"))
 }
 
 async fn start_yardstick(program: &Path, folder: &Path) -> Result<(Process, String)> {
