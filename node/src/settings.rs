@@ -72,7 +72,7 @@ pub struct LaneSettings {
     pub queue_max: usize,
 
     /// How long a lane that was busy waits for more buyers before it sends the next pipeline
-    #[arg(long = "lane-linger", env = "LANE_LINGER", value_parser = duration, default_value = "1ms")]
+    #[arg(long = "lane-linger", env = "LANE_LINGER", value_parser = duration, default_value = "2ms")]
     pub linger: Duration,
 
     /// Longest time a purchase may take; afterwards its outcome is unknown

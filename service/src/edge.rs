@@ -53,7 +53,7 @@ where
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let correlation = correlation::of(request.headers());
-        let span = tracing::info_span!("request", correlation.id = %correlation);
+        let span = tracing::debug_span!("request", correlation.id = %correlation);
         request.extensions_mut().insert(correlation.clone());
         let answering = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         let completed = async move {

@@ -54,7 +54,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PATH")]
     redis_server: Option<PathBuf>,
     /// The cargo profile that node and coordinator are built with.
-    #[arg(long, default_value = "release")]
+    #[arg(long, default_value = "dev")]
     profile: String,
     /// The folder of data, logs and `up.json`; `.local` in the workspace if not given.
     #[arg(long, value_name = "PATH")]

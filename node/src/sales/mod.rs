@@ -73,14 +73,14 @@ impl Sales {
     /// The sale of this id, where there is one. A sale that was created a moment ago is waited for: until the
     /// list has been read once more from beginning to end, which takes two periods at most.
     pub async fn get(&self, id: &SaleId) -> Option<Arc<LiveSale>> {
-        let mut known = self.known.clone();
         let readings = {
-            let now = known.borrow_and_update();
-            if let Some(sale) = now.sales.get(id) {
+            let known = self.known.borrow();
+            if let Some(sale) = known.sales.get(id) {
                 return Some(Arc::clone(sale));
             }
-            now.readings
+            known.readings
         };
+        let mut known = self.known.clone();
         let listed = known.wait_for(|now| now.sales.contains_key(id) || now.readings >= readings + 2);
         let listed = tokio::time::timeout(3 * PERIOD, listed).await.ok()?.ok()?;
         listed.sales.get(id).map(Arc::clone)

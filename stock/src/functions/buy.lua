@@ -19,9 +19,10 @@ local function buy(keys, args)
   local refusal = misdirected(shard[1], args[1])
   if refusal then return refusal end
 
-  local users = {}
+  local users, buyers = {}, 0
   for arg = 2, #args, 3 do
-    users[#users + 1] = args[arg]
+    buyers = buyers + 1
+    users[buyers] = args[arg]
   end
   local held = redis.call('HMGET', claims, unpack(users))
 
@@ -30,8 +31,9 @@ local function buy(keys, args)
     and tonumber(now) >= tonumber(shard[3]) and tonumber(now) < tonumber(shard[4])
   local left = tonumber(shard[5])
   local recognised = false
-  local taken, new_claims, entry, answers = {}, {}, {}, {}
-  for buyer, user in ipairs(users) do
+  local taken, new_claims, entry, fields, answers = {}, {}, {}, 0, {}
+  for buyer = 1, buyers do
+    local user = users[buyer]
     local claim = held[buyer] or taken[user]
     if claim then
       answers[buyer] = claim
@@ -41,24 +43,21 @@ local function buy(keys, args)
     elseif left == 0 then
       answers[buyer] = 0
     else
-      local order, correlation = args[buyer * 3], args[buyer * 3 + 1]
-      claim = order .. ':' .. now
+      claim = args[buyer * 3] .. ':' .. now
       taken[user] = claim
-      new_claims[#new_claims + 1] = user
-      new_claims[#new_claims + 1] = claim
-      entry[#entry + 1] = user
-      entry[#entry + 1] = claim .. ':' .. correlation
+      new_claims[fields + 1], new_claims[fields + 2] = user, claim
+      entry[fields + 1], entry[fields + 2] = user, claim .. ':' .. args[buyer * 3 + 1]
+      fields = fields + 2
       left = left - 1
       answers[buyer] = 1
     end
   end
 
-  local bought = #entry / 2
-  if bought > 0 then
+  if fields > 0 then
     local seq = tonumber(shard[7]) + 1
     redis.call('XADD', orders, seq .. '-0', unpack(entry))
     redis.call('HSET', claims, unpack(new_claims))
-    redis.call('HSET', meta, 'stock', left, 'sold', tonumber(shard[6]) + bought, 'seq', seq)
+    redis.call('HSET', meta, 'stock', left, 'sold', tonumber(shard[6]) + fields / 2, 'seq', seq)
   elseif recognised then
     redis.call('HINCRBY', meta, 'tick', 1)
   end

@@ -72,7 +72,7 @@ async fn sale_of(stack: &Stack) -> Result<(Cluster, Sale)> {
 /// Sells what each shard holds to users who are at home there.
 async fn sell_all(cluster: &Cluster, sale: &Sale, batch: usize) -> Result<()> {
     let mut stock = sale.split(sale.config.total_stock);
-    let mut users = (0_u64..).map(|n| user(n));
+    let mut users = (0_u64..).map(user);
     let mut queues: Vec<Vec<Attempt>> = vec![Vec::new(); stock.len()];
     while stock.iter().any(|&left| left > 0) {
         let user = users.next().context("users do not run out")?;
