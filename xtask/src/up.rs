@@ -148,7 +148,7 @@ async fn start(options: StackOptions, steps: Steps) -> Result<Stack> {
 fn announce(stack: &Stack, folder: &LocalFolder) {
     println!("\nThe sale is at {}", stack.url());
     for node in stack.nodes() {
-        println!("  {:13} {}  metrics {}/metrics", node.process().name(), node.url(), node.ops_url());
+        println!("  {:13} {}  health {}/readyz", node.process().name(), node.url(), node.ops_url());
     }
     for coordinator in stack.coordinators() {
         println!("  {:13} {}  admin API", coordinator.process().name(), coordinator.url());
