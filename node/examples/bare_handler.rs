@@ -24,7 +24,7 @@ async fn purchase(Json(purchase): Json<Purchase>) -> Json<Purchased> {
     Json(Purchased {
         success: !purchase.user_id.is_empty(),
         message: "One unit is yours.",
-        order_id: "0123456789ABCDEF",
+        order_id: "0123456789ABCD",
         purchased_at: "2026-01-01T00:00:00.000Z",
     })
 }

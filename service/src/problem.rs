@@ -159,7 +159,7 @@ mod tests {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE)
             .of_kind(Kind { uri: "/problems/busy", title: "Too many are waiting" })
             .detail("Try again in a moment.")
-            .with("orderId", "0123456789ABCDEF");
+            .with("orderId", "0123456789ABCD");
         let body: Value = serde_json::from_slice(&problem.to_json(Some(&"abc".parse().unwrap()))).unwrap();
         let expected = json!({
             "type": "/problems/busy",
@@ -167,7 +167,7 @@ mod tests {
             "status": 503,
             "detail": "Try again in a moment.",
             "correlationId": "abc",
-            "orderId": "0123456789ABCDEF",
+            "orderId": "0123456789ABCD",
         });
         assert_eq!(body, expected);
     }

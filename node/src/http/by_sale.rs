@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     fn claim() -> Claim {
-        Claim { order: "0123456789ABCDEF".parse().unwrap(), purchased_at: 1_795_291_200_007 }
+        Claim { order: "0123456789ABCD".parse().unwrap(), purchased_at: 1_795_291_200_007 }
     }
 
     async fn answer(answer: impl IntoResponse) -> (u16, Value) {
@@ -285,7 +285,7 @@ mod tests {
         let expected = json!({
             "success": true,
             "message": "One unit is yours.",
-            "orderId": "0123456789ABCDEF",
+            "orderId": "0123456789ABCD",
             "purchasedAt": "2026-11-21T20:00:00.007Z",
         });
         assert_eq!((status, body), (200, expected));
@@ -298,7 +298,7 @@ mod tests {
             "success": false,
             "reason": "already_purchased",
             "message": "You have bought your unit already.",
-            "orderId": "0123456789ABCDEF",
+            "orderId": "0123456789ABCD",
             "purchasedAt": "2026-11-21T20:00:00.007Z",
         });
         assert_eq!((status, body), (409, expected));
@@ -325,7 +325,7 @@ mod tests {
 
         let (status, unknown) = answer(PurchaseAnswer::to(Outcome::Unknown(claim().order))).await;
         assert_eq!((status, &unknown["type"]), (503, &json!("/problems/unknown-outcome")));
-        assert_eq!(unknown["orderId"], "0123456789ABCDEF");
+        assert_eq!(unknown["orderId"], "0123456789ABCD");
         assert!(unknown["detail"].as_str().unwrap().contains("same Idempotency-Key"));
     }
 
@@ -334,7 +334,7 @@ mod tests {
         let held = answer(FindAnswer::Found(Found::of(Some(claim())))).await;
         let expected = json!({
             "hasPurchased": true,
-            "orderId": "0123456789ABCDEF",
+            "orderId": "0123456789ABCD",
             "purchasedAt": "2026-11-21T20:00:00.007Z",
         });
         assert_eq!(held, (200, expected));

@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     fn claim() -> Claim {
-        Claim { order: "0123456789ABCDEF".parse().unwrap(), purchased_at: 1 }
+        Claim { order: "0123456789ABCD".parse().unwrap(), purchased_at: 1 }
     }
 
     async fn answer(answer: impl IntoResponse) -> (u16, Value) {
@@ -270,15 +270,11 @@ mod tests {
     #[tokio::test]
     async fn each_outcome_has_a_status_of_its_own() {
         let cases = [
-            (
-                Outcome::Purchased(claim()),
-                200,
-                json!({ "status": "purchased", "orderId": "0123456789ABCDEF" }),
-            ),
+            (Outcome::Purchased(claim()), 200, json!({ "status": "purchased", "orderId": "0123456789ABCD" })),
             (
                 Outcome::AlreadyPurchased(claim()),
                 409,
-                json!({ "status": "already_purchased", "orderId": "0123456789ABCDEF" }),
+                json!({ "status": "already_purchased", "orderId": "0123456789ABCD" }),
             ),
             (Outcome::OutOfStock, 410, json!({ "status": "sold_out" })),
             (Outcome::NotActive(Phase::Upcoming), 403, json!({ "status": "not_active" })),
@@ -295,13 +291,13 @@ mod tests {
         let busy = PurchaseAnswer::to(Outcome::Busy).into_response();
         assert_eq!(busy.headers()[RETRY_AFTER_HEADER], "1");
         let (status, unknown) = answer(PurchaseAnswer::to(Outcome::Unknown(claim().order))).await;
-        assert_eq!((status, &unknown["orderId"]), (503, &json!("0123456789ABCDEF")));
+        assert_eq!((status, &unknown["orderId"]), (503, &json!("0123456789ABCD")));
     }
 
     #[tokio::test]
     async fn a_lookup_always_has_an_order_id_if_only_null() {
         let held = answer(FindAnswer::Found(Found::of(Some(claim())))).await;
-        assert_eq!(held, (200, json!({ "purchased": true, "orderId": "0123456789ABCDEF" })));
+        assert_eq!(held, (200, json!({ "purchased": true, "orderId": "0123456789ABCD" })));
         let none = answer(FindAnswer::Found(Found::of(None))).await;
         assert_eq!(none, (200, json!({ "purchased": false, "orderId": null })));
     }

@@ -38,7 +38,7 @@ pub(crate) async fn bench(options: Options) -> Result<()> {
         "Redis memory a unit sold, {} units on {SHARDS} shards, user ids of 25 characters,",
         options.units
     );
-    println!("order and correlation ids of 16 (MEMORY USAGE of claims and orders, one replica's copy):\n");
+    println!("order and correlation ids of 14 (MEMORY USAGE of claims and orders, one replica's copy):\n");
     println!("{:>15}  {:>8} {:>8} {:>8}", "buyers an entry", "claims", "orders", "bytes");
     for batch in BATCHES {
         measure(options.units, batch).await?;
