@@ -205,7 +205,7 @@ fn user_number(user: u8) -> UserId {
 }
 
 fn order_number(order: u8) -> OrderId {
-    format!("{order:016}").parse().unwrap()
+    format!("{order:014}").parse().unwrap()
 }
 
 fn told(bought: Bought) -> Told {
