@@ -182,7 +182,8 @@ impl Twins {
 
             let entries: Vec<crate::stage::Entry> =
                 self.real.ask_at(shard, redis::cmd("XRANGE").arg(&shard.orders).arg("-").arg("+")).await;
-            let order = |(user, order): (String, String)| (user_id(&user), order[..16].parse().unwrap());
+            let id = |order: &str| order.split(':').next().unwrap().parse().unwrap();
+            let order = |(user, order): (String, String)| (user_id(&user), id(&order));
             let entries: Vec<Vec<_>> =
                 entries.into_iter().map(|(_, fields)| fields.into_iter().map(order).collect()).collect();
             prop_assert_eq!(&entries, &reference.entries);
