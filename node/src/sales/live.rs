@@ -51,7 +51,8 @@ impl LiveSale {
     pub(super) fn start(outlook: Outlook, lanes: Arc<Lanes>, settings: &LaneSettings) -> Arc<Self> {
         let shards: Arc<[Arc<Shard>]> = outlook.sale.shards().iter().cloned().map(Arc::new).collect();
         let outlook = watch::Sender::new(Arc::new(outlook));
-        let steals = Steals::new(Arc::clone(&lanes), Arc::clone(&shards), outlook.subscribe());
+        let steals =
+            Steals::new(Arc::clone(&lanes), Arc::clone(&shards), outlook.subscribe(), settings.queue_max);
         Arc::new(Self { lanes, shards, outlook, steals, purchase_timeout: settings.purchase_timeout })
     }
 
@@ -111,7 +112,7 @@ impl LiveSale {
                 Ok(Bought::Duplicate(claim)) => return Some(Outcome::AlreadyPurchased(claim)),
                 Ok(Bought::NotOpen) => return Some(Outcome::NotActive(self.outlook().refused_phase())),
                 Ok(Bought::Empty) if sold_out => return Some(Outcome::OutOfStock),
-                Ok(Bought::Empty) => self.steals.tokens_for(home, &attempt.user).await,
+                Ok(Bought::Empty) => self.steals.tokens_for(home, &attempt.user).await.ok()?,
                 Err(LaneError::Full) => return None,
                 Err(LaneError::Call(error)) => self.pause_after(&error, tries).await?,
             }

@@ -28,7 +28,12 @@ const NEWS_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Steals {
     market: Arc<Market>,
     attendants: Mutex<JoinSet<()>>,
+    /// How many buyers may wait at a shard, as many as in a lane.
+    queue_max: usize,
 }
+
+/// Too many wait at the shard already.
+pub(super) struct Crowded;
 
 /// What all attendants of a sale share.
 struct Market {
@@ -58,12 +63,13 @@ impl Steals {
         lanes: Arc<Lanes>,
         shards: Arc<[Arc<Shard>]>,
         outlook: watch::Receiver<Arc<Outlook>>,
+        queue_max: usize,
     ) -> Self {
         // Before the first snapshot each shard may have something.
         let desks =
             shards.iter().map(|_| Desk { queue: Mutex::default(), stock: AtomicU64::new(1) }).collect();
         let market = Arc::new(Market { lanes, outlook, shards, desks, accepted: Mutex::default() });
-        Self { market, attendants: Mutex::default() }
+        Self { market, attendants: Mutex::default(), queue_max }
     }
 
     /// Learns from a snapshot who holds what.
@@ -75,11 +81,14 @@ impl Steals {
 
     /// Waits until it is worth asking `home` again: tokens are there, or all are sold. The user has just
     /// found it empty.
-    pub(super) async fn tokens_for(&self, home: ShardId, user: &UserId) {
+    pub(super) async fn tokens_for(&self, home: ShardId, user: &UserId) -> Result<(), Crowded> {
         let desk = self.market.desk(home);
         let (wake, woken) = oneshot::channel();
         let needs_attendant = {
             let mut queue = desk.queue();
+            if queue.waiting.len() >= self.queue_max {
+                return Err(Crowded);
+            }
             queue.waiting.push_back((user.clone(), wake));
             !std::mem::replace(&mut queue.is_attended, true)
         };
@@ -90,6 +99,7 @@ impl Steals {
             attendants.spawn(Arc::clone(&self.market).attend(home));
         }
         let _woken_or_closing = woken.await;
+        Ok(())
     }
 
     /// Ends all steals. Tokens that are on their way are in their channels.
