@@ -1,7 +1,7 @@
 //! The crowd arrives: everything is sold, to somebody else each, at a bounded number of calls.
 
 use stock::ids::ShardId;
-use testkit::{Buyers, Purchase};
+use testkit::{Answer, Buyers, Purchase};
 
 use crate::actors::{
     OpenSale, assert_all_definite, assert_repeats_recognised, purchases, tally, users_at_home_in, wishes,
@@ -22,12 +22,8 @@ async fn twenty_thousand_buyers_get_a_thousand_units_one_each() {
         answers.extend(Buyers::new(connections).buy(impatient(wave, &sale)).await);
     }
 
-    println!("answers: {:?}", tally(&answers));
-    assert_all_definite(&answers);
     assert_eq!(purchases(&answers).len(), 1_000);
-    assert_repeats_recognised(&answers);
-    sale.assert_sold_out(&answers).await;
-    assert_calls_bounded(sale.function_calls().await - before, answers.len());
+    assert_all_served(&sale, &answers, before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,11 +34,7 @@ async fn seven_units_on_twelve_shards_are_all_sold() {
 
     let answers = Buyers::new(128).buy(impatient(&users, &sale)).await;
 
-    println!("answers: {:?}", tally(&answers));
-    assert_all_definite(&answers);
-    assert_repeats_recognised(&answers);
-    sale.assert_sold_out(&answers).await;
-    assert_calls_bounded(sale.function_calls().await - before, answers.len());
+    assert_all_served(&sale, &answers, before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,11 +45,7 @@ async fn buyers_who_all_live_in_one_shard_get_everything() {
 
     let answers = Buyers::new(128).buy(impatient(&users, &sale)).await;
 
-    println!("answers: {:?}", tally(&answers));
-    assert_all_definite(&answers);
-    assert_repeats_recognised(&answers);
-    sale.assert_sold_out(&answers).await;
-    assert_calls_bounded(sale.function_calls().await - before, answers.len());
+    assert_all_served(&sale, &answers, before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,6 +66,15 @@ async fn one_buyer_after_the_other_costs_no_more_calls() {
     let of_buyers = sale.stack.redis().command_stats("fcall").await.unwrap().calls;
     println!("{of_buyers} calls that write");
     assert!(of_buyers as f64 <= answers.len() as f64 * 2.0, "{of_buyers} calls for {} buyers", answers.len());
+}
+
+/// Everybody got an answer that a shop can show, everything is sold, and it took few calls since `calls_before`.
+async fn assert_all_served(sale: &OpenSale, answers: &[Answer], calls_before: u64) {
+    println!("answers: {:?}", tally(answers));
+    assert_all_definite(answers);
+    assert_repeats_recognised(answers);
+    sale.assert_sold_out(answers).await;
+    assert_calls_bounded(sale.function_calls().await - calls_before, answers.len());
 }
 
 /// Every third of these users sends the purchase twice in a row, every sixth through both nodes.
