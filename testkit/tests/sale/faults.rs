@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use stock::ids::ShardId;
+use testkit::stack::SaleOptions;
 use testkit::{Buyers, StackOptions, until};
 
 use crate::actors::{OpenSale, assert_all_definite, purchases, sale_of, users_at_home_in, wishes};
@@ -12,10 +13,12 @@ const UNITS: u64 = 240;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_of_a_node_killed_in_the_middle_of_a_steal_are_sold_all_the_same() {
-    // Given a sale whose buyers all live in one shard, and that shard has sold what it had.
-    let options = StackOptions { nodes: 1, sale: sale_of(UNITS), ..StackOptions::default() };
+    // Given a sale whose buyers all live in one shard, and that shard has sold what it had. Each shard has a
+    // primary of its own: whoever gives tokens has another replica than the shard that takes them.
+    let shop = SaleOptions { shards: Some(3), ..sale_of(UNITS) };
+    let options = StackOptions { nodes: 1, sale: shop, ..StackOptions::default() };
     let sale = OpenSale::with(options).await;
-    let home = ShardId::new(3);
+    let home = ShardId::new(1);
     let users = users_at_home_in(&sale.sale, home, 2_000);
     let (first, rest) = users.split_at(sale.sale.split(UNITS)[home.index()] as usize);
     let doomed = sale.stack.nodes()[0].clone();
