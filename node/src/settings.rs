@@ -61,6 +61,10 @@ pub struct LaneSettings {
     #[arg(long, env, value_enum, default_value_t = Durability::Replica)]
     pub durability: Durability,
 
+    /// What becomes of a shard whose replica is dead while DURABILITY=replica
+    #[arg(long, env, value_enum, default_value_t = DurabilityFallback::Refuse)]
+    pub durability_fallback: DurabilityFallback,
+
     /// How many buyers may wait in a lane; further ones are told to come back
     // The default is 64 full calls, at 0.2-0.4 ms each: whoever is let in is served well within the timeout.
     #[arg(
@@ -87,6 +91,16 @@ pub enum Durability {
     Replica,
     /// The primary has the claim: a failover may forget it.
     None,
+}
+
+/// What becomes of a shard whose replica the cluster calls failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DurabilityFallback {
+    /// Its buyers are told that the outcome is unknown, until the replica is back.
+    Refuse,
+    /// It goes on selling with the primary's copy alone. A purchase that was told is forgotten if the replica
+    /// comes back with its old data and the primary dies before it has caught up.
+    Primary,
 }
 
 /// How the node ends.

@@ -5,6 +5,7 @@
 //! happened; who repeats, and until when, is decided by those who wait.
 
 mod batch;
+mod condition;
 mod lane;
 
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use self::condition::Condition;
 use self::lane::Lane;
 use crate::settings::LaneSettings;
 
@@ -65,8 +67,15 @@ pub struct Lanes {
 
 #[derive(Default)]
 struct Open {
-    queues: HashMap<Address, mpsc::Sender<Work>>,
+    entrances: HashMap<Address, Entrance>,
     tasks: JoinSet<()>,
+}
+
+/// What is seen of a lane from outside.
+#[derive(Clone)]
+struct Entrance {
+    queue: mpsc::Sender<Work>,
+    condition: Arc<Condition>,
 }
 
 impl Lanes {
@@ -123,35 +132,55 @@ impl Lanes {
             return Err(CallError::Moved("nobody serves the slot".into()));
         };
         let mut open = self.open();
-        if let Some(queue) = open.queues.get(&primary.address) {
-            return Ok(queue.clone());
+        if let Some(entrance) = open.entrances.get(&primary.address) {
+            return Ok(entrance.queue.clone());
         }
         let (queue, work) = mpsc::channel(self.settings.queue_max);
+        let condition = Arc::new(Condition::new(primary.address.clone(), Arc::clone(&self.suspicion)));
         let lane = Lane::new(
             Arc::clone(&self.cluster),
             primary.address.clone(),
             self.settings.clone(),
-            Arc::clone(&self.suspicion),
+            Arc::clone(&condition),
         );
         open.tasks.spawn(lane.run(work));
-        open.queues.insert(primary.address.clone(), queue.clone());
+        open.entrances.insert(primary.address.clone(), Entrance { queue: queue.clone(), condition });
         Ok(queue)
     }
 
-    /// Closes the lanes to nodes that serve no slots any more. What waits in them is still tried, so that
-    /// nobody is left without an answer.
-    pub(crate) fn close_departed(&self) {
+    /// Whether the primary of this shard is not known to be in trouble.
+    pub(crate) fn trusts(&self, shard: &Shard) -> bool {
+        let topology = self.cluster.topology();
+        topology.primary(shard.slot).is_some_and(|primary| {
+            let open = self.open();
+            let entrance = open.entrances.get(&primary.address);
+            primary.replicas_failed == 0 && !entrance.is_some_and(|entrance| entrance.condition.is_in_doubt())
+        })
+    }
+
+    /// Whether any lane's primary is in trouble.
+    pub(crate) fn any_in_doubt(&self) -> bool {
+        self.open().entrances.values().any(|entrance| entrance.condition.is_in_doubt())
+    }
+
+    /// Closes the lanes to nodes that serve no slots any more. Who waits in one comes again, to the new primary.
+    pub(crate) fn close_deposed(&self) {
         let topology = self.cluster.topology();
         let mut open = self.open();
-        open.queues
-            .retain(|address, _| topology.primaries().iter().any(|primary| primary.address == *address));
+        open.entrances.retain(|address, entrance| {
+            let reigns = topology.primaries().iter().any(|primary| primary.address == *address);
+            if !reigns {
+                entrance.condition.depose();
+            }
+            reigns
+        });
         while open.tasks.try_join_next().is_some() {}
     }
 
     /// Closes all lanes and waits until what waited in them has been answered.
     pub(crate) async fn close(&self) {
-        let Open { queues, mut tasks } = std::mem::take(&mut *self.open());
-        drop(queues);
+        let Open { entrances, mut tasks } = std::mem::take(&mut *self.open());
+        drop(entrances);
         while tasks.join_next().await.is_some() {}
     }
 
