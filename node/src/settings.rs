@@ -75,6 +75,11 @@ pub struct LaneSettings {
     )]
     pub queue_max: usize,
 
+    /// How long buyers may have to wait in a lane until they are served; further ones are told to come back
+    // Waiting, the pipeline under way, and one's own: with the default all of it stays well under a second.
+    #[arg(long = "lane-wait-max", env = "LANE_WAIT_MAX", value_parser = positive_duration, default_value = "250ms")]
+    pub wait_max: Duration,
+
     /// How long a lane that was busy waits for more buyers before it sends the next pipeline
     #[arg(long = "lane-linger", env = "LANE_LINGER", value_parser = duration, default_value = "2ms")]
     pub linger: Duration,

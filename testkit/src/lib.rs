@@ -13,6 +13,7 @@ pub mod binary;
 pub mod buyers;
 mod folder;
 pub mod nginx;
+mod open_loop;
 
 pub mod ports;
 pub mod process;
@@ -26,6 +27,7 @@ pub use binary::{Profile, binary};
 pub use buyers::{Answer, Buyers, Purchase};
 pub use folder::Folder;
 pub use nginx::Nginx;
+pub use open_loop::{OpenLoop, Shot};
 pub use process::{Launch, Lifetime, Process};
 pub use redis_cluster::{ClusterOptions, ClusterPorts, CommandStats, RedisCluster, Role, ServerView};
 pub use redis_server::{RedisServer, ServerBinary};

@@ -1,7 +1,9 @@
-//! What a lane and those around it tell each other: whether its primary answers, and when its reign ends.
+//! What a lane and those around it tell each other: whether its primary answers and how fast, and when its reign
+//! ends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use stock::calls::CallError;
 use stock::topology::Address;
@@ -12,12 +14,32 @@ pub(super) struct Condition {
     /// Wakes whoever watches the cluster's map: a lane saw something that the map does not explain.
     suspicion: Arc<Notify>,
     in_doubt: AtomicBool,
+    /// How long a pipeline takes, in microseconds: each new one counts for an eighth.
+    cycle_us: AtomicU64,
     deposed: Notify,
 }
 
 impl Condition {
     pub(super) fn new(address: Address, suspicion: Arc<Notify>) -> Self {
-        Self { address, suspicion, in_doubt: AtomicBool::new(false), deposed: Notify::new() }
+        Self {
+            address,
+            suspicion,
+            in_doubt: AtomicBool::new(false),
+            cycle_us: AtomicU64::new(0),
+            deposed: Notify::new(),
+        }
+    }
+
+    /// How long a pipeline takes.
+    pub(super) fn cycle(&self) -> Duration {
+        Duration::from_micros(self.cycle_us.load(Ordering::Relaxed))
+    }
+
+    /// A pipeline took so long. Only its lane says so: nobody else writes in between.
+    pub(super) fn took(&self, cycle: Duration) {
+        let before = self.cycle_us.load(Ordering::Relaxed);
+        let after = (7 * before + u64::try_from(cycle.as_micros()).unwrap_or(u64::MAX / 8)) / 8;
+        self.cycle_us.store(after, Ordering::Relaxed);
     }
 
     /// Whether its primary does not answer, or its replicas do not.

@@ -12,7 +12,7 @@ use stock::cluster::Cluster;
 use stock::connection::{Barrier, Connection, Replies};
 use stock::topology::{Address, Primary};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::Work;
 use super::batch::Batch;
@@ -21,7 +21,7 @@ use crate::settings::{Durability, DurabilityFallback, LaneSettings};
 
 /// Most that one pipeline takes along: eight calls of 64 buyers take about 2 ms of Redis, which is as long as
 /// the first of them should wait for the last.
-const WORK_PER_PIPELINE_MAX: usize = 512;
+pub(super) const WORK_PER_PIPELINE_MAX: usize = 512;
 /// From this many in a pipeline on, a lane counts as busy: so many came while one pipeline was under way that
 /// waiting a moment makes the next one fuller and everybody's share of it cheaper.
 const BUSY_FROM: usize = 8;
@@ -88,11 +88,15 @@ impl Lane {
         if primary.replicas_failed > 0 {
             batch.keep_tokens(primary);
         }
+        let began = Instant::now();
         match self.exchange(batch.pipeline(), self.barrier(&batch, primary)).await {
-            Ok(replies) => match batch.answer(replies) {
-                None => self.condition.trust(),
-                Some(error) => self.look_into(&error).await,
-            },
+            Ok(replies) => {
+                self.condition.took(began.elapsed());
+                match batch.answer(replies) {
+                    None => self.condition.trust(),
+                    Some(error) => self.look_into(&error).await,
+                }
+            }
             Err(error) => {
                 self.connection = None;
                 self.condition.doubt(&error);

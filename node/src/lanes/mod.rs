@@ -10,6 +10,7 @@ mod lane;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use stock::calls::{Accepted, Attempt, Bought, CallError, Claim, Donation, Source};
 use stock::cluster::Cluster;
@@ -21,7 +22,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use self::condition::Condition;
-use self::lane::Lane;
+use self::lane::{Lane, WORK_PER_PIPELINE_MAX};
 use crate::settings::LaneSettings;
 
 /// Why a lane has no answer.
@@ -43,6 +44,13 @@ enum Work {
     Find { shard: Arc<Shard>, user: UserId, reply: Reply<Option<Claim>> },
     Donate { shard: Arc<Shard>, to: ShardId, want: u64, reply: Reply<Donation> },
     Accept { shard: Arc<Shard>, from: Source, cumulative: u64, reply: Reply<Accepted> },
+}
+
+impl Work {
+    /// Whether a buyer waits for it, who can come back; tokens cannot.
+    fn is_a_buyer_s(&self) -> bool {
+        matches!(self, Self::Buy { .. } | Self::Find { .. })
+    }
 }
 
 /// The answer of a lane to something that stands in it.
@@ -76,6 +84,16 @@ struct Open {
 struct Entrance {
     queue: mpsc::Sender<Work>,
     condition: Arc<Condition>,
+}
+
+impl Entrance {
+    /// Whether a newcomer would wait too long. A queue is bounded by time as well as by number: how fast it moves
+    /// is for Redis to say. Less than a pipeline's worth is always let in, or nobody would notice when it moves
+    /// again.
+    fn is_crowded(&self, wait_max: Duration) -> bool {
+        let pipelines = (self.queue.max_capacity() - self.queue.capacity()) / WORK_PER_PIPELINE_MAX;
+        pipelines > 0 && self.condition.cycle() * pipelines as u32 > wait_max
+    }
 }
 
 impl Lanes {
@@ -116,16 +134,19 @@ impl Lanes {
         work: impl FnOnce(Arc<Shard>, Reply<T>) -> Work,
     ) -> Result<Pending<T>, LaneError> {
         let (reply, answer) = oneshot::channel();
-        let queue = self.queue(shard)?;
-        queue.try_send(work(Arc::clone(shard), reply)).map_err(|refused| match refused {
+        let (entrance, work) = (self.entrance(shard)?, work(Arc::clone(shard), reply));
+        if work.is_a_buyer_s() && entrance.is_crowded(self.settings.wait_max) {
+            return Err(LaneError::Full);
+        }
+        entrance.queue.try_send(work).map_err(|refused| match refused {
             TrySendError::Full(_) => LaneError::Full,
             TrySendError::Closed(_) => CallError::Moved("the lane was closed".into()).into(),
         })?;
         Ok(Pending(answer))
     }
 
-    /// The queue of the lane that leads to this shard now.
-    fn queue(&self, shard: &Shard) -> Result<mpsc::Sender<Work>, CallError> {
+    /// The lane that leads to this shard now.
+    fn entrance(&self, shard: &Shard) -> Result<Entrance, CallError> {
         let topology = self.cluster.topology();
         let Some(primary) = topology.primary(shard.slot) else {
             self.suspicion.notify_one();
@@ -133,7 +154,7 @@ impl Lanes {
         };
         let mut open = self.open();
         if let Some(entrance) = open.entrances.get(&primary.address) {
-            return Ok(entrance.queue.clone());
+            return Ok(entrance.clone());
         }
         let (queue, work) = mpsc::channel(self.settings.queue_max);
         let condition = Arc::new(Condition::new(primary.address.clone(), Arc::clone(&self.suspicion)));
@@ -144,8 +165,9 @@ impl Lanes {
             Arc::clone(&condition),
         );
         open.tasks.spawn(lane.run(work));
-        open.entrances.insert(primary.address.clone(), Entrance { queue: queue.clone(), condition });
-        Ok(queue)
+        let entrance = Entrance { queue, condition };
+        open.entrances.insert(primary.address.clone(), entrance.clone());
+        Ok(entrance)
     }
 
     /// Whether the primary of this shard is not known to be in trouble.
