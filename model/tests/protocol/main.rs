@@ -1,0 +1,4 @@
+//! The protocol under every order of events, whole and with each of its protections missing.
+
+mod mutants;
+mod sound;
