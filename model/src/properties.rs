@@ -25,8 +25,8 @@ pub const ONE_EACH: &str = "nobody has two units";
 pub const PROMISES_ARE_KEPT: &str = "a promised unit is a claim";
 /// An attempt that has the unit is never told that another one has.
 pub const OWN_IS_RECOGNISED: &str = "an attempt knows its own unit";
-/// Who was told out of stock has no unit, and never gets one that nobody told of.
-pub const NO_BUYER_IS_SENT_AWAY: &str = "no buyer is told out of stock";
+/// Who was told out of stock has no unit, and gets none later that nobody tells of.
+pub const NO_BUYER_IS_SENT_AWAY: &str = "nobody with a unit is told out of stock";
 /// Out of stock is told only when every unit is sold, and that stays so.
 pub const SOLD_OUT_IS_TRUE: &str = "sold out means that all is sold";
 /// The audit, which cannot read everything at one moment, finds no fault where there is none.

@@ -7,6 +7,8 @@ use crate::properties;
 pub enum Protection {
     /// Barrier B1: nobody is told anything before the replica has it.
     BarrierBeforeTelling,
+    /// B1 waits for a replica that the map calls failed, too: it may come back as it was and be promoted.
+    FailedReplicasCount,
     /// Barrier B2: what was donated is not accepted before the giver's replica knows of the donation.
     BarrierBeforeAccept,
     /// The same barrier where a coordinator re-drives a channel that stands still.
@@ -46,7 +48,9 @@ impl Protection {
     pub const fn keeps(self) -> &'static str {
         match self {
             Self::BarrierBeforeTelling | Self::Tick => properties::PROMISES_ARE_KEPT,
-            Self::RoleGuard | Self::MapIsRead | Self::FullCopy => properties::PROMISES_ARE_KEPT,
+            Self::FailedReplicasCount | Self::RoleGuard | Self::MapIsRead | Self::FullCopy => {
+                properties::PROMISES_ARE_KEPT
+            }
             Self::BarrierBeforeAccept | Self::BarrierBeforeRedrive => properties::NO_UNIT_TWICE,
             Self::AcceptTakesMaximum => properties::NO_UNIT_TWICE,
             Self::DonateLooksAtStock => properties::BOOKS_BALANCE,

@@ -58,8 +58,10 @@ fn take(sale: &Sale, state: &mut State, purchase: Purchase) {
 fn pass_on(sale: &Sale, state: &mut State, purchase: Purchase, answer: Answer) {
     let Purchase { user, attempt, shard, server, heard } = purchase;
     let protocol = sale.protocol;
-    let confirmed = state.shards[shard].confirms(server, answer.wrote(protocol), protocol);
-    if heard && (confirmed || !protocol.has(Protection::BarrierBeforeTelling)) {
+    let confirmed = state.shards[shard].confirms(server, answer.wrote(protocol), protocol)
+        || !protocol.has(Protection::BarrierBeforeTelling)
+        || !protocol.has(Protection::FailedReplicasCount) && server == Server::Primary;
+    if heard && confirmed {
         let sold_out = state.seen_sold_out(sale.total(), protocol);
         state.tell(user, attempt, answer, sold_out, protocol);
     }

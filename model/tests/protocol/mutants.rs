@@ -42,6 +42,11 @@ fn barrier_before_telling() {
 }
 
 #[test]
+fn failed_replicas_count() {
+    is_needed(Protection::FailedReplicasCount);
+}
+
+#[test]
 fn barrier_before_accept() {
     is_needed(Protection::BarrierBeforeAccept);
 }
