@@ -30,6 +30,11 @@ fn three_users_at_one_shard() {
 }
 
 #[test]
+fn no_name_matters() {
+    holds("every name by itself", Sale { failovers: 1, by_symmetry: false, ..Sale::sound() });
+}
+
+#[test]
 fn everything_spelled_out() {
     holds("spelled out", Sale { moves_max: 1, is_spelled_out: true, ..Sale::sound() });
 }
