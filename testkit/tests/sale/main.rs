@@ -8,4 +8,5 @@ mod durability;
 mod failover;
 mod faults;
 mod lifecycle;
+mod overload;
 mod path;
