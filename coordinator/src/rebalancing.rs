@@ -1,0 +1,67 @@
+//! Carries out rebalancing: a loop of its own, since a barrier must delay neither snapshots nor mending.
+
+use std::collections::HashMap;
+
+use stock::ids::SaleId;
+use tokio::time::Instant;
+
+use crate::coordinator::Coordinator;
+use crate::demand::DemandSeen;
+use crate::rebalance::{Holding, Move, rebalance};
+use crate::rounds::Sight;
+use crate::transfers::{Transfer, transfer};
+
+/// What rebalancing remembers from round to round.
+#[derive(Default)]
+pub(crate) struct Rebalancing {
+    demand: HashMap<SaleId, DemandSeen>,
+    /// When the latest moves had arrived, or were given up. What was seen before does not show them.
+    moved_at: Option<Instant>,
+}
+
+impl Rebalancing {
+    /// The moves that are due after this sight of a sale. A shard that cannot be read has no part in them.
+    fn plan(&mut self, id: &SaleId, sight: &Sight) -> Vec<Move> {
+        let seen = self.demand.entry(id.clone()).or_default();
+        seen.observe(&sight.levels);
+        if self.moved_at.is_some_and(|moved_at| sight.seen_at <= moved_at) {
+            return Vec::new();
+        }
+        let shards = sight.desired.sale.shards().iter().zip(&sight.levels).zip(seen.demands());
+        let holding =
+            |((shard, level), demand): ((&stock::layout::Shard, &Result<stock::calls::Level, _>), _)| {
+                Some(Holding { shard: shard.id, stock: level.as_ref().ok()?.stock, demand })
+            };
+        rebalance(&shards.filter_map(holding).collect::<Vec<_>>())
+    }
+}
+
+impl Coordinator {
+    /// One pipeline a primary for the moves of all sales.
+    pub(crate) async fn rebalance(&self, rebalancing: &mut Rebalancing) {
+        if !self.leadership.leads() {
+            *rebalancing = Rebalancing::default();
+            return;
+        }
+        let sights = self.sights.load_full();
+        let plans = sights.iter().map(|(id, sight)| (&sight.desired.sale, rebalancing.plan(id, sight)));
+        let transfers: Vec<Transfer<'_>> = plans
+            .flat_map(|(sale, moves)| {
+                let transfer = move |Move { channel, tokens }| Transfer { sale, channel, tokens };
+                moves.into_iter().map(transfer)
+            })
+            .collect();
+        if transfers.is_empty() {
+            return;
+        }
+        let outcomes = transfer(&self.writes, &transfers).await;
+        rebalancing.moved_at = Some(Instant::now());
+        for (Transfer { sale, channel, tokens }, outcome) in transfers.iter().zip(outcomes) {
+            let error = outcome.err().map(tracing::field::display);
+            tracing::debug!(
+                sale.id = %sale.id(), shard.id = %channel.receiver, shard.giver = %channel.giver, tokens, error,
+                "tokens moved ahead of demand"
+            );
+        }
+    }
+}
