@@ -1,31 +1,36 @@
-//! Of several coordinators one leads, and it matters to nobody if two do.
+//! Of several coordinators one leads, and it does no harm if two do.
 
-use std::future::pending;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use coordinator::coordinator::Coordinator;
+use coordinator::coordinator::{Coordinator, Pace};
 use coordinator::new_sale::NewSale;
 use futures::future::join_all;
 use stock::calls::Donate;
 use stock::ids::ShardId;
 use stock::layout::{LEASE_KEY, SALES_KEY, slot_of_tag};
-use testkit::{ClusterOptions, RedisCluster};
+use testkit::{ClusterOptions, RedisCluster, until};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::stage::{
-    PACE, SOON, assert_clean, chairs, client_of, coordinator_on, levels, shared_redis, while_running,
+    PACE, SOON, assert_clean, chairs, client_of, coordinator_on, coordinator_with, levels, while_running,
 };
 
-/// A cluster whose coordinators are all in this test: there is one lease a cluster.
+/// A cluster whose coordinators are all in one test: there is one lease a cluster.
 async fn redis_of_its_own() -> RedisCluster {
     RedisCluster::start(ClusterOptions::default()).await.unwrap()
 }
 
 async fn until_leading(coordinator: &Coordinator) {
-    let leads = async || coordinator.leadership().leads();
-    testkit::until("somebody leads", SOON, leads).await.unwrap();
+    until("it leads", SOON, async || coordinator.leadership().leads()).await.unwrap();
+}
+
+async fn until_following(coordinator: &Coordinator, leader: &Coordinator) {
+    let leader = leader.leadership().name();
+    let follows = async || coordinator.leadership().leader().as_deref() == Some(leader);
+    until("it follows", SOON, follows).await.unwrap();
+    assert!(!coordinator.leadership().leads());
 }
 
 async fn primary_of_the_lease(redis: &RedisCluster) -> SocketAddr {
@@ -35,31 +40,103 @@ async fn primary_of_the_lease(redis: &RedisCluster) -> SocketAddr {
 
 #[tokio::test]
 async fn who_is_asked_to_stop_hands_over_at_once() {
-    // Given one that leads and one that follows it.
+    // Given one that leads, with a lease that would last long, and one that follows it.
     let redis = redis_of_its_own().await;
-    let (one, two) = (coordinator_on(&redis).await, coordinator_on(&redis).await);
+    let pace = Pace { lease_duration: Duration::from_secs(20), ..PACE };
+    let (one, two) = (coordinator_with(&redis, pace).await, coordinator_with(&redis, pace).await);
     let (stop, stopped) = oneshot::channel::<()>();
     let story = async {
         until_leading(&one).await;
-        let other = tokio::spawn(async move {
-            two.run(pending()).await;
-        });
-        let two_s_view = async || one.leadership().leads();
-        assert!(two_s_view().await);
-        stop.send(()).unwrap();
-        other
-    };
-    let (other, ()) = tokio::join!(story, one.run(async { drop(stopped.await) }));
+        while_running(&two, async {
+            until_following(&two, &one).await;
 
-    // Then nobody holds the lease any more, long before it would have run out, or the other one does.
-    assert!(!one.leadership().leads());
-    let asked_at = Instant::now();
-    let three = coordinator_on(&redis).await;
-    other.abort();
-    while_running(&three, async {
-        let known = async || three.leadership().leader().is_some_and(|leader| leader != one.leadership().name());
-        testkit::until("another leader", SOON, known).await.unwrap();
+            // When the leader is asked to stop, then the other one leads long before the lease would have run out.
+            stop.send(()).unwrap();
+            let asked_at = Instant::now();
+            until_leading(&two).await;
+            assert!(asked_at.elapsed() < pace.lease_duration / 2, "the lease was left to run out");
+            assert!(!one.leadership().leads());
+        })
+        .await;
+    };
+    tokio::join!(story, one.run(async { drop(stopped.await) }));
+}
+
+#[tokio::test]
+async fn who_cannot_renew_the_lease_stops_leading_when_it_runs_out() {
+    let redis = redis_of_its_own().await;
+    let coordinator = coordinator_on(&redis).await;
+    let primary = primary_of_the_lease(&redis).await;
+    while_running(&coordinator, async {
+        until_leading(&coordinator).await;
+
+        redis.freeze(primary);
+        let stopped = async || !coordinator.leadership().leads();
+        until("it stops leading", PACE.lease_duration, stopped).await.unwrap();
+
+        redis.thaw(primary);
+        until_leading(&coordinator).await;
     })
     .await;
-    assert!(asked_at.elapsed() < PACE.lease_duration, "the lease was left to run out");
+}
+
+#[tokio::test]
+async fn a_follower_leaves_the_work_to_the_leader() {
+    let redis = redis_of_its_own().await;
+    let (one, two) = (coordinator_on(&redis).await, coordinator_on(&redis).await);
+    let sale = one.create(&chairs("followed")).await.unwrap().sale;
+    let sees = |coordinator: &Coordinator| coordinator.sights().contains_key(sale.id());
+    while_running(&one, async {
+        until_leading(&one).await;
+        until("the leader to look at the sale", SOON, async || sees(&one)).await.unwrap();
+        while_running(&two, async {
+            until_following(&two, &one).await;
+            // Long enough for many rounds.
+            sleep(10 * PACE.snapshot_period).await;
+            assert!(!sees(&two), "a follower looks at the shards as well");
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn several_that_all_believe_they_lead_do_no_harm() {
+    // Given a lease that is forgotten again and again, so that each coordinator gets it.
+    let redis = redis_of_its_own().await;
+    let coordinators = join_all((0..3).map(|_| coordinator_on(&redis))).await;
+    let mut saboteur = redis.connection(primary_of_the_lease(&redis).await).await.unwrap();
+    let forgetting = async {
+        loop {
+            redis::cmd("DEL").arg(LEASE_KEY).exec_async(&mut saboteur).await.unwrap();
+            sleep(PACE.lease_duration / 50).await;
+        }
+    };
+    let sale = coordinators[0].create(&NewSale { shards: Some(3), ..chairs("crowded") }).await.unwrap().sale;
+    let thief = client_of(&redis).await;
+
+    // When thieves leave tokens in channels while all of them lead.
+    let stealing = async {
+        let all_lead = async || coordinators.iter().all(|coordinator| coordinator.leadership().leads());
+        until("all of them lead", SOON, all_lead).await.unwrap();
+        for n in 0..30_u16 {
+            let (giver, to) = (ShardId::new(n % 3), ShardId::new((n + 1) % 3));
+            thief.write(Donate { shard: sale.shard(giver), to, want: 3 }).await.unwrap();
+        }
+        let at_rest = async || {
+            levels(&coordinators[0], sale.id()).await.iter().map(|level| level.stock).sum::<u64>() == 100
+        };
+        until("rest", SOON, at_rest).await.unwrap();
+    };
+    let crowd = while_running(
+        &coordinators[0],
+        while_running(&coordinators[1], while_running(&coordinators[2], stealing)),
+    );
+    tokio::select! {
+        () = crowd => {}
+        () = forgetting => unreachable!("it never ends"),
+    }
+
+    // Then every token is where it belongs.
+    assert_clean(&coordinators[0], sale.id(), 100).await;
 }

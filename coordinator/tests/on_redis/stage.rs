@@ -49,10 +49,15 @@ pub(crate) async fn client_of(redis: &RedisCluster) -> Cluster {
 
 /// A coordinator that does what it is asked to, and nothing by itself.
 pub(crate) async fn coordinator_on(redis: &RedisCluster) -> Coordinator {
+    coordinator_with(redis, PACE).await
+}
+
+/// The same with another patience.
+pub(crate) async fn coordinator_with(redis: &RedisCluster, pace: Pace) -> Coordinator {
     let reads = Cluster::connect(look_options(&options(redis))).await.unwrap();
     static NAMES: AtomicU32 = AtomicU32::new(0);
     let name = format!("coordinator-{}", NAMES.fetch_add(1, Ordering::Relaxed));
-    Coordinator::new(name, reads, client_of(redis).await, PACE)
+    Coordinator::new(name, reads, client_of(redis).await, pace)
 }
 
 /// Plays a story while the coordinator does its rounds. It is cut off when the story ends, wherever it stands.

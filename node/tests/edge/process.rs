@@ -209,7 +209,10 @@ async fn purchases_are_counted_by_outcome_from_zero_on() {
     counted("purchased", 1).await;
     counted("already_purchased", 1).await;
     let metrics = reqwest::get(node.ops_url("/metrics")).await.unwrap().text().await.unwrap();
-    assert!(metrics.contains("# HELP flashsale_purchases_total Answers to purchases, by outcome"), "{metrics}");
+    assert!(
+        metrics.contains("# HELP flashsale_purchases_total Answers to purchases, by outcome"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]

@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "what a story cannot go on without fails it")]
 
 mod actors;
+mod coordinators;
 mod crowd;
 mod durability;
 mod faults;
 mod lifecycle;
 mod path;
+mod rebalance;
