@@ -17,6 +17,9 @@ use crate::stage::{
     PACE, SOON, assert_clean, chairs, client_of, coordinator_on, coordinator_with, levels, while_running,
 };
 
+/// With a lease that does not run out while a test lasts.
+const LONG_LEASE: Pace = Pace { lease_duration: Duration::from_secs(20), ..PACE };
+
 /// A cluster whose coordinators are all in one test: there is one lease a cluster.
 async fn redis_of_its_own() -> RedisCluster {
     RedisCluster::start(ClusterOptions::default()).await.unwrap()
@@ -42,8 +45,7 @@ async fn primary_of_the_lease(redis: &RedisCluster) -> SocketAddr {
 async fn who_is_asked_to_stop_hands_over_at_once() {
     // Given one that leads, with a lease that would last long, and one that follows it.
     let redis = redis_of_its_own().await;
-    let pace = Pace { lease_duration: Duration::from_secs(20), ..PACE };
-    let (one, two) = (coordinator_with(&redis, pace).await, coordinator_with(&redis, pace).await);
+    let (one, two) = (coordinator_with(&redis, LONG_LEASE).await, coordinator_with(&redis, LONG_LEASE).await);
     let (stop, stopped) = oneshot::channel::<()>();
     let story = async {
         until_leading(&one).await;
@@ -54,7 +56,7 @@ async fn who_is_asked_to_stop_hands_over_at_once() {
             stop.send(()).unwrap();
             let asked_at = Instant::now();
             until_leading(&two).await;
-            assert!(asked_at.elapsed() < pace.lease_duration / 2, "the lease was left to run out");
+            assert!(asked_at.elapsed() < LONG_LEASE.lease_duration / 2, "the lease was left to run out");
             assert!(!one.leadership().leads());
         })
         .await;
@@ -102,14 +104,15 @@ async fn a_follower_leaves_the_work_to_the_leader() {
 
 #[tokio::test]
 async fn several_that_all_believe_they_lead_do_no_harm() {
-    // Given a lease that is forgotten again and again, so that each coordinator gets it.
+    // Given a lease that is forgotten as soon as somebody has it, so that each coordinator gets it: with a long one
+    // they look seldom, and hardly ever find that another one has it.
     let redis = redis_of_its_own().await;
-    let coordinators = join_all((0..3).map(|_| coordinator_on(&redis))).await;
+    let coordinators = join_all((0..3).map(|_| coordinator_with(&redis, LONG_LEASE))).await;
     let mut saboteur = redis.connection(primary_of_the_lease(&redis).await).await.unwrap();
     let forgetting = async {
         loop {
             redis::cmd("DEL").arg(LEASE_KEY).exec_async(&mut saboteur).await.unwrap();
-            sleep(PACE.lease_duration / 50).await;
+            sleep(Duration::from_millis(10)).await;
         }
     };
     let sale = coordinators[0].create(&NewSale { shards: Some(3), ..chairs("crowded") }).await.unwrap().sale;

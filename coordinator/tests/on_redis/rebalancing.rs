@@ -77,12 +77,12 @@ async fn tokens_that_no_replica_saw_leave_are_not_brought_anywhere() {
 
     while_running(&coordinator, async {
         // When a shard sells so fast that others give tokens.
-        let given = until("a shard gives tokens", SOON, async || {
+        let giving = until("a shard gives tokens", SOON, async || {
             let levels = levels(&coordinator, sale.id()).await;
             assert_eq!(stolen(&levels), 0, "tokens arrived that a failover would bring back to their giver");
             given(&levels) > 0
         });
-        while_buying(&buyers, &sale, ShardId::new(1), given).await.unwrap();
+        while_buying(&buyers, &sale, ShardId::new(1), giving).await.unwrap();
 
         // Then they stay in their channels for as long as nobody confirms that they left.
         tokio::time::sleep(Duration::from_secs(1)).await;
