@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
+use stock::calls::Level;
 use stock::ids::SaleId;
+use stock::layout::Shard;
 use tokio::time::Instant;
 
 use crate::coordinator::Coordinator;
@@ -28,10 +30,9 @@ impl Rebalancing {
             return Vec::new();
         }
         let shards = sight.desired.sale.shards().iter().zip(&sight.levels).zip(seen.demands());
-        let holding =
-            |((shard, level), demand): ((&stock::layout::Shard, &Result<stock::calls::Level, _>), _)| {
-                Some(Holding { shard: shard.id, stock: level.as_ref().ok()?.stock, demand })
-            };
+        let holding = |((shard, level), demand): ((&Shard, &Result<Level, _>), _)| {
+            Some(Holding { shard: shard.id, stock: level.as_ref().ok()?.stock, demand })
+        };
         rebalance(&shards.filter_map(holding).collect::<Vec<_>>())
     }
 }
