@@ -29,6 +29,8 @@ pub struct Holding {
     pub shard: ShardId,
     /// Tokens there.
     pub stock: u64,
+    /// Tokens on their way there, in channels. They will arrive, if late; nobody else is asked for them.
+    pub coming: u64,
     /// What it sells.
     pub demand: Demand,
 }
@@ -45,7 +47,7 @@ pub struct Move {
 /// The moves that make these shards of a sale last equally long. No shard gives and gets in one plan, and none
 /// gives more than half of its stock, or what it needs itself.
 pub fn rebalance(shards: &[Holding]) -> Vec<Move> {
-    let stock: u64 = shards.iter().map(|shard| shard.stock).sum();
+    let stock: u64 = shards.iter().map(|shard| shard.stock + shard.coming).sum();
     let demand: f64 = shards.iter().map(|shard| shard.demand.likely).sum();
     let lasts_s = stock as f64 / demand;
     if demand < DEMAND_MIN || lasts_s < AHEAD_MIN_S {
@@ -64,7 +66,7 @@ pub fn rebalance(shards: &[Holding]) -> Vec<Move> {
 impl Holding {
     /// What it lacks for so many seconds; nothing if that may be chance.
     fn missing(&self, ahead_s: f64) -> u64 {
-        let stock = self.stock as f64;
+        let stock = (self.stock + self.coming) as f64;
         let is_needy = stock < NEEDY_BELOW * self.demand.at_least * ahead_s;
         if is_needy { (self.demand.likely * ahead_s - stock) as u64 } else { 0 }
     }

@@ -7,6 +7,7 @@ use stock::ids::SaleId;
 use stock::layout::Shard;
 use tokio::time::Instant;
 
+use crate::channels::{Open, open_channels};
 use crate::coordinator::Coordinator;
 use crate::demand::DemandSeen;
 use crate::rebalance::{Holding, Move, rebalance};
@@ -29,9 +30,14 @@ impl Rebalancing {
         if self.moved_at.is_some_and(|moved_at| sight.seen_at <= moved_at) {
             return Vec::new();
         }
+        let mut coming = vec![0; sight.levels.len()];
+        for Open { channel, tokens, .. } in open_channels(&sight.levels) {
+            coming[channel.receiver.index()] += tokens;
+        }
         let shards = sight.desired.sale.shards().iter().zip(&sight.levels).zip(seen.demands());
         let holding = |((shard, level), demand): ((&Shard, &Result<Level, _>), _)| {
-            Some(Holding { shard: shard.id, stock: level.as_ref().ok()?.stock, demand })
+            let stock = level.as_ref().ok()?.stock;
+            Some(Holding { shard: shard.id, stock, coming: coming[shard.id.index()], demand })
         };
         rebalance(&shards.filter_map(holding).collect::<Vec<_>>())
     }
@@ -64,5 +70,38 @@ impl Coordinator {
                 "tokens moved ahead of demand"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use stock::sale::State;
+    use stock::snapshot::Snapshot;
+
+    use super::*;
+    use crate::testing::recorded;
+
+    /// Two shards with fifty units each, of which the first has sold so many.
+    fn sight(at: u64, sold: u64, seen_at: Instant) -> Sight {
+        let desired = recorded(State::Open, 2);
+        let level = |sold| Ok(Level { at, sold, stock: 50 - sold, ..Level::default() });
+        let levels = vec![level(sold), level(0)];
+        let snapshot = Snapshot::of(&desired.sale, &levels, None);
+        Sight { seen_at, desired, levels, snapshot, troubles: Vec::new() }
+    }
+
+    #[test]
+    fn a_need_is_not_met_twice_because_the_first_time_was_not_seen_yet() {
+        let (id, start, mut rebalancing) =
+            ("chairs".parse().unwrap(), Instant::now(), Rebalancing::default());
+        assert_eq!(rebalancing.plan(&id, &sight(1_000, 0, start)), []);
+        let second = sight(2_000, 40, start + Duration::from_secs(1));
+        assert_eq!(rebalancing.plan(&id, &second).len(), 1);
+
+        rebalancing.moved_at = Some(start + Duration::from_millis(1_010));
+        assert_eq!(rebalancing.plan(&id, &second), [], "seen before the tokens arrived");
+        assert_eq!(rebalancing.plan(&id, &sight(2_100, 44, start + Duration::from_millis(1_100))).len(), 1);
     }
 }

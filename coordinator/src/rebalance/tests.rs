@@ -9,6 +9,7 @@ fn shards(stocks_and_rates: &[(u64, f64)]) -> Vec<Holding> {
     let shard = |(index, &(stock, rate)): (u16, &(u64, f64))| Holding {
         shard: ShardId::new(index),
         stock,
+        coming: 0,
         demand: Demand { likely: rate, at_least: rate, at_most: rate },
     };
     (0..).zip(stocks_and_rates).map(shard).collect()
@@ -41,6 +42,13 @@ fn a_shard_that_will_run_dry_first_gets_what_the_others_can_spare() {
     let to_the_first = |giver| Channel { giver: ShardId::new(giver), receiver: ShardId::new(0) };
     let half = |giver| Move { channel: to_the_first(giver), tokens: 50 };
     assert_eq!(moves, [half(1), half(2)], "it lacks 140, and each gives half at most");
+}
+
+#[test]
+fn what_is_on_its_way_is_not_asked_for_again() {
+    let mut sale = shards(&[(100, 80.0), (100, 10.0), (100, 10.0)]);
+    sale[0].coming = 250;
+    assert_eq!(rebalance(&sale), []);
 }
 
 #[test]
