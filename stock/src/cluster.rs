@@ -210,8 +210,23 @@ impl Cluster {
     /// Like [`Cluster::read_all`], but each call is tried once: for whoever asks again soon anyway, and must not
     /// let one dead primary hold up the others.
     pub async fn poll_all<C: Call>(&self, calls: &[C]) -> Vec<Result<C::Answer, CallError>> {
+        self.all_once(calls, false).await
+    }
+
+    /// [`Cluster::poll_all`] of one call.
+    pub async fn poll<C: Call>(&self, call: C) -> Result<C::Answer, CallError> {
+        self.poll_all(&[call]).await.pop().expect("one call has one answer")
+    }
+
+    /// Like [`Cluster::write_all`], but each call is tried once: for what is done again when it is repeated. No
+    /// answer still does not mean that it was not done.
+    pub async fn write_all_once<C: Call>(&self, calls: &[C]) -> Vec<Result<C::Answer, CallError>> {
+        self.all_once(calls, true).await
+    }
+
+    async fn all_once<C: Call>(&self, calls: &[C], durable: bool) -> Vec<Result<C::Answer, CallError>> {
         let indices: Vec<usize> = (0..calls.len()).collect();
-        let mut answers = self.once(calls, &indices, false).await;
+        let mut answers = self.once(calls, &indices, durable).await;
         answers.sort_unstable_by_key(|(index, _)| *index);
         answers.into_iter().map(|(_, answer)| answer).collect()
     }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what a story cannot go on without fails it")]
 
 mod actors;
+mod coordinators;
 mod crowd;
 mod durability;
 mod failover;
@@ -10,3 +11,4 @@ mod faults;
 mod lifecycle;
 mod overload;
 mod path;
+mod rebalance;
