@@ -75,9 +75,9 @@ pub struct LaneSettings {
     )]
     pub queue_max: usize,
 
-    /// How long buyers may have to wait in a lane until they are served; further ones are told to come back
-    // Waiting, the pipeline under way, and one's own: with the default all of it stays well under a second.
-    #[arg(long = "lane-wait-max", env = "LANE_WAIT_MAX", value_parser = positive_duration, default_value = "250ms")]
+    /// How long buyers may expect to wait in a lane until they are served; further ones are told to come back
+    // Half of what buyers take for slow: how long a pipeline takes is an estimate, and a steal may come on top.
+    #[arg(long = "lane-wait-max", env = "LANE_WAIT_MAX", value_parser = positive_duration, default_value = "500ms")]
     pub wait_max: Duration,
 
     /// How long a lane that was busy waits for more buyers before it sends the next pipeline

@@ -87,12 +87,12 @@ struct Entrance {
 }
 
 impl Entrance {
-    /// Whether a newcomer would wait too long. A queue is bounded by time as well as by number: how fast it moves
-    /// is for Redis to say. Less than a pipeline's worth is always let in, or nobody would notice when it moves
-    /// again.
+    /// Whether a newcomer would wait too long: for the pipeline under way, those that the queue fills, and their own.
+    /// A queue is bounded by time as well as by number, for how fast it moves is for Redis to say. Less than a
+    /// pipeline's worth is always let in, or nobody would notice when it moves again.
     fn is_crowded(&self, wait_max: Duration) -> bool {
-        let pipelines = (self.queue.max_capacity() - self.queue.capacity()) / WORK_PER_PIPELINE_MAX;
-        pipelines > 0 && self.condition.cycle() * pipelines as u32 > wait_max
+        let ahead = (self.queue.max_capacity() - self.queue.capacity()) / WORK_PER_PIPELINE_MAX;
+        ahead > 0 && self.condition.cycle() * (ahead as u32 + 2) > wait_max
     }
 }
 

@@ -14,10 +14,10 @@ use crate::actors::{OpenSale, sale_of};
 
 /// Nobody is refused for want of stock.
 const UNITS: u64 = 2_000_000;
-/// Redis may work this long of each [`REDIS_TURN`], and all buyers live on one primary: on a machine of two cores,
-/// which also runs the node and the crowd, it is then Redis that has too little.
-const REDIS_WORK: Duration = Duration::from_millis(4);
-const REDIS_TURN: Duration = Duration::from_millis(100);
+/// The replica works this long of each [`REPLICA_TURN`], and all buyers live on its primary: so a pipeline takes that
+/// long, on a fast machine and on a busy one.
+const REPLICA_WORK: Duration = Duration::from_millis(10);
+const REPLICA_TURN: Duration = Duration::from_millis(200);
 /// As many at a time as can be in a queue of every lane.
 const CONNECTIONS: usize = 4_000;
 const SATURATION: Duration = Duration::from_secs(4);
@@ -29,11 +29,11 @@ const GOODPUT_MIN: f64 = 0.85;
 const ADMITTED_P99_MAX: Duration = Duration::from_secs(1);
 const REFUSED_P99_MAX: Duration = Duration::from_millis(100);
 /// Connections and queues fill up once; what is let in holds some hundred bytes for less than a second.
-const MEMORY_GROWTH_MAX: f64 = 1.25;
+const MEMORY_GROWTH_MAX: f64 = 1.3;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn offered_four_times_what_redis_can_take_a_node_sells_on_and_sheds_the_rest() {
-    // Given a node whose Redis has little time for it, and the most it sells when asked for ever more.
+    // Given a node whose barriers take long, and the most it sells when asked for ever more.
     let one_shard = SaleOptions { shards: Some(1), ..sale_of(UNITS) };
     let options = StackOptions { nodes: 1, sale: one_shard, ..StackOptions::default() };
     let sale = Arc::new(OpenSale::with(options).await);
@@ -47,7 +47,7 @@ async fn offered_four_times_what_redis_can_take_a_node_sells_on_and_sheds_the_re
         connections: CONNECTIONS,
     };
     let mut best = 0.0_f64;
-    for rate in [1_000, 2_000, 4_000, 8_000] {
+    for rate in [1_000, 2_000, 3_000] {
         let shots = crowd(&format!("warm-{rate}"), rate, SATURATION).run().await.unwrap();
         best = best.max(Crowd::of(&shots).goodput(SATURATION));
     }
@@ -118,8 +118,8 @@ impl<'a> Crowd<'a> {
 impl fmt::Display for Crowd<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (sold, sent_away) = (self.admitted.len(), self.refused.len());
-        write!(f, "sold {:.0}/s, {sold} with p99 {:.0?}; ", self.goodput(OVERLOAD), p99(&self.admitted))?;
-        write!(f, "{sent_away} sent away with p99 {:.0?}", p99(&self.refused))
+        write!(f, "sold {:.0}/s, {sold} with p99 {:.1?}; ", self.goodput(OVERLOAD), p99(&self.admitted))?;
+        write!(f, "{sent_away} sent away with p99 {:.1?}", p99(&self.refused))
     }
 }
 
@@ -129,22 +129,22 @@ fn p99(shots: &[&Shot]) -> Duration {
     latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default()
 }
 
-/// Lets Redis work only a part of the time, until it is aborted.
+/// Lets the replicas work only a part of the time, until it is aborted.
 async fn slow_down(sale: Arc<OpenSale>) {
-    /// Whatever happens, Redis is left running.
+    /// Whatever happens, they are left running.
     struct Thawed<'a>(&'a RedisCluster, Vec<std::net::SocketAddr>);
     impl Drop for Thawed<'_> {
         fn drop(&mut self) {
-            self.1.iter().for_each(|&primary| self.0.thaw(primary));
+            self.1.iter().for_each(|&replica| self.0.thaw(replica));
         }
     }
     let redis = sale.stack.redis();
-    let primaries = Thawed(redis, redis.primaries().await);
+    let replicas = Thawed(redis, redis.replicas().await);
     loop {
-        primaries.1.iter().for_each(|&primary| redis.freeze(primary));
-        sleep(REDIS_TURN - REDIS_WORK).await;
-        primaries.1.iter().for_each(|&primary| redis.thaw(primary));
-        sleep(REDIS_WORK).await;
+        replicas.1.iter().for_each(|&replica| redis.freeze(replica));
+        sleep(REPLICA_TURN - REPLICA_WORK).await;
+        replicas.1.iter().for_each(|&replica| redis.thaw(replica));
+        sleep(REPLICA_WORK).await;
     }
 }
 
