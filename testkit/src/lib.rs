@@ -12,6 +12,7 @@
 pub mod binary;
 pub mod buyers;
 mod folder;
+mod island;
 pub mod nginx;
 
 pub mod ports;
@@ -25,9 +26,10 @@ mod wait;
 pub use binary::{Profile, binary};
 pub use buyers::{Answer, Buyers, Purchase};
 pub use folder::Folder;
+pub use island::Island;
 pub use nginx::Nginx;
 pub use process::{Launch, Lifetime, Process};
-pub use redis_cluster::{ClusterOptions, ClusterPorts, CommandStats, RedisCluster, Role, ServerView};
+pub use redis_cluster::{ClusterOptions, ClusterPorts, CommandStats, Failover, RedisCluster, Role, ServerView};
 pub use redis_server::{RedisServer, ServerBinary};
 pub use stack::{Stack, StackOptions};
 pub use wait::until;
