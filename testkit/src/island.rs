@@ -51,7 +51,8 @@ impl Island {
         remove_abandoned(&ip)?;
         let number = u8::try_from(port / BLOCK_PORTS % 256)?;
         let name = format!("{NAME_PREFIX}{}", process::id());
-        let island = Self { name: format!("{name}-{number}"), shore: format!("fs-shore-{number}"), ip, number };
+        let island =
+            Self { name: format!("{name}-{number}"), shore: format!("fs-shore-{number}"), ip, number };
         island.build()?;
         Ok(island)
     }
@@ -129,7 +130,10 @@ fn is_abandoned(name: &str) -> bool {
 }
 
 fn run(ip: &PathBuf, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<()> {
-    let output = Command::new(ip).args(arguments).output().with_context(|| format!("{} does not run", ip.display()))?;
+    let output = Command::new(ip)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("{} does not run", ip.display()))?;
     ensure!(output.status.success(), "`ip`: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
 }

@@ -29,7 +29,9 @@ pub use folder::Folder;
 pub use island::Island;
 pub use nginx::Nginx;
 pub use process::{Launch, Lifetime, Process};
-pub use redis_cluster::{ClusterOptions, ClusterPorts, CommandStats, Failover, RedisCluster, Role, ServerView};
+pub use redis_cluster::{
+    ClusterOptions, ClusterPorts, CommandStats, Failover, RedisCluster, Role, ServerView,
+};
 pub use redis_server::{RedisServer, ServerBinary};
 pub use stack::{Stack, StackOptions};
 pub use wait::until;

@@ -93,7 +93,8 @@ impl RedisCluster {
 
     /// Seeds as `REDIS_URL` wants them: `redis://127.0.0.1:1,redis://…`, every server.
     pub fn seeds(&self) -> String {
-        let urls: Vec<String> = self.all().iter().map(|server| format!("redis://{}", server.addr())).collect();
+        let urls: Vec<String> =
+            self.all().iter().map(|server| format!("redis://{}", server.addr())).collect();
         urls.join(",")
     }
 
@@ -126,6 +127,11 @@ impl RedisCluster {
     /// How many replicas each primary was given.
     pub fn replicas_per_primary(&self) -> u16 {
         self.options.replicas_per_primary
+    }
+
+    /// What the server program says of itself.
+    pub fn version(&self) -> &str {
+        self.binary.version()
     }
 
     /// Where logs and data are.

@@ -12,9 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection};
 
-use crate::{
-    Folder, Island, Launch, Lifetime, Process, binary, ports::PortBlock, workspace_root,
-};
+use crate::{Folder, Island, Launch, Lifetime, Process, binary, ports::PortBlock, workspace_root};
 
 /// A server loads an empty data folder in some 20 ms; this is for a machine that is busy with everything else.
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -217,7 +215,8 @@ impl RedisServer {
         let (ports, folder) = (PortBlock::take()?, Folder::temporary()?);
         let settings = ["--cluster-enabled", "no"].map(String::from);
         let binary = ServerBinary::find()?;
-        let server = Server::spawn(&binary, Place::Loopback, ports.first(), &folder, Lifetime::Attached, &settings)?;
+        let server =
+            Server::spawn(&binary, Place::Loopback, ports.first(), &folder, Lifetime::Attached, &settings)?;
         server.wait_until_ready().await?;
         Ok(Self { server, _ports: ports, _folder: folder })
     }

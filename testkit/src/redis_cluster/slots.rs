@@ -23,7 +23,8 @@ impl RedisCluster {
     pub async fn primary_of(&self, slot: u16) -> Result<SocketAddr> {
         for primary in self.primaries().await {
             // One that dies meanwhile serves nothing.
-            let nodes = self.ask::<String>(primary, redis::cmd("CLUSTER").arg("NODES")).await.unwrap_or_default();
+            let nodes =
+                self.ask::<String>(primary, redis::cmd("CLUSTER").arg("NODES")).await.unwrap_or_default();
             if serves_itself(&nodes, slot) {
                 return Ok(primary);
             }

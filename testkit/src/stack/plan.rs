@@ -104,9 +104,8 @@ impl Plan {
     ) -> Result<Node> {
         ensure_fits("nodes", number + 1, PortPlan::NODES_MAX)?;
         let (port, ops_port) = (self.ports.node(number), self.ports.node_ops(number));
-        let launch = self
-            .launch(&format!("node-{}", number + 1), program, port, redis)
-            .env("OPS_PORT", ops_port);
+        let launch =
+            self.launch(&format!("node-{}", number + 1), program, port, redis).env("OPS_PORT", ops_port);
         let launch = with_environment(launch, &self.options.node_environment);
         let launch = with_environment(launch, environment);
         Node::start(launch, url(port), url(ops_port)).await

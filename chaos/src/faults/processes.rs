@@ -1,0 +1,95 @@
+//! Nodes, coordinators, and many processes at once.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use futures::future::try_join_all;
+use testkit::stack::Node;
+use tokio::time::sleep;
+
+use super::{Harm, STANDSTILL, hold};
+use crate::stage::{Stage, pick};
+
+pub(super) async fn node_killed(stage: &Stage, draw: u32) -> Result<Harm> {
+    let node = a_node(stage, draw)?;
+    node.process().kill();
+    hold().await;
+    node.restart().await?;
+    Ok(Harm::to(node.process().name(), Vec::new()))
+}
+
+pub(super) async fn nodes_changed(stage: &Stage, draw: u32) -> Result<Harm> {
+    let drained = a_node(stage, draw)?;
+    let added = stage.stack.start_node().await?;
+    drained.process().term();
+    let ended = drained.process().wait(STANDSTILL * 4).await?;
+    drained.restart().await?;
+    hold().await;
+    stage.stack.retire_node().await?;
+    let target = format!("{} drained beside {}", drained.process().name(), added.process().name());
+    let mut harm = Harm::to(target, Vec::new());
+    if !ended.success() {
+        harm.violations
+            .push(format!("{} was asked to drain and ended with {ended}", drained.process().name()));
+    }
+    Ok(harm)
+}
+
+pub(super) async fn coordinator_killed(stage: &Stage, draw: u32) -> Result<Harm> {
+    let coordinators = stage.stack.coordinators();
+    let coordinator = &coordinators[draw as usize % coordinators.len()];
+    coordinator.process().kill();
+    hold().await;
+    coordinator.restart().await?;
+    Ok(Harm::to(coordinator.process().name(), Vec::new()))
+}
+
+pub(super) async fn coordinator_frozen(stage: &Stage, draw: u32) -> Result<Harm> {
+    let coordinators = stage.stack.coordinators();
+    let coordinator = &coordinators[draw as usize % coordinators.len()];
+    coordinator.process().freeze();
+    sleep(STANDSTILL).await;
+    coordinator.process().thaw();
+    Ok(Harm::to(coordinator.process().name(), Vec::new()))
+}
+
+pub(super) async fn three_killed(stage: &Stage, draw: u32) -> Result<Harm> {
+    let (victim, node) = (stage.victim(draw).await?, a_node(stage, draw)?);
+    let coordinators = stage.stack.coordinators();
+    let coordinator = &coordinators[draw as usize % coordinators.len()];
+    stage.redis().kill(victim.addr);
+    node.process().kill();
+    coordinator.process().kill();
+    stage.redis().wait_until_promoted(victim.replica).await?;
+    tokio::try_join!(stage.redis().restart(victim.addr), node.restart(), coordinator.restart())?;
+    let (node, coordinator) = (node.process(), coordinator.process());
+    Ok(Harm::to(format!("{}, {} and {}", victim.addr, node.name(), coordinator.name()), victim.shards))
+}
+
+pub(super) async fn redis_killed(stage: &Stage) -> Result<Harm> {
+    stage.redis().processes().iter().for_each(|process| process.kill());
+    restart_redis(stage).await?;
+    Ok(Harm::to("every Redis process", stage.every_shard()))
+}
+
+pub(super) async fn all_killed(stage: &Stage) -> Result<Harm> {
+    stage.stack.processes().iter().for_each(|process| process.kill());
+    let nodes = stage.stack.nodes();
+    tokio::try_join!(
+        restart_redis(stage),
+        async { try_join_all(nodes.iter().map(|node| node.restart())).await.map(drop) },
+        async { try_join_all(stage.stack.coordinators().iter().map(|one| one.restart())).await.map(drop) },
+        stage.stack.nginx().restart(),
+    )?;
+    Ok(Harm::to("every process", stage.every_shard()))
+}
+
+async fn restart_redis(stage: &Stage) -> Result<()> {
+    let servers = stage.redis().servers().await;
+    try_join_all(servers.iter().map(async |server| stage.redis().restart(server.addr).await)).await?;
+    Ok(())
+}
+
+fn a_node(stage: &Stage, draw: u32) -> Result<Arc<Node>> {
+    pick(&stage.stack.nodes(), draw).context("a stack has nodes")
+}

@@ -1,0 +1,104 @@
+//! What faults happen to: the processes, and which shards lie where.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use redis::IntoConnectionInfo as _;
+use stock::{
+    cluster::Cluster, connection::ConnectOptions, ids::SaleId, layout::SaleKeys, sale::Sale,
+    store::ReadConfig,
+};
+use testkit::{RedisCluster, Stack, until};
+
+/// The id of the sale that faults meet.
+pub(crate) const SALE: &str = "flash";
+
+/// Everything there is to be hurt.
+pub(crate) struct Stage {
+    pub(crate) stack: Arc<Stack>,
+    pub(crate) cluster: Cluster,
+    pub(crate) sale: Sale,
+    /// The node that can be told to die at a named point.
+    pub(crate) sabotaged_node: Option<PathBuf>,
+}
+
+/// A primary that is to be hurt.
+pub(crate) struct Victim {
+    pub(crate) addr: SocketAddr,
+    pub(crate) replica: SocketAddr,
+    /// The shards that it serves.
+    pub(crate) shards: Vec<u16>,
+}
+
+impl Stage {
+    pub(crate) async fn on(stack: Arc<Stack>, sabotaged_node: Option<PathBuf>) -> Result<Self> {
+        let cluster = connect(stack.redis()).await?;
+        let sale = read_sale(&cluster, SALE).await?;
+        Ok(Self { stack, cluster, sale, sabotaged_node })
+    }
+
+    pub(crate) fn redis(&self) -> &RedisCluster {
+        self.stack.redis()
+    }
+
+    /// One of the primaries that serve shards.
+    pub(crate) async fn victim(&self, draw: u32) -> Result<Victim> {
+        let mut primaries: Vec<SocketAddr> = Vec::new();
+        for (_, primary) in self.places().await? {
+            if !primaries.contains(&primary) {
+                primaries.push(primary);
+            }
+        }
+        primaries.sort_unstable();
+        let addr = pick(&primaries, draw).context("no primary serves a shard")?;
+        self.victim_at(addr).await
+    }
+
+    /// This primary.
+    pub(crate) async fn victim_at(&self, addr: SocketAddr) -> Result<Victim> {
+        let replica = self.redis().replicas_of(addr).await.first().copied();
+        let replica = replica.with_context(|| format!("{addr} has no replica"))?;
+        let places = self.places().await?;
+        let shards = places.into_iter().filter(|(_, at)| *at == addr).map(|(shard, _)| shard).collect();
+        Ok(Victim { addr, replica, shards })
+    }
+
+    /// Every shard, and the primary that serves it.
+    pub(crate) async fn places(&self) -> Result<Vec<(u16, SocketAddr)>> {
+        let mut places = Vec::new();
+        for shard in self.sale.shards() {
+            places.push((shard.id.index() as u16, self.redis().primary_of(shard.slot).await?));
+        }
+        Ok(places)
+    }
+
+    /// All shards.
+    pub(crate) fn every_shard(&self) -> Vec<u16> {
+        (0..self.sale.shards().len() as u16).collect()
+    }
+
+    pub(crate) async fn wait_until_whole(&self) -> Result<()> {
+        self.redis().wait_until_whole().await
+    }
+}
+
+/// The one with this number, modulo as many as there are.
+pub(crate) fn pick<T: Clone>(all: &[T], draw: u32) -> Option<T> {
+    all.get(draw as usize % all.len().max(1)).cloned()
+}
+
+pub(crate) async fn connect(redis: &RedisCluster) -> Result<Cluster> {
+    let seeds = redis.seeds();
+    let seeds = seeds.split(',').map(|seed| seed.into_connection_info()).collect::<Result<_, _>>()?;
+    Ok(Cluster::connect(ConnectOptions::new(seeds)).await?)
+}
+
+/// The sale of this id, once it is recorded.
+pub(crate) async fn read_sale(cluster: &Cluster, id: &str) -> Result<Sale> {
+    let id: SaleId = id.parse()?;
+    let keys = SaleKeys::new(&id);
+    let recorded = async || matches!(cluster.read(ReadConfig(&keys)).await, Ok(Some(_)));
+    until("the sale's record", Duration::from_secs(10), recorded).await?;
+    let config = cluster.read(ReadConfig(&keys)).await?.context("the sale was there just now")?;
+    Ok(Sale::new(config)?)
+}
