@@ -25,7 +25,6 @@ pub struct Claim {
 /// # Errors
 /// When a shard does not answer.
 pub async fn read_claims(cluster: &Cluster, sale: &Sale) -> Result<HashMap<String, Claim>> {
-    cluster.refresh().await.context("the cluster's map")?;
     let mut claims = HashMap::new();
     for shard in sale.shards() {
         let read = cluster.read(ReadAll { shard }).await;

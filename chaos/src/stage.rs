@@ -16,7 +16,6 @@ pub(crate) const SALE: &str = "flash";
 /// Everything there is to be hurt.
 pub(crate) struct Stage {
     pub(crate) stack: Arc<Stack>,
-    pub(crate) cluster: Cluster,
     pub(crate) sale: Sale,
     /// The node that can be told to die at a named point.
     pub(crate) sabotaged_node: Option<PathBuf>,
@@ -32,9 +31,8 @@ pub(crate) struct Victim {
 
 impl Stage {
     pub(crate) async fn on(stack: Arc<Stack>, sabotaged_node: Option<PathBuf>) -> Result<Self> {
-        let cluster = connect(stack.redis()).await?;
-        let sale = read_sale(&cluster, SALE).await?;
-        Ok(Self { stack, cluster, sale, sabotaged_node })
+        let sale = read_sale(&connect(stack.redis()).await?, SALE).await?;
+        Ok(Self { stack, sale, sabotaged_node })
     }
 
     pub(crate) fn redis(&self) -> &RedisCluster {

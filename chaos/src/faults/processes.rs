@@ -1,6 +1,6 @@
 //! Nodes, coordinators, and many processes at once.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use futures::future::try_join_all;
@@ -9,6 +9,12 @@ use tokio::time::sleep;
 
 use super::{Harm, STANDSTILL, hold};
 use crate::stage::{Stage, pick};
+
+/// How often a supervisor tries before a person is called.
+const STARTS_MAX: usize = 20;
+
+/// A supervisor's pause before it starts again what ended.
+const STARTED_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 pub(super) async fn node_killed(stage: &Stage, draw: u32) -> Result<Harm> {
     let node = a_node(stage, draw)?;
@@ -72,16 +78,31 @@ pub(super) async fn redis_killed(stage: &Stage) -> Result<Harm> {
     Ok(Harm::to("every Redis process", stage.every_shard()))
 }
 
+/// Everything starts at the same time, in no order: what gives up because another one is not there yet is started
+/// again, as a supervisor would.
 pub(super) async fn all_killed(stage: &Stage) -> Result<Harm> {
     stage.stack.processes().iter().for_each(|process| process.kill());
-    let nodes = stage.stack.nodes();
-    tokio::try_join!(
+    let (nodes, coordinators) = (stage.stack.nodes(), stage.stack.coordinators());
+    let (_, node_starts, coordinator_starts, ()) = tokio::try_join!(
         restart_redis(stage),
-        async { try_join_all(nodes.iter().map(|node| node.restart())).await.map(drop) },
-        async { try_join_all(stage.stack.coordinators().iter().map(|one| one.restart())).await.map(drop) },
+        try_join_all(nodes.iter().map(|node| until_it_runs(async || node.restart().await))),
+        try_join_all(coordinators.iter().map(|one| until_it_runs(async || one.restart().await))),
         stage.stack.nginx().restart(),
     )?;
-    Ok(Harm::to("every process", stage.every_shard()))
+    let given_up = [node_starts, coordinator_starts].concat().iter().sum::<usize>();
+    let given_up = if given_up > 0 { format!(" ({given_up} starts were given up)") } else { String::new() };
+    Ok(Harm::to(format!("every process{given_up}"), stage.every_shard()))
+}
+
+/// Starts something until it runs; says how many starts were in vain.
+async fn until_it_runs(start: impl AsyncFn() -> Result<()>) -> Result<usize> {
+    for given_up in 0..STARTS_MAX {
+        if start().await.is_ok() {
+            return Ok(given_up);
+        }
+        sleep(STARTED_AGAIN_AFTER).await;
+    }
+    start().await.map(|()| STARTS_MAX)
 }
 
 async fn restart_redis(stage: &Stage) -> Result<()> {

@@ -75,7 +75,12 @@ impl Shop {
 
     /// Asks the same thing until the answer is definite, waiting for as long as answers ask in between. `node` is the
     /// number of the node to ask directly, modulo as many as there are; whoever hears nothing there goes to nginx.
-    pub(super) async fn until_definite(&self, person: &Person, ask: &Ask, mut node: Option<u64>) -> Result<()> {
+    pub(super) async fn until_definite(
+        &self,
+        person: &Person,
+        ask: &Ask,
+        mut node: Option<u64>,
+    ) -> Result<()> {
         let _doubt = self.doubt();
         loop {
             let heard = {

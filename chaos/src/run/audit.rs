@@ -11,7 +11,7 @@ use testkit::{
 use crate::{
     claims::read_claims,
     journal::Record,
-    stage::{SALE, Stage},
+    stage::{SALE, Stage, connect},
     verdict::{Violation, violations},
 };
 
@@ -24,7 +24,8 @@ const VIOLATIONS_LISTED_MAX: usize = 20;
 /// Every promise that was broken, in words.
 pub(super) async fn audit(stage: &Stage, records: &[Record]) -> Result<Vec<String>> {
     let books = stage.stack.audit(SALE).await.context("the audit of the books")?;
-    let claims = read_claims(&stage.cluster, &stage.sale).await?;
+    // A connection of its own: an older one may lead to processes that are gone.
+    let claims = read_claims(&connect(stage.redis()).await?, &stage.sale).await?;
     let mut found = of_the_books(&books);
     found.extend(of_the_journal(&violations(records, &claims)));
     found.extend(of_the_status(stage, &books).await?);
