@@ -3,5 +3,6 @@
 pub mod http;
 pub mod lanes;
 pub mod router;
+mod sabotage;
 pub mod sales;
 pub mod settings;

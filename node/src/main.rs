@@ -11,16 +11,17 @@ use node::sales::Sales;
 use node::settings::{DrainSettings, Settings};
 use service::ops::Readiness;
 use service::serve::Drained;
-use service::{connect, exit, logs, ops, serve, settings, shutdown};
+use service::{connect, exit, files, logs, ops, serve, settings, shutdown};
 
 /// A request allocates some fifty times: with glibc's allocator that is a sixth of a node's CPU.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
-async fn main() -> ExitCode {
+pub(crate) async fn main() -> ExitCode {
     let settings: Settings = settings::parse();
     logs::init(settings.log_format);
+    files::allow_many();
     exit::code(run(settings).await)
 }
 

@@ -61,6 +61,10 @@ pub struct LaneSettings {
     #[arg(long, env, value_enum, default_value_t = Durability::Replica)]
     pub durability: Durability,
 
+    /// What becomes of a shard whose replica is dead while DURABILITY=replica
+    #[arg(long, env, value_enum, default_value_t = DurabilityFallback::Refuse)]
+    pub durability_fallback: DurabilityFallback,
+
     /// How many buyers may wait in a lane; further ones are told to come back
     // The default is 64 full calls, at 0.2-0.4 ms each: whoever is let in is served well within the timeout.
     #[arg(
@@ -70,6 +74,11 @@ pub struct LaneSettings {
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000)
     )]
     pub queue_max: usize,
+
+    /// How long buyers may have to wait in a lane until they are served; further ones are told to come back
+    // Waiting, the pipeline under way, and one's own: with the default all of it stays well under a second.
+    #[arg(long = "lane-wait-max", env = "LANE_WAIT_MAX", value_parser = positive_duration, default_value = "250ms")]
+    pub wait_max: Duration,
 
     /// How long a lane that was busy waits for more buyers before it sends the next pipeline
     #[arg(long = "lane-linger", env = "LANE_LINGER", value_parser = duration, default_value = "2ms")]
@@ -87,6 +96,16 @@ pub enum Durability {
     Replica,
     /// The primary has the claim: a failover may forget it.
     None,
+}
+
+/// What becomes of a shard whose replica the cluster calls failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DurabilityFallback {
+    /// Its buyers are told that the outcome is unknown, until the replica is back.
+    Refuse,
+    /// It goes on selling with the primary's copy alone. A purchase that was told is forgotten if the replica
+    /// comes back with its old data and the primary dies before it has caught up.
+    Primary,
 }
 
 /// How the node ends.

@@ -4,6 +4,7 @@ pub mod connect;
 pub mod correlation;
 pub mod edge;
 pub mod exit;
+pub mod files;
 pub mod json;
 pub mod logs;
 pub mod ops;

@@ -31,7 +31,8 @@ pub trait Call {
 /// Why a call has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The primary does not serve the slot (any more, or not yet). It did nothing; look at the map again.
+    /// The primary does not serve the slot (any more, or not yet), or not now. It did nothing; look at the map
+    /// again.
     #[error("the slot is not served there now: {0}")]
     Moved(String),
     /// The primary has no such function. It did nothing; load the library and repeat.
@@ -86,9 +87,9 @@ impl CallError {
     /// Reads an error reply. `details` is what follows the code.
     pub(crate) fn from_reply(code: &str, details: &str) -> Self {
         match code {
-            "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "READONLY" | "LOADING" => {
-                Self::Moved(format!("{code} {details}"))
-            }
+            // The last is the answer of a primary with `min-replicas-to-write` and too few of them.
+            "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "READONLY" | "LOADING"
+            | "NOREPLICAS" => Self::Moved(format!("{code} {details}")),
             "ERR" if details.starts_with("Function not found") => Self::FunctionMissing,
             "NOSHARD" => Self::NoShard,
             "WRONGRING" => Self::WrongRing(details.to_owned()),

@@ -4,26 +4,31 @@
 //! It knows nothing of sales. Nodes keep a connection of their own for each lane and use this one for the rest;
 //! a coordinator does everything through it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::StreamExt as _;
 use futures::future::join_all;
+use futures::stream::FuturesUnordered;
 use redis::Pipeline;
+use tokio::time::{Instant, timeout_at};
 
 use crate::calls::{Call, CallError};
 use crate::connection::{Barrier, ConnectOptions, Connection};
 use crate::functions::LIBRARY;
-use crate::topology::{Address, Topology};
+use crate::topology::{Address, Primary, Topology};
 
 /// How often a call is tried in all. With the pauses between, the last try comes after about half a second:
 /// long enough for a slot to move, too short to sit out a failover, which is for the caller to decide.
 const TRIES_MAX: u32 = 5;
 
-/// Longest wait for a node's map. All are asked at once, and one that is frozen must not keep the news from
-/// those who wait for it.
+/// Longest wait for a node's map.
 const MAP_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long the others may take once one has answered. All are asked at once, and one that is frozen must not keep
+/// the news from those who wait for it.
+const MAP_GRACE: Duration = Duration::from_millis(100);
 
 /// The pause before each further try: 20 ms, doubled each time, half of it by chance.
 pub fn backoff(tries: u32) -> Duration {
@@ -83,10 +88,9 @@ impl Cluster {
         let mut asked = self.options.addresses();
         asked.extend(known.nodes().iter().filter(|node| !asked.contains(node)).cloned().collect::<Vec<_>>());
 
-        let maps = join_all(asked.iter().map(|address| self.map_of(address))).await;
         let mut reasons = Vec::new();
         let mut newest: Option<Topology> = None;
-        for map in maps {
+        for map in self.maps_of(&asked).await {
             match map {
                 Ok(map) if newest.as_ref().is_none_or(|newest| map.supersedes(newest)) => newest = Some(map),
                 Ok(_) => {}
@@ -101,15 +105,29 @@ impl Cluster {
         Ok(())
     }
 
-    async fn map_of(&self, address: &Address) -> Result<Topology, ClusterError> {
-        let late = || ClusterError::Unreachable(format!("{address} sent no map in time"));
-        tokio::time::timeout(MAP_TIMEOUT, self.ask_for_map(address)).await.unwrap_or_else(|_| {
+    /// What each of these nodes says that says something in time.
+    async fn maps_of(&self, asked: &[Address]) -> Vec<Result<Topology, ClusterError>> {
+        let mut deadline = Instant::now() + MAP_TIMEOUT;
+        let mut silent: BTreeSet<&Address> = asked.iter().collect();
+        let asking = asked.iter().map(|address| async move { (address, self.map_of(address).await) });
+        let mut asking: FuturesUnordered<_> = asking.collect();
+        let mut maps = Vec::with_capacity(asked.len());
+        while let Ok(Some((address, map))) = timeout_at(deadline, asking.next()).await {
+            if map.is_ok() {
+                deadline = deadline.min(Instant::now() + MAP_GRACE);
+            }
+            silent.remove(address);
+            maps.push(map);
+        }
+        let silence = silent.into_iter().map(|address| {
             self.forget(address);
-            Err(late())
-        })
+            Err(ClusterError::Unreachable(format!("{address} sent no map in time")))
+        });
+        maps.extend(silence);
+        maps
     }
 
-    async fn ask_for_map(&self, address: &Address) -> Result<Topology, ClusterError> {
+    async fn map_of(&self, address: &Address) -> Result<Topology, ClusterError> {
         let text: Result<String, _> = match self.connection(address).await {
             Ok(mut connection) => connection.query(redis::cmd("CLUSTER").arg("NODES")).await,
             Err(error) => Err(error),
@@ -218,20 +236,18 @@ impl Cluster {
         durable: bool,
     ) -> Vec<(usize, Result<C::Answer, CallError>)> {
         let topology = self.topology();
-        let mut by_primary: BTreeMap<&Address, (usize, Vec<usize>)> = BTreeMap::new();
+        let mut by_primary: BTreeMap<&Address, (&Primary, Vec<usize>)> = BTreeMap::new();
         let mut answers = Vec::with_capacity(indices.len());
         for &index in indices {
             match topology.primary(calls[index].slot()) {
                 Some(primary) => {
-                    let (_, batch) =
-                        by_primary.entry(&primary.address).or_insert((primary.replicas, Vec::new()));
-                    batch.push(index);
+                    by_primary.entry(&primary.address).or_insert((primary, Vec::new())).1.push(index);
                 }
                 None => answers.push((index, Err(CallError::Moved("nobody serves the slot".into())))),
             }
         }
-        let batches = by_primary.into_iter().map(|(address, (replicas, batch))| async move {
-            let barrier = if durable { Barrier::Replicas(replicas) } else { Barrier::None };
+        let batches = by_primary.into_iter().map(|(address, (primary, batch))| async move {
+            let barrier = if durable { Barrier::all_of(primary) } else { Barrier::None };
             self.batch(address, calls, batch, barrier).await
         });
         answers.extend(join_all(batches).await.into_iter().flatten());

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, Pipeline, ServerError, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, ServerError, Value,
+};
 
 use crate::calls::{Call, CallError};
-use crate::topology::Address;
+use crate::topology::{Address, Primary};
 
 /// How connections are made, and how long anything may take.
 #[derive(Clone, Debug)]
@@ -79,8 +81,63 @@ fn address_of(addr: &ConnectionAddr) -> Option<Address> {
 pub enum Barrier {
     /// Nothing: reads, and what may be lost.
     None,
-    /// So many replicas confirmed every write of the pipeline. With 0 there is nobody to ask.
+    /// So many replicas confirmed every write of the pipeline.
     Replicas(usize),
+    /// The primary stands alone: besides so many that the cluster calls failed, it has no replica. The map that
+    /// says so may be older than a replica that has joined since and could be promoted, so the primary is asked.
+    Alone {
+        /// Replicas that are known to be away.
+        failed: usize,
+    },
+}
+
+impl Barrier {
+    /// All that this primary has must confirm, dead ones too: each could be promoted yet.
+    pub fn all_of(primary: &Primary) -> Self {
+        match primary.replicas {
+            0 => Self::Alone { failed: 0 },
+            replicas => Self::Replicas(replicas),
+        }
+    }
+
+    /// All that the cluster does not call failed must confirm. One that comes back with old data and is promoted
+    /// may forget what was confirmed without it.
+    pub fn living_of(primary: &Primary) -> Self {
+        match primary.replicas - primary.replicas_failed {
+            0 => Self::Alone { failed: primary.replicas_failed },
+            replicas => Self::Replicas(replicas),
+        }
+    }
+
+    /// What is sent behind the calls of a pipeline, on the same connection: there it stands for all of them.
+    fn command(self, timeout: Duration) -> Option<Cmd> {
+        match self {
+            Self::None => None,
+            Self::Replicas(replicas) => {
+                let mut wait = redis::cmd("WAIT");
+                wait.arg(replicas).arg(timeout.as_millis() as u64);
+                Some(wait)
+            }
+            Self::Alone { .. } => Some(redis::cmd("ROLE")),
+        }
+    }
+
+    /// Whether it held, by the reply to [`Barrier::command`]. What is not its reply proves nothing: a node that is
+    /// a replica by now refuses to wait, as it refuses the calls.
+    fn check(self, reply: Value) -> Result<(), CallError> {
+        let (confirmed, replicas) = match self {
+            Self::None => return Ok(()),
+            Self::Replicas(replicas) => (redis::from_redis_value(reply).unwrap_or(0), replicas),
+            Self::Alone { failed } => (failed, replicas_online(reply).unwrap_or(failed + 1)),
+        };
+        if confirmed >= replicas { Ok(()) } else { Err(CallError::NotDurable { confirmed, replicas }) }
+    }
+}
+
+/// The replicas that a primary serves now, by its answer to ROLE; `None` where it is no primary.
+fn replicas_online(role: Value) -> Option<usize> {
+    let (role, _offset, replicas): (String, u64, Vec<Value>) = redis::from_redis_value(role).ok()?;
+    (role == "master").then_some(replicas.len())
 }
 
 /// A connection of its owner's own.
@@ -110,7 +167,7 @@ impl Connection {
     }
 
     /// Sends one command and reads its reply.
-    pub async fn query<T: redis::FromRedisValue>(&mut self, cmd: &redis::Cmd) -> Result<T, CallError> {
+    pub async fn query<T: redis::FromRedisValue>(&mut self, cmd: &Cmd) -> Result<T, CallError> {
         match self.inner.send_packed_command(cmd).await? {
             Value::ServerError(error) => Err(refusal(&error)),
             reply => Ok(redis::from_redis_value(reply)?),
@@ -119,17 +176,10 @@ impl Connection {
 
     /// Sends a pipeline whole and reads all replies. An outer error means that none of them came and the
     /// connection is of no use any more.
-    ///
-    /// The barrier is one WAIT at the end of the same pipeline: on this connection, behind its writes, it
-    /// stands for all of them.
     pub async fn send(&mut self, mut pipeline: Pipeline, barrier: Barrier) -> Result<Replies, CallError> {
         let calls = pipeline.len();
-        let replicas = match barrier {
-            Barrier::None => 0,
-            Barrier::Replicas(replicas) => replicas,
-        };
-        if replicas > 0 {
-            pipeline.cmd("WAIT").arg(replicas).arg(self.barrier_timeout.as_millis() as u64);
+        if let Some(command) = barrier.command(self.barrier_timeout) {
+            pipeline.add_command(command);
         }
         let mut replies = self.inner.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
         if replies.len() != pipeline.len() {
@@ -139,20 +189,15 @@ impl Connection {
                 pipeline.len()
             )));
         }
-        let confirmed = match replies.split_off(calls).pop() {
-            // A node that is a replica by now refuses to wait, as it refuses the calls: nobody confirmed.
-            Some(reply) => redis::from_redis_value(reply).unwrap_or(0),
-            None => 0,
-        };
-        Ok(Replies { replies: replies.into_iter(), confirmed, replicas })
+        let durable = replies.split_off(calls).pop().map_or(Ok(()), |reply| barrier.check(reply));
+        Ok(Replies { replies: replies.into_iter(), durable })
     }
 }
 
 /// The replies of a pipeline, to be read in the order of its calls.
 pub struct Replies {
     replies: std::vec::IntoIter<Value>,
-    confirmed: usize,
-    replicas: usize,
+    durable: Result<(), CallError>,
 }
 
 impl Replies {
@@ -164,14 +209,7 @@ impl Replies {
             Some(reply) => call.answer(reply)?,
             None => return Err(CallError::Malformed("more calls than replies".into())),
         };
-        self.durable().map(|()| answer)
-    }
-
-    fn durable(&self) -> Result<(), CallError> {
-        if self.confirmed >= self.replicas {
-            return Ok(());
-        }
-        Err(CallError::NotDurable { confirmed: self.confirmed, replicas: self.replicas })
+        self.durable.clone().map(|()| answer)
     }
 }
 

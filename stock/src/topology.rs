@@ -30,6 +30,8 @@ pub struct Primary {
     pub address: Address,
     /// How many replicas the cluster knows it to have, dead ones among them.
     pub replicas: usize,
+    /// How many of these the cluster calls failed: each may come back with old data, and be promoted.
+    pub replicas_failed: usize,
 }
 
 /// The cluster's map at some moment.
@@ -60,8 +62,12 @@ impl Topology {
             topology.epoch = topology.epoch.max(line.epoch);
             let index = u16::try_from(topology.primaries.len()).ok()?;
             let replicas =
-                lines.iter().filter(|replica| replica.is_member() && replica.primary == line.id).count();
-            topology.primaries.push(Primary { address, replicas });
+                || lines.iter().filter(|replica| replica.is_member() && replica.primary == line.id);
+            topology.primaries.push(Primary {
+                address,
+                replicas: replicas().count(),
+                replicas_failed: replicas().filter(|replica| replica.is_failed()).count(),
+            });
             for range in &line.slots {
                 topology.owners.get_mut(range.clone())?.fill(Some(index));
             }
@@ -123,6 +129,10 @@ impl<'a> Line<'a> {
         !self.flags.split(',').any(|flag| matches!(flag, "noaddr" | "handshake"))
     }
 
+    fn is_failed(&self) -> bool {
+        self.flags.split(',').any(|flag| flag == "fail")
+    }
+
     fn address(&self, asked: &Address, prefer_hostname: bool) -> Option<Address> {
         let (endpoint, names) = self.endpoint.split_once(',').unwrap_or((self.endpoint, ""));
         let (host, port) = endpoint.split('@').next()?.rsplit_once(':')?;
@@ -161,10 +171,10 @@ ggg :0@0 slave,fail,noaddr fff 0 1426238316232 2 disconnected
     #[test]
     fn slots_lead_to_primaries_and_a_dead_replica_still_counts() {
         let topology = Topology::parse(NODES, &asked(), false).unwrap();
-        let primary = |slot| topology.primary(slot).map(|p| (p.address.port, p.replicas));
-        assert_eq!(primary(0), Some((7001, 1)));
-        assert_eq!(primary(5461), Some((7002, 1)));
-        assert_eq!(primary(16383), Some((7006, 0)), "one that lost its address left the cluster");
+        let primary = |slot| topology.primary(slot).map(|p| (p.address.port, p.replicas, p.replicas_failed));
+        assert_eq!(primary(0), Some((7001, 1, 0)));
+        assert_eq!(primary(5461), Some((7002, 1, 1)));
+        assert_eq!(primary(16383), Some((7006, 0, 0)), "one that lost its address left the cluster");
         assert_eq!(topology.primaries().len(), 3, "a failed primary without slots serves nothing");
         assert_eq!(topology.nodes().len(), 6);
         assert_eq!(topology.unserved(), 0);

@@ -14,6 +14,7 @@ pub mod buyers;
 mod folder;
 mod island;
 pub mod nginx;
+mod open_loop;
 
 pub mod ports;
 pub mod process;
@@ -28,6 +29,7 @@ pub use buyers::{Answer, Buyers, Purchase};
 pub use folder::Folder;
 pub use island::Island;
 pub use nginx::Nginx;
+pub use open_loop::{OpenLoop, Shot};
 pub use process::{Launch, Lifetime, Process};
 pub use redis_cluster::{
     ClusterOptions, ClusterPorts, CommandStats, Failover, RedisCluster, Role, ServerView,

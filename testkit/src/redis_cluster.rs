@@ -124,6 +124,17 @@ impl RedisCluster {
         copies
     }
 
+    /// The addresses of the servers that the cluster has given up, as the first that answers tells it.
+    pub async fn failed(&self) -> Vec<SocketAddr> {
+        let map = async |server: &Server| -> Result<String> {
+            Ok(redis::cmd("CLUSTER").arg("NODES").query_async(&mut server.connection().await?).await?)
+        };
+        let servers = self.all();
+        let maps = join_all(servers.iter().map(|server| map(server))).await;
+        let nodes = maps.into_iter().find_map(Result::ok).unwrap_or_default();
+        nodes.lines().filter_map(failed_in).collect()
+    }
+
     /// How many replicas each primary was given.
     pub fn replicas_per_primary(&self) -> u16 {
         self.options.replicas_per_primary
@@ -297,6 +308,14 @@ impl RedisCluster {
         let infos = try_join_all(infos).await?;
         Ok(infos.iter().map(read).collect())
     }
+}
+
+/// The address in a line of `CLUSTER NODES` (`id host:port@bus,name flags …`), where its flags say `fail`.
+fn failed_in(line: &str) -> Option<SocketAddr> {
+    let mut words = line.split(' ').skip(1);
+    let (endpoint, flags) = (words.next()?, words.next()?);
+    let failed = flags.split(',').any(|flag| flag == "fail");
+    failed.then(|| endpoint.split('@').next()?.parse().ok())?
 }
 
 async fn view(server: &Server) -> ServerView {

@@ -53,10 +53,11 @@ struct Report {
 }
 
 impl Report {
-    /// The first server sees every test; the others all but xtask's, which are about processes and not about Redis.
+    /// The first server sees every test; the others all but those of xtask, which are about processes, and of the
+    /// model, which knows no server.
     fn tests(&mut self, servers: &[ServerBinary]) {
         for (i, server) in servers.iter().enumerate() {
-            let narrower: &[&str] = if i == 0 { &[] } else { &["--exclude", "xtask"] };
+            let narrower: &[&str] = if i == 0 { &[] } else { &["--exclude", "xtask", "--exclude", "model"] };
             let command = [&["test", "--no-fail-fast"], &WORKSPACE[..], narrower].concat();
             self.step(&format!("tests, {}", short_version(server)), &command, Some(server.path()));
         }

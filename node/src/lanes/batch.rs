@@ -7,6 +7,7 @@ use stock::calls::{Accept, Attempt, BUYERS_PER_CALL_MAX, Bought, Buy, Call, Call
 use stock::connection::Replies;
 use stock::ids::{ShardId, UserId};
 use stock::layout::Shard;
+use stock::topology::Primary;
 
 use super::{Reply, Work};
 
@@ -69,6 +70,16 @@ impl Batch {
     /// Whether a token leaves a shard, which takes a barrier whatever the settings say.
     pub(super) fn donates(&self) -> bool {
         self.shards.iter().any(|work| !work.donates.is_empty())
+    }
+
+    /// Refuses to let tokens leave: with a replica away the barrier behind them could not hold, and each try
+    /// would put half of the stock into a channel.
+    pub(super) fn keep_tokens(&mut self, primary: &Primary) {
+        let confirmed = primary.replicas - primary.replicas_failed;
+        let error = CallError::NotDurable { confirmed, replicas: primary.replicas };
+        for (_, _, reply) in self.shards.iter_mut().flat_map(|work| work.donates.drain(..)) {
+            tell(reply, Err(error.clone()));
+        }
     }
 
     /// Whether there is nothing to send.

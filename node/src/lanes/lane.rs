@@ -1,30 +1,40 @@
 //! One lane: an actor with a queue, a connection, and one pipeline in flight.
+//!
+//! It ends with its primary's reign: when the map names another one, what is in flight is given up at once and
+//! what waits is sent back, for only the new primary's answers count. A frozen process would keep it for long.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use redis::Pipeline;
 use stock::calls::CallError;
 use stock::cluster::Cluster;
-use stock::connection::{Barrier, Connection};
-use stock::topology::Address;
-use tokio::sync::{Notify, mpsc};
+use stock::connection::{Barrier, Connection, Replies};
+use stock::topology::{Address, Primary};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 
 use super::Work;
 use super::batch::Batch;
-use crate::settings::{Durability, LaneSettings};
+use super::condition::Condition;
+use crate::sabotage::{self, Point};
+use crate::settings::{Durability, DurabilityFallback, LaneSettings};
 
 /// Most that one pipeline takes along: eight calls of 64 buyers take about 2 ms of Redis, which is as long as
 /// the first of them should wait for the last.
-const WORK_PER_PIPELINE_MAX: usize = 512;
+pub(super) const WORK_PER_PIPELINE_MAX: usize = 512;
 /// From this many in a pipeline on, a lane counts as busy: so many came while one pipeline was under way that
 /// waiting a moment makes the next one fuller and everybody's share of it cheaper.
 const BUSY_FROM: usize = 8;
+/// A pipeline takes a few milliseconds. From here on its primary is in doubt: the map is watched closely, although
+/// the timeouts that would end the wait are longer.
+const DOUBT_AFTER: Duration = Duration::from_millis(250);
 
 pub(super) struct Lane {
     cluster: Arc<Cluster>,
     address: Address,
     settings: LaneSettings,
-    suspicion: Arc<Notify>,
+    condition: Arc<Condition>,
     connection: Option<Connection>,
 }
 
@@ -33,9 +43,9 @@ impl Lane {
         cluster: Arc<Cluster>,
         address: Address,
         settings: LaneSettings,
-        suspicion: Arc<Notify>,
+        condition: Arc<Condition>,
     ) -> Self {
-        Self { cluster, address, settings, suspicion, connection: None }
+        Self { cluster, address, settings, condition, connection: None }
     }
 
     /// Serves the queue until it is closed and empty.
@@ -60,7 +70,7 @@ impl Lane {
         if room == 0 || self.settings.linger == Duration::ZERO {
             return;
         }
-        tokio::time::sleep(self.settings.linger).await;
+        sleep(self.settings.linger).await;
         for _ in 0..room {
             match queue.try_recv() {
                 Ok(work) => waiting.push(work),
@@ -69,35 +79,61 @@ impl Lane {
         }
     }
 
-    async fn serve(&mut self, batch: Batch) {
-        let barrier = self.barrier(&batch);
-        let sent = match self.connected().await {
-            Ok(connection) => connection.send(batch.pipeline(), barrier).await,
-            Err(error) => Err(error),
+    async fn serve(&mut self, mut batch: Batch) {
+        let topology = self.cluster.topology();
+        let Some(primary) = topology.primaries().iter().find(|primary| primary.address == self.address)
+        else {
+            // Nothing counts that a deposed primary says, not even with a barrier: it may know no replicas.
+            return batch.fail(&CallError::Moved(format!("{} serves no slots", self.address)));
         };
-        match sent {
+        if primary.replicas_failed > 0 {
+            batch.keep_tokens(primary);
+        }
+        let began = Instant::now();
+        let barrier = sabotage::weaken(self.barrier(&batch, primary), batch.donates());
+        if batch.donates() {
+            sabotage::die_at(Point::DonateSent);
+        }
+        match self.exchange(batch.pipeline(), barrier).await {
             Ok(replies) => {
-                if let Some(error) = batch.answer(replies) {
-                    self.look_into(&error).await;
+                self.condition.took(began.elapsed());
+                match batch.answer(replies) {
+                    None => self.condition.trust(),
+                    Some(error) => self.look_into(&error).await,
                 }
             }
             Err(error) => {
-                tracing::warn!(redis.address = %self.address, error = %error, "a lane's pipeline failed");
                 self.connection = None;
-                self.suspicion.notify_one();
+                self.condition.doubt(&error);
                 batch.fail(&error);
             }
         }
     }
 
-    /// B1 where the settings ask for it, B2 always.
-    fn barrier(&self, batch: &Batch) -> Barrier {
-        if self.settings.durability == Durability::None && !batch.donates() {
-            return Barrier::None;
+    /// Sends a pipeline and waits for its replies, but not longer than its primary reigns.
+    async fn exchange(&mut self, pipeline: Pipeline, barrier: Barrier) -> Result<Replies, CallError> {
+        let condition = Arc::clone(&self.condition);
+        let exchange = async { self.connected().await?.send(pipeline, barrier).await };
+        let deposed = async {
+            sleep(DOUBT_AFTER).await;
+            condition.doubt(&CallError::NoReply(format!("nothing for {} ms", DOUBT_AFTER.as_millis())));
+            condition.deposed().await;
+        };
+        tokio::select! {
+            replies = exchange => replies,
+            () = deposed => Err(CallError::NoReply("another primary took over".into())),
         }
-        let topology = self.cluster.topology();
-        let primary = topology.primaries().iter().find(|primary| primary.address == self.address);
-        Barrier::Replicas(primary.map_or(0, |primary| primary.replicas))
+    }
+
+    /// B1 as the settings ask for it, B2 always: tokens that come back with an old replica would be sold twice.
+    fn barrier(&self, batch: &Batch, primary: &Primary) -> Barrier {
+        match (self.settings.durability, self.settings.durability_fallback) {
+            (Durability::None, _) if !batch.donates() => Barrier::None,
+            (Durability::Replica, DurabilityFallback::Primary) => Barrier::living_of(primary),
+            (Durability::Replica, DurabilityFallback::Refuse) | (Durability::None, _) => {
+                Barrier::all_of(primary)
+            }
+        }
     }
 
     async fn connected(&mut self) -> Result<&mut Connection, CallError> {
@@ -115,7 +151,9 @@ impl Lane {
                     tracing::warn!(redis.address = %self.address, error = %error, "function library not loaded");
                 }
             }
-            CallError::Moved(_) => self.suspicion.notify_one(),
+            CallError::Moved(_) => self.condition.suspect(),
+            // A barrier that fails may be a map that is older than a failover.
+            CallError::NotDurable { .. } => self.condition.doubt(error),
             error => tracing::warn!(redis.address = %self.address, error = %error, "a lane's call failed"),
         }
     }

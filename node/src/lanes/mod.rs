@@ -5,10 +5,12 @@
 //! happened; who repeats, and until when, is decided by those who wait.
 
 mod batch;
+mod condition;
 mod lane;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use stock::calls::{Accepted, Attempt, Bought, CallError, Claim, Donation, Source};
 use stock::cluster::Cluster;
@@ -19,7 +21,8 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use self::lane::Lane;
+use self::condition::Condition;
+use self::lane::{Lane, WORK_PER_PIPELINE_MAX};
 use crate::settings::LaneSettings;
 
 /// Why a lane has no answer.
@@ -41,6 +44,13 @@ enum Work {
     Find { shard: Arc<Shard>, user: UserId, reply: Reply<Option<Claim>> },
     Donate { shard: Arc<Shard>, to: ShardId, want: u64, reply: Reply<Donation> },
     Accept { shard: Arc<Shard>, from: Source, cumulative: u64, reply: Reply<Accepted> },
+}
+
+impl Work {
+    /// Whether a buyer waits for it, who can come back; tokens cannot.
+    fn is_a_buyer_s(&self) -> bool {
+        matches!(self, Self::Buy { .. } | Self::Find { .. })
+    }
 }
 
 /// The answer of a lane to something that stands in it.
@@ -65,8 +75,25 @@ pub struct Lanes {
 
 #[derive(Default)]
 struct Open {
-    queues: HashMap<Address, mpsc::Sender<Work>>,
+    entrances: HashMap<Address, Entrance>,
     tasks: JoinSet<()>,
+}
+
+/// What is seen of a lane from outside.
+#[derive(Clone)]
+struct Entrance {
+    queue: mpsc::Sender<Work>,
+    condition: Arc<Condition>,
+}
+
+impl Entrance {
+    /// Whether a newcomer would wait too long. A queue is bounded by time as well as by number: how fast it moves
+    /// is for Redis to say. Less than a pipeline's worth is always let in, or nobody would notice when it moves
+    /// again.
+    fn is_crowded(&self, wait_max: Duration) -> bool {
+        let pipelines = (self.queue.max_capacity() - self.queue.capacity()) / WORK_PER_PIPELINE_MAX;
+        pipelines > 0 && self.condition.cycle() * pipelines as u32 > wait_max
+    }
 }
 
 impl Lanes {
@@ -107,51 +134,75 @@ impl Lanes {
         work: impl FnOnce(Arc<Shard>, Reply<T>) -> Work,
     ) -> Result<Pending<T>, LaneError> {
         let (reply, answer) = oneshot::channel();
-        let queue = self.queue(shard)?;
-        queue.try_send(work(Arc::clone(shard), reply)).map_err(|refused| match refused {
+        let (entrance, work) = (self.entrance(shard)?, work(Arc::clone(shard), reply));
+        if work.is_a_buyer_s() && entrance.is_crowded(self.settings.wait_max) {
+            return Err(LaneError::Full);
+        }
+        entrance.queue.try_send(work).map_err(|refused| match refused {
             TrySendError::Full(_) => LaneError::Full,
             TrySendError::Closed(_) => CallError::Moved("the lane was closed".into()).into(),
         })?;
         Ok(Pending(answer))
     }
 
-    /// The queue of the lane that leads to this shard now.
-    fn queue(&self, shard: &Shard) -> Result<mpsc::Sender<Work>, CallError> {
+    /// The lane that leads to this shard now.
+    fn entrance(&self, shard: &Shard) -> Result<Entrance, CallError> {
         let topology = self.cluster.topology();
         let Some(primary) = topology.primary(shard.slot) else {
             self.suspicion.notify_one();
             return Err(CallError::Moved("nobody serves the slot".into()));
         };
         let mut open = self.open();
-        if let Some(queue) = open.queues.get(&primary.address) {
-            return Ok(queue.clone());
+        if let Some(entrance) = open.entrances.get(&primary.address) {
+            return Ok(entrance.clone());
         }
         let (queue, work) = mpsc::channel(self.settings.queue_max);
+        let condition = Arc::new(Condition::new(primary.address.clone(), Arc::clone(&self.suspicion)));
         let lane = Lane::new(
             Arc::clone(&self.cluster),
             primary.address.clone(),
             self.settings.clone(),
-            Arc::clone(&self.suspicion),
+            Arc::clone(&condition),
         );
         open.tasks.spawn(lane.run(work));
-        open.queues.insert(primary.address.clone(), queue.clone());
-        Ok(queue)
+        let entrance = Entrance { queue, condition };
+        open.entrances.insert(primary.address.clone(), entrance.clone());
+        Ok(entrance)
     }
 
-    /// Closes the lanes to nodes that serve no slots any more. What waits in them is still tried, so that
-    /// nobody is left without an answer.
-    pub(crate) fn close_departed(&self) {
+    /// Whether the primary of this shard is not known to be in trouble.
+    pub(crate) fn trusts(&self, shard: &Shard) -> bool {
+        let topology = self.cluster.topology();
+        topology.primary(shard.slot).is_some_and(|primary| {
+            let open = self.open();
+            let entrance = open.entrances.get(&primary.address);
+            primary.replicas_failed == 0 && !entrance.is_some_and(|entrance| entrance.condition.is_in_doubt())
+        })
+    }
+
+    /// Whether any lane's primary is in trouble.
+    pub(crate) fn any_in_doubt(&self) -> bool {
+        self.open().entrances.values().any(|entrance| entrance.condition.is_in_doubt())
+    }
+
+    /// Closes the lanes to nodes that serve no slots any more. Who waits in one comes again, to the new primary.
+    pub(crate) fn close_deposed(&self) {
         let topology = self.cluster.topology();
         let mut open = self.open();
-        open.queues
-            .retain(|address, _| topology.primaries().iter().any(|primary| primary.address == *address));
+        open.entrances.retain(|address, entrance| {
+            let reigns = topology.primaries().iter().any(|primary| primary.address == *address);
+            if !reigns {
+                entrance.condition.depose();
+            }
+            reigns
+        });
         while open.tasks.try_join_next().is_some() {}
     }
 
     /// Closes all lanes and waits until what waited in them has been answered.
     pub(crate) async fn close(&self) {
-        let Open { queues, mut tasks } = std::mem::take(&mut *self.open());
-        drop(queues);
+        let Open { entrances, mut tasks } = std::mem::take(&mut *self.open());
+        drop(entrances);
         while tasks.join_next().await.is_some() {}
     }
 

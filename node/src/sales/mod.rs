@@ -33,6 +33,8 @@ const READY_WITHIN: Duration = Duration::from_secs(3);
 const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(1);
 /// How often the cluster's map is read when nothing looks odd.
 const MAP_PERIOD: Duration = Duration::from_secs(1);
+/// How often while a primary is in doubt: buyers wait for the one that takes over.
+const MAP_PERIOD_IN_DOUBT: Duration = Duration::from_millis(100);
 
 /// The sales this node serves. Cheap to clone.
 #[derive(Clone)]
@@ -122,13 +124,14 @@ async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()
 /// Keeps the cluster's map fresh: every period, and at once when a lane met something that it does not explain.
 async fn watch_map(cluster: Arc<Cluster>, lanes: Arc<Lanes>) {
     loop {
-        let _suspicion_or_period = tokio::time::timeout(MAP_PERIOD, lanes.suspicion.notified()).await;
+        let period = if lanes.any_in_doubt() { MAP_PERIOD_IN_DOUBT } else { MAP_PERIOD };
+        let _suspicion_or_period = tokio::time::timeout(period, lanes.suspicion.notified()).await;
         match cluster.refresh().await {
-            Ok(()) => lanes.close_departed(),
+            Ok(()) => lanes.close_deposed(),
             Err(error) => tracing::warn!(error = %error, "the cluster's map could not be read"),
         }
         // However many lanes are suspicious, the map is read at most ten times a second.
-        tokio::time::sleep(PERIOD).await;
+        tokio::time::sleep(MAP_PERIOD_IN_DOUBT).await;
     }
 }
 

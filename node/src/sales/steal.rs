@@ -11,16 +11,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use stock::calls::Source;
+use stock::calls::{CallError, Source};
 use stock::ids::{ShardId, UserId};
 use stock::layout::Shard;
 use stock::snapshot::Snapshot;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::outlook::Outlook;
-use crate::lanes::Lanes;
+use crate::lanes::{LaneError, Lanes};
+use crate::sabotage::{self, Point};
 
+/// Longest wait for a donor. Those who wait are to be served by the next one, and what it gives later is in its
+/// channel.
+const DONATION_TIMEOUT: Duration = Duration::from_millis(300);
 /// Longest wait for a snapshot that shows where tokens are; then the levels at hand are looked at again.
 const NEWS_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -122,14 +127,18 @@ impl Market {
             } else if stock > 0 {
                 self.desk(home).wake(stock);
             } else if !self.steal(&now, home, &user).await {
-                let _news_or_timeout = tokio::time::timeout(NEWS_TIMEOUT, outlook.changed()).await;
+                let _news_or_timeout = timeout(NEWS_TIMEOUT, outlook.changed()).await;
             }
         }
     }
 
-    /// Brings tokens from the first donor that has some. Answers whether any came.
+    /// Brings tokens from the first donor that has some. Answers whether any came. Donors whose primary is in
+    /// trouble are left out, unless all are.
     async fn steal(&self, outlook: &Outlook, home: ShardId, user: &UserId) -> bool {
-        for donor in outlook.sale.ring().donors(user) {
+        let donors: Vec<ShardId> = outlook.sale.ring().donors(user).collect();
+        let trusted = |donor: &ShardId| self.lanes.trusts(&self.shards[donor.index()]);
+        let (trusted, others): (Vec<_>, Vec<_>) = donors.into_iter().partition(trusted);
+        for donor in trusted.into_iter().chain(others) {
             let stock = self.desk(donor).stock.load(Ordering::Relaxed);
             if stock > 0 && self.steal_from(donor, home, stock).await {
                 return true;
@@ -140,10 +149,13 @@ impl Market {
 
     async fn steal_from(&self, donor: ShardId, home: ShardId, stock: u64) -> bool {
         let want = self.desk(home).waiting().max(stock.div_ceil(2));
-        let donation = match self.lanes.donate(&self.shards[donor.index()], home, want).await {
+        let donating = self.lanes.donate(&self.shards[donor.index()], home, want);
+        let donation = match timeout(DONATION_TIMEOUT, donating).await.unwrap_or_else(|_| Err(too_late())) {
             Ok(donation) => donation,
             Err(error) => {
                 tracing::debug!(shard.id = %home, donor.id = %donor, error = %error, "a steal got no answer");
+                // Not asked again before a snapshot shows that it has some.
+                self.desk(donor).stock.store(0, Ordering::Relaxed);
                 return false;
             }
         };
@@ -152,12 +164,14 @@ impl Market {
         if fresh == 0 {
             return false;
         }
+        sabotage::die_at(Point::Donated);
         self.bring(donor, home, donation.cumulative, fresh).await
     }
 
     /// Puts the tokens into the lane first and wakes the buyers then: they queue up behind the tokens.
     async fn bring(&self, donor: ShardId, home: ShardId, cumulative: u64, fresh: u64) -> bool {
         let accepting = self.lanes.accept(&self.shards[home.index()], Source::Shard(donor), cumulative);
+        sabotage::die_at(Point::AcceptSent);
         self.desk(home).wake(fresh);
         let accepted = match accepting {
             Ok(accepting) => accepting.answer().await,
@@ -165,6 +179,7 @@ impl Market {
         };
         match accepted {
             Ok(accepted) => {
+                sabotage::die_at(Point::Accepted);
                 self.accepted().insert((donor, home), accepted.cumulative);
                 tracing::debug!(shard.id = %home, donor.id = %donor, tokens = fresh, "stole tokens");
             }
@@ -187,6 +202,10 @@ impl Market {
     fn desk(&self, shard: ShardId) -> &Desk {
         &self.desks[shard.index()]
     }
+}
+
+fn too_late() -> LaneError {
+    CallError::NoReply("the donor took too long".into()).into()
 }
 
 impl Desk {

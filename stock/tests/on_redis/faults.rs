@@ -4,9 +4,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use redis::cmd;
-use stock::calls::{CallError, ReadLevel};
+use stock::calls::{Bought, Call as _, CallError, ReadLevel};
 use stock::cluster::{Cluster, ClusterError};
-use stock::connection::ConnectOptions;
+use stock::connection::{Barrier, ConnectOptions, Connection};
 use testkit::{ClusterOptions, RedisCluster, RedisServer, until};
 
 use crate::stage::{TestSale, attempt, attempts, claim, client_of, client_with, options};
@@ -200,7 +200,9 @@ async fn a_primary_that_became_a_replica_sends_callers_away() {
     let swapped = async || redis.replicas().await.contains(&old);
     until("the primaries' swap", FAILOVER_LIMIT, swapped).await.unwrap();
 
-    claim(sale.buys("ann").await);
+    // A repeat where the map did not know yet that the old one is a replica now, and the barrier did not hold.
+    let told = sale.buys("ann").await;
+    assert!(matches!(told, Bought::Bought(_) | Bought::Repeat(_)), "told {told:?}");
     assert_eq!(primary_of(&sale), new);
 }
 
@@ -213,4 +215,52 @@ async fn without_replicas_there_is_nobody_to_wait_for() {
     claim(sale.buys("ann").await);
 
     assert_eq!(redis.command_stats("wait").await.unwrap().calls, 0);
+}
+
+/// The map that says "no replica" may be older than one that has joined since and could be promoted.
+#[tokio::test]
+async fn a_primary_that_is_thought_to_stand_alone_is_asked_whether_it_does() {
+    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
+    let sale = TestSale::on(client_of(&redis).await, &[5]).await;
+    let primary = &sale.cluster.topology().primary(sale.shard().slot).unwrap().address.clone();
+    let mut connection = Connection::open(sale.cluster.options(), primary).await.unwrap();
+    let ann = attempts(["ann"]);
+    let buy = stock::calls::Buy { shard: sale.shard(), attempts: &ann };
+    let mut told = async |barrier| {
+        let mut pipeline = redis::Pipeline::new();
+        pipeline.add_command(buy.command());
+        connection.send(pipeline, barrier).await.unwrap().next(&buy).map(drop)
+    };
+
+    let unknown = Err(CallError::NotDurable { confirmed: 0, replicas: 1 });
+    assert_eq!(
+        told(Barrier::Alone { failed: 0 }).await,
+        unknown,
+        "a replica is there that the map does not know"
+    );
+    assert_eq!(told(Barrier::Alone { failed: 1 }).await, Ok(()), "the one that is there is known to be away");
+    assert_eq!(told(Barrier::Replicas(1)).await, Ok(()));
+    assert_eq!(told(Barrier::None).await, Ok(()));
+}
+
+/// `min-replicas-to-write` is Redis' own way to forbid that a primary sells alone.
+#[tokio::test]
+async fn a_primary_that_wants_more_replicas_before_it_writes_did_nothing() {
+    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
+    let sale = TestSale::on(client_of(&redis).await, &[5]).await;
+    let demand = |replicas: u8| {
+        let mut cmd = cmd("CONFIG");
+        cmd.arg("SET").arg("min-replicas-to-write").arg(replicas);
+        cmd
+    };
+    let mut connection = redis.connection(primary_of(&sale)).await.unwrap();
+    demand(2).exec_async(&mut connection).await.unwrap();
+
+    let ann = attempts(["ann"]);
+    let told = sale.cluster.write(stock::calls::Buy { shard: sale.shard(), attempts: &ann }).await;
+    assert!(matches!(&told, Err(error) if error.is_transient() && !error.is_unknown()), "told {told:?}");
+
+    demand(0).exec_async(&mut connection).await.unwrap();
+    assert_eq!(sale.level().await.sold, 0);
+    claim(sale.buys("ann").await);
 }

@@ -1,10 +1,17 @@
 //! B1: nobody is told `purchased` before the replica has it.
 
+use std::time::Duration;
+
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
-use testkit::StackOptions;
+use testkit::{StackOptions, until};
 
 use crate::actors::{OpenSale, sale_of};
+
+/// The cluster gives a server up after its timeout of 1 s, and once most of the others agree.
+const GIVEN_UP: Duration = Duration::from_secs(15);
+/// A node has read the cluster's map by then, once more.
+const MAP_PERIOD: Duration = Duration::from_millis(1_500);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purchase_that_no_replica_confirmed_is_not_called_purchased() {
@@ -41,6 +48,48 @@ async fn who_asks_for_no_durability_gets_an_answer_without_replicas() {
     let (status, bought) = buy(&sale, "ann", "her-attempt").await;
 
     assert_eq!(status, StatusCode::OK, "{bought}");
+    replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_whose_replica_is_dead_may_sell_alone_where_the_operator_says_so() {
+    // Given nodes that may fall back to the primary's copy, and replicas that die.
+    let options = StackOptions {
+        sale: sale_of(100),
+        node_environment: vec![("DURABILITY_FALLBACK".into(), "primary".into())],
+        ..StackOptions::default()
+    };
+    let sale = OpenSale::with(options).await;
+    let replicas = sale.stack.redis().replicas().await;
+    replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
+
+    // While the cluster has not given them up, the outcome is unknown; then the primary's word is enough.
+    let bought = async || buy(&sale, "ann", "her-attempt").await.0 == StatusCode::OK;
+    until("a purchase on the primary alone", GIVEN_UP, bought).await.unwrap();
+
+    // And once they are back, they are waited for again.
+    replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
+    sale.stack.redis().wait_until_whole().await.unwrap();
+    tokio::time::sleep(MAP_PERIOD).await;
+    replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
+    let (status, refused) = buy(&sale, "bob", "his-attempt").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{refused}");
+    replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_that_word_a_dead_replica_is_waited_for_however_long_it_is_dead() {
+    let sale = OpenSale::of(100).await;
+    let replicas = sale.stack.redis().replicas().await;
+    replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
+    let given_up = async || sale.stack.redis().failed().await.len() == replicas.len();
+    until("the cluster gives the replicas up", GIVEN_UP, given_up).await.unwrap();
+    tokio::time::sleep(MAP_PERIOD).await;
+
+    let (status, refused) = buy(&sale, "ann", "her-attempt").await;
+
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{refused}");
+    assert!(refused["orderId"].is_string(), "{refused}");
     replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
 }
 

@@ -5,6 +5,7 @@
 mod actors;
 mod crowd;
 mod durability;
+mod failover;
 mod faults;
 mod lifecycle;
 mod path;

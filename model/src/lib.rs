@@ -1,0 +1,13 @@
+#![doc = include_str!("../README.md")]
+
+pub mod actions;
+pub mod books;
+pub mod calm;
+pub mod properties;
+pub mod protocol;
+pub mod sale;
+pub mod shard;
+pub mod state;
+mod steps;
+mod story;
+mod symmetry;

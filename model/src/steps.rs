@@ -1,0 +1,116 @@
+//! What each action does.
+//!
+//! A call and what comes of its barrier are one step. The replica follows at once or not at all, so at the moment of
+//! the call it is known whether its barrier can be confirmed; and a promise that is kept from this moment on is kept
+//! from any later one on, at which the answer might really be told.
+
+use crate::actions::{Action, Purchase, Transfer};
+use crate::books::Answer;
+use crate::protocol::Protection;
+use crate::sale::Sale;
+use crate::shard::{Link, Server};
+use crate::state::{Channels, Seen, State};
+
+/// The world after this.
+pub(crate) fn after(sale: &Sale, before: &State, action: Action) -> State {
+    let mut state = *before;
+    match action {
+        Action::Buy(purchase) => buy(sale, &mut state, purchase),
+        Action::Donate(transfer, want) => donate(sale, &mut state, transfer, want),
+        Action::Redrive(transfer) => redrive(sale, &mut state, transfer),
+        Action::Accept(transfer, cumulative) => accept(sale, &mut state, transfer, cumulative),
+        Action::FallBehind(shard) => state.shards[shard].fall_behind(),
+        Action::FailOver(shard) => fail_over(&mut state, shard),
+        Action::Join(shard) => state.shards[shard].join(sale.protocol),
+        Action::ReadMap(shard) => state.shards[shard].alone_on_a_map = false,
+        Action::Audit => state.audit = Some(audit_begun(sale, &state)),
+        Action::Crash => crash(&mut state),
+        Action::CatchUp(shard) => state.shards[shard].link = Link::InStep,
+        Action::ReadLevel(shard, server) => state.read_level(shard, server, sale.protocol),
+        Action::Take(purchase) => take(sale, &mut state, purchase),
+        Action::GiveUp(user) => state.told[user].out_of_stock = true,
+    }
+    if !sale.is_spelled_out {
+        state.read_levels(sale.protocol);
+    }
+    state
+}
+
+fn buy(sale: &Sale, state: &mut State, purchase: Purchase) {
+    let Purchase { user, attempt, shard, server, .. } = purchase;
+    let Some(books) = state.shards[shard].books_mut(server) else { return };
+    if !sale.protocol.has(Protection::BuyIsAtomic) && books.look(user, attempt) == Answer::Bought {
+        state.looked[user][attempt as usize] |= server == Server::Primary;
+        return;
+    }
+    let answer = books.buy(user, attempt);
+    pass_on(sale, state, purchase, answer);
+}
+
+fn take(sale: &Sale, state: &mut State, purchase: Purchase) {
+    let Purchase { user, attempt, shard, .. } = purchase;
+    state.looked[user][attempt as usize] = false;
+    state.shards[shard].primary.sell(user, attempt);
+    pass_on(sale, state, purchase, Answer::Bought);
+}
+
+/// Barrier B1, and what the user is told behind it.
+fn pass_on(sale: &Sale, state: &mut State, purchase: Purchase, answer: Answer) {
+    let Purchase { user, attempt, shard, server, heard } = purchase;
+    let protocol = sale.protocol;
+    let confirmed = state.shards[shard].confirms(server, answer.wrote(protocol), protocol)
+        || !protocol.has(Protection::BarrierBeforeTelling)
+        || !protocol.has(Protection::FailedReplicasCount) && server == Server::Primary;
+    if heard && confirmed {
+        let sold_out = state.seen_sold_out(sale.total(), protocol);
+        state.tell(user, attempt, answer, sold_out, protocol);
+    }
+}
+
+/// `donate` and barrier B2: behind it the node has the channel's value in its hands.
+fn donate(sale: &Sale, state: &mut State, transfer: Transfer, want: i8) {
+    let Transfer { from, to, server, heard } = transfer;
+    let Some(books) = state.shards[from].books_mut(server) else { return };
+    let cumulative = books.donate(to, want, sale.protocol);
+    let confirmed = state.shards[from].confirms(server, true, sale.protocol);
+    if heard && (confirmed || !sale.protocol.has(Protection::BarrierBeforeAccept)) {
+        state.hands[from][to] |= 1 << cumulative;
+    }
+}
+
+fn redrive(sale: &Sale, state: &mut State, transfer: Transfer) {
+    let Transfer { from, to, server, heard } = transfer;
+    let Some(books) = state.shards[from].books(server) else { return };
+    let cumulative = books.donated[to];
+    let wrote = sale.protocol.has(Protection::Tick);
+    let confirmed = state.shards[from].confirms(server, wrote, sale.protocol);
+    if heard && (confirmed || !sale.protocol.has(Protection::BarrierBeforeRedrive)) {
+        state.hands[from][to] |= 1 << cumulative;
+    }
+}
+
+fn accept(sale: &Sale, state: &mut State, transfer: Transfer, cumulative: i8) {
+    if let Some(books) = state.shards[transfer.to].books_mut(transfer.server) {
+        books.accept(transfer.from, cumulative, sale.protocol);
+    }
+}
+
+fn fail_over(state: &mut State, shard: usize) {
+    if let Link::Behind(promoted) = state.shards[shard].link {
+        state.shards[shard].fail_over(promoted);
+        state.failovers_left -= 1;
+    }
+}
+
+fn audit_begun(sale: &Sale, state: &State) -> Channels {
+    match sale.protocol.has(Protection::AuditReadsInFirst) {
+        true => state.accepted(),
+        false => state.donated(),
+    }
+}
+
+fn crash(state: &mut State) {
+    state.hands = Default::default();
+    state.seen = Seen::default();
+    state.looked = Default::default();
+}

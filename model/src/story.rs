@@ -1,0 +1,63 @@
+//! Actions as sentences, so that a counterexample reads as a story.
+
+use std::fmt;
+
+use crate::actions::{Action, Purchase};
+use crate::books::Attempt;
+use crate::shard::Server;
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Buy(Purchase { user, attempt, shard, server, heard }) => {
+                write!(f, "user {user} buys, {attempt} attempt, at {server} of shard {shard}{}", lost(heard))
+            }
+            Self::Donate(call, want) => {
+                let (server, heard) = (call.server, lost(call.heard));
+                write!(f, "{server} of shard {} donates {want} to shard {}{heard}", call.from, call.to)
+            }
+            Self::Redrive(call) => {
+                let (server, heard) = (call.server, lost(call.heard));
+                write!(f, "{server} of shard {} tells its channel to shard {}{heard}", call.from, call.to)
+            }
+            Self::Accept(call, cumulative) => {
+                let server = call.server;
+                write!(f, "{server} of shard {} accepts from shard {} up to {cumulative}", call.to, call.from)
+            }
+            Self::FallBehind(shard) => write!(f, "the replica of shard {shard} stops following"),
+            Self::FailOver(shard) => write!(f, "the replica of shard {shard} is promoted"),
+            Self::Join(shard) => write!(f, "the deposed primary of shard {shard} joins as replica"),
+            Self::ReadMap(shard) => write!(f, "all nodes read the map of shard {shard}"),
+            Self::Audit => write!(f, "an audit reads one end of all channels"),
+            Self::Crash => write!(f, "nodes and coordinators crash"),
+            Self::CatchUp(shard) => write!(f, "the replica of shard {shard} catches up"),
+            Self::ReadLevel(shard, server) => write!(f, "a snapshot reads {server} of shard {shard}"),
+            Self::Take(Purchase { user, attempt, shard, .. }) => {
+                write!(f, "user {user}, {attempt} attempt, takes the token it found in shard {shard}")
+            }
+            Self::GiveUp(user) => write!(f, "user {user} is told out of stock without asking again"),
+        }
+    }
+}
+
+fn lost(heard: bool) -> &'static str {
+    if heard { "" } else { "; the answer is lost" }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::First => "first",
+            Self::Second => "second",
+        })
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Primary => "the primary",
+            Self::Zombie => "the deposed primary",
+        })
+    }
+}
