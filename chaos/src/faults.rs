@@ -4,6 +4,7 @@
 mod cluster;
 mod processes;
 mod redis_servers;
+mod steal;
 
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ pub(crate) async fn commit(stage: &Stage, fault: Planned) -> Result<Harm> {
         Kind::Partition => cluster::partition(stage).await,
         Kind::NodeKilled => processes::node_killed(stage, draw).await,
         Kind::NodesChanged => processes::nodes_changed(stage, draw).await,
-        Kind::NodeDiesStealing => processes::node_killed(stage, draw).await,
+        Kind::NodeDiesStealing => steal::node_dies_stealing(stage, draw).await,
         Kind::CoordinatorKilled => processes::coordinator_killed(stage, draw).await,
         Kind::CoordinatorFrozen => processes::coordinator_frozen(stage, draw).await,
         Kind::ThreeKilled => processes::three_killed(stage, draw).await,

@@ -10,6 +10,7 @@
 //! Invariant: a fault ends with the cluster whole again, so that one fault is tried at a time and what the audit finds
 //! can be told from the schedule.
 
+mod audit;
 mod claims;
 mod faults;
 pub mod journal;

@@ -18,16 +18,13 @@ use tokio::{
 
 use crate::{
     FaultReport, Kind, Planned, Report, Schedule,
+    audit::audit,
     faults::{Harm, commit},
     journal::Journal,
     load::{Counts, Pace, Shop},
     stage::{SALE, Stage},
     timeline::{Span, Timeline},
 };
-
-mod audit;
-
-use audit::audit;
 
 /// The sale's shards: four a primary, as by default.
 const SHARDS: u32 = 12;
@@ -167,7 +164,7 @@ impl Run<'_> {
         self.shop.come_back(COME_BACK, PATIENCE).await?;
         self.tell(News::Closing("audit"));
         let records = crate::journal::read(self.shop.journal().path())?;
-        let found = audit(&self.stage, &records).await?;
+        let found = audit(&self.stage, &self.stage.sale, &records).await?;
         self.violations.extend(found);
 
         let quiet = Timeline::of(&records).outside(&self.spans, attacked_until);

@@ -158,7 +158,15 @@ impl Stack {
     /// # Errors
     /// When no node answers.
     pub async fn status(&self) -> Result<SaleStatus> {
-        read(self.client.get(format!("{}/api/sale/status", self.url()))).await
+        self.status_of(&self.plan.options.sale.id).await
+    }
+
+    /// A sale's status, through nginx.
+    ///
+    /// # Errors
+    /// When no node answers.
+    pub async fn status_of(&self, sale: &str) -> Result<SaleStatus> {
+        read(self.client.get(format!("{}/api/sales/{sale}/status", self.url()))).await
     }
 
     /// A sale's audit by the first coordinator.

@@ -8,7 +8,7 @@ use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 use ::chaos::{Kind, Report, RunOptions, markdown};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use testkit::{Island, ServerBinary, workspace_root};
+use testkit::{Island, Profile, ServerBinary, workspace_root};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -87,6 +87,7 @@ impl Options {
         ensure_installed(if redis_server.is_some() { &[NGINX] } else { &[REDIS, NGINX] })?;
         let programs = build("dev")?;
         let kinds = self.possible_kinds();
+        let sabotaged_node = kinds.contains(&Kind::NodeDiesStealing).then(sabotaged_node).transpose()?;
         let folder = self.folder.clone().unwrap_or_else(|| workspace_root().join(".local/chaos"));
         let run = |seed| RunOptions {
             seed,
@@ -97,7 +98,7 @@ impl Options {
             folder: folder.join(format!("seed-{seed}")),
             redis_server: redis_server.clone(),
             programs: Some(programs.clone()),
-            sabotaged_node: None,
+            sabotaged_node: sabotaged_node.clone(),
         };
         Ok(self.chosen_seeds().map(run).collect())
     }
@@ -124,6 +125,10 @@ impl Options {
         let text = serde_json::to_string_pretty(reports)? + "\n";
         fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
     }
+}
+
+fn sabotaged_node() -> Result<PathBuf> {
+    Profile::of_this_program()?.build_with("flashsale-node-sabotaged", "node/sabotage")
 }
 
 /// One run, with what happens in it in sight.

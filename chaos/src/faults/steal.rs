@@ -51,7 +51,8 @@ pub(super) async fn node_dies_stealing(stage: &Stage, draw: u32) -> Result<Harm>
     ensure!(died, "{point}: the node lived on");
     shop.sell_out(SELL_OUT_LIMIT).await?;
 
-    let mut harm = Harm::to(format!("{point}, {} at {}", doomed.process().name(), shop.sale().id()), Vec::new());
+    let mut harm =
+        Harm::to(format!("{point}, {} at {}", doomed.process().name(), shop.sale().id()), Vec::new());
     let found = audit(stage, shop.sale(), &read(shop.journal().path())?).await?;
     harm.violations.extend(found.into_iter().map(|what| format!("{point} at {}: {what}", shop.sale().id())));
     Ok(harm)

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rand::random_range;
 use stock::{ids::ShardId, sale::Sale};
-use testkit::Stack;
+use testkit::{Stack, stack::Node};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     task::JoinSet,
@@ -79,6 +79,9 @@ impl std::fmt::Debug for SaleHandle {
     }
 }
 
+/// Where one may ask: what it is called, and its base URL.
+pub(super) type Door = (String, String);
+
 /// An attempt without a definite answer, while it lives.
 pub(super) struct Doubt<'a>(&'a AtomicI64);
 
@@ -142,7 +145,7 @@ impl Shop {
         loop {
             let before = self.counts().purchases;
             let wave = (0..WAVE).map(|_| self.0.people.next(self.sale())).collect();
-            self.all_buy(wave, deadline).await?;
+            self.all_buy(wave, None, deadline).await?;
             if self.counts().purchases == before {
                 return Ok(());
             }
@@ -165,18 +168,26 @@ impl Shop {
         (0..count).map(|_| self.0.people.next_at(self.sale(), home)).collect()
     }
 
+    /// These people buy, each first at this node.
+    pub(crate) async fn all_buy_at(&self, people: Vec<Person>, node: &Node, limit: Duration) -> Result<()> {
+        let door = (node.process().name().to_owned(), node.url().to_owned());
+        self.all_buy(people, Some(door), Instant::now() + limit).await
+    }
+
     pub(crate) fn teller(&self) -> &Teller {
         &self.0.teller
     }
 
-    /// Where to ask now: nginx, or the node of this number.
-    pub(super) fn door(&self, node: Option<u64>) -> (String, String) {
+    /// The way in for everybody.
+    pub(super) fn nginx(&self) -> Door {
+        ("nginx".into(), self.0.stack.url())
+    }
+
+    /// The door of the node of this number, modulo as many as there are.
+    pub(super) fn node(&self, number: u64) -> Option<Door> {
         let nodes = self.0.stack.nodes();
-        let node = node.and_then(|number| nodes.get(number as usize % nodes.len().max(1)));
-        match node {
-            Some(node) => (node.process().name().to_owned(), node.url().to_owned()),
-            None => ("nginx".into(), self.0.stack.url()),
-        }
+        let node = nodes.get(number as usize % nodes.len().max(1))?;
+        Some((node.process().name().to_owned(), node.url().to_owned()))
     }
 
     pub(super) fn doubt(&self) -> Doubt<'_> {
@@ -204,12 +215,12 @@ impl Shop {
         }
     }
 
-    async fn all_buy(&self, people: Vec<Person>, deadline: Instant) -> Result<()> {
+    async fn all_buy(&self, people: Vec<Person>, door: Option<Door>, deadline: Instant) -> Result<()> {
         let mut stories = JoinSet::new();
         for person in people {
-            let shop = self.clone();
+            let (shop, door) = (self.clone(), door.clone());
             stories.spawn(async move {
-                shop.until_definite(&person, &person.attempt(shop.sale(), "first"), None).await
+                shop.until_definite(&person, &person.attempt(shop.sale(), "first"), door).await
             });
         }
         let left = deadline.saturating_duration_since(Instant::now());

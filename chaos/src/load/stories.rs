@@ -5,7 +5,11 @@ use std::time::Duration;
 use anyhow::Result;
 use rand::random_range;
 
-use super::{client::Heard, people::Person, shop::Shop};
+use super::{
+    client::Heard,
+    people::Person,
+    shop::{Door, Shop},
+};
 use crate::journal::Ask;
 
 /// How somebody buys. Which one follows from the person's number.
@@ -44,12 +48,12 @@ impl Shop {
         let first = person.attempt(self.sale(), "first");
         match Habit::of(person) {
             Habit::Plain => self.until_definite(person, &first, None).await,
-            Habit::Direct => self.until_definite(person, &first, Some(person.number)).await,
+            Habit::Direct => self.until_definite(person, &first, self.node(person.number)).await,
             Habit::Twice => {
                 let second = person.attempt(self.sale(), "second");
                 let (one, other) = tokio::join!(
                     self.until_definite(person, &first, None),
-                    self.until_definite(person, &second, Some(person.number)),
+                    self.until_definite(person, &second, self.node(person.number)),
                 );
                 one.and(other)
             }
@@ -73,19 +77,19 @@ impl Shop {
         self.until_definite(person, &Ask::Lookup, None).await
     }
 
-    /// Asks the same thing until the answer is definite, waiting for as long as answers ask in between. `node` is the
-    /// number of the node to ask directly, modulo as many as there are; whoever hears nothing there goes to nginx.
+    /// Asks the same thing until the answer is definite, waiting for as long as answers ask in between. Whoever hears
+    /// nothing at the first door goes to nginx.
     pub(super) async fn until_definite(
         &self,
         person: &Person,
         ask: &Ask,
-        mut node: Option<u64>,
+        mut first: Option<Door>,
     ) -> Result<()> {
         let _doubt = self.doubt();
         loop {
             let heard = {
                 let _place = self.place_at(person.home).await;
-                let (via, url) = self.door(node.take());
+                let (via, url) = first.take().unwrap_or_else(|| self.nginx());
                 self.teller().ask(person.user.as_str(), person.home.index() as u16, ask, (&via, &url)).await?
             };
             match heard {
