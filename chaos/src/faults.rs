@@ -16,7 +16,7 @@ use crate::{Kind, Planned, stage::Stage};
 /// How long what was hurt stays away once its place was taken: long enough for buyers to notice.
 const HOLD: Duration = Duration::from_secs(3);
 
-/// Past the node timeout of the cluster and any lease: whoever stood still for so long was given up.
+/// Past the cluster's node timeout and the coordinators' lease: whoever stood still for so long was given up.
 const STANDSTILL: Duration = Duration::from_secs(5);
 
 /// What a fault did.
@@ -58,8 +58,8 @@ pub(crate) async fn commit(stage: &Stage, fault: Planned) -> Result<Harm> {
         Kind::NodeKilled => processes::node_killed(stage, draw).await,
         Kind::NodesChanged => processes::nodes_changed(stage, draw).await,
         Kind::NodeDiesStealing => steal::node_dies_stealing(stage, draw).await,
-        Kind::CoordinatorKilled => processes::coordinator_killed(stage, draw).await,
-        Kind::CoordinatorFrozen => processes::coordinator_frozen(stage, draw).await,
+        Kind::CoordinatorKilled => processes::coordinator_killed(stage).await,
+        Kind::CoordinatorFrozen => processes::coordinator_frozen(stage).await,
         Kind::ThreeKilled => processes::three_killed(stage, draw).await,
         Kind::RedisKilled => processes::redis_killed(stage).await,
         Kind::AllKilled => processes::all_killed(stage).await,

@@ -40,15 +40,15 @@ pub enum Kind {
     NodesChanged,
     /// A node dies at a named point in the middle of a steal.
     NodeDiesStealing,
-    /// A coordinator is killed, the one that leads if one does.
+    /// The coordinator that leads is killed.
     CoordinatorKilled,
-    /// A coordinator stands still, the one that leads if one does, and goes on.
+    /// The coordinator that leads stands still past its lease, and goes on.
     CoordinatorFrozen,
     /// The function library is gone from every primary.
     LibraryFlushed,
     /// A primary refuses writes because its memory is full.
     MemoryFull,
-    /// A primary, a node and a coordinator are killed at the same moment.
+    /// A primary, a node and the leading coordinator are killed at the same moment.
     ThreeKilled,
     /// All Redis processes are killed at once, and start again over what they had written.
     RedisKilled,

@@ -4,14 +4,22 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use redis::IntoConnectionInfo as _;
+use reqwest::Client;
+use serde_json::Value;
 use stock::{
     cluster::Cluster, connection::ConnectOptions, ids::SaleId, layout::SaleKeys, sale::Sale,
     store::ReadConfig,
 };
-use testkit::{RedisCluster, Stack, until};
+use testkit::{RedisCluster, Stack, stack::Coordinator, until};
 
 /// The id of the sale that faults meet.
 pub(crate) const SALE: &str = "flash";
+
+/// The lease runs out within seconds, and somebody else takes it.
+const LEADER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Admin calls that change nothing take milliseconds.
+const ADMIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// Everything there is to be hurt.
 pub(crate) struct Stage {
@@ -73,6 +81,29 @@ impl Stage {
     /// All shards.
     pub(crate) fn every_shard(&self) -> Vec<u16> {
         (0..self.sale.shards().len() as u16).collect()
+    }
+
+    /// The coordinator that leads, once one does.
+    pub(crate) async fn leader(&self) -> Result<Arc<Coordinator>> {
+        let leading = async || self.leading_now().await.is_some();
+        until("a coordinator that leads", LEADER_LIMIT, leading).await?;
+        self.leading_now().await.context("a coordinator led just now")
+    }
+
+    async fn leading_now(&self) -> Option<Arc<Coordinator>> {
+        for coordinator in self.stack.coordinators() {
+            if self.leads(&coordinator).await.unwrap_or(false) {
+                return Some(coordinator);
+            }
+        }
+        None
+    }
+
+    async fn leads(&self, coordinator: &Coordinator) -> Result<bool> {
+        let request =
+            Client::new().get(format!("{}/admin/coordinators", coordinator.url())).timeout(ADMIN_LIMIT);
+        let view: Value = request.bearer_auth(self.stack.admin_token()).send().await?.json().await?;
+        Ok(view["leads"] == true)
     }
 
     pub(crate) async fn wait_until_whole(&self) -> Result<()> {

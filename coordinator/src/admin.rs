@@ -27,7 +27,7 @@ use stock::ids::SaleId;
 use crate::change::Change;
 use crate::coordinator::{Coordinator, Created, Failure};
 use requests::{Extension, NewSaleRequest, RestockKey, RestockRequest};
-use views::{SaleDetail, SaleList, SaleView};
+use views::{CoordinatorsView, SaleDetail, SaleList, SaleView};
 
 pub use token::{AdminToken, InvalidToken};
 
@@ -56,6 +56,7 @@ pub fn router(desk: Desk, token: AdminToken, readiness: Readiness) -> Router {
         .route("/admin/sales/{sale}/extend", post(extend))
         .route("/admin/sales/{sale}/restock", post(restock))
         .route("/admin/sales/{sale}/audit", get(audit))
+        .route("/admin/coordinators", get(coordinators))
         .route_layer(from_fn_with_state(Arc::new(token), token::require))
         .with_state(desk);
     edge::around(admin.merge(ops::router(readiness)))
@@ -134,6 +135,10 @@ async fn change(
 ) -> Result<Json<SaleView>, Problem> {
     let sale = coordinator.change(&sale, &change).await?;
     Ok(Json(SaleView::of(&sale.config)))
+}
+
+async fn coordinators(Asked(coordinator): Asked) -> Json<CoordinatorsView> {
+    Json(CoordinatorsView::of(coordinator.leadership()))
 }
 
 async fn audit(Asked(coordinator): Asked, Named(sale): Named) -> Result<Json<Audit>, Problem> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use stock::calls::{Accept, CallError, Configure, Donate, Donation, Recorded, Source};
+use stock::calls::{Accept, CallError, Configure, Recorded, Source};
 use stock::cluster::Cluster;
 use stock::ids::ShardId;
 use stock::layout::Shard;
@@ -12,6 +12,7 @@ use crate::channels::Channel;
 use crate::desired::Desired;
 use crate::plan::Action;
 use crate::records::Records;
+use crate::transfers::{Transfer, transfer};
 
 /// A shard that did not confirm.
 #[derive(Clone, Debug)]
@@ -102,32 +103,15 @@ async fn mint(cluster: &Cluster, desired: &Desired, shards: &[ShardId]) -> Vec<U
     unconfirmed(shards, cluster.write_all(&calls).await)
 }
 
-/// Accepts what lies in channels. Only what the giver's replicas know of: else a failover would bring the tokens
-/// back to the giver as well.
 async fn redrive(cluster: &Cluster, sale: &Sale, channels: &[Channel]) -> Vec<Unconfirmed> {
-    let call = |channel: &Channel| Donate { shard: sale.shard(channel.giver), to: channel.receiver, want: 0 };
-    let donations = cluster.write_all(&channels.iter().map(call).collect::<Vec<_>>()).await;
-
+    let transfers: Vec<_> = channels.iter().map(|&channel| Transfer { sale, channel, tokens: 0 }).collect();
     let mut failed = Vec::new();
-    let (mut accepts, mut accepting) = (Vec::new(), Vec::new());
-    for (&channel, donation) in channels.iter().zip(donations) {
-        let Channel { giver, receiver } = channel;
-        match donation {
-            Ok(Donation { cumulative, .. }) => {
-                accepts.push(Accept { shard: sale.shard(receiver), from: Source::Shard(giver), cumulative });
-                accepting.push(channel);
-            }
-            Err(error) => failed.push(Unconfirmed { shard: giver, error }),
-        }
-    }
-    for (Channel { giver, receiver }, accepted) in
-        accepting.into_iter().zip(cluster.write_all(&accepts).await)
-    {
-        match accepted {
-            Ok(_) => {
+    for (Channel { giver, receiver }, outcome) in channels.iter().zip(transfer(cluster, &transfers).await) {
+        match outcome {
+            Ok(()) => {
                 tracing::info!(sale.id = %sale.id(), shard.id = %receiver, shard.giver = %giver, "channel re-driven");
             }
-            Err(error) => failed.push(Unconfirmed { shard: receiver, error }),
+            Err(unconfirmed) => failed.push(unconfirmed),
         }
     }
     failed

@@ -33,7 +33,7 @@ impl OpenChannels {
     /// Takes in what was seen of a sale's shards. That more enters a channel does not count as movement: what
     /// lies in it has to leave.
     pub fn observe(&mut self, levels: &[Result<Level, CallError>], now: Instant) {
-        let unmoved = |(channel, accepted)| {
+        let unmoved = |Open { channel, accepted, .. }| {
             let before = self.0.get(&channel).filter(|unmoved| unmoved.accepted == accepted);
             (channel, Unmoved { accepted, since: before.map_or(now, |unmoved| unmoved.since) })
         };
@@ -54,13 +54,24 @@ impl OpenChannels {
     }
 }
 
-/// The channels of which both ends could be read, and that hold tokens; with what was accepted from each.
-fn open_channels(levels: &[Result<Level, CallError>]) -> impl Iterator<Item = (Channel, u64)> {
+/// A channel that holds tokens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Open {
+    pub(crate) channel: Channel,
+    /// What was accepted from it, cumulative.
+    accepted: u64,
+    /// What lies in it.
+    pub(crate) tokens: u64,
+}
+
+/// The channels that hold tokens, of those of which both ends could be read.
+pub(crate) fn open_channels(levels: &[Result<Level, CallError>]) -> impl Iterator<Item = Open> {
     (0..).map(ShardId::new).zip(levels).flat_map(move |(giver, level)| {
         let donated = level.as_ref().map_or(&[][..], |level| &level.donated);
         donated.iter().filter_map(move |&(receiver, donated)| {
             let accepted = levels.get(receiver.index())?.as_ref().ok()?.accepted_from(Source::Shard(giver));
-            (accepted < donated).then_some((Channel { giver, receiver }, accepted))
+            let channel = Channel { giver, receiver };
+            (accepted < donated).then(|| Open { channel, accepted, tokens: donated - accepted })
         })
     })
 }

@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 use crate::carry_out::{Unconfirmed, enforce, open};
 use crate::change::{Change, Refusal};
 use crate::desired::Desired;
+use crate::leading::Leadership;
 use crate::new_sale::{Field, NewSale};
 use crate::records::Records;
 use crate::rounds::Sight;
@@ -47,17 +48,26 @@ const AUDIT_WAIT_MAX: Duration = Duration::from_secs(20);
 const LOOK_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// How often it looks, and how patient it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
     /// From one snapshot to the next.
     pub snapshot_period: Duration,
     /// How long a channel may stay open.
     pub redrive_after: Duration,
+    /// From one rebalancing to the next; none without it.
+    pub rebalance_period: Option<Duration>,
+    /// How long it leads without renewing that.
+    pub lease_duration: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { snapshot_period: Duration::from_millis(100), redrive_after: Duration::from_secs(1) }
+        Self {
+            snapshot_period: Duration::from_millis(100),
+            redrive_after: Duration::from_secs(1),
+            rebalance_period: Some(Duration::from_millis(100)),
+            lease_duration: Duration::from_secs(2),
+        }
     }
 }
 
@@ -67,6 +77,7 @@ pub struct Coordinator {
     pub(crate) reads: Cluster,
     pub(crate) writes: Cluster,
     pub(crate) pace: Pace,
+    pub(crate) leadership: Leadership,
     pub(crate) records: Records,
     pub(crate) known: ArcSwap<BTreeMap<SaleId, Desired>>,
     pub(crate) sights: ArcSwap<BTreeMap<SaleId, Sight>>,
@@ -154,18 +165,25 @@ pub fn look_options(options: &ConnectOptions) -> ConnectOptions {
 }
 
 impl Coordinator {
-    /// A coordinator that looks through `reads` (see [`look_options`]) and acts through `writes`.
-    pub fn new(reads: Cluster, writes: Cluster, pace: Pace) -> Self {
+    /// A coordinator that looks through `reads` (see [`look_options`]) and acts through `writes`. No other process
+    /// has its name.
+    pub fn new(name: String, reads: Cluster, writes: Cluster, pace: Pace) -> Self {
         Self {
             reads,
             writes,
             pace,
+            leadership: Leadership::new(name, pace.lease_duration),
             records: Records::default(),
             known: ArcSwap::default(),
             sights: ArcSwap::default(),
             map_doubted: AtomicBool::default(),
             audits: Semaphore::new(AUDITS_MAX),
         }
+    }
+
+    /// Its place among the other coordinators.
+    pub fn leadership(&self) -> &Leadership {
+        &self.leadership
     }
 
     /// Creates a sale, or finds that it is there; carries on from wherever an earlier creation broke off.

@@ -5,14 +5,20 @@ pub mod carry_out;
 pub mod change;
 pub mod channels;
 pub mod coordinator;
+pub mod demand;
 pub mod desired;
+pub mod leading;
 pub mod new_sale;
 mod news;
 pub mod plan;
+pub mod rebalance;
+mod rebalancing;
 pub mod records;
 pub mod rounds;
 pub mod settings;
 pub mod start;
+pub mod tenure;
+pub mod transfers;
 pub mod trouble;
 
 #[cfg(test)]

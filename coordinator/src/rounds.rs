@@ -1,10 +1,11 @@
-//! What a coordinator does by itself, again and again: read the records, look at the shards and publish what it
-//! saw, mend what is not as recorded, and keep the cluster's map fresh.
+//! What a coordinator does by itself, again and again: read the records and keep the cluster's map fresh; and, while
+//! it leads, look at the shards and publish what it saw, mend what is not as recorded, and rebalance.
 //!
-//! Four loops, so that none waits for another: a barrier that waits for a dead replica delays no snapshot.
+//! A loop each, so that none waits for another: a barrier that waits for a dead replica delays no snapshot.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::coordinator::Coordinator;
 use crate::desired::Desired;
 use crate::news::News;
 use crate::plan::plan;
+use crate::rebalancing::Rebalancing;
 use crate::trouble::{Trouble, troubles};
 
 /// Longest time between two looks at the cluster's map. A failover is noticed by its errors, sooner.
@@ -32,6 +34,8 @@ const MAP_CHECK: Duration = Duration::from_millis(100);
 
 /// A sale as it was seen in a round.
 pub struct Sight {
+    /// When the look at it began.
+    pub seen_at: Instant,
     /// What was recorded then.
     pub desired: Desired,
     /// What its shards held.
@@ -49,16 +53,25 @@ impl Coordinator {
         let (mut records_news, mut look_news) = (News::default(), News::default());
         let (mut channels, mut map_seen) = (HashMap::new(), Instant::now());
         tokio::join!(
+            self.seek_lease(stop.clone()),
             every(period, stop.clone(), async || self.follow_records(&mut records_news).await),
             every(period, stop.clone(), async || self.look(&mut look_news).await),
             every(period, stop.clone(), async || self.mend(&mut channels).await),
+            self.keep_rebalancing(stop.clone()),
             every(MAP_CHECK, stop.clone(), async || self.follow_map(&mut map_seen).await),
         );
     }
 
-    /// The sales as they were last seen; none before the first round.
-    pub fn sights(&self) -> std::sync::Arc<BTreeMap<SaleId, Sight>> {
+    /// The sales as they were last seen; none before the first round, and none for who does not lead.
+    pub fn sights(&self) -> Arc<BTreeMap<SaleId, Sight>> {
         self.sights.load_full()
+    }
+
+    async fn keep_rebalancing<S: Future<Output = ()>>(&self, stop: Shared<S>) {
+        if let Some(period) = self.pace.rebalance_period {
+            let mut rebalancing = Rebalancing::default();
+            every(period, stop, async || self.rebalance(&mut rebalancing).await).await;
+        }
     }
 
     async fn follow_records(&self, news: &mut News) {
@@ -76,7 +89,11 @@ impl Coordinator {
 
     /// One pipeline a primary for all sales. A shard that does not answer is looked at in the next round.
     async fn look(&self, news: &mut News) {
-        let known = self.known.load_full();
+        if !self.leadership.leads() {
+            self.sights.store(Arc::default());
+            return;
+        }
+        let (seen_at, known) = (Instant::now(), self.known.load_full());
         let shards = known.values().flat_map(|desired| desired.sale.shards());
         let calls: Vec<_> = shards.map(|shard| ReadLevel { shard }).collect();
         let mut levels = self.reads.poll_all(&calls).await.into_iter();
@@ -84,7 +101,7 @@ impl Coordinator {
         let before = self.sights.load_full();
         let sight = |(id, desired): (&SaleId, &Desired)| {
             let levels = levels.by_ref().take(desired.sale.shards().len()).collect();
-            (id.clone(), Sight::of(desired, levels, before.get(id)))
+            (id.clone(), Sight::of(desired, levels, seen_at, before.get(id)))
         };
         let sights: BTreeMap<SaleId, Sight> = known.iter().map(sight).collect();
         self.publish(&sights, news).await;
@@ -110,6 +127,10 @@ impl Coordinator {
     }
 
     async fn mend(&self, channels: &mut HashMap<SaleId, OpenChannels>) {
+        if !self.leadership.leads() {
+            channels.clear();
+            return;
+        }
         let (sights, now) = (self.sights.load_full(), Instant::now());
         let plans: Vec<_> = sights
             .iter()
@@ -137,7 +158,7 @@ impl Coordinator {
         }
     }
 
-    fn heed(&self, news: &mut News, what: String, error: Option<&CallError>) {
+    pub(crate) fn heed(&self, news: &mut News, what: String, error: Option<&CallError>) {
         error.into_iter().for_each(|error| self.doubt_map(error));
         news.take_in(what, error);
     }
@@ -150,8 +171,14 @@ impl Coordinator {
 }
 
 impl Sight {
-    fn of(desired: &Desired, levels: Vec<Result<Level, CallError>>, before: Option<&Self>) -> Self {
+    fn of(
+        desired: &Desired,
+        levels: Vec<Result<Level, CallError>>,
+        seen_at: Instant,
+        before: Option<&Self>,
+    ) -> Self {
         Self {
+            seen_at,
             snapshot: Snapshot::of(&desired.sale, &levels, before.map(|sight| &sight.snapshot)),
             troubles: troubles(desired, &levels),
             desired: desired.clone(),

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use clap::Parser;
 use service::logs::LogFormat;
-use service::settings::{Moment, RedisSettings, positive_duration, refuse};
+use service::settings::{Moment, RedisSettings, duration, positive_duration, refuse};
 use stock::ids::{SaleId, UserIdKind};
 use stock::sale::{EpochMs, Product, SHARDS_MAX};
 
 use crate::admin::AdminToken;
 use crate::coordinator::Pace;
 use crate::new_sale::{Field, NewSale};
+
+/// Shortest lease: one look at it that nobody answers takes up to half of that.
+const LEASE_DURATION_MIN: Duration = Duration::from_millis(500);
 
 /// The control plane of a sharded flash sale: creates sales, takes snapshots, mends transfers, audits.
 #[derive(Parser)]
@@ -40,6 +43,15 @@ pub struct Settings {
     /// How long tokens may wait in a channel between two shards until the coordinator moves them on
     #[arg(long, env, value_parser = positive_duration, default_value = "1s")]
     redrive_after: Duration,
+
+    /// From one rebalancing of tokens between shards, ahead of demand, to the next; 0ms for none
+    #[arg(long, env, value_parser = duration, default_value = "100ms")]
+    rebalance_period: Duration,
+
+    /// Of several coordinators, how long one leads without renewing that: if it dies, another takes over within this
+    /// time. At least 500ms
+    #[arg(long, env, value_parser = lease_duration, default_value = "2s")]
+    lease_duration: Duration,
 
     /// How log lines look; text on a terminal, else json, if not set
     #[arg(long, env, value_enum)]
@@ -109,7 +121,19 @@ impl Settings {
 
     /// How often it looks, and how patient it is.
     pub fn pace(&self) -> Pace {
-        Pace { snapshot_period: self.snapshot_period, redrive_after: self.redrive_after }
+        Pace {
+            snapshot_period: self.snapshot_period,
+            redrive_after: self.redrive_after,
+            rebalance_period: (!self.rebalance_period.is_zero()).then_some(self.rebalance_period),
+            lease_duration: self.lease_duration,
+        }
+    }
+}
+
+fn lease_duration(raw: &str) -> Result<Duration, String> {
+    match duration(raw) {
+        Ok(lease) if lease < LEASE_DURATION_MIN => Err("must be at least 500ms".into()),
+        lease => lease.map_err(|invalid| invalid.to_string()),
     }
 }
 
@@ -157,12 +181,21 @@ mod tests {
     }
 
     #[test]
+    fn a_rebalance_period_of_zero_is_none_at_all() {
+        assert_eq!(parse(&["--rebalance-period", "0ms"]).unwrap().pace().rebalance_period, None);
+        assert_eq!(parse(&[]).unwrap().pace(), Pace::default());
+    }
+
+    #[test]
     fn values_that_cannot_be_are_refused() {
         let bad = [
             ["--port", "99999"],
             ["--host", "localhost"],
             ["--snapshot-period", "0ms"],
             ["--redrive-after", "1"],
+            ["--rebalance-period", "-1s"],
+            ["--lease-duration", "499ms"],
+            ["--lease-duration", "2"],
             ["--sale-id", "Flash"],
             ["--shards", "0"],
             ["--shards", "257"],

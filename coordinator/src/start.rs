@@ -23,7 +23,14 @@ pub async fn connect(settings: &Settings) -> anyhow::Result<Coordinator> {
         // A call that misses it loads it, too.
         tracing::warn!(%error, "function library not loaded everywhere");
     }
-    Ok(Coordinator::new(reads, writes, settings.pace()))
+    Ok(Coordinator::new(name(settings.port), reads, writes, settings.pace()))
+}
+
+/// What people find the process by, and what tells it from the one that had its place before.
+fn name(port: u16) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    let host = host.as_deref().map_or("coordinator", str::trim);
+    format!("{host}:{port}/{:08x}", rand::random::<u32>())
 }
 
 /// Creates the default sale, however long that takes. Ends the process where there is another of its name.

@@ -2,6 +2,7 @@
 
 pub mod http;
 pub mod lanes;
+pub mod metrics;
 pub mod router;
 mod sabotage;
 pub mod sales;

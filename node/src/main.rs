@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use futures::FutureExt as _;
 use node::http::Shop;
+use node::metrics::Exporter;
 use node::router;
 use node::sales::Sales;
 use node::settings::{DrainSettings, Settings};
@@ -28,8 +29,10 @@ pub(crate) async fn main() -> ExitCode {
 /// Answers operators for as long as the node lives.
 async fn run(settings: Settings) -> anyhow::Result<()> {
     let readiness = Readiness::starting("waiting for the Redis Cluster");
+    let metrics = Exporter::install()?;
     let listener = serve::bind("OPS_PORT", settings.listen.ops()).await?;
-    serve::during(listener, ops::router(readiness.clone()), sell(settings, readiness)).await
+    let router = ops::router(readiness.clone()).merge(metrics.router());
+    serve::during(listener, router, metrics.during(sell(settings, readiness))).await
 }
 
 /// Answers buyers from the moment there is a cluster until the node is asked to stop.

@@ -49,7 +49,7 @@ pub struct ListenSettings {
     #[arg(long, env, default_value = "3001")]
     port: u16,
 
-    /// The port for /healthz and /readyz; not for the public
+    /// The port for /healthz, /readyz and /metrics; not for the public
     #[arg(long, env, default_value = "9001")]
     ops_port: u16,
 }

@@ -57,13 +57,19 @@ pub enum ClusterError {
 pub struct Cluster {
     options: ConnectOptions,
     topology: ArcSwap<Topology>,
+    read_at: Mutex<Instant>,
     connections: Mutex<HashMap<Address, Connection>>,
 }
 
 impl Cluster {
     /// Asks the seeds for the map. Refuses a cluster that does not serve all slots.
     pub async fn connect(options: ConnectOptions) -> Result<Self, ClusterError> {
-        let cluster = Self { options, topology: ArcSwap::default(), connections: Mutex::default() };
+        let cluster = Self {
+            options,
+            topology: ArcSwap::default(),
+            read_at: Mutex::new(Instant::now()),
+            connections: Mutex::default(),
+        };
         cluster.refresh().await?;
         match cluster.topology().unserved() {
             0 => Ok(cluster),
@@ -81,10 +87,15 @@ impl Cluster {
         self.topology.load_full()
     }
 
+    /// How old the map is: nobody was asked since.
+    pub fn map_age(&self) -> Duration {
+        self.read_at.lock().expect("nothing panics while it holds the time").elapsed()
+    }
+
     /// Asks all known nodes at once for the map and takes the newest that comes. A dead node costs nothing but
     /// its own timeout, and one that was cut off cannot bring an old map back.
     pub async fn refresh(&self) -> Result<(), ClusterError> {
-        let known = self.topology();
+        let (known, asked_at) = (self.topology(), Instant::now());
         let mut asked = self.options.addresses();
         asked.extend(known.nodes().iter().filter(|node| !asked.contains(node)).cloned().collect::<Vec<_>>());
 
@@ -92,13 +103,16 @@ impl Cluster {
         let mut newest: Option<Topology> = None;
         for map in self.maps_of(&asked).await {
             match map {
-                Ok(map) if newest.as_ref().is_none_or(|newest| map.supersedes(newest)) => newest = Some(map),
+                Ok(map) if newest.as_ref().is_none_or(|newest| map.is_preferred_to(newest)) => {
+                    newest = Some(map)
+                }
                 Ok(_) => {}
                 Err(ClusterError::Unreachable(reason)) => reasons.push(reason),
                 Err(error) => return Err(error),
             }
         }
         let newest = newest.ok_or_else(|| ClusterError::Unreachable(reasons.join("; ")))?;
+        *self.read_at.lock().expect("nothing panics while it holds the time") = asked_at;
         if newest != *known && newest.supersedes(&known) {
             self.topology.store(Arc::new(newest));
         }
@@ -196,8 +210,23 @@ impl Cluster {
     /// Like [`Cluster::read_all`], but each call is tried once: for whoever asks again soon anyway, and must not
     /// let one dead primary hold up the others.
     pub async fn poll_all<C: Call>(&self, calls: &[C]) -> Vec<Result<C::Answer, CallError>> {
+        self.all_once(calls, false).await
+    }
+
+    /// [`Cluster::poll_all`] of one call.
+    pub async fn poll<C: Call>(&self, call: C) -> Result<C::Answer, CallError> {
+        self.poll_all(&[call]).await.pop().expect("one call has one answer")
+    }
+
+    /// Like [`Cluster::write_all`], but each call is tried once: for what is done again when it is repeated. No
+    /// answer still does not mean that it was not done.
+    pub async fn write_all_once<C: Call>(&self, calls: &[C]) -> Vec<Result<C::Answer, CallError>> {
+        self.all_once(calls, true).await
+    }
+
+    async fn all_once<C: Call>(&self, calls: &[C], durable: bool) -> Vec<Result<C::Answer, CallError>> {
         let indices: Vec<usize> = (0..calls.len()).collect();
-        let mut answers = self.once(calls, &indices, false).await;
+        let mut answers = self.once(calls, &indices, durable).await;
         answers.sort_unstable_by_key(|(index, _)| *index);
         answers.into_iter().map(|(_, answer)| answer).collect()
     }

@@ -19,6 +19,9 @@ pub type Slot = u16;
 /// The set of all sales' ids.
 pub const SALES_KEY: &str = "fs:sales";
 
+/// Who leads the coordinators. In the slot of the list of sales: whoever cannot read that has nothing to lead.
+pub const LEASE_KEY: &str = "fs:{fs:sales}:lease";
+
 /// The slot of a key whose hash tag is this text.
 pub fn slot_of_tag(tag: &str) -> Slot {
     crc16::State::<crc16::XMODEM>::calculate(tag.as_bytes()) % SLOTS
@@ -159,6 +162,11 @@ mod tests {
         // As CLUSTER KEYSLOT answers.
         assert_eq!(slot_of_tag("foo"), 12182);
         assert_eq!(slot_of_tag("123456789"), 12739);
+    }
+
+    #[test]
+    fn the_lease_lies_beside_the_list_of_sales() {
+        assert_eq!(LEASE_KEY.split(['{', '}']).nth(1), Some(SALES_KEY));
     }
 
     proptest! {

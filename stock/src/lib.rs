@@ -7,6 +7,7 @@ pub mod connection;
 pub mod functions;
 pub mod ids;
 pub mod layout;
+pub mod lease;
 pub mod ring;
 pub mod sale;
 pub mod snapshot;

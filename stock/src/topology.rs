@@ -104,6 +104,15 @@ impl Topology {
     }
 }
 
+impl Topology {
+    /// Which of two maps that were read at the same time to believe. Of two that are equally new the one with more
+    /// replicas: not everybody has heard of one that has just joined, and a barrier must not leave it out.
+    pub(crate) fn is_preferred_to(&self, other: &Self) -> bool {
+        let replicas = |map: &Self| map.primaries.iter().map(|primary| primary.replicas).sum::<usize>();
+        self.supersedes(other) && (!other.supersedes(self) || replicas(self) > replicas(other))
+    }
+}
+
 /// A line of `CLUSTER NODES`: `id host:port@bus,hostname flags primary ping pong epoch link slot…`.
 struct Line<'a> {
     id: &'a str,
@@ -214,6 +223,15 @@ ggg :0@0 slave,fail,noaddr fff 0 1426238316232 2 disconnected
         let half =
             Topology::parse(&NODES.replace("10923-16382 16383", "10923-16382"), &asked(), false).unwrap();
         assert!(known.supersedes(&half) && !half.supersedes(&known), "it has not heard of all slots");
+    }
+
+    #[test]
+    fn of_two_maps_of_one_age_the_one_that_knows_more_replicas_is_believed() {
+        let known = Topology::parse(NODES, &asked(), false).unwrap();
+        let without = NODES.replace("ddd 127.0.0.1:7004@17004 slave aaa", "ddd 127.0.0.1:7004@17004 slave -");
+        let without = Topology::parse(&without, &asked(), false).unwrap();
+        assert!(known.is_preferred_to(&without) && !without.is_preferred_to(&known));
+        assert!(without.supersedes(&known), "but a replica that left is not remembered for ever");
     }
 
     #[test]

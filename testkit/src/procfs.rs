@@ -36,6 +36,13 @@ pub fn cpu_time(pid: u32) -> Option<Duration> {
     Stat::read(pid).map(|stat| Duration::from_millis(stat.cpu_ticks * 1000 / TICKS_PER_SECOND))
 }
 
+/// The memory of a process that is in RAM, in bytes; `None` if there is no such process.
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(kib.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+}
+
 /// The processes that listen on this TCP port, as `name (pid)`: empty where `/proc` does not let us see.
 pub fn listeners(port: u16) -> Vec<String> {
     let sockets: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]

@@ -41,7 +41,7 @@ pub struct Stack {
     // In this order they are dropped, too: whoever depends on another goes first, and the folder goes last.
     nginx: Nginx,
     nodes: Mutex<Vec<Arc<Node>>>,
-    coordinators: Vec<Coordinator>,
+    coordinators: Mutex<Vec<Arc<Coordinator>>>,
     redis: RedisCluster,
     client: Client,
     plan: Plan,
@@ -64,7 +64,8 @@ impl Stack {
         progress(&format!("{} nodes", nodes.len()));
         let nginx = plan.start_nginx().await?;
         let client = Client::builder().timeout(ANSWER_LIMIT).build()?;
-        let stack = Self { nginx, nodes: Mutex::new(nodes), coordinators, redis, client, plan };
+        let (nodes, coordinators) = (Mutex::new(nodes), Mutex::new(coordinators));
+        let stack = Self { nginx, nodes, coordinators, redis, client, plan };
         stack.wait_until_it_sells().await?;
         progress("nginx");
         Ok(stack)
@@ -80,9 +81,9 @@ impl Stack {
         self.lock_nodes().clone()
     }
 
-    /// The coordinators.
-    pub fn coordinators(&self) -> &[Coordinator] {
-        &self.coordinators
+    /// The coordinators, dead ones too.
+    pub fn coordinators(&self) -> Vec<Arc<Coordinator>> {
+        self.lock_coordinators().clone()
     }
 
     /// The Redis Cluster.
@@ -109,7 +110,7 @@ impl Stack {
     pub fn processes(&self) -> Vec<Arc<Process>> {
         let nginx = [self.nginx.process()];
         let nodes = self.nodes().into_iter().map(|node| node.process());
-        let coordinators = self.coordinators.iter().map(|coordinator| coordinator.process());
+        let coordinators = self.coordinators().into_iter().map(|coordinator| coordinator.process());
         nginx.into_iter().chain(nodes).chain(coordinators).chain(self.redis.processes()).collect()
     }
 
@@ -153,6 +154,17 @@ impl Stack {
         node.process().stop(DRAIN_LIMIT).await.map(drop)
     }
 
+    /// Starts one more coordinator.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_coordinator(&self) -> Result<Arc<Coordinator>> {
+        let number = u16::try_from(self.lock_coordinators().len())?;
+        let coordinator = Arc::new(self.plan.start_coordinator(number, &self.redis).await?);
+        self.lock_coordinators().push(coordinator.clone());
+        Ok(coordinator)
+    }
+
     /// The default sale's status, through nginx.
     ///
     /// # Errors
@@ -169,12 +181,13 @@ impl Stack {
         read(self.client.get(format!("{}/api/sales/{sale}/status", self.url()))).await
     }
 
-    /// A sale's audit by the first coordinator.
+    /// A sale's audit by the first coordinator that runs.
     ///
     /// # Errors
     /// When it does not answer.
     pub async fn audit(&self, sale: &str) -> Result<Audit> {
-        let coordinator = self.coordinators.first().context("a stack without a coordinator has no audit")?;
+        let running = self.coordinators().into_iter().find(|coordinator| coordinator.process().is_running());
+        let coordinator = running.context("a stack without a coordinator has no audit")?;
         let audit = self.client.get(format!("{}/admin/sales/{sale}/audit", coordinator.url()));
         read(audit.bearer_auth(self.admin_token())).await
     }
@@ -189,6 +202,7 @@ impl Stack {
         nginx.process().stop(DRAIN_LIMIT).await?;
         let nodes = nodes.into_inner().unwrap_or_else(PoisonError::into_inner);
         stop_all(nodes.iter().map(|node| node.process()).collect()).await?;
+        let coordinators = coordinators.into_inner().unwrap_or_else(PoisonError::into_inner);
         stop_all(coordinators.iter().map(|coordinator| coordinator.process()).collect()).await?;
         redis.stop().await?;
         drop(plan);
@@ -206,6 +220,10 @@ impl Stack {
 
     fn lock_nodes(&self) -> MutexGuard<'_, Vec<Arc<Node>>> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_coordinators(&self) -> MutexGuard<'_, Vec<Arc<Coordinator>>> {
+        self.coordinators.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

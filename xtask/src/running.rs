@@ -63,7 +63,11 @@ impl Running {
         Self {
             url: stack.url(),
             nodes: stack.nodes().iter().map(|node| Node::of(node)).collect(),
-            coordinators: stack.coordinators().iter().map(Coordinator::of).collect(),
+            coordinators: stack
+                .coordinators()
+                .iter()
+                .map(|coordinator| Coordinator::of(coordinator))
+                .collect(),
             redis: servers
                 .iter()
                 .map(|server| Redis { addr: server.addr, pid: server.pid, role: server.role })

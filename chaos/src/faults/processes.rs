@@ -41,18 +41,16 @@ pub(super) async fn nodes_changed(stage: &Stage, draw: u32) -> Result<Harm> {
     Ok(harm)
 }
 
-pub(super) async fn coordinator_killed(stage: &Stage, draw: u32) -> Result<Harm> {
-    let coordinators = stage.stack.coordinators();
-    let coordinator = &coordinators[draw as usize % coordinators.len()];
+pub(super) async fn coordinator_killed(stage: &Stage) -> Result<Harm> {
+    let coordinator = stage.leader().await?;
     coordinator.process().kill();
     hold().await;
     coordinator.restart().await?;
     Ok(Harm::to(coordinator.process().name(), Vec::new()))
 }
 
-pub(super) async fn coordinator_frozen(stage: &Stage, draw: u32) -> Result<Harm> {
-    let coordinators = stage.stack.coordinators();
-    let coordinator = &coordinators[draw as usize % coordinators.len()];
+pub(super) async fn coordinator_frozen(stage: &Stage) -> Result<Harm> {
+    let coordinator = stage.leader().await?;
     coordinator.process().freeze();
     sleep(STANDSTILL).await;
     coordinator.process().thaw();
@@ -61,8 +59,7 @@ pub(super) async fn coordinator_frozen(stage: &Stage, draw: u32) -> Result<Harm>
 
 pub(super) async fn three_killed(stage: &Stage, draw: u32) -> Result<Harm> {
     let (victim, node) = (stage.victim(draw).await?, a_node(stage, draw)?);
-    let coordinators = stage.stack.coordinators();
-    let coordinator = &coordinators[draw as usize % coordinators.len()];
+    let coordinator = stage.leader().await?;
     stage.redis().kill(victim.addr);
     node.process().kill();
     coordinator.process().kill();

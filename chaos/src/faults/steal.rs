@@ -59,7 +59,7 @@ pub(super) async fn node_dies_stealing(stage: &Stage, draw: u32) -> Result<Harm>
 }
 
 async fn open_side_sale(stage: &Stage, id: &str) -> Result<Sale> {
-    let coordinator = stage.stack.coordinators().first().context("a stack has coordinators")?;
+    let coordinator = stage.leader().await?;
     let now = Timestamp::now();
     let body = json!({
         "id": id,

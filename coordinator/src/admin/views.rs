@@ -10,6 +10,17 @@ use stock::snapshot::Snapshot;
 use stock::topology::Topology;
 
 use crate::coordinator::Inspection;
+use crate::leading::Leadership;
+
+/// `GET /admin/coordinators`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CoordinatorsView {
+    /// Who leads, as far as the one that answers knows.
+    leader: Option<String>,
+    answered_by: String,
+    leads: bool,
+}
 
 /// `GET /admin/sales`.
 #[derive(Serialize)]
@@ -53,6 +64,13 @@ struct ShardView {
     version: Option<u64>,
     stock: Option<u64>,
     sold: Option<u64>,
+}
+
+impl CoordinatorsView {
+    pub(super) fn of(leadership: &Leadership) -> Self {
+        let (leader, answered_by) = (leadership.leader(), leadership.name().to_owned());
+        Self { leads: leader.as_ref() == Some(&answered_by), leader, answered_by }
+    }
 }
 
 impl SaleList {

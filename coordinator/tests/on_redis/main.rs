@@ -7,7 +7,9 @@
 
 mod changes;
 mod creation;
+mod leading;
 mod mending;
 mod operators;
 mod program;
+mod rebalancing;
 mod stage;

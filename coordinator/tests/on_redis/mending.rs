@@ -6,7 +6,6 @@ use coordinator::change::Change;
 use coordinator::coordinator::{Coordinator, Failure};
 use coordinator::new_sale::NewSale;
 use coordinator::trouble::Kind;
-use futures::future::join_all;
 use stock::calls::Donate;
 use stock::ids::{SaleId, ShardId};
 use stock::layout::{SaleKeys, Shard};
@@ -160,29 +159,4 @@ async fn victim_without_records(
     };
     let free = primaries.into_iter().find(|primary| !records.iter().any(|&slot| holds(primary, slot)));
     free.expect("three primaries, two records")
-}
-
-#[tokio::test]
-async fn several_running_coordinators_do_no_harm() {
-    let redis = shared_redis().await;
-    let coordinators = join_all((0..3).map(|_| coordinator_on(redis))).await;
-    let sale = coordinators[0].create(&NewSale { shards: Some(3), ..chairs("crowded") }).await.unwrap().sale;
-    let thief = client_of(redis).await;
-    let stealing = async {
-        for n in 0..30_u16 {
-            let (giver, to) = (ShardId::new(n % 3), ShardId::new((n + 1) % 3));
-            thief.write(Donate { shard: sale.shard(giver), to, want: 3 }).await.unwrap();
-        }
-        testkit::until("rest", SOON, || async {
-            levels(&coordinators[0], sale.id()).await.iter().map(|level| level.stock).sum::<u64>() == 100
-        })
-        .await
-        .unwrap();
-    };
-    while_running(
-        &coordinators[0],
-        while_running(&coordinators[1], while_running(&coordinators[2], stealing)),
-    )
-    .await;
-    assert_clean(&coordinators[0], sale.id(), 100).await;
 }

@@ -61,6 +61,7 @@ async fn bad_settings_are_one_line_and_exit_code_64() {
         (good().env("ADMIN_TOKEN", ""), "ADMIN_TOKEN"),
         (good().env("PORT", "http"), "PORT"),
         (good().env("REDIS_URL", "localhost"), "REDIS_URL"),
+        (good().env("LEASE_DURATION", "100ms"), "LEASE_DURATION"),
         (good().env("TOTAL_STOCK", "10"), "SALE_START_TIME"),
         (with_sale(good(), "flash", 0), "TOTAL_STOCK"),
         (with_sale(good(), "flash", 1).env("SALE_END_TIME", "-2m"), "SALE_END_TIME"),
@@ -80,9 +81,9 @@ async fn help_names_the_settings() {
     let place = Place::new();
     let (code, help) = ends(place.launch("redis://127.0.0.1:1").arg("--help").spawn().unwrap()).await;
     assert_eq!(code, Some(0));
-    for variable in
-        ["PORT", "REDIS_URL", "ADMIN_TOKEN", "TOTAL_STOCK", "SALE_START_TIME", "SNAPSHOT_PERIOD", "SHARDS"]
-    {
+    let sale = ["TOTAL_STOCK", "SALE_START_TIME", "SHARDS"];
+    let rounds = ["SNAPSHOT_PERIOD", "REBALANCE_PERIOD", "LEASE_DURATION"];
+    for variable in ["PORT", "REDIS_URL", "ADMIN_TOKEN"].into_iter().chain(sale).chain(rounds) {
         assert!(help.contains(&format!("[env: {variable}")), "{variable} is not in\n{help}");
     }
     assert!(!help.contains(TOKEN));

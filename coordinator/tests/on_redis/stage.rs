@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use coordinator::coordinator::{Coordinator, Pace, look_options};
@@ -20,8 +21,12 @@ use tokio::sync::OnceCell;
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// How patient these coordinators are.
-pub(crate) const PACE: Pace =
-    Pace { snapshot_period: Duration::from_millis(50), redrive_after: Duration::from_millis(300) };
+pub(crate) const PACE: Pace = Pace {
+    snapshot_period: Duration::from_millis(50),
+    redrive_after: Duration::from_millis(300),
+    rebalance_period: Some(Duration::from_millis(50)),
+    lease_duration: Duration::from_secs(1),
+};
 
 /// The cluster that tests share. It ends with the test program; its folder is emptied by the next.
 pub(crate) async fn shared_redis() -> &'static RedisCluster {
@@ -44,8 +49,15 @@ pub(crate) async fn client_of(redis: &RedisCluster) -> Cluster {
 
 /// A coordinator that does what it is asked to, and nothing by itself.
 pub(crate) async fn coordinator_on(redis: &RedisCluster) -> Coordinator {
+    coordinator_with(redis, PACE).await
+}
+
+/// The same with another patience.
+pub(crate) async fn coordinator_with(redis: &RedisCluster, pace: Pace) -> Coordinator {
     let reads = Cluster::connect(look_options(&options(redis))).await.unwrap();
-    Coordinator::new(reads, client_of(redis).await, PACE)
+    static NAMES: AtomicU32 = AtomicU32::new(0);
+    let name = format!("coordinator-{}", NAMES.fetch_add(1, Ordering::Relaxed));
+    Coordinator::new(name, reads, client_of(redis).await, pace)
 }
 
 /// Plays a story while the coordinator does its rounds. It is cut off when the story ends, wherever it stands.

@@ -29,6 +29,9 @@ const BUSY_FROM: usize = 8;
 /// A pipeline takes a few milliseconds. From here on its primary is in doubt: the map is watched closely, although
 /// the timeouts that would end the wait are longer.
 const DOUBT_AFTER: Duration = Duration::from_millis(250);
+/// A map that shows a primary without replicas is believed for this long: less than it takes that a replica joins, is
+/// promoted, and leaves a primary behind that truly has none. A process that was frozen may hold an older one.
+const MAP_AGE_MAX: Duration = Duration::from_millis(1_500);
 
 pub(super) struct Lane {
     cluster: Arc<Cluster>,
@@ -89,8 +92,13 @@ impl Lane {
         if primary.replicas_failed > 0 {
             batch.keep_tokens(primary);
         }
-        let began = Instant::now();
         let barrier = sabotage::weaken(self.barrier(&batch, primary), batch.donates());
+        if matches!(barrier, Barrier::Alone { .. }) && self.cluster.map_age() > MAP_AGE_MAX {
+            self.condition.suspect();
+            return batch
+                .fail(&CallError::Moved("the map is too old to trust a primary that stands alone".into()));
+        }
+        let began = Instant::now();
         if batch.donates() {
             sabotage::die_at(Point::DonateSent);
         }

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::outlook::{Outlook, Phase, Status};
 use super::steal::Steals;
 use crate::lanes::{LaneError, Lanes};
+use crate::metrics::SaleCounters;
 use crate::settings::LaneSettings;
 
 /// One sale as this node sees it now.
@@ -24,6 +25,7 @@ pub struct LiveSale {
     outlook: watch::Sender<Arc<Outlook>>,
     steals: Steals,
     purchase_timeout: Duration,
+    counters: SaleCounters,
 }
 
 /// The answer to a purchase.
@@ -50,10 +52,12 @@ pub struct Unavailable;
 impl LiveSale {
     pub(super) fn start(outlook: Outlook, lanes: Arc<Lanes>, settings: &LaneSettings) -> Arc<Self> {
         let shards: Arc<[Arc<Shard>]> = outlook.sale.shards().iter().cloned().map(Arc::new).collect();
+        let counters = SaleCounters::of(outlook.sale.id());
         let outlook = watch::Sender::new(Arc::new(outlook));
         let steals =
             Steals::new(Arc::clone(&lanes), Arc::clone(&shards), outlook.subscribe(), settings.queue_max);
-        Arc::new(Self { lanes, shards, outlook, steals, purchase_timeout: settings.purchase_timeout })
+        let purchase_timeout = settings.purchase_timeout;
+        Arc::new(Self { lanes, shards, outlook, steals, purchase_timeout, counters })
     }
 
     /// Takes in what the latest reading found.
@@ -84,35 +88,44 @@ impl LiveSale {
 
     /// Buys one unit for one user, whatever it takes, within the purchase timeout.
     pub async fn purchase(&self, attempt: Attempt) -> Outcome {
+        let course = Course::default();
+        let outcome = self.answer(attempt, &course).await;
+        self.counters.answered(&outcome, course.waited_for_tokens());
+        outcome
+    }
+
+    async fn answer(&self, attempt: Attempt, course: &Course) -> Outcome {
         if let Some(phase) = self.outlook().refusal() {
             return Outcome::NotActive(phase);
         }
         let order = attempt.order;
-        let doubt = Doubt::default();
-        let bought = timeout(self.purchase_timeout, self.buy(attempt, &doubt)).await;
+        let bought = timeout(self.purchase_timeout, self.buy(attempt, course)).await;
         match bought {
             Ok(Some(outcome)) => outcome,
             // Out of time, or of room in the lane.
-            Ok(None) | Err(_) if doubt.remains() => Outcome::Unknown(order),
+            Ok(None) | Err(_) if course.is_in_doubt() => Outcome::Unknown(order),
             Ok(None) | Err(_) => Outcome::Busy,
         }
     }
 
     /// Tries until the answer is definite. `None`: there is no point in going on now.
-    async fn buy(&self, attempt: Attempt, doubt: &Doubt) -> Option<Outcome> {
+    async fn buy(&self, attempt: Attempt, course: &Course) -> Option<Outcome> {
         let home = self.outlook().sale.ring().home(&attempt.user);
         for tries in 0.. {
             // Seen before asking: then an empty answer comes from a time when all units were claimed, and none
             // of the claims is this user's.
             let sold_out = self.outlook.borrow().sold_out();
             let answer =
-                doubt.while_asking(self.lanes.buy(&self.shards[home.index()], attempt.clone())).await;
+                course.while_asking(self.lanes.buy(&self.shards[home.index()], attempt.clone())).await;
             match answer {
                 Ok(Bought::Bought(claim) | Bought::Repeat(claim)) => return Some(Outcome::Purchased(claim)),
                 Ok(Bought::Duplicate(claim)) => return Some(Outcome::AlreadyPurchased(claim)),
                 Ok(Bought::NotOpen) => return Some(Outcome::NotActive(self.outlook().refused_phase())),
                 Ok(Bought::Empty) if sold_out => return Some(Outcome::OutOfStock),
-                Ok(Bought::Empty) => self.steals.tokens_for(home, &attempt.user).await.ok()?,
+                Ok(Bought::Empty) => {
+                    course.waits_for_tokens();
+                    self.steals.tokens_for(home, &attempt.user).await.ok()?;
+                }
                 Err(LaneError::Full) => return None,
                 Err(LaneError::Call(error)) => self.pause_after(&error, tries).await?,
             }
@@ -147,16 +160,18 @@ impl LiveSale {
     }
 }
 
-/// Whether an attempt may have been done although nobody said so.
+/// What an attempt has been through.
 #[derive(Default)]
-struct Doubt {
+struct Course {
+    /// It found its home empty.
+    waited: AtomicBool,
     /// A try is under way.
     asking: AtomicBool,
     /// An earlier try got no answer. A later "empty" does not settle it: a frozen primary may still do it.
     lost: AtomicBool,
 }
 
-impl Doubt {
+impl Course {
     async fn while_asking<T>(
         &self,
         asking: impl Future<Output = Result<T, LaneError>>,
@@ -172,7 +187,16 @@ impl Doubt {
         answer
     }
 
-    fn remains(&self) -> bool {
+    fn waits_for_tokens(&self) {
+        self.waited.store(true, Ordering::Relaxed);
+    }
+
+    fn waited_for_tokens(&self) -> bool {
+        self.waited.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may have been done although nobody said so.
+    fn is_in_doubt(&self) -> bool {
         self.asking.load(Ordering::Relaxed) || self.lost.load(Ordering::Relaxed)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use testkit::ports::{PortBlock, loopback};
 use testkit::{Folder, Launch, Process};
 
-use crate::stage::shared_redis;
+use crate::stage::{TestNode, shared_redis};
 
 const NODE: &str = env!("CARGO_BIN_EXE_flashsale-node");
 const LIMIT: Duration = Duration::from_secs(20);
@@ -178,6 +178,41 @@ async fn a_node_serves_buyers_until_it_is_stopped_and_is_unready_first() {
         "still serves while load balancers notice"
     );
     assert!(node.process.wait(LIMIT).await.unwrap().success());
+}
+
+#[tokio::test]
+async fn purchases_are_counted_by_outcome_from_zero_on() {
+    // Given a sale of one unit and a node that has just learned of it.
+    let shop = TestNode::selling(1).await;
+    let sale = shop.sale.as_str();
+    let node = Running::with(&shared_redis().await.seeds());
+    let counted = async |outcome: &str, count: u32| {
+        let line = format!("flashsale_purchases_total{{sale=\"{sale}\",outcome=\"{outcome}\"}} {count}\n");
+        let shown = async || match reqwest::get(node.ops_url("/metrics")).await {
+            Ok(answer) => answer.text().await.unwrap().contains(&line),
+            Err(_) => false,
+        };
+        testkit::until(&line, LIMIT, shown).await.unwrap();
+    };
+    for outcome in ["purchased", "already_purchased", "out_of_stock", "not_active", "busy", "unknown"] {
+        counted(outcome, 0).await;
+    }
+
+    // When somebody buys twice and another one comes too late.
+    node.answers("/readyz", 200).await;
+    for user in ["ann", "ann", "bob"] {
+        let url = node.url(&format!("/api/sales/{sale}/purchase"));
+        reqwest::Client::new().post(url).json(&serde_json::json!({ "userId": user })).send().await.unwrap();
+    }
+
+    // Then each is counted once, with what it was told.
+    counted("purchased", 1).await;
+    counted("already_purchased", 1).await;
+    let metrics = reqwest::get(node.ops_url("/metrics")).await.unwrap().text().await.unwrap();
+    assert!(
+        metrics.contains("# HELP flashsale_purchases_total Answers to purchases, by outcome"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]

@@ -23,11 +23,20 @@ pub enum Operation {
     Find,
     Level,
     Record,
+    Lead,
 }
 
 impl Operation {
-    const ALL: [Self; 7] =
-        [Self::Buy, Self::Donate, Self::Accept, Self::Configure, Self::Find, Self::Level, Self::Record];
+    const ALL: [Self; 8] = [
+        Self::Buy,
+        Self::Donate,
+        Self::Accept,
+        Self::Configure,
+        Self::Find,
+        Self::Level,
+        Self::Record,
+        Self::Lead,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -38,6 +47,7 @@ impl Operation {
             Self::Find => "find",
             Self::Level => "level",
             Self::Record => "record",
+            Self::Lead => "lead",
         }
     }
 
@@ -50,6 +60,7 @@ impl Operation {
             Self::Find => include_str!("find.lua"),
             Self::Level => include_str!("level.lua"),
             Self::Record => include_str!("record.lua"),
+            Self::Lead => include_str!("lead.lua"),
         }
     }
 
@@ -106,9 +117,12 @@ pub(crate) fn fcall(operation: Operation, keys: &[&str]) -> Cmd {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::calls::{Accept, Attempt, Buy, Call, Configure, Donate, Find, ReadLevel, Record, Source};
     use crate::ids::ShardId;
+    use crate::lease::Lead;
     use crate::sale::{Sale, State, Window};
 
     /// How many keys the header of a Lua file promises: the highest number behind `KEYS`.
@@ -142,6 +156,7 @@ mod tests {
                 Operation::Record,
                 keys_in_call(&Record { keys: &keys, based_on: 0, config: &sale.config, mint: &[] }),
             ),
+            (Operation::Lead, keys_in_call(&Lead { coordinator: "a", hold: Duration::ZERO })),
         ];
         assert_eq!(sent.map(|(operation, _)| operation), Operation::ALL);
         for (operation, keys) in sent {

@@ -11,6 +11,7 @@ mod buy;
 mod configure;
 mod faults;
 mod find_and_level;
+mod lease;
 mod library;
 mod migration;
 mod record;

@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use anyhow::{Result, ensure};
@@ -26,6 +26,7 @@ pub(super) struct Plan {
     pub(super) ports: PortPlan,
     pub(super) admin_token: String,
     pub(super) folder: Folder,
+    window: OnceLock<(Timestamp, Timestamp)>,
     _held_ports: Option<PortBlock>,
 }
 
@@ -39,7 +40,8 @@ impl Plan {
         let programs = options.programs.clone().map_or_else(build_programs, Ok)?;
         let folder = options.folder.as_ref().map_or_else(Folder::temporary, Folder::emptied)?;
         let admin_token = format!("{:032x}", random::<u128>());
-        Ok(Self { options, programs, ports, admin_token, folder, _held_ports: held_ports })
+        let window = OnceLock::new();
+        Ok(Self { options, programs, ports, admin_token, folder, window, _held_ports: held_ports })
     }
 
     pub(super) async fn start_redis(&self) -> Result<RedisCluster> {
@@ -56,22 +58,15 @@ impl Plan {
         .await
     }
 
-    /// The sale's times are the same for every coordinator: one that starts later must not ask for another sale.
-    pub(super) async fn start_coordinators(&self, redis: &RedisCluster) -> Result<Vec<Coordinator>> {
-        let opens = Timestamp::now() + self.options.sale.starts_in;
-        let window = (opens, opens + self.options.sale.duration);
-        try_join_all(
-            (0..self.options.coordinators).map(|number| self.start_coordinator(number, redis, window)),
-        )
-        .await
+    pub(super) async fn start_coordinators(&self, redis: &RedisCluster) -> Result<Vec<Arc<Coordinator>>> {
+        let numbers = 0..self.options.coordinators;
+        let coordinators = try_join_all(numbers.map(|number| self.start_coordinator(number, redis))).await?;
+        Ok(coordinators.into_iter().map(Arc::new).collect())
     }
 
-    async fn start_coordinator(
-        &self,
-        number: u16,
-        redis: &RedisCluster,
-        (opens, closes): (Timestamp, Timestamp),
-    ) -> Result<Coordinator> {
+    pub(super) async fn start_coordinator(&self, number: u16, redis: &RedisCluster) -> Result<Coordinator> {
+        ensure_fits("coordinators", number + 1, PortPlan::COORDINATORS_MAX)?;
+        let (opens, closes) = self.window();
         let (sale, port) = (&self.options.sale, self.ports.coordinator(number));
         let launch = self
             .launch(&format!("coordinator-{}", number + 1), &self.programs.coordinator, port, redis)
@@ -82,6 +77,14 @@ impl Plan {
         let launch = sale.shards.into_iter().fold(launch, |launch, shards| launch.env("SHARDS", shards));
         let launch = with_environment(launch, &self.options.coordinator_environment);
         Coordinator::start(launch, url(port)).await
+    }
+
+    /// The sale's times are the same for every coordinator: one that starts later must not ask for another sale.
+    fn window(&self) -> (Timestamp, Timestamp) {
+        *self.window.get_or_init(|| {
+            let opens = Timestamp::now() + self.options.sale.starts_in;
+            (opens, opens + self.options.sale.duration)
+        })
     }
 
     pub(super) async fn start_nodes(&self, redis: &RedisCluster) -> Result<Vec<Arc<Node>>> {

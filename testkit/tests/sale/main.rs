@@ -3,9 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "what a story cannot go on without fails it")]
 
 mod actors;
+mod coordinators;
 mod crowd;
 mod durability;
 mod failover;
 mod faults;
 mod lifecycle;
+mod overload;
 mod path;
+mod rebalance;

@@ -73,7 +73,7 @@ pub(crate) async fn bench(options: Options) -> Result<()> {
         "purchases of distinct users, {} connections, {SHARDS} shards on 3 primaries + 3 replicas,",
         options.connections
     );
-    println!("AOF everysec, one node, {} rounds of {} s each, in turn:\n", options.rounds, options.seconds);
+    println!("AOF always, one node, {} rounds of {} s each, in turn:\n", options.rounds, options.seconds);
     println!(
         "{:>6}  {:>12} {:>10} {:>14} {:>15}",
         "", "requests/s", "p99 ms", "server us/req", "Redis us/req"

@@ -1,0 +1,130 @@
+//! How fast the shards of a sale sell: purchases a second, from the levels that were seen lately.
+
+use stock::calls::{CallError, Level};
+use stock::sale::EpochMs;
+
+/// How long purchases count for, seconds: after so long they weigh a third. Long enough for a shard that sells ten a
+/// second to be told from one that sells twenty, short enough to follow a crowd that comes from elsewhere.
+const MEMORY_S: f64 = 1.0;
+
+/// What a shard sells in a second. Few purchases tell little, so there are bounds: one standard deviation of a
+/// count that is as it comes (Poisson) to either side.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Demand {
+    /// Most likely so many.
+    pub likely: f64,
+    /// Hardly fewer.
+    pub at_least: f64,
+    /// Hardly more.
+    pub at_most: f64,
+}
+
+/// The demand on all shards of a sale, as it is seen.
+#[derive(Clone, Debug, Default)]
+pub struct DemandSeen(Vec<Shard>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Shard {
+    /// The latest sight: when, by the clock of its primary, and what was sold by then.
+    latest: Option<(EpochMs, u64)>,
+    /// Purchases, and the seconds in which they were made; both fade with age.
+    purchases: f64,
+    seconds: f64,
+}
+
+impl DemandSeen {
+    /// Takes in what was seen of the shards. One that cannot be read keeps what is known of it.
+    pub fn observe(&mut self, levels: &[Result<Level, CallError>]) {
+        self.0.resize(levels.len(), Shard::default());
+        for (shard, level) in self.0.iter_mut().zip(levels) {
+            if let Ok(level) = level {
+                shard.observe(level.at, level.sold);
+            }
+        }
+    }
+
+    /// The demand on each shard.
+    pub fn demands(&self) -> Vec<Demand> {
+        self.0.iter().map(Shard::demand).collect()
+    }
+}
+
+impl Shard {
+    fn observe(&mut self, at: EpochMs, sold: u64) {
+        match self.latest {
+            Some((before, sold_before)) if at > before && sold >= sold_before => {
+                let seconds = (at - before) as f64 / 1_000.0;
+                let fading = (-seconds / MEMORY_S).exp();
+                self.purchases = self.purchases * fading + (sold - sold_before) as f64;
+                self.seconds = self.seconds * fading + seconds;
+            }
+            Some((before, _)) if at == before => return,
+            // The first sight; or a failover took something back, the clock or purchases.
+            _ => *self = Self::default(),
+        }
+        self.latest = Some((at, sold));
+    }
+
+    fn demand(&self) -> Demand {
+        if self.seconds == 0.0 {
+            return Demand::default();
+        }
+        let (purchases, deviation) = (self.purchases, self.purchases.sqrt());
+        Demand {
+            likely: purchases / self.seconds,
+            at_least: (purchases - deviation).max(0.0) / self.seconds,
+            // Nothing seen is no proof of nothing to come.
+            at_most: (purchases + deviation + 1.0) / self.seconds,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The demand after a shard was seen at these times with so much sold.
+    fn after(sights: &[(EpochMs, u64)]) -> Demand {
+        let mut seen = DemandSeen::default();
+        for &(at, sold) in sights {
+            seen.observe(&[Ok(Level { at, sold, ..Level::default() })]);
+        }
+        seen.demands()[0]
+    }
+
+    fn selling(per_sight: u64, sights: u64) -> Vec<(EpochMs, u64)> {
+        (0..=sights).map(|n| (1_000 + 100 * n, per_sight * n)).collect()
+    }
+
+    #[test]
+    fn one_sight_says_nothing() {
+        assert_eq!(after(&[(1_000, 70)]), Demand::default());
+    }
+
+    #[test]
+    fn a_steady_rate_is_seen_as_it_is_within_bounds_that_grow_tighter() {
+        let (early, late) = (after(&selling(10, 2)), after(&selling(10, 50)));
+        assert!((early.likely - 100.0).abs() < 1e-6 && (late.likely - 100.0).abs() < 1e-6);
+        assert!(early.at_least < late.at_least && late.at_least < 100.0, "{early:?} {late:?}");
+        assert!(early.at_most > late.at_most && late.at_most > 100.0, "{early:?} {late:?}");
+    }
+
+    #[test]
+    fn a_change_is_followed_within_seconds() {
+        let mut sights = selling(10, 50);
+        let (at, sold) = *sights.last().unwrap();
+        sights.extend((1..=20).map(|n| (at + 100 * n, sold + 40 * n)));
+        assert!((350.0..400.0).contains(&after(&sights).likely), "{:?}", after(&sights));
+    }
+
+    #[test]
+    fn a_failover_that_takes_something_back_starts_anew() {
+        assert_eq!(after(&[(1_000, 50), (1_100, 60), (1_200, 55)]), Demand::default());
+        assert_eq!(after(&[(1_000, 50), (1_100, 60), (1_050, 60)]), Demand::default());
+    }
+
+    #[test]
+    fn a_sight_that_is_seen_twice_counts_once() {
+        assert_eq!(after(&[(1_000, 0), (1_100, 10), (1_100, 10)]), after(&[(1_000, 0), (1_100, 10)]));
+    }
+}

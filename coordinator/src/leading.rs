@@ -1,0 +1,122 @@
+//! Of several coordinators one leads: takes the lease, renews it, and gives it up when it is asked to end.
+//!
+//! The lease only saves work. Whatever a leader does can be done twice, so two that both believe to lead, which
+//! a failover or a frozen process may bring about, do no harm. While nobody can be asked for the lease, nobody
+//! leads: sales go on selling and stealing, and nodes take snapshots of their own.
+
+use std::future::Future;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures::future::Shared;
+use stock::lease::{Lead, Lease};
+use tokio::time::{Instant, sleep_until};
+
+use crate::coordinator::Coordinator;
+use crate::news::News;
+use crate::tenure::{Role, Tenure};
+
+/// Looks at the lease while it lasts. So many that one which is given up is found within a twentieth of it, and
+/// that a leader has many tries to renew it.
+const LOOKS_PER_LEASE: u32 = 20;
+
+/// A coordinator's place among the others.
+pub struct Leadership {
+    name: String,
+    duration: Duration,
+    tenure: ArcSwap<Tenure>,
+}
+
+impl Leadership {
+    /// A coordinator that does not lead yet.
+    pub(crate) fn new(name: String, duration: Duration) -> Self {
+        Self { name, duration, tenure: ArcSwap::default() }
+    }
+
+    /// What this coordinator is called among the others.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether this coordinator leads now.
+    pub fn leads(&self) -> bool {
+        self.tenure.load().leads(Instant::now())
+    }
+
+    /// What this coordinator is now.
+    pub fn role(&self) -> Role {
+        self.tenure.load().role(Instant::now())
+    }
+
+    /// Who leads, as far as this coordinator knows.
+    pub fn leader(&self) -> Option<String> {
+        match self.role() {
+            Role::Leading => Some(self.name.clone()),
+            Role::Following(leader) => leader,
+        }
+    }
+}
+
+impl Coordinator {
+    /// Leads whenever nobody else does, until `stop` completes; then hands over at once.
+    pub(crate) async fn seek_lease<S: Future<Output = ()>>(&self, stop: Shared<S>) {
+        let (mut news, mut told) = (News::default(), None);
+        loop {
+            self.look_at_lease(&mut news).await;
+            tell(self.leadership.role(), &mut told);
+            let next_look = self.leadership.next_look();
+            tokio::select! {
+                biased;
+                () = stop.clone() => break,
+                () = sleep_until(next_look) => {}
+            }
+        }
+        self.hand_over().await;
+    }
+
+    /// Without an answer it is known as before who leads, until that runs out.
+    async fn look_at_lease(&self, news: &mut News) {
+        let asked_at = Instant::now();
+        let answer = self.ask_for_lease(self.leadership.duration).await;
+        self.heed(news, "lease on leading".into(), answer.as_ref().err());
+        if let Ok(lease) = answer {
+            let tenure = Tenure::of(&self.leadership.name, lease, asked_at, Instant::now());
+            self.leadership.tenure.store(tenure.into());
+        }
+    }
+
+    /// Others need not wait for the lease to run out, nor for a round of this one that is under way.
+    async fn hand_over(&self) {
+        if !self.leadership.leads() {
+            return;
+        }
+        self.leadership.tenure.store(Tenure::default().into());
+        match self.ask_for_lease(Duration::ZERO).await {
+            Ok(_) => tracing::info!("handing over"),
+            Err(error) => tracing::info!(%error, "handing over when the lease runs out"),
+        }
+    }
+
+    async fn ask_for_lease(&self, hold: Duration) -> Result<Lease, stock::calls::CallError> {
+        self.reads.poll(Lead { coordinator: &self.leadership.name, hold }).await
+    }
+}
+
+impl Leadership {
+    fn next_look(&self) -> Instant {
+        self.tenure.load().next_look(Instant::now(), self.duration / LOOKS_PER_LEASE)
+    }
+}
+
+/// Logs a role when it is a new one.
+fn tell(role: Role, told: &mut Option<Role>) {
+    if told.as_ref() == Some(&role) {
+        return;
+    }
+    match &role {
+        Role::Leading => tracing::info!("leading"),
+        Role::Following(Some(leader)) => tracing::info!(coordinator.leader = %leader, "following"),
+        Role::Following(None) => tracing::info!("following nobody: no coordinator is known to lead"),
+    }
+    *told = Some(role);
+}

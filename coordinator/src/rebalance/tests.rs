@@ -1,0 +1,153 @@
+//! What a plan promises, for any shards; and what becomes of a sale that follows it.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Shards with so many tokens, each selling so many a second for sure.
+fn shards(stocks_and_rates: &[(u64, f64)]) -> Vec<Holding> {
+    let shard = |(index, &(stock, rate)): (u16, &(u64, f64))| Holding {
+        shard: ShardId::new(index),
+        stock,
+        coming: 0,
+        demand: Demand { likely: rate, at_least: rate, at_most: rate },
+    };
+    (0..).zip(stocks_and_rates).map(shard).collect()
+}
+
+/// Demand that is known so well only: bounds of a deviation to either side.
+fn uncertain(mut shards: Vec<Holding>) -> Vec<Holding> {
+    for Holding { demand, .. } in &mut shards {
+        let deviation = demand.likely.sqrt();
+        (demand.at_least, demand.at_most) =
+            ((demand.likely - deviation).max(0.0), demand.likely + deviation + 1.0);
+    }
+    shards
+}
+
+fn carry_out(shards: &mut [Holding], moves: &[Move]) {
+    for Move { channel, tokens } in moves {
+        shards[channel.giver.index()].stock -= tokens;
+        shards[channel.receiver.index()].stock += tokens;
+    }
+}
+
+fn stock(shards: &[Holding]) -> u64 {
+    shards.iter().map(|shard| shard.stock).sum()
+}
+
+#[test]
+fn a_shard_that_will_run_dry_first_gets_what_the_others_can_spare() {
+    let moves = rebalance(&shards(&[(100, 80.0), (100, 10.0), (100, 10.0)]));
+    let to_the_first = |giver| Channel { giver: ShardId::new(giver), receiver: ShardId::new(0) };
+    let half = |giver| Move { channel: to_the_first(giver), tokens: 50 };
+    assert_eq!(moves, [half(1), half(2)], "it lacks 140, and each gives half at most");
+}
+
+#[test]
+fn what_is_on_its_way_is_not_asked_for_again() {
+    let mut sale = shards(&[(100, 80.0), (100, 10.0), (100, 10.0)]);
+    sale[0].coming = 250;
+    assert_eq!(rebalance(&sale), []);
+}
+
+#[test]
+fn what_lasts_long_is_left_alone() {
+    assert_eq!(rebalance(&shards(&[(100_000, 800.0), (100_000, 10.0)])), []);
+}
+
+#[test]
+fn a_slow_sale_and_the_end_of_a_fast_one_are_left_alone() {
+    assert_eq!(rebalance(&shards(&[(1, 8.0), (100, 1.0)])), [], "nine purchases tell nothing");
+    assert_eq!(rebalance(&shards(&[(0, 800.0), (100, 10.0)])), [], "it is over before tokens arrive");
+    assert_eq!(rebalance(&shards(&[(100, 0.0), (100, 0.0)])), []);
+    assert_eq!(rebalance(&[]), []);
+}
+
+#[test]
+fn takers_share_what_there_is() {
+    let moves = rebalance(&shards(&[(0, 100.0), (0, 100.0), (0, 100.0), (300, 1.0)]));
+    assert_eq!(moves.iter().map(|one| one.tokens).collect::<Vec<_>>(), [50, 50, 50]);
+}
+
+prop_compose! {
+    fn any_shards()(
+        known in prop::collection::vec((0..5_000_u64, 0.0..500.0_f64), 1..40), certain in any::<bool>(),
+    ) -> Vec<Holding> {
+        if certain { shards(&known) } else { uncertain(shards(&known)) }
+    }
+}
+
+proptest! {
+    #[test]
+    fn nobody_gives_more_than_half_nor_what_it_needs_itself(shards in any_shards()) {
+        let moves = rebalance(&shards);
+        prop_assert!(moves.len() <= MOVES_MAX);
+        let lasts_s = stock(&shards) as f64 / shards.iter().map(|shard| shard.demand.likely).sum::<f64>();
+        for giver in &shards {
+            let given: u64 =
+                moves.iter().filter(|one| one.channel.giver == giver.shard).map(|one| one.tokens).sum();
+            prop_assert!(given <= giver.stock / 2);
+            let needed = giver.demand.at_most * lasts_s.min(AHEAD_MAX_S);
+            prop_assert!(given == 0 || (giver.stock - given) as f64 >= needed);
+        }
+    }
+
+    #[test]
+    fn nobody_gives_and_gets(shards in any_shards()) {
+        let moves = rebalance(&shards);
+        for one in &moves {
+            prop_assert!(one.tokens > 0);
+            prop_assert!(moves.iter().all(|other| other.channel.receiver != one.channel.giver));
+        }
+    }
+
+    #[test]
+    fn shards_that_last_equally_long_are_left_alone(
+        rates in prop::collection::vec(0.0..500.0_f64, 1..40), lasts_s in 0.0..20.0_f64, certain in any::<bool>(),
+    ) {
+        let even: Vec<(u64, f64)> = rates.iter().map(|&rate| ((rate * lasts_s).ceil() as u64, rate)).collect();
+        let even = if certain { shards(&even) } else { uncertain(shards(&even)) };
+        prop_assert_eq!(rebalance(&even), []);
+    }
+
+    /// With the same demand throughout, plans come to an end, no token is lost, and whoever got once never gives.
+    #[test]
+    fn plans_converge_and_never_go_back(shards in any_shards()) {
+        let (total, mut shards) = (stock(&shards), shards);
+        let (mut got, mut rounds) = (std::collections::HashSet::new(), 0);
+        loop {
+            let moves = rebalance(&shards);
+            if moves.is_empty() {
+                break;
+            }
+            prop_assert!(moves.iter().all(|one| !got.contains(&one.channel.giver)));
+            got.extend(moves.iter().map(|one| one.channel.receiver));
+            carry_out(&mut shards, &moves);
+            prop_assert_eq!(stock(&shards), total);
+            rounds += 1;
+            prop_assert!(rounds <= 100, "still moving");
+        }
+    }
+}
+
+/// Four of five buyers are at home on two of twelve shards that hold a sixth of the tokens.
+#[test]
+fn a_skewed_crowd_finds_tokens_at_home_nearly_to_the_end() {
+    let rate = |shard| if shard < 2 { 200.0 } else { 10.0 };
+    let mut sale = uncertain(shards(&std::array::from_fn::<_, 12, _>(|shard| (333, rate(shard)))));
+    let mut missed = 0;
+    while stock(&sale) > 0 && missed < 400 {
+        for shard in &mut sale {
+            let wanted = (shard.demand.likely / 10.0) as u64;
+            missed += wanted.saturating_sub(shard.stock);
+            shard.stock = shard.stock.saturating_sub(wanted);
+        }
+        if stock(&sale) as f64 / 500.0 < AHEAD_MIN_S {
+            break;
+        }
+        let moves = rebalance(&sale);
+        carry_out(&mut sale, &moves);
+        assert_eq!(missed, 0, "with {} units left", stock(&sale));
+    }
+}

@@ -1,0 +1,107 @@
+//! Carries out rebalancing: a loop of its own, since a barrier must delay neither snapshots nor mending.
+
+use std::collections::HashMap;
+
+use stock::calls::Level;
+use stock::ids::SaleId;
+use stock::layout::Shard;
+use tokio::time::Instant;
+
+use crate::channels::{Open, open_channels};
+use crate::coordinator::Coordinator;
+use crate::demand::DemandSeen;
+use crate::rebalance::{Holding, Move, rebalance};
+use crate::rounds::Sight;
+use crate::transfers::{Transfer, transfer};
+
+/// What rebalancing remembers from round to round.
+#[derive(Default)]
+pub(crate) struct Rebalancing {
+    demand: HashMap<SaleId, DemandSeen>,
+    /// When the latest moves had arrived, or were given up. What was seen before does not show them.
+    moved_at: Option<Instant>,
+}
+
+impl Rebalancing {
+    /// The moves that are due after this sight of a sale. A shard that cannot be read has no part in them.
+    fn plan(&mut self, id: &SaleId, sight: &Sight) -> Vec<Move> {
+        let seen = self.demand.entry(id.clone()).or_default();
+        seen.observe(&sight.levels);
+        if self.moved_at.is_some_and(|moved_at| sight.seen_at <= moved_at) {
+            return Vec::new();
+        }
+        let mut coming = vec![0; sight.levels.len()];
+        for Open { channel, tokens, .. } in open_channels(&sight.levels) {
+            coming[channel.receiver.index()] += tokens;
+        }
+        let shards = sight.desired.sale.shards().iter().zip(&sight.levels).zip(seen.demands());
+        let holding = |((shard, level), demand): ((&Shard, &Result<Level, _>), _)| {
+            let stock = level.as_ref().ok()?.stock;
+            Some(Holding { shard: shard.id, stock, coming: coming[shard.id.index()], demand })
+        };
+        rebalance(&shards.filter_map(holding).collect::<Vec<_>>())
+    }
+}
+
+impl Coordinator {
+    /// One pipeline a primary for the moves of all sales.
+    pub(crate) async fn rebalance(&self, rebalancing: &mut Rebalancing) {
+        if !self.leadership.leads() {
+            *rebalancing = Rebalancing::default();
+            return;
+        }
+        let sights = self.sights.load_full();
+        let plans = sights.iter().map(|(id, sight)| (&sight.desired.sale, rebalancing.plan(id, sight)));
+        let transfers: Vec<Transfer<'_>> = plans
+            .flat_map(|(sale, moves)| {
+                let transfer = move |Move { channel, tokens }| Transfer { sale, channel, tokens };
+                moves.into_iter().map(transfer)
+            })
+            .collect();
+        if transfers.is_empty() {
+            return;
+        }
+        let outcomes = transfer(&self.writes, &transfers).await;
+        rebalancing.moved_at = Some(Instant::now());
+        for (Transfer { sale, channel, tokens }, outcome) in transfers.iter().zip(outcomes) {
+            let error = outcome.err().map(tracing::field::display);
+            tracing::debug!(
+                sale.id = %sale.id(), shard.id = %channel.receiver, shard.giver = %channel.giver, tokens, error,
+                "tokens moved ahead of demand"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use stock::sale::State;
+    use stock::snapshot::Snapshot;
+
+    use super::*;
+    use crate::testing::recorded;
+
+    /// Two shards with fifty units each, of which the first has sold so many.
+    fn sight(at: u64, sold: u64, seen_at: Instant) -> Sight {
+        let desired = recorded(State::Open, 2);
+        let level = |sold| Ok(Level { at, sold, stock: 50 - sold, ..Level::default() });
+        let levels = vec![level(sold), level(0)];
+        let snapshot = Snapshot::of(&desired.sale, &levels, None);
+        Sight { seen_at, desired, levels, snapshot, troubles: Vec::new() }
+    }
+
+    #[test]
+    fn a_need_is_not_met_twice_because_the_first_time_was_not_seen_yet() {
+        let (id, start, mut rebalancing) =
+            ("chairs".parse().unwrap(), Instant::now(), Rebalancing::default());
+        assert_eq!(rebalancing.plan(&id, &sight(1_000, 0, start)), []);
+        let second = sight(2_000, 40, start + Duration::from_secs(1));
+        assert_eq!(rebalancing.plan(&id, &second).len(), 1);
+
+        rebalancing.moved_at = Some(start + Duration::from_millis(1_010));
+        assert_eq!(rebalancing.plan(&id, &second), [], "seen before the tokens arrived");
+        assert_eq!(rebalancing.plan(&id, &sight(2_100, 44, start + Duration::from_millis(1_100))).len(), 1);
+    }
+}

@@ -1,0 +1,147 @@
+//! Of several coordinators one leads, and it does no harm if two do.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use coordinator::coordinator::{Coordinator, Pace};
+use coordinator::new_sale::NewSale;
+use stock::calls::Donate;
+use stock::ids::ShardId;
+use stock::layout::{LEASE_KEY, SALES_KEY, slot_of_tag};
+use testkit::{ClusterOptions, RedisCluster, until};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+
+use crate::stage::{
+    PACE, SOON, assert_clean, chairs, client_of, coordinator_on, coordinator_with, levels, while_running,
+};
+
+/// With a lease that does not run out while a test lasts.
+const LONG_LEASE: Pace = Pace { lease_duration: Duration::from_mins(1), ..PACE };
+
+/// A cluster whose coordinators are all in one test: there is one lease a cluster.
+async fn redis_of_its_own() -> RedisCluster {
+    RedisCluster::start(ClusterOptions::default()).await.unwrap()
+}
+
+async fn until_leading(coordinator: &Coordinator) {
+    until("it leads", SOON, async || coordinator.leadership().leads()).await.unwrap();
+}
+
+async fn until_following(coordinator: &Coordinator, leader: &Coordinator) {
+    let leader = leader.leadership().name();
+    let follows = async || coordinator.leadership().leader().as_deref() == Some(leader);
+    until("it follows", SOON, follows).await.unwrap();
+    assert!(!coordinator.leadership().leads());
+}
+
+async fn primary_of_the_lease(redis: &RedisCluster) -> SocketAddr {
+    let topology = client_of(redis).await.topology();
+    topology.primary(slot_of_tag(SALES_KEY)).unwrap().address.to_string().parse().unwrap()
+}
+
+#[tokio::test]
+async fn who_is_asked_to_stop_hands_over_at_once() {
+    // Given one that leads, with a lease that would last long, and one that follows it.
+    let redis = redis_of_its_own().await;
+    let (one, two) = (coordinator_with(&redis, LONG_LEASE).await, coordinator_with(&redis, LONG_LEASE).await);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let story = async {
+        until_leading(&one).await;
+        while_running(&two, async {
+            until_following(&two, &one).await;
+
+            // When the leader is asked to stop, then the other one leads long before the lease would have run out.
+            stop.send(()).unwrap();
+            let asked_at = Instant::now();
+            until_leading(&two).await;
+            assert!(asked_at.elapsed() < LONG_LEASE.lease_duration / 2, "the lease was left to run out");
+            assert!(!one.leadership().leads());
+        })
+        .await;
+    };
+    tokio::join!(story, one.run(async { drop(stopped.await) }));
+}
+
+#[tokio::test]
+async fn who_cannot_renew_the_lease_stops_leading_when_it_runs_out() {
+    let redis = redis_of_its_own().await;
+    let coordinator = coordinator_on(&redis).await;
+    let primary = primary_of_the_lease(&redis).await;
+    while_running(&coordinator, async {
+        until_leading(&coordinator).await;
+
+        redis.freeze(primary);
+        let stopped = async || !coordinator.leadership().leads();
+        until("it stops leading", PACE.lease_duration, stopped).await.unwrap();
+
+        redis.thaw(primary);
+        until_leading(&coordinator).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_follower_leaves_the_work_to_the_leader() {
+    let redis = redis_of_its_own().await;
+    let (one, two) = (coordinator_on(&redis).await, coordinator_on(&redis).await);
+    let sale = one.create(&chairs("followed")).await.unwrap().sale;
+    let sees = |coordinator: &Coordinator| coordinator.sights().contains_key(sale.id());
+    while_running(&one, async {
+        until_leading(&one).await;
+        until("the leader to look at the sale", SOON, async || sees(&one)).await.unwrap();
+        while_running(&two, async {
+            until_following(&two, &one).await;
+            // Long enough for many rounds.
+            sleep(10 * PACE.snapshot_period).await;
+            assert!(!sees(&two), "a follower looks at the shards as well");
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn several_that_all_believe_they_lead_do_no_harm() {
+    // Given a lease that is forgotten whenever somebody has it, so that the next one gets it, too; and lasts so long
+    // that nobody looks at it again before the story is over.
+    let redis = redis_of_its_own().await;
+    let primary = primary_of_the_lease(&redis).await;
+    let leads_unknown_to_others = async |coordinator: &Coordinator| {
+        until_leading(coordinator).await;
+        let mut saboteur = redis.connection(primary).await.unwrap();
+        redis::cmd("DEL").arg(LEASE_KEY).exec_async(&mut saboteur).await.unwrap();
+    };
+    let [one, two, three] = [
+        coordinator_with(&redis, LONG_LEASE).await,
+        coordinator_with(&redis, LONG_LEASE).await,
+        coordinator_with(&redis, LONG_LEASE).await,
+    ];
+    let sale = one.create(&NewSale { shards: Some(3), ..chairs("crowded") }).await.unwrap().sale;
+    let thief = client_of(&redis).await;
+
+    // When thieves leave tokens in channels while all of them lead.
+    let stealing = async {
+        leads_unknown_to_others(&three).await;
+        assert!([&one, &two, &three].iter().all(|coordinator| coordinator.leadership().leads()));
+        for n in 0..30_u16 {
+            let (giver, to) = (ShardId::new(n % 3), ShardId::new((n + 1) % 3));
+            thief.write(Donate { shard: sale.shard(giver), to, want: 3 }).await.unwrap();
+        }
+        let at_rest =
+            async || levels(&one, sale.id()).await.iter().map(|level| level.stock).sum::<u64>() == 100;
+        until("rest", SOON, at_rest).await.unwrap();
+    };
+    let with_three = async {
+        leads_unknown_to_others(&two).await;
+        while_running(&three, stealing).await;
+    };
+    let with_two = async {
+        leads_unknown_to_others(&one).await;
+        while_running(&two, with_three).await;
+    };
+    while_running(&one, with_two).await;
+
+    // Then every token is where it belongs.
+    assert_clean(&one, sale.id(), 100).await;
+}

@@ -1,0 +1,106 @@
+//! The leader brings tokens to a shard that sells faster than the others, and never without a barrier.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use coordinator::coordinator::Coordinator;
+use coordinator::new_sale::NewSale;
+use stock::calls::{Attempt, Buy, Level, Source};
+use stock::cluster::Cluster;
+use stock::ids::{CorrelationId, OrderId, ShardId, UserId, UserIdKind};
+use stock::sale::Sale;
+use testkit::{ClusterOptions, RedisCluster, until};
+
+use crate::stage::{SOON, assert_clean, chairs, client_of, coordinator_on, levels, while_running};
+
+/// Three shards of a thousand chairs or so each.
+async fn sale_on(coordinator: &Coordinator, id: &str) -> Sale {
+    let wanted = NewSale { shards: Some(3), total_stock: 3_000, ..chairs(id) };
+    coordinator.create(&wanted).await.unwrap().sale
+}
+
+/// Users of one shard buy, some hundreds a second, for as long as anybody lets them. No barrier makes them wait.
+async fn keep_buying(client: &Cluster, sale: &Sale, home: ShardId) -> Infallible {
+    let users = (0..).map(|n| UserId::parse(&format!("neighbour-{n}"), UserIdKind::Opaque).unwrap());
+    let mut users = users.filter(|user| sale.ring().home(user) == home);
+    loop {
+        let attempt = |user| Attempt { user, order: OrderId::random(), correlation: CorrelationId::random() };
+        let attempts: Vec<Attempt> = users.by_ref().take(10).map(attempt).collect();
+        client.read(Buy { shard: sale.shard(home), attempts: &attempts }).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn while_buying<T>(client: &Cluster, sale: &Sale, home: ShardId, story: impl Future<Output = T>) -> T {
+    tokio::select! {
+        never = keep_buying(client, sale, home) => match never {},
+        told = story => told,
+    }
+}
+
+fn stolen(levels: &[Level]) -> u64 {
+    let accepted = levels.iter().flat_map(|level| &level.accepted);
+    accepted.filter(|(source, _)| *source != Source::Mint).map(|(_, tokens)| tokens).sum()
+}
+
+fn given(levels: &[Level]) -> u64 {
+    levels.iter().flat_map(|level| &level.donated).map(|(_, tokens)| tokens).sum()
+}
+
+#[tokio::test]
+async fn a_shard_that_sells_faster_than_the_others_gets_tokens_before_it_is_dry() {
+    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
+    let (coordinator, buyers) = (coordinator_on(&redis).await, client_of(&redis).await);
+    let sale = sale_on(&coordinator, "skewed").await;
+    let home = ShardId::new(1);
+
+    let supplied = until("tokens come to the shard", SOON, async || {
+        let levels = levels(&coordinator, sale.id()).await;
+        assert!(levels[home.index()].stock > 0, "the shard ran dry first");
+        stolen(&levels[1..2]) > 0
+    });
+    while_running(&coordinator, while_buying(&buyers, &sale, home, supplied)).await.unwrap();
+
+    let settled = async || coordinator.audit(sale.id()).await.unwrap().in_flight == 0;
+    while_running(&coordinator, until("the channels to be empty", SOON, settled)).await.unwrap();
+    assert_clean(&coordinator, sale.id(), 3_000).await;
+}
+
+#[tokio::test]
+async fn tokens_that_no_replica_saw_leave_are_not_brought_anywhere() {
+    // Given replicas that do not answer.
+    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
+    let (coordinator, buyers) = (coordinator_on(&redis).await, client_of(&redis).await);
+    let sale = sale_on(&coordinator, "unconfirmed").await;
+    let replicas = redis.replicas().await;
+    replicas.iter().for_each(|&replica| redis.freeze(replica));
+
+    while_running(&coordinator, async {
+        // When a shard sells so fast that others give tokens.
+        let giving = until("a shard gives tokens", SOON, async || {
+            let levels = levels(&coordinator, sale.id()).await;
+            assert_eq!(stolen(&levels), 0, "tokens arrived that a failover would bring back to their giver");
+            given(&levels) > 0
+        });
+        while_buying(&buyers, &sale, ShardId::new(1), giving).await.unwrap();
+
+        // Then they stay in their channels for as long as nobody confirms that they left, and no more follow them.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let levels_then = levels(&coordinator, sale.id()).await;
+        assert_eq!(stolen(&levels_then), 0);
+        for level in levels_then.iter().filter(|level| !level.donated.is_empty()) {
+            let minted = level.accepted_from(Source::Mint);
+            assert!(level.stock >= minted / 4, "{} of {minted} tokens are left to a giver", level.stock);
+        }
+
+        // And arrive afterwards.
+        replicas.iter().for_each(|&replica| redis.thaw(replica));
+        let arrived = async || {
+            let levels = levels(&coordinator, sale.id()).await;
+            stolen(&levels) > 0 && stolen(&levels) == given(&levels)
+        };
+        until("the tokens arrive", SOON, arrived).await.unwrap();
+    })
+    .await;
+    assert_clean(&coordinator, sale.id(), 3_000).await;
+}
