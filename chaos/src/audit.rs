@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use stock::sale::Sale;
 use testkit::{
+    Stack,
     stack::{Audit, SaleStatus},
     until,
 };
@@ -12,7 +13,7 @@ use testkit::{
 use crate::{
     claims::read_claims,
     journal::Record,
-    stage::{Stage, connect},
+    stage::connect,
     verdict::{Violation, violations},
 };
 
@@ -23,13 +24,16 @@ const STATUS_LIMIT: Duration = Duration::from_secs(10);
 const VIOLATIONS_LISTED_MAX: usize = 20;
 
 /// Every promise that was broken at a sale which everybody tried to buy from, in words.
-pub(crate) async fn audit(stage: &Stage, sale: &Sale, records: &[Record]) -> Result<Vec<String>> {
-    let books = stage.stack.audit(sale.id().as_str()).await.context("the audit of the books")?;
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn audit(stack: &Stack, sale: &Sale, records: &[Record]) -> Result<Vec<String>> {
+    let books = stack.audit(sale.id().as_str()).await.context("the audit of the books")?;
     // A connection of its own: an older one may lead to processes that are gone.
-    let claims = read_claims(&connect(stage.redis()).await?, sale).await?;
+    let claims = read_claims(&connect(stack.redis()).await?, sale).await?;
     let mut found = of_the_books(&books);
     found.extend(of_the_journal(&violations(records, &claims)));
-    found.extend(of_the_status(stage, sale.id().as_str(), &books).await?);
+    found.extend(of_the_status(stack, sale.id().as_str(), &books).await?);
     Ok(found)
 }
 
@@ -60,15 +64,15 @@ fn of_the_journal(violations: &[Violation]) -> Vec<String> {
     found
 }
 
-async fn of_the_status(stage: &Stage, sale: &str, books: &Audit) -> Result<Option<String>> {
+async fn of_the_status(stack: &Stack, sale: &str, books: &Audit) -> Result<Option<String>> {
     let agrees = |status: &SaleStatus| status.total_stock == books.total && status.sold() == books.sold;
     let looked = until("a status that says what the books say", STATUS_LIMIT, async || {
-        stage.stack.status_of(sale).await.is_ok_and(|status| agrees(&status))
+        stack.status_of(sale).await.is_ok_and(|status| agrees(&status))
     });
     if looked.await.is_ok() {
         return Ok(None);
     }
-    let status = stage.stack.status_of(sale).await.context("the sale's status")?;
+    let status = stack.status_of(sale).await.context("the sale's status")?;
     Ok(Some(format!(
         "status: {} of {} sold, but the books say {}",
         status.sold(),

@@ -24,11 +24,13 @@ mod table;
 mod timeline;
 pub mod verdict;
 
+pub use audit::audit;
 pub use claims::{Claim, read_claims};
 pub use faults::Harm;
 pub use kind::Kind;
-pub use load::{Counts, Shop};
+pub use load::{Counts, Heard, Person, Shop};
 pub use report::{FaultReport, Report};
 pub use run::{News, RunOptions, run};
 pub use schedule::{Planned, Schedule};
+pub use stage::{connect, read_sale};
 pub use table::markdown;

@@ -8,6 +8,7 @@ mod people;
 mod shop;
 mod stories;
 
-pub use client::Counts;
+pub use client::{Counts, Heard};
+pub use people::Person;
 pub(crate) use shop::Pace;
 pub use shop::Shop;

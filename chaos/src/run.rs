@@ -48,6 +48,8 @@ pub struct RunOptions {
     pub seed: u64,
     /// How long faults come.
     pub duration: Duration,
+    /// From one fault to the next, at least.
+    pub pace: Duration,
     /// Which.
     pub kinds: Vec<Kind>,
     /// Units to sell; as many as there are buyers in this time, and some, if none are given.
@@ -83,16 +85,16 @@ pub enum News {
 impl RunOptions {
     /// The faults to come.
     pub fn schedule(&self) -> Schedule {
-        Schedule::of(self.seed, self.duration, &self.kinds)
+        Schedule::of(self.seed, self.duration, self.pace, &self.kinds)
     }
 
-    fn pace(&self) -> Pace {
+    fn crowd(&self) -> Pace {
         Pace { requests_per_second: self.requests_per_second }
     }
 
     /// Faults may take twice as long as planned before the stock is at its reserve.
     fn units(&self) -> u64 {
-        self.stock.unwrap_or_else(|| (self.pace().buyers_in(self.duration) * 3 / 2).max(1_000))
+        self.stock.unwrap_or_else(|| (self.crowd().buyers_in(self.duration) * 3 / 2).max(1_000))
     }
 
     fn stack(&self) -> StackOptions {
@@ -140,7 +142,7 @@ async fn attack_and_audit(options: &RunOptions, news: &UnboundedSender<News>) ->
         violations: Vec::new(),
     };
     run.tell(News::Open { units: options.units() });
-    run.to_the_end(options).await
+    run.finish(options).await
 }
 
 /// A run that is under way.
@@ -155,7 +157,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn to_the_end(mut self, options: &RunOptions) -> Result<Report> {
+    async fn finish(mut self, options: &RunOptions) -> Result<Report> {
         self.attack_while_selling(options).await?;
         let attacked_until = self.shop.journal().now();
         self.tell(News::Closing("a crowd buys what is left"));
@@ -164,7 +166,7 @@ impl Run<'_> {
         self.shop.come_back(COME_BACK, PATIENCE).await?;
         self.tell(News::Closing("audit"));
         let records = crate::journal::read(self.shop.journal().path())?;
-        let found = audit(&self.stage, &self.stage.sale, &records).await?;
+        let found = audit(&self.stage.stack, &self.stage.sale, &records).await?;
         self.violations.extend(found);
 
         let quiet = Timeline::of(&records).outside(&self.spans, attacked_until);
@@ -188,7 +190,7 @@ impl Run<'_> {
     async fn attack_while_selling(&mut self, options: &RunOptions) -> Result<()> {
         let (shop, news) = (self.shop.clone(), self.news.clone());
         let (over, is_over) = oneshot::channel::<()>();
-        let selling = shop.sell(options.pace(), async { is_over.await.unwrap_or(()) }, PATIENCE);
+        let selling = shop.sell(options.crowd(), async { is_over.await.unwrap_or(()) }, PATIENCE);
         let attacking = async {
             for fault in options.schedule().faults {
                 self.suffer(fault).await?;

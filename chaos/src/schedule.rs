@@ -9,9 +9,8 @@ use crate::Kind;
 /// The sale runs undisturbed for so long first: what is quiet is measured here.
 const WARM_UP: Duration = Duration::from_secs(5);
 
-/// From one fault to the next, about: killing, replacing, holding and healing take six to eight seconds. A fault that
-/// takes longer delays the next.
-const PACE: Duration = Duration::from_secs(10);
+/// Faults do not come like clockwork: each is late by up to this part of the pace.
+const LATE_PARTS: u32 = 5;
 
 /// A fault that is to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,16 +33,15 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Faults of these kinds for so long. Every kind comes once before one comes twice.
-    pub fn of(seed: u64, duration: Duration, kinds: &[Kind]) -> Self {
+    /// Faults of these kinds for so long, one each `pace`. Every kind comes once before one comes twice.
+    pub fn of(seed: u64, duration: Duration, pace: Duration, kinds: &[Kind]) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let places = duration.saturating_sub(WARM_UP).as_secs() / PACE.as_secs();
+        let places = duration.saturating_sub(WARM_UP).as_millis() / pace.as_millis().max(1);
         let mut deck = Deck::of(kinds);
-        let plan = |place: u64| {
+        let plan = |place: u128| {
             let kind = deck.draw(&mut rng)?;
-            let at = WARM_UP
-                + PACE * u32::try_from(place).ok()?
-                + Duration::from_millis(rng.random_range(0..2_000));
+            let late = rng.random_range(Duration::ZERO..=pace / LATE_PARTS);
+            let at = WARM_UP + pace * u32::try_from(place).ok()? + late;
             Some(Planned { at, kind, draw: rng.random() })
         };
         Self { seed, faults: (0..places).map_while(plan).collect() }
@@ -81,11 +79,14 @@ mod tests {
 
     use super::*;
 
+    /// As the command line has it by default.
+    const PACE_DEFAULT: Duration = Duration::from_secs(10);
+
     const MINUTES: Duration = Duration::from_mins(5);
 
     #[test]
     fn the_same_seed_makes_the_same_schedule_and_another_seed_another() {
-        let schedule = |seed| Schedule::of(seed, MINUTES, &Kind::ALL);
+        let schedule = |seed| Schedule::of(seed, MINUTES, PACE_DEFAULT, &Kind::ALL);
         assert_eq!(schedule(7), schedule(7));
         assert_ne!(schedule(7).faults, schedule(8).faults);
     }
@@ -93,15 +94,18 @@ mod tests {
     #[test]
     fn every_kind_comes_in_a_run_of_the_default_length() {
         for seed in 1..=20 {
-            let kinds: HashSet<Kind> =
-                Schedule::of(seed, MINUTES, &Kind::ALL).faults.iter().map(|fault| fault.kind).collect();
+            let kinds: HashSet<Kind> = Schedule::of(seed, MINUTES, PACE_DEFAULT, &Kind::ALL)
+                .faults
+                .iter()
+                .map(|fault| fault.kind)
+                .collect();
             assert_eq!(kinds.len(), Kind::ALL.len(), "seed {seed} leaves a kind out");
         }
     }
 
     #[test]
     fn faults_come_in_order_within_the_time_and_new_primaries_once() {
-        let long = Schedule::of(3, Duration::from_mins(20), &Kind::ALL).faults;
+        let long = Schedule::of(3, Duration::from_mins(20), PACE_DEFAULT, &Kind::ALL).faults;
         assert!(long.is_sorted_by_key(|fault| fault.at) && long.last().unwrap().at < Duration::from_mins(20));
         assert_eq!(long.iter().filter(|fault| fault.kind == Kind::PrimaryAdded).count(), 1);
     }
@@ -109,8 +113,8 @@ mod tests {
     #[test]
     fn a_schedule_keeps_to_the_kinds_it_was_given() {
         let kinds = [Kind::PrimaryAdded, Kind::NodeKilled];
-        let faults = Schedule::of(1, MINUTES, &kinds).faults;
+        let faults = Schedule::of(1, MINUTES, PACE_DEFAULT, &kinds).faults;
         assert!(faults.iter().all(|fault| kinds.contains(&fault.kind)) && faults.len() == 29);
-        assert!(Schedule::of(1, Duration::ZERO, &kinds).faults.is_empty());
+        assert!(Schedule::of(1, Duration::ZERO, PACE_DEFAULT, &kinds).faults.is_empty());
     }
 }

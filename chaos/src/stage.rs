@@ -116,14 +116,21 @@ pub(crate) fn pick<T: Clone>(all: &[T], draw: u32) -> Option<T> {
     all.get(draw as usize % all.len().max(1)).cloned()
 }
 
-pub(crate) async fn connect(redis: &RedisCluster) -> Result<Cluster> {
+/// A connection to all of a cluster.
+///
+/// # Errors
+/// When nobody answers, or not every slot is served.
+pub async fn connect(redis: &RedisCluster) -> Result<Cluster> {
     let seeds = redis.seeds();
     let seeds = seeds.split(',').map(|seed| seed.into_connection_info()).collect::<Result<_, _>>()?;
     Ok(Cluster::connect(ConnectOptions::new(seeds)).await?)
 }
 
 /// The sale of this id, once it is recorded.
-pub(crate) async fn read_sale(cluster: &Cluster, id: &str) -> Result<Sale> {
+///
+/// # Errors
+/// When it is not in time.
+pub async fn read_sale(cluster: &Cluster, id: &str) -> Result<Sale> {
     let id: SaleId = id.parse()?;
     let keys = SaleKeys::new(&id);
     let recorded = async || matches!(cluster.read(ReadConfig(&keys)).await, Ok(Some(_)));

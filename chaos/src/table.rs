@@ -45,10 +45,10 @@ fn totals(reports: &[Report]) -> String {
     let quiet = reports.iter().map(|report| report.quiet_p99_ms).max_by(f64::total_cmp).unwrap_or_default();
     let mut text =
         format!("| all | {faults} | {} | {} | | | |\n\n", sum(|r| r.purchases), sum(|r| r.unknown));
-    write!(
+    writeln!(
         text,
         "{} runs, {faults} faults, {} requests, {} purchases audited, {violations} violations; in quiet times {} unknown \
-         answers, p99 at most {quiet:.0} ms.\n",
+         answers, p99 at most {quiet:.0} ms.",
         reports.len(),
         sum(|r| r.requests),
         sum(|r| r.purchases),

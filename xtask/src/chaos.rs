@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// How long faults come.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = time)]
     duration: Duration,
+    /// From one fault to the next, at least.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
+    pace: Duration,
     /// Only these kinds of faults, comma-separated; all if not given.
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     kinds: Vec<Kind>,
@@ -92,6 +95,7 @@ impl Options {
         let run = |seed| RunOptions {
             seed,
             duration: self.duration,
+            pace: self.pace,
             kinds: kinds.clone(),
             stock: self.stock,
             requests_per_second: self.rate,

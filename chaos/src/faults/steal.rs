@@ -53,7 +53,7 @@ pub(super) async fn node_dies_stealing(stage: &Stage, draw: u32) -> Result<Harm>
 
     let mut harm =
         Harm::to(format!("{point}, {} at {}", doomed.process().name(), shop.sale().id()), Vec::new());
-    let found = audit(stage, shop.sale(), &read(shop.journal().path())?).await?;
+    let found = audit(&stage.stack, shop.sale(), &read(shop.journal().path())?).await?;
     harm.violations.extend(found.into_iter().map(|what| format!("{point} at {}: {what}", shop.sale().id())));
     Ok(harm)
 }

@@ -51,7 +51,8 @@ struct Counters {
 }
 
 /// What came of a request.
-pub(crate) enum Heard {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
     /// The user has a unit.
     Bought,
     /// The user has none, and will not get one.

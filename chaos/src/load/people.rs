@@ -14,10 +14,10 @@ const ONE_IN_THE_CROWDED_SHARD: u64 = 4;
 
 /// Somebody who wants a unit.
 #[derive(Clone, Debug)]
-pub(crate) struct Person {
-    pub(crate) user: UserId,
-    pub(crate) home: ShardId,
-    pub(crate) number: u64,
+pub struct Person {
+    pub(super) user: UserId,
+    pub(super) home: ShardId,
+    pub(super) number: u64,
 }
 
 /// Makes up people, each another one.

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    client::{Counts, Teller},
+    client::{Counts, Heard, Teller},
     people::{People, Person, known},
     stories::REQUESTS_PER_STORY,
 };
@@ -46,13 +46,13 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    fn from_buyer_to_buyer(self) -> Duration {
+    fn between_buyers(self) -> Duration {
         Duration::from_secs_f64(REQUESTS_PER_STORY / self.requests_per_second)
     }
 
     /// New buyers in this time.
     pub(crate) fn buyers_in(self, time: Duration) -> u64 {
-        (time.as_secs_f64() / self.from_buyer_to_buyer().as_secs_f64()) as u64
+        (time.as_secs_f64() / self.between_buyers().as_secs_f64()) as u64
     }
 }
 
@@ -124,7 +124,7 @@ impl Shop {
         patience: Duration,
     ) -> Result<()> {
         let mut stories = JoinSet::new();
-        let mut ticks = interval(pace.from_buyer_to_buyer());
+        let mut ticks = interval(pace.between_buyers());
         // A machine that was busy does not make up for it with a rush.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::pin!(stop);
@@ -140,12 +140,15 @@ impl Shop {
     }
 
     /// Buyers come, as many at once as there are places, until every unit is sold and a wave of them got none.
-    pub(crate) async fn sell_out(&self, limit: Duration) -> Result<()> {
+    ///
+    /// # Errors
+    /// When that takes longer than `limit`, or the journal cannot be written.
+    pub async fn sell_out(&self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         loop {
             let before = self.counts().purchases;
             let wave = (0..WAVE).map(|_| self.0.people.next(self.sale())).collect();
-            self.all_buy(wave, None, deadline).await?;
+            self.all_come(wave, None, deadline).await?;
             if self.counts().purchases == before {
                 return Ok(());
             }
@@ -163,15 +166,34 @@ impl Shop {
         timeout(limit, join_all(stories)).await.unwrap_or(Ok(()))
     }
 
-    /// So many buyers at home in one shard.
-    pub(crate) fn neighbours(&self, home: ShardId, count: usize) -> Vec<Person> {
+    /// So many new buyers at home in one shard.
+    pub fn neighbours(&self, home: ShardId, count: usize) -> Vec<Person> {
         (0..count).map(|_| self.0.people.next_at(self.sale(), home)).collect()
+    }
+
+    /// One request through nginx: a try of the attempt of this name.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub async fn try_once(&self, person: &Person, attempt: &str) -> Result<Heard> {
+        let ask = person.attempt(self.sale(), attempt);
+        let (via, url) = self.nginx();
+        let shard = person.home.index() as u16;
+        self.teller().ask(person.user.as_str(), shard, &ask, (&via, &url)).await
+    }
+
+    /// These people buy, each trying until the answer is definite.
+    ///
+    /// # Errors
+    /// When that takes longer than `limit`, or the journal cannot be written.
+    pub async fn all_buy(&self, people: Vec<Person>, limit: Duration) -> Result<()> {
+        self.all_come(people, None, Instant::now() + limit).await
     }
 
     /// These people buy, each first at this node.
     pub(crate) async fn all_buy_at(&self, people: Vec<Person>, node: &Node, limit: Duration) -> Result<()> {
         let door = (node.process().name().to_owned(), node.url().to_owned());
-        self.all_buy(people, Some(door), Instant::now() + limit).await
+        self.all_come(people, Some(door), Instant::now() + limit).await
     }
 
     pub(crate) fn teller(&self) -> &Teller {
@@ -215,7 +237,7 @@ impl Shop {
         }
     }
 
-    async fn all_buy(&self, people: Vec<Person>, door: Option<Door>, deadline: Instant) -> Result<()> {
+    async fn all_come(&self, people: Vec<Person>, door: Option<Door>, deadline: Instant) -> Result<()> {
         let mut stories = JoinSet::new();
         for person in people {
             let (shop, door) = (self.clone(), door.clone());

@@ -55,7 +55,7 @@ impl Story {
         self
     }
 
-    fn is_refused(mut self, key: &str, reason: &str, order: Option<&str>) -> Self {
+    fn hears_no(mut self, key: &str, reason: &str, order: Option<&str>) -> Self {
         let request = self.attempt(key);
         self.answer(request, Some(409), Some(reason), order);
         self
@@ -90,14 +90,13 @@ impl Story {
 #[test]
 fn a_sound_story_breaks_nothing() {
     let story = Story::default().hears_nothing("a").buys("a").claimed("order-a");
-    let story = story.is_refused("b", "already_purchased", Some("order-a")).looks_and_sees(Some("order-a"));
+    let story = story.hears_no("b", "already_purchased", Some("order-a")).looks_and_sees(Some("order-a"));
     assert_eq!(story.broken_rules(), Vec::<&str>::new());
 }
 
 #[test]
 fn who_is_sold_out_and_has_nothing_breaks_nothing() {
-    let story =
-        Story::default().hears_nothing("a").is_refused("a", "out_of_stock", None).looks_and_sees(None);
+    let story = Story::default().hears_nothing("a").hears_no("a", "out_of_stock", None).looks_and_sees(None);
     assert_eq!(story.broken_rules(), Vec::<&str>::new());
 }
 
@@ -129,7 +128,7 @@ fn a_purchase_told_with_another_attempt_s_order() {
 #[test]
 fn sold_out_to_somebody_whose_claim_nobody_had_told_yet() {
     let story = Story::default().hears_nothing("a").claimed("order-a");
-    let story = story.is_refused("b", "out_of_stock", None).buys("a");
+    let story = story.hears_no("b", "out_of_stock", None).buys("a");
     story.breaks("nobody who has a unit is told that they cannot have one");
 }
 
@@ -144,13 +143,13 @@ fn a_purchase_that_is_forgotten_and_made_again() {
 fn an_attempt_refused_for_its_own_order() {
     let story = Story::default().hears_nothing("a").claimed("order-a");
     story
-        .is_refused("a", "already_purchased", Some("order-a"))
+        .hears_no("a", "already_purchased", Some("order-a"))
         .breaks("an attempt is not refused for its own order");
 }
 
 #[test]
 fn a_refusal_that_sold_all_the_same() {
-    let story = Story::default().is_refused("a", "out_of_stock", None).claimed("order-a");
+    let story = Story::default().hears_no("a", "out_of_stock", None).claimed("order-a");
     story.breaks("who was refused has no unit by that attempt");
 }
 
