@@ -81,6 +81,8 @@ pub struct Coordinator {
     pub(crate) records: Records,
     pub(crate) known: ArcSwap<BTreeMap<SaleId, Desired>>,
     pub(crate) sights: ArcSwap<BTreeMap<SaleId, Sight>>,
+    /// Sales of which it is confirmed that so many units are sold, which was all of them.
+    pub(crate) sold_out: ArcSwap<BTreeMap<SaleId, u64>>,
     pub(crate) map_doubted: AtomicBool,
     audits: Semaphore,
 }
@@ -176,6 +178,7 @@ impl Coordinator {
             records: Records::default(),
             known: ArcSwap::default(),
             sights: ArcSwap::default(),
+            sold_out: ArcSwap::default(),
             map_doubted: AtomicBool::default(),
             audits: Semaphore::new(AUDITS_MAX),
         }

@@ -14,7 +14,7 @@ use futures::future::{Shared, join_all};
 use stock::calls::{CallError, Level, ReadLevel};
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
-use stock::snapshot::Snapshot;
+use stock::snapshot::{Snapshot, confirm_sold_out};
 use stock::store::PublishSnapshot;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -56,6 +56,7 @@ impl Coordinator {
             self.seek_lease(stop.clone()),
             every(period, stop.clone(), async || self.follow_records(&mut records_news).await),
             every(period, stop.clone(), async || self.look(&mut look_news).await),
+            every(period, stop.clone(), async || self.confirm_sold_out().await),
             every(period, stop.clone(), async || self.mend(&mut channels).await),
             self.keep_rebalancing(stop.clone()),
             every(MAP_CHECK, stop.clone(), async || self.follow_map(&mut map_seen).await),
@@ -99,9 +100,12 @@ impl Coordinator {
         let mut levels = self.reads.poll_all(&calls).await.into_iter();
 
         let before = self.sights.load_full();
+        let sold_out = self.sold_out.load_full();
         let sight = |(id, desired): (&SaleId, &Desired)| {
             let levels = levels.by_ref().take(desired.sale.shards().len()).collect();
-            (id.clone(), Sight::of(desired, levels, seen_at, before.get(id)))
+            let mut sight = Sight::of(desired, levels, seen_at, before.get(id));
+            sight.snapshot.sold_out |= sold_out.get(id).is_some_and(|&units| units >= sight.snapshot.total);
+            (id.clone(), sight)
         };
         let sights: BTreeMap<SaleId, Sight> = known.iter().map(sight).collect();
         self.publish(&sights, news).await;
@@ -123,6 +127,21 @@ impl Coordinator {
             keys.iter().zip(snapshots).map(|(keys, snapshot)| PublishSnapshot { keys, snapshot }).collect();
         for (id, published) in sights.keys().zip(self.reads.poll_all(&calls).await) {
             self.heed(news, format!("snapshot of sale {id}"), published.err().as_ref());
+        }
+    }
+
+    /// Nodes send buyers away for good once a snapshot says that all is sold: so it must be true whatever fails.
+    async fn confirm_sold_out(&self) {
+        for (id, sight) in self.sights.load_full().iter() {
+            let total = sight.snapshot.total;
+            if sight.snapshot.is_to_be_confirmed()
+                && confirm_sold_out(&self.writes, &sight.desired.sale).await
+            {
+                tracing::info!(sale.id = %id, sale.units = total, "sold out");
+                let mut sold_out = (*self.sold_out.load_full()).clone();
+                sold_out.insert(id.clone(), total);
+                self.sold_out.store(sold_out.into());
+            }
         }
     }
 

@@ -27,7 +27,7 @@ pub enum Protection {
     Fingerprint,
     /// Where the map knows no replica, an online one makes the answer unknown (`ROLE` ends the pipeline).
     RoleGuard,
-    /// Between two failovers of a shard every node reads the map: an assumption on time, not a mechanism.
+    /// Between two failovers of a shard every node reads the map, or does not trust a primary without replicas.
     MapIsRead,
     /// A joining replica can be promoted only after a full copy. Redis' own rule.
     FullCopy,

@@ -2,13 +2,18 @@
 //!
 //! Shards are read one after the other, so a token on its way may be seen on neither side: `in_flight` is what
 //! is then missing from the total. Selling out is told from `sold` alone, which only grows: the sum of numbers
-//! read at different moments is never more than the truth, and when it is the total, the truth is the total.
+//! read at different moments is never more than the truth, and when it is the total, the truth is the total. A
+//! failover can take back what a replica does not have yet, so that sum is confirmed behind a barrier before anybody
+//! is sent away for good.
 
+use redis::{Cmd, Value, from_redis_value};
 use serde::{Deserialize, Serialize};
 
-use crate::calls::{CallError, Level, ReadLevel};
+use crate::calls::{Call, CallError, Level, ReadLevel};
 use crate::cluster::Cluster;
+use crate::functions::{self, Operation};
 use crate::ids::ShardId;
+use crate::layout::{Shard, Slot};
 use crate::sale::{EpochMs, Sale};
 
 /// A snapshot as coordinators publish it and nodes read it.
@@ -27,6 +32,9 @@ pub struct Snapshot {
     pub stock: u64,
     /// Tokens minted but in no shard: on their way, or waiting in a channel.
     pub in_flight: u64,
+    /// Whether every unit is sold, and no failover can change that.
+    #[serde(default)]
+    pub sold_out: bool,
     /// Every shard's part.
     pub shards: Vec<ShardLevel>,
 }
@@ -68,19 +76,52 @@ impl Snapshot {
             sold,
             stock,
             in_flight: total.saturating_sub(stock + sold),
+            sold_out: previous.is_some_and(|previous| previous.sold_out && previous.total >= total),
             shards,
         }
     }
 
-    /// Whether every unit is sold.
-    pub fn sold_out(&self) -> bool {
-        self.sold >= self.total
+    /// Whether every unit seems to be sold, and nobody has confirmed it yet.
+    pub fn is_to_be_confirmed(&self) -> bool {
+        self.sold >= self.total && !self.sold_out
     }
 
     /// Tokens that lay in this shard.
     pub fn stock_of(&self, shard: ShardId) -> u64 {
         self.shards.get(shard.index()).map_or(0, |level| level.stock)
     }
+}
+
+/// Reads how much a shard has sold; behind a barrier, what it will ever have sold at least. See `confirm.lua`.
+#[derive(Clone, Copy, Debug)]
+pub struct Confirm<'a> {
+    /// The shard.
+    pub shard: &'a Shard,
+}
+
+impl Call for Confirm<'_> {
+    type Answer = u64;
+
+    fn slot(&self) -> Slot {
+        self.shard.slot
+    }
+
+    fn command(&self) -> Cmd {
+        let mut cmd = functions::fcall(Operation::Confirm, &[&self.shard.meta]);
+        cmd.arg(self.shard.ring.as_str());
+        cmd
+    }
+
+    fn answer(&self, reply: Value) -> Result<u64, CallError> {
+        Ok(from_redis_value(reply)?)
+    }
+}
+
+/// Whether every unit of a sale is sold, whatever fails from now on. Each shard is tried once.
+pub async fn confirm_sold_out(cluster: &Cluster, sale: &Sale) -> bool {
+    let calls: Vec<Confirm<'_>> = sale.shards().iter().map(|shard| Confirm { shard }).collect();
+    let sold = cluster.write_all_once(&calls).await.into_iter().sum::<Result<u64, CallError>>();
+    sold.is_ok_and(|sold| sold >= sale.config.total_stock)
 }
 
 /// Reads the levels of all shards of a sale, one pipeline a primary.
@@ -92,6 +133,7 @@ pub async fn read_levels(cluster: &Cluster, sale: &Sale) -> Vec<Result<Level, Ca
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sale::SaleConfig;
 
     fn sale() -> Sale {
         Sale::new(crate::sale::tests::config()).unwrap()
@@ -105,13 +147,24 @@ mod tests {
     fn what_is_in_no_shard_is_in_flight() {
         let snapshot = Snapshot::of(&sale(), &[level(10, 20), level(0, 30), level(5, 5)], None);
         assert_eq!((snapshot.stock, snapshot.sold, snapshot.in_flight), (15, 55, 30));
-        assert!(!snapshot.sold_out());
+        assert!(!snapshot.is_to_be_confirmed());
     }
 
     #[test]
     fn sold_out_means_that_all_units_are_sold_not_that_all_shards_are_empty() {
-        assert!(!Snapshot::of(&sale(), &[level(0, 40), level(0, 30), level(0, 29)], None).sold_out());
-        assert!(Snapshot::of(&sale(), &[level(0, 40), level(0, 30), level(0, 30)], None).sold_out());
+        let sold = |last| Snapshot::of(&sale(), &[level(0, 40), level(0, 30), level(0, last)], None);
+        assert!(!sold(29).is_to_be_confirmed());
+        assert!(sold(30).is_to_be_confirmed() && !sold(30).sold_out);
+    }
+
+    #[test]
+    fn what_was_confirmed_stays_so_until_there_are_more_units() {
+        let sold = [level(0, 40), level(0, 30), level(0, 30)];
+        let confirmed = Snapshot { sold_out: true, ..Snapshot::of(&sale(), &sold, None) };
+        assert!(Snapshot::of(&sale(), &sold, Some(&confirmed)).sold_out);
+        let restocked = SaleConfig { total_stock: 101, ..crate::sale::tests::config() };
+        let restocked = Snapshot::of(&Sale::new(restocked).unwrap(), &sold, Some(&confirmed));
+        assert!(!restocked.sold_out && !restocked.is_to_be_confirmed());
     }
 
     #[test]
@@ -122,6 +175,6 @@ mod tests {
         assert_eq!(after.shards[0], ShardLevel { stock: 10, sold: 20, stale: true });
         assert_eq!(after.sold, 56);
         let first = Snapshot::of(&sale(), &[lost(), level(0, 80), level(5, 15)], None);
-        assert!(!first.sold_out(), "a shard that was never read counts as unsold");
+        assert!(!first.is_to_be_confirmed(), "a shard that was never read counts as unsold");
     }
 }

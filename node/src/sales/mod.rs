@@ -13,7 +13,7 @@ use stock::cluster::Cluster;
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
 use stock::sale::{EpochMs, Sale, State};
-use stock::snapshot::Snapshot;
+use stock::snapshot::{Snapshot, confirm_sold_out, read_levels};
 use stock::store::{ListSales, ReadConfig, ReadSnapshot, ReadTime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -222,8 +222,11 @@ impl Reader {
         if outlook.snapshot_age() < SNAPSHOT_AGE_MAX {
             return outlook;
         }
-        let levels = stock::snapshot::read_levels(&self.cluster, &outlook.sale).await;
-        let snapshot = Snapshot::of(&outlook.sale, &levels, outlook.snapshot.as_ref());
+        let levels = read_levels(&self.cluster, &outlook.sale).await;
+        let mut snapshot = Snapshot::of(&outlook.sale, &levels, outlook.snapshot.as_ref());
+        if snapshot.is_to_be_confirmed() {
+            snapshot.sold_out = confirm_sold_out(&self.cluster, &outlook.sale).await;
+        }
         outlook.next(outlook.sale.clone(), Some(snapshot), clock)
     }
 

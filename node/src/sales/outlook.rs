@@ -77,7 +77,7 @@ impl Outlook {
     pub fn sold_out(&self) -> bool {
         self.snapshot
             .as_ref()
-            .is_some_and(|snapshot| snapshot.sold_out() && snapshot.total >= self.sale.config.total_stock)
+            .is_some_and(|snapshot| snapshot.sold_out && snapshot.total >= self.sale.config.total_stock)
     }
 
     /// The phase by Redis' clock, as well as it is known here.

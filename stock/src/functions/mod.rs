@@ -24,10 +24,11 @@ pub enum Operation {
     Level,
     Record,
     Lead,
+    Confirm,
 }
 
 impl Operation {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Buy,
         Self::Donate,
         Self::Accept,
@@ -36,6 +37,7 @@ impl Operation {
         Self::Level,
         Self::Record,
         Self::Lead,
+        Self::Confirm,
     ];
 
     const fn name(self) -> &'static str {
@@ -48,6 +50,7 @@ impl Operation {
             Self::Level => "level",
             Self::Record => "record",
             Self::Lead => "lead",
+            Self::Confirm => "confirm",
         }
     }
 
@@ -61,6 +64,7 @@ impl Operation {
             Self::Level => include_str!("level.lua"),
             Self::Record => include_str!("record.lua"),
             Self::Lead => include_str!("lead.lua"),
+            Self::Confirm => include_str!("confirm.lua"),
         }
     }
 
@@ -124,6 +128,7 @@ mod tests {
     use crate::ids::ShardId;
     use crate::lease::Lead;
     use crate::sale::{Sale, State, Window};
+    use crate::snapshot::Confirm;
 
     /// How many keys the header of a Lua file promises: the highest number behind `KEYS`.
     fn keys_in_header(operation: Operation) -> usize {
@@ -157,6 +162,7 @@ mod tests {
                 keys_in_call(&Record { keys: &keys, based_on: 0, config: &sale.config, mint: &[] }),
             ),
             (Operation::Lead, keys_in_call(&Lead { coordinator: "a", hold: Duration::ZERO })),
+            (Operation::Confirm, keys_in_call(&Confirm { shard })),
         ];
         assert_eq!(sent.map(|(operation, _)| operation), Operation::ALL);
         for (operation, keys) in sent {

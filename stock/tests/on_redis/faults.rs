@@ -7,6 +7,8 @@ use redis::cmd;
 use stock::calls::{Bought, Call as _, CallError, ReadLevel};
 use stock::cluster::{Cluster, ClusterError};
 use stock::connection::{Barrier, ConnectOptions, Connection};
+use stock::ids::ShardId;
+use stock::snapshot::confirm_sold_out;
 use testkit::{ClusterOptions, RedisCluster, RedisServer, until};
 
 use crate::stage::{TestSale, attempt, attempts, claim, client_of, client_with, options};
@@ -263,4 +265,27 @@ async fn a_primary_that_wants_more_replicas_before_it_writes_did_nothing() {
     demand(0).exec_async(&mut connection).await.unwrap();
     assert_eq!(sale.level().await.sold, 0);
     claim(sale.buys("ann").await);
+}
+
+/// What a failover could take back does not count.
+#[tokio::test]
+async fn a_sale_is_sold_out_once_the_replicas_know_it() {
+    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
+    let sale = TestSale::on(client_with(impatient(&redis)).await, &[1, 1, 0]).await;
+    claim(sale.buys("ann").await);
+    assert!(!confirm_sold_out(&sale.cluster, &sale.sale).await, "one unit is left");
+
+    let replica = replica_of(&redis, &sale).await;
+    redis.freeze(replica);
+    let last = attempts(["bob"]);
+    let second = sale.sale.shard(ShardId::new(1));
+    sale.cluster.write(stock::calls::Buy { shard: second, attempts: &last }).await.unwrap();
+    assert!(
+        !confirm_sold_out(&sale.cluster, &sale.sale).await,
+        "the first shard's replica confirmed nothing"
+    );
+
+    redis.thaw(replica);
+    let confirmed = async || confirm_sold_out(&sale.cluster, &sale.sale).await;
+    until("the confirmation", FAILOVER_LIMIT, confirmed).await.unwrap();
 }

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
+use stock::ids::ShardId;
+use testkit::stack::SaleOptions;
 use testkit::{StackOptions, until};
 
-use crate::actors::{OpenSale, sale_of};
+use crate::actors::{OpenSale, sale_of, users_at_home_in};
 
 /// The cluster gives a server up after its timeout of 1 s, and once most of the others agree.
 const GIVEN_UP: Duration = Duration::from_secs(15);
@@ -91,6 +93,33 @@ async fn without_that_word_a_dead_replica_is_waited_for_however_long_it_is_dead(
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{refused}");
     assert!(refused["orderId"].is_string(), "{refused}");
     replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_sent_away_for_good_because_of_a_sale_that_may_yet_be_forgotten() {
+    // Given a sale of three units in three shards, of which the last one was sold and no replica knows of it.
+    let shop = SaleOptions { shards: Some(3), ..sale_of(3) };
+    let sale = OpenSale::with(StackOptions { sale: shop, ..StackOptions::default() }).await;
+    assert_eq!(sale.sale.split(3), [1, 1, 1], "each shard has one unit");
+    let [first, second, third] = [0, 1, 2].map(|shard| users_at_home_in(&sale.sale, ShardId::new(shard), 2));
+    for user in [&first[0], &second[0]] {
+        assert_eq!(buy(&sale, user, "first").await.0, StatusCode::OK);
+    }
+    let replicas = sale.stack.redis().replicas().await;
+    replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
+    assert_eq!(buy(&sale, &third[0], "first").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    let status = sale.stack.status().await.unwrap();
+    assert_eq!(status.remaining_stock, 0, "it looks sold out");
+
+    // When others ask for one, then they are told to come back.
+    let (status, told) = buy(&sale, &first[1], "second").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{told}");
+
+    // And once the replica knows, that there are none left.
+    replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
+    let told = async || buy(&sale, &first[1], "second").await.1["reason"] == "out_of_stock";
+    until("it is sold out", GIVEN_UP, told).await.unwrap();
+    assert_eq!(buy(&sale, &third[0], "first").await.0, StatusCode::OK, "the last one was sold all the same");
 }
 
 async fn buy(sale: &OpenSale, user: &str, key: &str) -> (StatusCode, Value) {
