@@ -19,7 +19,7 @@ use service::{connect, exit, files, logs, ops, serve, settings, shutdown};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
-async fn main() -> ExitCode {
+pub(crate) async fn main() -> ExitCode {
     let settings: Settings = settings::parse();
     logs::init(settings.log_format);
     files::allow_many();

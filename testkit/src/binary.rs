@@ -57,7 +57,16 @@ impl Profile {
     /// # Errors
     /// When it does not compile; the compiler's words have gone to standard error.
     pub fn build(&self, program: &str) -> Result<PathBuf> {
-        self.build_target("--bin", program)?;
+        self.build_target("--bin", program, &[])?;
+        Ok(self.folder().join(program))
+    }
+
+    /// Builds a program that takes a feature (`package/feature`) and tells where it is.
+    ///
+    /// # Errors
+    /// See [`Self::build`].
+    pub fn build_with(&self, program: &str, feature: &str) -> Result<PathBuf> {
+        self.build_target("--bin", program, &["--features", feature])?;
         Ok(self.folder().join(program))
     }
 
@@ -66,13 +75,16 @@ impl Profile {
     /// # Errors
     /// See [`Self::build`].
     pub fn build_example(&self, example: &str) -> Result<PathBuf> {
-        self.build_target("--example", example)?;
+        self.build_target("--example", example, &[])?;
         Ok(self.folder().join("examples").join(example))
     }
 
-    fn build_target(&self, kind: &str, name: &str) -> Result<()> {
+    fn build_target(&self, kind: &str, name: &str, more: &[&str]) -> Result<()> {
         let mut cargo = cargo();
-        cargo.args(["build", kind, name, "--profile", &self.name, "--target-dir"]).arg(&self.target);
+        cargo
+            .args(["build", kind, name, "--profile", &self.name, "--target-dir"])
+            .arg(&self.target)
+            .args(more);
         ensure!(cargo.status().context("cargo does not run")?.success(), "{name} does not compile");
         Ok(())
     }

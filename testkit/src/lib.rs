@@ -12,6 +12,7 @@
 pub mod binary;
 pub mod buyers;
 mod folder;
+mod island;
 pub mod nginx;
 mod open_loop;
 
@@ -26,10 +27,13 @@ mod wait;
 pub use binary::{Profile, binary};
 pub use buyers::{Answer, Buyers, Purchase};
 pub use folder::Folder;
+pub use island::Island;
 pub use nginx::Nginx;
 pub use open_loop::{OpenLoop, Shot};
 pub use process::{Launch, Lifetime, Process};
-pub use redis_cluster::{ClusterOptions, ClusterPorts, CommandStats, RedisCluster, Role, ServerView};
+pub use redis_cluster::{
+    ClusterOptions, ClusterPorts, CommandStats, Failover, RedisCluster, Role, ServerView,
+};
 pub use redis_server::{RedisServer, ServerBinary};
 pub use stack::{Stack, StackOptions};
 pub use wait::until;

@@ -1,6 +1,12 @@
 //! The load balancer in front of the nodes, with the configuration that is deployed: only its placeholders are filled in.
 
-use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use tokio::net::TcpStream;
@@ -25,7 +31,7 @@ pub struct NginxOptions {
 /// A running nginx.
 #[derive(Debug)]
 pub struct Nginx {
-    process: Arc<Process>,
+    process: Mutex<Arc<Process>>,
     options: NginxOptions,
 }
 
@@ -36,10 +42,18 @@ impl Nginx {
     /// When it is not installed, does not like its configuration, or cannot have its port.
     pub async fn start(options: NginxOptions) -> Result<Self> {
         options.write_configuration()?;
-        let process = options.launch()?.spawn()?;
-        let accepts = async || Ok(TcpStream::connect(loopback(options.port)).await.map(drop)?);
-        process.wait_until_ready(START_LIMIT, accepts).await?;
-        Ok(Self { process: Arc::new(process), options })
+        let process = options.spawn().await?;
+        Ok(Self { process: Mutex::new(process), options })
+    }
+
+    /// Ends it if it runs, starts it again as it was, and waits until it accepts connections.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn restart(&self) -> Result<()> {
+        self.process().kill();
+        *self.lock() = self.options.spawn().await?;
+        Ok(())
     }
 
     /// Has requests go to these nodes from now on; requests in flight end where they are.
@@ -48,13 +62,17 @@ impl Nginx {
     /// When the configuration cannot be written.
     pub fn serve(&self, nodes: Vec<SocketAddr>) -> Result<()> {
         NginxOptions { nodes, ..self.options.clone() }.write_configuration()?;
-        self.process.reload();
+        self.process().reload();
         Ok(())
     }
 
-    /// Its master process.
-    pub fn process(&self) -> &Arc<Process> {
-        &self.process
+    /// Its master process; another one after a restart.
+    pub fn process(&self) -> Arc<Process> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -73,6 +91,13 @@ impl NginxOptions {
             "nginx does not like its configuration{words}"
         );
         Ok(())
+    }
+
+    async fn spawn(&self) -> Result<Arc<Process>> {
+        let process = self.launch()?.spawn()?;
+        let accepts = async || Ok(TcpStream::connect(loopback(self.port)).await.map(drop)?);
+        process.wait_until_ready(START_LIMIT, accepts).await?;
+        Ok(Arc::new(process))
     }
 
     /// Its workers are its own children: the master is asked to end, so that it takes them along.

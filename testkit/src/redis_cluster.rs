@@ -1,9 +1,17 @@
 //! A real Redis Cluster on the loopback address, to use and to break.
 
+mod failover;
 mod forming;
+mod growth;
 mod options;
+mod partition;
+mod slots;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use futures::future::{join_all, try_join_all};
@@ -11,11 +19,12 @@ use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Folder, Process, ServerBinary,
+    Folder, Island, Process, ServerBinary,
     ports::PortBlock,
-    redis_server::{Info, Server},
+    redis_server::{Info, Place, Server},
 };
 
+pub use failover::Failover;
 pub use options::{ClusterOptions, ClusterPorts};
 
 use forming::{Member, form, wait_until_whole};
@@ -58,8 +67,12 @@ pub struct CommandStats {
 /// A running cluster; dropping it kills it, unless its processes were released.
 #[derive(Debug)]
 pub struct RedisCluster {
-    servers: Vec<Server>,
-    replicas_per_primary: u16,
+    // In this order they are dropped: the servers before the island that one of them lives on.
+    servers: RwLock<Vec<Arc<Server>>>,
+    island: Option<Island>,
+    options: ClusterOptions,
+    binary: ServerBinary,
+    ports: ClusterPorts,
     folder: Folder,
     _ports: Option<PortBlock>,
 }
@@ -70,9 +83,10 @@ impl RedisCluster {
     /// # Errors
     /// When a port is taken, or a server or the cluster does not come up in time.
     pub async fn start(options: ClusterOptions) -> Result<Self> {
-        let cluster = Self::spawn(&options)?;
-        try_join_all(cluster.servers.iter().map(Server::wait_until_ready)).await?;
-        form(&cluster.members()).await?;
+        let cluster = Self::spawn(options)?;
+        let servers = cluster.all();
+        try_join_all(servers.iter().map(|server| server.wait_until_ready())).await?;
+        form(&cluster.members(&servers)).await?;
         cluster.wait_until_whole().await?;
         Ok(cluster)
     }
@@ -80,13 +94,13 @@ impl RedisCluster {
     /// Seeds as `REDIS_URL` wants them: `redis://127.0.0.1:1,redis://…`, every server.
     pub fn seeds(&self) -> String {
         let urls: Vec<String> =
-            self.servers.iter().map(|server| format!("redis://{}", server.addr())).collect();
+            self.all().iter().map(|server| format!("redis://{}", server.addr())).collect();
         urls.join(",")
     }
 
     /// Every server, with the role it says it has now.
     pub async fn servers(&self) -> Vec<ServerView> {
-        join_all(self.servers.iter().map(view)).await
+        join_all(self.all().iter().map(|server| view(server))).await
     }
 
     /// The addresses of the servers that are primaries now.
@@ -115,14 +129,20 @@ impl RedisCluster {
         let map = async |server: &Server| -> Result<String> {
             Ok(redis::cmd("CLUSTER").arg("NODES").query_async(&mut server.connection().await?).await?)
         };
-        let maps = join_all(self.servers.iter().map(map)).await;
+        let servers = self.all();
+        let maps = join_all(servers.iter().map(|server| map(server))).await;
         let nodes = maps.into_iter().find_map(Result::ok).unwrap_or_default();
         nodes.lines().filter_map(failed_in).collect()
     }
 
     /// How many replicas each primary was given.
     pub fn replicas_per_primary(&self) -> u16 {
-        self.replicas_per_primary
+        self.options.replicas_per_primary
+    }
+
+    /// What the server program says of itself.
+    pub fn version(&self) -> &str {
+        self.binary.version()
     }
 
     /// Where logs and data are.
@@ -168,7 +188,7 @@ impl RedisCluster {
     /// # Errors
     /// When that is not so in time.
     pub async fn wait_until_whole(&self) -> Result<()> {
-        wait_until_whole(&self.servers, self.replicas_per_primary).await
+        wait_until_whole(&self.all(), self.options.replicas_per_primary).await
     }
 
     /// How often `command` (as in `INFO commandstats`: `fcall`, `wait`, `cluster|slots`) ran on all primaries.
@@ -196,7 +216,8 @@ impl RedisCluster {
 
     /// CPU time that all servers used so far, replicas too.
     pub fn cpu_time(&self) -> Duration {
-        let pids = self.servers.iter().map(|server| server.process().pid());
+        let servers = self.all();
+        let pids = servers.iter().map(|server| server.process().pid());
         pids.filter_map(crate::procfs::cpu_time).sum()
     }
 
@@ -205,44 +226,70 @@ impl RedisCluster {
     /// # Errors
     /// When one had to be killed.
     pub async fn stop(self) -> Result<()> {
-        self.servers.iter().for_each(|server| {
+        let servers = self.all();
+        servers.iter().for_each(|server| {
             // A frozen server would leave its end pending.
             server.process().thaw();
             server.process().term();
         });
-        let all_ended = async || self.servers.iter().all(|server| !server.process().is_running());
+        let all_ended = async || servers.iter().all(|server| !server.process().is_running());
         let ended = crate::until("end of the Redis servers", STOP_LIMIT, all_ended).await;
-        self.servers.iter().for_each(|server| server.process().kill());
+        servers.iter().for_each(|server| server.process().kill());
         ended
     }
 
     /// The servers' processes as they are now.
     pub fn processes(&self) -> Vec<Arc<Process>> {
-        self.servers.iter().map(Server::process).collect()
+        self.all().iter().map(|server| server.process()).collect()
     }
 
-    fn spawn(options: &ClusterOptions) -> Result<Self> {
+    fn spawn(options: ClusterOptions) -> Result<Self> {
         ensure!(options.primaries >= 3, "a cluster of fewer than 3 primaries cannot replace one");
         let (ports, held) = options.choose_ports()?;
-        let binary = options.binary.clone().map_or_else(ServerBinary::find, Ok)?;
-        let folder = options.choose_folder()?;
-        let spawn_one = |i| {
-            let settings = options.settings(ports.bus + i);
-            Server::spawn(&binary, ports.clients + i, &folder, options.lifetime, &settings)
+        let cluster = Self {
+            servers: RwLock::default(),
+            island: options.choose_island(ports)?,
+            binary: options.binary.clone().map_or_else(ServerBinary::find, Ok)?,
+            folder: options.choose_folder()?,
+            ports,
+            options,
+            _ports: held,
         };
-        let servers = (0..options.servers()).map(spawn_one).collect::<Result<_>>()?;
-        Ok(Self { servers, replicas_per_primary: options.replicas_per_primary, folder, _ports: held })
+        (0..cluster.options.servers()).try_for_each(|_| cluster.spawn_one().map(drop))?;
+        Ok(cluster)
+    }
+
+    /// Starts the server of the next number; it belongs to nothing yet. The last one of the first ones has the island.
+    fn spawn_one(&self) -> Result<Arc<Server>> {
+        let number = u16::try_from(self.all().len())?;
+        let place = match &self.island {
+            None => Place::Loopback,
+            Some(island) if number + 1 == self.options.servers() => Place::Island(island),
+            Some(island) => Place::Shore(island),
+        };
+        let settings = self.options.settings(self.ports.bus + number);
+        let (port, lifetime) = (self.ports.clients + number, self.options.lifetime);
+        let server = Arc::new(Server::spawn(&self.binary, place, port, &self.folder, lifetime, &settings)?);
+        self.servers.write().unwrap_or_else(PoisonError::into_inner).push(server.clone());
+        Ok(server)
     }
 
     /// The first servers are primaries; the others are dealt to them in turn.
-    fn members(&self) -> Vec<Member<'_>> {
-        let primaries = self.servers.len() / usize::from(1 + self.replicas_per_primary);
-        let member = |(i, server)| Member { server, copies: (i >= primaries).then(|| i % primaries) };
-        self.servers.iter().enumerate().map(member).collect()
+    fn members<'a>(&self, servers: &'a [Arc<Server>]) -> Vec<Member<'a>> {
+        let primaries = usize::from(self.options.primaries);
+        let member = |(i, server): (usize, &'a Arc<Server>)| Member {
+            server,
+            copies: (i >= primaries).then(|| i % primaries),
+        };
+        servers.iter().enumerate().map(member).collect()
     }
 
-    fn server(&self, addr: SocketAddr) -> &Server {
-        let found = self.servers.iter().find(|server| server.addr() == addr);
+    fn all(&self) -> Vec<Arc<Server>> {
+        self.servers.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn server(&self, addr: SocketAddr) -> Arc<Server> {
+        let found = self.all().into_iter().find(|server| server.addr() == addr);
         found.unwrap_or_else(|| panic!("{addr} is not a server of this cluster"))
     }
 
@@ -257,7 +304,8 @@ impl RedisCluster {
 
     async fn ask_primaries<T>(&self, section: &str, read: impl Fn(&Info) -> T) -> Result<Vec<T>> {
         let primaries = self.primaries().await;
-        let infos = try_join_all(primaries.iter().map(|&addr| self.server(addr).info(section))).await?;
+        let infos = primaries.iter().map(async |&addr| self.server(addr).info(section).await);
+        let infos = try_join_all(infos).await?;
         Ok(infos.iter().map(read).collect())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex, PoisonError},
@@ -12,11 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection};
 
-use crate::{
-    Folder, Launch, Lifetime, Process, binary,
-    ports::{PortBlock, loopback},
-    workspace_root,
-};
+use crate::{Folder, Island, Launch, Lifetime, Process, binary, ports::PortBlock, workspace_root};
 
 /// A server loads an empty data folder in some 20 ms; this is for a machine that is busy with everything else.
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -76,9 +72,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a server on this port with its data and log in `folder`; it may not answer yet.
+    /// Starts a server at this address with its data and log in `folder`; it may not answer yet.
     pub(crate) fn spawn(
         binary: &ServerBinary,
+        place: Place<'_>,
         port: u16,
         folder: &Folder,
         lifetime: Lifetime,
@@ -86,14 +83,16 @@ impl Server {
     ) -> Result<Self> {
         let name = format!("redis-{port}");
         let data = folder.subfolder(&name)?;
-        let launch = Launch::new(&name, binary.path(), folder.path())
+        let launch = place
+            .launch(&name, binary.path(), folder.path())
             .arg(workspace_root().join("deploy/redis/redis.conf"))
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
+            .args(["--port", &port.to_string(), "--dir"])
             .arg(data)
+            .args(place.settings())
             .args(settings)
             .lifetime(lifetime);
         let process = Mutex::new(Arc::new(launch.spawn()?));
-        Ok(Self { addr: loopback(port), launch, process })
+        Ok(Self { addr: (place.address(), port).into(), launch, process })
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -134,6 +133,11 @@ impl Server {
         Ok(Info { text })
     }
 
+    /// Its name in the cluster.
+    pub(crate) async fn id(&self) -> Result<String> {
+        Ok(redis::cmd("CLUSTER").arg("MYID").query_async(&mut self.connection().await?).await?)
+    }
+
     /// Waits until it answers.
     pub(crate) async fn wait_until_ready(&self) -> Result<()> {
         let ping = async || {
@@ -141,6 +145,43 @@ impl Server {
             Ok(redis::cmd("PING").exec_async(&mut connection).await?)
         };
         self.process().wait_until_ready(START_LIMIT, ping).await
+    }
+}
+
+/// Where a server runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place<'a> {
+    /// Among us, for us alone.
+    Loopback,
+    /// Among us, in reach of an island.
+    Shore(&'a Island),
+    /// On the island.
+    Island(&'a Island),
+}
+
+impl Place<'_> {
+    fn address(self) -> Ipv4Addr {
+        match self {
+            Self::Loopback => Ipv4Addr::LOCALHOST,
+            Self::Shore(island) => island.mainland(),
+            Self::Island(island) => island.address(),
+        }
+    }
+
+    fn launch(self, name: &str, program: &Path, folder: &Path) -> Launch {
+        match self {
+            Self::Loopback | Self::Shore(_) => Launch::new(name, program, folder),
+            Self::Island(island) => island.launch(name, folder).arg(program),
+        }
+    }
+
+    /// Whoever may speak to a server that listens elsewhere than on the loopback address comes over the bridge only.
+    fn settings(self) -> Vec<String> {
+        let mut settings = vec!["--bind".to_owned(), self.address().to_string()];
+        if !matches!(self, Self::Loopback) {
+            settings.extend(["--protected-mode", "no"].map(String::from));
+        }
+        settings
     }
 }
 
@@ -174,7 +215,8 @@ impl RedisServer {
         let (ports, folder) = (PortBlock::take()?, Folder::temporary()?);
         let settings = ["--cluster-enabled", "no"].map(String::from);
         let binary = ServerBinary::find()?;
-        let server = Server::spawn(&binary, ports.first(), &folder, Lifetime::Attached, &settings)?;
+        let server =
+            Server::spawn(&binary, Place::Loopback, ports.first(), &folder, Lifetime::Attached, &settings)?;
         server.wait_until_ready().await?;
         Ok(Self { server, _ports: ports, _folder: folder })
     }

@@ -7,6 +7,7 @@ mod plan;
 mod port_plan;
 
 use std::{
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -107,9 +108,9 @@ impl Stack {
 
     /// Every process, dead ones too, in the order in which they are to be stopped.
     pub fn processes(&self) -> Vec<Arc<Process>> {
-        let nginx = [self.nginx.process().clone()];
-        let nodes = self.nodes().into_iter().map(|node| node.process().clone());
-        let coordinators = self.coordinators().into_iter().map(|coordinator| coordinator.process().clone());
+        let nginx = [self.nginx.process()];
+        let nodes = self.nodes().into_iter().map(|node| node.process());
+        let coordinators = self.coordinators().into_iter().map(|coordinator| coordinator.process());
         nginx.into_iter().chain(nodes).chain(coordinators).chain(self.redis.processes()).collect()
     }
 
@@ -126,8 +127,31 @@ impl Stack {
         let number = u16::try_from(self.lock_nodes().len())?;
         let node = Arc::new(self.plan.start_node(number, &self.redis).await?);
         self.lock_nodes().push(node.clone());
-        self.nginx.serve(self.plan.node_addrs(number + 1))?;
+        self.serve_nodes(number + 1)?;
         Ok(node)
+    }
+
+    /// Starts one more node beside the others: another program, or one with further variables, that nginx does not
+    /// know. It is its caller's alone.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_node_aside(&self, program: &Path, environment: &[(String, String)]) -> Result<Node> {
+        let number = u16::try_from(self.lock_nodes().len())?;
+        self.plan.start_node_as(number, &self.redis, program, environment).await
+    }
+
+    /// Takes the last node out, in good order: nginx sends it nothing new, and it answers what it has.
+    ///
+    /// # Errors
+    /// When it had to be killed.
+    pub async fn retire_node(&self) -> Result<()> {
+        let (node, left) = {
+            let mut nodes = self.lock_nodes();
+            (nodes.pop().context("there is no node to retire")?, nodes.len())
+        };
+        self.serve_nodes(u16::try_from(left)?)?;
+        node.process().stop(DRAIN_LIMIT).await.map(drop)
     }
 
     /// Starts one more coordinator.
@@ -146,7 +170,15 @@ impl Stack {
     /// # Errors
     /// When no node answers.
     pub async fn status(&self) -> Result<SaleStatus> {
-        read(self.client.get(format!("{}/api/sale/status", self.url()))).await
+        self.status_of(&self.plan.options.sale.id).await
+    }
+
+    /// A sale's status, through nginx.
+    ///
+    /// # Errors
+    /// When no node answers.
+    pub async fn status_of(&self, sale: &str) -> Result<SaleStatus> {
+        read(self.client.get(format!("{}/api/sales/{sale}/status", self.url()))).await
     }
 
     /// A sale's audit by the first coordinator that runs.
@@ -169,9 +201,9 @@ impl Stack {
         let Self { nginx, nodes, coordinators, redis, plan, .. } = self;
         nginx.process().stop(DRAIN_LIMIT).await?;
         let nodes = nodes.into_inner().unwrap_or_else(PoisonError::into_inner);
-        stop_all(nodes.iter().map(|node| node.process().clone()).collect()).await?;
+        stop_all(nodes.iter().map(|node| node.process()).collect()).await?;
         let coordinators = coordinators.into_inner().unwrap_or_else(PoisonError::into_inner);
-        stop_all(coordinators.iter().map(|coordinator| coordinator.process().clone()).collect()).await?;
+        stop_all(coordinators.iter().map(|coordinator| coordinator.process()).collect()).await?;
         redis.stop().await?;
         drop(plan);
         Ok(())
@@ -180,6 +212,10 @@ impl Stack {
     async fn wait_until_it_sells(&self) -> Result<()> {
         let answered = || self.status().map_ok(drop);
         until_ok("the sale's status through nginx", STATUS_LIMIT, answered).await
+    }
+
+    fn serve_nodes(&self, count: u16) -> Result<()> {
+        self.nginx.serve((0..count).map(|number| self.plan.node_addr(number)).collect())
     }
 
     fn lock_nodes(&self) -> MutexGuard<'_, Vec<Arc<Node>>> {

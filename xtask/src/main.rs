@@ -3,8 +3,10 @@
 //! What runs and breaks processes is in `testkit`; here is only what a person types and reads.
 
 mod bench;
+mod chaos;
 mod down;
 mod install;
+mod interruption;
 mod running;
 mod steps;
 mod test;
@@ -35,18 +37,23 @@ enum Command {
     Test(test::Options),
     /// Measures the figures of the README on this machine.
     Bench(bench::Options),
+    /// Attacks a real sale under load by a schedule made from a seed, then audits it.
+    ///
+    /// Ends with exit code 0 if every promise held, 2 if one was broken, and 1 if there is no verdict.
+    Chaos(chaos::Options),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Up(options) => up::up(options).await,
-        Command::Down(options) => down::down(&options).await,
-        Command::Test(options) => test::test(&options),
-        Command::Bench(options) => bench::bench(options).await,
+        Command::Up(options) => up::up(options).await.map(|()| ExitCode::SUCCESS),
+        Command::Down(options) => down::down(&options).await.map(|()| ExitCode::SUCCESS),
+        Command::Test(options) => test::test(&options).map(|()| ExitCode::SUCCESS),
+        Command::Bench(options) => bench::bench(options).await.map(|()| ExitCode::SUCCESS),
+        Command::Chaos(options) => chaos::chaos(options).await,
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

@@ -1,6 +1,5 @@
 //! `cargo xtask up`: a whole sale on this machine, from the first command to Ctrl-C.
 
-mod interruption;
 mod sale_line;
 mod watch;
 
@@ -16,11 +15,11 @@ use testkit::{
 
 use crate::{
     install::{NGINX, REDIS, ensure_installed},
+    interruption::Interruption,
     running::{LocalFolder, Running},
     steps::Steps,
 };
 
-use interruption::Interruption;
 use watch::watch_until_interrupted;
 
 const EVERY_PORT_FOLLOWS: &str =
@@ -133,7 +132,7 @@ impl Options {
     }
 }
 
-fn build(profile: &str) -> Result<Programs> {
+pub(crate) fn build(profile: &str) -> Result<Programs> {
     let profile = Profile::of_this_program()?.named(profile);
     Ok(Programs {
         node: profile.build("flashsale-node")?,
@@ -176,7 +175,7 @@ async fn take_down(stack: Stack, folder: &LocalFolder, interruption: &mut Interr
     Ok(())
 }
 
-fn time(text: &str) -> Result<Duration> {
+pub(crate) fn time(text: &str) -> Result<Duration> {
     let time: SignedDuration =
         text.parse().with_context(|| format!("`{text}` is not a time such as `90s` or `1h`"))?;
     Duration::try_from(time).context("a time is not negative")

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::Work;
 use super::batch::Batch;
 use super::condition::Condition;
+use crate::sabotage::{self, Point};
 use crate::settings::{Durability, DurabilityFallback, LaneSettings};
 
 /// Most that one pipeline takes along: eight calls of 64 buyers take about 2 ms of Redis, which is as long as
@@ -91,13 +92,16 @@ impl Lane {
         if primary.replicas_failed > 0 {
             batch.keep_tokens(primary);
         }
-        let barrier = self.barrier(&batch, primary);
+        let barrier = sabotage::weaken(self.barrier(&batch, primary), batch.donates());
         if matches!(barrier, Barrier::Alone { .. }) && self.cluster.map_age() > MAP_AGE_MAX {
             self.condition.suspect();
             return batch
                 .fail(&CallError::Moved("the map is too old to trust a primary that stands alone".into()));
         }
         let began = Instant::now();
+        if batch.donates() {
+            sabotage::die_at(Point::DonateSent);
+        }
         match self.exchange(batch.pipeline(), barrier).await {
             Ok(replies) => {
                 self.condition.took(began.elapsed());

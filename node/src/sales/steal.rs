@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use super::outlook::Outlook;
 use crate::lanes::{LaneError, Lanes};
+use crate::sabotage::{self, Point};
 
 /// Longest wait for a donor. Those who wait are to be served by the next one, and what it gives later is in its
 /// channel.
@@ -163,12 +164,14 @@ impl Market {
         if fresh == 0 {
             return false;
         }
+        sabotage::die_at(Point::Donated);
         self.bring(donor, home, donation.cumulative, fresh).await
     }
 
     /// Puts the tokens into the lane first and wakes the buyers then: they queue up behind the tokens.
     async fn bring(&self, donor: ShardId, home: ShardId, cumulative: u64, fresh: u64) -> bool {
         let accepting = self.lanes.accept(&self.shards[home.index()], Source::Shard(donor), cumulative);
+        sabotage::die_at(Point::AcceptSent);
         self.desk(home).wake(fresh);
         let accepted = match accepting {
             Ok(accepting) => accepting.answer().await,
@@ -176,6 +179,7 @@ impl Market {
         };
         match accepted {
             Ok(accepted) => {
+                sabotage::die_at(Point::Accepted);
                 self.accepted().insert((donor, home), accepted.cumulative);
                 tracing::debug!(shard.id = %home, donor.id = %donor, tokens = fresh, "stole tokens");
             }

@@ -1,7 +1,7 @@
 //! Makes a cluster of servers that do not know each other, with plain commands (Valkey's package brings no command-line
 //! client), and tells when a cluster is whole.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
@@ -32,7 +32,7 @@ pub(crate) async fn form(members: &[Member<'_>]) -> Result<()> {
 }
 
 /// Waits until every server sees every slot served and every other server, and each primary's replicas hold its data.
-pub(crate) async fn wait_until_whole(servers: &[Server], replicas_per_primary: u16) -> Result<()> {
+pub(crate) async fn wait_until_whole(servers: &[Arc<Server>], replicas_per_primary: u16) -> Result<()> {
     let whole = async || {
         try_join_all(servers.iter().map(|server| ensure_whole(server, servers.len(), replicas_per_primary)))
             .await?;
@@ -46,11 +46,16 @@ pub(crate) async fn wait_until_whole(servers: &[Server], replicas_per_primary: u
 async fn introduce(number: usize, member: &Member<'_>, members: &[Member<'_>]) -> Result<()> {
     run(member.server, redis::cmd("CLUSTER").arg("SET-CONFIG-EPOCH").arg(number + 1)).await?;
     for other in &members[number + 1..] {
-        let (addr, bus) = (other.server.addr(), bus_port(other.server).await?);
-        let mut meet = redis::cmd("CLUSTER");
-        run(member.server, meet.arg("MEET").arg(addr.ip().to_string()).arg(addr.port()).arg(bus)).await?;
+        meet(member.server, other.server).await?;
     }
     Ok(())
+}
+
+/// Has a server get to know another one.
+pub(crate) async fn meet(server: &Server, other: &Server) -> Result<()> {
+    let (addr, bus) = (other.addr(), bus_port(other).await?);
+    let mut meet = redis::cmd("CLUSTER");
+    run(server, meet.arg("MEET").arg(addr.ip().to_string()).arg(addr.port()).arg(bus)).await
 }
 
 async fn bus_port(server: &Server) -> Result<u16> {
@@ -74,9 +79,13 @@ async fn deal_slots(members: &[Member<'_>]) -> Result<()> {
 /// A server refuses to follow one it has not met yet, so this is tried until it has.
 async fn follow_primary(member: &Member<'_>, members: &[Member<'_>]) -> Result<()> {
     let Some(primary) = member.copies.map(|number| members[number].server) else { return Ok(()) };
-    let mut connection = primary.connection().await?;
-    let primary_id: String = redis::cmd("CLUSTER").arg("MYID").query_async(&mut connection).await?;
-    let follow = async || run(member.server, redis::cmd("CLUSTER").arg("REPLICATE").arg(&primary_id)).await;
+    replicate(member.server, primary).await
+}
+
+/// Has a server become a replica of a primary.
+pub(crate) async fn replicate(server: &Server, primary: &Server) -> Result<()> {
+    let primary_id = primary.id().await?;
+    let follow = async || run(server, redis::cmd("CLUSTER").arg("REPLICATE").arg(&primary_id)).await;
     until_ok("a replica following its primary", WHOLE_LIMIT, follow).await
 }
 
@@ -119,6 +128,6 @@ async fn ensure_copied(server: &Server, replicas_per_primary: u16) -> Result<()>
     Ok(())
 }
 
-async fn run(server: &Server, command: &mut Cmd) -> Result<()> {
+pub(crate) async fn run(server: &Server, command: &mut Cmd) -> Result<()> {
     Ok(command.exec_async(&mut server.connection().await?).await?)
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Result, ensure};
 
 use crate::{
-    Folder, Lifetime, ServerBinary,
+    Folder, Island, Lifetime, ServerBinary,
     ports::{BLOCK_PORTS, PortBlock, ensure_free},
 };
 
@@ -26,6 +26,8 @@ pub struct ClusterOptions {
     pub node_timeout: Option<Duration>,
     /// Whether the servers may outlive us.
     pub lifetime: Lifetime,
+    /// Whether the last server runs on an [`Island`], so that it can be cut off (no).
+    pub island: bool,
 }
 
 /// Where a cluster's ports start: server number i takes `clients + i` and `bus + i`.
@@ -47,6 +49,7 @@ impl Default for ClusterOptions {
             folder: None,
             node_timeout: None,
             lifetime: Lifetime::Attached,
+            island: false,
         }
     }
 }
@@ -66,6 +69,10 @@ impl ClusterOptions {
 
     pub(super) fn choose_folder(&self) -> Result<Folder> {
         Ok(self.folder.as_ref().map_or_else(Folder::temporary, Folder::emptied)?)
+    }
+
+    pub(super) fn choose_island(&self, ports: ClusterPorts) -> Result<Option<Island>> {
+        self.island.then(|| Island::make(ports.clients)).transpose()
     }
 
     /// What a server's command line says besides what every server's says.

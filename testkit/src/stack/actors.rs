@@ -1,6 +1,10 @@
 //! The programs of this workspace, started with the settings that their `--help` names.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use reqwest::Client;
@@ -23,19 +27,23 @@ pub struct Programs {
 /// A running node.
 #[derive(Debug)]
 pub struct Node {
-    pub(super) url: String,
-    pub(super) ops_url: String,
-    pub(super) process: Arc<Process>,
+    url: String,
+    ops_url: String,
+    program: Restartable,
 }
 
 /// A running coordinator.
 #[derive(Debug)]
 pub struct Coordinator {
-    pub(super) url: String,
-    pub(super) process: Arc<Process>,
+    url: String,
+    program: Restartable,
 }
 
 impl Node {
+    pub(super) async fn start(launch: Launch, url: String, ops_url: String) -> Result<Self> {
+        Ok(Self { program: Restartable::start(launch, &ops_url).await?, url, ops_url })
+    }
+
     /// Where buyers reach this very node.
     pub fn url(&self) -> &str {
         &self.url
@@ -46,27 +54,72 @@ impl Node {
         &self.ops_url
     }
 
-    /// Its process.
-    pub fn process(&self) -> &Arc<Process> {
-        &self.process
+    /// Its process; another one after a restart.
+    pub fn process(&self) -> Arc<Process> {
+        self.program.process()
+    }
+
+    /// Ends it if it runs, starts it again as it was, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn restart(&self) -> Result<()> {
+        self.program.restart(&self.ops_url).await
     }
 }
 
 impl Coordinator {
+    pub(super) async fn start(launch: Launch, url: String) -> Result<Self> {
+        Ok(Self { program: Restartable::start(launch, &url).await?, url })
+    }
+
     /// Where its admin API, health and readiness are.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its process.
-    pub fn process(&self) -> &Arc<Process> {
-        &self.process
+    /// Its process; another one after a restart.
+    pub fn process(&self) -> Arc<Process> {
+        self.program.process()
+    }
+
+    /// Ends it if it runs, starts it again as it was, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn restart(&self) -> Result<()> {
+        self.program.restart(&self.url).await
     }
 }
 
-/// Starts a program and waits until its `/readyz` is content.
-pub(super) async fn start(launch: &Launch, readiness_at: &str) -> Result<Arc<Process>> {
-    let process = launch.spawn()?;
+/// A program that can be started again as it was.
+#[derive(Debug)]
+struct Restartable {
+    launch: Launch,
+    process: Mutex<Arc<Process>>,
+}
+
+impl Restartable {
+    async fn start(launch: Launch, readiness_at: &str) -> Result<Self> {
+        let process = Arc::new(launch.spawn()?);
+        wait_until_ready(&process, readiness_at).await?;
+        Ok(Self { launch, process: Mutex::new(process) })
+    }
+
+    fn process(&self) -> Arc<Process> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn restart(&self, readiness_at: &str) -> Result<()> {
+        self.process().kill();
+        let process = Arc::new(self.launch.spawn()?);
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = process.clone();
+        wait_until_ready(&process, readiness_at).await
+    }
+}
+
+/// Waits until its `/readyz` is content.
+async fn wait_until_ready(process: &Process, readiness_at: &str) -> Result<()> {
     let readyz = format!("{readiness_at}/readyz");
     let client = Client::new();
     let ready = async || {
@@ -74,6 +127,5 @@ pub(super) async fn start(launch: &Launch, readiness_at: &str) -> Result<Arc<Pro
         ensure!(status.is_success(), "GET {readyz} answers {status}");
         Ok(())
     };
-    process.wait_until_ready(START_LIMIT, ready).await?;
-    Ok(Arc::new(process))
+    process.wait_until_ready(START_LIMIT, ready).await
 }

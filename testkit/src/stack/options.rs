@@ -28,6 +28,8 @@ pub struct StackOptions {
     pub folder: Option<PathBuf>,
     /// Whether the processes may outlive us.
     pub lifetime: Lifetime,
+    /// Whether one Redis server runs on an [`Island`](crate::Island), so that it can be cut off (no).
+    pub island: bool,
     /// The default sale.
     pub sale: SaleOptions,
     /// Further variables for every node.
@@ -63,6 +65,7 @@ impl Default for StackOptions {
             ports: None,
             folder: None,
             lifetime: Lifetime::Attached,
+            island: false,
             sale: SaleOptions::default(),
             node_environment: Vec::new(),
             coordinator_environment: Vec::new(),

@@ -11,7 +11,7 @@ use futures::future::try_join_all;
 use jiff::Timestamp;
 use rand::random;
 
-use super::{Coordinator, Node, PortPlan, Programs, StackOptions, actors};
+use super::{Coordinator, Node, PortPlan, Programs, StackOptions};
 use crate::{
     ClusterOptions, Folder, Launch, Nginx, RedisCluster, binary,
     nginx::NginxOptions,
@@ -53,6 +53,7 @@ impl Plan {
             folder: Some(self.folder.subfolder("redis")?),
             node_timeout: None,
             lifetime: self.options.lifetime,
+            island: self.options.island,
         })
         .await
     }
@@ -75,8 +76,7 @@ impl Plan {
             .env("SALE_END_TIME", closes);
         let launch = sale.shards.into_iter().fold(launch, |launch, shards| launch.env("SHARDS", shards));
         let launch = with_environment(launch, &self.options.coordinator_environment);
-        let url = url(port);
-        Ok(Coordinator { process: actors::start(&launch, &url).await?, url })
+        Coordinator::start(launch, url(port)).await
     }
 
     /// The sale's times are the same for every coordinator: one that starts later must not ask for another sale.
@@ -94,20 +94,30 @@ impl Plan {
     }
 
     pub(super) async fn start_node(&self, number: u16, redis: &RedisCluster) -> Result<Node> {
+        self.start_node_as(number, redis, &self.programs.node, &[]).await
+    }
+
+    /// A node of another program, or with further variables.
+    pub(super) async fn start_node_as(
+        &self,
+        number: u16,
+        redis: &RedisCluster,
+        program: &Path,
+        environment: &[(String, String)],
+    ) -> Result<Node> {
         ensure_fits("nodes", number + 1, PortPlan::NODES_MAX)?;
         let (port, ops_port) = (self.ports.node(number), self.ports.node_ops(number));
-        let launch = self
-            .launch(&format!("node-{}", number + 1), &self.programs.node, port, redis)
-            .env("OPS_PORT", ops_port);
+        let launch =
+            self.launch(&format!("node-{}", number + 1), program, port, redis).env("OPS_PORT", ops_port);
         let launch = with_environment(launch, &self.options.node_environment);
-        let (url, ops_url) = (url(port), url(ops_port));
-        Ok(Node { process: actors::start(&launch, &ops_url).await?, url, ops_url })
+        let launch = with_environment(launch, environment);
+        Node::start(launch, url(port), url(ops_port)).await
     }
 
     pub(super) async fn start_nginx(&self) -> Result<Nginx> {
         Nginx::start(NginxOptions {
             port: self.ports.public(),
-            nodes: self.node_addrs(self.options.nodes),
+            nodes: (0..self.options.nodes).map(|number| self.node_addr(number)).collect(),
             folder: self.folder.subfolder("nginx")?,
             lifetime: self.options.lifetime,
         })
@@ -124,8 +134,8 @@ impl Plan {
             .lifetime(self.options.lifetime)
     }
 
-    pub(super) fn node_addrs(&self, count: u16) -> Vec<SocketAddr> {
-        (0..count).map(|number| loopback(self.ports.node(number))).collect()
+    pub(super) fn node_addr(&self, number: u16) -> SocketAddr {
+        loopback(self.ports.node(number))
     }
 }
 

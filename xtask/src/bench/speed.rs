@@ -84,7 +84,7 @@ pub(crate) async fn bench(options: Options) -> Result<()> {
             measure(&options, &script, url, &format!("{round}"), server, redis)
         };
         let bare = measure(&bare_url, &bare, None)?;
-        let ours = measure(node.url(), node.process(), Some(&stack))?;
+        let ours = measure(node.url(), &node.process(), Some(&stack))?;
         for (side, figures) in [("bare", bare), ("node", ours)] {
             let Figures { requests_per_second, p99_ms, server_us, redis_us } = figures;
             println!("{side:>6}  {requests_per_second:12.0} {p99_ms:10.1} {server_us:14.1} {redis_us:15.1}");

@@ -5,7 +5,8 @@ use std::{collections::HashSet, time::Duration};
 use testkit::Stack;
 use tokio::time::{Interval, interval};
 
-use super::{interruption::Interruption, sale_line::SaleLine};
+use super::sale_line::SaleLine;
+use crate::interruption::Interruption;
 
 /// How often the sale's progress is looked at: smooth for an eye, nothing beside the load.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

@@ -4,18 +4,18 @@ use anyhow::Result;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Ctrl-C, or a polite request to end.
-pub(super) struct Interruption {
+pub(crate) struct Interruption {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Interruption {
-    pub(super) fn listen() -> Result<Self> {
+    pub(crate) fn listen() -> Result<Self> {
         let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
         Ok(Self { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
     }
 
-    pub(super) async fn comes(&mut self) {
+    pub(crate) async fn comes(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

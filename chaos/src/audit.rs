@@ -1,0 +1,82 @@
+//! The verdict over a sale that is over, from three sides.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use stock::sale::Sale;
+use testkit::{
+    Stack,
+    stack::{Audit, SaleStatus},
+    until,
+};
+
+use crate::{
+    claims::read_claims,
+    journal::Record,
+    stage::connect,
+    verdict::{Violation, violations},
+};
+
+/// The status comes from a snapshot, which is a moment old.
+const STATUS_LIMIT: Duration = Duration::from_secs(10);
+
+/// Violations of the journal that are spelled out. A broken sale could have one for each of its buyers.
+const VIOLATIONS_LISTED_MAX: usize = 20;
+
+/// Every promise that was broken at a sale which everybody tried to buy from, in words.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn audit(stack: &Stack, sale: &Sale, records: &[Record]) -> Result<Vec<String>> {
+    let books = stack.audit(sale.id().as_str()).await.context("the audit of the books")?;
+    // A connection of its own: an older one may lead to processes that are gone.
+    let claims = read_claims(&connect(stack.redis()).await?, sale).await?;
+    let mut found = of_the_books(&books);
+    found.extend(of_the_journal(&violations(records, &claims)));
+    found.extend(of_the_status(stack, sale.id().as_str(), &books).await?);
+    Ok(found)
+}
+
+fn of_the_books(books: &Audit) -> Vec<String> {
+    let mut found: Vec<String> =
+        books.violations.iter().map(|violation| format!("books: {violation}")).collect();
+    if !books.ok && found.is_empty() {
+        found.push("books: the audit is not content and does not say why".into());
+    }
+    if books.sold != books.total {
+        let Audit { sold, total, stock, in_flight, .. } = books;
+        found.push(format!(
+            "books: {sold} of {total} are sold to buyers who kept trying; {stock} lie in shards, {in_flight} are on their way"
+        ));
+    }
+    found
+}
+
+fn of_the_journal(violations: &[Violation]) -> Vec<String> {
+    let told = |Violation { rule, what, lines }: &Violation| {
+        let lines: String = lines.iter().map(|line| format!("\n    {line}")).collect();
+        format!("journal: {rule}: {what}{lines}")
+    };
+    let mut found: Vec<String> = violations.iter().take(VIOLATIONS_LISTED_MAX).map(told).collect();
+    if violations.len() > VIOLATIONS_LISTED_MAX {
+        found.push(format!("journal: and {} more", violations.len() - VIOLATIONS_LISTED_MAX));
+    }
+    found
+}
+
+async fn of_the_status(stack: &Stack, sale: &str, books: &Audit) -> Result<Option<String>> {
+    let agrees = |status: &SaleStatus| status.total_stock == books.total && status.sold() == books.sold;
+    let looked = until("a status that says what the books say", STATUS_LIMIT, async || {
+        stack.status_of(sale).await.is_ok_and(|status| agrees(&status))
+    });
+    if looked.await.is_ok() {
+        return Ok(None);
+    }
+    let status = stack.status_of(sale).await.context("the sale's status")?;
+    Ok(Some(format!(
+        "status: {} of {} sold, but the books say {}",
+        status.sold(),
+        status.total_stock,
+        books.sold
+    )))
+}

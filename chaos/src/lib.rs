@@ -1,0 +1,36 @@
+//! Attacks a real flash sale under load, and holds what clients were told against what is true.
+//!
+//! A run has a [`Schedule`] that its seed alone decides, a sale on real processes, buyers who write everything down
+//! before they ask and before they believe ([`journal`]), one fault after the other ([`Kind`]), and an audit from three
+//! sides: the books in Redis, the clients' journal ([`verdict`]), and the status that everybody sees.
+//!
+//! It looks at the product from outside: over HTTP, over Redis, and by signals to processes. `testkit` starts and
+//! breaks what it is told to; what is worth breaking, and what must hold then, is said here.
+//!
+//! Invariant: a fault ends with the cluster whole again, so that one fault is tried at a time and what the audit finds
+//! can be told from the schedule.
+
+mod audit;
+mod claims;
+mod faults;
+pub mod journal;
+mod kind;
+mod load;
+mod report;
+mod run;
+mod schedule;
+mod stage;
+mod table;
+mod timeline;
+pub mod verdict;
+
+pub use audit::audit;
+pub use claims::{Claim, read_claims};
+pub use faults::Harm;
+pub use kind::Kind;
+pub use load::{Counts, Heard, Person, Shop};
+pub use report::{FaultReport, Report};
+pub use run::{News, RunOptions, run};
+pub use schedule::{Planned, Schedule};
+pub use stage::{connect, read_sale};
+pub use table::markdown;

@@ -1,0 +1,72 @@
+//! Who comes to buy: users with a home, made up one after the other.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use stock::{
+    ids::{OrderId, ShardId, UserId, UserIdKind},
+    sale::Sale,
+};
+
+use crate::journal::Ask;
+
+/// One in so many lives in the shard that most like: it runs dry early and steals from then on.
+const ONE_IN_THE_CROWDED_SHARD: u64 = 4;
+
+/// Somebody who wants a unit.
+#[derive(Clone, Debug)]
+pub struct Person {
+    pub(super) user: UserId,
+    pub(super) home: ShardId,
+    pub(super) number: u64,
+}
+
+/// Makes up people, each another one.
+#[derive(Debug, Default)]
+pub(crate) struct People {
+    count: AtomicU64,
+}
+
+impl People {
+    /// How many there are so far.
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// The next one; one in four at home in the first shard, whatever its share of the ring.
+    pub(crate) fn next(&self, sale: &Sale) -> Person {
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let home = number.is_multiple_of(ONE_IN_THE_CROWDED_SHARD).then(|| ShardId::new(0));
+        person(sale, number, home)
+    }
+
+    /// The next one, at home in this shard.
+    pub(crate) fn next_at(&self, sale: &Sale, home: ShardId) -> Person {
+        person(sale, self.count.fetch_add(1, Ordering::Relaxed), Some(home))
+    }
+}
+
+/// Somebody who came before.
+pub(crate) fn known(sale: &Sale, number: u64) -> Person {
+    let home = number.is_multiple_of(ONE_IN_THE_CROWDED_SHARD).then(|| ShardId::new(0));
+    person(sale, number, home)
+}
+
+impl Person {
+    /// The attempt of this name.
+    pub(crate) fn attempt(&self, sale: &Sale, name: &str) -> Ask {
+        let key = format!("{}-{name}", self.user);
+        let order = OrderId::derived(sale.id(), &self.user, &key).to_string();
+        Ask::Purchase { key, order }
+    }
+}
+
+fn person(sale: &Sale, number: u64, home: Option<ShardId>) -> Person {
+    let candidates = (0..).map(|n| {
+        let user = UserId::parse(&format!("buyer-{number}-{n}"), UserIdKind::Opaque);
+        let user = user.expect("letters, digits and dashes are a user id");
+        (sale.ring().home(&user), user)
+    });
+    let mut fitting = candidates.filter(|(at, _)| home.is_none_or(|home| home == *at));
+    let (home, user) = fitting.next().expect("numbers do not end, and every shard has a share of the ring");
+    Person { user, home, number }
+}

@@ -1,0 +1,251 @@
+//! A run from the first process to the verdict.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use testkit::{
+    ServerBinary, Stack, StackOptions,
+    stack::{Programs, SaleOptions},
+};
+use tokio::{
+    sync::{mpsc::UnboundedSender, oneshot},
+    time::{interval, sleep, timeout},
+};
+
+use crate::{
+    FaultReport, Kind, Planned, Report, Schedule,
+    audit::audit,
+    faults::{Harm, commit},
+    journal::Journal,
+    load::{Counts, Pace, Shop},
+    stage::{SALE, Stage},
+    timeline::{Span, Timeline},
+};
+
+/// The sale's shards: four a primary, as by default.
+const SHARDS: u32 = 12;
+
+/// How long those who came during the faults may wait for a definite answer once all is well again.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the crowd at the end may take to buy what is left.
+const SELL_OUT_LIMIT: Duration = Duration::from_mins(3);
+
+/// How many of those who came come back at the end to see what they have.
+const COME_BACK: usize = 500;
+
+/// Above the schedule itself: starting, faults that take longer than planned, the crowd at the end, and the audit.
+const OVERTIME: Duration = Duration::from_mins(8);
+
+/// What can be chosen about a run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// What the schedule is made from.
+    pub seed: u64,
+    /// How long faults come.
+    pub duration: Duration,
+    /// From one fault to the next, at least.
+    pub pace: Duration,
+    /// Which.
+    pub kinds: Vec<Kind>,
+    /// Units to sell; as many as there are buyers in this time, and some, if none are given.
+    pub stock: Option<u64>,
+    /// Requests a second, all in all.
+    pub requests_per_second: f64,
+    /// A folder to empty and use, for logs, data and the journal.
+    pub folder: PathBuf,
+    /// The Redis program; what is installed if none is given.
+    pub redis_server: Option<ServerBinary>,
+    /// The programs to attack; built if none are given.
+    pub programs: Option<Programs>,
+    /// The node that dies where it is told to; without it nodes do not die in the middle of steals.
+    pub sabotaged_node: Option<PathBuf>,
+}
+
+/// What happens in a run, for whoever watches.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// Everything runs, and the sale is open.
+    Open {
+        /// Units to sell.
+        units: u64,
+    },
+    /// A fault is over. Boxed, for it is much larger than the others.
+    Fault(Box<FaultReport>),
+    /// How far it is.
+    Progress(Counts),
+    /// The faults are over; this is done now.
+    Closing(&'static str),
+}
+
+impl RunOptions {
+    /// The faults to come.
+    pub fn schedule(&self) -> Schedule {
+        Schedule::of(self.seed, self.duration, self.pace, &self.kinds)
+    }
+
+    fn crowd(&self) -> Pace {
+        Pace { requests_per_second: self.requests_per_second }
+    }
+
+    /// Faults may take twice as long as planned before the stock is at its reserve.
+    fn units(&self) -> u64 {
+        self.stock.unwrap_or_else(|| (self.crowd().buyers_in(self.duration) * 3 / 2).max(1_000))
+    }
+
+    fn stack(&self) -> StackOptions {
+        let sale = SaleOptions {
+            id: SALE.into(),
+            total_stock: self.units(),
+            shards: Some(SHARDS),
+            duration: Duration::from_hours(12),
+            ..SaleOptions::default()
+        };
+        StackOptions {
+            coordinators: 2,
+            redis_server: self.redis_server.clone(),
+            programs: self.programs.clone(),
+            folder: Some(self.folder.clone()),
+            island: self.kinds.contains(&Kind::Partition),
+            sale,
+            ..StackOptions::default()
+        }
+    }
+}
+
+/// Starts everything, attacks it by the schedule while buyers buy, sells out, and audits. Ends with nothing running.
+///
+/// # Errors
+/// When something could not be started, hurt or healed, or not all of it in time: then there is no verdict.
+pub async fn run(options: &RunOptions, news: &UnboundedSender<News>) -> Result<Report> {
+    let limit = options.duration * 2 + OVERTIME;
+    timeout(limit, attack_and_audit(options, news))
+        .await
+        .with_context(|| format!("not over within {limit:.0?}"))?
+}
+
+async fn attack_and_audit(options: &RunOptions, news: &UnboundedSender<News>) -> Result<Report> {
+    let stack = Arc::new(Stack::start(options.stack(), |_| ()).await?);
+    let stage = Stage::on(stack.clone(), options.sabotaged_node.clone()).await?;
+    let journal = Journal::create(options.folder.join("journal.jsonl"))?;
+    let run = Run {
+        shop: Shop::new(stage.sale.clone(), stack, journal),
+        stage,
+        news,
+        opened: Instant::now(),
+        spans: Vec::new(),
+        faults: Vec::new(),
+        violations: Vec::new(),
+    };
+    run.tell(News::Open { units: options.units() });
+    run.finish(options).await
+}
+
+/// A run that is under way.
+struct Run<'a> {
+    stage: Stage,
+    shop: Shop,
+    news: &'a UnboundedSender<News>,
+    opened: Instant,
+    spans: Vec<Span>,
+    faults: Vec<FaultReport>,
+    violations: Vec<String>,
+}
+
+impl Run<'_> {
+    async fn finish(mut self, options: &RunOptions) -> Result<Report> {
+        self.attack_while_selling(options).await?;
+        let attacked_until = self.shop.journal().now();
+        self.tell(News::Closing("a crowd buys what is left"));
+        self.shop.sell_out(SELL_OUT_LIMIT).await?;
+        self.tell(News::Closing("buyers come back and look"));
+        self.shop.come_back(COME_BACK, PATIENCE).await?;
+        self.tell(News::Closing("audit"));
+        let records = crate::journal::read(self.shop.journal().path())?;
+        let found = audit(&self.stage.stack, &self.stage.sale, &records).await?;
+        self.violations.extend(found);
+
+        let quiet = Timeline::of(&records).outside(&self.spans, attacked_until);
+        let counts = self.shop.counts();
+        Ok(Report {
+            seed: options.seed,
+            redis: self.stage.redis().version().to_owned(),
+            units: self.stage.sale.config.total_stock,
+            requests: counts.requests,
+            purchases: counts.purchases,
+            unknown: counts.unknown,
+            quiet_p99_ms: quiet.p99.as_secs_f64() * 1_000.0,
+            quiet_unknown: quiet.unknown as u64,
+            seconds: self.opened.elapsed().as_secs_f64(),
+            faults: self.faults,
+            violations: self.violations,
+        })
+    }
+
+    /// Buyers come until the last fault is over and the sale has been quiet for a moment.
+    async fn attack_while_selling(&mut self, options: &RunOptions) -> Result<()> {
+        let (shop, news) = (self.shop.clone(), self.news.clone());
+        let (over, is_over) = oneshot::channel::<()>();
+        let selling = shop.sell(options.crowd(), async { is_over.await.unwrap_or(()) }, PATIENCE);
+        let attacking = async {
+            for fault in options.schedule().faults {
+                self.suffer(fault).await?;
+            }
+            sleep(options.duration.saturating_sub(self.opened.elapsed())).await;
+            over.send(()).ok();
+            anyhow::Ok(())
+        };
+        tokio::select! {
+            both = async { tokio::try_join!(selling, attacking) } => both.map(drop),
+            () = show_progress(&shop, &news) => unreachable!("progress is shown for ever"),
+        }
+    }
+
+    async fn suffer(&mut self, fault: Planned) -> Result<()> {
+        sleep(fault.at.saturating_sub(self.opened.elapsed())).await;
+        let (at, from) = (self.opened.elapsed(), self.shop.journal().now());
+        let harm = commit(&self.stage, fault).await?;
+        let span = Span { from, to: self.shop.journal().now() };
+        self.violations.extend(harm.violations.iter().map(|what| format!("{}: {what}", fault.kind)));
+        let report = self.report(fault.kind, at, span, harm);
+        self.tell(News::Fault(Box::new(report.clone())));
+        self.spans.push(span);
+        self.faults.push(report);
+        Ok(())
+    }
+
+    fn report(&self, kind: Kind, at: Duration, span: Span, harm: Harm) -> FaultReport {
+        let timeline = Timeline::of(&self.shop.journal().since(span.from));
+        let (all, others) = (timeline.within(span), timeline.of_others(&harm.shards, span));
+        FaultReport {
+            kind,
+            at_seconds: at.as_secs_f64(),
+            target: harm.target,
+            whole_after_seconds: Duration::from_micros(span.to - span.from).as_secs_f64(),
+            outage_seconds: timeline.outage(&harm.shards, span).map(|outage| outage.as_secs_f64()),
+            shards: harm.shards,
+            purchases: all.purchases as u64,
+            unknown: all.unknown as u64,
+            others_requests: others.requests as u64,
+            others_unknown: others.unknown as u64,
+            others_p99_ms: others.p99.as_secs_f64() * 1_000.0,
+        }
+    }
+
+    /// Nobody may be watching any more; that changes nothing.
+    fn tell(&self, news: News) {
+        self.news.send(news).ok();
+    }
+}
+
+async fn show_progress(shop: &Shop, news: &UnboundedSender<News>) {
+    let mut looks = interval(Duration::from_secs(1));
+    loop {
+        looks.tick().await;
+        news.send(News::Progress(shop.counts())).ok();
+    }
+}

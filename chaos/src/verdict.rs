@@ -1,0 +1,222 @@
+//! The journal's audit: holds what clients were told against the claims in Redis and against itself.
+//!
+//! A pure function. Each rule stands in a function of its own and has a test that goes red without it.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt::Write as _,
+};
+
+use crate::{
+    Claim,
+    journal::{Answered, Ask, Invoked, Micros, Record, Told},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// A promise that was broken, with the lines that show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which promise.
+    pub rule: &'static str,
+    /// How, for people.
+    pub what: String,
+    /// The journal's lines on that user.
+    pub lines: Vec<String>,
+}
+
+/// A request with its answer.
+#[derive(Clone, Copy, Debug)]
+struct Exchange<'a> {
+    invoked: &'a Invoked,
+    answered: Option<&'a Answered>,
+}
+
+impl<'a> Exchange<'a> {
+    fn told(self) -> Told<'a> {
+        self.answered.map_or(Told::Unknown, |answered| answered.told(&self.invoked.ask))
+    }
+
+    /// The attempt's key and order, of a purchase.
+    fn attempt(self) -> Option<(&'a str, &'a str)> {
+        match &self.invoked.ask {
+            Ask::Purchase { key, order } => Some((key, order)),
+            Ask::Lookup => None,
+        }
+    }
+
+    /// The order that the user was told to have, and when.
+    fn proof(self) -> Option<(&'a str, Micros)> {
+        match self.told() {
+            Told::Purchased(order) | Told::Has(order) => Some((order, self.answered?.at)),
+            _ => None,
+        }
+    }
+
+    fn denies(self) -> bool {
+        matches!(self.told(), Told::HasNone | Told::Refused(_))
+    }
+}
+
+/// All that is known of one user.
+struct Case<'a> {
+    user: &'a str,
+    exchanges: Vec<Exchange<'a>>,
+    claim: Option<&'a Claim>,
+}
+
+/// Every broken promise in a journal, given the claims at the end.
+pub fn violations(records: &[Record], claims: &HashMap<String, Claim>) -> Vec<Violation> {
+    let cases = cases(records, claims);
+    let mut found: Vec<Violation> = cases.iter().flat_map(Case::violations).collect();
+    let known: HashSet<&str> = cases.iter().map(|case| case.user).collect();
+    let strangers = claims.keys().filter(|user| !known.contains(user.as_str()));
+    found.extend(strangers.map(|user| Violation {
+        rule: "every claim is somebody's who asked",
+        what: format!("{user} has a claim and never asked for one"),
+        lines: Vec::new(),
+    }));
+    found
+}
+
+fn cases<'a>(records: &'a [Record], claims: &'a HashMap<String, Claim>) -> Vec<Case<'a>> {
+    let answered = records.iter().filter_map(|record| match record {
+        Record::Answered(answered) => Some((answered.request, answered)),
+        Record::Invoked(_) => None,
+    });
+    let answers: HashMap<u64, &Answered> = answered.collect();
+    let mut by_user: BTreeMap<&str, Vec<Exchange<'_>>> = BTreeMap::new();
+    for record in records {
+        if let Record::Invoked(invoked) = record {
+            let answered = answers.get(&invoked.request).copied();
+            by_user.entry(&invoked.user).or_default().push(Exchange { invoked, answered });
+        }
+    }
+    let case = |(user, exchanges)| Case { user, exchanges, claim: claims.get(user) };
+    by_user.into_iter().map(case).collect()
+}
+
+impl Case<'_> {
+    fn violations(&self) -> Vec<Violation> {
+        let rules: [(&'static str, Option<String>); 8] = [
+            ("what was told to be bought is a claim, by that very order", self.told_without_claim()),
+            ("nobody buys twice", self.bought_twice()),
+            ("a purchase is told with the order of its own attempt", self.told_of_a_strange_order()),
+            ("nobody who has a unit is told that they cannot have one", self.denied_although_bought()),
+            ("a purchase once told stays true", self.denied_after_proof()),
+            ("an attempt is not refused for its own order", self.refused_for_itself()),
+            ("who was refused has no unit by that attempt", self.refused_and_claimed()),
+            ("every attempt has a definite answer in the end", self.left_in_doubt()),
+        ];
+        let broken = rules.into_iter().filter_map(|(rule, what)| Some((rule, what?)));
+        broken.map(|(rule, what)| Violation { rule, what, lines: self.lines() }).collect()
+    }
+
+    fn told_without_claim(&self) -> Option<String> {
+        let held = self.claim.map(|claim| claim.order.as_str());
+        let (order, _) =
+            self.exchanges.iter().filter_map(|e| e.proof()).find(|(order, _)| Some(*order) != held)?;
+        Some(format!(
+            "{} was told of order {order}, and Redis holds {}",
+            self.user,
+            held.unwrap_or("no claim")
+        ))
+    }
+
+    fn bought_twice(&self) -> Option<String> {
+        let bought = self.exchanges.iter().filter(|exchange| matches!(exchange.told(), Told::Purchased(_)));
+        let keys: HashSet<&str> = bought.filter_map(|exchange| Some(exchange.attempt()?.0)).collect();
+        (keys.len() > 1).then(|| format!("{} was told `purchased` for {} attempts", self.user, keys.len()))
+    }
+
+    fn told_of_a_strange_order(&self) -> Option<String> {
+        self.exchanges.iter().find_map(|exchange| match (exchange.told(), exchange.attempt()?) {
+            (Told::Purchased(order), (key, own)) if order != own => {
+                Some(format!("attempt {key} of {} leads to order {own} and was told {order}", self.user))
+            }
+            _ => None,
+        })
+    }
+
+    /// The claim's own time counts: also where nobody had been told of it yet.
+    fn denied_although_bought(&self) -> Option<String> {
+        let since = self.claim?.at_ms * 1_000;
+        let denied = self.exchanges.iter().find(|e| e.denies() && e.invoked.at > since + CLAIM_PRECISION)?;
+        Some(format!(
+            "{} had a claim when request {} was sent and refused",
+            self.user, denied.invoked.request
+        ))
+    }
+
+    fn denied_after_proof(&self) -> Option<String> {
+        let (order, since) = self.exchanges.iter().filter_map(|e| e.proof()).min_by_key(|(_, at)| *at)?;
+        let denied = self.exchanges.iter().find(|e| e.denies() && e.invoked.at >= since)?;
+        Some(format!(
+            "{} was told of order {order}, and later no in request {}",
+            self.user, denied.invoked.request
+        ))
+    }
+
+    fn refused_for_itself(&self) -> Option<String> {
+        self.exchanges.iter().find_map(|exchange| match (exchange.told(), exchange.attempt()?) {
+            (Told::Has(order), (key, own)) if order == own => {
+                Some(format!("attempt {key} of {} was refused for its own order {own}", self.user))
+            }
+            _ => None,
+        })
+    }
+
+    fn refused_and_claimed(&self) -> Option<String> {
+        let claim = self.claim?;
+        let refused = self.exchanges.iter().find(|exchange| {
+            exchange.denies() && exchange.attempt().is_some_and(|(_, own)| own == claim.order)
+        })?;
+        Some(format!(
+            "{} was refused in request {}, and has a claim by it",
+            self.user, refused.invoked.request
+        ))
+    }
+
+    fn left_in_doubt(&self) -> Option<String> {
+        let mut last: BTreeMap<&str, Exchange<'_>> = BTreeMap::new();
+        for exchange in &self.exchanges {
+            last.extend(exchange.attempt().map(|(key, _)| (key, *exchange)));
+        }
+        let (key, _) = last.into_iter().find(|(_, exchange)| exchange.told() == Told::Unknown)?;
+        Some(format!("attempt {key} of {} never got a definite answer", self.user))
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.exchanges.iter().map(|exchange| line(*exchange)).collect();
+        let claim = self.claim.map(|claim| format!("claim {} at {} ms", claim.order, claim.at_ms));
+        lines.extend(claim);
+        lines
+    }
+}
+
+/// A claim's time has milliseconds.
+const CLAIM_PRECISION: Micros = 1_000;
+
+fn line(exchange: Exchange<'_>) -> String {
+    let Invoked { request, at, via, .. } = exchange.invoked;
+    let mut line = format!("request {request} at {at} via {via}: ");
+    match exchange.attempt() {
+        Some((key, order)) => write!(line, "purchase by attempt {key} (order {order})"),
+        None => write!(line, "lookup"),
+    }
+    .expect("writing to a String cannot fail");
+    match exchange.answered {
+        Some(answered) => write!(
+            line,
+            " -> at {} {} {} {}",
+            answered.at,
+            answered.status.map_or("no answer".into(), |status| status.to_string()),
+            answered.reason.as_deref().unwrap_or_default(),
+            answered.order.as_deref().unwrap_or_default()
+        ),
+        None => write!(line, " -> nothing"),
+    }
+    .expect("writing to a String cannot fail");
+    line
+}

@@ -1,0 +1,149 @@
+//! `cargo xtask chaos`: a real sale, attacked by a schedule made from a seed, then audited.
+
+mod seeds;
+mod watch;
+
+use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
+
+use ::chaos::{Kind, Report, RunOptions, markdown};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use testkit::{Island, Profile, ServerBinary, workspace_root};
+use tokio::sync::mpsc;
+
+use crate::{
+    install::{NGINX, REDIS, ensure_installed},
+    interruption::Interruption,
+    up::{build, time},
+};
+
+use seeds::Seeds;
+
+/// What a run that found a broken promise ends with.
+const VIOLATED: u8 = 2;
+
+/// What `chaos` is told.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// What the schedule is made from; one by chance if not given.
+    #[arg(long, conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// Several runs, one after the other, and one table of all: `1..20`.
+    #[arg(long, value_name = "FIRST..LAST")]
+    seeds: Option<Seeds>,
+    /// How long faults come.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = time)]
+    duration: Duration,
+    /// From one fault to the next, at least.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
+    pace: Duration,
+    /// Only these kinds of faults, comma-separated; all if not given.
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    kinds: Vec<Kind>,
+    /// Units to sell; enough for the time if not given.
+    #[arg(long, value_name = "UNITS")]
+    stock: Option<u64>,
+    /// Requests a second, all buyers together.
+    #[arg(long, value_name = "REQUESTS", default_value_t = 250.0)]
+    rate: f64,
+    /// The Redis or Valkey server to attack; `redis-server` from the PATH if not given.
+    #[arg(long, value_name = "PATH")]
+    redis_server: Option<PathBuf>,
+    /// The folder of logs, data and journals; `.local/chaos` in the workspace if not given.
+    #[arg(long, value_name = "PATH")]
+    folder: Option<PathBuf>,
+    /// Keep logs, data and journal of a clean run too.
+    #[arg(long)]
+    keep_logs: bool,
+    /// Write the figures of all runs to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub(crate) async fn chaos(options: Options) -> Result<ExitCode> {
+    let mut interruption = Interruption::listen()?;
+    let runs = options.runs()?;
+    let mut reports = Vec::new();
+    for run in &runs {
+        let report = tokio::select! {
+            report = attack(run) => report,
+            () = interruption.comes() => bail!("interrupted; nothing is left running"),
+        };
+        let kept = format!("logs, data and journal are in {}", run.folder.display());
+        let report = report.with_context(|| kept.clone())?;
+        watch::show(&report, &kept);
+        if report.violations.is_empty() && !options.keep_logs {
+            fs::remove_dir_all(&run.folder).ok();
+        }
+        reports.push(report);
+        options.write(&reports)?;
+    }
+    println!("\n{}", markdown(&reports));
+    let is_clean = reports.iter().all(|report| report.violations.is_empty());
+    Ok(if is_clean { ExitCode::SUCCESS } else { VIOLATED.into() })
+}
+
+impl Options {
+    /// Everything that can fail or take long before the first process starts.
+    fn runs(&self) -> Result<Vec<RunOptions>> {
+        let redis_server = self.redis_server.as_ref().map(ServerBinary::at).transpose()?;
+        ensure_installed(if redis_server.is_some() { &[NGINX] } else { &[REDIS, NGINX] })?;
+        let programs = build("dev")?;
+        let kinds = self.possible_kinds();
+        let sabotaged_node = kinds.contains(&Kind::NodeDiesStealing).then(sabotaged_node).transpose()?;
+        let folder = self.folder.clone().unwrap_or_else(|| workspace_root().join(".local/chaos"));
+        let run = |seed| RunOptions {
+            seed,
+            duration: self.duration,
+            pace: self.pace,
+            kinds: kinds.clone(),
+            stock: self.stock,
+            requests_per_second: self.rate,
+            folder: folder.join(format!("seed-{seed}")),
+            redis_server: redis_server.clone(),
+            programs: Some(programs.clone()),
+            sabotaged_node: sabotaged_node.clone(),
+        };
+        Ok(self.chosen_seeds().map(run).collect())
+    }
+
+    fn chosen_seeds(&self) -> impl Iterator<Item = u64> {
+        let one = || Seeds::only(self.seed.unwrap_or_else(seeds::by_chance));
+        self.seeds.unwrap_or_else(one).all()
+    }
+
+    /// The kinds that were asked for, without those that this machine does not allow.
+    fn possible_kinds(&self) -> Vec<Kind> {
+        let mut kinds = if self.kinds.is_empty() { Kind::ALL.to_vec() } else { self.kinds.clone() };
+        if let Err(why) = Island::ensure_possible()
+            && kinds.contains(&Kind::Partition)
+        {
+            println!("left out: {} ({why:#})", Kind::Partition);
+            kinds.retain(|kind| *kind != Kind::Partition);
+        }
+        kinds
+    }
+
+    fn write(&self, reports: &[Report]) -> Result<()> {
+        let Some(file) = &self.json else { return Ok(()) };
+        let text = serde_json::to_string_pretty(reports)? + "\n";
+        fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+    }
+}
+
+fn sabotaged_node() -> Result<PathBuf> {
+    Profile::of_this_program()?.build_with("flashsale-node-sabotaged", "node/sabotage")
+}
+
+/// One run, with what happens in it in sight.
+async fn attack(run: &RunOptions) -> Result<Report> {
+    watch::announce(&run.schedule(), run.duration);
+    let (news, told) = mpsc::unbounded_channel();
+    let running = async {
+        let report = ::chaos::run(run, &news).await;
+        drop(news);
+        report
+    };
+    let (report, ()) = tokio::join!(running, watch::follow(told));
+    report
+}
