@@ -73,7 +73,7 @@ impl Watcher {
         let mut seen: BTreeMap<String, Vec<Seen>> = BTreeMap::new();
         let silence = Duration::from_millis(300);
         let mut is_over = false;
-        // The snapshots never stop, so it is over when no purchase came for a while.
+        // Snapshots and the lease never stop, so it is over when no purchase came for a while.
         let mut last_purchase = std::time::Instant::now();
         while !is_over {
             let Ok(Ok(Some(line))) = tokio::time::timeout(silence, self.lines.next_line()).await else {
@@ -86,10 +86,11 @@ impl Watcher {
             }
             let words: Vec<String> =
                 command.split("\" \"").map(|word| word.trim_matches('"').to_owned()).collect();
-            if words[0].eq_ignore_ascii_case("FCALL") {
+            let command = Seen(words);
+            if command.operation() == "buy" {
                 last_purchase = std::time::Instant::now();
             }
-            seen.entry(connection).or_default().push(Seen(words));
+            seen.entry(connection).or_default().push(command);
             is_over = last_purchase.elapsed() > silence;
         }
         seen.retain(|_, commands| commands.iter().any(|command| command.operation() == "buy"));
