@@ -104,7 +104,7 @@ impl Cluster {
         for map in self.maps_of(&asked).await {
             match map {
                 Ok(map) if newest.as_ref().is_none_or(|newest| map.is_preferred_to(newest)) => {
-                    newest = Some(map)
+                    newest = Some(map);
                 }
                 Ok(_) => {}
                 Err(ClusterError::Unreachable(reason)) => reasons.push(reason),
