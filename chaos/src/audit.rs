@@ -64,6 +64,22 @@ fn of_the_journal(violations: &[Violation]) -> Vec<String> {
     found
 }
 
+/// How the default sale's two statuses contradict each other, where they still do after a moment: each may come from
+/// another node.
+pub(crate) async fn of_both_statuses(stack: &Stack) -> Result<Option<String>> {
+    let contradiction = async || {
+        let (one, other) = (stack.status().await?, stack.stock_status().await?);
+        let agree = other.stock + other.sold == one.total_stock && other.sold == one.sold();
+        anyhow::Ok((!agree).then(|| format!("status: {one:?} is not {other:?}")))
+    };
+    let agreed =
+        until("two statuses that agree", STATUS_LIMIT, async || matches!(contradiction().await, Ok(None)));
+    match agreed.await {
+        Ok(()) => Ok(None),
+        Err(_) => contradiction().await,
+    }
+}
+
 async fn of_the_status(stack: &Stack, sale: &str, books: &Audit) -> Result<Option<String>> {
     let agrees = |status: &SaleStatus| status.total_stock == books.total && status.sold() == books.sold;
     let looked = until("a status that says what the books say", STATUS_LIMIT, async || {

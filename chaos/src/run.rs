@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     FaultReport, Kind, Planned, Report, Schedule,
-    audit::audit,
+    audit::{audit, of_both_statuses},
     faults::{Harm, commit},
     journal::Journal,
     load::{Counts, Pace, Shop},
@@ -168,6 +168,7 @@ impl Run<'_> {
         let records = crate::journal::read(self.shop.journal().path())?;
         let found = audit(&self.stage.stack, &self.stage.sale, &records).await?;
         self.violations.extend(found);
+        self.violations.extend(of_both_statuses(&self.stage.stack).await?);
 
         let quiet = Timeline::of(&records).outside(&self.spans, attacked_until);
         let counts = self.shop.counts();

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use crate::{Folder, Nginx, Process, RedisCluster, ports::loopback, wait::until_ok};
 
 pub use actors::{Coordinator, Node, Programs};
-pub use answers::{Audit, SaleStatus};
+pub use answers::{Audit, SaleStatus, StockStatus};
 pub use options::{SaleOptions, StackOptions};
 pub use port_plan::PortPlan;
 
@@ -171,6 +171,14 @@ impl Stack {
     /// When no node answers.
     pub async fn status(&self) -> Result<SaleStatus> {
         self.status_of(&self.plan.options.sale.id).await
+    }
+
+    /// The default sale's status as the other family of calls has it, through nginx.
+    ///
+    /// # Errors
+    /// When no node answers.
+    pub async fn stock_status(&self) -> Result<StockStatus> {
+        read(self.client.get(format!("{}/api/status", self.url()))).await
     }
 
     /// A sale's status, through nginx.

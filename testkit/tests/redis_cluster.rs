@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use testkit::{
-    ClusterOptions, RedisCluster, RedisServer, Role, ServerBinary, ports, procfs::Identity, until,
+    ClusterOptions, Failover, Island, RedisCluster, RedisServer, Role, ServerBinary, ports, procfs::Identity,
+    until,
 };
 
 /// Detecting a dead primary takes its timeout, and the election about as long again.
@@ -65,6 +66,54 @@ async fn a_saboteur_may_be_a_task_of_its_own() {
         at_work.command_stats("ping").await
     });
     saboteur.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_slot_moves_to_a_primary_that_has_just_joined() {
+    let cluster = RedisCluster::start(ClusterOptions::default()).await.unwrap();
+    let slot = 12_182; // of the key `foo`
+    let mut connection = cluster.connection(cluster.primary_of(slot).await.unwrap()).await.unwrap();
+    redis::cmd("SET").arg("foo").arg("bar").exec_async(&mut connection).await.unwrap();
+
+    let newcomer = cluster.add_primary().await.unwrap();
+    cluster.move_slot(slot, newcomer).await.unwrap();
+
+    assert_eq!(cluster.primary_of(slot).await.unwrap(), newcomer);
+    let mut connection = cluster.connection(newcomer).await.unwrap();
+    let moved: String = redis::cmd("GET").arg("foo").query_async(&mut connection).await.unwrap();
+    assert_eq!(moved, "bar");
+    assert_eq!((cluster.primaries().await.len(), cluster.replicas_of(newcomer).await.len()), (4, 1));
+}
+
+#[tokio::test]
+async fn a_replica_takes_over_when_it_is_told_to() {
+    let cluster = RedisCluster::start(ClusterOptions::default()).await.unwrap();
+    for how in [Failover::Agreed, Failover::Forced, Failover::Takeover] {
+        let replica = cluster.replicas().await[0];
+        cluster.fail_over_to(replica, how).await.unwrap();
+        cluster.wait_until_whole().await.unwrap();
+        assert!(cluster.primaries().await.contains(&replica), "{how:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_islander_is_replaced_while_it_is_cut_off_and_comes_back() {
+    if let Err(why) = Island::ensure_possible() {
+        return println!("skipped: {why:#}");
+    }
+    let options = ClusterOptions { island: true, ..ClusterOptions::default() };
+    let cluster = RedisCluster::start(options).await.unwrap();
+    let islander = cluster.islander().unwrap();
+    cluster.fail_over_to(islander, Failover::Agreed).await.unwrap();
+    cluster.wait_until_whole().await.unwrap();
+    let replica = cluster.replicas_of(islander).await[0];
+
+    cluster.cut_off_the_islander().unwrap();
+    cluster.wait_until_promoted(replica).await.unwrap();
+    cluster.reconnect_the_islander().unwrap();
+    cluster.wait_until_whole().await.unwrap();
+
+    assert_eq!(cluster.replicas_of(replica).await, [islander]);
 }
 
 #[tokio::test]

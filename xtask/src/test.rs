@@ -14,6 +14,9 @@ use crate::install::{NGINX, REDIS, ensure_installed, valkey};
 /// Goose alone is ten CPU minutes of building; `loadtest` is checked where it is used.
 const WORKSPACE: [&str; 3] = ["--workspace", "--exclude", "loadtest"];
 
+/// What the chaos of each server is made from.
+const CHAOS_SEEDS: [&str; 2] = ["12", "18"];
+
 /// What `test` is told.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -31,6 +34,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
         .cargo("lints", &[&["clippy"], &WORKSPACE[..], &["--all-targets", "--", "-D", "warnings"]].concat());
     if report.cargo("build", &[&["build"], &WORKSPACE[..], &["--bins"]].concat()) {
         report.tests(&servers);
+        report.chaos(&servers);
     }
     report.close()
 }
@@ -60,6 +64,16 @@ impl Report {
             let narrower: &[&str] = if i == 0 { &[] } else { &["--exclude", "xtask", "--exclude", "model"] };
             let command = [&["test", "--no-fail-fast"], &WORKSPACE[..], narrower].concat();
             self.step(&format!("tests, {}", short_version(server)), &command, Some(server.path()));
+        }
+    }
+
+    /// A minute of faults on each server, by seeds that have nearly every kind between them.
+    fn chaos(&mut self, servers: &[ServerBinary]) {
+        for (seed, server) in CHAOS_SEEDS.iter().zip(servers) {
+            let run = ["xtask", "chaos", "--duration", "1m", "--pace", "5s", "--rate", "150", "--seed", seed];
+            let server_path = server.path().to_string_lossy();
+            let command = [&run[..], &["--redis-server", &server_path]].concat();
+            self.cargo(&format!("chaos, {}", short_version(server)), &command);
         }
     }
 

@@ -221,7 +221,7 @@ impl Shop {
         self.0.places[home.index()].acquire().await.expect("nobody closes the shop")
     }
 
-    /// Somebody new; near the end of the stock, and where all places at the home are taken, somebody who came before.
+    /// Somebody new; near the end of the stock somebody who came before.
     fn somebody_comes(&self, stories: &mut JoinSet<Result<()>>) {
         if stories.len() >= STORIES_MAX {
             return;

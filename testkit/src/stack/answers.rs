@@ -23,6 +23,15 @@ impl SaleStatus {
     }
 }
 
+/// `GET /api/status`, the other family's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct StockStatus {
+    /// Units not sold yet.
+    pub stock: u64,
+    /// Units sold.
+    pub sold: u64,
+}
+
 /// `GET /admin/sales/{sale}/audit`: a full read of the sale.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
