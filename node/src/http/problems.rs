@@ -29,7 +29,7 @@ pub(super) fn busy() -> Problem {
 
 pub(super) fn unavailable() -> Problem {
     let kind = Kind { uri: "/problems/unavailable", title: "No answer in time" };
-    come_back(kind).detail("The purchase could not be looked up. Try again in a moment.")
+    come_back(kind).detail("Nothing was bought, and nothing could be looked up. Try again in a moment.")
 }
 
 pub(super) fn unknown_outcome(order: OrderId) -> Problem {

@@ -13,9 +13,9 @@ use stock::calls::Claim;
 use stock::ids::{OrderId, SaleId, UserId};
 use stock::sale::EpochMs;
 
-use super::Shop;
 use super::problems::{RETRY_AFTER, unavailable, unknown_outcome};
 use super::request::{Named, PurchaseRequest};
+use super::shop::{NoSale, Shop};
 use crate::sales::{Outcome, Phase, Status};
 
 /// Shortest user id that clients of this family expect to be taken, in characters.
@@ -32,7 +32,10 @@ pub(crate) async fn purchase(
     State(shop): State<Arc<Shop>>,
     request: PurchaseRequest,
 ) -> Result<PurchaseAnswer, Problem> {
-    let sale = shop.sale(None).await?;
+    let sale = match shop.sale(None).await {
+        Err(NoSale::Unread) => return Ok(PurchaseAnswer::Busy(Busy::default())),
+        sale => sale?,
+    };
     match request.attempt(&sale.config()) {
         Ok(attempt) if is_long_enough(&attempt.user) => PurchaseAnswer::to(sale.purchase(attempt).await),
         _ => Ok(PurchaseAnswer::InvalidUser(InvalidUser::default())),

@@ -4,7 +4,7 @@ mod live;
 mod outlook;
 mod steal;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,7 +17,7 @@ use stock::snapshot::{Snapshot, confirm_sold_out, read_levels};
 use stock::store::{ListSales, ReadConfig, ReadSnapshot, ReadTime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 pub use self::live::{LiveSale, Outcome, Unavailable};
 pub use self::outlook::{Outlook, Phase, Status};
@@ -48,6 +48,8 @@ pub struct Sales {
 #[derive(Clone)]
 struct Known {
     sales: Arc<HashMap<SaleId, Arc<LiveSale>>>,
+    /// Sales that are listed and could not be read.
+    unread: Arc<HashSet<SaleId>>,
     readings: u64,
     read_at: Instant,
 }
@@ -61,7 +63,8 @@ impl Sales {
     /// Starts reading. The first reading is under way when this returns.
     pub fn start(cluster: Arc<Cluster>, settings: LaneSettings) -> Self {
         let lanes = Arc::new(Lanes::new(Arc::clone(&cluster), settings.clone()));
-        let nothing = Known { sales: Arc::default(), readings: 0, read_at: Instant::now() };
+        let nothing =
+            Known { sales: Arc::default(), unread: Arc::default(), readings: 0, read_at: Instant::now() };
         let (publish, known) = watch::channel(nothing);
         let (stop, stopped) = watch::channel(false);
         let reader = Reader { cluster: Arc::clone(&cluster), lanes: Arc::clone(&lanes), settings, publish };
@@ -74,18 +77,24 @@ impl Sales {
 
     /// The sale of this id, where there is one. A sale that was created a moment ago is waited for: until the
     /// list has been read once more from beginning to end, which takes two periods at most.
-    pub async fn get(&self, id: &SaleId) -> Option<Arc<LiveSale>> {
+    ///
+    /// # Errors
+    /// When the list, or the sale, could not be read: then there may be one.
+    pub async fn get(&self, id: &SaleId) -> Result<Option<Arc<LiveSale>>, Unavailable> {
         let readings = {
             let known = self.known.borrow();
             if let Some(sale) = known.sales.get(id) {
-                return Some(Arc::clone(sale));
+                return Ok(Some(Arc::clone(sale)));
             }
             known.readings
         };
         let mut known = self.known.clone();
         let listed = known.wait_for(|now| now.sales.contains_key(id) || now.readings >= readings + 2);
-        let listed = tokio::time::timeout(3 * PERIOD, listed).await.ok()?.ok()?;
-        listed.sales.get(id).map(Arc::clone)
+        let listed = timeout(3 * PERIOD, listed).await.map_err(|_| Unavailable)?.map_err(|_| Unavailable)?;
+        if listed.unread.contains(id) {
+            return Err(Unavailable);
+        }
+        Ok(listed.sales.get(id).map(Arc::clone))
     }
 
     /// Whether the node is able to sell; else why not.
@@ -125,7 +134,7 @@ async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()
 async fn watch_map(cluster: Arc<Cluster>, lanes: Arc<Lanes>) {
     loop {
         let period = if lanes.any_in_doubt() { MAP_PERIOD_IN_DOUBT } else { MAP_PERIOD };
-        let _suspicion_or_period = tokio::time::timeout(period, lanes.suspicion.notified()).await;
+        let _suspicion_or_period = timeout(period, lanes.suspicion.notified()).await;
         match cluster.refresh().await {
             Ok(()) => lanes.close_deposed(),
             Err(error) => tracing::warn!(error = %error, "the cluster's map could not be read"),
@@ -168,7 +177,7 @@ impl Reader {
         let snapshots = self.cluster.read_all(&keys.iter().map(ReadSnapshot).collect::<Vec<_>>()).await;
 
         let before = Arc::clone(&self.publish.borrow().sales);
-        let mut sales = HashMap::new();
+        let (mut sales, mut unread) = (HashMap::new(), HashSet::new());
         for ((id, keys), snapshot) in ids.into_iter().zip(&keys).zip(snapshots) {
             let live = before.get(&id);
             let read = match snapshot {
@@ -178,12 +187,18 @@ impl Reader {
             // A sale that cannot be read is shown as it was; the others go on.
             let sale = read.unwrap_or_else(|error| {
                 tracing::debug!(sale.id = %id, error = %error, "a sale could not be read");
+                unread.insert(id.clone());
                 live.cloned()
             });
             sales.extend(sale.map(|sale| (id, sale)));
         }
         self.publish.send_modify(|known| {
-            *known = Known { sales: Arc::new(sales), readings: known.readings + 1, read_at: Instant::now() };
+            *known = Known {
+                sales: Arc::new(sales),
+                unread: Arc::new(unread),
+                readings: known.readings + 1,
+                read_at: Instant::now(),
+            };
         });
         Ok(())
     }

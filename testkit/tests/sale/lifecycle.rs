@@ -37,6 +37,27 @@ async fn a_node_that_is_stopped_answers_everybody_first() {
     assert_eq!(purchases(&answers).len(), 8_000);
 }
 
+/// Right after everything was started again, a shop would tell its customers that there is no such sale.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sale_that_cannot_be_looked_up_is_not_called_unknown() {
+    // Given a node that has not heard of a sale, and a Redis that says nothing.
+    let sale = OpenSale::of(1).await;
+    let redis = sale.stack.redis();
+    let servers: Vec<_> = redis.servers().await.iter().map(|server| server.addr).collect();
+    servers.iter().for_each(|&server| redis.freeze(server));
+    let node = sale.stack.nodes()[0].clone();
+    let status = async || {
+        let answer = Client::new().get(format!("{}/api/sales/another/status", node.url())).send().await;
+        answer.unwrap().status()
+    };
+
+    // Then whoever asks for it is told to come back, and once Redis answers, that there is none.
+    assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
+    servers.iter().for_each(|&server| redis.thaw(server));
+    let unknown = async || status().await == StatusCode::NOT_FOUND;
+    until("it is known that there is no such sale", Duration::from_secs(20), unknown).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_waits_for_its_cluster_and_says_so() {
     // Given a node that was started before Redis.
