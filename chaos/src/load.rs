@@ -10,5 +10,5 @@ mod stories;
 
 pub use client::{Counts, Heard};
 pub use people::Person;
-pub(crate) use shop::Pace;
 pub use shop::Shop;
+pub(crate) use shop::{NGINX, Pace};

@@ -52,7 +52,7 @@ pub struct FaultReport {
     pub purchases: u64,
     /// Requests sent meanwhile whose answer left things unknown.
     pub unknown: u64,
-    /// Requests sent meanwhile by buyers of other shards.
+    /// Requests sent meanwhile by buyers of other shards, through nginx.
     pub others_requests: u64,
     /// Those of them whose answer left things unknown.
     pub others_unknown: u64,

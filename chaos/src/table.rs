@@ -4,38 +4,54 @@ use std::fmt::Write as _;
 
 use crate::{FaultReport, Kind, Report};
 
+/// A fault, and the run it was in.
+type Suffered<'a> = (&'a FaultReport, &'a Report);
+
 /// A row for each kind, and the totals, as Markdown.
 pub fn markdown(reports: &[Report]) -> String {
     let mut table = String::from(
-        "| fault | times | purchases audited | unknown answers | longest outage of an affected shard | others: unknown | others: p99 |\n\
+        "| fault | times | purchases audited | unknown answers | longest outage of an affected shard | others: unknown | others: p99 (in quiet) |\n\
          |---|---|---|---|---|---|---|\n",
     );
+    let all = || reports.iter().flat_map(|report| report.faults.iter().map(move |fault| (fault, report)));
     for kind in Kind::ALL {
-        let faults: Vec<&FaultReport> =
-            reports.iter().flat_map(|report| &report.faults).filter(|fault| fault.kind == kind).collect();
-        if !faults.is_empty() {
-            table += &row(kind, &faults);
+        let suffered: Vec<Suffered<'_>> = all().filter(|(fault, _)| fault.kind == kind).collect();
+        if !suffered.is_empty() {
+            table += &row(kind, &suffered);
         }
     }
     table + &totals(reports)
 }
 
-fn row(kind: Kind, faults: &[&FaultReport]) -> String {
-    let sum = |part: fn(&FaultReport) -> u64| faults.iter().map(|fault| part(fault)).sum::<u64>();
-    let longest = faults.iter().filter_map(|fault| fault.outage_seconds).max_by(f64::total_cmp);
+fn row(kind: Kind, suffered: &[Suffered<'_>]) -> String {
+    let sum = |part: fn(&FaultReport) -> u64| suffered.iter().map(|(fault, _)| part(fault)).sum::<u64>();
+    let longest = suffered.iter().filter_map(|(fault, _)| fault.outage_seconds).max_by(f64::total_cmp);
     let outage = longest.map_or("none affected".into(), |seconds| format!("{seconds:.1} s"));
-    let others = sum(|fault| fault.others_requests);
-    let slowest = faults.iter().map(|fault| fault.others_p99_ms).max_by(f64::total_cmp).unwrap_or_default();
-    let (others_unknown, others_p99) = match others {
-        0 => ("no others".into(), String::new()),
-        _ => (format!("{} of {others}", sum(|fault| fault.others_unknown)), format!("{slowest:.0} ms")),
-    };
     format!(
-        "| {kind} | {} | {} | {} | {outage} | {others_unknown} | {others_p99} |\n",
-        faults.len(),
+        "| {kind} | {} | {} | {} | {outage} | {} |\n",
+        suffered.len(),
         sum(|fault| fault.purchases),
         sum(|fault| fault.unknown),
+        effect_on_others(suffered),
     )
+}
+
+/// Medians: a run on a machine that is busy with something else is slow in quiet times, too.
+fn effect_on_others(suffered: &[Suffered<'_>]) -> String {
+    let with_others: Vec<_> = suffered.iter().filter(|(fault, _)| fault.others_requests > 0).collect();
+    if with_others.is_empty() {
+        return "no others | ".into();
+    }
+    let unknown: u64 = with_others.iter().map(|(fault, _)| fault.others_unknown).sum();
+    let requests: u64 = with_others.iter().map(|(fault, _)| fault.others_requests).sum();
+    let then = median(with_others.iter().map(|(fault, _)| fault.others_p99_ms).collect());
+    let quiet = median(with_others.iter().map(|(_, report)| report.quiet_p99_ms).collect());
+    format!("{unknown} of {requests} | {then:.0} ms ({quiet:.0} ms)")
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 fn totals(reports: &[Report]) -> String {
@@ -56,4 +72,60 @@ fn totals(reports: &[Report]) -> String {
     )
     .expect("writing to a String cannot fail");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(
+        kind: Kind,
+        outage_seconds: Option<f64>,
+        others_requests: u64,
+        others_p99_ms: f64,
+    ) -> FaultReport {
+        FaultReport {
+            kind,
+            at_seconds: 5.0,
+            target: "somebody".into(),
+            shards: Vec::new(),
+            whole_after_seconds: 6.0,
+            outage_seconds,
+            purchases: 10,
+            unknown: 2,
+            others_requests,
+            others_unknown: 1,
+            others_p99_ms,
+        }
+    }
+
+    fn report(faults: Vec<FaultReport>) -> Report {
+        Report {
+            seed: 1,
+            redis: "Redis server v=7.0.15".into(),
+            units: 100,
+            requests: 250,
+            purchases: 100,
+            unknown: 9,
+            quiet_p99_ms: 12.0,
+            quiet_unknown: 0,
+            seconds: 60.0,
+            faults,
+            violations: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn kinds_are_added_up_over_runs_and_outages_are_the_longest() {
+        let killed = |outage, p99| fault(Kind::PrimaryKilled, Some(outage), 50, p99);
+        let of_all = fault(Kind::RedisKilled, Some(4.0), 0, 0.0);
+        let runs = [report(vec![killed(2.0, 10.0), of_all]), report(vec![killed(3.25, 20.0)])];
+
+        let table = markdown(&runs);
+
+        let rows: Vec<&str> = table.lines().skip(2).collect();
+        assert_eq!(rows[0], "| primary-killed | 2 | 20 | 4 | 3.2 s | 2 of 100 | 20 ms (12 ms) |");
+        assert_eq!(rows[1], "| redis-killed | 1 | 10 | 2 | 4.0 s | no others |  |");
+        assert_eq!(rows[2], "| all | 3 | 200 | 18 | | | |");
+    }
 }

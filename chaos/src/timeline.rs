@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::journal::{Answered, Ask, Invoked, Micros, Record, Told};
+use crate::{
+    journal::{Answered, Ask, Invoked, Micros, Record, Told},
+    load::NGINX,
+};
 
 /// Requests and answers of a journal.
 pub(crate) struct Timeline {
@@ -35,6 +38,7 @@ struct Exchange {
     answered: Micros,
     is_unknown: bool,
     is_purchase: bool,
+    is_through_nginx: bool,
 }
 
 impl Span {
@@ -86,9 +90,11 @@ impl Timeline {
         fared(self.exchanges.iter().filter(|seen| span.holds(seen.sent)))
     }
 
-    /// How requests fared that were sent in the span by those at home in other shards.
+    /// How requests fared that were sent in the span by those at home in other shards, through nginx: whoever goes to
+    /// one node directly has chosen what to depend on.
     pub(crate) fn of_others(&self, shards: &[u16], span: Span) -> Fared {
-        fared(self.exchanges.iter().filter(|seen| span.holds(seen.sent) && !shards.contains(&seen.shard)))
+        let is_other = |seen: &&Exchange| seen.is_through_nginx && !shards.contains(&seen.shard);
+        fared(self.exchanges.iter().filter(|seen| span.holds(seen.sent)).filter(is_other))
     }
 
     /// How requests fared until `end` that were sent outside all of these spans.
@@ -107,6 +113,7 @@ impl Exchange {
             answered: answered.at,
             is_unknown: told == Told::Unknown,
             is_purchase: matches!(invoked.ask, Ask::Purchase { .. }) && matches!(told, Told::Purchased(_)),
+            is_through_nginx: invoked.via == NGINX,
         }
     }
 }
@@ -133,7 +140,7 @@ mod tests {
 
     /// A lookup of somebody at home in this shard, in milliseconds.
     fn exchange(request: u64, shard: u16, sent: Micros, answered: Micros, status: u16) -> [Record; 2] {
-        let (user, via) = (format!("user-{request}"), "nginx".into());
+        let (user, via) = (format!("user-{request}"), NGINX.into());
         let invoked = Invoked { request, at: sent * 1_000, user, shard, via, ask: Ask::Lookup };
         let answered =
             Answered { request, at: answered * 1_000, status: Some(status), ..Answered::default() };

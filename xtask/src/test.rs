@@ -15,7 +15,7 @@ use crate::install::{NGINX, REDIS, ensure_installed, valkey};
 const WORKSPACE: [&str; 3] = ["--workspace", "--exclude", "loadtest"];
 
 /// What the chaos of each server is made from.
-const CHAOS_SEEDS: [&str; 2] = ["12", "18"];
+const CHAOS_SEEDS: [&str; 2] = ["17", "23"];
 
 /// What `test` is told.
 #[derive(Debug, Args)]

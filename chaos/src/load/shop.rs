@@ -79,6 +79,9 @@ impl std::fmt::Debug for SaleHandle {
     }
 }
 
+/// What journals call the way in for everybody.
+pub(crate) const NGINX: &str = "nginx";
+
 /// Where one may ask: what it is called, and its base URL.
 pub(super) type Door = (String, String);
 
@@ -202,7 +205,7 @@ impl Shop {
 
     /// The way in for everybody.
     pub(super) fn nginx(&self) -> Door {
-        ("nginx".into(), self.0.stack.url())
+        (NGINX.into(), self.0.stack.url())
     }
 
     /// The door of the node of this number, modulo as many as there are.
