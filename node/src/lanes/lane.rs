@@ -98,11 +98,15 @@ impl Lane {
             return batch
                 .fail(&CallError::Moved("the map is too old to trust a primary that stands alone".into()));
         }
+        let pipeline = batch.pipeline();
+        if pipeline.is_empty() {
+            return;
+        }
         let began = Instant::now();
         if batch.donates() {
             sabotage::die_at(Point::DonateSent);
         }
-        match self.exchange(batch.pipeline(), barrier).await {
+        match self.exchange(pipeline, barrier).await {
             Ok(replies) => {
                 self.condition.took(began.elapsed());
                 match batch.answer(replies) {
