@@ -91,10 +91,14 @@ impl TestNode {
 
     /// Posts JSON, with a token.
     pub(crate) async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
-        let token = self.get("/api/csrf").await.body["csrfToken"].as_str().unwrap().to_owned();
         let request = Request::post(path).header(CONTENT_TYPE, "application/json");
-        let request = request.header("x-csrf-token", &token).header(COOKIE, format!("csrfToken={token}"));
-        self.send(request, body).await
+        self.send(self.meant(request).await, body).await
+    }
+
+    /// The request with a token.
+    pub(crate) async fn meant(&self, request: request::Builder) -> request::Builder {
+        let token = self.get("/api/csrf").await.body["csrfToken"].as_str().unwrap().to_owned();
+        request.header("x-csrf-token", &token).header(COOKIE, format!("csrfToken={token}"))
     }
 
     pub(crate) async fn buy(&self, path: &str, user: &str) -> Answer {
