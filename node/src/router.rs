@@ -7,7 +7,7 @@ use axum::Router;
 use axum::routing::{get, post};
 use service::edge::{self, Gate};
 
-use crate::http::{Shop, by_sale, cors, csrf, events, single_sale};
+use crate::http::{Shop, by_sale, cors, csrf, docs, events, openapi, single_sale};
 
 /// Longest time to the head of an answer: longer than PURCHASE_TIMEOUT and than a body may take.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -15,7 +15,8 @@ const DEADLINE: Duration = Duration::from_secs(15);
 /// Everything on the port for buyers.
 pub fn router(shop: Arc<Shop>, gate: impl Gate) -> Router {
     let cors = cors::layer(shop.origins());
-    let routes = Router::new().merge(of_by_sale_clients()).merge(of_single_sale_clients());
+    let routes =
+        Router::new().merge(of_by_sale_clients()).merge(of_single_sale_clients()).merge(of_readers());
     let router = edge::around(routes.with_state(shop), gate, DEADLINE);
     // Outermost: a page of another site must be able to read a refusal, too.
     cors.into_iter().fold(router, Router::layer)
@@ -44,4 +45,13 @@ fn of_single_sale_clients() -> Router<Arc<Shop>> {
         .route("/api/csrf",              get(csrf::issue))
         .route("/api/purchase",          post(single_sale::purchase))
         .route("/api/purchase/{userId}", get(single_sale::find))
+}
+
+/// People and programs that want to know what there is to ask.
+#[rustfmt::skip]
+fn of_readers() -> Router<Arc<Shop>> {
+    Router::new()
+        .route("/api/openapi.json", get(openapi::document))
+        .route("/api/docs",         get(docs::page))
+        .route("/api/docs/{file}",  get(docs::file))
 }

@@ -131,7 +131,8 @@ where
     }
 }
 
-fn out_of_time() -> Problem {
+/// What is answered where a handler missed the deadline.
+pub fn out_of_time() -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE).retry_after(RETRY_AFTER)
 }
 

@@ -30,7 +30,7 @@ impl Document {
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Problem> {
         // Serde would take the members of a struct from an array, too.
         if !self.0.trim_ascii_start().starts_with(b"{") {
-            return Err(Problem::new(StatusCode::BAD_REQUEST).detail("The body must be a JSON object."));
+            return Err(no_object());
         }
         let refused = |error| format!("The body is not the JSON that is asked for: {error}.");
         serde_json::from_slice(&self.0)
@@ -50,9 +50,7 @@ impl<S: Sync> FromRequest<S> for Document {
             Ok(Ok(body)) => Ok(Self(body)),
             Ok(Err(error)) if is_too_long(&error) => Err(too_long()),
             Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST).detail("The body ended before its end.")),
-            Err(_) => {
-                Err(Problem::new(StatusCode::REQUEST_TIMEOUT).detail("The body took too long to arrive."))
-            }
+            Err(_) => Err(too_slow()),
         }
     }
 }
@@ -67,13 +65,25 @@ fn is_too_long(error: &axum::Error) -> bool {
     error.source().is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
 }
 
-fn unsupported() -> Problem {
+/// The body is not JSON, or JSON that is no object.
+pub fn no_object() -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST).detail("The body must be a JSON object.")
+}
+
+/// The body is said to be something else.
+pub fn unsupported() -> Problem {
     Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE).detail("The body must be sent as application/json.")
 }
 
-fn too_long() -> Problem {
+/// The body is longer than [`BODY_BYTES_MAX`].
+pub fn too_long() -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE)
         .detail(format!("The body must be at most {BODY_BYTES_MAX} bytes long."))
+}
+
+/// The body was not there within [`BODY_READ_MAX`].
+pub fn too_slow() -> Problem {
+    Problem::new(StatusCode::REQUEST_TIMEOUT).detail("The body took too long to arrive.")
 }
 
 #[cfg(test)]

@@ -75,6 +75,11 @@ impl Problem {
         self
     }
 
+    /// What kind it is, in words.
+    pub fn title(&self) -> &'static str {
+        self.kind.title
+    }
+
     fn write_to(&self, response: &mut Response, correlation: Option<&CorrelationId>) {
         *response.body_mut() = Body::from(self.to_json(correlation));
         let headers = response.headers_mut();

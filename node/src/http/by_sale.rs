@@ -12,10 +12,12 @@ use service::problem::Problem;
 use service::time::iso8601;
 use stock::calls::Claim;
 use stock::ids::{InvalidId, OrderId, SaleId};
+use utoipa::ToSchema;
 
 use super::Shop;
 use super::caller::{Caller, Unfit};
 use super::csrf::Meant;
+use super::openapi::schemas;
 use super::problems::{
     busy, for_somebody_else, nothing_of_yours, too_many_requests, unavailable, unknown_outcome,
 };
@@ -59,24 +61,30 @@ pub(crate) async fn find(
 }
 
 /// A sale as everybody sees it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = SaleStatus)]
 pub(crate) struct StatusBody {
+    #[schema(value_type = schemas::SaleId)]
     sale_id: SaleId,
     status: StatusWord,
+    #[schema(value_type = schemas::Moment)]
     starts_at: String,
+    #[schema(value_type = schemas::Moment)]
     ends_at: String,
     remaining_stock: u64,
     total_stock: u64,
     sold_out: bool,
     product_name: String,
     product_price: f64,
+    #[schema(value_type = schemas::Moment)]
     server_time: String,
 }
 
 /// Where a sale stands. Being sold out is told apart from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = SaleStatusWord)]
 enum StatusWord {
     Upcoming,
     Active,
@@ -93,30 +101,35 @@ pub(crate) enum PurchaseAnswer {
 }
 
 /// A unit is the buyer's.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Purchased {
     success: bool,
     message: &'static str,
+    #[schema(value_type = schemas::OrderId)]
     order_id: OrderId,
+    #[schema(value_type = schemas::Moment)]
     purchased_at: String,
 }
 
 /// No unit, and no mistake either.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Refused {
     success: bool,
     reason: Reason,
+    #[schema(value_type = String)]
     message: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = schemas::OrderId, required = false)]
     order_id: Option<OrderId>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = schemas::Moment, required = false)]
     purchased_at: Option<String>,
 }
 
 /// Why not, for programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Reason {
     AlreadyPurchased,
@@ -134,13 +147,15 @@ pub(crate) enum FindAnswer {
 }
 
 /// Whether a user has a unit.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Found {
     has_purchased: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = schemas::Moment, required = false)]
     purchased_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = schemas::OrderId, required = false)]
     order_id: Option<OrderId>,
 }
 
@@ -193,7 +208,7 @@ impl PurchaseAnswer {
 }
 
 impl Purchased {
-    fn of(claim: Claim) -> Self {
+    pub(super) fn of(claim: Claim) -> Self {
         Self {
             success: true,
             message: "One unit is yours.",
@@ -208,7 +223,7 @@ impl Refused {
         Self { success: false, reason, message: message.into(), order_id: None, purchased_at: None }
     }
 
-    fn already_purchased(claim: Claim) -> Self {
+    pub(super) fn already_purchased(claim: Claim) -> Self {
         Self {
             order_id: Some(claim.order),
             purchased_at: Some(iso8601(claim.purchased_at)),
@@ -216,11 +231,11 @@ impl Refused {
         }
     }
 
-    fn out_of_stock() -> Self {
+    pub(super) fn out_of_stock() -> Self {
         Self::new(Reason::OutOfStock, "Every unit is sold.")
     }
 
-    fn not_active(phase: Phase) -> Self {
+    pub(super) fn not_active(phase: Phase) -> Self {
         let message = match phase {
             Phase::Upcoming => "The sale has not started yet.",
             Phase::Paused => "The sale is paused.",
@@ -231,7 +246,7 @@ impl Refused {
         Self::new(Reason::SaleNotActive, message)
     }
 
-    fn invalid_user_id(invalid: &InvalidId) -> Self {
+    pub(super) fn invalid_user_id(invalid: &InvalidId) -> Self {
         Self::new(Reason::InvalidUserId, format!("The user id {invalid}."))
     }
 }
@@ -247,7 +262,7 @@ impl Reason {
 }
 
 impl Found {
-    fn of(claim: Option<Claim>) -> Self {
+    pub(super) fn of(claim: Option<Claim>) -> Self {
         Self {
             has_purchased: claim.is_some(),
             purchased_at: claim.map(|claim| iso8601(claim.purchased_at)),

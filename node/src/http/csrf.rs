@@ -1,6 +1,7 @@
 //! Whether whoever sent a request meant it: a page of ours, of a site that is allowed, or no browser at all.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
@@ -11,9 +12,11 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use service::problem::Problem;
 use service::time::now;
+use utoipa::ToSchema;
 
 use super::Shop;
 use super::client::Client;
+use super::openapi::schemas;
 use super::problems::foreign_request;
 use crate::csrf::{BadToken, CsrfTokens};
 use crate::settings::Origin;
@@ -26,16 +29,25 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// `GET /api/csrf`
 pub(crate) async fn issue(State(shop): State<Arc<Shop>>, cookie: CookieMaker) -> Issued {
     let csrf_token = shop.csrf.make(now());
-    Issued { cookie: cookie.of(&csrf_token, &shop.csrf), csrf_token }
+    let cookie = cookie.of(&csrf_token, &shop.csrf);
+    Issued::new(csrf_token, cookie)
 }
 
 /// A token, in the body and as a cookie.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = IssuedToken)]
 pub(crate) struct Issued {
+    #[schema(value_type = schemas::CsrfToken)]
     csrf_token: String,
     #[serde(skip)]
     cookie: HeaderValue,
+}
+
+impl Issued {
+    pub(super) fn new(csrf_token: String, cookie: HeaderValue) -> Self {
+        Self { csrf_token, cookie }
+    }
 }
 
 impl IntoResponse for Issued {
@@ -55,11 +67,15 @@ impl CookieMaker {
     }
 
     fn of(&self, token: &str, tokens: &CsrfTokens) -> HeaderValue {
-        let seconds = tokens.lifetime().as_secs();
-        let secure = if self.is_secure { "; Secure" } else { "" };
-        let cookie = format!("{COOKIE_NAME}={token}; Path=/; Max-Age={seconds}; SameSite=Lax{secure}");
-        HeaderValue::try_from(cookie).expect("a token is made of letters, digits, - and _")
+        cookie_of(token, tokens.lifetime(), self.is_secure)
     }
+}
+
+/// The cookie that a token is kept in for as long as it is good.
+pub(super) fn cookie_of(token: &str, lifetime: Duration, is_secure: bool) -> HeaderValue {
+    let (seconds, secure) = (lifetime.as_secs(), if is_secure { "; Secure" } else { "" });
+    let cookie = format!("{COOKIE_NAME}={token}; Path=/; Max-Age={seconds}; SameSite=Lax{secure}");
+    HeaderValue::try_from(cookie).expect("a token is made of letters, digits, - and _")
 }
 
 impl<S: Sync> FromRequestParts<S> for CookieMaker {
@@ -103,20 +119,29 @@ impl FromRequestParts<Arc<Shop>> for WithToken {
         check(&parts.headers, &shop.csrf).map(|()| Self).map_err(|bad| {
             let csrf_token = shop.csrf.make(now());
             let cookie = CookieMaker::for_client(parts).of(&csrf_token, &shop.csrf);
-            WithoutToken { error: "csrf", reason: bad.as_str(), csrf_token, cookie }
+            WithoutToken::new(bad, csrf_token, cookie)
         })
     }
 }
 
-/// 403: no token, or none that is good. Here is a new one.
-#[derive(Serialize)]
+/// No token, or none that is good. Here is a new one.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct WithoutToken {
+    #[schema(pattern = "^csrf$")]
     error: &'static str,
+    #[schema(value_type = schemas::BadToken)]
     reason: &'static str,
+    #[schema(value_type = schemas::CsrfToken)]
     csrf_token: String,
     #[serde(skip)]
     cookie: HeaderValue,
+}
+
+impl WithoutToken {
+    pub(super) fn new(why: BadToken, csrf_token: String, cookie: HeaderValue) -> Self {
+        Self { error: "csrf", reason: why.as_str(), csrf_token, cookie }
+    }
 }
 
 impl IntoResponse for WithoutToken {

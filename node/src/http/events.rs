@@ -40,12 +40,17 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 pub(crate) async fn events(State(shop): State<Arc<Shop>>, named: Named) -> Result<Response, Problem> {
     let sale = shop.sale(named.sale.as_ref()).await?;
     let listener = shop.events.listen(&sale).ok_or_else(too_many_listeners)?;
+    Ok(stream_of(listener.into_body()))
+}
+
+/// An answer that goes on.
+pub(super) fn stream_of(events: Body) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (X_ACCEL_BUFFERING, HeaderValue::from_static("no")),
     ];
-    Ok((headers, listener.into_body()).into_response())
+    (headers, events).into_response()
 }
 
 /// Whoever listens, and what they hear.
@@ -147,7 +152,8 @@ async fn write(mut outlooks: watch::Receiver<Arc<Outlook>>, publish: watch::Send
     }
 }
 
-fn event(status: &StatusBody) -> Bytes {
+/// An event as it is sent.
+pub(super) fn event(status: &StatusBody) -> Bytes {
     let json = serde_json::to_string(status).expect("a status has only plain members");
     format!("event: status\ndata: {json}\n\n").into()
 }

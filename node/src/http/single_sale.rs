@@ -12,9 +12,11 @@ use service::problem::{Problem, retry_after};
 use stock::calls::Claim;
 use stock::ids::{OrderId, SaleId, UserId};
 use stock::sale::EpochMs;
+use utoipa::ToSchema;
 
 use super::caller::{Caller, Unfit};
 use super::csrf::WithToken;
+use super::openapi::schemas;
 use super::problems::{
     RETRY_AFTER, for_somebody_else, nothing_of_yours, too_many_requests, unavailable, unknown_outcome,
 };
@@ -72,21 +74,26 @@ fn is_long_enough(user: &UserId) -> bool {
 }
 
 /// The sale as everybody sees it.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = SingleSaleStatus)]
 pub(crate) struct StatusBody {
     status: StatusWord,
+    #[schema(value_type = u64, examples(1_795_291_200_000_u64))]
     starts_at: EpochMs,
+    #[schema(value_type = u64, examples(1_795_294_800_000_u64))]
     ends_at: EpochMs,
     stock: u64,
     sold: u64,
+    #[schema(value_type = schemas::SaleId)]
     product_id: SaleId,
     product_description: String,
 }
 
 /// Where the sale stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = SingleSaleStatusWord)]
 enum StatusWord {
     Upcoming,
     Active,
@@ -105,15 +112,16 @@ pub(crate) enum PurchaseAnswer {
 }
 
 /// What became of a purchase.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Settled {
     status: SettledWord,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = schemas::OrderId, required = false)]
     order_id: Option<OrderId>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum SettledWord {
     Purchased,
@@ -123,16 +131,18 @@ enum SettledWord {
 }
 
 /// Nothing was done: come back.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Busy {
+    #[schema(pattern = "^busy$")]
     status: &'static str,
     retry_after_ms: u64,
 }
 
 /// The user id cannot be.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct InvalidUser {
+    #[schema(pattern = "^invalid_user$")]
     error: &'static str,
 }
 
@@ -145,15 +155,18 @@ pub(crate) enum FindAnswer {
 }
 
 /// Whether a user has a unit.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = SingleSaleFound)]
 pub(crate) struct Found {
     purchased: bool,
+    /// Null where there is none.
+    #[schema(value_type = Option<schemas::OrderId>, required = true)]
     order_id: Option<OrderId>,
 }
 
 impl StatusBody {
-    fn of(status: &Status) -> Self {
+    pub(super) fn of(status: &Status) -> Self {
         let config = &status.config;
         Self {
             status: StatusWord::of(status),
@@ -181,7 +194,7 @@ impl StatusWord {
 }
 
 impl PurchaseAnswer {
-    fn to(outcome: Outcome) -> Result<Self, Problem> {
+    pub(super) fn to(outcome: Outcome) -> Result<Self, Problem> {
         match outcome {
             Outcome::Purchased(claim) => Ok(Self::Settled(Settled::with(SettledWord::Purchased, claim))),
             Outcome::AlreadyPurchased(claim) => {
@@ -230,7 +243,7 @@ impl Default for InvalidUser {
 }
 
 impl Found {
-    fn of(claim: Option<Claim>) -> Self {
+    pub(super) fn of(claim: Option<Claim>) -> Self {
         Self { purchased: claim.is_some(), order_id: claim.map(|claim| claim.order) }
     }
 }

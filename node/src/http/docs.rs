@@ -1,0 +1,45 @@
+//! The page that shows the API to people: Swagger UI, out of this program, so that it needs no net.
+
+use std::sync::{Arc, LazyLock};
+
+use axum::extract::Path;
+use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Redirect, Response};
+use service::problem::Problem;
+use utoipa_swagger_ui::{Config, SwaggerFile, serve};
+
+/// Nothing but its own files; it draws its icons from `data:`, and asks this API alone.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// `GET /api/docs`
+pub(crate) async fn page() -> Redirect {
+    Redirect::permanent("/api/docs/index.html")
+}
+
+/// `GET /api/docs/{file}`
+pub(crate) async fn file(Path(name): Path<String>) -> Result<Response, Problem> {
+    static CONFIG: LazyLock<Arc<Config<'static>>> =
+        LazyLock::new(|| Arc::new(Config::from("/api/openapi.json").validator_url("none")));
+    match serve(&name, Arc::clone(&CONFIG)) {
+        Ok(Some(file)) => Ok(answer(file)),
+        Ok(None) => Err(Problem::new(StatusCode::NOT_FOUND)),
+        Err(error) => {
+            tracing::error!(%error, "the documentation cannot be shown");
+            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR))
+        }
+    }
+}
+
+/// What is packed leaves packed: there is no browser that could not read it.
+fn answer(file: SwaggerFile<'static>) -> Response {
+    let SwaggerFile { bytes, content_type, gzpipped: is_packed, .. } = file;
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::try_from(content_type).expect("media types are ASCII")),
+        (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+        (CACHE_CONTROL, HeaderValue::from_static("max-age=3600")),
+    ];
+    let packed = is_packed.then_some([(CONTENT_ENCODING, HeaderValue::from_static("gzip"))]);
+    (headers, packed, bytes).into_response()
+}

@@ -1,0 +1,157 @@
+//! The answers of an operation, told from samples of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::body::to_bytes;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt as _;
+use serde_json::Value;
+use service::problem::Problem;
+use utoipa::ToSchema;
+use utoipa::openapi::example::{Example, ExampleBuilder};
+use utoipa::openapi::link::Link;
+use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::{
+    Content, ContentBuilder, Ref, RefOr, ResponseBuilder, Responses, ResponsesBuilder, Schema,
+};
+
+use super::{headers, samples, schemas};
+
+/// What may be answered, by status.
+#[derive(Default)]
+pub(super) struct Answers(BTreeMap<u16, Answer>);
+
+/// What is answered with one status.
+#[derive(Default)]
+struct Answer {
+    words: Vec<String>,
+    headers: BTreeSet<&'static str>,
+    /// By media type.
+    bodies: BTreeMap<String, Vec<Body>>,
+    links: Vec<(&'static str, Link)>,
+}
+
+/// What is said in one schema.
+struct Body {
+    schema: String,
+    /// The member whose value tells the samples apart.
+    tells: Option<&'static str>,
+    samples: Vec<Sample>,
+}
+
+struct Sample {
+    words: String,
+    value: Value,
+}
+
+impl Answers {
+    /// One answer of its kind.
+    pub(super) fn answer<T: ToSchema>(self, words: &str, sample: impl IntoResponse) -> Self {
+        self.add(words, &T::name(), None, sample.into_response())
+    }
+
+    /// One of several answers that a member tells apart.
+    pub(super) fn told_by<T: ToSchema>(
+        self,
+        member: &'static str,
+        words: &str,
+        sample: impl IntoResponse,
+    ) -> Self {
+        self.add(words, &T::name(), Some(member), sample.into_response())
+    }
+
+    /// Problems, in their own words.
+    pub(super) fn problems(self, problems: impl IntoIterator<Item = Problem>) -> Self {
+        problems.into_iter().fold(self, |answers, problem| {
+            let words = problem.title();
+            answers.add(words, &schemas::Problem::name(), Some("type"), problem.into_response())
+        })
+    }
+
+    /// What can be asked next, after an answer with this status.
+    pub(super) fn link(mut self, status: u16, name: &'static str, link: Link) -> Self {
+        self.0.entry(status).or_default().links.push((name, link));
+        self
+    }
+
+    fn add(mut self, words: &str, schema: &str, tells: Option<&'static str>, sample: Response) -> Self {
+        let answer = self.0.entry(sample.status().as_u16()).or_default();
+        if !answer.words.iter().any(|said| said == words) {
+            answer.words.push(words.to_owned());
+        }
+        answer.headers.insert(headers::ALWAYS);
+        answer.headers.extend(sample.headers().keys().filter_map(|name| headers::documented(name.as_str())));
+        let (media_type, value) = read(sample);
+        let sample = Sample { words: words.to_owned(), value };
+        let bodies = answer.bodies.entry(media_type).or_default();
+        match bodies.iter_mut().find(|body| body.schema == schema) {
+            Some(body) => body.samples.push(sample),
+            None => bodies.push(Body { schema: schema.to_owned(), tells, samples: vec![sample] }),
+        }
+        self
+    }
+}
+
+/// The media type and the body of a sample, as the edge lets it out.
+fn read(sample: Response) -> (String, Value) {
+    let media_type = sample.headers()[CONTENT_TYPE].to_str().expect("media types are ASCII").to_owned();
+    let bytes = to_bytes(sample.into_body(), usize::MAX).now_or_never();
+    let bytes = bytes.and_then(Result::ok).expect("a sample lies in memory");
+    let text = || Value::from(String::from_utf8_lossy(&bytes));
+    let mut value = serde_json::from_slice(&bytes).unwrap_or_else(|_| text());
+    if media_type == "application/problem+json" {
+        value["correlationId"] = samples::CORRELATION_ID.into();
+    }
+    (media_type, value)
+}
+
+impl From<Answers> for Responses {
+    fn from(Answers(answers): Answers) -> Self {
+        let responses = answers.into_iter().map(|(status, answer)| (status.to_string(), answer.response()));
+        ResponsesBuilder::new().responses_from_iter(responses).build()
+    }
+}
+
+impl Answer {
+    fn response(self) -> ResponseBuilder {
+        let response = ResponseBuilder::new().description(self.words.join("; ") + ".");
+        let response = self.headers.into_iter().fold(response, |response, name| {
+            response.header_ref(name, Ref::new(format!("#/components/headers/{name}")))
+        });
+        let response = self
+            .bodies
+            .into_iter()
+            .fold(response, |response, (media_type, bodies)| response.content(media_type, content(&bodies)));
+        self.links.into_iter().fold(response, |response, (name, link)| response.link(name, link))
+    }
+}
+
+fn content(bodies: &[Body]) -> Content {
+    let schema = match bodies {
+        [body] => body.schema(),
+        several => several.iter().fold(OneOfBuilder::new(), |all, body| all.item(body.schema())).into(),
+    };
+    let examples = bodies.iter().flat_map(Body::examples);
+    ContentBuilder::new().schema(Some(schema)).examples_from_iter(examples).build()
+}
+
+impl Body {
+    /// The schema, with no other values of the member that tells the samples apart than theirs.
+    fn schema(&self) -> RefOr<Schema> {
+        let named = Ref::from_schema_name(&self.schema);
+        let Some(member) = self.tells else { return named.into() };
+        let values: BTreeSet<&str> =
+            self.samples.iter().filter_map(|sample| sample.value[member].as_str()).collect();
+        let told = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values));
+        let narrowed = ObjectBuilder::new().property(member, told).required(member);
+        AllOfBuilder::new().item(named).item(narrowed).into()
+    }
+
+    fn examples(&self) -> impl Iterator<Item = (String, Example)> {
+        self.samples.iter().enumerate().map(|(number, Sample { words, value })| {
+            let example = ExampleBuilder::new().summary(words).value(Some(value.clone())).build();
+            (format!("{}{}", self.schema, number + 1), example)
+        })
+    }
+}
