@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use reqwest::{Client, Response, header::RETRY_AFTER};
+use reqwest::{Client, Method, Response, header::RETRY_AFTER};
 use testkit::{
     Folder, Lifetime, Nginx,
     nginx::NginxOptions,
@@ -109,6 +109,45 @@ async fn a_body_that_is_no_purchase_stops_at_nginx() {
     assert_eq!(answer.status(), 413);
     assert_eq!(answer.headers()["content-type"], "application/problem+json");
     assert!(node.saw("host").is_empty());
+}
+
+#[tokio::test]
+async fn whatever_nginx_cannot_bear_is_refused_as_a_node_would() {
+    let node = FakeNode::answering(&[200]).await;
+    let front = Front::of(&[&node]).await;
+    let (long, too_long) = ("a".repeat(6_000), "a".repeat(60_000));
+
+    let refused = [
+        (front.client.get(front.url("/api/sale/purchase/%00")), 400, "Bad Request"),
+        (front.client.get(front.url(&format!("/{too_long}"))), 414, "URI Too Long"),
+        (front.client.get(front.url("/")).header("a", too_long), 431, "Request Header Fields Too Large"),
+        (front.client.get(front.url("/.problem")), 404, "Not Found"),
+    ];
+    for (request, status, title) in refused {
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), status);
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        let correlation = answer.headers()["x-correlation-id"].to_str().unwrap().to_owned();
+        let problem: serde_json::Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        let expected = serde_json::json!({
+            "type": "about:blank", "title": title, "status": status, "correlationId": correlation,
+        });
+        assert_eq!(problem, expected);
+    }
+    assert!(node.saw("host").is_empty());
+    assert_eq!(front.client.get(front.url("/")).header("a", long).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_method_that_nginx_refuses_is_refused_by_a_node_which_knows_the_others() {
+    let node = FakeNode::answering(&[405]).await;
+    let front = Front::of(&[&node]).await;
+
+    let answer = front.client.request(Method::TRACE, front.url("/api/sale/status")).send().await.unwrap();
+
+    assert_eq!(answer.status(), 405);
+    assert_eq!(node.saw("host").len(), 1);
+    assert!(node.saw("x-correlation-id").iter().all(Option::is_some));
 }
 
 #[tokio::test]
