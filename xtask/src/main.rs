@@ -1,10 +1,11 @@
-//! Commands of a developer: `cargo xtask up`, `down`, `test`, `bench`.
+//! Commands of a developer: `cargo xtask up`, `down`, `test`, `bench`, `chaos`, `fuzz`.
 //!
 //! What runs and breaks processes is in `testkit`; here is only what a person types and reads.
 
 mod bench;
 mod chaos;
 mod down;
+mod fuzz;
 mod install;
 mod interruption;
 mod running;
@@ -41,6 +42,8 @@ enum Command {
     ///
     /// Ends with exit code 0 if every promise held, 2 if one was broken, and 1 if there is no verdict.
     Chaos(chaos::Options),
+    /// Questions the API of a real sale by its own description, and holds each answer against it.
+    Fuzz(fuzz::Options),
 }
 
 #[tokio::main]
@@ -51,6 +54,7 @@ async fn main() -> ExitCode {
         Command::Test(options) => test::test(&options).map(|()| ExitCode::SUCCESS),
         Command::Bench(options) => bench::bench(options).await.map(|()| ExitCode::SUCCESS),
         Command::Chaos(options) => chaos::chaos(options).await,
+        Command::Fuzz(options) => fuzz::fuzz(options).await.map(|()| ExitCode::SUCCESS),
     };
     match outcome {
         Ok(code) => code,

@@ -35,6 +35,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     if report.cargo("build", &[&["build"], &WORKSPACE[..], &["--bins"]].concat()) {
         report.tests(&servers);
         report.chaos(&servers);
+        report.fuzzing(&servers);
     }
     report.close()
 }
@@ -75,6 +76,13 @@ impl Report {
             let command = [&run[..], &["--redis-server", &server_path]].concat();
             self.cargo(&format!("chaos, {}", short_version(server)), &command);
         }
+    }
+
+    /// Thousands of questions that are made from the API's own description. What answers them is no server's affair.
+    fn fuzzing(&mut self, servers: &[ServerBinary]) {
+        let Some(server) = servers.first() else { return };
+        let server_path = server.path().to_string_lossy();
+        self.cargo("API fuzzing", &["xtask", "fuzz", "--redis-server", &server_path]);
     }
 
     fn cargo(&mut self, name: &str, arguments: &[&str]) -> bool {

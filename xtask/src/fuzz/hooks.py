@@ -1,0 +1,41 @@
+"""What schemathesis cannot know from the document alone."""
+
+import functools
+import unicodedata
+
+import requests
+import schemathesis
+from hypothesis import strategies as st
+from schemathesis.core.parameters import ParameterLocation
+
+USER_ID_CHARS_MIN = 3
+USER_ID_BYTES_MAX = 128
+
+
+def is_user_id(text):
+    """Whether both families take it. Bytes cannot be counted in JSON Schema."""
+    text = unicodedata.normalize("NFC", text.strip())
+    return USER_ID_CHARS_MIN <= len(text) and len(text.encode()) <= USER_ID_BYTES_MAX
+
+
+no_control_characters = st.characters(exclude_categories=["Cc", "Cs"])
+user_ids = st.text(no_control_characters, min_size=USER_ID_CHARS_MIN, max_size=USER_ID_BYTES_MAX)
+schemathesis.openapi.format("user-id", user_ids.filter(is_user_id))
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    """Where a request brings the token that it should, it is one that a node has made: others get no further."""
+    locations = (ParameterLocation.HEADER, ParameterLocation.COOKIE)
+    is_wrong_on_purpose = case.meta is not None and any(map(case.meta.is_negative_at, locations))
+    brings_one = "X-CSRF-Token" in case.headers or "csrfToken" in case.cookies
+    if is_wrong_on_purpose or not brings_one:
+        return
+    token = csrf_token(case.operation.schema.get_base_url())
+    case.headers["X-CSRF-Token"] = token
+    case.cookies["csrfToken"] = token
+
+
+@functools.cache
+def csrf_token(base_url):
+    return requests.get(f"{base_url.rstrip('/')}/api/csrf", timeout=10).json()["csrfToken"]
