@@ -21,7 +21,7 @@ pub(crate) async fn page() -> Redirect {
 /// `GET /api/docs/{file}`
 pub(crate) async fn file(Path(name): Path<String>) -> Result<Response, Problem> {
     static CONFIG: LazyLock<Arc<Config<'static>>> =
-        LazyLock::new(|| Arc::new(Config::from("/api/openapi.json").validator_url("none")));
+        LazyLock::new(|| Arc::new(Config::from("/api/openapi.json").validator_url("none").use_base_layout()));
     match serve(&name, Arc::clone(&CONFIG)) {
         Ok(Some(file)) => Ok(answer(file)),
         Ok(None) => Err(Problem::new(StatusCode::NOT_FOUND)),

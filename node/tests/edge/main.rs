@@ -5,5 +5,6 @@
 
 mod answers;
 mod bad_input;
+mod description;
 mod process;
 mod stage;

@@ -1,0 +1,36 @@
+//! What the API tells of itself, to programs and to people.
+
+use axum::http::Request;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
+
+use crate::stage::TestNode;
+
+#[tokio::test]
+async fn the_description_is_openapi_and_has_the_path_it_is_served_at() {
+    let node = TestNode::selling(10).await;
+    let description = node.get("/api/openapi.json").await;
+    assert_eq!(
+        (description.status, &description.headers[CONTENT_TYPE]),
+        (200, &"application/json".parse().unwrap())
+    );
+    assert_eq!(description.body["openapi"], "3.1.0");
+    assert!(description.body["paths"]["/api/openapi.json"]["get"].is_object());
+}
+
+#[tokio::test]
+async fn the_page_comes_with_all_its_parts_and_lets_no_others_in() {
+    let node = TestNode::selling(10).await;
+    let page = node.get("/api/docs").await;
+    assert_eq!((page.status, &page.headers[LOCATION]), (308, &"/api/docs/index.html".parse().unwrap()));
+    for part in
+        ["index.html", "index.css", "swagger-ui.css", "swagger-ui-bundle.js", "swagger-initializer.js"]
+    {
+        let answer = node.get(&format!("/api/docs/{part}")).await;
+        assert_eq!(answer.status, 200, "{part}");
+        let policy = answer.headers[CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(policy.contains("default-src 'none'; script-src 'self';"), "{policy}");
+        assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
+    }
+    node.get("/api/docs/none.html").await.is_problem(404);
+    node.send(Request::post("/api/docs/index.html"), "").await.is_problem(405);
+}
