@@ -6,12 +6,13 @@ use axum::Router;
 use axum::routing::{get, post};
 use service::edge;
 
+use crate::http::page::{self, Page};
 use crate::http::{Shop, by_sale, single_sale};
 
 /// Everything on the port for buyers.
 pub fn router(shop: Arc<Shop>) -> Router {
     let routes = Router::new().merge(of_by_sale_clients()).merge(of_single_sale_clients());
-    edge::around(routes.with_state(shop))
+    edge::around(routes.with_state(shop).merge(of_browsers()))
 }
 
 /// Clients that know of many sales, and say which one or mean the default one.
@@ -34,4 +35,13 @@ fn of_single_sale_clients() -> Router<Arc<Shop>> {
         .route("/api/status",            get(single_sale::status))
         .route("/api/purchase",          post(single_sale::purchase))
         .route("/api/purchase/{userId}", get(single_sale::find))
+}
+
+/// Browsers: the storefront page, which calls the first of the families above.
+#[rustfmt::skip]
+fn of_browsers() -> Router {
+    Router::new()
+        .route("/",                        get(page::document))
+        .route("/assets/{version}/{name}", get(page::asset))
+        .with_state(Arc::new(Page::new()))
 }

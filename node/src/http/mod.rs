@@ -4,6 +4,7 @@
 //! family of clients are in one file.
 
 pub(crate) mod by_sale;
+pub(crate) mod page;
 mod problems;
 mod request;
 mod shop;

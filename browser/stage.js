@@ -1,0 +1,218 @@
+// The stage: the shop that `up` runs, sales that its operator opens, and buyers with a browser in front of them.
+//
+// UP_JSON is the file that `up` wrote, CHROMIUM the browser, SCREENSHOTS the folder of what buyers saw.
+
+import { strict as assert } from 'node:assert';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { after, test } from 'node:test';
+import { chromium } from 'playwright-core';
+
+const { UP_JSON = '../.local/up.json', CHROMIUM = '/usr/bin/chromium', SCREENSHOTS = '../.local/screenshots' } = process.env;
+
+// What a buyer waits for comes within this time, or not at all: longer than any pause of the page.
+const PATIENCE_MS = 15_000;
+const STORY_MS_MAX = 60_000;
+
+export const shop = JSON.parse(readFileSync(UP_JSON));
+mkdirSync(SCREENSHOTS, { recursive: true });
+
+let browser;
+after(() => browser?.close());
+
+/** A test. `run` is handed `visit(sale, options)`, which brings a buyer; afterwards nothing may be wrong with any. */
+export function story(name, run) {
+  test(name, { timeout: STORY_MS_MAX }, async () => {
+    browser ??= await chromium.launch({ executablePath: CHROMIUM, args: ['--no-sandbox'] });
+    const buyers = [];
+    const visit = async (sale, options) => {
+      const buyer = await Buyer.arrive(sale, options);
+      buyers.push(buyer);
+      return buyer;
+    };
+    try {
+      await run(visit);
+      buyers.forEach((buyer) => buyer.assertNothingWentWrong());
+    } catch (error) {
+      error.message += (await Promise.all(buyers.map((buyer) => buyer.describe(name)))).join('');
+      throw error;
+    } finally {
+      await Promise.all(buyers.map((buyer) => buyer.leave()));
+    }
+  });
+}
+
+/** Opens a sale that no other story has. Times are relative to now, as the admin API takes them. */
+export async function openSale({ units = 10, startsIn = '0s', endsIn = '1h', name = 'Halden lounge chair', price = 349 } = {}) {
+  openSale.count = (openSale.count ?? 0) + 1;
+  const id = `story-${process.pid}-${openSale.count}`;
+  const sale = { id, totalStock: units, startsAt: startsIn, endsAt: endsIn, productName: name, productPrice: price };
+  await ask(`${shop.coordinators[0].url}/admin/sales`, sale, { Authorization: `Bearer ${shop.adminToken}` });
+  return new Sale(id);
+}
+
+class Sale {
+  constructor(id) {
+    this.id = id;
+  }
+
+  pause = () => this.#change('pause');
+  resume = () => this.#change('resume');
+  end = () => this.#change('end');
+
+  /** Somebody else buys, without a browser. */
+  async sellTo(user) {
+    const url = `${shop.url}/api/sales/${this.id}/purchase`;
+    return until(`a purchase by ${user}`, async () => (await ask(url, { userId: user })).orderId);
+  }
+
+  /** The order of a user, as the shop knows it. */
+  async orderOf(user) {
+    const response = await fetch(`${shop.url}/api/sales/${this.id}/purchase/${encodeURIComponent(user)}`);
+    return (await response.json()).orderId;
+  }
+
+  async remaining() {
+    const response = await fetch(`${shop.url}/api/sales/${this.id}/status`);
+    return (await response.json()).remainingStock;
+  }
+
+  #change(what) {
+    const url = `${shop.coordinators[0].url}/admin/sales/${this.id}/${what}`;
+    return ask(url, undefined, { Authorization: `Bearer ${shop.adminToken}` });
+  }
+}
+
+/** A buyer: what can be seen and done with a page, and nothing of what is behind it. */
+class Buyer {
+  #wrong = [];
+  #expected = [];
+
+  static async arrive(sale, { path, offset = 0, ...options } = {}) {
+    const buyer = new Buyer();
+    buyer.context = await browser.newContext({ viewport: { width: 1200, height: 800 }, locale: 'en-GB', ...options });
+    if (offset) await buyer.context.addInitScript(wrongClock, offset);
+    buyer.page = await buyer.context.newPage();
+    buyer.page.setDefaultTimeout(PATIENCE_MS);
+    buyer.#watch();
+    await buyer.page.goto(shop.url + (path ?? `/?sale=${sale.id}`));
+    return buyer;
+  }
+
+  /** Waits until these words stand on the page. */
+  async sees(words) {
+    await this.#waitFor(`the buyer sees “${words}”`, this.page.getByText(words).filter({ visible: true }).first());
+  }
+
+  /** Waits until the button says this, and can be pressed or not. */
+  async seesButton(label, { open }) {
+    const button = this.page.locator(`#buy[aria-disabled="${!open}"]`).filter({ hasText: label });
+    await this.#waitFor(`the buyer sees ${open ? 'an open' : 'a closed'} button “${label}”`, button);
+  }
+
+  async doesNotSee(words) {
+    assert.equal(await this.page.getByText(words).filter({ visible: true }).count(), 0, `the buyer sees “${words}”`);
+  }
+
+  async enters(user) {
+    await this.page.getByLabel('Your e-mail or customer number').fill(user);
+  }
+
+  async buysAs(user) {
+    await this.enters(user);
+    await this.presses('Buy one');
+  }
+
+  async presses(label) {
+    await this.page.getByRole('button', { name: label }).click();
+  }
+
+  /** Waits for a receipt; answers the order number on it. */
+  async receives(words = 'One is yours.') {
+    await this.sees(words);
+    return this.page.locator('#order').innerText();
+  }
+
+  async reloads() {
+    await this.page.reload();
+  }
+
+  async pictures(name) {
+    await this.page.screenshot({ path: `${SCREENSHOTS}/${name}.png`, animations: 'disabled' });
+  }
+
+  /** One request of this kind is answered by somebody else, or not at all. */
+  async interferes(path, answer) {
+    let times = 0;
+    await this.page.route(path, (route) => {
+      times += 1;
+      return times === 1 ? answer(route) : route.continue();
+    });
+  }
+
+  /** Errors like this one in the console belong to the story. */
+  expects(pattern) {
+    this.#expected.push(pattern);
+  }
+
+  assertNothingWentWrong() {
+    const wrong = this.#wrong.filter((line) => !this.#expected.some((pattern) => pattern.test(line)));
+    assert.deepEqual(wrong, [], 'something went wrong behind the page');
+  }
+
+  async describe(name) {
+    const file = `failed-${name.replaceAll(/\W+/g, '-')}`;
+    await this.pictures(file).catch(() => {});
+    const text = await this.page.locator('body').innerText().catch(() => 'nothing: the page is gone');
+    const wrong = this.#wrong.length ? `\nand behind the page:\n${this.#wrong.join('\n')}` : '';
+    return `\n\nthe buyer saw (${file}.png):\n${text.replaceAll(/\n\s*\n/g, '\n')}${wrong}\n`;
+  }
+
+  async leave() {
+    await this.context.close();
+  }
+
+  /** Whatever a developer's console would show is wrong; that the API refused something is not. */
+  #watch() {
+    this.page.on('console', (message) => {
+      const isRefusal = message.text().startsWith('Failed to load resource') && message.location().url.includes('/api/');
+      if (['error', 'warning'].includes(message.type()) && !isRefusal) this.#wrong.push(message.text());
+    });
+    this.page.on('pageerror', (error) => this.#wrong.push(String(error)));
+    this.page.on('request', (request) => {
+      if (!request.url().startsWith(`${shop.url}/`)) this.#wrong.push(`a request to ${request.url()}`);
+    });
+  }
+
+  async #waitFor(expectation, locator) {
+    await locator.waitFor({ timeout: PATIENCE_MS }).catch(() => assert.fail(`it never came that ${expectation}`));
+  }
+}
+
+/** Waits for a condition. */
+export async function until(what, condition) {
+  const deadline = Date.now() + PATIENCE_MS;
+  for (;;) {
+    const value = await condition();
+    if (value) return value;
+    assert.ok(Date.now() < deadline, `no ${what} in time`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+async function ask(url, body, headers = {}) {
+  const json = body && { 'Content-Type': 'application/json' };
+  const response = await fetch(url, { method: 'POST', headers: { ...json, ...headers }, body: body && JSON.stringify(body) });
+  assert.ok(response.ok, `POST ${url} answers ${response.status}`);
+  return response.json();
+}
+
+/** In the browser: a clock that is off by so many ms, wherever a script asks for the time. */
+function wrongClock(offset) {
+  const Right = Date;
+  globalThis.Date = class extends Right {
+    constructor(...given) {
+      super(...(given.length ? given : [Right.now() + offset]));
+    }
+    static now = () => Right.now() + offset;
+  };
+}
