@@ -58,6 +58,7 @@ class Sale {
   pause = () => this.#change('pause');
   resume = () => this.#change('resume');
   end = () => this.#change('end');
+  restock = (units) => this.#change('restock', { units });
 
   /** Somebody else buys, without a browser. */
   async sellTo(user) {
@@ -76,9 +77,9 @@ class Sale {
     return (await response.json()).remainingStock;
   }
 
-  #change(what) {
+  #change(what, how) {
     const url = `${shop.coordinators[0].url}/admin/sales/${this.id}/${what}`;
-    return ask(url, undefined, { Authorization: `Bearer ${shop.adminToken}` });
+    return ask(url, how, { Authorization: `Bearer ${shop.adminToken}` });
   }
 }
 
@@ -86,15 +87,17 @@ class Sale {
 class Buyer {
   #wrong = [];
   #expected = [];
+  #sale;
 
-  static async arrive(sale, { path, offset = 0, ...options } = {}) {
+  static async arrive(sale, { path, clockOff = 0, ...options } = {}) {
     const buyer = new Buyer();
+    buyer.#sale = sale;
     buyer.context = await browser.newContext({ viewport: { width: 1200, height: 800 }, locale: 'en-GB', ...options });
-    if (offset) await buyer.context.addInitScript(wrongClock, offset);
+    if (clockOff) await buyer.context.addInitScript(wrongClock, clockOff);
     buyer.page = await buyer.context.newPage();
     buyer.page.setDefaultTimeout(PATIENCE_MS);
     buyer.#watch();
-    await buyer.page.goto(shop.url + (path ?? `/?sale=${sale.id}`));
+    await buyer.page.goto(shop.url + (path ?? addressOf(sale)));
     return buyer;
   }
 
@@ -126,10 +129,19 @@ class Buyer {
     await this.page.getByRole('button', { name: label }).click();
   }
 
+  /** Presses a button that is closed. */
+  async pressesAnyway(label) {
+    await this.page.getByRole('button', { name: label }).click({ force: true });
+  }
+
   /** Waits for a receipt; answers the order number on it. */
   async receives(words = 'One is yours.') {
     await this.sees(words);
     return this.page.locator('#order').innerText();
+  }
+
+  async goesTo(sale) {
+    await this.page.goto(shop.url + addressOf(sale));
   }
 
   async reloads() {
@@ -140,13 +152,52 @@ class Buyer {
     await this.page.screenshot({ path: `${SCREENSHOTS}/${name}.png`, animations: 'disabled' });
   }
 
-  /** One request of this kind is answered by somebody else, or not at all. */
+  /** The first request of this kind is answered by us. */
   async interferes(path, answer) {
-    let times = 0;
-    await this.page.route(path, (route) => {
-      times += 1;
-      return times === 1 ? answer(route) : route.continue();
+    await this.page.route(path, answer, { times: 1 });
+  }
+
+  /** From now on there are no events: the requests for them hang. */
+  async getsNoEvents() {
+    await this.page.route('**/events', () => {});
+  }
+
+  /** From now on the page learns nothing new of its sale: whatever happens, it comes too late. */
+  async seesOnlyWhatIsNow() {
+    const now = await this.page.evaluate(async (sale) => (await fetch(`/api/sales/${sale}/status`)).text(), this.#sale.id);
+    await this.page.route('**/status', (route) => route.fulfill({ body: now, contentType: 'application/json' }));
+    await this.getsNoEvents();
+    await this.reloads();
+  }
+
+  /** The tries to buy, as they leave. */
+  recordsTries() {
+    const tries = [];
+    this.page.on('request', (request) => {
+      const { 'idempotency-key': key, authorization } = request.headers();
+      if (request.method() === 'POST') tries.push({ at: Date.now(), key, authorization });
     });
+    return tries;
+  }
+
+  /** What has the focus. */
+  focused() {
+    return this.page.evaluate(() => document.activeElement.textContent);
+  }
+
+  /** From now on notes what a screen reader would say by itself. */
+  async listens() {
+    await this.page.evaluate(() => {
+      globalThis.heard = [];
+      const note = ({ target }) => target.textContent && globalThis.heard.push(target.textContent);
+      for (const region of document.querySelectorAll('[role=status], [aria-live=polite]')) {
+        new MutationObserver((changes) => changes.forEach(note)).observe(region, { childList: true, subtree: true });
+      }
+    });
+  }
+
+  heard() {
+    return this.page.evaluate(() => globalThis.heard);
   }
 
   /** Errors like this one in the console belong to the story. */
@@ -204,6 +255,10 @@ async function ask(url, body, headers = {}) {
   const response = await fetch(url, { method: 'POST', headers: { ...json, ...headers }, body: body && JSON.stringify(body) });
   assert.ok(response.ok, `POST ${url} answers ${response.status}`);
   return response.json();
+}
+
+function addressOf(sale) {
+  return sale ? `/?sale=${encodeURIComponent(sale.id)}` : '/';
 }
 
 /** In the browser: a clock that is off by so many ms, wherever a script asks for the time. */

@@ -19,10 +19,10 @@ const NONE = { user: null, key: null, isUnknown: false };
 let open = NONE;
 
 /**
- * Buys one. `trying` is told `{why, next, of}` before each further try. Answers `{outcome, body, retryAfterMs}`; the
+ * Buys one. `again` is told `{why, next, of}` before each further try. Answers `{outcome, body, retryAfterMs}`; the
  * outcome is the API's reason, or `bought`, `busy`, `limited`, `unknown`, `sign_in`, `no_sale`, `failed`.
  */
-export async function buy(user, sale, trying) {
+export async function buy(user, sale, again) {
   if (open.user !== user) open = { user, key: newKey(), isUnknown: false };
   for (let tries = 1; ; tries += 1) {
     const answer = await shop.purchase(user, open.key);
@@ -35,9 +35,16 @@ export async function buy(user, sale, trying) {
     if (tries === TRIES_MAX || answer.retryAfterMs > PATIENCE_MS) {
       return { outcome: open.isUnknown ? 'unknown' : why, ...answer };
     }
-    trying({ why, next: tries + 1, of: TRIES_MAX });
+    again({ why, next: tries + 1, of: TRIES_MAX });
     await pause(backoff(tries, SPREAD_MS, answer.retryAfterMs));
   }
+}
+
+/** Looks for an order of this user; answers like `buy`, with `found` or `not_found`. */
+export async function find(user, sale) {
+  const answer = await shop.find(user);
+  const found = answer.body.hasPurchased ? 'found' : 'not_found';
+  return { outcome: answer.status === 200 ? found : meaning(answer, sale), ...answer };
 }
 
 function meaning({ status, body }, sale) {

@@ -1,10 +1,10 @@
 // The page: what is known, who tells it, and what a buyer may do about it.
 
-import { buy } from './attempt.js';
+import { buy, find } from './attempt.js';
 import * as clock from './clock.js';
 import { follow } from './live.js';
 import * as memory from './memory.js';
-import { phase, read } from './sale.js';
+import { TASKS, phase, read } from './sale.js';
 import * as shop from './shop.js';
 import * as view from './view.js';
 import * as words from './words.js';
@@ -13,7 +13,7 @@ import * as words from './words.js';
 const OFFLINE_AFTER_MS = 4_000;
 const SECOND_MS = 1_000;
 
-const known = { sale: null, noSale: false, isOffline: false, isBuying: false, isTrying: false, news: '', receipt: null };
+const known = { sale: null, noSale: false, isOffline: false, asking: '', news: '', receipt: null };
 let silence;
 let tick;
 
@@ -55,24 +55,30 @@ async function begin() {
   shop.prepare();
   const user = buyer();
   if (known.receipt || !user) return;
-  const { body } = await shop.find(user);
-  if (body.hasPurchased && !known.receipt) keep({ outcome: 'already_purchased', user, ...body });
+  const { outcome, body } = await find(user, known.sale);
+  if (outcome === 'found' && !known.receipt) keep({ outcome, user, ...body });
 }
 
 async function submit(event) {
   event.preventDefault();
-  const at = phaseNow();
-  if (known.isBuying || known.isOffline || at !== 'active') {
-    return at === 'upcoming' && learn({ news: words.NOT_YET });
+  const task = TASKS[phaseNow()];
+  if (known.asking || known.isOffline || !task) {
+    if (phaseNow() === 'upcoming') learn({ news: words.NOT_YET });
+    return undefined;
   }
   const user = buyer();
-  view.markUser(!user && !shop.isSignedIn);
-  if (!user && !shop.isSignedIn) return learn({ news: words.WHO });
+  const isNobody = !user && !shop.isSignedIn;
+  view.markUser(isNobody);
+  if (isNobody) return learn({ news: words.WHO });
   if (!shop.isSignedIn) memory.keepUser(user);
-  learn({ isBuying: true, news: '' });
-  const answer = await buy(user, known.sale, (again) => learn({ isTrying: true, news: words.trying(again) }));
-  learn({ isBuying: false, isTrying: false });
+  learn({ asking: task, news: '' });
+  const answer = await (task === 'find' ? find(user, known.sale) : buy(user, known.sale, again));
+  learn({ asking: '' });
   settle(user, answer);
+}
+
+function again(news) {
+  learn({ asking: 'again', news: words.trying(news) });
 }
 
 function settle(user, answer) {
@@ -117,7 +123,9 @@ function learn(news) {
 function show() {
   clearTimeout(tick);
   const now = clock.now();
-  view.show({ ...known, phase: phaseNow(), now, isSignedIn: shop.isSignedIn });
+  const at = phaseNow();
+  if (known.news === words.NOT_YET && at !== 'upcoming') known.news = '';
+  view.show({ ...known, phase: at, task: TASKS[at], now, isSignedIn: shop.isSignedIn });
   if (!known.sale) return;
   const edge = now < known.sale.startsAt ? known.sale.startsAt : known.sale.endsAt;
   if (now < edge) tick = setTimeout(show, ((edge - now) % SECOND_MS) + 1);

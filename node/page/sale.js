@@ -21,3 +21,6 @@ export function phase({ status, startsAt, endsAt, isSoldOut }, now) {
   if (status === 'upcoming' && now >= startsAt) return 'active';
   return status;
 }
+
+/** What a buyer can do then. */
+export const TASKS = { active: 'buy', soldOut: 'find', ended: 'find' };

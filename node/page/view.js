@@ -9,20 +9,21 @@ export const { form, user, other } = element;
 /**
  * Shows it all. Only what changed is touched, so that a screen reader speaks when there is news and not each second.
  */
-export function show({ sale, phase, now, isOffline, isSignedIn, isBuying, isTrying, news, receipt }) {
-  const { headline, note, button } = words.PHASES[phase](sale);
-  document.body.dataset.phase = phase;
+export function show({ sale, phase, task, now, isOffline, isSignedIn, asking, news, receipt }) {
+  const { headline, note, button } = words.PHASES[phase](sale, now);
+  Object.assign(document.body.dataset, { phase, task: task ?? '' });
   text('phase', headline);
   text('note', note);
   text('connection', isOffline ? words.OFFLINE : '');
   text('news', news);
-  text('buy', buttonLabel({ button, isOffline, isBuying, isTrying }));
-  element.buy.setAttribute('aria-disabled', String(phase !== 'active' || isOffline || isBuying));
+  text('buy', words.ASKING[asking] ?? (isOffline ? words.OFFLINE_BUTTON : button));
+  element.buy.setAttribute('aria-disabled', String(!task || isOffline || Boolean(asking)));
   element.form.hidden = Boolean(receipt) || phase === 'noSale';
   element.identity.hidden = isSignedIn;
   if (sale) showSale(sale, phase, now);
   showReceipt(receipt);
-  document.title = [titleOf(sale, phase, now, headline), sale?.name ?? 'Flash sale'].filter(Boolean).join(' · ');
+  const when = phase === 'upcoming' ? countdownOf(sale, phase, now) : headline;
+  document.title = `${when} · ${sale?.name ?? 'Flash sale'}`;
 }
 
 export function markUser(isInvalid) {
@@ -56,19 +57,9 @@ function showReceipt(receipt) {
   element.buyer.parentElement.hidden = !receipt.user;
 }
 
-function buttonLabel({ button, isOffline, isBuying, isTrying }) {
-  if (isTrying) return words.TRYING;
-  if (isBuying) return words.BUYING;
-  return isOffline ? words.OFFLINE_BUTTON : button;
-}
-
 function countdownOf(sale, phase, now) {
   if (phase === 'upcoming') return words.countdown(sale.startsAt - now);
   return phase === 'active' || phase === 'paused' ? words.closesIn(sale.endsAt - now) : '';
-}
-
-function titleOf(sale, phase, now, headline) {
-  return phase === 'upcoming' ? countdownOf(sale, phase, now) : phase === 'loading' ? '' : headline;
 }
 
 function text(id, value = '') {

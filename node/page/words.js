@@ -10,14 +10,14 @@ const DAY = 86_400 * SECOND;
 
 /** Where the sale stands: a headline, what it means, and what the button says. */
 export const PHASES = {
-  loading: () => ({ headline: 'Looking up the sale…', note: '', button: 'One moment…' }),
+  loading: () => ({ headline: 'Looking up the sale…', button: 'One moment…' }),
   noSale: () => ({ headline: 'There is no such sale', note: 'Please check the link that brought you here.' }),
   upcoming: ({ startsAt }) => ({
     headline: 'Opens in',
     note: `${moment.format(startsAt)}, your time. The button opens by itself.`,
     button: 'Not open yet',
   }),
-  active: (sale) => ({ headline: 'Open now', note: '', button: `Buy one for ${priceOf(sale)}` }),
+  active: (sale) => ({ headline: 'Open now', button: `Buy one for ${priceOf(sale)}` }),
   paused: () => ({
     headline: 'Paused',
     note: 'The shop is holding the sale for a moment. It goes on here by itself.',
@@ -25,24 +25,24 @@ export const PHASES = {
   }),
   soldOut: ({ total }) => ({
     headline: 'Sold out',
-    note: `All ${number.format(total)} have found their buyers.`,
-    button: 'Sold out',
+    note: total === 1 ? 'The only one has found its buyer.' : `All ${number.format(total)} have found their buyers.`,
+    button: 'Find my order',
   }),
-  ended: ({ endsAt }) => ({
+  ended: ({ endsAt }, now) => ({
     headline: 'The sale has ended',
-    note: `It was open until ${moment.format(endsAt)}, your time.`,
-    button: 'Ended',
+    // An operator may have ended it before its time.
+    note: now < endsAt ? '' : `It was open until ${moment.format(endsAt)}, your time.`,
+    button: 'Find my order',
   }),
 };
 
 export const OFFLINE = 'No connection to the shop. This page goes on by itself when it is back.';
 export const OFFLINE_BUTTON = 'Waiting for the connection…';
-export const BUYING = 'Buying…';
-export const TRYING = 'Still trying…';
+export const ASKING = { buy: 'Buying…', find: 'Looking…', again: 'Still trying…' };
 export const NOT_YET = 'It is not open yet. The button opens by itself.';
 export const WHO = 'Please enter your e-mail or customer number.';
 
-export const THANKS = { bought: 'One is yours.', already_purchased: 'You have one already.' };
+export const THANKS = { bought: 'One is yours.', already_purchased: 'You have one already.', found: 'One is yours.' };
 
 const TRYING_WHY = {
   busy: 'Many are buying at this moment.',
@@ -60,12 +60,13 @@ export function trying({ why, next, of }) {
 export function refusal({ outcome, body, retryAfterMs }) {
   const reference = body.correlationId ? ` Reference: ${body.correlationId}` : '';
   const refusals = {
+    not_found: 'There is no order for this e-mail or customer number.',
     out_of_stock: 'Sold out: the last one went to somebody else.',
     sale_not_active: body.message,
     invalid_user_id: 'This cannot be an e-mail or customer number. Please check it.',
     sign_in: 'Please sign in at the shop first.',
     no_sale: 'There is no such sale any more.',
-    busy: 'Too many are buying at this moment, and you did not get through. Nothing was bought. Please try again.',
+    busy: 'Too many are buying at this moment. You did not get through, and nothing was bought. Please try again.',
     early: 'The sale is not open yet. Please try again.',
     limited: `Too many tries. Nothing was bought. Please try again ${waiting(retryAfterMs)}.`,
     unknown: 'We could not learn whether you got one. Please press the button again: you cannot buy twice by it.',
