@@ -36,7 +36,7 @@ export const PHASES = {
   }),
 };
 
-export const OFFLINE = 'No connection to the shop. This page goes on by itself when it is back.';
+export const OFFLINE = 'No connection to the shop. This page goes on by itself.';
 export const OFFLINE_BUTTON = 'Waiting for the connection…';
 export const ASKING = { buy: 'Buying…', find: 'Looking…', again: 'Still trying…' };
 export const NOT_YET = 'It is not open yet. The button opens by itself.';
@@ -53,7 +53,7 @@ const TRYING_WHY = {
 
 /** Before a further try. */
 export function trying({ why, next, of }) {
-  return `${TRYING_WHY[why]} Still trying, ${next} of ${of}. You cannot buy twice by it.`;
+  return `${TRYING_WHY[why]} Still trying, ${next} of ${of}.`;
 }
 
 /** Why an attempt ended without a unit. */
@@ -66,12 +66,12 @@ export function refusal({ outcome, body, retryAfterMs }) {
     invalid_user_id: 'This cannot be an e-mail or customer number. Please check it.',
     sign_in: 'Please sign in at the shop first.',
     no_sale: 'There is no such sale any more.',
-    busy: 'Too many are buying at this moment. You did not get through, and nothing was bought. Please try again.',
+    busy: 'Too many are buying at this moment. Nothing was bought. Please try again.',
     early: 'The sale is not open yet. Please try again.',
     limited: `Too many tries. Nothing was bought. Please try again ${waiting(retryAfterMs)}.`,
-    unknown: 'We could not learn whether you got one. Please press the button again: you cannot buy twice by it.',
+    unknown: 'We could not learn whether you got one. Please press the button again: you cannot buy twice.',
   };
-  return refusals[outcome] ?? `Something went wrong, and it is not your fault. Please try again.${reference}`;
+  return refusals[outcome] ?? `Something went wrong here. Please try again.${reference}`;
 }
 
 export const stock = ({ left, total }) => `${number.format(left)} of ${number.format(total)} left`;
