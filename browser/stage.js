@@ -72,9 +72,10 @@ class Sale {
     return (await response.json()).orderId;
   }
 
-  async remaining() {
-    const response = await fetch(`${shop.url}/api/sales/${this.id}/status`);
-    return (await response.json()).remainingStock;
+  /** Waits until the shop says that so many are left. */
+  async hasLeft(units) {
+    const url = `${shop.url}/api/sales/${this.id}/status`;
+    await until(`word of ${units} units left`, async () => (await (await fetch(url)).json()).remainingStock === units);
   }
 
   #change(what, how) {

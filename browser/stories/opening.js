@@ -23,21 +23,22 @@ story('who waits for the start sees the button open by itself, and buys', async 
   assert.equal(await buyer.receives(), await sale.orderOf('ann@example.com'));
 });
 
-for (const [hours, name] of [[-5, 'five hours late'], [5, 'five hours fast']]) {
-  story(`a clock that is ${name} shows the same countdown, and opens at the right moment`, async (visit) => {
-    const sale = await openSale({ startsIn: '4s' });
-    const buyer = await visit(sale, { clockOff: hours * HOURS_MS });
+story('a clock that is hours wrong shows the right countdown, and opens at the right moment', async (visit) => {
+  const sale = await openSale({ startsIn: '4s' });
+  const buyers = await Promise.all([-5, 5].map((hours) => visit(sale, { clockOff: hours * HOURS_MS })));
+  for (const buyer of buyers) {
     await buyer.seesButton('Not open yet', { open: false });
     await buyer.sees(/^00:0[1-4]$/);
+  }
+  for (const buyer of buyers) {
     await buyer.seesButton('Buy one', { open: true });
     await buyer.sees(/^Closes in 59:/);
-  });
-}
+  }
+});
 
 story('who comes days before sees them counted', async (visit) => {
   const sale = await openSale({ startsIn: '50h', endsIn: '60h', units: 1_000 });
   const buyer = await visit(sale);
   await buyer.sees(/^2 d 01:59:/);
   await buyer.sees('1,000 of 1,000 left');
-  await buyer.pictures('upcoming');
 });

@@ -8,6 +8,7 @@ mod token;
 mod views;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::StatusCode;
@@ -16,7 +17,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use service::edge;
+use service::edge::{self, OpenGate};
 use service::json::Document;
 use service::ops::{self, Readiness};
 use service::problem::Problem;
@@ -30,6 +31,9 @@ use requests::{Extension, NewSaleRequest, RestockKey, RestockRequest};
 use views::{CoordinatorsView, SaleDetail, SaleList, SaleView};
 
 pub use token::{AdminToken, InvalidToken};
+
+/// Longest time for anything that is asked here: an audit reads every claim and every order of a sale.
+const DEADLINE: Duration = Duration::from_mins(2);
 
 /// Whom the handlers ask. Empty until the cluster is there.
 #[derive(Clone, Default)]
@@ -59,7 +63,7 @@ pub fn router(desk: Desk, token: AdminToken, readiness: Readiness) -> Router {
         .route("/admin/coordinators", get(coordinators))
         .route_layer(from_fn_with_state(Arc::new(token), token::require))
         .with_state(desk);
-    edge::around(admin.merge(ops::router(readiness)))
+    edge::around(admin.merge(ops::router(readiness)), OpenGate, DEADLINE)
 }
 
 /// The coordinator, once the cluster is there.

@@ -13,6 +13,7 @@ use coordinator::start;
 use futures::FutureExt as _;
 use futures::future::pending;
 use service::ops::Readiness;
+use service::serve::ConnectionLimits;
 use service::{exit, logs, serve, shutdown, time};
 
 /// Longest time for requests in flight at the end: a change waits for its shards through a failover's first seconds.
@@ -32,7 +33,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 
     let (desk, readiness) = (Desk::default(), Readiness::starting("waiting for the Redis Cluster"));
     let router = admin::router(desk.clone(), settings.admin_token.clone(), readiness.clone());
-    let serving = tokio::spawn(serve::until(listener, router, stop.clone(), GRACE));
+    let serving =
+        tokio::spawn(serve::until(listener, router, ConnectionLimits::default(), stop.clone(), GRACE));
     tracing::info!(%address, "serving the admin API");
 
     coordinate(&settings, desk, &readiness, stop).await?;

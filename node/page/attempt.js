@@ -6,7 +6,7 @@ import { backoff, pause } from './pause.js';
 import * as shop from './shop.js';
 
 const TRIES_MAX = 8;
-// After this long a buyer wants to know, and a server that asks for more means it.
+// A server that asks for more than this means it.
 const PATIENCE_MS = 30_000;
 const SPREAD_MS = { first: 500, most: 8_000 };
 // Nodes and Redis agree on the time within this; a button that opened a moment early is no reason to lose.
@@ -14,7 +14,7 @@ const CLOCKS_DIFFER_MS = 2_000;
 
 const AGAIN = new Set(['busy', 'early', 'limited', 'unknown']);
 
-// Kept until there is a definite answer: pressing the button again continues the attempt.
+// Kept until there is a definite answer: another press goes on with it.
 const NONE = { user: null, key: null, isUnknown: false };
 let open = NONE;
 

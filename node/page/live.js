@@ -1,18 +1,19 @@
 // Following the sale: a stream of events while there is one, looks at the status where there is none. A hidden tab
 // asks for nothing.
 
+import * as clock from './clock.js';
 import { backoff, pause } from './pause.js';
 import * as shop from './shop.js';
 
-// A node that ends drops all its listeners at once; over this range they come back.
+// A node that ends drops all who listen; over this range they come back.
 const SPREAD_MS = { first: 2_000, most: 15_000 };
-// The status comes first thing on a stream; where it does not, somebody in between holds it back.
+// A stream begins with the status; where it does not, somebody in between holds it back.
 const FIRST_EVENT_MS_MAX = 5_000;
-// A stream that says nothing may be dead without knowing: a look every one or two minutes costs little.
+// A silent stream may be dead without knowing: a look each minute or two costs little.
 const SILENCE_MS_MAX = 60_000;
 // Changing tabs for a moment is no reason to hang up.
 const HIDDEN_MS_MAX = 10_000;
-// After so many streams in a row that brought nothing, only each tenth look tries one.
+// After so many streams that brought nothing, only each tenth look tries one.
 const DEAF_MAX = 3;
 const DEAF_LOOKS = 10;
 
@@ -22,8 +23,10 @@ export async function follow(tell) {
   for (let failures = 0; ; ) {
     await visible();
     const { status, body } = await shop.status();
-    if (status === 200) tell.status(body);
-    else if (status === 404) tell.noSale();
+    if (status === 200) {
+      clock.set(body.serverTime);
+      tell.status(body);
+    } else if (status === 404) tell.noSale();
     else tell.silence();
 
     failures = status === 200 ? 0 : failures + 1;
@@ -46,7 +49,9 @@ function stream(tell) {
       heard = true;
       clearTimeout(watchdog);
       watchdog = setTimeout(end, SILENCE_MS_MAX * (1 + Math.random()));
-      tell.status(JSON.parse(data));
+      const body = JSON.parse(data);
+      clock.hear(body.serverTime);
+      tell.status(body);
     });
     // The browser would come back by itself, with all the others: `follow` does it by chance.
     source.addEventListener('error', broken);

@@ -1,35 +1,24 @@
-// What this browser remembers: who buys here, and the receipt of each sale. A browser that remembers nothing (a private
-// window may refuse) still buys.
-
-const USER = 'flashsale.user';
-const TOKEN = 'flashsale.token';
-const receiptOf = (sale) => `flashsale.receipt.${sale}`;
+// What this browser remembers. One that remembers nothing (a private window may refuse) still buys.
 
 /** The e-mail or customer number that was typed last. */
-export const user = () => read(localStorage, USER) ?? '';
-export const keepUser = (user) => write(localStorage, USER, user);
-
-/** `{orderId, purchasedAt, user}` of a sale, if there is one. */
-export const receipt = (sale) => read(localStorage, receiptOf(sale));
-export const keepReceipt = (sale, receipt) => write(localStorage, receiptOf(sale), receipt);
-export const forgetReceipt = (sale) => write(localStorage, receiptOf(sale), null);
+export const user = entry('localStorage', 'flashsale.user');
 
 /** What the shop's sign-in handed over, for as long as this tab is open. */
-export const token = () => read(sessionStorage, TOKEN);
-export const keepToken = (token) => write(sessionStorage, TOKEN, token);
+export const token = entry('sessionStorage', 'flashsale.token');
 
-function read(storage, key) {
-  try {
-    return JSON.parse(storage.getItem(key));
-  } catch {
-    return null;
-  }
-}
+/** `{outcome, user, orderId, purchasedAt}` of a sale. */
+export const receipt = (sale) => entry('localStorage', `flashsale.receipt.${sale}`);
 
-function write(storage, key, value) {
-  try {
-    storage.setItem(key, JSON.stringify(value));
-  } catch {
-    // Full or refused.
-  }
+function entry(storage, key) {
+  const attempt = (use) => {
+    try {
+      return use(globalThis[storage]);
+    } catch {
+      return null;
+    }
+  };
+  return {
+    get: () => attempt((storage) => JSON.parse(storage.getItem(key))),
+    set: (value) => attempt((storage) => storage.setItem(key, JSON.stringify(value))),
+  };
 }

@@ -1,10 +1,10 @@
 // The page: what is known, who tells it, and what a buyer may do about it.
 
 import { buy, find } from './attempt.js';
-import * as clock from './clock.js';
+import { now } from './clock.js';
 import { follow } from './live.js';
 import * as memory from './memory.js';
-import { TASKS, phase, read } from './sale.js';
+import { TASKS, phaseOf, read } from './sale.js';
 import * as shop from './shop.js';
 import * as view from './view.js';
 import * as words from './words.js';
@@ -17,7 +17,7 @@ const known = { sale: null, noSale: false, isOffline: false, asking: '', news: '
 let silence;
 let tick;
 
-view.user.value = memory.user();
+view.user.value = memory.user.get() ?? '';
 view.form.addEventListener('submit', submit);
 view.other.addEventListener('click', buyForSomebodyElse);
 follow({ status, noSale, silence: silent });
@@ -25,7 +25,6 @@ show();
 
 function status(body) {
   const isFirst = !known.sale;
-  clock.set(body.serverTime);
   known.sale = read(body);
   known.noSale = false;
   heard();
@@ -51,7 +50,7 @@ function silent() {
 
 /** Once the sale is known: its receipt, from this browser or from the shop, and what a purchase will need. */
 async function begin() {
-  known.receipt = memory.receipt(known.sale.id);
+  known.receipt = memory.receipt(known.sale.id).get();
   shop.prepare();
   const user = buyer();
   if (known.receipt || !user) return;
@@ -59,18 +58,18 @@ async function begin() {
   if (outcome === 'found' && !known.receipt) keep({ outcome, user, ...body });
 }
 
-async function submit(event) {
+function submit(event) {
   event.preventDefault();
   const task = TASKS[phaseNow()];
-  if (known.asking || known.isOffline || !task) {
-    if (phaseNow() === 'upcoming') learn({ news: words.NOT_YET });
-    return undefined;
-  }
-  const user = buyer();
+  if (phaseNow() === 'upcoming') learn({ news: words.NOT_YET });
+  else if (task && !known.asking && !known.isOffline) ask(task, buyer());
+}
+
+async function ask(task, user) {
   const isNobody = !user && !shop.isSignedIn;
   view.markUser(isNobody);
   if (isNobody) return learn({ news: words.WHO });
-  if (!shop.isSignedIn) memory.keepUser(user);
+  if (!shop.isSignedIn) memory.user.set(user);
   learn({ asking: task, news: '' });
   const answer = await (task === 'find' ? find(user, known.sale) : buy(user, known.sale, again));
   learn({ asking: '' });
@@ -93,13 +92,13 @@ function settle(user, answer) {
 
 function keep({ outcome, user, orderId, purchasedAt }) {
   const receipt = { outcome, user, orderId, purchasedAt };
-  memory.keepReceipt(known.sale.id, receipt);
+  memory.receipt(known.sale.id).set(receipt);
   learn({ receipt, news: '' });
 }
 
 function buyForSomebodyElse() {
-  memory.forgetReceipt(known.sale.id);
-  memory.keepUser('');
+  memory.receipt(known.sale.id).set(null);
+  memory.user.set('');
   view.user.value = '';
   learn({ receipt: null });
   view.user.focus();
@@ -111,22 +110,21 @@ function buyer() {
 
 function phaseNow() {
   if (known.noSale) return 'noSale';
-  return known.sale ? phase(known.sale, clock.now()) : 'loading';
+  return known.sale ? phaseOf(known.sale, now()) : 'loading';
 }
 
-function learn(news) {
-  Object.assign(known, news);
+function learn(more) {
+  Object.assign(known, more);
   show();
 }
 
 /** Shows what is known, and again with the next second of the countdown. */
 function show() {
   clearTimeout(tick);
-  const now = clock.now();
-  const at = phaseNow();
-  if (known.news === words.NOT_YET && at !== 'upcoming') known.news = '';
-  view.show({ ...known, phase: at, task: TASKS[at], now, isSignedIn: shop.isSignedIn });
-  if (!known.sale) return;
-  const edge = now < known.sale.startsAt ? known.sale.startsAt : known.sale.endsAt;
-  if (now < edge) tick = setTimeout(show, ((edge - now) % SECOND_MS) + 1);
+  const phase = phaseNow();
+  if (known.news === words.NOT_YET && phase !== 'upcoming') known.news = '';
+  view.show({ ...known, phase, task: TASKS[phase], now: now(), isSignedIn: shop.isSignedIn });
+  const { startsAt, endsAt } = known.sale ?? {};
+  const left = (now() < startsAt ? startsAt : endsAt) - now();
+  if (left > 0) tick = setTimeout(show, (left % SECOND_MS) + 1);
 }

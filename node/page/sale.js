@@ -15,7 +15,7 @@ export function read(body) {
 }
 
 /** `upcoming`, `active`, `paused`, `soldOut` or `ended`. Start and end come by the clock, and need no news. */
-export function phase({ status, startsAt, endsAt, isSoldOut }, now) {
+export function phaseOf({ status, startsAt, endsAt, isSoldOut }, now) {
   if (status === 'ended' || now >= endsAt) return 'ended';
   if (isSoldOut) return 'soldOut';
   if (status === 'upcoming' && now >= startsAt) return 'active';

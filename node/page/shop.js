@@ -8,7 +8,7 @@ const ANSWER_MS_MAX = 15_000;
 const NO_ANSWER = { status: 0, body: {}, retryAfterMs: 0 };
 
 const base = pathOf(new URLSearchParams(location.search).get('sale'));
-const token = tokenFromAddress() ?? memory.token();
+const token = tokenFromAddress() ?? memory.token.get();
 let csrfToken;
 
 /** Where the sale's events come from. */
@@ -38,8 +38,9 @@ export async function purchase(user, key) {
 
 function post(user, key) {
   const headers = { 'Content-Type': 'application/json', 'Idempotency-Key': key };
-  if (csrfToken) headers['X-CSRF-Token'] = csrfToken;
-  return ask(`${base}/purchase`, { method: 'POST', headers, body: JSON.stringify({ userId: user }) });
+  // Without its cookie a token is worth nothing; then the browser's word has to do.
+  if (csrfToken && navigator.cookieEnabled) headers['X-CSRF-Token'] = csrfToken;
+  return ask(`${base}/purchase`, { method: 'POST', headers, body: JSON.stringify({ userId: user || undefined }) });
 }
 
 async function ask(url, { headers = {}, ...request } = {}) {
@@ -67,7 +68,7 @@ function tokenFromAddress() {
   const [, token] = /^#token=(.+)$/.exec(location.hash) ?? [];
   if (!token) return null;
   history.replaceState(null, '', location.pathname + location.search);
-  memory.keepToken(token);
+  memory.token.set(token);
   return token;
 }
 

@@ -18,11 +18,7 @@ export const PHASES = {
     button: 'Not open yet',
   }),
   active: (sale) => ({ headline: 'Open now', button: `Buy one for ${priceOf(sale)}` }),
-  paused: () => ({
-    headline: 'Paused',
-    note: 'The shop is holding the sale for a moment. It goes on here by itself.',
-    button: 'Paused',
-  }),
+  paused: () => ({ headline: 'Paused', note: 'The shop holds the sale. It goes on by itself.', button: 'Paused' }),
   soldOut: ({ total }) => ({
     headline: 'Sold out',
     note: total === 1 ? 'The only one has found its buyer.' : `All ${number.format(total)} have found their buyers.`,
@@ -30,7 +26,7 @@ export const PHASES = {
   }),
   ended: ({ endsAt }, now) => ({
     headline: 'The sale has ended',
-    // An operator may have ended it before its time.
+    // It may have been ended before its time.
     note: now < endsAt ? '' : `It was open until ${moment.format(endsAt)}, your time.`,
     button: 'Find my order',
   }),

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use futures::FutureExt as _;
-use node::http::Shop;
+use node::http::{PublicGate, Shop};
+use node::identity::Identity;
 use node::metrics::Exporter;
 use node::router;
 use node::sales::Sales;
+use node::secret::Signer;
 use node::settings::{DrainSettings, Settings};
 use service::ops::Readiness;
 use service::serve::Drained;
@@ -21,36 +23,40 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[tokio::main]
 pub(crate) async fn main() -> ExitCode {
     let settings: Settings = settings::parse();
+    let identity =
+        Identity::from_settings(&settings.auth).unwrap_or_else(|invalid| settings::refuse(invalid));
     logs::init(settings.log_format);
     files::allow_many();
-    exit::code(run(settings).await)
+    exit::code(run(settings, identity).await)
 }
 
 /// Answers operators for as long as the node lives.
-async fn run(settings: Settings) -> anyhow::Result<()> {
+async fn run(settings: Settings, identity: Identity) -> anyhow::Result<()> {
     let readiness = Readiness::starting("waiting for the Redis Cluster");
     let metrics = Exporter::install()?;
     let listener = serve::bind("OPS_PORT", settings.listen.ops()).await?;
     let router = ops::router(readiness.clone()).merge(metrics.router());
-    serve::during(listener, router, metrics.during(sell(settings, readiness))).await
+    serve::during(listener, router, metrics.during(sell(settings, identity, readiness))).await
 }
 
 /// Answers buyers from the moment there is a cluster until the node is asked to stop.
-async fn sell(settings: Settings, readiness: Readiness) -> anyhow::Result<()> {
+async fn sell(settings: Settings, identity: Identity, readiness: Readiness) -> anyhow::Result<()> {
     let stop = shutdown::requested().shared();
-    let sales = tokio::select! {
-        sales = open(&settings) => sales?,
+    let Opened { sales, signer, gate } = tokio::select! {
+        opened = open(&settings) => opened?,
         () = stop.clone() => return Ok(()),
     };
     let listener = serve::bind("PORT", settings.listen.public()).await?;
-    let router = router::router(Arc::new(Shop::new(sales.clone(), settings.sale_id.clone())));
+    let shop = Arc::new(Shop::new(sales.clone(), &settings, signer, identity));
+    let router = router::router(Arc::clone(&shop), gate);
     announce(&settings);
     readiness.serving({
         let sales = sales.clone();
         move || sales.ready()
     });
-    let closing = close_after(stop, readiness, settings.drain);
-    if serve::until(listener, router, closing, settings.drain.timeout).await == Drained::Cut {
+    let closing = close_after(stop, readiness, settings.drain).inspect(|()| shop.close());
+    let limits = settings.connections;
+    if serve::until(listener, router, limits, closing, settings.drain.timeout).await == Drained::Cut {
         tracing::warn!("some requests were not answered within DRAIN_TIMEOUT");
     }
     sales.stop().await;
@@ -58,13 +64,27 @@ async fn sell(settings: Settings, readiness: Readiness) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn open(settings: &Settings) -> anyhow::Result<Sales> {
+/// What there is once there is a cluster.
+struct Opened {
+    sales: Sales,
+    signer: Signer,
+    gate: PublicGate,
+}
+
+async fn open(settings: &Settings) -> anyhow::Result<Opened> {
     let cluster = connect::cluster(&settings.redis.connect_options()).await.context("REDIS_URL")?;
     // A primary that is away now is no reason to die: its lane loads the library when it misses it.
     if let Err(error) = cluster.load_library().await {
         tracing::warn!(error = %error, "function library not loaded everywhere");
     }
-    Ok(Sales::start(Arc::new(cluster), settings.lanes.clone()))
+    let cluster = Arc::new(cluster);
+    let signer = match &*settings.web.csrf_secrets {
+        [] => Signer::shared(Arc::clone(&cluster)).await,
+        secrets => Signer::with(secrets),
+    };
+    let gate = PublicGate::new(&cluster, &settings.web, &settings.limits);
+    let sales = Sales::start(cluster, settings.lanes.clone(), settings.limits.of_user());
+    Ok(Opened { sales, signer, gate })
 }
 
 fn announce(settings: &Settings) {

@@ -44,6 +44,7 @@ pub(crate) struct SaleCounters {
     already_purchased: Counter,
     out_of_stock: Counter,
     not_active: Counter,
+    limited: Counter,
     busy: Counter,
     unknown: Counter,
     delayed_by_steal: Counter,
@@ -65,6 +66,7 @@ impl SaleCounters {
             already_purchased: outcome("already_purchased"),
             out_of_stock: outcome("out_of_stock"),
             not_active: outcome("not_active"),
+            limited: outcome("limited"),
             busy: outcome("busy"),
             unknown: outcome("unknown"),
             delayed_by_steal,
@@ -85,6 +87,7 @@ impl SaleCounters {
             Outcome::AlreadyPurchased(_) => &self.already_purchased,
             Outcome::OutOfStock => &self.out_of_stock,
             Outcome::NotActive(_) => &self.not_active,
+            Outcome::Limited(_) => &self.limited,
             Outcome::Busy => &self.busy,
             Outcome::Unknown(_) => &self.unknown,
         }

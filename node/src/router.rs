@@ -1,18 +1,25 @@
 //! The table of contents: one line an endpoint, by who calls it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
-use service::edge;
+use service::edge::{self, Gate};
 
 use crate::http::page::{self, Page};
-use crate::http::{Shop, by_sale, single_sale};
+use crate::http::{Shop, by_sale, cors, csrf, events, single_sale};
+
+/// Longest time to the head of an answer: longer than PURCHASE_TIMEOUT and than a body may take.
+const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Everything on the port for buyers.
-pub fn router(shop: Arc<Shop>) -> Router {
+pub fn router(shop: Arc<Shop>, gate: impl Gate) -> Router {
+    let cors = cors::layer(shop.origins());
     let routes = Router::new().merge(of_by_sale_clients()).merge(of_single_sale_clients());
-    edge::around(routes.with_state(shop).merge(of_browsers()))
+    let router = edge::around(routes.with_state(shop).merge(of_browsers()), gate, DEADLINE);
+    // Outermost: a page of another site must be able to read a refusal, too.
+    cors.into_iter().fold(router, Router::layer)
 }
 
 /// Clients that know of many sales, and say which one or mean the default one.
@@ -22,10 +29,12 @@ fn of_by_sale_clients() -> Router<Arc<Shop>> {
         .route("/api/sales/{sale}/status",            get(by_sale::status))
         .route("/api/sales/{sale}/purchase",          post(by_sale::purchase))
         .route("/api/sales/{sale}/purchase/{userId}", get(by_sale::find))
+        .route("/api/sales/{sale}/events",            get(events::events))
 
         .route("/api/sale/status",                    get(by_sale::status))
         .route("/api/sale/purchase",                  post(by_sale::purchase))
         .route("/api/sale/purchase/{userId}",         get(by_sale::find))
+        .route("/api/sale/events",                    get(events::events))
 }
 
 /// Clients that know of one sale only: the default one.
@@ -33,6 +42,7 @@ fn of_by_sale_clients() -> Router<Arc<Shop>> {
 fn of_single_sale_clients() -> Router<Arc<Shop>> {
     Router::new()
         .route("/api/status",            get(single_sale::status))
+        .route("/api/csrf",              get(csrf::issue))
         .route("/api/purchase",          post(single_sale::purchase))
         .route("/api/purchase/{userId}", get(single_sale::find))
 }

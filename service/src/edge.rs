@@ -5,42 +5,91 @@
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::response::Response;
+use axum::extract::{MatchedPath, Request};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use tokio::time::{Instant, timeout};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
+use crate::problem::Problem;
 use crate::{correlation, problem};
 
-/// Surrounds a router, its fallbacks too.
-pub fn around(router: Router) -> Router {
-    router.layer(EdgeLayer)
+/// When to come back to a service that did not answer in time.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What every answer tells a browser that does not say otherwise itself: an answer of an API is no page, is nobody
+/// else's business, and is true only now.
+const HEADERS: [(HeaderName, HeaderValue); 4] = [
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
+    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+];
+
+/// Who is let in at all, before any handler sees the request.
+pub trait Gate: Send + Sync + 'static {
+    /// Lets a request in, or says why not. May leave what it found in the request's extensions.
+    fn admit(&self, request: &mut Request) -> impl Future<Output = Result<(), Problem>> + Send;
 }
 
-#[derive(Clone, Copy)]
-struct EdgeLayer;
+/// Lets everybody in.
+pub struct OpenGate;
 
-impl<S> Layer<S> for EdgeLayer {
-    type Service = Edge<S>;
-
-    fn layer(&self, inner: S) -> Edge<S> {
-        Edge { inner }
+impl Gate for OpenGate {
+    async fn admit(&self, _: &mut Request) -> Result<(), Problem> {
+        Ok(())
     }
 }
 
-#[derive(Clone)]
-struct Edge<S> {
-    inner: S,
+/// Surrounds a router, its fallbacks too. The deadline is from a request's head to the head of its answer; handlers
+/// have shorter ones of their own, with better answers, and this one is for what nobody thought of.
+pub fn around(router: Router, gate: impl Gate, deadline: Duration) -> Router {
+    router.layer(EdgeLayer { gate: Arc::new(gate), deadline })
 }
 
-impl<S> Service<Request> for Edge<S>
+struct EdgeLayer<G> {
+    gate: Arc<G>,
+    deadline: Duration,
+}
+
+impl<G> Clone for EdgeLayer<G> {
+    fn clone(&self) -> Self {
+        Self { gate: Arc::clone(&self.gate), deadline: self.deadline }
+    }
+}
+
+impl<S, G> Layer<S> for EdgeLayer<G> {
+    type Service = Edge<S, G>;
+
+    fn layer(&self, inner: S) -> Edge<S, G> {
+        Edge { inner, gate: Arc::clone(&self.gate), deadline: self.deadline }
+    }
+}
+
+struct Edge<S, G> {
+    inner: S,
+    gate: Arc<G>,
+    deadline: Duration,
+}
+
+impl<S: Clone, G> Clone for Edge<S, G> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), gate: Arc::clone(&self.gate), deadline: self.deadline }
+    }
+}
+
+impl<S, G: Gate> Service<Request> for Edge<S, G>
 where
-    S: Service<Request, Response = Response, Error = Infallible>,
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
     type Response = Response;
@@ -53,23 +102,81 @@ where
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let correlation = correlation::of(request.headers());
-        let span = tracing::debug_span!("request", correlation.id = %correlation);
+        let span = tracing::info_span!("request", correlation.id = %correlation);
         request.extensions_mut().insert(correlation.clone());
-        let answering = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        // The clone is for the next request: this one was asked whether it is ready.
+        let next = self.inner.clone();
+        let (mut inner, gate) = (std::mem::replace(&mut self.inner, next), Arc::clone(&self.gate));
+        let deadline = self.deadline;
         let completed = async move {
-            let mut response = answering.await.unwrap_or_else(|panic| Ok(problem::of_panic(&*panic)))?;
+            let line = Line::of(&request);
+            let answering = async {
+                match gate.admit(&mut request).await {
+                    Ok(()) => inner.call(request).await,
+                    Err(problem) => Ok(problem.into_response()),
+                }
+            };
+            let in_time = timeout(deadline, AssertUnwindSafe(answering).catch_unwind());
+            let mut response = match in_time.await {
+                Ok(answer) => answer.unwrap_or_else(|panic| Ok(problem::of_panic(&*panic)))?,
+                Err(_) => out_of_time().into_response(),
+            };
             problem::complete(&mut response, &correlation);
             correlation::echo(&correlation, response.headers_mut());
+            add_missing(response.headers_mut());
+            line.log(response.status());
             Ok(response)
         };
         Box::pin(completed.instrument(span))
     }
 }
 
+fn out_of_time() -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE).retry_after(RETRY_AFTER)
+}
+
+fn add_missing(headers: &mut HeaderMap) {
+    for (name, value) in &HEADERS {
+        headers.entry(name).or_insert_with(|| value.clone());
+    }
+}
+
+/// The log's line on a request, for those who look for one request among few: at the level `debug`.
+struct Line(Option<Asked>);
+
+struct Asked {
+    at: Instant,
+    method: Method,
+    /// Without what stands in for its parameters: a user's id is nobody's business.
+    route: Option<MatchedPath>,
+}
+
+impl Line {
+    fn of(request: &Request) -> Self {
+        let asked = || Asked {
+            at: Instant::now(),
+            method: request.method().clone(),
+            route: request.extensions().get().cloned(),
+        };
+        Self(tracing::enabled!(tracing::Level::DEBUG).then(asked))
+    }
+
+    fn log(&self, status: StatusCode) {
+        let Some(Asked { at, method, route }) = &self.0 else { return };
+        let (route, took) = (route.as_ref().map_or("none", MatchedPath::as_str), at.elapsed());
+        tracing::debug!(
+            http.method = %method,
+            http.route = route,
+            http.status = status.as_u16(),
+            took_us = took.as_micros() as u64,
+            "answered"
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
-    use axum::http::StatusCode;
     use axum::http::header::{ALLOW, CONTENT_TYPE};
     use axum::routing::{get, post};
     use serde_json::Value;
@@ -85,7 +192,11 @@ mod tests {
         let own = async || (StatusCode::CONFLICT, axum::Json("the API's own words"));
         let panic = async || -> () { panic!("secret") };
         let routes = Router::new().route("/echo", get(echo)).route("/own", get(own));
-        around(routes.route("/parse", post(parse)).route("/panic", get(panic)))
+        around(
+            routes.route("/parse", post(parse)).route("/panic", get(panic)),
+            OpenGate,
+            Duration::from_secs(15),
+        )
     }
 
     async fn answer(request: axum::http::request::Builder, body: impl Into<Body>) -> Response {

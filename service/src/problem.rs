@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -23,8 +23,8 @@ pub struct Problem {
     status: StatusCode,
     kind: Kind,
     detail: Option<Cow<'static, str>>,
-    retry_after: Option<Duration>,
     extensions: Map<String, Value>,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// What kind of problem it is, for programs.
@@ -40,7 +40,7 @@ impl Problem {
     /// A problem that the status says all about.
     pub fn new(status: StatusCode) -> Self {
         let kind = Kind { uri: "about:blank", title: status.canonical_reason().unwrap_or("Error") };
-        Self { status, kind, detail: None, retry_after: None, extensions: Map::new() }
+        Self { status, kind, detail: None, extensions: Map::new(), headers: Vec::new() }
     }
 
     /// A problem of a kind that programs tell apart from others of the same status.
@@ -58,7 +58,7 @@ impl Problem {
     /// When to try again; whole seconds, rounded up.
     #[must_use]
     pub fn retry_after(self, pause: Duration) -> Self {
-        Self { retry_after: Some(pause), ..self }
+        self.header(RETRY_AFTER, retry_after(pause))
     }
 
     /// A further member of the body.
@@ -68,14 +68,19 @@ impl Problem {
         self
     }
 
+    /// A further header.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: impl Into<HeaderValue>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
     fn write_to(&self, response: &mut Response, correlation: Option<&CorrelationId>) {
         *response.body_mut() = Body::from(self.to_json(correlation));
         let headers = response.headers_mut();
         headers.remove(CONTENT_LENGTH);
         headers.insert(CONTENT_TYPE, PROBLEM_JSON);
-        if let Some(pause) = self.retry_after {
-            headers.insert(RETRY_AFTER, retry_after(pause));
-        }
+        headers.extend(self.headers.iter().cloned());
     }
 
     fn to_json(&self, correlation: Option<&CorrelationId>) -> Vec<u8> {

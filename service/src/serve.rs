@@ -1,14 +1,69 @@
 //! Serving until it is time to stop, and then no longer than is right.
+//!
+//! Whoever connects costs memory before anything is known of them, so there is a limit to how many may, how long a
+//! request's head may take to arrive, and how long it may be.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::serve::{Listener, ListenerExt as _};
-use futures::FutureExt as _;
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tower::Service as _;
+
+use crate::settings::positive_duration;
+
+/// Longest head of a request, and longest piece of a body that is read at once. A purchase has some hundred bytes of
+/// head; a browser with a jar full of cookies may send a few thousand.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// How much room there is for those who connect.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// How many connections there may be; further ones are closed at once
+    // An idle one takes some 10 kB, so that as many as this take a few hundred megabytes.
+    #[arg(
+        id = "connections-max",
+        long = "connections-max",
+        env = "CONNECTIONS_MAX",
+        default_value = "20000",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000)
+    )]
+    pub max: usize,
+
+    /// Longest wait for the head of a request, and so for the next request on an idle connection
+    // Longer than a load balancer keeps idle connections to a node, or it would send a request into a closing one.
+    #[arg(
+        long = "header-read-timeout",
+        env = "HEADER_READ_TIMEOUT",
+        value_parser = positive_duration,
+        default_value = "15s"
+    )]
+    pub header_read_timeout: Duration,
+}
+
+impl Default for ConnectionLimits {
+    /// For ports that the public does not reach.
+    fn default() -> Self {
+        Self { max: 1_000, header_read_timeout: Duration::from_secs(60) }
+    }
+}
+
+/// Who is at the other end of the connection that a request came on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
 
 /// Nobody can be served at this address.
 #[derive(Debug, thiserror::Error)]
@@ -49,33 +104,75 @@ pub enum Drained {
 pub async fn until(
     listener: TcpListener,
     router: Router,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    limits: ConnectionLimits,
+    shutdown: impl Future<Output = ()>,
     grace: Duration,
 ) -> Drained {
-    let (closing, closed) = oneshot::channel();
-    let shutdown = shutdown.map(|()| {
-        // Nobody listens only when serving has ended already.
-        let _ = closing.send(());
-    });
-    let serving = axum::serve(without_delay(listener), router).with_graceful_shutdown(shutdown);
-    let grace_is_over = closed.then(|_| tokio::time::sleep(grace));
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
     tokio::select! {
-        _ = serving.into_future() => Drained::Whole,
-        () = grace_is_over => Drained::Cut,
+        () = shutdown => {}
+        () = accept(listener, router, limits, &graceful, &mut connections) => unreachable!("it accepts for ever"),
+    }
+    match timeout(grace, graceful.shutdown()).await {
+        Ok(()) => Drained::Whole,
+        Err(_) => Drained::Cut,
     }
 }
 
 /// Serves for as long as `work` takes.
 pub async fn during<T>(listener: TcpListener, router: Router, work: impl Future<Output = T>) -> T {
-    let serving = axum::serve(without_delay(listener), router).into_future();
     tokio::select! {
         done = work => done,
-        _ = serving => unreachable!("nothing asks it to end"),
+        _ = until(listener, router, ConnectionLimits::default(), std::future::pending(), Duration::ZERO) => {
+            unreachable!("nothing asks it to end")
+        }
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    limits: ConnectionLimits,
+    graceful: &GracefulShutdown,
+    connections: &mut JoinSet<()>,
+) {
+    let mut listener = without_delay(listener);
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.header_read_timeout)
+        .max_buf_size(HEAD_BYTES_MAX);
+    loop {
+        let (stream, address) = listener.accept().await;
+        while connections.try_join_next().is_some() {}
+        if connections.len() < limits.max {
+            connections.spawn(converse(
+                http.clone(),
+                stream,
+                Peer(address),
+                router.clone(),
+                graceful.watcher(),
+            ));
+        } else {
+            tracing::debug!(connections = limits.max, "no room for another connection");
+        }
+    }
+}
+
+/// Answers the requests of one connection.
+async fn converse(http: http1::Builder, stream: TcpStream, peer: Peer, router: Router, watcher: Watcher) {
+    let answer = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        // A router is always ready.
+        router.clone().call(request.map(Body::new))
+    });
+    if let Err(error) = watcher.watch(http.serve_connection(TokioIo::new(stream), answer)).await {
+        tracing::debug!(%error, "a connection ended before its time");
     }
 }
 
 /// An answer is one small segment: waiting for more to send would only delay it.
-fn without_delay(listener: TcpListener) -> impl Listener<Addr = SocketAddr> {
+fn without_delay(listener: TcpListener) -> impl Listener<Io = TcpStream, Addr = SocketAddr> {
     listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {
             tracing::debug!(%error, "a connection without TCP_NODELAY");
@@ -88,9 +185,10 @@ mod tests {
     use std::sync::Arc;
 
     use axum::routing::get;
+    use futures::FutureExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
-    use tokio::sync::Notify;
+    use tokio::sync::{Notify, oneshot};
     use tokio::task::JoinHandle;
 
     use super::*;
@@ -104,7 +202,7 @@ mod tests {
         end: JoinHandle<Drained>,
     }
 
-    async fn serving(grace: Duration) -> Serving {
+    async fn serving(limits: ConnectionLimits, grace: Duration) -> Serving {
         let (answer, arrived) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let handler = {
             let (answer, arrived) = (Arc::clone(&answer), Arc::clone(&arrived));
@@ -118,7 +216,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let router = Router::new().route("/", get(handler));
-        let end = tokio::spawn(until(listener, router, stopped.map(|_| ()), grace));
+        let end = tokio::spawn(until(listener, router, limits, stopped.map(|_| ()), grace));
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
         arrived.notified().await;
@@ -127,7 +225,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_in_flight_is_answered_while_nobody_new_is_let_in() {
-        let Serving { address, mut client, answer, stop, end } = serving(Duration::from_secs(60)).await;
+        let Serving { address, mut client, answer, stop, end } =
+            serving(ConnectionLimits::default(), Duration::from_secs(60)).await;
 
         stop.send(()).unwrap();
         while TcpStream::connect(address).await.is_ok() {
@@ -143,8 +242,51 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_outlives_the_grace_does_not_hold_up_the_end() {
-        let Serving { client: _client, stop, end, .. } = serving(Duration::from_millis(10)).await;
+        let Serving { client: _client, stop, end, .. } =
+            serving(ConnectionLimits::default(), Duration::from_millis(10)).await;
         stop.send(()).unwrap();
         assert_eq!(end.await.unwrap(), Drained::Cut);
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_when_all_places_are_taken_is_sent_away_at_once() {
+        let one = ConnectionLimits { max: 1, ..ConnectionLimits::default() };
+        let Serving { address, mut client, answer, .. } = serving(one, Duration::from_secs(60)).await;
+
+        let mut second = TcpStream::connect(address).await.unwrap();
+        assert_eq!(second.read(&mut [0; 1]).await.unwrap_or_default(), 0, "the second connection was closed");
+
+        answer.notify_one();
+        let mut status = [0; 12];
+        client.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200", "the first one is served all the same");
+    }
+
+    #[tokio::test]
+    async fn a_head_that_never_ends_does_not_hold_a_connection_for_ever() {
+        let hasty = ConnectionLimits {
+            header_read_timeout: Duration::from_millis(20),
+            ..ConnectionLimits::default()
+        };
+        let Serving { address, .. } = serving(hasty, Duration::from_secs(60)).await;
+
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET / HTTP/1.1\r\nhost: te").await.unwrap();
+
+        assert_eq!(slow.read(&mut [0; 1]).await.unwrap_or_default(), 0, "the connection was closed");
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_long_is_refused() {
+        let Serving { address, .. } = serving(ConnectionLimits::default(), Duration::from_secs(60)).await;
+
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let head =
+            format!("GET / HTTP/1.1\r\nhost: test\r\nlong: {}\r\n\r\n", "a".repeat(2 * HEAD_BYTES_MAX));
+        client.write_all(head.as_bytes()).await.unwrap();
+
+        let mut status = [0; 12];
+        client.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 431");
     }
 }

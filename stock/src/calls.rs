@@ -3,11 +3,14 @@
 //! One file of Lua an operation holds the contract; here it becomes Rust. Nobody else ever sees an operation's
 //! raw answer. A call says which slot it goes to, not how it gets there.
 
+use std::time::Duration;
+
 use redis::{Cmd, Value, from_redis_value};
 
 use crate::functions::{self, Operation};
 use crate::ids::{CorrelationId, OrderId, ShardId, UserId};
 use crate::layout::{Shard, Slot};
+use crate::limit::Limit;
 use crate::sale::{EpochMs, SaleConfig, State, Window};
 
 /// Most buyers in one `buy`: it then takes 0.2-0.4 ms of Redis, in which nobody else is served.
@@ -142,6 +145,8 @@ pub struct Attempt {
     pub order: OrderId,
     /// Kept with the order.
     pub correlation: CorrelationId,
+    /// Whether it counts towards the user's limit. The same request, tried once more, does not.
+    pub counts: bool,
 }
 
 /// What became of an attempt.
@@ -157,6 +162,8 @@ pub enum Bought {
     Empty,
     /// The sale is not selling now.
     NotOpen,
+    /// The user made too many attempts: the next one may come after this time.
+    Limited(Duration),
 }
 
 /// Claims users in their home shard and takes a token for each. See `buy.lua`.
@@ -166,6 +173,8 @@ pub struct Buy<'a, A = Attempt> {
     pub shard: &'a Shard,
     /// At most [`BUYERS_PER_CALL_MAX`].
     pub attempts: &'a [A],
+    /// How many attempts a user has, if that is limited.
+    pub limit: Option<Limit>,
 }
 
 /// The answer of [`Buy`].
@@ -188,9 +197,10 @@ impl<A: AsRef<Attempt>> Call for Buy<'_, A> {
         let mut cmd =
             functions::fcall(Operation::Buy, &[&self.shard.meta, &self.shard.claims, &self.shard.orders]);
         cmd.arg(self.shard.ring.as_str());
+        cmd.arg(self.limit.map_or(0.0, Limit::interval_ms)).arg(self.limit.map_or(0, |limit| limit.permits));
         for attempt in self.attempts {
-            let Attempt { user, order, correlation } = attempt.as_ref();
-            cmd.arg(user.as_str()).arg(order.as_str()).arg(correlation.as_str());
+            let Attempt { user, order, correlation, counts } = attempt.as_ref();
+            cmd.arg(user.as_str()).arg(order.as_str()).arg(correlation.as_str()).arg(u8::from(*counts));
         }
         cmd
     }
@@ -216,6 +226,9 @@ impl Bought {
             Value::Int(1) => Ok(Self::Bought(Claim { order, purchased_at: now })),
             Value::Int(0) => Ok(Self::Empty),
             Value::Int(-1) => Ok(Self::NotOpen),
+            Value::Int(below) if below < -1 => {
+                Ok(Self::Limited(Duration::from_millis(below.unsigned_abs() - 1)))
+            }
             held => {
                 let claim = Claim::parse(&from_redis_value::<String>(held)?)?;
                 Ok(if claim.order == order { Self::Repeat(claim) } else { Self::Duplicate(claim) })

@@ -22,6 +22,9 @@ pub const SALES_KEY: &str = "fs:sales";
 /// Who leads the coordinators. In the slot of the list of sales: whoever cannot read that has nothing to lead.
 pub const LEASE_KEY: &str = "fs:{fs:sales}:lease";
 
+/// What all nodes sign with, where no setting says so.
+pub const SECRET_KEY: &str = "fs:{fs:sales}:secret";
+
 /// The slot of a key whose hash tag is this text.
 pub fn slot_of_tag(tag: &str) -> Slot {
     crc16::State::<crc16::XMODEM>::calculate(tag.as_bytes()) % SLOTS
@@ -72,6 +75,29 @@ impl Shard {
             claims: key("claims"),
             orders: key("orders"),
         }
+    }
+}
+
+/// Where a part of all client addresses is counted. There is no key: it only names the slot, and with it the primary
+/// that counts.
+#[derive(Clone, Debug)]
+pub struct LimitBucket {
+    /// Its slot.
+    pub slot: Slot,
+    pub(crate) key: String,
+}
+
+impl LimitBucket {
+    /// How many there are: enough to spread over the primaries, few enough for many addresses to share a call.
+    pub const COUNT: u16 = 16;
+
+    /// All of them.
+    pub fn all() -> Vec<Self> {
+        let bucket = |number| {
+            let tag = format!("limits.{number}");
+            Self { slot: slot_of_tag(&tag), key: format!("fs:{{{tag}}}") }
+        };
+        (0..Self::COUNT).map(bucket).collect()
     }
 }
 

@@ -8,6 +8,7 @@ pub mod functions;
 pub mod ids;
 pub mod layout;
 pub mod lease;
+pub mod limit;
 pub mod ring;
 pub mod sale;
 pub mod snapshot;

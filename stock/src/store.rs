@@ -4,7 +4,7 @@ use redis::{Cmd, Value, from_redis_value};
 
 use crate::calls::{Call, CallError};
 use crate::ids::{SaleId, ShardId};
-use crate::layout::{SALES_KEY, SaleKeys, Slot, slot_of_tag};
+use crate::layout::{SALES_KEY, SECRET_KEY, SaleKeys, Slot, slot_of_tag};
 use crate::sale::{EpochMs, SaleConfig};
 use crate::snapshot::Snapshot;
 
@@ -166,5 +166,30 @@ impl Call for PublishSnapshot<'_> {
 
     fn answer(&self, _reply: Value) -> Result<(), CallError> {
         Ok(())
+    }
+}
+
+/// Agrees with all nodes on a secret: the one there is, or this one where there is none.
+pub struct ShareSecret<'a> {
+    /// A new secret.
+    pub proposal: &'a str,
+}
+
+impl Call for ShareSecret<'_> {
+    type Answer = String;
+
+    fn slot(&self) -> Slot {
+        slot_of_tag(SALES_KEY)
+    }
+
+    fn command(&self) -> Cmd {
+        let mut cmd = redis::cmd("SET");
+        cmd.arg(SECRET_KEY).arg(self.proposal).arg("NX").arg("GET");
+        cmd
+    }
+
+    fn answer(&self, reply: Value) -> Result<String, CallError> {
+        let held: Option<String> = from_redis_value(reply)?;
+        Ok(held.unwrap_or_else(|| self.proposal.to_owned()))
     }
 }

@@ -24,9 +24,14 @@ async fn keep_buying(client: &Cluster, sale: &Sale, home: ShardId) -> Infallible
     let users = (0..).map(|n| UserId::parse(&format!("neighbour-{n}"), UserIdKind::Opaque).unwrap());
     let mut users = users.filter(|user| sale.ring().home(user) == home);
     loop {
-        let attempt = |user| Attempt { user, order: OrderId::random(), correlation: CorrelationId::random() };
+        let attempt = |user| Attempt {
+            user,
+            order: OrderId::random(),
+            correlation: CorrelationId::random(),
+            counts: true,
+        };
         let attempts: Vec<Attempt> = users.by_ref().take(10).map(attempt).collect();
-        client.read(Buy { shard: sale.shard(home), attempts: &attempts }).await.unwrap();
+        client.read(Buy { shard: sale.shard(home), attempts: &attempts, limit: None }).await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -100,6 +100,7 @@ pub(crate) async fn buy(coordinator: &Coordinator, client: &Cluster, id: &SaleId
     let sale = coordinator.existing(id).await.unwrap().sale;
     let user = UserId::parse(user, UserIdKind::Opaque).unwrap();
     let shard = sale.shard(sale.ring().home(&user));
-    let attempt = Attempt { user, order: OrderId::random(), correlation: CorrelationId::random() };
-    client.write(Buy { shard, attempts: &[attempt] }).await.unwrap().outcomes[0]
+    let attempt =
+        Attempt { user, order: OrderId::random(), correlation: CorrelationId::random(), counts: true };
+    client.write(Buy { shard, attempts: &[attempt], limit: None }).await.unwrap().outcomes[0]
 }

@@ -14,7 +14,11 @@ use stock::calls::Claim;
 use stock::ids::{InvalidId, OrderId, SaleId};
 
 use super::Shop;
-use super::problems::{busy, unavailable, unknown_outcome};
+use super::caller::{Caller, Unfit};
+use super::csrf::Meant;
+use super::problems::{
+    busy, for_somebody_else, nothing_of_yours, too_many_requests, unavailable, unknown_outcome,
+};
 use super::request::{Named, PurchaseRequest};
 use crate::sales::{Outcome, Phase, Status};
 
@@ -27,27 +31,35 @@ pub(crate) async fn status(State(shop): State<Arc<Shop>>, named: Named) -> Resul
 /// `POST purchase`
 pub(crate) async fn purchase(
     State(shop): State<Arc<Shop>>,
+    _: Meant,
+    caller: Caller,
     named: Named,
     request: PurchaseRequest,
 ) -> Result<PurchaseAnswer, Problem> {
     let sale = shop.sale(named.sale.as_ref()).await?;
-    match request.attempt(&sale.config()) {
-        Ok(attempt) => PurchaseAnswer::to(sale.purchase(attempt).await),
-        Err(invalid) => Ok(PurchaseAnswer::Refused(Refused::invalid_user_id(&invalid))),
+    match request.attempt(&sale.config(), &caller) {
+        Ok(attempt) => PurchaseAnswer::to(shop.purchase(&sale, attempt).await),
+        Err(Unfit::Id(invalid)) => Ok(PurchaseAnswer::Refused(Refused::invalid_user_id(&invalid))),
+        Err(Unfit::SomebodyElse) => Err(for_somebody_else()),
     }
 }
 
 /// `GET purchase/{userId}`
-pub(crate) async fn find(State(shop): State<Arc<Shop>>, named: Named) -> Result<FindAnswer, Problem> {
+pub(crate) async fn find(
+    State(shop): State<Arc<Shop>>,
+    caller: Caller,
+    named: Named,
+) -> Result<FindAnswer, Problem> {
     let sale = shop.sale(named.sale.as_ref()).await?;
-    match named.user.read(sale.config().user_ids) {
+    match caller.user(&named.user, sale.config().user_ids) {
         Ok(user) => Ok(FindAnswer::Found(Found::of(sale.find(user).await.map_err(|_| unavailable())?))),
-        Err(invalid) => Ok(FindAnswer::Refused(Refused::invalid_user_id(&invalid))),
+        Err(Unfit::Id(invalid)) => Ok(FindAnswer::Refused(Refused::invalid_user_id(&invalid))),
+        Err(Unfit::SomebodyElse) => Err(nothing_of_yours()),
     }
 }
 
 /// A sale as everybody sees it.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StatusBody {
     sale_id: SaleId,
@@ -133,7 +145,7 @@ pub(crate) struct Found {
 }
 
 impl StatusBody {
-    fn of(status: &Status) -> Self {
+    pub(super) fn of(status: &Status) -> Self {
         let config = &status.config;
         Self {
             sale_id: config.id.clone(),
@@ -147,6 +159,11 @@ impl StatusBody {
             product_price: config.product.price,
             server_time: iso8601(status.server_time),
         }
+    }
+
+    /// Whether nothing has changed but the time.
+    pub(super) fn says_the_same_as(&self, later: &Self) -> bool {
+        Self { server_time: later.server_time.clone(), ..self.clone() } == *later
     }
 }
 
@@ -168,6 +185,7 @@ impl PurchaseAnswer {
             Outcome::AlreadyPurchased(claim) => Ok(Self::Refused(Refused::already_purchased(claim))),
             Outcome::OutOfStock => Ok(Self::Refused(Refused::out_of_stock())),
             Outcome::NotActive(phase) => Ok(Self::Refused(Refused::not_active(phase))),
+            Outcome::Limited(too_many) => Err(too_many_requests(too_many)),
             Outcome::Busy => Err(busy()),
             Outcome::Unknown(order) => Err(unknown_outcome(order)),
         }

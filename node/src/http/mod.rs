@@ -4,10 +4,17 @@
 //! family of clients are in one file.
 
 pub(crate) mod by_sale;
+mod caller;
+mod client;
+pub(crate) mod cors;
+pub(crate) mod csrf;
+pub(crate) mod events;
+mod gate;
 pub(crate) mod page;
 mod problems;
 mod request;
 mod shop;
 pub(crate) mod single_sale;
 
+pub use gate::PublicGate;
 pub use shop::Shop;

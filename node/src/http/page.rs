@@ -9,8 +9,8 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
-    REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    IF_NONE_MATCH, VARY,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -37,12 +37,8 @@ const ASSETS: [(&str, &str, &str); 12] = [
     ("words.js", JAVASCRIPT, include_str!("../../page/words.js")),
 ];
 
-const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const HTML: &str = "text/html; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
-const GZIP: HeaderValue = HeaderValue::from_static("gzip");
-const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-/// The address may name a sale that is nobody else's business.
-const NO_REFERRER: HeaderValue = HeaderValue::from_static("no-referrer");
 
 /// Long enough for a CDN to ask once for a whole crowd, short enough for a new version to be everywhere in seconds.
 /// While no node answers, an old page is better than none: it waits for the shop by itself.
@@ -50,9 +46,6 @@ const FOR_SECONDS: HeaderValue = HeaderValue::from_static("public, max-age=10, s
 
 /// The address of an asset names its content.
 const FOREVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
-
-/// While nodes of two versions run, another one may have the asset already.
-const NOT_AT_ALL: HeaderValue = HeaderValue::from_static("no-store");
 
 /// The page's own files and nothing else; no markup from strings, no frame around it.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -70,11 +63,9 @@ pub(crate) async fn asset(
     State(page): State<Arc<Page>>,
     Path((version, name)): Path<(String, String)>,
     request: HeaderMap,
-) -> Response {
-    match page.asset(&version, &name) {
-        Some(asset) => asset.answer(&request),
-        None => ([(CACHE_CONTROL, NOT_AT_ALL)], Problem::new(StatusCode::NOT_FOUND)).into_response(),
-    }
+) -> Result<Response, Problem> {
+    let asset = page.asset(&version, &name).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND))?;
+    Ok(asset.answer(&request))
 }
 
 /// The page and its assets, ready to send.
@@ -87,16 +78,15 @@ pub(crate) struct Page {
 
 /// A file in both forms that it is sent in.
 struct Ready {
+    content_type: HeaderValue,
     plain: Form,
     gzip: Form,
 }
 
 /// A file in one encoding. To a cache another encoding is another thing, with an `ETag` of its own.
 struct Form {
-    etag: HeaderValue,
-    /// What is true of it also while a client has it already.
-    validity: HeaderMap,
-    content: HeaderMap,
+    /// Of a 304, too: what it says replaces what a cache knows, the policy included.
+    headers: HeaderMap,
     bytes: Bytes,
 }
 
@@ -104,12 +94,11 @@ impl Page {
     pub(crate) fn new() -> Self {
         let version = digest(ASSETS.iter().flat_map(|(name, _, content)| [*name, *content]));
         let document = DOCUMENT.replace("/assets/", &format!("/assets/{version}/"));
-        let assets = ASSETS.iter().map(|&(name, content_type, content)| {
-            let headers = [(CONTENT_TYPE, HeaderValue::from_static(content_type))];
-            (name, Ready::new(content, FOREVER, headers))
-        });
-        let headers = [(CONTENT_TYPE, HTML), (CONTENT_SECURITY_POLICY, POLICY), (REFERRER_POLICY, NO_REFERRER)];
-        Self { version, assets: assets.collect(), document: Ready::new(&document, FOR_SECONDS, headers) }
+        let document =
+            Ready::new(HTML, &document, &[(CACHE_CONTROL, FOR_SECONDS), (CONTENT_SECURITY_POLICY, POLICY)]);
+        let ready = |content_type, content| Ready::new(content_type, content, &[(CACHE_CONTROL, FOREVER)]);
+        let assets = ASSETS.iter().map(|&(name, content_type, content)| (name, ready(content_type, content)));
+        Self { version, document, assets: assets.collect() }
     }
 
     fn asset(&self, version: &str, name: &str) -> Option<&Ready> {
@@ -119,32 +108,33 @@ impl Page {
 }
 
 impl Ready {
-    fn new<const N: usize>(content: &str, cache: HeaderValue, headers: [(HeaderName, HeaderValue); N]) -> Self {
+    fn new(content_type: &'static str, content: &str, headers: &[(HeaderName, HeaderValue)]) -> Self {
         let digest = digest([content]);
-        let content_headers = HeaderMap::from_iter([(X_CONTENT_TYPE_OPTIONS, NOSNIFF)].into_iter().chain(headers));
-        let plain = Form::new(&digest, cache.clone(), content_headers.clone(), content.to_owned().into());
-        let mut gzip = Form::new(&format!("{digest}-gzip"), cache, content_headers, gzip(content.as_bytes()));
-        gzip.content.insert(CONTENT_ENCODING, GZIP);
-        Self { plain, gzip }
+        Self {
+            content_type: HeaderValue::from_static(content_type),
+            plain: Form::new(&digest, headers, content.to_owned().into()),
+            gzip: Form::new(&format!("{digest}-gzip"), headers, gzip(content.as_bytes())),
+        }
     }
 
     fn answer(&self, request: &HeaderMap) -> Response {
-        let form = if takes_gzip(request) { &self.gzip } else { &self.plain };
-        if knows(request, &form.etag) {
-            return (StatusCode::NOT_MODIFIED, form.validity.clone()).into_response();
+        let takes_gzip = takes_gzip(request);
+        let form = if takes_gzip { &self.gzip } else { &self.plain };
+        if knows(request, &form.headers[ETAG]) {
+            return (StatusCode::NOT_MODIFIED, form.headers.clone()).into_response();
         }
-        let mut response = Response::new(form.bytes.clone().into());
-        response.headers_mut().extend(form.validity.clone());
-        response.headers_mut().extend(form.content.clone());
-        response
+        let content_type = [(CONTENT_TYPE, self.content_type.clone())];
+        let encoding = takes_gzip.then_some([(CONTENT_ENCODING, "gzip")]);
+        (form.headers.clone(), content_type, encoding, form.bytes.clone()).into_response()
     }
 }
 
 impl Form {
-    fn new(name: &str, cache: HeaderValue, content: HeaderMap, bytes: Bytes) -> Self {
-        let etag = HeaderValue::try_from(format!("\"{name}\"")).expect("hexadecimal digits are visible ASCII");
-        let validity = [(CACHE_CONTROL, cache), (ETAG, etag.clone()), (VARY, ACCEPT_ENCODING.into())];
-        Self { etag, validity: HeaderMap::from_iter(validity), content, bytes }
+    fn new(name: &str, headers: &[(HeaderName, HeaderValue)], bytes: Bytes) -> Self {
+        let etag =
+            HeaderValue::try_from(format!("\"{name}\"")).expect("hexadecimal digits are visible ASCII");
+        let own = [(ETAG, etag), (VARY, ACCEPT_ENCODING.into())];
+        Self { headers: own.into_iter().chain(headers.iter().cloned()).collect(), bytes }
     }
 }
 

@@ -2,9 +2,19 @@
 
 use std::time::Duration;
 
-use axum::http::StatusCode;
-use service::problem::{Kind, Problem};
+use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use service::problem::{Kind, Problem, retry_after};
 use stock::ids::OrderId;
+
+use crate::csrf::BadToken;
+use crate::identity;
+use crate::limits::TooMany;
+
+pub(super) const RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+pub(super) const RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+pub(super) const RATELIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
+pub(super) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// When to come back to a node that could not answer: by then a lane has emptied its queue several times, or a
 /// failover is well under way.
@@ -38,6 +48,67 @@ pub(super) fn unknown_outcome(order: OrderId) -> Problem {
         "The purchase may or may not have been made. Repeat it with the same Idempotency-Key to learn which; \
          without one, look the purchase up.",
     )
+}
+
+/// With a new token, in the body and in a cookie that is for the caller to add, so that one retry is enough.
+pub(super) fn foreign_request(why: BadToken, new_token: String) -> Problem {
+    let kind = Kind { uri: "/problems/csrf", title: "CSRF token needed" };
+    Problem::new(StatusCode::FORBIDDEN)
+        .of_kind(kind)
+        .with("reason", why.as_str())
+        .with("csrfToken", new_token)
+        .detail("Repeat the request with the new token: in the X-CSRF-Token header, and in the cookie that came with it.")
+}
+
+/// Without a reason, no token came at all.
+pub(super) fn unauthenticated(why: Option<identity::BadToken>) -> Problem {
+    let kind = Kind { uri: "/problems/unauthenticated", title: "Sign in first" };
+    let (challenge, detail) = match why {
+        None => ("Bearer", "A bearer token is needed."),
+        Some(identity::BadToken::Expired) => {
+            ("Bearer error=\"invalid_token\", error_description=\"expired\"", "The bearer token has expired.")
+        }
+        Some(identity::BadToken::Invalid) => {
+            ("Bearer error=\"invalid_token\"", "The bearer token is not valid here.")
+        }
+    };
+    Problem::new(StatusCode::UNAUTHORIZED)
+        .of_kind(kind)
+        .detail(detail)
+        .header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+}
+
+pub(super) fn for_somebody_else() -> Problem {
+    let kind = Kind { uri: "/problems/somebody-else", title: "Not your user id" };
+    Problem::new(StatusCode::FORBIDDEN)
+        .of_kind(kind)
+        .detail("You can buy only for the user that your token names.")
+}
+
+/// As if there were nothing: who has bought is nobody else's business.
+pub(super) fn nothing_of_yours() -> Problem {
+    let kind = Kind { uri: "/problems/not-found", title: "Not found" };
+    Problem::new(StatusCode::NOT_FOUND).of_kind(kind).detail("There is nothing of yours under this user id.")
+}
+
+/// Of an address, or of a user.
+pub(super) fn too_many_requests(TooMany { retry_after: wait, limit }: TooMany) -> Problem {
+    let kind = Kind { uri: "/problems/too-many-requests", title: "Too many requests" };
+    let policy = format!("{};w={}", limit.permits, limit.window.as_secs().max(1));
+    let policy = HeaderValue::try_from(policy).expect("numbers are visible ASCII");
+    Problem::new(StatusCode::TOO_MANY_REQUESTS)
+        .of_kind(kind)
+        .retry_after(wait)
+        .header(RATELIMIT_LIMIT, HeaderValue::from(limit.permits))
+        .header(RATELIMIT_REMAINING, HeaderValue::from(0))
+        .header(RATELIMIT_RESET, retry_after(wait))
+        .header(RATELIMIT_POLICY, policy)
+        .detail("Nothing was done. Wait as long as the Retry-After header says.")
+}
+
+pub(super) fn too_many_listeners() -> Problem {
+    let kind = Kind { uri: "/problems/too-many-listeners", title: "Too many are listening" };
+    come_back(kind).detail("Ask for the status now and then instead, or try again.")
 }
 
 fn come_back(kind: Kind) -> Problem {

@@ -18,18 +18,28 @@ use stock::calls::Attempt;
 use stock::ids::{CorrelationId, IDEMPOTENCY_KEY_BYTES_MAX, InvalidId, OrderId, SaleId, UserId, UserIdKind};
 use stock::sale::SaleConfig;
 
+use super::caller::{Caller, Unfit};
 use super::problems::{invalid_idempotency_key, unknown_sale};
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// A user id as it was sent. `None`: there was none, or it was no text.
-pub(crate) struct SentUserId(Option<String>);
+/// A user id as it was sent.
+pub(crate) enum SentUserId {
+    /// There was none.
+    Absent,
+    /// It was no text.
+    NotText,
+    /// It was this.
+    Text(String),
+}
 
 impl SentUserId {
     /// Reads the id the way its sale does.
     pub(crate) fn read(&self, kind: UserIdKind) -> Result<UserId, InvalidId> {
-        let sent = self.0.as_deref().ok_or(InvalidId::Malformed("a string"))?;
-        UserId::parse(sent, kind)
+        match self {
+            Self::Text(sent) => UserId::parse(sent, kind),
+            Self::Absent | Self::NotText => Err(InvalidId::Malformed("a string")),
+        }
     }
 }
 
@@ -54,11 +64,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let parameters = match Path::<PathParameters>::from_request_parts(parts, state).await {
             Ok(Path(parameters)) => parameters,
-            Err(rejection) if is_user_id_not_utf8(&rejection) => PathParameters::default(),
+            Err(rejection) if is_user_id_not_utf8(&rejection) => {
+                return Ok(Self { sale: None, user: SentUserId::NotText });
+            }
             Err(_) => return Err(unknown_sale()),
         };
         let sale = parameters.sale.map(|id| id.parse()).transpose().map_err(|_: InvalidId| unknown_sale())?;
-        Ok(Self { sale, user: SentUserId(parameters.user_id) })
+        Ok(Self { sale, user: parameters.user_id.map_or(SentUserId::Absent, SentUserId::Text) })
     }
 }
 
@@ -76,13 +88,13 @@ pub(crate) struct PurchaseRequest {
 
 impl PurchaseRequest {
     /// The attempt that this request makes at a sale.
-    pub(crate) fn attempt(self, sale: &SaleConfig) -> Result<Attempt, InvalidId> {
-        let user = self.user.read(sale.user_ids)?;
+    pub(crate) fn attempt(self, sale: &SaleConfig, caller: &Caller) -> Result<Attempt, Unfit> {
+        let user = caller.user(&self.user, sale.user_ids)?;
         let order = match &self.idempotency_key {
             Some(key) => OrderId::derived(&sale.id, &user, key.as_str()),
             None => OrderId::random(),
         };
-        Ok(Attempt { user, order, correlation: self.correlation })
+        Ok(Attempt { user, order, correlation: self.correlation, counts: true })
     }
 }
 
@@ -108,8 +120,9 @@ struct PurchaseBody<'a> {
 /// A user id of another type than text is not a broken body: clients expect the answer to a bad user id.
 fn user_in(document: &Document) -> Result<SentUserId, Problem> {
     let PurchaseBody { user_id } = document.parse()?;
-    let text = user_id.and_then(|value| serde_json::from_str::<Cow<'_, str>>(value.get()).ok());
-    Ok(SentUserId(text.map(Cow::into_owned)))
+    let Some(value) = user_id else { return Ok(SentUserId::Absent) };
+    let text = serde_json::from_str::<Cow<'_, str>>(value.get());
+    Ok(text.map_or(SentUserId::NotText, |text| SentUserId::Text(text.into_owned())))
 }
 
 /// The name that a client gives to an attempt, to repeat it safely.

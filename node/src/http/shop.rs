@@ -3,21 +3,73 @@
 use std::sync::Arc;
 
 use service::problem::Problem;
-use stock::ids::SaleId;
+use stock::calls::Attempt;
+use stock::ids::{SaleId, UserId};
 
+use super::events::Events;
 use super::problems::{unavailable, unknown_sale};
-use crate::sales::{LiveSale, Sales, Unavailable};
+use crate::csrf::CsrfTokens;
+use crate::identity::Identity;
+use crate::sales::{LiveSale, Outcome, Sales, Unavailable};
+use crate::secret::Signer;
+use crate::settings::{Origin, Settings};
 
 /// The sales, and which of them is meant where a path names none.
 pub struct Shop {
     sales: Sales,
     default_sale: SaleId,
+    pub(super) csrf: CsrfTokens,
+    origins: Vec<Origin>,
+    pub(super) identity: Identity,
+    pub(super) events: Events,
+    signer: Signer,
 }
 
 impl Shop {
     /// A shop of these sales.
-    pub fn new(sales: Sales, default_sale: SaleId) -> Self {
-        Self { sales, default_sale }
+    pub fn new(sales: Sales, settings: &Settings, signer: Signer, identity: Identity) -> Self {
+        let web = &settings.web;
+        Self {
+            sales,
+            default_sale: settings.sale_id.clone(),
+            csrf: CsrfTokens::new(signer.clone(), web.csrf_lifetime),
+            origins: web.cors_origins.clone(),
+            identity,
+            events: Events::new(web.event_listeners_max),
+            signer,
+        }
+    }
+
+    /// Whose pages may ask besides ours.
+    pub(crate) fn origins(&self) -> &[Origin] {
+        &self.origins
+    }
+
+    /// Ends what would go on as long as a client listens.
+    pub fn close(&self) {
+        self.events.close();
+    }
+
+    /// Buys, and has the log say what became of it.
+    pub(super) async fn purchase(&self, sale: &LiveSale, attempt: Attempt) -> Outcome {
+        let (user, order) = (attempt.user.clone(), attempt.order);
+        let outcome = sale.purchase(attempt).await;
+        match &outcome {
+            Outcome::Purchased(_) => {
+                tracing::debug!(user.hash = self.pseudonym(&user), order.id = %order, "purchased");
+            }
+            Outcome::Unknown(_) => {
+                tracing::warn!(user.hash = self.pseudonym(&user), order.id = %order, "the outcome of a purchase is unknown");
+            }
+            _ => {}
+        }
+        outcome
+    }
+
+    /// What stands for a user in the log: the same on every node, and nobody can find out whose it is by trying names.
+    fn pseudonym(&self, user: &UserId) -> String {
+        let signature = self.signer.sign("log", user.as_str().as_bytes());
+        signature[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The sale that a path names, or the default one.

@@ -13,7 +13,11 @@ use stock::calls::Claim;
 use stock::ids::{OrderId, SaleId, UserId};
 use stock::sale::EpochMs;
 
-use super::problems::{RETRY_AFTER, unavailable, unknown_outcome};
+use super::caller::{Caller, Unfit};
+use super::csrf::WithToken;
+use super::problems::{
+    RETRY_AFTER, for_somebody_else, nothing_of_yours, too_many_requests, unavailable, unknown_outcome,
+};
 use super::request::{Named, PurchaseRequest};
 use super::shop::{NoSale, Shop};
 use crate::sales::{Outcome, Phase, Status};
@@ -30,26 +34,36 @@ pub(crate) async fn status(State(shop): State<Arc<Shop>>) -> Result<Json<StatusB
 /// `POST purchase`
 pub(crate) async fn purchase(
     State(shop): State<Arc<Shop>>,
+    _: WithToken,
+    caller: Caller,
     request: PurchaseRequest,
 ) -> Result<PurchaseAnswer, Problem> {
     let sale = match shop.sale(None).await {
         Err(NoSale::Unread) => return Ok(PurchaseAnswer::Busy(Busy::default())),
         sale => sale?,
     };
-    match request.attempt(&sale.config()) {
-        Ok(attempt) if is_long_enough(&attempt.user) => PurchaseAnswer::to(sale.purchase(attempt).await),
-        _ => Ok(PurchaseAnswer::InvalidUser(InvalidUser::default())),
+    match request.attempt(&sale.config(), &caller) {
+        Ok(attempt) if is_long_enough(&attempt.user) => {
+            PurchaseAnswer::to(shop.purchase(&sale, attempt).await)
+        }
+        Err(Unfit::SomebodyElse) => Err(for_somebody_else()),
+        Ok(_) | Err(Unfit::Id(_)) => Ok(PurchaseAnswer::InvalidUser(InvalidUser::default())),
     }
 }
 
 /// `GET purchase/{userId}`
-pub(crate) async fn find(State(shop): State<Arc<Shop>>, named: Named) -> Result<FindAnswer, Problem> {
+pub(crate) async fn find(
+    State(shop): State<Arc<Shop>>,
+    caller: Caller,
+    named: Named,
+) -> Result<FindAnswer, Problem> {
     let sale = shop.sale(None).await?;
-    match named.user.read(sale.config().user_ids) {
+    match caller.user(&named.user, sale.config().user_ids) {
         Ok(user) if is_long_enough(&user) => {
             Ok(FindAnswer::Found(Found::of(sale.find(user).await.map_err(|_| unavailable())?)))
         }
-        _ => Ok(FindAnswer::InvalidUser(InvalidUser::default())),
+        Err(Unfit::SomebodyElse) => Err(nothing_of_yours()),
+        Ok(_) | Err(Unfit::Id(_)) => Ok(FindAnswer::InvalidUser(InvalidUser::default())),
     }
 }
 
@@ -175,6 +189,7 @@ impl PurchaseAnswer {
             }
             Outcome::OutOfStock => Ok(Self::Settled(Settled::without(SettledWord::SoldOut))),
             Outcome::NotActive(_) => Ok(Self::Settled(Settled::without(SettledWord::NotActive))),
+            Outcome::Limited(too_many) => Err(too_many_requests(too_many)),
             Outcome::Busy => Ok(Self::Busy(Busy::default())),
             Outcome::Unknown(order) => Err(unknown_outcome(order)),
         }

@@ -7,6 +7,7 @@ use stock::calls::{Accept, Attempt, BUYERS_PER_CALL_MAX, Bought, Buy, Call, Call
 use stock::connection::Replies;
 use stock::ids::{ShardId, UserId};
 use stock::layout::Shard;
+use stock::limit::Limit;
 use stock::topology::Primary;
 
 use super::{Reply, Work};
@@ -88,10 +89,10 @@ impl Batch {
     }
 
     /// The calls, in order.
-    pub(super) fn pipeline(&self) -> Pipeline {
+    pub(super) fn pipeline(&self, user_limit: Option<Limit>) -> Pipeline {
         let mut pipeline = Pipeline::new();
         for work in &self.shards {
-            work.calls(&mut pipeline);
+            work.calls(user_limit, &mut pipeline);
         }
         pipeline
     }
@@ -130,13 +131,13 @@ impl ShardWork {
         }
     }
 
-    fn calls(&self, pipeline: &mut Pipeline) {
+    fn calls(&self, limit: Option<Limit>, pipeline: &mut Pipeline) {
         let shard = &*self.shard;
         for &(from, cumulative, _) in &self.accepts {
             pipeline.add_command(Accept { shard, from, cumulative }.command());
         }
         for attempts in self.attempts.chunks(BUYERS_PER_CALL_MAX) {
-            pipeline.add_command(Buy { shard, attempts }.command());
+            pipeline.add_command(Buy { shard, attempts, limit }.command());
         }
         for users in self.users.chunks(BUYERS_PER_CALL_MAX) {
             pipeline.add_command(Find { shard, users }.command());
@@ -155,7 +156,8 @@ impl ShardWork {
         }
         let mut buyers = self.buyers.into_iter();
         for attempts in self.attempts.chunks(BUYERS_PER_CALL_MAX) {
-            let answer = replies.next(&Buy { shard, attempts }).map(|purchases| purchases.outcomes);
+            let answer =
+                replies.next(&Buy { shard, attempts, limit: None }).map(|purchases| purchases.outcomes);
             note(met, answer.as_ref().err());
             tell_each(&mut buyers, attempts.len(), answer);
         }

@@ -10,6 +10,7 @@ use redis::Pipeline;
 use stock::calls::CallError;
 use stock::cluster::Cluster;
 use stock::connection::{Barrier, Connection, Replies};
+use stock::limit::Limit;
 use stock::topology::{Address, Primary};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
@@ -37,6 +38,7 @@ pub(super) struct Lane {
     cluster: Arc<Cluster>,
     address: Address,
     settings: LaneSettings,
+    user_limit: Option<Limit>,
     condition: Arc<Condition>,
     connection: Option<Connection>,
 }
@@ -46,9 +48,10 @@ impl Lane {
         cluster: Arc<Cluster>,
         address: Address,
         settings: LaneSettings,
+        user_limit: Option<Limit>,
         condition: Arc<Condition>,
     ) -> Self {
-        Self { cluster, address, settings, condition, connection: None }
+        Self { cluster, address, settings, user_limit, condition, connection: None }
     }
 
     /// Serves the queue until it is closed and empty.
@@ -98,7 +101,7 @@ impl Lane {
             return batch
                 .fail(&CallError::Moved("the map is too old to trust a primary that stands alone".into()));
         }
-        let pipeline = batch.pipeline();
+        let pipeline = batch.pipeline(self.user_limit);
         if pipeline.is_empty() {
             return;
         }

@@ -16,6 +16,7 @@ use stock::calls::{Accepted, Attempt, Bought, CallError, Claim, Donation, Source
 use stock::cluster::Cluster;
 use stock::ids::{ShardId, UserId};
 use stock::layout::Shard;
+use stock::limit::Limit;
 use stock::topology::Address;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 
 use self::condition::Condition;
 use self::lane::{Lane, WORK_PER_PIPELINE_MAX};
+use crate::limits::TooMany;
 use crate::settings::LaneSettings;
 
 /// Why a lane has no answer.
@@ -68,6 +70,7 @@ impl<T> Pending<T> {
 pub struct Lanes {
     cluster: Arc<Cluster>,
     settings: LaneSettings,
+    user_limit: Option<Limit>,
     open: Mutex<Open>,
     /// Wakes whoever watches the cluster's map: a lane saw something that the map does not explain.
     pub(crate) suspicion: Arc<Notify>,
@@ -98,8 +101,13 @@ impl Entrance {
 
 impl Lanes {
     /// No lane is open yet.
-    pub fn new(cluster: Arc<Cluster>, settings: LaneSettings) -> Self {
-        Self { cluster, settings, open: Mutex::default(), suspicion: Arc::default() }
+    pub fn new(cluster: Arc<Cluster>, settings: LaneSettings, user_limit: Option<Limit>) -> Self {
+        Self { cluster, settings, user_limit, open: Mutex::default(), suspicion: Arc::default() }
+    }
+
+    /// What to tell a user who has to wait this long.
+    pub(crate) fn limited(&self, retry_after: Duration) -> Option<TooMany> {
+        self.user_limit.map(|limit| TooMany { retry_after, limit })
     }
 
     /// Buys for one user in their home shard.
@@ -162,6 +170,7 @@ impl Lanes {
             Arc::clone(&self.cluster),
             primary.address.clone(),
             self.settings.clone(),
+            self.user_limit,
             Arc::clone(&condition),
         );
         open.tasks.spawn(lane.run(work));

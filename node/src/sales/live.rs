@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::outlook::{Outlook, Phase, Status};
 use super::steal::Steals;
 use crate::lanes::{LaneError, Lanes};
+use crate::limits::TooMany;
 use crate::metrics::SaleCounters;
 use crate::settings::LaneSettings;
 
@@ -39,6 +40,8 @@ pub enum Outcome {
     OutOfStock,
     /// The sale is not selling now.
     NotActive(Phase),
+    /// Nothing was done: this user tried too often.
+    Limited(TooMany),
     /// Nothing was done: too many are waiting, or the last tokens are on their way. Try again.
     Busy,
     /// It may or may not have been done: repeat the same attempt.
@@ -66,6 +69,11 @@ impl LiveSale {
             self.steals.learn(snapshot);
         }
         self.outlook.send_replace(Arc::new(outlook));
+    }
+
+    /// Its outlooks from now on, until the node no longer serves it.
+    pub fn outlooks(&self) -> watch::Receiver<Arc<Outlook>> {
+        self.outlook.subscribe()
     }
 
     pub(super) fn outlook(&self) -> Arc<Outlook> {
@@ -109,7 +117,7 @@ impl LiveSale {
     }
 
     /// Tries until the answer is definite. `None`: there is no point in going on now.
-    async fn buy(&self, attempt: Attempt, course: &Course) -> Option<Outcome> {
+    async fn buy(&self, mut attempt: Attempt, course: &Course) -> Option<Outcome> {
         let home = self.outlook().sale.ring().home(&attempt.user);
         for tries in 0.. {
             // Seen before asking: then an empty answer comes from a time when all units were claimed, and none
@@ -120,6 +128,7 @@ impl LiveSale {
             match answer {
                 Ok(Bought::Bought(claim) | Bought::Repeat(claim)) => return Some(Outcome::Purchased(claim)),
                 Ok(Bought::Duplicate(claim)) => return Some(Outcome::AlreadyPurchased(claim)),
+                Ok(Bought::Limited(wait)) => return self.lanes.limited(wait).map(Outcome::Limited),
                 Ok(Bought::NotOpen) => return Some(Outcome::NotActive(self.outlook().refused_phase())),
                 Ok(Bought::Empty) if sold_out => return Some(Outcome::OutOfStock),
                 Ok(Bought::Empty) => {
@@ -129,6 +138,8 @@ impl LiveSale {
                 Err(LaneError::Full) => return None,
                 Err(LaneError::Call(error)) => self.pause_after(&error, tries).await?,
             }
+            // Whatever it takes from here on, the user asked once.
+            attempt.counts = false;
         }
         unreachable!("tries are not counted out")
     }

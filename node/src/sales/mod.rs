@@ -12,6 +12,7 @@ use stock::calls::CallError;
 use stock::cluster::Cluster;
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
+use stock::limit::Limit;
 use stock::sale::{EpochMs, Sale, State};
 use stock::snapshot::{Snapshot, confirm_sold_out, read_levels};
 use stock::store::{ListSales, ReadConfig, ReadSnapshot, ReadTime};
@@ -61,8 +62,8 @@ struct Tasks {
 
 impl Sales {
     /// Starts reading. The first reading is under way when this returns.
-    pub fn start(cluster: Arc<Cluster>, settings: LaneSettings) -> Self {
-        let lanes = Arc::new(Lanes::new(Arc::clone(&cluster), settings.clone()));
+    pub fn start(cluster: Arc<Cluster>, settings: LaneSettings, user_limit: Option<Limit>) -> Self {
+        let lanes = Arc::new(Lanes::new(Arc::clone(&cluster), settings.clone(), user_limit));
         let nothing =
             Known { sales: Arc::default(), unread: Arc::default(), readings: 0, read_at: Instant::now() };
         let (publish, known) = watch::channel(nothing);

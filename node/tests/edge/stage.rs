@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, COOKIE};
 use axum::http::{HeaderMap, Request, request};
 use clap::Parser as _;
-use node::http::Shop;
+use node::http::{PublicGate, Shop};
+use node::identity::Identity;
 use node::router::router;
 use node::sales::Sales;
+use node::secret::Signer;
 use node::settings::Settings;
 use serde_json::Value;
 use stock::calls::{Accept, Configure, Record, Source};
@@ -56,15 +58,30 @@ impl TestNode {
 
     /// Selling so many units, of a sale that differs from the usual one.
     pub(crate) async fn with(units: u64, change: impl FnOnce(&mut SaleConfig)) -> Self {
-        let settings = Settings::parse_from(["node", "--redis-url", &shared_redis().await.seeds()]);
+        Self::set_up(&[], units, change).await
+    }
+
+    /// Selling a few units, with flags that differ from the usual ones.
+    pub(crate) async fn set(flags: &[&str]) -> Self {
+        Self::set_up(flags, 10, |_| {}).await
+    }
+
+    async fn set_up(flags: &[&str], units: u64, change: impl FnOnce(&mut SaleConfig)) -> Self {
+        let seeds = shared_redis().await.seeds();
+        let settings = Settings::parse_from(["node", "--redis-url", &seeds].iter().chain(flags));
         let cluster = Cluster::connect(settings.redis.connect_options()).await.unwrap();
         cluster.load_library().await.unwrap();
         let mut config = config_on(&cluster, units);
         change(&mut config);
         let sale = Sale::new(config).unwrap();
         create(&cluster, &sale).await;
-        let sales = Sales::start(Arc::new(cluster), settings.lanes);
-        let router = router(Arc::new(Shop::new(sales, sale.id().clone())));
+        let settings = Settings { sale_id: sale.id().clone(), ..settings };
+        let cluster = Arc::new(cluster);
+        let gate = PublicGate::new(&cluster, &settings.web, &settings.limits);
+        let signer = Signer::shared(Arc::clone(&cluster)).await;
+        let identity = Identity::from_settings(&settings.auth).unwrap();
+        let sales = Sales::start(cluster, settings.lanes.clone(), settings.limits.of_user());
+        let router = router(Arc::new(Shop::new(sales, &settings, signer, identity)), gate);
         Self { sale: sale.id().clone(), router }
     }
 
@@ -72,9 +89,12 @@ impl TestNode {
         self.send(Request::get(path), "").await
     }
 
-    /// Posts JSON.
+    /// Posts JSON, with a token.
     pub(crate) async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
-        self.send(Request::post(path).header(CONTENT_TYPE, "application/json"), body).await
+        let token = self.get("/api/csrf").await.body["csrfToken"].as_str().unwrap().to_owned();
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+        let request = request.header("x-csrf-token", &token).header(COOKIE, format!("csrfToken={token}"));
+        self.send(request, body).await
     }
 
     pub(crate) async fn buy(&self, path: &str, user: &str) -> Answer {

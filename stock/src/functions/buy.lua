@@ -1,18 +1,21 @@
 -- Claims a batch of users in their home shard and takes one token for each.
 --
 -- KEYS  1 meta, 2 claims, 3 orders
--- ARGV  1 ring fingerprint, then for each buyer: user id, order id, correlation id
+-- ARGV  1 ring fingerprint, 2 and 3 the limit of attempts a user (ms until a permit comes back, permits; 0 is no limit),
+--       then for each buyer: user id, order id, correlation id, permits that the attempt takes (0 or 1)
 -- Answer  { stock left, now in ms, one element a buyer }, the element being
 --           1              bought, at `now`
 --           0              empty: no token left here
 --           -1             not open: paused, ended, or outside the window
+--           -1 - ms        too many attempts of this user: the next one may come in so many ms
 --           "order:ms"     the claim this user already has; the caller compares order ids
 -- Errors  NOSHARD, WRONGRING
 --
 -- Atomic because looking for the claim, taking the token, recording the claim and appending the order are
 -- one decision: apart, two calls for one user would both find no claim. XADD is the one write that can fail,
--- so it comes first: a function does not roll back. Nothing is written for empty and not open. A user who
+-- so it comes first: a function does not roll back. Nothing is written for empty, not open and too many. A user who
 -- has a claim writes `tick`, for a barrier after reads alone proves nothing.
+local attempts_of = rate_limit()
 local function buy(keys, args)
   local meta, claims, orders = keys[1], keys[2], keys[3]
   local shard = redis.call('HMGET', meta, 'ring', 'state', 'starts_at', 'ends_at', 'stock', 'sold', 'seq')
@@ -20,22 +23,29 @@ local function buy(keys, args)
   if refusal then return refusal end
 
   local users, buyers = {}, 0
-  for arg = 2, #args, 3 do
+  for arg = 4, #args, 4 do
     buyers = buyers + 1
     users[buyers] = args[arg]
   end
   local held = redis.call('HMGET', claims, unpack(users))
 
   local now = now_ms()
-  local open = shard[2] == 'open'
-    and tonumber(now) >= tonumber(shard[3]) and tonumber(now) < tonumber(shard[4])
+  local at = tonumber(now)
+  local open = shard[2] == 'open' and at >= tonumber(shard[3]) and at < tonumber(shard[4])
+  local interval, burst = tonumber(args[2]), tonumber(args[3])
   local left = tonumber(shard[5])
   local recognised = false
   local taken, new_claims, entry, fields, answers = {}, {}, {}, 0, {}
   for buyer = 1, buyers do
     local user = users[buyer]
     local claim = held[buyer] or taken[user]
-    if claim then
+    local permitted, wait = 1, 0
+    if burst > 0 and args[buyer * 4 + 3] == '1' then
+      permitted, wait = attempts_of(meta .. user, 0, 1, interval, burst, at)
+    end
+    if permitted == 0 then
+      answers[buyer] = -1 - wait
+    elseif claim then
       answers[buyer] = claim
       recognised = true
     elseif not open then
@@ -43,10 +53,10 @@ local function buy(keys, args)
     elseif left == 0 then
       answers[buyer] = 0
     else
-      claim = args[buyer * 3] .. ':' .. now
+      claim = args[buyer * 4 + 1] .. ':' .. now
       taken[user] = claim
       new_claims[fields + 1], new_claims[fields + 2] = user, claim
-      entry[fields + 1], entry[fields + 2] = user, claim .. ':' .. args[buyer * 3 + 1]
+      entry[fields + 1], entry[fields + 2] = user, claim .. ':' .. args[buyer * 4 + 2]
       fields = fields + 2
       left = left - 1
       answers[buyer] = 1

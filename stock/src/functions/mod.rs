@@ -25,10 +25,11 @@ pub enum Operation {
     Record,
     Lead,
     Confirm,
+    Admit,
 }
 
 impl Operation {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Buy,
         Self::Donate,
         Self::Accept,
@@ -38,6 +39,7 @@ impl Operation {
         Self::Record,
         Self::Lead,
         Self::Confirm,
+        Self::Admit,
     ];
 
     const fn name(self) -> &'static str {
@@ -51,6 +53,7 @@ impl Operation {
             Self::Record => "record",
             Self::Lead => "lead",
             Self::Confirm => "confirm",
+            Self::Admit => "admit",
         }
     }
 
@@ -65,11 +68,12 @@ impl Operation {
             Self::Record => include_str!("record.lua"),
             Self::Lead => include_str!("lead.lua"),
             Self::Confirm => include_str!("confirm.lua"),
+            Self::Admit => include_str!("admit.lua"),
         }
     }
 
     const fn only_reads(self) -> bool {
-        matches!(self, Self::Level)
+        matches!(self, Self::Level | Self::Admit)
     }
 
     /// The function's name in Redis: `buy_1f3a9c`.
@@ -126,7 +130,9 @@ mod tests {
     use super::*;
     use crate::calls::{Accept, Attempt, Buy, Call, Configure, Donate, Find, ReadLevel, Record, Source};
     use crate::ids::ShardId;
+    use crate::layout::{LimitBucket, SaleKeys};
     use crate::lease::Lead;
+    use crate::limit::{Admit, Limit};
     use crate::sale::{Sale, State, Window};
     use crate::snapshot::Confirm;
 
@@ -146,9 +152,10 @@ mod tests {
         let sale = Sale::new(crate::sale::tests::config()).unwrap();
         let shard = sale.shard(ShardId::new(0));
         let window = Window { starts_at: 0, ends_at: 1 };
-        let keys = crate::layout::SaleKeys::new(sale.id());
+        let keys = SaleKeys::new(sale.id());
+        let limit = Limit { permits: 1, window: Duration::from_secs(1) };
         let sent = [
-            (Operation::Buy, keys_in_call(&Buy::<Attempt> { shard, attempts: &[] })),
+            (Operation::Buy, keys_in_call(&Buy::<Attempt> { shard, attempts: &[], limit: None })),
             (Operation::Donate, keys_in_call(&Donate { shard, to: ShardId::new(1), want: 1 })),
             (Operation::Accept, keys_in_call(&Accept { shard, from: Source::Mint, cumulative: 1 })),
             (
@@ -163,6 +170,7 @@ mod tests {
             ),
             (Operation::Lead, keys_in_call(&Lead { coordinator: "a", hold: Duration::ZERO })),
             (Operation::Confirm, keys_in_call(&Confirm { shard })),
+            (Operation::Admit, keys_in_call(&Admit { bucket: &LimitBucket::all()[0], limit, asks: &[] })),
         ];
         assert_eq!(sent.map(|(operation, _)| operation), Operation::ALL);
         for (operation, keys) in sent {

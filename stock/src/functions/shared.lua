@@ -16,3 +16,32 @@ local function misdirected(held, given)
     return redis.error_reply('WRONGRING this shard belongs to ring ' .. held .. ', not ' .. given)
   end
 end
+
+-- A rate limit: the generic cell rate algorithm (GCRA), a bucket of `burst` permits each of which comes back in
+-- `interval` ms. What it remembers lies in this server's memory alone, neither written nor replicated: a limit costs
+-- no write, and a failover that forgets it lets somebody try a few times more. Whoever was not seen for a whole
+-- window has a full bucket again, so two generations of names lose nothing; `NAMES_MAX` bounds both of them.
+local NAMES_MAX = 100000
+local function rate_limit()
+  local recent, former, names, since = {}, {}, 0, 0
+
+  local function remember(name, full_at, window, now)
+    if now - since >= window or names >= NAMES_MAX then
+      recent, former, names, since = {}, recent, 0, now
+    end
+    if not recent[name] then names = names + 1 end
+    recent[name] = full_at
+  end
+
+  -- Takes up to `want` permits, after the `spent` ones that were used without asking. Answers how many were had, and
+  -- with none how many ms until there is one.
+  return function(name, spent, want, interval, burst, now)
+    local full_at = math.max(recent[name] or former[name] or now, now) + spent * interval
+    local window = burst * interval
+    local granted = math.max(0, math.min(want, math.floor((now + window - full_at) / interval)))
+    full_at = full_at + granted * interval
+    remember(name, full_at, window, now)
+    if granted > 0 then return granted, 0 end
+    return 0, math.max(1, math.ceil(full_at + interval - window - now))
+  end
+end

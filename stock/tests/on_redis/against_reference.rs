@@ -105,10 +105,15 @@ impl Twins {
             user: user.clone(),
             order: *order,
             correlation: correlation.clone(),
+            counts: true,
         };
         let sent: Vec<_> = attempts.iter().map(attempt).collect();
-        let answer =
-            self.real.cluster.read(Buy { shard: self.real.shard_at(shard), attempts: &sent }).await.unwrap();
+        let answer = self
+            .real
+            .cluster
+            .read(Buy { shard: self.real.shard_at(shard), attempts: &sent, limit: None })
+            .await
+            .unwrap();
 
         let reference = &mut self.reference[usize::from(shard)];
         prop_assert_eq!(answer.outcomes.into_iter().map(told).collect::<Vec<_>>(), reference.buy(&attempts));

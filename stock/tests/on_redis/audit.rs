@@ -29,7 +29,7 @@ async fn sold_sale() -> TestSale {
     }
     let mut calls = Vec::new();
     for (shard, home) in sale.sale.shards().iter().zip(&homes) {
-        calls.extend(home.chunks(BUYERS_PER_CALL).map(|attempts| Buy { shard, attempts }));
+        calls.extend(home.chunks(BUYERS_PER_CALL).map(|attempts| Buy { shard, attempts, limit: None }));
     }
     let told = all_done(sale.cluster.write_all(&calls).await);
     told.into_iter().flat_map(|purchases| purchases.outcomes).for_each(|outcome| _ = claim(outcome));
@@ -85,7 +85,7 @@ async fn a_sale_is_ok_while_it_sells() {
 
     let buying = async {
         for attempts in at_home[..2_000].chunks(4) {
-            sale.cluster.read(Buy { shard, attempts }).await.unwrap();
+            sale.cluster.read(Buy { shard, attempts, limit: None }).await.unwrap();
         }
     };
     let auditing = async {
@@ -135,7 +135,8 @@ async fn a_user_with_a_unit_of_a_second_shard_is_seen() {
     let user = sale.someone_at(sale.shard_at(0));
 
     let attempts = [attempt(&user)];
-    let strange = sale.cluster.write(Buy { shard: sale.shard_at(1), attempts: &attempts }).await.unwrap();
+    let strange =
+        sale.cluster.write(Buy { shard: sale.shard_at(1), attempts: &attempts, limit: None }).await.unwrap();
     assert!(matches!(strange.outcomes[0], Bought::Bought(_)), "a shard cannot know who is at home in it");
 
     sale.is_red_and_says("is claimed here, but at home in another").await;

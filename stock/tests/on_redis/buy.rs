@@ -180,7 +180,7 @@ async fn the_first_millisecond_sells_and_the_one_after_the_last_does_not() {
 /// A new user tries; when that was by Redis' clock, and whether a unit was sold.
 async fn buy_now(sale: &TestSale) -> (u64, bool) {
     let attempts = [attempt(OrderId::random().as_str())];
-    let cmd = stock::calls::Call::command(&Buy { shard: sale.shard(), attempts: &attempts });
+    let cmd = stock::calls::Call::command(&Buy { shard: sale.shard(), attempts: &attempts, limit: None });
     let answer = sale.cluster.read(Raw { slot: sale.shard().slot, cmd: &cmd }).await.unwrap();
     let (_, now, outcomes): (u64, u64, Vec<i64>) = redis::from_redis_value(answer).unwrap();
     (now, outcomes[0] == 1)
@@ -193,7 +193,8 @@ async fn a_caller_with_another_ring_is_refused_before_anything_else() {
     let before = sale.contents().await;
 
     let shard = on_another_ring(sale.shard());
-    let refused = sale.cluster.write(Buy { shard: &shard, attempts: &attempts(["ann", "bob"]) }).await;
+    let refused =
+        sale.cluster.write(Buy { shard: &shard, attempts: &attempts(["ann", "bob"]), limit: None }).await;
 
     let words =
         format!("this shard belongs to ring {}, not {}", sale.shard().ring.as_str(), shard.ring.as_str());
@@ -205,7 +206,8 @@ async fn a_caller_with_another_ring_is_refused_before_anything_else() {
 async fn a_shard_that_does_not_exist_sells_nothing_and_is_not_made() {
     let sale = TestSale::planned(1).await;
 
-    let refused = sale.cluster.write(Buy { shard: sale.shard(), attempts: &attempts(["ann"]) }).await;
+    let refused =
+        sale.cluster.write(Buy { shard: sale.shard(), attempts: &attempts(["ann"]), limit: None }).await;
 
     assert_eq!(refused, Err(CallError::NoShard));
     assert_eq!(sale.contents().await, (vec![], vec![], vec![]));
@@ -262,7 +264,7 @@ async fn the_order_stream_has_an_entry_a_call_numbered_by_the_shard() {
     }
 
     let order = |call: usize, buyer: usize| {
-        let Attempt { user, order, correlation } = &calls[call][buyer];
+        let Attempt { user, order, correlation, .. } = &calls[call][buyer];
         let at = claim(claims[call][buyer]).purchased_at;
         (user.to_string(), format!("{order}:{at}:{correlation}"))
     };
@@ -282,7 +284,8 @@ async fn where_the_order_cannot_be_written_nobody_has_bought() {
         sale.ask(redis::cmd("XADD").arg(&sale.shard().orders).arg("99-0").arg("by").arg("hand")).await;
     let before = sale.contents().await;
 
-    let refused = sale.cluster.write(Buy { shard: sale.shard(), attempts: &attempts(["ann"]) }).await;
+    let refused =
+        sale.cluster.write(Buy { shard: sale.shard(), attempts: &attempts(["ann"]), limit: None }).await;
 
     assert!(matches!(refused, Err(CallError::Refused(_))), "told {refused:?}");
     assert_eq!(sale.contents().await, before, "a claim without an order, or a token that nobody has");

@@ -98,7 +98,7 @@ async fn a_purchase_that_the_replica_did_not_confirm_is_not_called_one() {
     let sale = TestSale::on(client_with(impatient(&redis)).await, &[5]).await;
     let replica = replica_of(&redis, &sale).await;
     let ann = [attempt("ann")];
-    let buy = || stock::calls::Buy { shard: sale.shard(), attempts: &ann };
+    let buy = || stock::calls::Buy { shard: sale.shard(), attempts: &ann, limit: None };
 
     redis.freeze(replica);
     let not_durable = Err(CallError::NotDurable { confirmed: 0, replicas: 1 });
@@ -127,7 +127,7 @@ async fn a_batch_over_all_primaries_answers_for_those_that_confirmed() {
     redis.freeze(replica_of(&redis, &sale).await);
 
     let attempts = attempts(["ann"]);
-    let buy = |shard| stock::calls::Buy { shard, attempts: &attempts };
+    let buy = |shard| stock::calls::Buy { shard, attempts: &attempts, limit: None };
     let told = sale.cluster.write_all(&sale.sale.shards().iter().map(buy).collect::<Vec<_>>()).await;
 
     assert_eq!(told[0], Err(CallError::NotDurable { confirmed: 0, replicas: 1 }));
@@ -227,7 +227,7 @@ async fn a_primary_that_is_thought_to_stand_alone_is_asked_whether_it_does() {
     let primary = &sale.cluster.topology().primary(sale.shard().slot).unwrap().address.clone();
     let mut connection = Connection::open(sale.cluster.options(), primary).await.unwrap();
     let ann = attempts(["ann"]);
-    let buy = stock::calls::Buy { shard: sale.shard(), attempts: &ann };
+    let buy = stock::calls::Buy { shard: sale.shard(), attempts: &ann, limit: None };
     let mut told = async |barrier| {
         let mut pipeline = redis::Pipeline::new();
         pipeline.add_command(buy.command());
@@ -259,7 +259,8 @@ async fn a_primary_that_wants_more_replicas_before_it_writes_did_nothing() {
     demand(2).exec_async(&mut connection).await.unwrap();
 
     let ann = attempts(["ann"]);
-    let told = sale.cluster.write(stock::calls::Buy { shard: sale.shard(), attempts: &ann }).await;
+    let told =
+        sale.cluster.write(stock::calls::Buy { shard: sale.shard(), attempts: &ann, limit: None }).await;
     assert!(matches!(&told, Err(error) if error.is_transient() && !error.is_unknown()), "told {told:?}");
 
     demand(0).exec_async(&mut connection).await.unwrap();
@@ -279,7 +280,7 @@ async fn a_sale_is_sold_out_once_the_replicas_know_it() {
     redis.freeze(replica);
     let last = attempts(["bob"]);
     let second = sale.sale.shard(ShardId::new(1));
-    sale.cluster.write(stock::calls::Buy { shard: second, attempts: &last }).await.unwrap();
+    sale.cluster.write(stock::calls::Buy { shard: second, attempts: &last, limit: None }).await.unwrap();
     assert!(
         !confirm_sold_out(&sale.cluster, &sale.sale).await,
         "the first shard's replica confirmed nothing"

@@ -13,6 +13,7 @@ mod faults;
 mod find_and_level;
 mod lease;
 mod library;
+mod limits;
 mod migration;
 mod record;
 mod reference;

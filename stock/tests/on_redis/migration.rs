@@ -130,7 +130,7 @@ async fn a_shard_halfway_between_two_primaries_is_an_error_and_whole_again_after
     };
     let buy = async |user| {
         let attempts = crate::stage::attempts([user]);
-        sale.cluster.write(stock::calls::Buy { shard: sale.shard(), attempts: &attempts }).await
+        sale.cluster.write(stock::calls::Buy { shard: sale.shard(), attempts: &attempts, limit: None }).await
     };
 
     mover.announce(sale.shard()).await;

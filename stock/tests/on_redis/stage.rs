@@ -129,7 +129,7 @@ impl TestSale {
 
     /// Attempts in one call on the first shard.
     pub(crate) async fn try_together(&self, attempts: &[Attempt]) -> Purchases {
-        self.cluster.write(Buy { shard: self.shard(), attempts }).await.unwrap()
+        self.cluster.write(Buy { shard: self.shard(), attempts, limit: None }).await.unwrap()
     }
 
     pub(crate) async fn claim_of(&self, user: &str) -> Option<Claim> {
@@ -224,7 +224,12 @@ pub(crate) fn user_id(id: &str) -> UserId {
 
 /// A new attempt of this user.
 pub(crate) fn attempt(user: &str) -> Attempt {
-    Attempt { user: user_id(user), order: OrderId::random(), correlation: CorrelationId::random() }
+    Attempt {
+        user: user_id(user),
+        order: OrderId::random(),
+        correlation: CorrelationId::random(),
+        counts: true,
+    }
 }
 
 pub(crate) fn attempts<'a>(users: impl IntoIterator<Item = &'a str>) -> Vec<Attempt> {

@@ -18,6 +18,8 @@ use crate::{
     ports::{PortBlock, loopback},
 };
 
+const LOOPBACK: &str = "127.0.0.0/8";
+
 /// All that is decided before the first process starts.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -109,6 +111,8 @@ impl Plan {
         let (port, ops_port) = (self.ports.node(number), self.ports.node_ops(number));
         let launch =
             self.launch(&format!("node-{}", number + 1), program, port, redis).env("OPS_PORT", ops_port);
+        // nginx is here, and so are the buyers that tests and load generators make.
+        let launch = launch.env("TRUSTED_PROXIES", LOOPBACK).env("RATE_LIMIT_EXEMPT", LOOPBACK);
         let launch = with_environment(launch, &self.options.node_environment);
         let launch = with_environment(launch, environment);
         Node::start(launch, url(port), url(ops_port)).await

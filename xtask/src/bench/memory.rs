@@ -81,10 +81,16 @@ async fn sell_all(cluster: &Cluster, sale: &Sale, batch: usize) -> Result<()> {
             continue;
         }
         stock[home] -= 1;
-        queues[home].push(Attempt { user, order: OrderId::random(), correlation: CorrelationId::random() });
+        queues[home].push(Attempt {
+            user,
+            order: OrderId::random(),
+            correlation: CorrelationId::random(),
+            counts: true,
+        });
         if queues[home].len() == batch || stock[home] == 0 {
             let attempts = std::mem::take(&mut queues[home]);
-            let bought = cluster.read(Buy { shard: &sale.shards()[home], attempts: &attempts }).await?;
+            let bought =
+                cluster.read(Buy { shard: &sale.shards()[home], attempts: &attempts, limit: None }).await?;
             let all = bought.outcomes.iter().all(|outcome| matches!(outcome, Bought::Bought(_)));
             ensure!(all, "shard {home} did not sell: {:?}", bought.outcomes);
         }

@@ -1,58 +1,10 @@
-//! The node's settings. Each is an environment variable and a flag.
+//! How buyers wait for Redis, and what must hold before they are told.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
-use clap::{Args, Parser, ValueEnum};
-use service::logs::LogFormat;
-use service::settings::{RedisSettings, duration, positive_duration};
-use stock::ids::SaleId;
-
-/// A node of a sharded flash sale: answers buyers over HTTP.
-#[derive(Parser, Clone)]
-#[command(name = "flashsale-node", version)]
-pub struct Settings {
-    /// Where buyers and operators reach the node.
-    #[command(flatten)]
-    pub listen: ListenSettings,
-
-    /// The default sale: the one that is meant where a path names none
-    #[arg(long, env, default_value = "flash")]
-    pub sale_id: SaleId,
-
-    /// Where the cluster is.
-    #[command(flatten)]
-    pub redis: RedisSettings,
-
-    /// How buyers wait for Redis.
-    #[command(flatten)]
-    pub lanes: LaneSettings,
-
-    /// How the node ends.
-    #[command(flatten)]
-    pub drain: DrainSettings,
-
-    /// How log lines look; text on a terminal, else JSON. RUST_LOG filters them
-    #[arg(long, env, value_enum, default_value_t)]
-    pub log_format: LogFormat,
-}
-
-/// Where buyers and operators reach the node.
-#[derive(Args, Clone, Copy, Debug)]
-pub struct ListenSettings {
-    /// The address to listen on, on both ports
-    #[arg(long, env, default_value = "0.0.0.0")]
-    host: IpAddr,
-
-    /// The port for buyers
-    #[arg(long, env, default_value = "3001")]
-    port: u16,
-
-    /// The port for /healthz, /readyz and /metrics; not for the public
-    #[arg(long, env, default_value = "9001")]
-    ops_port: u16,
-}
+use clap::{Args, ValueEnum};
+use service::settings::{duration, positive_duration};
 
 /// How buyers wait for Redis.
 #[derive(Args, Clone, Debug)]
@@ -106,28 +58,4 @@ pub enum DurabilityFallback {
     /// It goes on selling with the primary's copy alone. A purchase that was told is forgotten if the replica
     /// comes back with its old data and the primary dies before it has caught up.
     Primary,
-}
-
-/// How the node ends.
-#[derive(Args, Clone, Copy, Debug)]
-pub struct DrainSettings {
-    /// How long readiness is red before the port for buyers closes: as long as load balancers take to notice
-    #[arg(long = "drain-delay", env = "DRAIN_DELAY", value_parser = duration, default_value = "500ms")]
-    pub delay: Duration,
-
-    /// Longest wait for requests in flight after that
-    #[arg(long = "drain-timeout", env = "DRAIN_TIMEOUT", value_parser = duration, default_value = "10s")]
-    pub timeout: Duration,
-}
-
-impl ListenSettings {
-    /// Where buyers reach the node.
-    pub fn public(self) -> SocketAddr {
-        SocketAddr::new(self.host, self.port)
-    }
-
-    /// Where operators reach it.
-    pub fn ops(self) -> SocketAddr {
-        SocketAddr::new(self.host, self.ops_port)
-    }
 }

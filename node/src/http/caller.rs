@@ -1,0 +1,102 @@
+//! Who asks, and whether that is who the request is about.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use service::problem::Problem;
+use stock::ids::{InvalidId, UserId, UserIdKind};
+
+use super::Shop;
+use super::problems::unauthenticated;
+use super::request::SentUserId;
+use crate::identity::{BadToken, Identity};
+
+/// Who asks.
+pub(crate) enum Caller {
+    /// Whoever the request says.
+    Claimed,
+    /// The user whom a signed token names.
+    Proven(String),
+}
+
+/// Why a request names no user that it could be about.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    /// There can be no such user.
+    Id(InvalidId),
+    /// It is not about whoever asks.
+    SomebodyElse,
+}
+
+impl From<InvalidId> for Unfit {
+    fn from(invalid: InvalidId) -> Self {
+        Self::Id(invalid)
+    }
+}
+
+impl Caller {
+    /// The user that a request is about, read the way its sale does.
+    pub(crate) fn user(&self, sent: &SentUserId, kind: UserIdKind) -> Result<UserId, Unfit> {
+        let Self::Proven(subject) = self else { return Ok(sent.read(kind)?) };
+        let user = UserId::parse(subject, kind)?;
+        match sent {
+            SentUserId::Absent => Ok(user),
+            sent if sent.read(kind).as_ref() == Ok(&user) => Ok(user),
+            _ => Err(Unfit::SomebodyElse),
+        }
+    }
+}
+
+impl FromRequestParts<Arc<Shop>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, shop: &Arc<Shop>) -> Result<Self, Problem> {
+        let Identity::Proven(tokens) = &shop.identity else { return Ok(Self::Claimed) };
+        let token = bearer_token(&parts.headers).ok_or_else(|| unauthenticated(None))?;
+        let subject = tokens.subject(token).map_err(|bad: BadToken| unauthenticated(Some(bad)))?;
+        Ok(Self::Proven(subject))
+    }
+}
+
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    let mut credentials = headers.get_all(AUTHORIZATION).into_iter();
+    let (Some(only), None) = (credentials.next(), credentials.next()) else { return None };
+    let (scheme, token) = only.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(caller: &Caller, sent: &SentUserId) -> Result<String, Unfit> {
+        caller.user(sent, UserIdKind::Email).map(|user| user.as_str().to_owned())
+    }
+
+    fn text(id: &str) -> SentUserId {
+        SentUserId::Text(id.to_owned())
+    }
+
+    #[test]
+    fn without_tokens_the_request_says_who_it_is_about() {
+        assert_eq!(user(&Caller::Claimed, &text("Ann@shop.example")), Ok("ann@shop.example".into()));
+        assert!(matches!(user(&Caller::Claimed, &SentUserId::Absent), Err(Unfit::Id(_))));
+    }
+
+    #[test]
+    fn with_a_token_it_is_about_the_token_s_user_or_nobody() {
+        let ann = Caller::Proven("ann@shop.example".into());
+        assert_eq!(user(&ann, &SentUserId::Absent), Ok("ann@shop.example".into()));
+        assert_eq!(
+            user(&ann, &text(" ANN@shop.example")),
+            Ok("ann@shop.example".into()),
+            "one name in two spellings"
+        );
+        for other in [text("bob@shop.example"), text(""), SentUserId::NotText] {
+            assert_eq!(user(&ann, &other), Err(Unfit::SomebodyElse));
+        }
+    }
+}

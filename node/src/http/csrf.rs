@@ -1,0 +1,220 @@
+//! Whether whoever sent a request meant it: a page of ours, of a site that is allowed, or no browser at all.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{FromRequestParts, State};
+use axum::http::header::{COOKIE, HOST, ORIGIN, SET_COOKIE};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use service::problem::Problem;
+use service::time::now;
+
+use super::Shop;
+use super::client::Client;
+use super::problems::foreign_request;
+use crate::csrf::{BadToken, CsrfTokens};
+use crate::settings::Origin;
+
+/// The cookie that a token is kept in. Readable by script, which has to repeat it.
+const COOKIE_NAME: &str = "csrfToken";
+pub(crate) const X_CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// `GET /api/csrf`
+pub(crate) async fn issue(State(shop): State<Arc<Shop>>, cookie: CookieMaker) -> Issued {
+    let csrf_token = shop.csrf.make(now());
+    Issued { cookie: cookie.of(&csrf_token, &shop.csrf), csrf_token }
+}
+
+/// A token, in the body and as a cookie.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Issued {
+    csrf_token: String,
+    #[serde(skip)]
+    cookie: HeaderValue,
+}
+
+impl IntoResponse for Issued {
+    fn into_response(self) -> Response {
+        ([(SET_COOKIE, self.cookie.clone())], Json(self)).into_response()
+    }
+}
+
+/// Makes cookies that fit the way a client came.
+pub(crate) struct CookieMaker {
+    is_secure: bool,
+}
+
+impl CookieMaker {
+    fn for_client(parts: &Parts) -> Self {
+        Self { is_secure: parts.extensions.get().is_some_and(|client: &Client| client.is_secure) }
+    }
+
+    fn of(&self, token: &str, tokens: &CsrfTokens) -> HeaderValue {
+        let seconds = tokens.lifetime().as_secs();
+        let secure = if self.is_secure { "; Secure" } else { "" };
+        let cookie = format!("{COOKIE_NAME}={token}; Path=/; Max-Age={seconds}; SameSite=Lax{secure}");
+        HeaderValue::try_from(cookie).expect("a token is made of letters, digits, - and _")
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for CookieMaker {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self::for_client(parts))
+    }
+}
+
+/// A request that a page of ours, or of a site that is allowed, or no browser has sent.
+///
+/// A token is not asked for where the browser itself says where the request is from; one that is sent must be good.
+pub(crate) struct Meant;
+
+impl FromRequestParts<Arc<Shop>> for Meant {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, shop: &Arc<Shop>) -> Result<Self, Problem> {
+        let refused = match is_meant(&parts.headers, shop.origins()) {
+            Some(true) => return Ok(Self),
+            Some(false) => BadToken::Missing,
+            None => match check(&parts.headers, &shop.csrf) {
+                Ok(()) => return Ok(Self),
+                Err(bad) => bad,
+            },
+        };
+        let token = shop.csrf.make(now());
+        let cookie = CookieMaker::for_client(parts).of(&token, &shop.csrf);
+        Err(foreign_request(refused, token).header(SET_COOKIE, cookie))
+    }
+}
+
+/// A request with a token, which clients of the second family always send.
+pub(crate) struct WithToken;
+
+impl FromRequestParts<Arc<Shop>> for WithToken {
+    type Rejection = WithoutToken;
+
+    async fn from_request_parts(parts: &mut Parts, shop: &Arc<Shop>) -> Result<Self, WithoutToken> {
+        check(&parts.headers, &shop.csrf).map(|()| Self).map_err(|bad| {
+            let csrf_token = shop.csrf.make(now());
+            let cookie = CookieMaker::for_client(parts).of(&csrf_token, &shop.csrf);
+            WithoutToken { error: "csrf", reason: bad.as_str(), csrf_token, cookie }
+        })
+    }
+}
+
+/// 403: no token, or none that is good. Here is a new one.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct WithoutToken {
+    error: &'static str,
+    reason: &'static str,
+    csrf_token: String,
+    #[serde(skip)]
+    cookie: HeaderValue,
+}
+
+impl IntoResponse for WithoutToken {
+    fn into_response(self) -> Response {
+        (StatusCode::FORBIDDEN, [(SET_COOKIE, self.cookie.clone())], Json(self)).into_response()
+    }
+}
+
+fn check(headers: &HeaderMap, tokens: &CsrfTokens) -> Result<(), BadToken> {
+    let header = headers.get(X_CSRF_TOKEN).and_then(|value| value.to_str().ok());
+    tokens.check(header, cookies(headers), now())
+}
+
+/// Every token in the cookies: a sibling domain may have set one, too.
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
+    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.filter(|(name, _)| *name == COOKIE_NAME).map(|(_, token)| token)
+}
+
+/// Whether a request was meant, by what a browser says of it; `None` where its token is to decide.
+fn is_meant(headers: &HeaderMap, allowed: &[Origin]) -> Option<bool> {
+    if headers.contains_key(X_CSRF_TOKEN) {
+        return None;
+    }
+    let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let (site, origin) = (text(&SEC_FETCH_SITE), text(&ORIGIN));
+    let has_cookies = headers.contains_key(COOKIE);
+    let is_allowed = |origin| {
+        allowed.iter().any(|allowed| match allowed {
+            Origin::Any => !has_cookies,
+            Origin::Of(allowed) => allowed == origin,
+        })
+    };
+    let is_ours = match (site, origin) {
+        (Some("same-origin" | "none"), _) => true,
+        (_, Some(origin)) if is_allowed(origin) => true,
+        // A browser that is too old to say where a request is from.
+        (None, Some(origin)) => {
+            text(&HOST).is_some_and(|host| origin.split_once("://").is_some_and(|(_, from)| from == host))
+        }
+        (None, None) => !has_cookies,
+        (Some(_), _) => false,
+    };
+    Some(is_ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meant(headers: &[(&str, &str)], allowed: &[&str]) -> Option<bool> {
+        let allowed: Vec<Origin> = allowed.iter().map(|origin| origin.parse().unwrap()).collect();
+        let header = |(name, value): &(&str, &str)| {
+            (HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap())
+        };
+        is_meant(&headers.iter().map(header).collect(), &allowed)
+    }
+
+    #[test]
+    fn what_is_no_browser_and_brings_no_cookies_is_taken_at_its_word() {
+        assert_eq!(meant(&[("host", "shop.example")], &[]), Some(true));
+        assert_eq!(meant(&[("cookie", "session=1")], &[]), Some(false));
+    }
+
+    #[test]
+    fn a_page_of_ours_needs_no_token_and_one_of_another_site_does() {
+        assert_eq!(meant(&[("sec-fetch-site", "same-origin"), ("cookie", "a=b")], &[]), Some(true));
+        for site in ["cross-site", "same-site", "", "made-up"] {
+            assert_eq!(
+                meant(&[("sec-fetch-site", site), ("origin", "https://evil.example")], &[]),
+                Some(false)
+            );
+        }
+    }
+
+    #[test]
+    fn a_site_that_is_allowed_may_send_what_it_wants() {
+        let request =
+            [("sec-fetch-site", "cross-site"), ("origin", "https://shop.example"), ("cookie", "a=b")];
+        assert_eq!(meant(&request, &["https://shop.example"]), Some(true));
+        assert_eq!(meant(&request, &["https://other.example"]), Some(false));
+        assert_eq!(meant(&request, &["*"]), Some(false), "any site, but not with a buyer's cookies");
+        assert_eq!(meant(&request[..2], &["*"]), Some(true));
+    }
+
+    #[test]
+    fn an_old_browser_is_known_by_its_origin() {
+        let from =
+            |origin| meant(&[("host", "shop.example:8080"), ("origin", origin), ("cookie", "a=b")], &[]);
+        assert_eq!(from("http://shop.example:8080"), Some(true));
+        for other in ["http://shop.example", "http://evil.example", "null", "shop.example:8080"] {
+            assert_eq!(from(other), Some(false), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_sent_decides() {
+        assert_eq!(meant(&[("sec-fetch-site", "same-origin"), ("x-csrf-token", "stale")], &[]), None);
+    }
+}

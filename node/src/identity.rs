@@ -1,0 +1,212 @@
+//! Who a client is, where a signed token says so.
+//!
+//! Each key is good for one algorithm alone, so that a public key can never pass for a secret, and `none` never for
+//! an algorithm. A key that cannot be read is a reason not to start: nobody is let in by mistake.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, errors::ErrorKind};
+use serde::Deserialize;
+
+use crate::settings::{Auth, AuthSettings};
+
+/// How far the clock of whoever signs may be off.
+const LEEWAY: Duration = Duration::from_secs(5);
+/// Longest token that is looked at.
+const TOKEN_BYTES_MAX: usize = 4_096;
+
+/// How clients are told apart.
+pub enum Identity {
+    /// By what the request says.
+    Claimed,
+    /// By a bearer token.
+    Proven(Tokens),
+}
+
+/// Checks bearer tokens.
+pub struct Tokens {
+    keys: Keys,
+    audience: String,
+    issuer: String,
+}
+
+enum Keys {
+    One(VerifyingKey),
+    /// By their ids.
+    Named(HashMap<String, VerifyingKey>),
+}
+
+struct VerifyingKey {
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
+/// Why nobody could be identified by these settings.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidAuth {
+    /// A setting that AUTH=jwt needs.
+    #[error("AUTH=jwt needs {0}")]
+    Missing(&'static str),
+    /// A setting that does nothing without AUTH=jwt, and whoever set it thought that it does.
+    #[error("{0} is set, but AUTH is not jwt: tokens would not be checked")]
+    Idle(&'static str),
+    /// A file that cannot be read.
+    #[error("{setting} cannot be read: {path}: {error}")]
+    Unreadable {
+        /// The variable.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// A file without a key of ours.
+    #[error("{setting}: {path} {reason}")]
+    NoKey {
+        /// The variable.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+/// Why a token shows nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadToken {
+    /// It was good once.
+    Expired,
+    /// It never was, or not here.
+    Invalid,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    sub: String,
+}
+
+impl Identity {
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// When settings are missing or contradict each other, or there is no key in the file that is named.
+    pub fn from_settings(settings: &AuthSettings) -> Result<Self, InvalidAuth> {
+        match settings.auth {
+            Auth::None => refuse_idle(settings).map(|()| Self::Claimed),
+            Auth::Jwt => Ok(Self::Proven(Tokens {
+                keys: keys(settings)?,
+                audience: settings.jwt_audience.clone().ok_or(InvalidAuth::Missing("JWT_AUDIENCE"))?,
+                issuer: settings.jwt_issuer.clone().ok_or(InvalidAuth::Missing("JWT_ISSUER"))?,
+            })),
+        }
+    }
+}
+
+impl Tokens {
+    /// The user that a token names.
+    ///
+    /// # Errors
+    /// When it is not signed by one of the keys, not for this audience, not from this issuer, or expired.
+    pub fn subject(&self, token: &str) -> Result<String, BadToken> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(BadToken::Invalid);
+        }
+        let VerifyingKey { algorithm, key } = self.key_of(token).ok_or(BadToken::Invalid)?;
+        let mut validation = Validation::new(*algorithm);
+        validation.leeway = LEEWAY.as_secs();
+        validation.validate_nbf = true;
+        validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
+        validation.set_audience(&[&self.audience]);
+        validation.set_issuer(&[&self.issuer]);
+        match decode::<Claims>(token, key, &validation) {
+            Ok(token) => Ok(token.claims.sub),
+            Err(error) if *error.kind() == ErrorKind::ExpiredSignature => Err(BadToken::Expired),
+            Err(_) => Err(BadToken::Invalid),
+        }
+    }
+
+    fn key_of(&self, token: &str) -> Option<&VerifyingKey> {
+        match &self.keys {
+            Keys::One(key) => Some(key),
+            Keys::Named(keys) => keys.get(&decode_header(token).ok()?.kid?),
+        }
+    }
+}
+
+fn refuse_idle(settings: &AuthSettings) -> Result<(), InvalidAuth> {
+    let idle = [
+        ("JWT_SECRET", settings.jwt_secret.is_some()),
+        ("JWT_PUBLIC_KEY_FILE", settings.jwt_public_key_file.is_some()),
+        ("JWT_JWKS_FILE", settings.jwt_jwks_file.is_some()),
+    ];
+    match idle.into_iter().find(|(_, is_set)| *is_set) {
+        Some((setting, _)) => Err(InvalidAuth::Idle(setting)),
+        None => Ok(()),
+    }
+}
+
+fn keys(settings: &AuthSettings) -> Result<Keys, InvalidAuth> {
+    let AuthSettings { jwt_secret, jwt_public_key_file, jwt_jwks_file, .. } = settings;
+    match (jwt_secret, jwt_public_key_file, jwt_jwks_file) {
+        (Some(secret), _, _) => {
+            let key = DecodingKey::from_secret(secret.as_bytes());
+            Ok(Keys::One(VerifyingKey { algorithm: Algorithm::HS256, key }))
+        }
+        (_, Some(path), _) => {
+            read("JWT_PUBLIC_KEY_FILE", path, "is not the PEM of an RSA or Ed25519 public key", of_pem)
+        }
+        (_, _, Some(path)) => read(
+            "JWT_JWKS_FILE",
+            path,
+            "is not a JWKS of RSA or Ed25519 public keys, each with a `kid`",
+            of_jwks,
+        ),
+        (None, None, None) => Err(InvalidAuth::Missing("JWT_SECRET, JWT_PUBLIC_KEY_FILE or JWT_JWKS_FILE")),
+    }
+}
+
+fn read(
+    setting: &'static str,
+    path: &Path,
+    reason: &'static str,
+    parse: impl Fn(&[u8]) -> Option<Keys>,
+) -> Result<Keys, InvalidAuth> {
+    let path = path.to_owned();
+    match std::fs::read(&path) {
+        Ok(text) => parse(&text).ok_or(InvalidAuth::NoKey { setting, path, reason }),
+        Err(error) => Err(InvalidAuth::Unreadable { setting, path, error }),
+    }
+}
+
+fn of_pem(text: &[u8]) -> Option<Keys> {
+    // A private key can be read where a public one is meant, and has no business on a node.
+    if !text.windows(10).any(|window| window == b"PUBLIC KEY") {
+        return None;
+    }
+    let rsa = DecodingKey::from_rsa_pem(text).map(|key| VerifyingKey { algorithm: Algorithm::RS256, key });
+    let key = rsa.or_else(|_| {
+        DecodingKey::from_ed_pem(text).map(|key| VerifyingKey { algorithm: Algorithm::EdDSA, key })
+    });
+    key.ok().map(Keys::One)
+}
+
+fn of_jwks(text: &[u8]) -> Option<Keys> {
+    let set: JwkSet = serde_json::from_slice(text).ok()?;
+    let keys: HashMap<_, _> = set.keys.iter().filter_map(of_jwk).collect();
+    (!keys.is_empty()).then_some(Keys::Named(keys))
+}
+
+/// Keys of other kinds may stand beside ours: whoever signs users in signs other things, too.
+fn of_jwk(jwk: &Jwk) -> Option<(String, VerifyingKey)> {
+    let algorithm = match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => Algorithm::RS256,
+        AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,
+        _ => return None,
+    };
+    let key = DecodingKey::from_jwk(jwk).ok()?;
+    Some((jwk.common.key_id.clone()?, VerifyingKey { algorithm, key }))
+}

@@ -1,0 +1,99 @@
+//! Asks Redis for permits: many addresses in one call, one call at a time a bucket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stock::calls::CallError;
+use stock::cluster::Cluster;
+use stock::layout::LimitBucket;
+use stock::limit::{Admit, Ask, Limit, Permits};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::book::{Asking, Book, Network, chunk};
+
+/// Most addresses in a call: it then takes some 0.1 ms of Redis.
+const ASKS_PER_CALL_MAX: usize = 64;
+/// How many asks may wait at a bucket. Beyond that nodes hand out permits on their own word.
+const QUEUE_MAX: usize = 1_024;
+/// Longest wait for Redis.
+const CALL_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// One clerk a bucket.
+pub(super) struct Clerks {
+    desks: Vec<mpsc::Sender<(Network, Asking)>>,
+    book: Arc<Book>,
+    limit: Limit,
+}
+
+struct Clerk {
+    cluster: Arc<Cluster>,
+    bucket: LimitBucket,
+    limit: Limit,
+    book: Arc<Book>,
+}
+
+impl Clerks {
+    pub(super) fn start(
+        cluster: &Arc<Cluster>,
+        limit: Limit,
+        book: &Arc<Book>,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
+        let desks = LimitBucket::all().into_iter().map(|bucket| {
+            let (desk, asks) = mpsc::channel(QUEUE_MAX);
+            let clerk = Clerk { cluster: Arc::clone(cluster), bucket, limit, book: Arc::clone(book) };
+            tasks.spawn(clerk.run(asks));
+            desk
+        });
+        Self { desks: desks.collect(), book: Arc::clone(book), limit }
+    }
+
+    /// Has permits asked for. The book gets the answer.
+    pub(super) fn send(&self, network: Network, asking: Asking) {
+        let desk = &self.desks[network.spread() % self.desks.len()];
+        if desk.try_send((network, asking)).is_err() {
+            self.book.settle(network, unasked(self.limit), Instant::now());
+        }
+    }
+}
+
+impl Clerk {
+    async fn run(self, mut queue: mpsc::Receiver<(Network, Asking)>) {
+        let mut waiting = Vec::with_capacity(ASKS_PER_CALL_MAX);
+        let mut failing = false;
+        while queue.recv_many(&mut waiting, ASKS_PER_CALL_MAX).await > 0 {
+            let answers = self.ask(&waiting).await;
+            match &answers {
+                Ok(_) => failing = false,
+                Err(error) if failing => tracing::debug!(error = %error, "still no answer on address limits"),
+                Err(error) => {
+                    failing = true;
+                    tracing::warn!(error = %error, "address limits hold for this node alone for now");
+                }
+            }
+            let answers = answers.unwrap_or_else(|_| vec![unasked(self.limit); waiting.len()]);
+            for ((network, _), permits) in waiting.drain(..).zip(answers) {
+                self.book.settle(network, permits, Instant::now());
+            }
+        }
+    }
+
+    async fn ask(&self, waiting: &[(Network, Asking)]) -> Result<Vec<Permits>, CallError> {
+        let ask = |(network, Asking { spent, want }): &(Network, Asking)| Ask {
+            address: network.to_string(),
+            spent: *spent,
+            want: *want,
+        };
+        let asks: Vec<Ask> = waiting.iter().map(ask).collect();
+        let admit = Admit { bucket: &self.bucket, limit: self.limit, asks: &asks };
+        let no_reply = |_| Err(CallError::NoReply("Redis took too long".into()));
+        timeout(CALL_TIMEOUT, self.cluster.poll(admit)).await.unwrap_or_else(no_reply)
+    }
+}
+
+/// What a node grants on its own word.
+fn unasked(limit: Limit) -> Permits {
+    Permits::Granted(chunk(limit))
+}

@@ -1,0 +1,82 @@
+//! How many requests a client address may make, over all nodes together.
+//!
+//! Asking Redis for each request would double what a request costs. So a node takes permits in advance: a quarter of
+//! the limit at a time, which lapse when as many have come back in Redis. An address that makes few requests gets
+//! along with those that it has free of asking; when it makes more, they are counted with the first ask. So nodes
+//! agree within the free permits of each, a fortieth of the limit.
+//!
+//! Redis away: a node hands out the same permits on its own word. A limit protects the sale; it must not stop it.
+
+mod book;
+mod clerk;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use stock::cluster::Cluster;
+use stock::limit::Limit;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+pub use self::book::Network;
+use self::book::{Book, Step};
+use self::clerk::Clerks;
+
+/// Longest wait for permits. Longer than Redis ever needs; whoever waited in vain is let in.
+const PERMIT_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Limits the requests of client addresses.
+pub struct AddressLimits {
+    limit: Limit,
+    exempt: Vec<IpNet>,
+    book: Arc<Book>,
+    clerks: Clerks,
+    _tasks: JoinSet<()>,
+}
+
+/// An address made too many requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMany {
+    /// When the next one may come.
+    pub retry_after: Duration,
+    /// How many there may be.
+    pub limit: Limit,
+}
+
+impl AddressLimits {
+    /// Limits all addresses but the exempt ones.
+    pub fn start(cluster: &Arc<Cluster>, limit: Limit, exempt: Vec<IpNet>) -> Self {
+        let book = Arc::new(Book::new(limit));
+        let mut tasks = JoinSet::new();
+        let clerks = Clerks::start(cluster, limit, &book, &mut tasks);
+        Self { limit, exempt, book, clerks, _tasks: tasks }
+    }
+
+    /// Lets a request of this address pass, or not.
+    ///
+    /// # Errors
+    /// When it makes too many.
+    pub async fn admit(&self, address: std::net::IpAddr) -> Result<(), TooMany> {
+        let address = address.to_canonical();
+        if self.exempt.iter().any(|network| network.contains(&address)) {
+            return Ok(());
+        }
+        let (network, deadline) = (Network::of(address), Instant::now() + PERMIT_TIMEOUT);
+        loop {
+            let (ask, wait) = match self.book.step(network, Instant::now()) {
+                Step::Pass => return Ok(()),
+                Step::PassAndAsk(ask) => (Some(ask), None),
+                Step::Refuse(retry_after) => return Err(TooMany { retry_after, limit: self.limit }),
+                Step::Wait { news, ask } => (ask, Some(news)),
+            };
+            if let Some(ask) = ask {
+                self.clerks.send(network, ask);
+            }
+            let Some(mut news) = wait else { return Ok(()) };
+            if timeout_at(deadline, news.changed()).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What all nodes sign with: from a setting, or agreed on through Redis.
+//!
+//! A failover may forget what was agreed on. So each node proposes its own again and again: one that is there stays,
+//! and one that was lost is put back by whoever comes first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use stock::calls::CallError;
+use stock::cluster::Cluster;
+use stock::store::ShareSecret;
+use tokio::task::JoinSet;
+
+use crate::settings::Secret;
+
+/// Bytes of a signature.
+pub const SIGNATURE_BYTES: usize = 32;
+/// How often nodes make sure that they agree. In between, a token of one may be refused by another and is made anew.
+const AGREE_PERIOD: Duration = Duration::from_secs(5);
+
+/// Signs for one purpose or another. A signature for one is none for another.
+#[derive(Clone)]
+pub struct Signer {
+    /// The first signs, all of them are good.
+    keys: Arc<ArcSwap<Vec<Key>>>,
+    _agreeing: Arc<JoinSet<()>>,
+}
+
+type Key = Hmac<Sha256>;
+
+impl Signer {
+    /// Signs with the first of these secrets, of which there is at least one.
+    pub fn with(secrets: &[Secret]) -> Self {
+        Self::of(secrets.iter().map(|secret| key(secret.as_bytes())).collect(), JoinSet::new())
+    }
+
+    /// Signs with what all nodes of this cluster agree on.
+    pub async fn shared(cluster: Arc<Cluster>) -> Self {
+        let proposal = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+        let agreed = agree(&cluster, &proposal).await.unwrap_or_else(|error| {
+            tracing::warn!(error = %error, "the nodes' secret could not be shared yet");
+            proposal
+        });
+        let signer = Self::of(vec![key(agreed.as_bytes())], JoinSet::new());
+        let mut agreeing = JoinSet::new();
+        agreeing.spawn(keep_agreeing(cluster, agreed, Arc::clone(&signer.keys)));
+        Self { _agreeing: Arc::new(agreeing), ..signer }
+    }
+
+    fn of(keys: Vec<Key>, agreeing: JoinSet<()>) -> Self {
+        Self { keys: Arc::new(ArcSwap::from_pointee(keys)), _agreeing: Arc::new(agreeing) }
+    }
+
+    /// Signs.
+    pub fn sign(&self, purpose: &str, data: &[u8]) -> [u8; SIGNATURE_BYTES] {
+        let keys = self.keys.load();
+        let first = keys.first().expect("there is always a key");
+        signing(first, purpose, data).finalize().into_bytes().into()
+    }
+
+    /// Whether one of the secrets made this signature.
+    pub fn has_signed(&self, purpose: &str, data: &[u8], signature: &[u8]) -> bool {
+        self.keys.load().iter().any(|key| signing(key, purpose, data).verify_slice(signature).is_ok())
+    }
+}
+
+fn key(secret: &[u8]) -> Key {
+    Key::new_from_slice(secret).expect("HMAC takes keys of any length")
+}
+
+fn signing(key: &Key, purpose: &str, data: &[u8]) -> Key {
+    key.clone().chain_update(purpose).chain_update([0]).chain_update(data)
+}
+
+async fn agree(cluster: &Cluster, proposal: &str) -> Result<String, CallError> {
+    cluster.write(ShareSecret { proposal }).await
+}
+
+async fn keep_agreeing(cluster: Arc<Cluster>, mut agreed: String, keys: Arc<ArcSwap<Vec<Key>>>) {
+    loop {
+        tokio::time::sleep(AGREE_PERIOD).await;
+        match agree(&cluster, &agreed).await {
+            Ok(other) if other != agreed => {
+                keys.store(Arc::new(vec![key(other.as_bytes())]));
+                agreed = other;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(error = %error, "the nodes' secret could not be shared"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::secret_named;
+
+    #[test]
+    fn a_signature_is_good_for_its_data_and_purpose_alone() {
+        let signer = Signer::with(&[secret_named("a")]);
+        let signature = signer.sign("csrf", b"data");
+        assert!(signer.has_signed("csrf", b"data", &signature));
+        assert!(!signer.has_signed("csrf", b"other", &signature));
+        assert!(!signer.has_signed("log", b"data", &signature));
+        assert!(!signer.has_signed("csrf", b"data", &signature[..31]));
+        assert!(!Signer::with(&[secret_named("b")]).has_signed("csrf", b"data", &signature));
+    }
+
+    #[test]
+    fn a_secret_can_be_replaced_while_its_signatures_are_still_good() {
+        let old = Signer::with(&[secret_named("old")]);
+        let both = Signer::with(&[secret_named("new"), secret_named("old")]);
+        assert!(both.has_signed("csrf", b"data", &old.sign("csrf", b"data")));
+        assert!(!old.has_signed("csrf", b"data", &both.sign("csrf", b"data")));
+    }
+}

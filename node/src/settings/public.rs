@@ -1,0 +1,222 @@
+//! Who is let in from the internet, and as whom.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+use service::settings::positive_duration;
+use stock::limit::Limit;
+
+/// Shortest secret to sign with: as long as what HMAC-SHA256 and HS256 make of it.
+const SECRET_BYTES_MIN: usize = 32;
+
+/// How much one client may ask for.
+#[derive(Args, Clone, Debug)]
+pub struct LimitSettings {
+    /// Requests that one client address has in RATE_LIMIT_WINDOW, over all nodes; an IPv6 address stands for its /64; 0 is
+    /// no limit
+    // Ten a second for a minute: a household that polls every second from several phones is far below.
+    #[arg(long, env, default_value = "600")]
+    rate_limit_max: u32,
+
+    /// Attempts to buy that one user of a sale has in RATE_LIMIT_WINDOW, over all nodes; 0 is no limit
+    #[arg(long, env, default_value = "30")]
+    rate_limit_user_max: u32,
+
+    /// How long until all attempts and requests have come back
+    #[arg(long, env, value_parser = positive_duration, default_value = "1m")]
+    rate_limit_window: Duration,
+
+    /// Networks of clients whose addresses are not limited, comma-separated: load testers, monitoring
+    #[arg(long, env, value_delimiter = ',', value_parser = network)]
+    pub rate_limit_exempt: Vec<IpNet>,
+}
+
+impl LimitSettings {
+    /// What an address may ask for.
+    pub fn of_address(&self) -> Option<Limit> {
+        self.limit(self.rate_limit_max)
+    }
+
+    /// What a user may attempt.
+    pub fn of_user(&self) -> Option<Limit> {
+        self.limit(self.rate_limit_user_max)
+    }
+
+    fn limit(&self, permits: u32) -> Option<Limit> {
+        (permits > 0).then_some(Limit { permits, window: self.rate_limit_window })
+    }
+}
+
+/// What browsers and proxies are trusted with.
+#[derive(Args, Clone)]
+pub struct WebSettings {
+    /// Networks of the proxies in front, comma-separated. Only theirs are the X-Forwarded-For and X-Forwarded-Proto
+    /// headers that are believed
+    #[arg(long, env, value_delimiter = ',', value_parser = network)]
+    pub trusted_proxies: Vec<IpNet>,
+
+    /// Origins of other sites whose pages may buy here, comma-separated: https://shop.example. `*` lets pages of any
+    /// origin read, and buy without cookies
+    #[arg(long = "cors-origin", env = "CORS_ORIGIN", value_delimiter = ',')]
+    pub cors_origins: Vec<Origin>,
+
+    /// What CSRF tokens are signed with, on all nodes the same; comma-separated: the first signs, all of them are good.
+    /// At least 32 characters each. Where none is set, the nodes agree on one through Redis
+    #[arg(
+        long = "csrf-secret",
+        env = "CSRF_SECRET",
+        value_delimiter = ',',
+        value_parser = secret,
+        hide_env_values = true
+    )]
+    pub csrf_secrets: Vec<Secret>,
+
+    /// How long a CSRF token is good
+    #[arg(long, env, value_parser = positive_duration, default_value = "2h")]
+    pub csrf_lifetime: Duration,
+
+    /// How many clients may listen to events; further ones are told to come back
+    // A listener takes some 20 kB.
+    #[arg(long, env, default_value = "15000")]
+    pub event_listeners_max: usize,
+}
+
+/// How a client shows who it is.
+#[derive(Args, Clone)]
+pub struct AuthSettings {
+    /// Who says which user it is
+    #[arg(long, env, value_enum, default_value_t = Auth::None)]
+    pub auth: Auth,
+
+    /// The secret of HS256 tokens, at least 32 characters
+    #[arg(long, env, value_parser = secret, hide_env_values = true, group = "jwt_key")]
+    pub jwt_secret: Option<Secret>,
+
+    /// A file with the public key of RS256 or EdDSA tokens, as PEM
+    #[arg(long, env, group = "jwt_key")]
+    pub jwt_public_key_file: Option<PathBuf>,
+
+    /// A file with the public keys of RS256 or EdDSA tokens, as JWKS
+    #[arg(long, env, group = "jwt_key")]
+    pub jwt_jwks_file: Option<PathBuf>,
+
+    /// The audience that a token must be for
+    #[arg(long, env)]
+    pub jwt_audience: Option<String>,
+
+    /// The issuer that a token must be from
+    #[arg(long, env)]
+    pub jwt_issuer: Option<String>,
+}
+
+/// Who says which user it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Auth {
+    /// The request itself: for development, and behind a gateway that is trusted.
+    None,
+    /// A bearer token, signed by whoever signs users in.
+    Jwt,
+}
+
+/// Something to sign with. Never shown.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+/// The origin of a page, as browsers write it; or any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// `*`
+    Any,
+    /// `https://shop.example`
+    Of(String),
+}
+
+/// Not a value of these settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidValue {
+    /// Not a network.
+    #[error("must be a network like 10.0.0.0/8, or an address")]
+    Network,
+    /// Not an origin.
+    #[error("must be an origin like https://shop.example, without a path, or *")]
+    Origin,
+    /// Too easy to guess.
+    #[error("must be at least {SECRET_BYTES_MIN} characters long")]
+    Secret,
+}
+
+fn network(raw: &str) -> Result<IpNet, InvalidValue> {
+    let raw = raw.trim();
+    raw.parse().or_else(|_| raw.parse::<IpAddr>().map(IpNet::from)).map_err(|_| InvalidValue::Network)
+}
+
+fn secret(raw: &str) -> Result<Secret, InvalidValue> {
+    if raw.len() < SECRET_BYTES_MIN { Err(InvalidValue::Secret) } else { Ok(Secret(raw.to_owned())) }
+}
+
+impl FromStr for Origin {
+    type Err = InvalidValue;
+
+    fn from_str(raw: &str) -> Result<Self, InvalidValue> {
+        let raw = raw.trim().to_ascii_lowercase();
+        if raw == "*" {
+            return Ok(Self::Any);
+        }
+        let host = raw.strip_prefix("https://").or_else(|| raw.strip_prefix("http://"));
+        let is_host = |host: &str| {
+            !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b))
+        };
+        if host.is_some_and(is_host) { Ok(Self::Of(raw)) } else { Err(InvalidValue::Origin) }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A secret that is long enough, for tests.
+    pub(crate) fn secret_named(name: &str) -> Secret {
+        secret(&name.repeat(SECRET_BYTES_MIN)).unwrap()
+    }
+
+    #[test]
+    fn a_network_may_be_a_single_address() {
+        for (raw, holds) in
+            [("10.0.0.0/8", "10.1.2.3"), (" 192.0.2.7", "192.0.2.7"), ("2001:db8::/32", "2001:db8::1")]
+        {
+            assert!(network(raw).unwrap().contains(&holds.parse::<IpAddr>().unwrap()), "{raw}");
+        }
+        for bad in ["", "10.0.0.0/33", "proxy", "10.0.0"] {
+            assert_eq!(network(bad), Err(InvalidValue::Network), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_origin_has_a_scheme_and_no_path() {
+        assert_eq!("*".parse(), Ok(Origin::Any));
+        assert_eq!("https://Shop.example".parse(), Ok(Origin::Of("https://shop.example".into())));
+        assert!("http://localhost:5173".parse::<Origin>().is_ok());
+        for bad in
+            ["", "shop.example", "https://", "https://shop.example/", "https://a b", "ftp://shop.example"]
+        {
+            assert_eq!(bad.parse::<Origin>(), Err(InvalidValue::Origin), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_could_be_guessed_is_refused() {
+        assert!(secret("changeme").is_err());
+        assert!(secret(&"x".repeat(32)).is_ok());
+    }
+}

@@ -1,0 +1,89 @@
+//! Limits that hold for all callers together: attempts of a user, and requests of an address.
+
+use std::time::Duration;
+
+use stock::calls::{Attempt, Bought, Buy};
+use stock::ids::OrderId;
+use stock::layout::LimitBucket;
+use stock::limit::{Admit, Ask, Limit, Permits};
+
+use crate::stage::{TestSale, attempt, attempts, claim};
+
+/// Three attempts at once, and another one each minute: none comes back while a test runs.
+const THREE: Limit = Limit { permits: 3, window: Duration::from_mins(3) };
+
+async fn try_limited(sale: &TestSale, attempts: &[Attempt]) -> Vec<Bought> {
+    sale.cluster.read(Buy { shard: sale.shard(), attempts, limit: Some(THREE) }).await.unwrap().outcomes
+}
+
+#[tokio::test]
+async fn a_user_who_tries_too_often_is_told_when_to_try_again() {
+    let sale = TestSale::selling(5).await;
+
+    let outcomes = try_limited(&sale, &attempts(["ann", "ann", "ann", "ann", "bob"])).await;
+
+    claim(outcomes[0]);
+    assert!(matches!(outcomes[1..3], [Bought::Duplicate(_), Bought::Duplicate(_)]), "{outcomes:?}");
+    assert!(
+        matches!(outcomes[3], Bought::Limited(wait) if wait > Duration::from_secs(55) && wait <= Duration::from_mins(1)),
+        "{outcomes:?}"
+    );
+    claim(outcomes[4]);
+    assert_eq!(sale.level().await.sold, 2, "another user is not held back by it");
+}
+
+#[tokio::test]
+async fn an_attempt_that_a_node_repeats_by_itself_does_not_count() {
+    let sale = TestSale::selling(5).await;
+    let again = |attempt: &Attempt| Attempt { counts: false, ..attempt.clone() };
+    let ann = attempt("ann");
+    try_limited(&sale, &[ann.clone(), ann.clone(), ann.clone()]).await;
+
+    let outcomes = try_limited(&sale, &[again(&ann), ann]).await;
+
+    assert!(matches!(outcomes[..], [Bought::Repeat(_), Bought::Limited(_)]), "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn a_limit_is_of_one_sale_and_writes_nothing() {
+    let (one, other) = (TestSale::selling(0).await, TestSale::selling(0).await);
+    let before = one.contents().await;
+    try_limited(&one, &attempts(["ann"; 4])).await;
+    assert_eq!(one.contents().await, before);
+    assert_eq!(try_limited(&other, &attempts(["ann"])).await, [Bought::Empty]);
+}
+
+async fn ask(sale: &TestSale, address: &str, limit: Limit, spent: u32, want: u32) -> Permits {
+    let asks = [Ask { address: address.to_owned(), spent, want }];
+    let bucket = &LimitBucket::all()[0];
+    sale.cluster.read(Admit { bucket, limit, asks: &asks }).await.unwrap()[0]
+}
+
+/// An address that no other test has.
+fn address() -> String {
+    OrderId::random().to_string()
+}
+
+#[tokio::test]
+async fn permits_are_handed_out_until_there_are_none() {
+    let (sale, ann, slow) = (TestSale::selling(0).await, address(), Limit { permits: 10, ..THREE });
+    assert_eq!(ask(&sale, &ann, slow, 0, 4).await, Permits::Granted(4));
+    assert_eq!(ask(&sale, &ann, slow, 3, 4).await, Permits::Granted(3), "three were used without asking");
+    assert!(
+        matches!(ask(&sale, &ann, slow, 0, 4).await, Permits::After(wait) if wait > Duration::from_secs(15))
+    );
+    assert_eq!(ask(&sale, &address(), slow, 0, 4).await, Permits::Granted(4));
+}
+
+#[tokio::test]
+async fn permits_come_back_one_by_one() {
+    let (sale, ann) = (TestSale::selling(0).await, address());
+    let quick = Limit { permits: 10, window: Duration::from_millis(200) };
+    assert_eq!(ask(&sale, &ann, quick, 0, 10).await, Permits::Granted(10));
+    let Permits::After(wait) = ask(&sale, &ann, quick, 0, 10).await else {
+        return; // This machine was away for as long as a permit takes to come back.
+    };
+    assert!(wait <= Duration::from_millis(20));
+    tokio::time::sleep(wait).await;
+    assert!(matches!(ask(&sale, &ann, quick, 0, 10).await, Permits::Granted(some) if some >= 1));
+}
