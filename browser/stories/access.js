@@ -3,10 +3,11 @@
 import { strict as assert } from 'node:assert';
 import { createRequire } from 'node:module';
 import { readFileSync } from 'node:fs';
-import { openSale, story } from '../stage.js';
+import { DESK } from '../buyer.js';
+import { openSale } from '../shop.js';
+import { story } from '../stage.js';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-const DESK = { width: 1200, height: 800 };
 const PHONE = { width: 360, height: 740 };
 
 story('a keyboard is enough', async (visit) => {
@@ -92,8 +93,8 @@ story('whoever wants no motion gets none', async (visit) => {
 /** Waits for these words, then looks at it in every way that people do. */
 async function looksGood(buyer, state, words) {
   await buyer.sees(words);
-  for (const [name, colorScheme, screen] of [['dark', 'dark', DESK], ['phone', 'light', PHONE], ['light', 'light', DESK]]) {
-    await buyer.page.emulateMedia({ colorScheme });
+  for (const [name, screen] of [['dark', DESK], ['phone', PHONE], ['light', DESK]]) {
+    await buyer.page.emulateMedia({ colorScheme: name === 'dark' ? 'dark' : 'light' });
     await buyer.page.setViewportSize(screen);
     await buyer.pictures(`${state}-${name}`);
     await assertFits(buyer, state, screen);
@@ -104,7 +105,8 @@ async function looksGood(buyer, state, words) {
 
 async function assertAccessible(buyer, state, rules) {
   await buyer.page.evaluate(AXE);
-  const { violations } = await buyer.page.evaluate((only) => axe.run({ runOnly: only, resultTypes: ['violations'] }), rules);
+  const options = { runOnly: rules, resultTypes: ['violations'] };
+  const { violations } = await buyer.page.evaluate((given) => axe.run(given), options);
   const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(', ')}`);
   assert.deepEqual(found, [], `axe finds fault with the page when ${state}`);
 }

@@ -1,7 +1,8 @@
 // From the button to the receipt.
 
 import { strict as assert } from 'node:assert';
-import { openSale, story } from '../stage.js';
+import { openSale } from '../shop.js';
+import { story } from '../stage.js';
 
 story('a buyer gets one, with an order number that the shop knows', async (visit) => {
   const sale = await openSale();

@@ -1,7 +1,8 @@
 // The connection fails, tokens change, and at last a node dies.
 
 import { strict as assert } from 'node:assert';
-import { openSale, shop, story, until } from '../stage.js';
+import { openSale, shop, until } from '../shop.js';
+import { story } from '../stage.js';
 
 story('a buyer who loses the connection is told so, and goes on when it is back', async (visit) => {
   const buyer = await visit(await openSale());

@@ -1,7 +1,8 @@
 // Before the start, and the moment of it.
 
 import { strict as assert } from 'node:assert';
-import { openSale, story } from '../stage.js';
+import { openSale } from '../shop.js';
+import { story } from '../stage.js';
 
 const HOURS_MS = 3_600_000;
 

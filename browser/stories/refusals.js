@@ -1,7 +1,8 @@
 // What a buyer is told when it does not go through at once.
 
 import { strict as assert } from 'node:assert';
-import { openSale, story } from '../stage.js';
+import { openSale } from '../shop.js';
+import { story } from '../stage.js';
 
 story('a sale that does not exist is called so', async (visit) => {
   const buyer = await visit({ id: 'no-such-sale' });
@@ -42,12 +43,12 @@ story('who is one too late is told', async (visit) => {
   await buyer.sees('Sold out: the last one went to somebody else.');
 });
 
-const comeBack = (status, type, more = {}) => (route) =>
+const comeBack = (status, type, seconds = 1) => (route) =>
   route.fulfill({
     status,
-    headers: { 'Retry-After': '1' },
+    headers: { 'Retry-After': String(seconds) },
     contentType: 'application/problem+json',
-    body: JSON.stringify({ type, status, ...more }),
+    body: JSON.stringify({ type, status }),
   });
 
 for (const [status, type, words] of [
@@ -72,7 +73,7 @@ for (const [status, type, words] of [
   });
 }
 
-story('an answer that got lost is recognised: one unit, its own order, and no word of having one already', async (visit) => {
+story('an answer that got lost is recognised: one unit, and no word of having one already', async (visit) => {
   const sale = await openSale();
   const buyer = await visit(sale);
   const tries = buyer.recordsTries();
@@ -90,8 +91,7 @@ story('an answer that got lost is recognised: one unit, its own order, and no wo
 
 story('a shop that asks for more patience than a page has is believed', async (visit) => {
   const buyer = await visit(await openSale());
-  await buyer.interferes('**/purchase', (route) =>
-    route.fulfill({ status: 429, headers: { 'Retry-After': '120' }, contentType: 'application/problem+json', body: '{}' }));
+  await buyer.interferes('**/purchase', comeBack(429, '/problems/too-many-requests', 120));
   await buyer.buysAs('ada');
   await buyer.sees('Too many tries. Nothing was bought. Please try again in 2 minutes.');
   await buyer.seesButton('Buy one', { open: true });
@@ -99,7 +99,7 @@ story('a shop that asks for more patience than a page has is believed', async (v
 
 story('who has to sign in is told where', async (visit) => {
   const buyer = await visit(await openSale());
-  await buyer.interferes('**/purchase', comeBack(401, '/problems/unauthorized'));
+  await buyer.interferes('**/purchase', comeBack(401, '/problems/unauthenticated'));
   await buyer.buysAs('ada');
   await buyer.sees('Please sign in at the shop first.');
 });

@@ -1,7 +1,8 @@
 // The sale changes while somebody looks at it.
 
 import { strict as assert } from 'node:assert';
-import { openSale, story } from '../stage.js';
+import { openSale } from '../shop.js';
+import { story } from '../stage.js';
 
 story('who watches sees the stock go down and the sale sell out, without a reload', async (visit) => {
   const sale = await openSale({ units: 2 });
@@ -15,7 +16,7 @@ story('who watches sees the stock go down and the sale sell out, without a reloa
   await buyer.seesButton('Find my order', { open: true });
 });
 
-story('who bought elsewhere finds the order when all is sold, and others are told that there is none', async (visit) => {
+story('who bought elsewhere finds the order when all is sold, and others learn that there is none', async (visit) => {
   const sale = await openSale({ units: 1 });
   const order = await sale.sellTo('ada');
   const buyer = await visit(sale);
