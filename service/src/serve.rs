@@ -251,7 +251,8 @@ mod tests {
     #[tokio::test]
     async fn whoever_comes_when_all_places_are_taken_is_sent_away_at_once() {
         let one = ConnectionLimits { max: 1, ..ConnectionLimits::default() };
-        let Serving { address, mut client, answer, .. } = serving(one, Duration::from_secs(60)).await;
+        let Serving { address, mut client, answer, stop: _stop, .. } =
+            serving(one, Duration::from_secs(60)).await;
 
         let mut second = TcpStream::connect(address).await.unwrap();
         assert_eq!(second.read(&mut [0; 1]).await.unwrap_or_default(), 0, "the second connection was closed");
@@ -268,7 +269,7 @@ mod tests {
             header_read_timeout: Duration::from_millis(20),
             ..ConnectionLimits::default()
         };
-        let Serving { address, .. } = serving(hasty, Duration::from_secs(60)).await;
+        let Serving { address, stop: _stop, .. } = serving(hasty, Duration::from_secs(60)).await;
 
         let mut slow = TcpStream::connect(address).await.unwrap();
         slow.write_all(b"GET / HTTP/1.1\r\nhost: te").await.unwrap();
@@ -278,7 +279,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_head_that_is_too_long_is_refused() {
-        let Serving { address, .. } = serving(ConnectionLimits::default(), Duration::from_secs(60)).await;
+        let Serving { address, stop: _stop, .. } =
+            serving(ConnectionLimits::default(), Duration::from_secs(60)).await;
 
         let mut client = TcpStream::connect(address).await.unwrap();
         let head =

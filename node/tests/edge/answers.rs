@@ -108,7 +108,7 @@ async fn a_purchase_repeated_with_its_key_succeeds_again_and_with_another_does_n
 
 async fn buy_with_key(node: &TestNode, path: &str, user: &str, key: &str) -> Answer {
     let request = Request::post(path).header(CONTENT_TYPE, "application/json").header("idempotency-key", key);
-    node.send(request, json!({ "userId": user }).to_string()).await
+    node.send(node.meant(request).await, json!({ "userId": user }).to_string()).await
 }
 
 #[tokio::test]

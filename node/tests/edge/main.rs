@@ -5,5 +5,9 @@
 
 mod answers;
 mod bad_input;
+mod csrf;
+mod events;
+mod identity;
+mod limits;
 mod process;
 mod stage;

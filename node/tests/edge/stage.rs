@@ -8,6 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, COOKIE};
 use axum::http::{HeaderMap, Request, request};
+use axum::response::Response;
 use clap::Parser as _;
 use node::http::{PublicGate, Shop};
 use node::identity::Identity;
@@ -39,6 +40,7 @@ pub(crate) async fn shared_redis() -> &'static RedisCluster {
 /// A node whose default sale is one that no other test has.
 pub(crate) struct TestNode {
     pub(crate) sale: SaleId,
+    pub(crate) shop: Arc<Shop>,
     router: Router,
 }
 
@@ -81,8 +83,9 @@ impl TestNode {
         let signer = Signer::shared(Arc::clone(&cluster)).await;
         let identity = Identity::from_settings(&settings.auth).unwrap();
         let sales = Sales::start(cluster, settings.lanes.clone(), settings.limits.of_user());
-        let router = router(Arc::new(Shop::new(sales, &settings, signer, identity)), gate);
-        Self { sale: sale.id().clone(), router }
+        let shop = Arc::new(Shop::new(sales, &settings, signer, identity));
+        let router = router(Arc::clone(&shop), gate);
+        Self { sale: sale.id().clone(), shop, router }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -91,14 +94,23 @@ impl TestNode {
 
     /// Posts JSON, with a token.
     pub(crate) async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
-        let token = self.get("/api/csrf").await.body["csrfToken"].as_str().unwrap().to_owned();
         let request = Request::post(path).header(CONTENT_TYPE, "application/json");
-        let request = request.header("x-csrf-token", &token).header(COOKIE, format!("csrfToken={token}"));
-        self.send(request, body).await
+        self.send(self.meant(request).await, body).await
+    }
+
+    /// The request with a token.
+    pub(crate) async fn meant(&self, request: request::Builder) -> request::Builder {
+        let token = self.get("/api/csrf").await.body["csrfToken"].as_str().unwrap().to_owned();
+        request.header("x-csrf-token", &token).header(COOKIE, format!("csrfToken={token}"))
     }
 
     pub(crate) async fn buy(&self, path: &str, user: &str) -> Answer {
         self.post(path, serde_json::json!({ "userId": user }).to_string()).await
+    }
+
+    /// The answer before its body is read.
+    pub(crate) async fn respond(&self, request: request::Builder) -> Response {
+        self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
     }
 
     pub(crate) async fn send(&self, request: request::Builder, body: impl Into<Body>) -> Answer {

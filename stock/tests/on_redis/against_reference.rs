@@ -221,6 +221,7 @@ fn told(bought: Bought) -> Told {
         Bought::Duplicate(claim) => Told::Duplicate(claim.order),
         Bought::Empty => Told::Empty,
         Bought::NotOpen => Told::NotOpen,
+        Bought::Limited(_) => unreachable!("nobody is limited here"),
     }
 }
 
