@@ -93,6 +93,7 @@ story('whoever wants no motion gets none', async (visit) => {
 /** Waits for these words, then looks at it in every way that people do. */
 async function looksGood(buyer, state, words) {
   await buyer.sees(words);
+  await buyer.page.evaluate(AXE);
   for (const [name, screen] of [['dark', DESK], ['phone', PHONE], ['light', DESK]]) {
     await buyer.page.emulateMedia({ colorScheme: name === 'dark' ? 'dark' : 'light' });
     await buyer.page.setViewportSize(screen);
@@ -104,7 +105,6 @@ async function looksGood(buyer, state, words) {
 }
 
 async function assertAccessible(buyer, state, rules) {
-  await buyer.page.evaluate(AXE);
   const options = { runOnly: rules, resultTypes: ['violations'] };
   const { violations } = await buyer.page.evaluate((given) => axe.run(given), options);
   const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(', ')}`);

@@ -8,7 +8,7 @@ story('a sale that does not exist is called so', async (visit) => {
   const buyer = await visit({ id: 'no-such-sale' });
   await buyer.sees('There is no such sale');
   await buyer.doesNotSee('Your e-mail or customer number');
-  await buyer.goesTo({ id: '../status' });
+  await buyer.goesTo({ id: '..' });
   await buyer.sees('There is no such sale');
 });
 
