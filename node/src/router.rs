@@ -7,6 +7,7 @@ use axum::Router;
 use axum::routing::{get, post};
 use service::edge::{self, Gate};
 
+use crate::http::page::{self, Page};
 use crate::http::{Shop, by_sale, cors, csrf, events, single_sale};
 
 /// Longest time to the head of an answer: longer than PURCHASE_TIMEOUT and than a body may take.
@@ -16,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(15);
 pub fn router(shop: Arc<Shop>, gate: impl Gate) -> Router {
     let cors = cors::layer(shop.origins());
     let routes = Router::new().merge(of_by_sale_clients()).merge(of_single_sale_clients());
-    let router = edge::around(routes.with_state(shop), gate, DEADLINE);
+    let router = edge::around(routes.with_state(shop).merge(of_browsers()), gate, DEADLINE);
     // Outermost: a page of another site must be able to read a refusal, too.
     cors.into_iter().fold(router, Router::layer)
 }
@@ -44,4 +45,13 @@ fn of_single_sale_clients() -> Router<Arc<Shop>> {
         .route("/api/csrf",              get(csrf::issue))
         .route("/api/purchase",          post(single_sale::purchase))
         .route("/api/purchase/{userId}", get(single_sale::find))
+}
+
+/// Browsers: the storefront page, which calls the first of the families above.
+#[rustfmt::skip]
+fn of_browsers() -> Router {
+    Router::new()
+        .route("/",                        get(page::document))
+        .route("/assets/{version}/{name}", get(page::asset))
+        .with_state(Arc::new(Page::new()))
 }

@@ -10,6 +10,7 @@ pub(crate) mod cors;
 pub(crate) mod csrf;
 pub(crate) mod events;
 mod gate;
+pub(crate) mod page;
 mod problems;
 mod request;
 mod shop;
