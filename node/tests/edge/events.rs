@@ -79,6 +79,16 @@ async fn a_listener_is_told_when_to_come_back_and_the_stream_ends_when_the_node_
 }
 
 #[tokio::test]
+async fn whoever_comes_late_hears_what_time_it_is_then() {
+    let node = TestNode::selling(3).await;
+    Ear::on(&node, "/api/sale/events").await.status().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let before = node.get("/api/sale/status").await.body["serverTime"].clone();
+    let heard = Ear::on(&node, "/api/sale/events").await.status().await["serverTime"].clone();
+    assert!(heard.as_str().unwrap() >= before.as_str().unwrap(), "heard {heard}, after it was {before}");
+}
+
+#[tokio::test]
 async fn there_are_so_many_places_for_listeners_and_a_place_that_is_left_is_free() {
     let node = TestNode::set(&["--event-listeners-max", "2"]).await;
     let first = Ear::on(&node, "/api/sale/events").await;

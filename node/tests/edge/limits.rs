@@ -27,8 +27,8 @@ async fn nodes(count: usize) -> Vec<TestNode> {
 /// An address that nobody else has.
 fn address() -> String {
     static ADDRESSES: AtomicU32 = AtomicU32::new(0);
-    let run = std::process::id() << 12 & 0x00FF_FFFF;
-    Ipv4Addr::from_bits(0x0B00_0000 | run + ADDRESSES.fetch_add(1, Ordering::Relaxed)).to_string()
+    let run = (std::process::id() << 12) & 0x00FF_FFFF;
+    Ipv4Addr::from_bits(0x0B00_0000 + run + ADDRESSES.fetch_add(1, Ordering::Relaxed)).to_string()
 }
 
 fn from(address: &str) -> request::Builder {
