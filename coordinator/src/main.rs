@@ -29,7 +29,7 @@ async fn main() -> ExitCode {
 async fn run(settings: Settings) -> anyhow::Result<()> {
     let stop = tokio::spawn(shutdown::requested()).map(drop).shared();
     let address = SocketAddr::new(settings.host, settings.port);
-    let listener = serve::bind("PORT", address).await?;
+    let listener = serve::bind("PORT", address)?;
 
     let (desk, readiness) = (Desk::default(), Readiness::starting("waiting for the Redis Cluster"));
     let router = admin::router(desk.clone(), settings.admin_token.clone(), readiness.clone());

@@ -34,7 +34,7 @@ pub(crate) async fn main() -> ExitCode {
 async fn run(settings: Settings, identity: Identity) -> anyhow::Result<()> {
     let readiness = Readiness::starting("waiting for the Redis Cluster");
     let metrics = Exporter::install()?;
-    let listener = serve::bind("OPS_PORT", settings.listen.ops()).await?;
+    let listener = serve::bind("OPS_PORT", settings.listen.ops())?;
     let router = ops::router(readiness.clone()).merge(metrics.router());
     serve::during(listener, router, metrics.during(sell(settings, identity, readiness))).await
 }
@@ -46,7 +46,7 @@ async fn sell(settings: Settings, identity: Identity, readiness: Readiness) -> a
         opened = open(&settings) => opened?,
         () = stop.clone() => return Ok(()),
     };
-    let listener = serve::bind("PORT", settings.listen.public()).await?;
+    let listener = serve::bind("PORT", settings.listen.public())?;
     let shop = Arc::new(Shop::new(sales.clone(), &settings, signer, identity));
     let router = router::router(Arc::clone(&shop), gate);
     announce(&settings);

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
+use unicode_security::{GeneralSecurityProfile as _, MixedScript as _};
 
 /// Longest user id in bytes, after normalisation. It is stored twice a purchase, so it bounds memory.
 pub const USER_ID_BYTES_MAX: usize = 128;
@@ -72,7 +73,8 @@ pub enum UserIdKind {
     Email,
 }
 
-/// Who buys: trimmed, NFC, at most 128 bytes, no control characters; lower case where ids are e-mails.
+/// Who buys: trimmed, NFC, at most 128 bytes, no control characters; where ids are e-mails, one spelling for all that
+/// mean the same address, and none that only looks like another.
 ///
 /// Only ever a hash field or an argument, never inside a key, so braces and quotes are harmless.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -90,12 +92,15 @@ impl UserId {
         let id: String = match kind {
             _ if trimmed.is_ascii() && kind == UserIdKind::Opaque => trimmed.to_owned(),
             UserIdKind::Opaque => trimmed.nfc().collect(),
-            UserIdKind::Email => trimmed.to_lowercase().nfc().collect(),
+            UserIdKind::Email => folded(trimmed),
         };
         match id.len() {
             0 => Err(InvalidId::Empty),
             len if len > USER_ID_BYTES_MAX => Err(InvalidId::TooLong(USER_ID_BYTES_MAX)),
             _ if id.chars().any(char::is_control) => Err(InvalidId::Forbidden("control characters")),
+            _ if kind == UserIdKind::Email && looks_like_another(&id) => {
+                Err(InvalidId::Forbidden("letters that look like others"))
+            }
             _ => Ok(Self(id.into())),
         }
     }
@@ -109,6 +114,22 @@ impl UserId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// One spelling for all that mean the same address: no case, and no forms that only look different, like wide letters.
+fn folded(email: &str) -> String {
+    if email.is_ascii() {
+        return email.to_ascii_lowercase();
+    }
+    // Lower case may open a new way to compose.
+    email.nfkc().collect::<String>().to_lowercase().nfkc().collect()
+}
+
+/// Whether an address may be there to be taken for another one: it mixes scripts, as a Cyrillic letter among Latin ones,
+/// or has characters that nobody sees (Unicode Technical Standard 39).
+fn looks_like_another(email: &str) -> bool {
+    let is_odd = |char: char| !char.is_ascii() && !char.identifier_allowed();
+    !email.is_ascii() && (email.chars().any(is_odd) || !email.is_single_script())
 }
 
 /// The number of a shard on its sale's ring, from 0.
@@ -280,6 +301,37 @@ mod tests {
         let parse = |raw| UserId::parse(raw, UserIdKind::Email);
         assert_eq!(parse("Ann@Shop.example"), parse(" ann@shop.EXAMPLE "));
         assert_eq!(parse("É@x.example"), parse("e\u{301}@x.example"));
+    }
+
+    #[test]
+    fn an_email_that_looks_like_another_is_that_one_or_none() {
+        let parse = |raw| UserId::parse(raw, UserIdKind::Email);
+        let ann = parse("ann.k@shop.example").unwrap();
+        for same in [
+            "\u{ff41}nn.k@shop.example",
+            "ann.\u{212a}@shop.example",
+            "ann\u{ff0e}k@shop.example",
+            "ann.k\u{ff20}shop.example",
+        ] {
+            assert_eq!(parse(same), Ok(ann.clone()), "{same}");
+        }
+        for odd in [
+            "\u{430}nn.k@shop.example",
+            "a\u{200b}nn.k@shop.example",
+            "ann.k@shop.exampl\u{435}",
+            "ann\u{ad}.k@shop.example",
+            "\u{202e}ann.k@shop.example",
+            "ann.\u{3164}k@shop.example",
+        ] {
+            assert_eq!(parse(odd), Err(InvalidId::Forbidden("letters that look like others")), "{odd}");
+        }
+        for good in [
+            "j\u{f6}rg@b\u{fc}cher.example",
+            "\u{438}\u{432}\u{430}\u{43d}@\u{43f}\u{43e}\u{447}\u{442}\u{430}.\u{440}\u{444}",
+            "\u{592a}\u{90ce}@\u{4f8b}.\u{65e5}\u{672c}",
+        ] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
     }
 
     #[test]

@@ -64,9 +64,9 @@ async fn question(options: &Options) -> Result<()> {
     // Most questions are about the user of the examples: with the usual minute, most would be refused for that alone.
     let node_environment = environment(&[("RATE_LIMIT_WINDOW", "1s")]);
     let node_program = programs.node.clone();
-    let programs = Some(programs);
+    let (programs, folder) = (Some(programs), Some(workspace_root().join(".local/fuzz")));
     let stack_options =
-        StackOptions { redis_server, programs, sale, node_environment, ..StackOptions::default() };
+        StackOptions { redis_server, programs, sale, folder, node_environment, ..StackOptions::default() };
     let stack = Stack::start(stack_options, |step| steps.done(step)).await?;
     let node = stack.nodes().first().cloned().context("a stack without nodes")?;
     let strict_node = stack.start_node_aside(&node_program, &environment(&WITH_TOKENS)).await?;

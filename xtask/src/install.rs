@@ -13,7 +13,7 @@ use testkit::binary::installed;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Package {
     name: &'static str,
-    program: &'static str,
+    pub(crate) program: &'static str,
     /// What Debian starts with the package, although only the program is wanted.
     service: Option<&'static str>,
 }
@@ -22,6 +22,9 @@ pub(crate) const REDIS: Package =
     Package { name: "redis-server", program: "redis-server", service: Some("redis-server") };
 pub(crate) const NGINX: Package = Package { name: "nginx", program: "nginx", service: Some("nginx") };
 pub(crate) const WRK: Package = Package { name: "wrk", program: "wrk", service: None };
+pub(crate) const CHROMIUM: Package = Package { name: "chromium", program: "chromium", service: None };
+pub(crate) const NODE: Package = Package { name: "nodejs", program: "node", service: None };
+pub(crate) const NPM: Package = Package { name: "npm", program: "npm", service: None };
 const VENV: Package = Package { name: "python3-venv", program: "python3", service: None };
 const PIP: Package = Package { name: "python3-pip", program: "pip3", service: None };
 

@@ -1,8 +1,9 @@
-//! Commands of a developer: `cargo xtask up`, `down`, `test`, `bench`, `chaos`, `fuzz`.
+//! Commands of a developer: `cargo xtask up`, `down`, `test`, `browser`, `bench`, `chaos`, `fuzz`.
 //!
 //! What runs and breaks processes is in `testkit`; here is only what a person types and reads.
 
 mod bench;
+mod browser;
 mod chaos;
 mod down;
 mod fuzz;
@@ -36,6 +37,8 @@ enum Command {
     Down(down::Options),
     /// Runs every check there is, as CI does: format, lints, and all tests on two kinds of Redis server.
     Test(test::Options),
+    /// Tells the stories of buyers with a real browser, in front of a real sale.
+    Browser(browser::Options),
     /// Measures the figures of the README on this machine.
     Bench(bench::Options),
     /// Attacks a real sale under load by a schedule made from a seed, then audits it.
@@ -52,6 +55,7 @@ async fn main() -> ExitCode {
         Command::Up(options) => up::up(options).await.map(|()| ExitCode::SUCCESS),
         Command::Down(options) => down::down(&options).await.map(|()| ExitCode::SUCCESS),
         Command::Test(options) => test::test(&options).map(|()| ExitCode::SUCCESS),
+        Command::Browser(options) => browser::browser(options).await.map(|()| ExitCode::SUCCESS),
         Command::Bench(options) => bench::bench(options).await.map(|()| ExitCode::SUCCESS),
         Command::Chaos(options) => chaos::chaos(options).await,
         Command::Fuzz(options) => fuzz::fuzz(options).await.map(|()| ExitCode::SUCCESS),

@@ -34,6 +34,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
         .cargo("lints", &[&["clippy"], &WORKSPACE[..], &["--all-targets", "--", "-D", "warnings"]].concat());
     if report.cargo("build", &[&["build"], &WORKSPACE[..], &["--bins"]].concat()) {
         report.tests(&servers);
+        report.cargo("browser", &["xtask", "browser"]);
         report.chaos(&servers);
         report.fuzzing(&servers);
     }

@@ -145,7 +145,7 @@ async fn start(options: StackOptions, steps: Steps) -> Result<Stack> {
 }
 
 fn announce(stack: &Stack, folder: &LocalFolder) {
-    println!("\nThe sale is at {}", stack.url());
+    println!("\nThe sale is at {} - open it in a browser", stack.url());
     for node in stack.nodes() {
         println!("  {:13} {}  health {}/readyz", node.process().name(), node.url(), node.ops_url());
     }

@@ -141,7 +141,10 @@ fn options(sabotage: &str) -> StackOptions {
         nodes: 1,
         programs: Some(programs()),
         sale: SaleOptions { total_stock: UNITS, shards: Some(3), ..SaleOptions::default() },
-        node_environment: vec![("SABOTAGE".into(), sabotage.into())],
+        node_environment: vec![
+            ("SABOTAGE".into(), sabotage.into()),
+            ("RATE_LIMIT_USER_MAX".into(), "0".into()),
+        ],
         // Tokens move when a buyer needs them, and not ahead of that: a story knows when.
         coordinator_environment: vec![("REBALANCE_PERIOD".into(), "0s".into())],
         ..StackOptions::default()

@@ -194,7 +194,7 @@ impl From<Phase> for StatusWord {
 }
 
 impl PurchaseAnswer {
-    fn to(outcome: Outcome) -> Result<Self, Problem> {
+    pub(super) fn to(outcome: Outcome) -> Result<Self, Problem> {
         match outcome {
             Outcome::Purchased(claim) => Ok(Self::Purchased(Purchased::of(claim))),
             Outcome::AlreadyPurchased(claim) => Ok(Self::Refused(Refused::already_purchased(claim))),
@@ -208,7 +208,7 @@ impl PurchaseAnswer {
 }
 
 impl Purchased {
-    pub(super) fn of(claim: Claim) -> Self {
+    fn of(claim: Claim) -> Self {
         Self {
             success: true,
             message: "One unit is yours.",
@@ -223,7 +223,7 @@ impl Refused {
         Self { success: false, reason, message: message.into(), order_id: None, purchased_at: None }
     }
 
-    pub(super) fn already_purchased(claim: Claim) -> Self {
+    fn already_purchased(claim: Claim) -> Self {
         Self {
             order_id: Some(claim.order),
             purchased_at: Some(iso8601(claim.purchased_at)),
@@ -231,11 +231,11 @@ impl Refused {
         }
     }
 
-    pub(super) fn out_of_stock() -> Self {
+    fn out_of_stock() -> Self {
         Self::new(Reason::OutOfStock, "Every unit is sold.")
     }
 
-    pub(super) fn not_active(phase: Phase) -> Self {
+    fn not_active(phase: Phase) -> Self {
         let message = match phase {
             Phase::Upcoming => "The sale has not started yet.",
             Phase::Paused => "The sale is paused.",

@@ -24,7 +24,7 @@ use super::Shop;
 use super::by_sale::StatusBody;
 use super::problems::too_many_listeners;
 use super::request::Named;
-use crate::sales::{LiveSale, Outlook};
+use crate::sales::{LiveSale, Outlook, Status};
 
 /// Shortest time between two events: at most five a second.
 const EVENT_PERIOD: Duration = Duration::from_millis(200);
@@ -70,7 +70,7 @@ struct News {
 /// What there is to hear.
 #[derive(Clone, Default)]
 struct Frame {
-    /// The latest event. Empty before the first one.
+    /// The latest event.
     event: Bytes,
     /// How many there were.
     number: u64,
@@ -78,8 +78,10 @@ struct Frame {
 
 struct Listener {
     frames: watch::Receiver<Frame>,
-    /// The last one it heard.
-    heard: Option<u64>,
+    /// The number of the last one it heard.
+    heard: u64,
+    /// What it hears first: the status as it is when it comes, with the time as it is then.
+    greeting: Option<Bytes>,
     _place: Place,
 }
 
@@ -119,7 +121,8 @@ impl Events {
             news.by_sale.insert(id, frames.clone());
             frames
         });
-        Some(Listener { frames, heard: None, _place: place })
+        let heard = frames.borrow().number;
+        Some(Listener { frames, heard, greeting: Some(greeting(&sale.status())), _place: place })
     }
 
     fn take_place(&self) -> Option<Place> {
@@ -152,6 +155,11 @@ async fn write(mut outlooks: watch::Receiver<Arc<Outlook>>, publish: watch::Send
     }
 }
 
+fn greeting(status: &Status) -> Bytes {
+    let retry = format!("retry: {}\n", rand::random_range(RETRY_MS));
+    [retry.as_bytes(), &event(&StatusBody::of(status))].concat().into()
+}
+
 /// An event as it is sent.
 pub(super) fn event(status: &StatusBody) -> Bytes {
     let json = serde_json::to_string(status).expect("a status has only plain members");
@@ -168,17 +176,13 @@ impl Listener {
 
     /// What to send next; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
-        let Some(heard) = self.heard else { return self.first().await };
+        if let Some(greeting) = self.greeting.take() {
+            return Some(greeting);
+        }
         self.frames.changed().await.ok()?;
         let frame = self.frames.borrow_and_update();
-        self.heard = Some(frame.number);
-        Some(if frame.number == heard { HEARTBEAT } else { frame.event.clone() })
-    }
-
-    async fn first(&mut self) -> Option<Bytes> {
-        let frame = self.frames.wait_for(|frame| frame.number > 0).await.ok()?.clone();
-        self.heard = Some(frame.number);
-        let retry = format!("retry: {}\n", rand::random_range(RETRY_MS));
-        Some([retry.as_bytes(), &frame.event].concat().into())
+        let is_news = frame.number != self.heard;
+        self.heard = frame.number;
+        Some(if is_news { frame.event.clone() } else { HEARTBEAT })
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod docs;
 pub(crate) mod events;
 mod gate;
 pub(crate) mod openapi;
+pub(crate) mod page;
 mod problems;
 mod request;
 mod shop;

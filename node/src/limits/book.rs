@@ -13,11 +13,11 @@ use stock::limit::{Limit, Permits};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// The part of the limit that a node takes at a time.
+/// The part of the limit that a node wants at a time; it gets less as they run out.
 const CHUNKS_PER_LIMIT: u32 = 4;
 /// The part of the limit that an address has on each node without asking, a window.
 const FREE_PER_LIMIT: u32 = 40;
-/// With less than this part of a chunk left, the next one is asked for before anybody has to wait.
+/// With less than this part of what was granted left, more is asked for before anybody has to wait.
 const LOW_WATER_PER_CHUNK: u32 = 4;
 /// Shortest time for which an address is refused from memory.
 const REFUSAL_MIN: Duration = Duration::from_millis(100);
@@ -99,6 +99,8 @@ pub(super) struct Asking {
 struct Account {
     /// Permits in hand.
     left: u32,
+    /// With fewer in hand, more are asked for.
+    low_water: u32,
     /// When those in hand lapse.
     lapses_at: Instant,
     /// Whether those in hand are free: nobody was asked for them yet.
@@ -148,6 +150,7 @@ impl Account {
     fn new(limit: Limit, now: Instant) -> Self {
         Self {
             left: limit.permits / FREE_PER_LIMIT,
+            low_water: 0,
             lapses_at: now + limit.window,
             is_free: true,
             spent: 0,
@@ -170,7 +173,7 @@ impl Account {
         }
         self.left -= 1;
         self.spent += u32::from(self.is_free);
-        if self.is_free || self.left >= chunk(limit) / LOW_WATER_PER_CHUNK || self.asking.is_some() {
+        if self.is_free || self.left >= self.low_water || self.asking.is_some() {
             return Step::Pass;
         }
         Step::PassAndAsk(self.ask(limit))
@@ -185,6 +188,7 @@ impl Account {
         match permits {
             Permits::Granted(granted) => {
                 self.left = if self.is_free { granted } else { self.left.saturating_add(granted) };
+                self.low_water = granted / LOW_WATER_PER_CHUNK;
                 self.lapses_at = now + limit.interval() * granted;
                 self.refused_until = None;
             }

@@ -1,7 +1,7 @@
 //! How many requests a client address may make, over all nodes together.
 //!
 //! Asking Redis for each request would double what a request costs. So a node takes permits in advance: a quarter of
-//! the limit at a time, which lapse when as many have come back in Redis. An address that makes few requests gets
+//! those that are left at a time, which lapse when as many have come back in Redis. An address that makes few requests gets
 //! along with those that it has free of asking; when it makes more, they are counted with the first ask. So nodes
 //! agree within the free permits of each, a fortieth of the limit.
 //!

@@ -80,7 +80,7 @@ pub struct WebSettings {
     pub csrf_lifetime: Duration,
 
     /// How many clients may listen to events; further ones are told to come back
-    // A listener takes some 20 kB.
+    // A listener takes some 20 kB: as many as this take 300 MB.
     #[arg(long, env, default_value = "15000")]
     pub event_listeners_max: usize,
 }

@@ -142,7 +142,7 @@ async fn a_sale_that_is_not_there_and_one_that_cannot_be_are_equally_unknown() {
 async fn a_path_that_is_not_there_is_not_found() {
     let node = TestNode::selling(10).await;
     for path in
-        ["/", "/api", "/api/sale/purchase/", "/api/sale/status/", "/api/sales//status", "/api/purchase/a/b"]
+        ["/api", "/api/sale/purchase/", "/api/sale/status/", "/api/sales//status", "/api/purchase/a/b"]
     {
         node.get(path).await.is_problem(404);
     }

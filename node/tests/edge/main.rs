@@ -5,6 +5,10 @@
 
 mod answers;
 mod bad_input;
+mod csrf;
 mod description;
+mod events;
+mod identity;
+mod limits;
 mod process;
 mod stage;

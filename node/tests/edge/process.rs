@@ -26,6 +26,7 @@ fn refusal(variables: &[(&str, &str)]) -> String {
     line.trim_end().to_owned()
 }
 
+const SECRET: &str = "a secret of thirty-two characters";
 const REDIS: (&str, &str) = ("REDIS_URL", "redis://127.0.0.1:1");
 
 #[test]
@@ -230,4 +231,35 @@ async fn a_lone_redis_server_is_no_cluster() {
     assert_eq!(status.code(), Some(64));
     assert!(node.process.log_tail().contains("is not a Redis Cluster node"), "{}", node.process.log_tail());
     lone.kill();
+}
+
+#[test]
+fn a_key_that_cannot_be_read_lets_nobody_in_because_the_node_does_not_start() {
+    let refused = |variables: &[_]| refusal(&[&[REDIS, ("AUTH", "jwt")], variables].concat());
+    let who = [("JWT_AUDIENCE", "shop"), ("JWT_ISSUER", "https://issuer.example")];
+    assert_eq!(refused(&who), "error: AUTH=jwt needs JWT_SECRET, JWT_PUBLIC_KEY_FILE or JWT_JWKS_FILE");
+    assert_eq!(
+        refused(&[("JWT_SECRET", "short")]),
+        "error: JWT_SECRET (--jwt-secret): must be at least 32 characters long"
+    );
+    assert_eq!(refused(&[("JWT_SECRET", SECRET)]), "error: AUTH=jwt needs JWT_AUDIENCE");
+    let folder = Folder::temporary().unwrap();
+    let file = folder.path().join("key");
+    std::fs::write(&file, "not a key").unwrap();
+    let file = file.to_str().unwrap();
+    for setting in ["JWT_PUBLIC_KEY_FILE", "JWT_JWKS_FILE"] {
+        let line = refused(&[&who[..], &[(setting, file)]].concat());
+        assert!(line.starts_with(&format!("error: {setting}: {file} is not ")), "{line}");
+        let line = refused(&[&who[..], &[(setting, "/nowhere")]].concat());
+        assert!(line.starts_with(&format!("error: {setting} cannot be read: /nowhere: ")), "{line}");
+    }
+    assert_eq!(
+        refusal(&[REDIS, ("JWT_SECRET", SECRET)]),
+        "error: JWT_SECRET is set, but AUTH is not jwt: tokens would not be checked"
+    );
+    assert!(refusal(&[REDIS, ("TRUSTED_PROXIES", "proxy")]).contains("must be a network like 10.0.0.0/8"));
+    assert!(
+        refusal(&[REDIS, ("CORS_ORIGIN", "shop.example")])
+            .contains("must be an origin like https://shop.example")
+    );
 }

@@ -8,6 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, COOKIE};
 use axum::http::{HeaderMap, Request, request};
+use axum::response::Response;
 use clap::Parser as _;
 use node::http::{PublicGate, Shop};
 use node::identity::Identity;
@@ -39,6 +40,7 @@ pub(crate) async fn shared_redis() -> &'static RedisCluster {
 /// A node whose default sale is one that no other test has.
 pub(crate) struct TestNode {
     pub(crate) sale: SaleId,
+    pub(crate) shop: Arc<Shop>,
     router: Router,
 }
 
@@ -81,8 +83,9 @@ impl TestNode {
         let signer = Signer::shared(Arc::clone(&cluster)).await;
         let identity = Identity::from_settings(&settings.auth).unwrap();
         let sales = Sales::start(cluster, settings.lanes.clone(), settings.limits.of_user());
-        let router = router(Arc::new(Shop::new(sales, &settings, signer, identity)), gate);
-        Self { sale: sale.id().clone(), router }
+        let shop = Arc::new(Shop::new(sales, &settings, signer, identity));
+        let router = router(Arc::clone(&shop), gate);
+        Self { sale: sale.id().clone(), shop, router }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -103,6 +106,11 @@ impl TestNode {
 
     pub(crate) async fn buy(&self, path: &str, user: &str) -> Answer {
         self.post(path, serde_json::json!({ "userId": user }).to_string()).await
+    }
+
+    /// The answer before its body is read.
+    pub(crate) async fn respond(&self, request: request::Builder) -> Response {
+        self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
     }
 
     pub(crate) async fn send(&self, request: request::Builder, body: impl Into<Body>) -> Answer {

@@ -33,12 +33,14 @@ local function rate_limit()
     recent[name] = full_at
   end
 
-  -- Takes up to `want` permits, after the `spent` ones that were used without asking. Answers how many were had, and
-  -- with none how many ms until there is one.
+  -- Takes up to `want` permits, after the `spent` ones that were used without asking; never more than a quarter of
+  -- those that are left, so that one caller is not refused while another holds the last of them. Answers how many
+  -- were had, and with none how many ms until there is one.
   return function(name, spent, want, interval, burst, now)
     local full_at = math.max(recent[name] or former[name] or now, now) + spent * interval
     local window = burst * interval
-    local granted = math.max(0, math.min(want, math.floor((now + window - full_at) / interval)))
+    local left = math.max(0, math.floor((now + window - full_at) / interval))
+    local granted = math.min(want, math.ceil(left / 4))
     full_at = full_at + granted * interval
     remember(name, full_at, window, now)
     if granted > 0 then return granted, 0 end

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what a story cannot go on without fails it")]
 
 mod actors;
+mod clients;
 mod coordinators;
 mod crowd;
 mod durability;

@@ -122,6 +122,6 @@ impl Seen {
 
     /// Three arguments a buyer, behind the ring's fingerprint.
     fn buyers(&self) -> usize {
-        (self.0.len() - 3 - self.keys().len() - 1) / 3
+        (self.0.len() - 3 - self.keys().len() - 3) / 4
     }
 }

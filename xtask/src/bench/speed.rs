@@ -1,6 +1,6 @@
 //! Speed: one node, and all the Redis processes behind it, against a bare axum handler.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const SCRIPT: &str = include_str!("purchase.lua");
 const STOCK: u64 = 100_000_000;
 const SHARDS: u32 = 12;
 
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
     /// Connections that wrk keeps busy.
     #[arg(long, default_value_t = 256)]
@@ -27,11 +27,14 @@ pub(crate) struct Options {
     /// Measurements of each side, in turn.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Another node program to measure in the same rounds: that of the commit before.
+    #[arg(long, value_name = "PATH")]
+    against: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { connections: 256, seconds: 8, rounds: 3 }
+        Self { connections: 256, seconds: 8, rounds: 3, against: None }
     }
 }
 
@@ -68,6 +71,10 @@ pub(crate) async fn bench(options: Options) -> Result<()> {
     std::fs::write(&script, SCRIPT)?;
     let (bare, bare_url) = start_yardstick(&yardstick, stack.folder().path()).await?;
     let node = stack.nodes().first().context("the stack has a node")?.clone();
+    let other = match &options.against {
+        Some(program) => Some(stack.start_node_aside(program, &[]).await?),
+        None => None,
+    };
 
     println!(
         "purchases of distinct users, {} connections, {SHARDS} shards on 3 primaries + 3 replicas,",
@@ -78,24 +85,36 @@ pub(crate) async fn bench(options: Options) -> Result<()> {
         "{:>6}  {:>12} {:>10} {:>14} {:>15}",
         "", "requests/s", "p99 ms", "server us/req", "Redis us/req"
     );
-    let mut ratios = Vec::new();
+    let (mut ratios, mut to_other) = (Vec::new(), Vec::new());
     for round in 0..options.rounds {
         let measure = |url: &str, server: &Process, redis| {
-            measure(&options, &script, url, &format!("{round}"), server, redis)
+            measure(&options, &script, url, &format!("{round}-{}", server.pid()), server, redis)
         };
         let bare = measure(&bare_url, &bare, None)?;
         let ours = measure(node.url(), &node.process(), Some(&stack))?;
-        for (side, figures) in [("bare", bare), ("node", ours)] {
+        let other =
+            other.as_ref().map(|other| measure(other.url(), &other.process(), Some(&stack))).transpose()?;
+        let sides = [("bare", bare), ("node", ours)].into_iter().chain(other.map(|other| ("other", other)));
+        for (side, figures) in sides {
             let Figures { requests_per_second, p99_ms, server_us, redis_us } = figures;
             println!("{side:>6}  {requests_per_second:12.0} {p99_ms:10.1} {server_us:14.1} {redis_us:15.1}");
         }
         ratios.push((ours.server_us / bare.cpu_us(), ours.cpu_us() / bare.cpu_us()));
+        to_other
+            .extend(other.map(|other| (ours.server_us / other.server_us, ours.cpu_us() / other.cpu_us())));
     }
     println!(
         "\nCPU of a purchase, in bare handlers (median): node {:.2}, with all of Redis {:.2}",
         median(ratios.iter().map(|ratio| ratio.0)),
         median(ratios.iter().map(|ratio| ratio.1))
     );
+    if !to_other.is_empty() {
+        println!(
+            "against the other node program (median): node {:.2}, with all of Redis {:.2}",
+            median(to_other.iter().map(|ratio| ratio.0)),
+            median(to_other.iter().map(|ratio| ratio.1))
+        );
+    }
     let audit = stack.audit("flash").await?;
     ensure!(audit.ok, "the audit found {:?}", audit.violations);
     println!("audit: ok, {} sold", audit.sold);

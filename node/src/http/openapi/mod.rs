@@ -6,11 +6,13 @@
 //! in words.
 
 mod answers;
+mod by_sale;
 mod headers;
 mod operations;
 mod parameters;
 mod samples;
 pub(super) mod schemas;
+mod single_sale;
 
 use std::sync::LazyLock;
 
@@ -19,9 +21,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
-use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathsBuilder};
+use utoipa::openapi::{Components, ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathsBuilder};
 
-use operations::{BY_SALE, Entry, SELF, SINGLE_SALE};
+use operations::Entry;
 
 /// The name of the security scheme of AUTH=jwt.
 const BEARER: &str = "bearer";
@@ -51,9 +53,9 @@ fn description() -> OpenApi {
         .build();
     let tag = |name, about| TagBuilder::new().name(name).description(Some(about)).build();
     let tags = [
-        tag(BY_SALE, "Clients that know of many sales, and say which one or mean the default one."),
-        tag(SINGLE_SALE, "Clients that know of one sale only: the default one."),
-        tag(SELF, "What this is."),
+        tag(by_sale::TAG, "Clients that know of many sales, and say which one or mean the default one."),
+        tag(single_sale::TAG, "Clients that know of one sale only: the default one."),
+        tag(operations::TAG, "What this is."),
     ];
     let paths = operations::all()
         .into_iter()
@@ -61,7 +63,7 @@ fn description() -> OpenApi {
     OpenApiBuilder::new().info(info).tags(Some(tags)).paths(paths).components(Some(components())).build()
 }
 
-fn components() -> utoipa::openapi::Components {
+fn components() -> Components {
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(
         "Only where the nodes run with AUTH=jwt: the token's `sub` is the user, and no request is about anybody else.",
     ));

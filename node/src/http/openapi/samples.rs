@@ -9,7 +9,7 @@ use stock::ids::{OrderId, SaleId, UserIdKind};
 use stock::limit::Limit;
 use stock::sale::{Changes, EpochMs, LayoutConfig, Product, SaleConfig, State, Window};
 
-use super::super::csrf::cookie_of;
+use crate::http::csrf::cookie_of;
 use crate::limits::TooMany;
 use crate::sales::{Phase, Status};
 

@@ -6,7 +6,7 @@ use utoipa::openapi::schema::{ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::super::{by_sale, csrf, single_sale};
+use crate::http::{by_sale, csrf, single_sale};
 
 /// Every schema that is named, in any order.
 pub(super) fn all() -> Vec<(String, RefOr<Schema>)> {
@@ -214,8 +214,8 @@ impl PartialSchema for Event {
 impl PartialSchema for UserId {
     fn schema() -> RefOr<Schema> {
         let about = "Who buys. It is trimmed and brought to NFC; what is left must be 1 to 128 bytes of UTF-8 without \
-                     control characters. Where the sale says that its user ids are e-mail addresses, case does not tell \
-                     them apart. With AUTH=jwt it may be left out of a body: the token names the user.";
+                     control characters. Where the sale says that its user ids are e-mail addresses, all spellings \
+                     of one are that one, and none may only look like another. With AUTH=jwt it may be left out of a body: the token names the user.";
         user_id(Self::PATTERN, about)
     }
 }

@@ -1,0 +1,76 @@
+// The shop that `up` runs, and sales that its operator opens in it. UP_JSON is the file that `up` wrote.
+
+import { strict as assert } from 'node:assert';
+import { readFileSync } from 'node:fs';
+
+// What somebody waits for comes within this time, or not at all: longer than any pause of the page.
+export const PATIENCE_MS = 15_000;
+
+export const shop = JSON.parse(readFileSync(process.env.UP_JSON ?? '../.local/up.json'));
+
+let sales = 0;
+
+/** Opens a sale that no other story has. Times are from now, as the admin API takes them. */
+export async function openSale({ units = 10, startsIn = '0s', endsIn = '1h', name = 'Halden lounge chair' } = {}) {
+  sales += 1;
+  const sale = new Sale(`story-${process.pid}-${sales}`);
+  const window = { startsAt: startsIn, endsAt: endsIn };
+  await operate('', { id: sale.id, totalStock: units, productName: name, productPrice: 349, ...window });
+  return sale;
+}
+
+class Sale {
+  constructor(id) {
+    this.id = id;
+  }
+
+  pause = () => this.#change('pause');
+  resume = () => this.#change('resume');
+  end = () => this.#change('end');
+  restock = (units) => this.#change('restock', { units });
+
+  /** Somebody else buys, without a browser. */
+  async sellTo(user) {
+    const url = `${shop.url}/api/sales/${this.id}/purchase`;
+    return until(`a purchase by ${user}`, async () => (await ask(url, { userId: user })).orderId);
+  }
+
+  /** The order of a user, as the shop knows it. */
+  async orderOf(user) {
+    const response = await fetch(`${shop.url}/api/sales/${this.id}/purchase/${encodeURIComponent(user)}`);
+    return (await response.json()).orderId;
+  }
+
+  /** Waits until the shop says that so many are left. */
+  async hasLeft(units) {
+    const url = `${shop.url}/api/sales/${this.id}/status`;
+    await until(`word of ${units} units left`, async () => (await (await fetch(url)).json()).remainingStock === units);
+  }
+
+  #change(what, how) {
+    return operate(`/${this.id}/${what}`, how);
+  }
+}
+
+/** Waits for a condition. */
+export async function until(what, condition) {
+  const deadline = Date.now() + PATIENCE_MS;
+  for (;;) {
+    const value = await condition();
+    if (value) return value;
+    assert.ok(Date.now() < deadline, `no ${what} in time`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+function operate(path, body) {
+  const url = `${shop.coordinators[0].url}/admin/sales${path}`;
+  return ask(url, body, { Authorization: `Bearer ${shop.adminToken}` });
+}
+
+async function ask(url, body, headers = {}) {
+  const json = body && { headers: { 'Content-Type': 'application/json', ...headers }, body: JSON.stringify(body) };
+  const response = await fetch(url, { method: 'POST', headers, ...json });
+  assert.ok(response.ok, `POST ${url} answers ${response.status}`);
+  return response.json();
+}

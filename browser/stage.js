@@ -1,0 +1,29 @@
+// What every story has in common.
+
+import { after, test } from 'node:test';
+import { Buyer, closeBrowser } from './buyer.js';
+
+const STORY_MS_MAX = 60_000;
+
+after(closeBrowser);
+
+/** A test. `run` is handed `visit(sale, options)`, which brings a buyer; afterwards nothing may be wrong with any. */
+export function story(name, run) {
+  test(name, { timeout: STORY_MS_MAX }, async () => {
+    const buyers = [];
+    const visit = async (sale, options) => {
+      const buyer = await Buyer.arrive(sale, options);
+      buyers.push(buyer);
+      return buyer;
+    };
+    try {
+      await run(visit);
+      buyers.forEach((buyer) => buyer.assertNothingWentWrong());
+    } catch (error) {
+      error.message += (await Promise.all(buyers.map((buyer) => buyer.describe(name)))).join('');
+      throw error;
+    } finally {
+      await Promise.all(buyers.map((buyer) => buyer.leave()));
+    }
+  });
+}

@@ -1,0 +1,8 @@
+// Everything that a buyer may live through, one story after the other. The last ones break things.
+
+import './stories/opening.js';
+import './stories/buying.js';
+import './stories/watching.js';
+import './stories/refusals.js';
+import './stories/access.js';
+import './stories/failing.js';

@@ -1,0 +1,122 @@
+// What a buyer is told when it does not go through at once.
+
+import { strict as assert } from 'node:assert';
+import { openSale } from '../shop.js';
+import { story } from '../stage.js';
+
+story('a sale that does not exist is called so', async (visit) => {
+  const buyer = await visit({ id: 'no-such-sale' });
+  await buyer.sees('There is no such sale');
+  await buyer.doesNotSee('Your e-mail or customer number');
+  await buyer.goesTo({ id: '..' });
+  await buyer.sees('There is no such sale');
+});
+
+story('without a sale in the address it is the default one', async (visit) => {
+  const buyer = await visit(null);
+  await buyer.seesButton('Buy one', { open: true });
+});
+
+story('who does not say who it is for is asked', async (visit) => {
+  const buyer = await visit(await openSale());
+  await buyer.seesButton('Buy one', { open: true });
+  await buyer.presses('Buy one');
+  await buyer.sees('Please enter your e-mail or customer number.');
+  await buyer.buysAs('ada');
+  await buyer.receives();
+});
+
+story('an id that cannot be is asked for again', async (visit) => {
+  const buyer = await visit(await openSale());
+  await buyer.buysAs('ä'.repeat(128));
+  await buyer.sees('This cannot be an e-mail or customer number.');
+  await buyer.buysAs('ada');
+  await buyer.receives();
+});
+
+story('who is one too late is told', async (visit) => {
+  const sale = await openSale({ units: 1 });
+  const buyer = await visit(sale);
+  await buyer.seesOnlyWhatIsNow();
+  await sale.sellTo('first');
+  await buyer.buysAs('late');
+  await buyer.sees('Sold out: the last one went to somebody else.');
+});
+
+const comeBack = (status, type, seconds = 1) => (route) =>
+  route.fulfill({
+    status,
+    headers: { 'Retry-After': String(seconds) },
+    contentType: 'application/problem+json',
+    body: JSON.stringify({ type, status }),
+  });
+
+for (const [status, type, words] of [
+  [429, '/problems/too-many-requests', 'The shop asks you to wait a moment. Still trying, 2 of 8.'],
+  [503, '/problems/busy', 'Many are buying at this moment. Still trying, 2 of 8.'],
+]) {
+  story(`a ${status} is waited out for as long as it asks, in the same attempt`, async (visit) => {
+    const buyer = await visit(await openSale());
+    const tries = buyer.recordsTries();
+    await buyer.interferes('**/purchase', comeBack(status, type));
+
+    await buyer.buysAs('ada');
+    await buyer.sees(words);
+    await buyer.seesButton('Still trying…', { open: false });
+    await buyer.pictures(`still-trying-${status}`);
+    await buyer.receives();
+
+    const [first, second, ...more] = tries;
+    assert.deepEqual(more, []);
+    assert.ok(second.at - first.at >= 1_000, `came back after ${second.at - first.at} ms`);
+    assert.equal(first.key, second.key);
+  });
+}
+
+story('an answer that got lost is recognised: one unit, and no word of having one already', async (visit) => {
+  const sale = await openSale();
+  const buyer = await visit(sale);
+  const tries = buyer.recordsTries();
+  await buyer.interferes('**/purchase', async (route) => {
+    await route.fetch();
+    await route.abort('connectionreset');
+  });
+
+  await buyer.buysAs('ada');
+
+  assert.equal(await buyer.receives('One is yours.'), await sale.orderOf('ada'));
+  await sale.hasLeft(9);
+  assert.deepEqual(tries.map((again) => again.key), [tries[0].key, tries[0].key]);
+});
+
+story('a shop that asks for more patience than a page has is believed', async (visit) => {
+  const buyer = await visit(await openSale());
+  await buyer.interferes('**/purchase', comeBack(429, '/problems/too-many-requests', 120));
+  await buyer.buysAs('ada');
+  await buyer.sees('Too many tries. Nothing was bought. Please try again in 2 minutes.');
+  await buyer.seesButton('Buy one', { open: true });
+});
+
+story('who has to sign in is told where', async (visit) => {
+  const buyer = await visit(await openSale());
+  await buyer.interferes('**/purchase', comeBack(401, '/problems/unauthenticated'));
+  await buyer.buysAs('ada');
+  await buyer.sees('Please sign in at the shop first.');
+});
+
+story('who comes from the shop’s sign-in needs no id, and the token leaves the address', async (visit) => {
+  const sale = await openSale();
+  const claims = Buffer.from(JSON.stringify({ sub: 'ada' })).toString('base64url');
+  const token = `e30.${claims}.c2ln`;
+  const buyer = await visit(sale, { path: `/?sale=${sale.id}#token=${token}` });
+  const tries = buyer.recordsTries();
+  await buyer.seesButton('Buy one', { open: true });
+  await buyer.doesNotSee('Your e-mail or customer number');
+  assert.equal(new URL(buyer.page.url()).hash, '');
+
+  await buyer.reloads();
+  await buyer.seesButton('Buy one', { open: true });
+  await buyer.presses('Buy one');
+  await buyer.receives();
+  assert.equal(tries[0].authorization, `Bearer ${token}`);
+});

@@ -1,0 +1,67 @@
+// What stands on the screen, as a function of what is known. It asks nothing and decides nothing.
+
+import * as words from './words.js';
+
+const element = Object.fromEntries([...document.querySelectorAll('[id]')].map((node) => [node.id, node]));
+
+export const { form, user, other } = element;
+
+/**
+ * Shows it all. Only what changed is touched, so that a screen reader speaks when there is news and not each second.
+ */
+export function show({ sale, phase, task, now, isOffline, isSignedIn, asking, news, receipt }) {
+  const { headline, note, button } = words.PHASES[phase](sale, now);
+  Object.assign(document.body.dataset, { phase, task: task ?? '' });
+  text('phase', headline);
+  text('note', note);
+  text('connection', isOffline ? words.OFFLINE : '');
+  text('news', news);
+  text('buy', words.ASKING[asking] ?? (isOffline ? words.OFFLINE_BUTTON : button));
+  element.buy.setAttribute('aria-disabled', String(!task || isOffline || Boolean(asking)));
+  element.form.hidden = Boolean(receipt) || phase === 'noSale';
+  element.identity.hidden = isSignedIn;
+  if (sale) showSale(sale, phase, now);
+  showReceipt(receipt);
+  const when = phase === 'upcoming' ? countdownOf(sale, phase, now) : headline;
+  document.title = `${when} · ${sale?.name ?? 'Flash sale'}`;
+}
+
+export function markUser(isInvalid) {
+  user.setAttribute('aria-invalid', String(isInvalid));
+  if (isInvalid) user.focus();
+}
+
+/** The form is gone: whoever works without a mouse goes on at the receipt. */
+export function goToReceipt() {
+  element.thanks.focus();
+}
+
+function showSale(sale, phase, now) {
+  text('name', sale.name);
+  text('price', words.priceOf(sale));
+  text('countdown', countdownOf(sale, phase, now));
+  text('left', words.stock(sale));
+  element.meter.setAttribute('aria-valuemax', sale.total);
+  element.meter.setAttribute('aria-valuenow', sale.left);
+  element.meter.setAttribute('aria-valuetext', words.stock(sale));
+  element.meter.style.setProperty('--left', sale.total ? sale.left / sale.total : 0);
+}
+
+function showReceipt(receipt) {
+  element.receipt.hidden = !receipt;
+  if (!receipt) return;
+  text('thanks', words.THANKS[receipt.outcome] ?? words.THANKS.bought);
+  text('order', receipt.orderId);
+  text('bought', words.boughtAt(receipt.purchasedAt));
+  text('buyer', receipt.user);
+  element.buyer.parentElement.hidden = !receipt.user;
+}
+
+function countdownOf(sale, phase, now) {
+  if (phase === 'upcoming') return words.countdown(sale.startsAt - now);
+  return phase === 'active' || phase === 'paused' ? words.closesIn(sale.endsAt - now) : '';
+}
+
+function text(id, value = '') {
+  if (element[id].textContent !== value) element[id].textContent = value;
+}

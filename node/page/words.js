@@ -1,0 +1,94 @@
+// Everything that this page says.
+
+const number = new Intl.NumberFormat('en');
+const price = new Intl.NumberFormat('en', { minimumFractionDigits: 2 });
+const moment = new Intl.DateTimeFormat('en-GB', { dateStyle: 'medium', timeStyle: 'short' });
+const moments = new Intl.DateTimeFormat('en-GB', { dateStyle: 'medium', timeStyle: 'medium' });
+
+const SECOND = 1_000;
+const DAY = 86_400 * SECOND;
+
+/** Where the sale stands: a headline, what it means, and what the button says. */
+export const PHASES = {
+  loading: () => ({ headline: 'Looking up the sale…', button: 'One moment…' }),
+  noSale: () => ({ headline: 'There is no such sale', note: 'Please check the link that brought you here.' }),
+  upcoming: ({ startsAt }) => ({
+    headline: 'Opens in',
+    note: `${moment.format(startsAt)}, your time. The button opens by itself.`,
+    button: 'Not open yet',
+  }),
+  active: (sale) => ({ headline: 'Open now', button: `Buy one for ${priceOf(sale)}` }),
+  paused: () => ({ headline: 'Paused', note: 'The shop holds the sale. It goes on by itself.', button: 'Paused' }),
+  soldOut: ({ total }) => ({
+    headline: 'Sold out',
+    note: total === 1 ? 'The only one has found its buyer.' : `All ${number.format(total)} have found their buyers.`,
+    button: 'Find my order',
+  }),
+  ended: ({ endsAt }, now) => ({
+    headline: 'The sale has ended',
+    // It may have been ended before its time.
+    note: now < endsAt ? '' : `It was open until ${moment.format(endsAt)}, your time.`,
+    button: 'Find my order',
+  }),
+};
+
+export const OFFLINE = 'No connection to the shop. This page goes on by itself.';
+export const OFFLINE_BUTTON = 'Waiting for the connection…';
+export const ASKING = { buy: 'Buying…', find: 'Looking…', again: 'Still trying…' };
+export const NOT_YET = 'It is not open yet. The button opens by itself.';
+export const WHO = 'Please enter your e-mail or customer number.';
+
+export const THANKS = { bought: 'One is yours.', already_purchased: 'You have one already.', found: 'One is yours.' };
+
+const TRYING_WHY = {
+  busy: 'Many are buying at this moment.',
+  early: 'The doors are just opening.',
+  limited: 'The shop asks you to wait a moment.',
+  unknown: 'The answer got lost.',
+};
+
+/** Before a further try. */
+export function trying({ why, next, of }) {
+  return `${TRYING_WHY[why]} Still trying, ${next} of ${of}.`;
+}
+
+/** Why an attempt ended without a unit. */
+export function refusal({ outcome, body, retryAfterMs }) {
+  const reference = body.correlationId ? ` Reference: ${body.correlationId}` : '';
+  const refusals = {
+    not_found: 'There is no order for this e-mail or customer number.',
+    out_of_stock: 'Sold out: the last one went to somebody else.',
+    sale_not_active: body.message,
+    invalid_user_id: 'This cannot be an e-mail or customer number. Please check it.',
+    sign_in: 'Please sign in at the shop first.',
+    no_sale: 'There is no such sale any more.',
+    busy: 'Too many are buying at this moment. Nothing was bought. Please try again.',
+    early: 'The sale is not open yet. Please try again.',
+    limited: `Too many tries. Nothing was bought. Please try again ${waiting(retryAfterMs)}.`,
+    unknown: 'We could not learn whether you got one. Please press the button again: you cannot buy twice.',
+  };
+  return refusals[outcome] ?? `Something went wrong here. Please try again.${reference}`;
+}
+
+export const stock = ({ left, total }) => `${number.format(left)} of ${number.format(total)} left`;
+
+export const priceOf = (sale) => price.format(sale.price);
+
+export const boughtAt = (purchasedAt) => moments.format(Date.parse(purchasedAt));
+
+/** A time to go, in whole seconds: `2 d 03:04:05`, `03:04:05`, `04:05`. It reads 00:01 until it is over. */
+export function countdown(ms) {
+  const seconds = Math.ceil(ms / SECOND);
+  const [s, m, h] = [seconds % 60, Math.floor(seconds / 60) % 60, Math.floor(seconds / 3_600) % 24];
+  const days = Math.floor((seconds * SECOND) / DAY);
+  const parts = days || h ? [h, m, s] : [m, s];
+  return (days ? `${days} d ` : '') + parts.map((part) => String(part).padStart(2, '0')).join(':');
+}
+
+export const closesIn = (ms) => `Closes in ${countdown(ms)}`;
+
+function waiting(ms) {
+  if (ms < 2 * SECOND) return 'in a moment';
+  const seconds = Math.ceil(ms / SECOND);
+  return seconds < 120 ? `in ${seconds} seconds` : `in ${Math.ceil(seconds / 60)} minutes`;
+}

@@ -1,0 +1,93 @@
+//! What can be asked by clients that know of one sale only.
+
+use axum::Json;
+use utoipa::openapi::link::Link;
+use utoipa::openapi::path::HttpMethod;
+
+use super::answers::Answers;
+use super::operations::{
+    BUYER, Entry, INVALID_USER_ID, OF_PURCHASE, authenticated, body, entry, of_lookups, of_purchases,
+    operation,
+};
+use super::parameters::{self, idempotency_key, user};
+use super::samples;
+use super::schemas::{LongUserId, SingleSalePurchase};
+use crate::csrf::BadToken;
+use crate::http::csrf::{Issued, WithoutToken};
+use crate::http::problems::{unavailable, unknown_sale};
+use crate::http::single_sale::{Busy, Found, InvalidUser, PurchaseAnswer, Settled, StatusBody};
+use crate::sales::Outcome::{self, AlreadyPurchased, NotActive, OutOfStock, Purchased};
+use crate::sales::Phase;
+
+pub(super) const TAG: &str = "single sale";
+
+/// Every operation.
+pub(super) fn all() -> [Entry; 4] {
+    [status(), csrf_token(), purchase(), find()]
+}
+
+fn status() -> Entry {
+    let answers = Answers::default()
+        .answer::<StatusBody>("The sale", Json(StatusBody::of(&samples::status())))
+        .problems([unknown_sale(), unavailable()]);
+    let operation = operation(TAG, "status", "The sale as everybody sees it", answers).description(Some(
+        "From memory, at most a fraction of a second old. A paused sale is `upcoming` here.",
+    ));
+    entry("/api/status", HttpMethod::Get, operation)
+}
+
+fn csrf_token() -> Entry {
+    let token = "$response.body#/csrfToken";
+    let purchase = Link::builder()
+        .operation_id("purchase")
+        .parameter("header.X-CSRF-Token", token)
+        .parameter("cookie.csrfToken", token);
+    let issued = Issued::new(samples::CSRF_TOKEN.into(), samples::csrf_cookie());
+    let answers = Answers::default().answer::<Issued>("A token, in the body and as a cookie", issued).link(
+        200,
+        "buy",
+        purchase.build(),
+    );
+    entry("/api/csrf", HttpMethod::Get, operation(TAG, "csrf", "A CSRF token", answers))
+}
+
+fn purchase() -> Entry {
+    let told = |answers: Answers, (words, outcome)| {
+        answers.told_by::<Settled>("status", words, PurchaseAnswer::to(outcome))
+    };
+    let settled = [
+        ("A unit is the buyer's", Purchased(samples::claim())),
+        ("The buyer has a unit already", AlreadyPurchased(samples::claim())),
+        ("Every unit is sold", OutOfStock),
+        ("The sale is not active", NotActive(Phase::Upcoming)),
+    ];
+    let without_token =
+        WithoutToken::new(BadToken::Missing, samples::CSRF_TOKEN.into(), samples::csrf_cookie());
+    let found = Link::builder().operation_id("find").parameter("userId", BUYER);
+    let answers = settled
+        .into_iter()
+        .fold(Answers::default(), told)
+        .answer::<Busy>("Too many are waiting", PurchaseAnswer::to(Outcome::Busy))
+        .answer::<InvalidUser>(INVALID_USER_ID, InvalidUser::default())
+        .answer::<WithoutToken>("No token, or none that is good; here is a new one", without_token)
+        .problems(of_purchases())
+        .link(200, "lookUp", found.build());
+    let operation = operation(TAG, "purchase", "Buy one unit", answers)
+        .description(Some(OF_PURCHASE))
+        .parameter(idempotency_key())
+        .parameters(Some(parameters::csrf_token()))
+        .request_body(Some(body::<SingleSalePurchase>()));
+    entry("/api/purchase", HttpMethod::Post, authenticated(operation))
+}
+
+fn find() -> Entry {
+    let answers = Answers::default()
+        .answer::<Found>("A unit is the user's", Json(Found::of(Some(samples::claim()))))
+        .answer::<Found>("None is", Json(Found::of(None)))
+        .answer::<InvalidUser>(INVALID_USER_ID, InvalidUser::default())
+        .problems(of_lookups());
+    let operation = operation(TAG, "find", "Look a purchase up", answers)
+        .description(Some("Asks the user's home shard."))
+        .parameter(user::<LongUserId>());
+    entry("/api/purchase/{userId}", HttpMethod::Get, authenticated(operation))
+}

@@ -1,0 +1,191 @@
+use std::io::Read as _;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::header::{CONTENT_LENGTH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{Method, Request};
+use axum::routing::get;
+use flate2::read::GzDecoder;
+use serde_json::Value;
+use service::edge::{self, OpenGate};
+use tower::ServiceExt as _;
+
+use super::*;
+
+/// Every buyer loads it, some on a bad line.
+const BYTES_MAX: usize = 30_000;
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn header(&self, name: HeaderName) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    fn unzipped(&self) -> String {
+        let mut text = String::new();
+        GzDecoder::new(&self.body[..]).read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+async fn send(method: Method, path: &str, headers: &[(HeaderName, &str)]) -> Answer {
+    let routes = Router::new().route("/", get(document)).route("/assets/{version}/{name}", get(asset));
+    let router = edge::around(routes.with_state(Arc::new(Page::new())), OpenGate, Duration::from_secs(1));
+    let request = Request::builder().method(method).uri(path);
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(name, *value));
+    let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, usize::MAX).await.unwrap().to_vec();
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+}
+
+async fn load(path: &str, headers: &[(HeaderName, &str)]) -> Answer {
+    send(Method::GET, path, headers).await
+}
+
+/// What stands between quotes after these words.
+fn quoted<'a>(text: &'a str, words: &str) -> Vec<&'a str> {
+    text.split(words).skip(1).map(|rest| rest.split('"').next().unwrap()).collect()
+}
+
+async fn addresses() -> Vec<String> {
+    let document = load("/", &[]).await;
+    let text = document.text();
+    let addresses = [quoted(text, "src=\""), quoted(text, "href=\"")].concat();
+    addresses.into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_whole_page_is_small() {
+    let bytes = DOCUMENT.len() + ASSETS.iter().map(|(_, _, content)| content.len()).sum::<usize>();
+    assert!(bytes < BYTES_MAX, "{bytes} bytes");
+}
+
+#[tokio::test]
+async fn every_file_that_the_document_names_is_there_forever_and_no_other() {
+    let mut names = Vec::new();
+    for address in addresses().await {
+        let asset = load(&address, &[]).await;
+        assert_eq!(asset.status, 200, "{address}");
+        assert_eq!(asset.header(CACHE_CONTROL), Some("public, max-age=31536000, immutable"), "{address}");
+        assert_eq!(asset.header(X_CONTENT_TYPE_OPTIONS), Some("nosniff"), "{address}");
+        names.push(address.rsplit('/').next().unwrap().to_owned());
+    }
+    names.sort_unstable();
+    names.dedup();
+    let mut known = ASSETS.map(|(name, _, _)| name);
+    known.sort_unstable();
+    assert_eq!(names, known, "named in the document, and embedded");
+}
+
+#[test]
+fn modules_import_only_what_is_there() {
+    for (module, _, content) in ASSETS {
+        for imported in quoted(&content.replace('\'', "\""), " from \"") {
+            let is_there = ASSETS.iter().any(|(name, _, _)| imported.strip_prefix("./") == Some(name));
+            assert!(is_there, "{module} imports {imported}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_address_of_an_asset_names_its_content() {
+    let version = Page::new().version;
+    assert!(version.len() == 16 && version.bytes().all(|byte| byte.is_ascii_hexdigit()), "{version}");
+    assert!(addresses().await.iter().all(|address| address.starts_with(&format!("/assets/{version}/"))));
+    assert_ne!(digest(["page.css", "a{}"]), digest(["page.css", "b{}"]));
+}
+
+#[tokio::test]
+async fn an_asset_that_is_not_there_is_a_problem_that_no_cache_keeps() {
+    let version = Page::new().version;
+    for path in ["/assets/0000000000000000/page.css", &format!("/assets/{version}/other.js")] {
+        let answer = load(path, &[]).await;
+        let problem: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((answer.status, &problem["status"]), (404, &Value::from(404)), "{path}");
+        assert_eq!(answer.header(CONTENT_TYPE), Some("application/problem+json"), "{path}");
+        assert_eq!(answer.header(CACHE_CONTROL), Some("no-store"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_has_the_document_is_told_so() {
+    let document = load("/", &[]).await;
+    let etag = document.header(ETAG).unwrap();
+    assert!(etag.starts_with('"'), "a strong one: {etag}");
+    for known in [etag, &format!("W/{etag}"), &format!("\"other\", {etag}"), "*"] {
+        let again = load("/", &[(IF_NONE_MATCH, known)]).await;
+        assert_eq!((again.status, again.body.len()), (304, 0), "{known}");
+        assert_eq!(again.header(ETAG), Some(etag));
+        // Browsers replace what they know by what a 304 says: another policy would break the page.
+        for name in [CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, VARY] {
+            assert_eq!(again.header(name.clone()), document.header(name));
+        }
+    }
+    assert_eq!(load("/", &[(IF_NONE_MATCH, "\"other\"")]).await.status, 200);
+}
+
+#[tokio::test]
+async fn whoever_takes_gzip_gets_the_same_in_it_under_another_etag() {
+    let plain = load("/", &[]).await;
+    let gzip = load("/", &[(ACCEPT_ENCODING, "br;q=1.0, gzip;q=0.8, *;q=0.1")]).await;
+    assert_eq!((plain.header(CONTENT_ENCODING), gzip.header(CONTENT_ENCODING)), (None, Some("gzip")));
+    assert_eq!((plain.header(VARY), gzip.header(VARY)), (Some("accept-encoding"), Some("accept-encoding")));
+    assert_ne!(plain.header(ETAG), gzip.header(ETAG));
+    assert_eq!(gzip.unzipped(), plain.text());
+
+    let etag = plain.header(ETAG).unwrap();
+    let changed_its_mind = load("/", &[(ACCEPT_ENCODING, "gzip"), (IF_NONE_MATCH, etag)]).await;
+    assert_eq!(changed_its_mind.status, 200);
+    for refusal in ["identity", "gzip;q=0", "gzip; q=0.000", "xgzip"] {
+        assert_eq!(
+            load("/", &[(ACCEPT_ENCODING, refusal)]).await.header(CONTENT_ENCODING),
+            None,
+            "{refusal}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn head_is_get_without_the_body() {
+    let (get, head) = (load("/", &[]).await, send(Method::HEAD, "/", &[]).await);
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    for name in [ETAG, CONTENT_TYPE, CACHE_CONTROL, CONTENT_SECURITY_POLICY] {
+        assert_eq!(head.header(name.clone()), get.header(name));
+    }
+    assert_eq!(head.header(CONTENT_LENGTH), Some(get.body.len().to_string().as_str()));
+}
+
+#[tokio::test]
+async fn the_page_runs_and_asks_nothing_but_its_own() {
+    let document = load("/", &[]).await;
+    let policy = document.header(CONTENT_SECURITY_POLICY).unwrap();
+    assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{policy}");
+    assert!(policy.contains("frame-ancestors 'none'") && policy.contains("base-uri 'none'"), "{policy}");
+
+    let html = document.text();
+    for inline in ["<style", "style=", "onclick=", "onload=", "javascript:"] {
+        assert!(!html.contains(inline), "{inline}");
+    }
+    assert_eq!(
+        html.matches("<script").count(),
+        html.matches("<script type=\"module\" src=\"/assets/").count()
+    );
+    for (name, _, content) in ASSETS.into_iter().chain([("index.html", "", DOCUMENT)]) {
+        let foreign = content.replace("http://www.w3.org/2000/svg", "");
+        assert!(
+            !foreign.contains("//www") && !foreign.contains("http:") && !foreign.contains("https:"),
+            "{name}"
+        );
+    }
+}

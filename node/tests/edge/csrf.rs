@@ -1,0 +1,156 @@
+//! Who may buy from a browser, and how a client gets a new token.
+
+use axum::http::header::{CONTENT_TYPE, COOKIE, SET_COOKIE};
+use axum::http::{Request, request};
+use serde_json::json;
+use service::serve::Peer;
+
+use crate::stage::{Answer, TestNode};
+
+const BY_SALE: &str = "/api/sale/purchase";
+const SINGLE_SALE: &str = "/api/purchase";
+
+fn purchase(path: &str) -> request::Builder {
+    Request::post(path).header(CONTENT_TYPE, "application/json")
+}
+
+fn with_pair(path: &str, header: &str, cookie: &str) -> request::Builder {
+    purchase(path).header("x-csrf-token", header).header(COOKIE, format!("a=b; csrfToken={cookie}; c"))
+}
+
+async fn send(node: &TestNode, request: request::Builder, user: &str) -> Answer {
+    node.send(request, json!({ "userId": user }).to_string()).await
+}
+
+/// The token in a cookie that an answer sets.
+#[track_caller]
+fn cookie(answer: &Answer) -> String {
+    let cookie = answer.headers[SET_COOKIE].to_str().unwrap();
+    let (name, rest) = cookie.split_once('=').unwrap();
+    let (token, attributes) = rest.split_once("; ").unwrap();
+    assert_eq!((name, attributes), ("csrfToken", "Path=/; Max-Age=7200; SameSite=Lax"));
+    token.to_owned()
+}
+
+#[tokio::test]
+async fn a_client_of_the_second_family_is_given_a_token_and_buys_with_it() {
+    let node = TestNode::selling(10).await;
+    let issued = node.get("/api/csrf").await;
+    let token = issued.body["csrfToken"].as_str().unwrap();
+    assert_eq!((issued.status, &*cookie(&issued)), (200, token));
+
+    let bought = send(&node, with_pair(SINGLE_SALE, token, token), "ann").await;
+    assert_eq!((bought.status, &bought.body["status"]), (200, &json!("purchased")));
+}
+
+#[tokio::test]
+async fn a_client_whose_token_is_refused_succeeds_with_one_retry() {
+    let node = TestNode::selling(10).await;
+    for (user, request, reason) in [
+        ("ann", purchase(SINGLE_SALE), "missing"),
+        ("bob", purchase(SINGLE_SALE).header("x-csrf-token", "alone"), "missing"),
+        ("cid", with_pair(SINGLE_SALE, "one", "another"), "mismatch"),
+        ("dan", with_pair(SINGLE_SALE, "self-made", "self-made"), "invalid"),
+    ] {
+        let refused = send(&node, request, user).await;
+        assert_eq!((refused.status, &refused.body["error"]), (403, &json!("csrf")), "{reason}");
+        assert_eq!(refused.body["reason"], reason);
+
+        let token = refused.body["csrfToken"].as_str().unwrap().to_owned();
+        assert_eq!(cookie(&refused), token);
+        assert_eq!(send(&node, with_pair(SINGLE_SALE, &token, &token), user).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn the_first_family_refuses_a_bad_pair_as_a_problem_that_brings_a_good_one() {
+    let node = TestNode::selling(10).await;
+    let refused = send(&node, with_pair(BY_SALE, "self-made", "self-made"), "ann").await;
+    refused.is_problem(403);
+    assert_eq!(
+        (&refused.body["type"], &refused.body["reason"]),
+        (&json!("/problems/csrf"), &json!("invalid"))
+    );
+    let token = refused.body["csrfToken"].as_str().unwrap().to_owned();
+    assert_eq!(cookie(&refused), token);
+    assert_eq!(send(&node, with_pair(BY_SALE, &token, &token), "ann").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_token_of_one_node_is_good_on_another() {
+    let (one, other) = (TestNode::selling(10).await, TestNode::selling(10).await);
+    let token = one.get("/api/csrf").await.body["csrfToken"].as_str().unwrap().to_owned();
+    assert_eq!(send(&other, with_pair(SINGLE_SALE, &token, &token), "ann").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_token_expires() {
+    let node = TestNode::set(&["--csrf-lifetime", "1ms"]).await;
+    let token = node.get("/api/csrf").await.body["csrfToken"].as_str().unwrap().to_owned();
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    assert_eq!(send(&node, with_pair(SINGLE_SALE, &token, &token), "ann").await.body["reason"], "expired");
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_buys_nothing_and_one_of_an_allowed_site_does() {
+    let node = TestNode::set(&["--cors-origin", "https://shop.example,https://app.example"]).await;
+    let from = |origin| {
+        purchase(BY_SALE)
+            .header("sec-fetch-site", "cross-site")
+            .header("origin", origin)
+            .header(COOKIE, "a=b")
+    };
+    send(&node, from("https://evil.example"), "ann").await.is_problem(403);
+    let allowed = send(&node, from("https://app.example"), "ann").await;
+    assert_eq!(allowed.status, 200);
+    assert_eq!(allowed.headers["access-control-allow-origin"], "https://app.example");
+    assert_eq!(allowed.headers["access-control-allow-credentials"], "true");
+}
+
+#[tokio::test]
+async fn a_browser_that_asks_first_is_told_what_other_sites_may_do() {
+    let node = TestNode::set(&["--cors-origin", "https://shop.example"]).await;
+    let preflight = |origin| {
+        let request = Request::options(BY_SALE).header("origin", origin);
+        let request = request.header("access-control-request-method", "POST");
+        request.header("access-control-request-headers", "content-type,idempotency-key")
+    };
+    let allowed = node.send(preflight("https://shop.example"), "").await;
+    assert_eq!(allowed.status, 200);
+    assert_eq!(allowed.headers["access-control-allow-origin"], "https://shop.example");
+    assert!(allowed.headers["access-control-allow-headers"].to_str().unwrap().contains("idempotency-key"));
+    let other = node.send(preflight("https://evil.example"), "").await;
+    assert!(!other.headers.contains_key("access-control-allow-origin"));
+}
+
+#[tokio::test]
+async fn behind_tls_the_cookie_is_for_tls_alone() {
+    let node = TestNode::set(&["--trusted-proxies", "10.0.0.0/8"]).await;
+    let through = |peer: &str, proto| {
+        let peer = Peer(format!("{peer}:1").parse().unwrap());
+        Request::get("/api/csrf").extension(peer).header("x-forwarded-proto", proto)
+    };
+    for (peer, proto, is_secure) in
+        [("10.0.0.1", "https", true), ("10.0.0.1", "http", false), ("192.0.2.7", "https", false)]
+    {
+        let issued = node.send(through(peer, proto), "").await;
+        let cookie = issued.headers[SET_COOKIE].to_str().unwrap();
+        assert_eq!(cookie.ends_with("; Secure"), is_secure, "{peer} {proto}");
+    }
+}
+
+#[tokio::test]
+async fn every_answer_tells_browsers_to_keep_it_to_themselves() {
+    let node = TestNode::selling(10).await;
+    for path in ["/api/sale/status", "/api/csrf", "/nowhere"] {
+        let answer = node.get(path).await;
+        for (header, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+            ("referrer-policy", "no-referrer"),
+            ("cache-control", "no-store"),
+        ] {
+            assert_eq!(answer.headers[header], value, "{path}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Who a client is, where AUTH=jwt.
+
+use std::path::Path;
+
+use axum::http::Request;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use serde_json::{Value, json};
+use service::time::now;
+
+use crate::stage::{Answer, TestNode};
+
+const SECRET: &str = "a secret of thirty-two characters";
+const RSA: &[u8] = include_bytes!("keys/rsa.pem");
+const ED25519: &[u8] = include_bytes!("keys/ed25519.pem");
+
+fn in_keys(file: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/edge/keys").join(file).to_string_lossy().into_owned()
+}
+
+/// A node that trusts tokens for `shop` from `issuer`.
+async fn node(key: [&str; 2]) -> TestNode {
+    let who = ["--auth", "jwt", "--jwt-audience", "shop", "--jwt-issuer", "https://issuer.example"];
+    TestNode::set(&[&who[..], &key].concat()).await
+}
+
+async fn node_with_secret() -> TestNode {
+    node(["--jwt-secret", SECRET]).await
+}
+
+/// The claims of a token that is good for a minute.
+fn claims() -> Value {
+    let expires_at = now() / 1_000 + 60;
+    json!({ "sub": "ann", "aud": "shop", "iss": "https://issuer.example", "exp": expires_at })
+}
+
+fn signed(claims: &Value) -> String {
+    encode(&Header::default(), claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+}
+
+async fn buy(node: &TestNode, authorization: &str, body: Value) -> Answer {
+    let request = Request::post("/api/sale/purchase").header(CONTENT_TYPE, "application/json");
+    node.send(request.header(AUTHORIZATION, authorization), body.to_string()).await
+}
+
+async fn buy_with(node: &TestNode, token: &str) -> Answer {
+    buy(node, &format!("Bearer {token}"), json!({})).await
+}
+
+#[tokio::test]
+async fn the_token_says_who_buys() {
+    let node = node_with_secret().await;
+    let bearer = format!("Bearer {}", signed(&claims()));
+    assert_eq!(buy(&node, &bearer, json!({})).await.status, 200);
+    assert_eq!(buy(&node, &bearer, json!({ "userId": " ann" })).await.status, 409, "the same user");
+
+    let found = node.send(Request::get("/api/sale/purchase/ann").header(AUTHORIZATION, &bearer), "").await;
+    assert_eq!((found.status, &found.body["hasPurchased"]), (200, &json!(true)));
+}
+
+#[tokio::test]
+async fn nobody_buys_for_another_or_learns_what_another_bought() {
+    let node = node_with_secret().await;
+    let bearer = format!("Bearer {}", signed(&claims()));
+    buy(&node, &bearer, json!({ "userId": "bob" })).await.is_problem(403);
+    for path in ["/api/sale/purchase/bob", "/api/purchase/bob"] {
+        node.send(Request::get(path).header(AUTHORIZATION, &bearer), "").await.is_problem(404);
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_nobody_buys_and_everybody_sees_the_status() {
+    let node = node_with_secret().await;
+    for authorization in ["", "Bearer", "Bearer ", "Basic YW5uOnNlY3JldA=="] {
+        let refused = buy(&node, authorization, json!({ "userId": "ann" })).await;
+        refused.is_problem(401);
+        assert!(refused.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
+    }
+    node.get("/api/sale/purchase/ann").await.is_problem(401);
+    assert_eq!(node.get("/api/sale/status").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_token_that_shows_nothing_is_refused() {
+    let node = node_with_secret().await;
+    let with = |claim: &str, value: Value| {
+        let mut claims = claims();
+        claims[claim] = value;
+        signed(&claims)
+    };
+    let without = |claim: &str| {
+        let mut claims = claims();
+        claims.as_object_mut().unwrap().remove(claim);
+        signed(&claims)
+    };
+    let unsigned = |alg: &str| {
+        let part =
+            |json: Value| base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, json.to_string());
+        format!("{}.{}.", part(json!({ "alg": alg, "typ": "JWT" })), part(claims()))
+    };
+    let by = |key: &EncodingKey, algorithm| encode(&Header::new(algorithm), &claims(), key).unwrap();
+    for (token, why) in [
+        (with("exp", json!(now() / 1_000 - 60)), "expired"),
+        (without("exp"), "never expires"),
+        (with("aud", json!("another shop")), "for somebody else"),
+        (without("aud"), "for nobody"),
+        (with("iss", json!("https://evil.example")), "from somebody else"),
+        (without("iss"), "from nobody"),
+        (without("sub"), "of nobody"),
+        (with("nbf", json!(now() / 1_000 + 60)), "of tomorrow"),
+        (unsigned("none"), "alg none"),
+        (unsigned("None"), "alg None"),
+        (unsigned("HS256"), "no signature"),
+        (by(&EncodingKey::from_secret(b"guessed"), Algorithm::HS256), "another secret"),
+        (by(&EncodingKey::from_secret(SECRET.as_bytes()), Algorithm::HS384), "another algorithm"),
+        (by(&EncodingKey::from_rsa_pem(RSA).unwrap(), Algorithm::RS256), "another kind of key"),
+        ("a.b.c".to_owned(), "no token"),
+        ("x".repeat(100_000), "too long"),
+    ] {
+        let refused = buy_with(&node, &token).await;
+        assert_eq!(refused.status, 401, "{why}");
+        refused.is_problem(401);
+    }
+    assert_eq!(buy_with(&node, &signed(&claims())).await.status, 200, "and a good one is good still");
+}
+
+#[tokio::test]
+async fn a_public_key_is_no_secret() {
+    let node = node(["--jwt-public-key-file", &in_keys("rsa.pub.pem")]).await;
+    let public = std::fs::read(in_keys("rsa.pub.pem")).unwrap();
+    let confused = encode(&Header::default(), &claims(), &EncodingKey::from_secret(&public)).unwrap();
+    buy_with(&node, &confused).await.is_problem(401);
+
+    let good =
+        encode(&Header::new(Algorithm::RS256), &claims(), &EncodingKey::from_rsa_pem(RSA).unwrap()).unwrap();
+    assert_eq!(buy_with(&node, &good).await.status, 200);
+}
+
+#[tokio::test]
+async fn keys_may_be_ed25519_and_several_by_name() {
+    let node = node(["--jwt-public-key-file", &in_keys("ed25519.pub.pem")]).await;
+    let key = EncodingKey::from_ed_pem(ED25519).unwrap();
+    let named = |kid: Option<&str>| {
+        let header = Header { kid: kid.map(str::to_owned), ..Header::new(Algorithm::EdDSA) };
+        encode(&header, &claims(), &key).unwrap()
+    };
+    assert_eq!(buy_with(&node, &named(None)).await.status, 200);
+
+    let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&key, Algorithm::EdDSA).unwrap();
+    let mut jwk = serde_json::to_value(jwk).unwrap();
+    jwk["kid"] = json!("key-2026");
+    let file = testkit::Folder::temporary().unwrap();
+    let path = file.path().join("jwks.json");
+    std::fs::write(
+        &path,
+        json!({ "keys": [jwk, { "kty": "EC", "crv": "P-256", "x": "", "y": "" }] }).to_string(),
+    )
+    .unwrap();
+    let node = self::node(["--jwt-jwks-file", &path.to_string_lossy()]).await;
+    assert_eq!(buy_with(&node, &named(Some("key-2026"))).await.status, 200);
+    for unknown in [None, Some("key-2025"), Some("")] {
+        buy_with(&node, &named(unknown)).await.is_problem(401);
+    }
+}

@@ -1,0 +1,107 @@
+//! Attacks by what things are called.
+
+use serde_json::json;
+
+use crate::stage::{Target, buy, is_problem};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_could_mean_something_to_redis_or_http_means_nothing() {
+    let target = Target::open().await;
+    for door in target.doors() {
+        for sale in ["%7Bflash%7D", "flash.0", "{flash.0}", "FLASH", "a".repeat(1_000).as_str()] {
+            let status = target.client.get(format!("{door}/api/sales/{sale}/status")).send().await.unwrap();
+            assert_eq!(status.status(), 404, "sale {sale}");
+        }
+        for user in ["a%0d%0aset-cookie:%20b", "a%00b", "%ff", "%0a"] {
+            let found = target.client.get(format!("{door}/api/sale/purchase/{user}")).send().await.unwrap();
+            assert_eq!(found.status(), 400, "user {user}");
+            assert!(!found.headers().contains_key("set-cookie"), "user {user}");
+        }
+        for user in ["a\r\nset-cookie: b", "a\0b", "\u{7f}", "", " ", &"a".repeat(129)] {
+            assert_eq!(buy(&target.client, &door, user).send().await.unwrap().status(), 400, "user {user:?}");
+        }
+        for id in ["a b", "\u{e9}", &"a".repeat(65)] {
+            let status =
+                target.client.get(format!("{door}/api/sale/status")).header("x-correlation-id", id).send();
+            assert_ne!(status.await.unwrap().headers()["x-correlation-id"].as_bytes(), id.as_bytes());
+        }
+        target.is_healthy("odd names").await;
+    }
+    // Harmless where ids are only ever values: such a buyer is a buyer like any other.
+    for user in
+        ["{flash.1}", "fs:{flash.0}:claims", "' OR 1=1 --", "*3\u{2028}$3", "${jndi:ldap://x}", "<script>"]
+    {
+        assert_eq!(
+            buy(&target.client, &target.stack.url(), user).send().await.unwrap().status(),
+            200,
+            "{user}"
+        );
+        assert_eq!(
+            buy(&target.client, &target.stack.url(), user).send().await.unwrap().status(),
+            409,
+            "{user}"
+        );
+    }
+    target.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_e_mail_that_only_looks_new_buys_no_second_unit() {
+    let target = Target::open().await;
+    let sale = json!({
+        "id": "mail", "totalStock": 100, "startsAt": "0s", "endsAt": "1h", "userIds": "email",
+        "productName": "Chair", "productPrice": 1.0,
+    });
+    let coordinator = target.stack.coordinators()[0].url().to_owned();
+    let created =
+        target.client.post(format!("{coordinator}/admin/sales")).bearer_auth(target.stack.admin_token());
+    let created = created.json(&sale).send().await.unwrap();
+    assert_eq!(created.status(), 201, "{}", created.text().await.unwrap());
+
+    let url = format!("{}/api/sales/mail/purchase", target.stack.url());
+    let buy =
+        async |user: &str| target.client.post(&url).json(&json!({ "userId": user })).send().await.unwrap();
+    assert_eq!(buy("ann.k@shop.example").await.status(), 200);
+    for (look_alike, why, status) in [
+        ("Ann.K@Shop.Example", "another case", 409),
+        (" ann.k@shop.example\t", "spaces around", 409),
+        ("ann.\u{212a}@shop.example", "the Kelvin sign", 409),
+        ("\u{ff41}nn.k@shop.example", "a wide letter", 409),
+        ("ann.k\u{ff20}shop.example", "a wide @", 409),
+        ("\u{430}nn.k@shop.example", "a Cyrillic letter", 400),
+        ("ann.k@sh\u{3bf}p.example", "a Greek letter", 400),
+        ("ann\u{200b}.k@shop.example", "a space of no width", 400),
+        ("ann\u{ad}.k@shop.example", "a soft hyphen", 400),
+        ("\u{202e}ann.k@shop.example", "right to left", 400),
+    ] {
+        let answer = buy(look_alike).await;
+        println!("{why:20} {}", answer.status());
+        assert_eq!(answer.status(), status, "{why}");
+    }
+    let audit = target.stack.audit("mail").await.unwrap();
+    assert!(audit.ok && audit.sold == 1, "{audit:?}");
+    target.is_healthy("look-alikes").await;
+    target.audit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_of_tokens_that_somebody_made_up_is_refused_at_every_door() {
+    let target = Target::open().await;
+    for door in target.doors() {
+        for path in ["/api/purchase", "/api/sale/purchase"] {
+            let made_up = target.client.post(format!("{door}{path}")).json(&json!({ "userId": "mallory" }));
+            let made_up = made_up.header("x-csrf-token", "made-up").header("cookie", "csrfToken=made-up");
+            assert_eq!(made_up.send().await.unwrap().status(), 403, "{path}");
+            let foreign = target.client.post(format!("{door}{path}")).json(&json!({ "userId": "mallory" }));
+            let foreign =
+                foreign.header("origin", "https://evil.example").header("sec-fetch-site", "cross-site");
+            assert_eq!(foreign.header("cookie", "a=b").send().await.unwrap().status(), 403, "{path}");
+        }
+    }
+    assert!(!target.has_bought("mallory").await);
+    let form = target.client.post(format!("{}/api/sale/purchase", target.stack.url()));
+    let form = form.header("content-type", "text/plain").body(r#"{"userId":"mallory"}"#);
+    is_problem(form.send().await.unwrap(), 415, "a form that looks like JSON").await;
+    target.is_healthy("foreign requests").await;
+    target.audit().await;
+}
