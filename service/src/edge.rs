@@ -15,7 +15,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either, ready};
 use tokio::time::{Instant, timeout};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
@@ -38,15 +38,25 @@ const HEADERS: [(HeaderName, HeaderValue); 4] = [
 /// Who is let in at all, before any handler sees the request.
 pub trait Gate: Send + Sync + 'static {
     /// Lets a request in, or says why not. May leave what it found in the request's extensions.
-    fn admit(&self, request: &mut Request) -> impl Future<Output = Result<(), Problem>> + Send;
+    fn admit(&self, request: &mut Request) -> Admission;
+}
+
+/// Whether a request is let in.
+pub enum Admission {
+    /// It is.
+    In,
+    /// It is not, and this is why.
+    Out(Problem),
+    /// That is found out first.
+    Wait(BoxFuture<'static, Result<(), Problem>>),
 }
 
 /// Lets everybody in.
 pub struct OpenGate;
 
 impl Gate for OpenGate {
-    async fn admit(&self, _: &mut Request) -> Result<(), Problem> {
-        Ok(())
+    fn admit(&self, _: &mut Request) -> Admission {
+        Admission::In
     }
 }
 
@@ -102,23 +112,29 @@ where
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let correlation = correlation::of(request.headers());
-        let span = tracing::info_span!("request", correlation.id = %correlation);
         request.extensions_mut().insert(correlation.clone());
-        // The clone is for the next request: this one was asked whether it is ready.
-        let next = self.inner.clone();
-        let (mut inner, gate) = (std::mem::replace(&mut self.inner, next), Arc::clone(&self.gate));
-        let deadline = self.deadline;
+        let span = tracing::debug_span!("request", correlation.id = %correlation);
+        let line = Line::of(&request);
+        // Whoever is let in at once, as nearly everybody is, costs no more than the handler's own future.
+        let answering = match self.gate.admit(&mut request) {
+            Admission::In => Either::Left(self.inner.call(request)),
+            Admission::Out(problem) => Either::Right(Either::Left(ready(Ok(problem.into_response())))),
+            Admission::Wait(admission) => {
+                // The clone is for the next request: this one was asked whether it is ready.
+                let next = self.inner.clone();
+                let mut inner = std::mem::replace(&mut self.inner, next);
+                Either::Right(Either::Right(async move {
+                    match admission.await {
+                        Ok(()) => inner.call(request).await,
+                        Err(problem) => Ok(problem.into_response()),
+                    }
+                }))
+            }
+        };
+        let in_time = timeout(self.deadline, AssertUnwindSafe(answering).catch_unwind());
         let completed = async move {
-            let line = Line::of(&request);
-            let answering = async {
-                match gate.admit(&mut request).await {
-                    Ok(()) => inner.call(request).await,
-                    Err(problem) => Ok(problem.into_response()),
-                }
-            };
-            let in_time = timeout(deadline, AssertUnwindSafe(answering).catch_unwind());
             let mut response = match in_time.await {
-                Ok(answer) => answer.unwrap_or_else(|panic| Ok(problem::of_panic(&*panic)))?,
+                Ok(answer) => answer.unwrap_or_else(|panic| Ok(problem::of_panic(&*panic, &correlation)))?,
                 Err(_) => out_of_time().into_response(),
             };
             problem::complete(&mut response, &correlation);

@@ -132,10 +132,10 @@ pub(crate) fn complete(response: &mut Response, correlation: &CorrelationId) {
 }
 
 /// The answer of a handler that panicked.
-pub(crate) fn of_panic(panic: &(dyn Any + Send)) -> Response {
+pub(crate) fn of_panic(panic: &(dyn Any + Send), correlation: &CorrelationId) -> Response {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(panic = text.unwrap_or("of an unknown kind"), "a handler panicked");
+    tracing::error!(correlation.id = %correlation, panic = text.unwrap_or("of an unknown kind"), "a handler panicked");
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR).into_response()
 }
 

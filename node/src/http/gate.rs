@@ -1,10 +1,10 @@
 //! Who is let in at all: finds out which client a request is from, and how many it may make.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::Request;
-use service::edge::Gate;
-use service::problem::Problem;
+use service::edge::{Admission, Gate};
 use service::serve::Peer;
 use stock::cluster::Cluster;
 
@@ -19,29 +19,41 @@ const API: &str = "/api/";
 /// The way in for the public.
 pub struct PublicGate {
     proxies: Proxies,
-    addresses: Option<AddressLimits>,
+    addresses: Option<Arc<AddressLimits>>,
 }
 
 impl PublicGate {
     /// A gate that counts through this cluster.
     pub fn new(cluster: &Arc<Cluster>, web: &WebSettings, limits: &LimitSettings) -> Self {
         let limit = limits.of_address();
-        let addresses =
-            limit.map(|limit| AddressLimits::start(cluster, limit, limits.rate_limit_exempt.clone()));
+        let addresses = limit
+            .map(|limit| AddressLimits::start(cluster, limit, limits.rate_limit_exempt.clone()))
+            .map(Arc::new);
         Self { proxies: Proxies(web.trusted_proxies.clone()), addresses }
     }
 }
 
 impl Gate for PublicGate {
-    async fn admit(&self, request: &mut Request) -> Result<(), Problem> {
-        let Some(&Peer(peer)) = request.extensions().get() else { return Ok(()) };
+    fn admit(&self, request: &mut Request) -> Admission {
+        let Some(&Peer(peer)) = request.extensions().get() else { return Admission::In };
         let client = self.proxies.client(peer.ip(), request.headers());
         request.extensions_mut().insert(client);
         match &self.addresses {
-            Some(addresses) if request.uri().path().starts_with(API) => {
-                addresses.admit(client.address).await.map_err(too_many_requests)
-            }
-            _ => Ok(()),
+            Some(addresses) if request.uri().path().starts_with(API) => admission(addresses, client.address),
+            _ => Admission::In,
+        }
+    }
+}
+
+fn admission(addresses: &Arc<AddressLimits>, address: IpAddr) -> Admission {
+    match addresses.try_admit(address) {
+        Some(Ok(())) => Admission::In,
+        Some(Err(too_many)) => Admission::Out(too_many_requests(too_many)),
+        None => {
+            let addresses = Arc::clone(addresses);
+            Admission::Wait(Box::pin(
+                async move { addresses.admit(address).await.map_err(too_many_requests) },
+            ))
         }
     }
 }

@@ -52,14 +52,20 @@ impl Shop {
 
     /// Buys, and has the log say what became of it.
     pub(super) async fn purchase(&self, sale: &LiveSale, attempt: Attempt) -> Outcome {
-        let (user, order) = (attempt.user.clone(), attempt.order);
-        let outcome = sale.purchase(attempt).await;
+        let outcome = sale.purchase(&attempt).await;
+        let Attempt { user, order, correlation, .. } = &attempt;
         match &outcome {
             Outcome::Purchased(_) => {
-                tracing::debug!(user.hash = self.pseudonym(&user), order.id = %order, "purchased");
+                tracing::debug!(user.hash = self.pseudonym(user), order.id = %order, "purchased");
             }
             Outcome::Unknown(_) => {
-                tracing::warn!(user.hash = self.pseudonym(&user), order.id = %order, "the outcome of a purchase is unknown");
+                let user = self.pseudonym(user);
+                tracing::warn!(
+                    correlation.id = %correlation,
+                    user.hash = user,
+                    order.id = %order,
+                    "the outcome of a purchase is unknown"
+                );
             }
             _ => {}
         }

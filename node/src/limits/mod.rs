@@ -10,12 +10,14 @@
 mod book;
 mod clerk;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use stock::cluster::Cluster;
 use stock::limit::Limit;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
@@ -53,29 +55,44 @@ impl AddressLimits {
         Self { limit, exempt, book, clerks, _tasks: tasks }
     }
 
+    /// Lets a request of this address pass, or not, where that is known at once: nearly always.
+    pub fn try_admit(&self, address: IpAddr) -> Option<Result<(), TooMany>> {
+        let address = address.to_canonical();
+        if self.exempt.iter().any(|network| network.contains(&address)) {
+            return Some(Ok(()));
+        }
+        self.step(Network::of(address)).ok()
+    }
+
     /// Lets a request of this address pass, or not.
     ///
     /// # Errors
     /// When it makes too many.
-    pub async fn admit(&self, address: std::net::IpAddr) -> Result<(), TooMany> {
-        let address = address.to_canonical();
-        if self.exempt.iter().any(|network| network.contains(&address)) {
-            return Ok(());
-        }
+    pub async fn admit(&self, address: IpAddr) -> Result<(), TooMany> {
         let (network, deadline) = (Network::of(address), Instant::now() + PERMIT_TIMEOUT);
         loop {
-            let (ask, wait) = match self.book.step(network, Instant::now()) {
-                Step::Pass => return Ok(()),
-                Step::PassAndAsk(ask) => (Some(ask), None),
-                Step::Refuse(retry_after) => return Err(TooMany { retry_after, limit: self.limit }),
-                Step::Wait { news, ask } => (ask, Some(news)),
+            let mut news = match self.step(network) {
+                Ok(known) => return known,
+                Err(news) => news,
             };
-            if let Some(ask) = ask {
-                self.clerks.send(network, ask);
-            }
-            let Some(mut news) = wait else { return Ok(()) };
             if timeout_at(deadline, news.changed()).await.is_err() {
                 return Ok(());
+            }
+        }
+    }
+
+    /// What the book says; where it does not know yet, who will tell when it does.
+    fn step(&self, network: Network) -> Result<Result<(), TooMany>, watch::Receiver<()>> {
+        match self.book.step(network, Instant::now()) {
+            Step::Pass => Ok(Ok(())),
+            Step::PassAndAsk(ask) => {
+                self.clerks.send(network, ask);
+                Ok(Ok(()))
+            }
+            Step::Refuse(retry_after) => Ok(Err(TooMany { retry_after, limit: self.limit })),
+            Step::Wait { news, ask } => {
+                ask.into_iter().for_each(|ask| self.clerks.send(network, ask));
+                Err(news)
             }
         }
     }

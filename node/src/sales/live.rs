@@ -95,14 +95,14 @@ impl LiveSale {
     }
 
     /// Buys one unit for one user, whatever it takes, within the purchase timeout.
-    pub async fn purchase(&self, attempt: Attempt) -> Outcome {
+    pub async fn purchase(&self, attempt: &Attempt) -> Outcome {
         let course = Course::default();
         let outcome = self.answer(attempt, &course).await;
         self.counters.answered(&outcome, course.waited_for_tokens());
         outcome
     }
 
-    async fn answer(&self, attempt: Attempt, course: &Course) -> Outcome {
+    async fn answer(&self, attempt: &Attempt, course: &Course) -> Outcome {
         if let Some(phase) = self.outlook().refusal() {
             return Outcome::NotActive(phase);
         }
@@ -117,14 +117,16 @@ impl LiveSale {
     }
 
     /// Tries until the answer is definite. `None`: there is no point in going on now.
-    async fn buy(&self, mut attempt: Attempt, course: &Course) -> Option<Outcome> {
-        let home = self.outlook().sale.ring().home(&attempt.user);
+    async fn buy(&self, attempt: &Attempt, course: &Course) -> Option<Outcome> {
+        let user = &attempt.user;
+        let home = self.outlook().sale.ring().home(user);
         for tries in 0.. {
+            // However often it is tried here, the user asked once.
+            let attempt = Attempt { counts: tries == 0, ..attempt.clone() };
             // Seen before asking: then an empty answer comes from a time when all units were claimed, and none
             // of the claims is this user's.
             let sold_out = self.outlook.borrow().sold_out();
-            let answer =
-                course.while_asking(self.lanes.buy(&self.shards[home.index()], attempt.clone())).await;
+            let answer = course.while_asking(self.lanes.buy(&self.shards[home.index()], attempt)).await;
             match answer {
                 Ok(Bought::Bought(claim) | Bought::Repeat(claim)) => return Some(Outcome::Purchased(claim)),
                 Ok(Bought::Duplicate(claim)) => return Some(Outcome::AlreadyPurchased(claim)),
@@ -133,13 +135,11 @@ impl LiveSale {
                 Ok(Bought::Empty) if sold_out => return Some(Outcome::OutOfStock),
                 Ok(Bought::Empty) => {
                     course.waits_for_tokens();
-                    self.steals.tokens_for(home, &attempt.user).await.ok()?;
+                    self.steals.tokens_for(home, user).await.ok()?;
                 }
                 Err(LaneError::Full) => return None,
                 Err(LaneError::Call(error)) => self.pause_after(&error, tries).await?,
             }
-            // Whatever it takes from here on, the user asked once.
-            attempt.counts = false;
         }
         unreachable!("tries are not counted out")
     }

@@ -15,7 +15,7 @@
 -- one decision: apart, two calls for one user would both find no claim. XADD is the one write that can fail,
 -- so it comes first: a function does not roll back. Nothing is written for empty, not open and too many. A user who
 -- has a claim writes `tick`, for a barrier after reads alone proves nothing.
-local attempts_of = rate_limit()
+local limits = rate_limits()
 local function buy(keys, args)
   local meta, claims, orders = keys[1], keys[2], keys[3]
   local shard = redis.call('HMGET', meta, 'ring', 'state', 'starts_at', 'ends_at', 'stock', 'sold', 'seq')
@@ -33,6 +33,7 @@ local function buy(keys, args)
   local at = tonumber(now)
   local open = shard[2] == 'open' and at >= tonumber(shard[3]) and at < tonumber(shard[4])
   local interval, burst = tonumber(args[2]), tonumber(args[3])
+  local attempts_of = burst > 0 and limits(meta)
   local left = tonumber(shard[5])
   local recognised = false
   local taken, new_claims, entry, fields, answers = {}, {}, {}, 0, {}
@@ -40,8 +41,8 @@ local function buy(keys, args)
     local user = users[buyer]
     local claim = held[buyer] or taken[user]
     local permitted, wait = 1, 0
-    if burst > 0 and args[buyer * 4 + 3] == '1' then
-      permitted, wait = attempts_of(meta .. user, 0, 1, interval, burst, at)
+    if attempts_of and args[buyer * 4 + 3] == '1' then
+      permitted, wait = attempts_of(user, 0, 1, interval, burst, at)
     end
     if permitted == 0 then
       answers[buyer] = -1 - wait

@@ -21,7 +21,7 @@ end
 -- `interval` ms. What it remembers lies in this server's memory alone, neither written nor replicated: a limit costs
 -- no write, and a failover that forgets it lets somebody try a few times more. Whoever was not seen for a whole
 -- window has a full bucket again, so two generations of names lose nothing; `NAMES_MAX` bounds both of them.
-local NAMES_MAX = 100000
+local NAMES_MAX = 50000
 local function rate_limit()
   local recent, former, names, since = {}, {}, 0, 0
 
@@ -37,7 +37,9 @@ local function rate_limit()
   -- those that are left, so that one caller is not refused while another holds the last of them. Answers how many
   -- were had, and with none how many ms until there is one.
   return function(name, spent, want, interval, burst, now)
-    local full_at = math.max(recent[name] or former[name] or now, now) + spent * interval
+    local full_at = recent[name] or former[name] or now
+    if full_at < now then full_at = now end
+    full_at = full_at + spent * interval
     local window = burst * interval
     local left = math.max(0, math.floor((now + window - full_at) / interval))
     local granted = math.min(want, math.ceil(left / 4))
@@ -45,5 +47,19 @@ local function rate_limit()
     remember(name, full_at, window, now)
     if granted > 0 then return granted, 0 end
     return 0, math.max(1, math.ceil(full_at + interval - window - now))
+  end
+end
+
+-- A limit for each shard that this server serves. Those of shards that are gone are forgotten with all others, once
+-- there are as many as no server serves.
+local LIMITS_MAX = 256
+local function rate_limits()
+  local limits, count = {}, 0
+  return function(shard)
+    if not limits[shard] then
+      if count >= LIMITS_MAX then limits, count = {}, 0 end
+      limits[shard], count = rate_limit(), count + 1
+    end
+    return limits[shard]
   end
 end
