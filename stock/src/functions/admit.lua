@@ -1,6 +1,6 @@
 -- Hands out permits for requests of client addresses.
 --
--- KEYS  1 the addresses' bucket: only for the way there, it need not exist
+-- KEYS  1 the addresses' bucket (only for the way there; it need not exist)
 -- ARGV  1 and 2 the limit (ms until a permit comes back, permits), then for each address: its name, permits used
 --       without asking, permits wanted
 -- Answer  for each address: permits granted, and with none the ms until there is one
