@@ -93,7 +93,7 @@ async fn there_are_so_many_places_for_listeners_and_a_place_that_is_left_is_free
     let node = TestNode::set(&["--event-listeners-max", "2"]).await;
     let first = Ear::on(&node, "/api/sale/events").await;
     let _second = Ear::on(&node, "/api/sale/events").await;
-    let refused = node.get("/api/sale/events").await;
+    let refused = timeout(SOON, node.get("/api/sale/events")).await.expect("a third listener is sent away");
     refused.is_problem(503);
     assert_eq!(refused.headers["retry-after"], "1");
     drop(first);
