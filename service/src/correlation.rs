@@ -7,7 +7,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use stock::ids::CorrelationId;
 
-const X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+/// The header that it travels in.
+pub const X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 
 /// The correlation id of the request that a handler answers.
 pub struct Correlation(pub CorrelationId);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{HeaderValue, Method};
+use service::correlation::X_CORRELATION_ID;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::csrf::X_CSRF_TOKEN;
@@ -11,7 +12,6 @@ use super::problems::{RATELIMIT_LIMIT, RATELIMIT_POLICY, RATELIMIT_REMAINING, RA
 use super::request::IDEMPOTENCY_KEY;
 use crate::settings::Origin;
 
-const X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 /// How long a browser need not ask again.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_mins(10);
 

@@ -114,14 +114,14 @@ impl Events {
         }
         let id = sale.config().id.clone();
         let running = news.by_sale.get(&id).filter(|frames| frames.has_changed().is_ok()).cloned();
-        let frames = running.unwrap_or_else(|| {
+        let mut frames = running.unwrap_or_else(|| {
             let (publish, frames) = watch::channel(Frame::default());
             while news.writers.try_join_next().is_some() {}
             news.writers.spawn(write(sale.outlooks(), publish));
             news.by_sale.insert(id, frames.clone());
             frames
         });
-        let heard = frames.borrow().number;
+        let heard = frames.borrow_and_update().number;
         Some(Listener { frames, heard, greeting: Some(greeting(&sale.status())), _place: place })
     }
 
