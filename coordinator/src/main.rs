@@ -33,8 +33,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 
     let (desk, readiness) = (Desk::default(), Readiness::starting("waiting for the Redis Cluster"));
     let router = admin::router(desk.clone(), settings.admin_token.clone(), readiness.clone());
-    let serving =
-        tokio::spawn(serve::until(listener, router, ConnectionLimits::default(), stop.clone(), GRACE));
+    let serving = tokio::spawn(serve::until(listener, router, connections, stop.clone(), GRACE));
     tracing::info!(%address, "serving the admin API");
 
     coordinate(&settings, desk, &readiness, stop).await?;

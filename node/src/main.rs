@@ -7,13 +7,14 @@ use anyhow::Context as _;
 use futures::FutureExt as _;
 use node::http::{PublicGate, Shop};
 use node::identity::Identity;
-use node::metrics::Exporter;
+use node::metrics;
 use node::router;
 use node::sales::Sales;
 use node::secret::Signer;
 use node::settings::{DrainSettings, Settings};
+use service::metrics::{Exporter, show_connections, show_readiness};
 use service::ops::Readiness;
-use service::serve::Drained;
+use service::serve::{Connections, Drained};
 use service::{connect, exit, files, logs, ops, serve, settings, shutdown};
 
 /// A request allocates some fifty times: with glibc's allocator that is a sixth of a node's CPU.
@@ -33,14 +34,24 @@ pub(crate) async fn main() -> ExitCode {
 /// Answers operators for as long as the node lives.
 async fn run(settings: Settings, identity: Identity) -> anyhow::Result<()> {
     let readiness = Readiness::starting("waiting for the Redis Cluster");
-    let metrics = Exporter::install()?;
+    let exporter = metrics::install()?;
+    exporter.when_asked({
+        let readiness = readiness.clone();
+        move || show_readiness(readiness.check().is_ok())
+    });
     let listener = serve::bind("OPS_PORT", settings.listen.ops())?;
-    let router = ops::router(readiness.clone()).merge(metrics.router());
-    serve::during(listener, router, metrics.during(sell(settings, identity, readiness))).await
+    let router = ops::router(readiness.clone()).merge(exporter.router());
+    let selling = sell(settings, identity, readiness, &exporter);
+    serve::during(listener, router, exporter.during(selling)).await
 }
 
 /// Answers buyers from the moment there is a cluster until the node is asked to stop.
-async fn sell(settings: Settings, identity: Identity, readiness: Readiness) -> anyhow::Result<()> {
+async fn sell(
+    settings: Settings,
+    identity: Identity,
+    readiness: Readiness,
+    exporter: &Exporter,
+) -> anyhow::Result<()> {
     let stop = shutdown::requested().shared();
     let Opened { sales, signer, gate } = tokio::select! {
         opened = open(&settings) => opened?,
@@ -54,9 +65,17 @@ async fn sell(settings: Settings, identity: Identity, readiness: Readiness) -> a
         let sales = sales.clone();
         move || sales.ready()
     });
+    let connections = Connections::within(settings.connections);
+    exporter.when_asked({
+        let (sales, shop, connections) = (sales.clone(), Arc::clone(&shop), connections.clone());
+        move || {
+            sales.show();
+            shop.show();
+            show_connections(connections.open());
+        }
+    });
     let closing = close_after(stop, readiness, settings.drain).inspect(|()| shop.close());
-    let limits = settings.connections;
-    if serve::until(listener, router, limits, closing, settings.drain.timeout).await == Drained::Cut {
+    if serve::until(listener, router, connections, closing, settings.drain.timeout).await == Drained::Cut {
         tracing::warn!("some requests were not answered within DRAIN_TIMEOUT");
     }
     sales.stop().await;

@@ -1,42 +1,229 @@
-//! What a node counts, for Prometheus. Each metric stands here and nowhere else; its doc is its HELP.
+//! What a node counts, for Prometheus. Each metric stands here and nowhere else; its doc is its HELP. What every process
+//! of ours has besides is in `service::metrics`.
 //!
 //! Whoever counts holds a handle that was found once: counting is one addition, and no label grows with users.
-//! Every series starts at 0, for one that is first seen at 1 has no rate.
+//! Every counter starts at 0, for one that is first seen at 1 has no rate. Gauges are set when somebody asks.
 
 use std::time::Duration;
 
-use ::metrics::{Counter, counter, describe_counter};
-use anyhow::Context as _;
-use axum::Router;
-use axum::http::header::CONTENT_TYPE;
-use axum::routing::get;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use stock::ids::SaleId;
+use ::metrics::{Counter, Histogram, counter, gauge, histogram};
+use axum::http::Method;
+use service::metrics::{Exporter, expect_requests};
+use stock::connection::Spent;
+use stock::ids::{SaleId, ShardId};
+use stock::topology::Address;
 
 use crate::sales::Outcome;
 
-/// Names the counters, and describes each by its doc.
-macro_rules! counters {
-    ($($(#[doc = $help:literal])+ $counter:ident = $name:literal;)+) => {
-        $($(#[doc = $help])+ const $counter: &str = $name;)+
-
-        fn describe() {
-            $(describe_counter!($counter, concat!($($help),+).trim_start());)+
-        }
-    };
-}
-
-counters! {
-    /// Answers to purchases, by outcome: one for each request.
-    PURCHASES = "flashsale_purchases_total";
+service::name_metrics! {
+    /// Answers to purchases, by outcome: one for each request. Limited, busy: nothing was done. Unknown: it may have been.
+    Counter PURCHASES = "flashsale_purchases_total";
     /// Purchases that succeeded after their buyer found no token at home and waited until some were brought there.
-    PURCHASES_DELAYED_BY_STEAL = "flashsale_purchases_delayed_by_steal_total";
+    Counter PURCHASES_DELAYED_BY_STEAL = "flashsale_purchases_delayed_by_steal_total";
+    /// Requests that were refused because their client address made too many.
+    Counter REQUESTS_LIMITED = "flashsale_requests_limited_total";
+    /// Listeners to a sale's events.
+    Gauge EVENT_LISTENERS = "flashsale_event_listeners";
+
+    /// Buyers, lookups and transfers that wait in the lane to a primary.
+    Gauge LANE_QUEUE_LENGTH = "flashsale_lane_queue_length";
+    /// How many may wait in a lane: LANE_QUEUE_MAX.
+    Gauge LANE_QUEUE_LENGTH_MAX = "flashsale_lane_queue_length_max";
+    /// 1 while a primary does not answer, or its replicas do not.
+    Gauge LANE_IN_DOUBT = "flashsale_lane_in_doubt";
+    /// Buyers, lookups and transfers that one pipeline carried.
+    Histogram LANE_BATCH_SIZE = "flashsale_lane_batch_size";
+    /// From sending a pipeline to its last reply, as the node sees it.
+    Histogram PIPELINE_DURATION = "flashsale_pipeline_duration_seconds";
+    /// Pipelines that got no reply; what they did is unknown.
+    Counter PIPELINE_FAILURES = "flashsale_pipeline_failures_total";
+    /// What a primary spent on all function calls of one pipeline, by its own clock.
+    Histogram FUNCTION_CALL_DURATION = "flashsale_function_call_duration_seconds";
+    /// How long the replicas took to confirm what a pipeline did, by the primary's clock.
+    Histogram BARRIER_DURATION = "flashsale_barrier_duration_seconds";
+    /// Barriers that too few replicas confirmed in time: nobody was told that they bought.
+    Counter BARRIER_FAILURES = "flashsale_barrier_failures_total";
+    /// Connections of a lane that replaced a broken one.
+    Counter CONNECTION_REBUILDS = "flashsale_connection_rebuilds_total";
+
+    /// Attempts to bring tokens to an empty shard. Stolen: they came. Empty: the donor had none. Failed: it gave no
+    /// answer. In flight: they wait in the channel, since the shard did not confirm them.
+    Counter STEALS = "flashsale_steals_total";
+    /// Tokens that steals brought to a shard.
+    Counter STOLEN_TOKENS = "flashsale_stolen_tokens_total";
+    /// Tokens that steals took from a shard.
+    Counter GIVEN_TOKENS = "flashsale_given_tokens_total";
+    /// How long ago the node saw the latest snapshot of a sale.
+    Gauge SNAPSHOT_AGE = "flashsale_snapshot_age_seconds";
+    /// Snapshots that the node took for itself, because no coordinator had published one for too long.
+    Counter OWN_SNAPSHOTS = "flashsale_own_snapshots_total";
 }
 
-/// How often what is no longer needed is cleared away. Much more often than anybody scrapes.
-const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
-/// The text format that Prometheus reads.
-const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// From now on what a node counts is kept.
+///
+/// # Errors
+/// When something else keeps it already.
+pub fn install() -> anyhow::Result<Exporter> {
+    let exporter = Exporter::install(env!("CARGO_PKG_VERSION"), describe)?;
+    counter!(REQUESTS_LIMITED).increment(0);
+    for (route, statuses) in PURCHASE_ROUTES {
+        expect_requests(route, &Method::POST, statuses);
+    }
+    Ok(exporter)
+}
+
+/// The routes that sell, and what they answer to purchases that are well-formed.
+const PURCHASE_ROUTES: [(&str, &[u16]); 3] = [
+    ("/api/sales/{sale}/purchase", &[200, 403, 404, 409, 429, 503]),
+    ("/api/sale/purchase", &[200, 403, 409, 429, 503]),
+    ("/api/purchase", &[200, 403, 409, 410, 429, 503]),
+];
+
+/// Counts a request of an address that made too many.
+pub(crate) fn request_limited() {
+    counter!(REQUESTS_LIMITED).increment(1);
+}
+
+/// Shows how many listen to events.
+pub(crate) fn show_event_listeners(listeners: usize) {
+    gauge!(EVENT_LISTENERS).set(listeners as f64);
+}
+
+/// Shows a lane from outside.
+pub(crate) fn show_lane(primary: &Address, queue: usize, queue_max: usize, is_in_doubt: bool) {
+    gauge!(LANE_QUEUE_LENGTH, "primary" => primary.to_string()).set(queue as f64);
+    gauge!(LANE_QUEUE_LENGTH_MAX).set(queue_max as f64);
+    gauge!(LANE_IN_DOUBT, "primary" => primary.to_string()).set(f64::from(u8::from(is_in_doubt)));
+}
+
+/// Shows how old what the node knows of a sale is.
+pub(crate) fn show_snapshot_age(sale: &SaleId, age: Duration) {
+    gauge!(SNAPSHOT_AGE, "sale" => sale.to_string()).set(age.as_secs_f64());
+}
+
+/// Counts a snapshot that nobody published.
+pub(crate) fn own_snapshot(sale: &SaleId) {
+    own_snapshots(sale).increment(1);
+}
+
+fn own_snapshots(sale: &SaleId) -> Counter {
+    counter!(OWN_SNAPSHOTS, "sale" => sale.to_string())
+}
+
+/// What is counted in one lane.
+pub(crate) struct LaneMetrics {
+    batch_size: Histogram,
+    took: Histogram,
+    calls: Histogram,
+    barrier: Histogram,
+    failures: Counter,
+    barrier_failures: Counter,
+    rebuilds: Counter,
+    was_connected: bool,
+}
+
+impl LaneMetrics {
+    /// Those of the lane to this primary.
+    pub(crate) fn of(primary: &Address) -> Self {
+        let primary = || primary.to_string();
+        Self {
+            batch_size: histogram!(LANE_BATCH_SIZE, "primary" => primary()),
+            took: histogram!(PIPELINE_DURATION, "primary" => primary()),
+            calls: histogram!(FUNCTION_CALL_DURATION, "primary" => primary()),
+            barrier: histogram!(BARRIER_DURATION, "primary" => primary()),
+            failures: from_zero(counter!(PIPELINE_FAILURES, "primary" => primary())),
+            barrier_failures: from_zero(counter!(BARRIER_FAILURES, "primary" => primary())),
+            rebuilds: from_zero(counter!(CONNECTION_REBUILDS, "primary" => primary())),
+            was_connected: false,
+        }
+    }
+
+    /// A pipeline is about to be sent that so many wait for.
+    pub(crate) fn sends(&self, waiting: usize) {
+        self.batch_size.record(waiting as f64);
+    }
+
+    /// It was answered.
+    pub(crate) fn answered(&self, took: Duration, spent: Spent, is_durable: bool) {
+        self.took.record(took);
+        spent.calls.into_iter().for_each(|calls| self.calls.record(calls));
+        spent.barrier.into_iter().for_each(|barrier| self.barrier.record(barrier));
+        self.barrier_failures.increment(u64::from(!is_durable));
+    }
+
+    /// It was not.
+    pub(crate) fn failed(&self) {
+        self.failures.increment(1);
+    }
+
+    /// The lane has a connection.
+    pub(crate) fn connected(&mut self) {
+        self.rebuilds.increment(u64::from(std::mem::replace(&mut self.was_connected, true)));
+    }
+}
+
+/// What is counted of the steals of one sale.
+pub(crate) struct StealMetrics {
+    stolen: Counter,
+    empty: Counter,
+    failed: Counter,
+    in_flight: Counter,
+    shards: Vec<Tokens>,
+}
+
+/// What steals moved to and from a shard.
+struct Tokens {
+    stolen: Counter,
+    given: Counter,
+}
+
+impl StealMetrics {
+    /// Those of a sale with so many shards.
+    pub(crate) fn of(sale: &SaleId, shards: usize) -> Self {
+        let outcome = |outcome: &'static str| {
+            from_zero(counter!(STEALS, "sale" => sale.to_string(), "outcome" => outcome))
+        };
+        let tokens = |shard: usize| {
+            let of = |metric: &'static str| {
+                from_zero(counter!(metric, "sale" => sale.to_string(), "shard" => shard.to_string()))
+            };
+            Tokens { stolen: of(STOLEN_TOKENS), given: of(GIVEN_TOKENS) }
+        };
+        Self {
+            stolen: outcome("stolen"),
+            empty: outcome("empty"),
+            failed: outcome("failed"),
+            in_flight: outcome("in_flight"),
+            shards: (0..shards).map(tokens).collect(),
+        }
+    }
+
+    /// A donor gave no answer.
+    pub(crate) fn failed(&self) {
+        self.failed.increment(1);
+    }
+
+    /// A donor had nothing to give.
+    pub(crate) fn empty(&self) {
+        self.empty.increment(1);
+    }
+
+    /// So many tokens left a donor.
+    pub(crate) fn given(&self, donor: ShardId, tokens: u64) {
+        self.shards[donor.index()].given.increment(tokens);
+    }
+
+    /// They arrived.
+    pub(crate) fn stolen(&self, home: ShardId, tokens: u64) {
+        self.stolen.increment(1);
+        self.shards[home.index()].stolen.increment(tokens);
+    }
+
+    /// They are in the channel.
+    pub(crate) fn in_flight(&self) {
+        self.in_flight.increment(1);
+    }
+}
 
 /// The counters of one sale.
 pub(crate) struct SaleCounters {
@@ -53,14 +240,11 @@ pub(crate) struct SaleCounters {
 impl SaleCounters {
     /// Those of this sale, all of them there from now on.
     pub(crate) fn of(sale: &SaleId) -> Self {
+        own_snapshots(sale).increment(0);
         let sale = sale.as_str();
         let outcome = |outcome: &'static str| {
-            let counter = counter!(PURCHASES, "sale" => sale.to_owned(), "outcome" => outcome);
-            counter.increment(0);
-            counter
+            from_zero(counter!(PURCHASES, "sale" => sale.to_owned(), "outcome" => outcome))
         };
-        let delayed_by_steal = counter!(PURCHASES_DELAYED_BY_STEAL, "sale" => sale.to_owned());
-        delayed_by_steal.increment(0);
         Self {
             purchased: outcome("purchased"),
             already_purchased: outcome("already_purchased"),
@@ -69,7 +253,7 @@ impl SaleCounters {
             limited: outcome("limited"),
             busy: outcome("busy"),
             unknown: outcome("unknown"),
-            delayed_by_steal,
+            delayed_by_steal: from_zero(counter!(PURCHASES_DELAYED_BY_STEAL, "sale" => sale.to_owned())),
         }
     }
 
@@ -94,40 +278,8 @@ impl SaleCounters {
     }
 }
 
-/// Shows everything that this process counts.
-#[derive(Clone)]
-pub struct Exporter(PrometheusHandle);
-
-impl Exporter {
-    /// From now on what is counted is kept.
-    ///
-    /// # Errors
-    /// When something else keeps it already.
-    pub fn install() -> anyhow::Result<Self> {
-        let handle = PrometheusBuilder::new().install_recorder().context("metrics")?;
-        describe();
-        Ok(Self(handle))
-    }
-
-    /// `GET /metrics`.
-    pub fn router(&self) -> Router {
-        let handle = self.0.clone();
-        let show = async move || ([(CONTENT_TYPE, TEXT_FORMAT)], handle.render());
-        Router::new().route("/metrics", get(show))
-    }
-
-    /// Clears away what is no longer needed for as long as `work` takes.
-    pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut ticks = tokio::time::interval(UPKEEP_PERIOD);
-        let upkeep = async {
-            loop {
-                ticks.tick().await;
-                self.0.run_upkeep();
-            }
-        };
-        tokio::select! {
-            done = work => done,
-            () = upkeep => unreachable!("nothing ends it"),
-        }
-    }
+/// A series is there from the start.
+fn from_zero(counter: Counter) -> Counter {
+    counter.increment(0);
+    counter
 }

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
+use crate::metrics::Requests;
 use crate::problem::Problem;
 use crate::{correlation, problem};
 
@@ -63,17 +64,21 @@ impl Gate for OpenGate {
 /// Surrounds a router, its fallbacks too. The deadline is from a request's head to the head of its answer; handlers
 /// have shorter ones of their own, with better answers, and this one is for what nobody thought of.
 pub fn around(router: Router, gate: impl Gate, deadline: Duration) -> Router {
-    router.layer(EdgeLayer { gate: Arc::new(gate), deadline })
+    router.layer(EdgeLayer(Arc::new(Rules { gate, deadline, requests: Requests::default() })))
 }
 
-struct EdgeLayer<G> {
-    gate: Arc<G>,
+/// What holds for all requests.
+struct Rules<G> {
+    gate: G,
     deadline: Duration,
+    requests: Requests,
 }
+
+struct EdgeLayer<G>(Arc<Rules<G>>);
 
 impl<G> Clone for EdgeLayer<G> {
     fn clone(&self) -> Self {
-        Self { gate: Arc::clone(&self.gate), deadline: self.deadline }
+        Self(Arc::clone(&self.0))
     }
 }
 
@@ -81,19 +86,18 @@ impl<S, G> Layer<S> for EdgeLayer<G> {
     type Service = Edge<S, G>;
 
     fn layer(&self, inner: S) -> Edge<S, G> {
-        Edge { inner, gate: Arc::clone(&self.gate), deadline: self.deadline }
+        Edge { inner, rules: Arc::clone(&self.0) }
     }
 }
 
 struct Edge<S, G> {
     inner: S,
-    gate: Arc<G>,
-    deadline: Duration,
+    rules: Arc<Rules<G>>,
 }
 
 impl<S: Clone, G> Clone for Edge<S, G> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), gate: Arc::clone(&self.gate), deadline: self.deadline }
+        Self { inner: self.inner.clone(), rules: Arc::clone(&self.rules) }
     }
 }
 
@@ -114,9 +118,9 @@ where
         let correlation = correlation::of(request.headers());
         request.extensions_mut().insert(correlation.clone());
         let span = tracing::debug_span!("request", correlation.id = %correlation);
-        let line = Line::of(&request);
+        let (asked, rules) = (Asked::of(&request), Arc::clone(&self.rules));
         // Whoever is let in at once, as nearly everybody is, costs no more than the handler's own future.
-        let answering = match self.gate.admit(&mut request) {
+        let answering = match self.rules.gate.admit(&mut request) {
             Admission::In => Either::Left(self.inner.call(request)),
             Admission::Out(problem) => Either::Right(Either::Left(ready(Ok(problem.into_response())))),
             Admission::Wait(admission) => {
@@ -131,7 +135,7 @@ where
                 }))
             }
         };
-        let in_time = timeout(self.deadline, AssertUnwindSafe(answering).catch_unwind());
+        let in_time = timeout(rules.deadline, AssertUnwindSafe(answering).catch_unwind());
         let completed = async move {
             let mut response = match in_time.await {
                 Ok(answer) => answer.unwrap_or_else(|panic| Ok(problem::of_panic(&*panic, &correlation)))?,
@@ -140,7 +144,7 @@ where
             problem::complete(&mut response, &correlation);
             correlation::echo(&correlation, response.headers_mut());
             add_missing(response.headers_mut());
-            line.log(response.status());
+            asked.answered(response.status(), &rules.requests);
             Ok(response)
         };
         Box::pin(completed.instrument(span))
@@ -158,9 +162,8 @@ fn add_missing(headers: &mut HeaderMap) {
     }
 }
 
-/// The log's line on a request, for those who look for one request among few: at the level `debug`.
-struct Line(Option<Asked>);
-
+/// What is counted and logged of a request. The log's line is for those who look for one request among few: at the
+/// level `debug`.
 struct Asked {
     at: Instant,
     method: Method,
@@ -168,22 +171,19 @@ struct Asked {
     route: Option<MatchedPath>,
 }
 
-impl Line {
+impl Asked {
     fn of(request: &Request) -> Self {
-        let asked = || Asked {
-            at: Instant::now(),
-            method: request.method().clone(),
-            route: request.extensions().get().cloned(),
-        };
-        Self(tracing::enabled!(tracing::Level::DEBUG).then(asked))
+        let route = request.extensions().get().cloned();
+        Self { at: Instant::now(), method: request.method().clone(), route }
     }
 
-    fn log(&self, status: StatusCode) {
-        let Some(Asked { at, method, route }) = &self.0 else { return };
-        let (route, took) = (route.as_ref().map_or("none", MatchedPath::as_str), at.elapsed());
+    fn answered(&self, status: StatusCode, requests: &Requests) {
+        let Self { at, method, route } = self;
+        let took = at.elapsed();
+        requests.answered(route.as_ref(), method, status, took);
         tracing::debug!(
             http.method = %method,
-            http.route = route,
+            http.route = route.as_ref().map_or("none", MatchedPath::as_str),
             http.status = status.as_u16(),
             took_us = took.as_micros() as u64,
             "answered"

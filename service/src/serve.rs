@@ -23,6 +23,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tower::Service as _;
 
+use crate::metrics;
+use crate::places::Places;
 use crate::settings::positive_duration;
 
 /// Longest head of a request, and longest piece of a body that is read at once. A purchase has some hundred bytes of
@@ -61,6 +63,25 @@ impl Default for ConnectionLimits {
     /// For ports that the public does not reach.
     fn default() -> Self {
         Self { max: 1_000, header_read_timeout: Duration::from_secs(60) }
+    }
+}
+
+/// The connections to one port. Clones are the same connections.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    places: Places,
+    header_read_timeout: Duration,
+}
+
+impl Connections {
+    /// None yet.
+    pub fn within(limits: ConnectionLimits) -> Self {
+        Self { places: Places::of(limits.max), header_read_timeout: limits.header_read_timeout }
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        self.places.taken()
     }
 }
 
@@ -114,15 +135,15 @@ pub enum Drained {
 pub async fn until(
     listener: TcpListener,
     router: Router,
-    limits: ConnectionLimits,
+    connections: Connections,
     shutdown: impl Future<Output = ()>,
     grace: Duration,
 ) -> Drained {
     let graceful = GracefulShutdown::new();
-    let mut connections = JoinSet::new();
+    let mut conversations = JoinSet::new();
     tokio::select! {
         () = shutdown => {}
-        () = accept(listener, router, limits, &graceful, &mut connections) => unreachable!("it accepts for ever"),
+        () = accept(listener, router, connections, &graceful, &mut conversations) => unreachable!("it accepts for ever"),
     }
     match timeout(grace, graceful.shutdown()).await {
         Ok(()) => Drained::Whole,
@@ -132,9 +153,10 @@ pub async fn until(
 
 /// Serves for as long as `work` takes.
 pub async fn during<T>(listener: TcpListener, router: Router, work: impl Future<Output = T>) -> T {
+    let connections = Connections::within(ConnectionLimits::default());
     tokio::select! {
         done = work => done,
-        _ = until(listener, router, ConnectionLimits::default(), std::future::pending(), Duration::ZERO) => {
+        _ = until(listener, router, connections, std::future::pending(), Duration::ZERO) => {
             unreachable!("nothing asks it to end")
         }
     }
@@ -143,29 +165,28 @@ pub async fn during<T>(listener: TcpListener, router: Router, work: impl Future<
 async fn accept(
     listener: TcpListener,
     router: Router,
-    limits: ConnectionLimits,
+    connections: Connections,
     graceful: &GracefulShutdown,
-    connections: &mut JoinSet<()>,
+    conversations: &mut JoinSet<()>,
 ) {
     let mut listener = without_delay(listener);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(limits.header_read_timeout)
+        .header_read_timeout(connections.header_read_timeout)
         .max_buf_size(HEAD_BYTES_MAX);
     loop {
         let (stream, address) = listener.accept().await;
-        while connections.try_join_next().is_some() {}
-        if connections.len() < limits.max {
-            connections.spawn(converse(
-                http.clone(),
-                stream,
-                Peer(address),
-                router.clone(),
-                graceful.watcher(),
-            ));
-        } else {
-            tracing::debug!(connections = limits.max, "no room for another connection");
-        }
+        while conversations.try_join_next().is_some() {}
+        let Some(place) = connections.places.take() else {
+            tracing::debug!(connections = connections.places.max(), "no room for another connection");
+            metrics::connection_refused();
+            continue;
+        };
+        let talk = converse(http.clone(), stream, Peer(address), router.clone(), graceful.watcher());
+        conversations.spawn(async move {
+            talk.await;
+            drop(place);
+        });
     }
 }
 
@@ -226,7 +247,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let router = Router::new().route("/", get(handler));
-        let end = tokio::spawn(until(listener, router, limits, stopped.map(|_| ()), grace));
+        let end =
+            tokio::spawn(until(listener, router, Connections::within(limits), stopped.map(|_| ()), grace));
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
         arrived.notified().await;

@@ -181,17 +181,91 @@ impl Connection {
         if let Some(command) = barrier.command(self.barrier_timeout) {
             pipeline.add_command(command);
         }
-        let mut replies = self.inner.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
-        if replies.len() != pipeline.len() {
-            return Err(CallError::Malformed(format!(
-                "{} replies to {} commands",
-                replies.len(),
-                pipeline.len()
-            )));
-        }
+        let mut replies = self.exchange(&pipeline).await?;
         let durable = replies.split_off(calls).pop().map_or(Ok(()), |reply| barrier.check(reply));
         Ok(Replies { replies: replies.into_iter(), durable })
     }
+
+    /// Sends a pipeline as [`Connection::send`] does, and tells what the primary spent on it.
+    pub async fn send_timed(
+        &mut self,
+        TimedPipeline(mut pipeline): TimedPipeline,
+        barrier: Barrier,
+    ) -> Result<(Replies, Spent), CallError> {
+        pipeline.add_command(time());
+        let calls = pipeline.len();
+        if let Some(command) = barrier.command(self.barrier_timeout) {
+            pipeline.add_command(command).add_command(time());
+        }
+        let mut replies = self.exchange(&pipeline).await?;
+        let mut behind = replies.split_off(calls).into_iter();
+        let durable = behind.next().map_or(Ok(()), |reply| barrier.check(reply));
+        let called = replies.pop();
+        let mut replies = replies.into_iter();
+        let spent = Spent::between(replies.next(), called, behind.next());
+        Ok((Replies { replies, durable }, spent))
+    }
+
+    async fn exchange(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, CallError> {
+        let replies = self.inner.send_packed_commands(pipeline, 0, pipeline.len()).await?;
+        match (replies.len(), pipeline.len()) {
+            (received, sent) if received != sent => {
+                Err(CallError::Malformed(format!("{received} replies to {sent} commands")))
+            }
+            _ => Ok(replies),
+        }
+    }
+}
+
+/// A pipeline in which the primary looks at its clock between the steps: a microsecond each, for what no clock on this
+/// side could tell apart.
+pub struct TimedPipeline(Pipeline);
+
+impl TimedPipeline {
+    /// No calls yet.
+    pub fn begin() -> Self {
+        let mut pipeline = Pipeline::new();
+        pipeline.add_command(time());
+        Self(pipeline)
+    }
+
+    /// One more call.
+    pub fn add(&mut self, call: Cmd) {
+        self.0.add_command(call);
+    }
+
+    /// Whether there is no call in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.len() == 1
+    }
+}
+
+/// What a primary spent on a pipeline, by its own clock; nothing where it did not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// On all calls together.
+    pub calls: Option<Duration>,
+    /// On waiting for its replicas; nothing where there was no barrier.
+    pub barrier: Option<Duration>,
+}
+
+impl Spent {
+    fn between(began: Option<Value>, called: Option<Value>, confirmed: Option<Value>) -> Self {
+        let [began, called, confirmed] = [began, called, confirmed].map(|reply| reply.and_then(moment));
+        // Somebody may set the clock back in between.
+        let from = |since: Option<Duration>, until: Option<Duration>| Some(until?.saturating_sub(since?));
+        Self { calls: from(began, called), barrier: from(called, confirmed) }
+    }
+}
+
+fn time() -> Cmd {
+    redis::cmd("TIME")
+}
+
+/// A primary's clock, by its answer to TIME.
+fn moment(reply: Value) -> Option<Duration> {
+    let (seconds, micros): (u64, u64) = redis::from_redis_value(reply).ok()?;
+    Some(Duration::from_secs(seconds) + Duration::from_micros(micros))
 }
 
 /// The replies of a pipeline, to be read in the order of its calls.
@@ -201,6 +275,11 @@ pub struct Replies {
 }
 
 impl Replies {
+    /// Whether the barrier held, where there was one.
+    pub fn are_durable(&self) -> bool {
+        self.durable.is_ok()
+    }
+
     /// The answer to the next call, which must be `call`. Where the barrier failed, what would be an answer is
     /// [`CallError::NotDurable`]: it may be forgotten yet.
     pub fn next<C: Call>(&mut self, call: &C) -> Result<C::Answer, CallError> {

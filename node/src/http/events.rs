@@ -4,7 +4,6 @@
 //! been overtaken, and nothing is kept for it: memory is bounded by the number of listeners alone.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
+use service::places::{Place, Places};
 use service::problem::Problem;
 use stock::ids::SaleId;
 use tokio::sync::watch;
@@ -55,8 +55,7 @@ pub(super) fn stream_of(events: Body) -> Response {
 
 /// Whoever listens, and what they hear.
 pub(crate) struct Events {
-    listeners: Arc<AtomicUsize>,
-    listeners_max: usize,
+    listeners: Places,
     news: Mutex<News>,
 }
 
@@ -85,18 +84,9 @@ struct Listener {
     _place: Place,
 }
 
-/// One of the places for listeners.
-struct Place(Arc<AtomicUsize>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Events {
     pub(super) fn new(listeners_max: usize) -> Self {
-        Self { listeners: Arc::default(), listeners_max, news: Mutex::default() }
+        Self { listeners: Places::of(listeners_max), news: Mutex::default() }
     }
 
     /// Ends all streams: clients come back, and find another node.
@@ -107,7 +97,7 @@ impl Events {
 
     /// One more listener; `None` where all places are taken, or nothing is told any more.
     fn listen(&self, sale: &LiveSale) -> Option<Listener> {
-        let place = self.take_place()?;
+        let place = self.listeners.take()?;
         let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
         if news.is_closed {
             return None;
@@ -125,11 +115,9 @@ impl Events {
         Some(Listener { frames, heard, greeting: Some(greeting(&sale.status())), _place: place })
     }
 
-    fn take_place(&self) -> Option<Place> {
-        let taken = self.listeners.fetch_add(1, Ordering::Relaxed);
-        // From here on it is given back, whatever happens.
-        let place = Place(Arc::clone(&self.listeners));
-        (taken < self.listeners_max).then_some(place)
+    /// How many listen.
+    pub(super) fn listeners(&self) -> usize {
+        self.listeners.taken()
     }
 }
 

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use axum::extract::Request;
 use service::edge::{Admission, Gate};
+use service::problem::Problem;
 use service::serve::Peer;
 use stock::cluster::Cluster;
 
 use super::client::Proxies;
 use super::problems::too_many_requests;
-use crate::limits::AddressLimits;
+use crate::limits::{AddressLimits, TooMany};
+use crate::metrics;
 use crate::settings::{LimitSettings, WebSettings};
 
 /// What is limited: the page and its parts cost nobody anything, and may come from a cache.
@@ -48,12 +50,15 @@ impl Gate for PublicGate {
 fn admission(addresses: &Arc<AddressLimits>, address: IpAddr) -> Admission {
     match addresses.try_admit(address) {
         Some(Ok(())) => Admission::In,
-        Some(Err(too_many)) => Admission::Out(too_many_requests(too_many)),
+        Some(Err(too_many)) => Admission::Out(refused(too_many)),
         None => {
             let addresses = Arc::clone(addresses);
-            Admission::Wait(Box::pin(
-                async move { addresses.admit(address).await.map_err(too_many_requests) },
-            ))
+            Admission::Wait(Box::pin(async move { addresses.admit(address).await.map_err(refused) }))
         }
     }
+}
+
+fn refused(too_many: TooMany) -> Problem {
+    metrics::request_limited();
+    too_many_requests(too_many)
 }

@@ -10,6 +10,7 @@ use super::events::Events;
 use super::problems::{unavailable, unknown_sale};
 use crate::csrf::CsrfTokens;
 use crate::identity::Identity;
+use crate::metrics;
 use crate::sales::{LiveSale, Outcome, Sales, Unavailable};
 use crate::secret::Signer;
 use crate::settings::{Origin, Settings};
@@ -48,6 +49,11 @@ impl Shop {
     /// Ends what would go on as long as a client listens.
     pub fn close(&self) {
         self.events.close();
+    }
+
+    /// Shows how many listen, for those who ask for metrics.
+    pub fn show(&self) {
+        metrics::show_event_listeners(self.events.listeners());
     }
 
     /// Buys, and has the log say what became of it.

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use redis::Pipeline;
 use stock::calls::{Accept, Attempt, BUYERS_PER_CALL_MAX, Bought, Buy, Call, CallError, Claim, Donate, Find};
-use stock::connection::Replies;
+use stock::connection::{Replies, TimedPipeline};
 use stock::ids::{ShardId, UserId};
 use stock::layout::Shard;
 use stock::limit::Limit;
@@ -88,9 +87,17 @@ impl Batch {
         self.shards.is_empty()
     }
 
+    /// How many wait for its answers.
+    pub(super) fn len(&self) -> usize {
+        let waiting = |work: &ShardWork| {
+            work.accepts.len() + work.buyers.len() + work.finders.len() + work.donates.len()
+        };
+        self.shards.iter().map(waiting).sum()
+    }
+
     /// The calls, in order.
-    pub(super) fn pipeline(&self, user_limit: Option<Limit>) -> Pipeline {
-        let mut pipeline = Pipeline::new();
+    pub(super) fn pipeline(&self, user_limit: Option<Limit>) -> TimedPipeline {
+        let mut pipeline = TimedPipeline::begin();
         for work in &self.shards {
             work.calls(user_limit, &mut pipeline);
         }
@@ -131,19 +138,19 @@ impl ShardWork {
         }
     }
 
-    fn calls(&self, limit: Option<Limit>, pipeline: &mut Pipeline) {
+    fn calls(&self, limit: Option<Limit>, pipeline: &mut TimedPipeline) {
         let shard = &*self.shard;
         for &(from, cumulative, _) in &self.accepts {
-            pipeline.add_command(Accept { shard, from, cumulative }.command());
+            pipeline.add(Accept { shard, from, cumulative }.command());
         }
         for attempts in self.attempts.chunks(BUYERS_PER_CALL_MAX) {
-            pipeline.add_command(Buy { shard, attempts, limit }.command());
+            pipeline.add(Buy { shard, attempts, limit }.command());
         }
         for users in self.users.chunks(BUYERS_PER_CALL_MAX) {
-            pipeline.add_command(Find { shard, users }.command());
+            pipeline.add(Find { shard, users }.command());
         }
         for &(to, want, _) in &self.donates {
-            pipeline.add_command(Donate { shard, to, want }.command());
+            pipeline.add(Donate { shard, to, want }.command());
         }
     }
 

@@ -6,10 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Pipeline;
 use stock::calls::CallError;
 use stock::cluster::Cluster;
-use stock::connection::{Barrier, Connection, Replies};
+use stock::connection::{Barrier, Connection, Replies, Spent, TimedPipeline};
 use stock::limit::Limit;
 use stock::topology::{Address, Primary};
 use tokio::sync::mpsc;
@@ -18,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::Work;
 use super::batch::Batch;
 use super::condition::Condition;
+use crate::metrics::LaneMetrics;
 use crate::sabotage::{self, Point};
 use crate::settings::{Durability, DurabilityFallback, LaneSettings};
 
@@ -41,6 +41,7 @@ pub(super) struct Lane {
     user_limit: Option<Limit>,
     condition: Arc<Condition>,
     connection: Option<Connection>,
+    metrics: LaneMetrics,
 }
 
 impl Lane {
@@ -51,7 +52,8 @@ impl Lane {
         user_limit: Option<Limit>,
         condition: Arc<Condition>,
     ) -> Self {
-        Self { cluster, address, settings, user_limit, condition, connection: None }
+        let metrics = LaneMetrics::of(&address);
+        Self { cluster, address, settings, user_limit, condition, connection: None, metrics }
     }
 
     /// Serves the queue until it is closed and empty.
@@ -105,13 +107,16 @@ impl Lane {
         if pipeline.is_empty() {
             return;
         }
+        self.metrics.sends(batch.len());
         let began = Instant::now();
         if batch.donates() {
             sabotage::die_at(Point::DonateSent);
         }
         match self.exchange(pipeline, barrier).await {
-            Ok(replies) => {
-                self.condition.took(began.elapsed());
+            Ok((replies, spent)) => {
+                let took = began.elapsed();
+                self.condition.took(took);
+                self.metrics.answered(took, spent, replies.are_durable());
                 match batch.answer(replies) {
                     None => self.condition.trust(),
                     Some(error) => self.look_into(&error).await,
@@ -119,6 +124,7 @@ impl Lane {
             }
             Err(error) => {
                 self.connection = None;
+                self.metrics.failed();
                 self.condition.doubt(&error);
                 batch.fail(&error);
             }
@@ -126,9 +132,13 @@ impl Lane {
     }
 
     /// Sends a pipeline and waits for its replies, but not longer than its primary reigns.
-    async fn exchange(&mut self, pipeline: Pipeline, barrier: Barrier) -> Result<Replies, CallError> {
+    async fn exchange(
+        &mut self,
+        pipeline: TimedPipeline,
+        barrier: Barrier,
+    ) -> Result<(Replies, Spent), CallError> {
         let condition = Arc::clone(&self.condition);
-        let exchange = async { self.connected().await?.send(pipeline, barrier).await };
+        let exchange = async { self.connected().await?.send_timed(pipeline, barrier).await };
         let deposed = async {
             sleep(DOUBT_AFTER).await;
             condition.doubt(&CallError::NoReply(format!("nothing for {} ms", DOUBT_AFTER.as_millis())));
@@ -154,7 +164,11 @@ impl Lane {
     async fn connected(&mut self) -> Result<&mut Connection, CallError> {
         match &mut self.connection {
             Some(connection) => Ok(connection),
-            none => Ok(none.insert(Connection::open(self.cluster.options(), &self.address).await?)),
+            none => {
+                let connection = Connection::open(self.cluster.options(), &self.address).await?;
+                self.metrics.connected();
+                Ok(none.insert(connection))
+            }
         }
     }
 

@@ -189,6 +189,14 @@ impl Lanes {
         })
     }
 
+    /// How many wait in each lane and how many may, and whether its primary is in doubt.
+    pub(crate) fn look(&self, see: impl Fn(&Address, usize, usize, bool)) {
+        for (address, Entrance { queue, condition }) in &self.open().entrances {
+            let room = queue.max_capacity();
+            see(address, room - queue.capacity(), room, condition.is_in_doubt());
+        }
+    }
+
     /// Whether any lane's primary is in trouble.
     pub(crate) fn any_in_doubt(&self) -> bool {
         self.open().entrances.values().any(|entrance| entrance.condition.is_in_doubt())

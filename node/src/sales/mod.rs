@@ -23,6 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, timeout};
 pub use self::live::{LiveSale, Outcome, Unavailable};
 pub use self::outlook::{Outlook, Phase, Status};
 use crate::lanes::Lanes;
+use crate::metrics;
 use crate::settings::LaneSettings;
 
 /// How often the list of sales and their snapshots are read: as often as coordinators publish.
@@ -105,6 +106,14 @@ impl Sales {
             _ if known.readings == 0 => Err("the list of sales has not been read yet".into()),
             age if age > READY_WITHIN => Err(format!("no answer from Redis for {} s", age.as_secs())),
             _ => Ok(()),
+        }
+    }
+
+    /// Shows lanes and sales as they are now, for those who ask for metrics.
+    pub fn show(&self) {
+        self.lanes.look(metrics::show_lane);
+        for (id, sale) in &*self.known.borrow().sales {
+            metrics::show_snapshot_age(id, sale.outlook().snapshot_age());
         }
     }
 
@@ -238,6 +247,7 @@ impl Reader {
         if outlook.snapshot_age() < SNAPSHOT_AGE_MAX {
             return outlook;
         }
+        metrics::own_snapshot(outlook.sale.id());
         let levels = read_levels(&self.cluster, &outlook.sale).await;
         let mut snapshot = Snapshot::of(&outlook.sale, &levels, outlook.snapshot.as_ref());
         if snapshot.is_to_be_confirmed() {

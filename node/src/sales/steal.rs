@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use super::outlook::Outlook;
 use crate::lanes::{LaneError, Lanes};
+use crate::metrics::StealMetrics;
 use crate::sabotage::{self, Point};
 
 /// Longest wait for a donor. Those who wait are to be served by the next one, and what it gives later is in its
@@ -48,6 +49,7 @@ struct Market {
     desks: Vec<Desk>,
     /// What was accepted from each channel, as far as this node saw.
     accepted: Mutex<HashMap<(ShardId, ShardId), u64>>,
+    metrics: StealMetrics,
 }
 
 /// A shard's place in the market.
@@ -73,7 +75,8 @@ impl Steals {
         // Before the first snapshot each shard may have something.
         let desks =
             shards.iter().map(|_| Desk { queue: Mutex::default(), stock: AtomicU64::new(1) }).collect();
-        let market = Arc::new(Market { lanes, outlook, shards, desks, accepted: Mutex::default() });
+        let metrics = StealMetrics::of(outlook.borrow().sale.id(), shards.len());
+        let market = Arc::new(Market { lanes, outlook, shards, desks, accepted: Mutex::default(), metrics });
         Self { market, attendants: Mutex::default(), queue_max }
     }
 
@@ -154,6 +157,7 @@ impl Market {
             Ok(donation) => donation,
             Err(error) => {
                 tracing::debug!(shard.id = %home, donor.id = %donor, error = %error, "a steal got no answer");
+                self.metrics.failed();
                 // Not asked again before a snapshot shows that it has some.
                 self.desk(donor).stock.store(0, Ordering::Relaxed);
                 return false;
@@ -162,8 +166,10 @@ impl Market {
         self.desk(donor).stock.store(donation.stock, Ordering::Relaxed);
         let fresh = donation.cumulative.saturating_sub(self.accepted_before(donor, home));
         if fresh == 0 {
+            self.metrics.empty();
             return false;
         }
+        self.metrics.given(donor, fresh);
         sabotage::die_at(Point::Donated);
         self.bring(donor, home, donation.cumulative, fresh).await
     }
@@ -181,10 +187,12 @@ impl Market {
             Ok(accepted) => {
                 sabotage::die_at(Point::Accepted);
                 self.accepted().insert((donor, home), accepted.cumulative);
+                self.metrics.stolen(home, fresh);
                 tracing::debug!(shard.id = %home, donor.id = %donor, tokens = fresh, "stole tokens");
             }
             // They wait in the channel: the next steal from this donor brings them, or the coordinator.
             Err(error) => {
+                self.metrics.in_flight();
                 tracing::warn!(shard.id = %home, donor.id = %donor, error = %error, "stolen tokens are in flight");
             }
         }

@@ -1,0 +1,121 @@
+//! How long requests take, by route, method and status.
+//!
+//! A handle is found once for each; afterwards a request costs two looks into small tables, and no lock.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::extract::MatchedPath;
+use axum::http::{Method, StatusCode};
+use metrics::{Histogram, histogram};
+
+use super::REQUEST_DURATION;
+
+/// Requests that no route is there for.
+const NO_ROUTE: &str = "none";
+/// Clients may make up methods; what they make up is no label.
+const OTHER_METHOD: &str = "other";
+
+/// The handles that were needed so far: routes are the router's, methods and statuses few, so they are bounded.
+#[derive(Default)]
+pub(crate) struct Requests(ArcSwap<HashMap<Box<str>, Vec<Answers>>>);
+
+/// Answers of one kind to requests for one route.
+#[derive(Clone)]
+struct Answers {
+    method: &'static str,
+    status: StatusCode,
+    took: Histogram,
+}
+
+impl Requests {
+    /// Counts a request that was answered.
+    pub(crate) fn answered(
+        &self,
+        route: Option<&MatchedPath>,
+        method: &Method,
+        status: StatusCode,
+        took: Duration,
+    ) {
+        let (route, method) = (route.map_or(NO_ROUTE, MatchedPath::as_str), name_of(method));
+        let known = self.0.load();
+        let answers = known.get(route).and_then(|answers| {
+            answers.iter().find(|answers| answers.status == status && answers.method == method)
+        });
+        match answers {
+            Some(answers) => answers.took.record(took),
+            None => self.get_to_know(route, method, status).record(took),
+        }
+    }
+
+    fn get_to_know(&self, route: &str, method: &'static str, status: StatusCode) -> Histogram {
+        let took = histogram_of(route, method, status);
+        let answers = Answers { method, status, took: took.clone() };
+        self.0.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            known.entry(route.into()).or_default().push(answers.clone());
+            known
+        });
+        took
+    }
+}
+
+/// Has these answers counted from 0 on: one that is first seen at 1 has no rate.
+pub fn expect_requests(route: &str, method: &Method, statuses: &[u16]) {
+    for &status in statuses {
+        let status = StatusCode::from_u16(status).expect("whoever expects a status knows one");
+        let _registered = histogram_of(route, name_of(method), status);
+    }
+}
+
+fn histogram_of(route: &str, method: &'static str, status: StatusCode) -> Histogram {
+    let status = status.as_str().to_owned();
+    histogram!(REQUEST_DURATION, "route" => route.to_owned(), "method" => method, "status" => status)
+}
+
+fn name_of(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        _ => OTHER_METHOD,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics::with_local_recorder;
+
+    use super::*;
+
+    #[test]
+    fn requests_are_told_apart_by_what_was_asked_and_answered_and_by_nothing_that_clients_make_up() {
+        let recorder = super::super::builder().build_recorder();
+        with_local_recorder(&recorder, || {
+            let (requests, took) = (Requests::default(), Duration::from_millis(3));
+            let made_up = Method::from_bytes(b"BREW").unwrap();
+            requests.answered(None, &Method::POST, StatusCode::NOT_FOUND, took);
+            requests.answered(None, &made_up, StatusCode::NOT_FOUND, took);
+            requests.answered(None, &Method::from_bytes(b"STEEP").unwrap(), StatusCode::NOT_FOUND, took);
+            requests.answered(None, &Method::POST, StatusCode::NOT_FOUND, took);
+            expect_requests("/api/purchase", &Method::POST, &[410]);
+        });
+        let text = recorder.handle().render();
+        let count = |labels: &str| {
+            let line = format!("flashsale_http_request_duration_seconds_count{{{labels}}} ");
+            text.lines().find_map(|text| text.strip_prefix(&line)).map(str::to_owned)
+        };
+        assert_eq!(count(r#"route="none",method="POST",status="404""#).as_deref(), Some("2"), "{text}");
+        assert_eq!(count(r#"route="none",method="other",status="404""#).as_deref(), Some("2"), "{text}");
+        assert_eq!(
+            count(r#"route="/api/purchase",method="POST",status="410""#).as_deref(),
+            Some("0"),
+            "{text}"
+        );
+    }
+}
