@@ -19,7 +19,6 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use service::edge::{self, OpenGate};
 use service::json::Document;
-use service::ops::{self, Readiness};
 use service::problem::Problem;
 use service::time::now;
 use stock::audit::Audit;
@@ -49,8 +48,8 @@ impl Desk {
     }
 }
 
-/// Everything that is served on the coordinator's port.
-pub fn router(desk: Desk, token: AdminToken, readiness: Readiness) -> Router {
+/// Everything that is served on the coordinator's port: what operators ask, and what is asked for them all the time.
+pub fn router(desk: Desk, token: AdminToken, of_operators: Router) -> Router {
     let admin = Router::new()
         .route("/admin/sales", get(list).post(create))
         .route("/admin/sales/{sale}", get(show))
@@ -63,7 +62,7 @@ pub fn router(desk: Desk, token: AdminToken, readiness: Readiness) -> Router {
         .route("/admin/coordinators", get(coordinators))
         .route_layer(from_fn_with_state(Arc::new(token), token::require))
         .with_state(desk);
-    edge::around(admin.merge(ops::router(readiness)), OpenGate, DEADLINE)
+    edge::around(admin.merge(of_operators), OpenGate, DEADLINE)
 }
 
 /// The coordinator, once the cluster is there.

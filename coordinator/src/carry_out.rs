@@ -10,6 +10,7 @@ use stock::sale::{Sale, SaleConfig, State};
 
 use crate::channels::Channel;
 use crate::desired::Desired;
+use crate::metrics;
 use crate::plan::Action;
 use crate::records::Records;
 use crate::transfers::{Transfer, transfer};
@@ -109,6 +110,7 @@ async fn redrive(cluster: &Cluster, sale: &Sale, channels: &[Channel]) -> Vec<Un
     for (Channel { giver, receiver }, outcome) in channels.iter().zip(transfer(cluster, &transfers).await) {
         match outcome {
             Ok(()) => {
+                metrics::redriven(sale.id(), 1);
                 tracing::info!(sale.id = %sale.id(), shard.id = %receiver, shard.giver = %giver, "channel re-driven");
             }
             Err(unconfirmed) => failed.push(unconfirmed),

@@ -27,6 +27,8 @@ pub struct OpenChannels(HashMap<Channel, Unmoved>);
 struct Unmoved {
     accepted: u64,
     since: Instant,
+    /// When it was last seen to, or since when nobody did.
+    waits_since: Instant,
 }
 
 impl OpenChannels {
@@ -35,14 +37,19 @@ impl OpenChannels {
     pub fn observe(&mut self, levels: &[Result<Level, CallError>], now: Instant) {
         let unmoved = |Open { channel, accepted, .. }| {
             let before = self.0.get(&channel).filter(|unmoved| unmoved.accepted == accepted);
-            (channel, Unmoved { accepted, since: before.map_or(now, |unmoved| unmoved.since) })
+            (channel, *before.unwrap_or(&Unmoved { accepted, since: now, waits_since: now }))
         };
         self.0 = open_channels(levels).map(unmoved).collect();
     }
 
-    /// The channels that nothing left for so long.
+    /// Since when nothing has left the channel that stands still longest, however often it was seen to.
+    pub fn stalled_since(&self) -> Option<Instant> {
+        self.0.values().map(|unmoved| unmoved.since).min()
+    }
+
+    /// The channels that nothing left, and nobody saw to, for so long.
     pub fn unmoved_for(&self, wait: Duration, now: Instant) -> Vec<Channel> {
-        let stalled = self.0.iter().filter(|(_, unmoved)| now.duration_since(unmoved.since) >= wait);
+        let stalled = self.0.iter().filter(|(_, unmoved)| now.duration_since(unmoved.waits_since) >= wait);
         let mut channels: Vec<Channel> = stalled.map(|(channel, _)| *channel).collect();
         channels.sort_unstable();
         channels
@@ -50,7 +57,7 @@ impl OpenChannels {
 
     /// Lets a channel wait anew: it is being seen to.
     pub fn attend_to(&mut self, channel: Channel, now: Instant) {
-        self.0.entry(channel).and_modify(|unmoved| unmoved.since = now);
+        self.0.entry(channel).and_modify(|unmoved| unmoved.waits_since = now);
     }
 }
 
@@ -129,6 +136,8 @@ mod tests {
         channels.attend_to(ZERO_TO_ONE, start + WAIT);
         assert_eq!(channels.unmoved_for(WAIT, start + WAIT), []);
         assert_eq!(channels.unmoved_for(WAIT, start + WAIT * 2), [ZERO_TO_ONE]);
+        channels.observe(&levels(3, 0), start + WAIT * 2);
+        assert_eq!(channels.stalled_since(), Some(start), "and is no less stalled for it");
     }
 
     #[test]

@@ -21,11 +21,13 @@ use stock::snapshot::Snapshot;
 use stock::store::{EnlistSale, ReadSnapshot};
 use stock::topology::Topology;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::carry_out::{Unconfirmed, enforce, open};
 use crate::change::{Change, Refusal};
 use crate::desired::Desired;
 use crate::leading::Leadership;
+use crate::metrics;
 use crate::new_sale::{Field, NewSale};
 use crate::records::Records;
 use crate::rounds::Sight;
@@ -83,6 +85,10 @@ pub struct Coordinator {
     pub(crate) sights: ArcSwap<BTreeMap<SaleId, Sight>>,
     /// Sales of which it is confirmed that so many units are sold, which was all of them.
     pub(crate) sold_out: ArcSwap<BTreeMap<SaleId, u64>>,
+    /// Since when the tokens of some channel of a sale have been waiting.
+    pub(crate) stalled_since: ArcSwap<BTreeMap<SaleId, Instant>>,
+    /// How much the latest audit of a sale found.
+    pub(crate) audited: ArcSwap<BTreeMap<SaleId, u64>>,
     pub(crate) map_doubted: AtomicBool,
     audits: Semaphore,
 }
@@ -179,6 +185,8 @@ impl Coordinator {
             known: ArcSwap::default(),
             sights: ArcSwap::default(),
             sold_out: ArcSwap::default(),
+            stalled_since: ArcSwap::default(),
+            audited: ArcSwap::default(),
             map_doubted: AtomicBool::default(),
             audits: Semaphore::new(AUDITS_MAX),
         }
@@ -328,7 +336,17 @@ impl Coordinator {
         let desired = self.existing(id).await?;
         let turn = tokio::time::timeout(AUDIT_WAIT_MAX, self.audits.acquire()).await;
         let _turn = turn.map_err(|_| Failure::AuditBusy)?.expect("nobody closes the audits");
-        Ok(audit(&self.writes, &desired.sale).await?)
+        let found = audit(&self.writes, &desired.sale).await.map_err(Failure::from);
+        metrics::audited(id, &found);
+        if let Ok(audit) = &found {
+            let violations = audit.violations.len() as u64;
+            self.audited.rcu(|before| {
+                let mut audited = BTreeMap::clone(before);
+                audited.insert(id.clone(), violations);
+                audited
+            });
+        }
+        found
     }
 }
 

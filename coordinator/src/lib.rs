@@ -8,6 +8,7 @@ pub mod coordinator;
 pub mod demand;
 pub mod desired;
 pub mod leading;
+pub mod metrics;
 pub mod new_sale;
 mod news;
 pub mod plan;

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use coordinator::admin::{self, Desk};
 use coordinator::coordinator::Coordinator;
+use coordinator::metrics;
 use coordinator::settings::Settings;
 use coordinator::start;
 use futures::FutureExt as _;
 use futures::future::pending;
+use service::metrics::{Exporter, show_connections, show_readiness};
 use service::ops::Readiness;
-use service::serve::ConnectionLimits;
-use service::{exit, logs, serve, shutdown, time};
+use service::serve::{ConnectionLimits, Connections};
+use service::{exit, logs, ops, serve, shutdown, time};
 
 /// Longest time for requests in flight at the end: a change waits for its shards through a failover's first seconds.
 const GRACE: Duration = Duration::from_secs(10);
@@ -32,20 +34,32 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let listener = serve::bind("PORT", address)?;
 
     let (desk, readiness) = (Desk::default(), Readiness::starting("waiting for the Redis Cluster"));
-    let router = admin::router(desk.clone(), settings.admin_token.clone(), readiness.clone());
+    let (exporter, connections) = (metrics::install()?, Connections::within(ConnectionLimits::default()));
+    show_process(&exporter, &readiness, &connections);
+    let of_operators = ops::router(readiness.clone()).merge(exporter.router());
+    let router = admin::router(desk.clone(), settings.admin_token.clone(), of_operators);
     let serving = tokio::spawn(serve::until(listener, router, connections, stop.clone(), GRACE));
     tracing::info!(%address, "serving the admin API");
 
-    coordinate(&settings, desk, &readiness, stop).await?;
+    exporter.during(coordinate(&settings, desk, &readiness, &exporter, stop)).await?;
     readiness.draining();
     serving.await?;
     Ok(())
+}
+
+fn show_process(exporter: &Exporter, readiness: &Readiness, connections: &Connections) {
+    let (readiness, connections) = (readiness.clone(), connections.clone());
+    exporter.when_asked(move || {
+        show_readiness(readiness.check().is_ok());
+        show_connections(connections.open());
+    });
 }
 
 async fn coordinate(
     settings: &Settings,
     desk: Desk,
     readiness: &Readiness,
+    exporter: &Exporter,
     stop: impl Future<Output = ()> + Clone + Send,
 ) -> anyhow::Result<()> {
     let coordinator = tokio::select! {
@@ -53,6 +67,10 @@ async fn coordinate(
         () = stop.clone() => return Ok(()),
     };
     desk.open(coordinator.clone());
+    exporter.when_asked({
+        let coordinator = coordinator.clone();
+        move || coordinator.show()
+    });
     tokio::select! {
         () = coordinator.run(stop) => {}
         () = open(settings, &coordinator, readiness).then(|()| pending()) => {}

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::channels::{Open, open_channels};
 use crate::coordinator::Coordinator;
 use crate::demand::DemandSeen;
+use crate::metrics;
 use crate::rebalance::{Holding, Move, rebalance};
 use crate::rounds::Sight;
 use crate::transfers::{Transfer, transfer};
@@ -64,6 +65,7 @@ impl Coordinator {
         let outcomes = transfer(&self.writes, &transfers).await;
         rebalancing.moved_at = Some(Instant::now());
         for (Transfer { sale, channel, tokens }, outcome) in transfers.iter().zip(outcomes) {
+            metrics::rebalanced(sale.id(), if outcome.is_ok() { *tokens } else { 0 });
             let error = outcome.err().map(tracing::field::display);
             tracing::debug!(
                 sale.id = %sale.id(), shard.id = %channel.receiver, shard.giver = %channel.giver, tokens, error,
@@ -78,7 +80,6 @@ mod tests {
     use std::time::Duration;
 
     use stock::sale::State;
-    use stock::snapshot::Snapshot;
 
     use super::*;
     use crate::testing::recorded;
@@ -88,8 +89,7 @@ mod tests {
         let desired = recorded(State::Open, 2);
         let level = |sold| Ok(Level { at, sold, stock: 50 - sold, ..Level::default() });
         let levels = vec![level(sold), level(0)];
-        let snapshot = Snapshot::of(&desired.sale, &levels, None);
-        Sight { seen_at, desired, levels, snapshot, troubles: Vec::new() }
+        Sight::of(&desired, levels, (seen_at, at), None)
     }
 
     #[test]

@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{Shared, join_all};
+use service::time::now;
 use stock::calls::{CallError, Level, ReadLevel};
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
+use stock::sale::EpochMs;
 use stock::snapshot::{Snapshot, confirm_sold_out};
 use stock::store::PublishSnapshot;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -22,10 +24,12 @@ use crate::carry_out::carry_out;
 use crate::channels::OpenChannels;
 use crate::coordinator::Coordinator;
 use crate::desired::Desired;
+use crate::metrics;
 use crate::news::News;
 use crate::plan::plan;
 use crate::rebalancing::Rebalancing;
 use crate::trouble::{Trouble, troubles};
+use crate::violations::{Violations, violations};
 
 /// Longest time between two looks at the cluster's map. A failover is noticed by its errors, sooner.
 const MAP_AGE_MAX: Duration = Duration::from_secs(1);
@@ -44,6 +48,12 @@ pub struct Sight {
     pub snapshot: Snapshot,
     /// What was wrong.
     pub troubles: Vec<Trouble>,
+    /// When the look was half done, by the coordinator's own clock.
+    pub seen_at_ms: EpochMs,
+    /// What broke the promise, and was broken at the look before, too.
+    pub violations: Violations,
+    /// The same of this look alone.
+    found: Violations,
 }
 
 impl Coordinator {
@@ -94,21 +104,23 @@ impl Coordinator {
             self.sights.store(Arc::default());
             return;
         }
-        let (seen_at, known) = (Instant::now(), self.known.load_full());
+        let (seen_at, asked_at_ms, known) = (Instant::now(), now(), self.known.load_full());
         let shards = known.values().flat_map(|desired| desired.sale.shards());
         let calls: Vec<_> = shards.map(|shard| ReadLevel { shard }).collect();
         let mut levels = self.reads.poll_all(&calls).await.into_iter();
+        let when = (seen_at, asked_at_ms.midpoint(now()));
 
         let before = self.sights.load_full();
         let sold_out = self.sold_out.load_full();
         let sight = |(id, desired): (&SaleId, &Desired)| {
             let levels = levels.by_ref().take(desired.sale.shards().len()).collect();
-            let mut sight = Sight::of(desired, levels, seen_at, before.get(id));
+            let mut sight = Sight::of(desired, levels, when, before.get(id));
             sight.snapshot.sold_out |= sold_out.get(id).is_some_and(|&units| units >= sight.snapshot.total);
             (id.clone(), sight)
         };
         let sights: BTreeMap<SaleId, Sight> = known.iter().map(sight).collect();
         self.publish(&sights, news).await;
+        metrics::looked(seen_at.elapsed());
         for (id, sight) in &sights {
             sight
                 .levels
@@ -148,6 +160,7 @@ impl Coordinator {
     async fn mend(&self, channels: &mut HashMap<SaleId, OpenChannels>) {
         if !self.leadership.leads() {
             channels.clear();
+            self.stalled_since.store(Arc::default());
             return;
         }
         let (sights, now) = (self.sights.load_full(), Instant::now());
@@ -161,6 +174,9 @@ impl Coordinator {
                 (desired, plan(desired, levels, &stalled))
             })
             .collect();
+        let stalled =
+            channels.iter().filter_map(|(id, channels)| Some((id.clone(), channels.stalled_since()?)));
+        self.stalled_since.store(Arc::new(stalled.collect()));
         let work = plans.iter().filter(|(_, actions)| !actions.is_empty());
         join_all(work.map(|(desired, actions)| carry_out(&self.writes, &self.records, desired, actions)))
             .await;
@@ -190,13 +206,18 @@ impl Coordinator {
 }
 
 impl Sight {
-    fn of(
+    /// What these levels show, looked at then: by the clock that only runs on, and by the one on the wall.
+    pub(crate) fn of(
         desired: &Desired,
         levels: Vec<Result<Level, CallError>>,
-        seen_at: Instant,
+        (seen_at, seen_at_ms): (Instant, EpochMs),
         before: Option<&Self>,
     ) -> Self {
+        let found = violations(desired, &levels);
         Self {
+            seen_at_ms,
+            violations: found.lasting(before.map(|sight| sight.found).unwrap_or_default()),
+            found,
             seen_at,
             snapshot: Snapshot::of(&desired.sale, &levels, before.map(|sight| &sight.snapshot)),
             troubles: troubles(desired, &levels),

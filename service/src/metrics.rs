@@ -273,7 +273,7 @@ mod tests {
         let recorder = builder().build_recorder();
         let exporter = Exporter::of(recorder.handle());
         with_local_recorder(&recorder, || {
-            counter!("flashsale_test_total", "outcome" => "never").increment(0)
+            counter!("flashsale_test_total", "outcome" => "never").increment(0);
         });
         let show = || with_local_recorder(&recorder, || exporter.show());
         let line = "flashsale_test_total{outcome=\"never\"} 0\n";

@@ -4,6 +4,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{Method, Request};
 use serde_json::Value;
+use service::ops::{self, Readiness};
 use tower::ServiceExt as _;
 
 use super::*;
@@ -15,7 +16,7 @@ async fn answer(method: Method, path: &str, authorization: Option<&str>) -> Resp
     let request = Request::builder().method(method).uri(path);
     let request =
         authorization.into_iter().fold(request, |request, value| request.header(AUTHORIZATION, value));
-    let router = router(Desk::default(), TOKEN.parse().unwrap(), readiness);
+    let router = router(Desk::default(), TOKEN.parse().unwrap(), ops::router(readiness));
     router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
 }
 

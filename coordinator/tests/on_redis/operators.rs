@@ -8,7 +8,6 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{Method, Request, StatusCode};
 use coordinator::admin::{Desk, router};
 use serde_json::{Value, json};
-use service::ops::Readiness;
 use tower::ServiceExt as _;
 
 use crate::stage::{coordinator_on, shared_redis};
@@ -21,7 +20,7 @@ impl Operator {
     async fn new() -> Self {
         let desk = Desk::default();
         desk.open(Arc::new(coordinator_on(shared_redis().await).await));
-        Self(router(desk, TOKEN.parse().unwrap(), Readiness::starting("a test")))
+        Self(router(desk, TOKEN.parse().unwrap(), Router::new()))
     }
 
     async fn get(&self, path: &str) -> (StatusCode, Value) {

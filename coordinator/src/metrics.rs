@@ -1,0 +1,191 @@
+//! What a coordinator counts, for Prometheus. Each metric stands here and nowhere else; its doc is its HELP. What every
+//! process of ours has besides is in `service::metrics`.
+//!
+//! Gauges are set from what was last seen when somebody asks. Only the coordinator that leads looks at the shards, so
+//! only it has figures of sales; the others have none rather than old ones.
+
+use std::time::Duration;
+
+use ::metrics::{counter, gauge, histogram};
+use service::metrics::Exporter;
+use stock::audit::Audit;
+use stock::calls::Level;
+use stock::ids::{SaleId, ShardId};
+use stock::sale::{SaleConfig, State};
+use stock::topology::Topology;
+use tokio::time::Instant;
+
+use crate::channels::{Open, open_channels};
+use crate::coordinator::{Coordinator, Failure};
+use crate::rounds::Sight;
+use crate::violations::Violations;
+
+service::name_metrics! {
+    /// Units of a sale that there ever were: its total.
+    Gauge SALE_UNITS = "flashsale_sale_units";
+    /// Units sold.
+    Gauge SALE_SOLD = "flashsale_sale_sold";
+    /// Tokens that lie in shards.
+    Gauge SALE_STOCK = "flashsale_sale_stock";
+    /// Tokens that lie in no shard: on their way, or waiting in a channel.
+    Gauge SALE_IN_FLIGHT = "flashsale_sale_in_flight";
+    /// 1 once it is confirmed that every unit is sold.
+    Gauge SALE_SOLD_OUT = "flashsale_sale_sold_out";
+    /// 1 while the sale sells: it is open, and within its window by the primaries' clock.
+    Gauge SALE_OPEN = "flashsale_sale_open";
+    /// When the sale starts, in seconds since 1970.
+    Gauge SALE_START = "flashsale_sale_start_timestamp_seconds";
+    /// When the sale ends, in seconds since 1970.
+    Gauge SALE_END = "flashsale_sale_end_timestamp_seconds";
+
+    /// Tokens that lie in a shard.
+    Gauge SHARD_STOCK = "flashsale_shard_stock";
+    /// Units sold in a shard.
+    Gauge SHARD_SOLD = "flashsale_shard_sold";
+    /// Tokens on their way to a shard from others.
+    Gauge SHARD_IN_FLIGHT = "flashsale_shard_in_flight";
+    /// 1 where the latest look could read the shard; else its other figures are older ones.
+    Gauge SHARD_READABLE = "flashsale_shard_readable";
+
+    /// Channels between shards that hold tokens.
+    Gauge OPEN_CHANNELS = "flashsale_open_channels";
+    /// How long nothing has left the channel that stands still longest; 0 where none is open.
+    Gauge CHANNEL_STALLED = "flashsale_channel_stalled_seconds";
+    /// What broke the promise, by the latest check of each kind; must be 0. Oversold: units sold beyond the total. Books:
+    /// shards that do not add up. Record: shards that are gone or not as recorded. Audit: findings of the latest audit
+    /// that this coordinator made.
+    Gauge VIOLATIONS = "flashsale_violations";
+    /// Audits that this coordinator was asked for, by what they found.
+    Counter AUDITS = "flashsale_audits_total";
+    /// Channels whose tokens were brought to their receiver because nobody had fetched them in time.
+    Counter REDRIVEN_CHANNELS = "flashsale_redriven_channels_total";
+    /// Tokens that were moved to shards that would have run dry first.
+    Counter REBALANCED_TOKENS = "flashsale_rebalanced_tokens_total";
+    /// A look at all shards of all sales, with the publication of what was seen.
+    Histogram SNAPSHOT_DURATION = "flashsale_snapshot_duration_seconds";
+    /// 1 on the coordinator that leads.
+    Gauge LEADER = "flashsale_leader";
+    /// How far the clock of a primary is ahead of the coordinator's.
+    Gauge PRIMARY_CLOCK_AHEAD = "flashsale_primary_clock_ahead_seconds";
+}
+
+/// From now on what a coordinator counts is kept.
+///
+/// # Errors
+/// When something else keeps it already.
+pub fn install() -> anyhow::Result<Exporter> {
+    let exporter = Exporter::install(env!("CARGO_PKG_VERSION"), describe)?;
+    let _registered = histogram!(SNAPSHOT_DURATION);
+    Ok(exporter)
+}
+
+/// Counts a look at the shards.
+pub(crate) fn looked(took: Duration) {
+    histogram!(SNAPSHOT_DURATION).record(took);
+}
+
+/// Counts channels whose tokens arrived.
+pub(crate) fn redriven(sale: &SaleId, channels: u64) {
+    counter!(REDRIVEN_CHANNELS, "sale" => sale.to_string()).increment(channels);
+}
+
+/// Counts tokens that were moved ahead of demand.
+pub(crate) fn rebalanced(sale: &SaleId, tokens: u64) {
+    counter!(REBALANCED_TOKENS, "sale" => sale.to_string()).increment(tokens);
+}
+
+/// Counts an audit that was asked for.
+pub(crate) fn audited(sale: &SaleId, audit: &Result<Audit, Failure>) {
+    let result = match audit {
+        Ok(audit) if audit.ok => "ok",
+        Ok(_) => "violated",
+        Err(_) => "failed",
+    };
+    audits(sale, result, 1);
+}
+
+fn audits(sale: &SaleId, result: &'static str, count: u64) {
+    counter!(AUDITS, "sale" => sale.to_string(), "result" => result).increment(count);
+}
+
+impl Coordinator {
+    /// Shows what it last saw, for those who ask for metrics.
+    pub fn show(&self) {
+        gauge!(LEADER).set(one_if(self.leadership.leads()));
+        let (now, topology) = (Instant::now(), self.reads.topology());
+        for (id, sight) in self.sights().iter() {
+            start_at_zero(id);
+            show_sale(id, sight);
+            show_clocks(sight, &topology);
+            let stalled = self.stalled_since.load().get(id).map_or(Duration::ZERO, |since| now - *since);
+            gauge!(CHANNEL_STALLED, "sale" => id.to_string()).set(stalled.as_secs_f64());
+            show_violations(id, "audit", 0);
+        }
+        for (id, found) in self.audited.load().iter() {
+            show_violations(id, "audit", *found);
+        }
+    }
+}
+
+/// A counter that is first seen at 1 has no rate.
+fn start_at_zero(sale: &SaleId) {
+    redriven(sale, 0);
+    rebalanced(sale, 0);
+    ["ok", "violated", "failed"].into_iter().for_each(|result| audits(sale, result, 0));
+}
+
+fn show_sale(id: &SaleId, sight: &Sight) {
+    let (snapshot, config) = (&sight.snapshot, &*sight.desired.sale.config);
+    let show = |metric: &'static str, value: f64| gauge!(metric, "sale" => id.to_string()).set(value);
+    show(SALE_UNITS, snapshot.total as f64);
+    show(SALE_SOLD, snapshot.sold as f64);
+    show(SALE_STOCK, snapshot.stock as f64);
+    show(SALE_IN_FLIGHT, snapshot.in_flight as f64);
+    show(SALE_SOLD_OUT, one_if(snapshot.sold_out));
+    show(SALE_OPEN, one_if(sells_at(config, snapshot.taken_at)));
+    show(SALE_START, config.window.starts_at as f64 / 1e3);
+    show(SALE_END, config.window.ends_at as f64 / 1e3);
+    show(OPEN_CHANNELS, open_channels(&sight.levels).count() as f64);
+
+    let Violations { oversold, books, record } = sight.violations;
+    show_violations(id, "oversold", oversold);
+    show_violations(id, "books", books);
+    show_violations(id, "record", record);
+    show_shards(id, sight);
+}
+
+fn show_shards(id: &SaleId, sight: &Sight) {
+    let mut coming = vec![0; sight.levels.len()];
+    open_channels(&sight.levels)
+        .for_each(|Open { channel, tokens, .. }| coming[channel.receiver.index()] += tokens);
+    for (shard, (level, coming)) in (0..).map(ShardId::new).zip(sight.snapshot.shards.iter().zip(coming)) {
+        let show = |metric: &'static str, value: f64| {
+            gauge!(metric, "sale" => id.to_string(), "shard" => shard.to_string()).set(value);
+        };
+        show(SHARD_STOCK, level.stock as f64);
+        show(SHARD_SOLD, level.sold as f64);
+        show(SHARD_IN_FLIGHT, coming as f64);
+        show(SHARD_READABLE, one_if(!level.stale));
+    }
+}
+
+fn show_violations(id: &SaleId, check: &'static str, found: u64) {
+    gauge!(VIOLATIONS, "sale" => id.to_string(), "check" => check).set(found as f64);
+}
+
+/// Each level has the time of its primary; the coordinator's own is that of the middle of the look.
+fn show_clocks(sight: &Sight, topology: &Topology) {
+    for (shard, level) in sight.desired.sale.shards().iter().zip(&sight.levels) {
+        let (Ok(Level { at, .. }), Some(primary)) = (level, topology.primary(shard.slot)) else { continue };
+        let ahead_ms = *at as f64 - sight.seen_at_ms as f64;
+        gauge!(PRIMARY_CLOCK_AHEAD, "primary" => primary.address.to_string()).set(ahead_ms / 1e3);
+    }
+}
+
+fn sells_at(config: &SaleConfig, now: u64) -> bool {
+    config.state == State::Open && (config.window.starts_at..config.window.ends_at).contains(&now)
+}
+
+fn one_if(is_so: bool) -> f64 {
+    f64::from(u8::from(is_so))
+}
