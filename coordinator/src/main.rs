@@ -24,7 +24,8 @@ const GRACE: Duration = Duration::from_secs(10);
 #[tokio::main]
 async fn main() -> ExitCode {
     let settings = Settings::parse(time::now());
-    logs::init(settings.log_format.unwrap_or_default());
+    let _traces =
+        logs::init(settings.log_format.unwrap_or_default(), "flashsale-coordinator", &settings.traces);
     exit::code(run(settings).await)
 }
 

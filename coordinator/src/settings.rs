@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use service::logs::LogFormat;
 use service::settings::{Moment, RedisSettings, duration, positive_duration, refuse};
+use service::traces::TraceSettings;
 use stock::ids::{SaleId, UserIdKind};
 use stock::sale::{EpochMs, Product, SHARDS_MAX};
 
@@ -56,6 +57,10 @@ pub struct Settings {
     /// How log lines look; text on a terminal, else json, if not set
     #[arg(long, env, value_enum)]
     pub log_format: Option<LogFormat>,
+
+    /// Where traces go.
+    #[command(flatten)]
+    pub traces: TraceSettings,
 
     /// Id of the default sale: a-z, 0-9 and '-', at most 32
     #[arg(long, env, default_value = "flash")]

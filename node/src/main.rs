@@ -26,7 +26,7 @@ pub(crate) async fn main() -> ExitCode {
     let settings: Settings = settings::parse();
     let identity =
         Identity::from_settings(&settings.auth).unwrap_or_else(|invalid| settings::refuse(invalid));
-    logs::init(settings.log_format);
+    let _traces = logs::init(settings.log_format, "flashsale-node", &settings.traces);
     files::allow_many();
     exit::code(run(settings, identity).await)
 }

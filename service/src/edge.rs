@@ -16,13 +16,15 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Either, ready};
+use stock::ids::CorrelationId;
 use tokio::time::{Instant, timeout};
 use tower::{Layer, Service};
-use tracing::Instrument as _;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 use crate::metrics::Requests;
 use crate::problem::Problem;
-use crate::{correlation, problem};
+use crate::{correlation, problem, traces};
 
 /// When to come back to a service that did not answer in time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -117,8 +119,9 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let correlation = correlation::of(request.headers());
         request.extensions_mut().insert(correlation.clone());
-        let span = tracing::debug_span!("request", correlation.id = %correlation);
         let (asked, rules) = (Asked::of(&request), Arc::clone(&self.rules));
+        let span = asked.span(&correlation);
+        traces::adopt(&span, request.headers());
         // Whoever is let in at once, as nearly everybody is, costs no more than the handler's own future.
         let answering = match self.rules.gate.admit(&mut request) {
             Admission::In => Either::Left(self.inner.call(request)),
@@ -177,17 +180,28 @@ impl Asked {
         Self { at: Instant::now(), method: request.method().clone(), route }
     }
 
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or("none", MatchedPath::as_str)
+    }
+
+    /// Named as OpenTelemetry has it.
+    fn span(&self, correlation: &CorrelationId) -> Span {
+        tracing::debug_span!(
+            "request",
+            otel.kind = "server",
+            otel.name = format_args!("{} {}", self.method, self.route()),
+            http.request.method = %self.method,
+            http.route = self.route(),
+            http.response.status_code = Empty,
+            correlation.id = %correlation,
+        )
+    }
+
     fn answered(&self, status: StatusCode, requests: &Requests) {
-        let Self { at, method, route } = self;
-        let took = at.elapsed();
-        requests.answered(route.as_ref(), method, status, took);
-        tracing::debug!(
-            http.method = %method,
-            http.route = route.as_ref().map_or("none", MatchedPath::as_str),
-            http.status = status.as_u16(),
-            took_us = took.as_micros() as u64,
-            "answered"
-        );
+        let took = self.at.elapsed();
+        requests.answered(self.route.as_ref(), &self.method, status, took);
+        Span::current().record("http.response.status_code", status.as_u16());
+        tracing::debug!(took_us = took.as_micros() as u64, http.status = status.as_u16(), "answered");
     }
 }
 

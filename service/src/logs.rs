@@ -4,9 +4,12 @@ use std::io::IsTerminal as _;
 
 use clap::ValueEnum;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 use crate::exit;
+use crate::traces::{TraceSettings, Traces};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -24,13 +27,18 @@ impl Default for LogFormat {
     }
 }
 
-/// Starts logging; once a process. `RUST_LOG` filters, `info` where it is not set.
-pub fn init(format: LogFormat) {
-    let lines = tracing_subscriber::fmt().with_env_filter(filter());
-    match format {
-        LogFormat::Json => lines.json().flatten_event(true).init(),
-        LogFormat::Text => lines.init(),
-    }
+/// Starts logging, and traces where they are wanted; once a process. `RUST_LOG` filters log lines, `info` where it is
+/// not set. What is returned is to be kept to the end.
+#[must_use]
+pub fn init(format: LogFormat, service: &'static str, traces: &TraceSettings) -> Traces {
+    let lines = fmt::layer();
+    let lines = match format {
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter()).boxed(),
+        LogFormat::Text => lines.with_filter(filter()).boxed(),
+    };
+    let (spans, traces) = traces.start(service);
+    tracing_subscriber::registry().with(spans).with(lines).init();
+    traces
 }
 
 fn filter() -> EnvFilter {

@@ -7,7 +7,8 @@ use stock::connection::{Replies, TimedPipeline};
 use stock::ids::{ShardId, UserId};
 use stock::layout::Shard;
 use stock::limit::Limit;
-use stock::topology::Primary;
+use stock::topology::{Address, Primary};
+use tracing::Span;
 
 use super::{Reply, Work};
 
@@ -34,17 +35,17 @@ impl Batch {
         let mut batch = Self::default();
         for work in work {
             match work {
-                Work::Buy { shard, attempt, reply } if !reply.is_closed() => {
+                Work::Buy { shard, attempt, reply } if !reply.is_unwanted() => {
                     let work = batch.of(shard);
                     work.attempts.push(attempt);
                     work.buyers.push(reply);
                 }
-                Work::Find { shard, user, reply } if !reply.is_closed() => {
+                Work::Find { shard, user, reply } if !reply.is_unwanted() => {
                     let work = batch.of(shard);
                     work.users.push(user);
                     work.finders.push(reply);
                 }
-                Work::Donate { shard, to, want, reply } if !reply.is_closed() => {
+                Work::Donate { shard, to, want, reply } if !reply.is_unwanted() => {
                     batch.of(shard).donates.push((to, want, reply));
                 }
                 // Tokens that were donated are brought in, whoever waits for them.
@@ -78,7 +79,7 @@ impl Batch {
         let confirmed = primary.replicas - primary.replicas_failed;
         let error = CallError::NotDurable { confirmed, replicas: primary.replicas };
         for (_, _, reply) in self.shards.iter_mut().flat_map(|work| work.donates.drain(..)) {
-            tell(reply, Err(error.clone()));
+            reply.tell(Err(error.clone()));
         }
     }
 
@@ -93,6 +94,12 @@ impl Batch {
             work.accepts.len() + work.buyers.len() + work.finders.len() + work.donates.len()
         };
         self.shards.iter().map(waiting).sum()
+    }
+
+    /// The call to Redis as the trace of each who waits shows it; nothing where nobody is traced. They end with the call.
+    pub(super) fn spans(&self, primary: &Address) -> Vec<Span> {
+        let traced = |wait: &Span| (!wait.is_disabled()).then(|| call_span(wait, primary, self.len()));
+        self.shards.iter().flat_map(ShardWork::waits).filter_map(traced).collect()
     }
 
     /// The calls, in order.
@@ -117,10 +124,10 @@ impl Batch {
     /// Tells everybody that the pipeline as a whole has no answer.
     pub(super) fn fail(self, error: &CallError) {
         for work in self.shards {
-            work.buyers.into_iter().for_each(|reply| tell(reply, Err(error.clone())));
-            work.finders.into_iter().for_each(|reply| tell(reply, Err(error.clone())));
-            work.accepts.into_iter().for_each(|(_, _, reply)| tell(reply, Err(error.clone())));
-            work.donates.into_iter().for_each(|(_, _, reply)| tell(reply, Err(error.clone())));
+            work.buyers.into_iter().for_each(|reply| reply.tell(Err(error.clone())));
+            work.finders.into_iter().for_each(|reply| reply.tell(Err(error.clone())));
+            work.accepts.into_iter().for_each(|(_, _, reply)| reply.tell(Err(error.clone())));
+            work.donates.into_iter().for_each(|(_, _, reply)| reply.tell(Err(error.clone())));
         }
     }
 }
@@ -136,6 +143,14 @@ impl ShardWork {
             finders: Vec::new(),
             donates: Vec::new(),
         }
+    }
+
+    fn waits(&self) -> impl Iterator<Item = &Span> {
+        let accepts = self.accepts.iter().map(|(_, _, reply)| &reply.wait);
+        let donates = self.donates.iter().map(|(_, _, reply)| &reply.wait);
+        let buyers = self.buyers.iter().map(|reply| &reply.wait);
+        let finders = self.finders.iter().map(|reply| &reply.wait);
+        accepts.chain(buyers).chain(finders).chain(donates)
     }
 
     fn calls(&self, limit: Option<Limit>, pipeline: &mut TimedPipeline) {
@@ -159,7 +174,7 @@ impl ShardWork {
         for (from, cumulative, reply) in self.accepts {
             let answer = replies.next(&Accept { shard, from, cumulative });
             note(met, answer.as_ref().err());
-            tell(reply, answer);
+            reply.tell(answer);
         }
         let mut buyers = self.buyers.into_iter();
         for attempts in self.attempts.chunks(BUYERS_PER_CALL_MAX) {
@@ -177,9 +192,23 @@ impl ShardWork {
         for (to, want, reply) in self.donates {
             let answer = replies.next(&Donate { shard, to, want });
             note(met, answer.as_ref().err());
-            tell(reply, answer);
+            reply.tell(answer);
         }
     }
+}
+
+/// Named as OpenTelemetry has it.
+fn call_span(wait: &Span, primary: &Address, batch: usize) -> Span {
+    tracing::debug_span!(
+        parent: wait,
+        "call",
+        otel.kind = "client",
+        otel.name = "FCALL",
+        db.system.name = "redis",
+        server.address = %primary.host,
+        server.port = primary.port,
+        db.operation.batch.size = batch,
+    )
 }
 
 /// Keeps the last error that was met.
@@ -192,12 +221,7 @@ fn note(met: &mut Option<CallError>, error: Option<&CallError>) {
 /// Gives each of the next `count` in line their part of an answer, or all of them its error.
 fn tell_each<T>(line: &mut impl Iterator<Item = Reply<T>>, count: usize, answer: Result<Vec<T>, CallError>) {
     match answer {
-        Ok(parts) => parts.into_iter().zip(line).for_each(|(part, reply)| tell(reply, Ok(part))),
-        Err(error) => line.take(count).for_each(|reply| tell(reply, Err(error.clone()))),
+        Ok(parts) => parts.into_iter().zip(line).for_each(|(part, reply)| reply.tell(Ok(part))),
+        Err(error) => line.take(count).for_each(|reply| reply.tell(Err(error.clone()))),
     }
-}
-
-/// Answers one who waits. Who hung up meanwhile learns it another way: the claim is there.
-fn tell<T>(reply: Reply<T>, answer: Result<T, CallError>) {
-    let _hung_up = reply.send(answer);
 }

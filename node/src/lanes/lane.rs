@@ -108,11 +108,14 @@ impl Lane {
             return;
         }
         self.metrics.sends(batch.len());
+        let calls = batch.spans(&self.address);
         let began = Instant::now();
         if batch.donates() {
             sabotage::die_at(Point::DonateSent);
         }
-        match self.exchange(pipeline, barrier).await {
+        let exchanged = self.exchange(pipeline, barrier).await;
+        drop(calls);
+        match exchanged {
             Ok((replies, spent)) => {
                 let took = began.elapsed();
                 self.condition.took(took);

@@ -21,6 +21,7 @@ use stock::topology::Address;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
+use tracing::Span;
 
 use self::condition::Condition;
 use self::lane::{Lane, WORK_PER_PIPELINE_MAX};
@@ -38,7 +39,24 @@ pub enum LaneError {
     Call(#[from] CallError),
 }
 
-type Reply<T> = oneshot::Sender<Result<T, CallError>>;
+/// Where one who waits gets an answer.
+struct Reply<T> {
+    to: oneshot::Sender<Result<T, CallError>>,
+    /// The wait, as traces show it: from lining up to the answer.
+    wait: Span,
+}
+
+impl<T> Reply<T> {
+    /// Whether nobody waits any more: a client that hung up.
+    fn is_unwanted(&self) -> bool {
+        self.to.is_closed()
+    }
+
+    /// Answers one who waits. Who hung up meanwhile learns it another way: the claim is there.
+    fn tell(self, answer: Result<T, CallError>) {
+        let _hung_up = self.to.send(answer);
+    }
+}
 
 /// One thing that waits in a lane.
 enum Work {
@@ -141,8 +159,9 @@ impl Lanes {
         shard: &Arc<Shard>,
         work: impl FnOnce(Arc<Shard>, Reply<T>) -> Work,
     ) -> Result<Pending<T>, LaneError> {
-        let (reply, answer) = oneshot::channel();
-        let (entrance, work) = (self.entrance(shard)?, work(Arc::clone(shard), reply));
+        let (to, answer) = oneshot::channel();
+        let wait = tracing::debug_span!("lane", shard.id = %shard.id);
+        let (entrance, work) = (self.entrance(shard)?, work(Arc::clone(shard), Reply { to, wait }));
         if work.is_a_buyer_s() && entrance.is_crowded(self.settings.wait_max) {
             return Err(LaneError::Full);
         }

@@ -10,6 +10,7 @@ use clap::{Args, Parser};
 use service::logs::LogFormat;
 use service::serve::ConnectionLimits;
 use service::settings::{RedisSettings, duration};
+use service::traces::TraceSettings;
 use stock::ids::SaleId;
 
 pub use lanes::{Durability, DurabilityFallback, LaneSettings};
@@ -60,6 +61,10 @@ pub struct Settings {
     /// How log lines look; text on a terminal, else JSON. RUST_LOG filters them
     #[arg(long, env, value_enum, default_value_t)]
     pub log_format: LogFormat,
+
+    /// Where traces go.
+    #[command(flatten)]
+    pub traces: TraceSettings,
 }
 
 /// Where buyers and operators reach the node.

@@ -12,3 +12,4 @@ mod identity;
 mod limits;
 mod process;
 mod stage;
+mod traces;

@@ -10,7 +10,7 @@ use testkit::{Folder, Launch, Process};
 use crate::stage::{TestNode, shared_redis};
 
 const NODE: &str = env!("CARGO_BIN_EXE_flashsale-node");
-const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs a node with nothing but these variables, to its end.
 fn run(variables: &[(&str, &str)]) -> Output {
@@ -101,26 +101,31 @@ fn a_port_that_is_taken_is_named_with_its_setting() {
 }
 
 /// A running node and where its ports are.
-struct Running {
-    process: Process,
+pub(crate) struct Running {
+    pub(crate) process: Process,
     ports: PortBlock,
     _folder: Folder,
 }
 
 impl Running {
     fn with(redis_url: &str) -> Self {
+        Self::set(redis_url, &[])
+    }
+
+    /// With further variables.
+    pub(crate) fn set(redis_url: &str, variables: &[(&str, &str)]) -> Self {
         let (ports, folder) = (PortBlock::take().unwrap(), Folder::temporary().unwrap());
-        let process = Launch::new("node", NODE, folder.path())
+        let launch = Launch::new("node", NODE, folder.path())
             .env("HOST", "127.0.0.1")
             .env("PORT", ports.first())
             .env("OPS_PORT", ports.first() + 1)
-            .env("REDIS_URL", redis_url)
-            .spawn()
-            .unwrap();
+            .env("REDIS_URL", redis_url);
+        let launch = variables.iter().fold(launch, |launch, (name, value)| launch.env(*name, value));
+        let process = launch.spawn().unwrap();
         Self { process, ports, _folder: folder }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", loopback(self.ports.first()))
     }
 
@@ -133,7 +138,7 @@ impl Running {
         reqwest::get(self.ops_url(path)).await.map_or(0, |answer| answer.status().as_u16())
     }
 
-    async fn answers(&self, path: &str, status: u16) {
+    pub(crate) async fn answers(&self, path: &str, status: u16) {
         let what = format!("GET {path} answers {status}");
         testkit::until(&what, LIMIT, async || self.probe(path).await == status).await.unwrap();
     }
