@@ -13,9 +13,9 @@ pub mod binary;
 pub mod buyers;
 mod folder;
 mod island;
+pub mod monitoring;
 pub mod nginx;
 mod open_loop;
-
 pub mod ports;
 pub mod process;
 pub mod procfs;
@@ -28,6 +28,7 @@ pub use binary::{Profile, binary};
 pub use buyers::{Answer, Buyers, Purchase};
 pub use folder::Folder;
 pub use island::Island;
+pub use monitoring::Monitoring;
 pub use nginx::Nginx;
 pub use open_loop::{OpenLoop, Shot};
 pub use process::{Launch, Lifetime, Process};

@@ -17,7 +17,9 @@ use futures::{TryFutureExt, future::try_join_all};
 use reqwest::{Client, RequestBuilder};
 use serde::de::DeserializeOwned;
 
-use crate::{Folder, Nginx, Process, RedisCluster, ports::loopback, wait::until_ok};
+use crate::{
+    Folder, Monitoring, Nginx, Process, RedisCluster, monitoring::Targets, ports::loopback, wait::until_ok,
+};
 
 pub use actors::{Coordinator, Node, Programs};
 pub use answers::{Audit, SaleStatus, StockStatus};
@@ -39,6 +41,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Stack {
     // In this order they are dropped, too: whoever depends on another goes first, and the folder goes last.
+    monitoring: Option<Monitoring>,
     nginx: Nginx,
     nodes: Mutex<Vec<Arc<Node>>>,
     coordinators: Mutex<Vec<Arc<Coordinator>>>,
@@ -65,9 +68,13 @@ impl Stack {
         let nginx = plan.start_nginx().await?;
         let client = Client::builder().timeout(ANSWER_LIMIT).build()?;
         let (nodes, coordinators) = (Mutex::new(nodes), Mutex::new(coordinators));
-        let stack = Self { nginx, nodes, coordinators, redis, client, plan };
+        let mut stack = Self { monitoring: None, nginx, nodes, coordinators, redis, client, plan };
         stack.wait_until_it_sells().await?;
         progress("nginx");
+        if stack.plan.options.observed {
+            stack.monitoring = Some(stack.plan.start_monitoring(&stack.targets().await).await?);
+            progress("Prometheus");
+        }
         Ok(stack)
     }
 
@@ -96,6 +103,11 @@ impl Stack {
         &self.nginx
     }
 
+    /// What watches it, where that was asked for.
+    pub fn monitoring(&self) -> Option<&Monitoring> {
+        self.monitoring.as_ref()
+    }
+
     /// What the coordinators' admin API wants as bearer token.
     pub fn admin_token(&self) -> &str {
         &self.plan.admin_token
@@ -108,10 +120,12 @@ impl Stack {
 
     /// Every process, dead ones too, in the order in which they are to be stopped.
     pub fn processes(&self) -> Vec<Arc<Process>> {
+        let monitoring = self.monitoring.iter().flat_map(Monitoring::processes);
         let nginx = [self.nginx.process()];
         let nodes = self.nodes().into_iter().map(|node| node.process());
         let coordinators = self.coordinators().into_iter().map(|coordinator| coordinator.process());
-        nginx.into_iter().chain(nodes).chain(coordinators).chain(self.redis.processes()).collect()
+        let of_ours = nginx.into_iter().chain(nodes).chain(coordinators);
+        monitoring.chain(of_ours).chain(self.redis.processes()).collect()
     }
 
     /// Lets every process outlive us; see [`Process::release`].
@@ -128,6 +142,7 @@ impl Stack {
         let node = Arc::new(self.plan.start_node(number, &self.redis).await?);
         self.lock_nodes().push(node.clone());
         self.serve_nodes(number + 1)?;
+        self.watch_all().await?;
         Ok(node)
     }
 
@@ -151,6 +166,7 @@ impl Stack {
             (nodes.pop().context("there is no node to retire")?, nodes.len())
         };
         self.serve_nodes(u16::try_from(left)?)?;
+        self.watch_all().await?;
         node.process().stop(DRAIN_LIMIT).await.map(drop)
     }
 
@@ -162,6 +178,7 @@ impl Stack {
         let number = u16::try_from(self.lock_coordinators().len())?;
         let coordinator = Arc::new(self.plan.start_coordinator(number, &self.redis).await?);
         self.lock_coordinators().push(coordinator.clone());
+        self.watch_all().await?;
         Ok(coordinator)
     }
 
@@ -206,7 +223,10 @@ impl Stack {
     /// # Errors
     /// When something had to be killed; everything is down all the same.
     pub async fn stop(self) -> Result<()> {
-        let Self { nginx, nodes, coordinators, redis, plan, .. } = self;
+        let Self { monitoring, nginx, nodes, coordinators, redis, plan, .. } = self;
+        if let Some(monitoring) = monitoring {
+            monitoring.stop().await?;
+        }
         nginx.process().stop(DRAIN_LIMIT).await?;
         let nodes = nodes.into_inner().unwrap_or_else(PoisonError::into_inner);
         stop_all(nodes.iter().map(|node| node.process()).collect()).await?;
@@ -220,6 +240,24 @@ impl Stack {
     async fn wait_until_it_sells(&self) -> Result<()> {
         let answered = || self.status().map_ok(drop);
         until_ok("the sale's status through nginx", STATUS_LIMIT, answered).await
+    }
+
+    /// Has Prometheus ask all that there is now.
+    async fn watch_all(&self) -> Result<()> {
+        match &self.monitoring {
+            Some(monitoring) => monitoring.watch(&self.targets().await),
+            None => Ok(()),
+        }
+    }
+
+    async fn targets(&self) -> Targets {
+        let addr =
+            |url: &str| url.trim_start_matches("http://").parse().expect("it was made from an address");
+        Targets {
+            nodes: self.nodes().iter().map(|node| addr(node.ops_url())).collect(),
+            coordinators: self.coordinators().iter().map(|coordinator| addr(coordinator.url())).collect(),
+            redis: self.redis.servers().await.iter().map(|server| server.addr).collect(),
+        }
     }
 
     fn serve_nodes(&self, count: u16) -> Result<()> {

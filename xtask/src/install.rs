@@ -22,6 +22,13 @@ pub(crate) const REDIS: Package =
     Package { name: "redis-server", program: "redis-server", service: Some("redis-server") };
 pub(crate) const NGINX: Package = Package { name: "nginx", program: "nginx", service: Some("nginx") };
 pub(crate) const WRK: Package = Package { name: "wrk", program: "wrk", service: None };
+pub(crate) const PROMETHEUS: Package =
+    Package { name: "prometheus", program: "prometheus", service: Some("prometheus") };
+pub(crate) const REDIS_EXPORTER: Package = Package {
+    name: "prometheus-redis-exporter",
+    program: "prometheus-redis-exporter",
+    service: Some("prometheus-redis-exporter"),
+};
 pub(crate) const CHROMIUM: Package = Package { name: "chromium", program: "chromium", service: None };
 pub(crate) const NODE: Package = Package { name: "nodejs", program: "node", service: None };
 pub(crate) const NPM: Package = Package { name: "npm", program: "npm", service: None };

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use testkit::{Process, Role, Stack, procfs::Identity, stack, workspace_root};
+use testkit::{Monitoring, Process, Role, Stack, procfs::Identity, stack, workspace_root};
 
 /// Everything that one `up` started.
 #[derive(Debug, Serialize, Deserialize)]
@@ -22,6 +22,9 @@ pub(crate) struct Running {
     pub(crate) nodes: Vec<Node>,
     pub(crate) coordinators: Vec<Coordinator>,
     pub(crate) redis: Vec<Redis>,
+    /// Where Prometheus is, if it watches.
+    #[serde(default)]
+    pub(crate) prometheus: Option<String>,
     pub(crate) admin_token: String,
     /// The `up` that will take all of it down; none once detached.
     pub(crate) supervisor: Option<Identity>,
@@ -72,6 +75,7 @@ impl Running {
                 .iter()
                 .map(|server| Redis { addr: server.addr, pid: server.pid, role: server.role })
                 .collect(),
+            prometheus: stack.monitoring().map(Monitoring::url),
             admin_token: stack.admin_token().to_owned(),
             supervisor: Identity::of(process::id()).filter(|_| !detached),
             processes: stack.processes().iter().map(|process| Started::of(process)).collect(),

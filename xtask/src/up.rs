@@ -14,7 +14,7 @@ use testkit::{
 };
 
 use crate::{
-    install::{NGINX, REDIS, ensure_installed},
+    install::{NGINX, PROMETHEUS, REDIS, REDIS_EXPORTER, ensure_installed},
     interruption::Interruption,
     running::{LocalFolder, Running},
     steps::Steps,
@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// Leave everything running and return; `cargo xtask down` stops it.
     #[arg(long)]
     detach: bool,
+    /// Have Prometheus watch it, with the rules and alerts of `dashboards`.
+    #[arg(long)]
+    observe: bool,
     /// Units to sell.
     #[arg(long, value_name = "UNITS", default_value_t = 1000)]
     stock: u64,
@@ -104,6 +107,7 @@ fn refuse_a_second_one(folder: &LocalFolder) -> Result<File> {
 fn prepare(options: &Options, folder: &LocalFolder) -> Result<StackOptions> {
     let redis_server = options.redis_server.as_ref().map(ServerBinary::at).transpose()?;
     ensure_installed(if redis_server.is_some() { &[NGINX] } else { &[REDIS, NGINX] })?;
+    ensure_installed(if options.observe { &[PROMETHEUS, REDIS_EXPORTER] } else { &[] })?;
     let ports = PortPlan::starting_at(options.port);
     let stack = StackOptions { redis_server, ports: Some(ports), ..options.stack(folder) };
     stack.ensure_ports_are_free(ports).context(EVERY_PORT_FOLLOWS)?;
@@ -116,6 +120,7 @@ impl Options {
             nodes: self.nodes,
             folder: Some(folder.data()),
             lifetime: if self.detach { Lifetime::Detached } else { Lifetime::Attached },
+            observed: self.observe,
             sale: self.sale(),
             ..StackOptions::default()
         }
@@ -151,6 +156,9 @@ fn announce(stack: &Stack, folder: &LocalFolder) {
     }
     for coordinator in stack.coordinators() {
         println!("  {:13} {}  admin API", coordinator.process().name(), coordinator.url());
+    }
+    if let Some(monitoring) = stack.monitoring() {
+        println!("  {:13} {}  alerts {}/alerts", "Prometheus", monitoring.url(), monitoring.url());
     }
     println!("  {:13} {}", "Redis", stack.redis().seeds().replace("redis://", ""));
     println!("  {:13} {} (`adminToken`)", "admin token", folder.file().display());

@@ -30,6 +30,8 @@ pub struct StackOptions {
     pub lifetime: Lifetime,
     /// Whether one Redis server runs on an [`Island`](crate::Island), so that it can be cut off (no).
     pub island: bool,
+    /// Whether Prometheus watches it (no).
+    pub observed: bool,
     /// The default sale.
     pub sale: SaleOptions,
     /// Further variables for every node.
@@ -66,6 +68,7 @@ impl Default for StackOptions {
             folder: None,
             lifetime: Lifetime::Attached,
             island: false,
+            observed: false,
             sale: SaleOptions::default(),
             node_environment: Vec::new(),
             coordinator_environment: Vec::new(),
@@ -91,7 +94,7 @@ impl StackOptions {
     /// # Errors
     /// Names the first taken one, what it was meant for and who holds it.
     pub fn ensure_ports_are_free(&self, ports: PortPlan) -> Result<()> {
-        ports.ensure_free(self.nodes, self.coordinators, self.redis_servers())
+        ports.ensure_free(self.nodes, self.coordinators, self.redis_servers(), self.observed)
     }
 
     pub(super) fn redis_servers(&self) -> u16 {

@@ -13,7 +13,8 @@ use rand::random;
 
 use super::{Coordinator, Node, PortPlan, Programs, StackOptions};
 use crate::{
-    ClusterOptions, Folder, Launch, Nginx, RedisCluster, binary,
+    ClusterOptions, Folder, Launch, Monitoring, Nginx, RedisCluster, binary,
+    monitoring::{MonitoringOptions, Targets},
     nginx::NginxOptions,
     ports::{PortBlock, loopback},
 };
@@ -126,6 +127,16 @@ impl Plan {
             lifetime: self.options.lifetime,
         })
         .await
+    }
+
+    pub(super) async fn start_monitoring(&self, targets: &Targets) -> Result<Monitoring> {
+        let options = MonitoringOptions {
+            prometheus: self.ports.prometheus(),
+            exporter: self.ports.redis_exporter(),
+            folder: self.folder.subfolder("prometheus")?,
+            lifetime: self.options.lifetime,
+        };
+        Monitoring::start(options, targets).await
     }
 
     /// What nodes and coordinators are both told.
