@@ -20,6 +20,7 @@ pub mod start;
 pub mod tenure;
 pub mod transfers;
 pub mod trouble;
+pub mod violations;
 
 #[cfg(test)]
 mod testing;

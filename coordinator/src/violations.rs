@@ -1,0 +1,142 @@
+//! What broke the promise, as far as one look at the shards shows it. All of it must be nothing, always.
+//!
+//! A look is no audit: it reads neither claims nor orders, and so it can be had many times a second.
+
+use stock::calls::{CallError, Level, Source};
+
+use crate::desired::Desired;
+use crate::trouble::troubles;
+
+/// What a look at a sale's shards finds broken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Violations {
+    /// Units sold beyond the total.
+    pub oversold: u64,
+    /// Shards whose own books do not add up.
+    pub books: u64,
+    /// Shards that are not as they are recorded, and that only people can mend: gone, of another ring, or with more
+    /// tokens than were minted to them.
+    pub record: u64,
+}
+
+impl Violations {
+    /// Whether nothing is broken.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What two looks have found, one after the other. A restock may reach the shards between the reading of its
+    /// record and the look at them: what is broken is still so the next time.
+    #[must_use]
+    pub fn lasting(self, before: Self) -> Self {
+        Self {
+            oversold: self.oversold.min(before.oversold),
+            books: self.books.min(before.books),
+            record: self.record.min(before.record),
+        }
+    }
+}
+
+/// Holds what was seen of a sale's shards against the promise. A shard that could not be read is taken to be in order.
+pub fn violations(desired: &Desired, levels: &[Result<Level, CallError>]) -> Violations {
+    let read = || levels.iter().flatten();
+    let sold: u64 = read().map(|level| level.sold).sum();
+    // Whatever a shard was minted beyond the record is counted as such, and may be sold.
+    let minted = read().map(|level| level.accepted_from(Source::Mint)).sum();
+    let total = desired.sale.config.total_stock.max(minted);
+    let lasting = troubles(desired, levels).into_iter().filter(|trouble| trouble.kind.is_lasting());
+    Violations {
+        oversold: sold.saturating_sub(total),
+        books: read().filter(|level| !balances(level)).count() as u64,
+        record: lasting.count() as u64,
+    }
+}
+
+/// All that a shard ever accepted lies there, was sold there, or was donated: its level is of one instant.
+fn balances(level: &Level) -> bool {
+    let accepted: u64 = level.accepted.iter().map(|(_, tokens)| tokens).sum();
+    let donated: u64 = level.donated.iter().map(|(_, tokens)| tokens).sum();
+    accepted == level.stock + level.sold + donated
+}
+
+#[cfg(test)]
+mod tests {
+    use stock::ids::ShardId;
+    use stock::sale::State;
+
+    use super::*;
+    use crate::testing::recorded;
+
+    const GONE: CallError = CallError::NoShard;
+
+    /// A sale of 100 in two shards that hold what was minted to them.
+    fn sale() -> (Desired, Vec<Level>) {
+        let desired = recorded(State::Open, 2);
+        let level = |&minted: &u64| Level {
+            ring: desired.sale.shards()[0].ring.as_str().to_owned(),
+            stock: minted,
+            accepted: vec![(Source::Mint, minted)],
+            ..Level::default()
+        };
+        let levels = desired.mint.iter().map(level).collect();
+        (desired, levels)
+    }
+
+    fn seen(desired: &Desired, levels: Vec<Level>) -> Violations {
+        violations(desired, &levels.into_iter().map(Ok).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_sale_that_sells_and_steals_breaks_nothing() {
+        let (desired, mut levels) = sale();
+        let [giver, receiver] = &mut levels[..] else { unreachable!("two shards") };
+        (giver.stock, giver.sold, giver.donated) = (giver.stock - 12, 7, vec![(ShardId::new(1), 5)]);
+        (receiver.stock, receiver.sold) = (0, receiver.stock + 3);
+        receiver.accepted.push((Source::Shard(ShardId::new(0)), 3));
+
+        assert!(seen(&desired, levels).is_none());
+    }
+
+    #[test]
+    fn a_shard_that_cannot_be_read_is_no_violation_and_one_that_is_gone_is() {
+        let (desired, levels) = sale();
+        let look = |error| violations(&desired, &[Err(error), Ok(levels[1].clone())]);
+        assert!(look(CallError::NoReply("failing over".into())).is_none());
+        assert_eq!(look(GONE), Violations { record: 1, ..Violations::default() });
+    }
+
+    #[test]
+    fn a_unit_sold_without_a_token_shows_in_the_shard_s_books() {
+        let (desired, mut levels) = sale();
+        levels[0].sold += 1;
+        assert_eq!(seen(&desired, levels), Violations { books: 1, ..Violations::default() });
+    }
+
+    #[test]
+    fn a_unit_sold_twice_shows_once_all_are_sold() {
+        let (desired, mut levels) = sale();
+        levels.iter_mut().for_each(|level| (level.sold, level.stock) = (level.stock, 0));
+        assert!(seen(&desired, levels.clone()).is_none(), "sold out");
+        // A failover brought a donated token back, and both were sold.
+        levels[1].accepted.push((Source::Shard(ShardId::new(0)), 1));
+        levels[1].sold += 1;
+        assert_eq!(seen(&desired, levels), Violations { oversold: 1, ..Violations::default() });
+    }
+
+    #[test]
+    fn tokens_that_nobody_recorded_are_a_violation_and_selling_them_is_no_second_one() {
+        let (desired, mut levels) = sale();
+        levels[0].accepted[0].1 += 50;
+        levels[0].sold = levels[0].stock + 50;
+        levels[0].stock = 0;
+        assert_eq!(seen(&desired, levels), Violations { record: 1, ..Violations::default() });
+    }
+
+    #[test]
+    fn what_only_one_look_has_found_does_not_last() {
+        let found = Violations { oversold: 2, books: 0, record: 1 };
+        let later = Violations { oversold: 3, books: 1, record: 0 };
+        assert!(found.lasting(Violations::default()).is_none());
+        assert_eq!(later.lasting(found), Violations { oversold: 2, ..Violations::default() });
+    }
+}
