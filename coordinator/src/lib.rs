@@ -9,7 +9,6 @@ pub mod demand;
 pub mod desired;
 pub mod leading;
 pub mod new_sale;
-mod news;
 pub mod plan;
 pub mod rebalance;
 mod rebalancing;
@@ -21,6 +20,8 @@ pub mod tenure;
 pub mod transfers;
 pub mod trouble;
 pub mod violations;
+
+pub(crate) use service::news;
 
 #[cfg(test)]
 mod testing;

@@ -54,6 +54,7 @@ impl Coordinator {
         let (mut channels, mut map_seen) = (HashMap::new(), Instant::now());
         tokio::join!(
             self.seek_lease(stop.clone()),
+            self.attend(stop.clone()),
             every(period, stop.clone(), async || self.follow_records(&mut records_news).await),
             every(period, stop.clone(), async || self.look(&mut look_news).await),
             every(period, stop.clone(), async || self.confirm_sold_out().await),
@@ -103,7 +104,8 @@ impl Coordinator {
         let sold_out = self.sold_out.load_full();
         let sight = |(id, desired): (&SaleId, &Desired)| {
             let levels = levels.by_ref().take(desired.sale.shards().len()).collect();
-            let mut sight = Sight::of(desired, levels, seen_at, before.get(id));
+            let previous = before.get(id).map(|sight| &sight.snapshot);
+            let mut sight = Sight::of(desired, levels, seen_at, previous);
             sight.snapshot.sold_out |= sold_out.get(id).is_some_and(|&units| units >= sight.snapshot.total);
             (id.clone(), sight)
         };
@@ -190,15 +192,16 @@ impl Coordinator {
 }
 
 impl Sight {
-    fn of(
+    /// What these levels show. `previous` has the numbers of shards that cannot be read.
+    pub(crate) fn of(
         desired: &Desired,
         levels: Vec<Result<Level, CallError>>,
         seen_at: Instant,
-        before: Option<&Self>,
+        previous: Option<&Snapshot>,
     ) -> Self {
         Self {
             seen_at,
-            snapshot: Snapshot::of(&desired.sale, &levels, before.map(|sight| &sight.snapshot)),
+            snapshot: Snapshot::of(&desired.sale, &levels, previous),
             troubles: troubles(desired, &levels),
             desired: desired.clone(),
             levels,

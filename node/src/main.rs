@@ -13,8 +13,10 @@ use node::sales::Sales;
 use node::secret::Signer;
 use node::settings::{DrainSettings, Settings};
 use service::ops::Readiness;
+use service::presence::{self, Attendance};
 use service::serve::Drained;
 use service::{connect, exit, files, logs, ops, serve, settings, shutdown};
+use stock::presence::{Introduction, Kind};
 
 /// A request allocates some fifty times: with glibc's allocator that is a sixth of a node's CPU.
 #[global_allocator]
@@ -42,7 +44,7 @@ async fn run(settings: Settings, identity: Identity) -> anyhow::Result<()> {
 /// Answers buyers from the moment there is a cluster until the node is asked to stop.
 async fn sell(settings: Settings, identity: Identity, readiness: Readiness) -> anyhow::Result<()> {
     let stop = shutdown::requested().shared();
-    let Opened { sales, signer, gate } = tokio::select! {
+    let Opened { sales, signer, gate, presence } = tokio::select! {
         opened = open(&settings) => opened?,
         () = stop.clone() => return Ok(()),
     };
@@ -60,6 +62,7 @@ async fn sell(settings: Settings, identity: Identity, readiness: Readiness) -> a
         tracing::warn!("some requests were not answered within DRAIN_TIMEOUT");
     }
     sales.stop().await;
+    presence.end().await;
     tracing::info!("node stopped");
     Ok(())
 }
@@ -69,6 +72,7 @@ struct Opened {
     sales: Sales,
     signer: Signer,
     gate: PublicGate,
+    presence: Attendance,
 }
 
 async fn open(settings: &Settings) -> anyhow::Result<Opened> {
@@ -83,8 +87,15 @@ async fn open(settings: &Settings) -> anyhow::Result<Opened> {
         secrets => Signer::with(secrets),
     };
     let gate = PublicGate::new(&cluster, &settings.web, &settings.limits);
+    let presence = Attendance::begin(Arc::clone(&cluster), introduction(settings));
     let sales = Sales::start(cluster, settings.lanes.clone(), settings.limits.of_user());
-    Ok(Opened { sales, signer, gate })
+    Ok(Opened { sales, signer, gate, presence })
+}
+
+/// How the node is found on the list of those who are there.
+fn introduction(settings: &Settings) -> Introduction {
+    let name = presence::name(settings.listen.public().port());
+    Introduction { name, kind: Kind::Node, version: env!("CARGO_PKG_VERSION").to_owned() }
 }
 
 fn announce(settings: &Settings) {
