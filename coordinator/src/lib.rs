@@ -8,6 +8,7 @@ pub mod coordinator;
 pub mod demand;
 pub mod desired;
 pub mod leading;
+pub mod live;
 pub mod new_sale;
 pub mod plan;
 pub mod rebalance;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use coordinator::admin::{self, Desk};
 use coordinator::coordinator::Coordinator;
+use coordinator::live::Live;
 use coordinator::settings::Settings;
 use coordinator::start;
 use futures::FutureExt as _;
@@ -32,12 +33,17 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let listener = serve::bind("PORT", address)?;
 
     let (desk, readiness) = (Desk::default(), Readiness::starting("waiting for the Redis Cluster"));
-    let router = admin::router(desk.clone(), settings.admin_token.clone(), readiness.clone());
-    let serving =
-        tokio::spawn(serve::until(listener, router, ConnectionLimits::default(), stop.clone(), GRACE));
-    tracing::info!(%address, "serving the admin API");
+    let live = Live::new(desk.clone(), settings.sale_id.clone());
+    let router =
+        admin::router(desk.clone(), settings.admin_token.clone(), readiness.clone()).merge(live.router());
+    let closing = stop.clone().inspect({
+        let live = live.clone();
+        move |()| live.close()
+    });
+    let serving = tokio::spawn(serve::until(listener, router, ConnectionLimits::default(), closing, GRACE));
+    tracing::info!(%address, "serving the live view and the admin API");
 
-    coordinate(&settings, desk, &readiness, stop).await?;
+    coordinate(&settings, desk, &live, &readiness, stop).await?;
     readiness.draining();
     serving.await?;
     Ok(())
@@ -46,6 +52,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 async fn coordinate(
     settings: &Settings,
     desk: Desk,
+    live: &Live,
     readiness: &Readiness,
     stop: impl Future<Output = ()> + Clone + Send,
 ) -> anyhow::Result<()> {
@@ -57,6 +64,7 @@ async fn coordinate(
     tokio::select! {
         () = coordinator.run(stop) => {}
         () = open(settings, &coordinator, readiness).then(|()| pending()) => {}
+        () = live.remember(&coordinator) => {}
     }
     Ok(())
 }
