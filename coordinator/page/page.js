@@ -32,9 +32,9 @@ function live(report) {
     pace.add(report.time, report.sold);
   }
   shards.show(report.shards, report.moves);
-  for (const move of report.moves) {
-    moved += move.tokens;
-    view.showMove(move, moved);
+  if (report.moves.length) {
+    moved += report.moves.reduce((sum, { tokens }) => sum + tokens, 0);
+    view.showMove(report.moves.reduce((most, move) => (move.tokens > most.tokens ? move : most)), moved);
   }
   view.showPace();
   show();

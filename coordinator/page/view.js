@@ -81,7 +81,7 @@ function showPromise(violations, unreadable) {
   const { oversold, books, record } = violations;
   document.body.dataset.broken = broken ? 'yes' : 'no';
   text('broken', words.number(oversold + books + record));
-  text('how', broken || words.unreadable(unreadable) || 'nothing sold twice, all books add up');
+  text('how', broken || words.unreadable(unreadable) || words.KEPT);
   text('alarm', broken ? `A promise is broken: ${broken}` : '');
 }
 

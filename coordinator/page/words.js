@@ -8,6 +8,7 @@ const TIME = new Intl.DateTimeFormat('en-GB', { timeStyle: 'medium' });
 export const CONNECTING = 'Connecting…';
 export const LIVE = 'Live';
 export const NO_SALE = 'There is no such sale';
+export const KEPT = 'All books add up.';
 export const NO_PROCESSES = 'The list cannot be read.';
 
 export const number = (value) => NUMBER.format(value);
@@ -37,7 +38,7 @@ const two = (value) => String(value).padStart(2, '0');
 
 /** When all will be sold, at this rate. */
 export function soldOut(phase, left, rate, msToClose) {
-  if (phase === 'soldout' || left === 0) return 'yes, all of it';
+  if (phase === 'soldout' || left === 0) return 'yes';
   if (phase !== 'open' || rate <= 0) return '–';
   const ms = (left / rate) * SECOND_MS;
   return ms > msToClose ? 'not at this rate' : `in ${countdown(ms)}`;
