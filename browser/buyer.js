@@ -20,17 +20,19 @@ export class Buyer {
   #wrong = [];
   #expected = [];
   #sale;
+  #at;
 
-  static async arrive(sale, { path = addressOf(sale), clockOff = 0, ...options } = {}) {
+  static async arrive(sale, { at = shop.url, path = addressOf(sale), clockOff = 0, ...options } = {}) {
     const buyer = new Buyer();
     buyer.#sale = sale;
+    buyer.#at = at;
     browser ??= chromium.launch({ executablePath: CHROMIUM });
     buyer.context = await (await browser).newContext({ viewport: DESK, locale: 'en-GB', ...options });
     if (clockOff) await buyer.context.addInitScript(wrongClock, clockOff);
     buyer.page = await buyer.context.newPage();
     buyer.page.setDefaultTimeout(PATIENCE_MS);
     buyer.#watch();
-    await buyer.page.goto(shop.url + path);
+    await buyer.page.goto(at + path);
     return buyer;
   }
 
@@ -74,7 +76,7 @@ export class Buyer {
   }
 
   async goesTo(sale) {
-    await this.page.goto(shop.url + addressOf(sale));
+    await this.page.goto(this.#at + addressOf(sale));
   }
 
   async reloads() {
@@ -164,7 +166,7 @@ export class Buyer {
     });
     this.page.on('pageerror', (error) => this.#wrong.push(String(error)));
     this.page.on('request', (request) => {
-      if (!request.url().startsWith(`${shop.url}/`)) this.#wrong.push(`a request to ${request.url()}`);
+      if (!request.url().startsWith(`${this.#at}/`)) this.#wrong.push(`a request to ${request.url()}`);
     });
   }
 

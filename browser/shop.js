@@ -8,6 +8,8 @@ export const PATIENCE_MS = 15_000;
 
 export const shop = JSON.parse(readFileSync(process.env.UP_JSON ?? '../.local/up.json'));
 
+const AUTHORIZED = { Authorization: `Bearer ${shop.adminToken}` };
+
 let sales = 0;
 
 /** Opens a sale that no other story has. Times are from now, as the admin API takes them. */
@@ -63,9 +65,17 @@ export async function until(what, condition) {
   }
 }
 
+/** Who may ask for what buyers do not see. */
+export const operator = {
+  async asks(path) {
+    const response = await fetch(`${shop.coordinators[0].url}/admin/sales${path}`, { headers: AUTHORIZED });
+    assert.ok(response.ok, `GET ${path} answers ${response.status}`);
+    return response.json();
+  },
+};
+
 function operate(path, body) {
-  const url = `${shop.coordinators[0].url}/admin/sales${path}`;
-  return ask(url, body, { Authorization: `Bearer ${shop.adminToken}` });
+  return ask(`${shop.coordinators[0].url}/admin/sales${path}`, body, AUTHORIZED);
 }
 
 async function ask(url, body, headers = {}) {

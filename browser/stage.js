@@ -7,7 +7,7 @@ const STORY_MS_MAX = 60_000;
 
 after(closeBrowser);
 
-/** A test. `run` is handed `visit(sale, options)`, which brings a buyer; afterwards nothing may be wrong with any. */
+/** A test. `run` is handed `visit(sale, options)`, which brings a buyer, or a viewer `at` another address; afterwards nothing may be wrong with any. */
 export function story(name, run) {
   test(name, { timeout: STORY_MS_MAX }, async () => {
     const buyers = [];

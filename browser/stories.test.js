@@ -5,4 +5,6 @@ import './stories/buying.js';
 import './stories/watching.js';
 import './stories/refusals.js';
 import './stories/access.js';
+import './stories/live.js';
+import './stories/failing-live.js';
 import './stories/failing.js';

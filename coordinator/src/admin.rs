@@ -46,9 +46,14 @@ impl Desk {
     pub fn open(&self, coordinator: Arc<Coordinator>) {
         assert!(self.0.set(coordinator).is_ok(), "a desk is opened once");
     }
+
+    /// Who is asked, once the cluster is there.
+    pub(crate) fn coordinator(&self) -> Option<Arc<Coordinator>> {
+        self.0.get().cloned()
+    }
 }
 
-/// Everything that is served on the coordinator's port: what operators ask, and what is asked for them all the time.
+/// The admin API, and what is asked on behalf of operators all the time.
 pub fn router(desk: Desk, token: AdminToken, of_operators: Router) -> Router {
     let admin = Router::new()
         .route("/admin/sales", get(list).post(create))
@@ -72,7 +77,7 @@ impl FromRequestParts<Desk> for Asked {
     type Rejection = Problem;
 
     async fn from_request_parts(_: &mut Parts, desk: &Desk) -> Result<Self, Problem> {
-        desk.0.get().cloned().map(Self).ok_or_else(problems::no_cluster)
+        desk.coordinator().map(Self).ok_or_else(problems::no_cluster)
     }
 }
 

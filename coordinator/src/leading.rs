@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::future::Shared;
+use service::presence;
 use stock::lease::{Lead, Lease};
+use stock::presence::{Introduction, Kind};
 use tokio::time::{Instant, sleep_until};
 
 use crate::coordinator::Coordinator;
@@ -72,6 +74,12 @@ impl Coordinator {
             }
         }
         self.hand_over().await;
+    }
+
+    /// Says that it is there, until `stop` completes.
+    pub(crate) async fn attend<S: Future<Output = ()>>(&self, stop: Shared<S>) {
+        let (name, version) = (self.leadership.name.clone(), env!("CARGO_PKG_VERSION").to_owned());
+        presence::attend(&self.reads, &Introduction { name, kind: Kind::Coordinator, version }, stop).await;
     }
 
     /// Without an answer it is known as before who leads, until that runs out.

@@ -8,9 +8,9 @@ pub mod coordinator;
 pub mod demand;
 pub mod desired;
 pub mod leading;
+pub mod live;
 pub mod metrics;
 pub mod new_sale;
-mod news;
 pub mod plan;
 pub mod rebalance;
 mod rebalancing;
@@ -22,6 +22,8 @@ pub mod tenure;
 pub mod transfers;
 pub mod trouble;
 pub mod violations;
+
+pub(crate) use service::news;
 
 #[cfg(test)]
 mod testing;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use coordinator::admin::{self, Desk};
 use coordinator::coordinator::Coordinator;
+use coordinator::live::Live;
 use coordinator::metrics;
 use coordinator::settings::Settings;
 use coordinator::start;
@@ -37,12 +38,17 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let (desk, readiness) = (Desk::default(), Readiness::starting("waiting for the Redis Cluster"));
     let (exporter, connections) = (metrics::install()?, Connections::within(ConnectionLimits::default()));
     show_process(&exporter, &readiness, &connections);
+    let live = Live::new(desk.clone(), settings.sale_id.clone());
     let of_operators = ops::router(readiness.clone()).merge(exporter.router());
-    let router = admin::router(desk.clone(), settings.admin_token.clone(), of_operators);
-    let serving = tokio::spawn(serve::until(listener, router, connections, stop.clone(), GRACE));
-    tracing::info!(%address, "serving the admin API");
+    let router = admin::router(desk.clone(), settings.admin_token.clone(), of_operators).merge(live.router());
+    let closing = stop.clone().inspect({
+        let live = live.clone();
+        move |()| live.close()
+    });
+    let serving = tokio::spawn(serve::until(listener, router, connections, closing, GRACE));
+    tracing::info!(%address, "serving the live view and the admin API");
 
-    exporter.during(coordinate(&settings, desk, &readiness, &exporter, stop)).await?;
+    exporter.during(coordinate(&settings, desk, &live, &readiness, &exporter, stop)).await?;
     readiness.draining();
     serving.await?;
     Ok(())
@@ -59,6 +65,7 @@ fn show_process(exporter: &Exporter, readiness: &Readiness, connections: &Connec
 async fn coordinate(
     settings: &Settings,
     desk: Desk,
+    live: &Live,
     readiness: &Readiness,
     exporter: &Exporter,
     stop: impl Future<Output = ()> + Clone + Send,
@@ -75,6 +82,7 @@ async fn coordinate(
     tokio::select! {
         () = coordinator.run(stop) => {}
         () = open(settings, &coordinator, readiness).then(|()| pending()) => {}
+        () = live.remember(&coordinator) => {}
     }
     Ok(())
 }

@@ -52,8 +52,8 @@ pub struct Sight {
     pub seen_at_ms: EpochMs,
     /// What broke the promise, and was broken at the look before, too.
     pub violations: Violations,
-    /// The same of this look alone.
-    found: Violations,
+    /// The same by this look alone.
+    pub found: Violations,
 }
 
 impl Coordinator {
@@ -64,6 +64,7 @@ impl Coordinator {
         let (mut channels, mut map_seen) = (HashMap::new(), Instant::now());
         tokio::join!(
             self.seek_lease(stop.clone()),
+            self.attend(stop.clone()),
             every(period, stop.clone(), async || self.follow_records(&mut records_news).await),
             every(period, stop.clone(), async || self.look(&mut look_news).await),
             every(period, stop.clone(), async || self.confirm_sold_out().await),
@@ -114,7 +115,10 @@ impl Coordinator {
         let sold_out = self.sold_out.load_full();
         let sight = |(id, desired): (&SaleId, &Desired)| {
             let levels = levels.by_ref().take(desired.sale.shards().len()).collect();
-            let mut sight = Sight::of(desired, levels, when, before.get(id));
+            let seen_before = before.get(id);
+            let previous = seen_before.map(|sight| &sight.snapshot);
+            let mut sight = Sight::of(desired, levels, when, previous);
+            sight.violations = sight.found.lasting(seen_before.map(|sight| sight.found).unwrap_or_default());
             sight.snapshot.sold_out |= sold_out.get(id).is_some_and(|&units| units >= sight.snapshot.total);
             (id.clone(), sight)
         };
@@ -206,20 +210,20 @@ impl Coordinator {
 }
 
 impl Sight {
-    /// What these levels show, looked at then: by the clock that only runs on, and by the one on the wall.
+    /// What these levels show, looked at then: by the clock that only runs on, and by the one on the wall. `previous` has
+    /// the numbers of shards that cannot be read.
     pub(crate) fn of(
         desired: &Desired,
         levels: Vec<Result<Level, CallError>>,
         (seen_at, seen_at_ms): (Instant, EpochMs),
-        before: Option<&Self>,
+        previous: Option<&Snapshot>,
     ) -> Self {
-        let found = violations(desired, &levels);
         Self {
             seen_at_ms,
-            violations: found.lasting(before.map(|sight| sight.found).unwrap_or_default()),
-            found,
+            found: violations(desired, &levels),
+            violations: Violations::default(),
             seen_at,
-            snapshot: Snapshot::of(&desired.sale, &levels, before.map(|sight| &sight.snapshot)),
+            snapshot: Snapshot::of(&desired.sale, &levels, previous),
             troubles: troubles(desired, &levels),
             desired: desired.clone(),
             levels,

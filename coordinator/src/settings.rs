@@ -21,11 +21,11 @@ const LEASE_DURATION_MIN: Duration = Duration::from_millis(500);
 #[derive(Parser)]
 #[command(name = "flashsale-coordinator", version)]
 pub struct Settings {
-    /// Address to listen on. The admin API must never be public
+    /// Address to listen on. The admin API and the live view must never be public
     #[arg(long, env, default_value = "127.0.0.1")]
     pub host: IpAddr,
 
-    /// Port of the admin API, /healthz and /readyz
+    /// Port of the live view, the admin API, /healthz and /readyz
     #[arg(long, env, default_value_t = 3100)]
     pub port: u16,
 
@@ -64,7 +64,7 @@ pub struct Settings {
 
     /// Id of the default sale: a-z, 0-9 and '-', at most 32
     #[arg(long, env, default_value = "flash")]
-    sale_id: SaleId,
+    pub sale_id: SaleId,
 
     /// Units of the default sale; without, there is no default sale
     #[arg(long, env, requires_all = ["sale_start_time", "sale_end_time"])]

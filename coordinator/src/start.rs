@@ -1,7 +1,7 @@
 //! What has to happen once, at the start.
 
-use service::connect;
 use service::settings::refuse;
+use service::{connect, presence};
 use stock::cluster::{ClusterError, backoff};
 use stock::sale::State;
 use tokio::time::sleep;
@@ -23,14 +23,7 @@ pub async fn connect(settings: &Settings) -> anyhow::Result<Coordinator> {
         // A call that misses it loads it, too.
         tracing::warn!(%error, "function library not loaded everywhere");
     }
-    Ok(Coordinator::new(name(settings.port), reads, writes, settings.pace()))
-}
-
-/// What people find the process by, and what tells it from the one that had its place before.
-fn name(port: u16) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
-    let host = host.as_deref().map_or("coordinator", str::trim);
-    format!("{host}:{port}/{:08x}", rand::random::<u32>())
+    Ok(Coordinator::new(presence::name(settings.port), reads, writes, settings.pace()))
 }
 
 /// Creates the default sale, however long that takes. Ends the process where there is another of its name.

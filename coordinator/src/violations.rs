@@ -2,13 +2,14 @@
 //!
 //! A look is no audit: it reads neither claims nor orders, and so it can be had many times a second.
 
+use serde::Serialize;
 use stock::calls::{CallError, Level, Source};
 
 use crate::desired::Desired;
 use crate::trouble::troubles;
 
 /// What a look at a sale's shards finds broken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Violations {
     /// Units sold beyond the total.
     pub oversold: u64,

@@ -14,8 +14,10 @@ use node::secret::Signer;
 use node::settings::{DrainSettings, Settings};
 use service::metrics::{Exporter, show_connections, show_readiness};
 use service::ops::Readiness;
+use service::presence::{self, Attendance};
 use service::serve::{Connections, Drained};
 use service::{connect, exit, files, logs, ops, serve, settings, shutdown};
+use stock::presence::{Introduction, Kind};
 
 /// A request allocates some fifty times: with glibc's allocator that is a sixth of a node's CPU.
 #[global_allocator]
@@ -53,7 +55,7 @@ async fn sell(
     exporter: &Exporter,
 ) -> anyhow::Result<()> {
     let stop = shutdown::requested().shared();
-    let Opened { sales, signer, gate } = tokio::select! {
+    let Opened { sales, signer, gate, presence } = tokio::select! {
         opened = open(&settings) => opened?,
         () = stop.clone() => return Ok(()),
     };
@@ -79,6 +81,7 @@ async fn sell(
         tracing::warn!("some requests were not answered within DRAIN_TIMEOUT");
     }
     sales.stop().await;
+    presence.end().await;
     tracing::info!("node stopped");
     Ok(())
 }
@@ -88,6 +91,7 @@ struct Opened {
     sales: Sales,
     signer: Signer,
     gate: PublicGate,
+    presence: Attendance,
 }
 
 async fn open(settings: &Settings) -> anyhow::Result<Opened> {
@@ -102,8 +106,15 @@ async fn open(settings: &Settings) -> anyhow::Result<Opened> {
         secrets => Signer::with(secrets),
     };
     let gate = PublicGate::new(&cluster, &settings.web, &settings.limits);
+    let presence = Attendance::begin(Arc::clone(&cluster), introduction(settings));
     let sales = Sales::start(cluster, settings.lanes.clone(), settings.limits.of_user());
-    Ok(Opened { sales, signer, gate })
+    Ok(Opened { sales, signer, gate, presence })
+}
+
+/// How the node is found on the list of those who are there.
+fn introduction(settings: &Settings) -> Introduction {
+    let name = presence::name(settings.listen.public().port());
+    Introduction { name, kind: Kind::Node, version: env!("CARGO_PKG_VERSION").to_owned() }
 }
 
 fn announce(settings: &Settings) {

@@ -7,8 +7,7 @@ use axum::Router;
 use axum::routing::{get, post};
 use service::edge::{self, Gate};
 
-use crate::http::page::{self, Page};
-use crate::http::{Shop, by_sale, cors, csrf, docs, events, openapi, single_sale};
+use crate::http::{Shop, by_sale, cors, csrf, docs, events, openapi, page, single_sale};
 
 /// Longest time to the head of an answer: longer than PURCHASE_TIMEOUT and than a body may take.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -18,7 +17,8 @@ pub fn router(shop: Arc<Shop>, gate: impl Gate) -> Router {
     let cors = cors::layer(shop.origins());
     let routes =
         Router::new().merge(of_by_sale_clients()).merge(of_single_sale_clients()).merge(of_readers());
-    let router = edge::around(routes.with_state(shop).merge(of_browsers()), gate, DEADLINE);
+    // Browsers: the storefront page, which calls the first of these families.
+    let router = edge::around(routes.with_state(shop).merge(page::router()), gate, DEADLINE);
     // Outermost: a page of another site must be able to read a refusal, too.
     cors.into_iter().fold(router, Router::layer)
 }
@@ -55,13 +55,4 @@ fn of_readers() -> Router<Arc<Shop>> {
         .route("/api/openapi.json", get(openapi::document))
         .route("/api/docs",         get(docs::page))
         .route("/api/docs/{file}",  get(docs::file))
-}
-
-/// Browsers: the storefront page, which calls the first of the families above.
-#[rustfmt::skip]
-fn of_browsers() -> Router {
-    Router::new()
-        .route("/",                        get(page::document))
-        .route("/assets/{version}/{name}", get(page::asset))
-        .with_state(Arc::new(Page::new()))
 }

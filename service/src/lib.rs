@@ -3,13 +3,17 @@
 pub mod connect;
 pub mod correlation;
 pub mod edge;
+pub mod events;
 pub mod exit;
 pub mod files;
 pub mod json;
 pub mod logs;
 pub mod metrics;
+pub mod news;
 pub mod ops;
+pub mod page;
 pub mod places;
+pub mod presence;
 pub mod problem;
 pub mod serve;
 pub mod settings;

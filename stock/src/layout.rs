@@ -22,6 +22,9 @@ pub const SALES_KEY: &str = "fs:sales";
 /// Who leads the coordinators. In the slot of the list of sales: whoever cannot read that has nothing to lead.
 pub const LEASE_KEY: &str = "fs:{fs:sales}:lease";
 
+/// Which nodes and coordinators are there. In the same slot: who looks there often anyway says so there.
+pub const PRESENCE_KEY: &str = "fs:{fs:sales}:presence";
+
 /// What all nodes sign with, where no setting says so.
 pub const SECRET_KEY: &str = "fs:{fs:sales}:secret";
 
@@ -191,8 +194,10 @@ mod tests {
     }
 
     #[test]
-    fn the_lease_lies_beside_the_list_of_sales() {
-        assert_eq!(LEASE_KEY.split(['{', '}']).nth(1), Some(SALES_KEY));
+    fn lease_presence_and_secret_lie_beside_the_list_of_sales() {
+        for key in [LEASE_KEY, PRESENCE_KEY, SECRET_KEY] {
+            assert_eq!(key.split(['{', '}']).nth(1), Some(SALES_KEY));
+        }
     }
 
     proptest! {

@@ -9,6 +9,7 @@ pub mod ids;
 pub mod layout;
 pub mod lease;
 pub mod limit;
+pub mod presence;
 pub mod ring;
 pub mod sale;
 pub mod snapshot;

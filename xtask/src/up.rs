@@ -151,11 +151,14 @@ async fn start(options: StackOptions, steps: Steps) -> Result<Stack> {
 
 fn announce(stack: &Stack, folder: &LocalFolder) {
     println!("\nThe sale is at {} - open it in a browser", stack.url());
+    if let Some(coordinator) = stack.coordinators().first() {
+        println!("The live view is at {}", coordinator.url());
+    }
     for node in stack.nodes() {
         println!("  {:13} {}  health {}/readyz", node.process().name(), node.url(), node.ops_url());
     }
     for coordinator in stack.coordinators() {
-        println!("  {:13} {}  admin API", coordinator.process().name(), coordinator.url());
+        println!("  {:13} {}  live view, admin API", coordinator.process().name(), coordinator.url());
     }
     if let Some(monitoring) = stack.monitoring() {
         println!("  {:13} {}  alerts {}/alerts", "Prometheus", monitoring.url(), monitoring.url());

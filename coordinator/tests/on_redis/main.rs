@@ -8,6 +8,7 @@
 mod changes;
 mod creation;
 mod leading;
+mod live;
 mod mending;
 mod operators;
 mod program;

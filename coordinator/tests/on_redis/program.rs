@@ -106,6 +106,22 @@ async fn it_creates_the_default_sale_once_and_ends_well_when_it_is_asked_to() {
 }
 
 #[tokio::test]
+async fn viewers_do_not_hold_up_its_end() {
+    let (redis, place) = (shared_redis().await, Place::new());
+    let process = with_sale(place.launch(&redis.seeds()), "watched", 50).spawn().unwrap();
+    place.wait_for("/readyz", StatusCode::OK).await;
+    place.wait_for("/", StatusCode::OK).await;
+    let url = format!("http://127.0.0.1:{}/live/sale/events", place.ports.first());
+    let mut stream = Client::new().get(url).send().await.unwrap();
+    assert_eq!(stream.status(), StatusCode::OK, "without a token");
+
+    // Requests in flight would have ten seconds.
+    assert_eq!(process.stop(Duration::from_secs(8)).await.unwrap().code(), Some(0), "{}", process.log_tail());
+
+    while let Ok(Some(_last_words)) = stream.chunk().await {}
+}
+
+#[tokio::test]
 async fn a_cluster_that_is_not_there_is_waited_for() {
     let place = Place::new();
     let process = place.launch("redis://127.0.0.1:1").spawn().unwrap();

@@ -1,30 +1,15 @@
-//! The storefront page: plain files inside the program, made ready to send once, at the start.
-//!
-//! It knows no sale. What is shown comes from the API, so the page is the same for everybody, and a CDN can carry it
-//! through the rush. The files lie in `node/page`; they are what the browser runs, nothing is built.
+//! The storefront page: whether somebody may buy, it never decides; what it shows comes from the API. The files lie in
+//! `node/page`, and `service` sends them.
 
-use std::io::Write as _;
-use std::sync::Arc;
-
-use axum::body::Bytes;
-use axum::extract::{Path, State};
-use axum::http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
-    IF_NONE_MATCH, VARY,
-};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use service::problem::Problem;
-use sha2::{Digest, Sha256};
+use axum::Router;
+use service::page::{self, Asset, CSS, JAVASCRIPT, Page, SVG};
 
 const DOCUMENT: &str = include_str!("../../page/index.html");
 
-/// What the document names as `/assets/NAME`.
-const ASSETS: [(&str, &str, &str); 12] = [
-    ("icon.svg", "image/svg+xml", include_str!("../../page/icon.svg")),
-    ("page.css", "text/css; charset=utf-8", include_str!("../../page/page.css")),
+/// What the document names.
+const ASSETS: [Asset; 12] = [
+    ("icon.svg", SVG, include_str!("../../page/icon.svg")),
+    ("page.css", CSS, include_str!("../../page/page.css")),
     ("attempt.js", JAVASCRIPT, include_str!("../../page/attempt.js")),
     ("clock.js", JAVASCRIPT, include_str!("../../page/clock.js")),
     ("live.js", JAVASCRIPT, include_str!("../../page/live.js")),
@@ -37,138 +22,9 @@ const ASSETS: [(&str, &str, &str); 12] = [
     ("words.js", JAVASCRIPT, include_str!("../../page/words.js")),
 ];
 
-const HTML: &str = "text/html; charset=utf-8";
-const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
-
-/// Long enough for a CDN to ask once for a whole crowd, short enough for a new version to be everywhere in seconds.
-/// While no node answers, an old page is better than none: it waits for the shop by itself.
-const FOR_SECONDS: HeaderValue = HeaderValue::from_static("public, max-age=10, stale-if-error=3600");
-
-/// The address of an asset names its content.
-const FOREVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
-
-/// The page's own files and nothing else; no markup from strings, no frame around it.
-const POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
-     form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
-);
-
-/// `GET /`
-pub(crate) async fn document(State(page): State<Arc<Page>>, request: HeaderMap) -> Response {
-    page.document.answer(&request)
-}
-
-/// `GET /assets/{version}/{name}`
-pub(crate) async fn asset(
-    State(page): State<Arc<Page>>,
-    Path((version, name)): Path<(String, String)>,
-    request: HeaderMap,
-) -> Result<Response, Problem> {
-    let asset = page.asset(&version, &name).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND))?;
-    Ok(asset.answer(&request))
-}
-
-/// The page and its assets, ready to send.
-pub(crate) struct Page {
-    /// Names the content of all assets: they call each other by relative names, and so never mix with other versions.
-    version: String,
-    document: Ready,
-    assets: Vec<(&'static str, Ready)>,
-}
-
-/// A file in both forms that it is sent in.
-struct Ready {
-    content_type: HeaderValue,
-    plain: Form,
-    gzip: Form,
-}
-
-/// A file in one encoding. To a cache another encoding is another thing, with an `ETag` of its own.
-struct Form {
-    /// Of a 304, too: what it says replaces what a cache knows, the policy included.
-    headers: HeaderMap,
-    bytes: Bytes,
-}
-
-impl Page {
-    pub(crate) fn new() -> Self {
-        let version = digest(ASSETS.iter().flat_map(|(name, _, content)| [*name, *content]));
-        let document = DOCUMENT.replace("/assets/", &format!("/assets/{version}/"));
-        let document =
-            Ready::new(HTML, &document, &[(CACHE_CONTROL, FOR_SECONDS), (CONTENT_SECURITY_POLICY, POLICY)]);
-        let ready = |content_type, content| Ready::new(content_type, content, &[(CACHE_CONTROL, FOREVER)]);
-        let assets = ASSETS.iter().map(|&(name, content_type, content)| (name, ready(content_type, content)));
-        Self { version, document, assets: assets.collect() }
-    }
-
-    fn asset(&self, version: &str, name: &str) -> Option<&Ready> {
-        let is_ours = version == self.version;
-        self.assets.iter().find(|(known, _)| is_ours && *known == name).map(|(_, asset)| asset)
-    }
-}
-
-impl Ready {
-    fn new(content_type: &'static str, content: &str, headers: &[(HeaderName, HeaderValue)]) -> Self {
-        let digest = digest([content]);
-        Self {
-            content_type: HeaderValue::from_static(content_type),
-            plain: Form::new(&digest, headers, content.to_owned().into()),
-            gzip: Form::new(&format!("{digest}-gzip"), headers, gzip(content.as_bytes())),
-        }
-    }
-
-    fn answer(&self, request: &HeaderMap) -> Response {
-        let takes_gzip = takes_gzip(request);
-        let form = if takes_gzip { &self.gzip } else { &self.plain };
-        if knows(request, &form.headers[ETAG]) {
-            return (StatusCode::NOT_MODIFIED, form.headers.clone()).into_response();
-        }
-        let content_type = [(CONTENT_TYPE, self.content_type.clone())];
-        let encoding = takes_gzip.then_some([(CONTENT_ENCODING, "gzip")]);
-        (form.headers.clone(), content_type, encoding, form.bytes.clone()).into_response()
-    }
-}
-
-impl Form {
-    fn new(name: &str, headers: &[(HeaderName, HeaderValue)], bytes: Bytes) -> Self {
-        let etag =
-            HeaderValue::try_from(format!("\"{name}\"")).expect("hexadecimal digits are visible ASCII");
-        let own = [(ETAG, etag), (VARY, ACCEPT_ENCODING.into())];
-        Self { headers: own.into_iter().chain(headers.iter().cloned()).collect(), bytes }
-    }
-}
-
-/// Whether the client has this very form already.
-fn knows(request: &HeaderMap, etag: &HeaderValue) -> bool {
-    let known = list(request, IF_NONE_MATCH);
-    // A proxy that touched the bytes has weakened the name; for a comparison that does not matter (RFC 9110, 13.1.2).
-    known.map(|known| known.trim_start_matches("W/")).any(|known| known == "*" || known.as_bytes() == etag)
-}
-
-fn takes_gzip(request: &HeaderMap) -> bool {
-    list(request, ACCEPT_ENCODING).any(|coding| {
-        let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));
-        let is_refused = weight.trim().strip_prefix("q=").and_then(|q| q.parse().ok()) == Some(0.0);
-        name.trim().eq_ignore_ascii_case("gzip") && !is_refused
-    })
-}
-
-/// The members of a header that is a list.
-fn list(request: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
-    let lines = request.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim)
-}
-
-/// The first 64 bits are enough to tell versions apart; nobody gains by forging one.
-fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
-    let mut sha = Sha256::new();
-    parts.into_iter().for_each(|part| sha.update(part));
-    sha.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn gzip(bytes: &[u8]) -> Bytes {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("memory does not refuse a write").into()
+/// `GET /` and its assets.
+pub(crate) fn router() -> Router {
+    page::router(Page::new(DOCUMENT, &ASSETS))
 }
 
 #[cfg(test)]

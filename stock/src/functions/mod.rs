@@ -26,10 +26,11 @@ pub enum Operation {
     Lead,
     Confirm,
     Admit,
+    Presence,
 }
 
 impl Operation {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Buy,
         Self::Donate,
         Self::Accept,
@@ -40,6 +41,7 @@ impl Operation {
         Self::Lead,
         Self::Confirm,
         Self::Admit,
+        Self::Presence,
     ];
 
     const fn name(self) -> &'static str {
@@ -54,6 +56,7 @@ impl Operation {
             Self::Lead => "lead",
             Self::Confirm => "confirm",
             Self::Admit => "admit",
+            Self::Presence => "presence",
         }
     }
 
@@ -69,6 +72,7 @@ impl Operation {
             Self::Lead => include_str!("lead.lua"),
             Self::Confirm => include_str!("confirm.lua"),
             Self::Admit => include_str!("admit.lua"),
+            Self::Presence => include_str!("presence.lua"),
         }
     }
 
@@ -133,6 +137,7 @@ mod tests {
     use crate::layout::{LimitBucket, SaleKeys};
     use crate::lease::Lead;
     use crate::limit::{Admit, Limit};
+    use crate::presence::Presence;
     use crate::sale::{Sale, State, Window};
     use crate::snapshot::Confirm;
 
@@ -171,6 +176,7 @@ mod tests {
             (Operation::Lead, keys_in_call(&Lead { coordinator: "a", hold: Duration::ZERO })),
             (Operation::Confirm, keys_in_call(&Confirm { shard })),
             (Operation::Admit, keys_in_call(&Admit { bucket: &LimitBucket::all()[0], limit, asks: &[] })),
+            (Operation::Presence, keys_in_call(&Presence { word: None })),
         ];
         assert_eq!(sent.map(|(operation, _)| operation), Operation::ALL);
         for (operation, keys) in sent {

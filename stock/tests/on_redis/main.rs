@@ -15,6 +15,7 @@ mod lease;
 mod library;
 mod limits;
 mod migration;
+mod presence;
 mod record;
 mod reference;
 mod stage;

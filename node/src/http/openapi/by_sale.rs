@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::http::header::SET_COOKIE;
+use service::events::stream_of;
 use stock::ids::InvalidId;
 use utoipa::openapi::link::{Link, LinkBuilder};
 use utoipa::openapi::path::{HttpMethod, OperationBuilder};
@@ -16,7 +17,7 @@ use super::samples;
 use super::schemas::{Event, Purchase, UserId};
 use crate::csrf::BadToken;
 use crate::http::by_sale::{Found, PurchaseAnswer, Purchased, Refused, StatusBody};
-use crate::http::events::{event, stream_of};
+use crate::http::events::event;
 use crate::http::problems::{busy, foreign_request, too_many_listeners, unavailable, unknown_sale};
 use crate::sales::Outcome::{self, AlreadyPurchased, NotActive, OutOfStock};
 use crate::sales::Phase;

@@ -1,11 +1,12 @@
 use std::io::Read as _;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::http::header::{CONTENT_LENGTH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{Method, Request};
-use axum::routing::get;
+use axum::http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    ETAG, IF_NONE_MATCH, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, Method, Request};
 use flate2::read::GzDecoder;
 use serde_json::Value;
 use service::edge::{self, OpenGate};
@@ -39,8 +40,7 @@ impl Answer {
 }
 
 async fn send(method: Method, path: &str, headers: &[(HeaderName, &str)]) -> Answer {
-    let routes = Router::new().route("/", get(document)).route("/assets/{version}/{name}", get(asset));
-    let router = edge::around(routes.with_state(Arc::new(Page::new())), OpenGate, Duration::from_secs(1));
+    let router = edge::around(router(), OpenGate, Duration::from_secs(1));
     let request = Request::builder().method(method).uri(path);
     let request = headers.iter().fold(request, |request, (name, value)| request.header(name, *value));
     let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
@@ -100,15 +100,18 @@ fn modules_import_only_what_is_there() {
 
 #[tokio::test]
 async fn the_address_of_an_asset_names_its_content() {
-    let version = Page::new().version;
+    let page = Page::new(DOCUMENT, &ASSETS);
+    let version = page.version();
     assert!(version.len() == 16 && version.bytes().all(|byte| byte.is_ascii_hexdigit()), "{version}");
     assert!(addresses().await.iter().all(|address| address.starts_with(&format!("/assets/{version}/"))));
-    assert_ne!(digest(["page.css", "a{}"]), digest(["page.css", "b{}"]));
+    let of = |content| Page::new(DOCUMENT, &[("page.css", CSS, content)]).version().to_owned();
+    assert_ne!(of("a{}"), of("b{}"));
 }
 
 #[tokio::test]
 async fn an_asset_that_is_not_there_is_a_problem_that_no_cache_keeps() {
-    let version = Page::new().version;
+    let page = Page::new(DOCUMENT, &ASSETS);
+    let version = page.version();
     for path in ["/assets/0000000000000000/page.css", &format!("/assets/{version}/other.js")] {
         let answer = load(path, &[]).await;
         let problem: Value = serde_json::from_slice(&answer.body).unwrap();

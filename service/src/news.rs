@@ -6,13 +6,13 @@ use stock::calls::CallError;
 
 /// What is failing, and has been told.
 #[derive(Debug, Default)]
-pub(crate) struct News {
+pub struct News {
     failing: BTreeSet<String>,
 }
 
 impl News {
     /// Takes in how something went this time. The log is told of a change.
-    pub(crate) fn take_in(&mut self, what: String, error: Option<&CallError>) {
+    pub fn take_in(&mut self, what: String, error: Option<&CallError>) {
         match (self.is_new(&what, error.is_some()), error) {
             (true, Some(error)) => tracing::warn!(%error, "{what}: failing"),
             (true, None) => tracing::info!("{what}: works again"),

@@ -1,0 +1,69 @@
+//! Which tokens moved between two looks at a sale's shards.
+
+use serde::Serialize;
+use stock::calls::{CallError, Level, Source};
+use stock::ids::ShardId;
+
+/// Tokens that came to a shard from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Move {
+    from: ShardId,
+    to: ShardId,
+    tokens: u64,
+}
+
+/// What shards accepted from each other since. A shard that could not be read in both looks has moved nothing that
+/// anybody could tell.
+pub(super) fn moves(before: &[Result<Level, CallError>], now: &[Result<Level, CallError>]) -> Vec<Move> {
+    let receivers = (0..).map(ShardId::new).zip(before.iter().zip(now));
+    receivers.flat_map(|(to, looks)| received(to, looks)).collect()
+}
+
+fn received(
+    to: ShardId,
+    looks: (&Result<Level, CallError>, &Result<Level, CallError>),
+) -> impl Iterator<Item = Move> {
+    let both = match looks {
+        (Ok(before), Ok(now)) => Some((before, now)),
+        _ => None,
+    };
+    both.into_iter().flat_map(move |(before, now)| {
+        now.accepted.iter().filter_map(move |&(source, accepted)| {
+            let Source::Shard(from) = source else { return None };
+            let tokens = accepted.saturating_sub(before.accepted_from(source));
+            (tokens > 0).then_some(Move { from, to, tokens })
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn shard(index: u16) -> ShardId {
+        ShardId::new(index)
+    }
+
+    fn accepted(channels: &[(Source, u64)]) -> Result<Level, CallError> {
+        Ok(Level { accepted: channels.to_vec(), ..Level::default() })
+    }
+
+    #[test]
+    fn what_was_accepted_from_other_shards_since_has_moved() {
+        let first = Source::Shard(shard(0));
+        let before = [accepted(&[(Source::Mint, 5)]), accepted(&[(first, 3), (Source::Shard(shard(2)), 1)])];
+        let now = [accepted(&[(Source::Mint, 9)]), accepted(&[(first, 7), (Source::Shard(shard(2)), 1)])];
+        assert_eq!(moves(&before, &now), [Move { from: shard(0), to: shard(1), tokens: 4 }]);
+        assert_eq!(moves(&now, &now), []);
+    }
+
+    #[test]
+    fn a_shard_that_could_not_be_read_has_moved_nothing() {
+        let lost = || [Err(CallError::NoReply("gone".into()))];
+        let held = || [accepted(&[(Source::Shard(shard(3)), 3)])];
+        assert_eq!(
+            (moves(&lost(), &held()), moves(&held(), &lost()), moves(&[], &held())),
+            Default::default()
+        );
+    }
+}

@@ -1,0 +1,182 @@
+//! What viewers are told, as they read it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use stock::ids::SaleId;
+use stock::presence::{Kind as ProcessKind, Present, Process};
+use stock::sale::{EpochMs, SaleConfig, State};
+use stock::snapshot::{ShardLevel, Snapshot};
+
+use super::moves::Move;
+use crate::desired::Desired;
+use crate::rounds::Sight;
+use crate::trouble::{Kind, Trouble};
+use crate::violations::Violations;
+
+/// Sales that are offered for choice, those that begin last.
+const SALES_MAX: usize = 50;
+
+/// `GET /live/sales`.
+#[derive(Serialize)]
+pub(super) struct SaleList {
+    /// The one that is shown where none is named.
+    default: Option<SaleId>,
+    sales: Vec<SaleName>,
+}
+
+#[derive(Serialize)]
+struct SaleName {
+    id: SaleId,
+    name: String,
+}
+
+/// The event `live`: a sale as it was seen.
+#[derive(Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Report {
+    /// When, by Redis' clock; none where nobody could be asked.
+    time: Option<EpochMs>,
+    #[serde(flatten)]
+    pub(super) news: News,
+}
+
+/// All of a report but the time.
+#[derive(Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct News {
+    sale: SaleBody,
+    total: u64,
+    sold: u64,
+    stock: u64,
+    in_flight: u64,
+    shards: Vec<ShardBody>,
+    /// Tokens that moved since the report before.
+    moves: Vec<Move>,
+    violations: Violations,
+    /// None where the list could not be read.
+    processes: Option<Vec<ProcessBody>>,
+    answered_by: String,
+}
+
+#[derive(Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SaleBody {
+    id: SaleId,
+    name: String,
+    state: State,
+    starts_at: EpochMs,
+    ends_at: EpochMs,
+}
+
+#[derive(Clone, PartialEq, Serialize)]
+struct ShardBody {
+    stock: u64,
+    sold: u64,
+    /// Tokens that were minted to it.
+    minted: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<&'static str>,
+}
+
+#[derive(Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProcessBody {
+    name: String,
+    kind: ProcessKind,
+    version: String,
+    started_at: EpochMs,
+    /// How long ago it was heard of, in whole seconds.
+    silent_s: u64,
+    leads: bool,
+}
+
+/// Everything that a report is made of.
+pub(super) struct Seen<'a> {
+    pub(super) sight: &'a Sight,
+    pub(super) moves: Vec<Move>,
+    pub(super) violations: Violations,
+    pub(super) present: Option<&'a Present>,
+    pub(super) leader: Option<&'a str>,
+    pub(super) answered_by: &'a str,
+}
+
+impl SaleList {
+    pub(super) fn of(known: &BTreeMap<SaleId, Desired>, default: Option<SaleId>) -> Self {
+        let mut configs: Vec<&SaleConfig> = known.values().map(|desired| &*desired.sale.config).collect();
+        configs.sort_by_key(|config| std::cmp::Reverse(config.window.starts_at));
+        let name =
+            |config: &SaleConfig| SaleName { id: config.id.clone(), name: config.product.name.clone() };
+        Self { default, sales: configs.into_iter().take(SALES_MAX).map(name).collect() }
+    }
+}
+
+impl Report {
+    pub(super) fn of(seen: Seen<'_>) -> Self {
+        let Sight { desired, snapshot, troubles, .. } = seen.sight;
+        let Snapshot { taken_at, total, sold, stock, in_flight, .. } = *snapshot;
+        let shards = snapshot.shards.iter().zip(&desired.mint).enumerate();
+        let body = |(shard, (level, &minted))| ShardBody::of(level, minted, trouble_of(troubles, shard));
+        let processes = seen.present.map(|present| ProcessBody::all(present, seen.leader));
+        let news = News {
+            sale: SaleBody::of(&desired.sale.config),
+            total,
+            sold,
+            stock,
+            in_flight,
+            shards: shards.map(body).collect(),
+            moves: seen.moves,
+            violations: seen.violations,
+            processes,
+            answered_by: seen.answered_by.to_owned(),
+        };
+        Self { time: (taken_at > 0).then_some(taken_at), news }
+    }
+}
+
+impl SaleBody {
+    fn of(config: &SaleConfig) -> Self {
+        let SaleConfig { id, product, state, window, .. } = config;
+        let (id, name, state) = (id.clone(), product.name.clone(), *state);
+        Self { id, name, state, starts_at: window.starts_at, ends_at: window.ends_at }
+    }
+}
+
+impl ShardBody {
+    fn of(level: &ShardLevel, minted: u64, trouble: Option<&Trouble>) -> Self {
+        let trouble = trouble.map(|trouble| word(trouble.kind));
+        Self { stock: level.stock, sold: level.sold, minted, trouble }
+    }
+}
+
+fn trouble_of(troubles: &[Trouble], shard: usize) -> Option<&Trouble> {
+    troubles.iter().find(|trouble| trouble.shard.index() == shard)
+}
+
+/// The particulars are for the log: they name servers.
+const fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Unreadable => "unreadable",
+        Kind::Missing => "gone",
+        Kind::ForeignRing => "foreign",
+        Kind::Overminted => "overminted",
+    }
+}
+
+impl ProcessBody {
+    fn all(present: &Present, leader: Option<&str>) -> Vec<Self> {
+        present.processes.iter().map(|process| Self::of(process, present.at, leader)).collect()
+    }
+
+    fn of(process: &Process, now: EpochMs, leader: Option<&str>) -> Self {
+        let said = process.introduction.clone();
+        Self {
+            leads: leader == Some(&said.name),
+            name: said.name,
+            kind: said.kind,
+            version: said.version,
+            started_at: process.started_at,
+            silent_s: now.saturating_sub(process.seen_at) / 1_000,
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The live view: what viewers hear, from whichever coordinator they ask.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, BodyDataStream};
+use axum::http::Request;
+use coordinator::admin::Desk;
+use coordinator::coordinator::Coordinator;
+use coordinator::live::Live;
+use futures::StreamExt as _;
+use serde_json::Value;
+use stock::calls::{Accept, Bought, Donate, Source};
+use stock::ids::ShardId;
+use stock::presence::{Introduction, Kind, Presence, Word};
+use tokio::time::timeout;
+use tower::ServiceExt as _;
+
+use crate::stage::{SOON, buy, chairs, client_of, coordinator_on, shared_redis, while_running};
+
+/// A live view of a coordinator, with this default sale.
+fn live_of(coordinator: &Arc<Coordinator>, default: &str) -> Live {
+    let desk = Desk::default();
+    desk.open(Arc::clone(coordinator));
+    Live::new(desk, default.parse().unwrap())
+}
+
+async fn get(router: Router, path: &str) -> (u16, Body) {
+    let response = router.oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+    (response.status().as_u16(), response.into_body())
+}
+
+/// A viewer, and what it has not read yet.
+struct Viewer {
+    body: BodyDataStream,
+    heard: String,
+}
+
+impl Viewer {
+    /// Comes as soon as the sale is known.
+    async fn of(live: &Live, path: &str) -> Self {
+        let coming = async {
+            loop {
+                match get(live.router(), path).await {
+                    (200, body) => return Self { body: body.into_data_stream(), heard: String::new() },
+                    (404, _) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+                    (status, _) => panic!("{path} answers {status}"),
+                }
+            }
+        };
+        timeout(SOON, coming).await.unwrap()
+    }
+
+    /// The next event; `None` at the end.
+    async fn next(&mut self) -> Option<(String, Value)> {
+        loop {
+            if let Some((event, rest)) = self.heard.split_once("\n\n") {
+                let part = |name| event.lines().find_map(|line| line.strip_prefix(name));
+                let told = (
+                    part("event: ").unwrap().to_owned(),
+                    serde_json::from_str(part("data: ").unwrap()).unwrap(),
+                );
+                self.heard = rest.to_owned();
+                return Some(told);
+            }
+            let bytes = timeout(SOON, self.body.next()).await.expect("something is heard soon")?.unwrap();
+            self.heard.push_str(std::str::from_utf8(&bytes).unwrap());
+        }
+    }
+
+    /// The next report of which this holds.
+    async fn sees(&mut self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let seeing = async {
+            loop {
+                match self.next().await.expect("the stream goes on") {
+                    (kind, report) if kind == "live" && holds(&report) => return report,
+                    _ => {}
+                }
+            }
+        };
+        timeout(SOON, seeing).await.unwrap_or_else(|_| panic!("nobody saw {what}"))
+    }
+}
+
+#[tokio::test]
+async fn a_viewer_sees_the_sale_sell_whether_the_coordinator_leads_or_follows() {
+    let redis = shared_redis().await;
+    let client = client_of(redis).await;
+    let [one, other] = [coordinator_on(redis).await, coordinator_on(redis).await].map(Arc::new);
+    let sale = chairs("live-selling");
+    one.create(&sale).await.unwrap();
+    let lives = [live_of(&one, "live-selling"), live_of(&other, "live-selling")];
+
+    while_running(
+        &one,
+        while_running(&other, async {
+            for live in &lives {
+                let mut viewer = Viewer::of(live, "/live/sale/events").await;
+                assert_eq!(viewer.next().await.unwrap().0, "history");
+                let before = viewer.sees("the sale", |_| true).await;
+                assert_eq!((&before["total"], &before["sale"]["state"]), (&100.into(), &"open".into()));
+                assert!(before["time"].as_u64().unwrap() > 1_700_000_000_000, "{before}");
+
+                let sold = before["sold"].as_u64().unwrap();
+                let bought = buy(&one, &client, &sale.id, &format!("viewer-{sold}")).await;
+                assert!(matches!(bought, Bought::Bought(_)), "{bought:?}");
+
+                let after = viewer.sees("the purchase", |report| report["sold"] == sold + 1).await;
+                assert_eq!(
+                    after["violations"],
+                    serde_json::json!({ "oversold": 0, "books": 0, "record": 0 })
+                );
+            }
+        }),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn tokens_that_move_are_told_once_and_by_how_many() {
+    let redis = shared_redis().await;
+    let client = client_of(redis).await;
+    let coordinator = Arc::new(coordinator_on(redis).await);
+    let wanted = chairs("live-moving");
+    let sale = coordinator.create(&wanted).await.unwrap().sale;
+    let live = live_of(&coordinator, "none");
+
+    while_running(&coordinator, async {
+        let mut viewer = Viewer::of(&live, "/live/sales/live-moving/events").await;
+        viewer.sees("the sale", |_| true).await;
+        let (giver, to) = (sale.shard(ShardId::new(0)), ShardId::new(1));
+        let given = client.write(Donate { shard: giver, to, want: 2 }).await.unwrap().cumulative;
+        let (shard, from) = (sale.shard(to), Source::Shard(giver.id));
+        client.write(Accept { shard, from, cumulative: given }).await.unwrap();
+
+        let report = viewer.sees("the move", |report| report["moves"] != serde_json::json!([])).await;
+        assert_eq!(report["moves"], serde_json::json!([{ "from": 0, "to": 1, "tokens": given }]));
+        viewer.sees("a report without it", |report| report["moves"] == serde_json::json!([])).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_viewer_sees_who_is_there_and_who_leads() {
+    let redis = shared_redis().await;
+    let client = client_of(redis).await;
+    let coordinator = Arc::new(coordinator_on(redis).await);
+    coordinator.create(&chairs("live-crew")).await.unwrap();
+    let live = live_of(&coordinator, "live-crew");
+    let node = Introduction { name: "shop:1/live-crew".into(), kind: Kind::Node, version: "9".into() };
+
+    while_running(&coordinator, async {
+        client.poll(Presence { word: Some(Word::Here(&node, SOON)) }).await.unwrap();
+        let mut viewer = Viewer::of(&live, "/live/sale/events").await;
+        let report = viewer
+            .sees("the node and who answers", |report| {
+                let named = |name: &str| {
+                    report["processes"]
+                        .as_array()
+                        .is_some_and(|all| all.iter().any(|one| one["name"] == name))
+                };
+                named(&node.name) && named(report["answeredBy"].as_str().unwrap())
+            })
+            .await;
+        let told =
+            report["processes"].as_array().unwrap().iter().find(|one| one["name"] == node.name.as_str());
+        assert_eq!((&told.unwrap()["kind"], &told.unwrap()["version"]), (&"node".into(), &"9".into()));
+    })
+    .await;
+    client.poll(Presence { word: Some(Word::Goodbye(&node)) }).await.unwrap();
+}
+
+#[tokio::test]
+async fn streams_end_when_the_view_closes_and_a_sale_that_is_not_there_has_none() {
+    let redis = shared_redis().await;
+    let coordinator = Arc::new(coordinator_on(redis).await);
+    coordinator.create(&chairs("live-closing")).await.unwrap();
+    let live = live_of(&coordinator, "live-closing");
+
+    while_running(&coordinator, async {
+        let mut viewer = Viewer::of(&live, "/live/sale/events").await;
+        for path in ["/live/sales/no-such-sale/events", "/live/sales/%7Bflash%7D/events"] {
+            assert_eq!(get(live.router(), path).await.0, 404, "{path}");
+        }
+        live.close();
+        while viewer.next().await.is_some() {}
+        assert_eq!(get(live.router(), "/live/sale/events").await.0, 503);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_a_cluster_there_is_a_page_and_nothing_to_show() {
+    let live = Live::new(Desk::default(), "flash".parse().unwrap());
+    assert_eq!(get(live.router(), "/").await.0, 200);
+    for path in ["/live/sales", "/live/sale/events"] {
+        assert_eq!(get(live.router(), path).await.0, 503, "{path}");
+    }
+}

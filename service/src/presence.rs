@@ -1,0 +1,73 @@
+//! Telling the others that this process is there. Nobody waits for it, and nothing fails without it.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use stock::calls::CallError;
+use stock::cluster::Cluster;
+use stock::presence::{Introduction, Presence, Word};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::news::News;
+
+/// How often it is said: some tries within the ten seconds after which a process is forgotten.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// What people find a process by, and what tells it from the one that had its place before.
+pub fn name(port: u16) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    let host = host.as_deref().map_or("localhost", str::trim);
+    format!("{host}:{port}/{:08x}", rand::random::<u32>())
+}
+
+/// A task of its own that says that the process is there.
+pub struct Attendance {
+    leave: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Attendance {
+    /// Says so from now on.
+    pub fn begin(cluster: Arc<Cluster>, introduction: Introduction) -> Self {
+        let (leave, left) = oneshot::channel();
+        let attending = async move { attend(&cluster, &introduction, left.map(drop)).await };
+        Self { leave, task: tokio::spawn(attending) }
+    }
+
+    /// Says goodbye.
+    pub async fn end(self) {
+        drop(self.leave);
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "saying that the process is there failed");
+        }
+    }
+}
+
+/// Says that the process is there until `stop` completes, and then that it goes.
+pub async fn attend(cluster: &Cluster, introduction: &Introduction, stop: impl Future<Output = ()>) {
+    let (mut stop, mut news, began) = (pin!(stop), News::default(), Instant::now());
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut stop => break,
+            _ = ticks.tick() => {
+                let said = say(cluster, Word::Here(introduction, began.elapsed())).await;
+                news.take_in("presence".into(), said.err().as_ref());
+            }
+        }
+    }
+    if let Err(error) = say(cluster, Word::Goodbye(introduction)).await {
+        tracing::debug!(%error, "going without a goodbye");
+    }
+}
+
+async fn say(cluster: &Cluster, word: Word<'_>) -> Result<(), CallError> {
+    cluster.poll(Presence { word: Some(word) }).await.map(drop)
+}
