@@ -52,8 +52,7 @@ fn configuration(arguments: &[String]) -> Result<GooseConfiguration> {
 }
 
 fn arguments(plan: &[Step], url: &str, reports: &Path, verbose: bool) -> Vec<String> {
-    let mut arguments: Vec<String> =
-        ["--no-telnet", "--no-websocket", "--no-print-metrics"].map(str::to_owned).into();
+    let mut arguments: Vec<String> = ["--no-telnet", "--no-print-metrics"].map(str::to_owned).into();
     arguments.extend(["--host".to_owned(), url.to_owned(), "--test-plan".to_owned(), text(plan)]);
     let files = REPORTS.map(|report| reports.join(report).to_string_lossy().into_owned());
     arguments.extend(files.into_iter().flat_map(|file| ["--report-file".to_owned(), file]));
@@ -80,7 +79,7 @@ mod tests {
         assert_eq!(text(&plan), "10,90s;0,0s");
         let arguments = arguments(&plan, "http://127.0.0.1:8080", Path::new("reports"), false);
         let configuration = configuration(&arguments).unwrap();
-        assert!(configuration.no_telnet && configuration.no_websocket);
+        assert!(configuration.no_telnet && !configuration.websocket, "nobody else gives it orders");
         assert_eq!(
             configuration.report_file,
             ["reports/goose.html", "reports/goose.json", "reports/goose.md"]

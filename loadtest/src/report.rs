@@ -176,7 +176,7 @@ mod tests {
             "  sold out                    4321",
             "  sold                         100  of 100, 100 of them in this run",
             "  found by a lookup            100  of 100 that were looked up",
-            "  p95 of each kind         at most 100.0 ms  met: 40.0 ms (purchase)",
+            "  p95 of each kind          at most 100 ms  met: 40.0 ms (purchase)",
             "verdict: clean. Every promise held, every threshold was met.",
         ] {
             assert!(text.lines().any(|found| found == line), "no line `{line}` in\n{text}");

@@ -87,13 +87,7 @@ impl OpenLoop {
             stream.set_nodelay(true)?;
             streams.push(stream);
         }
-        let crowd = Arc::new(Schedule {
-            began: Instant::now(),
-            next: AtomicU64::new(0),
-            total: u64::from(self.rate) * self.duration.as_millis() as u64 / 1000,
-            options: self,
-            goes_on: Box::new(goes_on),
-        });
+        let crowd = Arc::new(Schedule::begin(self, goes_on));
         let mut visitors = JoinSet::new();
         for stream in streams {
             visitors.spawn(visit(stream, Arc::clone(&crowd)));
@@ -112,6 +106,16 @@ struct Schedule {
 }
 
 impl Schedule {
+    fn begin(options: OpenLoop, goes_on: impl Fn(&Shot) -> bool + Send + Sync + 'static) -> Self {
+        Self {
+            began: Instant::now(),
+            next: AtomicU64::new(0),
+            total: u64::from(options.rate) * options.duration.as_millis() as u64 / 1000,
+            options,
+            goes_on: Box::new(goes_on),
+        }
+    }
+
     fn take(&self) -> Option<(u64, Instant)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let due = self.began + Duration::from_secs(number) / self.options.rate;
@@ -188,6 +192,21 @@ fn parse(bytes: &[u8]) -> Result<Option<Answer>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_comes_when_is_decided_before_the_first_answer() {
+        let (users, host, path) = ("u".to_owned(), "sale".to_owned(), "/api/sale/purchase".to_owned());
+        let (addr, duration) = (([127, 0, 0, 1], 1).into(), Duration::from_millis(2_500));
+        let crowd = OpenLoop { addr, host, path, users, rate: 400, duration, connections: 1 };
+        let schedule = Schedule::begin(crowd, |_| true);
+
+        let due: Vec<Duration> =
+            std::iter::from_fn(|| schedule.take()).map(|(_, due)| due - schedule.began).collect();
+
+        assert_eq!(due.len(), 1_000);
+        assert_eq!(due[..3], [0.0, 2.5, 5.0].map(|ms: f64| Duration::from_secs_f64(ms / 1e3)));
+        assert_eq!(due[999], Duration::from_micros(2_497_500));
+    }
 
     #[test]
     fn an_answer_is_read_once_it_is_complete() {

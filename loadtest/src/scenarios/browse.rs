@@ -4,12 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use goose::prelude::*;
+use rand::random;
 
 use super::visitor::{Visitor, people as people_of};
 use crate::{attack::record, place::Place};
 
-/// How long a person follows the sale before the next click.
-const LISTEN: Duration = Duration::from_secs(5);
+/// How long a person follows the sale before the next click, at most.
+const LISTEN_MAX: Duration = Duration::from_secs(5);
 
 pub(super) fn people(place: &Arc<Place>, pause: Duration) -> Result<Scenario> {
     let people = people_of("onlookers", place)
@@ -27,5 +28,6 @@ async fn look(user: &mut GooseUser) -> TransactionResult {
 
 async fn listen(user: &mut GooseUser) -> TransactionResult {
     let place = Visitor::of(user).place;
-    record(user, &place.shop.listen(LISTEN).await).await
+    let duration = LISTEN_MAX.mul_f64(random());
+    record(user, &place.shop.listen(duration).await).await
 }
