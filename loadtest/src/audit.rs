@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Result, bail};
 use futures::{StreamExt, stream};
 use rand::{rng, seq::SliceRandom};
+use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::{
@@ -73,8 +74,9 @@ impl Evidence {
 
     fn of_the_books(&self) -> Vec<String> {
         let Books { ok, violations, total, sold, buyers_twice, .. } = &self.after;
-        let mut broken: Vec<String> =
-            violations.iter().map(|violation| format!("the books: {violation}")).collect();
+        let mut found = Contradictions::default();
+        violations.iter().for_each(|violation| found.add(format!("the books: {}", words(violation))));
+        let mut broken = spelled_out(&found);
         if !ok && broken.is_empty() {
             broken.push("the books are not in order, and the audit does not say why".into());
         }
@@ -82,7 +84,7 @@ impl Evidence {
             broken.push(format!("{sold} are sold of {total} units there are"));
         }
         if *buyers_twice > 0 {
-            broken.push(format!("{buyers_twice} users have bought twice"));
+            broken.push(format!("{buyers_twice} users have claims in two shards"));
         }
         broken
     }
@@ -103,6 +105,11 @@ impl Evidence {
     pub(crate) fn sold_meanwhile(&self) -> u64 {
         self.after.sold.saturating_sub(self.before.sold)
     }
+}
+
+/// A violation as the coordinator words it.
+fn words(violation: &Value) -> String {
+    violation.as_str().map_or_else(|| violation.to_string(), str::to_owned)
 }
 
 fn spelled_out(contradictions: &Contradictions) -> Vec<String> {

@@ -57,7 +57,7 @@ async fn a_sale_that_forgets_to_look_for_a_claim_is_broken() {
 
     let said = sale.load(DUPLICATES).await;
     assert_eq!(said.code, 2, "{}", said.words);
-    said.assert_says("users have bought twice");
+    said.assert_says("has two orders");
     said.assert_says("and of order");
 }
 

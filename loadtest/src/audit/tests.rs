@@ -50,7 +50,7 @@ fn the_audit_has_the_word() {
     };
     assert!(broken(violations).contains("a channel took in more"));
     assert!(broken(|evidence| evidence.after.ok = false).contains("does not say why"));
-    assert_eq!(broken(|evidence| evidence.after.buyers_twice = 1), "1 users have bought twice");
+    assert_eq!(broken(|evidence| evidence.after.buyers_twice = 1), "1 users have claims in two shards");
 }
 
 #[test]
