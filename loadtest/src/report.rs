@@ -68,7 +68,9 @@ impl Report {
         for kind in Kind::OUTCOMES {
             text += &row(kind.name(), self.counts.of(kind), "");
         }
-        text + &row("gave up", self.counts.gave_up, "")
+        text += &row("gave up", self.counts.gave_up, "");
+        let errors: String = self.counts.notes.iter().map(|note| format!("  {note}\n")).collect();
+        if errors.is_empty() { text } else { format!("{text}\nthe first errors\n{errors}") }
     }
 
     fn books(&self) -> String {
@@ -182,6 +184,14 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "no line `{line}` in\n{text}");
         }
         assert_eq!(report().ending(), Ending::Clean);
+    }
+
+    #[test]
+    fn errors_are_told_in_their_own_words() {
+        let mut report = report();
+        assert!(!report.text().contains("the first errors"));
+        report.counts.notes = vec!["purchase, unexpected: 500 oops".into()];
+        assert!(report.text().contains("\nthe first errors\n  purchase, unexpected: 500 oops\n\n"));
     }
 
     #[test]

@@ -198,6 +198,7 @@ impl Shop {
             }
             Err(_) => (None, Answer::none(), sent.elapsed()),
         };
+        self.note_if_error("events", answer.kind, || format!("{status:?}, and no event that is a status"));
         self.count(Exchange { method: "GET", name: "events", status, answer, latency })
     }
 
@@ -209,11 +210,27 @@ impl Shop {
     ) -> Exchange {
         let sent = Instant::now();
         let (status, answer) = match answered(request).await {
-            Ok((status, pause, body)) => (Some(status), read(status, pause, &body)),
-            Err(_) => (None, Answer::none()),
+            Ok((status, pause, body)) => {
+                let answer = read(status, pause, &body);
+                self.note_if_error(name, answer.kind, || {
+                    format!("{status} {}", String::from_utf8_lossy(&body))
+                });
+                (Some(status), answer)
+            }
+            Err(error) => {
+                self.note_if_error(name, Kind::Transport, || format!("{error:?}"));
+                (None, Answer::none())
+            }
         };
         let method = if name.starts_with("purchase") { "POST" } else { "GET" };
         self.count(Exchange { method, name, status, answer, latency: sent.elapsed() })
+    }
+
+    /// Keeps what was answered, where that is an error, for whoever has to find out why.
+    pub(crate) fn note_if_error(&self, name: &str, kind: Kind, answer: impl Fn() -> String) {
+        if kind.is_error() {
+            self.tally.note(|| format!("{name}, {}: {}", kind.name(), answer()));
+        }
     }
 
     fn count(&self, exchange: Exchange) -> Exchange {

@@ -93,6 +93,8 @@ async fn address(url: &str) -> Result<(SocketAddr, String)> {
 fn hear(shop: &Shop, shot: &Shot) {
     let answer = answer(shot);
     shop.tally.answered("purchase", answer.kind, shot.latency);
+    let said = || format!("{:?} {}", shot.status, String::from_utf8_lossy(&shot.body));
+    shop.note_if_error("purchase", answer.kind, said);
     shop.believe(&shot.user, &shot.user, shot.sent, &answer);
 }
 

@@ -18,6 +18,11 @@ const LATENCY_MAX: Duration = Duration::from_mins(1);
 /// Three digits: a hundred milliseconds are told from a hundred and one.
 const DIGITS: u8 = 3;
 
+/// Errors that are told in full. One cause has thousands of them.
+const NOTES_MAX: usize = 5;
+/// As much of each as fits on a few lines.
+const NOTE_CHARS_MAX: usize = 300;
+
 /// Counts of one run.
 #[derive(Debug)]
 pub(crate) struct Tally {
@@ -28,6 +33,7 @@ pub(crate) struct Tally {
     gave_up: AtomicU64,
     outcomes: Mutex<BTreeMap<Kind, u64>>,
     latencies: Mutex<BTreeMap<&'static str, Histogram<u64>>>,
+    notes: Mutex<Vec<String>>,
 }
 
 /// The counts at one moment.
@@ -40,6 +46,8 @@ pub(crate) struct Counts {
     /// Attempts that were given up without a definite answer.
     pub(crate) gave_up: u64,
     pub(crate) outcomes: BTreeMap<Kind, u64>,
+    /// The first errors, in full.
+    pub(crate) notes: Vec<String>,
 }
 
 /// How long requests of one name took.
@@ -63,6 +71,7 @@ impl Tally {
             gave_up: AtomicU64::new(0),
             outcomes: Mutex::default(),
             latencies: Mutex::default(),
+            notes: Mutex::default(),
         }
     }
 
@@ -72,6 +81,14 @@ impl Tally {
         *lock(&self.outcomes).entry(kind).or_default() += 1;
         let mut latencies = lock(&self.latencies);
         latencies.entry(name).or_insert_with(histogram).saturating_record(micros(latency));
+    }
+
+    /// Keeps what was wrong, if it is among the first.
+    pub(crate) fn note(&self, what: impl FnOnce() -> String) {
+        let mut notes = lock(&self.notes);
+        if notes.len() < NOTES_MAX {
+            notes.push(what().chars().take(NOTE_CHARS_MAX).collect());
+        }
     }
 
     pub(crate) fn gave_up(&self) {
@@ -96,6 +113,7 @@ impl Tally {
             requests: load(&self.requests),
             gave_up: load(&self.gave_up),
             outcomes: lock(&self.outcomes).clone(),
+            notes: lock(&self.notes).clone(),
         }
     }
 
@@ -175,6 +193,15 @@ mod tests {
         tally.gave_up();
         assert_eq!(tally.counts().errors(), 4);
         assert_eq!(tally.counts().requests, 10);
+    }
+
+    #[test]
+    fn the_first_errors_are_kept_within_bounds() {
+        let tally = Tally::begin();
+        (0..100).for_each(|n| tally.note(|| format!("{n} {}", "x".repeat(10_000))));
+        let notes = tally.counts().notes;
+        assert_eq!(notes.len(), NOTES_MAX);
+        assert!(notes[0].starts_with("0 x") && notes[0].len() == NOTE_CHARS_MAX);
     }
 
     #[test]

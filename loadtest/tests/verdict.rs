@@ -2,14 +2,22 @@
 
 #![expect(clippy::unwrap_used, reason = "what a story cannot go on without fails it")]
 
+use std::{
+    process::{Output, Stdio},
+    time::Duration,
+};
+
 use redis::cmd;
 use stock::functions::LIBRARY;
 use tempfile::TempDir;
-use testkit::{Stack, StackOptions, stack::SaleOptions};
-use tokio::{process::Command, sync::Mutex};
+use testkit::{Stack, StackOptions, stack::SaleOptions, until};
+use tokio::{process::Command, sync::Mutex, time::timeout};
 
 /// One sale at a time: two would share the machine's cores and time each other out.
 static STAGE: Mutex<()> = Mutex::const_new(());
+
+/// Whatever has to happen happens by then, on a busy machine too.
+const SOON: Duration = Duration::from_secs(60);
 
 /// Short, and as slow as this machine likes to be while it builds something else.
 const DUPLICATES: &[&str] =
@@ -76,6 +84,23 @@ async fn answers_that_contradict_each_other_are_broken_although_the_books_are_in
     assert!(!said.words.contains("the books"), "{}", said.words);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_interrupts_a_run_still_learns_what_it_found() {
+    let _stage = STAGE.lock().await;
+    let sale = Sale::open(5).await;
+    let soak = ["soak", "--users", "20", "--pause", "100ms", "--p95", "30s"];
+    let program = sale.program(&soak).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let sold_out = async || sale.stack.status().await.is_ok_and(|status| status.remaining_stock == 0);
+    until("the sale is sold out", SOON, sold_out).await.unwrap();
+
+    let pid = program.id().unwrap().to_string();
+    Command::new("kill").args(["-INT", &pid]).status().await.unwrap();
+
+    let said = Said::of(timeout(SOON, program.wait_with_output()).await.unwrap().unwrap());
+    assert_eq!(said.code, 0, "{}", said.words);
+    said.assert_says("sold                           5  of 5, 5 of them in this run");
+}
+
 #[tokio::test]
 async fn an_option_that_cannot_be_and_a_sale_that_does_not_run_are_told_apart() {
     let program = env!("CARGO_BIN_EXE_flashsale-loadtest");
@@ -94,18 +119,20 @@ impl Sale {
         Self { stack, reports: TempDir::new().unwrap() }
     }
 
-    /// Runs the program against it, as against any other system.
     async fn load(&self, arguments: &[&str]) -> Said {
+        Said::of(self.program(arguments).output().await.unwrap())
+    }
+
+    /// The program, against this sale as against any other system.
+    fn program(&self, arguments: &[&str]) -> Command {
         let mut program = Command::new(env!("CARGO_BIN_EXE_flashsale-loadtest"));
         program.args(arguments).args(["--host", &self.stack.url()]).arg("--report").arg(self.reports.path());
         for node in self.stack.nodes() {
             program.args(["--node", node.url()]);
         }
         program.args(["--admin-url", self.stack.coordinators()[0].url()]);
-        let output =
-            program.env("ADMIN_TOKEN", self.stack.admin_token()).kill_on_drop(true).output().await.unwrap();
-        let words = [output.stdout, output.stderr].concat();
-        Said { code: output.status.code().unwrap(), words: String::from_utf8(words).unwrap() }
+        program.env("ADMIN_TOKEN", self.stack.admin_token()).kill_on_drop(true);
+        program
     }
 
     /// Another line in the functions, loaded under the very same name on every primary.
@@ -123,6 +150,11 @@ impl Sale {
 }
 
 impl Said {
+    fn of(output: Output) -> Self {
+        let words = [output.stdout, output.stderr].concat();
+        Self { code: output.status.code().unwrap(), words: String::from_utf8(words).unwrap() }
+    }
+
     #[track_caller]
     fn assert_says(&self, words: &str) {
         assert!(self.words.contains(words), "nothing says `{words}` in\n{}", self.words);
