@@ -1,40 +1,63 @@
-//! Load on a running sale, with Goose: buyers who look at the sale and buy.
-//!
-//! `flashsale-loadtest --help` lists Goose's options; a sale of `cargo xtask up` is loaded with
-//! `flashsale-loadtest --host http://127.0.0.1:8080 --users 100 --run-time 10s --no-telnet`.
+#![doc = include_str!("../README.md")]
 
-use goose::goose::{GooseMethod, GooseRequest};
-use goose::prelude::*;
-use serde_json::json;
+mod admin;
+mod answers;
+mod attack;
+mod audit;
+mod exit;
+mod ledger;
+mod options;
+mod place;
+mod progress;
+mod report;
+mod scenarios;
+mod shop;
+mod spike;
+mod tally;
+mod thresholds;
 
-/// What a purchase may be answered: bought, bought before, or sold out.
-const PURCHASE_ANSWERS: [u16; 2] = [200, 409];
+use std::{fs, process::ExitCode, sync::Arc};
+
+use anyhow::{Context, Result};
+
+use audit::Evidence;
+use exit::Ending;
+use options::Scenario;
+use place::Place;
+use progress::Progress;
+use report::Report;
 
 #[tokio::main]
-async fn main() -> Result<(), GooseError> {
-    let rush = scenario!("rush")
-        .register_transaction(transaction!(look).set_name("look"))
-        .register_transaction(transaction!(buy).set_name("buy"));
-    GooseAttack::initialize()?.register_scenario(rush).execute().await?;
-    Ok(())
+async fn main() -> ExitCode {
+    let options = options::parse();
+    exit::code(load(&options.scenario).await)
 }
 
-async fn look(buyer: &mut GooseUser) -> TransactionResult {
-    buyer.get_named("/api/sale/status", "status").await?;
-    Ok(())
+/// Finds the sale, lets the crowd come, and audits what it was told.
+async fn load(scenario: &Scenario) -> Result<Ending> {
+    let place = Arc::new(Place::find(scenario).await?);
+    let before = place.admin.audit(&place.sale).await?;
+    println!("{} at {}, sale `{}`", scenario.name(), place.shop.url(), place.sale);
+
+    let progress = Progress::begin(&place.shop);
+    scenarios::run(scenario, &place).await?;
+    drop(progress);
+
+    let (counts, latencies) = (place.shop.tally.counts(), place.shop.tally.latencies());
+    let evidence = Evidence::gather(&place, before, &counts).await?;
+    let (name, sale, limits) = (scenario.name(), place.sale.clone(), scenario.limits());
+    let report = Report { scenario: name, sale, counts, latencies, evidence, limits };
+    hand_over(&report, scenario)?;
+    Ok(report.ending())
 }
 
-/// Another buyer each time. Goose counts every 4xx as a failure, which "sold out" is not.
-async fn buy(buyer: &mut GooseUser) -> TransactionResult {
-    let path = "/api/sale/purchase";
-    let body = json!({ "userId": format!("goose-{:016x}", rand::random::<u64>()) });
-    let builder = buyer.get_request_builder(&GooseMethod::Post, path)?.json(&body);
-    let request = GooseRequest::builder().method(GooseMethod::Post).path(path).name("purchase");
-    let mut answer = buyer.request(request.set_request_builder(builder).build()).await?;
-    match &answer.response {
-        Ok(response) if PURCHASE_ANSWERS.contains(&response.status().as_u16()) => {
-            buyer.set_success(&mut answer.request)
-        }
-        _ => Ok(()),
-    }
+/// To whoever waits, and to a file for later.
+fn hand_over(report: &Report, scenario: &Scenario) -> Result<()> {
+    let (text, folder) = (report.text(), scenario.reports());
+    print!("{text}");
+    fs::create_dir_all(&folder)
+        .and_then(|()| fs::write(folder.join("verdict.txt"), text))
+        .with_context(|| format!("cannot write to {}", folder.display()))?;
+    println!("reports are in {}", folder.display());
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Commands of a developer: `cargo xtask up`, `down`, `test`, `browser`, `bench`, `chaos`, `fuzz`.
+//! Commands of a developer: `cargo xtask up`, `down`, `test`, `browser`, `bench`, `chaos`, `fuzz`, `loadtest`.
 //!
 //! What runs and breaks processes is in `testkit`; here is only what a person types and reads.
 
@@ -9,6 +9,7 @@ mod down;
 mod fuzz;
 mod install;
 mod interruption;
+mod loadtest;
 mod running;
 mod steps;
 mod test;
@@ -47,6 +48,11 @@ enum Command {
     Chaos(chaos::Options),
     /// Questions the API of a real sale by its own description, and holds each answer against it.
     Fuzz(fuzz::Options),
+    /// Loads what `up` runs like a crowd, and audits what buyers were told.
+    ///
+    /// Ends with exit code 0 if all is well, 2 if a promise was broken, 3 if a threshold was missed, and 1 if there is no
+    /// verdict.
+    Loadtest(loadtest::Options),
 }
 
 #[tokio::main]
@@ -59,6 +65,7 @@ async fn main() -> ExitCode {
         Command::Bench(options) => bench::bench(options).await.map(|()| ExitCode::SUCCESS),
         Command::Chaos(options) => chaos::chaos(options).await,
         Command::Fuzz(options) => fuzz::fuzz(options).await.map(|()| ExitCode::SUCCESS),
+        Command::Loadtest(options) => loadtest::loadtest(options).await,
     };
     match outcome {
         Ok(code) => code,

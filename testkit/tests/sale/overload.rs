@@ -41,6 +41,8 @@ async fn offered_four_times_what_redis_can_take_a_node_sells_on_and_sheds_the_re
     let slowing = tokio::spawn(slow_down(Arc::clone(&sale)));
     let crowd = |name: &str, rate: u32, duration| OpenLoop {
         addr: node.url().strip_prefix("http://").unwrap().parse().unwrap(),
+        host: "sale".into(),
+        path: "/api/sale/purchase".into(),
         users: name.to_owned(),
         rate,
         duration,

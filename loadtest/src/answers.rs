@@ -1,0 +1,236 @@
+//! What nodes answer, in the words of either family of calls.
+//!
+//! Pure: a status, whether the answer says when to come back, and a body. What is not to the letter of the contract is
+//! `Unexpected`: a load test that reads answers generously finds nothing.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+#[cfg(test)]
+mod tests;
+
+/// The two families of calls that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// `/api/sales/{sale}/…`, and `/api/sale/…` for the default sale.
+    BySale,
+    /// `/api/status`, `/api/purchase`, …: the default sale, with a CSRF token.
+    Single,
+}
+
+/// What an answer says, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// What was asked for: a status, a token, events, a lookup.
+    Told,
+    Purchased,
+    AlreadyPurchased,
+    SoldOut,
+    NotActive,
+    /// 503: nothing was done, come back.
+    Busy,
+    /// 503: it may or may not have been done.
+    Unknown,
+    /// 429
+    Limited,
+    CsrfRefused,
+    /// No answer came.
+    Transport,
+    /// An answer that the contract does not have.
+    Unexpected,
+}
+
+/// An answer, as a buyer reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) kind: Kind,
+    pub(crate) order: Option<String>,
+    /// The CSRF token that it brings.
+    pub(crate) token: Option<String>,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+impl Kind {
+    /// What a request can have come to, in the order in which people want to read it.
+    pub(crate) const OUTCOMES: [Self; 10] = [
+        Self::Purchased,
+        Self::AlreadyPurchased,
+        Self::SoldOut,
+        Self::NotActive,
+        Self::Busy,
+        Self::Unknown,
+        Self::Limited,
+        Self::CsrfRefused,
+        Self::Transport,
+        Self::Unexpected,
+    ];
+
+    /// Nothing would change it.
+    pub(crate) fn is_definite(self) -> bool {
+        matches!(self, Self::Purchased | Self::AlreadyPurchased | Self::SoldOut | Self::NotActive)
+    }
+
+    /// The server did not do as it should. Being sent away in good order is none.
+    pub(crate) fn is_error(self) -> bool {
+        matches!(self, Self::CsrfRefused | Self::Transport | Self::Unexpected)
+    }
+
+    /// What Goose counts as a success.
+    pub(crate) fn is_success(self) -> bool {
+        self == Self::Told || self.is_definite()
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Told => "told",
+            Self::Purchased => "purchased",
+            Self::AlreadyPurchased => "already purchased",
+            Self::SoldOut => "sold out",
+            Self::NotActive => "not active",
+            Self::Busy => "busy (503)",
+            Self::Unknown => "unknown (503)",
+            Self::Limited => "limited (429)",
+            Self::CsrfRefused => "csrf refused",
+            Self::Transport => "no answer",
+            Self::Unexpected => "unexpected",
+        }
+    }
+}
+
+impl Answer {
+    /// No answer came.
+    pub(crate) fn none() -> Self {
+        Self::of(Kind::Transport)
+    }
+
+    /// The answer to a purchase.
+    pub(crate) fn to_purchase(
+        family: Family,
+        status: u16,
+        retry_after: Option<Duration>,
+        body: &[u8],
+    ) -> Self {
+        let body = Body::read(body);
+        let kind = shed(status, retry_after, &body).or_else(|| match family {
+            Family::BySale => purchase_by_sale(status, &body),
+            Family::Single => purchase_of_single(status, &body),
+        });
+        let names_order = matches!(kind, Some(Kind::Purchased | Kind::AlreadyPurchased));
+        let order = body.text("orderId").filter(|_| names_order);
+        match kind {
+            Some(kind) if names_order == order.is_some() => {
+                Self { order, token: body.text("csrfToken"), retry_after, ..Self::of(kind) }
+            }
+            _ => Self { retry_after, ..Self::of(Kind::Unexpected) },
+        }
+    }
+
+    /// The answer to a lookup; with the order, if there is one.
+    pub(crate) fn to_lookup(family: Family, status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
+        let body = Body::read(body);
+        let has = body.0.get(if family == Family::BySale { "hasPurchased" } else { "purchased" });
+        let order = body.text("orderId");
+        match has.and_then(Value::as_bool) {
+            Some(has) if status == 200 && has == order.is_some() => Self { order, ..Self::of(Kind::Told) },
+            _ => Self::to_look(status, retry_after, &body, false),
+        }
+    }
+
+    /// The answer to whoever asks for the sale's status.
+    pub(crate) fn to_status(family: Family, status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
+        let body = Body::read(body);
+        let units = if family == Family::BySale { "remainingStock" } else { "stock" };
+        let is_complete = body.text("status").is_some() && body.0.get(units).is_some_and(Value::is_u64);
+        Self::to_look(status, retry_after, &body, is_complete)
+    }
+
+    /// The answer to whoever asks for a CSRF token.
+    pub(crate) fn to_csrf(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
+        let body = Body::read(body);
+        let token = body.text("csrfToken");
+        let look = Self::to_look(status, retry_after, &body, token.is_some());
+        Self { token, ..look }
+    }
+
+    /// The answer to whoever wants to listen.
+    pub(crate) fn to_listener(
+        status: u16,
+        retry_after: Option<Duration>,
+        first_event: Option<&[u8]>,
+    ) -> Self {
+        match first_event {
+            Some(event) => Self::to_status(Family::BySale, status, retry_after, event),
+            None => Self::to_look(status, retry_after, &Body(Value::Null), false),
+        }
+    }
+
+    fn to_look(status: u16, retry_after: Option<Duration>, body: &Body, is_complete: bool) -> Self {
+        let kind = match shed(status, retry_after, body) {
+            Some(kind) => kind,
+            None if status == 200 && is_complete => Kind::Told,
+            None => Kind::Unexpected,
+        };
+        Self { retry_after, ..Self::of(kind) }
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, order: None, token: None, retry_after: None }
+    }
+}
+
+/// Sent away: a 429 or 503 that says when to come back, or a token that is not good.
+fn shed(status: u16, retry_after: Option<Duration>, body: &Body) -> Option<Kind> {
+    let problem = body.text("type");
+    match (status, retry_after) {
+        (429, Some(_)) => Some(Kind::Limited),
+        (503, Some(_)) if body.says("status", "busy") => Some(Kind::Busy),
+        (503, Some(_)) => match problem.as_deref() {
+            Some("/problems/busy" | "/problems/unavailable") => Some(Kind::Busy),
+            // Also a load balancer that lost its node: nobody knows what that one did.
+            _ => Some(Kind::Unknown),
+        },
+        (403, _) if body.says("error", "csrf") || problem.as_deref() == Some("/problems/csrf") => {
+            Some(Kind::CsrfRefused)
+        }
+        _ => None,
+    }
+}
+
+fn purchase_by_sale(status: u16, body: &Body) -> Option<Kind> {
+    let success = body.0.get("success").and_then(Value::as_bool)?;
+    match (status, success, body.text("reason").as_deref()) {
+        (200, true, None) => Some(Kind::Purchased),
+        (409, false, Some("already_purchased")) => Some(Kind::AlreadyPurchased),
+        (409, false, Some("out_of_stock")) => Some(Kind::SoldOut),
+        (403, false, Some("sale_not_active")) => Some(Kind::NotActive),
+        _ => None,
+    }
+}
+
+fn purchase_of_single(status: u16, body: &Body) -> Option<Kind> {
+    match (status, body.text("status")?.as_str()) {
+        (200, "purchased") => Some(Kind::Purchased),
+        (409, "already_purchased") => Some(Kind::AlreadyPurchased),
+        (410, "sold_out") => Some(Kind::SoldOut),
+        (403, "not_active") => Some(Kind::NotActive),
+        _ => None,
+    }
+}
+
+/// A JSON body; null if it is none.
+struct Body(Value);
+
+impl Body {
+    fn read(bytes: &[u8]) -> Self {
+        Self(serde_json::from_slice(bytes).unwrap_or_default())
+    }
+
+    fn text(&self, member: &str) -> Option<String> {
+        self.0.get(member)?.as_str().map(str::to_owned)
+    }
+
+    fn says(&self, member: &str, word: &str) -> bool {
+        self.0.get(member).and_then(Value::as_str) == Some(word)
+    }
+}

@@ -1,0 +1,82 @@
+//! One line a second for a person who waits.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{answers::Kind, shop::Shop, tally::Counts};
+
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Prints lines while it lives.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    task: JoinHandle<()>,
+}
+
+impl Progress {
+    pub(crate) fn begin(shop: &Arc<Shop>) -> Self {
+        let shop = Arc::clone(shop);
+        Self { task: tokio::spawn(async move { tell(&shop).await }) }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn tell(shop: &Shop) {
+    let mut clock = interval(EVERY);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = shop.tally.counts();
+    clock.tick().await;
+    loop {
+        clock.tick().await;
+        let now = shop.tally.counts();
+        println!("{}", line(&before, &now));
+        before = now;
+    }
+}
+
+fn line(before: &Counts, now: &Counts) -> String {
+    let seconds = (now.elapsed - before.elapsed).as_secs_f64();
+    let rate = (now.requests - before.requests) as f64 / seconds;
+    let outcomes = Kind::OUTCOMES.iter().filter(|kind| now.of(**kind) > 0);
+    let outcomes: Vec<String> = outcomes.map(|kind| format!("{} {}", kind.name(), now.of(*kind))).collect();
+    format!(
+        "{:5.0} s  {:5} users  {rate:6.0} requests/s  errors {}  {}",
+        now.elapsed.as_secs_f64(),
+        now.users,
+        now.errors(),
+        outcomes.join(", ")
+    )
+    .trim_end()
+    .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_line_has_what_happened_so_far_and_the_rate_of_the_last_second() {
+        let at = |seconds, requests| Counts {
+            elapsed: Duration::from_secs(seconds),
+            users: 500,
+            requests,
+            outcomes: BTreeMap::from([(Kind::Told, 9), (Kind::Purchased, 100), (Kind::Transport, 2)]),
+            ..Counts::default()
+        };
+        assert_eq!(
+            line(&at(10, 1000), &at(12, 1900)),
+            "   12 s    500 users     450 requests/s  errors 2  purchased 100, no answer 2"
+        );
+    }
+}

@@ -1,0 +1,208 @@
+//! What a person reads at the end: one table, one verdict.
+
+use std::fmt::Write as _;
+
+use crate::{
+    admin::Books,
+    answers::Kind,
+    audit::Evidence,
+    exit::Ending,
+    tally::{Counts, Latency},
+    thresholds::{Check, Limits, millis},
+};
+
+/// Wide enough for every label.
+const LABEL: usize = 24;
+
+/// A run that is over.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) scenario: &'static str,
+    pub(crate) sale: String,
+    pub(crate) counts: Counts,
+    pub(crate) latencies: Vec<Latency>,
+    pub(crate) evidence: Evidence,
+    pub(crate) limits: Limits,
+}
+
+impl Report {
+    pub(crate) fn ending(&self) -> Ending {
+        if !self.evidence.broken().is_empty() {
+            Ending::Broken
+        } else if self.checks().iter().any(|check| !check.is_met) {
+            Ending::Missed
+        } else {
+            Ending::Clean
+        }
+    }
+
+    /// The whole of it as aligned text.
+    pub(crate) fn text(&self) -> String {
+        let Self { scenario, sale, counts, .. } = self;
+        let seconds = counts.elapsed.as_secs_f64();
+        let mut text = format!("\n{scenario} at sale `{sale}`, {seconds:.0} s");
+        if counts.users_max > 0 {
+            write!(text, ", up to {} users at a time", counts.users_max).expect(IN_MEMORY);
+        }
+        text += "\n";
+        for part in [self.requests(), self.outcomes(), self.books(), self.thresholds(), self.verdict()] {
+            text += "\n";
+            text += &part;
+        }
+        text
+    }
+
+    fn requests(&self) -> String {
+        let mut text =
+            format!("{:LABEL$}{:>10}{:>11}{:>11}{:>11}{:>11}\n", "requests", "", "p50", "p95", "p99", "max");
+        for Latency { name, requests, p50, p95, p99, max } in &self.latencies {
+            let [p50, p95, p99, max] = [p50, p95, p99, max].map(|time| millis(*time));
+            writeln!(text, "  {name:<22}{requests:>10}{p50:>11}{p95:>11}{p99:>11}{max:>11}")
+                .expect(IN_MEMORY);
+        }
+        text
+    }
+
+    fn outcomes(&self) -> String {
+        let mut text = String::from("what they came to\n");
+        for kind in Kind::OUTCOMES {
+            text += &row(kind.name(), self.counts.of(kind), "");
+        }
+        text += &row("gave up", self.counts.gave_up, "");
+        let errors: String = self.counts.notes.iter().map(|note| format!("  {note}\n")).collect();
+        if errors.is_empty() { text } else { format!("{text}\nthe first errors\n{errors}") }
+    }
+
+    fn books(&self) -> String {
+        let Evidence { before, after, buyers, lookups, contradictions, .. } = &self.evidence;
+        let Books { total, sold, stock, in_flight, claims, orders, .. } = after;
+        let found = lookups.asked - lookups.lost.count;
+        [
+            "the audit\n".to_owned(),
+            row(
+                "units before",
+                before.total - before.sold.min(before.total),
+                &format!("of {}", before.total),
+            ),
+            row(
+                "sold",
+                *sold,
+                &format!("of {total}, {} of them in this run", self.evidence.sold_meanwhile()),
+            ),
+            row("left", *stock, ""),
+            row("between shards", *in_flight, ""),
+            row("claims", *claims, ""),
+            row("orders", *orders, ""),
+            row("told `purchased`", *buyers as u64, "distinct users"),
+            row("found by a lookup", found as u64, &format!("of {} that were looked up", lookups.asked)),
+            row("contradictions", contradictions.count as u64, "between answers"),
+        ]
+        .concat()
+    }
+
+    fn thresholds(&self) -> String {
+        let mut text = String::from("thresholds\n");
+        for Check { what, limit, found, is_met } in self.checks() {
+            let word = if is_met { "met" } else { "MISSED" };
+            writeln!(text, "  {what:<22}{limit:>18}  {word}: {found}").expect(IN_MEMORY);
+        }
+        text
+    }
+
+    fn verdict(&self) -> String {
+        let broken: String = self.evidence.broken().iter().map(|what| format!("  {what}\n")).collect();
+        match self.ending() {
+            Ending::Clean => "verdict: clean. Every promise held, every threshold was met.\n".into(),
+            Ending::Missed => "verdict: missed. Every promise held, but a threshold was missed.\n".into(),
+            Ending::Broken => format!("verdict: BROKEN. Promises that did not hold:\n{broken}"),
+        }
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        self.limits.check(&self.counts, &self.latencies)
+    }
+}
+
+const IN_MEMORY: &str = "writing to a String cannot fail";
+
+fn row(label: &str, count: u64, remark: &str) -> String {
+    format!("{}\n", format!("  {label:<22}{count:>10}  {remark}").trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use super::*;
+    use crate::audit::Lookups;
+
+    fn report() -> Report {
+        let ms = Duration::from_millis;
+        let books = Books { ok: true, total: 100, ..Books::default() };
+        Report {
+            scenario: "rush",
+            sale: "flash".into(),
+            counts: Counts {
+                elapsed: ms(30_200),
+                users_max: 1000,
+                outcomes: BTreeMap::from([(Kind::Purchased, 100), (Kind::SoldOut, 4321)]),
+                ..Counts::default()
+            },
+            latencies: vec![Latency {
+                name: "purchase",
+                requests: 4421,
+                p50: ms(2),
+                p95: ms(40),
+                p99: ms(80),
+                max: ms(120),
+            }],
+            evidence: Evidence {
+                before: Books { stock: 100, ..books.clone() },
+                after: Books { sold: 100, claims: 100, orders: 100, ..books },
+                buyers: 100,
+                sold_out: 4321,
+                lookups: Lookups { asked: 100, ..Lookups::default() },
+                ..Evidence::default()
+            },
+            limits: Limits { p95: ms(100), errors: 0 },
+        }
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_ends_with_the_verdict() {
+        let text = report().text();
+        for line in [
+            "rush at sale `flash`, 30 s, up to 1000 users at a time",
+            "  purchase                    4421     2.0 ms    40.0 ms    80.0 ms     120 ms",
+            "  purchased                    100",
+            "  sold out                    4321",
+            "  sold                         100  of 100, 100 of them in this run",
+            "  found by a lookup            100  of 100 that were looked up",
+            "  p95 of each kind          at most 100 ms  met: 40.0 ms (purchase)",
+            "verdict: clean. Every promise held, every threshold was met.",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no line `{line}` in\n{text}");
+        }
+        assert_eq!(report().ending(), Ending::Clean);
+    }
+
+    #[test]
+    fn errors_are_told_in_their_own_words() {
+        let mut report = report();
+        assert!(!report.text().contains("the first errors"));
+        report.counts.notes = vec!["purchase, unexpected: 500 oops".into()];
+        assert!(report.text().contains("\nthe first errors\n  purchase, unexpected: 500 oops\n\n"));
+    }
+
+    #[test]
+    fn a_broken_promise_weighs_more_than_a_missed_threshold() {
+        let mut report = report();
+        report.limits.p95 = Duration::ZERO;
+        assert_eq!(report.ending(), Ending::Missed);
+        report.evidence.after.sold = 101;
+        assert_eq!(report.ending(), Ending::Broken);
+        assert!(
+            report.text().contains("verdict: BROKEN. Promises that did not hold:\n  101 are sold of 100")
+        );
+    }
+}

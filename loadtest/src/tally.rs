@@ -1,0 +1,216 @@
+//! What the crowd met: outcomes, latencies and users, counted while they happen.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hdrhistogram::Histogram;
+
+use crate::answers::Kind;
+
+/// Longer than any request is waited for.
+const LATENCY_MAX: Duration = Duration::from_mins(1);
+/// Three digits: a hundred milliseconds are told from a hundred and one.
+const DIGITS: u8 = 3;
+
+/// Errors that are told in full. One cause has thousands of them.
+const NOTES_MAX: usize = 5;
+/// As much of each as fits on a few lines.
+const NOTE_CHARS_MAX: usize = 300;
+
+/// Counts of one run.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    began: Instant,
+    users: AtomicU64,
+    users_max: AtomicU64,
+    requests: AtomicU64,
+    gave_up: AtomicU64,
+    outcomes: Mutex<BTreeMap<Kind, u64>>,
+    latencies: Mutex<BTreeMap<&'static str, Histogram<u64>>>,
+    notes: Mutex<Vec<String>>,
+}
+
+/// The counts at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) elapsed: Duration,
+    pub(crate) users: u64,
+    pub(crate) users_max: u64,
+    pub(crate) requests: u64,
+    /// Attempts that were given up without a definite answer.
+    pub(crate) gave_up: u64,
+    pub(crate) outcomes: BTreeMap<Kind, u64>,
+    /// The first errors, in full.
+    pub(crate) notes: Vec<String>,
+}
+
+/// How long requests of one name took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Latency {
+    pub(crate) name: &'static str,
+    pub(crate) requests: u64,
+    pub(crate) p50: Duration,
+    pub(crate) p95: Duration,
+    pub(crate) p99: Duration,
+    pub(crate) max: Duration,
+}
+
+impl Tally {
+    pub(crate) fn begin() -> Self {
+        Self {
+            began: Instant::now(),
+            users: AtomicU64::new(0),
+            users_max: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            gave_up: AtomicU64::new(0),
+            outcomes: Mutex::default(),
+            latencies: Mutex::default(),
+            notes: Mutex::default(),
+        }
+    }
+
+    /// A request of this name was answered, or was not.
+    pub(crate) fn answered(&self, name: &'static str, kind: Kind, latency: Duration) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        *lock(&self.outcomes).entry(kind).or_default() += 1;
+        let mut latencies = lock(&self.latencies);
+        latencies.entry(name).or_insert_with(histogram).saturating_record(micros(latency));
+    }
+
+    /// Keeps what was wrong, if it is among the first.
+    pub(crate) fn note(&self, what: impl FnOnce() -> String) {
+        let mut notes = lock(&self.notes);
+        if notes.len() < NOTES_MAX {
+            notes.push(what().chars().take(NOTE_CHARS_MAX).collect());
+        }
+    }
+
+    pub(crate) fn gave_up(&self) {
+        self.gave_up.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn user_comes(&self) {
+        let users = self.users.fetch_add(1, Ordering::Relaxed) + 1;
+        self.users_max.fetch_max(users, Ordering::Relaxed);
+    }
+
+    pub(crate) fn user_goes(&self) {
+        self.users.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            elapsed: self.began.elapsed(),
+            users: load(&self.users),
+            users_max: load(&self.users_max),
+            requests: load(&self.requests),
+            gave_up: load(&self.gave_up),
+            outcomes: lock(&self.outcomes).clone(),
+            notes: lock(&self.notes).clone(),
+        }
+    }
+
+    pub(crate) fn latencies(&self) -> Vec<Latency> {
+        lock(&self.latencies).iter().map(|(name, histogram)| Latency::of(name, histogram)).collect()
+    }
+}
+
+impl Counts {
+    pub(crate) fn of(&self, kind: Kind) -> u64 {
+        self.outcomes.get(&kind).copied().unwrap_or_default()
+    }
+
+    /// Requests that went wrong, and buyers who gave up.
+    pub(crate) fn errors(&self) -> u64 {
+        let wrong = self.outcomes.iter().filter(|(kind, _)| kind.is_error());
+        wrong.map(|(_, count)| count).sum::<u64>() + self.gave_up
+    }
+}
+
+impl Latency {
+    fn of(name: &'static str, histogram: &Histogram<u64>) -> Self {
+        let quantile = |quantile| Duration::from_micros(histogram.value_at_quantile(quantile));
+        Self {
+            name,
+            requests: histogram.len(),
+            p50: quantile(0.5),
+            p95: quantile(0.95),
+            p99: quantile(0.99),
+            max: Duration::from_micros(histogram.max()),
+        }
+    }
+}
+
+/// A histogram of microseconds.
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, micros(LATENCY_MAX), DIGITS).expect("bounds and digits are in range")
+}
+
+/// Microseconds; never more than a histogram holds.
+pub(crate) fn micros(latency: Duration) -> u64 {
+    latency.min(LATENCY_MAX).as_micros() as u64
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_are_told_apart_by_name() {
+        let tally = Tally::begin();
+        for ms in 1..=100 {
+            tally.answered("status", Kind::Told, Duration::from_millis(ms));
+        }
+        tally.answered("purchase", Kind::SoldOut, Duration::from_hours(1));
+
+        let latencies = tally.latencies();
+        let [purchase, status] = &latencies[..] else { panic!("{latencies:?}") };
+        assert_eq!((purchase.name, purchase.requests), ("purchase", 1));
+        assert_eq!((status.name, status.requests), ("status", 100));
+        let p95 = status.p95.as_secs_f64() * 1e3;
+        assert!((94.9..95.2).contains(&p95), "{p95} ms");
+        assert!(purchase.max >= Duration::from_secs(59), "what takes longest is not forgotten");
+    }
+
+    #[test]
+    fn being_sent_away_is_no_error_and_giving_up_is_one() {
+        let tally = Tally::begin();
+        for kind in Kind::OUTCOMES {
+            tally.answered("purchase", kind, Duration::from_millis(1));
+        }
+        assert_eq!(tally.counts().errors(), 3, "csrf refused, no answer, unexpected");
+        tally.gave_up();
+        assert_eq!(tally.counts().errors(), 4);
+        assert_eq!(tally.counts().requests, 10);
+    }
+
+    #[test]
+    fn the_first_errors_are_kept_within_bounds() {
+        let tally = Tally::begin();
+        (0..100).for_each(|n| tally.note(|| format!("{n} {}", "x".repeat(10_000))));
+        let notes = tally.counts().notes;
+        assert_eq!(notes.len(), NOTES_MAX);
+        assert!(notes[0].starts_with("0 x") && notes[0].len() == NOTE_CHARS_MAX);
+    }
+
+    #[test]
+    fn the_most_users_at_a_time_are_remembered() {
+        let tally = Tally::begin();
+        tally.user_comes();
+        tally.user_comes();
+        tally.user_goes();
+        tally.user_comes();
+        assert_eq!((tally.counts().users, tally.counts().users_max), (2, 2));
+    }
+}
