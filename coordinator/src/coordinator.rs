@@ -267,10 +267,14 @@ impl Coordinator {
     }
 
     async fn confirm(&self, desired: Desired) -> Result<Sale, Failure> {
-        match enforce(&self.writes, &desired).await {
-            unconfirmed if unconfirmed.is_empty() => Ok(desired.sale),
-            unconfirmed => Err(Failure::Unconfirmed(unconfirmed)),
-        }
+        let unconfirmed = enforce(&self.writes, &desired).await;
+        // Known at once here; others learn of it with the next reading of the records.
+        self.known.rcu(|known| {
+            let mut known = BTreeMap::clone(known);
+            known.insert(desired.sale.id().clone(), desired.clone());
+            known
+        });
+        if unconfirmed.is_empty() { Ok(desired.sale) } else { Err(Failure::Unconfirmed(unconfirmed)) }
     }
 
     /// Changes a sale; the sale afterwards, once every shard has confirmed.
