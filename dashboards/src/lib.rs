@@ -1,0 +1,1 @@
+//! Reads the dashboards and rules of a flash sale.
