@@ -1,0 +1,74 @@
+//! Grafana's variables, and what stands for them when Prometheus is asked without Grafana.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+
+/// Values of variables.
+#[derive(Clone, Debug)]
+pub struct Variables(BTreeMap<String, String>);
+
+impl Variables {
+    /// Everything there is, over the latest minute: what a look at a system that was just started needs.
+    pub fn live() -> Self {
+        let values = [
+            ("job", ".+"),
+            ("instance", ".+"),
+            ("sale", ".+"),
+            ("__rate_interval", "1m"),
+            ("__interval", "5s"),
+            ("__range", "1m"),
+        ];
+        Self(values.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    /// The same, but for this one.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.0.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// The text with values in place of `$name` and `${name}`.
+    ///
+    /// # Errors
+    /// When it names a variable that has no value here.
+    pub fn substitute(&self, text: &str) -> anyhow::Result<String> {
+        let mut pieces = text.split('$');
+        let mut substituted = pieces.next().unwrap_or_default().to_owned();
+        for piece in pieces {
+            let (name, rest) = name_and_rest(piece);
+            let value = self.0.get(name).with_context(|| format!("no value for `${name}` in {text}"))?;
+            substituted.push_str(value);
+            substituted.push_str(rest);
+        }
+        Ok(substituted)
+    }
+}
+
+/// What follows a `$`: the name of the variable, and what stands behind it.
+fn name_and_rest(piece: &str) -> (&str, &str) {
+    if let Some((name, rest)) = piece.strip_prefix('{').and_then(|braced| braced.split_once('}')) {
+        return (name, rest);
+    }
+    let end = piece.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(piece.len());
+    piece.split_at(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_spellings_of_a_variable_are_substituted() {
+        let query = r#"rate(up{job=~"$job", instance=~"${instance}"}[$__rate_interval])"#;
+        let expected = r#"rate(up{job=~".+", instance=~"a:1"}[1m])"#;
+        assert_eq!(Variables::live().with("instance", "a:1").substitute(query).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_variable_that_nobody_knows_is_an_error() {
+        let error = Variables::live().substitute("up[$foo]").unwrap_err();
+        assert_eq!(error.to_string(), "no value for `$foo` in up[$foo]");
+    }
+}
