@@ -232,10 +232,10 @@ mod tests {
 
     #[test]
     fn a_duration_is_a_histogram_that_can_be_added_up_over_processes() {
-        let text = shown(|_| histogram!("flashsale_test_duration_seconds").record(0.003));
-        assert!(text.contains("# TYPE flashsale_test_duration_seconds histogram"), "{text}");
-        assert!(text.contains("flashsale_test_duration_seconds_bucket{le=\"0.0025\"} 0\n"), "{text}");
-        assert!(text.contains("flashsale_test_duration_seconds_bucket{le=\"0.005\"} 1\n"), "{text}");
+        let text = shown(|_| histogram!("test_duration_seconds").record(0.003));
+        assert!(text.contains("# TYPE test_duration_seconds histogram"), "{text}");
+        assert!(text.contains("test_duration_seconds_bucket{le=\"0.0025\"} 0\n"), "{text}");
+        assert!(text.contains("test_duration_seconds_bucket{le=\"0.005\"} 1\n"), "{text}");
     }
 
     #[test]
@@ -255,17 +255,17 @@ mod tests {
         let look = Arc::clone(&is_there);
         exporter.when_asked(move || {
             if look.load(Ordering::Relaxed) {
-                gauge!("flashsale_test_gauge", "primary" => "a:1").set(7);
+                gauge!("test_gauge", "primary" => "a:1").set(7);
             }
         });
         let show = || with_local_recorder(&recorder, || exporter.show());
 
-        assert!(show().contains("flashsale_test_gauge{primary=\"a:1\"} 7\n"));
+        assert!(show().contains("test_gauge{primary=\"a:1\"} 7\n"));
         is_there.store(false, Ordering::Relaxed);
         std::thread::sleep(GAUGE_IDLE + Duration::from_millis(50));
-        assert!(!show().contains("flashsale_test_gauge{"), "it is gone");
+        assert!(!show().contains("test_gauge{"), "it is gone");
         is_there.store(true, Ordering::Relaxed);
-        assert!(show().contains("flashsale_test_gauge{primary=\"a:1\"} 7\n"), "and can come back");
+        assert!(show().contains("test_gauge{primary=\"a:1\"} 7\n"), "and can come back");
     }
 
     #[test]
@@ -273,10 +273,10 @@ mod tests {
         let recorder = builder().build_recorder();
         let exporter = Exporter::of(recorder.handle());
         with_local_recorder(&recorder, || {
-            counter!("flashsale_test_total", "outcome" => "never").increment(0);
+            counter!("test_total", "outcome" => "never").increment(0);
         });
         let show = || with_local_recorder(&recorder, || exporter.show());
-        let line = "flashsale_test_total{outcome=\"never\"} 0\n";
+        let line = "test_total{outcome=\"never\"} 0\n";
         assert!(show().contains(line), "registered at 0");
         std::thread::sleep(GAUGE_IDLE + Duration::from_millis(50));
         assert!(show().contains(line));
