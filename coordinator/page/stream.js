@@ -1,6 +1,6 @@
 // Following a sale: a stream of reports, begun anew whenever it ends or falls silent. A hidden tab asks for nothing.
 
-// The coordinator speaks twice a second at least; with so much silence nobody should believe what stands here.
+// The coordinator speaks once a second at least; with so much silence nobody should believe what stands here.
 const SILENCE_MS_MAX = 3_000;
 const PAUSE_MS = { least: 500, most: 1_500 };
 

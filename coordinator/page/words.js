@@ -69,7 +69,7 @@ export function shard({ stock, sold, trouble }) {
 }
 
 export function moved({ from, to, tokens }, sum) {
-  return `${number(tokens)} from shard ${from} to ${to}; ${number(sum)} tokens moved since you came`;
+  return `${number(tokens)} from shard ${from} to ${to}; ${number(sum)} moved in all`;
 }
 
 /** What broke the promise, in words; empty where nothing did. */

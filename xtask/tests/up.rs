@@ -64,6 +64,7 @@ async fn a_detached_up_sells_until_down_and_refuses_a_second_one() {
     assert!(up.status.success(), "{}", said(&up));
     let processes = place.processes();
     assert!(said(&up).contains("curl -i http://127.0.0.1:"), "{}", said(&up));
+    assert!(said(&up).contains("The live view is at http://127.0.0.1:"), "{}", said(&up));
 
     let second = place.xtask("up", &["--detach", "--port", &port]);
     assert!(!second.status.success());

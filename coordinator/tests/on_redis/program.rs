@@ -108,9 +108,9 @@ async fn it_creates_the_default_sale_once_and_ends_well_when_it_is_asked_to() {
 #[tokio::test]
 async fn viewers_do_not_hold_up_its_end() {
     let (redis, place) = (shared_redis().await, Place::new());
-    let process = with_sale(place.launch(&redis.seeds()), "watched", 50).spawn().unwrap();
+    let process = with_sale(place.launch(&redis.seeds()), "live-by-program", 50).spawn().unwrap();
     place.wait_for("/readyz", StatusCode::OK).await;
-    place.wait_for("/", StatusCode::OK).await;
+    assert_eq!(place.get("/").await.unwrap().0, StatusCode::OK);
     let url = format!("http://127.0.0.1:{}/live/sale/events", place.ports.first());
     let mut stream = Client::new().get(url).send().await.unwrap();
     assert_eq!(stream.status(), StatusCode::OK, "without a token");
