@@ -55,9 +55,16 @@ fn watched() -> StackOptions {
 }
 
 fn buyers_for(duration: Duration, stack: &Stack) -> Result<JoinHandle<()>> {
-    let addr = stack.url().trim_start_matches("http://").parse()?;
-    let users = "live".to_owned();
-    let crowd = OpenLoop { addr, users, rate: BUYERS_PER_SECOND, duration, connections: 16 };
+    let host = stack.url().trim_start_matches("http://").to_owned();
+    let crowd = OpenLoop {
+        addr: host.parse()?,
+        host,
+        path: "/api/sale/purchase".into(),
+        users: "live".into(),
+        rate: BUYERS_PER_SECOND,
+        duration,
+        connections: 16,
+    };
     Ok(tokio::spawn(async move {
         if let Err(error) = crowd.run().await {
             panic!("the buyers did not come: {error:#}");

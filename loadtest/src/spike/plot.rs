@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 420.0;
 const LEFT: f64 = 70.0;
-const RIGHT: f64 = 20.0;
+const RIGHT: f64 = 34.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 46.0;
 /// Points of a curve for each nine.
