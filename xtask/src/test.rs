@@ -9,10 +9,14 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use testkit::{ServerBinary, binary::cargo, workspace_root};
 
-use crate::install::{NGINX, REDIS, ensure_installed, valkey};
+use crate::install::{NGINX, PROMETHEUS, REDIS, REDIS_EXPORTER, ensure_installed, valkey};
 
-/// Goose alone is ten CPU minutes of building; `loadtest` is checked where it is used.
+/// `loadtest` is checked by itself: with Goose's features among those of all others, everything would be built twice.
 const WORKSPACE: [&str; 3] = ["--workspace", "--exclude", "loadtest"];
+
+/// About processes, panels, a specification, the shell of a process.
+const WITHOUT_A_SERVER: [&str; 8] =
+    ["--exclude", "xtask", "--exclude", "dashboards", "--exclude", "model", "--exclude", "service"];
 
 /// What the chaos of each server is made from.
 const CHAOS_SEEDS: [&str; 2] = ["17", "23"];
@@ -34,6 +38,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
         .cargo("lints", &[&["clippy"], &WORKSPACE[..], &["--all-targets", "--", "-D", "warnings"]].concat());
     if report.cargo("build", &[&["build"], &WORKSPACE[..], &["--bins"]].concat()) {
         report.tests(&servers);
+        report.load_tests(&servers);
         report.cargo("browser", &["xtask", "browser"]);
         report.chaos(&servers);
         report.fuzzing(&servers);
@@ -42,7 +47,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
 }
 
 fn servers(options: &Options) -> Result<Vec<ServerBinary>> {
-    ensure_installed(&[NGINX])?;
+    ensure_installed(&[NGINX, PROMETHEUS, REDIS_EXPORTER])?;
     if let Some(path) = &options.redis_server {
         return Ok(vec![ServerBinary::at(path)?]);
     }
@@ -59,14 +64,23 @@ struct Report {
 }
 
 impl Report {
-    /// The first server sees every test; the others all but those of xtask, which are about processes, and of the
-    /// model, which knows no server.
+    /// The first server sees every test; the others those in which a server has a say.
     fn tests(&mut self, servers: &[ServerBinary]) {
         for (i, server) in servers.iter().enumerate() {
-            let narrower: &[&str] = if i == 0 { &[] } else { &["--exclude", "xtask", "--exclude", "model"] };
+            let narrower: &[&str] = if i == 0 { &[] } else { &WITHOUT_A_SERVER };
             let command = [&["test", "--no-fail-fast"], &WORKSPACE[..], narrower].concat();
             self.step(&format!("tests, {}", short_version(server)), &command, Some(server.path()));
         }
+    }
+
+    /// The load test against sound and broken sales.
+    fn load_tests(&mut self, servers: &[ServerBinary]) {
+        let Some(server) = servers.first() else { return };
+        self.cargo(
+            "load test, lints",
+            &["clippy", "--package", "loadtest", "--all-targets", "--", "-D", "warnings"],
+        );
+        self.step("load test", &["test", "--package", "loadtest"], Some(server.path()));
     }
 
     /// A minute of faults on each server, by seeds that have nearly every kind between them.
