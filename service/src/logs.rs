@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 
 use clap::ValueEnum;
+use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -31,14 +32,23 @@ impl Default for LogFormat {
 /// not set. What is returned is to be kept to the end.
 #[must_use]
 pub fn init(format: LogFormat, service: &'static str, traces: &TraceSettings) -> Traces {
-    let lines = fmt::layer();
+    let (subscriber, traces) = subscriber(format, filter(), service, traces);
+    subscriber.init();
+    traces
+}
+
+fn subscriber(
+    format: LogFormat,
+    filter: EnvFilter,
+    service: &'static str,
+    traces: &TraceSettings,
+) -> (impl Subscriber + Send + Sync + use<>, Traces) {
     let lines = match format {
-        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter()).boxed(),
-        LogFormat::Text => lines.with_filter(filter()).boxed(),
+        LogFormat::Json => fmt::layer().json().flatten_event(true).with_filter(filter).boxed(),
+        LogFormat::Text => fmt::layer().with_filter(filter).boxed(),
     };
     let (spans, traces) = traces.start(service);
-    tracing_subscriber::registry().with(spans).with(lines).init();
-    traces
+    (tracing_subscriber::registry().with(spans).with(lines), traces)
 }
 
 fn filter() -> EnvFilter {
@@ -49,4 +59,18 @@ fn filter() -> EnvFilter {
         }
         _ => EnvFilter::default().add_directive(LevelFilter::INFO.into()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_collector_spans_are_not_even_looked_at() {
+        let (info, nowhere) = (EnvFilter::new("info"), TraceSettings::default());
+        let (subscriber, _traces) = subscriber(LogFormat::Json, info, "test", &nowhere);
+        tracing::subscriber::with_default(subscriber, || {
+            assert_eq!(LevelFilter::current(), LevelFilter::INFO);
+        });
+    }
 }

@@ -60,7 +60,7 @@ impl Drop for Traces {
 
 impl TraceSettings {
     /// What makes spans of this process into traces, where that is wanted. `name` is the service's.
-    pub(crate) fn start<S>(&self, name: &'static str) -> (Option<impl Layer<S>>, Traces)
+    pub(crate) fn start<S>(&self, name: &'static str) -> (Option<impl Layer<S> + use<S>>, Traces)
     where
         S: tracing::Subscriber + for<'span> LookupSpan<'span>,
     {
