@@ -14,7 +14,7 @@ use coordinator::settings::Settings;
 use coordinator::start;
 use futures::FutureExt as _;
 use futures::future::pending;
-use service::metrics::{Exporter, show_connections, show_readiness};
+use service::metrics::{Exporter, show_connections};
 use service::ops::Readiness;
 use service::serve::{ConnectionLimits, Connections};
 use service::{exit, logs, ops, serve, shutdown, time};
@@ -37,7 +37,10 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 
     let (desk, readiness) = (Desk::default(), Readiness::starting("waiting for the Redis Cluster"));
     let (exporter, connections) = (metrics::install()?, Connections::within(ConnectionLimits::default()));
-    show_process(&exporter, &readiness, &connections);
+    exporter.when_asked({
+        let connections = connections.clone();
+        move || show_connections(connections.open())
+    });
     let live = Live::new(desk.clone(), settings.sale_id.clone());
     let of_operators = ops::router(readiness.clone()).merge(exporter.router());
     let router = admin::router(desk.clone(), settings.admin_token.clone(), of_operators).merge(live.router());
@@ -52,14 +55,6 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     readiness.draining();
     serving.await?;
     Ok(())
-}
-
-fn show_process(exporter: &Exporter, readiness: &Readiness, connections: &Connections) {
-    let (readiness, connections) = (readiness.clone(), connections.clone());
-    exporter.when_asked(move || {
-        show_readiness(readiness.check().is_ok());
-        show_connections(connections.open());
-    });
 }
 
 async fn coordinate(

@@ -12,7 +12,7 @@ use node::router;
 use node::sales::Sales;
 use node::secret::Signer;
 use node::settings::{DrainSettings, Settings};
-use service::metrics::{Exporter, show_connections, show_readiness};
+use service::metrics::{Exporter, show_connections};
 use service::ops::Readiness;
 use service::presence::{self, Attendance};
 use service::serve::{Connections, Drained};
@@ -39,7 +39,7 @@ async fn run(settings: Settings, identity: Identity) -> anyhow::Result<()> {
     let exporter = metrics::install()?;
     exporter.when_asked({
         let readiness = readiness.clone();
-        move || show_readiness(readiness.check().is_ok())
+        move || metrics::show_readiness(readiness.check().is_ok())
     });
     let listener = serve::bind("OPS_PORT", settings.listen.ops())?;
     let router = ops::router(readiness.clone()).merge(exporter.router());

@@ -22,6 +22,8 @@ service::name_metrics! {
     Counter PURCHASES_DELAYED_BY_STEAL = "flashsale_purchases_delayed_by_steal_total";
     /// Requests that were refused because their client address made too many.
     Counter REQUESTS_LIMITED = "flashsale_requests_limited_total";
+    /// Whether the node would be sent buyers: 1 where /readyz answers 200.
+    Gauge READY = "flashsale_ready";
     /// Listeners to a sale's events.
     Gauge EVENT_LISTENERS = "flashsale_event_listeners";
 
@@ -82,6 +84,11 @@ const PURCHASE_ROUTES: [(&str, &[u16]); 3] = [
 /// Counts a request of an address that made too many.
 pub(crate) fn request_limited() {
     counter!(REQUESTS_LIMITED).increment(1);
+}
+
+/// Shows whether the node would be sent buyers.
+pub fn show_readiness(is_ready: bool) {
+    gauge!(READY).set(f64::from(u8::from(is_ready)));
 }
 
 /// Shows how many listen to events.

@@ -42,8 +42,6 @@ crate::name_metrics! {
     Counter CONNECTIONS_REFUSED = "flashsale_connections_refused_total";
     /// Always 1; the labels say what runs.
     Gauge BUILD_INFO = "flashsale_build_info";
-    /// Whether the process would be sent work: 1 where /readyz answers 200.
-    Gauge READY = "flashsale_ready";
     /// Threads that run tasks.
     Gauge RUNTIME_WORKERS = "flashsale_runtime_workers";
     /// Tasks that have not ended.
@@ -196,11 +194,6 @@ fn show_process(version: &'static str) {
     gauge!(RUNTIME_BUSY).set(busy.as_secs_f64());
 }
 
-/// Shows whether the process would be sent work.
-pub fn show_readiness(is_ready: bool) {
-    gauge!(READY).set(f64::from(u8::from(is_ready)));
-}
-
 /// Shows how many connections are open.
 pub fn show_connections(open: usize) {
     gauge!(CONNECTIONS).set(open as f64);
@@ -240,11 +233,10 @@ mod tests {
 
     #[test]
     fn the_doc_of_a_metric_is_its_help() {
-        let text = shown(|exporter| exporter.when_asked(|| show_readiness(true)));
-        let help =
-            "# HELP flashsale_ready Whether the process would be sent work: 1 where /readyz answers 200.\n";
+        let text = shown(|exporter| exporter.when_asked(|| show_connections(3)));
+        let help = "# HELP flashsale_connections Connections to the port for clients that are open.\n";
         assert!(text.contains(help), "{text}");
-        assert!(text.contains("flashsale_ready 1\n"), "{text}");
+        assert!(text.contains("flashsale_connections 3\n"), "{text}");
     }
 
     #[test]
