@@ -14,9 +14,11 @@ use crate::install::{NGINX, PROMETHEUS, REDIS, REDIS_EXPORTER, ensure_installed,
 /// `loadtest` is checked by itself: with Goose's features among those of all others, everything would be built twice.
 const WORKSPACE: [&str; 3] = ["--workspace", "--exclude", "loadtest"];
 
-/// About processes, panels, a specification, the shell of a process.
-const WITHOUT_A_SERVER: [&str; 8] =
-    ["--exclude", "xtask", "--exclude", "dashboards", "--exclude", "model", "--exclude", "service"];
+/// About processes, panels, a specification, the shell of a process, and the tester itself.
+#[rustfmt::skip]
+const WITHOUT_A_SERVER: [&str; 10] = [
+    "--exclude", "xtask", "--exclude", "dashboards", "--exclude", "model", "--exclude", "service", "--exclude", "chaos",
+];
 
 /// What the chaos of each server is made from.
 const CHAOS_SEEDS: [&str; 2] = ["17", "23"];
