@@ -59,9 +59,6 @@ pub(crate) struct Rush {
     /// The longest that 95 % of the requests of each name may take.
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = time)]
     p95: Duration,
-    /// As many errors are allowed.
-    #[arg(long, value_name = "COUNT", default_value_t = 0)]
-    errors: u64,
 }
 
 #[derive(Debug, Args)]
@@ -80,9 +77,6 @@ pub(crate) struct Duplicates {
     /// The longest that 95 % of the requests of each name may take.
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = time)]
     p95: Duration,
-    /// As many errors are allowed.
-    #[arg(long, value_name = "COUNT", default_value_t = 0)]
-    errors: u64,
 }
 
 #[derive(Debug, Args)]
@@ -101,9 +95,6 @@ pub(crate) struct Steady {
     /// The longest that 95 % of the requests of each name may take.
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = time)]
     p95: Duration,
-    /// As many errors are allowed.
-    #[arg(long, value_name = "COUNT", default_value_t = 0)]
-    errors: u64,
 }
 
 #[derive(Debug, Args)]
@@ -122,9 +113,6 @@ pub(crate) struct Spike {
     /// The longest that 95 % of them may have to wait, from when they came.
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = time)]
     p95: Duration,
-    /// As many errors are allowed.
-    #[arg(long, value_name = "COUNT", default_value_t = 0)]
-    errors: u64,
 }
 
 /// What every scenario is told.
@@ -154,6 +142,9 @@ pub(crate) struct Common {
     /// Where the reports of this run go; `loadtest/SCENARIO` in the folder if not given.
     #[arg(long, value_name = "PATH")]
     report: Option<PathBuf>,
+    /// As many errors are allowed.
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    errors: u64,
     /// Show Goose's own log.
     #[arg(short, long)]
     pub(crate) verbose: bool,
@@ -192,13 +183,13 @@ impl Scenario {
     }
 
     pub(crate) fn limits(&self) -> Limits {
-        let (p95, errors) = match self {
-            Self::Rush(rush) => (rush.p95, rush.errors),
-            Self::Duplicates(duplicates) => (duplicates.p95, duplicates.errors),
-            Self::Browse(steady) | Self::Soak(steady) => (steady.p95, steady.errors),
-            Self::Spike(spike) => (spike.p95, spike.errors),
+        let p95 = match self {
+            Self::Rush(rush) => rush.p95,
+            Self::Duplicates(duplicates) => duplicates.p95,
+            Self::Browse(steady) | Self::Soak(steady) => steady.p95,
+            Self::Spike(spike) => spike.p95,
         };
-        Limits { p95, errors }
+        Limits { p95, errors: self.common().errors }
     }
 
     /// Where its reports go.
