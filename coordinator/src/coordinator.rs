@@ -268,13 +268,20 @@ impl Coordinator {
 
     async fn confirm(&self, desired: Desired) -> Result<Sale, Failure> {
         let unconfirmed = enforce(&self.writes, &desired).await;
-        // Known at once here; others learn of it with the next reading of the records.
+        self.learn(&desired);
+        if unconfirmed.is_empty() { Ok(desired.sale) } else { Err(Failure::Unconfirmed(unconfirmed)) }
+    }
+
+    /// Known at once here, unless something newer is; others learn of it with the next reading of the records.
+    fn learn(&self, desired: &Desired) {
+        let (id, version) = (desired.sale.id(), desired.sale.config.version);
         self.known.rcu(|known| {
             let mut known = BTreeMap::clone(known);
-            known.insert(desired.sale.id().clone(), desired.clone());
+            if known.get(id).is_none_or(|known| known.sale.config.version <= version) {
+                known.insert(id.clone(), desired.clone());
+            }
             known
         });
-        if unconfirmed.is_empty() { Ok(desired.sale) } else { Err(Failure::Unconfirmed(unconfirmed)) }
     }
 
     /// Changes a sale; the sale afterwards, once every shard has confirmed.

@@ -25,7 +25,7 @@ pub struct Settings {
     #[arg(long, env, default_value = "127.0.0.1")]
     pub host: IpAddr,
 
-    /// Port of the live view, the admin API, /healthz and /readyz
+    /// Port of the live view, the admin API, /healthz, /readyz and /metrics
     #[arg(long, env, default_value_t = 3100)]
     pub port: u16,
 

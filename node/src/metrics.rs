@@ -290,3 +290,21 @@ fn from_zero(counter: Counter) -> Counter {
     counter.increment(0);
     counter
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn what_is_expected_of_purchases_is_what_the_api_says_of_them() {
+        let described: Value = serde_json::from_str(include_str!("../openapi.json")).unwrap();
+        for (route, statuses) in PURCHASE_ROUTES {
+            let answers = &described["paths"][route]["post"]["responses"];
+            for status in statuses {
+                assert!(answers[status.to_string()].is_object(), "POST {route} never answers {status}");
+            }
+        }
+    }
+}

@@ -76,13 +76,13 @@ impl Kind {
 }
 
 /// Bounds for all that takes time, in seconds: a function call of one buyer takes some 100 us, and after 10 s nobody
-/// waits any more. Three bounds a decade, so that a quantile is off by half at most.
+/// waits any more. Three bounds a decade tell a quantile to within a factor of 2.5.
 const DURATION_BUCKETS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// Bounds for how many there are of something at a time: up to what a pipeline takes along.
 const SIZE_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
-/// How often what was recorded is sorted into buckets. A second's worth of a busy node takes a millisecond or two.
+/// How often what was recorded is sorted into buckets: until then it is kept as it came, so a busy node should not wait.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(1);
 /// A gauge that was not set for this long before it is asked for is of something that is no more.
 const GAUGE_IDLE: Duration = Duration::from_millis(500);

@@ -217,7 +217,7 @@ impl Connection {
     }
 }
 
-/// A pipeline in which the primary looks at its clock between the steps: a microsecond each, for what no clock on this
+/// A pipeline in which the primary looks at its clock between the steps: 0.2 us of it each, for what no clock on this
 /// side could tell apart.
 pub struct TimedPipeline(Pipeline);
 
