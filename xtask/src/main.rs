@@ -11,6 +11,7 @@ mod install;
 mod interruption;
 mod loadtest;
 mod running;
+mod scratch;
 mod steps;
 mod test;
 mod up;

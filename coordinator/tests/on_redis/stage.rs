@@ -1,7 +1,6 @@
 //! The stage of every story: a cluster, coordinators, sales, a buyer.
 
 use std::future::pending;
-use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -14,8 +13,7 @@ use stock::cluster::Cluster;
 use stock::connection::ConnectOptions;
 use stock::ids::{CorrelationId, OrderId, SaleId, UserId, UserIdKind};
 use stock::sale::Product;
-use testkit::{ClusterOptions, RedisCluster};
-use tokio::sync::OnceCell;
+use testkit::RedisCluster;
 
 /// Whatever the coordinator does by itself is done by then, on a busy machine too.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -28,12 +26,9 @@ pub(crate) const PACE: Pace = Pace {
     lease_duration: Duration::from_secs(1),
 };
 
-/// The cluster that tests share. It ends with the test program; its folder is emptied by the next.
+/// The cluster that tests share.
 pub(crate) async fn shared_redis() -> &'static RedisCluster {
-    static SHARED: OnceCell<RedisCluster> = OnceCell::const_new();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("coordinator-on-redis");
-    let options = ClusterOptions { folder: Some(folder), ..ClusterOptions::default() };
-    SHARED.get_or_init(async || RedisCluster::start(options).await.unwrap()).await
+    RedisCluster::shared().await.unwrap()
 }
 
 fn options(redis: &RedisCluster) -> ConnectOptions {
@@ -81,10 +76,18 @@ pub(crate) fn chairs(id: &str) -> NewSale {
     }
 }
 
-/// What the shards of a sale hold.
+/// What the shards of a sale hold. One that does not answer in time is looked at again, as the rounds do.
 pub(crate) async fn levels(coordinator: &Coordinator, id: &SaleId) -> Vec<Level> {
-    let levels: Result<Vec<Level>, CallError> =
-        coordinator.inspect(id).await.unwrap().levels.into_iter().collect();
+    let looked = tokio::time::timeout(SOON, async {
+        loop {
+            let levels = coordinator.inspect(id).await.unwrap().levels.into_iter().collect();
+            match levels {
+                Err(CallError::NoReply(_)) => continue,
+                levels => return levels,
+            }
+        }
+    });
+    let levels: Result<Vec<Level>, CallError> = looked.await.expect("a look at all shards, soon");
     levels.unwrap()
 }
 

@@ -1,6 +1,5 @@
 //! The stage: a sale on a real cluster, and a node's router in front of it.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -23,18 +22,14 @@ use stock::ids::{SaleId, UserIdKind};
 use stock::layout::{SaleKeys, choose_tags};
 use stock::sale::{Changes, LayoutConfig, Product, Sale, SaleConfig, State, Window};
 use stock::store::EnlistSale;
-use testkit::{ClusterOptions, RedisCluster};
-use tokio::sync::OnceCell;
+use testkit::RedisCluster;
 use tower::ServiceExt as _;
 
 pub(crate) const OPEN: Window = Window { starts_at: 0, ends_at: 4_000_000_000_000 };
 
-/// The cluster that tests share. It ends with the test program; its folder is emptied by the next.
+/// The cluster that tests share.
 pub(crate) async fn shared_redis() -> &'static RedisCluster {
-    static SHARED: OnceCell<RedisCluster> = OnceCell::const_new();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("node-edge");
-    let options = ClusterOptions { folder: Some(folder), ..ClusterOptions::default() };
-    SHARED.get_or_init(async || RedisCluster::start(options).await.unwrap()).await
+    RedisCluster::shared().await.unwrap()
 }
 
 /// A node whose default sale is one that no other test has.

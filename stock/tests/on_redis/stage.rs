@@ -1,6 +1,5 @@
 //! The stage of every story: a cluster, sales on it, and buyers.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use redis::{Cmd, FromRedisValue, IntoConnectionInfo, Value, from_redis_value};
@@ -13,8 +12,7 @@ use stock::connection::ConnectOptions;
 use stock::ids::{CorrelationId, OrderId, ShardId, UserId, UserIdKind};
 use stock::layout::{SaleKeys, Shard, Slot, choose_tags};
 use stock::sale::{Changes, EpochMs, LayoutConfig, Product, Sale, SaleConfig, State, Window};
-use testkit::{ClusterOptions, RedisCluster};
-use tokio::sync::OnceCell;
+use testkit::RedisCluster;
 
 /// Open for as long as any test runs.
 pub(crate) const ALL_THE_TIME: Window = Window { starts_at: 0, ends_at: 4_000_000_000_000 };
@@ -23,12 +21,9 @@ pub(crate) const IN_THE_PAST: Window = Window { starts_at: 0, ends_at: 1 };
 /// Far from now.
 pub(crate) const IN_THE_FUTURE: Window = Window { starts_at: 4_000_000_000_000, ends_at: 4_000_000_000_001 };
 
-/// The cluster that tests share. It ends with the test program; its folder is emptied by the next.
+/// The cluster that tests share.
 pub(crate) async fn shared_redis() -> &'static RedisCluster {
-    static SHARED: OnceCell<RedisCluster> = OnceCell::const_new();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stock-on-redis");
-    let options = ClusterOptions { folder: Some(folder), ..ClusterOptions::default() };
-    SHARED.get_or_init(async || RedisCluster::start(options).await.unwrap()).await
+    RedisCluster::shared().await.unwrap()
 }
 
 pub(crate) fn options(seeds: &str) -> ConnectOptions {
