@@ -1,10 +1,10 @@
 //! Ports on the loopback address: free ones for tests, and a check of fixed ones that says who is in the way.
 
 use std::{
-    env,
     fs::{self, File},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     ops::Range,
+    path::Path,
 };
 
 use anyhow::{Context, Result, bail};
@@ -16,6 +16,9 @@ pub const BLOCK_PORTS: u16 = 100;
 
 /// Below the range that Linux takes outgoing connections' ports from (32768 and up): nobody gets these by chance.
 const TEST_PORTS: Range<u16> = 20_000..32_000;
+
+/// The ports are the machine's: all look here, wherever they keep their temporary files.
+const LOCKS: &str = "/tmp/flashsale-test-ports";
 
 /// Adjacent ports that no other test process takes while this value lives.
 #[derive(Debug)]
@@ -43,9 +46,9 @@ impl PortBlock {
 
     /// The lock goes with the process that holds it, so a killed test leaves nothing to clean up.
     fn try_take(first: u16) -> Result<Option<Self>> {
-        let folder = env::temp_dir().join("flashsale-test-ports");
-        fs::create_dir_all(&folder)?;
-        let lock = File::options().create(true).append(true).open(folder.join(first.to_string()))?;
+        fs::create_dir_all(LOCKS)?;
+        let lock =
+            File::options().create(true).append(true).open(Path::new(LOCKS).join(first.to_string()))?;
         let ours = lock.try_lock().is_ok() && (first..first + BLOCK_PORTS).all(is_free);
         Ok(ours.then_some(Self { first, _held: lock }))
     }

@@ -11,7 +11,7 @@ use stock::ids::ShardId;
 use stock::snapshot::confirm_sold_out;
 use testkit::{ClusterOptions, RedisCluster, RedisServer, until};
 
-use crate::stage::{TestSale, attempt, attempts, claim, client_of, client_with, options};
+use crate::stage::{TestSale, attempt, attempts, claim, claim_at_last, client_of, client_with, options};
 
 /// Detecting a dead primary takes its timeout of a second, and the election about as long again.
 const FAILOVER_LIMIT: Duration = Duration::from_secs(30);
@@ -155,7 +155,7 @@ async fn a_call_to_a_killed_primary_ends_soon_and_its_replica_answers_later() {
     redis.restart(victim).await.unwrap();
     redis.wait_until_whole().await.unwrap();
     sale.cluster.refresh().await.unwrap();
-    claim(sale.buys("bob").await);
+    claim_at_last(sale.buys("bob").await);
 }
 
 /// A frozen primary refuses nothing and says nothing: its connections stay open.
@@ -186,7 +186,7 @@ async fn a_frozen_primary_is_given_up_once_its_replica_took_over() {
     }
     redis.wait_until_whole().await.unwrap();
     sale.cluster.refresh().await.unwrap();
-    claim(sale.buys("bob").await);
+    claim_at_last(sale.buys("bob").await);
 }
 
 /// Whoever holds a connection from before a failover finds a replica at its end: it refuses the calls, and to
@@ -214,7 +214,7 @@ async fn without_replicas_there_is_nobody_to_wait_for() {
     let redis = RedisCluster::start(options).await.unwrap();
     let sale = TestSale::on(client_of(&redis).await, &[5]).await;
 
-    claim(sale.buys("ann").await);
+    claim_at_last(sale.buys("ann").await);
 
     assert_eq!(redis.command_stats("wait").await.unwrap().calls, 0);
 }
@@ -265,7 +265,7 @@ async fn a_primary_that_wants_more_replicas_before_it_writes_did_nothing() {
 
     demand(0).exec_async(&mut connection).await.unwrap();
     assert_eq!(sale.level().await.sold, 0);
-    claim(sale.buys("ann").await);
+    claim_at_last(sale.buys("ann").await);
 }
 
 /// What a failover could take back does not count.
@@ -273,7 +273,7 @@ async fn a_primary_that_wants_more_replicas_before_it_writes_did_nothing() {
 async fn a_sale_is_sold_out_once_the_replicas_know_it() {
     let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let sale = TestSale::on(client_with(impatient(&redis)).await, &[1, 1, 0]).await;
-    claim(sale.buys("ann").await);
+    claim_at_last(sale.buys("ann").await);
     assert!(!confirm_sold_out(&sale.cluster, &sale.sale).await, "one unit is left");
 
     let replica = replica_of(&redis, &sale).await;

@@ -5,7 +5,7 @@ use stock::cluster::Cluster;
 use stock::functions::{LIBRARY, Operation};
 use testkit::{ClusterOptions, RedisCluster};
 
-use crate::stage::{TestSale, attempt, claim, client_of, options};
+use crate::stage::{TestSale, attempt, claim, claim_at_last, client_of, options};
 
 /// Three primaries without replicas: nobody else suffers when a test throws the functions away.
 async fn redis_of_its_own() -> RedisCluster {
@@ -54,7 +54,7 @@ async fn functions_that_vanish_in_the_middle_of_a_sale_cost_nobody_a_unit() {
 
     let buying = async {
         for user in &users {
-            claim(sale.buys(user).await);
+            claim_at_last(sale.buys(user).await);
         }
     };
     let flushing = async {
@@ -82,7 +82,7 @@ async fn loading_twice_is_harmless_and_two_releases_live_side_by_side() {
     }
 
     let sale = TestSale::on(cluster, &[5]).await;
-    claim(sale.buys("ann").await);
+    claim_at_last(sale.buys("ann").await);
     let theirs = Operation::Level.function().replace(digest(), "0ther0");
     let level: Vec<redis::Value> = sale.ask(cmd("FCALL_RO").arg(theirs).arg(1).arg(&sale.shard().meta)).await;
     assert_eq!(level.len(), 2, "the other release's functions answer as well");

@@ -9,7 +9,7 @@ use stock::calls::CallError;
 use stock::layout::Shard;
 use testkit::{ClusterOptions, RedisCluster};
 
-use crate::stage::{TestSale, claim, client_of};
+use crate::stage::{TestSale, claim_at_last, client_of};
 
 /// Moves slots the way an operator's tools do.
 struct Mover<'a> {
@@ -82,7 +82,7 @@ async fn buyers_go_on_buying_while_their_shard_moves_there_and_back() {
     let buying = async {
         let mut sold = 0;
         while !moved.get() {
-            claim(sale.buys(&format!("user-{sold}")).await);
+            claim_at_last(sale.buys(&format!("user-{sold}")).await);
             sold += 1;
         }
         sold
@@ -145,7 +145,7 @@ async fn a_shard_halfway_between_two_primaries_is_an_error_and_whole_again_after
     assert!(matches!(&left, Err(CallError::Moved(why)) if why.starts_with("ASK")), "told {left:?}");
 
     mover.settle(sale.shard()).await;
-    claim(sale.buys("bob").await);
+    claim_at_last(sale.buys("bob").await);
     let level = sale.level().await;
     assert_eq!((level.stock, level.sold, level.seq), (3, 2, 2));
 }
