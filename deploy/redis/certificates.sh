@@ -48,8 +48,9 @@ mkdir -p "$folder"
 new_key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1"; }
 
 if [ ! -e "$folder/ca.key" ]; then
+    # While one CA replaces another, clients trust both: they are told apart by name.
     new_key "$folder/ca.key"
-    openssl req -x509 -new -key "$folder/ca.key" -sha256 -days $((days * 10)) -subj '/CN=flash sale Redis CA' \
+    openssl req -x509 -new -key "$folder/ca.key" -sha256 -days $((days * 10)) -subj "/CN=flash sale Redis CA $(openssl rand -hex 4)" \
         -addext 'basicConstraints=critical,CA:TRUE,pathlen:0' -addext 'keyUsage=critical,keyCertSign,cRLSign' \
         -out "$folder/ca.crt"
 fi

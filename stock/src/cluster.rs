@@ -324,13 +324,17 @@ impl NoMap {
     }
 }
 
-/// Each reason once, with all whom it concerns: a wrong password is as wrong everywhere.
+/// Each reason once, with all whom it concerns: a wrong password is as wrong everywhere. The same reasons are the same
+/// line, in whatever order they came.
 fn in_one_line(silence: Vec<Unconnected>) -> String {
-    let mut by_reason: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut by_reason: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for Unconnected { address, reason } in silence {
-        by_reason.entry(reason).or_default().push(address.to_string());
+        by_reason.entry(reason).or_default().insert(address.to_string());
     }
-    let parts = by_reason.into_iter().map(|(reason, nodes)| format!("{reason} ({})", nodes.join(", ")));
+    let parts = by_reason.into_iter().map(|(reason, nodes)| {
+        let nodes: Vec<String> = nodes.into_iter().collect();
+        format!("{reason} ({})", nodes.join(", "))
+    });
     parts.collect::<Vec<_>>().join("; ")
 }
 
@@ -344,7 +348,7 @@ mod tests {
             address: Address { host: "redis".into(), port },
             reason: reason.into(),
         };
-        let silence = vec![silent(1, "refused"), silent(2, "frozen"), silent(3, "refused")];
+        let silence = vec![silent(3, "refused"), silent(2, "frozen"), silent(1, "refused")];
         assert_eq!(in_one_line(silence), "frozen (redis:2); refused (redis:1, redis:3)");
     }
 }

@@ -324,8 +324,9 @@ fn refusal_to_connect(error: &RedisError, info: &ConnectionInfo) -> String {
     }
     let words = error.to_string();
     match () {
-        () if words.contains("UnknownIssuer") => {
-            "its certificate is from an authority that is not trusted here (UnknownIssuer)".into()
+        // The latter where the authorities have the same name.
+        () if words.contains("UnknownIssuer") || words.contains("BadSignature") => {
+            "its certificate is from an authority that is not trusted here".into()
         }
         () if words.contains("InvalidContentType") => "it does not speak TLS on this port".into(),
         () => words,

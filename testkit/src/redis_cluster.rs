@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use futures::future::{join_all, try_join_all};
-use redis::{ConnectionInfo, aio::MultiplexedConnection};
+use redis::{ConnectionInfo, RedisConnectionInfo, aio::MultiplexedConnection};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -178,6 +178,20 @@ impl RedisCluster {
     /// When it does not answer, or does not let the user in.
     pub async fn connection_as(&self, user: User, addr: SocketAddr) -> Result<MultiplexedConnection> {
         redis_server::connection(self.server(addr).login(user)?).await
+    }
+
+    /// The same as nobody: without a login.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn connection_of_nobody(&self, addr: SocketAddr) -> Result<MultiplexedConnection> {
+        let info = self.server(addr).login(User::Admin)?;
+        redis_server::connection(info.set_redis_settings(RedisConnectionInfo::default())).await
+    }
+
+    /// The port of a server's bus.
+    pub fn bus_port_of(&self, addr: SocketAddr) -> u16 {
+        addr.port() - self.ports.clients + self.ports.bus
     }
 
     /// Kills a server (SIGKILL).

@@ -1,0 +1,161 @@
+//! What each user is refused, by the file of users that is deployed.
+
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+use testkit::{RedisCluster, User};
+
+use crate::shared_redis;
+
+/// Whatever throws things away, stops a server, reads its secrets, runs code, or looks at the keys of others.
+const DANGEROUS: [&str; 37] = [
+    "FLUSHALL",
+    "FLUSHDB",
+    "KEYS *",
+    "SCAN 0",
+    "RANDOMKEY",
+    "DBSIZE",
+    "CONFIG GET masterauth",
+    "CONFIG SET appendonly no",
+    "CONFIG REWRITE",
+    "EVAL return 0",
+    "EVAL_RO return 0",
+    "EVALSHA 0123456789012345678901234567890123456789 0",
+    "SCRIPT LOAD return",
+    "FUNCTION DELETE flashsale",
+    "FUNCTION FLUSH",
+    "FUNCTION RESTORE x",
+    "FUNCTION DUMP",
+    "DEBUG SLEEP 0",
+    "ACL LIST",
+    "ACL SETUSER node +@all",
+    "ACL GETUSER admin",
+    "SHUTDOWN NOSAVE",
+    "CLUSTER FAILOVER",
+    "CLUSTER RESET",
+    "CLUSTER MEET 127.0.0.1 1",
+    "CLUSTER SETSLOT 1 STABLE",
+    "CLUSTER GETKEYSINSLOT 1 1",
+    "REPLICAOF NO ONE",
+    "MIGRATE 127.0.0.1 1 key 0 1",
+    "BGREWRITEAOF",
+    "CLIENT LIST",
+    "CLIENT KILL TYPE normal",
+    "MONITOR",
+    "PSYNC ? -1",
+    "MODULE LIST",
+    "GET elsewhere",
+    "HSET elsewhere field value",
+];
+
+const WRITES_AND_CLAIMS: [&str; 10] = [
+    "GET fs:{flash}:config",
+    "HGETALL fs:{flash.0}:claims",
+    "XRANGE fs:{flash.0}:orders - +",
+    "SET fs:{flash}:config x",
+    "HSET fs:{flash.0}:meta stock 9",
+    "DEL fs:{flash}:config",
+    "FCALL buy 0",
+    "FCALL_RO level 0",
+    "SLOWLOG RESET",
+    "LATENCY RESET",
+];
+
+#[tokio::test]
+async fn a_node_calls_functions_and_does_nothing_dangerous() {
+    assert_forbidden(User::Node, DANGEROUS).await;
+    assert_forbidden(User::Node, ["FUNCTION LOAD x", "XDEL fs:{a}:orders 1", "DEL fs:{a}:meta"]).await;
+    assert_permitted(User::Node, ["TIME", "ROLE", "CLUSTER NODES", "GET fs:{a}:config"]).await;
+}
+
+#[tokio::test]
+async fn a_coordinator_loads_functions_and_throws_none_away() {
+    assert_forbidden(User::Coordinator, DANGEROUS).await;
+    assert_permitted(User::Coordinator, ["TIME", "CLUSTER NODES", "HSCAN fs:{a}:claims 0"]).await;
+}
+
+#[tokio::test]
+async fn an_exporter_reads_figures_and_nothing_else() {
+    assert_forbidden(User::Exporter, DANGEROUS).await;
+    assert_forbidden(User::Exporter, WRITES_AND_CLAIMS).await;
+    assert_permitted(User::Exporter, ["INFO all", "CLUSTER INFO", "SLOWLOG LEN"]).await;
+}
+
+#[tokio::test]
+async fn a_replica_copies_and_nothing_else() {
+    let copying = |command: &&str| !command.starts_with("PSYNC");
+    assert_forbidden(User::Replica, DANGEROUS.into_iter().filter(copying)).await;
+    assert_forbidden(User::Replica, WRITES_AND_CLAIMS).await;
+}
+
+#[tokio::test]
+async fn whoever_says_no_name_may_do_nothing() {
+    let redis = shared_redis().await;
+    let mut nobody = redis.connection_of_nobody(redis.primaries().await[0]).await.unwrap();
+    for command in
+        DANGEROUS.into_iter().chain(WRITES_AND_CLAIMS).chain(["PING", "INFO", "TIME", "CLUSTER NODES"])
+    {
+        let refusal = ask(&mut nobody, command).await.unwrap_err();
+        assert!(is_refused(&refusal, "NOAUTH"), "{command}: {refusal}");
+    }
+    // It has all permissions, for what a server reads from its own file; so nobody may ever become it.
+    for login in ["AUTH default x", "AUTH x", "HELLO 3 AUTH default x"] {
+        let refusal = ask(&mut nobody, login).await.unwrap_err();
+        assert!(refusal.starts_with("WRONGPASS"), "{login}: {refusal}");
+    }
+}
+
+#[tokio::test]
+async fn an_operator_may_do_all() {
+    assert_permitted(User::Admin, ["CONFIG GET maxmemory", "ACL LIST", "FUNCTION LIST", "CLUSTER NODES"])
+        .await;
+}
+
+async fn assert_forbidden(user: User, commands: impl IntoIterator<Item = &'static str>) {
+    let redis = shared_redis().await;
+    let mut connection = connected(redis, user).await;
+    for command in commands {
+        let refusal = ask(&mut connection, command).await.expect_err(command);
+        assert!(is_refused(&refusal, "NOPERM"), "{user:?} {command}: {refusal}");
+    }
+}
+
+/// DEBUG is refused to everybody, before anybody is asked who they are.
+fn is_refused(refusal: &str, code: &str) -> bool {
+    refusal.starts_with(code) || refusal.starts_with("ERR DEBUG command not allowed")
+}
+
+async fn assert_permitted(user: User, commands: impl IntoIterator<Item = &'static str>) {
+    let redis = shared_redis().await;
+    let mut connection = connected(redis, user).await;
+    for command in commands {
+        // Another server's slot is not a refusal.
+        let answer = ask(&mut connection, command).await;
+        assert!(
+            answer.as_ref().err().is_none_or(|error| error.starts_with("MOVED")),
+            "{command}: {answer:?}"
+        );
+    }
+}
+
+async fn connected(redis: &RedisCluster, user: User) -> MultiplexedConnection {
+    redis.connection_as(user, redis.primaries().await[0]).await.unwrap()
+}
+
+/// The answer, or the code and the words of the refusal.
+async fn ask(connection: &mut MultiplexedConnection, command: &str) -> Result<Value, String> {
+    let mut words = command.split(' ');
+    let mut cmd = redis::cmd(words.next().unwrap());
+    // A script is one word, and has no keys.
+    if command.starts_with("EVAL ") || command.starts_with("EVAL_RO ") {
+        cmd.arg(command.split_once(' ').unwrap().1).arg(0);
+    } else {
+        words.for_each(|word| drop(cmd.arg(word)));
+    }
+    match connection.send_packed_command(&cmd).await {
+        Ok(Value::ServerError(error)) => {
+            Err(format!("{} {}", error.code(), error.details().unwrap_or_default()))
+        }
+        Ok(value) => Ok(value),
+        Err(error) => Err(error.to_string()),
+    }
+}
