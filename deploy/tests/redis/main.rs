@@ -1,0 +1,10 @@
+//! The scripts of `deploy/redis`, run for real: servers that start themselves from password files, and a cluster that is
+//! made, grown and mended of them. Over TLS where the server program has it.
+
+mod growing;
+mod halfway;
+mod making;
+mod refusing;
+mod rotating;
+mod stage;
+mod starting;

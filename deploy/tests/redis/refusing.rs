@@ -1,0 +1,103 @@
+//! What nobody but a person can decide is left as it is, with a line that says why.
+
+use std::fs;
+
+use crate::stage::Place;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_make_no_sense_are_one_line() {
+    let place = Place::new();
+    let refusal = async |variable: &str, value: &str, words: &str| {
+        let launch = place.cluster_launch(3).env(variable, value);
+        place.finish(launch).await.assert_refusal(64, words);
+    };
+    refusal("PAIRS", "", "PAIRS is required").await;
+    refusal("PAIRS", "a:1", "a:1 is not host:port,host:port").await;
+    refusal("PAIRS", "a:1,b", "a:1,b is not").await;
+    refusal("PAIRS", "a:1,b:2,c:3", "is not host:port,host:port").await;
+    refusal("PAIRS", "a:1,b:2 c:3,a:1", "a:1 stands there twice").await;
+    refusal("PASSWORDS_FOLDER", "/nowhere", "/nowhere/admin cannot be read").await;
+    refusal("TLS_FOLDER", "/nowhere", "/nowhere/ca.crt cannot be read").await;
+    refusal("CLI", "no-such-client", "there is no no-such-client").await;
+
+    // And a word that it does not know is answered with what there is.
+    let usage = place.cluster(3, &["shrink"]).await;
+    assert!(usage.code == Some(64) && usage.said.contains("It does not shrink a cluster"), "{}", usage.said);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_and_a_silent_server_are_one_line_each() {
+    let mut place = Place::new();
+    place.start_all(3).await;
+    let right = place.password("admin");
+    place.write_passwords("admin", &["a wrong one"]);
+    place.cluster(3, &[]).await.assert_refusal(64, "does not let admin in: AUTH failed: WRONGPASS");
+
+    place.write_passwords("admin", &[&right]);
+    place.kill(4);
+    let waited = place.finish(place.cluster_launch(3).env("WAIT_LIMIT", 1)).await;
+    waited.assert_refusal(1, "waited 1 s for localhost:");
+    assert_eq!(place.map(0).len(), 1, "it began although a server was missing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_with_data_that_forgot_their_cluster_are_not_made_into_one() {
+    // Given a cluster with data, all of whose servers forgot it.
+    let mut place = Place::with_cluster_of(3).await;
+    for key in ["a", "b", "c", "d", "e", "f"] {
+        place.write(&format!("fs:{{{key}}}:meta"), key);
+    }
+    (0..6).for_each(|number| place.kill(number));
+    for number in 0..6 {
+        fs::remove_file(place.data(number).join("nodes.conf")).unwrap();
+    }
+    place.start_all(3).await;
+
+    place.cluster(3, &[]).await.assert_refusal(1, "knows no other server: its nodes.conf is lost");
+    assert!((0..6).all(|number| place.map(number).len() == 1), "somebody was introduced");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_copy_of_a_pair_is_never_told_to_copy_its_empty_partner() {
+    // Given a primary that came back with nothing before its replica was promoted.
+    let mut place = Place::with_cluster_of(3).await;
+    place.write("fs:{a}:meta", "kept");
+    let holder = (0..3).map(|pair| 2 * pair).find(|&number| place.ask(number, "DBSIZE").trim_end() == "1");
+    let holder = holder.expect("one of the primaries has it");
+    place.kill(holder + 1);
+    place.lose(holder);
+    place.start(holder);
+    place.start(holder + 1);
+    place.wait_until_up(holder).await;
+    place.wait_until_up(holder + 1).await;
+
+    // Then either the cluster promotes the copy by itself, or it is left as it is, for a person to promote.
+    let run = place.finish(place.cluster_launch(3).env("WAIT_LIMIT", 4)).await;
+    assert_eq!(place.ask(holder + 1, "DBSIZE").trim_end(), "1", "the only copy is gone: {}", run.said);
+    if run.code != Some(0) {
+        assert!(run.said.contains("CLUSTER FAILOVER TAKEOVER"), "{}", run.said);
+        place.ask(holder + 1, "CLUSTER FAILOVER TAKEOVER");
+        place.cluster(3, &[]).await.assert_ok();
+    }
+    assert_eq!(place.read("fs:{a}:meta"), "kept");
+    assert_eq!(place.leaders(3).await[usize::from(holder / 2)].0, holder + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_it_was_not_told_of_and_second_clusters_are_refused() {
+    // Given one cluster of three pairs and one of a single pair.
+    let mut place = Place::with_cluster_of(3).await;
+    for number in [6, 7] {
+        place.start(number);
+        place.wait_until_up(number).await;
+    }
+    place.ask(6, &format!("CLUSTER MEET 127.0.0.1 {} {}", place.port(7), place.port(7) + 20));
+    place.ask(6, "CLUSTER ADDSLOTSRANGE 0 16383");
+    testkit::until("their acquaintance", crate::stage::SOON, async || place.map(7).len() == 2).await.unwrap();
+    place.write("fs:{a}:meta", "one");
+    assert_eq!(place.ask(6, "SET fs:{a}:meta two").trim_end(), "OK");
+
+    place.cluster(4, &[]).await.assert_refusal(1, "these are two clusters");
+    place.cluster(2, &[]).await.assert_refusal(1, "which PAIRS does not name");
+    assert_eq!((place.map(0).len(), place.map(6).len()), (6, 2), "the two have met");
+}
