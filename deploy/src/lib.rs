@@ -4,6 +4,8 @@
 //! The files are kept by hand and are the truth; how they are used stands in `deploy/README.md`. Linters that are not
 //! Rust's are installed by `cargo xtask test` into `.local/deploy-tools` ([`tool`]).
 
+pub mod settings;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
