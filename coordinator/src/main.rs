@@ -45,7 +45,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     });
     let live = Live::new(desk.clone(), settings.sale_id.clone());
     let of_operators = ops::router(readiness.clone()).merge(exporter.router());
-    let router = admin::router(desk.clone(), settings.admin_token.clone(), of_operators).merge(live.router());
+    let router = admin::router(desk.clone(), settings.admin_token(), of_operators).merge(live.router());
     let closing = stop.clone().inspect({
         let live = live.clone();
         move |()| live.close()

@@ -35,6 +35,9 @@ use crate::violations::{Violations, violations};
 const MAP_AGE_MAX: Duration = Duration::from_secs(1);
 /// How often it is asked whether the map is in doubt.
 const MAP_CHECK: Duration = Duration::from_millis(100);
+/// How often it is asked whether every primary has the function library. Nodes may not be allowed to load it, and call
+/// primaries without any shard, too: one that has just joined, one that somebody emptied.
+const LIBRARY_CHECK: Duration = Duration::from_secs(1);
 
 /// A sale as it was seen in a round.
 pub struct Sight {
@@ -71,6 +74,7 @@ impl Coordinator {
             every(period, stop.clone(), async || self.mend(&mut channels).await),
             self.keep_rebalancing(stop.clone()),
             every(MAP_CHECK, stop.clone(), async || self.follow_map(&mut map_seen).await),
+            every(LIBRARY_CHECK, stop.clone(), async || self.keep_library().await),
         );
     }
 
@@ -194,6 +198,13 @@ impl Coordinator {
         let (reads, writes) = tokio::join!(self.reads.refresh(), self.writes.refresh());
         if let Err(error) = reads.and(writes) {
             tracing::debug!(%error, "the cluster's map could not be refreshed");
+        }
+    }
+
+    async fn keep_library(&self) {
+        // A primary that is away is asked again soon; whoever misses the library there says so.
+        if let Err(error) = self.reads.load_library().await {
+            tracing::debug!(%error, "function library not looked for everywhere");
         }
     }
 

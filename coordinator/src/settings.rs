@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser};
 use service::healthcheck;
 use service::logs::LogFormat;
-use service::settings::{Moment, RedisSettings, duration, positive_duration, refuse};
+use service::settings::{Moment, RedisSettings, duration, in_file, positive_duration, refuse};
 use service::traces::TraceSettings;
 use stock::ids::{SaleId, UserIdKind};
 use stock::sale::{EpochMs, Product, SHARDS_MAX};
@@ -32,8 +32,13 @@ pub struct Settings {
     pub redis: RedisSettings,
 
     /// Bearer token of the admin API: at least 16 visible ASCII characters
-    #[arg(long, env, hide_env_values = true)]
-    pub admin_token: AdminToken,
+    #[arg(long, env, required_unless_present = "admin_token_file", hide_env_values = true)]
+    #[arg(conflicts_with = "admin_token_file")]
+    admin_token: Option<AdminToken>,
+
+    /// A file with the bearer token, instead of ADMIN_TOKEN
+    #[arg(long, env, value_parser = in_file::<AdminToken>)]
+    admin_token_file: Option<AdminToken>,
 
     /// From one snapshot of all shards to the next
     #[arg(long, env, value_parser = positive_duration, default_value = "100ms")]
@@ -125,6 +130,12 @@ impl Settings {
             refuse(format_args!("{}: {invalid}", Field::of(&invalid).variable()));
         }
         settings
+    }
+
+    /// What operators must show.
+    pub fn admin_token(&self) -> AdminToken {
+        let given = self.admin_token.as_ref().or(self.admin_token_file.as_ref());
+        given.expect("one of the two is required").clone()
     }
 
     /// The sale to create at the start, if any.

@@ -104,7 +104,7 @@ async fn open(settings: &Settings) -> anyhow::Result<Opened> {
         tracing::warn!(error = %error, "function library not loaded everywhere");
     }
     let cluster = Arc::new(cluster);
-    let signer = match &*settings.web.csrf_secrets {
+    let signer = match settings.web.csrf_secrets() {
         [] => Signer::shared(Arc::clone(&cluster)).await,
         secrets => Signer::with(secrets),
     };

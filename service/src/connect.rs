@@ -1,4 +1,6 @@
-//! Waiting for the cluster. One that is not there yet is no reason to die: it may be starting, too.
+//! Waiting for the cluster. One that is not there yet is no reason to die: it may be starting, too. Nor is one that lets
+//! nobody in: passwords and certificates are replaced while programs run, in an order that is not ours to choose, and a
+//! program that ended would be started ever more rarely. It says why it waits, and goes on as soon as it may.
 
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ const REMINDER: Duration = Duration::from_secs(5);
 /// # Errors
 /// Only [`ClusterError::NotACluster`]: waiting will not help.
 pub async fn cluster(options: &ConnectOptions) -> Result<Cluster, ClusterError> {
+    choose_cryptography();
     let mut told = Told::default();
     for tries in 0.. {
         match Cluster::connect(options.clone()).await {
@@ -24,6 +27,12 @@ pub async fn cluster(options: &ConnectOptions) -> Result<Cluster, ClusterError> 
         sleep(backoff(tries)).await;
     }
     unreachable!("there is always another try")
+}
+
+/// What `rediss://` encrypts with, for the whole program. Which features other crates ask for then does not matter.
+fn choose_cryptography() {
+    // Whoever chose before us chose the same.
+    rustls::crypto::ring::default_provider().install_default().ok();
 }
 
 /// What the log was told last, so that it is not told again with every try.

@@ -4,6 +4,7 @@
 //! says which, and what can be; the exit code is then [`exit::SETTINGS`].
 
 mod duration;
+mod file;
 mod moment;
 mod redis;
 
@@ -15,6 +16,7 @@ use clap::{Arg, Command, Parser};
 use crate::exit;
 
 pub use duration::{InvalidDuration, duration, positive_duration};
+pub use file::{InvalidFile, in_file};
 pub use moment::{InvalidMoment, Moment};
 pub use redis::RedisSettings;
 
@@ -81,7 +83,21 @@ fn line_of(error: &clap::Error, command: &Command) -> String {
                 _ => format!("{name}: {reason}"),
             }
         }
+        (ErrorKind::ArgumentConflict, Some(ContextValue::String(arg))) => {
+            let others = others_of(error).into_iter().chain([arg.as_str()]);
+            let names: Vec<String> = others.map(|arg| name_of(arg, command)).collect();
+            format!("{} cannot be set together", names.join(" and "))
+        }
         _ => first_line_of(error),
+    }
+}
+
+/// The arguments that one cannot stand beside.
+fn others_of(error: &clap::Error) -> Vec<&str> {
+    match error.get(ContextKind::PriorArg) {
+        Some(ContextValue::String(other)) => vec![other],
+        Some(ContextValue::Strings(others)) => others.iter().map(String::as_str).collect(),
+        _ => Vec::new(),
     }
 }
 

@@ -82,6 +82,11 @@ impl CallError {
         }
     }
 
+    /// Whether this user may not do it.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Refused(why) if why.starts_with("NOPERM"))
+    }
+
     /// Whether the call may have been done although it has no answer.
     pub fn is_unknown(&self) -> bool {
         matches!(self, Self::NoReply(_) | Self::NotDurable { .. } | Self::Malformed(_))

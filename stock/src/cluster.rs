@@ -4,7 +4,10 @@
 //! It knows nothing of sales. Nodes keep a connection of their own for each lane and use this one for the rest;
 //! a coordinator does everything through it.
 
+mod library;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,8 +19,7 @@ use redis::Pipeline;
 use tokio::time::{Instant, timeout_at};
 
 use crate::calls::{Call, CallError};
-use crate::connection::{Barrier, ConnectOptions, Connection};
-use crate::functions::LIBRARY;
+use crate::connection::{Barrier, ConnectOptions, Connection, Unconnected};
 use crate::topology::{Address, Primary, Topology};
 
 /// How often a call is tried in all. With the pauses between, the last try comes after about half a second:
@@ -59,6 +61,8 @@ pub struct Cluster {
     topology: ArcSwap<Topology>,
     read_at: Mutex<Instant>,
     connections: Mutex<HashMap<Address, Connection>>,
+    /// Whether this user was found not to be one who loads the library.
+    leaves_loading: AtomicBool,
 }
 
 impl Cluster {
@@ -69,6 +73,7 @@ impl Cluster {
             topology: ArcSwap::default(),
             read_at: Mutex::new(Instant::now()),
             connections: Mutex::default(),
+            leaves_loading: AtomicBool::new(false),
         };
         cluster.refresh().await?;
         match cluster.topology().unserved() {
@@ -99,7 +104,7 @@ impl Cluster {
         let mut asked = self.options.addresses();
         asked.extend(known.nodes().iter().filter(|node| !asked.contains(node)).cloned().collect::<Vec<_>>());
 
-        let mut reasons = Vec::new();
+        let mut silence = Vec::new();
         let mut newest: Option<Topology> = None;
         for map in self.maps_of(&asked).await {
             match map {
@@ -107,11 +112,11 @@ impl Cluster {
                     newest = Some(map);
                 }
                 Ok(_) => {}
-                Err(ClusterError::Unreachable(reason)) => reasons.push(reason),
-                Err(error) => return Err(error),
+                Err(NoMap::Silent(why)) => silence.push(why),
+                Err(NoMap::NotACluster(address)) => return Err(ClusterError::NotACluster(address)),
             }
         }
-        let newest = newest.ok_or_else(|| ClusterError::Unreachable(reasons.join("; ")))?;
+        let newest = newest.ok_or_else(|| ClusterError::Unreachable(in_one_line(silence)))?;
         *self.read_at.lock().expect("nothing panics while it holds the time") = asked_at;
         if newest != *known && newest.supersedes(&known) {
             self.topology.store(Arc::new(newest));
@@ -120,7 +125,7 @@ impl Cluster {
     }
 
     /// What each of these nodes says that says something in time.
-    async fn maps_of(&self, asked: &[Address]) -> Vec<Result<Topology, ClusterError>> {
+    async fn maps_of(&self, asked: &[Address]) -> Vec<Result<Topology, NoMap>> {
         let mut deadline = Instant::now() + MAP_TIMEOUT;
         let mut silent: BTreeSet<&Address> = asked.iter().collect();
         let asking = asked.iter().map(|address| async move { (address, self.map_of(address).await) });
@@ -135,51 +140,24 @@ impl Cluster {
         }
         let silence = silent.into_iter().map(|address| {
             self.forget(address);
-            Err(ClusterError::Unreachable(format!("{address} sent no map in time")))
+            Err(NoMap::silent(address, "no map in time"))
         });
         maps.extend(silence);
         maps
     }
 
-    async fn map_of(&self, address: &Address) -> Result<Topology, ClusterError> {
-        let text: Result<String, _> = match self.connection(address).await {
-            Ok(mut connection) => connection.query(redis::cmd("CLUSTER").arg("NODES")).await,
-            Err(error) => Err(error),
-        };
-        match text {
+    async fn map_of(&self, address: &Address) -> Result<Topology, NoMap> {
+        let mut connection = self.connection(address).await.map_err(NoMap::Silent)?;
+        match connection.query::<String>(redis::cmd("CLUSTER").arg("NODES")).await {
             Ok(text) => Topology::parse(&text, address, self.options.is_tls())
-                .ok_or_else(|| ClusterError::Unreachable(format!("{address} sent a map of unknown form"))),
+                .ok_or_else(|| NoMap::silent(address, "a map of unknown form")),
             Err(CallError::Refused(why)) if why.contains("cluster support disabled") => {
-                Err(ClusterError::NotACluster(address.clone()))
+                Err(NoMap::NotACluster(address.clone()))
             }
             Err(error) => {
                 self.forget(address);
-                Err(ClusterError::Unreachable(error.to_string()))
+                Err(NoMap::silent(address, error))
             }
-        }
-    }
-
-    /// Loads the library on every primary that lacks it.
-    pub async fn load_library(&self) -> Result<(), ClusterError> {
-        let topology = self.topology();
-        let loads = topology.primaries().iter().map(|primary| async {
-            let address = &primary.address;
-            self.load_library_on(address).await.map_err(|error| ClusterError::Library(address.clone(), error))
-        });
-        join_all(loads).await.into_iter().collect()
-    }
-
-    /// Loads the library on one primary. Its name holds a digest of its code, so one that is there is this one.
-    pub async fn load_library_on(&self, address: &Address) -> Result<(), CallError> {
-        let mut load = redis::cmd("FUNCTION");
-        load.arg("LOAD").arg(&LIBRARY.code);
-        match self.connection(address).await?.query::<String>(&load).await {
-            Ok(_) => {
-                tracing::info!(redis.address = %address, library.name = LIBRARY.name, "function library loaded");
-                Ok(())
-            }
-            Err(CallError::Refused(why)) if why.contains("already exists") => Ok(()),
-            Err(error) => Err(error),
         }
     }
 
@@ -296,7 +274,7 @@ impl Cluster {
         }
         let replies = match self.connection(address).await {
             Ok(mut connection) => connection.send(pipeline, barrier).await,
-            Err(error) => Err(error),
+            Err(unconnected) => Err(unconnected.into()),
         };
         match replies {
             Ok(mut replies) => {
@@ -317,7 +295,7 @@ impl Cluster {
     }
 
     /// The shared connection to a node, opened where there is none.
-    async fn connection(&self, address: &Address) -> Result<Connection, CallError> {
+    async fn connection(&self, address: &Address) -> Result<Connection, Unconnected> {
         if let Some(connection) = self.held().get(address) {
             return Ok(connection.clone());
         }
@@ -331,5 +309,42 @@ impl Cluster {
 
     fn held(&self) -> std::sync::MutexGuard<'_, HashMap<Address, Connection>> {
         self.connections.lock().expect("nothing panics while it holds the connections")
+    }
+}
+
+/// Why a node's map is not known.
+enum NoMap {
+    NotACluster(Address),
+    Silent(Unconnected),
+}
+
+impl NoMap {
+    fn silent(address: &Address, reason: impl ToString) -> Self {
+        Self::Silent(Unconnected { address: address.clone(), reason: reason.to_string() })
+    }
+}
+
+/// Each reason once, with all whom it concerns: a wrong password is as wrong everywhere.
+fn in_one_line(silence: Vec<Unconnected>) -> String {
+    let mut by_reason: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for Unconnected { address, reason } in silence {
+        by_reason.entry(reason).or_default().push(address.to_string());
+    }
+    let parts = by_reason.into_iter().map(|(reason, nodes)| format!("{reason} ({})", nodes.join(", ")));
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_many_nodes_have_is_told_once() {
+        let silent = |port, reason: &str| Unconnected {
+            address: Address { host: "redis".into(), port },
+            reason: reason.into(),
+        };
+        let silence = vec![silent(1, "refused"), silent(2, "frozen"), silent(3, "refused")];
+        assert_eq!(in_one_line(silence), "frozen (redis:2); refused (redis:1, redis:3)");
     }
 }

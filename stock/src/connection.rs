@@ -9,7 +9,8 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, ServerError, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, Pipeline, RedisError,
+    ServerError, Value,
 };
 
 use crate::calls::{Call, CallError};
@@ -18,7 +19,7 @@ use crate::topology::{Address, Primary};
 /// How connections are made, and how long anything may take.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
-    /// Nodes to ask for the cluster's map; user, password and TLS hold for all nodes.
+    /// Nodes to ask for the cluster's map; user, password and TLS of the first one hold for all nodes.
     pub seeds: Vec<ConnectionInfo>,
     /// Longest time to connect and log in.
     pub connect_timeout: Duration,
@@ -60,8 +61,10 @@ impl ConnectOptions {
             }
             _ => ConnectionAddr::Tcp(host, port),
         };
-        // One protocol, one form of each reply.
+        // One protocol, one form of each reply. Nothing is sent but the login and what is asked for: each further command
+        // would be one more that users have to be granted.
         let settings = seed.redis_settings().clone().set_protocol(redis::ProtocolVersion::RESP2);
+        let settings = settings.set_skip_set_lib_name();
         let tcp = TcpSettings::default().set_nodelay(true);
         Some(seed.set_addr(addr).set_redis_settings(settings).set_tcp_settings(tcp))
     }
@@ -140,6 +143,22 @@ fn replicas_online(role: Value) -> Option<usize> {
     (role == "master").then_some(replicas.len())
 }
 
+/// Why there is no connection to a node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{address}: {reason}")]
+pub struct Unconnected {
+    /// The node.
+    pub address: Address,
+    /// What is in the way, in words that are the same for every node where it is the same.
+    pub reason: String,
+}
+
+impl From<Unconnected> for CallError {
+    fn from(unconnected: Unconnected) -> Self {
+        Self::NoReply(unconnected.to_string())
+    }
+}
+
 /// A connection of its owner's own.
 #[derive(Clone)]
 pub struct Connection {
@@ -149,20 +168,21 @@ pub struct Connection {
 
 impl Connection {
     /// Connects and logs in, within the connect timeout.
-    pub async fn open(options: &ConnectOptions, address: &Address) -> Result<Self, CallError> {
-        let unreachable = |why: String| CallError::NoReply(format!("{address}: {why}"));
+    pub async fn open(options: &ConnectOptions, address: &Address) -> Result<Self, Unconnected> {
+        let unconnected = |reason: String| Unconnected { address: address.clone(), reason };
         let info =
-            options.towards(address).ok_or_else(|| unreachable("no seed to take the login from".into()))?;
+            options.towards(address).ok_or_else(|| unconnected("no seed to take the login from".into()))?;
+        let refused = |error: RedisError| unconnected(refusal_to_connect(&error, &info));
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(options.connect_timeout))
             .set_response_timeout(Some(options.response_timeout + options.barrier_timeout));
-        let client = Client::open(info).map_err(|error| unreachable(error.to_string()))?;
+        let client = Client::open(info.clone()).map_err(refused)?;
         // The library's own timeout leaves out the login.
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         match tokio::time::timeout(options.connect_timeout, connecting).await {
             Ok(Ok(inner)) => Ok(Self { inner, barrier_timeout: options.barrier_timeout }),
-            Ok(Err(error)) => Err(unreachable(error.to_string())),
-            Err(_) => Err(unreachable("no connection in time".into())),
+            Ok(Err(error)) => Err(refused(error)),
+            Err(_) => Err(unconnected("no connection in time".into())),
         }
     }
 
@@ -294,4 +314,20 @@ impl Replies {
 
 fn refusal(error: &ServerError) -> CallError {
     CallError::from_reply(error.code(), error.details().unwrap_or_default())
+}
+
+/// What an operator has to do something about, in plain words; all else as the library says it. Never the password.
+fn refusal_to_connect(error: &RedisError, info: &ConnectionInfo) -> String {
+    if error.kind() == ErrorKind::AuthenticationFailed {
+        let user = info.redis_settings().username().unwrap_or("default");
+        return format!("the login as {user:?} is refused: another password, or no such user (WRONGPASS)");
+    }
+    let words = error.to_string();
+    match () {
+        () if words.contains("UnknownIssuer") => {
+            "its certificate is from an authority that is not trusted here (UnknownIssuer)".into()
+        }
+        () if words.contains("InvalidContentType") => "it does not speak TLS on this port".into(),
+        () => words,
+    }
 }

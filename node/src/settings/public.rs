@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
-use service::settings::positive_duration;
+use service::settings::{in_file, positive_duration};
 use stock::limit::Limit;
 
 /// Shortest secret to sign with: as long as what HMAC-SHA256 and HS256 make of it.
@@ -66,14 +66,12 @@ pub struct WebSettings {
 
     /// What CSRF tokens are signed with, on all nodes the same; comma-separated: the first signs, all of them are good.
     /// At least 32 characters each. Where none is set, the nodes agree on one through Redis
-    #[arg(
-        long = "csrf-secret",
-        env = "CSRF_SECRET",
-        value_delimiter = ',',
-        value_parser = secret,
-        hide_env_values = true
-    )]
-    pub csrf_secrets: Vec<Secret>,
+    #[arg(long, env, conflicts_with = "csrf_secret_file", hide_env_values = true)]
+    csrf_secret: Option<Secrets>,
+
+    /// A file with what stands in CSRF_SECRET, instead of it
+    #[arg(long, env, value_parser = in_file::<Secrets>)]
+    csrf_secret_file: Option<Secrets>,
 
     /// How long a CSRF token is good
     #[arg(long, env, value_parser = positive_duration, default_value = "2h")]
@@ -83,6 +81,14 @@ pub struct WebSettings {
     // A listener takes some 20 kB: as many as this take 300 MB.
     #[arg(long, env, default_value = "15000")]
     pub event_listeners_max: usize,
+}
+
+impl WebSettings {
+    /// What CSRF tokens are signed with; where there is nothing, the nodes agree on something.
+    pub fn csrf_secrets(&self) -> &[Secret] {
+        let given = self.csrf_secret.as_ref().or(self.csrf_secret_file.as_ref());
+        given.map_or(&[], |Secrets(secrets)| secrets)
+    }
 }
 
 /// How a client shows who it is.
@@ -133,6 +139,10 @@ impl Secret {
     }
 }
 
+/// Several to sign with: the first signs, all of them are good.
+#[derive(Clone)]
+struct Secrets(Vec<Secret>);
+
 /// The origin of a page, as browsers write it; or any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -163,6 +173,14 @@ fn network(raw: &str) -> Result<IpNet, InvalidValue> {
 
 fn secret(raw: &str) -> Result<Secret, InvalidValue> {
     if raw.len() < SECRET_BYTES_MIN { Err(InvalidValue::Secret) } else { Ok(Secret(raw.to_owned())) }
+}
+
+impl FromStr for Secrets {
+    type Err = InvalidValue;
+
+    fn from_str(raw: &str) -> Result<Self, InvalidValue> {
+        raw.split(',').map(secret).collect::<Result<_, _>>().map(Self)
+    }
 }
 
 impl FromStr for Origin {

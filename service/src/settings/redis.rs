@@ -1,20 +1,75 @@
 //! Where the cluster is, and how long to wait for it.
 
+use std::str::FromStr;
 use std::time::Duration;
 
-use clap::Args;
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisResult, TlsCertificates};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use stock::connection::ConnectOptions;
 
-use super::positive_duration;
+use super::{in_file, positive_duration};
 
-/// How to reach the Redis Cluster.
-#[derive(Args, Clone)]
-pub struct RedisSettings {
+/// How to reach the Redis Cluster: each setting in itself, and all of them together, can work.
+#[derive(Clone)]
+pub struct RedisSettings(ConnectOptions);
+
+impl RedisSettings {
+    /// As the domain takes them.
+    pub fn connect_options(&self) -> ConnectOptions {
+        self.0.clone()
+    }
+}
+
+impl FromArgMatches for RedisSettings {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = Given::from_arg_matches(matches)?;
+        let refused = |refusal| clap::Error::raw(ErrorKind::ArgumentConflict, refusal);
+        given.connect_options().map(Self).map_err(refused)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for RedisSettings {
+    fn augment_args(command: Command) -> Command {
+        Given::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Given::augment_args_for_update(command)
+    }
+}
+
+/// The settings one by one.
+#[derive(Args)]
+struct Given {
     /// Nodes of the Redis Cluster to ask for its map, comma-separated: redis://[USER:PASSWORD@]HOST[:PORT], or
     /// rediss:// for TLS. User, password and TLS of the first one hold for all
     #[arg(long, env, required = true, value_delimiter = ',', value_parser = seed, hide_env_values = true)]
     redis_url: Vec<ConnectionInfo>,
+
+    /// The user to log in as, instead of the one in REDIS_URL
+    #[arg(long, env)]
+    redis_username: Option<String>,
+
+    /// The password to log in with, instead of the one in REDIS_URL
+    #[arg(long, env, conflicts_with = "redis_password_file", hide_env_values = true)]
+    redis_password: Option<Password>,
+
+    /// A file with the password, instead of REDIS_PASSWORD
+    #[arg(long, env, value_parser = in_file::<Password>)]
+    redis_password_file: Option<Password>,
+
+    /// A file with certificates, as PEM, of the authorities that rediss:// trusts, instead of those the system trusts
+    #[arg(long, env, value_parser = authorities)]
+    redis_ca_file: Option<Authorities>,
 
     /// Longest time to connect to a Redis node and log in
     #[arg(long, env, value_parser = positive_duration, default_value = "1s")]
@@ -29,16 +84,101 @@ pub struct RedisSettings {
     redis_barrier_timeout: Duration,
 }
 
-impl RedisSettings {
-    /// As the domain takes them.
-    pub fn connect_options(&self) -> ConnectOptions {
-        ConnectOptions {
-            seeds: self.redis_url.clone(),
+/// Settings that are fine one by one but not together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Contradiction {
+    #[error("REDIS_CA_FILE is set, but REDIS_URL is not rediss://: nothing would be encrypted")]
+    AuthoritiesWithoutTls,
+    #[error("a Redis user needs a password: REDIS_PASSWORD, REDIS_PASSWORD_FILE or the one in REDIS_URL")]
+    UserWithoutPassword,
+}
+
+impl Given {
+    fn connect_options(mut self) -> Result<ConnectOptions, Contradiction> {
+        let first = self.redis_url.first().expect("REDIS_URL is required");
+        let first = self.with_authorities(self.with_login(first.clone())?)?;
+        self.redis_url[0] = first;
+        Ok(ConnectOptions {
+            seeds: self.redis_url,
             connect_timeout: self.redis_connect_timeout,
             response_timeout: self.redis_response_timeout,
             barrier_timeout: self.redis_barrier_timeout,
+        })
+    }
+
+    /// Without a password the library would not log in at all, whoever the user is.
+    fn with_login(&self, seed: ConnectionInfo) -> Result<ConnectionInfo, Contradiction> {
+        let mut login = seed.redis_settings().clone();
+        if let Some(user) = &self.redis_username {
+            login = login.set_username(user);
+        }
+        if let Some(Password(password)) = self.redis_password.as_ref().or(self.redis_password_file.as_ref()) {
+            login = login.set_password(password);
+        }
+        match (login.username(), login.password()) {
+            (Some(_), None) => Err(Contradiction::UserWithoutPassword),
+            _ => Ok(seed.set_redis_settings(login)),
         }
     }
+
+    fn with_authorities(&self, seed: ConnectionInfo) -> Result<ConnectionInfo, Contradiction> {
+        match &self.redis_ca_file {
+            Some(authorities) => authorities.of(seed).map_err(|_| Contradiction::AuthoritiesWithoutTls),
+            None => Ok(seed),
+        }
+    }
+}
+
+/// What to log in with. Never shown.
+#[derive(Clone)]
+struct Password(String);
+
+/// No password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must not be empty")]
+struct EmptyPassword;
+
+impl FromStr for Password {
+    type Err = EmptyPassword;
+
+    fn from_str(password: &str) -> Result<Self, EmptyPassword> {
+        if password.is_empty() { Err(EmptyPassword) } else { Ok(Self(password.to_owned())) }
+    }
+}
+
+/// Whom to believe that a server is who it says it is.
+#[derive(Clone)]
+struct Authorities {
+    pem: Vec<u8>,
+}
+
+/// Why a file names no authorities.
+#[derive(Debug, thiserror::Error)]
+enum InvalidAuthorities {
+    #[error("it cannot be read: {0}")]
+    Unreadable(std::io::Error),
+    #[error("there is no certificate in it, as PEM")]
+    NoCertificate,
+    #[error("a certificate in it cannot be read")]
+    BadCertificate,
+}
+
+impl Authorities {
+    /// The seed with these instead of the system's; only TLS asks for any.
+    fn of(&self, seed: ConnectionInfo) -> RedisResult<ConnectionInfo> {
+        let certificates = TlsCertificates { client_tls: None, root_cert: Some(self.pem.clone()) };
+        Ok(Client::build_with_tls(seed, certificates)?.get_connection_info().clone())
+    }
+}
+
+fn authorities(path: &str) -> Result<Authorities, InvalidAuthorities> {
+    let pem = std::fs::read(path).map_err(InvalidAuthorities::Unreadable)?;
+    let mut trusted = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let read = certificate.ok().and_then(|certificate| trusted.add(certificate).ok());
+        read.ok_or(InvalidAuthorities::BadCertificate)?;
+    }
+    if trusted.is_empty() { Err(InvalidAuthorities::NoCertificate) } else { Ok(Authorities { pem }) }
 }
 
 /// Not the address of a node of a cluster.
@@ -56,6 +196,9 @@ fn seed(raw: &str) -> Result<ConnectionInfo, InvalidSeed> {
     let info = raw.trim().into_connection_info().map_err(|_| malformed())?;
     if !matches!(info.addr(), ConnectionAddr::Tcp(..) | ConnectionAddr::TcpTls { .. }) {
         return Err(malformed());
+    }
+    if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
+        return Err(refused("asks for TLS that believes everybody; name whom to believe by REDIS_CA_FILE"));
     }
     if info.redis_settings().db() != 0 {
         return Err(refused("names a database, but a cluster has only database 0"));
@@ -98,6 +241,7 @@ mod tests {
             "unix:///tmp/redis.sock",
             "redis://a:port",
             "redis://a/3",
+            "rediss://a/#insecure",
         ] {
             assert!(seed(bad).is_err(), "{bad}");
         }

@@ -28,6 +28,8 @@ pub struct ClusterOptions {
     pub lifetime: Lifetime,
     /// Whether the last server runs on an [`Island`], so that it can be cut off (no).
     pub island: bool,
+    /// Whether it asks everybody who they are, and speaks TLS where the program can: by the files that are deployed (no).
+    pub secured: bool,
 }
 
 /// Where a cluster's ports start: server number i takes `clients + i` and `bus + i`.
@@ -50,6 +52,7 @@ impl Default for ClusterOptions {
             node_timeout: None,
             lifetime: Lifetime::Attached,
             island: false,
+            secured: false,
         }
     }
 }

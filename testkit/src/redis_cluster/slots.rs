@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 use redis::{Cmd, FromRedisValue};
 
 use super::RedisCluster;
-use crate::wait::until_ok;
+use crate::{User, wait::until_ok};
 
 /// Longest time that one MIGRATE may block both servers.
 const MIGRATE_TIMEOUT_MS: u64 = 5_000;
@@ -59,6 +59,9 @@ impl RedisCluster {
         }
         let mut migrate = redis::cmd("MIGRATE");
         migrate.arg(to.ip().to_string()).arg(to.port()).arg("").arg(0).arg(MIGRATE_TIMEOUT_MS);
+        if let Some(security) = self.security() {
+            migrate.arg("AUTH2").arg(User::Admin.name()).arg(security.password(User::Admin)?);
+        }
         self.ask(from, migrate.arg("KEYS").arg(&keys)).await.context("the keys of a slot did not move")
     }
 

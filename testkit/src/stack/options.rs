@@ -30,6 +30,8 @@ pub struct StackOptions {
     pub lifetime: Lifetime,
     /// Whether one Redis server runs on an [`Island`](crate::Island), so that it can be cut off (no).
     pub island: bool,
+    /// Whether Redis asks everybody who they are, and speaks TLS where the program can (no).
+    pub secured: bool,
     /// Whether Prometheus watches it (no).
     pub observed: bool,
     /// The default sale.
@@ -68,6 +70,7 @@ impl Default for StackOptions {
             folder: None,
             lifetime: Lifetime::Attached,
             island: false,
+            secured: false,
             observed: false,
             sale: SaleOptions::default(),
             node_environment: Vec::new(),

@@ -13,7 +13,7 @@ use rand::random;
 
 use super::{Coordinator, Node, PortPlan, Programs, StackOptions};
 use crate::{
-    ClusterOptions, Folder, Launch, Monitoring, Nginx, RedisCluster, binary,
+    ClusterOptions, Folder, Launch, Monitoring, Nginx, RedisCluster, User, binary,
     monitoring::{MonitoringOptions, Targets},
     nginx::NginxOptions,
     ports::{PortBlock, loopback},
@@ -57,6 +57,7 @@ impl Plan {
             node_timeout: None,
             lifetime: self.options.lifetime,
             island: self.options.island,
+            secured: self.options.secured,
         })
         .await
     }
@@ -72,11 +73,12 @@ impl Plan {
         let (opens, closes) = self.window();
         let (sale, port) = (&self.options.sale, self.ports.coordinator(number));
         let launch = self
-            .launch(&format!("coordinator-{}", number + 1), &self.programs.coordinator, port, redis)
+            .launch(&format!("coordinator-{}", number + 1), &self.programs.coordinator, port)
             .env("ADMIN_TOKEN", &self.admin_token)
             .env("TOTAL_STOCK", sale.total_stock)
             .env("SALE_START_TIME", opens)
             .env("SALE_END_TIME", closes);
+        let launch = with_redis(launch, redis, User::Coordinator);
         let launch = sale.shards.into_iter().fold(launch, |launch, shards| launch.env("SHARDS", shards));
         let launch = with_environment(launch, &self.options.coordinator_environment);
         Coordinator::start(launch, url(port)).await
@@ -110,8 +112,8 @@ impl Plan {
     ) -> Result<Node> {
         ensure_fits("nodes", number + 1, PortPlan::NODES_MAX)?;
         let (port, ops_port) = (self.ports.node(number), self.ports.node_ops(number));
-        let launch =
-            self.launch(&format!("node-{}", number + 1), program, port, redis).env("OPS_PORT", ops_port);
+        let launch = self.launch(&format!("node-{}", number + 1), program, port).env("OPS_PORT", ops_port);
+        let launch = with_redis(launch, redis, User::Node);
         // nginx is here, and so are the buyers that tests and load generators make.
         let launch = launch.env("TRUSTED_PROXIES", LOOPBACK).env("RATE_LIMIT_EXEMPT", LOOPBACK);
         let launch = with_environment(launch, &self.options.node_environment);
@@ -140,11 +142,10 @@ impl Plan {
     }
 
     /// What nodes and coordinators are both told.
-    fn launch(&self, name: &str, program: &Path, port: u16, redis: &RedisCluster) -> Launch {
+    fn launch(&self, name: &str, program: &Path, port: u16) -> Launch {
         Launch::new(name, program, self.folder.path())
             .env("HOST", Ipv4Addr::LOCALHOST)
             .env("PORT", port)
-            .env("REDIS_URL", redis.seeds())
             .env("SALE_ID", &self.options.sale.id)
             .lifetime(self.options.lifetime)
     }
@@ -171,6 +172,13 @@ fn choose_ports(fixed: Option<PortPlan>) -> Result<(PortPlan, Option<PortBlock>)
 fn ensure_fits(what: &str, count: u16, count_max: u16) -> Result<()> {
     ensure!(count <= count_max, "{count} {what} are asked for, and there are ports for {count_max}");
     Ok(())
+}
+
+/// Where Redis is, and as whom to log in where that is asked.
+fn with_redis(launch: Launch, redis: &RedisCluster, user: User) -> Launch {
+    let login = redis.security().map(|security| security.environment(user)).unwrap_or_default();
+    let launch = launch.env("REDIS_URL", redis.seeds());
+    login.into_iter().fold(launch, |launch, (variable, value)| launch.env(variable, value))
 }
 
 fn with_environment(launch: Launch, environment: &[(String, String)]) -> Launch {

@@ -10,7 +10,7 @@ use stock::sale::Sale;
 use stock::snapshot::read_levels;
 use stock::store::ReadConfig;
 use testkit::stack::SaleOptions;
-use testkit::{Answer, Purchase, Stack, StackOptions};
+use testkit::{Answer, Purchase, Stack, StackOptions, User};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// One stack at a time: two would share the machine's two cores and time each other out.
@@ -83,9 +83,8 @@ pub(crate) fn sale_of(total_stock: u64) -> SaleOptions {
 }
 
 pub(crate) async fn connect(stack: &Stack) -> Cluster {
-    let seeds = stack.redis().seeds();
-    let seeds = seeds.split(',').map(|seed| redis::IntoConnectionInfo::into_connection_info(seed).unwrap());
-    Cluster::connect(ConnectOptions::new(seeds.collect())).await.expect("the cluster answers")
+    let seeds = stack.redis().logins(User::Admin).expect("the passwords are there");
+    Cluster::connect(ConnectOptions::new(seeds)).await.expect("the cluster answers")
 }
 
 /// One wish for each user, all sent to the same place.

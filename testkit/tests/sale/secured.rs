@@ -1,0 +1,213 @@
+//! A sale behind passwords and TLS, by the files that are deployed: whoever takes part may do all that it has to, and
+//! nothing that a server would have had to refuse.
+
+use std::time::Duration;
+
+use redis::{Value, cmd};
+use stock::ids::ShardId;
+use testkit::security::new_password;
+use testkit::stack::Node;
+use testkit::{Answer, Buyers, Failover, Security, StackOptions, User, until};
+
+use crate::actors::{
+    OpenSale, assert_all_definite, assert_repeats_recognised, purchases, sale_of, tally, users_at_home_in,
+    wishes,
+};
+
+/// Whatever has to happen happens by then, on a busy machine too.
+const SOON: Duration = Duration::from_secs(40);
+
+async fn secured(total_stock: u64, coordinators: u16) -> OpenSale {
+    let options =
+        StackOptions { secured: true, coordinators, sale: sale_of(total_stock), ..StackOptions::default() };
+    let sale = OpenSale::with(options).await;
+    let spoken = if security(&sale).is_tls() { "TLS and users" } else { "users alone: it has no TLS" };
+    println!("{}: {spoken}", sale.stack.redis().version());
+    sale
+}
+
+fn security(sale: &OpenSale) -> &Security {
+    sale.stack.redis().security().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_sale_meets_nothing_that_is_forbidden() {
+    // Given two coordinators and two nodes, and a crowd that is at home in one shard, so that most units are stolen.
+    let sale = secured(600, 2).await;
+    let users = users_at_home_in(&sale.sale, ShardId::new(5), 700);
+
+    // When everybody buys, a replica is promoted on the way, and everybody asks again.
+    let buying = buy(&sale, &users[..350]);
+    let replica = sale.stack.redis().replicas().await[0];
+    let (mut answers, promoted) =
+        tokio::join!(buying, sale.stack.redis().fail_over_to(replica, Failover::Agreed));
+    promoted.unwrap();
+    answers.extend(buy(&sale, &users[350..]).await);
+    answers.extend(buy(&sale, &users).await);
+
+    // Then all is sold, what buyers were told is true, and no server had to refuse anything.
+    assert_all_definite(&answers);
+    assert_repeats_recognised(&answers);
+    sale.assert_sold_out(&answers).await;
+    assert_eq!(refusals(&sale).await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_primary_is_replaced_behind_the_same_doors() {
+    let sale = secured(2_000, 1).await;
+    let users: Vec<String> = (0..2_400).map(|n| format!("buyer-{n:05}")).collect();
+    let victim = sale.stack.redis().primaries().await[0];
+    let successor = sale.stack.redis().replicas_of(victim).await[0];
+
+    // When a primary dies in the middle of it, and comes back as a replica.
+    let killing = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        sale.stack.redis().kill(victim);
+        sale.stack.redis().wait_until_promoted(successor).await.unwrap();
+        sale.stack.redis().restart(victim).await.unwrap();
+        sale.stack.redis().wait_until_whole().await.unwrap();
+    };
+    let (answers, ()) = tokio::join!(buy(&sale, &users), killing);
+
+    // Then everybody has an answer, and the returned one copies its successor: it logged in.
+    assert_all_definite(&answers);
+    sale.assert_sold_out(&answers).await;
+    assert_eq!(sale.stack.redis().replicas_of(successor).await, [victim]);
+    assert_eq!(refusals(&sale).await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_is_replaced_without_a_failed_purchase() {
+    // Given a crowd that goes on buying.
+    let sale = secured(100_000, 1).await;
+    let (old, new) = (security(&sale).password(User::Node).unwrap(), new_password());
+    let crowd = buying_until_told_to_stop(&sale);
+
+    // When servers take either password, nodes start with the new one, one by one, and servers forget the old one.
+    let replacing = async {
+        everywhere(&sale, cmd("ACL").arg("SETUSER").arg("node").arg(format!(">{new}"))).await;
+        security(&sale).set_password(User::Node, &new).unwrap();
+        for node in sale.stack.nodes() {
+            replace(&node).await;
+        }
+        everywhere(&sale, cmd("ACL").arg("SETUSER").arg("node").arg(format!("<{old}"))).await;
+        everywhere(&sale, cmd("ACL").arg("SAVE")).await;
+        // Whoever still held a connection by the old one has to log in again.
+        everywhere(&sale, cmd("CLIENT").arg("KILL").arg("USER").arg("node")).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    let answers = crowd.until(replacing).await;
+
+    // Then nobody noticed, and the old password opens nothing.
+    println!("{} purchases while the password was replaced", answers.len());
+    assert!(answers.len() > 500, "the crowd was hardly there");
+    assert!(answers.iter().all(Answer::is_purchased), "buyers were told {:?}", tally(&answers));
+    assert!(sale.stack.audit("flash").await.unwrap().ok);
+    security(&sale).set_password(User::Node, &old).unwrap();
+    let redis = sale.stack.redis();
+    let late = redis.connection_as(User::Node, redis.primaries().await[0]).await;
+    assert!(format!("{:#}", late.unwrap_err()).contains("AuthenticationFailed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_that_nodes_may_not_load_comes_back_by_a_coordinator() {
+    let sale = secured(1_000, 1).await;
+    let coordinator = sale.stack.coordinators()[0].clone();
+    let buys = async |user: &str, node: &Node| {
+        Buyers::new(1).buy(wishes([&user.to_owned()], node.url())).await.remove(0)
+    };
+
+    // Given functions that somebody threw away while no coordinator was there, and a node that starts only now.
+    coordinator.process().kill();
+    everywhere(&sale, cmd("FUNCTION").arg("FLUSH")).await;
+    let program = testkit::binary("flashsale-node").unwrap();
+    let late = sale.stack.start_node_aside(&program, &[]).await.unwrap();
+
+    // Then nodes say that nothing was bought, and when to come again; they live on.
+    for node in [&late, &*sale.stack.nodes()[0]] {
+        let answer = buys("ann", node).await;
+        assert_eq!(answer.status, Some(503), "{answer:?}");
+        assert!(node.process().is_running());
+    }
+    let log = std::fs::read_to_string(late.process().log()).unwrap();
+    assert_eq!(log.matches("left to a coordinator").count(), 1, "{log}");
+
+    // And they sell as soon as there is a coordinator.
+    coordinator.restart().await.unwrap();
+    let sells = async || buys("ann", &late).await.is_purchased();
+    until("the library is back", SOON, sells).await.unwrap();
+    everywhere(&sale, cmd("FUNCTION").arg("FLUSH")).await;
+    let users: Vec<String> = (0..200).map(|n| format!("buyer-{n:03}")).collect();
+    assert_eq!(purchases(&buy(&sale, &users).await).len(), 200);
+    let forbidden = refusals(&sale).await;
+    assert!(forbidden.iter().all(|refusal| refusal == "node: function|load"), "{forbidden:?}");
+}
+
+async fn buy(sale: &OpenSale, users: &[String]) -> Vec<Answer> {
+    Buyers::new(64).buy_persistently(wishes(users, &sale.stack.url()), SOON).await
+}
+
+/// One node in good order, then the same again.
+async fn replace(node: &Node) {
+    node.process().term();
+    let exit = node.process().wait(SOON).await.unwrap();
+    assert_eq!(exit.code(), Some(0), "{}", node.process().log_tail());
+    node.restart().await.unwrap();
+}
+
+/// A crowd whose every buyer tries once.
+struct Crowd {
+    buying: tokio::task::JoinHandle<Vec<Answer>>,
+    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+fn buying_until_told_to_stop(sale: &OpenSale) -> Crowd {
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (url, stopped) = (sale.stack.url(), stop.clone());
+    let buying = tokio::spawn(async move {
+        let (buyers, mut answers) = (Buyers::new(16), Vec::new());
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            let users: Vec<String> = (0..16).map(|n| format!("buyer-{}", answers.len() + n)).collect();
+            answers.extend(buyers.buy(wishes(&users, &url)).await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        answers
+    });
+    Crowd { buying, stop }
+}
+
+impl Crowd {
+    async fn until(self, done: impl Future<Output = ()>) -> Vec<Answer> {
+        done.await;
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.buying.await.unwrap()
+    }
+}
+
+/// Asks every server, as the one who may do all.
+async fn everywhere(sale: &OpenSale, command: &redis::Cmd) -> Vec<Value> {
+    let redis = sale.stack.redis();
+    let mut answers = Vec::new();
+    for server in redis.servers().await {
+        let mut connection = redis.connection(server.addr).await.unwrap();
+        let answer = command.query_async(&mut connection).await;
+        // Functions are thrown away on primaries, and are gone on their replicas.
+        answers.push(answer.unwrap_or(Value::Nil));
+    }
+    answers
+}
+
+/// What servers refused so far, and to whom: `node: function|load`.
+async fn refusals(sale: &OpenSale) -> Vec<String> {
+    let logs = everywhere(sale, cmd("ACL").arg("LOG")).await;
+    let entries = logs.into_iter().flat_map(|log| redis::from_redis_value::<Vec<Value>>(log).unwrap());
+    let field = |entry: &[Value], name: &str| {
+        let text = |value: &Value| redis::from_redis_value::<String>(value.clone()).unwrap_or_default();
+        entry.chunks(2).find(|pair| text(&pair[0]) == name).map(|pair| text(&pair[1])).unwrap()
+    };
+    let told = |entry: Value| {
+        let entry: Vec<Value> = redis::from_redis_value(entry).unwrap();
+        format!("{}: {}", field(&entry, "username"), field(&entry, "object"))
+    };
+    entries.map(told).collect()
+}
