@@ -111,11 +111,7 @@ impl Security {
 
     /// A server's address as `REDIS_URL` wants it.
     pub fn url(&self, addr: SocketAddr) -> String {
-        if self.tls {
-            format!("rediss://{HOSTNAME}:{}", addr.port())
-        } else {
-            format!("redis://{addr}")
-        }
+        if self.tls { format!("rediss://{HOSTNAME}:{}", addr.port()) } else { format!("redis://{addr}") }
     }
 
     /// How this user reaches a server.
@@ -150,9 +146,11 @@ impl Security {
         if self.tls {
             settings.extend(["--include".into(), path(deployed("tls.conf"))]);
             settings.extend(["--tls-port".into(), port.to_string()]);
-            for (setting, file) in
-                [("--tls-cert-file", "tls.crt"), ("--tls-key-file", "tls.key"), ("--tls-ca-cert-file", "ca.crt")]
-            {
+            for (setting, file) in [
+                ("--tls-cert-file", "tls.crt"),
+                ("--tls-key-file", "tls.key"),
+                ("--tls-ca-cert-file", "ca.crt"),
+            ] {
                 settings.extend([setting.into(), path(self.folder.join(file))]);
             }
             settings.extend(["--cluster-announce-hostname", HOSTNAME].map(String::from));

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use redis::{Value, cmd};
 use stock::ids::ShardId;
 use testkit::security::new_password;
@@ -16,6 +17,9 @@ use crate::actors::{
 
 /// Whatever has to happen happens by then, on a busy machine too.
 const SOON: Duration = Duration::from_secs(40);
+
+/// How long nginx sends nothing to a node that refused a connection (`fail_timeout`), and some more.
+const NODE_IS_LEFT_OUT: Duration = Duration::from_millis(1_500);
 
 async fn secured(total_stock: u64, coordinators: u16) -> OpenSale {
     let options =
@@ -73,6 +77,30 @@ async fn a_dead_primary_is_replaced_behind_the_same_doors() {
     assert_all_definite(&answers);
     sale.assert_sold_out(&answers).await;
     assert_eq!(sale.stack.redis().replicas_of(successor).await, [victim]);
+    assert_eq!(refusals(&sale).await, Vec::<String>::new());
+}
+
+/// What a server reads from its own file at a start it runs as the default user, on Redis 7.0 by that user's permissions:
+/// one that may do nothing would forget every purchase.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_lost_power_remembers_every_purchase() {
+    let sale = secured(400, 1).await;
+    let users: Vec<String> = (0..300).map(|n| format!("buyer-{n:03}")).collect();
+    let mut answers = buy(&sale, &users).await;
+
+    // When all servers die at once, and come back over what they wrote.
+    let redis = sale.stack.redis();
+    let servers: Vec<_> = redis.servers().await.iter().map(|server| server.addr).collect();
+    servers.iter().for_each(|&server| redis.kill(server));
+    try_join_all(servers.iter().map(|&server| redis.restart(server))).await.unwrap();
+    redis.wait_until_whole().await.unwrap();
+
+    // Then the books are as they were, and the rest is sold.
+    let users: Vec<String> = (0..500).map(|n| format!("buyer-{n:03}")).collect();
+    answers.extend(buy(&sale, &users).await);
+    assert_all_definite(&answers);
+    assert_repeats_recognised(&answers);
+    sale.assert_sold_out(&answers).await;
     assert_eq!(refusals(&sale).await, Vec::<String>::new());
 }
 
@@ -153,6 +181,7 @@ async fn replace(node: &Node) {
     let exit = node.process().wait(SOON).await.unwrap();
     assert_eq!(exit.code(), Some(0), "{}", node.process().log_tail());
     node.restart().await.unwrap();
+    tokio::time::sleep(NODE_IS_LEFT_OUT).await;
 }
 
 /// A crowd whose every buyer tries once.
