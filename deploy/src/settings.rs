@@ -1,6 +1,7 @@
 //! Which settings the programs have: whatever sets one is held against this.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 
 use anyhow::{Result, bail};
 use clap::{Command, CommandFactory as _};
@@ -15,6 +16,17 @@ const LOG_FILTER: &str = "RUST_LOG";
 pub fn of(program: &str) -> Result<BTreeSet<String>> {
     let variables = variables(&command(program)?);
     Ok(variables.into_iter().chain([LOG_FILTER.to_owned()]).collect())
+}
+
+/// What a program does where a variable is not set.
+///
+/// # Errors
+/// When there is no such program.
+pub fn default_of(program: &str, variable: &str) -> Result<Option<String>> {
+    let command = command(program)?;
+    let argument = command.get_arguments().find(|argument| argument.get_env() == Some(OsStr::new(variable)));
+    let default = argument.and_then(|argument| argument.get_default_values().first());
+    Ok(default.map(|value| value.to_string_lossy().into_owned()))
 }
 
 fn command(program: &str) -> Result<Command> {
