@@ -26,7 +26,8 @@ once grafana/password
 
 cp redis/node node/password
 cp redis/coordinator coordinator/password
+# It looks up the address with the user in it; versions before 1.46, Debian's among them, without.
 password=$(cat redis/exporter)
 for server in $SERVERS; do
-  printf '"redis://exporter@%s": "%s"\n' "$server" "$password"
+  printf '"redis://%s": "%s"\n' "exporter@$server" "$password" "$server" "$password"
 done | sed '1s/^/{/; $!s/$/,/; $s/$/}/' > exporter/passwords.json

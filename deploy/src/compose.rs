@@ -52,6 +52,15 @@ pub struct Service {
     pub stop_grace_period: Option<String>,
     /// What it may take.
     pub deploy: Option<Deploy>,
+    /// Its place in a network, where it has a fixed one.
+    pub networks: BTreeMap<String, Place>,
+}
+
+/// A fixed place in a network.
+#[derive(Debug, Deserialize)]
+pub struct Place {
+    /// Its address.
+    pub ipv4_address: String,
 }
 
 /// How an image of ours is built.

@@ -43,8 +43,8 @@ fn an_image_runs_its_program_as_nobody_and_without_a_shell() {
         let image = image(target).unwrap();
         let installed = format!("/usr/local/bin/{program}");
         assert_eq!(image.user, "65532:65532");
-        assert_eq!(image.entrypoint, [installed.clone()]);
-        assert_eq!(image.healthcheck, [installed, "healthcheck".to_owned()]);
+        assert_eq!(image.entrypoint, [&*installed]);
+        assert_eq!(image.healthcheck, [&*installed, "healthcheck"]);
     }
     for stage in stages().unwrap().iter().skip_while(|stage| stage.name != "base") {
         let runs = stage.instructions.iter().any(|(keyword, _)| keyword == "RUN");
