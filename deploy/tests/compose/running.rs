@@ -38,8 +38,8 @@ async fn one_command_leads_to_a_sale() -> Result<()> {
     ends_well(&here.launch("cluster")?.env("CLI", "redis-cli")).await?;
 
     // Our programs, which only differ in the ports that one machine has once.
-    let _coordinators = start(&here, "coordinator-", |here, name, launch| on_ports(here, name, launch))?;
-    let _nodes = start(&here, "node-", |here, name, launch| on_ports(here, name, launch))?;
+    let _coordinators = start(&here, "coordinator-", on_ports)?;
+    let _nodes = start(&here, "node-", on_ports)?;
     for name in here.services("coordinator-").into_iter().chain(here.services("node-")) {
         let healthcheck = on_ports(&here, name, here.healthcheck(name)?)?;
         until(&format!("health of {name}"), SOON, async || ends_well(&healthcheck).await.is_ok()).await?;

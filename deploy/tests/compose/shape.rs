@@ -107,7 +107,7 @@ fn whoever_is_waited_for_can_be() {
                 .unwrap_or_else(|| panic!("{name} waits for {other}, which is not there"));
             match dependency.condition.as_str() {
                 "service_completed_successfully" => {
-                    assert!(JOBS.contains(&&**other), "{name}: {other} never ends")
+                    assert!(JOBS.contains(&&**other), "{name}: {other} never ends");
                 }
                 "service_healthy" => {
                     assert!(it.healthcheck.is_some() || it.build.is_some(), "{name}: nobody asks {other}");
