@@ -1,7 +1,6 @@
 //! Creates the default sale, keeps all sales as they are recorded, and serves operators.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,20 +9,23 @@ use coordinator::admin::{self, Desk};
 use coordinator::coordinator::Coordinator;
 use coordinator::live::Live;
 use coordinator::metrics;
-use coordinator::settings::Settings;
+use coordinator::settings::{ListenSettings, Settings};
 use coordinator::start;
 use futures::FutureExt as _;
 use futures::future::pending;
 use service::metrics::{Exporter, show_connections};
 use service::ops::Readiness;
 use service::serve::{ConnectionLimits, Connections};
-use service::{exit, logs, ops, serve, shutdown, time};
+use service::{exit, healthcheck, logs, ops, serve, shutdown, time};
 
 /// Longest time for requests in flight at the end: a change waits for its shards through a failover's first seconds.
 const GRACE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    if let Some(health) = healthcheck::when_asked(ListenSettings::address).await {
+        return health;
+    }
     let settings = Settings::parse(time::now());
     let _traces =
         logs::init(settings.log_format.unwrap_or_default(), "flashsale-coordinator", &settings.traces);
@@ -32,7 +34,7 @@ async fn main() -> ExitCode {
 
 async fn run(settings: Settings) -> anyhow::Result<()> {
     let stop = tokio::spawn(shutdown::requested()).map(drop).shared();
-    let address = SocketAddr::new(settings.host, settings.port);
+    let address = settings.listen.address();
     let listener = serve::bind("PORT", address)?;
 
     let (desk, readiness) = (Desk::default(), Readiness::starting("waiting for the Redis Cluster"));

@@ -1,9 +1,10 @@
 //! The coordinator's settings, and the default sale they describe.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Args, Parser};
+use service::healthcheck;
 use service::logs::LogFormat;
 use service::settings::{Moment, RedisSettings, duration, in_file, positive_duration, refuse};
 use service::traces::TraceSettings;
@@ -19,15 +20,12 @@ const LEASE_DURATION_MIN: Duration = Duration::from_millis(500);
 
 /// The control plane of a sharded flash sale: creates sales, takes snapshots, mends transfers, audits.
 #[derive(Parser)]
-#[command(name = "flashsale-coordinator", version)]
+#[command(name = "flashsale-coordinator", version, args_conflicts_with_subcommands = true)]
+#[command(subcommands = [healthcheck::command()], disable_help_subcommand = true)]
 pub struct Settings {
-    /// Address to listen on. The admin API and the live view must never be public
-    #[arg(long, env, default_value = "127.0.0.1")]
-    pub host: IpAddr,
-
-    /// Port of the live view, the admin API, /healthz, /readyz and /metrics
-    #[arg(long, env, default_value_t = 3100)]
-    pub port: u16,
+    /// Where operators reach the coordinator.
+    #[command(flatten)]
+    pub listen: ListenSettings,
 
     /// Where the cluster is.
     #[command(flatten)]
@@ -103,6 +101,25 @@ pub struct Settings {
     /// Shards of the default sale, at most 256; 4 a primary if not set
     #[arg(long, env, value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
     shards: Option<u16>,
+}
+
+/// Where operators reach the coordinator.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ListenSettings {
+    /// Address to listen on. The admin API and the live view must never be public
+    #[arg(long, env, default_value = "127.0.0.1")]
+    host: IpAddr,
+
+    /// Port of the live view, the admin API, /healthz, /readyz and /metrics
+    #[arg(long, env, default_value_t = 3100)]
+    port: u16,
+}
+
+impl ListenSettings {
+    /// Where everything is answered.
+    pub fn address(self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
+    }
 }
 
 impl Settings {

@@ -23,7 +23,7 @@ pub async fn connect(settings: &Settings) -> anyhow::Result<Coordinator> {
         // A call that misses it loads it, too.
         tracing::warn!(%error, "function library not loaded everywhere");
     }
-    Ok(Coordinator::new(presence::name(settings.port), reads, writes, settings.pace()))
+    Ok(Coordinator::new(presence::name(settings.listen.address().port()), reads, writes, settings.pace()))
 }
 
 /// Creates the default sale, however long that takes. Ends the process where there is another of its name.

@@ -11,12 +11,12 @@ use node::metrics;
 use node::router;
 use node::sales::Sales;
 use node::secret::Signer;
-use node::settings::{DrainSettings, Settings};
+use node::settings::{DrainSettings, ListenSettings, Settings};
 use service::metrics::{Exporter, show_connections};
 use service::ops::Readiness;
 use service::presence::{self, Attendance};
 use service::serve::{Connections, Drained};
-use service::{connect, exit, files, logs, ops, serve, settings, shutdown};
+use service::{connect, exit, files, healthcheck, logs, ops, serve, settings, shutdown};
 use stock::presence::{Introduction, Kind};
 
 /// A request allocates some fifty times: with glibc's allocator that is a sixth of a node's CPU.
@@ -25,6 +25,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 pub(crate) async fn main() -> ExitCode {
+    if let Some(health) = healthcheck::when_asked(ListenSettings::ops).await {
+        return health;
+    }
     let settings: Settings = settings::parse();
     let identity =
         Identity::from_settings(&settings.auth).unwrap_or_else(|invalid| settings::refuse(invalid));

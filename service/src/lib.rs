@@ -6,6 +6,7 @@ pub mod edge;
 pub mod events;
 pub mod exit;
 pub mod files;
+pub mod healthcheck;
 pub mod json;
 pub mod logs;
 pub mod metrics;

@@ -22,7 +22,12 @@ pub use redis::RedisSettings;
 
 /// The settings of this process. Answers `--help` and `--version`, and ends the process over a bad value.
 pub fn parse<T: Parser>() -> T {
-    try_parse(std::env::args_os()).unwrap_or_else(|refusal| match refusal {
+    parse_from(std::env::args_os())
+}
+
+/// As [`parse`], with other arguments; the first one is the program's name.
+pub(crate) fn parse_from<T: Parser>(args: impl IntoIterator<Item = OsString>) -> T {
+    try_parse(args).unwrap_or_else(|refusal| match refusal {
         Refusal::Asked(error) => error.exit(),
         Refusal::Bad(line) => refuse(line),
     })

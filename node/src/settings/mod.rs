@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::{Args, Parser};
+use service::healthcheck;
 use service::logs::LogFormat;
 use service::serve::ConnectionLimits;
 use service::settings::{RedisSettings, duration};
@@ -20,7 +21,8 @@ pub use public::{Auth, AuthSettings, LimitSettings, Origin, Secret, WebSettings}
 
 /// A node of a sharded flash sale: answers buyers over HTTP.
 #[derive(Parser, Clone)]
-#[command(name = "flashsale-node", version)]
+#[command(name = "flashsale-node", version, args_conflicts_with_subcommands = true)]
+#[command(subcommands = [healthcheck::command()], disable_help_subcommand = true)]
 pub struct Settings {
     /// Where buyers and operators reach the node.
     #[command(flatten)]

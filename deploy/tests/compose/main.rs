@@ -1,0 +1,27 @@
+//! `deploy/compose.yaml`: against itself, against the programs and files it names, and run as plain processes.
+
+mod configuration;
+mod here;
+mod running;
+mod shape;
+
+use anyhow::{Context as _, Result};
+use deploy::compose::Service;
+use deploy::dockerfile::image;
+
+/// Where a service answers others, in its container.
+fn ports_of(name: &str, service: &Service) -> Result<Vec<u16>> {
+    Ok(match (&service.build, name) {
+        (Some(build), _) => image(&build.target)?.exposed,
+        (None, "nginx") => {
+            let (_, port) = service.environment["NGINX_LISTEN"].split_once(':').context("address:port")?;
+            vec![port.parse()?]
+        }
+        (None, "grafana") => vec![3000],
+        (None, "prometheus") => vec![9090],
+        (None, "redis-exporter") => vec![9121],
+        // Clients; the other servers.
+        (None, _) if service.environment.contains_key("ANNOUNCE_HOSTNAME") => vec![6379, 16379],
+        _ => Vec::new(),
+    })
+}

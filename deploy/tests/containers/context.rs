@@ -1,0 +1,61 @@
+//! The context: whole, and small.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use deploy::{context, repository};
+use testkit::binary::cargo;
+use testkit::{Folder, binary};
+
+use crate::TARGETS;
+
+/// What the programs are made of is 1.1 MB; with their tests it would be half as much again.
+const BYTES_MAX: u64 = 1_400_000;
+/// What only tests and load need. Goose alone brings two hundred crates.
+const NOT_SHIPPED: [&str; 5] = ["goose", "testkit", "chaos", "proptest", "stateright"];
+
+/// Every file of the repository that went into these programs, in whatever way: the compiler writes them down beside each.
+fn read_by_the_compiler() -> Result<BTreeSet<PathBuf>> {
+    let mut files = BTreeSet::new();
+    for (_, program) in TARGETS {
+        let list = fs::read_to_string(binary(program)?.with_extension("d"))?;
+        let ours = list.split_whitespace().filter_map(|file| Path::new(file).strip_prefix(repository()).ok());
+        // The first one is the program itself.
+        files.extend(ours.skip(1).map(Path::to_owned));
+    }
+    Ok(files)
+}
+
+#[test]
+fn everything_that_the_programs_are_made_of_is_sent() {
+    let sent = BTreeSet::from_iter(context::files().unwrap());
+    let read = read_by_the_compiler().unwrap();
+    for known in ["stock/src/functions/buy.lua", "node/page/page.js", "coordinator/src/main.rs"] {
+        assert!(read.contains(Path::new(known)), "the compiler does not list {known}");
+    }
+    let missing: Vec<_> = read.difference(&sent).collect();
+    assert!(missing.is_empty(), "not in the context: {missing:?}");
+}
+
+#[test]
+fn the_context_is_small_and_a_workspace_that_cargo_opens() {
+    let folder = Folder::temporary().unwrap();
+    let bytes = context::copy_to(folder.path()).unwrap();
+    assert!(bytes < BYTES_MAX, "{bytes} bytes would be sent");
+
+    // What is built for the images, by what is here already instead of the net.
+    let tree = cargo()
+        .current_dir(folder.path())
+        .args(["tree", "--locked", "--offline", "--prefix", "none", "--edges", "normal,build"])
+        .args(["--package", "node", "--package", "coordinator"])
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let crates = String::from_utf8(tree.stdout).unwrap();
+    let compiles = |name: &str| crates.lines().any(|line| line.starts_with(&format!("{name} v")));
+    assert!(compiles("stock") && compiles("axum"), "{crates}");
+    let unwanted: Vec<_> = NOT_SHIPPED.into_iter().filter(|name| compiles(name)).collect();
+    assert!(unwanted.is_empty(), "{unwanted:?} would be compiled");
+}

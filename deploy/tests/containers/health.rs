@@ -1,0 +1,140 @@
+//! `healthcheck` as the images run it, beside the real programs.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use deploy::dockerfile::image;
+use testkit::ports::PortBlock;
+use testkit::{Folder, Launch, Process, binary, until};
+
+/// Longest time that an image gives its healthcheck.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// For a process to start, on a machine that builds beside it.
+const SOON: Duration = Duration::from_secs(20);
+
+/// The processes of a container, without the container: all of them have its environment.
+struct Container {
+    target: &'static str,
+    folder: Folder,
+    ports: PortBlock,
+    host: &'static str,
+}
+
+impl Container {
+    fn of(target: &'static str, host: &'static str) -> Result<Self> {
+        Ok(Self { target, folder: Folder::temporary()?, ports: PortBlock::take()?, host })
+    }
+
+    /// Nothing is at its Redis: that makes it no less alive, only not ready.
+    fn start(&self) -> Result<Process> {
+        let launch = self.launch("program", &image(self.target)?.entrypoint)?;
+        launch.env("REDIS_URL", "redis://127.0.0.1:1").env("ADMIN_TOKEN", "0123456789abcdef").spawn()
+    }
+
+    fn healthcheck(&self) -> Result<Launch> {
+        self.launch("healthcheck", &image(self.target)?.healthcheck)
+    }
+
+    async fn health(&self) -> Result<(Option<i32>, String)> {
+        self.outcome(self.healthcheck()?).await
+    }
+
+    async fn becomes_healthy(&self) -> Result<()> {
+        until("health", SOON, async || self.health().await.is_ok_and(|(code, _)| code == Some(0))).await
+    }
+
+    /// Exit code and words of a process that ends by itself.
+    async fn outcome(&self, launch: Launch) -> Result<(Option<i32>, String)> {
+        fs::remove_file(self.folder.path().join("healthcheck.log")).ok();
+        let process = launch.spawn()?;
+        let code = process.wait(SOON).await?.code();
+        Ok((code, fs::read_to_string(process.log())?))
+    }
+
+    fn launch(&self, name: &str, command: &[String]) -> Result<Launch> {
+        let (program, arguments) = command.split_first().context("a command names a program")?;
+        let program = binary(program.trim_start_matches("/usr/local/bin/"))?;
+        Ok(Launch::new(name, program, self.folder.path())
+            .args(arguments)
+            .env("HOST", self.host)
+            .env("PORT", self.ports.first())
+            .env("OPS_PORT", self.ports.first() + 1))
+    }
+
+    /// Where operators are answered.
+    fn asked(&self) -> String {
+        let port = self.ports.first() + u16::from(self.target == "node");
+        format!("{}:{port}", self.host)
+    }
+}
+
+/// Unhealthy, and why in one line.
+fn assert_unhealthy((code, words): (Option<i32>, String), why: &str) {
+    assert!(code == Some(1) && words.lines().count() == 1 && words.contains(why), "{code:?}: {words}");
+}
+
+async fn is_healthy_while_it_lives(target: &'static str) -> Result<()> {
+    let container = Container::of(target, "0.0.0.0")?;
+    assert_unhealthy(container.health().await?, "Connection refused");
+
+    let program = container.start()?;
+    container.becomes_healthy().await?;
+    assert_eq!(container.health().await?, (Some(0), String::new()));
+
+    // The kernel still accepts connections for it.
+    program.freeze();
+    let since = Instant::now();
+    assert_unhealthy(container.health().await?, "does not answer within 2s");
+    assert!(since.elapsed() < TIMEOUT, "it took {:?}", since.elapsed());
+    program.thaw();
+    container.becomes_healthy().await
+}
+
+#[tokio::test]
+async fn a_node_is_healthy_while_it_lives() -> Result<()> {
+    is_healthy_while_it_lives("node").await
+}
+
+#[tokio::test]
+async fn a_coordinator_is_healthy_while_it_lives() -> Result<()> {
+    is_healthy_while_it_lives("coordinator").await
+}
+
+#[tokio::test]
+async fn whoever_listens_at_one_address_is_asked_there() -> Result<()> {
+    for target in ["node", "coordinator"] {
+        let container = Container::of(target, "127.0.0.7")?;
+        let _program = container.start()?;
+        container.becomes_healthy().await?;
+        let elsewhere = container.healthcheck()?.env("HOST", "127.0.0.8");
+        assert_unhealthy(container.outcome(elsewhere).await?, "127.0.0.8:");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_healthcheck_refuses_a_port_that_cannot_be_and_reads_no_other_setting() -> Result<()> {
+    for target in ["node", "coordinator"] {
+        let container = Container::of(target, "127.0.0.1")?;
+        let (code, words) = container.outcome(container.healthcheck()?.env("PORT", "http")).await?;
+        assert!(
+            code == Some(64) && words.lines().count() == 1 && words.contains("PORT"),
+            "{code:?}: {words}"
+        );
+        let others = container.healthcheck()?.env("REDIS_URL", "nonsense").env("ADMIN_TOKEN", "short");
+        assert_unhealthy(container.outcome(others).await?, &container.asked());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn help_shows_it() -> Result<()> {
+    for target in ["node", "coordinator"] {
+        let container = Container::of(target, "127.0.0.1")?;
+        let help = container.launch("help", &image(target)?.entrypoint)?.arg("--help");
+        let (code, help) = container.outcome(help).await?;
+        assert!(code == Some(0) && help.contains("\n  healthcheck  Asks "), "{help}");
+    }
+    Ok(())
+}
