@@ -13,3 +13,4 @@ mod lifecycle;
 mod overload;
 mod path;
 mod rebalance;
+mod rolling;
