@@ -26,7 +26,7 @@ pub use actors::{Coordinator, Node, Programs};
 pub use answers::{Audit, SaleStatus, StockStatus};
 pub use options::{SaleOptions, StackOptions};
 pub use port_plan::PortPlan;
-pub use rolling::{NODE_SETTLES, Replaced};
+pub use rolling::Replaced;
 
 use plan::Plan;
 

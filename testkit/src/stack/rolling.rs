@@ -6,15 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
-use tokio::time::sleep;
+use anyhow::{Context, Result, ensure};
 
 use super::{DRAIN_LIMIT, Stack};
 use crate::{Failover, Process};
-
-/// How long a node has been ready before the next one goes. nginx believes for `fail_timeout` that a node is gone, and
-/// counts in whole seconds: of two nodes, the one that came back and the one that went would both be gone to it.
-pub const NODE_SETTLES: Duration = Duration::from_secs(2);
 
 /// One step of an update.
 #[derive(Clone, Debug)]
@@ -38,14 +33,31 @@ impl Stack {
     ///
     /// # Errors
     /// When one did not end in good order, or did not come back.
-    pub async fn roll_nodes(&self, settles: Duration, mut tell: impl FnMut(Replaced)) -> Result<()> {
+    pub async fn roll_nodes(&self, mut tell: impl FnMut(Replaced)) -> Result<()> {
         for node in self.nodes() {
             let began = Instant::now();
-            let name = node.process().name().to_owned();
             end(&node.process()).await?;
             node.restart().await?;
-            tell(Replaced::now(name, began));
-            sleep(settles).await;
+            tell(Replaced::now(node.process().name().to_owned(), began));
+        }
+        Ok(())
+    }
+
+    /// Replaces each node by one that is there first, at the address of one that does not run; nginx knows it.
+    ///
+    /// # Errors
+    /// When all nodes run, or one did not end in good order, or its successor did not come up.
+    pub async fn roll_nodes_over_a_spare(&self, mut tell: impl FnMut(Replaced)) -> Result<()> {
+        let (running, idle): (Vec<_>, Vec<_>) =
+            self.nodes().into_iter().partition(|node| node.process().is_running());
+        let mut spare = idle.into_iter().next().context("a spare is a node that does not run")?;
+        for node in running {
+            let began = Instant::now();
+            spare.restart().await?;
+            end(&node.process()).await?;
+            let (old, new) = (node.process(), spare.process());
+            tell(Replaced::now(format!("{} in place of {}", new.name(), old.name()), began));
+            spare = node;
         }
         Ok(())
     }
@@ -97,6 +109,11 @@ impl Stack {
 
 async fn end(process: &Process) -> Result<()> {
     let exit = process.stop(DRAIN_LIMIT).await?;
-    ensure!(exit.success(), "{} was asked to end and ended with {exit}{}", process.name(), process.log_tail());
+    ensure!(
+        exit.success(),
+        "{} was asked to end and ended with {exit}{}",
+        process.name(),
+        process.log_tail()
+    );
     Ok(())
 }
