@@ -79,8 +79,9 @@ async fn sell(
             show_connections(connections.open());
         }
     });
-    let closing = close_after(stop, readiness, settings.drain).inspect(|()| shop.close());
-    if serve::until(listener, router, connections, closing, settings.drain.timeout).await == Drained::Cut {
+    let closing = close_after(stop, readiness, &connections, settings.drain).inspect(|()| shop.close());
+    let served = serve::until(listener, router, connections.clone(), closing, settings.drain.timeout).await;
+    if served == Drained::Cut {
         tracing::warn!("some requests were not answered within DRAIN_TIMEOUT");
     }
     sales.stop().await;
@@ -125,9 +126,16 @@ fn announce(settings: &Settings) {
     tracing::info!(http.address = %public, ops.address = %ops, sale.id = %settings.sale_id, "node serves");
 }
 
-/// Completes when the port for buyers is to be closed: load balancers have had time to look elsewhere.
-async fn close_after(stop: impl Future<Output = ()>, readiness: Readiness, drain: DrainSettings) {
+/// Completes when the port for buyers is to be closed: load balancers have had time to look elsewhere, and those who
+/// keep connections were told to.
+async fn close_after(
+    stop: impl Future<Output = ()>,
+    readiness: Readiness,
+    connections: &Connections,
+    drain: DrainSettings,
+) {
     stop.await;
     readiness.draining();
+    connections.wind_down();
     tokio::time::sleep(drain.delay).await;
 }

@@ -122,8 +122,9 @@ impl<K: Eq + Hash> Events<K> {
         *news = News { is_closed: true, ..News::default() };
     }
 
-    /// One more listener, who hears the greeting first; `None` where all places are taken, or nothing is told any more.
-    /// Where nobody writes about the subject, `write` begins to.
+    /// One more listener, who hears the greeting first; `None` where all places are taken. Where nobody writes about the
+    /// subject, `write` begins to. Once nothing is told any more, the greeting is all: a refusal would be the end for a
+    /// browser, which comes back to a stream that ended.
     pub fn listen<W>(&self, subject: K, greeting: &[u8], write: impl FnOnce(Teller) -> W) -> Option<Body>
     where
         W: Future<Output = ()> + Send + 'static,
@@ -131,7 +132,7 @@ impl<K: Eq + Hash> Events<K> {
         let place = self.listeners.take()?;
         let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
         if news.is_closed {
-            return None;
+            return Some(with_retry(greeting).into());
         }
         let running = news.by_subject.get(&subject).filter(|frames| frames.has_changed().is_ok()).cloned();
         let mut frames = running.unwrap_or_else(|| {
@@ -228,13 +229,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_closed_takes_nobody_and_a_place_that_is_left_is_free() {
+    async fn what_is_closed_sends_listeners_on_and_a_place_that_is_left_is_free() {
         let (events, (tellers, _begun)) = (Events::new(1), mpsc::unbounded_channel());
         let first = listen(&events, &tellers);
         assert!(first.is_some() && listen(&events, &tellers).is_none());
         drop(first);
         assert!(listen(&events, &tellers).is_some());
         events.close();
-        assert!(listen(&events, &tellers).is_none());
+        let mut ear = listen(&events, &tellers).unwrap().into_data_stream();
+        assert!(hears(&mut ear).await.unwrap().ends_with("data: hello\n\n"));
+        assert_eq!(hears(&mut ear).await, None);
     }
 }

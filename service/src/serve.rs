@@ -5,13 +5,18 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use axum::serve::{Listener, ListenerExt as _};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
+use futures::TryFutureExt as _;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -71,12 +76,23 @@ impl Default for ConnectionLimits {
 pub struct Connections {
     places: Places,
     header_read_timeout: Duration,
+    winding_down: Arc<AtomicBool>,
 }
 
 impl Connections {
     /// None yet.
     pub fn within(limits: ConnectionLimits) -> Self {
-        Self { places: Places::of(limits.max), header_read_timeout: limits.header_read_timeout }
+        Self {
+            places: Places::of(limits.max),
+            header_read_timeout: limits.header_read_timeout,
+            winding_down: Arc::default(),
+        }
+    }
+
+    /// From now on each answer ends its connection and says so. Who keeps connections comes back on a new one, or
+    /// elsewhere; one that is closed without a word may have the next request on its way already.
+    pub fn wind_down(&self) {
+        self.winding_down.store(true, Ordering::Relaxed);
     }
 
     /// How many are open.
@@ -182,7 +198,8 @@ async fn accept(
             metrics::connection_refused();
             continue;
         };
-        let talk = converse(http.clone(), stream, Peer(address), router.clone(), graceful.watcher());
+        let end = Arc::clone(&connections.winding_down);
+        let talk = converse(http.clone(), stream, Peer(address), router.clone(), end, graceful.watcher());
         conversations.spawn(async move {
             talk.await;
             drop(place);
@@ -190,12 +207,25 @@ async fn accept(
     }
 }
 
-/// Answers the requests of one connection.
-async fn converse(http: http1::Builder, stream: TcpStream, peer: Peer, router: Router, watcher: Watcher) {
+/// Answers the requests of one connection, until one of its answers is to `end` it.
+async fn converse(
+    http: http1::Builder,
+    stream: TcpStream,
+    peer: Peer,
+    router: Router,
+    end: Arc<AtomicBool>,
+    watcher: Watcher,
+) {
     let answer = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
+        let end = Arc::clone(&end);
         // A router is always ready.
-        router.clone().call(request.map(Body::new))
+        router.clone().call(request.map(Body::new)).map_ok(move |mut answer| {
+            if end.load(Ordering::Relaxed) {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            answer
+        })
     });
     if let Err(error) = watcher.watch(http.serve_connection(TokioIo::new(stream), answer)).await {
         tracing::debug!(%error, "a connection ended before its time");
@@ -213,8 +243,6 @@ fn without_delay(listener: TcpListener) -> impl Listener<Io = TcpStream, Addr = 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use axum::routing::get;
     use futures::FutureExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -227,6 +255,7 @@ mod tests {
     /// A server with one request in flight, which is answered when `answer` says so.
     struct Serving {
         address: SocketAddr,
+        connections: Connections,
         client: TcpStream,
         answer: Arc<Notify>,
         stop: oneshot::Sender<()>,
@@ -246,18 +275,17 @@ mod tests {
         let listener = bind("PORT", SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let router = Router::new().route("/", get(handler));
-        let end =
-            tokio::spawn(until(listener, router, Connections::within(limits), stopped.map(|_| ()), grace));
+        let (router, connections) = (Router::new().route("/", get(handler)), Connections::within(limits));
+        let end = tokio::spawn(until(listener, router, connections.clone(), stopped.map(|_| ()), grace));
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
         arrived.notified().await;
-        Serving { address, client, answer, stop, end }
+        Serving { address, connections, client, answer, stop, end }
     }
 
     #[tokio::test]
     async fn a_request_in_flight_is_answered_while_nobody_new_is_let_in() {
-        let Serving { address, mut client, answer, stop, end } =
+        let Serving { address, mut client, answer, stop, end, .. } =
             serving(ConnectionLimits::default(), Duration::from_secs(60)).await;
 
         stop.send(()).unwrap();
@@ -270,6 +298,23 @@ mod tests {
         client.read_to_string(&mut response).await.unwrap();
         assert!(response.starts_with("HTTP/1.1 200") && response.ends_with("answered"), "{response}");
         assert_eq!(end.await.unwrap(), Drained::Whole);
+    }
+
+    #[tokio::test]
+    async fn while_it_winds_down_whoever_comes_is_answered_and_told_to_come_elsewhere() {
+        let Serving { address, connections, mut client, answer, stop: _stop, .. } =
+            serving(ConnectionLimits::default(), Duration::from_secs(60)).await;
+        connections.wind_down();
+        let mut late = TcpStream::connect(address).await.unwrap();
+        late.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+
+        for client in [&mut client, &mut late] {
+            answer.notify_one();
+            let mut response = String::new();
+            client.read_to_string(&mut response).await.unwrap();
+            assert!(response.starts_with("HTTP/1.1 200") && response.ends_with("answered"), "{response}");
+            assert!(response.contains("connection: close\r\n"), "{response}");
+        }
     }
 
     #[tokio::test]

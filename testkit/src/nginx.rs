@@ -120,8 +120,10 @@ impl NginxOptions {
     }
 
     fn fill_in(&self, template: &str) -> String {
-        let server = |node: &SocketAddr| format!("        server {node} max_fails=3 fail_timeout=1s;");
-        let servers: Vec<String> = self.nodes.iter().map(server).collect();
+        let first =
+            self.nodes.iter().map(|node| format!("        server {node} max_fails=3 fail_timeout=1s;"));
+        let again = self.nodes.iter().map(|node| format!("        server {node} max_fails=0 backup;"));
+        let servers: Vec<String> = first.chain(again).collect();
         template
             .replace("${NGINX_FOLDER}", &self.folder.to_string_lossy())
             .replace("${NGINX_LISTEN}", &loopback(self.port).to_string())

@@ -209,6 +209,14 @@ impl RedisCluster {
         self.server(addr).process().thaw();
     }
 
+    /// Ends a server in good order.
+    ///
+    /// # Errors
+    /// When it had to be killed.
+    pub async fn stop_server(&self, addr: SocketAddr) -> Result<()> {
+        self.server(addr).process().stop(STOP_LIMIT).await.map(drop)
+    }
+
     /// Ends a server if it runs, starts it again over the data it left, and waits until it answers; see
     /// [`Self::wait_until_whole`] for when it has its place in the cluster again.
     ///

@@ -5,6 +5,7 @@ mod answers;
 mod options;
 mod plan;
 mod port_plan;
+mod rolling;
 
 use std::{
     path::Path,
@@ -25,6 +26,7 @@ pub use actors::{Coordinator, Node, Programs};
 pub use answers::{Audit, SaleStatus, StockStatus};
 pub use options::{SaleOptions, StackOptions};
 pub use port_plan::PortPlan;
+pub use rolling::Replaced;
 
 use plan::Plan;
 

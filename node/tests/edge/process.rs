@@ -178,11 +178,9 @@ async fn a_node_serves_buyers_until_it_is_stopped_and_is_unready_first() {
     node.process.term();
 
     node.answers("/readyz", 503).await;
-    assert_eq!(
-        reqwest::get(node.url("/nowhere")).await.unwrap().status(),
-        404,
-        "still serves while load balancers notice"
-    );
+    let answer = reqwest::get(node.url("/nowhere")).await.unwrap();
+    assert_eq!(answer.status(), 404, "still serves while load balancers notice");
+    assert_eq!(answer.headers()["connection"], "close", "and tells those who keep connections");
     assert!(node.process.wait(LIMIT).await.unwrap().success());
 }
 

@@ -98,10 +98,12 @@ async fn ensure_whole(server: &Server, servers: usize, replicas_per_primary: u16
     ensure_copied(server, replicas_per_primary).await
 }
 
-/// Clients read the slot map from any server: each must list every replica by now.
+/// Clients read the slot map from any server: each must list every replica by now, and hear of each.
 async fn ensure_knows_all(server: &Server, servers: usize, replicas_per_primary: u16) -> Result<()> {
     let mut connection = server.connection().await?;
     let nodes: String = redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await?;
+    // A link that is missing carries no vote: a replica that started a moment ago would ask for a promotion in vain.
+    ensure!(!nodes.contains(" disconnected"), "{} is not connected to all servers", server.addr());
     let flags: Vec<&str> = nodes.lines().filter_map(|line| line.split(' ').nth(2)).collect();
     let healthy = flags.iter().filter(|flags| !flags.contains("fail") && !flags.contains("handshake"));
     let replicas = healthy.clone().filter(|flags| flags.contains("slave")).count();

@@ -26,7 +26,12 @@ pub(crate) struct FakeNode {
 impl FakeNode {
     /// Answers every request with the next of these statuses, the last one again and again; 503 with `Retry-After`.
     pub(crate) async fn answering(statuses: &[u16]) -> Self {
-        let listener = TcpListener::bind(loopback(0)).await.unwrap();
+        Self::answering_at(loopback(0), statuses).await
+    }
+
+    /// The same at this address.
+    pub(crate) async fn answering_at(addr: SocketAddr, statuses: &[u16]) -> Self {
+        let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (remembered, statuses) = (seen.clone(), statuses.to_vec());

@@ -82,6 +82,23 @@ async fn without_a_node_a_buyer_is_told_when_to_come_back() {
     assert_eq!(answer.headers()["content-type"], "application/problem+json");
 }
 
+/// Of two nodes that are replaced one after the other, the first is still left out when the second goes.
+#[tokio::test]
+async fn a_node_that_is_back_is_asked_at_once_if_there_is_no_other() {
+    let (back, gone) = (PortBlock::take().unwrap(), PortBlock::take().unwrap());
+    let nodes = [loopback(back.first()), loopback(gone.first())];
+    let front = Front::before(&nodes).await;
+    for _ in 0..8 {
+        assert_eq!(front.post(PURCHASE).await.status(), 503, "both are left out from now on");
+    }
+
+    let _node = FakeNode::answering_at(nodes[0], &[200]).await;
+
+    for _ in 0..8 {
+        assert_eq!(front.post(PURCHASE).await.status(), 200);
+    }
+}
+
 #[tokio::test]
 async fn an_answer_of_nginx_carries_the_correlation_id_but_nothing_that_is_none() {
     let nobody = PortBlock::take().unwrap();

@@ -13,4 +13,5 @@ mod lifecycle;
 mod overload;
 mod path;
 mod rebalance;
+mod rolling;
 mod secured;
