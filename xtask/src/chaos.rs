@@ -66,7 +66,8 @@ pub(crate) async fn chaos(options: Options) -> Result<ExitCode> {
     let mut reports = Vec::new();
     for run in &runs {
         let report = tokio::select! {
-            report = attack(run) => report,
+            // Boxed: laid out in one piece, all that is started in there is more than the compiler takes.
+            report = Box::pin(attack(run)) => report,
             () = interruption.comes() => bail!("interrupted; nothing is left running"),
         };
         let kept = format!("logs, data and journal are in {}", run.folder.display());

@@ -26,7 +26,12 @@ async fn a_password_is_replaced_in_three_steps_and_nobody_is_hung_up_on() {
     let clients = || place.ask(1, "CLIENT LIST").lines().filter(|line| line.contains("user=node")).count();
     until("a connection", SOON, async || clients() == 1).await.unwrap();
     let links = || {
-        place.ask(0, "CLIENT LIST").lines().filter(|line| line.contains("user=replica")).map(name_of).collect::<Vec<_>>()
+        place
+            .ask(0, "CLIENT LIST")
+            .lines()
+            .filter(|line| line.contains("user=replica"))
+            .map(name_of)
+            .collect::<Vec<_>>()
     };
     let link = links();
     assert_eq!(link.len(), 1);
@@ -48,7 +53,8 @@ async fn a_password_is_replaced_in_three_steps_and_nobody_is_hung_up_on() {
     connected.kill().unwrap();
     connected.wait().unwrap();
     place.ask(0, "CLIENT KILL TYPE replica");
-    let linked = async || place.ask(1, "INFO replication").contains("master_link_status:up") && links().len() == 1;
+    let linked =
+        async || place.ask(1, "INFO replication").contains("master_link_status:up") && links().len() == 1;
     until("the replica's return", SOON, linked).await.unwrap();
     place.cluster(3, &[]).await.assert_ok();
 }

@@ -144,7 +144,8 @@ impl Place {
     /// Runs a script to its end.
     pub(crate) async fn finish(&self, launch: Launch) -> Outcome {
         let process = launch.spawn().unwrap();
-        let code = process.wait(SOON).await.unwrap_or_else(|late| panic!("{late:#}{}", process.log_tail())).code();
+        let code =
+            process.wait(SOON).await.unwrap_or_else(|late| panic!("{late:#}{}", process.log_tail())).code();
         let said = fs::read_to_string(process.log()).unwrap();
         fs::remove_file(process.log()).unwrap();
         Outcome { code, said }
@@ -226,7 +227,13 @@ impl Place {
         let lasting = |line: &str| {
             let words: Vec<&str> = line.split(' ').collect();
             let of_the_moment = |(at, _): &(usize, &&str)| *at != 4 && *at != 5;
-            words.iter().enumerate().filter(of_the_moment).map(|(_, word)| *word).collect::<Vec<_>>().join(" ")
+            words
+                .iter()
+                .enumerate()
+                .filter(of_the_moment)
+                .map(|(_, word)| *word)
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         let mut lines: Vec<String> = nodes.trim_end().lines().map(lasting).collect();
         lines.sort();
