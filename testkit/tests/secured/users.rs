@@ -149,7 +149,7 @@ async fn ask(connection: &mut MultiplexedConnection, command: &str) -> Result<Va
     if command.starts_with("EVAL ") || command.starts_with("EVAL_RO ") {
         cmd.arg(command.split_once(' ').unwrap().1).arg(0);
     } else {
-        words.for_each(|word| drop(cmd.arg(word)));
+        words.for_each(|word| _ = cmd.arg(word));
     }
     match connection.send_packed_command(&cmd).await {
         Ok(Value::ServerError(error)) => {
