@@ -26,6 +26,7 @@ pub(crate) struct Package {
 pub(crate) const REDIS: Package =
     Package { name: "redis-server", program: "redis-server", service: Some("redis-server") };
 pub(crate) const NGINX: Package = Package { name: "nginx", program: "nginx", service: Some("nginx") };
+pub(crate) const OPENSSL: Package = Package { name: "openssl", program: "openssl", service: None };
 pub(crate) const WRK: Package = Package { name: "wrk", program: "wrk", service: None };
 pub(crate) const PROMETHEUS: Package =
     Package { name: "prometheus", program: "prometheus", service: Some("prometheus") };

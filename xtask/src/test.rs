@@ -9,7 +9,9 @@ use anyhow::{Result, bail};
 use clap::Args;
 use testkit::{ServerBinary, binary::cargo, workspace_root};
 
-use crate::install::{NGINX, PROMETHEUS, REDIS, REDIS_EXPORTER, deploy_tools, ensure_installed, valkey};
+use crate::install::{
+    NGINX, OPENSSL, PROMETHEUS, REDIS, REDIS_EXPORTER, deploy_tools, ensure_installed, valkey,
+};
 use crate::scratch::Scratch;
 
 /// `loadtest` is checked by itself: with Goose's features among those of all others, everything would be built twice.
@@ -17,7 +19,7 @@ const WORKSPACE: [&str; 3] = ["--workspace", "--exclude", "loadtest"];
 
 /// The tests in which a server has a say. Targets are chosen, not packages: another choice of packages would be another
 /// choice of their dependencies' features, and most would be built again.
-const WITH_A_SERVER: [&str; 5] = ["on_redis", "edge", "redis_cluster", "sale", "attacks"];
+const WITH_A_SERVER: [&str; 7] = ["on_redis", "edge", "redis_cluster", "sale", "attacks", "secured", "redis"];
 
 /// What the chaos of each server is made from.
 const CHAOS_SEEDS: [&str; 2] = ["17", "23"];
@@ -48,7 +50,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
 }
 
 fn servers(options: &Options) -> Result<Vec<ServerBinary>> {
-    ensure_installed(&[NGINX, PROMETHEUS, REDIS_EXPORTER])?;
+    ensure_installed(&[NGINX, OPENSSL, PROMETHEUS, REDIS_EXPORTER])?;
     deploy_tools()?;
     if let Some(path) = &options.redis_server {
         return Ok(vec![ServerBinary::at(path)?]);
