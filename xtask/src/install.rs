@@ -26,6 +26,8 @@ pub(crate) struct Package {
 pub(crate) const REDIS: Package =
     Package { name: "redis-server", program: "redis-server", service: Some("redis-server") };
 pub(crate) const NGINX: Package = Package { name: "nginx", program: "nginx", service: Some("nginx") };
+/// Fills in nginx' template as its image does.
+pub(crate) const ENVSUBST: Package = Package { name: "gettext-base", program: "envsubst", service: None };
 pub(crate) const OPENSSL: Package = Package { name: "openssl", program: "openssl", service: None };
 pub(crate) const WRK: Package = Package { name: "wrk", program: "wrk", service: None };
 pub(crate) const PROMETHEUS: Package =
