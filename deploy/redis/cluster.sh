@@ -164,6 +164,7 @@ follow_primaries() {
 }
 
 # Every slot is served, by the same pair in every view, and every pair has a replica with its primary's data.
+# Whoever is told so may write at once.
 whole() {
   look_around || return 1
   why=$(of_facts '
@@ -188,6 +189,7 @@ whole() {
       }
       for (i = 1; i <= total; i++)
         if (seen[order[i]] != 16384) lacking(order[i] " knows of " 16384 - seen[order[i]] " slots that nobody serves")
+      for (i = 1; i <= total; i++) if (state[order[i]] != "ok") lacking(order[i] " does not serve yet")
     }')
   [ -z "$why" ]
 }

@@ -1,4 +1,4 @@
-# What the password files say. Sourced by start.sh, cluster.sh and rotate.sh.
+# What the password files say. Sourced by the scripts that log in, and by start.sh.
 #
 # PASSWORDS_FOLDER holds one file a user, named like the user. Every line of it is a password that is good; the first is
 # the one that we log in with ourselves. So a password changes without a moment in which nobody gets in. What a user may

@@ -1,4 +1,4 @@
-# How the servers of the cluster are asked and told. Sourced by cluster.sh and rotate.sh, after passwords.sh.
+# How the servers of the cluster are asked and told. Sourced by cluster.sh, rotate.sh and handover.sh, after passwords.sh.
 #
 # PAIRS names them, `host:port,host:port host:port,host:port …`; a server is called `host:port` throughout. We are the user
 # `admin`; the password goes through the environment. Whatever is asked has a deadline: a frozen server answers nothing.
@@ -9,9 +9,7 @@ SESSION_S_MAX=60
 prepare_servers() {
   [ -n "${PAIRS:-}" ] || bad_setting "PAIRS is required: host:port,host:port host:port,host:port …"
   [ -n "${PASSWORDS_FOLDER:-}" ] || bad_setting "PASSWORDS_FOLDER is required"
-  : "${TLS_FOLDER=}" "${CLI:=valkey-cli}"
-  command -v "$CLI" > /dev/null || bad_setting "CLI: there is no $CLI"
-  [ -z "$TLS_FOLDER" ] || [ -r "$TLS_FOLDER/ca.crt" ] || bad_setting "TLS_FOLDER: $TLS_FOLDER/ca.crt cannot be read"
+  prepare_client
   servers=
   for pair in $PAIRS; do
     case $pair in
@@ -23,6 +21,12 @@ prepare_servers() {
   # shellcheck disable=SC2086 # words are meant
   twice=$(printf '%s\n' $servers | sort | uniq -d | sed -n 1p)
   [ -z "$twice" ] || bad_setting "PAIRS: $twice stands there twice"
+}
+
+prepare_client() {
+  : "${TLS_FOLDER=}" "${CLI:=valkey-cli}"
+  command -v "$CLI" > /dev/null || bad_setting "CLI: there is no $CLI"
+  [ -z "$TLS_FOLDER" ] || [ -r "$TLS_FOLDER/ca.crt" ] || bad_setting "TLS_FOLDER: $TLS_FOLDER/ca.crt cannot be read"
 }
 
 # Valkey's client knows the first name from 9.0 on, Redis' and older ones the second.

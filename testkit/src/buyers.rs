@@ -1,6 +1,9 @@
 //! A crowd of buyers: purchases over real connections, with the answers as a buyer reads them.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, stream};
 use rand::random;
@@ -13,6 +16,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// How long a buyer waits before trying again where the answer does not say.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_millis(200);
+
+/// Between two rounds of a crowd that is only there to see what happens: it leaves the machine to what happens.
+const BETWEEN_ROUNDS: Duration = Duration::from_millis(20);
 
 /// One wish to buy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +94,28 @@ impl Buyers {
     pub async fn buy_persistently(&self, purchases: Vec<Purchase>, limit: Duration) -> Vec<Answer> {
         let deadline = Instant::now() + limit;
         self.at_most_at_once(purchases, |purchase| self.until_definite(purchase, deadline)).await
+    }
+
+    /// Has ever new users buy, each once and as many at a time as there are connections, until `event` is over.
+    pub async fn buy_during<T>(&self, base_url: &str, event: impl Future<Output = T>) -> (T, Vec<Answer>) {
+        let (crowd, over) = (random::<u32>(), AtomicBool::new(false));
+        let event = async {
+            let outcome = event.await;
+            over.store(true, Ordering::Relaxed);
+            outcome
+        };
+        let buying = async {
+            let mut answers = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                let numbers = answers.len()..answers.len() + self.connections;
+                let users = numbers.map(|n| format!("passer-by-{crowd:08x}-{n}"));
+                let wishes = users.map(|user| Purchase { user, base_url: base_url.to_owned() });
+                answers.extend(self.buy(wishes.collect()).await);
+                tokio::time::sleep(BETWEEN_ROUNDS).await;
+            }
+            answers
+        };
+        tokio::join!(event, buying)
     }
 
     async fn at_most_at_once<Buying>(

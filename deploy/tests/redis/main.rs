@@ -3,8 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a story whose stage cannot be set has failed")]
 
+mod growing;
+mod halfway;
+mod handing_over;
 mod making;
 mod refusing;
 mod rotating;
+mod sale;
 mod stage;
 mod starting;

@@ -67,7 +67,7 @@ async fn a_replica_that_lost_everything_is_joined_again() {
     assert_nothing_to_do(&place.cluster(3, &[]).await);
 }
 
-fn assert_nothing_to_do(run: &Outcome) {
+pub(crate) fn assert_nothing_to_do(run: &Outcome) {
     run.assert_ok();
     assert_eq!(run.said, "cluster.sh: nothing to do\n");
 }

@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -96,6 +97,10 @@ impl Place {
         });
     }
 
+    pub(crate) fn is_running(&self, number: u16) -> bool {
+        self.servers.get(usize::from(number)).is_some_and(Option::is_some)
+    }
+
     pub(crate) fn process(&self, number: u16) -> &Process {
         self.servers[usize::from(number)].as_ref().expect("it was started")
     }
@@ -106,16 +111,28 @@ impl Place {
 
     /// How a server is started: `start.sh` with the environment that its container would give it.
     pub(crate) fn server(&self, number: u16) -> Launch {
-        let (port, data) = (self.port(number), self.data(number));
         let bus = self.ports.first() + SERVERS_MAX + number;
-        let launch = Launch::new(format!("redis-{number}"), script("start.sh"), self.folder.path())
+        let launch = self.in_container(number, &format!("redis-{number}"), "start.sh");
+        launch.args(["--bind", "127.0.0.1", "--cluster-port", &bus.to_string()])
+    }
+
+    /// Has a server hand over, as its container would before it stops.
+    pub(crate) async fn hand_over(&self, number: u16) -> Outcome {
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        let launch = self.in_container(number, &format!("handover-{run}"), "handover.sh");
+        self.finish(launch.env("CLI", "redis-cli")).await
+    }
+
+    /// A script in a server's container.
+    fn in_container(&self, number: u16, name: &str, file: &str) -> Launch {
+        let data = self.data(number);
+        let launch = Launch::new(name, script(file), self.folder.path())
             .env("PASSWORDS_FOLDER", self.passwords().display())
             .env("DATA_FOLDER", data.display())
             .env("RUN_FOLDER", data.join("run").display())
-            .env("PORT", port)
+            .env("PORT", self.port(number))
             .env("ANNOUNCE_IP", "127.0.0.1")
-            .env("SERVER", self.binary.path().display())
-            .args(["--bind", "127.0.0.1", "--cluster-port", &bus.to_string()]);
+            .env("SERVER", self.binary.path().display());
         if !self.tls {
             return launch;
         }
@@ -253,27 +270,50 @@ impl Place {
         (port - self.ports.first(), words[3].parse().unwrap())
     }
 
+    /// Whether a server says that it leads.
+    pub(crate) fn leads(&self, number: u16) -> bool {
+        self.ask(number, "ROLE").starts_with("master")
+    }
+
     /// Makes a replica lead.
     pub(crate) async fn fail_over_to(&self, number: u16) {
         let leads = async || {
             self.ask(number, "CLUSTER FAILOVER");
-            self.ask(number, "ROLE").starts_with("master")
+            self.leads(number)
         };
         until("a failover", SOON, leads).await.unwrap();
     }
 
     /// Sets keys where they belong.
     pub(crate) fn write(&self, key: &str, value: &str) {
-        let mut cli = self.client("admin", &self.password("admin"), 0);
-        let output = cli.args(["-c", "SET", key, value]).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), "OK", "{output:?}");
+        assert_eq!(self.ask_the_cluster(&format!("SET {key} {value}\n")), ["OK"]);
     }
 
     /// Reads a key, wherever it is.
     pub(crate) fn read(&self, key: &str) -> String {
+        self.ask_the_cluster(&format!("GET {key}\n")).remove(0)
+    }
+
+    /// Asks commands, a line each, of whoever has their keys; the answers, a line each.
+    pub(crate) fn ask_the_cluster(&self, commands: &str) -> Vec<String> {
         let mut cli = self.client("admin", &self.password("admin"), 0);
-        let output = cli.args(["-c", "GET", key]).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+        let mut cli = cli
+            .arg("-c")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut questions = cli.stdin.take().unwrap();
+        let commands = commands.to_owned();
+        // Beside reading the answers: both may be more than a pipe holds.
+        let asking = std::thread::spawn(move || questions.write_all(commands.as_bytes()));
+        let output = cli.wait_with_output().unwrap();
+        asking.join().unwrap().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let answers = lines.lines().filter(|line| !line.starts_with("-> Redirected"));
+        answers.map(|line| line.trim_end().to_owned()).collect()
     }
 }
 

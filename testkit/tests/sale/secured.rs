@@ -106,12 +106,11 @@ async fn a_cluster_that_lost_power_remembers_every_purchase() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_is_replaced_without_a_failed_purchase() {
-    // Given a crowd that goes on buying.
     let sale = secured(100_000, 1).await;
     let (old, new) = (security(&sale).password(User::Node).unwrap(), new_password());
-    let crowd = buying_until_told_to_stop(&sale);
 
-    // When servers take either password, nodes start with the new one, one by one, and servers forget the old one.
+    // When, while a crowd buys, servers take either password, nodes start with the new one, one by one, and servers
+    // forget the old one.
     let replacing = async {
         everywhere(&sale, cmd("ACL").arg("SETUSER").arg("node").arg(format!(">{new}"))).await;
         security(&sale).set_password(User::Node, &new).unwrap();
@@ -124,7 +123,7 @@ async fn a_password_is_replaced_without_a_failed_purchase() {
         everywhere(&sale, cmd("CLIENT").arg("KILL").arg("USER").arg("node")).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
-    let answers = crowd.until(replacing).await;
+    let ((), answers) = Buyers::new(16).buy_during(&sale.stack.url(), replacing).await;
 
     // Then nobody noticed, and the old password opens nothing.
     println!("{} purchases while the password was replaced", answers.len());
@@ -182,35 +181,6 @@ async fn replace(node: &Node) {
     assert_eq!(exit.code(), Some(0), "{}", node.process().log_tail());
     node.restart().await.unwrap();
     tokio::time::sleep(NODE_IS_LEFT_OUT).await;
-}
-
-/// A crowd whose every buyer tries once.
-struct Crowd {
-    buying: tokio::task::JoinHandle<Vec<Answer>>,
-    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
-}
-
-fn buying_until_told_to_stop(sale: &OpenSale) -> Crowd {
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let (url, stopped) = (sale.stack.url(), stop.clone());
-    let buying = tokio::spawn(async move {
-        let (buyers, mut answers) = (Buyers::new(16), Vec::new());
-        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-            let users: Vec<String> = (0..16).map(|n| format!("buyer-{}", answers.len() + n)).collect();
-            answers.extend(buyers.buy(wishes(&users, &url)).await);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        answers
-    });
-    Crowd { buying, stop }
-}
-
-impl Crowd {
-    async fn until(self, done: impl Future<Output = ()>) -> Vec<Answer> {
-        done.await;
-        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        self.buying.await.unwrap()
-    }
 }
 
 /// Asks every server, as the one who may do all.

@@ -1,0 +1,163 @@
+//! What is interrupted anywhere, by whatever, is finished by the next run, and no key is lost.
+
+use std::time::Duration;
+
+use testkit::until;
+
+use crate::making::assert_nothing_to_do;
+use crate::stage::{Place, SOON};
+
+/// Keys in this many slots, so that some move with keys and most without, as in a sale.
+const TAGS: usize = 40;
+const KEYS_A_TAG: usize = 75;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn growth_that_was_killed_anywhere_is_finished_by_the_next_run() {
+    let place = with_keys_on_three_pairs_of_four().await;
+
+    // When each run is killed while a slot is open, and one as soon as it had introduced the new ones.
+    for after in [0, 40, 150, 300] {
+        let run = place.cluster_launch(4).spawn().unwrap();
+        until("an open slot", SOON, async || open_slots(&place) > 0 || !run.is_running()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(after)).await;
+        assert!(run.is_running(), "it was over before it could be killed{}", run.log_tail());
+        run.kill();
+        println!("killed with {} ends of slots open", open_slots(&place));
+    }
+
+    place.cluster(4, &[]).await.assert_ok();
+    assert_whole(&place).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_was_left_halfway_at_any_step_ends_where_it_was_going() {
+    let place = Place::with_cluster_of(3).await;
+    write_keys(&place);
+    let (from, to) = (0, 2);
+    let slots = slots_with_keys(&place, from);
+    let [taken, opened, halved, told] = slots[..4] else { panic!("the first pair has few keys: {slots:?}") };
+    let set = |server: u16, slot: u16, state: &str| {
+        assert_eq!(place.ask(server, &format!("CLUSTER SETSLOT {slot} {state}")).trim_end(), "OK");
+    };
+    let (from_id, to_id) = (place.id(from), place.id(to));
+
+    // Given slots that were left after each of the steps: those who were to be told it were not, from there on.
+    for slot in [taken, opened, halved, told] {
+        set(to, slot, &format!("IMPORTING {from_id}"));
+    }
+    for slot in [opened, halved, told] {
+        set(from, slot, &format!("MIGRATING {to_id}"));
+    }
+    carry_keys(&place, halved, KEYS_A_TAG / 2);
+    carry_keys(&place, told, KEYS_A_TAG);
+    set(to, told, &format!("NODE {to_id}"));
+
+    place.cluster(3, &[]).await.assert_ok();
+
+    // Then they are all there with all they hold, and nothing is open.
+    let theirs = slots_with_keys(&place, to);
+    assert!([taken, opened, halved, told].iter().all(|slot| theirs.contains(slot)), "{slots:?} {theirs:?}");
+    assert_eq!(open_slots(&place), 0);
+    assert_keys_are_there(&place);
+    assert_nothing_to_do(&place.cluster(3, &[]).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pairs_that_fail_over_in_the_middle_of_growth_lose_nothing() {
+    // Once who gives slots away, and once who gets them.
+    for replica in [1, 7] {
+        let place = with_keys_on_three_pairs_of_four().await;
+        let run = place.cluster_launch(4).spawn().unwrap();
+        until("an open slot", SOON, async || open_slots(&place) > 0).await.unwrap();
+        // Where it gives slots to a pair, this one has a replica with its data.
+        place.fail_over_to(replica).await;
+        let code = run.wait(SOON).await.unwrap().code();
+        println!("while {replica} came to lead: exit {code:?}{}", run.log_tail());
+
+        place.cluster(4, &[]).await.assert_ok();
+        assert!(place.leads(replica));
+        assert_whole(&place).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_loses_everything_in_the_middle_of_growth_is_joined_again() {
+    let mut place = with_keys_on_three_pairs_of_four().await;
+    let run = place.cluster_launch(4).spawn().unwrap();
+    until("an open slot", SOON, async || open_slots(&place) > 0).await.unwrap();
+    let former = place.id(7);
+    place.lose(7);
+    place.start(7);
+    place.wait_until_up(7).await;
+    run.kill();
+
+    place.cluster(4, &[]).await.assert_ok();
+    assert_whole(&place).await;
+    for number in 0..8 {
+        assert!(!place.ask(number, "CLUSTER NODES").contains(&former), "{number} still knows it as it was");
+    }
+}
+
+/// A cluster of three pairs that holds keys, and a fourth pair of servers that wait to be taken in.
+async fn with_keys_on_three_pairs_of_four() -> Place {
+    let mut place = Place::with_cluster_of(3).await;
+    write_keys(&place);
+    for number in [6, 7] {
+        place.start(number);
+        place.wait_until_up(number).await;
+    }
+    place
+}
+
+/// Four pairs, evenly, with every key, and nothing more to do.
+async fn assert_whole(place: &Place) {
+    let slots: Vec<u32> = place.leaders(4).await.iter().map(|(_, slots)| *slots).collect();
+    assert_eq!(slots, [4096; 4]);
+    assert_eq!(open_slots(place), 0);
+    assert_keys_are_there(place);
+    assert_nothing_to_do(&place.cluster(4, &[]).await);
+}
+
+fn keys() -> impl Iterator<Item = (String, String)> {
+    let of_tag = |tag| (0..KEYS_A_TAG).map(move |n| (format!("fs:{{{tag}}}:{n}"), format!("{n}-of-{tag}")));
+    (0..TAGS).flat_map(of_tag)
+}
+
+fn write_keys(place: &Place) {
+    let writes: String = keys().map(|(key, value)| format!("SET {key} {value}\n")).collect();
+    assert!(place.ask_the_cluster(&writes).iter().all(|answer| answer == "OK"));
+}
+
+fn assert_keys_are_there(place: &Place) {
+    let reads: String = keys().map(|(key, _)| format!("GET {key}\n")).collect();
+    let values: Vec<String> = keys().map(|(_, value)| value).collect();
+    assert!(place.ask_the_cluster(&reads) == values, "keys are lost");
+    let count = |number| place.ask(number, "DBSIZE").trim_end().parse::<usize>().unwrap();
+    let all: usize =
+        (0..8).filter(|&number| place.is_running(number) && place.leads(number)).map(count).sum();
+    assert_eq!(all, values.len(), "keys are there twice");
+}
+
+/// How many ends of slots are open, with whoever gives away or gets.
+fn open_slots(place: &Place) -> usize {
+    let running = (0..8).filter(|&number| place.is_running(number));
+    running.map(|number| place.ask(number, "CLUSTER NODES").matches('[').count()).sum()
+}
+
+/// The slots of a server that hold keys.
+fn slots_with_keys(place: &Place, number: u16) -> Vec<u16> {
+    let slot_of = |tag: usize| place.ask(number, &format!("CLUSTER KEYSLOT {{{tag}}}")).trim_end().parse();
+    let count = |slot: &u16| place.ask(number, &format!("CLUSTER COUNTKEYSINSLOT {slot}"));
+    let slots = (0..TAGS).map(|tag| slot_of(tag).unwrap());
+    slots.filter(|slot| count(slot).trim_end() != "0").collect()
+}
+
+/// Carries so many of a slot's keys from the first pair to the second.
+fn carry_keys(place: &Place, slot: u16, count: usize) {
+    let keys = place.ask(0, &format!("CLUSTER GETKEYSINSLOT {slot} {count}"));
+    let login = format!("AUTH2 admin {}", place.password("admin"));
+    let keys: Vec<&str> = keys.lines().collect();
+    // The empty word between two blanks stands where a single key would.
+    let migrate = format!("MIGRATE 127.0.0.1 {}  0 5000 {login} KEYS {}", place.port(2), keys.join(" "));
+    assert_eq!(place.ask(0, &migrate).trim_end(), "OK", "{migrate}");
+}
