@@ -1,4 +1,4 @@
-# How the servers of the cluster are asked and told. Sourced by cluster.sh, rotate.sh and handover.sh, after passwords.sh.
+# How the servers of the cluster are asked and told. Sourced by cluster.sh, handover.sh, ready.sh and rotate.sh, after passwords.sh.
 #
 # PAIRS names them, `host:port,host:port host:port,host:port …`; a server is called `host:port` throughout. We are the user
 # `admin`; the password goes through the environment. Whatever is asked has a deadline: a frozen server answers nothing.
