@@ -11,13 +11,14 @@ use crate::actors::{OpenSale, assert_all_definite, purchases, wishes};
 async fn a_node_that_is_stopped_answers_everybody_first() {
     // Given a crowd that buys through nginx and two nodes.
     let sale = OpenSale::of(20_000).await;
-    let users: Vec<String> = (0..8_000).map(|n| format!("buyer-{n:05}")).collect();
+    let users: Vec<String> = (0..16_000).map(|n| format!("buyer-{n:05}")).collect();
     let wishes = wishes(&users, &sale.stack.url());
     let buying = tokio::spawn(async move { Buyers::new(64).buy(wishes).await });
 
     // When one node is asked to stop in the middle.
     let node = sale.stack.nodes()[0].clone();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let selling = async || sale.stack.status().await.unwrap().sold() > 0;
+    until("the first purchases", Duration::from_secs(10), selling).await.unwrap();
     assert!(!buying.is_finished(), "the crowd was served before the node could be stopped");
     node.process().term();
 
@@ -34,7 +35,7 @@ async fn a_node_that_is_stopped_answers_everybody_first() {
     // And nobody noticed.
     let answers = buying.await.unwrap();
     assert_all_definite(&answers);
-    assert_eq!(purchases(&answers).len(), 8_000);
+    assert_eq!(purchases(&answers).len(), 16_000);
 }
 
 /// Right after everything was started again, a shop would tell its customers that there is no such sale.
