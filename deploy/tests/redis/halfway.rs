@@ -68,8 +68,9 @@ async fn pairs_that_fail_over_in_the_middle_of_growth_lose_nothing() {
     for replica in [1, 7] {
         let place = with_keys_on_three_pairs_of_four().await;
         let run = place.cluster_launch(4).spawn().unwrap();
-        until("an open slot", SOON, async || open_slots(&place) > 0).await.unwrap();
-        // Where it gives slots to a pair, this one has a replica with its data.
+        // A server that serves nothing has no successor.
+        let moving = async || open_slots(&place) > 0 && serves(&place, 6);
+        until("slots that move", SOON, moving).await.unwrap();
         place.fail_over_to(replica).await;
         let code = run.wait(SOON).await.unwrap().code();
         println!("while {replica} came to lead: exit {code:?}{}", run.log_tail());
@@ -142,6 +143,13 @@ fn assert_keys_are_there(place: &Place) {
 fn open_slots(place: &Place) -> usize {
     let running = (0..8).filter(|&number| place.is_running(number));
     running.map(|number| place.ask(number, "CLUSTER NODES").matches('[').count()).sum()
+}
+
+/// Whether a server has slots of its own.
+fn serves(place: &Place, number: u16) -> bool {
+    let map = place.map(number);
+    let own = map.iter().find(|line| line.contains("myself")).unwrap();
+    own.split(' ').skip_while(|word| *word != "connected").any(|word| word.starts_with(char::is_numeric))
 }
 
 /// The slots of a server that hold keys.
