@@ -40,6 +40,7 @@ make() {
   wait_until "all servers to know each other" acquainted
   deal_slots
   wait_until "the only copies of data to lead" no_orphans
+  let_replicas_in
   follow_primaries
   forget_lost_selves
   wait_until "the cluster to be whole" whole
@@ -151,6 +152,12 @@ no_orphans() {
   [ -z "$why" ]
 }
 
+# A server that was never taken in is closed to replicas: one with the only copy of the data could be copying its address.
+let_replicas_in() {
+  openings=$(of_facts 'END { for (i = 1; i <= total; i++) if (order[i] in closed) print order[i], "ACL SETUSER replica on" }')
+  [ -z "$openings" ] || carry_out "$openings"
+}
+
 # Has each server that serves nothing copy its partner.
 follow_primaries() {
   followers=$(of_facts '
@@ -164,7 +171,8 @@ follow_primaries() {
 }
 
 # Every slot is served, by the same pair in every view, and every pair has a replica with its primary's data.
-# Whoever is told so may write at once.
+# Whoever is told so may write at once. A slot that a server is getting is nobody's to it once who gave it is replaced: it
+# waits to be told (finish_open_slots).
 whole() {
   look_around || return 1
   why=$(of_facts '
@@ -183,10 +191,12 @@ whole() {
           for (slot = ends[1] + 0; slot <= ends[bounds] + 0; slot++) {
             if (slot in by && by[slot] != pair[named[owner[v]]]) lacking("slot " slot " is not in the same pair for all")
             by[slot] = pair[named[owner[v]]]
+            delete entering[viewer[v], slot]
             seen[viewer[v]]++
           }
         }
       }
+      for (end in entering) { split(end, ends, SUBSEP); seen[ends[1]]++ }
       for (i = 1; i <= total; i++)
         if (seen[order[i]] != 16384) lacking(order[i] " knows of " 16384 - seen[order[i]] " slots that nobody serves")
       for (i = 1; i <= total; i++) if (state[order[i]] != "ok") lacking(order[i] " does not serve yet")

@@ -10,6 +10,7 @@
 #   <server> entering <slot> <id>                   a slot that it is getting
 #   <server> keys <number>
 #   <server> link <up or down>                      of a replica to its primary
+#   <server> closed                                 to replicas (start.sh says why)
 #   <server> state <ok or fail>                     whether it serves at all: a fresh primary waits for two seconds
 #
 # Every question is a program that reads them (`of_facts`), so what is decided from them is decided from one look.
@@ -22,7 +23,8 @@ look() {
     echo "${pair#*,} pair $number ${pair%,*}"
   done
   for server in $servers; do
-    printf '%s\n' 'CLUSTER NODES' 'CLUSTER INFO' DBSIZE 'INFO replication' | ask "$server" | view_of "$server"
+    printf '%s\n' 'CLUSTER NODES' 'CLUSTER INFO' DBSIZE 'INFO replication' 'ACL GETUSER replica' | ask "$server" |
+      view_of "$server"
   done
 }
 
@@ -52,6 +54,7 @@ view_of() {
       next
     }
     /^[0-9]+$/ { print server, "keys", $0 }
+    $0 == "off" { print server, "closed" }
     /^cluster_state:/ { sub(/.*:/, ""); print server, "state", $0 }
     /^master_link_status:/ { sub(/.*:/, ""); print server, "link", $0 }
 '
@@ -91,6 +94,8 @@ of_facts() {
     }
     $2 == "keys" { keys[$1] = $3 }
     $2 == "link" { link[$1] = $3 }
+    $2 == "entering" { entering[$1, $3] = $4 }
+    $2 == "closed" { closed[$1] = 1 }
     $2 == "state" { state[$1] = $3 }
     '"$1"
 }

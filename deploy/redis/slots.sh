@@ -39,7 +39,10 @@ finish_open_slots() {
       for (slot in to) {
         source = ""
         for (s in slots) if (serves(s, slot)) source = s
-        if (source != to[slot]) print "move", source, to[slot], slot
+        if (source != to[slot]) {
+          print "move", source, to[slot], slot
+          print "name", to[slot], slot, id[source]
+        }
         else { n = split(holders[slot], list, " "); for (h = 1; h <= n; h++) print "close", list[h], slot }
       }
     }
@@ -52,7 +55,10 @@ finish_open_slots() {
     }')
   [ -n "$open" ] || return 0
   case $open in *torn*) fail "slot ${open##*torn } is on its way to two servers. Nothing was changed" ;; esac
-  say "finishing $(printf '%s\n' "$open" | wc -l) slots that were left halfway"
+  say "finishing $(printf '%s\n' "$open" | grep -c -v '^name') slots that were left halfway"
+  # If who gave it was replaced since, the target takes it for nobody's, and nothing in.
+  naming=$(printf '%s\n' "$open" | awk '$1 == "name" { print $2, "CLUSTER SETSLOT", $3, "NODE", $4 }')
+  [ -z "$naming" ] || carry_out "$naming"
   closing=$(printf '%s\n' "$open" | awk '$1 == "close" { print $2, "CLUSTER SETSLOT", $3, "STABLE" }')
   [ -z "$closing" ] || carry_out "$closing"
   carry_out_moves "$(printf '%s\n' "$open" | sed -n 's/^move //p')"

@@ -53,15 +53,23 @@ users() {
     # shellcheck disable=SC2016 # a placeholder is meant
     printf '${%s_PASSWORD_SHA256} %s\n' "$(printf '%s' "$user" | tr '[:lower:]' '[:upper:]')" "$hashes"
   done) || exit
-  printf '%s\n' "$hashes" | awk '
+  printf '%s\n' "$hashes" | awk -v taken_in="$(taken_in && echo yes)" '
     NR == FNR { hashes[$1] = substr($0, length($1) + 2); next }
     /^#/ || /^$/ { next }
+    !taken_in { sub(/^user replica reset on/, "user replica reset off") }
     {
       for (name in hashes)
         while (name != "" && (at = index($0, name)))
           $0 = substr($0, 1, at - 1) hashes[name] substr($0, at + length(name))
       print
     }' - "$CONF_FOLDER/users.acl"
+}
+
+# Whether this server has had a part in a cluster. One that has not lets no replica in, until cluster.sh says so: replicas
+# copy an address. Where a primary lost its disk, its replica would find an empty server there, copy that, and the only
+# copy of the data would be gone before the replica is promoted.
+taken_in() {
+  grep -q -s -e 'myself,slave' -e 'myself,master.* connected [0-9]' "$DATA_FOLDER/nodes.conf"
 }
 
 # Some shells' echo takes backslashes for more than they are.

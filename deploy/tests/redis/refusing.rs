@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::stage::Place;
+use testkit::until;
+
+use crate::stage::{Place, SOON};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_make_no_sense_are_one_line() {
@@ -83,6 +85,43 @@ async fn the_only_copy_of_a_pair_is_never_told_to_copy_its_empty_partner() {
     assert_eq!(place.leaders(3).await[usize::from(holder / 2)].0, holder + 1);
 }
 
+/// A replica copies an address, whoever is there now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_comes_back_with_nothing_at_once_is_not_copied_by_its_replica() {
+    let mut place = Place::with_cluster_of(3).await;
+    place.write("fs:{a}:meta", "kept");
+    let primary = (0..3).map(|pair| 2 * pair).find(|&number| place.ask(number, "DBSIZE").trim_end() == "1");
+    let (primary, copy) = primary.map(|primary| (primary, primary + 1)).expect("one of them has it");
+
+    // When its disk is lost, and it is back before anybody misses it.
+    place.lose(primary);
+    place.start(primary);
+    place.wait_until_up(primary).await;
+    let knocks = async || place.process(copy).log_tail().contains("Unable to AUTH to MASTER");
+    until("the replica at an empty server's door", SOON, knocks).await.unwrap();
+    assert_eq!(place.ask(copy, "DBSIZE").trim_end(), "1", "the only copy is gone");
+
+    // Then a person has the copy lead, and what came back copies it.
+    let refused = place.finish(place.cluster_launch(3).env("WAIT_LIMIT", 2)).await;
+    assert!(
+        refused.code == Some(1) && refused.said.contains("CLUSTER FAILOVER TAKEOVER"),
+        "{}",
+        refused.said
+    );
+    place.ask(copy, "CLUSTER FAILOVER TAKEOVER");
+    place.cluster(3, &[]).await.assert_ok();
+    assert_eq!(place.read("fs:{a}:meta"), "kept");
+
+    // It lets a replica in from now on, after a restart of both as well.
+    place.fail_over_to(primary).await;
+    for number in [primary, copy] {
+        place.start(number);
+    }
+    place.wait_until_up(copy).await;
+    let linked = async || place.ask(copy, "INFO replication").contains("master_link_status:up");
+    until("a link to who leads", SOON, linked).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_it_was_not_told_of_and_second_clusters_are_refused() {
     // Given one cluster of three pairs and one of a single pair.
@@ -93,9 +132,10 @@ async fn members_that_it_was_not_told_of_and_second_clusters_are_refused() {
     }
     place.ask(6, &format!("CLUSTER MEET 127.0.0.1 {} {}", place.port(7), place.port(7) + 20));
     place.ask(6, "CLUSTER ADDSLOTSRANGE 0 16383");
-    testkit::until("their acquaintance", crate::stage::SOON, async || place.map(7).len() == 2).await.unwrap();
+    until("their acquaintance", SOON, async || place.map(7).len() == 2).await.unwrap();
     place.write("fs:{a}:meta", "one");
-    assert_eq!(place.ask(6, "SET fs:{a}:meta two").trim_end(), "OK");
+    let wrote = async || place.ask(6, "SET fs:{a}:meta two").trim_end() == "OK";
+    until("a write to a fresh primary", SOON, wrote).await.unwrap();
 
     place.cluster(4, &[]).await.assert_refusal(1, "these are two clusters");
     place.cluster(2, &[]).await.assert_refusal(1, "which PAIRS does not name");
