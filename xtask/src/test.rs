@@ -14,7 +14,7 @@ use crate::install::{
 };
 use crate::scratch::Scratch;
 
-/// `loadtest` is checked by itself: with Goose's features among those of all others, everything would be built twice.
+/// `loadtest` is built and tested by itself: with Goose's features among those of all others, everything would be built twice.
 const WORKSPACE: [&str; 3] = ["--workspace", "--exclude", "loadtest"];
 
 /// The tests in which a server has a say. Targets are chosen, not packages: another choice of packages would be another
@@ -37,8 +37,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     let servers = servers(options)?;
     let mut report = Report { scratch: Scratch::make()?, lines: Vec::new(), failed: 0 };
     report.cargo("format", &["fmt", "--check"]);
-    report
-        .cargo("lints", &[&["clippy"], &WORKSPACE[..], &["--all-targets", "--", "-D", "warnings"]].concat());
+    report.cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
     if report.cargo("build", &[&["build"], &WORKSPACE[..], &["--bins"]].concat()) {
         report.tests(&servers);
         report.load_tests(&servers);
@@ -83,10 +82,6 @@ impl Report {
     /// The load test against sound and broken sales.
     fn load_tests(&mut self, servers: &[ServerBinary]) {
         let Some(server) = servers.first() else { return };
-        self.cargo(
-            "load test, lints",
-            &["clippy", "--package", "loadtest", "--all-targets", "--", "-D", "warnings"],
-        );
         self.step("load test", &["test", "--package", "loadtest"], Some(server.path()));
     }
 
