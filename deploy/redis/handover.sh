@@ -27,6 +27,10 @@ SESSION_S_MAX=4
 # What follows from its own view of the cluster: `leads`, and the address of a `replica` that can be reached.
 look_at_pair() {
   view=$(echo 'CLUSTER NODES' | ask "$own" | tr -d '\r')
+  case $view in
+    *myself*) ;;
+    *) why="it does not answer: $(printf '%s\n' "$view" | sed -n 1p)" && return 1 ;;
+  esac
   leads=$(printf '%s\n' "$view" | awk '$3 ~ /myself/ && $3 ~ /master/ && NF > 8 { print "yes" }')
   replica=$(printf '%s\n' "$view" | awk '
     { id[NR] = $1; at[NR] = $2; flags[NR] = $3; primary[NR] = $4; link[NR] = $8 }
@@ -43,7 +47,7 @@ look_at_pair() {
 
 # Content once the server leads nothing.
 handed_over() {
-  look_at_pair
+  look_at_pair || return 1
   [ -n "$leads" ] || return 0
   why="it has no replica that can be reached"
   [ -n "$replica" ] || return 1

@@ -1,0 +1,52 @@
+#!/bin/sh
+# Makes what is secret, each thing once, and prints it as the Secrets that the pods mount:
+#
+#   secrets.sh FOLDER | kubectl apply --server-side -f -
+#
+# FOLDER/redis-passwords/  a file a user of users.acl, for the servers: every line is a password that is good
+# FOLDER/redis-logins/     node, coordinator, exporter: the one line each logs in with
+# FOLDER/redis-tls/        tls.crt, tls.key and ca.crt of the servers; and ca.key, which goes into no Secret
+# FOLDER/flashsale-admin/  token, the bearer token of the admin API
+# FOLDER/flashsale-csrf/   secret, what the nodes sign tokens with
+#
+# A file that is there is kept, so run again it prints the same; what was changed by hand is what is printed then.
+
+set -eu
+umask 077
+[ $# -eq 1 ] || { echo "usage: secrets.sh FOLDER" >&2; exit 64; }
+here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$1"
+cd "$1"
+
+# A name that is there holds a whole secret: it is moved into its place. Without an end of line, for one of them is a variable.
+once() {
+  [ -s "$1" ] || { openssl rand -hex 24 | tr -d '\n' > "$1.new" && mv "$1.new" "$1"; }
+}
+
+# secret NAME FOLDER KEY…
+secret() {
+  name=$1 folder=$2
+  shift 2
+  for key; do
+    set -- "$@" "--from-file=$folder/$key"
+    shift
+  done
+  echo ---
+  kubectl create secret generic "$name" --namespace flashsale --dry-run=client --output yaml "$@"
+}
+
+mkdir -p redis-passwords redis-logins flashsale-admin flashsale-csrf
+for user in node coordinator exporter replica admin; do once "redis-passwords/$user"; done
+for user in node coordinator exporter; do
+  [ -s "redis-logins/$user" ] || cp "redis-passwords/$user" "redis-logins/$user"
+done
+once flashsale-admin/token
+once flashsale-csrf/secret
+[ -s redis-tls/tls.crt ] || sh "$here/../redis/certificates.sh" redis-tls '*.flashsale.svc.cluster.local' >&2
+
+secret redis-passwords redis-passwords node coordinator exporter replica admin
+secret redis-logins redis-logins node coordinator exporter
+secret redis-tls redis-tls tls.crt tls.key ca.crt
+secret redis-ca redis-tls ca.crt
+secret flashsale-admin flashsale-admin token
+secret flashsale-csrf flashsale-csrf secret
