@@ -1,0 +1,106 @@
+//! What our programs are told, and what they do with it.
+
+use std::collections::BTreeMap;
+
+use deploy::kubernetes::{Container, Overlay, text};
+use deploy::settings;
+use serde_json::Value;
+
+use crate::Fault;
+
+/// What each program opens: its ports' names, the variables that say which, and where it answers health questions.
+const NODE: [(&str, &str); 2] = [("http", "PORT"), ("ops", "OPS_PORT")];
+const COORDINATOR: [(&str, &str); 1] = [("http", "PORT")];
+/// How far a Redis server's bus is from the port for clients.
+const BUS: u64 = 10_000;
+/// What the exporter listens on.
+const EXPORTER: u64 = 9121;
+
+type Environment = BTreeMap<String, Option<String>>;
+
+/// Every variable of a program of ours is one that it reads.
+pub(crate) fn known(overlay: &Overlay) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for container in &overlay.containers() {
+        let Some(program) = container.program() else { continue };
+        let known = settings::of(program).expect("a program of ours");
+        for variable in overlay.environment(container).into_keys().filter(|it| !known.contains(it)) {
+            let why = format!("{program} reads no {variable}");
+            faults.push(Fault::of(container.workload.object, format!("{}/env", container.at), why));
+        }
+    }
+    faults
+}
+
+/// A container says that it has the ports that its program opens, and opens them for others.
+pub(crate) fn ports(overlay: &Overlay) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for container in &overlay.containers() {
+        let mut fault = |field: &str, why: String| {
+            faults.push(Fault::of(container.workload.object, format!("{}/{field}", container.at), why));
+        };
+        let environment = overlay.environment(container);
+        let (opened, said) = (opened(container, &environment), container.ports());
+        if opened != said {
+            fault("ports", format!("it says {said:?}, and opens {opened:?}"));
+        }
+        let address = container.program().and_then(|program| effective(program, "HOST", &environment));
+        if let Some(address) = address.filter(|address| address != "0.0.0.0") {
+            fault("env", format!("HOST: nobody else reaches {address}"));
+        }
+    }
+    faults
+}
+
+fn opened(container: &Container<'_>, environment: &Environment) -> BTreeMap<&'static str, u64> {
+    let ours = |program: &str, ports: &'static [(&str, &str)]| {
+        let number = |variable: &str| effective(program, variable, environment)?.parse().ok();
+        ports.iter().filter_map(|(name, variable)| Some((*name, number(variable)?))).collect()
+    };
+    match container.program() {
+        Some(program @ "flashsale-node") => ours(program, &NODE),
+        Some(program) => ours(program, &COORDINATOR),
+        None if text(&container.value["image"]).starts_with("oliver006/redis_exporter:") => {
+            BTreeMap::from([("metrics", EXPORTER)])
+        }
+        None if container.workload.serves() => {
+            let port = environment.get("PORT").cloned().flatten().and_then(|port| port.parse().ok());
+            port.map_or_else(BTreeMap::new, |port: u64| BTreeMap::from([("redis", port), ("bus", port + BUS)]))
+        }
+        None => BTreeMap::new(),
+    }
+}
+
+fn effective(program: &str, variable: &str, environment: &Environment) -> Option<String> {
+    let set = environment.get(variable).cloned().flatten();
+    set.or_else(|| settings::default_of(program, variable).expect("a program of ours"))
+}
+
+/// Whoever is asked over HTTP is asked where it answers; that a program does, [`crate::programs`] sees.
+pub(crate) fn probe_paths(overlay: &Overlay) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for container in &overlay.containers() {
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            let asked = &container.value[probe]["httpGet"];
+            if asked.is_object() && !answers(container, probe, asked) {
+                let (field, path) = (format!("{}/{probe}", container.at), text(&asked["path"]));
+                faults.push(Fault::of(container.workload.object, field, format!("{path} is not what to ask there")));
+            }
+        }
+    }
+    faults
+}
+
+fn answers(container: &Container<'_>, probe: &str, asked: &Value) -> bool {
+    let (path, port) = match container.program() {
+        Some("flashsale-node") => (health_path(probe), "ops"),
+        Some(_) => (health_path(probe), "http"),
+        None => ("/health", "metrics"),
+    };
+    asked["path"] == path && asked["port"] == port
+}
+
+/// A program that waits for Redis lives, and is not ready.
+pub(crate) fn health_path(probe: &str) -> &'static str {
+    if probe == "readinessProbe" { "/readyz" } else { "/healthz" }
+}
