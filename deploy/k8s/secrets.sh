@@ -18,7 +18,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
 cd "$1"
 
-# A name that is there holds a whole secret: it is moved into its place. Without an end of line, for one of them is a variable.
+# A name that is there holds a whole secret: it is moved into its place. Without an end of line: one of them is a variable.
 once() {
   [ -s "$1" ] || { openssl rand -hex 24 | tr -d '\n' > "$1.new" && mv "$1.new" "$1"; }
 }
