@@ -136,7 +136,8 @@ fn mounted(volume: &Value, overlay: &Overlay) -> Mounted {
         let chosen = items(map);
         let of_map = overlay.find("ConfigMap", text(&map["name"])).map_or(&Value::Null, |map| &map.0["data"]);
         let all = || pairs(of_map).map(|(key, _)| key.clone()).collect();
-        let files = if chosen.is_empty() { all() } else { chosen.into_iter().map(|(_, path)| path).collect() };
+        let files =
+            if chosen.is_empty() { all() } else { chosen.into_iter().map(|(_, path)| path).collect() };
         return Mounted::Configuration(files);
     }
     if secret.is_object() {

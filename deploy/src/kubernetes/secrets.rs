@@ -21,7 +21,8 @@ pub fn secrets() -> Result<BTreeMap<String, BTreeSet<String>>> {
 }
 
 fn in_table(text: &str) -> BTreeMap<String, BTreeSet<String>> {
-    let table = text.lines().skip_while(|line| !line.starts_with(HEAD)).take_while(|line| line.starts_with('|'));
+    let table =
+        text.lines().skip_while(|line| !line.starts_with(HEAD)).take_while(|line| line.starts_with('|'));
     let rows = table.filter_map(|line| {
         let mut cells = line.split('|').skip(1);
         Some((quoted(cells.next()?).next()?, quoted(cells.next()?).collect()))

@@ -38,9 +38,7 @@ mod tests {
         assert!(selects(&json!({}), &labels) && !selects(&Value::Null, &labels));
         assert!(selects(&json!({"matchLabels": {"app": "node"}}), &labels));
         assert!(!selects(&json!({"matchLabels": {"app": "node", "pair": "a"}}), &labels));
-        let asks = |operator: &str, key: &str| {
-            json!({"matchExpressions": [{"key": key, "operator": operator, "values": ["node", "redis"]}]})
-        };
+        let asks = |operator: &str, key: &str| json!({"matchExpressions": [{"key": key, "operator": operator, "values": ["node", "redis"]}]});
         assert!(selects(&asks("In", "app"), &labels) && !selects(&asks("In", "pair"), &labels));
         assert!(!selects(&asks("NotIn", "app"), &labels) && selects(&asks("NotIn", "pair"), &labels));
         assert!(selects(&asks("Exists", "app"), &labels) && !selects(&asks("Exists", "pair"), &labels));

@@ -10,6 +10,8 @@ use crate::Fault;
 
 /// What a node's last words and the end of its process may take.
 const END_S: f64 = 2.0;
+/// How long a Redis server waits for its replica, unless it is told otherwise.
+const SHUTDOWN_S: f64 = 10.0;
 const HOST: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// There may be only one host, and no zone.
@@ -54,7 +56,11 @@ pub(crate) fn rolling(overlay: &Overlay) -> Vec<Fault> {
             && update["maxUnavailable"] == 0
             && update["maxSurge"].as_u64().is_some_and(|surge| surge > 0);
         if !is_gentle {
-            faults.push(Fault::of(workload.object, "/spec/strategy", "an old pod goes before a new one is there"));
+            faults.push(Fault::of(
+                workload.object,
+                "/spec/strategy",
+                "an old pod goes before a new one is there",
+            ));
         }
     }
     for workload in overlay.workloads().iter().filter(|workload| workload.object.kind() == "StatefulSet") {
@@ -74,8 +80,12 @@ pub(crate) fn spread(overlay: &Overlay) -> Vec<Fault> {
         for key in [HOST, ZONE] {
             let constraint = constraints.iter().find(|constraint| constraint["topologyKey"] == key);
             match constraint {
-                None => faults.push(Fault::of(workload.object, &field, format!("it may all be in one {key}"))),
-                Some(it) if overlay.name == ZONED && key == ZONE && it["whenUnsatisfiable"] != "DoNotSchedule" => {
+                None => {
+                    faults.push(Fault::of(workload.object, &field, format!("it may all be in one {key}")))
+                }
+                Some(it)
+                    if overlay.name == ZONED && key == ZONE && it["whenUnsatisfiable"] != "DoNotSchedule" =>
+                {
                     faults.push(Fault::of(workload.object, &field, "it may all be in one zone after all"));
                 }
                 Some(_) => {}
@@ -95,7 +105,9 @@ pub(crate) fn apart(overlay: &Overlay) -> Vec<Fault> {
         let term = |term: &'_ Value| -> Value {
             if overlay.name == LAPTOP { term["podAffinityTerm"].clone() } else { term.clone() }
         };
-        !terms.map(term).any(|term| term["topologyKey"] == HOST && selects(&term["labelSelector"], &workload.labels()))
+        !terms
+            .map(term)
+            .any(|term| term["topologyKey"] == HOST && selects(&term["labelSelector"], &workload.labels()))
     };
     let fault = |workload: Workload<'_>| {
         let field = format!("{}/spec/affinity", workload.template_at);
@@ -135,14 +147,25 @@ fn seconds_to_end(container: &Container<'_>, overlay: &Overlay) -> f64 {
     if let Some(program) = container.program() {
         let environment = overlay.environment(container);
         let drain = ["DRAIN_DELAY", "DRAIN_TIMEOUT"].into_iter();
-        return drain.filter_map(|variable| effective(program, variable, &environment)).map(|text| duration(&text)).sum();
+        return drain
+            .filter_map(|variable| effective(program, variable, &environment))
+            .map(|text| duration(&text))
+            .sum();
     }
-    let folder = text_of(container, "CONF_FOLDER");
-    let configuration = file(container, overlay, &format!("{folder}/redis.conf"));
-    number_after(configuration, "\nshutdown-timeout ").unwrap_or(0.0)
+    match text_of(container, "CONF_FOLDER") {
+        "" => 0.0,
+        folder => {
+            let configuration = file(container, overlay, &format!("{folder}/redis.conf"));
+            number_after(configuration, "\nshutdown-timeout ").unwrap_or(SHUTDOWN_S)
+        }
+    }
 }
 
-fn effective(program: &str, variable: &str, environment: &BTreeMap<String, Option<String>>) -> Option<String> {
+fn effective(
+    program: &str,
+    variable: &str,
+    environment: &BTreeMap<String, Option<String>>,
+) -> Option<String> {
     let set = environment.get(variable).cloned().flatten();
     set.or_else(|| settings::default_of(program, variable).expect("a program of ours"))
 }

@@ -95,10 +95,13 @@ pub(crate) fn jobs(overlay: &Overlay) -> Vec<Fault> {
     let configuration = yaml(&source("prometheus.yml"));
     let has_exporter = overlay.find("Deployment", EXPORTER).is_some();
     let known = list(&configuration["scrape_configs"]).iter().map(|job| text(&job["job_name"]));
-    let wanted: BTreeSet<&str> = known.filter(|job| *job != OWN && (has_exporter || *job != EXPORTER)).collect();
+    let wanted: BTreeSet<&str> =
+        known.filter(|job| *job != OWN && (has_exporter || *job != EXPORTER)).collect();
     let endpoints = |monitor: &'_ Object| list(&monitor.0["spec"]["podMetricsEndpoints"]).to_vec();
-    let watched: Vec<(&Object, Value)> =
-        monitors.iter().flat_map(|monitor| endpoints(monitor).into_iter().map(move |it| (*monitor, it))).collect();
+    let watched: Vec<(&Object, Value)> = monitors
+        .iter()
+        .flat_map(|monitor| endpoints(monitor).into_iter().map(move |it| (*monitor, it)))
+        .collect();
 
     let mut faults = Vec::new();
     let names: BTreeSet<&str> = watched.iter().map(|(_, endpoint)| job(endpoint)).collect();
@@ -109,10 +112,15 @@ pub(crate) fn jobs(overlay: &Overlay) -> Vec<Fault> {
     for (monitor, endpoint) in &watched {
         for (field, global) in [("interval", "scrape_interval"), ("scrapeTimeout", "scrape_timeout")] {
             if endpoint[field] != configuration["global"][global] {
-                faults.push(Fault::of(monitor, format!("/spec/podMetricsEndpoints/0/{field}"), "it is another"));
+                faults.push(Fault::of(
+                    monitor,
+                    format!("/spec/podMetricsEndpoints/0/{field}"),
+                    "it is another",
+                ));
             }
         }
-        let configured = list(&configuration["scrape_configs"]).iter().find(|it| it["job_name"] == job(endpoint));
+        let configured =
+            list(&configuration["scrape_configs"]).iter().find(|it| it["job_name"] == job(endpoint));
         let path = configured.and_then(|job| job["metrics_path"].as_str()).unwrap_or("/metrics");
         if configured.is_some() && endpoint["path"] != path {
             faults.push(Fault::of(monitor, "/spec/podMetricsEndpoints/0/path", format!("it is not {path}")));

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use deploy::kubernetes::{Overlay, list, pairs, selects, text};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Fault;
+use crate::references::OPERATOR;
 
 /// All that has to be possible. Whatever else is, is too much. A row counts where both of it are there; `everybody` is
 /// whoever is in the namespace, also who has no business there.
@@ -30,6 +31,8 @@ const NEEDED: [(&str, &str, &str, u64); 17] = [
     ("flashsale-coordinator", "managed-redis", "TCP", 6379),
 ];
 
+/// All of the namespace.
+const EVERYBODY: &str = "everybody";
 /// Ports that are tried beside those that somebody has: one of them is nobody's.
 const TRIED: [u64; 4] = [53, 80, 6379, 16379];
 
@@ -46,29 +49,57 @@ struct Party {
     is_ours: bool,
 }
 
-/// The possible edges are the needed ones; and without a policy of its own, a pod speaks to nobody and hears nobody.
+/// Who speaks to whom, by which protocol, to which port.
+type Edge<'a> = (&'a str, &'a str, &'static str, u64);
+
+/// Who speaks is let out to whom it needs, and who hears lets those in: each side alone, and nothing else. Without a policy
+/// of its own, a pod speaks to nobody and hears nobody.
 pub(crate) fn edges(overlay: &Overlay) -> Vec<Fault> {
     let parties = parties(overlay);
-    let (allowed, needed) = (allowed(overlay, &parties), needed(&parties));
+    let needed = needed(&parties);
     let namespace = overlay.of_kind("Namespace").next().expect("an overlay has a namespace");
-    let mut faults: Vec<Fault> = Vec::new();
-    faults.extend(needed.difference(&allowed).map(|edge| Fault::of(namespace, edge, "it is needed, and not allowed")));
-    faults.extend(allowed.difference(&needed).map(|edge| Fault::of(namespace, edge, "it is allowed, and not needed")));
+    let mut faults = Vec::new();
+    for side in ["egress", "ingress"] {
+        let allowed = allowed(overlay, &parties, side);
+        let is_ours = |name: &str| parties.iter().any(|party| party.name == name && party.is_ours);
+        let has_a_say = |edge: &&Edge<'_>| is_ours(if side == "egress" { edge.0 } else { edge.1 });
+        let needed: BTreeSet<Edge<'_>> = needed.iter().filter(has_a_say).copied().collect();
+        let found = [
+            (&needed - &allowed, "needed, and not allowed"),
+            (&allowed - &needed, "allowed, and not needed"),
+        ];
+        for (edges, why) in found {
+            faults.extend(edges.into_iter().map(|(from, to, protocol, port)| {
+                let field = format!("{side} {from} -> {to} {protocol} {port}");
+                Fault::of(namespace, field, why)
+            }));
+        }
+    }
+    if !overlay.of_kind("NetworkPolicy").any(|policy| policy.0["spec"] == default_deny()) {
+        faults.push(Fault::of(namespace, "NetworkPolicy", "none denies all that no other allows"));
+    }
     faults.extend(strangers(overlay, &parties));
     faults
 }
 
-fn allowed(overlay: &Overlay, parties: &[Party]) -> BTreeSet<String> {
+/// What holds for a pod that comes tomorrow.
+fn default_deny() -> Value {
+    json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]})
+}
+
+/// What one side alone allows.
+fn allowed<'a>(overlay: &Overlay, parties: &'a [Party], side: &str) -> BTreeSet<Edge<'a>> {
     let mut edges = BTreeSet::new();
     for (from, to) in parties.iter().flat_map(|from| parties.iter().map(move |to| (from, to))) {
-        if !from.is_ours && !to.is_ours {
+        let (whose, other) = if side == "egress" { (from, to) } else { (to, from) };
+        if !whose.is_ours {
             continue;
         }
+        let policies = policies_of(overlay, side, whose);
         for port in TRIED.into_iter().chain(to.ports.values().copied()) {
             for protocol in ["TCP", "UDP"] {
-                let way = (to, protocol, port);
-                if lets(overlay, "egress", from, to, way) && lets(overlay, "ingress", to, from, way) {
-                    edges.insert(edge(&from.name, &to.name, protocol, port));
+                if lets(&policies, side, other, (to, protocol, port)) {
+                    edges.insert((&*from.name, &*to.name, protocol, port));
                 }
             }
         }
@@ -76,19 +107,20 @@ fn allowed(overlay: &Overlay, parties: &[Party]) -> BTreeSet<String> {
     edges
 }
 
-fn needed(parties: &[Party]) -> BTreeSet<String> {
-    let is_there = |name: &str| parties.iter().any(|party| party.name == name);
-    let ours: Vec<&str> = parties.iter().filter(|party| party.is_ours).map(|party| &*party.name).collect();
-    let rows = NEEDED.into_iter().filter(|(_, to, ..)| is_there(to));
-    rows.flat_map(|(from, to, protocol, port)| {
-        let everybody = if from == "everybody" { ours.clone() } else { vec![from] };
-        everybody.into_iter().filter(|from| is_there(from)).map(move |from| edge(from, to, protocol, port)).collect::<Vec<_>>()
-    })
-    .collect()
-}
-
-fn edge(from: &str, to: &str, protocol: &str, port: u64) -> String {
-    format!("{from} -> {to} {protocol} {port}")
+fn needed(parties: &[Party]) -> BTreeSet<Edge<'_>> {
+    let called = |name: &str| {
+        parties
+            .iter()
+            .filter(move |party| party.name == name || (name == EVERYBODY && party.is_ours))
+            .collect::<Vec<_>>()
+    };
+    let mut edges = BTreeSet::new();
+    for (from, to, protocol, port) in NEEDED {
+        for from in called(from) {
+            edges.extend(called(to).into_iter().map(|to| (&*from.name, &*to.name, protocol, port)));
+        }
+    }
+    edges
 }
 
 /// Whoever there is, and some that there should not be.
@@ -105,7 +137,10 @@ fn parties(overlay: &Overlay) -> Vec<Party> {
         let labels = container.workload.labels();
         let name = labels.get("app.kubernetes.io/name").cloned().unwrap_or_default();
         let ports = container.ports().into_iter().map(|(name, port)| (name.to_owned(), port)).collect();
-        parties.insert(name.clone(), Party { name, labels, ports, namespace: own(), is_ours: true, address: None });
+        parties.insert(
+            name.clone(),
+            Party { name, labels, ports, namespace: own(), is_ours: true, address: None },
+        );
     }
     let pod = |name: &str, namespace: &[(&str, &str)], labels: &[(&str, &str)]| Party {
         name: name.to_owned(),
@@ -118,9 +153,13 @@ fn parties(overlay: &Overlay) -> Vec<Party> {
         address: Some(address.into()),
         ..Party::default()
     };
-    let guest = |name: &str, labels: &[(&str, &str)]| Party { namespace: own(), is_ours: true, ..pod(name, &[], labels) };
+    let guest = |name: &str, labels: &[(&str, &str)]| Party {
+        namespace: own(),
+        is_ours: true,
+        ..pod(name, &[], labels)
+    };
     let mut others = vec![
-        guest("operator", &[("flashsale/admin", "true")]),
+        guest("operator", &[OPERATOR.into()]),
         guest("stranger", &[]),
         pod("ingress", &[("flashsale/ingress", "true")], &[]),
         pod("prometheus", &[("flashsale/prometheus", "true")], &[]),
@@ -136,27 +175,26 @@ fn parties(overlay: &Overlay) -> Vec<Party> {
     parties.into_values().chain(others).collect()
 }
 
-/// Whether the policies of one of the two let it speak to (`egress`), or hear (`ingress`), the other.
-fn lets(overlay: &Overlay, direction: &str, whose: &Party, other: &Party, way: (&Party, &str, u64)) -> bool {
-    if !whose.is_ours {
-        return true;
-    }
+/// The policies that say whom one of ours may speak to (`egress`), or hear (`ingress`).
+fn policies_of<'a>(overlay: &'a Overlay, side: &str, whose: &Party) -> Vec<&'a Value> {
     let holds = |policy: &&Value| {
-        let types = list(&policy["policyTypes"]);
-        selects(&policy["podSelector"], &whose.labels)
-            && types.iter().any(|it| text(it).eq_ignore_ascii_case(direction))
+        let mut types = list(&policy["policyTypes"]).iter();
+        types.any(|it| text(it).eq_ignore_ascii_case(side)) && selects(&policy["podSelector"], &whose.labels)
     };
-    let policies: Vec<&Value> =
-        overlay.of_kind("NetworkPolicy").map(|policy| &policy.0["spec"]).filter(holds).collect();
-    let rules = policies.iter().flat_map(|policy| list(&policy[direction]));
-    policies.is_empty() || rules.into_iter().any(|rule| covers(rule, direction, other, way))
+    overlay.of_kind("NetworkPolicy").map(|policy| &policy.0["spec"]).filter(holds).collect()
+}
+
+fn lets(policies: &[&Value], side: &str, other: &Party, way: (&Party, &str, u64)) -> bool {
+    let mut rules = policies.iter().flat_map(|policy| list(&policy[side]));
+    policies.is_empty() || rules.any(|rule| covers(rule, side, other, way))
 }
 
 fn covers(rule: &Value, direction: &str, other: &Party, (to, protocol, port): (&Party, &str, u64)) -> bool {
     let peers = list(&rule[if direction == "egress" { "to" } else { "from" }]);
     let is_port = |it: &Value| {
         let number = it["port"].as_u64().or_else(|| to.ports.get(text(&it["port"])).copied());
-        let is_within = number.is_some_and(|first| (first..=it["endPort"].as_u64().unwrap_or(first)).contains(&port));
+        let is_within =
+            number.is_some_and(|first| (first..=it["endPort"].as_u64().unwrap_or(first)).contains(&port));
         it["protocol"].as_str().unwrap_or("TCP") == protocol && (it["port"].is_null() || is_within)
     };
     let ports = list(&rule["ports"]);
@@ -191,7 +229,11 @@ fn strangers(overlay: &Overlay, parties: &[Party]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for policy in overlay.of_kind("NetworkPolicy") {
         for (direction, side) in [("ingress", "from"), ("egress", "to")] {
-            for (i, rule) in pairs(&policy.0["spec"]).filter(|(key, _)| *key == direction).flat_map(|(_, rules)| list(rules)).enumerate() {
+            for (i, rule) in pairs(&policy.0["spec"])
+                .filter(|(key, _)| *key == direction)
+                .flat_map(|(_, rules)| list(rules))
+                .enumerate()
+            {
                 let mut peers = list(&rule[side]).iter();
                 if !peers.all(|peer| parties.iter().any(|party| is_peer(peer, party))) {
                     let field = format!("/spec/{direction}/{i}/{side}");

@@ -9,22 +9,21 @@ use crate::Fault;
 const CLUSTER_WIDE: [&str; 1] = ["Namespace"];
 
 /// What a container lacks, field by field.
-fn of_containers(overlay: &Overlay, lacks: impl Fn(&Container<'_>) -> Vec<(&'static str, &'static str)>) -> Vec<Fault> {
+fn of_containers(
+    overlay: &Overlay,
+    lacks: impl Fn(&Container<'_>) -> Vec<(&'static str, &'static str)>,
+) -> Vec<Fault> {
     let faults = |container: Container<'_>| {
         let found = lacks(&container).into_iter();
-        let fault = |(field, why)| {
-            Fault::of(container.workload.object, format!("{}{field}", container.at), why)
-        };
+        let fault =
+            |(field, why)| Fault::of(container.workload.object, format!("{}{field}", container.at), why);
         found.map(fault).collect::<Vec<_>>()
     };
     overlay.containers().into_iter().flat_map(faults).collect()
 }
 
 /// The entries whose field is not what it has to be.
-fn other_than<'a>(
-    value: &Value,
-    wanted: &[(&'a str, Value, &'static str)],
-) -> Vec<(&'a str, &'static str)> {
+fn other_than<'a>(value: &Value, wanted: &[(&'a str, Value, &'static str)]) -> Vec<(&'a str, &'static str)> {
     let differs = |(field, wanted, _): &&(&str, Value, &str)| value.pointer(field) != Some(wanted);
     wanted.iter().filter(differs).map(|(field, _, why)| (*field, *why)).collect()
 }
@@ -66,7 +65,11 @@ pub(crate) fn restricted(overlay: &Overlay) -> Vec<Fault> {
     });
     for workload in overlay.workloads() {
         let at = |field: &str| format!("{}/spec{field}", workload.template_at);
-        let wanted = [("/securityContext/seccompProfile/type", json!("RuntimeDefault"), "it may call all of the kernel")];
+        let wanted = [(
+            "/securityContext/seccompProfile/type",
+            json!("RuntimeDefault"),
+            "it may call all of the kernel",
+        )];
         for (field, why) in other_than(workload.spec(), &wanted) {
             faults.push(Fault::of(workload.object, at(field), why));
         }
@@ -75,12 +78,17 @@ pub(crate) fn restricted(overlay: &Overlay) -> Vec<Fault> {
                 faults.push(Fault::of(workload.object, at(&format!("/{field}")), "it sees its host"));
             }
         }
-        for volume in list(&workload.spec()["volumes"]).iter().filter(|volume| volume["hostPath"].is_object()) {
+        for volume in list(&workload.spec()["volumes"]).iter().filter(|volume| volume["hostPath"].is_object())
+        {
             let field = at(&format!("/volumes/{}", text(&volume["name"])));
             faults.push(Fault::of(workload.object, field, "it sees files of its host"));
         }
     }
-    let enforced = ("/metadata/labels/pod-security.kubernetes.io~1enforce", json!("restricted"), "anything may run in it");
+    let enforced = (
+        "/metadata/labels/pod-security.kubernetes.io~1enforce",
+        json!("restricted"),
+        "anything may run in it",
+    );
     for namespace in overlay.of_kind("Namespace") {
         for (field, why) in other_than(&namespace.0, std::slice::from_ref(&enforced)) {
             faults.push(Fault::of(namespace, field, why));
@@ -94,7 +102,8 @@ pub(crate) fn non_root(overlay: &Overlay) -> Vec<Fault> {
     let of_workload = |workload: &deploy::kubernetes::Workload<'_>| {
         let context = &workload.spec()["securityContext"];
         let field = format!("{}/spec/securityContext", workload.template_at);
-        let is_somebody = ["runAsUser", "runAsGroup"].iter().all(|id| context[id].as_u64().is_some_and(|id| id > 0));
+        let is_somebody =
+            ["runAsUser", "runAsGroup"].iter().all(|id| context[id].as_u64().is_some_and(|id| id > 0));
         let is_so = context["runAsNonRoot"] == true && is_somebody;
         (!is_so).then(|| Fault::of(workload.object, field, "it may be root"))
     };
@@ -110,8 +119,7 @@ pub(crate) fn non_root(overlay: &Overlay) -> Vec<Fault> {
 /// Nothing of its image changes, nor of what it is given.
 pub(crate) fn read_only(overlay: &Overlay) -> Vec<Fault> {
     of_containers(overlay, |container| {
-        let wanted =
-            [("/securityContext/readOnlyRootFilesystem", json!(true), "it could change its image")];
+        let wanted = [("/securityContext/readOnlyRootFilesystem", json!(true), "it could change its image")];
         let mut lacks = other_than(container.value, &wanted);
         let volumes = list(&container.workload.spec()["volumes"]);
         let is_given = |mount: &Value| {

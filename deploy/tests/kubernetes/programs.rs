@@ -54,7 +54,11 @@ async fn status(port: u16, path: &str) -> Result<u16> {
 
 /// It takes its settings, and then waits for a Redis that is not there: alive, and not ready, at the paths and ports that
 /// its probes ask.
-async fn waits_for_redis(program: &str, settings: &[(String, String)], container: &Container<'_>) -> Result<()> {
+async fn waits_for_redis(
+    program: &str,
+    settings: &[(String, String)],
+    container: &Container<'_>,
+) -> Result<()> {
     let (folder, ports) = (Folder::temporary()?, PortBlock::take()?);
     make_certificates(folder.path(), "redis")?;
     fs::write(folder.path().join("secret"), SECRET)?;

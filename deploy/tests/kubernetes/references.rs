@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use crate::Fault;
 
+/// The label of a pod that somebody starts by hand.
+pub(crate) const OPERATOR: [&str; 2] = ["flashsale/admin", "true"];
 /// Kinds that are referred to by these fields, wherever they stand below these kinds' `spec`.
 const BY_NAME: [(&str, &str); 3] = [
     ("serviceAccountName", "ServiceAccount"),
@@ -120,7 +122,8 @@ pub(crate) fn paths(overlay: &Overlay) -> Vec<Fault> {
 
 fn paths_of(container: &Container<'_>, overlay: &Overlay) -> BTreeSet<String> {
     let variables = overlay.environment(container).into_values().flatten();
-    let hooks = ["startupProbe", "livenessProbe", "readinessProbe"].map(|probe| &container.value[probe]["exec"]["command"]);
+    let hooks = ["startupProbe", "livenessProbe", "readinessProbe"]
+        .map(|probe| &container.value[probe]["exec"]["command"]);
     let commands = [&container.value["command"], &container.value["args"]]
         .into_iter()
         .chain(hooks)
@@ -223,11 +226,15 @@ fn backends(overlay: &Overlay) -> Vec<Fault> {
             let is_there = match name {
                 "service" => {
                     let port = &value["port"];
-                    leads_somewhere(overlay, &value["name"], if port["name"].is_null() { &port["number"] } else { &port["name"] })
+                    leads_somewhere(
+                        overlay,
+                        &value["name"],
+                        if port["name"].is_null() { &port["number"] } else { &port["name"] },
+                    )
                 }
-                "backendRefs" => {
-                    list(value).iter().all(|backend| leads_somewhere(overlay, &backend["name"], &backend["port"]))
-                }
+                "backendRefs" => list(value)
+                    .iter()
+                    .all(|backend| leads_somewhere(overlay, &backend["name"], &backend["port"])),
                 _ => true,
             };
             if !is_there {
@@ -244,12 +251,13 @@ fn leads_somewhere(overlay: &Overlay, service: &Value, port: &Value) -> bool {
     ports.iter().any(|it| it["name"] == *port || it["port"] == *port)
 }
 
-/// Every selector means some pods.
+/// Every selector means some pods; an operator's is no workload's.
 pub(crate) fn selectors(overlay: &Overlay) -> Vec<Fault> {
     let pods = overlay.pods();
+    let operator = BTreeMap::from([OPERATOR.map(str::to_owned).into()]);
     let mut faults = Vec::new();
     let mut ask = |object: &Object, field: String, selector: &Value| {
-        if selected(&pods, selector).is_empty() {
+        if selected(&pods, selector).is_empty() && !selects(selector, &operator) {
             faults.push(Fault::of(object, field, "it means no pod"));
         }
     };
@@ -268,9 +276,8 @@ pub(crate) fn selectors(overlay: &Overlay) -> Vec<Fault> {
         let at = format!("{}/spec/topologySpreadConstraints", workload.template_at);
         let constraints = list(&workload.spec()["topologySpreadConstraints"]).iter();
         own.extend(constraints.map(|it| (it["labelSelector"].clone(), at.clone())));
-        let is_lost = |(selector, _): &&(Value, String)| {
-            workload.serves() && !selects(selector, &workload.labels())
-        };
+        let is_lost =
+            |(selector, _): &&(Value, String)| workload.serves() && !selects(selector, &workload.labels());
         let lost = own.iter().filter(is_lost);
         faults.extend(lost.map(|(_, at)| Fault::of(workload.object, at, "it does not mean its own pods")));
     }

@@ -59,7 +59,8 @@ fn passwords<'a>(container: &Container<'a>) -> BTreeSet<&'a str> {
         mounts.any(|mount| mount["name"] == volume["name"])
     };
     let volumes = list(&container.workload.spec()["volumes"]).iter().filter(mounted);
-    let secrets = volumes.map(|volume| &volume["secret"]).filter(|secret| is_of_logins(&secret["secretName"]));
+    let secrets =
+        volumes.map(|volume| &volume["secret"]).filter(|secret| is_of_logins(&secret["secretName"]));
     let files = secrets.flat_map(|secret| match list(&secret["items"]) {
         [] => vec!["*"],
         items => items.iter().map(|item| text(&item["key"])).collect(),

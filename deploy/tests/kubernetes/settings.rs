@@ -65,7 +65,9 @@ fn opened(container: &Container<'_>, environment: &Environment) -> BTreeMap<&'st
         }
         None if container.workload.serves() => {
             let port = environment.get("PORT").cloned().flatten().and_then(|port| port.parse().ok());
-            port.map_or_else(BTreeMap::new, |port: u64| BTreeMap::from([("redis", port), ("bus", port + BUS)]))
+            port.map_or_else(BTreeMap::new, |port: u64| {
+                BTreeMap::from([("redis", port), ("bus", port + BUS)])
+            })
         }
         None => BTreeMap::new(),
     }
@@ -84,7 +86,11 @@ pub(crate) fn probe_paths(overlay: &Overlay) -> Vec<Fault> {
             let asked = &container.value[probe]["httpGet"];
             if asked.is_object() && !answers(container, probe, asked) {
                 let (field, path) = (format!("{}/{probe}", container.at), text(&asked["path"]));
-                faults.push(Fault::of(container.workload.object, field, format!("{path} is not what to ask there")));
+                faults.push(Fault::of(
+                    container.workload.object,
+                    field,
+                    format!("{path} is not what to ask there"),
+                ));
             }
         }
     }
