@@ -1,17 +1,10 @@
 //! What goes on selling while a part is gone: a host, a zone, a pod that is replaced.
 
-use std::collections::BTreeMap;
-
-use deploy::kubernetes::{Container, Overlay, Workload, list, selects, text};
-use deploy::settings;
+use deploy::kubernetes::{Overlay, Workload, list, selects};
 use serde_json::Value;
 
 use crate::Fault;
 
-/// What a node's last words and the end of its process may take.
-const END_S: f64 = 2.0;
-/// How long a Redis server waits for its replica, unless it is told otherwise.
-const SHUTDOWN_S: f64 = 10.0;
 const HOST: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// There may be only one host, and no zone.
@@ -77,130 +70,35 @@ pub(crate) fn spread(overlay: &Overlay) -> Vec<Fault> {
     for workload in replicated(overlay) {
         let field = format!("{}/spec/topologySpreadConstraints", workload.template_at);
         let constraints = list(&workload.spec()["topologySpreadConstraints"]);
-        for key in [HOST, ZONE] {
-            let constraint = constraints.iter().find(|constraint| constraint["topologyKey"] == key);
-            match constraint {
-                None => {
-                    faults.push(Fault::of(workload.object, &field, format!("it may all be in one {key}")))
-                }
-                Some(it)
-                    if overlay.name == ZONED && key == ZONE && it["whenUnsatisfiable"] != "DoNotSchedule" =>
-                {
-                    faults.push(Fault::of(workload.object, &field, "it may all be in one zone after all"));
-                }
-                Some(_) => {}
-            }
+        let constraint = |key| constraints.iter().find(|constraint| constraint["topologyKey"] == key);
+        for key in [HOST, ZONE].into_iter().filter(|key| constraint(*key).is_none()) {
+            faults.push(Fault::of(workload.object, &field, format!("it may all be in one {key}")));
+        }
+        // Elsewhere it is a wish, since there may be one zone only.
+        let is_wish = constraint(ZONE).is_some_and(|it| it["whenUnsatisfiable"] != "DoNotSchedule");
+        if overlay.name == ZONED && is_wish {
+            faults.push(Fault::of(workload.object, &field, "it may all be in one zone after all"));
         }
     }
     faults
 }
 
-/// The two of a pair are never on one host.
+/// The two of a pair are never on one host; on a laptop, where there are two.
 pub(crate) fn apart(overlay: &Overlay) -> Vec<Fault> {
     let pairs = overlay.workloads().into_iter().filter(|workload| workload.object.kind() == "StatefulSet");
     let may_meet = |workload: &Workload<'_>| {
         let affinity = &workload.spec()["affinity"]["podAntiAffinity"];
-        let field = if overlay.name == LAPTOP { "preferred" } else { "required" };
-        let terms = list(&affinity[format!("{field}DuringSchedulingIgnoredDuringExecution")]).iter();
-        let term = |term: &'_ Value| -> Value {
-            if overlay.name == LAPTOP { term["podAffinityTerm"].clone() } else { term.clone() }
-        };
-        !terms
-            .map(term)
-            .any(|term| term["topologyKey"] == HOST && selects(&term["labelSelector"], &workload.labels()))
+        let keeps_apart =
+            |term: &Value| term["topologyKey"] == HOST && selects(&term["labelSelector"], &workload.labels());
+        let is_rule =
+            list(&affinity["requiredDuringSchedulingIgnoredDuringExecution"]).iter().any(keeps_apart);
+        let mut wishes = list(&affinity["preferredDuringSchedulingIgnoredDuringExecution"]).iter();
+        let is_wish = wishes.any(|wish| keeps_apart(&wish["podAffinityTerm"]));
+        !(is_rule || (is_wish && overlay.name == LAPTOP))
     };
     let fault = |workload: Workload<'_>| {
         let field = format!("{}/spec/affinity", workload.template_at);
         Fault::of(workload.object, field, "a host that dies may take both copies")
     };
     pairs.filter(may_meet).map(fault).collect()
-}
-
-/// Whatever a pod does before it ends, it has the time for.
-pub(crate) fn grace(overlay: &Overlay) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    for container in overlay.containers().iter().filter(|container| container.workload.serves()) {
-        let needed = seconds_before(container, overlay) + seconds_to_end(container, overlay) + END_S;
-        let spec = container.workload.spec();
-        let given = spec["terminationGracePeriodSeconds"].as_f64().unwrap_or(30.0);
-        if given < needed {
-            let field = format!("{}/spec/terminationGracePeriodSeconds", container.workload.template_at);
-            let why = format!("it is killed after {given} s, and needs {needed} s");
-            faults.push(Fault::of(container.workload.object, field, why));
-        }
-    }
-    faults
-}
-
-/// How long its `preStop` may take.
-fn seconds_before(container: &Container<'_>, overlay: &Overlay) -> f64 {
-    let hook = &container.value["lifecycle"]["preStop"];
-    let script = list(&hook["exec"]["command"]).last().map_or("", text);
-    let script = file(container, overlay, script);
-    let limits = ["WAIT_LIMIT:=", "FAREWELL_S="];
-    let waits = limits.iter().filter_map(|limit| number_after(script, limit));
-    hook["sleep"]["seconds"].as_f64().unwrap_or(0.0) + waits.sum::<f64>()
-}
-
-/// How long a program takes from SIGTERM on.
-fn seconds_to_end(container: &Container<'_>, overlay: &Overlay) -> f64 {
-    if let Some(program) = container.program() {
-        let environment = overlay.environment(container);
-        let drain = ["DRAIN_DELAY", "DRAIN_TIMEOUT"].into_iter();
-        return drain
-            .filter_map(|variable| effective(program, variable, &environment))
-            .map(|text| duration(&text))
-            .sum();
-    }
-    match text_of(container, "CONF_FOLDER") {
-        "" => 0.0,
-        folder => {
-            let configuration = file(container, overlay, &format!("{folder}/redis.conf"));
-            number_after(configuration, "\nshutdown-timeout ").unwrap_or(SHUTDOWN_S)
-        }
-    }
-}
-
-fn effective(
-    program: &str,
-    variable: &str,
-    environment: &BTreeMap<String, Option<String>>,
-) -> Option<String> {
-    let set = environment.get(variable).cloned().flatten();
-    set.or_else(|| settings::default_of(program, variable).expect("a program of ours"))
-}
-
-fn text_of<'a>(container: &Container<'a>, variable: &str) -> &'a str {
-    let entry = list(&container.value["env"]).iter().find(|entry| entry["name"] == variable);
-    entry.map_or("", |entry| text(&entry["value"]))
-}
-
-/// What a container finds in a file of a ConfigMap.
-fn file<'a>(container: &Container<'_>, overlay: &'a Overlay, path: &str) -> &'a str {
-    let (folder, name) = path.rsplit_once('/').unwrap_or_default();
-    let mounts = list(&container.value["volumeMounts"]);
-    let volumes = list(&container.workload.spec()["volumes"]);
-    mounts
-        .iter()
-        .find(|mount| mount["mountPath"] == folder)
-        .and_then(|mount| volumes.iter().find(|volume| volume["name"] == mount["name"]))
-        .and_then(|volume| overlay.find("ConfigMap", text(&volume["configMap"]["name"])))
-        .map_or("", |map| text(&map.0["data"][name]))
-}
-
-fn number_after(text: &str, words: &str) -> Option<f64> {
-    let (_, rest) = text.split_once(words)?;
-    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    rest[..end].parse().ok()
-}
-
-/// In the programs' own words: `500ms`, `10s`, `1m`.
-fn duration(text: &str) -> f64 {
-    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
-    let unit = match unit {
-        "ms" => 0.001,
-        "m" => 60.0,
-        _ => 1.0,
-    };
-    number.parse::<f64>().expect("a duration") * unit
 }

@@ -4,6 +4,7 @@
 //! A policy looks at one overlay and tells what is wrong. Each is shown to protect by [`mutations`].
 
 mod availability;
+mod grace;
 mod monitoring;
 mod mutations;
 mod network;
@@ -36,7 +37,7 @@ const POLICIES: [(&str, Policy); 26] = [
     ("rolling", availability::rolling),
     ("spread", availability::spread),
     ("apart", availability::apart),
-    ("grace", availability::grace),
+    ("grace", grace::grace),
     ("settings", settings::known),
     ("program ports", settings::ports),
     ("probe paths", settings::probe_paths),

@@ -131,8 +131,8 @@ pub(crate) fn jobs(overlay: &Overlay) -> Vec<Fault> {
 
 /// The label `job` that an endpoint's series end up with.
 fn job(endpoint: &Value) -> &str {
-    let relabelings = list(&endpoint["relabelings"]).iter();
-    relabelings.filter(|it| it["targetLabel"] == "job").last().map_or("", |it| text(&it["replacement"]))
+    let mut relabelings = list(&endpoint["relabelings"]).iter();
+    relabelings.rfind(|it| it["targetLabel"] == "job").map_or("", |it| text(&it["replacement"]))
 }
 
 /// Grafana gets every dashboard, as it is.

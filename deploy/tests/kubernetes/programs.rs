@@ -19,18 +19,21 @@ const SOON: Duration = Duration::from_secs(20);
 /// As long as any secret of ours has to be.
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// Each container of ours whose settings differ from the others', with them.
-fn settings() -> BTreeMap<(&'static str, Vec<(String, String)>), (&'static Overlay, Container<'static>)> {
-    let mut settings = BTreeMap::new();
+/// A program, and the variables of one of its containers.
+type Told = (&'static str, Vec<(String, String)>);
+
+/// What each program is told, and one of the containers that tell it.
+fn told() -> BTreeMap<Told, (&'static Overlay, Container<'static>)> {
+    let mut told = BTreeMap::new();
     for overlay in built() {
         for container in overlay.containers() {
             let Some(program) = container.program() else { continue };
             let environment = overlay.environment(&container).into_iter();
             let environment = environment.filter_map(|(name, value)| Some((name, value?))).collect();
-            settings.insert((program, environment), (overlay, container));
+            told.insert((program, environment), (overlay, container));
         }
     }
-    settings
+    told
 }
 
 /// A pod that nobody has to see: files are here what they are there, and ports are free ones.
@@ -80,9 +83,9 @@ async fn waits_for_redis(
 
 #[tokio::test]
 async fn each_program_takes_its_settings() {
-    let settings = settings();
-    assert!(settings.len() >= 4, "an overlay says something of its own");
-    for ((program, settings), (overlay, container)) in &settings {
+    let told = told();
+    assert!(told.len() >= 4, "an overlay says something of its own");
+    for ((program, settings), (overlay, container)) in &told {
         let started = waits_for_redis(program, settings, container).await;
         started.unwrap_or_else(|error| panic!("{} {program}: {error:#}", overlay.name));
     }
@@ -90,8 +93,7 @@ async fn each_program_takes_its_settings() {
 
 #[tokio::test]
 async fn a_program_says_which_setting_it_does_not_take() {
-    for ((program, settings), (_, container)) in settings() {
-        let mut settings = settings;
+    for ((program, mut settings), (_, container)) in told() {
         settings.push(("REDIS_CONNECT_TIMEOUT".to_owned(), "soon".to_owned()));
         let refused = waits_for_redis(program, &settings, &container).await.unwrap_err();
         assert!(format!("{refused:#}").contains("REDIS_CONNECT_TIMEOUT"), "{refused:#}");

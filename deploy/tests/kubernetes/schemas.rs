@@ -4,30 +4,33 @@
 //! kinds that others add, by the ones in `schemas/`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use deploy::kubernetes::{Object, Overlay};
 use deploy::{folder, tool};
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::Folder;
 
 use crate::{built, overlay};
 
-/// Arguments that choose a version: the oldest, and the newest that the validator knows.
-const VERSIONS: [&[&str]; 2] = [&["-k", "1.32"], &[]];
+/// The oldest version that has to take the manifests.
+const OLDEST: &str = "1.32";
 
-/// What is wrong with an overlay's fields, in the validators' words.
+/// The newest one is the newest that the validator knows: it is called so itself.
+fn newest() -> Result<String> {
+    let pinned = fs::read_to_string(folder().join("tools/requirements.txt"))?;
+    let version = pinned.lines().find_map(|line| line.strip_prefix("kubernetes-validate=="));
+    Ok(version.context("the validator has a version")?.to_owned())
+}
+
+/// What is wrong with the fields of an overlay's objects, in the validators' words.
 fn faults(overlay: &Overlay) -> Result<Vec<String>> {
-    let mut faults = Vec::new();
-    for object in others(overlay) {
-        faults.extend(faults_of_other(object)?);
-    }
-    let own: Vec<&Object> = overlay.objects.iter().filter(|object| !is_other(object)).collect();
-    for version in VERSIONS {
-        faults.extend(faults_of_own(&own, version)?);
-    }
+    let (others, own): (Vec<&Object>, Vec<&Object>) =
+        overlay.objects.iter().partition(|object| is_other(object));
+    let mut faults = faults_of_own(&own)?;
+    faults.extend(faults_of_others(&others)?);
     Ok(faults)
 }
 
@@ -39,52 +42,52 @@ fn is_other(object: &Object) -> bool {
     group.contains('.') && (is_of_a_sig || !group.ends_with(".k8s.io"))
 }
 
-fn others(overlay: &Overlay) -> impl Iterator<Item = &Object> {
-    overlay.objects.iter().filter(|object| is_other(object))
-}
-
 fn schema(kind: &str) -> PathBuf {
     folder().join("tests/kubernetes/schemas").join(kind).with_extension("json")
 }
 
 /// All objects in one file: the validator takes its time to start.
-fn faults_of_own(objects: &[&Object], version: &[&str]) -> Result<Vec<String>> {
+fn faults_of_own(objects: &[&Object]) -> Result<Vec<String>> {
     let text: Vec<String> = objects.iter().map(|object| object.0.to_string()).collect();
     let folder = Folder::temporary()?;
     let file = folder.path().join("objects.yaml");
     fs::write(&file, text.join("\n---\n"))?;
-    let words = said(Command::new(tool("kubernetes-validate")?).arg("--strict").args(version).arg(&file))?;
-    // One that it has no schema for is only warned of.
-    let passed = words.lines().filter(|line| line.starts_with("INFO ") && line.contains(" passed ")).count();
-    let mut faults: Vec<String> =
-        words.lines().filter(|line| !line.starts_with("INFO ")).map(str::to_owned).collect();
-    if passed != objects.len() && faults.is_empty() {
-        faults.push(format!("only {passed} of {} objects were looked at", objects.len()));
-    }
-    Ok(faults)
+    let mut validate = Command::new(tool("kubernetes-validate")?);
+    let words = said(validate.args(["--strict", "-k", OLDEST, "-k", &newest()?]).arg(&file))?;
+    let (passed, faults): (Vec<&str>, Vec<&str>) =
+        words.lines().partition(|line| line.starts_with("INFO ") && line.contains(" passed "));
+    // One that it has no schema for is only warned of, which is a fault here.
+    let is_whole = passed.len() == 2 * objects.len() || !faults.is_empty();
+    ensure!(is_whole, "not all of {} objects were looked at: {words}", objects.len());
+    Ok(faults.into_iter().map(str::to_owned).collect())
 }
 
-fn faults_of_other(object: &Object) -> Result<Option<String>> {
-    let schema = schema(object.kind());
-    if !schema.is_file() {
-        return Ok(Some(format!("{}: there is no {}", object.title(), schema.display())));
-    }
+/// Reads lines of `title TAB schema TAB object`, and says what is wrong. The command `jsonschema` would do, but for saying
+/// each time that it will be gone one day.
+const CHECK: &str = r#"
+import json, sys, jsonschema
+for line in sys.stdin:
+    title, path, instance = line.rstrip("\n").split("\t")
+    schema = json.load(open(path))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    for error in jsonschema.Draft202012Validator(schema).iter_errors(json.loads(instance)):
+        print(title, error.json_path, error.message)
+"#;
+
+fn faults_of_others(objects: &[&Object]) -> Result<Vec<String>> {
+    let (known, unknown): (Vec<&Object>, Vec<&Object>) =
+        objects.iter().partition(|object| schema(object.kind()).is_file());
+    let lines: Vec<String> = known
+        .iter()
+        .map(|object| format!("{}\t{}\t{}\n", object.title(), schema(object.kind()).display(), object.0))
+        .collect();
     let folder = Folder::temporary()?;
-    let file = folder.path().join("object.json");
-    fs::write(&file, object.0.to_string())?;
-    checked(&schema, &file).map(|words| words.map(|words| format!("{}: {words}", object.title())))
-}
-
-/// What `jsonschema` finds: nothing, or its words.
-fn checked(schema: &Path, instance: &Path) -> Result<Option<String>> {
-    // Through Python, since the command of that name says above all that it will be gone one day.
-    let program = "import json, sys, jsonschema\n\
-                   schema, instance = (json.load(open(path)) for path in sys.argv[1:])\n\
-                   jsonschema.Draft202012Validator.check_schema(schema)\n\
-                   for error in jsonschema.Draft202012Validator(schema).iter_errors(instance):\n    \
-                   print(error.json_path, error.message)";
-    let words = said(Command::new(tool("python3")?).args(["-c", program]).arg(schema).arg(instance))?;
-    Ok((!words.is_empty()).then_some(words))
+    let file = folder.path().join("objects");
+    fs::write(&file, lines.concat())?;
+    let mut python = Command::new(tool("python3")?);
+    let words = said(python.args(["-c", CHECK]).stdin(fs::File::open(file)?))?;
+    let without = unknown.iter().map(|object| format!("{} has no schema in schemas/", object.title()));
+    Ok(words.lines().map(str::to_owned).chain(without).collect())
 }
 
 fn said(command: &mut Command) -> Result<String> {
@@ -102,14 +105,13 @@ fn every_field_is_one_that_there_is() {
     }
 }
 
-/// What is in the overlay instead of one object of it.
-fn with(kind: &str, field: &str, value: serde_json::Value) -> Overlay {
-    let mut changed = overlay("prod").clone();
-    changed.objects.retain(|object| object.kind() == kind);
-    changed.objects.truncate(1);
-    let (parent, name) = field.rsplit_once('/').unwrap();
-    changed.objects[0].0.pointer_mut(parent).unwrap()[name] = value;
-    changed
+/// An object of a kind with another field, and a name that tells it from the others.
+fn mistaken(i: usize, kind: &str, field: &str, value: Value) -> Object {
+    let mut object = overlay("prod").of_kind(kind).next().expect("an object of that kind").clone();
+    let (parent, name) = field.rsplit_once('/').expect("a path");
+    object.0.pointer_mut(parent).expect("what has the field")[name] = value;
+    object.0["metadata"]["name"] = json!(format!("mistake-{i}."));
+    object
 }
 
 #[test]
@@ -123,13 +125,20 @@ fn a_field_that_there_is_not_is_found_in_every_kind() {
         ("PrometheusRule", "/spec/groups/0/rules/0/expression", json!("up")),
         ("PrometheusRule", "/spec/groups/0/rules/0/alert", json!("RecordsToo")),
         ("Gateway", "/spec/listeners/0/tls", json!({"mode": "Terminate"})),
+        ("Gateway", "/spec/listeners/1/tls", json!({"mode": "Ended"})),
         ("HTTPRoute", "/spec/rules/0/timeout", json!("1s")),
         // Nobody knows the kind at all, among Kubernetes' own and among others'.
         ("Service", "/kind", json!("Servant")),
         ("Gateway", "/kind", json!("Gatehouse")),
     ];
-    for (kind, field, value) in mistakes {
-        let faults = faults(&with(kind, field, value)).unwrap();
-        assert!(!faults.is_empty(), "nobody minds {field} of a {kind}");
+    let objects = mistakes.iter().cloned().enumerate();
+    let objects = objects.map(|(i, (kind, field, value))| mistaken(i, kind, field, value)).collect();
+    let faults = faults(&Overlay { name: "mistaken".to_owned(), objects }).unwrap();
+    for (i, (kind, field, _)) in mistakes.iter().enumerate() {
+        // The validator names no object of a kind that it does not know, but the kind.
+        let names = [format!("/mistake-{i}."), "kind Servant".to_owned()];
+        let is_found = |name: &String| faults.iter().any(|fault| fault.contains(name));
+        let wanted = &names[usize::from(*kind == "Service")];
+        assert!(is_found(wanted), "nobody minds {field} of a {kind}: {faults:?}");
     }
 }

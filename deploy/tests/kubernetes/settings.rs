@@ -16,8 +16,6 @@ const BUS: u64 = 10_000;
 /// What the exporter listens on.
 const EXPORTER: u64 = 9121;
 
-type Environment = BTreeMap<String, Option<String>>;
-
 /// Every variable of a program of ours is one that it reads.
 pub(crate) fn known(overlay: &Overlay) -> Vec<Fault> {
     let mut faults = Vec::new();
@@ -39,43 +37,42 @@ pub(crate) fn ports(overlay: &Overlay) -> Vec<Fault> {
         let mut fault = |field: &str, why: String| {
             faults.push(Fault::of(container.workload.object, format!("{}/{field}", container.at), why));
         };
-        let environment = overlay.environment(container);
-        let (opened, said) = (opened(container, &environment), container.ports());
+        let (opened, said) = (opened(container, overlay), container.ports());
         if opened != said {
             fault("ports", format!("it says {said:?}, and opens {opened:?}"));
         }
-        let address = container.program().and_then(|program| effective(program, "HOST", &environment));
-        if let Some(address) = address.filter(|address| address != "0.0.0.0") {
-            fault("env", format!("HOST: nobody else reaches {address}"));
+        if container.program().is_some()
+            && setting(container, overlay, "HOST").is_none_or(|address| address != "0.0.0.0")
+        {
+            fault("env", "HOST: nobody else reaches it".to_owned());
         }
     }
     faults
 }
 
-fn opened(container: &Container<'_>, environment: &Environment) -> BTreeMap<&'static str, u64> {
-    let ours = |program: &str, ports: &'static [(&str, &str)]| {
-        let number = |variable: &str| effective(program, variable, environment)?.parse().ok();
-        ports.iter().filter_map(|(name, variable)| Some((*name, number(variable)?))).collect()
+fn opened(container: &Container<'_>, overlay: &Overlay) -> BTreeMap<&'static str, u64> {
+    let port = |variable: &str| setting(container, overlay, variable).and_then(|port| port.parse().ok());
+    let ours = |ports: &'static [(&str, &str)]| {
+        ports.iter().filter_map(|(name, variable)| Some((*name, port(variable)?))).collect()
     };
     match container.program() {
-        Some(program @ "flashsale-node") => ours(program, &NODE),
-        Some(program) => ours(program, &COORDINATOR),
+        Some("flashsale-node") => ours(&NODE),
+        Some(_) => ours(&COORDINATOR),
         None if text(&container.value["image"]).starts_with("oliver006/redis_exporter:") => {
             BTreeMap::from([("metrics", EXPORTER)])
         }
-        None if container.workload.serves() => {
-            let port = environment.get("PORT").cloned().flatten().and_then(|port| port.parse().ok());
-            port.map_or_else(BTreeMap::new, |port: u64| {
-                BTreeMap::from([("redis", port), ("bus", port + BUS)])
-            })
-        }
+        // A Redis server.
+        None if container.workload.serves() => port("PORT")
+            .map_or_else(BTreeMap::new, |port: u64| BTreeMap::from([("redis", port), ("bus", port + BUS)])),
         None => BTreeMap::new(),
     }
 }
 
-fn effective(program: &str, variable: &str, environment: &Environment) -> Option<String> {
-    let set = environment.get(variable).cloned().flatten();
-    set.or_else(|| settings::default_of(program, variable).expect("a program of ours"))
+/// What holds for a container: what it is told, or what its program does otherwise.
+pub(crate) fn setting(container: &Container<'_>, overlay: &Overlay, variable: &str) -> Option<String> {
+    let default = |program| settings::default_of(program, variable).expect("a program of ours");
+    let told = overlay.environment(container).remove(variable).flatten();
+    told.or_else(|| container.program().and_then(default))
 }
 
 /// Whoever is asked over HTTP is asked where it answers; that a program does, [`crate::programs`] sees.
