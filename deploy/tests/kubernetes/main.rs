@@ -3,6 +3,7 @@
 //!
 //! A policy looks at one overlay and tells what is wrong. Each is shown to protect by [`mutations`].
 
+mod addresses;
 mod availability;
 mod grace;
 mod monitoring;
@@ -24,7 +25,7 @@ use deploy::kubernetes::{Object, Overlay, overlays};
 type Policy = fn(&Overlay) -> Vec<Fault>;
 
 /// All of them, each with what it is called.
-const POLICIES: [(&str, Policy); 26] = [
+const POLICIES: [(&str, Policy); 27] = [
     ("probes", pods::probes),
     ("resources", pods::resources),
     ("restricted", pods::restricted),
@@ -45,6 +46,7 @@ const POLICIES: [(&str, Policy); 26] = [
     ("paths", references::paths),
     ("named ports", references::named_ports),
     ("selectors", references::selectors),
+    ("addresses", addresses::addresses),
     ("network", network::edges),
     ("users", secrets::users),
     ("in the open", secrets::in_the_open),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use deploy::kubernetes::{Overlay, list, pairs, selects, text};
+use deploy::kubernetes::{Overlay, list, selects, text};
 use serde_json::{Value, json};
 
 use crate::Fault;
@@ -229,11 +229,7 @@ fn strangers(overlay: &Overlay, parties: &[Party]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for policy in overlay.of_kind("NetworkPolicy") {
         for (direction, side) in [("ingress", "from"), ("egress", "to")] {
-            for (i, rule) in pairs(&policy.0["spec"])
-                .filter(|(key, _)| *key == direction)
-                .flat_map(|(_, rules)| list(rules))
-                .enumerate()
-            {
+            for (i, rule) in list(&policy.0["spec"][direction]).iter().enumerate() {
                 let mut peers = list(&rule[side]).iter();
                 if !peers.all(|peer| parties.iter().any(|party| is_peer(peer, party))) {
                     let field = format!("/spec/{direction}/{i}/{side}");

@@ -101,3 +101,15 @@ pub(crate) fn in_the_open(overlay: &Overlay) -> Vec<Fault> {
     }
     faults
 }
+
+/// The users that Redis knows are those that there are passwords for, and each workload is one of them.
+#[test]
+fn every_user_is_one_of_redis() {
+    let rights = std::fs::read_to_string(deploy::folder().join("redis/users.acl")).unwrap();
+    let known = rights.lines().filter_map(|line| line.strip_prefix("user ")?.split(' ').next());
+    let known: BTreeSet<String> = known.filter(|user| *user != "default").map(str::to_owned).collect();
+    assert_eq!(deploy::kubernetes::secrets().unwrap()["redis-passwords"], known);
+    for (workload, _, user) in USERS {
+        assert!(known.contains(user), "{workload} is {user}, whom Redis does not know");
+    }
+}
