@@ -7,6 +7,7 @@
 pub mod compose;
 pub mod context;
 pub mod dockerfile;
+pub mod kubernetes;
 pub mod settings;
 
 use std::path::{Path, PathBuf};

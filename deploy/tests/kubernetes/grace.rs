@@ -1,0 +1,71 @@
+//! Whether a pod has the time to end well.
+
+use deploy::kubernetes::{Container, Overlay, list, text};
+use service::settings::duration;
+
+use crate::Fault;
+use crate::settings::setting;
+
+/// What a program's last words and the end of its process may take.
+const END_S: f64 = 2.0;
+/// How long a Redis server waits for its replica, unless it is told otherwise.
+const SHUTDOWN_S: f64 = 10.0;
+/// What Kubernetes gives whoever asks for nothing.
+const GRACE_S: f64 = 30.0;
+
+/// Whatever a pod does before it ends, it has the time for.
+pub(crate) fn grace(overlay: &Overlay) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for container in overlay.containers().iter().filter(|container| container.workload.serves()) {
+        let needed = seconds_before(container, overlay) + seconds_to_end(container, overlay) + END_S;
+        let spec = container.workload.spec();
+        let given = spec["terminationGracePeriodSeconds"].as_f64().unwrap_or(GRACE_S);
+        if given < needed {
+            let field = format!("{}/spec/terminationGracePeriodSeconds", container.workload.template_at);
+            let why = format!("it is killed after {given} s, and needs {needed} s");
+            faults.push(Fault::of(container.workload.object, field, why));
+        }
+    }
+    faults
+}
+
+/// How long its `preStop` may take.
+fn seconds_before(container: &Container<'_>, overlay: &Overlay) -> f64 {
+    let hook = &container.value["lifecycle"]["preStop"];
+    let script = list(&hook["exec"]["command"]).last().map_or("", text);
+    let script = file(container, overlay, script);
+    let limits = ["WAIT_LIMIT:=", "FAREWELL_S="];
+    let waits = limits.iter().filter_map(|limit| number_after(script, limit));
+    hook["sleep"]["seconds"].as_f64().unwrap_or(0.0) + waits.sum::<f64>()
+}
+
+/// How long a program takes from SIGTERM on.
+fn seconds_to_end(container: &Container<'_>, overlay: &Overlay) -> f64 {
+    let drain = ["DRAIN_DELAY", "DRAIN_TIMEOUT"].into_iter();
+    let drain = drain.filter_map(|variable| setting(container, overlay, variable));
+    let own = drain.map(|text| duration(&text).expect("a duration").as_secs_f64()).sum();
+    let configuration =
+        setting(container, overlay, "CONF_FOLDER").map(|folder| format!("{folder}/redis.conf"));
+    configuration.map_or(own, |path| {
+        number_after(file(container, overlay, &path), "\nshutdown-timeout ").unwrap_or(SHUTDOWN_S)
+    })
+}
+
+/// What a container finds in a file of a ConfigMap.
+fn file<'a>(container: &Container<'_>, overlay: &'a Overlay, path: &str) -> &'a str {
+    let (folder, name) = path.rsplit_once('/').unwrap_or_default();
+    let mounts = list(&container.value["volumeMounts"]);
+    let volumes = list(&container.workload.spec()["volumes"]);
+    mounts
+        .iter()
+        .find(|mount| mount["mountPath"] == folder)
+        .and_then(|mount| volumes.iter().find(|volume| volume["name"] == mount["name"]))
+        .and_then(|volume| overlay.find("ConfigMap", text(&volume["configMap"]["name"])))
+        .map_or("", |map| text(&map.0["data"][name]))
+}
+
+fn number_after(text: &str, words: &str) -> Option<f64> {
+    let (_, rest) = text.split_once(words)?;
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..end].parse().ok()
+}

@@ -1,0 +1,102 @@
+//! `deploy/k8s`: every overlay as `kubectl` builds it, against the programs, against the files it is made from, and
+//! against itself.
+//!
+//! A policy looks at one overlay and tells what is wrong. Each is shown to protect by [`mutations`].
+
+mod addresses;
+mod availability;
+mod grace;
+mod monitoring;
+mod mutations;
+mod network;
+mod pods;
+mod programs;
+mod references;
+mod schemas;
+mod secrets;
+mod settings;
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use deploy::kubernetes::{Object, Overlay, overlays};
+
+/// What is wrong in an overlay.
+type Policy = fn(&Overlay) -> Vec<Fault>;
+
+/// All of them, each with what it is called.
+const POLICIES: [(&str, Policy); 27] = [
+    ("probes", pods::probes),
+    ("resources", pods::resources),
+    ("restricted", pods::restricted),
+    ("non-root", pods::non_root),
+    ("read-only", pods::read_only),
+    ("tokens", pods::tokens),
+    ("images", pods::images),
+    ("namespace", pods::namespace),
+    ("budgets", availability::budgets),
+    ("rolling", availability::rolling),
+    ("spread", availability::spread),
+    ("apart", availability::apart),
+    ("grace", grace::grace),
+    ("settings", settings::known),
+    ("program ports", settings::ports),
+    ("probe paths", settings::probe_paths),
+    ("references", references::references),
+    ("paths", references::paths),
+    ("named ports", references::named_ports),
+    ("selectors", references::selectors),
+    ("addresses", addresses::addresses),
+    ("network", network::edges),
+    ("users", secrets::users),
+    ("in the open", secrets::in_the_open),
+    ("rules", monitoring::rules),
+    ("jobs", monitoring::jobs),
+    ("dashboards", monitoring::dashboards),
+];
+
+/// Something wrong with one field.
+#[derive(Debug)]
+struct Fault {
+    object: String,
+    field: String,
+    why: String,
+}
+
+impl Fault {
+    fn of(object: &Object, field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { object: object.title(), field: field.into(), why: why.into() }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.object, self.field, self.why)
+    }
+}
+
+/// All overlays, built once.
+fn built() -> &'static [Overlay] {
+    static BUILT: OnceLock<Vec<Overlay>> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let names = overlays().expect("a folder of overlays");
+        names.iter().map(|name| Overlay::build(name).unwrap_or_else(|error| panic!("{error:#}"))).collect()
+    })
+}
+
+/// One of them.
+fn overlay(name: &str) -> &'static Overlay {
+    built().iter().find(|overlay| overlay.name == name).expect("an overlay of that name")
+}
+
+#[test]
+fn every_overlay_keeps_every_policy() {
+    assert!(built().len() >= 3, "a laptop, a cluster, and somebody else's Redis");
+    let mut faults = Vec::new();
+    for overlay in built() {
+        for (name, policy) in POLICIES {
+            faults.extend(policy(overlay).iter().map(|fault| format!("{} ({name}): {fault}", overlay.name)));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
