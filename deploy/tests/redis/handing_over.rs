@@ -1,9 +1,11 @@
-//! A server hands over before it is stopped.
+//! A server hands over before it is stopped, and is not stopped while it alone has what its pair has.
 
 use std::time::{Duration, Instant};
 
+use testkit::until;
+
 use crate::sale::Sale;
-use crate::stage::Place;
+use crate::stage::{Place, SOON};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_leads_hands_over_and_comes_back_as_a_replica() {
@@ -62,4 +64,23 @@ async fn nobody_hands_over_to_the_dead_or_the_frozen_and_all_is_said_in_one_line
     hands_nothing_over(&place, "this server does not tell").await;
     place.kill(0);
     hands_nothing_over(&place, "this server does not tell").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_without_its_primary_s_data_is_not_ready() {
+    let mut place = Place::with_cluster_of(3).await;
+    for number in [0, 1] {
+        place.ready(number).await.assert_ok();
+    }
+
+    // When a primary dies and there is no majority to replace it.
+    [2, 4].map(|primary| place.process(primary).freeze());
+    place.kill(0);
+    place.ready(1).await.assert_refusal(1, "it has not its primary's data yet");
+    place.ready(0).await.assert_refusal(1, "it does not answer");
+
+    // Whoever takes over is.
+    [2, 4].map(|primary| place.process(primary).thaw());
+    until("a successor", SOON, async || place.ready(1).await.code == Some(0)).await.unwrap();
+    assert!(place.leads(1));
 }

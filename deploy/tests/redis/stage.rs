@@ -123,6 +123,13 @@ impl Place {
         self.finish(launch.env("CLI", "redis-cli")).await
     }
 
+    /// Asks whether a server has what its pair has, as its container's probe would.
+    pub(crate) async fn ready(&self, number: u16) -> Outcome {
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        let launch = self.in_container(number, &format!("ready-{run}"), "ready.sh");
+        self.finish(launch.env("CLI", "redis-cli")).await
+    }
+
     /// A script in a server's container.
     fn in_container(&self, number: u16, name: &str, file: &str) -> Launch {
         let data = self.data(number);
