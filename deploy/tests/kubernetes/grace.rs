@@ -29,14 +29,14 @@ pub(crate) fn grace(overlay: &Overlay) -> Vec<Fault> {
     faults
 }
 
-/// How long its `preStop` may take.
+/// How long its `preStop` may take: for ever, where it is a script that names no limit.
 fn seconds_before(container: &Container<'_>, overlay: &Overlay) -> f64 {
     let hook = &container.value["lifecycle"]["preStop"];
-    let script = list(&hook["exec"]["command"]).last().map_or("", text);
-    let script = file(container, overlay, script);
-    let limits = ["WAIT_LIMIT:=", "FAREWELL_S="];
-    let waits = limits.iter().filter_map(|limit| number_after(script, limit));
-    hook["sleep"]["seconds"].as_f64().unwrap_or(0.0) + waits.sum::<f64>()
+    let sleep = hook["sleep"]["seconds"].as_f64().unwrap_or(0.0);
+    list(&hook["exec"]["command"]).last().map_or(sleep, |script| {
+        let script = file(container, overlay, text(script));
+        number_after(script, "\nHANDOVER_S_MAX=").unwrap_or(f64::INFINITY)
+    })
 }
 
 /// How long a program takes from SIGTERM on.

@@ -74,13 +74,13 @@ async fn a_replica_without_its_primary_s_data_is_not_ready() {
     }
 
     // When a primary dies and there is no majority to replace it.
-    [2, 4].map(|primary| place.process(primary).freeze());
+    [2, 4].into_iter().for_each(|primary| place.process(primary).freeze());
     place.kill(0);
     place.ready(1).await.assert_refusal(1, "it has not its primary's data yet");
     place.ready(0).await.assert_refusal(1, "it does not answer");
 
     // Whoever takes over is.
-    [2, 4].map(|primary| place.process(primary).thaw());
+    [2, 4].into_iter().for_each(|primary| place.process(primary).thaw());
     until("a successor", SOON, async || place.ready(1).await.code == Some(0)).await.unwrap();
     assert!(place.leads(1));
 }
