@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tokio::net::TcpStream;
 
-use crate::{Launch, Lifetime, Process, binary::installed, ports::loopback, workspace_root};
+use crate::{Launch, Lifetime, Process, binary::installed, ports::loopback, procfs, until, workspace_root};
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 
@@ -56,14 +56,20 @@ impl Nginx {
         Ok(())
     }
 
-    /// Has requests go to these nodes from now on; requests in flight end where they are.
+    /// Has requests go to these nodes, and waits until no worker takes connections for those of before; requests in
+    /// flight end where they are. An idle connection to such a worker is closed: who sends on it just then gets no
+    /// answer and has to try again.
     ///
     /// # Errors
-    /// When the configuration cannot be written.
-    pub fn serve(&self, nodes: Vec<SocketAddr>) -> Result<()> {
+    /// When the configuration cannot be written, or nginx does not take it up.
+    pub async fn serve(&self, nodes: Vec<SocketAddr>) -> Result<()> {
+        let (port, process) = (self.options.port, self.process());
+        let mut workers = procfs::listeners(port);
+        workers.retain(|&pid| pid != process.pid());
         NginxOptions { nodes, ..self.options.clone() }.write_configuration()?;
-        self.process().reload();
-        Ok(())
+        process.reload();
+        let replaced = async || procfs::listeners(port).iter().all(|pid| !workers.contains(pid));
+        until("nginx with other nodes", START_LIMIT, replaced).await.with_context(|| process.log_tail())
     }
 
     /// Its master process; another one after a restart.

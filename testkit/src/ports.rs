@@ -72,7 +72,8 @@ pub fn ensure_free(port: u16, purpose: &str) -> Result<()> {
     if is_free(port) {
         return Ok(());
     }
-    let holders = procfs::listeners(port);
+    let holders: Vec<String> =
+        procfs::listeners(port).into_iter().map(|pid| format!("{} (pid {pid})", procfs::name(pid))).collect();
     let holders = if holders.is_empty() { "another process".to_owned() } else { holders.join(", ") };
     bail!("port {port} ({purpose}) is taken by {holders}")
 }

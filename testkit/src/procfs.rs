@@ -43,15 +43,15 @@ pub fn resident_bytes(pid: u32) -> Option<u64> {
     Some(kib.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
 }
 
-/// The processes that listen on this TCP port, as `name (pid)`: empty where `/proc` does not let us see.
-pub fn listeners(port: u16) -> Vec<String> {
+/// The processes that listen on this TCP port: empty where `/proc` does not let us see.
+pub fn listeners(port: u16) -> Vec<u32> {
     let sockets: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|table| fs::read_to_string(table).ok())
         .flat_map(|table| listening_inodes(&table, port))
         .map(|inode| format!("socket:[{inode}]"))
         .collect();
-    pids().filter(|&pid| holds_any(pid, &sockets)).map(|pid| format!("{} (pid {pid})", name(pid))).collect()
+    pids().filter(|&pid| holds_any(pid, &sockets)).collect()
 }
 
 /// The few fields of `/proc/<pid>/stat` (proc_pid_stat(5)) that matter here.
@@ -102,7 +102,8 @@ fn holds_any(pid: u32, sockets: &[String]) -> bool {
         .any(|target| sockets.iter().any(|socket| target.as_os_str() == socket.as_str()))
 }
 
-fn name(pid: u32) -> String {
+/// The name of its program; empty if there is no such process.
+pub fn name(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 

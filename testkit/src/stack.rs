@@ -143,7 +143,7 @@ impl Stack {
         let number = u16::try_from(self.lock_nodes().len())?;
         let node = Arc::new(self.plan.start_node(number, &self.redis).await?);
         self.lock_nodes().push(node.clone());
-        self.serve_nodes(number + 1)?;
+        self.serve_nodes(number + 1).await?;
         self.watch_all().await?;
         Ok(node)
     }
@@ -167,7 +167,7 @@ impl Stack {
             let mut nodes = self.lock_nodes();
             (nodes.pop().context("there is no node to retire")?, nodes.len())
         };
-        self.serve_nodes(u16::try_from(left)?)?;
+        self.serve_nodes(u16::try_from(left)?).await?;
         self.watch_all().await?;
         node.process().stop(DRAIN_LIMIT).await.map(drop)
     }
@@ -262,8 +262,8 @@ impl Stack {
         }
     }
 
-    fn serve_nodes(&self, count: u16) -> Result<()> {
-        self.nginx.serve((0..count).map(|number| self.plan.node_addr(number)).collect())
+    async fn serve_nodes(&self, count: u16) -> Result<()> {
+        self.nginx.serve((0..count).map(|number| self.plan.node_addr(number)).collect()).await
     }
 
     fn lock_nodes(&self) -> MutexGuard<'_, Vec<Arc<Node>>> {
