@@ -5,6 +5,7 @@ mod forming;
 mod growth;
 mod options;
 mod partition;
+mod replication;
 mod shared;
 mod slots;
 

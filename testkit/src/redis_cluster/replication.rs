@@ -1,0 +1,35 @@
+//! Cuts the replication of a primary while both ends live: clients and the cluster's bus go on.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+
+use super::RedisCluster;
+use crate::User;
+
+impl RedisCluster {
+    /// Ends all replication from this primary: replicas lose their link and are not let in again.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn cut_replication(&self, primary: SocketAddr) -> Result<()> {
+        self.permit_replication(primary, "-").await?;
+        let mut kill = redis::cmd("CLIENT");
+        self.ask(primary, kill.arg("KILL").arg("TYPE").arg("replica")).await.map(|_killed: u64| ())
+    }
+
+    /// Lets replicas in again: they come back by themselves.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn restore_replication(&self, primary: SocketAddr) -> Result<()> {
+        self.permit_replication(primary, "+").await
+    }
+
+    async fn permit_replication(&self, primary: SocketAddr, sign: &str) -> Result<()> {
+        let user = if self.security().is_some() { User::Replica.name() } else { "default" };
+        let mut command = redis::cmd("ACL");
+        command.arg("SETUSER").arg(user).arg(format!("{sign}psync")).arg(format!("{sign}sync"));
+        self.ask(primary, &command).await
+    }
+}
