@@ -6,6 +6,7 @@ mod actors;
 mod clients;
 mod coordinators;
 mod crowd;
+mod disks;
 mod durability;
 mod failover;
 mod faults;
