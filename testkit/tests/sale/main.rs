@@ -11,6 +11,7 @@ mod durability;
 mod failover;
 mod faults;
 mod lifecycle;
+mod moving_slots;
 mod overload;
 mod path;
 mod rebalance;
