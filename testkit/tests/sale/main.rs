@@ -15,3 +15,4 @@ mod path;
 mod rebalance;
 mod rolling;
 mod secured;
+mod successors;
