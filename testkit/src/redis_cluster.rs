@@ -211,7 +211,8 @@ impl RedisCluster {
         self.server(addr).process().thaw();
     }
 
-    /// Sets a server's clock while it runs: so far ahead of the machine's, or behind it where `offset` is negative.
+    /// Sets a server's clock while it runs: so far ahead of the machine's, or behind it where `offset` is negative. Some
+    /// servers keep the time for up to 100 ms, so they show it a moment later.
     ///
     /// # Errors
     /// When the cluster was started without [`ClusterOptions::clocks`].

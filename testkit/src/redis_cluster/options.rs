@@ -30,7 +30,8 @@ pub struct ClusterOptions {
     pub island: bool,
     /// Whether it asks everybody who they are, and speaks TLS where the program can: by the files that are deployed (no).
     pub secured: bool,
-    /// Whether each server has a clock of its own that can be set; see [`RedisCluster::set_clock`](crate::RedisCluster::set_clock) (no).
+    /// Whether each server has a clock of its own that can be set; see
+    /// [`RedisCluster::set_clock`](crate::RedisCluster::set_clock) (no).
     pub clocks: bool,
 }
 
