@@ -1,5 +1,6 @@
 //! A real Redis Cluster on the loopback address, to use and to break.
 
+mod disks;
 mod failover;
 mod forming;
 mod growth;
