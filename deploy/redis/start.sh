@@ -107,10 +107,12 @@ listening() {
   fi
 }
 
-# Clients are sent on to names, for certificates carry names; servers find each other by address.
+# Clients are sent on to names, for certificates carry names; servers find each other by address. A primary lists its
+# replicas by the address that they announce to it, and barriers look for the cluster's replicas there: it must be the same.
 announced() {
   [ -n "$ANNOUNCE_IP" ] || [ -z "$ANNOUNCE_HOSTNAME" ] || ANNOUNCE_IP=$(address_of "$ANNOUNCE_HOSTNAME") || exit
   [ -z "$ANNOUNCE_IP" ] || line "cluster-announce-ip $ANNOUNCE_IP"
+  [ -z "$ANNOUNCE_IP" ] || line "replica-announce-ip $ANNOUNCE_IP"
   [ -z "$ANNOUNCE_HOSTNAME" ] || line "cluster-announce-hostname $ANNOUNCE_HOSTNAME"
   [ -z "$ANNOUNCE_HOSTNAME" ] || line "cluster-preferred-endpoint-type hostname"
 }

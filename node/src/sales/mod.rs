@@ -33,8 +33,8 @@ const READY_WITHIN: Duration = Duration::from_secs(3);
 /// How old a snapshot gets before the node takes one of its own, for itself alone: selling and stealing must
 /// not depend on a coordinator being there.
 const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(1);
-/// How often the cluster's map is read when nothing looks odd.
-const MAP_PERIOD: Duration = Duration::from_secs(1);
+/// How often the cluster's map is read when nothing looks odd: three times as often as it has to be for barriers to hold.
+const MAP_PERIOD: Duration = Duration::from_millis(400);
 /// How often while a primary is in doubt: buyers wait for the one that takes over.
 const MAP_PERIOD_IN_DOUBT: Duration = Duration::from_millis(100);
 

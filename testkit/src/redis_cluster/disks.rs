@@ -1,51 +1,36 @@
-//! What a disk does to the files of a server that is down.
+//! Takes the data of servers away: their disks are lost, their place in the cluster is not.
 
-use std::{
-    fs::{self, File},
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{fs, net::SocketAddr};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use futures::future::try_join_all;
 
 use super::RedisCluster;
 
+/// The file that a server knows the cluster from.
+const CLUSTER_FILE: &str = "nodes.conf";
+
 impl RedisCluster {
-    /// Cuts so many bytes off the end of a stopped server's append-only file.
+    /// Kills these servers all at once, deletes their data, and starts them again: empty, with the slots they had.
     ///
     /// # Errors
-    /// When the file cannot be found or cut, or is not that long.
-    pub fn cut_append_only_file(&self, addr: SocketAddr, bytes: u64) -> Result<()> {
-        let file = File::options().write(true).open(self.append_only_file(addr)?)?;
-        let length = file.metadata()?.len();
-        ensure!(length > bytes, "the append-only file of {addr} has {length} bytes");
-        Ok(file.set_len(length - bytes)?)
+    /// When a file cannot be deleted, or a server does not come up.
+    pub async fn lose_data(&self, addrs: &[SocketAddr]) -> Result<()> {
+        addrs.iter().for_each(|&addr| self.kill(addr));
+        addrs.iter().try_for_each(|&addr| self.delete_data(addr))?;
+        try_join_all(addrs.iter().map(|&addr| self.restart(addr))).await.map(drop)
     }
 
-    /// Starts a server that is down over the data it left. It may not answer yet, and may never.
-    ///
-    /// # Errors
-    /// When the program does not start.
-    pub fn start_server(&self, addr: SocketAddr) -> Result<()> {
-        self.server(addr).restart()
+    fn delete_data(&self, addr: SocketAddr) -> Result<()> {
+        let data = self.folder().path().join(format!("redis-{}", addr.port()));
+        for entry in fs::read_dir(&data).with_context(|| data.display().to_string())? {
+            let path = entry?.path();
+            if path.is_dir() {
+                fs::remove_dir_all(path)?;
+            } else if !path.ends_with(CLUSTER_FILE) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
     }
-
-    /// Whether the process of a server runs.
-    pub fn is_running(&self, addr: SocketAddr) -> bool {
-        self.server(addr).process().is_running()
-    }
-
-    /// The last file that the server has appended to.
-    fn append_only_file(&self, addr: SocketAddr) -> Result<PathBuf> {
-        let folder = self.folder.path().join(format!("redis-{}", addr.port())).join("appendonlydir");
-        let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
-        let files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-        let appended = files.into_iter().filter(|file| file.to_string_lossy().ends_with(".incr.aof"));
-        appended.max_by_key(|file| sequence_number(file)).context("the server has appended to no file")
-    }
-}
-
-/// Reads `appendonly.aof.12.incr.aof`.
-fn sequence_number(file: &Path) -> Option<u64> {
-    file.file_name()?.to_str()?.rsplit('.').nth(2)?.parse().ok()
 }

@@ -17,3 +17,4 @@ mod path;
 mod rebalance;
 mod rolling;
 mod secured;
+mod successors;
