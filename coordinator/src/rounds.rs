@@ -28,6 +28,7 @@ use crate::metrics;
 use crate::news::News;
 use crate::plan::plan;
 use crate::rebalancing::Rebalancing;
+use crate::replication::ReplicationWatch;
 use crate::trouble::{Trouble, troubles};
 use crate::violations::{Violations, violations};
 
@@ -38,6 +39,8 @@ const MAP_CHECK: Duration = Duration::from_millis(100);
 /// How often it is asked whether every primary has the function library. Nodes may not be allowed to load it, and call
 /// primaries without any shard, too: one that has just joined, one that somebody emptied.
 const LIBRARY_CHECK: Duration = Duration::from_secs(1);
+/// How often each primary is asked which replicas follow it.
+const REPLICATION_CHECK: Duration = Duration::from_secs(1);
 
 /// A sale as it was seen in a round.
 pub struct Sight {
@@ -65,6 +68,7 @@ impl Coordinator {
         let (period, stop) = (self.pace.snapshot_period, stop.shared());
         let (mut records_news, mut look_news) = (News::default(), News::default());
         let (mut channels, mut map_seen) = (HashMap::new(), Instant::now());
+        let mut replication = ReplicationWatch::default();
         tokio::join!(
             self.seek_lease(stop.clone()),
             self.attend(stop.clone()),
@@ -75,6 +79,7 @@ impl Coordinator {
             self.keep_rebalancing(stop.clone()),
             every(MAP_CHECK, stop.clone(), async || self.follow_map(&mut map_seen).await),
             every(LIBRARY_CHECK, stop.clone(), async || self.keep_library().await),
+            every(REPLICATION_CHECK, stop.clone(), async || self.watch_replication(&mut replication).await),
         );
     }
 

@@ -162,12 +162,12 @@ impl Barrier {
 
 /// The servers that copy a primary, as it says itself (`INFO replication`).
 #[derive(Debug, PartialEq, Eq)]
-struct Copiers {
+pub struct Copiers {
     /// All of them. One is counted from before the snapshot is taken that it copies, in every way of copying, so a copy
     /// without the latest writes is never overlooked. `ROLE` lists it only once it has copied.
-    count: usize,
+    pub count: usize,
     /// Those that have copied and follow.
-    online: Vec<Address>,
+    pub online: Vec<Address>,
 }
 
 impl Copiers {
@@ -245,6 +245,11 @@ impl Connection {
             Value::ServerError(error) => Err(refusal(&error)),
             reply => Ok(redis::from_redis_value(reply)?),
         }
+    }
+
+    /// Asks the server which others copy it; `None` where it is no primary.
+    pub async fn copiers(&mut self) -> Result<Option<Copiers>, CallError> {
+        self.query(redis::cmd("INFO").arg("replication")).await.map(Copiers::of_primary)
     }
 
     /// Sends a pipeline whole and reads all replies. An outer error means that none of them came and the

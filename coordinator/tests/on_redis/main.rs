@@ -13,4 +13,5 @@ mod mending;
 mod operators;
 mod program;
 mod rebalancing;
+mod replication;
 mod stage;
