@@ -34,7 +34,7 @@ impl Records {
     /// # Errors
     /// When the list of sales cannot be read.
     pub async fn all(&self, cluster: &Cluster) -> Result<Vec<Listed>, CallError> {
-        let ids = cluster.read(ListSales).await?;
+        let ids = cluster.read(ListSales).await?.unwrap_or_default();
         let records = self.read(cluster, &ids).await.into_iter().map(|record| record?.map(whole).transpose());
         Ok(ids.iter().cloned().zip(records).collect())
     }

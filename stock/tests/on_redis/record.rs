@@ -112,7 +112,7 @@ async fn a_sale_that_was_enlisted_is_listed_once() {
         sale.sale.cluster.write(EnlistSale(id)).await.unwrap();
     }
 
-    let listed = sale.sale.cluster.read(ListSales).await.unwrap();
+    let listed = sale.sale.cluster.read(ListSales).await.unwrap().unwrap();
 
     assert_eq!(listed.iter().filter(|listed| *listed == id).count(), 1);
 }
