@@ -32,7 +32,7 @@ use crate::trouble::{Trouble, troubles};
 use crate::violations::{Violations, violations};
 
 /// Longest time between two looks at the cluster's map. A failover is noticed by its errors, sooner.
-const MAP_AGE_MAX: Duration = Duration::from_secs(1);
+const MAP_AGE_MAX: Duration = Duration::from_millis(500);
 /// How often it is asked whether the map is in doubt.
 const MAP_CHECK: Duration = Duration::from_millis(100);
 /// How often it is asked whether every primary has the function library. Nodes may not be allowed to load it, and call

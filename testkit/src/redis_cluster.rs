@@ -1,5 +1,6 @@
 //! A real Redis Cluster on the loopback address, to use and to break.
 
+mod disks;
 mod failover;
 mod forming;
 mod growth;
@@ -8,6 +9,7 @@ mod partition;
 mod replication;
 mod shared;
 mod slots;
+mod torn_files;
 
 use std::{
     net::SocketAddr,

@@ -302,6 +302,26 @@ impl RedisServer {
         self.server.connection().await
     }
 
+    /// Copies the primary behind this connection from now on, as a user made for that: so it goes on when other users
+    /// may no longer copy.
+    ///
+    /// # Errors
+    /// When one of the two refuses.
+    pub async fn copy_as_another_user(
+        &self,
+        primary: &mut MultiplexedConnection,
+        addr: SocketAddr,
+    ) -> Result<()> {
+        let user = ["SETUSER", "outsider", "on", "nopass", "+@all", "~*", "&*"];
+        redis::cmd("ACL").arg(&user).exec_async(primary).await?;
+        let mut connection = self.connection().await?;
+        for (setting, value) in [("masteruser", "outsider"), ("masterauth", "any")] {
+            redis::cmd("CONFIG").arg("SET").arg(setting).arg(value).exec_async(&mut connection).await?;
+        }
+        let (host, port) = (addr.ip().to_string(), addr.port());
+        Ok(redis::cmd("REPLICAOF").arg(host).arg(port).exec_async(&mut connection).await?)
+    }
+
     /// Its process, to kill, freeze or thaw it; another one after a restart.
     pub fn process(&self) -> Arc<Process> {
         self.server.process()

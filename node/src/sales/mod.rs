@@ -28,8 +28,8 @@ use crate::settings::LaneSettings;
 const PERIOD: Duration = Duration::from_millis(100);
 /// How long without an answer of any primary until the node no longer calls itself ready.
 const READY_WITHIN: Duration = Duration::from_secs(3);
-/// How often the cluster's map is read when nothing looks odd.
-const MAP_PERIOD: Duration = Duration::from_secs(1);
+/// How often the cluster's map is read when nothing looks odd: three times as often as it has to be for barriers to hold.
+const MAP_PERIOD: Duration = Duration::from_millis(400);
 /// How often while a primary is in doubt: buyers wait for the one that takes over.
 const MAP_PERIOD_IN_DOUBT: Duration = Duration::from_millis(100);
 
