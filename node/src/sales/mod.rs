@@ -183,6 +183,7 @@ impl Reader {
     async fn read(&self) -> Result<(), CallError> {
         let clock = Clock::read(&self.cluster).await?;
         let ids = self.cluster.read(ListSales).await?;
+        let ids = ids.ok_or_else(|| CallError::Malformed("the list of sales is lost".into()))?;
         let keys: Vec<SaleKeys> = ids.iter().map(SaleKeys::new).collect();
         let snapshots = self.cluster.read_all(&keys.iter().map(ReadSnapshot).collect::<Vec<_>>()).await;
 
