@@ -3,7 +3,7 @@
 use redis::{Cmd, Value, from_redis_value};
 
 use crate::calls::{Call, CallError};
-use crate::ids::{SaleId, ShardId};
+use crate::ids::SaleId;
 use crate::layout::{SALES_KEY, SECRET_KEY, SaleKeys, Slot, slot_of_tag};
 use crate::sale::{EpochMs, SaleConfig};
 use crate::snapshot::Snapshot;
@@ -54,7 +54,7 @@ impl Call for ListSales {
     }
 }
 
-/// Adds a sale to the list. Doing it again is harmless.
+/// Adds a sale to the list. Doing it again is harmless. A list that was lost stays one: the others are missing.
 pub struct EnlistSale<'a>(pub &'a SaleId);
 
 impl Call for EnlistSale<'_> {
@@ -66,6 +66,26 @@ impl Call for EnlistSale<'_> {
 
     fn command(&self) -> Cmd {
         Cmd::sadd(SALES_KEY, &[WHOLE, self.0.as_str()])
+    }
+
+    fn answer(&self, _reply: Value) -> Result<(), CallError> {
+        Ok(())
+    }
+}
+
+/// Adds all recorded sales to the list, which is whole from then on. Takes none away.
+pub struct RestoreList<'a>(pub &'a [SaleId]);
+
+impl Call for RestoreList<'_> {
+    type Answer = ();
+
+    fn slot(&self) -> Slot {
+        slot_of_tag(SALES_KEY)
+    }
+
+    fn command(&self) -> Cmd {
+        let members: Vec<&str> = self.0.iter().map(SaleId::as_str).chain([WHOLE]).collect();
+        Cmd::sadd(SALES_KEY, members)
     }
 
     fn answer(&self, _reply: Value) -> Result<(), CallError> {
@@ -90,36 +110,6 @@ impl Call for ReadConfig<'_> {
     fn answer(&self, reply: Value) -> Result<Option<SaleConfig>, CallError> {
         let json: Option<String> = from_redis_value(reply)?;
         json.as_deref().map(parse_config).transpose()
-    }
-}
-
-/// Reads what was minted to each shard, cumulative; as many numbers as there are shards.
-pub struct ReadMint<'a> {
-    /// The sale's keys.
-    pub keys: &'a SaleKeys,
-    /// How many shards it has.
-    pub shards: usize,
-}
-
-impl Call for ReadMint<'_> {
-    type Answer = Vec<u64>;
-
-    fn slot(&self) -> Slot {
-        self.keys.slot
-    }
-
-    fn command(&self) -> Cmd {
-        Cmd::hgetall(&self.keys.mint)
-    }
-
-    fn answer(&self, reply: Value) -> Result<Vec<u64>, CallError> {
-        let minted: Vec<(String, u64)> = from_redis_value(reply)?;
-        let mut mint = vec![0; self.shards];
-        for (shard, tokens) in minted {
-            let place = shard.parse::<ShardId>().ok().and_then(|shard| mint.get_mut(shard.index()));
-            *place.ok_or_else(|| CallError::Malformed(format!("a mint of shard {shard:?}")))? = tokens;
-        }
-        Ok(mint)
     }
 }
 
