@@ -72,6 +72,10 @@ taken_in() {
   grep -q -s -e 'myself,slave' -e 'myself,master.* connected [0-9]' "$DATA_FOLDER/nodes.conf"
 }
 
+was_replica() {
+  grep -q -s 'myself,slave' "$DATA_FOLDER/nodes.conf"
+}
+
 # Some shells' echo takes backslashes for more than they are.
 line() {
   printf '%s\n' "$1"
@@ -82,6 +86,8 @@ settings() {
   listening
   announced
   line "dir $(quoted "$DATA_FOLDER")"
+  # A replica copies its primary before it can lead: a write that a kill cut short does not keep it down.
+  ! was_replica || line "aof-load-truncated yes"
   line "aclfile $(quoted "$RUN_FOLDER/users.acl")"
   password=$(password_of replica) || exit
   line "masteruser replica"

@@ -9,6 +9,7 @@ mod partition;
 mod replication;
 mod shared;
 mod slots;
+mod torn_files;
 
 use std::{
     net::SocketAddr,
