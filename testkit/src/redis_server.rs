@@ -270,10 +270,18 @@ impl RedisServer {
     /// # Errors
     /// When there is no server program, or it does not come up.
     pub async fn start() -> Result<Self> {
+        Self::start_with(&ServerBinary::find()?).await
+    }
+
+    /// Starts one of this program and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_with(binary: &ServerBinary) -> Result<Self> {
         let (ports, folder) = (PortBlock::take()?, Folder::temporary()?);
         let settings = ["--cluster-enabled", "no"].map(String::from);
         let options = ServerOptions {
-            binary: &ServerBinary::find()?,
+            binary,
             folder: &folder,
             security: None,
             lifetime: Lifetime::Attached,
