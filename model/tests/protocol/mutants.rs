@@ -92,6 +92,11 @@ fn role_guard() {
 }
 
 #[test]
+fn copiers_count() {
+    is_needed(Protection::CopiersCount);
+}
+
+#[test]
 fn the_map_is_read() {
     is_needed(Protection::MapIsRead);
 }
