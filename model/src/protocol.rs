@@ -29,6 +29,10 @@ pub enum Protection {
     RoleGuard,
     /// The same guard counts a replica that copies, from before the fork. `ROLE` lists it only once it is online.
     CopiersCount,
+    /// `WAIT` counts every server that copies, and each replica of the map must be among them. Without it, a server
+    /// outside the cluster that copies confirms in place of the replica that can be promoted. With it, such a server
+    /// only makes answers unknown, so the sound protocol needs no state for it.
+    EveryCopierConfirms,
     /// Between two failovers of a shard every node reads the map, or does not trust a primary without replicas.
     MapIsRead,
     /// A joining replica can be promoted only after a full copy. Redis' own rule.
@@ -50,7 +54,8 @@ impl Protection {
     pub const fn keeps(self) -> &'static str {
         match self {
             Self::BarrierBeforeTelling | Self::Tick => properties::PROMISES_ARE_KEPT,
-            Self::FailedReplicasCount
+            Self::EveryCopierConfirms
+            | Self::FailedReplicasCount
             | Self::RoleGuard
             | Self::CopiersCount
             | Self::MapIsRead

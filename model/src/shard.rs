@@ -92,6 +92,11 @@ impl Shard {
         match (server, &self.link) {
             (Server::Zombie, _) => self.zombie.is_some_and(|zombie| zombie.alone_on_a_map),
             (Server::Primary, Link::InStep | Link::Alone) => true,
+            (Server::Primary, _)
+                if !self.alone_on_a_map && !protocol.has(Protection::EveryCopierConfirms) =>
+            {
+                true
+            }
             (Server::Primary, Link::Copying(_)) => {
                 let guarded = protocol.has(Protection::RoleGuard) && protocol.has(Protection::CopiersCount);
                 !wrote || self.alone_on_a_map && !guarded

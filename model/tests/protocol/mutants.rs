@@ -97,6 +97,11 @@ fn copiers_count() {
 }
 
 #[test]
+fn every_copier_confirms() {
+    is_needed(Protection::EveryCopierConfirms);
+}
+
+#[test]
 fn the_map_is_read() {
     is_needed(Protection::MapIsRead);
 }

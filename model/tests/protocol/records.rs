@@ -1,7 +1,9 @@
 //! The record of a sale: whole, and with each protection missing.
 
+use std::collections::BTreeSet;
+
 use model::records::{self, Protection, Records};
-use stateright::{Checker, Model};
+use stateright::{Checker, HasDiscoveries, Model};
 
 #[test]
 fn records_hold_under_failovers_and_restores() {
@@ -11,8 +13,14 @@ fn records_hold_under_failovers_and_restores() {
 }
 
 fn is_needed(missing: Protection, property: &'static str) {
-    let checker = Records { failovers: 2, missing: Some(missing) }.checker().spawn_bfs().join();
-    let path = checker.discovery(property).unwrap_or_else(|| panic!("nothing breaks without {missing:?}"));
+    let search = |depth| {
+        let records = Records { failovers: 2, missing: Some(missing) };
+        let wanted = HasDiscoveries::AnyOf(BTreeSet::from([property]));
+        records.checker().finish_when(wanted).target_max_depth(depth).spawn_bfs().join()
+    };
+    let checker = (2..16).map(search).find(|checker| checker.discovery(property).is_some());
+    let checker = checker.unwrap_or_else(|| panic!("nothing breaks without {missing:?}"));
+    let path = checker.discovery(property).expect("found above");
     println!("without {missing:?}, not so: {property} ({} states)", checker.unique_state_count());
     path.into_actions().iter().for_each(|action| println!("  {action:?}"));
 }
