@@ -8,8 +8,20 @@ use crate::layout::{SALES_KEY, SECRET_KEY, SaleKeys, Slot, slot_of_tag};
 use crate::sale::{EpochMs, SaleConfig};
 use crate::snapshot::Snapshot;
 
-pub(crate) fn parse_config(json: &str) -> Result<SaleConfig, CallError> {
+/// Reads the text of a config.
+///
+/// # Errors
+/// When it is not of a form that this release knows.
+pub fn parse_config(json: &str) -> Result<SaleConfig, CallError> {
     serde_json::from_str(json).map_err(|error| CallError::Malformed(format!("a sale's config: {error}")))
+}
+
+/// Reads the text of a snapshot.
+///
+/// # Errors
+/// When it is not of a form that this release knows.
+pub fn parse_snapshot(json: &str) -> Result<Snapshot, CallError> {
+    serde_json::from_str(json).map_err(|error| CallError::Malformed(format!("a snapshot: {error}")))
 }
 
 /// Lists all sales; `None` where the list is lost, or was never made.
@@ -53,7 +65,7 @@ impl Call for EnlistSale<'_> {
     }
 
     fn command(&self) -> Cmd {
-        Cmd::sadd(SALES_KEY, self.0.as_str())
+        Cmd::sadd(SALES_KEY, &[WHOLE, self.0.as_str()])
     }
 
     fn answer(&self, _reply: Value) -> Result<(), CallError> {
@@ -101,6 +113,31 @@ impl Call for ReadConfig<'_> {
     }
 }
 
+/// Reads a sale's config or its snapshot as it is stored; `None` where there is none. It is read many times for each time
+/// that it changes, and to see that it did not change takes no parsing.
+pub struct ReadText<'a> {
+    /// The sale's slot.
+    pub slot: Slot,
+    /// One of the sale's keys.
+    pub key: &'a str,
+}
+
+impl Call for ReadText<'_> {
+    type Answer = Option<String>;
+
+    fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    fn command(&self) -> Cmd {
+        Cmd::get(self.key)
+    }
+
+    fn answer(&self, reply: Value) -> Result<Option<String>, CallError> {
+        Ok(from_redis_value(reply)?)
+    }
+}
+
 /// Reads a sale's latest snapshot; `None` where none was published.
 pub struct ReadSnapshot<'a>(pub &'a SaleKeys);
 
@@ -117,12 +154,11 @@ impl Call for ReadSnapshot<'_> {
 
     fn answer(&self, reply: Value) -> Result<Option<Snapshot>, CallError> {
         let json: Option<String> = from_redis_value(reply)?;
-        let parse = |json: String| serde_json::from_str(&json);
-        json.map(parse).transpose().map_err(|error| CallError::Malformed(format!("a snapshot: {error}")))
+        json.as_deref().map(parse_snapshot).transpose()
     }
 }
 
-/// Reads the clock of the primary that holds the list of sales.
+/// Reads the clock of a primary; where none is named, of the one that holds the list of sales.
 pub struct ReadTime;
 
 impl Call for ReadTime {

@@ -101,7 +101,7 @@ async fn a_server_outside_the_cluster_confirms_for_no_replica() {
     let (leader, _) = pair_of(&redis, &sale).await;
     let known = until_on_the_map(&sale.cluster, leader, 1).await;
     let outsider = RedisServer::start().await.unwrap();
-    copy_as_another_user(&redis, leader, &outsider).await;
+    outsider.copy_as_another_user(&mut redis.connection(leader).await.unwrap(), leader).await.unwrap();
     let both_follow = async || replication(&redis, leader).await.matches("state=online").count() == 2;
     until("the outsider's copy", LIMIT, both_follow).await.unwrap();
     let confirmed = async || told(&sale, &known, "ann").await.is_ok();
@@ -153,19 +153,6 @@ async fn until_on_the_map(cluster: &Cluster, leader: SocketAddr, replicas: usize
     let refreshed = async || cluster.refresh().await.is_ok() && on_the_map().is_some();
     until("the primary on the map", LIMIT, refreshed).await.unwrap();
     on_the_map().expect("it was there just now")
-}
-
-/// Has a server copy this primary, by a user of its own: so it goes on when others are not let in any more.
-async fn copy_as_another_user(redis: &RedisCluster, leader: SocketAddr, copier: &RedisServer) {
-    let mut connection = redis.connection(leader).await.unwrap();
-    let user = ["SETUSER", "outsider", "on", "nopass", "+@all", "~*", "&*"];
-    cmd("ACL").arg(&user).exec_async(&mut connection).await.unwrap();
-    let mut connection = copier.connection().await.unwrap();
-    for (setting, value) in [("masteruser", "outsider"), ("masterauth", "any")] {
-        cmd("CONFIG").arg("SET").arg(setting).arg(value).exec_async(&mut connection).await.unwrap();
-    }
-    let (host, port) = (leader.ip().to_string(), leader.port());
-    cmd("REPLICAOF").arg(host).arg(port).exec_async(&mut connection).await.unwrap();
 }
 
 async fn set(redis: &RedisCluster, server: SocketAddr, setting: &str, value: u32) {
