@@ -215,6 +215,12 @@ impl Cluster {
         self.poll_all(&[call]).await.pop().expect("one call has one answer")
     }
 
+    /// Makes one call at this primary, whatever slot it is for; tried once.
+    pub async fn poll_at<C: Call>(&self, primary: &Address, call: C) -> Result<C::Answer, CallError> {
+        let mut answers = self.batch(primary, &[call], vec![0], Barrier::None).await;
+        answers.pop().expect("one call has one answer").1
+    }
+
     /// Like [`Cluster::write_all`], but each call is tried once: for what is done again when it is repeated. No
     /// answer still does not mean that it was not done.
     pub async fn write_all_once<C: Call>(&self, calls: &[C]) -> Vec<Result<C::Answer, CallError>> {

@@ -174,8 +174,9 @@ async fn a_servers_clock_can_be_set_while_it_runs() {
 
 /// How far a server's clock is ahead of ours, in whole seconds.
 async fn seconds_ahead(cluster: &RedisCluster, server: SocketAddr) -> i64 {
-    let mut connection = cluster.connection(server).await.unwrap();
-    let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(&mut connection).await.unwrap();
-    let ahead = Timestamp::new(seconds, micros as i32 * 1_000).unwrap().duration_since(Timestamp::now());
-    (ahead.as_secs_f64()).round() as i64
+    let mut connection = cluster.connection(server).await.expect("the server answers");
+    let time = redis::cmd("TIME").query_async(&mut connection).await;
+    let (seconds, micros): (i64, i64) = time.expect("TIME is two numbers");
+    let shown = Timestamp::from_microsecond(seconds * 1_000_000 + micros).expect("a time of our days");
+    shown.duration_since(Timestamp::now()).as_secs_f64().round() as i64
 }

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "what a story cannot go on without fails it")]
 
 mod actors;
+mod alone;
 mod clients;
+mod clocks;
 mod coordinators;
 mod crowd;
 mod disks;
