@@ -5,4 +5,5 @@
 
 mod barriers;
 mod functions;
+mod lost_disks;
 mod scene;

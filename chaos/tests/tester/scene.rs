@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chaos::journal::{Journal, read};
-use chaos::{Heard, Person, Shop, audit, connect, read_sale};
+use chaos::journal::{Journal, Record, read};
+use chaos::verdict::violations;
+use chaos::{Heard, Person, Shop, audit, connect, read_claims, read_sale};
 use redis::cmd;
 use stock::functions::LIBRARY;
 use stock::ids::ShardId;
@@ -89,6 +90,26 @@ impl Scene {
     pub(crate) async fn neighbours_buy(&self, shard: u16, count: usize) {
         let people = self.shop.neighbours(ShardId::new(shard), count);
         self.shop.all_buy(people, SOON).await.unwrap();
+    }
+
+    /// What the coordinator calls a problem of the sale now.
+    pub(crate) async fn problems(&self) -> Vec<String> {
+        let coordinators = self.stack.coordinators();
+        let url = format!("{}/admin/sales/{}", coordinators[0].url(), self.shop.sale().id());
+        let request = reqwest::Client::new().get(url).bearer_auth(self.stack.admin_token());
+        let Ok(response) = request.send().await else { return Vec::new() };
+        let sale: serde_json::Value = response.json().await.unwrap_or_default();
+        let problems = sale["problems"].as_array().into_iter().flatten();
+        problems.filter_map(|problem| problem.as_str().map(str::to_owned)).collect()
+    }
+
+    /// The promises that were broken to people at home in other shards than this one.
+    pub(crate) async fn violations_apart_from(&self, lost: u16) -> Vec<String> {
+        let mut records = read(self.shop.journal().path()).unwrap();
+        records.retain(|record| !matches!(record, Record::Invoked(invoked) if invoked.shard == lost));
+        let claims =
+            read_claims(&connect(self.stack.redis()).await.unwrap(), self.shop.sale()).await.unwrap();
+        violations(&records, &claims).into_iter().map(|found| format!("{found:?}")).collect()
     }
 
     /// Primary and replica of a shard.

@@ -19,5 +19,6 @@ mod migration;
 mod presence;
 mod record;
 mod reference;
+mod slow_disk;
 mod stage;
 mod transfer;

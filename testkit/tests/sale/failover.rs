@@ -54,6 +54,22 @@ async fn a_frozen_primary_is_given_up_and_may_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lane_gives_its_pipeline_up_when_the_primary_is_demoted() {
+    // Given nodes that would wait long for a reply, and a primary that stands still with their pipelines.
+    let node_environment = vec![("REDIS_RESPONSE_TIMEOUT".into(), "20s".into())];
+    let options =
+        StackOptions { nodes: 1, sale: sale_of(5_000), node_environment, ..StackOptions::default() };
+    let sale = OpenSale::with(options).await;
+    let story = Story::of(&sale, |victim| sale.stack.redis().freeze(victim)).await;
+
+    // Then buyers are served as soon as its replica leads.
+    sale.stack.redis().thaw(story.victim);
+    story.assert_told("frozen, with a long wait for replies");
+    sale.stack.redis().wait_until_whole().await.unwrap();
+    story.assert_true(&sale).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_promoted_primary_sells_alone_until_it_has_a_replica_again() {
     // Given a shard whose primary died: its only replica leads, and has none of its own.
     let sale = OpenSale::with(StackOptions { nodes: 1, sale: sale_of(200), ..StackOptions::default() }).await;
