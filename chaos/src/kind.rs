@@ -22,6 +22,10 @@ pub enum Kind {
     ReplicaThenPrimary,
     /// A replica is killed, then its primary; the replica, which missed something, comes back first.
     PairKilled,
+    /// A primary is killed, and its replica, which leads alone, around the copy that the old primary makes of it.
+    SuccessorKilled,
+    /// A replica loses its link while both servers live; then the link is back, or the primary is killed.
+    LinkCut,
     /// A replica takes over, as agreed with its primary.
     FailoverAgreed,
     /// A replica takes over without asking its primary.
@@ -30,6 +34,8 @@ pub enum Kind {
     Takeover,
     /// A shard's slot moves to another primary and back while it sells.
     SlotMoved,
+    /// A shard's slot moves to another primary, which is killed right after.
+    SlotMovedTargetKilled,
     /// A new primary with a replica joins and gets a shard's slot.
     PrimaryAdded,
     /// A primary is cut off from everybody, replaced, and comes back.
@@ -40,14 +46,22 @@ pub enum Kind {
     NodesChanged,
     /// A node dies at a named point in the middle of a steal.
     NodeDiesStealing,
+    /// A node and a primary stand still together until the primary was replaced, and go on.
+    NodeAndPrimaryFrozen,
     /// The coordinator that leads is killed.
     CoordinatorKilled,
     /// The coordinator that leads stands still past its lease, and goes on.
     CoordinatorFrozen,
+    /// Every coordinator is killed right after it answered an operator.
+    CoordinatorsGone,
     /// The function library is gone from every primary.
     LibraryFlushed,
+    /// A key that can be rebuilt is deleted: the list of sales, the lease, the presence, the secret, or a snapshot.
+    KeyLost,
     /// A primary refuses writes because its memory is full.
     MemoryFull,
+    /// The clock of a server steps, by draw its pair fails over, and the clock goes back.
+    ClockStepped,
     /// A primary, a node and the leading coordinator are killed at the same moment.
     ThreeKilled,
     /// All Redis processes are killed at once, and start again over what they had written.
@@ -58,7 +72,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 30] = [
         Self::PrimaryKilled,
         Self::PrimaryReplaced,
         Self::PrimaryRestarted,
@@ -66,19 +80,26 @@ impl Kind {
         Self::ReplicaFrozen,
         Self::ReplicaThenPrimary,
         Self::PairKilled,
+        Self::SuccessorKilled,
+        Self::LinkCut,
         Self::FailoverAgreed,
         Self::FailoverForced,
         Self::Takeover,
         Self::SlotMoved,
+        Self::SlotMovedTargetKilled,
         Self::PrimaryAdded,
         Self::Partition,
         Self::NodeKilled,
         Self::NodesChanged,
         Self::NodeDiesStealing,
+        Self::NodeAndPrimaryFrozen,
         Self::CoordinatorKilled,
         Self::CoordinatorFrozen,
+        Self::CoordinatorsGone,
         Self::LibraryFlushed,
+        Self::KeyLost,
         Self::MemoryFull,
+        Self::ClockStepped,
         Self::ThreeKilled,
         Self::RedisKilled,
         Self::AllKilled,
@@ -94,19 +115,26 @@ impl Kind {
             Self::ReplicaFrozen => "replica-frozen",
             Self::ReplicaThenPrimary => "replica-then-primary",
             Self::PairKilled => "pair-killed",
+            Self::SuccessorKilled => "successor-killed",
+            Self::LinkCut => "link-cut",
             Self::FailoverAgreed => "failover-agreed",
             Self::FailoverForced => "failover-forced",
             Self::Takeover => "takeover",
             Self::SlotMoved => "slot-moved",
+            Self::SlotMovedTargetKilled => "slot-moved-target-killed",
             Self::PrimaryAdded => "primary-added",
             Self::Partition => "partition",
             Self::NodeKilled => "node-killed",
             Self::NodesChanged => "nodes-changed",
             Self::NodeDiesStealing => "node-dies-stealing",
+            Self::NodeAndPrimaryFrozen => "node-and-primary-frozen",
             Self::CoordinatorKilled => "coordinator-killed",
             Self::CoordinatorFrozen => "coordinator-frozen",
+            Self::CoordinatorsGone => "coordinators-gone",
             Self::LibraryFlushed => "library-flushed",
+            Self::KeyLost => "key-lost",
             Self::MemoryFull => "memory-full",
+            Self::ClockStepped => "clock-stepped",
             Self::ThreeKilled => "three-killed",
             Self::RedisKilled => "redis-killed",
             Self::AllKilled => "all-killed",

@@ -119,6 +119,7 @@ impl RunOptions {
             programs: self.programs.clone(),
             folder: Some(self.folder.clone()),
             island: self.kinds.contains(&Kind::Partition),
+            clocks: self.kinds.contains(&Kind::ClockStepped),
             sale,
             // Buyers who wait for a failover try again and again; here that is their virtue.
             node_environment: vec![("RATE_LIMIT_USER_MAX".into(), "0".into())],

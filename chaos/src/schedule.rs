@@ -82,11 +82,12 @@ mod tests {
     /// As the command line has it by default.
     const PACE_DEFAULT: Duration = Duration::from_secs(10);
 
-    const MINUTES: Duration = Duration::from_mins(5);
+    /// The same.
+    const DURATION_DEFAULT: Duration = Duration::from_mins(6);
 
     #[test]
     fn the_same_seed_makes_the_same_schedule_and_another_seed_another() {
-        let schedule = |seed| Schedule::of(seed, MINUTES, PACE_DEFAULT, &Kind::ALL);
+        let schedule = |seed| Schedule::of(seed, DURATION_DEFAULT, PACE_DEFAULT, &Kind::ALL);
         assert_eq!(schedule(7), schedule(7));
         assert_ne!(schedule(7).faults, schedule(8).faults);
     }
@@ -94,7 +95,7 @@ mod tests {
     #[test]
     fn every_kind_comes_in_a_run_of_the_default_length() {
         for seed in 1..=20 {
-            let kinds: HashSet<Kind> = Schedule::of(seed, MINUTES, PACE_DEFAULT, &Kind::ALL)
+            let kinds: HashSet<Kind> = Schedule::of(seed, DURATION_DEFAULT, PACE_DEFAULT, &Kind::ALL)
                 .faults
                 .iter()
                 .map(|fault| fault.kind)
@@ -113,8 +114,8 @@ mod tests {
     #[test]
     fn a_schedule_keeps_to_the_kinds_it_was_given() {
         let kinds = [Kind::PrimaryAdded, Kind::NodeKilled];
-        let faults = Schedule::of(1, MINUTES, PACE_DEFAULT, &kinds).faults;
-        assert!(faults.iter().all(|fault| kinds.contains(&fault.kind)) && faults.len() == 29);
+        let faults = Schedule::of(1, DURATION_DEFAULT, PACE_DEFAULT, &kinds).faults;
+        assert!(faults.iter().all(|fault| kinds.contains(&fault.kind)) && faults.len() == 35);
         assert!(Schedule::of(1, Duration::ZERO, PACE_DEFAULT, &kinds).faults.is_empty());
     }
 }

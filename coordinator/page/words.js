@@ -59,6 +59,8 @@ const SHARD_TROUBLES = {
   gone: 'gone',
   foreign: 'foreign',
   overminted: 'too much',
+  behind: 'behind',
+  contrary: 'not as set',
 };
 export const shardTrouble = (trouble) => SHARD_TROUBLES[trouble] ?? trouble;
 

@@ -6,7 +6,7 @@ use stock::calls::{Accept, CallError, Configure, Recorded, Source};
 use stock::cluster::Cluster;
 use stock::ids::ShardId;
 use stock::layout::Shard;
-use stock::sale::{Sale, SaleConfig, State};
+use stock::sale::{Sale, SaleConfig, ShardSettings, State};
 
 use crate::channels::Channel;
 use crate::desired::Desired;
@@ -21,12 +21,23 @@ pub struct Unconfirmed {
     /// The shard.
     pub shard: ShardId,
     /// Why.
-    pub error: CallError,
+    pub reason: Reason,
+}
+
+/// Why a shard did not confirm.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Reason {
+    /// It did not answer, refused, or its answer may not last.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// It holds other settings, of a newer version.
+    #[error("it holds {}", .0.join(", "))]
+    Holds(Vec<String>),
 }
 
 impl fmt::Display for Unconfirmed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "shard {}: {}", self.shard, self.error)
+        write!(f, "shard {}: {}", self.shard, self.reason)
     }
 }
 
@@ -39,6 +50,7 @@ pub async fn carry_out(cluster: &Cluster, records: &Records, desired: &Desired, 
             Action::Mint(shard) => short.push(shard),
             Action::Redrive(channel) => stalled.push(channel),
             Action::Open => open_and_log(cluster, records, desired).await,
+            Action::RaiseVersion(version) => raise_version(cluster, records, desired, version).await,
         }
     }
     let mut unconfirmed = configure(cluster, desired, &behind).await;
@@ -68,13 +80,36 @@ pub async fn open(
         return Ok(unconfirmed);
     }
     let before = &*desired.sale.config;
-    let config = SaleConfig { version: before.version + 1, state: State::Open, ..before.clone() };
-    let sale = desired.sale.at(config).expect("opening a sale makes no valid one invalid");
-    let opened = Desired { sale, mint: desired.mint.clone() };
-    if records.record(cluster, before.version, &opened).await? == Recorded::Done {
+    if advance(cluster, records, desired, before.version + 1, State::Open).await? == Recorded::Done {
         tracing::info!(sale.id = %before.id, sale.total = before.total_stock, "sale opened");
     }
     Ok(Vec::new())
+}
+
+/// Records the same sale at another version, in this state.
+async fn advance(
+    cluster: &Cluster,
+    records: &Records,
+    desired: &Desired,
+    version: u64,
+    state: State,
+) -> Result<Recorded, CallError> {
+    let before = &*desired.sale.config;
+    let config = SaleConfig { version, state, ..before.clone() };
+    let sale = desired.sale.at(config).expect("version and state make no valid sale invalid");
+    records.record(cluster, before.version, &Desired { sale, mint: desired.mint.clone() }).await
+}
+
+/// Based on the version that is known to last: a coordinator that has not heard of the latest change changes nothing.
+async fn raise_version(cluster: &Cluster, records: &Records, desired: &Desired, version: u64) {
+    let (id, state) = (desired.sale.id(), desired.sale.config.state);
+    match advance(cluster, records, desired, version, state).await {
+        Ok(Recorded::Done) => {
+            tracing::warn!(sale.id = %id, sale.version = version, "shards were ahead of the record: version raised");
+        }
+        Ok(Recorded::Overtaken(_)) => {}
+        Err(error) => tracing::warn!(sale.id = %id, %error, "the raised version is not recorded for sure"),
+    }
 }
 
 async fn open_and_log(cluster: &Cluster, records: &Records, desired: &Desired) {
@@ -87,11 +122,15 @@ async fn open_and_log(cluster: &Cluster, records: &Records, desired: &Desired) {
 }
 
 async fn configure(cluster: &Cluster, desired: &Desired, shards: &[ShardId]) -> Vec<Unconfirmed> {
-    let sale = &desired.sale;
-    let SaleConfig { version, state, window, .. } = *sale.config;
-    let call = |&shard: &ShardId| Configure { shard: sale.shard(shard), version, state, window };
+    let recorded = desired.sale.config.shard_settings();
+    let ShardSettings { version, state, window } = recorded;
+    let call = |&shard: &ShardId| Configure { shard: desired.sale.shard(shard), version, state, window };
     let calls: Vec<_> = shards.iter().map(call).collect();
-    unconfirmed(shards, cluster.write_all(&calls).await)
+    let held = |answer: Result<ShardSettings, CallError>| match answer?.differences(recorded) {
+        differences if differences.is_empty() => Ok(()),
+        differences => Err(Reason::Holds(differences)),
+    };
+    unconfirmed(shards, cluster.write_all(&calls).await.into_iter().map(held))
 }
 
 async fn mint(cluster: &Cluster, desired: &Desired, shards: &[ShardId]) -> Vec<Unconfirmed> {
@@ -101,7 +140,8 @@ async fn mint(cluster: &Cluster, desired: &Desired, shards: &[ShardId]) -> Vec<U
         cumulative: desired.mint[shard.index()],
     };
     let calls: Vec<_> = shards.iter().map(call).collect();
-    unconfirmed(shards, cluster.write_all(&calls).await)
+    let minted = cluster.write_all(&calls).await.into_iter();
+    unconfirmed(shards, minted.map(|minted| minted.map(drop).map_err(Reason::from)))
 }
 
 async fn redrive(cluster: &Cluster, sale: &Sale, channels: &[Channel]) -> Vec<Unconfirmed> {
@@ -119,13 +159,13 @@ async fn redrive(cluster: &Cluster, sale: &Sale, channels: &[Channel]) -> Vec<Un
     failed
 }
 
-fn unconfirmed<T>(shards: &[ShardId], answers: Vec<Result<T, CallError>>) -> Vec<Unconfirmed> {
+fn unconfirmed(shards: &[ShardId], answers: impl Iterator<Item = Result<(), Reason>>) -> Vec<Unconfirmed> {
     let failure =
-        |(&shard, answer): (_, Result<T, _>)| answer.err().map(|error| Unconfirmed { shard, error });
+        |(&shard, answer): (_, Result<(), _>)| answer.err().map(|reason| Unconfirmed { shard, reason });
     shards.iter().zip(answers).filter_map(failure).collect()
 }
 
-fn log(sale: &Sale, Unconfirmed { shard, error }: &Unconfirmed) {
+fn log(sale: &Sale, Unconfirmed { shard, reason }: &Unconfirmed) {
     let Shard { slot, .. } = sale.shard(*shard);
-    tracing::warn!(sale.id = %sale.id(), shard.id = %shard, shard.slot = slot, %error, "a shard did not confirm");
+    tracing::warn!(sale.id = %sale.id(), shard.id = %shard, shard.slot = slot, error = %reason, "a shard did not confirm");
 }

@@ -17,8 +17,9 @@ use stock::connection::ConnectOptions;
 use stock::ids::SaleId;
 use stock::layout::{SaleKeys, choose_tags};
 use stock::sale::{InvalidSale, SHARDS_MAX, Sale, State};
+use stock::search::has_shards;
 use stock::snapshot::Snapshot;
-use stock::store::{EnlistSale, ReadSnapshot};
+use stock::store::{EnlistSale, ListSales, ReadSnapshot};
 use stock::topology::Topology;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -81,7 +82,8 @@ pub struct Coordinator {
     pub(crate) pace: Pace,
     pub(crate) leadership: Leadership,
     pub(crate) records: Records,
-    pub(crate) known: ArcSwap<BTreeMap<SaleId, Desired>>,
+    /// Whether the list of sales was seen not to name all that are known.
+    pub(crate) list_is_lost: AtomicBool,
     pub(crate) sights: ArcSwap<BTreeMap<SaleId, Sight>>,
     /// Sales of which it is confirmed that so many units are sold, which was all of them.
     pub(crate) sold_out: ArcSwap<BTreeMap<SaleId, u64>>,
@@ -107,6 +109,12 @@ pub enum Failure {
         /// What differs.
         fields: Vec<Field>,
     },
+    /// It was there once. What its shards hold, or held, may be sold.
+    #[error(
+        "the record of sale {0:?} is lost, and is not made anew, for its units may have been sold; restore the data of \
+         Redis from a backup, or sell under another name"
+    )]
+    RecordLost(String),
     /// No sale can be like that.
     #[error(transparent)]
     Invalid(InvalidSale),
@@ -122,6 +130,9 @@ pub enum Failure {
     /// Nothing was done.
     #[error("the sale cannot be read: {0}")]
     Unread(CallError),
+    /// Nothing was done. The coordinator that leads restores the list from the records.
+    #[error("the list of sales is lost, and being restored")]
+    ListLost,
     /// It may have been done.
     #[error("it is unknown whether the sale was recorded: {0}")]
     Unrecorded(CallError),
@@ -182,7 +193,7 @@ impl Coordinator {
             pace,
             leadership: Leadership::new(name, pace.lease_duration),
             records: Records::default(),
-            known: ArcSwap::default(),
+            list_is_lost: AtomicBool::default(),
             sights: ArcSwap::default(),
             sold_out: ArcSwap::default(),
             stalled_since: ArcSwap::default(),
@@ -210,23 +221,29 @@ impl Coordinator {
     /// Writes down that the sale is to be created: from here on it will be, by this coordinator or the next.
     ///
     /// # Errors
-    /// When the name is taken, the settings cannot be, or it is unknown whether it is written.
+    /// When the name is taken, the settings cannot be, it is unknown whether it is written, or it was written before
+    /// and lost since.
     pub async fn record_creation(&self, wanted: &NewSale) -> Result<(Desired, bool), Failure> {
-        if let Some(existing) = self.read(&wanted.id).await? {
-            return same_sale(wanted, existing).map(|desired| (desired, false));
+        let (desired, is_new) = match self.find(&wanted.id).await? {
+            Some(existing) => (existing, false),
+            None => self.record_new(wanted).await?,
+        };
+        if !is_new {
+            check_same(wanted, &desired)?;
         }
-        let desired = self.lay_out(wanted).await?;
-        // Listed first: a name without a sale does no harm, a sale that nobody knows of would stay half made.
+        // Listed last: a name in the list was recorded once, so one without a record has lost it.
         self.writes.write(EnlistSale(&wanted.id)).await.map_err(Failure::Unrecorded)?;
+        Ok((desired, is_new))
+    }
+
+    async fn record_new(&self, wanted: &NewSale) -> Result<(Desired, bool), Failure> {
+        let desired = self.lay_out(wanted).await?;
         match self.records.record(&self.writes, 0, &desired).await.map_err(Failure::Unrecorded)? {
             Recorded::Done => {
                 tracing::info!(sale.id = %wanted.id, sale.shards = desired.mint.len(), "sale recorded");
                 Ok((desired, true))
             }
-            Recorded::Overtaken(_) => {
-                let existing = self.read(&wanted.id).await?.ok_or(Failure::Contended)?;
-                same_sale(wanted, existing).map(|desired| (desired, false))
-            }
+            Recorded::Overtaken(_) => Ok((self.find(&wanted.id).await?.ok_or(Failure::Contended)?, false)),
         }
     }
 
@@ -245,43 +262,29 @@ impl Coordinator {
         Ok(Desired { mint: sale.split(wanted.total_stock), sale })
     }
 
-    /// Brings all shards to what is recorded, and opens the sale if it was being created.
+    /// Brings all shards to what is recorded, and opens the sale if it was being created. Where another operator has
+    /// changed it since, to that: shards may follow the later change first.
     ///
     /// # Errors
     /// When not every shard has confirmed.
-    pub async fn complete(&self, desired: Desired) -> Result<Sale, Failure> {
-        let desired = match desired.sale.config.state {
-            State::Creating => self.complete_creation(&desired).await?,
-            State::Open | State::Paused | State::Ended => desired,
-        };
-        self.confirm(desired).await
-    }
-
-    async fn complete_creation(&self, desired: &Desired) -> Result<Desired, Failure> {
-        let unconfirmed = open(&self.writes, &self.records, desired).await.map_err(Failure::Unrecorded)?;
-        if !unconfirmed.is_empty() {
-            return Err(Failure::Unconfirmed(unconfirmed));
-        }
-        // Read again rather than remembered: another coordinator may have opened it, or more.
-        self.existing(desired.sale.id()).await
-    }
-
-    async fn confirm(&self, desired: Desired) -> Result<Sale, Failure> {
-        let unconfirmed = enforce(&self.writes, &desired).await;
-        self.learn(&desired);
-        if unconfirmed.is_empty() { Ok(desired.sale) } else { Err(Failure::Unconfirmed(unconfirmed)) }
-    }
-
-    /// Known at once here, unless something newer is; others learn of it with the next reading of the records.
-    fn learn(&self, desired: &Desired) {
-        let (id, version) = (desired.sale.id(), desired.sale.config.version);
-        self.known.rcu(|known| {
-            let mut known = BTreeMap::clone(known);
-            if known.get(id).is_none_or(|known| known.sale.config.version <= version) {
-                known.insert(id.clone(), desired.clone());
+    pub async fn complete(&self, mut desired: Desired) -> Result<Sale, Failure> {
+        for _ in 0..CHANGE_TRIES_MAX {
+            let is_creating = desired.sale.config.state == State::Creating;
+            let unconfirmed = if is_creating {
+                open(&self.writes, &self.records, &desired).await.map_err(Failure::Unrecorded)?
+            } else {
+                enforce(&self.writes, &desired).await
+            };
+            if unconfirmed.is_empty() && !is_creating {
+                return Ok(desired.sale);
             }
-            known
-        });
+            desired = match self.existing(desired.sale.id()).await {
+                Ok(latest) if latest != desired => latest,
+                Err(failure) if unconfirmed.is_empty() => return Err(failure),
+                _ => return Err(Failure::Unconfirmed(unconfirmed)),
+            };
+        }
+        Err(Failure::Contended)
     }
 
     /// Changes a sale; the sale afterwards, once every shard has confirmed.
@@ -291,27 +294,52 @@ impl Coordinator {
     pub async fn change(&self, id: &SaleId, change: &Change) -> Result<Sale, Failure> {
         for _ in 0..CHANGE_TRIES_MAX {
             let before = self.existing(id).await?;
-            let Some(after) = change.apply(&before)? else { return self.confirm(before).await };
+            let Some(after) = change.apply(&before)? else { return self.complete(before).await };
             let version = before.sale.config.version;
             let recorded = self.records.record(&self.writes, version, &after).await;
             if recorded.map_err(Failure::Unrecorded)? == Recorded::Done {
                 tracing::info!(sale.id = %id, sale.version = version + 1, ?change, "sale changed");
-                return self.confirm(after).await;
+                return self.complete(after).await;
             }
         }
         Err(Failure::Contended)
     }
 
-    /// What is recorded of a sale.
+    /// What is recorded of a sale, and lasts.
     ///
     /// # Errors
-    /// When there is none of this name, or it cannot be read.
+    /// When there is none of this name, it cannot be read, or its record was lost.
     pub async fn existing(&self, id: &SaleId) -> Result<Desired, Failure> {
-        self.read(id).await?.ok_or_else(|| Failure::NoSale(id.to_string()))
+        self.find(id).await?.ok_or_else(|| Failure::NoSale(id.to_string()))
     }
 
-    async fn read(&self, id: &SaleId) -> Result<Option<Desired>, Failure> {
-        self.records.one(&self.writes, id).await.map_err(Failure::Unread)
+    /// The same; `None` where there never was a sale of this name.
+    async fn find(&self, id: &SaleId) -> Result<Option<Desired>, Failure> {
+        let read = async || self.records.one(&self.writes, id).await.map_err(Failure::Unread);
+        let found = read().await?;
+        if found.is_some() || !self.has_traces(id).await.map_err(Failure::Unread)? {
+            return Ok(found);
+        }
+        // Another coordinator may be creating it: the record comes before all traces.
+        read().await?.map(Some).ok_or_else(|| Failure::RecordLost(id.to_string()))
+    }
+
+    /// Whether there is anything that only a recorded sale leaves.
+    async fn has_traces(&self, id: &SaleId) -> Result<bool, CallError> {
+        if self.records.known().contains_key(id) {
+            return Ok(true);
+        }
+        let listed = self.writes.read(ListSales).await?;
+        Ok(listed.is_some_and(|listed| listed.contains(id)) || has_shards(&self.writes, id).await?)
+    }
+
+    /// A sale for people to look at: its record may not last.
+    async fn seen(&self, id: &SaleId) -> Result<Desired, Failure> {
+        let mut seen = self.records.seen(&self.writes, std::slice::from_ref(id)).await;
+        match seen.pop().expect("one sale has one record").map_err(Failure::Unread)? {
+            Some(seen) => Ok(seen),
+            None => self.existing(id).await,
+        }
     }
 
     /// All sales.
@@ -319,11 +347,10 @@ impl Coordinator {
     /// # Errors
     /// When the list, or a sale of it, cannot be read.
     pub async fn sales(&self) -> Result<Vec<Sale>, Failure> {
-        let listed = self.records.all(&self.writes).await.map_err(Failure::Unread)?;
-        let sale = |(_, record): (_, Result<Option<Desired>, _>)| {
-            Some(record.transpose()?.map(|desired| desired.sale))
-        };
-        listed.into_iter().filter_map(sale).collect::<Result<_, _>>().map_err(Failure::Unread)
+        let listed = self.writes.read(ListSales).await.map_err(Failure::Unread)?.ok_or(Failure::ListLost)?;
+        let records = self.records.seen(&self.writes, &listed).await.into_iter();
+        let sales = records.filter_map(|record| Some(record.transpose()?.map(|desired| desired.sale)));
+        sales.collect::<Result<_, _>>().map_err(Failure::Unread)
     }
 
     /// Looks at one sale. Shards that cannot be read are among the troubles.
@@ -331,10 +358,15 @@ impl Coordinator {
     /// # Errors
     /// When there is none of this name, or its record cannot be read.
     pub async fn inspect(&self, id: &SaleId) -> Result<Inspection, Failure> {
-        let desired = self.existing(id).await?;
+        let sale = self.seen(id).await?.sale;
         let snapshot = self.writes.read(ReadSnapshot(&SaleKeys::new(id))).await.map_err(Failure::Unread)?;
-        let calls: Vec<_> = desired.sale.shards().iter().map(|shard| ReadLevel { shard }).collect();
+        let calls: Vec<_> = sale.shards().iter().map(|shard| ReadLevel { shard }).collect();
         let levels = self.reads.poll_all(&calls).await;
+        // Shards follow the record, so one that was changed meanwhile is not ahead of it.
+        let desired = self.seen(id).await?;
+        if !desired.sale.has_layout_of(&sale) {
+            return Err(Failure::Contended);
+        }
         let topology = self.reads.topology();
         Ok(Inspection { troubles: troubles(&desired, &levels), desired, levels, topology, snapshot })
     }
@@ -344,7 +376,7 @@ impl Coordinator {
     /// # Errors
     /// When there is none of this name, a shard cannot be read, or others are being audited all the while.
     pub async fn audit(&self, id: &SaleId) -> Result<Audit, Failure> {
-        let desired = self.existing(id).await?;
+        let desired = self.seen(id).await?;
         let turn = tokio::time::timeout(AUDIT_WAIT_MAX, self.audits.acquire()).await;
         let _turn = turn.map_err(|_| Failure::AuditBusy)?.expect("nobody closes the audits");
         let found = audit(&self.writes, &desired.sale).await.map_err(Failure::from);
@@ -361,7 +393,7 @@ impl Coordinator {
     }
 }
 
-fn same_sale(wanted: &NewSale, existing: Desired) -> Result<Desired, Failure> {
+fn check_same(wanted: &NewSale, existing: &Desired) -> Result<(), Failure> {
     let fields = wanted.differences(&existing.sale.config);
-    if fields.is_empty() { Ok(existing) } else { Err(Failure::Different { id: wanted.id.clone(), fields }) }
+    if fields.is_empty() { Ok(()) } else { Err(Failure::Different { id: wanted.id.clone(), fields }) }
 }

@@ -1,7 +1,7 @@
 //! How fast the shards of a sale sell: purchases a second, from the levels that were seen lately.
 
 use stock::calls::{CallError, Level};
-use stock::sale::EpochMs;
+use tokio::time::Instant;
 
 /// How long purchases count for, seconds: after so long they weigh a third. Long enough for a shard that sells ten a
 /// second to be told from one that sells twenty, short enough to follow a crowd that comes from elsewhere.
@@ -25,20 +25,20 @@ pub struct DemandSeen(Vec<Shard>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Shard {
-    /// The latest sight: when, by the clock of its primary, and what was sold by then.
-    latest: Option<(EpochMs, u64)>,
+    /// The latest sight: when, by our own clock that nobody sets, and what was sold by then.
+    latest: Option<(Instant, u64)>,
     /// Purchases, and the seconds in which they were made; both fade with age.
     purchases: f64,
     seconds: f64,
 }
 
 impl DemandSeen {
-    /// Takes in what was seen of the shards. One that cannot be read keeps what is known of it.
-    pub fn observe(&mut self, levels: &[Result<Level, CallError>]) {
+    /// Takes in what was seen of the shards at this moment. One that cannot be read keeps what is known of it.
+    pub fn observe(&mut self, seen_at: Instant, levels: &[Result<Level, CallError>]) {
         self.0.resize(levels.len(), Shard::default());
         for (shard, level) in self.0.iter_mut().zip(levels) {
             if let Ok(level) = level {
-                shard.observe(level.at, level.sold);
+                shard.observe(seen_at, level.sold);
             }
         }
     }
@@ -50,16 +50,16 @@ impl DemandSeen {
 }
 
 impl Shard {
-    fn observe(&mut self, at: EpochMs, sold: u64) {
+    fn observe(&mut self, at: Instant, sold: u64) {
         match self.latest {
             Some((before, sold_before)) if at > before && sold >= sold_before => {
-                let seconds = (at - before) as f64 / 1_000.0;
+                let seconds = (at - before).as_secs_f64();
                 let fading = (-seconds / MEMORY_S).exp();
                 self.purchases = self.purchases * fading + (sold - sold_before) as f64;
                 self.seconds = self.seconds * fading + seconds;
             }
             Some((before, _)) if at == before => return,
-            // The first sight; or a failover took something back, the clock or purchases.
+            // The first sight; or a failover took purchases back.
             _ => *self = Self::default(),
         }
         self.latest = Some((at, sold));
@@ -81,18 +81,21 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    /// The demand after a shard was seen at these times with so much sold.
-    fn after(sights: &[(EpochMs, u64)]) -> Demand {
-        let mut seen = DemandSeen::default();
+    /// The demand after a shard was seen at these times, in milliseconds, with so much sold.
+    fn after(sights: &[(u64, u64)]) -> Demand {
+        let (mut seen, start) = (DemandSeen::default(), Instant::now());
         for &(at, sold) in sights {
-            seen.observe(&[Ok(Level { at, sold, ..Level::default() })]);
+            let seen_at = start + Duration::from_millis(at);
+            seen.observe(seen_at, &[Ok(Level { sold, ..Level::default() })]);
         }
         seen.demands()[0]
     }
 
-    fn selling(per_sight: u64, sights: u64) -> Vec<(EpochMs, u64)> {
+    fn selling(per_sight: u64, sights: u64) -> Vec<(u64, u64)> {
         (0..=sights).map(|n| (1_000 + 100 * n, per_sight * n)).collect()
     }
 
@@ -120,7 +123,19 @@ mod tests {
     #[test]
     fn a_failover_that_takes_something_back_starts_anew() {
         assert_eq!(after(&[(1_000, 50), (1_100, 60), (1_200, 55)]), Demand::default());
-        assert_eq!(after(&[(1_000, 50), (1_100, 60), (1_050, 60)]), Demand::default());
+    }
+
+    #[test]
+    fn a_primary_whose_clock_is_set_sells_no_slower() {
+        let mut seen = DemandSeen::default();
+        let start = Instant::now();
+        for n in 0..=20 {
+            // After a second its clock jumps an hour ahead.
+            let at = 100 * n + if n > 10 { 3_600_000 } else { 0 };
+            let level = Level { at, sold: 10 * n, ..Level::default() };
+            seen.observe(start + Duration::from_millis(100 * n), &[Ok(level)]);
+        }
+        assert!((seen.demands()[0].likely - 100.0).abs() < 1e-6, "{:?}", seen.demands());
     }
 
     #[test]

@@ -11,13 +11,6 @@ pub struct Desired {
     pub mint: Vec<u64>,
 }
 
-impl Desired {
-    /// Whether config and mint, which are read one after the other, are of one version.
-    pub fn is_whole(&self) -> bool {
-        self.mint.iter().sum::<u64>() == self.sale.config.total_stock
-    }
-}
-
 impl PartialEq for Desired {
     fn eq(&self, other: &Self) -> bool {
         self.sale.config == other.sale.config && self.mint == other.mint

@@ -112,7 +112,7 @@ fn first_shown(known: &BTreeMap<SaleId, Desired>, default: &SaleId) -> Option<Sa
 
 /// The latest snapshots. A sale whose snapshot cannot be read has a gap in its history.
 async fn published(coordinator: &Coordinator) -> Vec<(SaleId, Snapshot)> {
-    let ids: Vec<SaleId> = coordinator.known.load().keys().cloned().collect();
+    let ids: Vec<SaleId> = coordinator.records.known().keys().cloned().collect();
     let keys: Vec<SaleKeys> = ids.iter().map(SaleKeys::new).collect();
     let snapshots = coordinator.reads.poll_all(&keys.iter().map(ReadSnapshot).collect::<Vec<_>>()).await;
     ids.into_iter().zip(snapshots).filter_map(|(id, read)| Some((id, read.ok()??))).collect()
@@ -120,15 +120,16 @@ async fn published(coordinator: &Coordinator) -> Vec<(SaleId, Snapshot)> {
 
 /// `GET /live/sales`
 async fn sales(State(live): State<Live>) -> Result<Json<SaleList>, Problem> {
-    let known = live.coordinator()?.known.load_full();
+    let known = live.coordinator()?.records.known();
     Ok(Json(SaleList::of(&known, first_shown(&known, &live.0.default_sale))))
 }
 
 /// `GET /live/sales/{sale}/events`, `GET /live/sale/events`
 async fn events(State(live): State<Live>, named: Option<Path<String>>) -> Result<Response, Problem> {
     let coordinator = live.coordinator()?;
-    let sale =
-        live.choose(&coordinator.known.load(), named.as_deref().map(String::as_str)).ok_or_else(no_sale)?;
+    let sale = live
+        .choose(&coordinator.records.known(), named.as_deref().map(String::as_str))
+        .ok_or_else(no_sale)?;
     let past = live.histories().get(&sale).cloned().unwrap_or_default();
     let write = |teller| Watch::new(coordinator, sale.clone()).tell(teller);
     let heard = live.0.events.listen(sale.clone(), &event("history", &past), write);

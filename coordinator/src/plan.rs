@@ -13,7 +13,7 @@ use crate::desired::Desired;
 /// One thing to do to a sale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
-    /// Brings a shard to the recorded version; makes the shard while the sale is being created.
+    /// Brings a shard to the recorded settings; makes the shard while the sale is being created.
     Configure(ShardId),
     /// Brings a shard's stock to what was minted to it.
     Mint(ShardId),
@@ -21,6 +21,9 @@ pub enum Action {
     Redrive(Channel),
     /// Opens the sale: every shard is there and holds its stock.
     Open,
+    /// Records the sale as it is at this version, which is above that of each shard: shards that are ahead of a record
+    /// that was lost follow it again.
+    RaiseVersion(u64),
 }
 
 /// What is left to do. `stalled` are the channels that were left open.
@@ -30,6 +33,7 @@ pub fn plan(desired: &Desired, levels: &[Result<Level, CallError>], stalled: &[C
     let shards = desired.sale.shards().iter().map(|shard| shard.id).zip(levels).zip(&desired.mint);
     let mut actions: Vec<Action> =
         shards.flat_map(|((shard, level), &minted)| plan_shard(desired, shard, level, minted)).collect();
+    actions.extend(version_above(desired, levels).map(Action::RaiseVersion));
     actions.extend(stalled.iter().map(|&channel| Action::Redrive(channel)));
     if is_creating(desired) && actions.is_empty() && levels.iter().all(Result::is_ok) {
         actions.push(Action::Open);
@@ -43,15 +47,30 @@ fn plan_shard(
     level: &Result<Level, CallError>,
     minted: u64,
 ) -> impl Iterator<Item = Action> {
+    let recorded = desired.sale.config.shard_settings();
     let (is_behind, is_short) = match level {
-        Ok(level) => {
-            (level.version < desired.sale.config.version, level.accepted_from(Source::Mint) < minted)
-        }
+        Ok(level) if !is_own(desired, level) => (false, false),
+        Ok(level) => (
+            level.settings != recorded && level.settings.version <= recorded.version,
+            level.accepted_from(Source::Mint) < minted,
+        ),
         Err(CallError::NoShard) => (is_creating(desired), false),
         Err(_) => (false, false),
     };
     let configure = is_behind.then_some(Action::Configure(shard));
     configure.into_iter().chain(is_short.then_some(Action::Mint(shard)))
+}
+
+/// A version above that of each shard, where one is ahead of the record.
+fn version_above(desired: &Desired, levels: &[Result<Level, CallError>]) -> Option<u64> {
+    let own = levels.iter().flatten().filter(|level| is_own(desired, level));
+    let highest = own.map(|level| level.settings.version).max()?;
+    (highest > desired.sale.config.version).then(|| highest.checked_add(1)).flatten()
+}
+
+/// Shards of another ring are those of another sale of this name.
+fn is_own(desired: &Desired, level: &Level) -> bool {
+    level.ring == desired.sale.config.layout.fingerprint.as_str()
 }
 
 fn is_creating(desired: &Desired) -> bool {
@@ -61,6 +80,7 @@ fn is_creating(desired: &Desired) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use stock::sale::{SaleConfig, ShardSettings};
 
     use super::*;
     use crate::testing::recorded;
@@ -69,10 +89,15 @@ mod tests {
         ShardId::new(index)
     }
 
+    fn ring(desired: &Desired) -> String {
+        desired.sale.config.layout.fingerprint.as_str().to_owned()
+    }
+
     /// Shards that are what is recorded.
     fn converged(desired: &Desired) -> Vec<Result<Level, CallError>> {
         let level = |&minted| Level {
-            version: desired.sale.config.version,
+            ring: ring(desired),
+            settings: desired.sale.config.shard_settings(),
             stock: minted,
             accepted: vec![(Source::Mint, minted)],
             ..Level::default()
@@ -95,7 +120,8 @@ mod tests {
         assert_eq!(plan(&sale, &nothing, &[]), [Action::Configure(shard(0)), Action::Configure(shard(1))]);
 
         let mut made = converged(&sale);
-        made[1] = Ok(Level { version: 1, ..Level::default() });
+        let last = made[1].as_mut().unwrap();
+        (last.stock, last.accepted) = (0, Vec::new());
         assert_eq!(plan(&sale, &made, &[]), [Action::Mint(shard(1))]);
         assert_eq!(plan(&sale, &converged(&sale), &[]), [Action::Open]);
     }
@@ -132,10 +158,40 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_is_ahead_is_left_alone() {
+    fn a_shard_of_the_recorded_version_gets_the_recorded_settings() {
+        let sale = recorded(State::Open, 2);
+        let mut levels = converged(&sale);
+        levels[1].as_mut().unwrap().settings.state = State::Paused;
+        assert_eq!(plan(&sale, &levels, &[]), [Action::Configure(shard(1))]);
+        levels[1].as_mut().unwrap().settings = sale.sale.config.shard_settings();
+        levels[0].as_mut().unwrap().settings.window.ends_at += 1;
+        assert_eq!(plan(&sale, &levels, &[]), [Action::Configure(shard(0))]);
+    }
+
+    #[test]
+    fn a_record_that_shards_are_ahead_of_is_raised_above_them() {
+        let sale = recorded(State::Open, 2);
+        let mut levels = converged(&sale);
+        levels[1].as_mut().unwrap().settings.version = 9;
+        assert_eq!(plan(&sale, &levels, &[]), [Action::RaiseVersion(10)]);
+    }
+
+    #[test]
+    fn a_shard_with_more_tokens_than_recorded_keeps_them() {
         let sale = recorded(State::Open, 1);
-        let ahead = Level { version: 9, accepted: vec![(Source::Mint, 1_000)], ..Level::default() };
-        assert_eq!(plan(&sale, &[Ok(ahead)], &[]), []);
+        let mut levels = converged(&sale);
+        levels[0].as_mut().unwrap().accepted = vec![(Source::Mint, 1_000)];
+        assert_eq!(plan(&sale, &levels, &[]), []);
+    }
+
+    #[test]
+    fn a_shard_of_another_ring_is_left_alone() {
+        let sale = recorded(State::Open, 1);
+        let foreign = Level { ring: "another".into(), ..converged(&sale).remove(0).unwrap() };
+        for version in [0, 1, 9] {
+            let settings = ShardSettings { version, ..foreign.settings };
+            assert_eq!(plan(&sale, &[Ok(Level { settings, ..foreign.clone() })], &[]), []);
+        }
     }
 
     #[test]
@@ -173,23 +229,35 @@ mod tests {
             level.accepted.push((source, before.max(cumulative)));
         }
 
-        fn carry_out(&mut self, action: Action, desired: &mut Desired) {
+        /// Does what was planned on top of `based_on`, which may not be what is recorded by now.
+        fn carry_out(&mut self, action: Action, based_on: &Desired, record: &mut Desired) {
             match action {
                 Action::Configure(shard) => {
-                    let level = self.shards[shard.index()].get_or_insert_default();
-                    level.version = level.version.max(desired.sale.config.version);
+                    let new = || Level { ring: ring(based_on), ..Level::default() };
+                    let level = self.shards[shard.index()].get_or_insert_with(new);
+                    let settings = based_on.sale.config.shard_settings();
+                    if settings.version >= level.settings.version {
+                        level.settings = settings;
+                    }
                 }
-                Action::Mint(shard) => self.accept(shard, Source::Mint, desired.mint[shard.index()]),
+                Action::Mint(shard) => self.accept(shard, Source::Mint, based_on.mint[shard.index()]),
                 Action::Redrive(Channel { giver, receiver }) => {
                     let out =
                         self.shards[giver.index()].as_ref().map_or(0, |level| donated_to(level, receiver));
                     self.accept(receiver, Source::Shard(giver), out);
                 }
-                Action::Open => {
-                    let mut config = (*desired.sale.config).clone();
-                    (config.version, config.state) = (config.version + 1, State::Open);
-                    desired.sale = desired.sale.at(config).unwrap();
+                Action::Open => advance(based_on, record, based_on.sale.config.version + 1, State::Open),
+                Action::RaiseVersion(version) => {
+                    advance(based_on, record, version, based_on.sale.config.state);
                 }
+            }
+        }
+
+        /// A shard that exists gets other settings than any record has.
+        fn jolt(&mut self, shard: usize, versions_ahead: u64) {
+            if let Some(Some(level)) = self.shards.get_mut(shard) {
+                level.settings.version += versions_ahead;
+                level.settings.state = State::Paused;
             }
         }
 
@@ -213,39 +281,48 @@ mod tests {
         }
     }
 
+    /// The rule of `record`: nothing happens where the record is not what this is based on.
+    fn advance(based_on: &Desired, record: &mut Desired, version: u64, state: State) {
+        if record.sale.config.version == based_on.sale.config.version {
+            let config = SaleConfig { version, state, ..(*based_on.sale.config).clone() };
+            record.sale = record.sale.at(config).unwrap();
+        }
+    }
+
     fn donated_to(level: &Level, receiver: ShardId) -> u64 {
         level.donated.iter().find(|(to, _)| *to == receiver).map_or(0, |(_, tokens)| *tokens)
     }
 
     proptest! {
         /// Plans of which any part is lost, done twice or done late, by several coordinators, with thieves who
-        /// die in between, still lead to an open sale with every unit in a shard.
+        /// die in between and shards that get other settings, still lead to an open sale with every unit in a shard.
         #[test]
         fn whatever_becomes_of_plans_the_sale_converges_and_keeps_its_units(
             shards in 1..=5_usize,
             done in prop::collection::vec(any::<bool>(), 0..40),
             thefts in prop::collection::vec((0..5_u16, 0..5_u16, 0..30_u64), 0..10),
+            jolts in prop::collection::vec((0..5_usize, 0..4_u64), 0..6),
         ) {
             let mut desired = recorded(State::Creating, shards);
             let mut model = Model { shards: vec![None; shards] };
-            let mut late = Vec::new();
+            let mut late = (Vec::new(), desired.clone());
             let mut done = done.into_iter();
-            let mut thefts = thefts.into_iter();
+            let (mut thefts, mut jolts) = (thefts.into_iter(), jolts.into_iter());
             loop {
-                let actions = plan(&desired, &model.levels(), &model.stalled());
-                if actions.is_empty() && thefts.len() == 0 {
+                let (actions, known) = (plan(&desired, &model.levels(), &model.stalled()), desired.clone());
+                if actions.is_empty() && thefts.len() + jolts.len() == 0 {
                     break;
                 }
                 for &action in &actions {
                     if done.next().unwrap_or(true) {
-                        model.carry_out(action, &mut desired);
+                        model.carry_out(action, &known, &mut desired);
                     }
                 }
-                // Another coordinator does what it planned a round ago; opening is recorded by version, so not that.
-                for action in std::mem::replace(&mut late, actions) {
-                    if action != Action::Open {
-                        model.carry_out(action, &mut desired);
-                    }
+                // Another coordinator does what it planned a round ago, on top of the record of then.
+                let (actions, known) = std::mem::replace(&mut late, (actions, known));
+                actions.into_iter().for_each(|action| model.carry_out(action, &known, &mut desired));
+                if let Some((shard, versions_ahead)) = jolts.next() {
+                    model.jolt(shard, versions_ahead);
                 }
                 if desired.sale.config.state == State::Open
                     && let Some((giver, receiver, want)) = thefts.next()
@@ -256,7 +333,8 @@ mod tests {
             }
             prop_assert_eq!(desired.sale.config.state, State::Open);
             prop_assert_eq!(model.stock(), 100);
-            prop_assert!(model.shards.iter().flatten().all(|level| level.version == desired.sale.config.version));
+            let settings = desired.sale.config.shard_settings();
+            prop_assert!(model.shards.iter().flatten().all(|level| level.settings == settings));
         }
     }
 }

@@ -27,7 +27,7 @@ impl Rebalancing {
     /// The moves that are due after this sight of a sale. A shard that cannot be read has no part in them.
     fn plan(&mut self, id: &SaleId, sight: &Sight) -> Vec<Move> {
         let seen = self.demand.entry(id.clone()).or_default();
-        seen.observe(&sight.levels);
+        seen.observe(sight.seen_at, &sight.levels);
         if self.moved_at.is_some_and(|moved_at| sight.seen_at <= moved_at) {
             return Vec::new();
         }

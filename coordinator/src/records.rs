@@ -1,82 +1,105 @@
-//! Reads and writes what is recorded of sales.
+//! Reads and writes what is recorded of sales, and remembers of each what is known to last.
+//!
+//! A record that was merely read may be one that a failover takes back; shards that follow it would keep what no record
+//! holds. So a record that reads otherwise than the one that is known is read again behind a barrier, and counts from
+//! then on. One that has not changed costs nothing more than the reading.
 //!
 //! A ring takes milliseconds to work out, so each sale's is kept: its layout is frozen.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::slice;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use futures::future::join_all;
-use stock::calls::{CallError, Record, Recorded};
+use stock::calls::{CallError, Recall, Record, Recorded, SaleRecord};
 use stock::cluster::Cluster;
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
 use stock::sale::{InvalidSale, Sale, SaleConfig};
-use stock::store::{ListSales, ReadConfig, ReadMint};
+use stock::store::ReadConfig;
 
 use crate::desired::Desired;
 
-/// How often config and mint are read until they are of one version. Only a restock comes between them.
-const READS_MAX: u32 = 5;
-
-/// The records of all sales, as they are read.
+/// The records of all sales, as far as they are known to last.
 #[derive(Default)]
 pub struct Records {
-    sales: Mutex<HashMap<SaleId, Sale>>,
+    known: ArcSwap<BTreeMap<SaleId, Desired>>,
 }
 
-/// A sale of the list, and what could be read of it; `None` for one that is listed but not recorded (yet).
-pub type Listed = (SaleId, Result<Option<Desired>, CallError>);
+/// The record of a sale; `None` where there is none.
+pub type Reading = Result<Option<Desired>, CallError>;
 
 impl Records {
-    /// Reads all sales.
+    /// The sales whose record is known to last, as it was then.
+    pub fn known(&self) -> Arc<BTreeMap<SaleId, Desired>> {
+        self.known.load_full()
+    }
+
+    /// Reads these sales through `reads`, and confirms through `writes` what has changed, with one try.
+    pub async fn follow(&self, reads: &Cluster, writes: &Cluster, ids: &[SaleId]) -> Vec<Reading> {
+        self.read(reads, ids, async |changed| writes.write_all_once(changed).await).await
+    }
+
+    /// Reads one sale.
     ///
     /// # Errors
-    /// When the list of sales cannot be read.
-    pub async fn all(&self, cluster: &Cluster) -> Result<Vec<Listed>, CallError> {
-        let ids = cluster.read(ListSales).await?;
-        let records = self.read(cluster, &ids).await.into_iter().map(|record| record?.map(whole).transpose());
-        Ok(ids.iter().cloned().zip(records).collect())
+    /// When it cannot be read, is not known to last, or is not of a form that this release knows.
+    pub async fn one(&self, cluster: &Cluster, id: &SaleId) -> Reading {
+        let confirm = async |changed: &[Recall<'_>]| cluster.write_all(changed).await;
+        self.read(cluster, slice::from_ref(id), confirm).await.pop().expect("one sale has one record")
     }
 
-    /// Reads one sale; `None` where there is none of this name.
-    ///
-    /// # Errors
-    /// When it cannot be read, or is not of a form that this release knows.
-    pub async fn one(&self, cluster: &Cluster, id: &SaleId) -> Result<Option<Desired>, CallError> {
-        let mut record = self.read_one(cluster, id).await?;
-        for _ in 1..READS_MAX {
-            if record.as_ref().is_none_or(Desired::is_whole) {
-                break;
-            }
-            record = self.read_one(cluster, id).await?;
-        }
-        record.map(whole).transpose()
+    /// Reads these sales for people to look at. Nothing is done on the word of it: it may not last.
+    pub async fn seen(&self, cluster: &Cluster, ids: &[SaleId]) -> Vec<Reading> {
+        let keys: Vec<SaleKeys> = ids.iter().map(SaleKeys::new).collect();
+        let records = cluster.read_all(&keys.iter().map(recall).collect::<Vec<_>>()).await;
+        join_all(records.into_iter().map(async |record| self.whole(record?).await)).await
     }
 
-    async fn read_one(&self, cluster: &Cluster, id: &SaleId) -> Result<Option<Desired>, CallError> {
-        self.read(cluster, slice::from_ref(id)).await.pop().expect("one sale has one record")
-    }
-
-    /// Configs first, then mints: a change that is based on a config is refused if the mint is newer.
-    async fn read(&self, cluster: &Cluster, ids: &[SaleId]) -> Vec<Result<Option<Desired>, CallError>> {
+    async fn read(
+        &self,
+        cluster: &Cluster,
+        ids: &[SaleId],
+        confirm: impl AsyncFnOnce(&[Recall<'_>]) -> Vec<Result<Option<SaleRecord>, CallError>>,
+    ) -> Vec<Reading> {
         let keys: Vec<SaleKeys> = ids.iter().map(SaleKeys::new).collect();
         let configs = cluster.read_all(&keys.iter().map(ReadConfig).collect::<Vec<_>>()).await;
-        let shards = |config: &Result<Option<SaleConfig>, _>| match config {
-            Ok(Some(config)) => config.layout.tags.len(),
-            _ => 0,
-        };
-        let mints = keys.iter().zip(&configs).map(|(keys, config)| ReadMint { keys, shards: shards(config) });
-        let mints = cluster.read_all(&mints.collect::<Vec<_>>()).await;
-        join_all(configs.into_iter().zip(mints).map(async |(config, mint)| match config? {
-            Some(config) => Ok(Some(Desired { sale: self.known_sale(config).await?, mint: mint? })),
-            None => Ok(None),
-        }))
-        .await
+        let known = self.known();
+        let unchanged = |id, config: &SaleConfig| known.get(id).filter(|known| *known.sale.config == *config);
+        let is_changed = |id, config: &Result<Option<SaleConfig>, _>| matches!(config, Ok(Some(config)) if unchanged(id, config).is_none());
+
+        let read = ids.iter().zip(&keys).zip(&configs);
+        let changed =
+            read.filter(|((id, _), config)| is_changed(id, config)).map(|((_, keys), _)| recall(keys));
+        let changed: Vec<_> = changed.collect();
+        let mut confirmed = if changed.is_empty() { Vec::new() } else { confirm(&changed).await }.into_iter();
+
+        let mut readings = Vec::with_capacity(ids.len());
+        for (id, config) in ids.iter().zip(configs) {
+            let reading = match config {
+                Ok(Some(config)) => match unchanged(id, &config) {
+                    Some(known) => Ok(Some(known.clone())),
+                    None => self.learn(confirmed.next().expect("an answer for each that has changed")).await,
+                },
+                Ok(None) => Ok(None),
+                Err(error) => Err(error),
+            };
+            readings.push(reading);
+        }
+        readings
     }
 
-    async fn known_sale(&self, config: SaleConfig) -> Result<Sale, CallError> {
-        self.sale(config).await.map_err(|invalid| CallError::Malformed(invalid.to_string()))
+    async fn learn(&self, confirmed: Result<Option<SaleRecord>, CallError>) -> Reading {
+        let reading = self.whole(confirmed?).await?;
+        reading.iter().for_each(|desired| self.know(desired));
+        Ok(reading)
+    }
+
+    async fn whole(&self, record: Option<SaleRecord>) -> Reading {
+        let Some(SaleRecord { config, mint }) = record else { return Ok(None) };
+        let sale = self.sale(config).await.map_err(|invalid| CallError::Malformed(invalid.to_string()))?;
+        Ok(Some(Desired { sale, mint }))
     }
 
     /// Records a sale, unless somebody else changed it since the version that this is based on.
@@ -90,7 +113,11 @@ impl Records {
         desired: &Desired,
     ) -> Result<Recorded, CallError> {
         let (keys, config) = (SaleKeys::new(desired.sale.id()), &desired.sale.config);
-        cluster.write(Record { keys: &keys, based_on, config, mint: &desired.mint }).await
+        let recorded = cluster.write(Record { keys: &keys, based_on, config, mint: &desired.mint }).await?;
+        if recorded == Recorded::Done {
+            self.know(desired);
+        }
+        Ok(recorded)
     }
 
     /// The sale of a config.
@@ -98,25 +125,23 @@ impl Records {
     /// # Errors
     /// When no sale can have this config.
     pub async fn sale(&self, config: SaleConfig) -> Result<Sale, InvalidSale> {
-        let known = self.known().get(&config.id).cloned();
-        let sale = match known {
-            Some(sale) if *sale.config == config => return Ok(sale),
-            Some(sale) if sale.config.layout == config.layout => sale.at(config)?,
-            _ => work_out(config).await?,
-        };
-        self.known().insert(sale.id().clone(), sale.clone());
-        Ok(sale)
+        match self.known().get(&config.id) {
+            Some(known) if known.sale.config.layout == config.layout => known.sale.at(config),
+            _ => work_out(config).await,
+        }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<SaleId, Sale>> {
-        self.sales.lock().unwrap_or_else(PoisonError::into_inner)
+    fn know(&self, desired: &Desired) {
+        self.known.rcu(|known| {
+            let mut known = BTreeMap::clone(known);
+            known.insert(desired.sale.id().clone(), desired.clone());
+            known
+        });
     }
 }
 
-fn whole(desired: Desired) -> Result<Desired, CallError> {
-    let id = desired.sale.id();
-    let torn = || CallError::Malformed(format!("config and mint of sale {id} do not add up"));
-    if desired.is_whole() { Ok(desired) } else { Err(torn()) }
+const fn recall(keys: &SaleKeys) -> Recall<'_> {
+    Recall { keys }
 }
 
 async fn work_out(config: SaleConfig) -> Result<Sale, InvalidSale> {

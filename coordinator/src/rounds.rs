@@ -3,7 +3,7 @@
 //!
 //! A loop each, so that none waits for another: a barrier that waits for a dead replica delays no snapshot.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,25 +16,33 @@ use stock::calls::{CallError, Level, ReadLevel};
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
 use stock::sale::EpochMs;
+use stock::search::recorded_sales;
 use stock::snapshot::{Snapshot, confirm_sold_out};
-use stock::store::PublishSnapshot;
+use stock::store::{EnlistSale, ListSales, PublishSnapshot, RestoreList};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::carry_out::carry_out;
 use crate::channels::OpenChannels;
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, Failure};
 use crate::desired::Desired;
 use crate::metrics;
 use crate::news::News;
 use crate::plan::plan;
 use crate::rebalancing::Rebalancing;
-use crate::trouble::{Trouble, troubles};
+use crate::trouble::{Trouble, lasting, troubles};
 use crate::violations::{Violations, violations};
 
 /// Longest time between two looks at the cluster's map. A failover is noticed by its errors, sooner.
-const MAP_AGE_MAX: Duration = Duration::from_secs(1);
+const MAP_AGE_MAX: Duration = Duration::from_millis(500);
 /// How often it is asked whether the map is in doubt.
 const MAP_CHECK: Duration = Duration::from_millis(100);
+/// How often it is asked whether the list of sales is lost.
+const LIST_CHECK: Duration = Duration::from_millis(100);
+/// From one search for sales that the list does not name to the next. One is only missed when the coordinator that
+/// created it died before it was listed.
+const SEARCH_PERIOD: Duration = Duration::from_secs(10);
+/// The same where the search failed. A list that is lost is tried to restore with each look at it.
+const SEARCH_RETRY: Duration = Duration::from_secs(1);
 /// How often it is asked whether every primary has the function library. Nodes may not be allowed to load it, and call
 /// primaries without any shard, too: one that has just joined, one that somebody emptied.
 const LIBRARY_CHECK: Duration = Duration::from_secs(1);
@@ -51,6 +59,8 @@ pub struct Sight {
     pub snapshot: Snapshot,
     /// What was wrong.
     pub troubles: Vec<Trouble>,
+    /// What was wrong at the look before, too.
+    pub lasting: Vec<Trouble>,
     /// When the look was half done, by the coordinator's own clock.
     pub seen_at_ms: EpochMs,
     /// What broke the promise, and was broken at the look before, too.
@@ -63,12 +73,14 @@ impl Coordinator {
     /// Keeps all sales as they are recorded, until `stop` completes and the round is finished.
     pub async fn run(&self, stop: impl Future<Output = ()> + Send) {
         let (period, stop) = (self.pace.snapshot_period, stop.shared());
-        let (mut records_news, mut look_news) = (News::default(), News::default());
+        let (mut records_news, mut look_news) = (RecordsNews::default(), News::default());
+        let (mut list_news, mut search_at) = (News::default(), Instant::now());
         let (mut channels, mut map_seen) = (HashMap::new(), Instant::now());
         tokio::join!(
             self.seek_lease(stop.clone()),
             self.attend(stop.clone()),
             every(period, stop.clone(), async || self.follow_records(&mut records_news).await),
+            every(LIST_CHECK, stop.clone(), async || self.keep_list(&mut list_news, &mut search_at).await),
             every(period, stop.clone(), async || self.look(&mut look_news).await),
             every(period, stop.clone(), async || self.confirm_sold_out().await),
             every(period, stop.clone(), async || self.mend(&mut channels).await),
@@ -90,17 +102,48 @@ impl Coordinator {
         }
     }
 
-    async fn follow_records(&self, news: &mut News) {
-        let listed = self.records.all(&self.reads).await;
-        self.heed(news, "list of sales".into(), listed.as_ref().err());
-        let mut known = (*self.known.load_full()).clone();
-        for (id, record) in listed.into_iter().flatten() {
-            self.heed(news, format!("record of sale {id}"), record.as_ref().err());
-            if let Ok(Some(desired)) = record {
-                known.insert(id, desired);
+    /// Sales that are listed, and those that are known: what the list lost is not forgotten.
+    async fn follow_records(&self, news: &mut RecordsNews) {
+        let listed = self.reads.read(ListSales).await;
+        self.heed(&mut news.calls, "list of sales".into(), listed.as_ref().err());
+        let mut ids: BTreeSet<SaleId> = self.records.known().keys().cloned().collect();
+        if let Ok(listed) = listed {
+            let is_whole = listed.as_ref().is_some_and(|listed| ids.iter().all(|id| listed.contains(id)));
+            self.list_is_lost.store(!is_whole, Ordering::Relaxed);
+            ids.extend(listed.into_iter().flatten());
+        }
+        let ids: Vec<SaleId> = ids.into_iter().collect();
+        let records = self.records.follow(&self.reads, &self.writes, &ids).await;
+        for (id, record) in ids.iter().zip(records) {
+            self.heed(&mut news.calls, format!("record of sale {id}"), record.as_ref().err());
+            news.tell_lost(id, matches!(record, Ok(None)));
+        }
+    }
+
+    /// The list of sales is made from the records: at the start, whenever it does not name all sales, and now and then.
+    async fn keep_list(&self, news: &mut News, search_at: &mut Instant) {
+        let is_due = *search_at <= Instant::now() || self.list_is_lost.swap(false, Ordering::Relaxed);
+        if !self.leadership.leads() || !is_due {
+            return;
+        }
+        let restored = self.restore_list().await;
+        self.heed(news, "search for sales that are not listed".into(), restored.as_ref().err());
+        *search_at = Instant::now() + if restored.is_ok() { SEARCH_PERIOD } else { SEARCH_RETRY };
+    }
+
+    /// Nodes deny what a whole list does not name. So it only becomes whole once every record that there is was found,
+    /// and is known to last.
+    async fn restore_list(&self) -> Result<(), CallError> {
+        let found = recorded_sales(&self.reads).await?;
+        let records = self.records.follow(&self.reads, &self.writes, &found).await;
+        let sales: Vec<SaleId> = self.records.known().keys().cloned().collect();
+        match records.into_iter().find_map(Result::err) {
+            None => self.writes.write(RestoreList(&sales)).await,
+            Some(error) => {
+                self.writes.write_all(&sales.iter().map(EnlistSale).collect::<Vec<_>>()).await;
+                Err(error)
             }
         }
-        self.known.store(known.into());
     }
 
     /// One pipeline a primary for all sales. A shard that does not answer is looked at in the next round.
@@ -109,7 +152,7 @@ impl Coordinator {
             self.sights.store(Arc::default());
             return;
         }
-        let (seen_at, asked_at_ms, known) = (Instant::now(), now(), self.known.load_full());
+        let (seen_at, asked_at_ms, known) = (Instant::now(), now(), self.records.known());
         let shards = known.values().flat_map(|desired| desired.sale.shards());
         let calls: Vec<_> = shards.map(|shard| ReadLevel { shard }).collect();
         let mut levels = self.reads.poll_all(&calls).await.into_iter();
@@ -123,6 +166,7 @@ impl Coordinator {
             let previous = seen_before.map(|sight| &sight.snapshot);
             let mut sight = Sight::of(desired, levels, when, previous);
             sight.violations = sight.found.lasting(seen_before.map(|sight| sight.found).unwrap_or_default());
+            sight.lasting = lasting(&sight.troubles, seen_before.map_or(&[], |sight| &sight.troubles));
             sight.snapshot.sold_out |= sold_out.get(id).is_some_and(|&units| units >= sight.snapshot.total);
             (id.clone(), sight)
         };
@@ -135,7 +179,7 @@ impl Coordinator {
                 .iter()
                 .filter_map(|level| level.as_ref().err())
                 .for_each(|error| self.doubt_map(error));
-            log_news(id, before.get(id).map_or(&[], |sight| &sight.troubles), &sight.troubles);
+            log_news(id, before.get(id).map_or(&[], |sight| &sight.lasting), &sight.lasting);
         }
         self.sights.store(sights.into());
     }
@@ -236,8 +280,26 @@ impl Sight {
             seen_at,
             snapshot: Snapshot::of(&desired.sale, &levels, previous),
             troubles: troubles(desired, &levels),
+            lasting: Vec::new(),
             desired: desired.clone(),
             levels,
+        }
+    }
+}
+
+/// What was told of records.
+#[derive(Default)]
+struct RecordsNews {
+    calls: News,
+    lost: BTreeSet<SaleId>,
+}
+
+impl RecordsNews {
+    fn tell_lost(&mut self, id: &SaleId, is_lost: bool) {
+        if is_lost && self.lost.insert(id.clone()) {
+            tracing::error!(sale.id = %id, "{}", Failure::RecordLost(id.to_string()));
+        } else if !is_lost && self.lost.remove(id) {
+            tracing::info!(sale.id = %id, "the record is there again");
         }
     }
 }
@@ -246,10 +308,10 @@ impl Sight {
 fn log_news(id: &SaleId, before: &[Trouble], now: &[Trouble]) {
     let is_new = |trouble: &&Trouble| !before.iter().any(|known| known.is_like(trouble));
     for Trouble { shard, kind, detail } in now.iter().filter(is_new) {
-        if kind.is_lasting() {
+        if kind.is_violation() {
             tracing::error!(sale.id = %id, shard.id = %shard, "{detail}");
         } else {
-            tracing::warn!(sale.id = %id, shard.id = %shard, "cannot be read: {detail}");
+            tracing::warn!(sale.id = %id, shard.id = %shard, "{detail}");
         }
     }
     let is_over = |trouble: &&Trouble| !now.iter().any(|known| known.is_like(trouble));

@@ -26,12 +26,19 @@ pub async fn connect(settings: &Settings) -> anyhow::Result<Coordinator> {
     Ok(Coordinator::new(presence::name(settings.listen.address().port()), reads, writes, settings.pace()))
 }
 
-/// Creates the default sale, however long that takes. Ends the process where there is another of its name.
+/// Creates the default sale, however long that takes. Ends the process where there is another of its name. One whose
+/// record is lost is waited for: its data may be restored.
 pub async fn default_sale(coordinator: &Coordinator, wanted: &NewSale) {
+    let mut lost = false;
     for tries in 0.. {
         match create(coordinator, wanted).await {
             Ok(()) => return,
             Err(Failure::Different { id, fields }) => refuse(differing(&id.to_string(), &fields)),
+            Err(Failure::RecordLost(_)) if lost => {}
+            Err(failure @ Failure::RecordLost(_)) => {
+                lost = true;
+                tracing::error!(sale.id = %wanted.id, error = %failure, "default sale not created");
+            }
             Err(failure) => {
                 tracing::warn!(sale.id = %wanted.id, error = %failure, "default sale not created yet");
             }

@@ -3,7 +3,7 @@
 //! Each half is tried once: a donation that is repeated gives twice, and would drain the giver. Whatever breaks
 //! in between leaves the tokens in the channel, from where they are re-driven.
 
-use stock::calls::{Accept, Donate, Source};
+use stock::calls::{Accept, CallError, Donate, Source};
 use stock::cluster::Cluster;
 use stock::sale::Sale;
 
@@ -36,9 +36,10 @@ pub async fn transfer(cluster: &Cluster, transfers: &[Transfer<'_>]) -> Vec<Resu
 
     let outcome = |(transfer, donation): (&Transfer<'_>, Result<_, _>)| {
         let Channel { giver, receiver } = transfer.channel;
-        donation.map_err(|error| Unconfirmed { shard: giver, error })?;
+        let unconfirmed = |shard| move |error: CallError| Unconfirmed { shard, reason: error.into() };
+        donation.map_err(unconfirmed(giver))?;
         let accepted = accepted.next().expect("what was given was to be accepted");
-        accepted.map(drop).map_err(|error| Unconfirmed { shard: receiver, error })
+        accepted.map(drop).map_err(unconfirmed(receiver))
     };
     transfers.iter().zip(donations).map(outcome).collect()
 }

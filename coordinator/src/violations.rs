@@ -15,8 +15,8 @@ pub struct Violations {
     pub oversold: u64,
     /// Shards whose own books do not add up.
     pub books: u64,
-    /// Shards that are not as they are recorded, and that only people can mend: gone, of another ring, or with more
-    /// tokens than were minted to them.
+    /// Shards that are not as they are recorded: gone, of another ring, with more tokens than were minted to them, or with
+    /// settings of the recorded version or a newer one that are not recorded.
     pub record: u64,
 }
 
@@ -45,11 +45,11 @@ pub fn violations(desired: &Desired, levels: &[Result<Level, CallError>]) -> Vio
     // Whatever a shard was minted beyond the record is counted as such, and may be sold.
     let minted = read().map(|level| level.accepted_from(Source::Mint)).sum();
     let total = desired.sale.config.total_stock.max(minted);
-    let lasting = troubles(desired, levels).into_iter().filter(|trouble| trouble.kind.is_lasting());
+    let record = troubles(desired, levels).into_iter().filter(|trouble| trouble.kind.is_violation());
     Violations {
         oversold: sold.saturating_sub(total),
         books: read().filter(|level| !balances(level)).count() as u64,
-        record: lasting.count() as u64,
+        record: record.count() as u64,
     }
 }
 
@@ -75,6 +75,7 @@ mod tests {
         let desired = recorded(State::Open, 2);
         let level = |&minted: &u64| Level {
             ring: desired.sale.shards()[0].ring.as_str().to_owned(),
+            settings: desired.sale.config.shard_settings(),
             stock: minted,
             accepted: vec![(Source::Mint, minted)],
             ..Level::default()
@@ -104,6 +105,15 @@ mod tests {
         let look = |error| violations(&desired, &[Err(error), Ok(levels[1].clone())]);
         assert!(look(CallError::NoReply("failing over".into())).is_none());
         assert_eq!(look(GONE), Violations { record: 1, ..Violations::default() });
+    }
+
+    #[test]
+    fn a_change_under_way_is_no_violation_and_settings_that_are_not_recorded_are_one() {
+        let (desired, mut levels) = sale();
+        levels[0].settings.version -= 1;
+        assert!(seen(&desired, levels.clone()).is_none());
+        levels[0].settings.version += 2;
+        assert_eq!(seen(&desired, levels), Violations { record: 1, ..Violations::default() });
     }
 
     #[test]

@@ -4,11 +4,16 @@
 # has and another that it has not. So the keys of a slot travel in one MIGRATE, and the slot is the target's right after.
 # In this order every key is at any moment with the one server that gives it out:
 #
+#   0. the target is replicated: all replicas that the map lists for it follow, and at least one does
 #   1. the target will take it in (IMPORTING)
 #   2. the source makes no new keys in it (MIGRATING)
 #   3. all its keys travel at once; a key that the target has already stops everything
 #   4. the source says once more that it leads, makes no new keys and holds none
 #   5. the target, then the source, say whose it is now (NODE)
+#   6. the target's replicas confirm all that it had written by then
+#
+# Between 3. and 6. the keys are on one server only: MIGRATE waits for no replica. So moves stop at 0. or 6. at the first slot
+# that would be, or is, without a copy.
 #
 # Killed anywhere before 5., the slot is still the source's, and open: the next run goes on from 1. Killed in 5., the target
 # has it already.
@@ -169,6 +174,8 @@ carry_out_moves() {
 
 # move FROM TO SLOTS
 move() {
+  wait_until "replicas of $2, before slot $(printf '%s\n' "$3" | sed -n 1p) moves there from $1" replicated "$2"
+  carried=
   from_id=$(of_facts 'END { print id["'"$1"'"] }')
   to_id=$(of_facts 'END { print id["'"$2"'"] }')
   for_each "$3" "CLUSTER SETSLOT & IMPORTING $from_id" | tell_side_by_side "$2"
@@ -178,10 +185,45 @@ move() {
     [ -n "$filled" ] || break
     for slot in $filled; do
       carry_keys "$1" "$2" "$slot"
+      carried="${carried:+$carried }$slot"
     done
   done
   for_each "$3" "CLUSTER SETSLOT & NODE $to_id" | tell_side_by_side "$2"
   for_each "$3" "CLUSTER SETSLOT & NODE $to_id" | tell_side_by_side "$1"
+  [ -z "$carried" ] || wait_for_copies "$2" "$carried"
+}
+
+# Content if all replicas that the map lists for a primary follow it, and at least one does.
+replicated() {
+  replication=$(replication_of "$1")
+  why=$(printf '%s\n' "$replication" | awk '
+    $1 == "lists" { listed = $2 } $1 == "follows" { following++ }
+    END { if (following < listed || !following) print following + 0, "of", listed + 0, "replicas follow" }')
+  [ -z "$why" ]
+}
+
+# wait_for_copies PRIMARY SLOTS: until its replicas have all that it has now. WAIT would not do: it speaks for what its own
+# connection wrote, and the keys came over another one.
+wait_for_copies() {
+  written=$(replication_of "$1" | sed -n 's/^wrote //p')
+  wait_until "the replicas of $1 to confirm slot $2, which is there now, maybe without a copy" copied "$1" "$written"
+}
+
+copied() {
+  replicated "$1" || return 1
+  why=$(printf '%s\n' "$replication" | awk -v written="$2" '
+    $1 == "follows" && $2 < written + 0 { print "a replica is at", $2, "of", written; exit }')
+  [ -z "$why" ]
+}
+
+# What a primary tells of its copies, a line each: how many replicas its map lists, how far each that follows has
+# confirmed, and how much it wrote itself.
+replication_of() {
+  printf '%s\n' 'CLUSTER NODES' 'INFO replication' | ask "$1" | tr -d '\r' | awk '
+    length($1) == 40 && NF >= 8 { primary[$1] = $4; if ($3 ~ /myself/) self = $1 }
+    /^slave[0-9]+:/ && /state=online/ { sub(/.*offset=/, ""); sub(/,.*/, ""); print "follows", $0 }
+    /^master_repl_offset:/ { sub(/.*:/, ""); print "wrote", $0 }
+    END { for (server in primary) if (primary[server] == self) listed++; print "lists", listed + 0 }'
 }
 
 # carry_keys FROM TO SLOT. Names of keys stay in the quotes in which the client shows them: whatever bytes they are made of.

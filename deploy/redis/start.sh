@@ -72,6 +72,10 @@ taken_in() {
   grep -q -s -e 'myself,slave' -e 'myself,master.* connected [0-9]' "$DATA_FOLDER/nodes.conf"
 }
 
+was_replica() {
+  grep -q -s 'myself,slave' "$DATA_FOLDER/nodes.conf"
+}
+
 # Some shells' echo takes backslashes for more than they are.
 line() {
   printf '%s\n' "$1"
@@ -82,6 +86,8 @@ settings() {
   listening
   announced
   line "dir $(quoted "$DATA_FOLDER")"
+  # A replica copies its primary before it can lead: a write that a kill cut short does not keep it down.
+  ! was_replica || line "aof-load-truncated yes"
   line "aclfile $(quoted "$RUN_FOLDER/users.acl")"
   password=$(password_of replica) || exit
   line "masteruser replica"
@@ -101,10 +107,12 @@ listening() {
   fi
 }
 
-# Clients are sent on to names, for certificates carry names; servers find each other by address.
+# Clients are sent on to names, for certificates carry names; servers find each other by address. A primary lists its
+# replicas by the address that they announce to it, and barriers look for the cluster's replicas there: it must be the same.
 announced() {
   [ -n "$ANNOUNCE_IP" ] || [ -z "$ANNOUNCE_HOSTNAME" ] || ANNOUNCE_IP=$(address_of "$ANNOUNCE_HOSTNAME") || exit
   [ -z "$ANNOUNCE_IP" ] || line "cluster-announce-ip $ANNOUNCE_IP"
+  [ -z "$ANNOUNCE_IP" ] || line "replica-announce-ip $ANNOUNCE_IP"
   [ -z "$ANNOUNCE_HOSTNAME" ] || line "cluster-announce-hostname $ANNOUNCE_HOSTNAME"
   [ -z "$ANNOUNCE_HOSTNAME" ] || line "cluster-preferred-endpoint-type hostname"
 }

@@ -1,8 +1,13 @@
 //! The audit: reads a whole sale and holds it against the promise.
 //!
 //! Everything is read in an order that makes the checks sound while the sale goes on: claims lie between two
-//! readings of the orders, and all `in` counters are read before all `out` counters. Reads go page by page, so
-//! that a large audit does not hold Redis up.
+//! readings of the orders, all `in` counters are read before all `out` counters, and the record is read last: what an
+//! operator changes is recorded before any shard follows. Reads go page by page, so that a large audit does not hold
+//! Redis up.
+//!
+//! It proves that what Redis holds is consistent: no unit is claimed twice, no token came from nowhere, shards and
+//! record agree. It cannot see what Redis no longer holds: a purchase that was acknowledged and lost with its claim
+//! and its order leaves books that add up. Only a journal that buyers keep shows that.
 
 use std::collections::HashMap;
 
@@ -10,13 +15,12 @@ use futures::future::try_join_all;
 use redis::{Cmd, Value, from_redis_value};
 use serde::{Deserialize, Serialize};
 
-use crate::calls::{Call, CallError, Claim, Level, Source};
+use crate::calls::{Call, CallError, Claim, Level, Recall, SaleRecord, Source};
 use crate::cluster::Cluster;
 use crate::ids::{OrderId, ShardId, UserId};
 use crate::layout::{SaleKeys, Shard, Slot};
 use crate::sale::Sale;
 use crate::snapshot::read_levels;
-use crate::store::ReadMint;
 
 /// Claims or orders in one read: about a millisecond of Redis.
 const PAGE: usize = 1_000;
@@ -53,10 +57,21 @@ pub struct Audit {
 
 /// Why there is no audit.
 #[derive(Debug, thiserror::Error)]
-#[error("shard {shard} could not be audited: {error}")]
-pub struct Unreadable {
-    shard: ShardId,
-    error: CallError,
+pub enum Unreadable {
+    /// A shard cannot be read.
+    #[error("shard {shard} could not be audited: {error}")]
+    Shard {
+        /// The shard.
+        shard: ShardId,
+        /// Why.
+        error: CallError,
+    },
+    /// The record cannot be read.
+    #[error("the record could not be audited: {0}")]
+    Record(CallError),
+    /// The record is gone, or became that of another sale of this name.
+    #[error("the record was lost or replaced meanwhile")]
+    Replaced,
 }
 
 /// All of a shard that the audit looks at.
@@ -85,11 +100,7 @@ pub struct Order {
 
 /// Reads the whole sale and checks it.
 pub async fn audit(cluster: &Cluster, sale: &Sale) -> Result<Audit, Unreadable> {
-    let keys = SaleKeys::new(sale.id());
-    let unreadable = |shard| move |error| Unreadable { shard, error };
-    let mint = cluster.read(ReadMint { keys: &keys, shards: sale.shards().len() }).await;
-    let mint = mint.map_err(unreadable(ShardId::new(0)))?;
-
+    let unreadable = |shard| move |error| Unreadable::Shard { shard, error };
     let before = levels(cluster, sale).await?;
     let read = |(shard, before)| async move {
         let claims = read_claims(cluster, shard).await.map_err(unreadable(shard.id))?;
@@ -100,13 +111,18 @@ pub async fn audit(cluster: &Cluster, sale: &Sale) -> Result<Audit, Unreadable> 
     for (books, after) in books.iter_mut().zip(levels(cluster, sale).await?) {
         books.after = after;
     }
-    Ok(check(sale, &mint, &books))
+    let record =
+        cluster.read(Recall { keys: &SaleKeys::new(sale.id()) }).await.map_err(Unreadable::Record)?;
+    let SaleRecord { config, mint } = record.ok_or(Unreadable::Replaced)?;
+    let recorded = sale.at(config).ok().filter(|recorded| recorded.has_layout_of(sale));
+    Ok(check(&recorded.ok_or(Unreadable::Replaced)?, &mint, &books))
 }
 
 async fn levels(cluster: &Cluster, sale: &Sale) -> Result<Vec<Level>, Unreadable> {
     let levels = read_levels(cluster, sale).await;
-    let named =
-        |(shard, level): (&Shard, Result<_, _>)| level.map_err(|error| Unreadable { shard: shard.id, error });
+    let named = |(shard, level): (&Shard, Result<_, _>)| {
+        level.map_err(|error| Unreadable::Shard { shard: shard.id, error })
+    };
     sale.shards().iter().zip(levels).map(named).collect()
 }
 
@@ -215,6 +231,7 @@ pub fn check(sale: &Sale, mint: &[u64], books: &[Books]) -> Audit {
         check_balance(shard, &books.before, &mut found);
         check_balance(shard, &books.after, &mut found);
         check_orders(shard, books, &mut found);
+        check_settings(sale, shard, &books.after, &mut found);
     }
     check_channels(sale, mint, books, &mut found);
     let stray_claims = check_homes(sale, books, &mut found);
@@ -254,6 +271,15 @@ fn check_balance(shard: &Shard, level: &Level, found: &mut Violations) {
     });
     found.check(level.ring == shard.ring.as_str(), || {
         format!("shard {}: belongs to ring {}, not {}", shard.id, level.ring, shard.ring.as_str())
+    });
+}
+
+/// A shard has the settings that are recorded, or older ones: a change reaches the record first.
+fn check_settings(sale: &Sale, shard: &Shard, level: &Level, found: &mut Violations) {
+    let recorded = sale.config.shard_settings();
+    let differences = level.settings.differences(recorded);
+    found.check(level.settings.version < recorded.version || differences.is_empty(), || {
+        format!("shard {}: {}", shard.id, differences.join("; "))
     });
 }
 
@@ -356,6 +382,7 @@ impl Violations {
 mod tests {
     use super::*;
     use crate::ids::UserIdKind;
+    use crate::sale::{SaleConfig, ShardSettings, State};
 
     /// A sale of 100 units over three shards, some of them sold, one token on its way from shard 0 to shard 1.
     struct Story {
@@ -369,7 +396,7 @@ mod tests {
             let sale = Sale::new(crate::sale::tests::config()).unwrap();
             let mint = sale.split(100);
             let books =
-                sale.shards().iter().zip(&mint).map(|(shard, &minted)| fresh(shard, minted)).collect();
+                sale.shards().iter().zip(&mint).map(|(shard, &minted)| fresh(&sale, shard, minted)).collect();
             let mut story = Self { sale, mint, books };
             (0..30).for_each(|n| story.sell(&format!("user-{n}")));
             story.transfer(4, 3);
@@ -427,8 +454,9 @@ mod tests {
         }
     }
 
-    fn fresh(shard: &Shard, minted: u64) -> Books {
+    fn fresh(sale: &Sale, shard: &Shard, minted: u64) -> Books {
         let level = Level {
+            settings: sale.config.shard_settings(),
             ring: shard.ring.as_str().into(),
             stock: minted,
             accepted: vec![(Source::Mint, minted)],
@@ -476,6 +504,29 @@ mod tests {
         let mut story = Story::of_a_sound_sale();
         story.books[2].after.ring = "another".into();
         story.is_red_and_says("shard 2: belongs to ring another");
+    }
+
+    #[test]
+    fn a_shard_with_other_settings_than_recorded_is_found() {
+        let mut story = Story::of_a_sound_sale();
+        story.books[1].after.settings =
+            ShardSettings { state: State::Paused, ..story.sale.config.shard_settings() };
+        story.is_red_and_says("shard 1: state paused, recorded open");
+    }
+
+    #[test]
+    fn a_shard_ahead_of_the_record_is_found() {
+        let mut story = Story::of_a_sound_sale();
+        story.books[1].after.settings.version = 9;
+        story.is_red_and_says("shard 1: version 9, recorded 1");
+    }
+
+    #[test]
+    fn a_shard_that_a_change_has_not_reached_yet_is_sound() {
+        let mut story = Story::of_a_sound_sale();
+        let paused = SaleConfig { version: 2, state: State::Paused, ..(*story.sale.config).clone() };
+        story.sale = story.sale.at(paused).unwrap();
+        assert_eq!(story.audit().violations, Vec::<String>::new());
     }
 
     #[test]

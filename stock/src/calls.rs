@@ -11,7 +11,7 @@ use crate::functions::{self, Operation};
 use crate::ids::{CorrelationId, OrderId, ShardId, UserId};
 use crate::layout::{Shard, Slot};
 use crate::limit::Limit;
-use crate::sale::{EpochMs, SaleConfig, State, Window};
+use crate::sale::{EpochMs, SaleConfig, ShardSettings, State, Window};
 
 /// Most buyers in one `buy`: it then takes 0.2-0.4 ms of Redis, in which nobody else is served.
 pub const BUYERS_PER_CALL_MAX: usize = 64;
@@ -344,7 +344,7 @@ impl Call for Accept<'_> {
     }
 }
 
-/// Brings a shard to a version of the sale's settings; answers the version it then holds. See `configure.lua`.
+/// Brings a shard to a version of the sale's settings; answers those it then holds. See `configure.lua`.
 #[derive(Clone, Debug)]
 pub struct Configure<'a> {
     /// The shard.
@@ -358,7 +358,7 @@ pub struct Configure<'a> {
 }
 
 impl Call for Configure<'_> {
-    type Answer = u64;
+    type Answer = ShardSettings;
 
     fn slot(&self) -> Slot {
         self.shard.slot
@@ -372,9 +372,14 @@ impl Call for Configure<'_> {
         cmd
     }
 
-    fn answer(&self, reply: Value) -> Result<u64, CallError> {
-        Ok(from_redis_value(reply)?)
+    fn answer(&self, reply: Value) -> Result<ShardSettings, CallError> {
+        let (version, state, starts_at, ends_at): (u64, String, EpochMs, EpochMs) = from_redis_value(reply)?;
+        Ok(ShardSettings { version, state: state_of(&state)?, window: Window { starts_at, ends_at } })
     }
+}
+
+fn state_of(word: &str) -> Result<State, CallError> {
+    State::parse(word).ok_or_else(|| CallError::Malformed(format!("{word:?} is no state")))
 }
 
 /// Looks up the claims of users at home in a shard. See `find.lua`.
@@ -435,8 +440,8 @@ pub struct Level {
     pub at: EpochMs,
     /// The layout it belongs to.
     pub ring: String,
-    /// The version of the settings it holds.
-    pub version: u64,
+    /// The settings it holds.
+    pub settings: ShardSettings,
     /// Tokens here.
     pub stock: u64,
     /// Tokens sold here.
@@ -460,7 +465,10 @@ impl Level {
         let peer = |text: &str| text.parse().map_err(|_| CallError::Malformed(format!("a field {field:?}")));
         match field {
             "ring" => value.clone_into(&mut self.ring),
-            "version" => self.version = number()?,
+            "version" => self.settings.version = number()?,
+            "state" => self.settings.state = state_of(value)?,
+            "starts_at" => self.settings.window.starts_at = number()?,
+            "ends_at" => self.settings.window.ends_at = number()?,
             "stock" => self.stock = number()?,
             "sold" => self.sold = number()?,
             "seq" => self.seq = number()?,
@@ -506,6 +514,53 @@ pub struct Record<'a> {
     pub config: &'a SaleConfig,
     /// Tokens minted to each shard, cumulative.
     pub mint: &'a [u64],
+}
+
+/// Reads a sale's record; behind a barrier, one that lasts. `None` where there is no such sale. See `recall.lua`.
+#[derive(Clone, Copy, Debug)]
+pub struct Recall<'a> {
+    /// The sale's keys.
+    pub keys: &'a crate::layout::SaleKeys,
+}
+
+/// A sale as it is recorded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SaleRecord {
+    /// Its config.
+    pub config: SaleConfig,
+    /// Tokens minted to each shard, cumulative. Together they are the total.
+    pub mint: Vec<u64>,
+}
+
+impl Call for Recall<'_> {
+    type Answer = Option<SaleRecord>;
+
+    fn slot(&self) -> Slot {
+        self.keys.slot
+    }
+
+    fn command(&self) -> Cmd {
+        functions::fcall(Operation::Recall, &[&self.keys.config, &self.keys.mint])
+    }
+
+    fn answer(&self, reply: Value) -> Result<Option<SaleRecord>, CallError> {
+        let held: Option<(String, Vec<(String, u64)>)> = from_redis_value(reply)?;
+        held.map(|(config, minted)| SaleRecord::parse(&config, &minted)).transpose()
+    }
+}
+
+impl SaleRecord {
+    fn parse(config: &str, minted: &[(String, u64)]) -> Result<Self, CallError> {
+        let config = crate::store::parse_config(config)?;
+        let mut mint = vec![0; config.layout.tags.len()];
+        for (shard, tokens) in minted.iter().filter(|(field, _)| field != "tick") {
+            let place = shard.parse::<ShardId>().ok().and_then(|shard| mint.get_mut(shard.index()));
+            *place.ok_or_else(|| CallError::Malformed(format!("a mint of shard {shard:?}")))? = *tokens;
+        }
+        let torn = || CallError::Malformed(format!("config and mint of sale {} do not add up", config.id));
+        let adds_up = mint.iter().sum::<u64>() == config.total_stock;
+        if adds_up { Ok(Self { config, mint }) } else { Err(torn()) }
+    }
 }
 
 /// The answer of [`Record`].

@@ -32,6 +32,10 @@ const MAP_TIMEOUT: Duration = Duration::from_millis(500);
 /// the news from those who wait for it.
 const MAP_GRACE: Duration = Duration::from_millis(100);
 
+/// A map that is older proves nothing about who copies a primary: less than it takes that a replica joins, is promoted,
+/// and leaves a deposed primary behind that still takes itself for one. A process that was frozen may hold an older map.
+const MAP_AGE_MAX: Duration = Duration::from_millis(1_500);
+
 /// The pause before each further try: 20 ms, doubled each time, half of it by chance.
 pub fn backoff(tries: u32) -> Duration {
     let full = Duration::from_millis(20 << tries.min(5));
@@ -95,6 +99,21 @@ impl Cluster {
     /// How old the map is: nobody was asked since.
     pub fn map_age(&self) -> Duration {
         self.read_at.lock().expect("nothing panics while it holds the time").elapsed()
+    }
+
+    /// Whether an answer with this barrier may be told, by the map at the time of the answer: the server is still a
+    /// primary, and the barrier takes in every replica that has joined since.
+    pub fn supports(&self, address: &Address, barrier: &Barrier) -> Result<(), CallError> {
+        let topology = self.topology();
+        match topology.primaries().iter().find(|primary| primary.address == *address) {
+            _ if *barrier == Barrier::None => Ok(()),
+            None => Err(CallError::NoReply(format!("{address} serves no slots any more"))),
+            Some(_) if self.map_age() > MAP_AGE_MAX => {
+                Err(CallError::NoReply(format!("the map is too old to tell who copies {address}")))
+            }
+            Some(primary) if barrier.covers(primary) => Ok(()),
+            Some(primary) => Err(CallError::NotDurable { confirmed: 0, replicas: primary.replicas.len() }),
+        }
     }
 
     /// Asks all known nodes at once for the map and takes the newest that comes. A dead node costs nothing but
@@ -196,6 +215,12 @@ impl Cluster {
         self.poll_all(&[call]).await.pop().expect("one call has one answer")
     }
 
+    /// Makes one call at this primary, whatever slot it is for; tried once.
+    pub async fn poll_at<C: Call>(&self, primary: &Address, call: C) -> Result<C::Answer, CallError> {
+        let mut answers = self.batch(primary, &[call], vec![0], Barrier::None).await;
+        answers.pop().expect("one call has one answer").1
+    }
+
     /// Like [`Cluster::write_all`], but each call is tried once: for what is done again when it is repeated. No
     /// answer still does not mean that it was not done.
     pub async fn write_all_once<C: Call>(&self, calls: &[C]) -> Vec<Result<C::Answer, CallError>> {
@@ -242,6 +267,10 @@ impl Cluster {
         indices: &[usize],
         durable: bool,
     ) -> Vec<(usize, Result<C::Answer, CallError>)> {
+        if durable && self.map_age() > MAP_AGE_MAX / 2 {
+            // Without a fresh one no barrier would hold. Its errors show in the calls.
+            let _unreachable = self.refresh().await;
+        }
         let topology = self.topology();
         let mut by_primary: BTreeMap<&Address, (&Primary, Vec<usize>)> = BTreeMap::new();
         let mut answers = Vec::with_capacity(indices.len());
@@ -273,7 +302,10 @@ impl Cluster {
             pipeline.add_command(calls[index].command());
         }
         let replies = match self.connection(address).await {
-            Ok(mut connection) => connection.send(pipeline, barrier).await,
+            Ok(mut connection) => {
+                let replies = connection.send(pipeline, &barrier).await;
+                replies.map(|replies| replies.provided(self.supports(address, &barrier)))
+            }
             Err(unconnected) => Err(unconnected.into()),
         };
         match replies {

@@ -4,6 +4,8 @@
 //! frozen primary up, and shares one socket among all users, which a WAIT then blocks. Here a reply is a reply,
 //! a timeout is a timeout, and who retries is the caller's decision.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -14,7 +16,7 @@ use redis::{
 };
 
 use crate::calls::{Call, CallError};
-use crate::topology::{Address, Primary};
+use crate::topology::{Address, Primary, Replica};
 
 /// How connections are made, and how long anything may take.
 #[derive(Clone, Debug)]
@@ -80,67 +82,114 @@ fn address_of(addr: &ConnectionAddr) -> Option<Address> {
 }
 
 /// What must hold before a pipeline's answers are told to anybody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Barrier {
     /// Nothing: reads, and what may be lost.
+    #[default]
     None,
-    /// So many replicas confirmed every write of the pipeline.
-    Replicas(usize),
-    /// The primary stands alone: besides so many that the cluster calls failed, it has no replica. The map that
-    /// says so may be older than a replica that has joined since and could be promoted, so the primary is asked.
-    Alone {
-        /// Replicas that are known to be away.
-        failed: usize,
+    /// Every server that could be promoted in the primary's place has every write of the pipeline.
+    Copies {
+        /// Replicas that must follow and confirm.
+        required: Vec<Address>,
+        /// Failed replicas that the settings allow to leave out.
+        excused: Vec<Address>,
     },
 }
 
 impl Barrier {
-    /// All that this primary has must confirm, dead ones too: each could be promoted yet.
+    /// Requires every replica on the map, failed ones among them: each could be promoted yet.
     pub fn all_of(primary: &Primary) -> Self {
-        match primary.replicas {
-            0 => Self::Alone { failed: 0 },
-            replicas => Self::Replicas(replicas),
-        }
+        let required = primary.replicas.iter().map(|replica| replica.endpoint.clone()).collect();
+        Self::Copies { required, excused: Vec::new() }
     }
 
-    /// All that the cluster does not call failed must confirm. One that comes back with old data and is promoted
+    /// Requires every replica that the cluster does not call failed. One that comes back with old data and is promoted
     /// may forget what was confirmed without it.
     pub fn living_of(primary: &Primary) -> Self {
-        match primary.replicas - primary.replicas_failed {
-            0 => Self::Alone { failed: primary.replicas_failed },
-            replicas => Self::Replicas(replicas),
-        }
+        let (failed, living): (Vec<&Replica>, Vec<_>) =
+            primary.replicas.iter().partition(|replica| replica.is_failed);
+        let endpoints = |replicas: Vec<&Replica>| replicas.into_iter().map(|r| r.endpoint.clone()).collect();
+        Self::Copies { required: endpoints(living), excused: endpoints(failed) }
     }
 
-    /// What is sent behind the calls of a pipeline, on the same connection: there it stands for all of them.
-    fn command(self, timeout: Duration) -> Option<Cmd> {
+    /// Whether it takes in every replica of this primary. One that has joined since could be promoted without the
+    /// pipeline's writes.
+    pub(crate) fn covers(&self, primary: &Primary) -> bool {
         match self {
-            Self::None => None,
-            Self::Replicas(replicas) => {
-                let mut wait = redis::cmd("WAIT");
-                wait.arg(replicas).arg(timeout.as_millis() as u64);
-                Some(wait)
+            Self::None => true,
+            Self::Copies { required, excused } => {
+                let known = |replica: &Replica| {
+                    required.contains(&replica.endpoint) || excused.contains(&replica.endpoint)
+                };
+                primary.replicas.iter().all(known)
             }
-            Self::Alone { .. } => Some(redis::cmd("ROLE")),
         }
     }
 
-    /// Whether it held, by the reply to [`Barrier::command`]. What is not its reply proves nothing: a node that is
-    /// a replica by now refuses to wait, as it refuses the calls.
-    fn check(self, reply: Value) -> Result<(), CallError> {
-        let (confirmed, replicas) = match self {
-            Self::None => return Ok(()),
-            Self::Replicas(replicas) => (redis::from_redis_value(reply).unwrap_or(0), replicas),
-            Self::Alone { failed } => (failed, replicas_online(reply).unwrap_or(failed + 1)),
+    /// Appends what is sent behind the calls, on the same connection: there it stands for all of them. Answers the number
+    /// of commands. Waits for as many servers as must confirm, or for as many as copied the last time, where those are
+    /// more.
+    fn append_to(&self, pipeline: &mut Pipeline, copiers: usize, timeout: Duration) -> usize {
+        let Self::Copies { required, excused } = self else { return 0 };
+        let calls = pipeline.len();
+        let replicas = required.len().max(copiers.saturating_sub(excused.len()));
+        if replicas > 0 {
+            pipeline.cmd("WAIT").arg(replicas).arg(timeout.as_millis() as u64);
+        }
+        pipeline.cmd("INFO").arg("replication");
+        pipeline.len() - calls
+    }
+
+    /// Whether it held, by the replies to its commands. A server that is no primary any more proves nothing.
+    fn check(&self, mut replies: Vec<Value>) -> (Result<(), CallError>, Option<Copiers>) {
+        let Self::Copies { required, excused } = self else { return (Ok(()), None) };
+        let copiers = replies.pop().and_then(Copiers::of_primary);
+        let confirmed = replies.pop().map_or(0, |reply| redis::from_redis_value(reply).unwrap_or(0));
+        let Some(copiers) = copiers else {
+            let replicas = required.len().max(1);
+            return (Err(CallError::NotDurable { confirmed: 0, replicas }), None);
         };
-        if confirmed >= replicas { Ok(()) } else { Err(CallError::NotDurable { confirmed, replicas }) }
+        let following = required.iter().filter(|replica| copiers.online.contains(replica)).count();
+        let left_out = excused.iter().filter(|replica| copiers.online.contains(replica)).count();
+        // A copy that is under way confirms nothing, and may be promoted once it is there: all that copy must confirm.
+        let replicas = required.len().max(copiers.count - left_out);
+        let holds = following == required.len() && confirmed >= replicas;
+        let confirmed = confirmed.min(following);
+        let held = if holds { Ok(()) } else { Err(CallError::NotDurable { confirmed, replicas }) };
+        (held, Some(copiers))
     }
 }
 
-/// The replicas that a primary serves now, by its answer to ROLE; `None` where it is no primary.
-fn replicas_online(role: Value) -> Option<usize> {
-    let (role, _offset, replicas): (String, u64, Vec<Value>) = redis::from_redis_value(role).ok()?;
-    (role == "master").then_some(replicas.len())
+/// The servers that copy a primary, as it says itself (`INFO replication`).
+#[derive(Debug, PartialEq, Eq)]
+struct Copiers {
+    /// All of them. One is counted from before the snapshot is taken that it copies, in every way of copying, so a copy
+    /// without the latest writes is never overlooked. `ROLE` lists it only once it has copied.
+    count: usize,
+    /// Those that have copied and follow.
+    online: Vec<Address>,
+}
+
+impl Copiers {
+    /// `None` where the server is no primary.
+    fn of_primary(info: Value) -> Option<Self> {
+        let text: String = redis::from_redis_value(info).ok()?;
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        if field("role") != Some("master") {
+            return None;
+        }
+        let count = field("connected_slaves")?.parse().ok()?;
+        Some(Self { count, online: text.lines().filter_map(online_replica).collect() })
+    }
+}
+
+/// The address in `slave0:ip=…,port=…,state=online,…`; `None` for any other line.
+fn online_replica(line: &str) -> Option<Address> {
+    let (name, fields) = line.strip_prefix("slave")?.split_once(':')?;
+    name.parse::<u32>().ok()?;
+    let field = |name: &str| fields.split(',').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+    let address = Address { host: field("ip")?.into(), port: field("port")?.parse().ok()? };
+    (field("state") == Some("online")).then_some(address)
 }
 
 /// Why there is no connection to a node.
@@ -164,6 +213,8 @@ impl From<Unconnected> for CallError {
 pub struct Connection {
     inner: MultiplexedConnection,
     barrier_timeout: Duration,
+    /// How many servers copied the primary when it said so last.
+    copiers: Arc<AtomicUsize>,
 }
 
 impl Connection {
@@ -180,7 +231,9 @@ impl Connection {
         // The library's own timeout leaves out the login.
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         match tokio::time::timeout(options.connect_timeout, connecting).await {
-            Ok(Ok(inner)) => Ok(Self { inner, barrier_timeout: options.barrier_timeout }),
+            Ok(Ok(inner)) => {
+                Ok(Self { inner, barrier_timeout: options.barrier_timeout, copiers: Arc::default() })
+            }
             Ok(Err(error)) => Err(refused(error)),
             Err(_) => Err(unconnected("no connection in time".into())),
         }
@@ -196,13 +249,11 @@ impl Connection {
 
     /// Sends a pipeline whole and reads all replies. An outer error means that none of them came and the
     /// connection is of no use any more.
-    pub async fn send(&mut self, mut pipeline: Pipeline, barrier: Barrier) -> Result<Replies, CallError> {
+    pub async fn send(&mut self, mut pipeline: Pipeline, barrier: &Barrier) -> Result<Replies, CallError> {
         let calls = pipeline.len();
-        if let Some(command) = barrier.command(self.barrier_timeout) {
-            pipeline.add_command(command);
-        }
+        self.append(barrier, &mut pipeline);
         let mut replies = self.exchange(&pipeline).await?;
-        let durable = replies.split_off(calls).pop().map_or(Ok(()), |reply| barrier.check(reply));
+        let durable = self.check(barrier, replies.split_off(calls));
         Ok(Replies { replies: replies.into_iter(), durable })
     }
 
@@ -210,20 +261,34 @@ impl Connection {
     pub async fn send_timed(
         &mut self,
         TimedPipeline(mut pipeline): TimedPipeline,
-        barrier: Barrier,
+        barrier: &Barrier,
     ) -> Result<(Replies, Spent), CallError> {
         pipeline.add_command(time());
         let calls = pipeline.len();
-        if let Some(command) = barrier.command(self.barrier_timeout) {
-            pipeline.add_command(command).add_command(time());
+        let proofs = self.append(barrier, &mut pipeline);
+        if proofs > 0 {
+            pipeline.add_command(time());
         }
         let mut replies = self.exchange(&pipeline).await?;
-        let mut behind = replies.split_off(calls).into_iter();
-        let durable = behind.next().map_or(Ok(()), |reply| barrier.check(reply));
+        let mut behind = replies.split_off(calls);
+        let confirmed = behind.split_off(proofs).pop();
+        let durable = self.check(barrier, behind);
         let called = replies.pop();
         let mut replies = replies.into_iter();
-        let spent = Spent::between(replies.next(), called, behind.next());
+        let spent = Spent::between(replies.next(), called, confirmed);
         Ok((Replies { replies, durable }, spent))
+    }
+
+    fn append(&self, barrier: &Barrier, pipeline: &mut Pipeline) -> usize {
+        barrier.append_to(pipeline, self.copiers.load(Ordering::Relaxed), self.barrier_timeout)
+    }
+
+    fn check(&self, barrier: &Barrier, replies: Vec<Value>) -> Result<(), CallError> {
+        let (held, copiers) = barrier.check(replies);
+        if let Some(copiers) = copiers {
+            self.copiers.store(copiers.count, Ordering::Relaxed);
+        }
+        held
     }
 
     async fn exchange(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, CallError> {
@@ -295,6 +360,13 @@ pub struct Replies {
 }
 
 impl Replies {
+    /// Counts the barrier as failed where `proof` does: what the map says by now may take it away.
+    #[must_use]
+    pub fn provided(mut self, proof: Result<(), CallError>) -> Self {
+        self.durable = self.durable.and(proof);
+        self
+    }
+
     /// Whether the barrier held, where there was one.
     pub fn are_durable(&self) -> bool {
         self.durable.is_ok()
@@ -330,5 +402,53 @@ fn refusal_to_connect(error: &RedisError, info: &ConnectionInfo) -> String {
         }
         () if words.contains("InvalidContentType") => "it does not speak TLS on this port".into(),
         () => words,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INFO: &str = "\
+# Replication\r
+role:master\r
+connected_slaves:3\r
+slave0:ip=127.0.0.1,port=7004,state=online,offset=1,lag=0\r
+slave1:ip=127.0.0.1,port=7005,state=wait_bgsave,offset=0,lag=0\r
+slave2:ip=::1,port=7006,state=online,offset=1,lag=0,type=replica\r
+slaves_waiting_psync:0\r
+master_repl_offset:9\r
+";
+
+    fn endpoint(host: &str, port: u16) -> Address {
+        Address { host: host.into(), port }
+    }
+
+    fn held(required: &[u16], excused: &[u16], confirmed: i64, info: &str) -> Result<(), CallError> {
+        let endpoints = |ports: &[u16]| ports.iter().map(|&port| endpoint("127.0.0.1", port)).collect();
+        let barrier = Barrier::Copies { required: endpoints(required), excused: endpoints(excused) };
+        barrier.check(vec![Value::Int(confirmed), Value::BulkString(info.into())]).0
+    }
+
+    #[test]
+    fn copiers_are_read_from_the_primary_s_own_words() {
+        let copiers = Copiers::of_primary(Value::BulkString(INFO.into())).unwrap();
+        let online = vec![endpoint("127.0.0.1", 7004), endpoint("::1", 7006)];
+        assert_eq!(copiers, Copiers { count: 3, online });
+        let replica = INFO.replace("role:master", "role:slave");
+        assert_eq!(Copiers::of_primary(Value::BulkString(replica.into())), None);
+    }
+
+    #[test]
+    fn a_barrier_holds_when_all_that_copy_confirmed() {
+        let without_copy = INFO.replace("connected_slaves:3", "connected_slaves:2");
+        assert_eq!(held(&[7004], &[], 2, &without_copy), Ok(()));
+        let unknown = |confirmed, replicas| Err(CallError::NotDurable { confirmed, replicas });
+        assert_eq!(held(&[7004], &[], 1, &without_copy), unknown(1, 2), "another server copies, too");
+        assert_eq!(held(&[7004], &[], 2, INFO), unknown(1, 3), "a copy is under way");
+        assert_eq!(held(&[7005], &[], 2, &without_copy), unknown(0, 2), "the replica does not follow yet");
+        assert_eq!(held(&[], &[7004], 1, &without_copy), Ok(()), "a failed one may be left out");
+        assert_eq!(held(&[], &[], 0, "role:master\nconnected_slaves:0\n"), Ok(()));
+        assert_eq!(held(&[], &[], 0, "role:slave\nconnected_slaves:0\n"), unknown(0, 1));
     }
 }

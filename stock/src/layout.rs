@@ -81,6 +81,11 @@ impl Shard {
     }
 }
 
+/// Matches the meta of each shard of a sale, whatever its layout. A sale's name holds neither a dot nor a wildcard.
+pub(crate) fn shards_pattern(sale: &SaleId) -> String {
+    format!("fs:{{{sale}.*}}:meta")
+}
+
 /// Where a part of all client addresses is counted. There is no key: it only names the slot, and with it the primary
 /// that counts.
 #[derive(Clone, Debug)]
@@ -118,6 +123,14 @@ pub struct SaleKeys {
 }
 
 impl SaleKeys {
+    /// Matches the configs of all sales, and little else.
+    pub(crate) const CONFIGS_PATTERN: &str = "fs:{*}:config";
+
+    /// The sale whose config has this key, if it is a config's.
+    pub(crate) fn sale_of_config(key: &str) -> Option<SaleId> {
+        key.strip_prefix("fs:{")?.strip_suffix("}:config")?.parse().ok()
+    }
+
     /// The keys of this sale.
     pub fn new(sale: &SaleId) -> Self {
         let key = |part| format!("fs:{{{sale}}}:{part}");
@@ -184,6 +197,15 @@ mod tests {
         assert_eq!(shard.claims, "fs:{flash.7}:claims");
         assert_eq!(shard.orders, "fs:{flash.7}:orders");
         assert_eq!(shard.slot, slot_of_tag("flash.7"));
+    }
+
+    #[test]
+    fn a_config_s_key_names_its_sale() {
+        let key = SaleKeys::new(&flash()).config;
+        assert_eq!(SaleKeys::sale_of_config(&key), Some(flash()));
+        for other in ["fs:{flash}:mint", "fs:{flash.7}:config", "fs:{fs:sales}:config", "flash"] {
+            assert_eq!(SaleKeys::sale_of_config(other), None, "{other}");
+        }
     }
 
     #[test]

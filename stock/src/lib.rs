@@ -12,6 +12,7 @@ pub mod limit;
 pub mod presence;
 pub mod ring;
 pub mod sale;
+pub mod search;
 pub mod snapshot;
 mod split;
 pub mod store;

@@ -50,10 +50,11 @@ pub struct SaleConfig {
 }
 
 /// Whether a sale sells, apart from its window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Its shards are being made; nothing sells before all of them hold their stock.
+    #[default]
     Creating,
     /// Sells inside the window.
     Open,
@@ -64,6 +65,13 @@ pub enum State {
 }
 
 impl State {
+    const ALL: [Self; 4] = [Self::Creating, Self::Open, Self::Paused, Self::Ended];
+
+    /// Reads the word of [`State::as_str`].
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
     /// The word in config, shards and admin answers.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -76,7 +84,7 @@ impl State {
 }
 
 /// From when until when a sale sells, by Redis' clock: from `starts_at` on, before `ends_at`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Window {
     /// The first millisecond in which it sells.
@@ -89,6 +97,32 @@ impl Window {
     /// The middle: before it the start is nearer, after it the end.
     pub const fn middle(&self) -> EpochMs {
         self.starts_at.midpoint(self.ends_at)
+    }
+}
+
+/// The part of a config that each shard holds and decides by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardSettings {
+    /// The version of the config that the rest belongs to.
+    pub version: u64,
+    /// The sale's state.
+    pub state: State,
+    /// When it sells.
+    pub window: Window,
+}
+
+impl ShardSettings {
+    /// Each setting that is not as recorded, in words: `state paused, recorded open`. Empty where all are.
+    pub fn differences(&self, recorded: Self) -> Vec<String> {
+        let texts = |settings: &Self| {
+            let Self { version, state, window } = settings;
+            let times = [window.starts_at, window.ends_at].map(|at| at.to_string());
+            [&[version.to_string(), state.as_str().to_owned()], &times[..]].concat()
+        };
+        let names = ["version", "state", "start", "end"];
+        let pairs = names.iter().zip(texts(self)).zip(texts(&recorded));
+        let differing = pairs.filter(|((_, held), recorded)| held != recorded);
+        differing.map(|((name, held), recorded)| format!("{name} {held}, recorded {recorded}")).collect()
     }
 }
 
@@ -115,7 +149,7 @@ pub struct Changes {
     /// The end that the sale was created with, where it was moved since.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_ends_at: Option<EpochMs>,
-    /// The latest restocks, oldest first.
+    /// All restocks, oldest first.
     pub restocks: Vec<Restock>,
 }
 
@@ -135,19 +169,33 @@ pub struct LayoutConfig {
     pub tags: Vec<Tag>,
     /// Points of each shard on the ring.
     pub vnodes: u16,
-    /// Names tags and ring in every call to a shard.
+    /// Names the creation that made the shards.
+    pub creation: CreationId,
+    /// Names creation, tags and ring in every call to a shard.
     pub fingerprint: Fingerprint,
 }
 
 impl LayoutConfig {
-    /// A layout of shards with these tags.
+    /// A new layout of shards with these tags, which no other sale has.
     pub fn new(tags: Vec<Tag>) -> Self {
-        let fingerprint = Fingerprint::of(&tags, VNODES_DEFAULT);
-        Self { tags, vnodes: VNODES_DEFAULT, fingerprint }
+        let creation = CreationId::random();
+        let fingerprint = Fingerprint::of(&creation, &tags, VNODES_DEFAULT);
+        Self { tags, vnodes: VNODES_DEFAULT, creation, fingerprint }
     }
 }
 
-/// Names a layout: equal fingerprints, equal homes.
+/// Tells a sale from another of the same name. Keys are the same for both, so the shards of a sale whose record was
+/// lost would otherwise be taken for those of the next one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreationId(String);
+
+impl CreationId {
+    fn random() -> Self {
+        Self(format!("{:016x}", rand::random::<u64>()))
+    }
+}
+
+/// Names a layout: equal fingerprints, the same creation and equal homes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fingerprint(String);
 
@@ -155,9 +203,9 @@ impl Fingerprint {
     /// Counts how homes are computed. A release that computes them otherwise must raise it.
     const RING_REVISION: u8 = 1;
 
-    fn of(tags: &[Tag], vnodes: u16) -> Self {
+    fn of(CreationId(creation): &CreationId, tags: &[Tag], vnodes: u16) -> Self {
         let mut digest = Sha256::new();
-        digest.update(format!("{}:{vnodes}", Self::RING_REVISION));
+        digest.update(format!("{}:{creation}:{vnodes}", Self::RING_REVISION));
         for tag in tags {
             digest.update(format!(":{}", tag.as_str()));
         }
@@ -215,10 +263,16 @@ impl SaleConfig {
         if !(self.product.price.is_finite() && self.product.price >= 0.0) {
             return Err(InvalidSale::Price);
         }
-        if self.layout.fingerprint != Fingerprint::of(&self.layout.tags, self.layout.vnodes) {
+        let LayoutConfig { tags, vnodes, creation, fingerprint } = &self.layout;
+        if *fingerprint != Fingerprint::of(creation, tags, *vnodes) {
             return Err(InvalidSale::Layout);
         }
         Ok(())
+    }
+
+    /// What each shard is to hold of it.
+    pub const fn shard_settings(&self) -> ShardSettings {
+        ShardSettings { version: self.version, state: self.state, window: self.window }
     }
 }
 
@@ -239,7 +293,7 @@ impl Sale {
     /// Works out ring and keys. Takes milliseconds: once a sale, never on a request's path.
     pub fn new(config: SaleConfig) -> Result<Self, InvalidSale> {
         config.validate()?;
-        let LayoutConfig { tags, vnodes, fingerprint } = &config.layout;
+        let LayoutConfig { tags, vnodes, fingerprint, .. } = &config.layout;
         let shard = |(index, tag)| Shard::new(&config.id, ShardId::new(index), tag, fingerprint);
         let shards: Vec<Shard> = (0..).zip(tags).map(shard).collect();
         let ring = Ring::new(shards.len() as u16, *vnodes);
@@ -311,8 +365,9 @@ pub(crate) mod tests {
 
     #[test]
     fn a_config_reads_back_as_itself() {
-        let json = serde_json::to_string(&config()).unwrap();
-        assert_eq!(serde_json::from_str::<SaleConfig>(&json).unwrap(), config());
+        let config = config();
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<SaleConfig>(&json).unwrap(), config);
     }
 
     #[test]
@@ -341,9 +396,32 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn each_creation_has_a_fingerprint_of_its_own() {
+        let layout = || LayoutConfig::new(["a", "b", "c"].map(Tag::new).to_vec());
+        assert_ne!(layout().fingerprint, layout().fingerprint);
+    }
+
+    #[test]
+    fn settings_that_are_not_as_recorded_are_named() {
+        let recorded = config().shard_settings();
+        assert_eq!(recorded.differences(recorded), Vec::<String>::new());
+        let window = Window { ends_at: 7, ..recorded.window };
+        let held = ShardSettings { version: 9, state: State::Paused, window };
+        let said = ["version 9, recorded 1", "state paused, recorded open", "end 7, recorded 2000"];
+        assert_eq!(held.differences(recorded), said);
+    }
+
+    #[test]
+    fn each_state_reads_back_as_itself() {
+        assert_eq!(State::ALL.map(|state| State::parse(state.as_str())), State::ALL.map(Some));
+        assert_eq!(State::parse("closed"), None);
+    }
+
+    #[test]
     fn another_layout_has_another_fingerprint() {
+        let creation = CreationId::random();
         let of = |tags: &[&'static str]| {
-            LayoutConfig::new(tags.iter().copied().map(Tag::new).collect()).fingerprint
+            Fingerprint::of(&creation, &tags.iter().copied().map(Tag::new).collect::<Vec<_>>(), 8)
         };
         assert_ne!(of(&["a", "b"]), of(&["b", "a"]));
         assert_ne!(of(&["a", "b"]), of(&["a", "b", "c"]));

@@ -22,7 +22,8 @@ use crate::sale::{EpochMs, Sale};
 pub struct Snapshot {
     /// The version of the config it was taken under; an older config is to be read again.
     pub version: u64,
-    /// When it was taken, by the clock of the shards' primaries.
+    /// About when it was taken: the median of what the shards' primaries say. Snapshots are in no order by it, for clocks
+    /// may be wrong.
     pub taken_at: EpochMs,
     /// Units of the sale in all.
     pub total: u64,
@@ -71,7 +72,7 @@ impl Snapshot {
         let total = sale.config.total_stock;
         Self {
             version: sale.config.version,
-            taken_at: levels.iter().flatten().map(|level| level.at).max().unwrap_or_default(),
+            taken_at: median(levels.iter().flatten().map(|level| level.at).collect()),
             total,
             sold,
             stock,
@@ -90,6 +91,12 @@ impl Snapshot {
     pub fn stock_of(&self, shard: ShardId) -> u64 {
         self.shards.get(shard.index()).map_or(0, |level| level.stock)
     }
+}
+
+/// Of an even number the lower one in the middle; 0 of none.
+fn median(mut times: Vec<EpochMs>) -> EpochMs {
+    times.sort_unstable();
+    times.len().checked_sub(1).map_or(0, |last| times[last / 2])
 }
 
 /// Reads how much a shard has sold; behind a barrier, what it will ever have sold at least. See `confirm.lua`.
@@ -148,6 +155,18 @@ mod tests {
         let snapshot = Snapshot::of(&sale(), &[level(10, 20), level(0, 30), level(5, 5)], None);
         assert_eq!((snapshot.stock, snapshot.sold, snapshot.in_flight), (15, 55, 30));
         assert!(!snapshot.is_to_be_confirmed());
+    }
+
+    #[test]
+    fn one_wrong_clock_does_not_move_the_time_of_a_snapshot() {
+        let taken_at = |times: [EpochMs; 3]| {
+            let levels = times.map(|at| Ok(Level { at, ..Level::default() }));
+            Snapshot::of(&sale(), &levels, None).taken_at
+        };
+        assert_eq!(taken_at([5, 3_600_000, 7]), 7);
+        assert_eq!(taken_at([5, 0, 7]), 5);
+        let unread = [(); 3].map(|()| Err(CallError::NoReply("gone".into())));
+        assert_eq!(Snapshot::of(&sale(), &unread, None).taken_at, 0);
     }
 
     #[test]

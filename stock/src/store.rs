@@ -3,20 +3,37 @@
 use redis::{Cmd, Value, from_redis_value};
 
 use crate::calls::{Call, CallError};
-use crate::ids::{SaleId, ShardId};
+use crate::ids::SaleId;
 use crate::layout::{SALES_KEY, SECRET_KEY, SaleKeys, Slot, slot_of_tag};
 use crate::sale::{EpochMs, SaleConfig};
 use crate::snapshot::Snapshot;
 
-pub(crate) fn parse_config(json: &str) -> Result<SaleConfig, CallError> {
+/// Reads the text of a config.
+///
+/// # Errors
+/// When it is not of a form that this release knows.
+pub fn parse_config(json: &str) -> Result<SaleConfig, CallError> {
     serde_json::from_str(json).map_err(|error| CallError::Malformed(format!("a sale's config: {error}")))
 }
 
-/// Lists all sales.
+/// Reads the text of a snapshot.
+///
+/// # Errors
+/// When it is not of a form that this release knows.
+pub fn parse_snapshot(json: &str) -> Result<Snapshot, CallError> {
+    serde_json::from_str(json).map_err(|error| CallError::Malformed(format!("a snapshot: {error}")))
+}
+
+/// Lists all sales; `None` where the list is lost, or was never made.
+///
+/// A whole list holds the empty text besides the sales, as a list without any sale is not kept by Redis. Without it
+/// nobody could tell that there is no sale from a list that was lost.
 pub struct ListSales;
 
+const WHOLE: &str = "";
+
 impl Call for ListSales {
-    type Answer = Vec<SaleId>;
+    type Answer = Option<Vec<SaleId>>;
 
     fn slot(&self) -> Slot {
         slot_of_tag(SALES_KEY)
@@ -26,15 +43,18 @@ impl Call for ListSales {
         Cmd::smembers(SALES_KEY)
     }
 
-    fn answer(&self, reply: Value) -> Result<Vec<SaleId>, CallError> {
+    fn answer(&self, reply: Value) -> Result<Option<Vec<SaleId>>, CallError> {
         let ids: Vec<String> = from_redis_value(reply)?;
+        if ids.iter().all(|id| id != WHOLE) {
+            return Ok(None);
+        }
         let mut sales: Vec<SaleId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
         sales.sort_unstable();
-        Ok(sales)
+        Ok(Some(sales))
     }
 }
 
-/// Adds a sale to the list. Doing it again is harmless.
+/// Adds a sale to the list. Doing it again is harmless. A list that was lost stays one: the others are missing.
 pub struct EnlistSale<'a>(pub &'a SaleId);
 
 impl Call for EnlistSale<'_> {
@@ -45,7 +65,27 @@ impl Call for EnlistSale<'_> {
     }
 
     fn command(&self) -> Cmd {
-        Cmd::sadd(SALES_KEY, self.0.as_str())
+        Cmd::sadd(SALES_KEY, &[WHOLE, self.0.as_str()])
+    }
+
+    fn answer(&self, _reply: Value) -> Result<(), CallError> {
+        Ok(())
+    }
+}
+
+/// Adds all recorded sales to the list, which is whole from then on. Takes none away.
+pub struct RestoreList<'a>(pub &'a [SaleId]);
+
+impl Call for RestoreList<'_> {
+    type Answer = ();
+
+    fn slot(&self) -> Slot {
+        slot_of_tag(SALES_KEY)
+    }
+
+    fn command(&self) -> Cmd {
+        let members: Vec<&str> = self.0.iter().map(SaleId::as_str).chain([WHOLE]).collect();
+        Cmd::sadd(SALES_KEY, members)
     }
 
     fn answer(&self, _reply: Value) -> Result<(), CallError> {
@@ -73,33 +113,28 @@ impl Call for ReadConfig<'_> {
     }
 }
 
-/// Reads what was minted to each shard, cumulative; as many numbers as there are shards.
-pub struct ReadMint<'a> {
-    /// The sale's keys.
-    pub keys: &'a SaleKeys,
-    /// How many shards it has.
-    pub shards: usize,
+/// Reads a sale's config or its snapshot as it is stored; `None` where there is none. It is read many times for each time
+/// that it changes, and to see that it did not change takes no parsing.
+pub struct ReadText<'a> {
+    /// The sale's slot.
+    pub slot: Slot,
+    /// One of the sale's keys.
+    pub key: &'a str,
 }
 
-impl Call for ReadMint<'_> {
-    type Answer = Vec<u64>;
+impl Call for ReadText<'_> {
+    type Answer = Option<String>;
 
     fn slot(&self) -> Slot {
-        self.keys.slot
+        self.slot
     }
 
     fn command(&self) -> Cmd {
-        Cmd::hgetall(&self.keys.mint)
+        Cmd::get(self.key)
     }
 
-    fn answer(&self, reply: Value) -> Result<Vec<u64>, CallError> {
-        let minted: Vec<(String, u64)> = from_redis_value(reply)?;
-        let mut mint = vec![0; self.shards];
-        for (shard, tokens) in minted {
-            let place = shard.parse::<ShardId>().ok().and_then(|shard| mint.get_mut(shard.index()));
-            *place.ok_or_else(|| CallError::Malformed(format!("a mint of shard {shard:?}")))? = tokens;
-        }
-        Ok(mint)
+    fn answer(&self, reply: Value) -> Result<Option<String>, CallError> {
+        Ok(from_redis_value(reply)?)
     }
 }
 
@@ -119,12 +154,11 @@ impl Call for ReadSnapshot<'_> {
 
     fn answer(&self, reply: Value) -> Result<Option<Snapshot>, CallError> {
         let json: Option<String> = from_redis_value(reply)?;
-        let parse = |json: String| serde_json::from_str(&json);
-        json.map(parse).transpose().map_err(|error| CallError::Malformed(format!("a snapshot: {error}")))
+        json.as_deref().map(parse_snapshot).transpose()
     }
 }
 
-/// Reads the clock of the primary that holds the list of sales.
+/// Reads the clock of a primary; where none is named, of the one that holds the list of sales.
 pub struct ReadTime;
 
 impl Call for ReadTime {

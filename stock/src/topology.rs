@@ -28,10 +28,24 @@ impl fmt::Display for Address {
 pub struct Primary {
     /// Where it listens.
     pub address: Address,
-    /// How many replicas the cluster knows it to have, dead ones among them.
-    pub replicas: usize,
-    /// How many of these the cluster calls failed: each may come back with old data, and be promoted.
-    pub replicas_failed: usize,
+    /// The replicas that the cluster knows it to have, failed ones among them: each may be promoted yet.
+    pub replicas: Vec<Replica>,
+}
+
+impl Primary {
+    /// Number of its replicas that the cluster calls failed.
+    pub fn replicas_failed(&self) -> usize {
+        self.replicas.iter().filter(|replica| replica.is_failed).count()
+    }
+}
+
+/// A replica of a primary, on the map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// Its IP address and port, as its primary sees them, too. Empty for a replica that lost its address.
+    pub endpoint: Address,
+    /// Whether the cluster calls it failed. It may come back with old data, and be promoted.
+    pub is_failed: bool,
 }
 
 /// The cluster's map at some moment.
@@ -61,13 +75,9 @@ impl Topology {
             }
             topology.epoch = topology.epoch.max(line.epoch);
             let index = u16::try_from(topology.primaries.len()).ok()?;
-            let replicas =
-                || lines.iter().filter(|replica| replica.is_member() && replica.primary == line.id);
-            topology.primaries.push(Primary {
-                address,
-                replicas: replicas().count(),
-                replicas_failed: replicas().filter(|replica| replica.is_failed()).count(),
-            });
+            let replicas = lines.iter().filter(|replica| replica.primary == line.id);
+            let replicas = replicas.map(|replica| replica.as_replica(asked)).collect::<Option<_>>()?;
+            topology.primaries.push(Primary { address, replicas });
             for range in &line.slots {
                 topology.owners.get_mut(range.clone())?.fill(Some(index));
             }
@@ -108,7 +118,7 @@ impl Topology {
     /// Which of two maps that were read at the same time to believe. Of two that are equally new the one with more
     /// replicas: not everybody has heard of one that has just joined, and a barrier must not leave it out.
     pub(crate) fn is_preferred_to(&self, other: &Self) -> bool {
-        let replicas = |map: &Self| map.primaries.iter().map(|primary| primary.replicas).sum::<usize>();
+        let replicas = |map: &Self| map.primaries.iter().map(|primary| primary.replicas.len()).sum::<usize>();
         self.supersedes(other) && (!other.supersedes(self) || replicas(self) > replicas(other))
     }
 }
@@ -132,6 +142,11 @@ impl<'a> Line<'a> {
         // `[slot->-id]` marks a slot on its way; until it has arrived its owner is listed as ever.
         let slots = words.filter(|word| !word.is_empty() && !word.starts_with('[')).map(slot_range);
         Some(Self { id, endpoint, flags, primary, epoch, slots: slots.collect::<Option<_>>()? })
+    }
+
+    /// A replica that lost its address still counts: it can be promoted as soon as it is heard of again.
+    fn as_replica(&self, asked: &Address) -> Option<Replica> {
+        Some(Replica { endpoint: self.address(asked, false)?, is_failed: self.is_failed() })
     }
 
     fn is_member(&self) -> bool {
@@ -178,12 +193,13 @@ ggg :0@0 slave,fail,noaddr fff 0 1426238316232 2 disconnected
     }
 
     #[test]
-    fn slots_lead_to_primaries_and_a_dead_replica_still_counts() {
+    fn slots_lead_to_primaries_and_failed_replicas_count() {
         let topology = Topology::parse(NODES, &asked(), false).unwrap();
-        let primary = |slot| topology.primary(slot).map(|p| (p.address.port, p.replicas, p.replicas_failed));
+        let primary =
+            |slot| topology.primary(slot).map(|p| (p.address.port, p.replicas.len(), p.replicas_failed()));
         assert_eq!(primary(0), Some((7001, 1, 0)));
         assert_eq!(primary(5461), Some((7002, 1, 1)));
-        assert_eq!(primary(16383), Some((7006, 0, 0)), "one that lost its address left the cluster");
+        assert_eq!(primary(16383), Some((7006, 1, 1)), "one that lost its address may still be promoted");
         assert_eq!(topology.primaries().len(), 3, "a failed primary without slots serves nothing");
         assert_eq!(topology.nodes().len(), 6);
         assert_eq!(topology.unserved(), 0);
@@ -203,6 +219,13 @@ ggg :0@0 slave,fail,noaddr fff 0 1426238316232 2 disconnected
         let topology = Topology::parse(NODES, &asked(), true).unwrap();
         assert_eq!(topology.primary(0).unwrap().address.to_string(), "one.example:7001");
         assert_eq!(topology.primary(5461).unwrap().address.to_string(), "127.0.0.1:7002");
+    }
+
+    #[test]
+    fn replicas_have_the_address_that_their_primary_sees() {
+        let topology = Topology::parse(NODES, &asked(), true).unwrap();
+        let [replica] = &topology.primary(0).unwrap().replicas[..] else { panic!("one replica") };
+        assert_eq!(replica.endpoint.to_string(), "127.0.0.1:7004");
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod procfs;
 mod redis_cluster;
 mod redis_server;
 pub mod security;
+mod server_clock;
 pub mod stack;
 mod wait;
 
@@ -38,6 +39,7 @@ pub use redis_cluster::{
 };
 pub use redis_server::{RedisServer, ServerBinary};
 pub use security::{Security, User};
+pub use server_clock::ensure_clocks_can_be_set;
 pub use stack::{Stack, StackOptions};
 pub use wait::until;
 

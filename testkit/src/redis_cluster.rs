@@ -1,5 +1,6 @@
 //! A real Redis Cluster on the loopback address, to use and to break.
 
+mod disks;
 mod failover;
 mod forming;
 mod growth;
@@ -8,6 +9,7 @@ mod partition;
 mod replication;
 mod shared;
 mod slots;
+mod torn_files;
 
 use std::{
     net::SocketAddr,
@@ -17,13 +19,14 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use futures::future::{join_all, try_join_all};
+use jiff::SignedDuration;
 use redis::{ConnectionInfo, RedisConnectionInfo, aio::MultiplexedConnection};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Folder, Island, Process, Security, ServerBinary, User,
     ports::PortBlock,
-    redis_server::{self, Info, Place, Server},
+    redis_server::{self, Info, Place, Server, ServerOptions},
 };
 
 pub use failover::Failover;
@@ -210,6 +213,15 @@ impl RedisCluster {
         self.server(addr).process().thaw();
     }
 
+    /// Sets a server's clock while it runs: so far ahead of the machine's, or behind it where `offset` is negative. Some
+    /// servers keep the time for up to 100 ms, so they show it a moment later.
+    ///
+    /// # Errors
+    /// When the cluster was started without [`ClusterOptions::clocks`].
+    pub fn set_clock(&self, addr: SocketAddr, offset: SignedDuration) -> Result<()> {
+        self.server(addr).set_clock(offset)
+    }
+
     /// Ends a server in good order.
     ///
     /// # Errors
@@ -317,9 +329,15 @@ impl RedisCluster {
             Some(island) => Place::Shore(island),
         };
         let settings = self.options.settings(self.ports.bus + number);
-        let (port, lifetime) = (self.ports.clients + number, self.options.lifetime);
-        let (binary, folder, security) = (&self.binary, &self.folder, self.security.as_ref());
-        let server = Arc::new(Server::spawn(binary, place, port, folder, security, lifetime, &settings)?);
+        let options = ServerOptions {
+            binary: &self.binary,
+            folder: &self.folder,
+            security: self.security.as_ref(),
+            lifetime: self.options.lifetime,
+            clocks: self.options.clocks,
+        };
+        let server = Server::spawn(options, place, self.ports.clients + number, &settings)?;
+        let server = Arc::new(server);
         self.servers.write().unwrap_or_else(PoisonError::into_inner).push(server.clone());
         Ok(server)
     }

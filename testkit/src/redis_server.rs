@@ -10,10 +10,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use jiff::SignedDuration;
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, aio::MultiplexedConnection};
 
 use crate::{
-    Folder, Island, Launch, Lifetime, Process, Security, User, binary, ports::PortBlock, workspace_root,
+    Folder, Island, Launch, Lifetime, Process, Security, User, binary, ports::PortBlock,
+    server_clock::ServerClock, workspace_root,
 };
 
 /// A server loads an empty data folder in some 20 ms; this is for a machine that is busy with everything else.
@@ -81,21 +83,31 @@ impl ServerBinary {
 pub(crate) struct Server {
     addr: SocketAddr,
     security: Option<Arc<Security>>,
+    clock: Option<ServerClock>,
     launch: Launch,
     process: Mutex<Arc<Process>>,
 }
 
+/// How the servers of one cluster are started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServerOptions<'a> {
+    pub(crate) binary: &'a ServerBinary,
+    pub(crate) folder: &'a Folder,
+    pub(crate) security: Option<&'a Arc<Security>>,
+    pub(crate) lifetime: Lifetime,
+    /// Whether each has a clock that can be set.
+    pub(crate) clocks: bool,
+}
+
 impl Server {
-    /// Starts a server at this address with its data and log in `folder`; it may not answer yet.
+    /// Starts a server at this address with its data and log in the options' folder; it may not answer yet.
     pub(crate) fn spawn(
-        binary: &ServerBinary,
+        options: ServerOptions<'_>,
         place: Place<'_>,
         port: u16,
-        folder: &Folder,
-        security: Option<&Arc<Security>>,
-        lifetime: Lifetime,
         settings: &[String],
     ) -> Result<Self> {
+        let ServerOptions { binary, folder, security, lifetime, clocks } = options;
         let name = format!("redis-{port}");
         let data = folder.subfolder(&name)?;
         let launch = place
@@ -110,8 +122,15 @@ impl Server {
             .args(place.settings())
             .args(settings)
             .lifetime(lifetime);
+        let clock = clocks.then(|| ServerClock::new(&name, folder.path())).transpose()?;
+        let launch = clock.iter().fold(launch, |launch, clock| clock.launch(launch));
         let process = Mutex::new(Arc::new(launch.spawn()?));
-        Ok(Self { addr: (place.address(), port).into(), security: security.cloned(), launch, process })
+        Ok(Self { addr: (place.address(), port).into(), security: security.cloned(), clock, launch, process })
+    }
+
+    /// Sets its clock relative to the machine's.
+    pub(crate) fn set_clock(&self, offset: SignedDuration) -> Result<()> {
+        self.clock.as_ref().context("this cluster was started without clocks that can be set")?.set(offset)
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -251,11 +270,24 @@ impl RedisServer {
     /// # Errors
     /// When there is no server program, or it does not come up.
     pub async fn start() -> Result<Self> {
+        Self::start_with(&ServerBinary::find()?).await
+    }
+
+    /// Starts one of this program and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_with(binary: &ServerBinary) -> Result<Self> {
         let (ports, folder) = (PortBlock::take()?, Folder::temporary()?);
         let settings = ["--cluster-enabled", "no"].map(String::from);
-        let binary = ServerBinary::find()?;
-        let (place, lifetime) = (Place::Loopback, Lifetime::Attached);
-        let server = Server::spawn(&binary, place, ports.first(), &folder, None, lifetime, &settings)?;
+        let options = ServerOptions {
+            binary,
+            folder: &folder,
+            security: None,
+            lifetime: Lifetime::Attached,
+            clocks: false,
+        };
+        let server = Server::spawn(options, Place::Loopback, ports.first(), &settings)?;
         server.wait_until_ready().await?;
         Ok(Self { server, _ports: ports, _folder: folder })
     }
@@ -276,6 +308,26 @@ impl RedisServer {
     /// When it does not answer.
     pub async fn connection(&self) -> Result<MultiplexedConnection> {
         self.server.connection().await
+    }
+
+    /// Copies the primary behind this connection from now on, as a user made for that: so it goes on when other users
+    /// may no longer copy.
+    ///
+    /// # Errors
+    /// When one of the two refuses.
+    pub async fn copy_as_another_user(
+        &self,
+        primary: &mut MultiplexedConnection,
+        addr: SocketAddr,
+    ) -> Result<()> {
+        let user = ["SETUSER", "outsider", "on", "nopass", "+@all", "~*", "&*"];
+        redis::cmd("ACL").arg(&user).exec_async(primary).await?;
+        let mut connection = self.connection().await?;
+        for (setting, value) in [("masteruser", "outsider"), ("masterauth", "any")] {
+            redis::cmd("CONFIG").arg("SET").arg(setting).arg(value).exec_async(&mut connection).await?;
+        }
+        let (host, port) = (addr.ip().to_string(), addr.port());
+        Ok(redis::cmd("REPLICAOF").arg(host).arg(port).exec_async(&mut connection).await?)
     }
 
     /// Its process, to kill, freeze or thaw it; another one after a restart.

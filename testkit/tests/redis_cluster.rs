@@ -1,7 +1,8 @@
 //! A cluster is formed of real servers, survives what a test does to it, and leaves nothing behind.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
 use testkit::{
     ClusterOptions, Failover, Island, RedisCluster, RedisServer, Role, ServerBinary, ports, procfs::Identity,
     until,
@@ -148,4 +149,34 @@ async fn a_server_that_dies_at_its_start_says_why() {
 
     let words = format!("{error:#}");
     assert!(words.contains("ended early") && words.contains("unrecognized option '--port'"), "{words}");
+}
+
+#[tokio::test]
+async fn a_servers_clock_can_be_set_while_it_runs() {
+    // Given a cluster whose servers have clocks of their own.
+    let options = ClusterOptions { clocks: true, ..ClusterOptions::default() };
+    let cluster = RedisCluster::start(options).await.unwrap();
+    let (replica, primary) = (cluster.replicas().await[0], cluster.primaries().await[0]);
+
+    // When they are set forward and back, then they show it, and the others do not.
+    for seconds in [3_600, -20] {
+        cluster.set_clock(replica, SignedDuration::from_secs(seconds)).unwrap();
+        let shown = async || seconds_ahead(&cluster, replica).await == seconds;
+        until("the server shows the time that was set", Duration::from_secs(5), shown).await.unwrap();
+        assert_eq!(seconds_ahead(&cluster, primary).await, 0);
+    }
+
+    // And a server keeps its clock over a restart, and has its place again.
+    cluster.restart(replica).await.unwrap();
+    assert_eq!(seconds_ahead(&cluster, replica).await, -20);
+    cluster.wait_until_whole().await.unwrap();
+}
+
+/// How far a server's clock is ahead of ours, in whole seconds.
+async fn seconds_ahead(cluster: &RedisCluster, server: SocketAddr) -> i64 {
+    let mut connection = cluster.connection(server).await.expect("the server answers");
+    let time = redis::cmd("TIME").query_async(&mut connection).await;
+    let (seconds, micros): (i64, i64) = time.expect("TIME is two numbers");
+    let shown = Timestamp::from_microsecond(seconds * 1_000_000 + micros).expect("a time of our days");
+    shown.duration_since(Timestamp::now()).as_secs_f64().round() as i64
 }

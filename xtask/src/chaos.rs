@@ -8,7 +8,7 @@ use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 use ::chaos::{Kind, Report, RunOptions, markdown};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use testkit::{Island, Profile, ServerBinary, workspace_root};
+use testkit::{Island, Profile, ServerBinary, ensure_clocks_can_be_set, workspace_root};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -32,7 +32,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FIRST..LAST")]
     seeds: Option<Seeds>,
     /// How long faults come.
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "6m", value_parser = time)]
     duration: Duration,
     /// From one fault to the next, at least.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
@@ -116,12 +116,13 @@ impl Options {
     /// The kinds that were asked for, without those that this machine does not allow.
     fn possible_kinds(&self) -> Vec<Kind> {
         let mut kinds = if self.kinds.is_empty() { Kind::ALL.to_vec() } else { self.kinds.clone() };
-        if let Err(why) = Island::ensure_possible()
-            && kinds.contains(&Kind::Partition)
-        {
-            println!("left out: {} ({why:#})", Kind::Partition);
-            kinds.retain(|kind| *kind != Kind::Partition);
-        }
+        kinds.retain(|&kind| match ensure_possible(kind) {
+            Ok(()) => true,
+            Err(why) => {
+                println!("left out: {kind} ({why:#})");
+                false
+            }
+        });
         kinds
     }
 
@@ -129,6 +130,14 @@ impl Options {
         let Some(file) = &self.json else { return Ok(()) };
         let text = serde_json::to_string_pretty(reports)? + "\n";
         fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+    }
+}
+
+fn ensure_possible(kind: Kind) -> Result<()> {
+    match kind {
+        Kind::Partition => Island::ensure_possible(),
+        Kind::ClockStepped => ensure_clocks_can_be_set(),
+        _ => Ok(()),
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) const REDIS: Package =
 pub(crate) const NGINX: Package = Package { name: "nginx", program: "nginx", service: Some("nginx") };
 /// Fills in nginx' template as its image does.
 pub(crate) const ENVSUBST: Package = Package { name: "gettext-base", program: "envsubst", service: None };
+/// Brings libfaketime, by which tests set a server's clock.
+pub(crate) const FAKETIME: Package = Package { name: "faketime", program: "faketime", service: None };
 pub(crate) const OPENSSL: Package = Package { name: "openssl", program: "openssl", service: None };
 pub(crate) const WRK: Package = Package { name: "wrk", program: "wrk", service: None };
 pub(crate) const PROMETHEUS: Package =

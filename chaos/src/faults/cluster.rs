@@ -1,5 +1,7 @@
 //! Changes of the cluster that are nobody's death: roles, slots, members, and the network between them.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result};
 use testkit::Failover;
 
@@ -13,15 +15,26 @@ pub(super) async fn failover(stage: &Stage, draw: u32, how: Failover) -> Result<
 }
 
 pub(super) async fn slot_moved(stage: &Stage, draw: u32) -> Result<Harm> {
-    let shard = pick(stage.sale.shards(), draw).context("a sale has shards")?;
-    let here = stage.redis().primary_of(shard.slot).await?;
-    let others: Vec<_> =
-        stage.redis().primaries().await.into_iter().filter(|&primary| primary != here).collect();
-    let there = pick(&others, draw).context("a cluster has several primaries")?;
-    stage.redis().move_slot(shard.slot, there).await?;
+    let Move { shard, slot, here, there } = a_move(stage, draw).await?;
+    stage.redis().move_slot(slot, there).await?;
     hold().await;
-    stage.redis().move_slot(shard.slot, here).await?;
-    Ok(Harm::to(format!("shard {} from {here} to {there} and back", shard.id), vec![shard.id.index() as u16]))
+    stage.redis().move_slot(slot, here).await?;
+    Ok(Harm::to(format!("shard {shard} from {here} to {there} and back"), vec![shard]))
+}
+
+/// What moved must be on the target's replica by the end of the move.
+pub(super) async fn slot_moved_target_killed(stage: &Stage, draw: u32) -> Result<Harm> {
+    let Move { shard, slot, here, there } = a_move(stage, draw).await?;
+    let target = stage.victim_at(there).await?;
+    stage.redis().move_slot(slot, there).await?;
+    stage.redis().kill(there);
+    stage.redis().wait_until_promoted(target.replica).await?;
+    hold().await;
+    stage.redis().restart(there).await?;
+    stage.wait_until_whole().await?;
+    stage.redis().move_slot(slot, here).await?;
+    let shards = [target.shards, vec![shard]].concat();
+    Ok(Harm::to(format!("shard {shard} from {here} to {there}, which dies"), shards))
 }
 
 pub(super) async fn primary_added(stage: &Stage, draw: u32) -> Result<Harm> {
@@ -42,4 +55,21 @@ pub(super) async fn partition(stage: &Stage) -> Result<Harm> {
     }
     stage.redis().reconnect_the_islander()?;
     promoted.map(|()| victim.harm())
+}
+
+/// A shard's slot, where it is, and where it is to go.
+struct Move {
+    shard: u16,
+    slot: u16,
+    here: SocketAddr,
+    there: SocketAddr,
+}
+
+async fn a_move(stage: &Stage, draw: u32) -> Result<Move> {
+    let shard = pick(stage.sale.shards(), draw).context("a sale has shards")?;
+    let here = stage.redis().primary_of(shard.slot).await?;
+    let others: Vec<_> =
+        stage.redis().primaries().await.into_iter().filter(|&primary| primary != here).collect();
+    let there = pick(&others, draw).context("a cluster has several primaries")?;
+    Ok(Move { shard: shard.id.index() as u16, slot: shard.slot, here, there })
 }

@@ -16,6 +16,9 @@ const STARTS_MAX: usize = 20;
 /// A supervisor's pause before it starts again what ended.
 const STARTED_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
+/// A node that wakes before a primary reads the cluster's map and sends to it within this time.
+const NODE_AHEAD: Duration = Duration::from_millis(500);
+
 pub(super) async fn node_killed(stage: &Stage, draw: u32) -> Result<Harm> {
     let node = a_node(stage, draw)?;
     node.process().kill();
@@ -39,6 +42,26 @@ pub(super) async fn nodes_changed(stage: &Stage, draw: u32) -> Result<Harm> {
             .push(format!("{} was asked to drain and ended with {ended}", drained.process().name()));
     }
     Ok(harm)
+}
+
+/// Both wake with what they knew before: the node with an old map, the primary with the belief that it still leads.
+pub(super) async fn node_and_primary_frozen(stage: &Stage, draw: u32) -> Result<Harm> {
+    let (victim, node) = (stage.victim(draw).await?, a_node(stage, draw >> 8)?);
+    let is_node_first = pick(&[false, true], draw >> 16).context("two orders")?;
+    stage.redis().freeze(victim.addr);
+    node.process().freeze();
+    let promoted = stage.redis().wait_until_promoted(victim.replica).await;
+    if promoted.is_ok() {
+        hold().await;
+    }
+    node.process().thaw();
+    if is_node_first {
+        sleep(NODE_AHEAD).await;
+    }
+    stage.redis().thaw(victim.addr);
+    promoted?;
+    let order = if is_node_first { ", the node is first to wake" } else { "" };
+    Ok(Harm::to(format!("{} and {}{order}", victim.addr, node.process().name()), victim.shards))
 }
 
 pub(super) async fn coordinator_killed(stage: &Stage) -> Result<Harm> {

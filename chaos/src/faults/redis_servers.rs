@@ -97,13 +97,13 @@ impl Victim {
     }
 }
 
-fn config_set(setting: &str, value: &str) -> Cmd {
+pub(super) fn config_set(setting: &str, value: &str) -> Cmd {
     let mut command = redis::cmd("CONFIG");
     command.arg("SET").arg(setting).arg(value);
     command
 }
 
-async fn tell(
+pub(super) async fn tell(
     stage: &Stage,
     server: std::net::SocketAddr,
     command: impl std::borrow::Borrow<Cmd>,

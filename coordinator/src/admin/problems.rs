@@ -19,6 +19,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const NO_SALE: Kind = Kind { uri: "/problems/no-sale", title: "No such sale" };
 const DIFFERENT: Kind =
     Kind { uri: "/problems/different-settings", title: "The sale exists with other settings" };
+const RECORD_LOST: Kind = Kind { uri: "/problems/record-lost", title: "The sale's record is lost" };
 const INVALID: Kind = Kind { uri: "/problems/invalid-sale", title: "No sale can be like that" };
 const REFUSED: Kind = Kind { uri: "/problems/refused", title: "The sale cannot be changed like that" };
 const UNRECORDED: Kind = Kind { uri: "/problems/unknown-outcome", title: "It may or may not be recorded" };
@@ -31,10 +32,14 @@ impl From<Failure> for Problem {
             Failure::NoSale(_) => {
                 Self::new(StatusCode::NOT_FOUND).of_kind(NO_SALE).detail(sentence(&failure))
             }
+            Failure::RecordLost(_) => logged(
+                &failure,
+                Self::new(StatusCode::CONFLICT).of_kind(RECORD_LOST).detail(sentence(&failure)),
+            ),
             Failure::Different { fields, .. } => different(fields).detail(sentence(&failure)),
             Failure::Invalid(invalid) => invalid_sale(invalid),
             Failure::Refused(refusal) => refused(refusal),
-            Failure::Contended | Failure::NoPlace(_) | Failure::AuditBusy => {
+            Failure::Contended | Failure::NoPlace(_) | Failure::AuditBusy | Failure::ListLost => {
                 unavailable().detail(sentence(&failure))
             }
             Failure::Unread(_) | Failure::Unaudited(_) => {
@@ -76,7 +81,9 @@ fn invalid_sale(invalid: &InvalidSale) -> Problem {
 fn refused(refusal: &Refusal) -> Problem {
     let refused = |status| Problem::new(status).of_kind(REFUSED).detail(sentence(refusal));
     match refusal {
-        Refusal::Creating | Refusal::Ended | Refusal::KeyTaken(_) => refused(StatusCode::CONFLICT),
+        Refusal::Creating | Refusal::Ended | Refusal::KeyTaken(_) | Refusal::TooManyRestocks => {
+            refused(StatusCode::CONFLICT)
+        }
         Refusal::NoUnits => refused(StatusCode::UNPROCESSABLE_ENTITY).with("field", "units"),
         Refusal::Invalid(InvalidSale::TotalStock) => {
             refused(StatusCode::UNPROCESSABLE_ENTITY).with("field", "units")

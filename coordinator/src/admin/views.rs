@@ -119,7 +119,7 @@ impl ShardView {
             tag: tag.clone(),
             slot: shard.slot,
             primary: topology.primary(shard.slot).map(|primary| primary.address.to_string()),
-            version: level.map(|level| level.version),
+            version: level.map(|level| level.settings.version),
             stock: level.map(|level| level.stock),
             sold: level.map(|level| level.sold),
         }

@@ -96,6 +96,7 @@ pub(super) struct Seen<'a> {
     pub(super) sight: &'a Sight,
     pub(super) moves: Vec<Move>,
     pub(super) violations: Violations,
+    pub(super) troubles: Vec<Trouble>,
     pub(super) present: Option<&'a Present>,
     pub(super) leader: Option<&'a str>,
     pub(super) answered_by: &'a str,
@@ -113,10 +114,11 @@ impl SaleList {
 
 impl Report {
     pub(super) fn of(seen: Seen<'_>) -> Self {
-        let Sight { desired, snapshot, troubles, .. } = seen.sight;
+        let Sight { desired, snapshot, .. } = seen.sight;
         let Snapshot { taken_at, total, sold, stock, in_flight, .. } = *snapshot;
         let shards = snapshot.shards.iter().zip(&desired.mint).enumerate();
-        let body = |(shard, (level, &minted))| ShardBody::of(level, minted, trouble_of(troubles, shard));
+        let body =
+            |(shard, (level, &minted))| ShardBody::of(level, minted, trouble_of(&seen.troubles, shard));
         let processes = seen.present.map(|present| ProcessBody::all(present, seen.leader));
         let news = News {
             sale: SaleBody::of(&desired.sale.config),
@@ -160,6 +162,8 @@ const fn word(kind: Kind) -> &'static str {
         Kind::Missing => "gone",
         Kind::ForeignRing => "foreign",
         Kind::Overminted => "overminted",
+        Kind::Behind => "behind",
+        Kind::Contrary => "contrary",
     }
 }
 

@@ -17,6 +17,7 @@ use super::moves::moves;
 use super::report::{News, Report, Seen};
 use crate::coordinator::Coordinator;
 use crate::rounds::Sight;
+use crate::trouble::{Trouble, lasting};
 use crate::violations::Violations;
 
 /// Longest time without a report: a page that hears nothing for much longer says that it is not live.
@@ -41,6 +42,7 @@ struct Before {
     levels: Vec<Result<Level, CallError>>,
     snapshot: Option<Snapshot>,
     violations: Violations,
+    troubles: Vec<Trouble>,
 }
 
 impl Watch {
@@ -72,7 +74,7 @@ impl Watch {
     async fn look(&mut self) -> Option<Report> {
         let coordinator = Arc::clone(&self.coordinator);
         self.ask_who_is_there(&coordinator).await;
-        let desired = coordinator.known.load().get(&self.sale)?.clone();
+        let desired = coordinator.records.known().get(&self.sale)?.clone();
         let calls: Vec<_> = desired.sale.shards().iter().map(|shard| ReadLevel { shard }).collect();
         let (when, levels) = ((Instant::now(), now()), coordinator.reads.poll_all(&calls).await);
         let sight = Sight::of(&desired, levels, when, self.before.snapshot.as_ref());
@@ -81,13 +83,14 @@ impl Watch {
         let report = Report::of(Seen {
             moves: moves(&self.before.levels, &sight.levels),
             violations: sight.found.lasting(self.before.violations),
+            troubles: lasting(&sight.troubles, &self.before.troubles),
             present: self.present.as_ref(),
             leader: leader.as_deref(),
             answered_by,
             sight: &sight,
         });
-        let Sight { levels, snapshot, found, .. } = sight;
-        self.before = Before { levels, snapshot: Some(snapshot), violations: found };
+        let Sight { levels, snapshot, found, troubles, .. } = sight;
+        self.before = Before { levels, snapshot: Some(snapshot), violations: found, troubles };
         Some(report)
     }
 

@@ -17,7 +17,9 @@ async fn a_sale_is_paused_resumed_and_ended_on_every_shard() {
     assert!(matches!(told("ann").await, Bought::Bought(_)));
 
     let paused = coordinator.change(&id, &Change::Pause).await.unwrap();
-    assert!(levels(&coordinator, &id).await.iter().all(|level| level.version == paused.config.version));
+    assert!(
+        levels(&coordinator, &id).await.iter().all(|level| level.settings.version == paused.config.version)
+    );
     assert_eq!(told("bob").await, Bought::NotOpen);
     assert!(matches!(told("ann").await, Bought::Duplicate(_)), "a claim stays a claim");
 

@@ -7,6 +7,7 @@
 
 mod changes;
 mod creation;
+mod durable_records;
 mod leading;
 mod live;
 mod mending;

@@ -7,7 +7,7 @@ use crate::sale::Sale;
 use crate::stage::Place;
 
 /// An operator who adds a pair looks on; on a machine that builds beside it, it takes twice what it takes alone.
-const GROWTH_LIMIT: Duration = Duration::from_secs(30);
+const GROWTH_LIMIT: Duration = Duration::from_secs(40);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_grows_while_it_sells_and_no_purchase_fails() {

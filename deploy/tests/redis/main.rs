@@ -12,3 +12,4 @@ mod rotating;
 mod sale;
 mod stage;
 mod starting;
+mod torn_files;

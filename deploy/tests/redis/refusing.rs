@@ -4,7 +4,7 @@ use std::fs;
 
 use testkit::until;
 
-use crate::stage::{Place, SOON};
+use crate::stage::{Place, SOON, with_a_key};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_make_no_sense_are_one_line() {
@@ -99,15 +99,6 @@ async fn a_primary_that_comes_back_with_nothing_at_once_is_not_copied_by_its_rep
     place.wait_until_up(copy).await;
     let linked = async || place.ask(copy, "INFO replication").contains("master_link_status:up");
     until("a link to who leads", SOON, linked).await.unwrap();
-}
-
-/// A cluster with a key, and who leads the pair that has it.
-async fn with_a_key() -> (Place, u16) {
-    let place = Place::with_cluster_of(3).await;
-    place.write("fs:{a}:meta", "kept");
-    let has_it = |number: &u16| place.ask(*number, "DBSIZE").trim_end() == "1";
-    let holder = [0, 2, 4].into_iter().find(has_it).expect("one of the primaries has it");
-    (place, holder)
 }
 
 /// Either the cluster promotes the copy by itself, or it is left as it is, for a person to promote.

@@ -324,6 +324,15 @@ impl Place {
     }
 }
 
+/// A cluster with a key, and who leads the pair that has it.
+pub(crate) async fn with_a_key() -> (Place, u16) {
+    let place = Place::with_cluster_of(3).await;
+    place.write("fs:{a}:meta", "kept");
+    let has_it = |number: &u16| place.ask(*number, "DBSIZE").trim_end() == "1";
+    let holder = [0, 2, 4].into_iter().find(has_it).expect("one of the primaries has it");
+    (place, holder)
+}
+
 pub(crate) fn script(name: &str) -> PathBuf {
     deploy::folder().join("redis").join(name)
 }

@@ -85,7 +85,9 @@ async fn a_server_announces_its_name_and_address() {
     // Without an address, the one that its name stands for.
     let named = place.server(1).env("ANNOUNCE_HOSTNAME", "localhost").env("ANNOUNCE_IP", "").spawn().unwrap();
     place.wait_until_up(1).await;
-    let address = place.ask(1, "CONFIG GET cluster-announce-ip");
-    assert!(["127.0.0.1", "::1"].contains(&address.lines().nth(1).unwrap()), "{address}");
+    for setting in ["cluster-announce-ip", "replica-announce-ip"] {
+        let address = place.ask(1, &format!("CONFIG GET {setting}"));
+        assert!(["127.0.0.1", "::1"].contains(&address.lines().nth(1).unwrap()), "{address}");
+    }
     drop(named);
 }

@@ -76,8 +76,8 @@ impl Batch {
     /// Refuses to let tokens leave: with a replica away the barrier behind them could not hold, and each try
     /// would put half of the stock into a channel.
     pub(super) fn keep_tokens(&mut self, primary: &Primary) {
-        let confirmed = primary.replicas - primary.replicas_failed;
-        let error = CallError::NotDurable { confirmed, replicas: primary.replicas };
+        let replicas = primary.replicas.len();
+        let error = CallError::NotDurable { confirmed: replicas - primary.replicas_failed(), replicas };
         for (_, _, reply) in self.shards.iter_mut().flat_map(|work| work.donates.drain(..)) {
             reply.tell(Err(error.clone()));
         }

@@ -30,9 +30,6 @@ const BUSY_FROM: usize = 8;
 /// A pipeline takes a few milliseconds. From here on its primary is in doubt: the map is watched closely, although
 /// the timeouts that would end the wait are longer.
 const DOUBT_AFTER: Duration = Duration::from_millis(250);
-/// A map that shows a primary without replicas is believed for this long: less than it takes that a replica joins, is
-/// promoted, and leaves a primary behind that truly has none. A process that was frozen may hold an older one.
-const MAP_AGE_MAX: Duration = Duration::from_millis(1_500);
 
 pub(super) struct Lane {
     cluster: Arc<Cluster>,
@@ -94,15 +91,10 @@ impl Lane {
             // Nothing counts that a deposed primary says, not even with a barrier: it may know no replicas.
             return batch.fail(&CallError::Moved(format!("{} serves no slots", self.address)));
         };
-        if primary.replicas_failed > 0 {
+        if primary.replicas_failed() > 0 {
             batch.keep_tokens(primary);
         }
         let barrier = sabotage::weaken(self.barrier(&batch, primary), batch.donates());
-        if matches!(barrier, Barrier::Alone { .. }) && self.cluster.map_age() > MAP_AGE_MAX {
-            self.condition.suspect();
-            return batch
-                .fail(&CallError::Moved("the map is too old to trust a primary that stands alone".into()));
-        }
         let pipeline = batch.pipeline(self.user_limit);
         if pipeline.is_empty() {
             return;
@@ -113,10 +105,11 @@ impl Lane {
         if batch.donates() {
             sabotage::die_at(Point::DonateSent);
         }
-        let exchanged = self.exchange(pipeline, barrier).await;
+        let exchanged = self.exchange(pipeline, &barrier).await;
         drop(calls);
         match exchanged {
             Ok((replies, spent)) => {
+                let replies = replies.provided(self.cluster.supports(&self.address, &barrier));
                 let took = began.elapsed();
                 self.condition.took(took);
                 self.metrics.answered(took, spent, replies.are_durable());
@@ -138,7 +131,7 @@ impl Lane {
     async fn exchange(
         &mut self,
         pipeline: TimedPipeline,
-        barrier: Barrier,
+        barrier: &Barrier,
     ) -> Result<(Replies, Spent), CallError> {
         let condition = Arc::clone(&self.condition);
         let exchange = async { self.connected().await?.send_timed(pipeline, barrier).await };
@@ -185,7 +178,7 @@ impl Lane {
             }
             CallError::Moved(_) => self.condition.suspect(),
             // A barrier that fails may be a map that is older than a failover.
-            CallError::NotDurable { .. } => self.condition.doubt(error),
+            CallError::NotDurable { .. } | CallError::NoReply(_) => self.condition.doubt(error),
             error => tracing::warn!(redis.address = %self.address, error = %error, "a lane's call failed"),
         }
     }

@@ -204,7 +204,8 @@ impl Lanes {
         topology.primary(shard.slot).is_some_and(|primary| {
             let open = self.open();
             let entrance = open.entrances.get(&primary.address);
-            primary.replicas_failed == 0 && !entrance.is_some_and(|entrance| entrance.condition.is_in_doubt())
+            primary.replicas_failed() == 0
+                && !entrance.is_some_and(|entrance| entrance.condition.is_in_doubt())
         })
     }
 

@@ -1,5 +1,9 @@
-//! What a node knows of a sale without asking: the config, the latest snapshot, and Redis' clock.
+//! What a node knows of a sale without asking: the config, the latest snapshot, and the primaries' clocks.
+//!
+//! Snapshots are in no order but that in which they were read: their times come from clocks that may be wrong. So an older
+//! one may follow a newer, and must not take back what buyers were told.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +11,7 @@ use stock::sale::{EpochMs, Sale, SaleConfig, State};
 use stock::snapshot::Snapshot;
 use tokio::time::Instant;
 
-use super::Clock;
+use super::clock::Clocks;
 
 /// Before the start, the node refuses from memory up to this long; from then on Redis decides. Far more than
 /// the error of the clock, which is half a round trip.
@@ -23,7 +27,11 @@ pub struct Outlook {
     /// The latest snapshot, a coordinator's or the node's own.
     pub snapshot: Option<Snapshot>,
     snapshot_seen: Instant,
-    clock: Clock,
+    /// What the snapshot before said: units in all, and units sold.
+    sold_before: Option<(u64, u64)>,
+    /// The highest number of units that were once sold for good.
+    sold_out_of: Option<u64>,
+    clocks: Arc<Clocks>,
 }
 
 /// Where a sale stands.
@@ -55,17 +63,25 @@ pub struct Status {
 }
 
 impl Outlook {
-    pub(super) fn new(sale: Sale, snapshot: Option<Snapshot>, clock: Clock) -> Self {
-        Self { sale, snapshot, snapshot_seen: Instant::now(), clock }
+    pub(super) fn new(sale: Sale, clocks: Arc<Clocks>) -> Self {
+        let snapshot_seen = Instant::now();
+        Self { sale, snapshot: None, snapshot_seen, sold_before: None, sold_out_of: None, clocks }
     }
 
-    /// What is known after another reading. A snapshot that is older than the one at hand does not replace it.
-    pub(super) fn next(&self, sale: Sale, snapshot: Option<Snapshot>, clock: Clock) -> Self {
-        let taken_at = |snapshot: &Option<Snapshot>| snapshot.as_ref().map(|snapshot| snapshot.taken_at);
-        if taken_at(&snapshot) > taken_at(&self.snapshot) {
-            return Self { sale, snapshot, snapshot_seen: Instant::now(), clock };
+    /// The same with another record of the sale.
+    pub(super) fn with_sale(&self, sale: Sale) -> Self {
+        Self { sale, ..self.clone() }
+    }
+
+    /// The same with another snapshot, whenever it says that it was taken.
+    pub(super) fn with_snapshot(&self, snapshot: Snapshot) -> Self {
+        Self {
+            sold_before: self.snapshot.as_ref().map(|before| (before.total, before.sold)),
+            sold_out_of: self.sold_out_of.max(snapshot.sold_out.then_some(snapshot.total)),
+            snapshot: Some(snapshot),
+            snapshot_seen: Instant::now(),
+            ..self.clone()
         }
-        Self { sale, clock, ..self.clone() }
     }
 
     /// How long ago the snapshot was first seen; where there is none, since when there is none.
@@ -73,31 +89,38 @@ impl Outlook {
         self.snapshot_seen.elapsed()
     }
 
-    /// Whether every unit is sold.
+    /// Whether every unit is sold. It stays so until there are more units.
     pub fn sold_out(&self) -> bool {
-        self.snapshot
-            .as_ref()
-            .is_some_and(|snapshot| snapshot.sold_out && snapshot.total >= self.sale.config.total_stock)
+        self.sold_out_of.is_some_and(|total| total >= self.sale.config.total_stock)
     }
 
-    /// The phase by Redis' clock, as well as it is known here.
+    /// Units sold. One snapshot that says less than the one before is not believed: a coordinator that was frozen may
+    /// have published it late.
+    fn sold(&self) -> u64 {
+        let Some(snapshot) = &self.snapshot else { return 0 };
+        let before = self.sold_before.filter(|(total, _)| *total == snapshot.total);
+        let sold = before.map_or(snapshot.sold, |(_, sold)| sold.max(snapshot.sold));
+        if self.sold_out() { sold.max(self.sale.config.total_stock) } else { sold }
+    }
+
+    /// The phase by the primaries' clocks, as well as they are known here.
     pub fn phase(&self) -> Phase {
-        phase_at(&self.sale.config, self.clock.now())
+        phase_at(&self.sale.config, self.clocks.now())
     }
 
     /// The phase to tell a buyer whom Redis refused: near an edge, this node's idea of the time may differ.
     pub(super) fn refused_phase(&self) -> Phase {
         match self.phase() {
-            Phase::Active if self.clock.now() < self.sale.config.window.middle() => Phase::Upcoming,
+            Phase::Active if self.clocks.now() < self.sale.config.window.middle() => Phase::Upcoming,
             Phase::Active => Phase::Ended,
             phase => phase,
         }
     }
 
-    /// The phase, where it is certain that Redis would refuse to sell: so far from the window's edges that no
-    /// clock's error matters. A refusal may come from memory; permission never does.
+    /// The phase, where it is certain that Redis would refuse to sell: by the clock of every primary, and so far from
+    /// the window's edges that no error of the measuring matters. A refusal may come from memory; permission never does.
     pub(super) fn refusal(&self) -> Option<Phase> {
-        refusal_at(&self.sale.config, self.clock.now())
+        refusal_at(&self.sale.config, self.clocks.bounds()?)
     }
 
     /// What everybody may see.
@@ -105,9 +128,9 @@ impl Outlook {
         Status {
             config: Arc::clone(&self.sale.config),
             phase: self.phase(),
-            sold: self.snapshot.as_ref().map_or(0, |snapshot| snapshot.sold),
+            sold: self.sold(),
             sold_out: self.sold_out(),
-            server_time: self.clock.now(),
+            server_time: self.clocks.now(),
         }
     }
 }
@@ -122,12 +145,13 @@ fn phase_at(config: &SaleConfig, now: EpochMs) -> Phase {
     }
 }
 
-fn refusal_at(config: &SaleConfig, now: EpochMs) -> Option<Phase> {
+/// `now` is the time by the clock that is furthest behind, up to that by the one that is furthest ahead.
+fn refusal_at(config: &SaleConfig, now: RangeInclusive<EpochMs>) -> Option<Phase> {
     let window = config.window;
-    if now + START_MARGIN_MS < window.starts_at {
+    if *now.end() + START_MARGIN_MS < window.starts_at {
         return Some(Phase::Upcoming);
     }
-    (now >= window.ends_at.saturating_add(END_MARGIN_MS)).then_some(Phase::Ended)
+    (*now.start() >= window.ends_at.saturating_add(END_MARGIN_MS)).then_some(Phase::Ended)
 }
 
 #[cfg(test)]
@@ -166,7 +190,7 @@ mod tests {
 
     #[test]
     fn near_the_edges_of_the_window_redis_is_asked() {
-        let refusal = |now| refusal_at(&sale(State::Open), now);
+        let refusal = |now| refusal_at(&sale(State::Open), now..=now);
         assert_eq!(refusal(98_000), Some(Phase::Upcoming));
         assert_eq!(refusal(99_000), None, "a node whose clock is late must not open late");
         assert_eq!(refusal(200_500), None, "a node whose clock is early must not close early");
@@ -176,7 +200,61 @@ mod tests {
 
     #[test]
     fn a_paused_sale_still_knows_who_bought() {
-        assert_eq!(refusal_at(&sale(State::Paused), 150_000), None);
-        assert_eq!(refusal_at(&sale(State::Ended), 150_000), None);
+        assert_eq!(refusal_at(&sale(State::Paused), 150_000..=150_000), None);
+        assert_eq!(refusal_at(&sale(State::Ended), 150_000..=150_000), None);
+    }
+
+    #[test]
+    fn nobody_is_refused_from_memory_while_any_clock_may_let_them_in() {
+        let refusal = |clocks| refusal_at(&sale(State::Open), clocks);
+        assert_eq!(refusal(90_000..=98_000), Some(Phase::Upcoming));
+        assert_eq!(refusal(90_000..=150_000), None, "one is ahead");
+        assert_eq!(refusal(150_000..=999_000), None, "one is far ahead");
+        assert_eq!(refusal(90_000..=999_000), None);
+        assert_eq!(refusal(260_000..=999_000), Some(Phase::Ended));
+    }
+
+    fn outlook(total_stock: u64) -> Outlook {
+        let config = SaleConfig { total_stock, ..sale(State::Open) };
+        Outlook::new(Sale::new(config).unwrap(), Arc::default())
+    }
+
+    fn snapshot(taken_at: EpochMs, total: u64, sold: u64) -> Snapshot {
+        let (version, stock, shards) = (1, total - sold, Vec::new());
+        Snapshot { version, taken_at, total, sold, stock, in_flight: 0, sold_out: false, shards }
+    }
+
+    fn sold_out(taken_at: EpochMs, total: u64) -> Snapshot {
+        Snapshot { sold_out: true, ..snapshot(taken_at, total, total) }
+    }
+
+    #[test]
+    fn a_snapshot_replaces_another_whatever_time_it_carries() {
+        let ahead = outlook(10).with_snapshot(snapshot(20_000, 10, 3));
+        assert_eq!(ahead.with_snapshot(snapshot(1_000, 10, 7)).status().sold, 7);
+    }
+
+    #[test]
+    fn sold_out_is_not_taken_back_by_an_older_snapshot_but_by_more_units() {
+        let told = outlook(10).with_snapshot(sold_out(20_000, 10));
+        let older = told.with_snapshot(snapshot(1_000, 10, 6)).with_snapshot(snapshot(1_100, 10, 6));
+        assert!(older.sold_out() && older.status().sold == 10);
+        let restocked = older.with_sale(outlook(11).sale);
+        assert!(!restocked.sold_out());
+        assert!(!restocked.with_snapshot(sold_out(30_000, 10)).sold_out(), "it is of the old total");
+        assert!(restocked.with_snapshot(sold_out(30_000, 11)).sold_out());
+    }
+
+    #[test]
+    fn one_snapshot_with_fewer_units_sold_is_not_shown() {
+        let seen = outlook(10).with_snapshot(snapshot(1_000, 10, 6));
+        let late = seen.with_snapshot(snapshot(900, 10, 4));
+        assert_eq!(late.status().sold, 6);
+        assert_eq!(late.with_snapshot(snapshot(1_100, 10, 7)).status().sold, 7);
+        assert_eq!(
+            late.with_snapshot(snapshot(1_100, 10, 5)).status().sold,
+            5,
+            "a failover took purchases back"
+        );
     }
 }

@@ -21,7 +21,7 @@ use stock::cluster::Cluster;
 use stock::ids::{SaleId, UserIdKind};
 use stock::layout::{SaleKeys, choose_tags};
 use stock::sale::{Changes, LayoutConfig, Product, Sale, SaleConfig, State, Window};
-use stock::store::EnlistSale;
+use stock::store::RestoreList;
 use testkit::RedisCluster;
 use tower::ServiceExt as _;
 
@@ -151,7 +151,7 @@ async fn create(cluster: &Cluster, sale: &Sale) {
     let (keys, config, shards) = (SaleKeys::new(sale.id()), &*sale.config, sale.shards());
     let mut tokens = vec![0; shards.len()];
     tokens[0] = config.total_stock;
-    cluster.write(EnlistSale(sale.id())).await.unwrap();
+    cluster.write(RestoreList(std::slice::from_ref(sale.id()))).await.unwrap();
     cluster.write(Record { keys: &keys, based_on: 0, config, mint: &tokens }).await.unwrap();
     for (shard, &cumulative) in shards.iter().zip(&tokens) {
         let configure = |version, state| Configure { shard, version, state, window: config.window };

@@ -1,18 +1,19 @@
--- Applies a newer version of the sale's settings to a shard; creates the shard while the sale is being created.
+-- Brings a shard to a version of the sale's settings; creates the shard while the sale is being created.
 --
 -- KEYS  1 meta, 2 claims, 3 orders
 -- ARGV  1 ring fingerprint, 2 version, 3 state, 4 starts at ms, 5 ends at ms
--- Answer  version held after
+-- Answer  { version, state, starts at ms, ends at ms } held after
 -- Errors  NOSHARD, WRONGRING
 --
 -- Atomic because the comparison of versions and the change must not be parted, and because all three keys of
 -- a shard must appear together: a slot can migrate only whole, and a call that names a missing key while it
 -- does is refused. Only the state `creating` creates. A shard that vanished later is never made anew, since
--- minting it again would sell its tokens twice. A repeated version writes `tick`, so that the barrier behind it
--- proves the version that is held.
+-- minting it again would sell its tokens twice. Of one version the record has one content, so other settings of the
+-- held version are replaced. A call that changes nothing writes `tick`, so that the barrier behind it proves what is
+-- held.
 local function configure(keys, args)
   local meta, claims, orders = keys[1], keys[2], keys[3]
-  local shard = redis.call('HMGET', meta, 'ring', 'version')
+  local shard = redis.call('HMGET', meta, 'ring', 'version', 'state', 'starts_at', 'ends_at')
   if not shard[1] and args[3] == 'creating' then
     -- A hash cannot be empty: no user id is the empty string. A stream stays when its last entry goes.
     redis.call('XADD', orders, '0-1', 'created', args[2])
@@ -24,11 +25,12 @@ local function configure(keys, args)
   local refusal = misdirected(shard[1], args[1])
   if refusal then return refusal end
 
-  local version = tonumber(args[2])
-  if version <= tonumber(shard[2]) then
+  local given, held = tonumber(args[2]), tonumber(shard[2])
+  local is_same = shard[3] == args[3] and shard[4] == args[4] and shard[5] == args[5]
+  if given < held or (given == held and is_same) then
     redis.call('HINCRBY', meta, 'tick', 1)
-    return tonumber(shard[2])
+    return { shard[2], shard[3], shard[4], shard[5] }
   end
   redis.call('HSET', meta, 'version', args[2], 'state', args[3], 'starts_at', args[4], 'ends_at', args[5])
-  return version
+  return { args[2], args[3], args[4], args[5] }
 end

@@ -23,6 +23,7 @@ pub enum Operation {
     Find,
     Level,
     Record,
+    Recall,
     Lead,
     Confirm,
     Admit,
@@ -30,7 +31,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Buy,
         Self::Donate,
         Self::Accept,
@@ -38,6 +39,7 @@ impl Operation {
         Self::Find,
         Self::Level,
         Self::Record,
+        Self::Recall,
         Self::Lead,
         Self::Confirm,
         Self::Admit,
@@ -53,6 +55,7 @@ impl Operation {
             Self::Find => "find",
             Self::Level => "level",
             Self::Record => "record",
+            Self::Recall => "recall",
             Self::Lead => "lead",
             Self::Confirm => "confirm",
             Self::Admit => "admit",
@@ -69,6 +72,7 @@ impl Operation {
             Self::Find => include_str!("find.lua"),
             Self::Level => include_str!("level.lua"),
             Self::Record => include_str!("record.lua"),
+            Self::Recall => include_str!("recall.lua"),
             Self::Lead => include_str!("lead.lua"),
             Self::Confirm => include_str!("confirm.lua"),
             Self::Admit => include_str!("admit.lua"),
@@ -132,7 +136,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::calls::{Accept, Attempt, Buy, Call, Configure, Donate, Find, ReadLevel, Record, Source};
+    use crate::calls::{
+        Accept, Attempt, Buy, Call, Configure, Donate, Find, ReadLevel, Recall, Record, Source,
+    };
     use crate::ids::ShardId;
     use crate::layout::{LimitBucket, SaleKeys};
     use crate::lease::Lead;
@@ -173,6 +179,7 @@ mod tests {
                 Operation::Record,
                 keys_in_call(&Record { keys: &keys, based_on: 0, config: &sale.config, mint: &[] }),
             ),
+            (Operation::Recall, keys_in_call(&Recall { keys: &keys })),
             (Operation::Lead, keys_in_call(&Lead { coordinator: "a", hold: Duration::ZERO })),
             (Operation::Confirm, keys_in_call(&Confirm { shard })),
             (Operation::Admit, keys_in_call(&Admit { bucket: &LimitBucket::all()[0], limit, asks: &[] })),

@@ -5,7 +5,7 @@ use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 use redis::Cmd;
 use stock::calls::{Accept, Attempt, Bought, Buy, Configure, Donate, Find, Level, Source};
 use stock::ids::{CorrelationId, OrderId, ShardId, UserId};
-use stock::sale::{State, Window};
+use stock::sale::{ShardSettings, State, Window};
 use stock::snapshot::read_levels;
 
 use crate::reference::{self, Told};
@@ -153,7 +153,7 @@ impl Twins {
         let answer = self.real.cluster.read(configure).await.unwrap();
 
         let reference = &mut self.reference[usize::from(shard)];
-        prop_assert_eq!(answer, reference.configure(version, state, window == ALL_THE_TIME));
+        prop_assert_eq!(answer, reference.configure(version, state, window));
         Ok(())
     }
 
@@ -226,17 +226,17 @@ fn told(bought: Bought) -> Told {
 }
 
 /// What a level says of itself that the reference knows too.
-type LevelBooks = (u64, u64, u64, u64, Vec<(Source, u64)>, Vec<(ShardId, u64)>);
+type LevelBooks = (ShardSettings, u64, u64, u64, Vec<(Source, u64)>, Vec<(ShardId, u64)>);
 
 fn books(level: &Level) -> LevelBooks {
-    let Level { version, stock, sold, seq, accepted, donated, .. } = level;
-    (*version, *stock, *sold, *seq, accepted.clone(), donated.clone())
+    let Level { settings, stock, sold, seq, accepted, donated, .. } = level;
+    (*settings, *stock, *sold, *seq, accepted.clone(), donated.clone())
 }
 
 fn reference_books(shard: &reference::Shard) -> LevelBooks {
     let (accepted, donated) = (shard.accepted.clone().into_iter(), shard.donated.clone().into_iter());
     (
-        shard.version,
+        shard.settings,
         shard.stock,
         shard.sold,
         shard.entries.len() as u64,

@@ -1,7 +1,7 @@
 //! `configure`: only newer settings apply, and only a sale that is being created makes shards.
 
 use stock::calls::{Bought, CallError, Configure};
-use stock::sale::{State, Window};
+use stock::sale::{ShardSettings, State, Window};
 
 use crate::stage::{ALL_THE_TIME, IN_THE_PAST, TestSale, attempts, claim, on_another_ring};
 
@@ -13,11 +13,33 @@ async fn newer_settings_apply_and_older_ones_do_not() {
     assert_eq!(sale.buys("ann").await, Bought::NotOpen);
 
     assert_eq!(sale.configure(6, State::Open, ALL_THE_TIME).await, 7, "a late word opened a paused sale");
-    assert_eq!(sale.configure(7, State::Open, ALL_THE_TIME).await, 7, "the same version twice is one change");
     assert_eq!(sale.buys("ann").await, Bought::NotOpen);
 
     assert_eq!(sale.configure(8, State::Open, ALL_THE_TIME).await, 8);
     claim(sale.buys("ann").await);
+}
+
+#[tokio::test]
+async fn other_settings_of_the_held_version_are_replaced() {
+    let sale = TestSale::selling(5).await;
+    sale.configure(7, State::Paused, ALL_THE_TIME).await;
+
+    sale.configure(7, State::Open, ALL_THE_TIME).await;
+    claim(sale.buys("ann").await);
+
+    sale.configure(7, State::Open, IN_THE_PAST).await;
+    assert_eq!(sale.buys("bob").await, Bought::NotOpen);
+}
+
+#[tokio::test]
+async fn the_answer_names_the_settings_that_are_held() {
+    let sale = TestSale::selling(5).await;
+    let configure = |version, state, window| Configure { shard: sale.shard(), version, state, window };
+    let paused = ShardSettings { version: 7, state: State::Paused, window: IN_THE_PAST };
+
+    assert_eq!(sale.cluster.write(configure(7, State::Paused, IN_THE_PAST)).await, Ok(paused));
+    assert_eq!(sale.cluster.write(configure(6, State::Open, ALL_THE_TIME)).await, Ok(paused));
+    assert_eq!(sale.level().await.settings, paused);
 }
 
 #[tokio::test]
@@ -41,7 +63,7 @@ async fn every_setting_arrives() {
     assert_eq!(sale.meta("state").await, "ended");
     assert_eq!(sale.meta("starts_at").await, "1700000000001");
     assert_eq!(sale.meta("ends_at").await, "1700000000002");
-    assert_eq!(sale.level().await.version, 3);
+    assert_eq!(sale.level().await.settings.version, 3);
 }
 
 #[tokio::test]
@@ -51,7 +73,7 @@ async fn creating_makes_a_shard_that_holds_nothing() {
     assert_eq!(sale.configure(3, State::Creating, ALL_THE_TIME).await, 3);
 
     let level = sale.level().await;
-    assert_eq!((level.version, level.stock, level.sold, level.seq), (3, 0, 0, 0));
+    assert_eq!((level.settings.version, level.stock, level.sold, level.seq), (3, 0, 0, 0));
     assert_eq!(level.ring, sale.shard().ring.as_str());
     assert_eq!(sale.tick().await, 0);
     assert_eq!(sale.buys("ann").await, Bought::NotOpen);
@@ -77,8 +99,9 @@ async fn creating_a_shard_again_leaves_what_was_sold() {
     sale.try_together(&attempts(["ann", "bob"])).await;
     let before = (sale.level().await.stock, sale.entries().await, sale.claim_of("ann").await);
 
-    for version in [1, 2] {
-        assert_eq!(sale.configure(version, State::Creating, ALL_THE_TIME).await, 2);
+    assert_eq!(sale.configure(1, State::Creating, ALL_THE_TIME).await, 2);
+    for state in [State::Creating, State::Open] {
+        assert_eq!(sale.configure(2, state, ALL_THE_TIME).await, 2);
     }
 
     assert_eq!((sale.level().await.stock, sale.entries().await, sale.claim_of("ann").await), before);

@@ -4,9 +4,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use redis::cmd;
-use stock::calls::{Bought, Call as _, CallError, ReadLevel};
+use stock::calls::{Bought, CallError, ReadLevel};
 use stock::cluster::{Cluster, ClusterError};
-use stock::connection::{Barrier, ConnectOptions, Connection};
+use stock::connection::ConnectOptions;
 use stock::ids::ShardId;
 use stock::snapshot::confirm_sold_out;
 use testkit::{ClusterOptions, RedisCluster, RedisServer, until};
@@ -217,32 +217,6 @@ async fn without_replicas_there_is_nobody_to_wait_for() {
     claim_at_last(sale.buys("ann").await);
 
     assert_eq!(redis.command_stats("wait").await.unwrap().calls, 0);
-}
-
-/// The map that says "no replica" may be older than one that has joined since and could be promoted.
-#[tokio::test]
-async fn a_primary_that_is_thought_to_stand_alone_is_asked_whether_it_does() {
-    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
-    let sale = TestSale::on(client_of(&redis).await, &[5]).await;
-    let primary = &sale.cluster.topology().primary(sale.shard().slot).unwrap().address.clone();
-    let mut connection = Connection::open(sale.cluster.options(), primary).await.unwrap();
-    let ann = attempts(["ann"]);
-    let buy = stock::calls::Buy { shard: sale.shard(), attempts: &ann, limit: None };
-    let mut told = async |barrier| {
-        let mut pipeline = redis::Pipeline::new();
-        pipeline.add_command(buy.command());
-        connection.send(pipeline, barrier).await.unwrap().next(&buy).map(drop)
-    };
-
-    let unknown = Err(CallError::NotDurable { confirmed: 0, replicas: 1 });
-    assert_eq!(
-        told(Barrier::Alone { failed: 0 }).await,
-        unknown,
-        "a replica is there that the map does not know"
-    );
-    assert_eq!(told(Barrier::Alone { failed: 1 }).await, Ok(()), "the one that is there is known to be away");
-    assert_eq!(told(Barrier::Replicas(1)).await, Ok(()));
-    assert_eq!(told(Barrier::None).await, Ok(()));
 }
 
 /// `min-replicas-to-write` is Redis' own way to forbid that a primary sells alone.

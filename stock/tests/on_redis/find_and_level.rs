@@ -58,7 +58,7 @@ async fn a_level_is_all_of_the_shard_s_books_and_reading_it_writes_nothing() {
 
     let level = sale.level().await;
 
-    assert_eq!((level.version, level.stock, level.sold, level.seq), (2, 10 - 2 - 3 + 1, 2, 1));
+    assert_eq!((level.settings.version, level.stock, level.sold, level.seq), (2, 10 - 2 - 3 + 1, 2, 1));
     assert_eq!(level.donated, [(ShardId::new(1), 1), (ShardId::new(2), 2)]);
     assert_eq!(level.accepted, [(Source::Mint, 10), (Source::Shard(ShardId::new(2)), 1)]);
     assert!(level.at > 1_700_000_000_000, "Redis' clock in milliseconds, not {}", level.at);

@@ -7,6 +7,7 @@
 
 mod against_reference;
 mod audit;
+mod barriers;
 mod buy;
 mod configure;
 mod faults;

@@ -1,11 +1,15 @@
 //! `record`: a sale's config and its mint change together, and only from the version that the change is based on.
 
-use stock::calls::{Record, Recorded};
+use redis::Cmd;
+use stock::calls::{CallError, Recall, Record, Recorded, SaleRecord};
 use stock::layout::SaleKeys;
 use stock::sale::{SaleConfig, State};
-use stock::store::{EnlistSale, ListSales, PublishSnapshot, ReadConfig, ReadMint, ReadSnapshot};
+use stock::search::{has_shards, recorded_sales};
+use stock::store::{EnlistSale, ListSales, PublishSnapshot, ReadSnapshot, RestoreList};
 
-use crate::stage::TestSale;
+use testkit::{ClusterOptions, RedisCluster};
+
+use crate::stage::{ALL_THE_TIME, TestSale, client_of};
 
 /// A sale of which nothing is recorded yet.
 struct Unrecorded {
@@ -28,15 +32,15 @@ impl Unrecorded {
     }
 
     async fn held(&self) -> (Option<SaleConfig>, Vec<u64>) {
-        let config = self.sale.cluster.read(ReadConfig(&self.keys)).await.unwrap();
-        (config, self.sale.cluster.read(ReadMint { keys: &self.keys, shards: 3 }).await.unwrap())
+        let held = self.sale.cluster.read(Recall { keys: &self.keys }).await.unwrap();
+        held.map_or((None, vec![]), |SaleRecord { config, mint }| (Some(config), mint))
     }
 }
 
 #[tokio::test]
 async fn a_new_sale_is_recorded_with_its_mint() {
     let sale = Unrecorded::sale().await;
-    assert_eq!(sale.held().await, (None, vec![0, 0, 0]));
+    assert_eq!(sale.held().await, (None, vec![]));
 
     assert_eq!(sale.record(0, &sale.at(1), &[50, 30, 20]).await, Recorded::Done);
 
@@ -91,7 +95,7 @@ async fn a_change_to_a_sale_that_is_not_there_is_refused() {
 
     assert_eq!(sale.record(4, &sale.at(5), &[50, 30, 20]).await, Recorded::Overtaken(None));
 
-    assert_eq!(sale.held().await, (None, vec![0, 0, 0]));
+    assert_eq!(sale.held().await, (None, vec![]));
 }
 
 #[tokio::test]
@@ -99,22 +103,76 @@ async fn the_mint_only_grows() {
     let sale = Unrecorded::sale().await;
     sale.record(0, &sale.at(1), &[50, 30, 20]).await;
 
-    sale.record(1, &sale.at(2), &[40, 35, 1_000_000_000]).await;
+    let restocked = SaleConfig { total_stock: 1_000, ..sale.at(2) };
+    sale.record(1, &restocked, &[40, 35, 915]).await;
 
-    assert_eq!(sale.held().await.1, [50, 35, 1_000_000_000], "tokens that were minted were taken back");
+    assert_eq!(sale.held().await.1, [50, 35, 915], "tokens that were minted were taken back");
 }
 
 #[tokio::test]
-async fn a_sale_that_was_enlisted_is_listed_once() {
+async fn a_record_that_is_recalled_can_be_proven() {
     let sale = Unrecorded::sale().await;
-    let id = sale.sale.sale.id();
+    sale.record(0, &sale.at(1), &[50, 30, 20]).await;
+    let tick: Cmd = Cmd::hget(&sale.keys.mint, "tick");
+    let before: Option<u64> = sale.sale.ask_slot(sale.keys.slot, &tick).await;
+
+    sale.held().await;
+
+    let after: Option<u64> = sale.sale.ask_slot(sale.keys.slot, &tick).await;
+    assert_eq!((before, after), (None, Some(1)), "the call must write, or its barrier proves nothing");
+}
+
+#[tokio::test]
+async fn a_sale_that_is_not_there_is_recalled_without_a_trace() {
+    let sale = Unrecorded::sale().await;
+    assert_eq!(sale.held().await, (None, vec![]));
+    let keys: u64 = sale.sale.ask_slot(sale.keys.slot, redis::cmd("EXISTS").arg(&sale.keys.mint)).await;
+    assert_eq!(keys, 0);
+}
+
+#[tokio::test]
+async fn a_record_whose_mint_was_lost_is_refused() {
+    let sale = Unrecorded::sale().await;
+    sale.record(0, &sale.at(1), &[50, 30, 20]).await;
+    let _: u64 = sale.sale.ask_slot(sale.keys.slot, redis::cmd("DEL").arg(&sale.keys.mint)).await;
+
+    let read = sale.sale.cluster.read(Recall { keys: &sale.keys }).await;
+
+    assert!(matches!(read, Err(CallError::Malformed(_))), "{read:?}");
+}
+
+#[tokio::test]
+async fn a_list_is_lost_until_it_was_restored() {
+    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
+    let cluster = client_of(&redis).await;
+    let [chairs, tables] = ["chairs", "tables"].map(|id| id.parse().unwrap());
+    let listed = async || cluster.read(ListSales).await.unwrap();
+
+    cluster.write(EnlistSale(&chairs)).await.unwrap();
+    assert_eq!(listed().await, None, "a list that names some of the sales passes for whole");
+
+    cluster.write(RestoreList(&[])).await.unwrap();
+    assert_eq!(listed().await, Some(vec![chairs.clone()]));
+
     for _ in 0..2 {
-        sale.sale.cluster.write(EnlistSale(id)).await.unwrap();
+        cluster.write(EnlistSale(&tables)).await.unwrap();
     }
+    assert_eq!(listed().await, Some(vec![chairs, tables]));
+}
 
-    let listed = sale.sale.cluster.read(ListSales).await.unwrap();
+#[tokio::test]
+async fn records_and_shards_are_found_by_their_keys() {
+    let sale = Unrecorded::sale().await;
+    let (cluster, id) = (&sale.sale.cluster, sale.sale.sale.id());
+    let is_recorded = async || recorded_sales(cluster).await.unwrap().contains(id);
+    assert_eq!((is_recorded().await, has_shards(cluster, id).await), (false, Ok(false)));
 
-    assert_eq!(listed.iter().filter(|listed| *listed == id).count(), 1);
+    sale.record(0, &sale.at(1), &[50, 30, 20]).await;
+    assert_eq!((is_recorded().await, has_shards(cluster, id).await), (true, Ok(false)));
+
+    sale.sale.configure(1, State::Creating, ALL_THE_TIME).await;
+    assert_eq!(has_shards(cluster, id).await, Ok(true));
+    assert_eq!(has_shards(cluster, &"sale".parse().unwrap()).await, Ok(false), "a part of a name is no name");
 }
 
 #[tokio::test]

@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 
 use stock::calls::Source;
 use stock::ids::{OrderId, ShardId, UserId};
-use stock::sale::State;
+use stock::sale::{ShardSettings, State, Window};
+
+use crate::stage::ALL_THE_TIME;
 
 /// A shard's books.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shard {
-    pub(crate) version: u64,
-    pub(crate) open: bool,
+    pub(crate) settings: ShardSettings,
     pub(crate) stock: u64,
     pub(crate) sold: u64,
     /// Calls that sold something, each an entry of the order stream.
@@ -38,9 +39,9 @@ impl Shard {
     /// A shard as a coordinator makes it: created, minted, opened.
     pub(crate) fn selling(tokens: u64) -> Self {
         let mut shard = Self::default();
-        shard.configure(1, State::Creating, true);
+        shard.configure(1, State::Creating, ALL_THE_TIME);
         shard.accept(Source::Mint, tokens);
-        shard.configure(2, State::Open, true);
+        shard.configure(2, State::Open, ALL_THE_TIME);
         shard
     }
 
@@ -61,7 +62,7 @@ impl Shard {
         match self.claims.get(user.as_str()) {
             Some(held) if held == order => return Told::Repeat(*held),
             Some(held) => return Told::Duplicate(*held),
-            None if !self.open => return Told::NotOpen,
+            None if !self.is_open() => return Told::NotOpen,
             None if self.stock == 0 => return Told::Empty,
             None => {}
         }
@@ -98,14 +99,19 @@ impl Shard {
         after
     }
 
-    /// Only newer settings apply.
-    pub(crate) fn configure(&mut self, version: u64, state: State, inside_window: bool) -> u64 {
-        if version > self.version {
-            (self.version, self.open) = (version, state == State::Open && inside_window);
-        } else {
+    fn is_open(&self) -> bool {
+        self.settings.state == State::Open && self.settings.window == ALL_THE_TIME
+    }
+
+    /// Older settings do not apply, and those that are held already only tick.
+    pub(crate) fn configure(&mut self, version: u64, state: State, window: Window) -> ShardSettings {
+        let given = ShardSettings { version, state, window };
+        if version < self.settings.version || given == self.settings {
             self.tick += 1;
+        } else {
+            self.settings = given;
         }
-        self.version
+        self.settings
     }
 
     pub(crate) fn find(&mut self, users: &[UserId]) -> Vec<Option<OrderId>> {

@@ -110,7 +110,8 @@ impl TestSale {
 
     /// Brings the first shard to other settings.
     pub(crate) async fn configure(&self, version: u64, state: State, window: Window) -> u64 {
-        self.cluster.write(Configure { shard: self.shard(), version, state, window }).await.unwrap()
+        let configure = Configure { shard: self.shard(), version, state, window };
+        self.cluster.write(configure).await.unwrap().version
     }
 
     /// A user tries to buy in the first shard, as never before.
@@ -165,7 +166,12 @@ impl TestSale {
     }
 
     pub(crate) async fn ask_at<T: FromRedisValue>(&self, shard: &Shard, cmd: &Cmd) -> T {
-        from_redis_value(self.cluster.read(Raw { slot: shard.slot, cmd }).await.unwrap()).unwrap()
+        self.ask_slot(shard.slot, cmd).await
+    }
+
+    /// Sends a command of the test's own to the primary of a slot.
+    pub(crate) async fn ask_slot<T: FromRedisValue>(&self, slot: Slot, cmd: &Cmd) -> T {
+        from_redis_value(self.cluster.read(Raw { slot, cmd }).await.unwrap()).unwrap()
     }
 }
 

@@ -30,6 +30,9 @@ pub struct ClusterOptions {
     pub island: bool,
     /// Whether it asks everybody who they are, and speaks TLS where the program can: by the files that are deployed (no).
     pub secured: bool,
+    /// Whether each server has a clock of its own that can be set; see
+    /// [`RedisCluster::set_clock`](crate::RedisCluster::set_clock) (no).
+    pub clocks: bool,
 }
 
 /// Where a cluster's ports start: server number i takes `clients + i` and `bus + i`.
@@ -53,6 +56,7 @@ impl Default for ClusterOptions {
             lifetime: Lifetime::Attached,
             island: false,
             secured: false,
+            clocks: false,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Result;
 
 use super::RedisCluster;
-use crate::User;
+use crate::{RedisServer, User};
 
 impl RedisCluster {
     /// Ends all replication from this primary: replicas lose their link and are not let in again.
@@ -24,6 +24,17 @@ impl RedisCluster {
     /// When it does not answer.
     pub async fn restore_replication(&self, primary: SocketAddr) -> Result<()> {
         self.permit_replication(primary, "+").await
+    }
+
+    /// Starts a server outside the cluster that copies this primary, also while [`Self::cut_replication`] keeps replicas
+    /// out. It ends when it is dropped.
+    ///
+    /// # Errors
+    /// When one of the two does not answer.
+    pub async fn start_outsider(&self, primary: SocketAddr) -> Result<RedisServer> {
+        let outsider = RedisServer::start_with(&self.binary).await?;
+        outsider.copy_as_another_user(&mut self.connection(primary).await?, primary).await?;
+        Ok(outsider)
     }
 
     async fn permit_replication(&self, primary: SocketAddr, sign: &str) -> Result<()> {

@@ -15,6 +15,9 @@ const MIGRATE_TIMEOUT_MS: u64 = 5_000;
 /// A map spreads by gossip within a second or two.
 const MAP_LIMIT: Duration = Duration::from_secs(30);
 
+/// A replica confirms what it has once a second.
+const COPY_LIMIT: Duration = Duration::from_secs(5);
+
 impl RedisCluster {
     /// The primary that serves a slot, as the cluster's primaries say themselves.
     ///
@@ -32,15 +35,17 @@ impl RedisCluster {
         anyhow::bail!("no primary says that it serves slot {slot}")
     }
 
-    /// Moves a slot with all its keys to another primary, and waits until every primary knows.
+    /// Moves a slot with all its keys to another primary, and waits until its replicas have them and every primary knows.
     ///
     /// # Errors
-    /// When a server refuses or does not answer. The slot may be halfway then.
+    /// When the target is not replicated: nothing has moved then. When a server refuses or does not answer: the slot may
+    /// be halfway then. When the replicas do not confirm: the slot has moved, and its keys may be on one server only.
     pub async fn move_slot(&self, slot: u16, to: SocketAddr) -> Result<()> {
         let from = self.primary_of(slot).await?;
         if from == to {
             return Ok(());
         }
+        self.ensure_replicated(to).await.with_context(|| format!("slot {slot} stays at {from}"))?;
         let (from_id, to_id) = (self.server(from).id().await?, self.server(to).id().await?);
         self.ask::<()>(to, set_slot(slot).arg("IMPORTING").arg(&from_id)).await?;
         self.ask::<()>(from, set_slot(slot).arg("MIGRATING").arg(&to_id)).await?;
@@ -48,7 +53,50 @@ impl RedisCluster {
         for primary in [to, from] {
             self.ask::<()>(primary, set_slot(slot).arg("NODE").arg(&to_id)).await?;
         }
+        let confirmed = self.wait_until_copied(to).await;
+        confirmed.with_context(|| format!("slot {slot} is at {to}, and its keys may be there alone"))?;
         self.wait_until_known(slot, &to_id).await
+    }
+
+    /// Fails unless all replicas that the map lists for a primary follow it, and at least one does.
+    async fn ensure_replicated(&self, primary: SocketAddr) -> Result<()> {
+        let following = self.confirmed_offsets(primary).await?.len();
+        let listed = self.listed_replicas(primary).await?;
+        anyhow::ensure!(
+            following >= listed.max(1),
+            "{primary} is not replicated: {following} of {listed} replicas follow"
+        );
+        Ok(())
+    }
+
+    /// Waits until the replicas of a primary have all that it has now. `WAIT` would not do: it speaks for what its own
+    /// connection wrote, and the keys came over another one.
+    async fn wait_until_copied(&self, primary: SocketAddr) -> Result<()> {
+        let info = self.server(primary).info("replication").await?;
+        let written: u64 = info.field("master_repl_offset").context("no offset")?.parse()?;
+        let copied = async || {
+            self.ensure_replicated(primary).await?;
+            let offsets = self.confirmed_offsets(primary).await?;
+            let behind = offsets.iter().filter(|offset| **offset < written).count();
+            anyhow::ensure!(behind == 0, "{behind} replicas are behind offset {written}");
+            Ok(())
+        };
+        until_ok("copies of the keys at the replicas", COPY_LIMIT, copied).await
+    }
+
+    /// How far each replica that follows a primary has confirmed to have it.
+    async fn confirmed_offsets(&self, primary: SocketAddr) -> Result<Vec<u64>> {
+        let info = self.server(primary).info("replication").await?;
+        let replicas = (0..).map_while(|n| info.field(&format!("slave{n}")).map(str::to_owned));
+        let online = replicas.filter(|replica| replica.contains("state=online"));
+        Ok(online.filter_map(|replica| confirmed_offset(&replica)).collect())
+    }
+
+    /// How many replicas of a primary the map lists, whether they live or not.
+    async fn listed_replicas(&self, primary: SocketAddr) -> Result<usize> {
+        let id = self.server(primary).id().await?;
+        let nodes: String = self.ask(primary, redis::cmd("CLUSTER").arg("NODES")).await?;
+        Ok(nodes.lines().filter(|line| line.split(' ').nth(3) == Some(&id)).count())
     }
 
     async fn move_keys(&self, slot: u16, from: SocketAddr, to: SocketAddr) -> Result<()> {
@@ -89,6 +137,11 @@ fn set_slot(slot: u16) -> Cmd {
     let mut command = redis::cmd("CLUSTER");
     command.arg("SETSLOT").arg(slot);
     command
+}
+
+/// Reads `ip=127.0.0.1,port=7001,state=online,offset=420,lag=0`.
+fn confirmed_offset(replica: &str) -> Option<u64> {
+    replica.split(',').find_map(|field| field.strip_prefix("offset=")?.parse().ok())
 }
 
 /// Whether the server whose `CLUSTER NODES` this is serves a slot.

@@ -14,6 +14,8 @@ pub struct SaleStatus {
     pub remaining_stock: u64,
     /// Units there ever were.
     pub total_stock: u64,
+    /// The time that the sale goes by, ISO 8601.
+    pub server_time: String,
 }
 
 impl SaleStatus {

@@ -32,6 +32,9 @@ pub struct StackOptions {
     pub island: bool,
     /// Whether Redis asks everybody who they are, and speaks TLS where the program can (no).
     pub secured: bool,
+    /// Whether each Redis server has a clock of its own that can be set; see
+    /// [`RedisCluster::set_clock`](crate::RedisCluster::set_clock) (no).
+    pub clocks: bool,
     /// Whether Prometheus watches it (no).
     pub observed: bool,
     /// The default sale.
@@ -71,6 +74,7 @@ impl Default for StackOptions {
             lifetime: Lifetime::Attached,
             island: false,
             secured: false,
+            clocks: false,
             observed: false,
             sale: SaleOptions::default(),
             node_environment: Vec::new(),

@@ -58,6 +58,7 @@ impl Plan {
             lifetime: self.options.lifetime,
             island: self.options.island,
             secured: self.options.secured,
+            clocks: self.options.clocks,
         })
         .await
     }

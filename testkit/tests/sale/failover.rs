@@ -221,7 +221,7 @@ async fn promotion_of(mut replica: MultiplexedConnection) -> Instant {
     Instant::now()
 }
 
-async fn primary_and_replica(sale: &OpenSale, shard: ShardId) -> (SocketAddr, SocketAddr) {
+pub(crate) async fn primary_and_replica(sale: &OpenSale, shard: ShardId) -> (SocketAddr, SocketAddr) {
     let topology = sale.cluster.topology();
     let primary = topology.primary(sale.sale.shard(shard).slot).expect("every slot is served");
     let primary: SocketAddr = primary.address.to_string().parse().expect("the cluster is known by numbers");

@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use reqwest::{Client, StatusCode};
-use testkit::{Buyers, ClusterOptions, Launch, RedisCluster, RedisServer, binary, ports::PortBlock, until};
+use stock::cluster::Cluster;
+use stock::connection::ConnectOptions;
+use stock::layout::{SALES_KEY, slot_of_tag};
+use testkit::{
+    Buyers, ClusterOptions, Launch, RedisCluster, RedisServer, User, binary, ports::PortBlock, until,
+};
 
 use crate::actors::{OpenSale, assert_all_definite, purchases, wishes};
 
@@ -86,15 +91,26 @@ async fn a_node_waits_for_its_cluster_and_says_so() {
         .await
         .unwrap();
 
-    // And when Redis comes, it gets ready by itself.
+    // And when Redis comes, with a list of sales, it gets ready by itself.
     let options = ClusterOptions { ports: Some(ports), ..ClusterOptions::default() };
-    let _cluster = RedisCluster::start(options).await.unwrap();
+    let cluster = RedisCluster::start(options).await.unwrap();
+    make_list_of_sales(&cluster).await;
     until("the node is ready", limit, async || get("/readyz").await == Some(StatusCode::OK)).await.unwrap();
     let warnings = std::fs::read_to_string(node.log()).unwrap();
     let repeated = warnings.matches("no node of the cluster answers").count();
     assert!(repeated <= 5, "the log says it {repeated} times");
     node.term();
     assert_eq!(node.wait(limit).await.unwrap().code(), Some(0));
+}
+
+/// What the first coordinator does: a list without any sale.
+async fn make_list_of_sales(cluster: &RedisCluster) {
+    let seeds = cluster.logins(User::Admin).unwrap();
+    let cluster = Cluster::connect(ConnectOptions::new(seeds)).await.unwrap();
+    let owner = cluster.topology().primary(slot_of_tag(SALES_KEY)).unwrap().address.to_string();
+    let client = redis::Client::open(format!("redis://{owner}")).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    redis::cmd("SADD").arg(SALES_KEY).arg("").exec_async(&mut connection).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

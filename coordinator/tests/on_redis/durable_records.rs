@@ -1,0 +1,352 @@
+//! A record counts once it is durable: nothing is done on the word of one copy, nor of one that was lost.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use coordinator::change::Change;
+use coordinator::coordinator::{Coordinator, Failure};
+use coordinator::new_sale::NewSale;
+use stock::calls::{Attempt, Bought, Buy, ReadLevel, Source};
+use stock::cluster::Cluster;
+use stock::ids::{CorrelationId, OrderId, SaleId, ShardId, UserId, UserIdKind};
+use stock::layout::{SaleKeys, Shard};
+use stock::sale::{Restock, Sale};
+use testkit::{ClusterOptions, RedisCluster};
+
+use crate::stage::{SOON, assert_clean, chairs, client_of, coordinator_on, levels, while_running};
+
+/// A sale on a cluster of its own, in which things die.
+struct Stage {
+    redis: RedisCluster,
+    client: Cluster,
+    wanted: NewSale,
+}
+
+impl Stage {
+    async fn with(wanted: NewSale) -> Self {
+        let options =
+            ClusterOptions { node_timeout: Some(Duration::from_secs(2)), ..ClusterOptions::default() };
+        let redis = RedisCluster::start(options).await.unwrap();
+        let client = client_of(&redis).await;
+        Self { redis, client, wanted }
+    }
+
+    fn id(&self) -> &SaleId {
+        &self.wanted.id
+    }
+
+    /// The primary that holds the sale's record.
+    fn record_primary(&self) -> SocketAddr {
+        self.primary_of(SaleKeys::new(self.id()).slot)
+    }
+
+    fn primary_of(&self, slot: u16) -> SocketAddr {
+        self.client.topology().primary(slot).unwrap().address.to_string().parse().unwrap()
+    }
+
+    /// The replica's data ends here: the record's primary goes on alone, and the cluster does not notice.
+    async fn cut_replication(&self) -> SocketAddr {
+        let primary = self.record_primary();
+        self.redis.cut_replication(primary).await.unwrap();
+        primary
+    }
+
+    /// The primary dies with all that only it had; its replica takes over.
+    async fn lose(&self, primary: SocketAddr) {
+        let replica = self.redis.replicas_of(primary).await[0];
+        self.redis.kill(primary);
+        self.redis.wait_until_promoted(replica).await.unwrap();
+        let promoted = async || self.client.refresh().await.is_ok() && self.record_primary() == replica;
+        testkit::until("the map to name the new primary", SOON, promoted).await.unwrap();
+    }
+
+    /// An operator asks until the answer is definite, as one whose answer was "unknown" has to.
+    async fn change(&self, coordinator: &Coordinator, change: &Change) -> Sale {
+        let changed = async || coordinator.change(self.id(), change).await.ok();
+        testkit::until("the change", SOON, async || changed().await.is_some()).await.unwrap();
+        changed().await.unwrap()
+    }
+
+    async fn create(&self, coordinator: &Coordinator) {
+        let created = async || coordinator.create(&self.wanted).await.is_ok();
+        testkit::until("the creation", SOON, created).await.unwrap();
+    }
+
+    async fn sale(&self, coordinator: &Coordinator) -> Sale {
+        coordinator.existing(self.id()).await.unwrap().sale
+    }
+
+    /// Buyers at home in each shard take all that there is: so many units.
+    async fn sell_out(&self, sale: &Sale) -> usize {
+        let mut sold = 0;
+        for shard in sale.shards() {
+            let users = (0..).map(|n| user(&format!("buyer-{n}")));
+            let mut users = users.filter(|user| sale.ring().home(user) == shard.id);
+            loop {
+                let attempts: Vec<Attempt> = users.by_ref().take(50).map(attempt).collect();
+                let bought = self.client.write(Buy { shard, attempts: &attempts, limit: None }).await;
+                let outcomes = bought.unwrap().outcomes;
+                let got = outcomes.iter().filter(|bought| matches!(bought, Bought::Bought(_))).count();
+                sold += got;
+                if got < outcomes.len() {
+                    break;
+                }
+            }
+        }
+        sold
+    }
+
+    /// A field of a shard's meta is put to something else by hand.
+    async fn tamper(&self, shard: &Shard, fields: &[(&str, &str)]) {
+        let mut connection = self.redis.connection(self.primary_of(shard.slot)).await.unwrap();
+        let mut set = redis::cmd("HSET");
+        set.arg(&shard.meta).arg(fields).exec_async(&mut connection).await.unwrap();
+    }
+
+    /// What a shard's meta holds.
+    async fn held(&self, shard: &Shard, field: &str) -> String {
+        let mut connection = self.redis.connection(self.primary_of(shard.slot)).await.unwrap();
+        redis::cmd("HGET").arg(&shard.meta).arg(field).query_async(&mut connection).await.unwrap()
+    }
+}
+
+fn user(id: &str) -> UserId {
+    UserId::parse(id, UserIdKind::Opaque).unwrap()
+}
+
+fn attempt(user: UserId) -> Attempt {
+    Attempt { user, order: OrderId::random(), correlation: CorrelationId::random(), counts: true }
+}
+
+fn restock(key: &str, units: u64) -> Change {
+    Change::Restock(Restock { key: key.into(), units })
+}
+
+/// The coordinator has looked at records and shards again and again, and has done what it does.
+async fn rounds(coordinator: &Coordinator, id: &SaleId) {
+    for _ in 0..10 {
+        let seen_at = || coordinator.sights().get(id).map(|sight| sight.seen_at);
+        let before = seen_at();
+        testkit::until("another look", SOON, async || seen_at() > before).await.unwrap();
+    }
+}
+
+async fn minted(coordinator: &Coordinator, id: &SaleId) -> u64 {
+    levels(coordinator, id).await.iter().map(|level| level.accepted_from(Source::Mint)).sum()
+}
+
+#[tokio::test]
+async fn a_restock_on_one_copy_mints_nothing() {
+    let stage = Stage::with(NewSale { total_stock: 600, shards: Some(12), ..chairs("restock-lost") }).await;
+    let coordinator = coordinator_on(&stage.redis).await;
+    stage.create(&coordinator).await;
+    let id = stage.id();
+    while_running(&coordinator, async {
+        // Given a restock that only the primary of the record has.
+        let primary = stage.cut_replication().await;
+        let told = coordinator.change(id, &restock("a", 300)).await.err().unwrap();
+        assert!(matches!(told, Failure::Unrecorded(_)), "{told}");
+        rounds(&coordinator, id).await;
+
+        // When that primary dies.
+        stage.lose(primary).await;
+        rounds(&coordinator, id).await;
+
+        // Then no shard got a token of it, and repeated it is done once.
+        assert_eq!(minted(&coordinator, id).await, 600);
+        let sale = stage.change(&coordinator, &restock("a", 300)).await;
+        assert_eq!(stage.sell_out(&sale).await, 900);
+    })
+    .await;
+    assert_clean(&coordinator, id, 900).await;
+}
+
+#[tokio::test]
+async fn a_pause_on_one_copy_stops_no_shard() {
+    let stage = Stage::with(NewSale { shards: Some(12), ..chairs("pause-lost") }).await;
+    let coordinator = coordinator_on(&stage.redis).await;
+    stage.create(&coordinator).await;
+    let id = stage.id();
+    while_running(&coordinator, async {
+        let primary = stage.cut_replication().await;
+        let told = coordinator.change(id, &Change::Pause).await.err().unwrap();
+        assert!(matches!(told, Failure::Unrecorded(_)), "{told}");
+        rounds(&coordinator, id).await;
+        stage.lose(primary).await;
+        rounds(&coordinator, id).await;
+
+        // The next change gets the version that the lost one had.
+        let sale = stage.change(&coordinator, &Change::Extend { ends_at: 3_900_000_000_000 }).await;
+        assert_eq!(stage.sell_out(&sale).await, 100, "buyers were refused in a sale that is open");
+    })
+    .await;
+    assert_clean(&coordinator, id, 100).await;
+}
+
+#[tokio::test]
+async fn a_creation_on_one_copy_leaves_nothing_to_another_of_its_name() {
+    let stage = Stage::with(NewSale { total_stock: 500, shards: Some(12), ..chairs("created-twice") }).await;
+    let coordinator = coordinator_on(&stage.redis).await;
+    let id = stage.id();
+    while_running(&coordinator, async {
+        let primary = stage.cut_replication().await;
+        let larger = NewSale { total_stock: 1_000, ..stage.wanted.clone() };
+        let told = coordinator.create(&larger).await.err().unwrap();
+        assert!(matches!(told, Failure::Unrecorded(_)), "{told}");
+        stage.lose(primary).await;
+
+        stage.create(&coordinator).await;
+        rounds(&coordinator, id).await;
+        let sale = stage.sale(&coordinator).await;
+        assert_eq!(stage.sell_out(&sale).await, 500);
+    })
+    .await;
+    assert_clean(&coordinator, id, 500).await;
+}
+
+#[tokio::test]
+async fn shards_ahead_of_their_record_are_brought_to_it() {
+    let stage = Stage::with(NewSale { shards: Some(12), ..chairs("ahead") }).await;
+    let coordinator = coordinator_on(&stage.redis).await;
+    stage.create(&coordinator).await;
+    let sale = stage.sale(&coordinator).await;
+    let shard = |number| sale.shard(ShardId::new(number));
+    // As a record leaves it that was rolled back after shards had followed it.
+    stage.tamper(shard(3), &[("version", "7"), ("state", "paused")]).await;
+    stage.tamper(shard(5), &[("version", "9"), ("ends_at", "2000")]).await;
+
+    let audit = coordinator.audit(stage.id()).await.unwrap();
+    assert!(!audit.ok, "the audit does not see that shards are ahead of the record");
+
+    while_running(&coordinator, async {
+        let healed = async || {
+            let version = stage.sale(&coordinator).await.config.version;
+            let levels = levels(&coordinator, stage.id()).await;
+            version > 9 && levels.iter().all(|level| level.settings.version == version)
+        };
+        testkit::until("one version everywhere", SOON, healed).await.unwrap();
+        assert_eq!(stage.held(shard(3), "state").await, "open");
+        assert_eq!(stage.held(shard(5), "ends_at").await, "4000000000000");
+        stage.change(&coordinator, &Change::Pause).await;
+        stage.change(&coordinator, &Change::Resume).await;
+        assert_eq!(stage.sell_out(&sale).await, 100);
+    })
+    .await;
+    assert_clean(&coordinator, stage.id(), 100).await;
+}
+
+#[tokio::test]
+async fn a_shard_of_the_recorded_version_with_other_settings_is_seen_and_mended() {
+    let stage = Stage::with(NewSale { shards: Some(12), ..chairs("contrary") }).await;
+    let coordinator = coordinator_on(&stage.redis).await;
+    stage.create(&coordinator).await;
+    let sale = stage.sale(&coordinator).await;
+    let shard = sale.shard(ShardId::new(3));
+    stage.tamper(shard, &[("state", "paused")]).await;
+
+    let audit = coordinator.audit(stage.id()).await.unwrap();
+    assert!(
+        audit.violations.iter().any(|violation| violation.contains("shard 3: state paused, recorded open")),
+        "{:?}",
+        audit.violations
+    );
+    let troubles = coordinator.inspect(stage.id()).await.unwrap().troubles;
+    assert_eq!(troubles.len(), 1, "{troubles:?}");
+
+    while_running(&coordinator, async {
+        let healed = async || stage.held(shard, "state").await == "open";
+        testkit::until("the shard to be open", SOON, healed).await.unwrap();
+    })
+    .await;
+    assert_clean(&coordinator, stage.id(), 100).await;
+}
+
+#[tokio::test]
+async fn a_sale_whose_record_is_lost_is_not_created_again() {
+    for list_is_lost in [false, true] {
+        // Given a sale in which units were sold.
+        let stage = Stage::with(NewSale { shards: Some(12), ..chairs("record-lost") }).await;
+        let coordinator = coordinator_on(&stage.redis).await;
+        stage.create(&coordinator).await;
+        let sale = stage.sale(&coordinator).await;
+        stage.sell_out(&sale).await;
+        drop(coordinator);
+
+        // When the disks of the record's pair are lost, and perhaps the list of sales, too.
+        let primary = stage.record_primary();
+        let replica = stage.redis.replicas_of(primary).await[0];
+        stage.redis.lose_data(&[primary, replica]).await.unwrap();
+        stage.redis.wait_until_whole().await.unwrap();
+        if list_is_lost {
+            delete_list(&stage).await;
+        }
+
+        // Then a coordinator that starts does not sell it again.
+        let next = coordinator_on(&stage.redis).await;
+        while_running(&next, async {
+            for _ in 0..5 {
+                let refused = next.create(&stage.wanted).await.err();
+                assert!(matches!(refused, Some(Failure::RecordLost(_))), "{refused:?}");
+            }
+            for change in [Change::Pause, restock("a", 5)] {
+                let refused = next.change(stage.id(), &change).await.err();
+                assert!(matches!(refused, Some(Failure::RecordLost(_))), "{refused:?}");
+            }
+        })
+        .await;
+        for shard in sale.shards() {
+            let level = stage.client.read(ReadLevel { shard }).await;
+            assert!(level.is_err() || level.unwrap().stock == 0, "shard {} was filled again", shard.id);
+        }
+    }
+}
+
+async fn delete_list(stage: &Stage) {
+    let primary = stage.primary_of(stock::layout::slot_of_tag(stock::layout::SALES_KEY));
+    let mut connection = stage.redis.connection(primary).await.unwrap();
+    redis::cmd("DEL").arg(stock::layout::SALES_KEY).exec_async(&mut connection).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_list_of_sales_is_rebuilt_from_the_records() {
+    let stage = Stage::with(chairs("unlisted")).await;
+    let first = coordinator_on(&stage.redis).await;
+    stage.create(&first).await;
+    let is_listed = async |coordinator: &Coordinator| {
+        coordinator.sales().await.is_ok_and(|sales| sales.iter().any(|sale| sale.id() == stage.id()))
+    };
+    while_running(&first, async {
+        delete_list(&stage).await;
+        let listed = async || is_listed(&first).await;
+        testkit::until("the sale to be listed again", SOON, listed).await.unwrap();
+        stage.change(&first, &Change::Pause).await;
+    })
+    .await;
+    drop(first);
+
+    // A coordinator that starts knows nothing but what Redis holds.
+    delete_list(&stage).await;
+    let second = coordinator_on(&stage.redis).await;
+    while_running(&second, async {
+        let listed = async || is_listed(&second).await;
+        testkit::until("the sale to be listed by another", SOON, listed).await.unwrap();
+        stage.change(&second, &Change::Resume).await;
+    })
+    .await;
+    assert_clean(&second, stage.id(), 100).await;
+}
+
+#[tokio::test]
+async fn a_restock_is_recognised_behind_twenty_others() {
+    let coordinator = coordinator_on(crate::stage::shared_redis().await).await;
+    let wanted = NewSale { shards: Some(3), ..chairs("many-restocks") };
+    coordinator.create(&wanted).await.unwrap();
+    for n in 0..21 {
+        coordinator.change(&wanted.id, &restock(&n.to_string(), 1)).await.unwrap();
+    }
+
+    let sale = coordinator.change(&wanted.id, &restock("0", 1)).await.unwrap();
+
+    assert_eq!(sale.config.total_stock, 121);
+    assert_clean(&coordinator, &wanted.id, 121).await;
+}

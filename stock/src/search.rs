@@ -1,0 +1,88 @@
+//! Finds what is in Redis by the names of its keys, where the list that should name it may be lost.
+//!
+//! Every primary is asked: there is one key for each record and each shard, few enough to look through them all.
+
+use std::collections::BTreeSet;
+
+use redis::{Cmd, Value, from_redis_value};
+
+use crate::calls::{Call, CallError};
+use crate::cluster::Cluster;
+use crate::ids::SaleId;
+use crate::layout::{SLOTS, SaleKeys, Slot, shards_pattern};
+use crate::topology::Topology;
+
+/// Keys that a primary looks at in one call: well under a millisecond.
+const KEYS_PER_CALL: usize = 1_000;
+
+/// The sales of which there is a record, whether it lasts or not.
+///
+/// # Errors
+/// When not all of the cluster could be searched.
+pub async fn recorded_sales(cluster: &Cluster) -> Result<Vec<SaleId>, CallError> {
+    let found = search(cluster, SaleKeys::CONFIGS_PATTERN).await?;
+    Ok(found.iter().filter_map(|key| SaleKeys::sale_of_config(key)).collect())
+}
+
+/// Whether there is a shard of a sale of this name, however that was laid out.
+///
+/// # Errors
+/// When not all of the cluster could be searched.
+pub async fn has_shards(cluster: &Cluster, sale: &SaleId) -> Result<bool, CallError> {
+    search(cluster, &shards_pattern(sale)).await.map(|found| !found.is_empty())
+}
+
+async fn search(cluster: &Cluster, pattern: &str) -> Result<BTreeSet<String>, CallError> {
+    let slots = a_slot_of_each_primary(&cluster.topology())?;
+    let mut found = BTreeSet::new();
+    for slot in slots {
+        let mut cursor = 0;
+        loop {
+            let (next, keys) = cluster.read(Scan { slot, pattern, cursor }).await?;
+            found.extend(keys);
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A slot that nobody serves may hold what is searched for.
+fn a_slot_of_each_primary(topology: &Topology) -> Result<Vec<Slot>, CallError> {
+    let (mut asked, mut slots) = (BTreeSet::new(), Vec::new());
+    for slot in 0..SLOTS {
+        let primary = topology.primary(slot);
+        let primary = primary.ok_or_else(|| CallError::Moved(format!("nobody serves slot {slot}")))?;
+        if asked.insert(&primary.address) {
+            slots.push(slot);
+        }
+    }
+    Ok(slots)
+}
+
+/// Reads a page of the keys on the primary that serves a slot.
+struct Scan<'a> {
+    slot: Slot,
+    pattern: &'a str,
+    cursor: u64,
+}
+
+impl Call for Scan<'_> {
+    type Answer = (u64, Vec<String>);
+
+    fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    fn command(&self) -> Cmd {
+        let mut cmd = redis::cmd("SCAN");
+        cmd.arg(self.cursor).arg("MATCH").arg(self.pattern).arg("COUNT").arg(KEYS_PER_CALL);
+        cmd
+    }
+
+    fn answer(&self, reply: Value) -> Result<Self::Answer, CallError> {
+        Ok(from_redis_value(reply)?)
+    }
+}
