@@ -44,7 +44,9 @@ impl Scene {
         let stack = Arc::new(Stack::start(options(sabotage), |_| ()).await.unwrap());
         let sale = read_sale(&connect(stack.redis()).await.unwrap(), "flash").await.unwrap();
         let journal = Journal::create(stack.folder().path().join("journal.jsonl")).unwrap();
-        Self { shop: Shop::new(sale, stack.clone(), journal), stack, _stage: stage }
+        let shop = Shop::new(sale, stack.clone(), journal);
+        shop.open().await.unwrap();
+        Self { shop, stack, _stage: stage }
     }
 
     /// With functions in which one line is another, loaded under the very same name on every primary.
