@@ -464,7 +464,11 @@ master_repl_offset:9\r
         assert_eq!(held(&[7004], &[], 1, &without_copy), unknown(1, 2), "another server copies, too");
         assert_eq!(held(&[7004], &[], 2, INFO), unknown(1, 3), "a copy is under way");
         assert_eq!(held(&[7005], &[], 2, &without_copy), unknown(0, 2), "the replica does not follow yet");
-        assert_eq!(held(&[], &[7004], 1, &without_copy), unknown(0, 2), "it may be the failed one that confirmed");
+        assert_eq!(
+            held(&[], &[7004], 1, &without_copy),
+            unknown(0, 2),
+            "it may be the failed one that confirmed"
+        );
         let silent = without_copy.replacen("lag=0", "lag=2", 1);
         assert_eq!(held(&[], &[7004], 1, &silent), Ok(()), "a failed one that says nothing may be left out");
         assert_eq!(held(&[7004], &[], 1, &silent), unknown(1, 2), "but only where the settings say so");
