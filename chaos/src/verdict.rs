@@ -84,6 +84,8 @@ struct Case<'a> {
     claim: Option<&'a Claim>,
     /// From then on nodes refuse without looking for a claim.
     over_at: Micros,
+    /// How wrong a claim's time may be.
+    clock_error: Micros,
 }
 
 /// Every broken promise in the journal of one sale, given the sale at its end.
@@ -110,7 +112,8 @@ fn cases<'a>(
     operations: &Operations,
 ) -> Vec<Case<'a>> {
     let end = operations.ends(0, Micros::MAX).into_iter().min();
-    let over_at = end.map_or(Micros::MAX, |end| end * 1_000 + LOOKED_FOR_AFTER_END);
+    let clock_error = operations.clock_error;
+    let over_at = end.map_or(Micros::MAX, |end| end * 1_000 + LOOKED_FOR_AFTER_END - clock_error);
     let answered = records.iter().filter_map(|record| match record {
         Record::Answered(answered) => Some((answered.request, answered)),
         Record::Opened(_) | Record::Invoked(_) | Record::Operated(_) => None,
@@ -123,7 +126,7 @@ fn cases<'a>(
             by_user.entry(&invoked.user).or_default().push(Exchange { invoked, answered });
         }
     }
-    let case = |(user, exchanges)| Case { user, exchanges, claim: claims.get(user), over_at };
+    let case = |(user, exchanges)| Case { user, exchanges, claim: claims.get(user), over_at, clock_error };
     by_user.into_iter().map(case).collect()
 }
 
@@ -181,7 +184,7 @@ impl Case<'_> {
 
     /// The claim's own time counts: also where nobody had been told of it yet.
     fn denied_although_bought(&self) -> Option<String> {
-        let since = self.claim?.at_ms * 1_000;
+        let since = self.claim?.at_ms * 1_000 + self.clock_error;
         let denied =
             self.exchanges.iter().find(|e| self.is_denied(e) && e.invoked.at > since + CLAIM_PRECISION)?;
         Some(format!(

@@ -44,7 +44,7 @@ impl Scene {
         let sale = read_sale(&connect(stack.redis()).await.unwrap(), "flash").await.unwrap();
         let journal = Journal::create(stack.folder().path().join("journal.jsonl")).unwrap();
         let shop = Shop::new(sale, stack.clone(), journal);
-        shop.open().await.unwrap();
+        shop.open(Duration::ZERO).await.unwrap();
         Self { shop, stack, _stage: stage }
     }
 

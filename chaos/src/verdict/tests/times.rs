@@ -40,7 +40,7 @@ fn a_refusal_in_a_pause_or_at_its_edges() {
 #[test]
 fn a_refusal_before_the_start_and_after_the_end() {
     Story::opened(1, 100).is_told_not_active("a").is_sound();
-    Story::opened(1, 100).at(100).is_told_not_active("a").is_sound();
+    Story::opened(1, 100).at(99).is_told_not_active("a").is_sound();
     Story::opened(1, 100).at(101).is_told_not_active("a").breaks(ACTIVE);
     Story::opened(1, 100).at(ENDS_AT / 1_000).is_told_not_active("a").is_sound();
     Story::opened(1, 100).at(ENDS_AT / 1_000 - 10).is_told_not_active("a").breaks(ACTIVE);
@@ -68,6 +68,21 @@ fn a_claim_outside_the_window() {
     story().claimed_at("order-a", ENDS_AT * 1_000).breaks(rule);
     let story = story().operates(Change::Extend { ends_at: 2 * ENDS_AT }, Some(200));
     story.holds(State::Open, 2 * ENDS_AT).claimed_at("order-a", ENDS_AT * 1_000).is_sound();
+}
+
+#[test]
+fn a_claim_by_a_clock_that_is_wrong() {
+    let story = |clock_error_ms| {
+        let mut story =
+            Story::opened(2, 0).at(500).operates(Change::Pause, Some(200)).is_told_not_active("a");
+        if let Some(Record::Opened(opened)) = story.records.first_mut() {
+            opened.clock_error_ms = clock_error_ms;
+        }
+        let story = story.operates(Change::Resume, Some(200)).buys("b");
+        story.claimed_at("order-b", 490 * SECOND).with_total(2)
+    };
+    story(0).breaks("nobody who has a unit is told that they cannot have one");
+    story(20_000).is_sound();
 }
 
 #[test]
