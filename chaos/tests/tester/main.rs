@@ -5,4 +5,5 @@
 
 mod barriers;
 mod functions;
+mod operators;
 mod scene;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chaos::journal::{Journal, read};
-use chaos::{Heard, Person, Shop, audit, connect, read_sale};
+use chaos::journal::{Change, Journal, read};
+use chaos::{Heard, Operator, Person, Shop, audit, connect, read_sale};
 use redis::cmd;
 use stock::functions::LIBRARY;
 use stock::ids::ShardId;
@@ -73,6 +73,12 @@ impl Scene {
 
     pub(crate) async fn tries(&self, person: &Person, attempt: &str) -> Heard {
         self.shop.try_once(person, attempt).await.unwrap()
+    }
+
+    /// An operator makes a change and is told that it is done.
+    pub(crate) async fn changes(&self, change: Change) {
+        let operator = Operator::new(self.stack.clone(), self.shop.journal().clone());
+        assert!(operator.make("flash", change).await.unwrap(), "{change:?} is not done");
     }
 
     /// Tries the same attempt until it has a definite answer.
