@@ -93,9 +93,10 @@ pub fn violations(records: &[Record], end: &FinalState) -> Vec<Violation> {
     let operations = Operations::of(records);
     let claims = &end.claims;
     let cases = cases(records, claims, &operations);
-    let mut found: Vec<Violation> = cases.iter().flat_map(Case::violations).collect();
+    // First those that are few: only the first violations are spelled out.
+    let mut found = operator_rules::violations(records, &operations, end);
+    found.extend(cases.iter().flat_map(Case::violations));
     found.extend(sale_rules::violations(&cases, &operations));
-    found.extend(operator_rules::violations(records, &operations, end));
     let known: HashSet<&str> = cases.iter().map(|case| case.user).collect();
     let strangers = claims.keys().filter(|user| !known.contains(user.as_str()));
     found.extend(strangers.map(|user| Violation {
