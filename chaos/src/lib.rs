@@ -30,6 +30,7 @@ pub use claims::{Claim, FinalState, ShardSettings, read_claims, read_final_state
 pub use faults::Harm;
 pub use kind::Kind;
 pub use load::{Counts, Heard, Person, Shop};
+pub use operator::Operator;
 pub use report::{FaultReport, Report};
 pub use run::{News, RunOptions, run};
 pub use schedule::{Planned, Schedule};

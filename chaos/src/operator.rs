@@ -39,7 +39,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// Makes changes and keeps their journal. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Operator {
+pub struct Operator {
     client: Client,
     stack: Arc<Stack>,
     journal: Journal,
@@ -62,7 +62,8 @@ pub(crate) struct Changes {
 }
 
 impl Operator {
-    pub(crate) fn new(stack: Arc<Stack>, journal: Journal) -> Self {
+    /// An operator who writes down what happens.
+    pub fn new(stack: Arc<Stack>, journal: Journal) -> Self {
         let client = Client::builder().timeout(ANSWER_LIMIT).build();
         let client = client.expect("a client without TLS has nothing that could fail");
         Self { client, stack, journal, counters: Arc::default() }
@@ -78,8 +79,9 @@ impl Operator {
     ///
     /// # Errors
     /// When the journal cannot be written.
-    pub(crate) async fn make(&self, sale: &str, change: Change) -> Result<bool> {
-        let operation = self.counters.operations.fetch_add(1, Ordering::Relaxed);
+    pub async fn make(&self, sale: &str, change: Change) -> Result<bool> {
+        self.counters.operations.fetch_add(1, Ordering::Relaxed);
+        let operation = self.journal.next_request();
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             let (answer, pause) = self.try_once(sale, operation, change).await?;

@@ -44,6 +44,9 @@ const COME_BACK: usize = 500;
 /// Above the schedule itself: starting, faults that take longer than planned, the crowd at the end, and the audit.
 const OVERTIME: Duration = Duration::from_mins(8);
 
+/// Further than a fault moves a server's clock.
+const CLOCK_STEP_MAX: Duration = Duration::from_hours(2);
+
 /// What can be chosen about a run.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
@@ -96,6 +99,10 @@ impl RunOptions {
         plans(self.seed, self.duration)
     }
 
+    fn clock_error(&self) -> Duration {
+        if self.kinds.contains(&Kind::ClockStepped) { CLOCK_STEP_MAX } else { Duration::ZERO }
+    }
+
     fn crowd(&self) -> Pace {
         Pace::of_requests(self.requests_per_second)
     }
@@ -141,11 +148,11 @@ pub async fn run(options: &RunOptions, news: &UnboundedSender<News>) -> Result<R
 
 async fn attack_and_audit(options: &RunOptions, news: &UnboundedSender<News>) -> Result<Report> {
     let stack = Arc::new(Stack::start(options.stack(), |_| ()).await?);
-    let stage = Stage::on(stack.clone(), options.sabotaged_node.clone()).await?;
     let journal = Journal::create(options.folder.join("journal.jsonl"))?;
     let operator = Operator::new(stack.clone(), journal.clone());
+    let stage = Stage::on(stack.clone(), operator.clone(), options.sabotaged_node.clone()).await?;
     let shop = Shop::new(stage.sale.clone(), stack, journal);
-    shop.open().await?;
+    shop.open(options.clock_error()).await?;
     let run = Run {
         shop,
         operator,
@@ -238,6 +245,7 @@ impl Run<'_> {
             stack: self.stage.stack.clone(),
             opened: self.opened,
             patience: PATIENCE,
+            clock_error: options.clock_error(),
             is_over: is_over.clone(),
         };
         let plans = options.plans();

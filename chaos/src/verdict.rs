@@ -84,6 +84,8 @@ struct Case<'a> {
     claim: Option<&'a Claim>,
     /// From then on nodes refuse without looking for a claim.
     over_at: Micros,
+    /// How wrong a claim's time may be.
+    clock_error: Micros,
 }
 
 /// Every broken promise in the journal of one sale, given the sale at its end.
@@ -91,9 +93,10 @@ pub fn violations(records: &[Record], end: &FinalState) -> Vec<Violation> {
     let operations = Operations::of(records);
     let claims = &end.claims;
     let cases = cases(records, claims, &operations);
-    let mut found: Vec<Violation> = cases.iter().flat_map(Case::violations).collect();
+    // First those that are few: only the first violations are spelled out.
+    let mut found = operator_rules::violations(records, &operations, end);
+    found.extend(cases.iter().flat_map(Case::violations));
     found.extend(sale_rules::violations(&cases, &operations));
-    found.extend(operator_rules::violations(records, &operations, end));
     let known: HashSet<&str> = cases.iter().map(|case| case.user).collect();
     let strangers = claims.keys().filter(|user| !known.contains(user.as_str()));
     found.extend(strangers.map(|user| Violation {
@@ -110,7 +113,8 @@ fn cases<'a>(
     operations: &Operations,
 ) -> Vec<Case<'a>> {
     let end = operations.ends(0, Micros::MAX).into_iter().min();
-    let over_at = end.map_or(Micros::MAX, |end| end * 1_000 + LOOKED_FOR_AFTER_END);
+    let clock_error = operations.clock_error;
+    let over_at = end.map_or(Micros::MAX, |end| end * 1_000 + LOOKED_FOR_AFTER_END - clock_error);
     let answered = records.iter().filter_map(|record| match record {
         Record::Answered(answered) => Some((answered.request, answered)),
         Record::Opened(_) | Record::Invoked(_) | Record::Operated(_) => None,
@@ -123,7 +127,7 @@ fn cases<'a>(
             by_user.entry(&invoked.user).or_default().push(Exchange { invoked, answered });
         }
     }
-    let case = |(user, exchanges)| Case { user, exchanges, claim: claims.get(user), over_at };
+    let case = |(user, exchanges)| Case { user, exchanges, claim: claims.get(user), over_at, clock_error };
     by_user.into_iter().map(case).collect()
 }
 
@@ -181,7 +185,7 @@ impl Case<'_> {
 
     /// The claim's own time counts: also where nobody had been told of it yet.
     fn denied_although_bought(&self) -> Option<String> {
-        let since = self.claim?.at_ms * 1_000;
+        let since = self.claim?.at_ms * 1_000 + self.clock_error;
         let denied =
             self.exchanges.iter().find(|e| self.is_denied(e) && e.invoked.at > since + CLAIM_PRECISION)?;
         Some(format!(

@@ -36,6 +36,8 @@ pub struct Opened {
     pub starts_at: EpochMs,
     /// The first millisecond in which it no longer does.
     pub ends_at: EpochMs,
+    /// How wrong the clocks of shards may be in this run.
+    pub clock_error_ms: EpochMs,
 }
 
 /// A request that is about to be sent.

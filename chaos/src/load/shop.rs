@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use rand::random_range;
-use stock::{ids::ShardId, sale::Sale};
+use stock::{
+    ids::ShardId,
+    sale::{EpochMs, Sale},
+};
 use testkit::{Stack, stack::Node};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -109,11 +112,11 @@ impl Shop {
         Self(Arc::new(Inside { sale, stack, teller, people, places, in_doubt, over_at }))
     }
 
-    /// Writes down how the sale stands before the first buyer comes.
+    /// Writes down how the sale stands before the first buyer comes, and how wrong clocks of shards may be.
     ///
     /// # Errors
     /// When the journal cannot be written.
-    pub async fn open(&self) -> Result<()> {
+    pub async fn open(&self, clock_error: Duration) -> Result<()> {
         let config = &self.sale().config;
         let opened = Opened {
             at: self.journal().now(),
@@ -121,6 +124,7 @@ impl Shop {
             total_stock: config.total_stock,
             starts_at: config.window.starts_at,
             ends_at: config.window.ends_at,
+            clock_error_ms: clock_error.as_millis() as EpochMs,
         };
         self.journal().note(&Record::Opened(opened)).await
     }

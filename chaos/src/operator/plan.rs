@@ -72,7 +72,12 @@ pub(crate) fn plans(seed: u64, duration: Duration) -> Vec<SalePlan> {
     let mut rng = StdRng::seed_from_u64(seed ^ PLAN);
     let rng = &mut rng;
     vec![
-        SalePlan { id: SALE.into(), created: None, works: works(rng, duration), is_ended_by_hand: false },
+        SalePlan {
+            id: SALE.into(),
+            created: None,
+            works: without_extensions(rng, duration),
+            is_ended_by_hand: false,
+        },
         restocked(rng, duration),
         started(rng, duration),
         finished(rng, duration),
@@ -135,6 +140,13 @@ fn finished(rng: &mut StdRng, duration: Duration) -> SalePlan {
         works: vec![extended],
         is_ended_by_hand: false,
     }
+}
+
+/// A fault extends the sale that faults meet, and looks whether that end stays.
+fn without_extensions(rng: &mut StdRng, duration: Duration) -> Vec<Planned> {
+    let mut works = works(rng, duration);
+    works.retain(|planned| !matches!(planned.work, Work::Extend(_)));
+    works
 }
 
 fn works(rng: &mut StdRng, duration: Duration) -> Vec<Planned> {

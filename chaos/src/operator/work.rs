@@ -52,6 +52,8 @@ pub(crate) struct Workplace {
     pub(crate) opened: Instant,
     /// How long buyers who came may wait for a definite answer.
     pub(crate) patience: Duration,
+    /// How wrong the clocks of shards may be.
+    pub(crate) clock_error: Duration,
     /// Set when the faults are over.
     pub(crate) is_over: watch::Receiver<bool>,
 }
@@ -73,6 +75,7 @@ pub(crate) async fn work(place: &Workplace, plan: &SalePlan, flash: &Shop) -> Re
     let Some(sale) = place.create(&plan.id, creation).await? else { return Ok(None) };
     let ends_at = sale.config.window.ends_at;
     let shop = Shop::new(sale, place.stack.clone(), flash.journal().clone());
+    shop.open(place.clock_error).await?;
     let ends = creation.lasts.is_some();
     if ends {
         shop.is_over_at((ends_at + millis(BUYERS_AFTER_END)) * 1_000);

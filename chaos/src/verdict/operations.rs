@@ -1,8 +1,8 @@
 //! An operator's changes of one sale, with their tries put together, and the settings that may have been in force.
 //!
-//! One operator works on a sale, one change after the other. A change may take effect between the first try of it and
-//! the answer that it is done. A change without such an answer may take effect until a later one is done. A try that
-//! was never answered may be read by its coordinator at any later time, for instance when a frozen one goes on.
+//! A change may take effect between the first try of it and the answer that it is done. A change without such an answer
+//! may take effect until one that began later is done. A try that was never answered may be read by its coordinator at
+//! any later time, for instance when a frozen one goes on.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,6 +17,8 @@ pub(super) struct Operation {
     pub(super) began: Micros,
     /// When it was answered that it is done.
     pub(super) done: Option<Micros>,
+    /// The last answer, or the last try where that has none.
+    pub(super) ended: Micros,
     /// It was answered that it cannot be.
     pub(super) is_refused: bool,
     /// A try was never answered: it may take effect late.
@@ -29,11 +31,13 @@ pub(super) struct Operations {
     all: Vec<Operation>,
     /// Units and window at the creation, and when it was known to exist.
     pub(super) created: Option<(u64, Window, Micros)>,
+    /// How wrong a shard's clock may be.
+    pub(super) clock_error: Micros,
 }
 
 impl Operations {
     pub(super) fn of(records: &[Record]) -> Self {
-        let mut operations = Self { all: collect(records), created: None };
+        let mut operations = Self { all: collect(records), created: None, clock_error: 0 };
         let opened = records.iter().find_map(|record| match record {
             Record::Opened(opened) => {
                 let window = Window { starts_at: opened.starts_at, ends_at: opened.ends_at };
@@ -48,6 +52,11 @@ impl Operations {
             _ => None,
         });
         operations.created = created.or(opened);
+        let clocks = records.iter().map(|record| match record {
+            Record::Opened(opened) => opened.clock_error_ms * 1_000,
+            _ => 0,
+        });
+        operations.clock_error = clocks.max().unwrap_or_default();
         operations
     }
 
@@ -106,12 +115,16 @@ impl Operations {
     ) -> Vec<T> {
         let of_kind: Vec<(T, &Operation)> =
             self.all.iter().filter_map(|operation| Some((value(operation.change)?, operation))).collect();
-        let is_past = |operation: &Operation| operation.done.is_some_and(|done| done <= from);
-        let latest = of_kind.iter().rposition(|(_, operation)| is_past(operation));
-        let mut possible = vec![latest.map_or(first, |latest| of_kind[latest].0)];
-        for (number, (value, operation)) in of_kind.iter().enumerate() {
-            let is_later = latest.is_none_or(|latest| number > latest) && !operation.is_refused;
-            if operation.began <= to && (is_later || operation.has_lost_try) && !possible.contains(value) {
+        // Operators may work at the same time: a change is over when another one was done that began after it.
+        let was_replaced = |ended: Micros| {
+            of_kind
+                .iter()
+                .any(|(_, later)| later.began >= ended && later.done.is_some_and(|done| done <= from))
+        };
+        let mut possible = if was_replaced(0) { Vec::new() } else { vec![first] };
+        for (value, operation) in &of_kind {
+            let may_hold = operation.has_lost_try || !operation.is_refused && !was_replaced(operation.ended);
+            if operation.began <= to && may_hold && !possible.contains(value) {
                 possible.push(*value);
             }
         }
@@ -134,10 +147,12 @@ fn collect(records: &[Record]) -> Vec<Operation> {
             change: *change,
             began: *at,
             done: None,
+            ended: *at,
             is_refused: false,
             has_lost_try: false,
         });
         let answer = answers.get(request);
+        operation.ended = operation.ended.max(answer.map_or(*at, |answer| answer.at));
         match answer.and_then(|answer| answer.is_done()) {
             Some(true) => operation.done = operation.done.or(answer.map(|answer| answer.at)),
             Some(false) => operation.is_refused = true,

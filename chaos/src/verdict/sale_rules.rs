@@ -59,8 +59,9 @@ impl Times<'_> {
         let Some((_, window, known)) = self.operations.created else { return false };
         let ends = self.operations.ends(from, to);
         let is_open = self.operations.states(from, to) == [State::Open];
+        let edge = EDGE + self.operations.clock_error;
         let is_inside =
-            from >= window.starts_at * 1_000 + EDGE && ends.iter().all(|end| to + EDGE <= end * 1_000);
+            from >= window.starts_at * 1_000 + edge && ends.iter().all(|end| to + edge <= end * 1_000);
         is_open && is_inside && from >= known
     }
 

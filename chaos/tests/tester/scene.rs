@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chaos::journal::{Journal, Record, read};
+use chaos::journal::{Change, Journal, Record, read};
 use chaos::verdict::violations;
-use chaos::{FinalState, Heard, Person, Shop, audit, connect, read_claims, read_sale};
+use chaos::{FinalState, Heard, Operator, Person, Shop, audit, connect, read_claims, read_sale};
 use redis::cmd;
 use stock::functions::LIBRARY;
 use stock::ids::ShardId;
@@ -45,7 +45,7 @@ impl Scene {
         let sale = read_sale(&connect(stack.redis()).await.unwrap(), "flash").await.unwrap();
         let journal = Journal::create(stack.folder().path().join("journal.jsonl")).unwrap();
         let shop = Shop::new(sale, stack.clone(), journal);
-        shop.open().await.unwrap();
+        shop.open(Duration::ZERO).await.unwrap();
         Self { shop, stack, _stage: stage }
     }
 
@@ -74,6 +74,12 @@ impl Scene {
 
     pub(crate) async fn tries(&self, person: &Person, attempt: &str) -> Heard {
         self.shop.try_once(person, attempt).await.unwrap()
+    }
+
+    /// An operator makes a change and is told that it is done.
+    pub(crate) async fn changes(&self, change: Change) {
+        let operator = Operator::new(self.stack.clone(), self.shop.journal().clone());
+        assert!(operator.make("flash", change).await.unwrap(), "{change:?} is not done");
     }
 
     /// Tries the same attempt until it has a definite answer.

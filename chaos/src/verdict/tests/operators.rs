@@ -18,7 +18,14 @@ impl Story {
     /// A sale of so many units from the second `starts_at` on.
     pub(super) fn opened(total_stock: u64, starts_at: u64) -> Self {
         let starts_at = starts_at * 1_000;
-        let opened = Opened { at: 0, sale: "flash".into(), total_stock, starts_at, ends_at: ENDS_AT };
+        let opened = Opened {
+            at: 0,
+            sale: "flash".into(),
+            total_stock,
+            starts_at,
+            ends_at: ENDS_AT,
+            clock_error_ms: 0,
+        };
         let mut story = Self { records: vec![Record::Opened(opened)], ..Self::default() };
         story.end.total = total_stock;
         story.holds(State::Open, ENDS_AT)
