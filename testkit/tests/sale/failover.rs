@@ -65,6 +65,7 @@ async fn a_lane_gives_its_pipeline_up_when_the_primary_is_demoted() {
     // Then buyers are served as soon as its replica leads.
     sale.stack.redis().thaw(story.victim);
     story.assert_told("frozen, with a long wait for replies");
+    story.assert_waiting_ended();
     sale.stack.redis().wait_until_whole().await.unwrap();
     story.assert_true(&sale).await;
 }
@@ -209,6 +210,14 @@ impl Story {
         assert!(meanwhile <= 2 * quiet + P99_SLACK, "others waited {meanwhile:?}, before {quiet:?}");
         assert!(recovery <= RECOVERY_MAX, "the node sold again {recovery:?} after the promotion");
         assert!(outage <= OUTAGE_MAX, "the shards were away for {outage:?}");
+    }
+
+    /// Who waited for the old primary when another one took over was served then.
+    fn assert_waiting_ended(&self) {
+        let waiting = self.shots.iter().filter(|shot| shot.affected && shot.sent < self.promoted_at);
+        let last = waiting.map(Shot::answered).max().expect("somebody waited");
+        let waited = last.saturating_duration_since(self.promoted_at);
+        assert!(waited <= RECOVERY_MAX, "a buyer waited for {waited:?} after the promotion");
     }
 
     /// Whatever was told is in the books.
