@@ -23,6 +23,8 @@ const AFTERMATH: Duration = Duration::from_secs(6);
 const OUTAGE_MAX: Duration = Duration::from_secs(6);
 /// How soon a node sells again once the replica leads.
 const RECOVERY_MAX: Duration = Duration::from_secs(1);
+/// How soon the last of those who waited is served then. A reply that nobody gives up would be waited for far longer.
+const WAITING_MAX: Duration = Duration::from_secs(4);
 /// The others' 99th percentile may double; on top of a few milliseconds that leaves room for a busy machine.
 const P99_SLACK: Duration = Duration::from_millis(100);
 /// How long somebody keeps trying.
@@ -56,7 +58,8 @@ async fn a_frozen_primary_is_given_up_and_may_come_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lane_gives_its_pipeline_up_when_the_primary_is_demoted() {
     // Given nodes that would wait long for a reply, and a primary that stands still with their pipelines.
-    let node_environment = vec![("REDIS_RESPONSE_TIMEOUT".into(), "20s".into())];
+    let long = |setting: &str| (setting.to_owned(), "14s".to_owned());
+    let node_environment = vec![long("REDIS_RESPONSE_TIMEOUT"), long("PURCHASE_TIMEOUT")];
     let options =
         StackOptions { nodes: 1, sale: sale_of(5_000), node_environment, ..StackOptions::default() };
     let sale = OpenSale::with(options).await;
@@ -217,7 +220,7 @@ impl Story {
         let waiting = self.shots.iter().filter(|shot| shot.affected && shot.sent < self.promoted_at);
         let last = waiting.map(Shot::answered).max().expect("somebody waited");
         let waited = last.saturating_duration_since(self.promoted_at);
-        assert!(waited <= RECOVERY_MAX, "a buyer waited for {waited:?} after the promotion");
+        assert!(waited <= WAITING_MAX, "a buyer waited for {waited:?} after the promotion");
     }
 
     /// Whatever was told is in the books.
