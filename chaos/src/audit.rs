@@ -1,6 +1,6 @@
 //! The verdict over a sale that is over, from three sides.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use stock::sale::Sale;
@@ -11,8 +11,8 @@ use testkit::{
 };
 
 use crate::{
-    claims::read_claims,
-    journal::Record,
+    claims::{FinalState, read_final_state},
+    journal::{Record, of_sale},
     stage::connect,
     verdict::{Violation, violations},
 };
@@ -23,27 +23,33 @@ const STATUS_LIMIT: Duration = Duration::from_secs(10);
 /// Violations of the journal that are spelled out. A broken sale could have one for each of its buyers.
 const VIOLATIONS_LISTED_MAX: usize = 20;
 
-/// Every promise that was broken at a sale which everybody tried to buy from, in words.
+/// Every promise that was broken at a sale, in words. Buyers tried until it was sold out, or until its end.
 ///
 /// # Errors
 /// When it cannot be read.
 pub async fn audit(stack: &Stack, sale: &Sale, records: &[Record]) -> Result<Vec<String>> {
     let books = stack.audit(sale.id().as_str()).await.context("the audit of the books")?;
     // A connection of its own: an older one may lead to processes that are gone.
-    let claims = read_claims(&connect(stack.redis()).await?, sale).await?;
-    let mut found = of_the_books(&books);
-    found.extend(of_the_journal(&violations(records, &claims)));
+    let end = read_final_state(&connect(stack.redis()).await?, sale, books.total).await?;
+    let mut found = of_the_books(&books, is_to_be_sold_out(&end));
+    found.extend(of_the_journal(&violations(&of_sale(records, sale.id().as_str()), &end)));
     found.extend(of_the_status(stack, sale.id().as_str(), &books).await?);
     Ok(found)
 }
 
-fn of_the_books(books: &Audit) -> Vec<String> {
+/// A sale that has come to the end of its window may have units left.
+fn is_to_be_sold_out(end: &FinalState) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    end.shards.iter().all(|held| u128::from(held.window.ends_at) > now)
+}
+
+fn of_the_books(books: &Audit, is_to_be_sold_out: bool) -> Vec<String> {
     let mut found: Vec<String> =
         books.violations.iter().map(|violation| format!("books: {violation}")).collect();
     if !books.ok && found.is_empty() {
         found.push("books: the audit is not content and does not say why".into());
     }
-    if books.sold != books.total {
+    if is_to_be_sold_out && books.sold != books.total {
         let Audit { sold, total, stock, in_flight, .. } = books;
         found.push(format!(
             "books: {sold} of {total} are sold to buyers who kept trying; {stock} lie in shards, {in_flight} are on their way"

@@ -1,4 +1,4 @@
-//! The truth that clients' words are held against: every claim of a sale, as it stands in Redis.
+//! The truth that clients' words are held against: a sale's claims and settings, as they stand in Redis.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use stock::{
     calls::{Call, CallError},
     cluster::Cluster,
     layout::{Shard, Slot},
-    sale::{EpochMs, Sale},
+    sale::{EpochMs, Sale, State, Window},
 };
 
 /// The record that a user has a unit.
@@ -18,6 +18,41 @@ pub struct Claim {
     pub order: String,
     /// When, by Redis' clock.
     pub at_ms: EpochMs,
+}
+
+/// A sale at the end of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FinalState {
+    /// Every claim, by user.
+    pub claims: HashMap<String, Claim>,
+    /// Units there are in all, by the books.
+    pub total: u64,
+    /// The settings that each shard holds; none if they were not read.
+    pub shards: Vec<ShardSettings>,
+}
+
+/// The settings that a shard sells by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardSettings {
+    /// The shard's number.
+    pub shard: u16,
+    /// Its state.
+    pub state: State,
+    /// Its window.
+    pub window: Window,
+}
+
+/// Reads the claims and each shard's settings.
+///
+/// # Errors
+/// When a shard does not answer.
+pub async fn read_final_state(cluster: &Cluster, sale: &Sale, total: u64) -> Result<FinalState> {
+    let mut shards = Vec::new();
+    for shard in sale.shards() {
+        let read = cluster.read(ReadSettings { shard }).await;
+        shards.push(read.with_context(|| format!("the settings of shard {}", shard.id))?);
+    }
+    Ok(FinalState { claims: read_claims(cluster, sale).await?, total, shards })
 }
 
 /// Reads all claims, by user.
@@ -63,4 +98,35 @@ fn parse(claim: &str) -> Result<Claim, CallError> {
     let parts = claim.split_once(':').and_then(|(order, at)| Some((order, at.parse().ok()?)));
     let (order, at_ms) = parts.ok_or_else(|| CallError::Malformed(format!("{claim:?} is no claim")))?;
     Ok(Claim { order: order.to_owned(), at_ms })
+}
+
+/// The shard's own fields, not the record: a shard sells by what it holds.
+struct ReadSettings<'a> {
+    shard: &'a Shard,
+}
+
+impl Call for ReadSettings<'_> {
+    type Answer = ShardSettings;
+
+    fn slot(&self) -> Slot {
+        self.shard.slot
+    }
+
+    fn command(&self) -> Cmd {
+        let mut cmd = redis::cmd("HMGET");
+        cmd.arg(&self.shard.meta).arg("state").arg("starts_at").arg("ends_at");
+        cmd
+    }
+
+    fn answer(&self, reply: Value) -> Result<ShardSettings, CallError> {
+        let (state, starts_at, ends_at): (String, EpochMs, EpochMs) = from_redis_value(reply)?;
+        let states = [State::Creating, State::Open, State::Paused, State::Ended];
+        let state = states.into_iter().find(|known| known.as_str() == state);
+        let state = state.ok_or_else(|| CallError::Malformed("a shard in an unknown state".into()))?;
+        Ok(ShardSettings {
+            shard: self.shard.id.index() as u16,
+            state,
+            window: Window { starts_at, ends_at },
+        })
+    }
 }

@@ -7,4 +7,6 @@ mod file;
 mod record;
 
 pub use file::{Journal, read};
-pub use record::{Answered, Ask, Invoked, Micros, Record, Told};
+pub use record::{
+    Answered, Api, Ask, Change, Invoked, Micros, Opened, Operated, Record, TIMED_OUT, Told, of_sale,
+};

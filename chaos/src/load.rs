@@ -2,12 +2,17 @@
 //!
 //! Each home shard has a number of requests it may have under way: a shard that does not answer holds up its own
 //! buyers, and nobody else's.
+//!
+//! Some buyers of the default sale use the second family of calls, and some send no `Idempotency-Key`: which ones
+//! follows from their number.
 
 mod client;
+mod csrf;
 mod people;
 mod shop;
 mod stories;
 
+pub(crate) use client::retry_after;
 pub use client::{Counts, Heard};
 pub use people::Person;
 pub use shop::Shop;

@@ -12,14 +12,26 @@ pub struct Report {
     pub seed: u64,
     /// The server that was attacked.
     pub redis: String,
-    /// Units sold, all of them.
-    pub units: u64,
+    /// Sales that were audited.
+    pub sales: u64,
+    /// Changes that operators asked for.
+    pub changes: u64,
+    /// Those of them that were answered to be done.
+    pub changes_done: u64,
+    /// Requests that it took.
+    pub change_tries: u64,
     /// Requests sent.
     pub requests: u64,
     /// Purchases told, each held against its claim.
     pub purchases: u64,
     /// Requests whose answer left things unknown; each was asked again.
     pub unknown: u64,
+    /// Refusals because a sale was not selling then.
+    pub not_active: u64,
+    /// Requests of the second family of calls.
+    pub single_sale: u64,
+    /// Purchases asked for without an `Idempotency-Key`.
+    pub without_key: u64,
     /// 99 % of the requests in quiet times were answered within this.
     pub quiet_p99_ms: f64,
     /// Answers in quiet times that left things unknown.

@@ -12,16 +12,19 @@ use testkit::{
     stack::{Programs, SaleOptions},
 };
 use tokio::{
-    sync::{mpsc::UnboundedSender, oneshot},
+    sync::{mpsc::UnboundedSender, watch},
     time::{interval, sleep, timeout},
 };
+
+use futures::future::try_join_all;
 
 use crate::{
     FaultReport, Kind, Planned, Report, Schedule,
     audit::{audit, of_both_statuses},
     faults::{Harm, commit},
-    journal::Journal,
+    journal::{Change, Journal},
     load::{Counts, Pace, Shop},
+    operator::{Operator, SalePlan, Worked, Workplace, plans, work},
     stage::{SALE, Stage},
     timeline::{Span, Timeline},
 };
@@ -40,6 +43,9 @@ const COME_BACK: usize = 500;
 
 /// Above the schedule itself: starting, faults that take longer than planned, the crowd at the end, and the audit.
 const OVERTIME: Duration = Duration::from_mins(8);
+
+/// Further than a fault moves a server's clock.
+const CLOCK_STEP_MAX: Duration = Duration::from_hours(2);
 
 /// What can be chosen about a run.
 #[derive(Clone, Debug)]
@@ -88,8 +94,17 @@ impl RunOptions {
         Schedule::of(self.seed, self.duration, self.pace, &self.kinds)
     }
 
+    /// What operators do, and at which sales.
+    fn plans(&self) -> Vec<SalePlan> {
+        plans(self.seed, self.duration)
+    }
+
+    fn clock_error(&self) -> Duration {
+        if self.kinds.contains(&Kind::ClockStepped) { CLOCK_STEP_MAX } else { Duration::ZERO }
+    }
+
     fn crowd(&self) -> Pace {
-        Pace { requests_per_second: self.requests_per_second }
+        Pace::of_requests(self.requests_per_second)
     }
 
     /// Faults may take twice as long as planned before the stock is at its reserve.
@@ -133,10 +148,14 @@ pub async fn run(options: &RunOptions, news: &UnboundedSender<News>) -> Result<R
 
 async fn attack_and_audit(options: &RunOptions, news: &UnboundedSender<News>) -> Result<Report> {
     let stack = Arc::new(Stack::start(options.stack(), |_| ()).await?);
-    let stage = Stage::on(stack.clone(), options.sabotaged_node.clone()).await?;
     let journal = Journal::create(options.folder.join("journal.jsonl"))?;
+    let operator = Operator::new(stack.clone(), journal.clone());
+    let stage = Stage::on(stack.clone(), operator.clone(), options.sabotaged_node.clone()).await?;
+    let shop = Shop::new(stage.sale.clone(), stack, journal);
+    shop.open(options.clock_error()).await?;
     let run = Run {
-        shop: Shop::new(stage.sale.clone(), stack, journal),
+        shop,
+        operator,
         stage,
         news,
         opened: Instant::now(),
@@ -152,6 +171,7 @@ async fn attack_and_audit(options: &RunOptions, news: &UnboundedSender<News>) ->
 struct Run<'a> {
     stage: Stage,
     shop: Shop,
+    operator: Operator,
     news: &'a UnboundedSender<News>,
     opened: Instant,
     spans: Vec<Span>,
@@ -161,26 +181,33 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn finish(mut self, options: &RunOptions) -> Result<Report> {
-        self.attack_while_selling(options).await?;
+        let sales = self.attack_while_selling(options).await?;
         let attacked_until = self.shop.journal().now();
         self.tell(News::Closing("a crowd buys what is left"));
-        // Whoever keeps trying and gets neither a unit nor a refusal was let down; the audit says where the units are.
-        let sold_out = self.shop.sell_out(SELL_OUT_LIMIT).await;
-        self.violations.extend(sold_out.err().map(|error| format!("crowd: {error:#}")));
-        self.tell(News::Closing("buyers come back and look"));
-        self.shop.come_back(COME_BACK, PATIENCE).await?;
+        for sale in &sales {
+            self.close(sale).await?;
+        }
         self.tell(News::Closing("audit"));
         let records = crate::journal::read(self.shop.journal().path())?;
-        let found = audit(&self.stage.stack, &self.stage.sale, &records).await?;
-        self.violations.extend(found);
+        for Worked { shop, .. } in &sales {
+            let found = audit(&self.stage.stack, shop.sale(), &records).await?;
+            self.violations.extend(found.into_iter().map(|what| format!("{}: {what}", shop.sale().id())));
+        }
         self.violations.extend(of_both_statuses(&self.stage.stack).await?);
 
         let quiet = Timeline::of(&records).outside(&self.spans, attacked_until);
-        let counts = self.shop.counts();
+        let counts = sales.iter().fold(Counts::default(), |sum, sale| sum + sale.shop.counts());
+        let changes = self.operator.changes();
         Ok(Report {
             seed: options.seed,
             redis: self.stage.redis().version().to_owned(),
-            units: self.stage.sale.config.total_stock,
+            sales: sales.len() as u64,
+            changes: changes.asked,
+            changes_done: changes.done,
+            change_tries: changes.tries,
+            not_active: counts.not_active,
+            single_sale: counts.single_sale,
+            without_key: counts.without_key,
             requests: counts.requests,
             purchases: counts.purchases,
             unknown: counts.unknown,
@@ -192,21 +219,52 @@ impl Run<'_> {
         })
     }
 
-    /// Buyers come until the last fault is over and the sale has been quiet for a moment.
-    async fn attack_while_selling(&mut self, options: &RunOptions) -> Result<()> {
+    /// A crowd buys what is left, and some come back and look; where it is planned, an operator ends the sale.
+    async fn close(&mut self, Worked { shop, ends_at, is_ended_by_hand }: &Worked) -> Result<()> {
+        let id = shop.sale().id().as_str();
+        if ends_at.is_none() {
+            // A change that nobody knows of was perhaps a pause.
+            self.operator.make(id, Change::Resume).await?;
+            // Whoever keeps trying and gets neither a unit nor a refusal was let down; the audit says where the units are.
+            let sold_out = shop.sell_out(SELL_OUT_LIMIT).await;
+            self.violations.extend(sold_out.err().map(|error| format!("{id}: crowd: {error:#}")));
+        }
+        if *is_ended_by_hand {
+            self.operator.make(id, Change::End).await?;
+            shop.is_over_at(0);
+        }
+        shop.come_back(COME_BACK, PATIENCE).await
+    }
+
+    /// Buyers come and operators work until the last fault is over and the sales have been quiet for a moment.
+    async fn attack_while_selling(&mut self, options: &RunOptions) -> Result<Vec<Worked>> {
         let (shop, news) = (self.shop.clone(), self.news.clone());
-        let (over, is_over) = oneshot::channel::<()>();
-        let selling = shop.sell(options.crowd(), async { is_over.await.unwrap_or(()) }, PATIENCE);
+        let (over, is_over) = watch::channel(false);
+        let place = Workplace {
+            operator: self.operator.clone(),
+            stack: self.stage.stack.clone(),
+            opened: self.opened,
+            patience: PATIENCE,
+            clock_error: options.clock_error(),
+            is_over: is_over.clone(),
+        };
+        let plans = options.plans();
+        let working = try_join_all(plans.iter().map(|plan| work(&place, plan, &shop)));
+        let mut until_over = is_over;
+        let stop = async move { until_over.wait_for(|over| *over).await.map(drop).unwrap_or(()) };
+        let selling = shop.sell(options.crowd(), stop, PATIENCE);
         let attacking = async {
             for fault in options.schedule().faults {
                 self.suffer(fault).await?;
             }
             sleep(options.duration.saturating_sub(self.opened.elapsed())).await;
-            over.send(()).ok();
+            over.send(true).ok();
             anyhow::Ok(())
         };
         tokio::select! {
-            both = async { tokio::try_join!(selling, attacking) } => both.map(drop),
+            all = async { tokio::try_join!(selling, attacking, working) } => {
+                all.map(|((), (), sales)| sales.into_iter().flatten().collect())
+            }
             () = show_progress(&shop, &news) => unreachable!("progress is shown for ever"),
         }
     }

@@ -12,6 +12,8 @@ use stock::{
 };
 use testkit::{RedisCluster, Stack, stack::Coordinator, until};
 
+use crate::operator::Operator;
+
 /// The id of the sale that faults meet.
 pub(crate) const SALE: &str = "flash";
 
@@ -25,6 +27,8 @@ const ADMIN_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Stage {
     pub(crate) stack: Arc<Stack>,
     pub(crate) sale: Sale,
+    /// Changes that a fault makes go through the operator, so that they are in the journal.
+    pub(crate) operator: Operator,
     /// The node that can be told to die at a named point.
     pub(crate) sabotaged_node: Option<PathBuf>,
 }
@@ -38,9 +42,13 @@ pub(crate) struct Victim {
 }
 
 impl Stage {
-    pub(crate) async fn on(stack: Arc<Stack>, sabotaged_node: Option<PathBuf>) -> Result<Self> {
+    pub(crate) async fn on(
+        stack: Arc<Stack>,
+        operator: Operator,
+        sabotaged_node: Option<PathBuf>,
+    ) -> Result<Self> {
         let sale = read_sale(&connect(stack.redis()).await?, SALE).await?;
-        Ok(Self { stack, sale, sabotaged_node })
+        Ok(Self { stack, sale, operator, sabotaged_node })
     }
 
     pub(crate) fn redis(&self) -> &RedisCluster {

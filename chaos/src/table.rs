@@ -63,11 +63,13 @@ fn totals(reports: &[Report]) -> String {
         format!("| all | {faults} | {} | {} | | | |\n\n", sum(|r| r.purchases), sum(|r| r.unknown));
     writeln!(
         text,
-        "{} runs, {faults} faults, {} requests, {} purchases audited, {violations} violations; in quiet times {} unknown \
-         answers, p99 at most {quiet:.0} ms.",
+        "{} runs, {faults} faults, {} sales, {} requests, {} purchases audited, {} changes of operators, {violations} \
+         violations; in quiet times {} unknown answers, p99 at most {quiet:.0} ms.",
         reports.len(),
+        sum(|r| r.sales),
         sum(|r| r.requests),
         sum(|r| r.purchases),
+        sum(|r| r.changes_done),
         sum(|r| r.quiet_unknown),
     )
     .expect("writing to a String cannot fail");
@@ -103,7 +105,13 @@ mod tests {
         Report {
             seed: 1,
             redis: "Redis server v=7.0.15".into(),
-            units: 100,
+            sales: 4,
+            changes: 20,
+            changes_done: 19,
+            change_tries: 30,
+            not_active: 5,
+            single_sale: 40,
+            without_key: 30,
             requests: 250,
             purchases: 100,
             unknown: 9,

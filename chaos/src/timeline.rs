@@ -3,11 +3,12 @@
 use std::{collections::HashMap, time::Duration};
 
 use crate::{
-    journal::{Answered, Ask, Invoked, Micros, Record, Told},
+    journal::{Answered, Invoked, Micros, Record, Told},
     load::NGINX,
+    stage::SALE,
 };
 
-/// Requests and answers of a journal.
+/// Requests and answers of a journal, at the sale that faults meet: their shards are its own.
 pub(crate) struct Timeline {
     exchanges: Vec<Exchange>,
 }
@@ -57,9 +58,10 @@ impl Timeline {
         let mut exchanges = Vec::new();
         for record in records {
             match record {
-                Record::Invoked(invoked) => {
+                Record::Invoked(invoked) if invoked.sale == SALE => {
                     open.insert(invoked.request, invoked);
                 }
+                Record::Invoked(_) | Record::Operated(_) | Record::Opened(_) => {}
                 Record::Answered(answered) => {
                     exchanges.extend(
                         open.remove(&answered.request).map(|invoked| Exchange::of(invoked, answered)),
@@ -112,7 +114,7 @@ impl Exchange {
             sent: invoked.at,
             answered: answered.at,
             is_unknown: told == Told::Unknown,
-            is_purchase: matches!(invoked.ask, Ask::Purchase { .. }) && matches!(told, Told::Purchased(_)),
+            is_purchase: matches!(told, Told::Purchased(_)),
             is_through_nginx: invoked.via == NGINX,
         }
     }
@@ -137,11 +139,13 @@ fn fared<'a>(exchanges: impl Iterator<Item = &'a Exchange>) -> Fared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::{Api, Ask};
 
     /// A lookup of somebody at home in this shard, in milliseconds.
     fn exchange(request: u64, shard: u16, sent: Micros, answered: Micros, status: u16) -> [Record; 2] {
-        let (user, via) = (format!("user-{request}"), NGINX.into());
-        let invoked = Invoked { request, at: sent * 1_000, user, shard, via, ask: Ask::Lookup };
+        let (user, via, sale) = (format!("user-{request}"), NGINX.into(), SALE.into());
+        let (at, api, ask) = (sent * 1_000, Api::BySale, Ask::Lookup);
+        let invoked = Invoked { request, at, sale, api, user, shard, via, ask };
         let answered =
             Answered { request, at: answered * 1_000, status: Some(status), ..Answered::default() };
         [Record::Invoked(invoked), Record::Answered(answered)]

@@ -1,14 +1,21 @@
-//! The journal's audit: holds what clients were told against the claims in Redis and against itself.
+//! The journal's audit: holds what buyers and operators were told against the sale in Redis and against itself.
 //!
-//! A pure function. Each rule stands in a function of its own and has a test that goes red without it.
+//! A pure function. Each rule stands in a function of its own and has a test that goes red without it. The rules on one
+//! user are here, those on the times of a sale in [`sale_rules`], those on operators in [`operator_rules`].
+
+mod operations;
+mod operator_rules;
+mod sale_rules;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt::Write as _,
 };
 
+use operations::Operations;
+
 use crate::{
-    Claim,
+    Claim, FinalState,
     journal::{Answered, Ask, Invoked, Micros, Record, Told},
 };
 
@@ -38,12 +45,18 @@ impl<'a> Exchange<'a> {
         self.answered.map_or(Told::Unknown, |answered| answered.told(&self.invoked.ask))
     }
 
-    /// The attempt's key and order, of a purchase.
-    fn attempt(self) -> Option<(&'a str, &'a str)> {
+    /// The attempt's name, of a purchase, and its order, where it has a key.
+    fn attempt(self) -> Option<(&'a str, Option<&'a str>)> {
         match &self.invoked.ask {
-            Ask::Purchase { key, order } => Some((key, order)),
+            Ask::Purchase { key, order } => Some((key, Some(order))),
+            Ask::PurchaseWithoutKey { attempt } => Some((attempt, None)),
             Ask::Lookup => None,
         }
+    }
+
+    /// The attempt's key and order, of a purchase with a key.
+    fn keyed(self) -> Option<(&'a str, &'a str)> {
+        self.attempt().and_then(|(key, order)| Some((key, order?)))
     }
 
     /// The order that the user was told to have, and when.
@@ -54,8 +67,13 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn denies(self) -> bool {
-        matches!(self.told(), Told::HasNone | Told::Refused(_))
+    /// Whether it says that the user has no unit. Long after the end nodes no longer look: `over_at` is when that is.
+    fn denies(self, over_at: Micros) -> bool {
+        match self.told() {
+            Told::HasNone | Told::SoldOut | Told::NoSale | Told::Refused(_) => true,
+            Told::NotActive => self.answered.is_some_and(|answered| answered.at < over_at),
+            Told::Purchased(_) | Told::Has(_) | Told::Unknown => false,
+        }
     }
 }
 
@@ -64,12 +82,21 @@ struct Case<'a> {
     user: &'a str,
     exchanges: Vec<Exchange<'a>>,
     claim: Option<&'a Claim>,
+    /// From then on nodes refuse without looking for a claim.
+    over_at: Micros,
+    /// How wrong a claim's time may be.
+    clock_error: Micros,
 }
 
-/// Every broken promise in a journal, given the claims at the end.
-pub fn violations(records: &[Record], claims: &HashMap<String, Claim>) -> Vec<Violation> {
-    let cases = cases(records, claims);
-    let mut found: Vec<Violation> = cases.iter().flat_map(Case::violations).collect();
+/// Every broken promise in the journal of one sale, given the sale at its end.
+pub fn violations(records: &[Record], end: &FinalState) -> Vec<Violation> {
+    let operations = Operations::of(records);
+    let claims = &end.claims;
+    let cases = cases(records, claims, &operations);
+    // First those that are few: only the first violations are spelled out.
+    let mut found = operator_rules::violations(records, &operations, end);
+    found.extend(cases.iter().flat_map(Case::violations));
+    found.extend(sale_rules::violations(&cases, &operations));
     let known: HashSet<&str> = cases.iter().map(|case| case.user).collect();
     let strangers = claims.keys().filter(|user| !known.contains(user.as_str()));
     found.extend(strangers.map(|user| Violation {
@@ -80,10 +107,17 @@ pub fn violations(records: &[Record], claims: &HashMap<String, Claim>) -> Vec<Vi
     found
 }
 
-fn cases<'a>(records: &'a [Record], claims: &'a HashMap<String, Claim>) -> Vec<Case<'a>> {
+fn cases<'a>(
+    records: &'a [Record],
+    claims: &'a HashMap<String, Claim>,
+    operations: &Operations,
+) -> Vec<Case<'a>> {
+    let end = operations.ends(0, Micros::MAX).into_iter().min();
+    let clock_error = operations.clock_error;
+    let over_at = end.map_or(Micros::MAX, |end| end * 1_000 + LOOKED_FOR_AFTER_END - clock_error);
     let answered = records.iter().filter_map(|record| match record {
         Record::Answered(answered) => Some((answered.request, answered)),
-        Record::Invoked(_) => None,
+        Record::Opened(_) | Record::Invoked(_) | Record::Operated(_) => None,
     });
     let answers: HashMap<u64, &Answered> = answered.collect();
     let mut by_user: BTreeMap<&str, Vec<Exchange<'_>>> = BTreeMap::new();
@@ -93,7 +127,7 @@ fn cases<'a>(records: &'a [Record], claims: &'a HashMap<String, Claim>) -> Vec<C
             by_user.entry(&invoked.user).or_default().push(Exchange { invoked, answered });
         }
     }
-    let case = |(user, exchanges)| Case { user, exchanges, claim: claims.get(user) };
+    let case = |(user, exchanges)| Case { user, exchanges, claim: claims.get(user), over_at, clock_error };
     by_user.into_iter().map(case).collect()
 }
 
@@ -113,6 +147,10 @@ impl Case<'_> {
         broken.map(|(rule, what)| Violation { rule, what, lines: self.lines() }).collect()
     }
 
+    fn is_denied(&self, exchange: &Exchange<'_>) -> bool {
+        exchange.denies(self.over_at)
+    }
+
     fn told_without_claim(&self) -> Option<String> {
         let held = self.claim.map(|claim| claim.order.as_str());
         let (order, _) =
@@ -124,14 +162,20 @@ impl Case<'_> {
         ))
     }
 
+    /// Tries of one key are one purchase. Tries without a key are one each.
     fn bought_twice(&self) -> Option<String> {
         let bought = self.exchanges.iter().filter(|exchange| matches!(exchange.told(), Told::Purchased(_)));
-        let keys: HashSet<&str> = bought.filter_map(|exchange| Some(exchange.attempt()?.0)).collect();
-        (keys.len() > 1).then(|| format!("{} was told `purchased` for {} attempts", self.user, keys.len()))
+        let purchase = |exchange: &Exchange<'_>| match exchange.keyed() {
+            Some((key, _)) => key.to_owned(),
+            None => format!("request {}", exchange.invoked.request),
+        };
+        let bought: HashSet<String> = bought.map(purchase).collect();
+        (bought.len() > 1)
+            .then(|| format!("{} was told `purchased` for {} attempts", self.user, bought.len()))
     }
 
     fn told_of_a_strange_order(&self) -> Option<String> {
-        self.exchanges.iter().find_map(|exchange| match (exchange.told(), exchange.attempt()?) {
+        self.exchanges.iter().find_map(|exchange| match (exchange.told(), exchange.keyed()?) {
             (Told::Purchased(order), (key, own)) if order != own => {
                 Some(format!("attempt {key} of {} leads to order {own} and was told {order}", self.user))
             }
@@ -141,8 +185,9 @@ impl Case<'_> {
 
     /// The claim's own time counts: also where nobody had been told of it yet.
     fn denied_although_bought(&self) -> Option<String> {
-        let since = self.claim?.at_ms * 1_000;
-        let denied = self.exchanges.iter().find(|e| e.denies() && e.invoked.at > since + CLAIM_PRECISION)?;
+        let since = self.claim?.at_ms * 1_000 + self.clock_error;
+        let denied =
+            self.exchanges.iter().find(|e| self.is_denied(e) && e.invoked.at > since + CLAIM_PRECISION)?;
         Some(format!(
             "{} had a claim when request {} was sent and refused",
             self.user, denied.invoked.request
@@ -151,7 +196,7 @@ impl Case<'_> {
 
     fn denied_after_proof(&self) -> Option<String> {
         let (order, since) = self.exchanges.iter().filter_map(|e| e.proof()).min_by_key(|(_, at)| *at)?;
-        let denied = self.exchanges.iter().find(|e| e.denies() && e.invoked.at >= since)?;
+        let denied = self.exchanges.iter().find(|e| self.is_denied(e) && e.invoked.at >= since)?;
         Some(format!(
             "{} was told of order {order}, and later no in request {}",
             self.user, denied.invoked.request
@@ -159,7 +204,7 @@ impl Case<'_> {
     }
 
     fn refused_for_itself(&self) -> Option<String> {
-        self.exchanges.iter().find_map(|exchange| match (exchange.told(), exchange.attempt()?) {
+        self.exchanges.iter().find_map(|exchange| match (exchange.told(), exchange.keyed()?) {
             (Told::Has(order), (key, own)) if order == own => {
                 Some(format!("attempt {key} of {} was refused for its own order {own}", self.user))
             }
@@ -170,7 +215,7 @@ impl Case<'_> {
     fn refused_and_claimed(&self) -> Option<String> {
         let claim = self.claim?;
         let refused = self.exchanges.iter().find(|exchange| {
-            exchange.denies() && exchange.attempt().is_some_and(|(_, own)| own == claim.order)
+            self.is_denied(exchange) && exchange.keyed().is_some_and(|(_, own)| own == claim.order)
         })?;
         Some(format!(
             "{} was refused in request {}, and has a claim by it",
@@ -195,6 +240,9 @@ impl Case<'_> {
     }
 }
 
+/// Nodes look for a claim for a minute after the end; a second less, for their clocks.
+const LOOKED_FOR_AFTER_END: Micros = 59_000_000;
+
 /// A claim's time has milliseconds.
 const CLAIM_PRECISION: Micros = 1_000;
 
@@ -202,7 +250,8 @@ fn line(exchange: Exchange<'_>) -> String {
     let Invoked { request, at, via, .. } = exchange.invoked;
     let mut line = format!("request {request} at {at} via {via}: ");
     match exchange.attempt() {
-        Some((key, order)) => write!(line, "purchase by attempt {key} (order {order})"),
+        Some((key, Some(order))) => write!(line, "purchase by attempt {key} (order {order})"),
+        Some((attempt, None)) => write!(line, "purchase without a key, attempt {attempt}"),
         None => write!(line, "lookup"),
     }
     .expect("writing to a String cannot fail");

@@ -31,6 +31,7 @@ use crate::leading::Leadership;
 use crate::metrics;
 use crate::new_sale::{Field, NewSale};
 use crate::records::Records;
+use crate::replication::Replication;
 use crate::rounds::Sight;
 use crate::trouble::{Trouble, troubles};
 
@@ -89,6 +90,8 @@ pub struct Coordinator {
     pub(crate) sold_out: ArcSwap<BTreeMap<SaleId, u64>>,
     /// Since when the tokens of some channel of a sale have been waiting.
     pub(crate) stalled_since: ArcSwap<BTreeMap<SaleId, Instant>>,
+    /// The replicas of each primary.
+    pub(crate) replication: ArcSwap<Vec<Replication>>,
     /// How much the latest audit of a sale found.
     pub(crate) audited: ArcSwap<BTreeMap<SaleId, u64>>,
     pub(crate) map_doubted: AtomicBool,
@@ -197,6 +200,7 @@ impl Coordinator {
             sights: ArcSwap::default(),
             sold_out: ArcSwap::default(),
             stalled_since: ArcSwap::default(),
+            replication: ArcSwap::default(),
             audited: ArcSwap::default(),
             map_doubted: AtomicBool::default(),
             audits: Semaphore::new(AUDITS_MAX),

@@ -15,6 +15,7 @@ pub mod plan;
 pub mod rebalance;
 mod rebalancing;
 pub mod records;
+pub mod replication;
 pub mod rounds;
 pub mod settings;
 pub mod start;

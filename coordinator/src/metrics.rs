@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::channels::{Open, open_channels};
 use crate::coordinator::{Coordinator, Failure};
+use crate::replication::Replication;
 use crate::rounds::Sight;
 use crate::violations::Violations;
 
@@ -67,6 +68,9 @@ service::name_metrics! {
     Gauge LEADER = "flashsale_leader";
     /// How far the clock of a primary is ahead of the coordinator's.
     Gauge PRIMARY_CLOCK_AHEAD = "flashsale_primary_clock_ahead_seconds";
+    /// Replicas of a primary, by its own word. Listed: those on the cluster's map. Following: those of them that have
+    /// copied it and follow. Foreign: servers that copy it beyond those on the map.
+    Gauge PRIMARY_REPLICAS = "flashsale_primary_replicas";
 }
 
 /// From now on what a coordinator counts is kept.
@@ -112,6 +116,7 @@ impl Coordinator {
     /// Shows what it last saw, for those who ask for metrics.
     pub fn show(&self) {
         gauge!(LEADER).set(one_if(self.leadership.leads()));
+        self.replication().iter().for_each(show_replication);
         let (now, topology) = (Instant::now(), self.reads.topology());
         for (id, sight) in self.sights().iter() {
             start_at_zero(id);
@@ -180,6 +185,16 @@ fn show_clocks(sight: &Sight, topology: &Topology) {
         let ahead_ms = *at as f64 - sight.seen_at_ms as f64;
         gauge!(PRIMARY_CLOCK_AHEAD, "primary" => primary.address.to_string()).set(ahead_ms / 1e3);
     }
+}
+
+fn show_replication(replication: &Replication) {
+    let show = |state: &'static str, count: usize| {
+        let primary = replication.primary.to_string();
+        gauge!(PRIMARY_REPLICAS, "primary" => primary, "state" => state).set(count as f64);
+    };
+    show("listed", replication.listed);
+    show("following", replication.following);
+    show("foreign", replication.foreign);
 }
 
 fn sells_at(config: &SaleConfig, now: u64) -> bool {

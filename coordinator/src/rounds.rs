@@ -29,6 +29,7 @@ use crate::metrics;
 use crate::news::News;
 use crate::plan::plan;
 use crate::rebalancing::Rebalancing;
+use crate::replication::ReplicationWatch;
 use crate::trouble::{Trouble, lasting, troubles};
 use crate::violations::{Violations, violations};
 
@@ -46,6 +47,8 @@ const SEARCH_RETRY: Duration = Duration::from_secs(1);
 /// How often it is asked whether every primary has the function library. Nodes may not be allowed to load it, and call
 /// primaries without any shard, too: one that has just joined, one that somebody emptied.
 const LIBRARY_CHECK: Duration = Duration::from_secs(1);
+/// How often each primary is asked which replicas follow it.
+const REPLICATION_CHECK: Duration = Duration::from_secs(1);
 
 /// A sale as it was seen in a round.
 pub struct Sight {
@@ -76,6 +79,7 @@ impl Coordinator {
         let (mut records_news, mut look_news) = (RecordsNews::default(), News::default());
         let (mut list_news, mut search_at) = (News::default(), Instant::now());
         let (mut channels, mut map_seen) = (HashMap::new(), Instant::now());
+        let mut replication = ReplicationWatch::default();
         tokio::join!(
             self.seek_lease(stop.clone()),
             self.attend(stop.clone()),
@@ -87,6 +91,7 @@ impl Coordinator {
             self.keep_rebalancing(stop.clone()),
             every(MAP_CHECK, stop.clone(), async || self.follow_map(&mut map_seen).await),
             every(LIBRARY_CHECK, stop.clone(), async || self.keep_library().await),
+            every(REPLICATION_CHECK, stop.clone(), async || self.watch_replication(&mut replication).await),
         );
     }
 

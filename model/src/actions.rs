@@ -23,6 +23,8 @@ pub enum Action {
     FailOver(usize),
     /// The deposed primary of a shard joins its successor.
     Join(usize),
+    /// The replica of a shard has its copy and all writes since the fork.
+    FinishCopy(usize),
     /// All nodes read the map of a shard's servers.
     ReadMap(usize),
     /// The audit reads one end of all channels.
@@ -31,6 +33,8 @@ pub enum Action {
     Crash,
     /// Only where spelled out: a replica that lags has caught up.
     CatchUp(usize),
+    /// Only where spelled out: a replica whose link was cut for too long begins a new copy.
+    CopyAgain(usize),
     /// Only where spelled out: a level is read for a snapshot.
     ReadLevel(usize, Server),
     /// Only where `buy` is not atomic: an attempt that found a token takes it.
@@ -132,13 +136,17 @@ fn accepts(sale: &Sale, state: &State, to: usize, server: Server, actions: &mut 
 fn faults(sale: &Sale, state: &State, shard: usize, actions: &mut Vec<Action>) {
     let behind = state.shards.iter().filter(|shard| matches!(shard.link, Link::Behind(_))).count();
     let alone_on_a_map = state.shards[shard].alone_on_a_map;
+    let is_known = !(alone_on_a_map && sale.protocol.has(Protection::MapIsRead));
     match state.shards[shard].link {
         Link::InStep if behind < usize::from(state.failovers_left) => actions.push(Action::FallBehind(shard)),
-        Link::Behind(_) if !(alone_on_a_map && sale.protocol.has(Protection::MapIsRead)) => {
+        Link::Behind(_) | Link::Copying(_) if state.failovers_left > 0 && is_known => {
             actions.push(Action::FailOver(shard));
         }
         Link::Alone => actions.push(Action::Join(shard)),
-        Link::InStep | Link::Behind(_) => {}
+        Link::InStep | Link::Behind(_) | Link::Copying(_) => {}
+    }
+    if matches!(state.shards[shard].link, Link::Copying(_)) {
+        actions.push(Action::FinishCopy(shard));
     }
     if alone_on_a_map && state.shards[shard].link != Link::Alone {
         actions.push(Action::ReadMap(shard));
@@ -152,6 +160,7 @@ fn spelled_out(state: &State, actions: &mut Vec<Action>) {
         actions.extend(shard.servers().map(|server| Action::ReadLevel(place, server)));
         if matches!(shard.link, Link::Behind(_)) {
             actions.push(Action::CatchUp(place));
+            actions.push(Action::CopyAgain(place));
         }
     }
 }

@@ -38,6 +38,9 @@ fn settle(sale: &Sale, state: &mut State, shard: usize) {
     if shard.link == Link::Alone {
         shard.join(sale.protocol);
     }
+    if let Link::Copying(_) = shard.link {
+        shard.link = Link::InStep;
+    }
     shard.alone_on_a_map = false;
 }
 

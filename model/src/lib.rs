@@ -5,6 +5,7 @@ pub mod books;
 pub mod calm;
 pub mod properties;
 pub mod protocol;
+pub mod records;
 pub mod sale;
 pub mod shard;
 pub mod state;

@@ -25,8 +25,14 @@ pub enum Protection {
     OrderIds,
     /// A shard refuses a caller who computed homes on another ring.
     Fingerprint,
-    /// Where the map knows no replica, an online one makes the answer unknown (`ROLE` ends the pipeline).
+    /// Where the map knows no replica, a connected one makes the answer unknown (`INFO replication` tells).
     RoleGuard,
+    /// The same guard counts a replica that copies, from before the fork. `ROLE` lists it only once it is online.
+    CopiersCount,
+    /// `WAIT` counts every server that copies, and each replica of the map must be among them. Without it, a server
+    /// outside the cluster that copies confirms in place of the replica that can be promoted. With it, such a server
+    /// only makes answers unknown, so the sound protocol needs no state for it.
+    EveryCopierConfirms,
     /// Between two failovers of a shard every node reads the map, or does not trust a primary without replicas.
     MapIsRead,
     /// A joining replica can be promoted only after a full copy. Redis' own rule.
@@ -48,9 +54,12 @@ impl Protection {
     pub const fn keeps(self) -> &'static str {
         match self {
             Self::BarrierBeforeTelling | Self::Tick => properties::PROMISES_ARE_KEPT,
-            Self::FailedReplicasCount | Self::RoleGuard | Self::MapIsRead | Self::FullCopy => {
-                properties::PROMISES_ARE_KEPT
-            }
+            Self::EveryCopierConfirms
+            | Self::FailedReplicasCount
+            | Self::RoleGuard
+            | Self::CopiersCount
+            | Self::MapIsRead
+            | Self::FullCopy => properties::PROMISES_ARE_KEPT,
             Self::BarrierBeforeAccept | Self::BarrierBeforeRedrive => properties::NO_UNIT_TWICE,
             Self::AcceptTakesMaximum => properties::NO_UNIT_TWICE,
             Self::DonateLooksAtStock => properties::BOOKS_BALANCE,

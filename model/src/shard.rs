@@ -31,6 +31,9 @@ pub enum Link {
     InStep,
     /// It stands still with these books. It will be promoted, and what the primary writes from here on is lost.
     Behind(Books),
+    /// It copies from its primary. These are its books at the fork, and it is promoted with them if the primary dies
+    /// now: newer writes are on the primary only, and it confirms none of them.
+    Copying(Books),
     /// There is none: the primary was promoted itself, and the old one has not joined it yet.
     Alone,
 }
@@ -84,11 +87,20 @@ impl Shard {
     ///
     /// A node whose map knows a replica waits for one: a zombie has none, one that is behind never confirms a write,
     /// and confirms what wrote nothing. A node whose map knows none waits for nobody; there the role guard looks
-    /// whether one is online after all.
+    /// whether one is connected after all, and counts it from before the fork of its copy.
     pub fn confirms(&self, server: Server, wrote: bool, protocol: Protocol) -> bool {
         match (server, &self.link) {
             (Server::Zombie, _) => self.zombie.is_some_and(|zombie| zombie.alone_on_a_map),
             (Server::Primary, Link::InStep | Link::Alone) => true,
+            (Server::Primary, _)
+                if !self.alone_on_a_map && !protocol.has(Protection::EveryCopierConfirms) =>
+            {
+                true
+            }
+            (Server::Primary, Link::Copying(_)) => {
+                let guarded = protocol.has(Protection::RoleGuard) && protocol.has(Protection::CopiersCount);
+                !wrote || self.alone_on_a_map && !guarded
+            }
             (Server::Primary, Link::Behind(_)) => {
                 !wrote || self.alone_on_a_map && !protocol.has(Protection::RoleGuard)
             }
@@ -109,13 +121,13 @@ impl Shard {
         self.alone_on_a_map = true;
     }
 
-    /// The deposed primary joins as replica with a full copy. Until it has that, it counts for nothing: it confirms
-    /// no barrier and cannot be promoted, which is why the model has no state for it.
+    /// The deposed primary joins as replica, and its copy begins. It can be promoted once it has loaded all of the
+    /// copy. Until then nothing changes but the primary's newer writes, so the model lets it load at once.
     pub fn join(&mut self, protocol: Protocol) {
         self.zombie = None;
         self.link = match protocol.has(Protection::FullCopy) {
-            true => Link::InStep,
-            false => Link::Behind(Books::default()),
+            true => Link::Copying(self.primary),
+            false => Link::Copying(Books::default()),
         };
     }
 }

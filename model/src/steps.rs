@@ -22,10 +22,12 @@ pub(crate) fn after(sale: &Sale, before: &State, action: Action) -> State {
         Action::FallBehind(shard) => state.shards[shard].fall_behind(),
         Action::FailOver(shard) => fail_over(&mut state, shard),
         Action::Join(shard) => state.shards[shard].join(sale.protocol),
+        Action::FinishCopy(shard) => state.shards[shard].link = Link::InStep,
         Action::ReadMap(shard) => state.shards[shard].alone_on_a_map = false,
         Action::Audit => state.audit = Some(audit_begun(sale, &state)),
         Action::Crash => crash(&mut state),
         Action::CatchUp(shard) => state.shards[shard].link = Link::InStep,
+        Action::CopyAgain(shard) => state.shards[shard].link = Link::Copying(state.shards[shard].primary),
         Action::ReadLevel(shard, server) => state.read_level(shard, server, sale.protocol),
         Action::Take(purchase) => take(sale, &mut state, purchase),
         Action::GiveUp(user) => state.told[user].out_of_stock = true,
@@ -96,7 +98,7 @@ fn accept(sale: &Sale, state: &mut State, transfer: Transfer, cumulative: i8) {
 }
 
 fn fail_over(state: &mut State, shard: usize) {
-    if let Link::Behind(promoted) = state.shards[shard].link {
+    if let Link::Behind(promoted) | Link::Copying(promoted) = state.shards[shard].link {
         state.shards[shard].fail_over(promoted);
         state.failovers_left -= 1;
     }

@@ -26,11 +26,15 @@ impl fmt::Display for Action {
             }
             Self::FallBehind(shard) => write!(f, "the replica of shard {shard} stops following"),
             Self::FailOver(shard) => write!(f, "the replica of shard {shard} is promoted"),
-            Self::Join(shard) => write!(f, "the deposed primary of shard {shard} joins as replica"),
+            Self::Join(shard) => {
+                write!(f, "the deposed primary of shard {shard} joins as replica: its copy begins")
+            }
+            Self::FinishCopy(shard) => write!(f, "the replica of shard {shard} finishes its copy"),
             Self::ReadMap(shard) => write!(f, "all nodes read the map of shard {shard}"),
             Self::Audit => write!(f, "an audit reads one end of all channels"),
             Self::Crash => write!(f, "nodes and coordinators crash"),
             Self::CatchUp(shard) => write!(f, "the replica of shard {shard} catches up"),
+            Self::CopyAgain(shard) => write!(f, "the replica of shard {shard} begins a new copy"),
             Self::ReadLevel(shard, server) => write!(f, "a snapshot reads {server} of shard {shard}"),
             Self::Take(Purchase { user, attempt, shard, .. }) => {
                 write!(f, "user {user}, {attempt} attempt, takes the token it found in shard {shard}")

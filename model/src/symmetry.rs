@@ -77,7 +77,7 @@ fn swap_users(state: &mut State, one: usize, other: usize) {
 
 fn all_books(shard: &Shard) -> impl Iterator<Item = &Books> {
     let replica = match &shard.link {
-        Link::Behind(books) => Some(books),
+        Link::Behind(books) | Link::Copying(books) => Some(books),
         Link::InStep | Link::Alone => None,
     };
     let zombie = shard.zombie.as_ref().map(|zombie| &zombie.books);
@@ -87,7 +87,7 @@ fn all_books(shard: &Shard) -> impl Iterator<Item = &Books> {
 fn each_books(state: &mut State, mut change: impl FnMut(&mut Books)) {
     for shard in &mut state.shards {
         change(&mut shard.primary);
-        if let Link::Behind(books) = &mut shard.link {
+        if let Link::Behind(books) | Link::Copying(books) = &mut shard.link {
             change(books);
         }
         if let Some(zombie) = &mut shard.zombie {

@@ -127,12 +127,12 @@ impl Barrier {
     }
 
     /// Appends what is sent behind the calls, on the same connection: there it stands for all of them. Answers the number
-    /// of commands. Waits for as many servers as must confirm, or for as many as copied the last time, where those are
-    /// more.
-    fn append_to(&self, pipeline: &mut Pipeline, copiers: usize, timeout: Duration) -> usize {
-        let Self::Copies { required, excused } = self else { return 0 };
+    /// of commands. Waits for as many servers as must confirm, or for as many as had to the last time, where those are
+    /// more. The server runs both commands without anything in between, so both are of one moment.
+    fn append_to(&self, pipeline: &mut Pipeline, needed_before: usize, timeout: Duration) -> usize {
+        let Self::Copies { required, .. } = self else { return 0 };
         let calls = pipeline.len();
-        let replicas = required.len().max(copiers.saturating_sub(excused.len()));
+        let replicas = required.len().max(needed_before);
         if replicas > 0 {
             pipeline.cmd("WAIT").arg(replicas).arg(timeout.as_millis() as u64);
         }
@@ -140,35 +140,42 @@ impl Barrier {
         pipeline.len() - calls
     }
 
-    /// Whether it held, by the replies to its commands. A server that is no primary any more proves nothing.
-    fn check(&self, mut replies: Vec<Value>) -> (Result<(), CallError>, Option<Copiers>) {
-        let Self::Copies { required, excused } = self else { return (Ok(()), None) };
+    /// Whether it held, by the replies to its commands; and how many servers had to confirm. A server that is no primary
+    /// any more proves nothing.
+    fn check(&self, mut replies: Vec<Value>) -> (Result<(), CallError>, usize) {
+        let Self::Copies { required, excused } = self else { return (Ok(()), 0) };
         let copiers = replies.pop().and_then(Copiers::of_primary);
         let confirmed = replies.pop().map_or(0, |reply| redis::from_redis_value(reply).unwrap_or(0));
         let Some(copiers) = copiers else {
             let replicas = required.len().max(1);
-            return (Err(CallError::NotDurable { confirmed: 0, replicas }), None);
+            return (Err(CallError::NotDurable { confirmed: 0, replicas }), required.len());
         };
         let following = required.iter().filter(|replica| copiers.online.contains(replica)).count();
-        let left_out = excused.iter().filter(|replica| copiers.online.contains(replica)).count();
-        // A copy that is under way confirms nothing, and may be promoted once it is there: all that copy must confirm.
+        // `WAIT` tells how many confirmed, not which: all that copy must, but for those that were silent all the time. A
+        // copy that is under way confirms nothing, and may be promoted once it is there.
+        let left_out = excused.iter().filter(|replica| copiers.silent.contains(replica)).count();
         let replicas = required.len().max(copiers.count - left_out);
         let holds = following == required.len() && confirmed >= replicas;
         let confirmed = confirmed.min(following);
         let held = if holds { Ok(()) } else { Err(CallError::NotDurable { confirmed, replicas }) };
-        (held, Some(copiers))
+        (held, replicas)
     }
 }
 
 /// The servers that copy a primary, as it says itself (`INFO replication`).
 #[derive(Debug, PartialEq, Eq)]
-struct Copiers {
+pub struct Copiers {
     /// All of them. One is counted from before the snapshot is taken that it copies, in every way of copying, so a copy
     /// without the latest writes is never overlooked. `ROLE` lists it only once it has copied.
-    count: usize,
+    pub count: usize,
     /// Those that have copied and follow.
-    online: Vec<Address>,
+    pub online: Vec<Address>,
+    /// Those of them that have acknowledged nothing for longer than a barrier waits: frozen, or cut off.
+    silent: Vec<Address>,
 }
+
+/// An acknowledgement of so many whole seconds ago came more than a second ago, before any barrier under way began.
+const SILENT_FROM_SECONDS: u64 = 2;
 
 impl Copiers {
     /// `None` where the server is no primary.
@@ -179,17 +186,24 @@ impl Copiers {
             return None;
         }
         let count = field("connected_slaves")?.parse().ok()?;
-        Some(Self { count, online: text.lines().filter_map(online_replica).collect() })
+        let (mut online, mut silent) = (Vec::new(), Vec::new());
+        for (address, lag_seconds) in text.lines().filter_map(online_replica) {
+            silent.extend((lag_seconds >= SILENT_FROM_SECONDS).then(|| address.clone()));
+            online.push(address);
+        }
+        Some(Self { count, online, silent })
     }
 }
 
-/// The address in `slave0:ip=…,port=…,state=online,…`; `None` for any other line.
-fn online_replica(line: &str) -> Option<Address> {
+/// The address in `slave0:ip=…,port=…,state=online,offset=…,lag=…`, and the seconds since it acknowledged something;
+/// `None` for any other line.
+fn online_replica(line: &str) -> Option<(Address, u64)> {
     let (name, fields) = line.strip_prefix("slave")?.split_once(':')?;
     name.parse::<u32>().ok()?;
     let field = |name: &str| fields.split(',').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
     let address = Address { host: field("ip")?.into(), port: field("port")?.parse().ok()? };
-    (field("state") == Some("online")).then_some(address)
+    let lag_seconds = field("lag")?.parse().ok()?;
+    (field("state") == Some("online")).then_some((address, lag_seconds))
 }
 
 /// Why there is no connection to a node.
@@ -213,8 +227,8 @@ impl From<Unconnected> for CallError {
 pub struct Connection {
     inner: MultiplexedConnection,
     barrier_timeout: Duration,
-    /// How many servers copied the primary when it said so last.
-    copiers: Arc<AtomicUsize>,
+    /// How many servers had to confirm the last time.
+    needed: Arc<AtomicUsize>,
 }
 
 impl Connection {
@@ -232,7 +246,7 @@ impl Connection {
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         match tokio::time::timeout(options.connect_timeout, connecting).await {
             Ok(Ok(inner)) => {
-                Ok(Self { inner, barrier_timeout: options.barrier_timeout, copiers: Arc::default() })
+                Ok(Self { inner, barrier_timeout: options.barrier_timeout, needed: Arc::default() })
             }
             Ok(Err(error)) => Err(refused(error)),
             Err(_) => Err(unconnected("no connection in time".into())),
@@ -245,6 +259,11 @@ impl Connection {
             Value::ServerError(error) => Err(refusal(&error)),
             reply => Ok(redis::from_redis_value(reply)?),
         }
+    }
+
+    /// Asks the server which others copy it; `None` where it is no primary.
+    pub async fn copiers(&mut self) -> Result<Option<Copiers>, CallError> {
+        self.query(redis::cmd("INFO").arg("replication")).await.map(Copiers::of_primary)
     }
 
     /// Sends a pipeline whole and reads all replies. An outer error means that none of them came and the
@@ -280,14 +299,12 @@ impl Connection {
     }
 
     fn append(&self, barrier: &Barrier, pipeline: &mut Pipeline) -> usize {
-        barrier.append_to(pipeline, self.copiers.load(Ordering::Relaxed), self.barrier_timeout)
+        barrier.append_to(pipeline, self.needed.load(Ordering::Relaxed), self.barrier_timeout)
     }
 
     fn check(&self, barrier: &Barrier, replies: Vec<Value>) -> Result<(), CallError> {
-        let (held, copiers) = barrier.check(replies);
-        if let Some(copiers) = copiers {
-            self.copiers.store(copiers.count, Ordering::Relaxed);
-        }
+        let (held, needed) = barrier.check(replies);
+        self.needed.store(needed, Ordering::Relaxed);
         held
     }
 
@@ -434,7 +451,7 @@ master_repl_offset:9\r
     fn copiers_are_read_from_the_primary_s_own_words() {
         let copiers = Copiers::of_primary(Value::BulkString(INFO.into())).unwrap();
         let online = vec![endpoint("127.0.0.1", 7004), endpoint("::1", 7006)];
-        assert_eq!(copiers, Copiers { count: 3, online });
+        assert_eq!(copiers, Copiers { count: 3, online, silent: Vec::new() });
         let replica = INFO.replace("role:master", "role:slave");
         assert_eq!(Copiers::of_primary(Value::BulkString(replica.into())), None);
     }
@@ -447,7 +464,14 @@ master_repl_offset:9\r
         assert_eq!(held(&[7004], &[], 1, &without_copy), unknown(1, 2), "another server copies, too");
         assert_eq!(held(&[7004], &[], 2, INFO), unknown(1, 3), "a copy is under way");
         assert_eq!(held(&[7005], &[], 2, &without_copy), unknown(0, 2), "the replica does not follow yet");
-        assert_eq!(held(&[], &[7004], 1, &without_copy), Ok(()), "a failed one may be left out");
+        assert_eq!(
+            held(&[], &[7004], 1, &without_copy),
+            unknown(0, 2),
+            "it may be the failed one that confirmed"
+        );
+        let silent = without_copy.replacen("lag=0", "lag=2", 1);
+        assert_eq!(held(&[], &[7004], 1, &silent), Ok(()), "a failed one that says nothing may be left out");
+        assert_eq!(held(&[7004], &[], 1, &silent), unknown(1, 2), "but only where the settings say so");
         assert_eq!(held(&[], &[], 0, "role:master\nconnected_slaves:0\n"), Ok(()));
         assert_eq!(held(&[], &[], 0, "role:slave\nconnected_slaves:0\n"), unknown(0, 1));
     }

@@ -65,7 +65,7 @@ impl Call for EnlistSale<'_> {
     }
 
     fn command(&self) -> Cmd {
-        Cmd::sadd(SALES_KEY, &[WHOLE, self.0.as_str()])
+        Cmd::sadd(SALES_KEY, self.0.as_str())
     }
 
     fn answer(&self, _reply: Value) -> Result<(), CallError> {

@@ -12,7 +12,7 @@ use testkit::{Island, Profile, ServerBinary, ensure_clocks_can_be_set, workspace
 use tokio::sync::mpsc;
 
 use crate::{
-    install::{NGINX, REDIS, ensure_installed},
+    install::{FAKETIME, NGINX, REDIS, ensure_installed},
     interruption::Interruption,
     up::{build, time},
 };
@@ -88,7 +88,8 @@ impl Options {
     /// Everything that can fail or take long before the first process starts.
     fn runs(&self) -> Result<Vec<RunOptions>> {
         let redis_server = self.redis_server.as_ref().map(ServerBinary::at).transpose()?;
-        ensure_installed(if redis_server.is_some() { &[NGINX] } else { &[REDIS, NGINX] })?;
+        ensure_installed(&[FAKETIME, NGINX])?;
+        ensure_installed(if redis_server.is_some() { &[] } else { &[REDIS] })?;
         let programs = build("dev")?;
         let kinds = self.possible_kinds();
         let sabotaged_node = kinds.contains(&Kind::NodeDiesStealing).then(sabotaged_node).transpose()?;

@@ -24,7 +24,7 @@ pub(super) async fn clock_stepped(stage: &Stage, draw: u32) -> Result<Harm> {
         hold().await;
     }
     let violations =
-        nodes::unlike(stage, "that the sale is active", |status| status.status == "active").await?;
+        nodes::unlike(stage, "that the sale is active", |status| status.status != "ended").await?;
 
     stage.redis().set_clock(server, SignedDuration::ZERO)?;
     // A server keeps the time of its last election, by the clock that stepped: until then it would ask for no other one.

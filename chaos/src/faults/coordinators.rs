@@ -7,20 +7,19 @@ use futures::future::try_join_all;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Client;
 use serde::Deserialize;
-use serde_json::json;
 use testkit::stack::Coordinator;
 
 use super::{Harm, hold, nodes};
-use crate::stage::{SALE, Stage, pick};
+use crate::{
+    journal,
+    stage::{SALE, Stage, pick},
+};
 
 /// Few beside the stock.
 const UNITS: u64 = 5;
 
-/// A change waits for every shard.
-const CHANGE_LIMIT: Duration = Duration::from_secs(20);
-
-/// A change is repeated so often: it is refused while a shard is away.
-const TRIES_MAX: usize = 5;
+/// A look at a sale reads every shard.
+const READ_LIMIT: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug)]
 enum Change {
@@ -54,40 +53,21 @@ pub(super) async fn coordinators_gone(stage: &Stage, draw: u32) -> Result<Harm> 
     Ok(Harm { violations, ..Harm::to(format!("all coordinators after {change:?}"), Vec::new()) })
 }
 
-/// Repeats the change until it is answered.
+/// Repeats the change until it is answered; the sale as a coordinator has it then.
 async fn carry_out(stage: &Stage, change: Change, draw: u32) -> Result<Answer> {
     let coordinator = stage.leader().await?;
-    let ends_at = ask(stage, &coordinator, None, draw).await?.ends_at + SignedDuration::from_mins(1);
-    let mut answer = ask(stage, &coordinator, Some((change, ends_at)), draw).await;
-    for _ in 1..TRIES_MAX {
-        if answer.is_ok() {
-            break;
-        }
-        hold().await;
-        answer = ask(stage, &coordinator, Some((change, ends_at)), draw).await;
-    }
-    answer
+    let ends_at = read(stage, &coordinator).await?.ends_at + SignedDuration::from_mins(1);
+    let made = match change {
+        Change::Restock => journal::Change::Restock { units: UNITS },
+        Change::Extend => journal::Change::Extend { ends_at: ends_at.as_millisecond().cast_unsigned() },
+    };
+    ensure!(stage.operator.make(SALE, made).await?, "{change:?} is not done, by draw {draw}");
+    read(stage, &coordinator).await
 }
 
-/// Reads the sale, or changes it.
-async fn ask(
-    stage: &Stage,
-    coordinator: &Coordinator,
-    change: Option<(Change, Timestamp)>,
-    draw: u32,
-) -> Result<Answer> {
-    let (client, url) = (Client::new(), format!("{}/admin/sales/{SALE}", coordinator.url()));
-    let request = match change {
-        None => client.get(url),
-        Some((Change::Restock, _)) => {
-            let request = client.post(format!("{url}/restock")).json(&json!({ "units": UNITS }));
-            request.header("idempotency-key", format!("restock-{draw}"))
-        }
-        Some((Change::Extend, ends_at)) => {
-            client.post(format!("{url}/extend")).json(&json!({ "endsAt": ends_at.to_string() }))
-        }
-    };
-    let response = request.bearer_auth(stage.stack.admin_token()).timeout(CHANGE_LIMIT).send().await?;
-    ensure!(response.status().is_success(), "{change:?} is refused: {}", response.text().await?);
+async fn read(stage: &Stage, coordinator: &Coordinator) -> Result<Answer> {
+    let request = Client::new().get(format!("{}/admin/sales/{SALE}", coordinator.url()));
+    let response = request.bearer_auth(stage.stack.admin_token()).timeout(READ_LIMIT).send().await?;
+    ensure!(response.status().is_success(), "{SALE} is not read: {}", response.text().await?);
     Ok(response.json().await?)
 }

@@ -11,9 +11,14 @@ use std::{
 use anyhow::Result;
 use reqwest::{Client, RequestBuilder, Response, header::RETRY_AFTER};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::journal::{Answered, Ask, Invoked, Journal, Record, Told};
+use super::{
+    csrf::{CsrfToken, cookie_of},
+    people::Person,
+    shop::Door,
+};
+use crate::journal::{Answered, Api, Ask, Invoked, Journal, Record, Told};
 
 /// A node answers or gives up well before, and nginx too; without an answer by then the buyer counts it as lost.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
@@ -30,8 +35,30 @@ pub struct Counts {
     pub purchases: u64,
     /// Requests whose answer left things unknown.
     pub unknown: u64,
+    /// Refusals because the sale was not selling then.
+    pub not_active: u64,
+    /// Requests of the second family of calls.
+    pub single_sale: u64,
+    /// Purchases asked for without an `Idempotency-Key`.
+    pub without_key: u64,
     /// Attempts that have no definite answer yet.
     pub in_doubt: u64,
+}
+
+impl std::ops::Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            purchases: self.purchases + other.purchases,
+            unknown: self.unknown + other.unknown,
+            not_active: self.not_active + other.not_active,
+            single_sale: self.single_sale + other.single_sale,
+            without_key: self.without_key + other.without_key,
+            in_doubt: self.in_doubt + other.in_doubt,
+        }
+    }
 }
 
 /// Sends requests of one sale and keeps their journal.
@@ -41,6 +68,7 @@ pub(crate) struct Teller {
     sale: Arc<str>,
     journal: Journal,
     counters: Arc<Counters>,
+    csrf: Arc<CsrfToken>,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +76,9 @@ struct Counters {
     requests: AtomicU64,
     purchases: AtomicU64,
     unknown: AtomicU64,
+    not_active: AtomicU64,
+    single_sale: AtomicU64,
+    without_key: AtomicU64,
 }
 
 /// What came of a request.
@@ -57,6 +88,8 @@ pub enum Heard {
     Bought,
     /// The user has none, and will not get one.
     Denied,
+    /// The sale is not selling now; another attempt later may get a unit.
+    NotActive,
     /// Nothing is certain; how long to wait before asking again.
     Nothing(Duration),
 }
@@ -65,7 +98,7 @@ impl Teller {
     pub(crate) fn new(sale: &str, journal: Journal) -> Self {
         let client = Client::builder().timeout(ANSWER_LIMIT).build();
         let client = client.expect("a client without TLS has nothing that could fail");
-        Self { client, sale: sale.into(), journal, counters: Arc::default() }
+        Self { client, sale: sale.into(), journal, counters: Arc::default(), csrf: Arc::default() }
     }
 
     pub(crate) fn journal(&self) -> &Journal {
@@ -73,86 +106,131 @@ impl Teller {
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        let Counters { requests, purchases, unknown } = &*self.counters;
+        let counters = &*self.counters;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counts { requests: load(requests), purchases: load(purchases), unknown: load(unknown), in_doubt: 0 }
+        Counts {
+            requests: load(&counters.requests),
+            purchases: load(&counters.purchases),
+            unknown: load(&counters.unknown),
+            not_active: load(&counters.not_active),
+            single_sale: load(&counters.single_sale),
+            without_key: load(&counters.without_key),
+            in_doubt: 0,
+        }
     }
 
-    /// One request to whoever is at `base_url`, who is called `via`.
-    pub(crate) async fn ask(
-        &self,
-        user: &str,
-        shard: u16,
-        ask: &Ask,
-        (via, base_url): (&str, &str),
-    ) -> Result<Heard> {
+    /// One request of this person through this door.
+    pub(crate) async fn ask(&self, person: &Person, ask: &Ask, (via, base_url): &Door) -> Result<Heard> {
+        if person.api == Api::SingleSale {
+            self.csrf.prepare(&self.client, base_url).await;
+        }
         let request = self.journal.next_request();
-        let (at, user, via) = (self.journal.now(), user.to_owned(), via.to_owned());
-        let prepared = self.request(base_url, &user, ask);
-        let invoked = Invoked { request, at, user, shard, via, ask: ask.clone() };
+        let prepared = self.request(base_url, person, ask);
+        let invoked = Invoked {
+            request,
+            at: self.journal.now(),
+            sale: self.sale.to_string(),
+            api: person.api,
+            user: person.user.to_string(),
+            shard: person.home.index() as u16,
+            via: via.clone(),
+            ask: ask.clone(),
+        };
         self.journal.note(&Record::Invoked(invoked)).await?;
-        let (mut answered, pause) = read(prepared.send().await).await;
+        let (mut answered, pause) = self.read(prepared.send().await).await;
         (answered.request, answered.at) = (request, self.journal.now());
+        self.count_kind(person.api, ask);
         let heard = self.count(&answered.told(ask), pause);
         self.journal.note(&Record::Answered(answered)).await?;
         Ok(heard)
     }
 
-    fn request(&self, base_url: &str, user: &str, ask: &Ask) -> RequestBuilder {
-        let url = format!("{base_url}/api/sales/{}/purchase", self.sale);
+    fn request(&self, base_url: &str, person: &Person, ask: &Ask) -> RequestBuilder {
+        let user = person.user.as_str();
+        let url = match person.api {
+            Api::BySale => format!("{base_url}/api/sales/{}/purchase", self.sale),
+            Api::SingleSale => format!("{base_url}/api/purchase"),
+        };
+        let post = || {
+            let post = self.client.post(&url).json(&json!({ "userId": user }));
+            if person.api == Api::SingleSale { self.csrf.add_to(post) } else { post }
+        };
         match ask {
-            Ask::Purchase { key, .. } => {
-                self.client.post(url).header("idempotency-key", key).json(&json!({ "userId": user }))
-            }
+            Ask::Purchase { key, .. } => post().header("idempotency-key", key),
+            Ask::PurchaseWithoutKey { .. } => post(),
             Ask::Lookup => self.client.get(format!("{url}/{user}")),
         }
     }
 
-    fn count(&self, told: &Told<'_>, pause: Duration) -> Heard {
+    fn count_kind(&self, api: Api, ask: &Ask) {
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
-        match told {
-            Told::Purchased(_) => {
-                self.counters.purchases.fetch_add(1, Ordering::Relaxed);
-                Heard::Bought
+        if api == Api::SingleSale {
+            self.counters.single_sale.fetch_add(1, Ordering::Relaxed);
+        }
+        if matches!(ask, Ask::PurchaseWithoutKey { .. }) {
+            self.counters.without_key.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn count(&self, told: &Told<'_>, pause: Duration) -> Heard {
+        let counters = &self.counters;
+        let (counter, heard) = match told {
+            Told::Purchased(_) => (&counters.purchases, Heard::Bought),
+            Told::Has(_) => return Heard::Bought,
+            Told::HasNone | Told::SoldOut | Told::Refused(_) => return Heard::Denied,
+            Told::NotActive => (&counters.not_active, Heard::NotActive),
+            // A node reads the list of sales several times a second.
+            Told::NoSale => return Heard::NotActive,
+            Told::Unknown => (&counters.unknown, Heard::Nothing(pause)),
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        heard
+    }
+
+    async fn read(&self, sent: reqwest::Result<Response>) -> (Answered, Duration) {
+        let told = match sent {
+            Ok(response) => {
+                let (status, pause) = (response.status().as_u16(), retry_after(&response));
+                let cookie = cookie_of(&response);
+                response.bytes().await.map(|body| (status, body, pause, cookie))
             }
-            Told::Has(_) => Heard::Bought,
-            Told::HasNone | Told::Refused(_) => Heard::Denied,
-            Told::Unknown => {
-                self.counters.unknown.fetch_add(1, Ordering::Relaxed);
-                Heard::Nothing(pause)
+            Err(error) => Err(error),
+        };
+        match told {
+            Ok((status, body, pause, cookie)) => {
+                self.csrf.keep(cookie, &body);
+                let body: Body = serde_json::from_slice(&body).unwrap_or_default();
+                let (order, reason) = (body.order_id.clone(), body.refusal(status));
+                (Answered { status: Some(status), reason, order, ..Answered::default() }, pause)
+            }
+            Err(error) => {
+                (Answered { reason: Some(format!("{error:?}")), ..Answered::default() }, RETRY_AFTER_DEFAULT)
             }
         }
     }
 }
 
-/// The fields of an answer's body that a buyer looks at.
+/// The fields of an answer's body that a buyer looks at, in both families of calls.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Body {
     reason: Option<String>,
     order_id: Option<String>,
+    error: Option<String>,
+    /// A word in the second family, a number in a problem.
+    status: Option<Value>,
 }
 
-async fn read(sent: reqwest::Result<Response>) -> (Answered, Duration) {
-    let told = match sent {
-        Ok(response) => {
-            let (status, pause) = (response.status().as_u16(), retry_after(&response));
-            response.bytes().await.map(|body| (status, body, pause))
-        }
-        Err(error) => Err(error),
-    };
-    match told {
-        Ok((status, body, pause)) => {
-            let Body { reason, order_id } = serde_json::from_slice(&body).unwrap_or_default();
-            (Answered { status: Some(status), reason, order: order_id, ..Answered::default() }, pause)
-        }
-        Err(error) => {
-            (Answered { reason: Some(format!("{error:?}")), ..Answered::default() }, RETRY_AFTER_DEFAULT)
-        }
+impl Body {
+    /// The reason that a refusal gives. The second family has it in `error` or `status`; beside an `error`, its
+    /// `reason` only says what is wrong with the token.
+    fn refusal(self, status: u16) -> Option<String> {
+        let word = self.status.as_ref().and_then(Value::as_str).filter(|_| status != 200);
+        self.error.or(self.reason).or(word.map(String::from))
     }
 }
 
-fn retry_after(response: &Response) -> Duration {
+pub(crate) fn retry_after(response: &Response) -> Duration {
     let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     seconds.map_or(RETRY_AFTER_DEFAULT, Duration::from_secs)
 }

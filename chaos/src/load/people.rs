@@ -7,10 +7,19 @@ use stock::{
     sale::Sale,
 };
 
-use crate::journal::Ask;
+use crate::{
+    journal::{Api, Ask},
+    stage::SALE,
+};
 
 /// One in so many lives in the shard that most like: it runs dry early and steals from then on.
 const ONE_IN_THE_CROWDED_SHARD: u64 = 4;
+
+/// One in so many buyers sends no `Idempotency-Key`.
+const ONE_WITHOUT_KEY: u64 = 7;
+
+/// One in so many buyers of the default sale uses the second family of calls.
+const ONE_AT_THE_SINGLE_SALE: u64 = 6;
 
 /// Somebody who wants a unit.
 #[derive(Clone, Debug)]
@@ -18,6 +27,8 @@ pub struct Person {
     pub(super) user: UserId,
     pub(super) home: ShardId,
     pub(super) number: u64,
+    pub(super) api: Api,
+    pub(super) has_key: bool,
 }
 
 /// Makes up people, each another one.
@@ -36,7 +47,7 @@ impl People {
     pub(crate) fn next(&self, sale: &Sale) -> Person {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let home = number.is_multiple_of(ONE_IN_THE_CROWDED_SHARD).then(|| ShardId::new(0));
-        person(sale, number, home)
+        person(sale, number, home).with_habits_of(sale)
     }
 
     /// The next one, at home in this shard.
@@ -48,11 +59,22 @@ impl People {
 /// Somebody who came before.
 pub(crate) fn known(sale: &Sale, number: u64) -> Person {
     let home = number.is_multiple_of(ONE_IN_THE_CROWDED_SHARD).then(|| ShardId::new(0));
-    person(sale, number, home)
+    person(sale, number, home).with_habits_of(sale)
 }
 
 impl Person {
-    /// The attempt of this name.
+    /// What this buyer sends to buy: a try of the attempt of this name.
+    pub(super) fn purchase(&self, sale: &Sale, name: &str) -> Ask {
+        if self.has_key { self.attempt(sale, name) } else { Ask::PurchaseWithoutKey { attempt: name.into() } }
+    }
+
+    fn with_habits_of(self, sale: &Sale) -> Self {
+        let is_single = sale.id().as_str() == SALE && self.number % ONE_AT_THE_SINGLE_SALE == 1;
+        let api = if is_single { Api::SingleSale } else { Api::BySale };
+        Self { api, has_key: self.number % ONE_WITHOUT_KEY != 2, ..self }
+    }
+
+    /// The attempt of this name, with a key.
     pub(crate) fn attempt(&self, sale: &Sale, name: &str) -> Ask {
         let key = format!("{}-{name}", self.user);
         let order = OrderId::derived(sale.id(), &self.user, &key).to_string();
@@ -68,5 +90,5 @@ fn person(sale: &Sale, number: u64, home: Option<ShardId>) -> Person {
     });
     let mut fitting = candidates.filter(|(at, _)| home.is_none_or(|home| home == *at));
     let (home, user) = fitting.next().expect("numbers do not end, and every shard has a share of the ring");
-    Person { user, home, number }
+    Person { user, home, number, api: Api::BySale, has_key: true }
 }

@@ -3,14 +3,17 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use rand::random_range;
-use stock::{ids::ShardId, sale::Sale};
+use stock::{
+    ids::ShardId,
+    sale::{EpochMs, Sale},
+};
 use testkit::{Stack, stack::Node};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -23,7 +26,7 @@ use super::{
     people::{People, Person, known},
     stories::REQUESTS_PER_STORY,
 };
-use crate::journal::Journal;
+use crate::journal::{Journal, Micros, Opened, Record};
 
 /// Requests that may be under way for one home shard. With 12 shards that is 72 connections if nothing answers, and a
 /// handful if all is well.
@@ -41,18 +44,22 @@ const WAVE: usize = 400;
 /// How fast buyers come.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    /// Requests a second, all in all.
-    pub(crate) requests_per_second: f64,
+    /// From one buyer to the next.
+    pub(crate) between_buyers: Duration,
+    /// Whether the last part of the stock is left to the crowd at the end.
+    pub(crate) keeps_reserve: bool,
 }
 
 impl Pace {
-    fn between_buyers(self) -> Duration {
-        Duration::from_secs_f64(REQUESTS_PER_STORY / self.requests_per_second)
+    /// So many requests a second, all in all, at a sale that is not sold out before the end.
+    pub(crate) fn of_requests(per_second: f64) -> Self {
+        let between_buyers = Duration::from_secs_f64(REQUESTS_PER_STORY / per_second);
+        Self { between_buyers, keeps_reserve: true }
     }
 
     /// New buyers in this time.
     pub(crate) fn buyers_in(self, time: Duration) -> u64 {
-        (time.as_secs_f64() / self.between_buyers().as_secs_f64()) as u64
+        (time.as_secs_f64() / self.between_buyers.as_secs_f64()) as u64
     }
 }
 
@@ -68,6 +75,7 @@ struct Inside {
     people: People,
     places: Vec<Semaphore>,
     in_doubt: AtomicI64,
+    over_at: AtomicU64,
 }
 
 /// A sale has no `Debug` of its own; its id says enough.
@@ -100,7 +108,34 @@ impl Shop {
         let places = sale.shards().iter().map(|_| Semaphore::new(REQUESTS_PER_SHARD)).collect();
         let teller = Teller::new(sale.id().as_str(), journal);
         let (people, in_doubt) = (People::default(), AtomicI64::new(0));
-        Self(Arc::new(Inside { sale: SaleHandle(sale), stack, teller, people, places, in_doubt }))
+        let (sale, over_at) = (SaleHandle(sale), AtomicU64::new(Micros::MAX));
+        Self(Arc::new(Inside { sale, stack, teller, people, places, in_doubt, over_at }))
+    }
+
+    /// Writes down how the sale stands before the first buyer comes, and how wrong clocks of shards may be.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub async fn open(&self, clock_error: Duration) -> Result<()> {
+        let config = &self.sale().config;
+        let opened = Opened {
+            at: self.journal().now(),
+            sale: config.id.to_string(),
+            total_stock: config.total_stock,
+            starts_at: config.window.starts_at,
+            ends_at: config.window.ends_at,
+            clock_error_ms: clock_error.as_millis() as EpochMs,
+        };
+        self.journal().note(&Record::Opened(opened)).await
+    }
+
+    /// Tells buyers when there is no point in further attempts at a sale that is not selling.
+    pub(crate) fn is_over_at(&self, at: Micros) {
+        self.0.over_at.store(at, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.journal().now() >= self.0.over_at.load(Ordering::Relaxed)
     }
 
     /// The sale.
@@ -127,14 +162,14 @@ impl Shop {
         patience: Duration,
     ) -> Result<()> {
         let mut stories = JoinSet::new();
-        let mut ticks = interval(pace.between_buyers());
+        let mut ticks = interval(pace.between_buyers);
         // A machine that was busy does not make up for it with a rush.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => break,
-                _ = ticks.tick() => self.somebody_comes(&mut stories),
+                _ = ticks.tick() => self.somebody_comes(pace, &mut stories),
                 Some(ended) = stories.join_next() => ended.context("a buyer's task failed")??,
             }
         }
@@ -180,9 +215,7 @@ impl Shop {
     /// When the journal cannot be written.
     pub async fn try_once(&self, person: &Person, attempt: &str) -> Result<Heard> {
         let ask = person.attempt(self.sale(), attempt);
-        let (via, url) = self.nginx();
-        let shard = person.home.index() as u16;
-        self.teller().ask(person.user.as_str(), shard, &ask, (&via, &url)).await
+        self.teller().ask(person, &ask, &self.nginx()).await
     }
 
     /// These people buy, each trying until the answer is definite.
@@ -224,14 +257,14 @@ impl Shop {
         self.0.places[home.index()].acquire().await.expect("nobody closes the shop")
     }
 
-    /// Somebody new; near the end of the stock somebody who came before.
-    fn somebody_comes(&self, stories: &mut JoinSet<Result<()>>) {
+    /// Somebody new; where a reserve is kept, somebody who came before near the end of the stock.
+    fn somebody_comes(&self, pace: Pace, stories: &mut JoinSet<Result<()>>) {
         if stories.len() >= STORIES_MAX {
             return;
         }
         let (shop, total) = (self.clone(), self.sale().config.total_stock);
         let earlier = self.0.people.count();
-        if earlier < total - total / RESERVE_PARTS {
+        if !pace.keeps_reserve || earlier < total - total / RESERVE_PARTS {
             let person = self.0.people.next(self.sale());
             stories.spawn(async move { shop.story(&person).await });
         } else {
@@ -244,9 +277,7 @@ impl Shop {
         let mut stories = JoinSet::new();
         for person in people {
             let (shop, door) = (self.clone(), door.clone());
-            stories.spawn(async move {
-                shop.until_definite(&person, &person.attempt(shop.sale(), "first"), door).await
-            });
+            stories.spawn(async move { shop.buys(&person, "first", door).await });
         }
         let left = deadline.saturating_duration_since(Instant::now());
         let all = timeout(left, join_all(stories)).await;

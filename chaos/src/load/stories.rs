@@ -39,33 +39,34 @@ impl Habit {
     }
 }
 
+/// How long a buyer waits before another attempt at a sale that is not selling, in milliseconds.
+const NOT_ACTIVE_PAUSE_MS: std::ops::Range<u64> = 300..1_300;
+
 /// Requests of a buyer, on average: what the pace of buyers is reckoned from.
 pub(super) const REQUESTS_PER_STORY: f64 = 1.5;
 
 impl Shop {
     /// A buyer's whole story. Ends when every attempt has a definite answer.
     pub(super) async fn story(&self, person: &Person) -> Result<()> {
-        let first = person.attempt(self.sale(), "first");
         match Habit::of(person) {
-            Habit::Plain => self.until_definite(person, &first, None).await,
-            Habit::Direct => self.until_definite(person, &first, self.node(person.number)).await,
+            Habit::Plain => self.buys(person, "first", None).await,
+            Habit::Direct => self.buys(person, "first", self.node(person.number)).await,
             Habit::Twice => {
-                let second = person.attempt(self.sale(), "second");
                 let (one, other) = tokio::join!(
-                    self.until_definite(person, &first, None),
-                    self.until_definite(person, &second, self.node(person.number)),
+                    self.buys(person, "first", None),
+                    self.buys(person, "second", self.node(person.number)),
                 );
                 one.and(other)
             }
             Habit::Again => {
-                self.until_definite(person, &first, None).await?;
+                self.buys(person, "first", None).await?;
                 later().await;
-                self.until_definite(person, &person.attempt(self.sale(), "again"), None).await
+                self.buys(person, "again", None).await
             }
             Habit::Looks => {
-                self.until_definite(person, &first, None).await?;
+                self.buys(person, "first", None).await?;
                 later().await;
-                self.until_definite(person, &Ask::Lookup, None).await
+                self.looks(person).await
             }
         }
     }
@@ -73,8 +74,27 @@ impl Shop {
     /// Somebody who came before comes once more, with a new attempt, and looks.
     pub(super) async fn comes_back(&self, person: &Person) -> Result<()> {
         let name = format!("back-{}", random_range(0..u32::MAX));
-        self.until_definite(person, &person.attempt(self.sale(), &name), None).await?;
-        self.until_definite(person, &Ask::Lookup, None).await
+        self.buys(person, &name, None).await?;
+        self.looks(person).await
+    }
+
+    /// Buys, each attempt until its answer is definite; while the sale is not selling, with one attempt after the
+    /// other.
+    pub(super) async fn buys(&self, person: &Person, name: &str, mut first: Option<Door>) -> Result<()> {
+        for number in 0_u64.. {
+            let name = if number == 0 { name.to_owned() } else { format!("{name}-{number}") };
+            let ask = person.purchase(self.sale(), &name);
+            let heard = self.until_definite(person, &ask, first.take()).await?;
+            if heard != Heard::NotActive || self.is_over() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(random_range(NOT_ACTIVE_PAUSE_MS))).await;
+        }
+        unreachable!("numbers do not end")
+    }
+
+    async fn looks(&self, person: &Person) -> Result<()> {
+        self.until_definite(person, &Ask::Lookup, None).await.map(drop)
     }
 
     /// Asks the same thing until the answer is definite, waiting for as long as answers ask in between. Whoever hears
@@ -84,16 +104,16 @@ impl Shop {
         person: &Person,
         ask: &Ask,
         mut first: Option<Door>,
-    ) -> Result<()> {
+    ) -> Result<Heard> {
         let _doubt = self.doubt();
         loop {
             let heard = {
                 let _place = self.place_at(person.home).await;
-                let (via, url) = first.take().unwrap_or_else(|| self.nginx());
-                self.teller().ask(person.user.as_str(), person.home.index() as u16, ask, (&via, &url)).await?
+                let door = first.take().unwrap_or_else(|| self.nginx());
+                self.teller().ask(person, ask, &door).await?
             };
             match heard {
-                Heard::Bought | Heard::Denied => return Ok(()),
+                Heard::Bought | Heard::Denied | Heard::NotActive => return Ok(heard),
                 Heard::Nothing(pause) => tokio::time::sleep(pause).await,
             }
         }

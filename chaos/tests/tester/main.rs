@@ -6,4 +6,5 @@
 mod barriers;
 mod functions;
 mod lost_disks;
+mod operators;
 mod scene;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chaos::journal::{Journal, Record, read};
+use chaos::journal::{Change, Journal, Record, read};
 use chaos::verdict::violations;
-use chaos::{Heard, Person, Shop, audit, connect, read_claims, read_sale};
+use chaos::{FinalState, Heard, Operator, Person, Shop, audit, connect, read_claims, read_sale};
 use redis::cmd;
 use stock::functions::LIBRARY;
 use stock::ids::ShardId;
@@ -44,7 +44,9 @@ impl Scene {
         let stack = Arc::new(Stack::start(options(sabotage), |_| ()).await.unwrap());
         let sale = read_sale(&connect(stack.redis()).await.unwrap(), "flash").await.unwrap();
         let journal = Journal::create(stack.folder().path().join("journal.jsonl")).unwrap();
-        Self { shop: Shop::new(sale, stack.clone(), journal), stack, _stage: stage }
+        let shop = Shop::new(sale, stack.clone(), journal);
+        shop.open(Duration::ZERO).await.unwrap();
+        Self { shop, stack, _stage: stage }
     }
 
     /// With functions in which one line is another, loaded under the very same name on every primary.
@@ -72,6 +74,12 @@ impl Scene {
 
     pub(crate) async fn tries(&self, person: &Person, attempt: &str) -> Heard {
         self.shop.try_once(person, attempt).await.unwrap()
+    }
+
+    /// An operator makes a change and is told that it is done.
+    pub(crate) async fn changes(&self, change: Change) {
+        let operator = Operator::new(self.stack.clone(), self.shop.journal().clone());
+        assert!(operator.make("flash", change).await.unwrap(), "{change:?} is not done");
     }
 
     /// Tries the same attempt until it has a definite answer.
@@ -109,7 +117,8 @@ impl Scene {
         records.retain(|record| !matches!(record, Record::Invoked(invoked) if invoked.shard == lost));
         let claims =
             read_claims(&connect(self.stack.redis()).await.unwrap(), self.shop.sale()).await.unwrap();
-        violations(&records, &claims).into_iter().map(|found| format!("{found:?}")).collect()
+        let end = FinalState { claims, total: UNITS, shards: Vec::new() };
+        violations(&records, &end).into_iter().map(|found| format!("{found:?}")).collect()
     }
 
     /// Primary and replica of a shard.

@@ -14,4 +14,5 @@ mod mending;
 mod operators;
 mod program;
 mod rebalancing;
+mod replication;
 mod stage;

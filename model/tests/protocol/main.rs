@@ -2,4 +2,5 @@
 
 mod mutants;
 mod prices;
+mod records;
 mod sound;

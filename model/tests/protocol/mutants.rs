@@ -92,6 +92,16 @@ fn role_guard() {
 }
 
 #[test]
+fn copiers_count() {
+    is_needed(Protection::CopiersCount);
+}
+
+#[test]
+fn every_copier_confirms() {
+    is_needed(Protection::EveryCopierConfirms);
+}
+
+#[test]
 fn the_map_is_read() {
     is_needed(Protection::MapIsRead);
 }

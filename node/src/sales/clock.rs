@@ -165,9 +165,9 @@ mod tests {
 
     #[test]
     fn a_primary_that_does_not_answer_keeps_its_place_in_the_median() {
-        let mut offsets = offsets(&[(1, Some(5)), (2, Some(HOUR_US)), (3, Some(7))]);
-        offsets.take_in(vec![(primary(1), None), (primary(2), Some(HOUR_US)), (primary(3), Some(7))]);
-        assert_eq!(offsets.median_us(), 7);
+        let mut offsets = offsets(&[(1, Some(5)), (2, Some(HOUR_US)), (3, Some(-HOUR_US))]);
+        offsets.take_in(vec![(primary(1), None), (primary(2), Some(HOUR_US)), (primary(3), Some(-HOUR_US))]);
+        assert_eq!(offsets.median_us(), 5);
     }
 
     #[test]

@@ -5,12 +5,18 @@
 -- Answer  { the coordinator that holds it after, or an empty text; ms that are left of it }
 --
 -- Atomic because looking who holds the lease and taking it must not be parted: of two who find it free, one gets
--- it. Whoever does not hold it changes nothing. Nobody waits for replicas: a lease that a failover forgets makes
--- two coordinators do the same work for a while, and all of it can be done twice.
+-- it. Another's lease is only cut to the time that is asked for: replicas keep the instant at which it ends, so one
+-- whose clock is behind would keep the lease of a dead coordinator for as long. Nobody waits for replicas: a lease
+-- that a failover forgets makes two coordinators do the same work for a while, and all of it can be done twice.
 local function lead(keys, args)
   local holder, wanted = redis.call('GET', keys[1]), tonumber(args[2])
   if holder and holder ~= args[1] then
-    return { holder, redis.call('PTTL', keys[1]) }
+    local left = redis.call('PTTL', keys[1])
+    if wanted > 0 and left > wanted then
+      left = wanted
+      redis.call('PEXPIRE', keys[1], left)
+    end
+    return { holder, left }
   end
   if wanted == 0 then
     redis.call('DEL', keys[1])

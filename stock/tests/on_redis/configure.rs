@@ -1,7 +1,8 @@
 //! `configure`: only newer settings apply, and only a sale that is being created makes shards.
 
 use stock::calls::{Bought, CallError, Configure};
-use stock::sale::{ShardSettings, State, Window};
+use stock::ids::ShardId;
+use stock::sale::{LayoutConfig, Sale, SaleConfig, ShardSettings, State, Window};
 
 use crate::stage::{ALL_THE_TIME, IN_THE_PAST, TestSale, attempts, claim, on_another_ring};
 
@@ -106,6 +107,21 @@ async fn creating_a_shard_again_leaves_what_was_sold() {
 
     assert_eq!((sale.level().await.stock, sale.entries().await, sale.claim_of("ann").await), before);
     claim(sale.buys("cid").await);
+}
+
+#[tokio::test]
+async fn another_creation_of_the_same_name_gets_no_shard_of_the_first() {
+    let first = TestSale::selling(5).await;
+    let tags = first.sale.config.layout.tags.clone();
+    let again = SaleConfig { layout: LayoutConfig::new(tags), ..(*first.sale.config).clone() };
+    let again = Sale::new(again).unwrap();
+    let shard = again.shard(ShardId::new(0));
+    assert_eq!(shard.meta, first.shard().meta, "the keys are the same");
+
+    let creating = Configure { shard, version: 1, state: State::Creating, window: ALL_THE_TIME };
+    let told = first.cluster.write(creating).await;
+
+    assert!(matches!(told, Err(CallError::WrongRing(_))), "told {told:?}");
 }
 
 #[tokio::test]

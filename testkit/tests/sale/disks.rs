@@ -1,13 +1,15 @@
-//! A disk loses the end of a file: what buyers were told is still so.
+//! Servers come back with what their disks have: what buyers were told is still so.
 
 use std::time::Duration;
 
 use stock::ids::ShardId;
-use testkit::Buyers;
+use testkit::{Buyers, Failover, until};
 
 use crate::actors::{OpenSale, assert_repeats_recognised, purchases, users_at_home_in, wishes};
 use crate::failover::primary_and_replica;
 
+/// The cluster gives a server up after its timeout of 1 s, and once most of the others agree.
+const GIVEN_UP: Duration = Duration::from_secs(15);
 /// How long a buyer keeps trying: longer than the cluster needs to replace a server.
 const PERSISTENCE: Duration = Duration::from_secs(20);
 /// Some ten purchases; no multiple of anything that is written.
@@ -38,4 +40,30 @@ async fn a_primary_with_a_torn_file_does_not_lead() {
     // And the replica leads, since the primary does not start.
     assert!(redis.primaries().await.contains(&replica));
     assert!(!redis.is_running(primary), "it serves what is left of its file");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_back_alone_serves_once_it_is_told_to_lead() {
+    // Given purchases on a pair whose servers both died.
+    let sale = OpenSale::of(1_200).await;
+    let node = sale.stack.nodes()[0].url().to_owned();
+    let users = users_at_home_in(&sale.sale, ShardId::new(0), 20);
+    let mut answers = Buyers::new(8).buy(wishes(&users, &node)).await;
+    assert_eq!(purchases(&answers).len(), users.len());
+    let redis = sale.stack.redis();
+    let (primary, replica) = primary_and_replica(&sale, ShardId::new(0)).await;
+    [primary, replica].iter().for_each(|&server| redis.kill(server));
+    let given_up = async || redis.failed().await.contains(&primary);
+    until("the cluster gives the primary up", GIVEN_UP, given_up).await.unwrap();
+
+    // When only the replica is back, then it stays a replica, for it cannot know what it missed.
+    redis.restart(replica).await.unwrap();
+    let told = Buyers::new(1).buy(wishes(&users[..1], &node)).await;
+    assert_eq!(told[0].status, Some(503), "{told:?}");
+    assert!(redis.replicas().await.contains(&replica));
+
+    // And once an operator has it lead, each buyer is told of the same order.
+    redis.fail_over_to(replica, Failover::Forced).await.unwrap();
+    answers.extend(Buyers::new(8).buy_persistently(wishes(&users, &node), PERSISTENCE).await);
+    assert_repeats_recognised(&answers);
 }

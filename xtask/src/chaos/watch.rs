@@ -39,12 +39,19 @@ pub(super) async fn follow(mut told: UnboundedReceiver<News>) {
 /// The figures and the verdict.
 pub(super) fn show(report: &Report, kept: &str) {
     println!(
-        "seed {}: {} of {} units sold, {} requests, {} unknown answers, {} faults, {:.0} s; quiet: p99 {:.1} ms, {} unknown",
+        "seed {}: {} units sold at {} sales, {} requests ({} of the second family, {} without a key, {} refused while not \
+         active), {} unknown answers; {} of {} changes done in {} tries; {} faults, {:.0} s; quiet: p99 {:.1} ms, {} unknown",
         report.seed,
         report.purchases,
-        report.units,
+        report.sales,
         report.requests,
+        report.single_sale,
+        report.without_key,
+        report.not_active,
         report.unknown,
+        report.changes_done,
+        report.changes,
+        report.change_tries,
         report.faults.len(),
         report.seconds,
         report.quiet_p99_ms,
@@ -84,7 +91,7 @@ struct Line {
 
 impl Line {
     fn show(&mut self, counts: Counts) {
-        let Counts { requests, purchases, unknown, in_doubt } = counts;
+        let Counts { requests, purchases, unknown, in_doubt, .. } = counts;
         let text =
             format!("{requests} requests, {purchases} bought, {unknown} unknown, {in_doubt} in doubt now");
         self.looks += 1;

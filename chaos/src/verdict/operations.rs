@@ -1,0 +1,163 @@
+//! An operator's changes of one sale, with their tries put together, and the settings that may have been in force.
+//!
+//! A change may take effect between the first try of it and the answer that it is done. A change without such an answer
+//! may take effect until one that began later is done. A try that was never answered may be read by its coordinator at
+//! any later time, for instance when a frozen one goes on.
+
+use std::collections::{BTreeMap, HashMap};
+
+use stock::sale::{EpochMs, State, Window};
+
+use crate::journal::{Answered, Change, Micros, Operated, Record};
+
+/// A change, from its first try to its last answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Operation {
+    pub(super) change: Change,
+    pub(super) began: Micros,
+    /// When it was answered that it is done.
+    pub(super) done: Option<Micros>,
+    /// The last answer, or the last try where that has none.
+    pub(super) ended: Micros,
+    /// It was answered that it cannot be.
+    pub(super) is_refused: bool,
+    /// A try was never answered: it may take effect late.
+    pub(super) has_lost_try: bool,
+}
+
+/// All changes of a sale, and how the sale was before them.
+#[derive(Debug, Default)]
+pub(super) struct Operations {
+    all: Vec<Operation>,
+    /// Units and window at the creation, and when it was known to exist.
+    pub(super) created: Option<(u64, Window, Micros)>,
+    /// How wrong a shard's clock may be.
+    pub(super) clock_error: Micros,
+}
+
+impl Operations {
+    pub(super) fn of(records: &[Record]) -> Self {
+        let mut operations = Self { all: collect(records), created: None, clock_error: 0 };
+        let opened = records.iter().find_map(|record| match record {
+            Record::Opened(opened) => {
+                let window = Window { starts_at: opened.starts_at, ends_at: opened.ends_at };
+                Some((opened.total_stock, window, opened.at))
+            }
+            _ => None,
+        });
+        let created = operations.all.iter().find_map(|operation| match operation.change {
+            Change::Create { total_stock, starts_at, ends_at, .. } => {
+                Some((total_stock, Window { starts_at, ends_at }, operation.done?))
+            }
+            _ => None,
+        });
+        operations.created = created.or(opened);
+        let clocks = records.iter().map(|record| match record {
+            Record::Opened(opened) => opened.clock_error_ms * 1_000,
+            _ => 0,
+        });
+        operations.clock_error = clocks.max().unwrap_or_default();
+        operations
+    }
+
+    pub(super) fn all(&self) -> &[Operation] {
+        &self.all
+    }
+
+    /// The states that may have been in force at some time from `from` to `to`.
+    pub(super) fn states(&self, from: Micros, to: Micros) -> Vec<State> {
+        let state = |change| match change {
+            Change::Pause => Some(State::Paused),
+            Change::Resume => Some(State::Open),
+            Change::End => Some(State::Ended),
+            Change::Create { .. } | Change::Restock { .. } | Change::Extend { .. } => None,
+        };
+        self.possible(from, to, State::Open, state)
+    }
+
+    /// The ends that may have been in force at some time from `from` to `to`; none if the sale is not known.
+    pub(super) fn ends(&self, from: Micros, to: Micros) -> Vec<EpochMs> {
+        let Some((_, window, _)) = self.created else { return Vec::new() };
+        let end = |change| match change {
+            Change::Extend { ends_at } => Some(ends_at),
+            _ => None,
+        };
+        self.possible(from, to, window.ends_at, end)
+    }
+
+    /// Units that were surely there at this time.
+    pub(super) fn total_at(&self, at: Micros) -> Option<u64> {
+        let restocked =
+            self.restocks().filter(|(_, operation)| operation.done.is_some_and(|done| done <= at));
+        let (created, ..) = self.created?;
+        Some(created + restocked.map(|(units, _)| units).sum::<u64>())
+    }
+
+    /// Restocks that may or may not have been made, by their units.
+    pub(super) fn unknown_restocks(&self) -> Vec<u64> {
+        let unknown = self.restocks().filter(|(_, operation)| operation.done.is_none());
+        unknown.filter(|(_, operation)| !operation.is_refused).map(|(units, _)| units).collect()
+    }
+
+    fn restocks(&self) -> impl Iterator<Item = (u64, &Operation)> {
+        self.all.iter().filter_map(|operation| match operation.change {
+            Change::Restock { units } => Some((units, operation)),
+            _ => None,
+        })
+    }
+
+    fn possible<T: Copy + PartialEq>(
+        &self,
+        from: Micros,
+        to: Micros,
+        first: T,
+        value: impl Fn(Change) -> Option<T>,
+    ) -> Vec<T> {
+        let of_kind: Vec<(T, &Operation)> =
+            self.all.iter().filter_map(|operation| Some((value(operation.change)?, operation))).collect();
+        // Operators may work at the same time: a change is over when another one was done that began after it.
+        let was_replaced = |ended: Micros| {
+            of_kind
+                .iter()
+                .any(|(_, later)| later.began >= ended && later.done.is_some_and(|done| done <= from))
+        };
+        let mut possible = if was_replaced(0) { Vec::new() } else { vec![first] };
+        for (value, operation) in &of_kind {
+            let may_hold = operation.has_lost_try || !operation.is_refused && !was_replaced(operation.ended);
+            if operation.began <= to && may_hold && !possible.contains(value) {
+                possible.push(*value);
+            }
+        }
+        possible
+    }
+}
+
+fn collect(records: &[Record]) -> Vec<Operation> {
+    let answers: HashMap<u64, &Answered> = records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Answered(answered) => Some((answered.request, answered)),
+            _ => None,
+        })
+        .collect();
+    let mut operations: BTreeMap<u64, Operation> = BTreeMap::new();
+    for record in records {
+        let Record::Operated(Operated { request, at, operation, change, .. }) = record else { continue };
+        let operation = operations.entry(*operation).or_insert(Operation {
+            change: *change,
+            began: *at,
+            done: None,
+            ended: *at,
+            is_refused: false,
+            has_lost_try: false,
+        });
+        let answer = answers.get(request);
+        operation.ended = operation.ended.max(answer.map_or(*at, |answer| answer.at));
+        match answer.and_then(|answer| answer.is_done()) {
+            Some(true) => operation.done = operation.done.or(answer.map(|answer| answer.at)),
+            Some(false) => operation.is_refused = true,
+            None => operation.has_lost_try |= answer.is_none_or(|answer| answer.may_be_read_late()),
+        }
+    }
+    operations.into_values().collect()
+}

@@ -1,0 +1,44 @@
+//! The leader sees which primaries are replicated, as their map says they are.
+
+use coordinator::coordinator::Coordinator;
+use coordinator::replication::Replication;
+use testkit::{ClusterOptions, RedisCluster, RedisServer, until};
+
+use crate::stage::{SOON, coordinator_on, while_running};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leader_sees_a_replica_without_a_link_and_a_copier_outside_the_cluster() {
+    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
+    let coordinator = coordinator_on(&redis).await;
+    let primary = redis.primaries().await[0];
+    while_running(&coordinator, async {
+        // Given primaries whose replicas follow them.
+        let all_follow = |r: &Replication| (r.listed, r.following, r.foreign) == (1, 1, 0);
+        let healthy = async || seen(&coordinator).len() == 3 && seen(&coordinator).iter().all(all_follow);
+        until("three primaries with a replica each", SOON, healthy).await.unwrap();
+        let sees = async |what: &str, expected: (usize, usize, usize)| {
+            let is_so = |r: &Replication| {
+                r.primary.to_string() == primary.to_string() && (r.listed, r.following, r.foreign) == expected
+            };
+            until(what, SOON, async || seen(&coordinator).iter().any(is_so)).await.unwrap();
+        };
+
+        // When the replica of one has lost its link, then the leader sees it, and when it is back.
+        redis.cut_replication(primary).await.unwrap();
+        sees("a replica without a link", (1, 0, 0)).await;
+        redis.restore_replication(primary).await.unwrap();
+        sees("the replica again", (1, 1, 0)).await;
+
+        // And when a server outside the cluster copies that primary, it sees that, too.
+        let copier = RedisServer::start().await.unwrap();
+        let mut replicate = redis::cmd("REPLICAOF");
+        replicate.arg(primary.ip().to_string()).arg(primary.port());
+        replicate.exec_async(&mut copier.connection().await.unwrap()).await.unwrap();
+        sees("a copier that is not on the map", (1, 1, 1)).await;
+    })
+    .await;
+}
+
+fn seen(coordinator: &Coordinator) -> Vec<Replication> {
+    coordinator.replication()
+}
