@@ -23,6 +23,8 @@ const AFTERMATH: Duration = Duration::from_secs(6);
 const OUTAGE_MAX: Duration = Duration::from_secs(6);
 /// How soon a node sells again once the replica leads.
 const RECOVERY_MAX: Duration = Duration::from_secs(1);
+/// How soon the last of those who waited is served then. A reply that nobody gives up would be waited for far longer.
+const WAITING_MAX: Duration = Duration::from_secs(4);
 /// The others' 99th percentile may double; on top of a few milliseconds that leaves room for a busy machine.
 const P99_SLACK: Duration = Duration::from_millis(100);
 /// How long somebody keeps trying.
@@ -56,7 +58,8 @@ async fn a_frozen_primary_is_given_up_and_may_come_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lane_gives_its_pipeline_up_when_the_primary_is_demoted() {
     // Given nodes that would wait long for a reply, and a primary that stands still with their pipelines.
-    let node_environment = vec![("REDIS_RESPONSE_TIMEOUT".into(), "20s".into())];
+    let long = |setting: &str| (setting.to_owned(), "14s".to_owned());
+    let node_environment = vec![long("REDIS_RESPONSE_TIMEOUT"), long("PURCHASE_TIMEOUT")];
     let options =
         StackOptions { nodes: 1, sale: sale_of(5_000), node_environment, ..StackOptions::default() };
     let sale = OpenSale::with(options).await;
@@ -65,6 +68,7 @@ async fn a_lane_gives_its_pipeline_up_when_the_primary_is_demoted() {
     // Then buyers are served as soon as its replica leads.
     sale.stack.redis().thaw(story.victim);
     story.assert_told("frozen, with a long wait for replies");
+    story.assert_waiting_ended();
     sale.stack.redis().wait_until_whole().await.unwrap();
     story.assert_true(&sale).await;
 }
@@ -209,6 +213,14 @@ impl Story {
         assert!(meanwhile <= 2 * quiet + P99_SLACK, "others waited {meanwhile:?}, before {quiet:?}");
         assert!(recovery <= RECOVERY_MAX, "the node sold again {recovery:?} after the promotion");
         assert!(outage <= OUTAGE_MAX, "the shards were away for {outage:?}");
+    }
+
+    /// Who waited for the old primary when another one took over was served then.
+    fn assert_waiting_ended(&self) {
+        let waiting = self.shots.iter().filter(|shot| shot.affected && shot.sent < self.promoted_at);
+        let last = waiting.map(Shot::answered).max().expect("somebody waited");
+        let waited = last.saturating_duration_since(self.promoted_at);
+        assert!(waited <= WAITING_MAX, "a buyer waited for {waited:?} after the promotion");
     }
 
     /// Whatever was told is in the books.
