@@ -25,6 +25,8 @@ pub(crate) struct Member<'a> {
 
 /// Introduces the members, deals the slots to the primaries and gives each replica its primary.
 pub(crate) async fn form(members: &[Member<'_>]) -> Result<()> {
+    // A server takes an epoch only before it knows another one.
+    try_join_all((1_usize..).zip(members).map(|(epoch, member)| set_epoch(member, epoch))).await?;
     try_join_all(members.iter().enumerate().map(|(i, member)| introduce(i, member, members))).await?;
     deal_slots(members).await?;
     try_join_all(members.iter().map(|member| follow_primary(member, members))).await?;
@@ -41,10 +43,13 @@ pub(crate) async fn wait_until_whole(servers: &[Arc<Server>], replicas_per_prima
     until_ok("a whole cluster", WHOLE_LIMIT, whole).await
 }
 
-/// Distinct epochs spare the primaries the rounds of settling who may keep which slot; meeting everybody directly
-/// spares the gossip.
+/// Distinct epochs spare the primaries the rounds of settling who may keep which slot.
+async fn set_epoch(member: &Member<'_>, epoch: usize) -> Result<()> {
+    run(member.server, redis::cmd("CLUSTER").arg("SET-CONFIG-EPOCH").arg(epoch)).await
+}
+
+/// Has a server meet all that come after it directly, which spares the gossip.
 async fn introduce(number: usize, member: &Member<'_>, members: &[Member<'_>]) -> Result<()> {
-    run(member.server, redis::cmd("CLUSTER").arg("SET-CONFIG-EPOCH").arg(number + 1)).await?;
     for other in &members[number + 1..] {
         meet(member.server, other.server).await?;
     }

@@ -23,9 +23,9 @@ async fn a_purchase_is_part_of_one_call_and_a_pipeline_ends_in_one_wait() {
     let answers = Buyers::new(64).buy(wishes(&users, &sale.stack.url())).await;
     assert_eq!(purchases(&answers).len(), 600);
 
-    // Then each buyer stands in one call, and behind the calls of a pipeline there is one WAIT. The primary looks at its
-    // clock before the calls, behind them, and behind the WAIT.
-    let (mut buyers, mut calls, mut waits, mut looks) = (0, 0, 0, 0);
+    // Then each buyer stands in one call, and behind the calls of a pipeline there is one WAIT, and one look at who copies.
+    // The primary looks at its clock before the calls, behind them, and at the end.
+    let (mut buyers, mut calls, mut waits, mut copiers, mut looks) = (0, 0, 0, 0, 0);
     for watcher in watchers {
         for (connection, commands) in watcher.commands_by_connection().await {
             let mut in_pipeline = 0;
@@ -40,6 +40,7 @@ async fn a_purchase_is_part_of_one_call_and_a_pipeline_ends_in_one_wait() {
                         assert!(in_pipeline > 0, "{connection} waits for nothing");
                         (waits, in_pipeline) = (waits + 1, 0);
                     }
+                    "INFO" => copiers += 1,
                     "TIME" => looks += 1,
                     other => panic!("{connection} of a lane also sends {other}"),
                 }
@@ -47,6 +48,7 @@ async fn a_purchase_is_part_of_one_call_and_a_pipeline_ends_in_one_wait() {
             assert_eq!(in_pipeline, 0, "{connection} did not wait behind its last calls");
         }
     }
+    assert_eq!(copiers, waits, "a look at who copies that nobody asked for, or that is missing");
     assert_eq!(looks, 3 * waits, "a clock that nobody asked for, or did not");
     println!("600 purchases: {calls} calls in {waits} pipelines");
     assert_eq!(buyers, 600, "a buyer was sent more than once, or not at all");
