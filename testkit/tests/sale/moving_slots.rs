@@ -41,14 +41,16 @@ async fn a_move_fails_when_the_replica_does_not_confirm_the_keys() {
     // Given a primary whose replica has its link and does not answer.
     let (sale, _) = with_purchases(10).await;
     let redis = sale.stack.redis();
-    let (slot, _, to) = a_move(&sale).await;
+    let (slot, from, to) = a_move(&sale).await;
     let replica = redis.replicas_of(to).await[0];
     redis.freeze(replica);
 
     let moved = redis.move_slot(slot, to).await;
 
+    // Valkey asks its replicas itself before a slot may move, so there it stays.
     let failed = format!("{:#}", moved.unwrap_err());
-    assert!(failed.contains(&format!("slot {slot} is at {to}, and its keys may be there alone")), "{failed}");
+    let may_be_alone = failed.contains(&format!("slot {slot} is at {to}, and its keys may be there alone"));
+    assert!(may_be_alone || redis.primary_of(slot).await.unwrap() == from, "{failed}");
     redis.thaw(replica);
 }
 
