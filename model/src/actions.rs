@@ -27,6 +27,8 @@ pub enum Action {
     FinishCopy(usize),
     /// All nodes read the map of a shard's servers.
     ReadMap(usize),
+    /// A server outside the cluster begins to copy the primary of a shard.
+    CopyFromOutside(usize),
     /// The audit reads one end of all channels.
     Audit,
     /// Only where spelled out: nodes and coordinators crash; what was in their hands, and what they saw, is gone.
@@ -150,6 +152,9 @@ fn faults(sale: &Sale, state: &State, shard: usize, actions: &mut Vec<Action>) {
     }
     if alone_on_a_map && state.shards[shard].link != Link::Alone {
         actions.push(Action::ReadMap(shard));
+    }
+    if state.outsiders() < usize::from(sale.outsiders) {
+        actions.push(Action::CopyFromOutside(shard));
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Sale {
     pub failovers: u8,
     /// Tokens that each channel may carry. Without a bound two shards could pass a token to and fro for ever.
     pub moves_max: i8,
+    /// Servers outside the cluster that may copy a primary, one a primary.
+    pub outsiders: u8,
     /// Whether an audit is held.
     pub is_audited: bool,
     /// Whether crashes, lost answers, readings and replicas that catch up are steps of their own. They only take
@@ -42,6 +44,7 @@ impl Sale {
             minted: [2, 1],
             failovers: 2,
             moves_max: 2,
+            outsiders: 0,
             is_audited: false,
             is_spelled_out: false,
             protocol: Protocol::sound(),

@@ -81,6 +81,12 @@ impl State {
         self.shards.iter().find_map(|shard| shard.primary.claims[user])
     }
 
+    /// Servers outside the cluster that copy a primary, or a deposed one.
+    pub fn outsiders(&self) -> usize {
+        let at_zombie = |shard: &Shard| shard.zombie.is_some_and(|zombie| zombie.outsider);
+        self.shards.iter().map(|shard| usize::from(shard.outsider) + usize::from(at_zombie(shard))).sum()
+    }
+
     /// Reads the level of every server that may be taken for a shard's primary.
     pub fn read_levels(&mut self, protocol: Protocol) {
         for shard in 0..SHARDS {

@@ -31,6 +31,9 @@ impl fmt::Display for Action {
             }
             Self::FinishCopy(shard) => write!(f, "the replica of shard {shard} finishes its copy"),
             Self::ReadMap(shard) => write!(f, "all nodes read the map of shard {shard}"),
+            Self::CopyFromOutside(shard) => {
+                write!(f, "a server outside the cluster begins to copy the primary of shard {shard}")
+            }
             Self::Audit => write!(f, "an audit reads one end of all channels"),
             Self::Crash => write!(f, "nodes and coordinators crash"),
             Self::CatchUp(shard) => write!(f, "the replica of shard {shard} catches up"),
