@@ -256,14 +256,7 @@ impl Model for Records {
         (state != *before).then_some(state)
     }
 
-    fn within_boundary(&self, state: &State) -> bool {
-        state.record.version <= VERSION_MAX
-    }
-
     fn properties(&self) -> Vec<Property<Self>> {
         properties::all(self)
     }
 }
-
-/// Bounds the search. Two coordinators that both know an old record could raise it for ever.
-const VERSION_MAX: u8 = 7;
