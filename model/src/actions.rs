@@ -11,6 +11,10 @@ use crate::state::State;
 pub enum Action {
     /// A node sends a user's attempt: for the first time, once more because it had no answer, or late.
     Buy(Purchase),
+    /// Only where answers wait: the same, and the answer is read later.
+    BuyAndWait(Purchase),
+    /// Only where answers wait: a node reads the answer.
+    Hear,
     /// A node steals, or a coordinator rebalances or drains a shard: so many tokens shall enter the channel.
     Donate(Transfer, i8),
     /// A coordinator asks what a channel holds: `donate` that wants 0.
@@ -46,7 +50,7 @@ pub enum Action {
 }
 
 /// A call of `buy` for one user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Purchase {
     /// Who buys.
     pub user: usize,
@@ -91,6 +95,9 @@ pub(crate) fn possible(sale: &Sale, state: &State, actions: &mut Vec<Action>) {
     }
     if sale.is_spelled_out {
         spelled_out(state, actions);
+    }
+    if sale.answers_wait {
+        late_answers(sale, state, actions);
     }
     second_halves(sale, state, actions);
 }
@@ -155,6 +162,20 @@ fn faults(sale: &Sale, state: &State, shard: usize, actions: &mut Vec<Action>) {
     }
     if state.outsiders() < usize::from(sale.outsiders) {
         actions.push(Action::CopyFromOutside(shard));
+    }
+}
+
+/// One answer waits at a time.
+fn late_answers(sale: &Sale, state: &State, actions: &mut Vec<Action>) {
+    if state.unread.is_some() {
+        actions.push(Action::Hear);
+        return;
+    }
+    for (user, &shard) in sale.homes.iter().enumerate() {
+        for server in state.shards[shard].servers() {
+            let buy = |attempt| Action::BuyAndWait(Purchase { user, attempt, shard, server, heard: true });
+            actions.extend(Attempt::ALL.map(buy));
+        }
     }
 }
 

@@ -42,6 +42,8 @@ pub enum Protection {
     /// A map without replicas must say the same when the answer is here. Without it, a call that was long under way goes on
     /// by a map that was replaced since.
     AloneIsCheckedAtReply,
+    /// A node gives up an answer before the server that gave it can be demoted, join, and be promoted again.
+    AnswersLapse,
     /// A joining replica can be promoted only after a full copy. Redis' own rule.
     FullCopy,
     /// Sales that a failover may still take back do not count when a sale is declared sold out.
@@ -64,6 +66,7 @@ impl Protection {
             Self::EveryCopierConfirms
             | Self::ReplicaFollows
             | Self::AloneIsCheckedAtReply
+            | Self::AnswersLapse
             | Self::LinkOutlivesOldMaps
             | Self::FailedReplicasCount
             | Self::RoleGuard

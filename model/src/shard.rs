@@ -20,7 +20,7 @@ pub struct Shard {
     pub link: Link,
     /// Some node's map of the cluster still says that this primary has no replica.
     pub alone_on_a_map: bool,
-    /// Only where the map is not checked at the reply: a call is under way whose barrier was chosen by such a map.
+    /// Only where answers wait: a call is under way whose barrier was chosen by such a map.
     pub alone_in_flight: bool,
     /// A server outside the cluster copies this primary. It confirms every write, and is never promoted.
     pub outsider: bool,
@@ -47,8 +47,10 @@ pub enum Link {
 pub struct Zombie {
     /// Its books.
     pub books: Books,
-    /// Some node's map, or a call under way, still takes it for a primary without replicas.
+    /// Some node's map still says that it is a primary without replicas.
     pub alone_on_a_map: bool,
+    /// Only where answers wait: so did the map by which the barrier of a call under way was chosen.
+    pub alone_in_flight: bool,
     /// A server outside the cluster copies it.
     pub outsider: bool,
 }
@@ -101,18 +103,35 @@ impl Shard {
     /// A node whose map knows the replica requires it; a node whose map knows none requires nobody. Both look at who
     /// copies the server, as it says itself.
     pub fn confirms(&self, server: Server, wrote: bool, protocol: Protocol) -> bool {
-        let (replicas, outsider, alone) = match (server, self.zombie) {
-            (Server::Primary, _) => {
-                let alone = self.alone_on_a_map || self.alone_in_flight;
-                (self.replica(wrote, protocol), self.outsider, alone)
-            }
-            (Server::Zombie, Some(zombie)) => (vec![Replica::GONE], zombie.outsider, zombie.alone_on_a_map),
+        self.holds(server, Required::Replica, wrote, protocol)
+            || self.is_alone_on_a_map(server) && self.holds(server, Required::Nobody, wrote, protocol)
+    }
+
+    /// Whether the barrier of a call that was just executed holds, where it was chosen by a map without replicas: now, or
+    /// when the call began.
+    pub fn holds_alone(&self, server: Server, wrote: bool, protocol: Protocol) -> bool {
+        let in_flight = match server {
+            Server::Primary => self.alone_in_flight,
+            Server::Zombie => self.zombie.is_some_and(|zombie| zombie.alone_in_flight),
+        };
+        (in_flight || self.is_alone_on_a_map(server)) && self.holds(server, Required::Nobody, wrote, protocol)
+    }
+
+    /// Whether some node's map says that this is a primary without replicas.
+    pub fn is_alone_on_a_map(&self, server: Server) -> bool {
+        match server {
+            Server::Primary => self.alone_on_a_map,
+            Server::Zombie => self.zombie.is_some_and(|zombie| zombie.alone_on_a_map),
+        }
+    }
+
+    fn holds(&self, server: Server, required: Required, wrote: bool, protocol: Protocol) -> bool {
+        let (replicas, outsider) = match (server, self.zombie) {
+            (Server::Primary, _) => (self.replica(wrote, protocol), self.outsider),
+            (Server::Zombie, Some(zombie)) => (vec![Replica::GONE], zombie.outsider),
             (Server::Zombie, None) => return false,
         };
-        replicas.iter().any(|replica| {
-            replica.suffices(Required::Replica, outsider, protocol)
-                || alone && replica.suffices(Required::Nobody, outsider, protocol)
-        })
+        replicas.iter().any(|replica| replica.suffices(required, outsider, protocol))
     }
 
     /// The replica as the primary may see it. One that stands still either lags, and confirms what wrote nothing, or is
@@ -120,7 +139,7 @@ impl Shard {
     fn replica(&self, wrote: bool, protocol: Protocol) -> Vec<Replica> {
         let in_step = Replica { copies: true, is_online: true, confirms: true };
         let lags = Replica { confirms: !wrote, ..in_step };
-        let is_on_all_maps = !self.alone_on_a_map && !self.alone_in_flight;
+        let is_on_all_maps = !self.alone_on_a_map;
         match self.link {
             Link::InStep => vec![in_step],
             Link::Behind(_) if !is_on_all_maps && protocol.has(Protection::LinkOutlivesOldMaps) => vec![lags],
@@ -140,17 +159,16 @@ impl Shard {
     /// The replica, with these books, becomes the primary; the primary a zombie. Maps that are read now show a
     /// primary without replicas.
     pub fn fail_over(&mut self, promoted: Books) {
-        let alone_on_a_map = self.alone_on_a_map || self.alone_in_flight;
-        self.zombie = Some(Zombie { books: self.primary, alone_on_a_map, outsider: self.outsider });
+        let Self { alone_on_a_map, alone_in_flight, outsider, .. } = *self;
+        self.zombie = Some(Zombie { books: self.primary, alone_on_a_map, alone_in_flight, outsider });
         self.primary = promoted;
         self.link = Link::Alone;
         (self.alone_on_a_map, self.alone_in_flight, self.outsider) = (true, false, false);
     }
 
-    /// Every node has a map with the replica. Without the check at the reply, a call whose barrier was chosen before
-    /// goes on by the old map.
-    pub fn read_map(&mut self, protocol: Protocol) {
-        self.alone_in_flight |= self.alone_on_a_map && !protocol.has(Protection::AloneIsCheckedAtReply);
+    /// Every node has a map with the replica. A call that is under way may have begun by the map before.
+    pub fn read_map(&mut self, answers_wait: bool) {
+        self.alone_in_flight |= self.alone_on_a_map && answers_wait;
         self.alone_on_a_map = false;
     }
 

@@ -34,6 +34,9 @@ fn is_needed(protection: Protection) {
 fn mutant(protection: Protection) -> Sale {
     let outsiders =
         u8::from(matches!(protection, Protection::EveryCopierConfirms | Protection::ReplicaFollows));
+    if matches!(protection, Protection::AloneIsCheckedAtReply | Protection::AnswersLapse) {
+        return Sale { protocol: Protocol::without(protection), ..Sale::with_answers_that_wait() };
+    }
     let is_audited = protection == Protection::AuditReadsInFirst;
     let protocol = Protocol::without(protection);
     Sale { protocol, outsiders, is_audited, by_symmetry: false, ..Sale::sound() }
@@ -117,6 +120,11 @@ fn the_map_is_checked_at_the_reply() {
 #[test]
 fn the_link_outlives_old_maps() {
     is_needed(Protection::LinkOutlivesOldMaps);
+}
+
+#[test]
+fn answers_lapse() {
+    is_needed(Protection::AnswersLapse);
 }
 
 #[test]

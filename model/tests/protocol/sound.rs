@@ -41,6 +41,11 @@ fn a_server_outside_the_cluster_copies() {
 }
 
 #[test]
+fn answers_are_read_later() {
+    holds("answers that wait", Sale::with_answers_that_wait());
+}
+
+#[test]
 fn everything_spelled_out() {
     holds("spelled out", Sale { moves_max: 1, is_spelled_out: true, ..Sale::sound() });
 }
