@@ -11,6 +11,10 @@ use crate::state::State;
 pub enum Action {
     /// A node sends a user's attempt: for the first time, once more because it had no answer, or late.
     Buy(Purchase),
+    /// Only where answers wait: the same, and the answer is read later.
+    BuyAndWait(Purchase),
+    /// Only where answers wait: a node reads the answer.
+    Hear,
     /// A node steals, or a coordinator rebalances or drains a shard: so many tokens shall enter the channel.
     Donate(Transfer, i8),
     /// A coordinator asks what a channel holds: `donate` that wants 0.
@@ -27,6 +31,8 @@ pub enum Action {
     FinishCopy(usize),
     /// All nodes read the map of a shard's servers.
     ReadMap(usize),
+    /// A server outside the cluster begins to copy the primary of a shard.
+    CopyFromOutside(usize),
     /// The audit reads one end of all channels.
     Audit,
     /// Only where spelled out: nodes and coordinators crash; what was in their hands, and what they saw, is gone.
@@ -44,7 +50,7 @@ pub enum Action {
 }
 
 /// A call of `buy` for one user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Purchase {
     /// Who buys.
     pub user: usize,
@@ -89,6 +95,9 @@ pub(crate) fn possible(sale: &Sale, state: &State, actions: &mut Vec<Action>) {
     }
     if sale.is_spelled_out {
         spelled_out(state, actions);
+    }
+    if sale.answers_wait {
+        late_answers(sale, state, actions);
     }
     second_halves(sale, state, actions);
 }
@@ -150,6 +159,23 @@ fn faults(sale: &Sale, state: &State, shard: usize, actions: &mut Vec<Action>) {
     }
     if alone_on_a_map && state.shards[shard].link != Link::Alone {
         actions.push(Action::ReadMap(shard));
+    }
+    if state.outsiders() < usize::from(sale.outsiders) {
+        actions.push(Action::CopyFromOutside(shard));
+    }
+}
+
+/// One answer waits at a time.
+fn late_answers(sale: &Sale, state: &State, actions: &mut Vec<Action>) {
+    if state.unread.is_some() {
+        actions.push(Action::Hear);
+        return;
+    }
+    for (user, &shard) in sale.homes.iter().enumerate() {
+        for server in state.shards[shard].servers() {
+            let buy = |attempt| Action::BuyAndWait(Purchase { user, attempt, shard, server, heard: true });
+            actions.extend(Attempt::ALL.map(buy));
+        }
     }
 }
 

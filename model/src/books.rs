@@ -40,7 +40,7 @@ pub struct Books {
 }
 
 /// The answer of `buy`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
     /// The unit was taken by this call.
     Bought,

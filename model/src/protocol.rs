@@ -29,12 +29,21 @@ pub enum Protection {
     RoleGuard,
     /// The same guard counts a replica that copies, from before the fork. `ROLE` lists it only once it is online.
     CopiersCount,
-    /// `WAIT` counts every server that copies, and each replica of the map must be among them. Without it, a server
-    /// outside the cluster that copies confirms in place of the replica that can be promoted. With it, such a server
-    /// only makes answers unknown, so the sound protocol needs no state for it.
+    /// `WAIT` tells how many servers confirmed, not which: all that copy must. Without it, a server outside the cluster confirms
+    /// in place of a replica that lags.
     EveryCopierConfirms,
+    /// Each replica on the map must follow, by its own address. Without it, a server outside the cluster confirms in place
+    /// of a replica that is cut off.
+    ReplicaFollows,
     /// Between two failovers of a shard every node reads the map, or does not trust a primary without replicas.
     MapIsRead,
+    /// An assumption, which no code enforces: the link of a replica is not cut before every node has a map that shows it.
+    LinkOutlivesOldMaps,
+    /// A map without replicas must say the same when the answer is here. Without it, a call that was long under way goes on
+    /// by a map that was replaced since.
+    AloneIsCheckedAtReply,
+    /// A node gives up an answer before the server that gave it can be demoted, join, and be promoted again.
+    AnswersLapse,
     /// A joining replica can be promoted only after a full copy. Redis' own rule.
     FullCopy,
     /// Sales that a failover may still take back do not count when a sale is declared sold out.
@@ -55,6 +64,10 @@ impl Protection {
         match self {
             Self::BarrierBeforeTelling | Self::Tick => properties::PROMISES_ARE_KEPT,
             Self::EveryCopierConfirms
+            | Self::ReplicaFollows
+            | Self::AloneIsCheckedAtReply
+            | Self::AnswersLapse
+            | Self::LinkOutlivesOldMaps
             | Self::FailedReplicasCount
             | Self::RoleGuard
             | Self::CopiersCount

@@ -1,151 +1,186 @@
-//! The record of a sale on a replicated shard of its own: operators write it, a coordinator reads it and acts on shards.
+//! The record of a sale as a model of its own: operators write it, coordinators act on its word, and a primary with its
+//! replica holds it.
 //!
-//! The restock of operator `n` is bit `n` of the content, and goes to shard `n`. A creation writes version 1.
+//! The sale has two shards. Its creation mints one unit to shard 0, a restock one to shard 1, and a pause concerns both.
+//! Coordinators keep what they last read for as long as they like, so calls that are late or repeated need no state.
+//!
+//! A barrier behind the record is confirmed when the replica follows, or when there is none: the first model shows what
+//! it takes. Failovers of the shards are in the first model, too.
+//!
+//! A demoted primary has no state: no barrier behind what is recorded there is confirmed, and all of it goes when it
+//! joins.
+//!
+//! Failovers alone take back only what no barrier confirmed. A record that lasted can be lost all the same, when both of its
+//! servers lose their data. Then it may be restored from a backup, or the name may be created again: coordinators
+//! refuse that while they see a shard, and the model lets it happen, as if each shard were away at that moment.
 
+mod properties;
+mod steps;
+mod story;
+
+pub use properties::{CHANGES_STAY, NO_MORE_THAN_ASKED, NO_MORE_THAN_RECORDED, NO_STATE_IS_LEFT};
 use stateright::{Model, Property};
-
-/// Restocked units never exceed the total that a failover cannot take back.
-pub const TOTAL_IS_DURABLE: &str = "no more is minted than the durable total";
-/// An acknowledged change is in the durable record.
-pub const CHANGES_STAY: &str = "an acknowledged change stays";
-/// After faults end, every shard of the sale holds the content of the record.
-pub const SHARDS_FOLLOW: &str = "every shard holds what the record says";
-/// A shard is used only by the sale that created it.
-pub const SHARDS_ARE_OWN: &str = "no shard of another creation is adopted";
 
 /// One protection of the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protection {
-    /// A record is adopted only behind a barrier.
+    /// A coordinator acts on a record only once a barrier behind it is confirmed.
     RecordIsDurableFirst,
-    /// A shard of another creation is refused.
+    /// A change is recorded only on top of the version that it is based on.
+    BasedOnVersion,
+    /// An operator is told that a change is made once every shard holds exactly what is recorded.
+    EveryShardConfirms,
+    /// A shard keeps its settings when it is given those of an older version.
+    OlderIsRefused,
+    /// A shard refuses calls of another creation of the sale.
     CreationId,
-    /// Equal versions with different content are put right.
+    /// A shard replaces other settings of its version.
     ContentIsCompared,
-    /// The record's version moves above a shard that is ahead.
+    /// A coordinator raises the record's version above that of a shard that is ahead.
     RecordMovesAbove,
-    /// A repeated restock adds nothing.
+    /// A restock that is repeated is known by its key.
     RestockKeysAreKept,
+    /// An assumption, which no code enforces: once a backup is restored, no coordinator acts on what it read before.
+    RestoreEndsOldReadings,
 }
 
-/// A record, and what a shard holds of it. Creation 0 is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+impl Protection {
+    /// The property that falls without it. Others may fall too.
+    pub const fn keeps(self) -> &'static str {
+        match self {
+            Self::RecordIsDurableFirst => NO_MORE_THAN_RECORDED,
+            Self::BasedOnVersion | Self::EveryShardConfirms | Self::OlderIsRefused => CHANGES_STAY,
+            Self::RestoreEndsOldReadings => CHANGES_STAY,
+            Self::CreationId | Self::RestockKeysAreKept => NO_MORE_THAN_ASKED,
+            Self::ContentIsCompared | Self::RecordMovesAbove => NO_STATE_IS_LEFT,
+        }
+    }
+}
+
+/// The record of a sale. Creation 0 means that there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Record {
     /// Which creation of the sale.
     pub creation: u8,
-    /// Config version.
+    /// Counts the changes.
     pub version: u8,
-    /// The changes that it holds, one bit each.
-    pub content: u8,
+    /// Whether it is paused.
+    pub is_paused: bool,
+    /// Units that restocks added.
+    pub restocked: u8,
 }
 
-/// A shard of the sale.
+/// A shard of the sale. One that was made by creation 0 is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Shard {
-    /// Its configuration.
-    pub config: Record,
     /// The creation that made it.
     pub made_by: u8,
-    /// Restocked units.
+    /// The version of its settings.
+    pub version: u8,
+    /// Whether it is paused.
+    pub is_paused: bool,
+    /// Units that it accepted from the mint.
     pub minted: u8,
 }
 
-/// The record, its replica where that fell behind, the coordinator's view, and the shards.
+/// How the replica of the record's primary stands; as in [`crate::shard::Link`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Link {
+    /// It follows.
+    #[default]
+    InStep,
+    /// It stands still with this record, and will be promoted.
+    Behind(Record),
+    /// It copies. It may be promoted with the record at the fork.
+    Copying(Record),
+    /// There is none: the primary was promoted, and the one before has not joined it yet.
+    Alone,
+}
+
+/// What an operator asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Pauses the sale.
+    Pause,
+    /// Adds a unit; one restock, under one key.
+    Restock,
+}
+
+/// The changes that operators were told are made, since the record was last lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Told {
+    pause: bool,
+    restock: bool,
+}
+
+/// The record and its replica, what coordinators know, the shards, and what operators know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
     record: Record,
-    behind: Option<Record>,
-    adopted: Record,
+    link: Link,
+    backup: Record,
+    known: [Record; COORDINATORS],
     shards: [Shard; 2],
-    acknowledged: u8,
-    failovers: u8,
-    is_restored: bool,
+    creations: u8,
+    /// Whether a restock was asked for, by creation.
+    restock_asked: [bool; CREATIONS_MAX],
+    told: Told,
+    /// A change was recorded, and a failover took it back.
+    is_taken_back: bool,
+    is_lost: bool,
+    failovers_left: u8,
+    losses_left: u8,
 }
+
+/// Most coordinators of a modelled sale.
+pub const COORDINATORS: usize = 3;
+/// Each creation has a number of its own, as each has a random id in the protocol.
+const CREATIONS_MAX: usize = 2;
 
 /// One thing that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// An operator creates the sale.
     Create(u8),
-    /// An operator writes or repeats a change.
-    Write(u8),
+    /// An operator asks for a change, for the first time or again.
+    Ask(Change),
+    /// The operator is told that the change is made.
+    Tell(Change),
     /// The replica of the record stops following.
     FallBehind,
-    /// It is promoted, and the old primary joins it.
+    /// It is promoted.
     FailOver,
-    /// The record's shard is lost, and an old backup, or nothing, is restored.
-    Restore(bool),
-    /// The coordinator reads the record.
-    Adopt,
-    /// The coordinator configures a shard, or raises the record above it.
-    Configure(usize),
-    /// The coordinator mints the restock of a shard.
-    Mint(usize),
+    /// The demoted primary joins as replica: its copy begins.
+    Join,
+    /// The replica has its copy.
+    FinishCopy,
+    /// A backup of the record is taken.
+    BackUp,
+    /// Primary and replica of the record lose their data.
+    LoseRecord,
+    /// The backup is restored after that.
+    RestoreBackup,
+    /// A coordinator reads the record.
+    Read(usize),
+    /// A coordinator brings a shard to the settings that it knows.
+    Configure(usize, usize),
+    /// A coordinator mints to a shard what it knows.
+    Mint(usize, usize),
+    /// A coordinator raises the record's version above that of a shard.
+    Raise(usize, usize),
 }
 
 /// The sizes and the protocol.
 #[derive(Clone, Copy, Debug)]
 pub struct Records {
-    /// Failovers of the record's shard.
+    /// Coordinators; at most [`COORDINATORS`].
+    pub coordinators: usize,
+    /// Failovers of the record's primary.
     pub failovers: u8,
+    /// How often both servers of the record lose their data.
+    pub losses: u8,
     /// The protection that is missing.
     pub missing: Option<Protection>,
-}
-
-impl Records {
-    fn has(self, protection: Protection) -> bool {
-        self.missing != Some(protection)
-    }
-
-    fn configure(self, state: &mut State, place: usize) {
-        let (adopted, shard) = (state.adopted, &mut state.shards[place]);
-        if shard.made_by == 0 {
-            *shard = Shard { config: adopted, made_by: adopted.creation, minted: 0 };
-        }
-        if shard.config.creation != adopted.creation {
-            if !self.has(Protection::CreationId) {
-                shard.config = adopted;
-            }
-            return;
-        }
-        let differs = shard.config.content != adopted.content;
-        let is_equal = shard.config.version == adopted.version;
-        if shard.config.version < adopted.version
-            || is_equal && differs && self.has(Protection::ContentIsCompared)
-        {
-            shard.config = adopted;
-        } else if shard.config.version > adopted.version
-            && state.record == adopted
-            && self.has(Protection::RecordMovesAbove)
-        {
-            state.record.version = shard.config.version + 1;
-        }
-    }
-
-    fn mint(self, shard: &mut Shard, adopted: Record, place: usize) {
-        let is_due = shard.made_by == adopted.creation && adopted.content & 1 << place != 0;
-        if is_due && (shard.minted == 0 || !self.has(Protection::RestockKeysAreKept)) {
-            shard.minted = (shard.minted + 1).min(2);
-        }
-    }
-
-    fn settled(self, before: &State) -> State {
-        let mut state = *before;
-        state.record = durable(before);
-        state.behind = None;
-        for _ in 0..3 {
-            if state.record.creation != 0 {
-                state.adopted = state.record;
-                (0..2).for_each(|place| self.configure(&mut state, place));
-            }
-        }
-        state
-    }
-}
-
-/// The record that the next failover leaves.
-fn durable(state: &State) -> Record {
-    state.behind.unwrap_or(state.record)
 }
 
 impl Model for Records {
@@ -153,79 +188,75 @@ impl Model for Records {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        vec![State { failovers: self.failovers, ..State::default() }]
+        vec![State { failovers_left: self.failovers, losses_left: self.losses, ..State::default() }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        let all = [Action::Create(1), Action::Create(2), Action::Write(0), Action::Write(1), Action::Adopt];
-        actions.extend(all);
-        actions.extend([Action::FallBehind, Action::FailOver]);
-        if !state.is_restored {
-            actions.extend([Action::Restore(true), Action::Restore(false)]);
+        if state.record.creation == 0 {
+            let may_create = usize::from(state.creations) < CREATIONS_MAX;
+            actions.extend(may_create.then_some(Action::Create(state.creations + 1)));
+            actions.extend((state.is_lost && state.backup.creation != 0).then_some(Action::RestoreBackup));
+        } else {
+            for change in [Change::Pause, Change::Restock] {
+                actions.extend([Action::Ask(change), Action::Tell(change)]);
+            }
+            actions.extend((0..self.coordinators).map(Action::Read));
+            if state.losses_left > 0 {
+                actions.push(Action::LoseRecord);
+                actions.extend((state.backup.creation == 0).then_some(Action::BackUp));
+            }
         }
-        actions.extend((0..2).flat_map(|place| [Action::Configure(place), Action::Mint(place)]));
+        match state.link {
+            Link::InStep if state.failovers_left > 0 => actions.push(Action::FallBehind),
+            Link::Behind(_) | Link::Copying(_) if state.failovers_left > 0 => actions.push(Action::FailOver),
+            Link::Alone => actions.push(Action::Join),
+            Link::InStep | Link::Behind(_) | Link::Copying(_) => {}
+        }
+        actions.extend(matches!(state.link, Link::Copying(_)).then_some(Action::FinishCopy));
+        for coordinator in
+            (0..self.coordinators).filter(|&coordinator| state.known[coordinator].creation != 0)
+        {
+            for place in 0..2 {
+                actions.push(Action::Configure(coordinator, place));
+                actions.push(Action::Mint(coordinator, place));
+                actions.push(Action::Raise(coordinator, place));
+            }
+        }
     }
 
     fn next_state(&self, before: &State, action: Action) -> Option<State> {
         let mut state = *before;
         match action {
-            Action::Create(creation) if state.record.creation == 0 => {
-                state.record = Record { creation, version: 1, content: 0 };
+            Action::Create(creation) => {
+                state.record = Record { creation, version: 1, ..Record::default() };
+                state.creations = creation;
             }
-            Action::Write(change) if state.record.creation != 0 => {
-                if state.record.content & 1 << change == 0 {
-                    state.record.content |= 1 << change;
-                    state.record.version += 1;
-                }
-                if state.behind.is_none() {
-                    state.acknowledged |= 1 << change;
-                }
+            Action::Ask(change) => self.ask(&mut state, change),
+            Action::Tell(change) => self.tell(&mut state, change),
+            Action::FallBehind => state.link = Link::Behind(state.record),
+            Action::FailOver => Self::fail_over(&mut state),
+            Action::Join => state.link = Link::Copying(state.record),
+            Action::FinishCopy => state.link = Link::InStep,
+            Action::BackUp => state.backup = state.record,
+            Action::LoseRecord => Self::lose(&mut state),
+            Action::RestoreBackup => self.restore(&mut state),
+            Action::Read(coordinator) => self.read(&mut state, coordinator),
+            Action::Configure(coordinator, place) => {
+                self.configure(&mut state.shards[place], before.known[coordinator]);
             }
-            Action::FallBehind if state.behind.is_none() && state.failovers > 0 => {
-                state.behind = Some(state.record);
+            Action::Mint(coordinator, place) => {
+                self.mint(&mut state.shards[place], before.known[coordinator], place);
             }
-            Action::FailOver => {
-                state.record = state.behind.take()?;
-                state.failovers -= 1;
-            }
-            Action::Restore(has_backup) if state.record.creation != 0 => {
-                let creation = state.record.creation;
-                state.record =
-                    if has_backup { Record { creation, version: 1, content: 0 } } else { Record::default() };
-                (state.behind, state.acknowledged, state.is_restored) = (None, 0, true);
-            }
-            Action::Adopt if state.record.creation != 0 => {
-                if state.behind.is_none() || !self.has(Protection::RecordIsDurableFirst) {
-                    state.adopted = state.record;
-                }
-            }
-            Action::Configure(place) if state.adopted.creation != 0 => self.configure(&mut state, place),
-            Action::Mint(place) if state.adopted.creation != 0 => {
-                self.mint(&mut state.shards[place], state.adopted, place);
-            }
-            _ => return None,
+            Action::Raise(coordinator, place) => self.raise(&mut state, coordinator, place),
+        }
+        if self.missing.is_none() {
+            // Coordinators are alike.
+            state.known[..self.coordinators].sort_unstable();
         }
         (state != *before).then_some(state)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
-            Property::always(TOTAL_IS_DURABLE, |_, state: &State| {
-                let minted: u8 = state.shards.iter().map(|shard| shard.minted).sum();
-                state.is_restored || u32::from(minted) <= durable(state).content.count_ones()
-            }),
-            Property::always(CHANGES_STAY, |_, state: &State| {
-                state.acknowledged & !durable(state).content == 0
-            }),
-            Property::always(SHARDS_FOLLOW, |records: &Self, state: &State| {
-                let state = records.settled(state);
-                let own =
-                    |shard: &&Shard| state.record.creation != 0 && shard.made_by == state.record.creation;
-                state.shards.iter().filter(own).all(|shard| shard.config.content == state.record.content)
-            }),
-            Property::always(SHARDS_ARE_OWN, |_, state: &State| {
-                state.shards.iter().all(|shard| shard.config.creation == shard.made_by)
-            }),
-        ]
+        properties::all(self)
     }
 }

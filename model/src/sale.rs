@@ -22,6 +22,10 @@ pub struct Sale {
     pub failovers: u8,
     /// Tokens that each channel may carry. Without a bound two shards could pass a token to and fro for ever.
     pub moves_max: i8,
+    /// Servers outside the cluster that may copy a primary, one a primary.
+    pub outsiders: u8,
+    /// Whether an answer may be read later than it is given.
+    pub answers_wait: bool,
     /// Whether an audit is held.
     pub is_audited: bool,
     /// Whether crashes, lost answers, readings and replicas that catch up are steps of their own. They only take
@@ -42,10 +46,25 @@ impl Sale {
             minted: [2, 1],
             failovers: 2,
             moves_max: 2,
+            outsiders: 0,
+            answers_wait: false,
             is_audited: false,
             is_spelled_out: false,
             protocol: Protocol::sound(),
             by_symmetry: true,
+        }
+    }
+
+    /// A sale of one unit and three failovers, in which answers wait. Without symmetry, because an answer names its user.
+    pub fn with_answers_that_wait() -> Self {
+        Self {
+            homes: vec![0, 1],
+            minted: [1, 0],
+            failovers: 3,
+            moves_max: 1,
+            answers_wait: true,
+            by_symmetry: false,
+            ..Self::sound()
         }
     }
 
@@ -66,6 +85,7 @@ impl Sale {
             failovers_left: self.failovers,
             audit: None,
             looked: Default::default(),
+            unread: None,
             found_empty: Default::default(),
         };
         state.read_levels(self.protocol);

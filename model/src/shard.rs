@@ -20,6 +20,10 @@ pub struct Shard {
     pub link: Link,
     /// Some node's map of the cluster still says that this primary has no replica.
     pub alone_on_a_map: bool,
+    /// Only where answers wait: a call is under way whose barrier was chosen by such a map.
+    pub alone_in_flight: bool,
+    /// A server outside the cluster copies this primary. It confirms every write, and is never promoted.
+    pub outsider: bool,
     /// The primary before the last failover, until it joins as a replica.
     pub zombie: Option<Zombie>,
 }
@@ -45,6 +49,10 @@ pub struct Zombie {
     pub books: Books,
     /// Some node's map still says that it is a primary without replicas.
     pub alone_on_a_map: bool,
+    /// Only where answers wait: so did the map by which the barrier of a call under way was chosen.
+    pub alone_in_flight: bool,
+    /// A server outside the cluster copies it.
+    pub outsider: bool,
 }
 
 /// Which server of a shard a call reaches.
@@ -59,7 +67,14 @@ pub enum Server {
 impl Shard {
     /// A primary with a replica in step.
     pub fn new(books: Books) -> Self {
-        Self { primary: books, link: Link::InStep, alone_on_a_map: false, zombie: None }
+        Self {
+            primary: books,
+            link: Link::InStep,
+            alone_on_a_map: false,
+            alone_in_flight: false,
+            outsider: false,
+            zombie: None,
+        }
     }
 
     /// The servers that answer calls.
@@ -85,25 +100,54 @@ impl Shard {
 
     /// Whether the barrier behind a call that was just executed lets some node have the answer.
     ///
-    /// A node whose map knows a replica waits for one: a zombie has none, one that is behind never confirms a write,
-    /// and confirms what wrote nothing. A node whose map knows none waits for nobody; there the role guard looks
-    /// whether one is connected after all, and counts it from before the fork of its copy.
+    /// A node whose map knows the replica requires it; a node whose map knows none requires nobody. Both look at who
+    /// copies the server, as it says itself.
     pub fn confirms(&self, server: Server, wrote: bool, protocol: Protocol) -> bool {
-        match (server, &self.link) {
-            (Server::Zombie, _) => self.zombie.is_some_and(|zombie| zombie.alone_on_a_map),
-            (Server::Primary, Link::InStep | Link::Alone) => true,
-            (Server::Primary, _)
-                if !self.alone_on_a_map && !protocol.has(Protection::EveryCopierConfirms) =>
-            {
-                true
+        self.holds(server, Required::Replica, wrote, protocol)
+            || self.is_alone_on_a_map(server) && self.holds(server, Required::Nobody, wrote, protocol)
+    }
+
+    /// Whether the barrier of a call that was just executed holds, where it was chosen by a map without replicas: now, or
+    /// when the call began.
+    pub fn holds_alone(&self, server: Server, wrote: bool, protocol: Protocol) -> bool {
+        let in_flight = match server {
+            Server::Primary => self.alone_in_flight,
+            Server::Zombie => self.zombie.is_some_and(|zombie| zombie.alone_in_flight),
+        };
+        (in_flight || self.is_alone_on_a_map(server)) && self.holds(server, Required::Nobody, wrote, protocol)
+    }
+
+    /// Whether some node's map says that this is a primary without replicas.
+    pub fn is_alone_on_a_map(&self, server: Server) -> bool {
+        match server {
+            Server::Primary => self.alone_on_a_map,
+            Server::Zombie => self.zombie.is_some_and(|zombie| zombie.alone_on_a_map),
+        }
+    }
+
+    fn holds(&self, server: Server, required: Required, wrote: bool, protocol: Protocol) -> bool {
+        let (replicas, outsider) = match (server, self.zombie) {
+            (Server::Primary, _) => (self.replica(wrote, protocol), self.outsider),
+            (Server::Zombie, Some(zombie)) => (vec![Replica::GONE], zombie.outsider),
+            (Server::Zombie, None) => return false,
+        };
+        replicas.iter().any(|replica| replica.suffices(required, outsider, protocol))
+    }
+
+    /// The replica as the primary may see it. One that stands still either lags, and confirms what wrote nothing, or is
+    /// cut off.
+    fn replica(&self, wrote: bool, protocol: Protocol) -> Vec<Replica> {
+        let in_step = Replica { copies: true, is_online: true, confirms: true };
+        let lags = Replica { confirms: !wrote, ..in_step };
+        let is_on_all_maps = !self.alone_on_a_map;
+        match self.link {
+            Link::InStep => vec![in_step],
+            Link::Behind(_) if !is_on_all_maps && protocol.has(Protection::LinkOutlivesOldMaps) => vec![lags],
+            Link::Behind(_) => vec![lags, Replica::GONE],
+            Link::Copying(_) => {
+                vec![Replica { copies: protocol.has(Protection::CopiersCount), ..Replica::GONE }]
             }
-            (Server::Primary, Link::Copying(_)) => {
-                let guarded = protocol.has(Protection::RoleGuard) && protocol.has(Protection::CopiersCount);
-                !wrote || self.alone_on_a_map && !guarded
-            }
-            (Server::Primary, Link::Behind(_)) => {
-                !wrote || self.alone_on_a_map && !protocol.has(Protection::RoleGuard)
-            }
+            Link::Alone => vec![Replica::GONE],
         }
     }
 
@@ -115,13 +159,21 @@ impl Shard {
     /// The replica, with these books, becomes the primary; the primary a zombie. Maps that are read now show a
     /// primary without replicas.
     pub fn fail_over(&mut self, promoted: Books) {
-        self.zombie = Some(Zombie { books: self.primary, alone_on_a_map: self.alone_on_a_map });
+        let Self { alone_on_a_map, alone_in_flight, outsider, .. } = *self;
+        self.zombie = Some(Zombie { books: self.primary, alone_on_a_map, alone_in_flight, outsider });
         self.primary = promoted;
         self.link = Link::Alone;
-        self.alone_on_a_map = true;
+        (self.alone_on_a_map, self.alone_in_flight, self.outsider) = (true, false, false);
     }
 
-    /// The deposed primary joins as replica, and its copy begins. It can be promoted once it has loaded all of the
+    /// Every node has a map with the replica. A call that is under way may have begun by the map before.
+    pub fn read_map(&mut self, answers_wait: bool) {
+        self.alone_in_flight |= self.alone_on_a_map && answers_wait;
+        self.alone_on_a_map = false;
+    }
+
+    /// The deposed primary joins as replica, and its copy begins. A server outside the cluster that copies it copies a
+    /// replica from now on, and counts no more. It can be promoted once it has loaded all of the
     /// copy. Until then nothing changes but the primary's newer writes, so the model lets it load at once.
     pub fn join(&mut self, protocol: Protocol) {
         self.zombie = None;
@@ -129,5 +181,37 @@ impl Shard {
             true => Link::Copying(self.primary),
             false => Link::Copying(Books::default()),
         };
+    }
+}
+
+/// Whom a barrier requires by its node's map.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Required {
+    Replica,
+    Nobody,
+}
+
+/// The replica in the eyes of the server that is asked.
+#[derive(Clone, Copy)]
+struct Replica {
+    copies: bool,
+    is_online: bool,
+    confirms: bool,
+}
+
+impl Replica {
+    const GONE: Self = Self { copies: false, is_online: false, confirms: false };
+
+    /// The rule of a barrier. The server counts those that confirm, and does not say which they are.
+    fn suffices(self, required: Required, outsider: bool, protocol: Protocol) -> bool {
+        let (needed, all_confirm) = match required {
+            Required::Replica => (1, Protection::EveryCopierConfirms),
+            Required::Nobody => (0, Protection::RoleGuard),
+        };
+        let confirmed = u8::from(self.confirms) + u8::from(outsider);
+        let copiers = u8::from(self.copies) + u8::from(outsider);
+        let follows = self.is_online || needed == 0 || !protocol.has(Protection::ReplicaFollows);
+        let complete = confirmed >= copiers || !protocol.has(all_confirm);
+        confirmed >= needed && follows && complete
     }
 }

@@ -1,5 +1,6 @@
 //! The state of the whole world: shards, what is in somebody's hands, what was seen, what was told.
 
+use crate::actions::Purchase;
 use crate::books::{Answer, Attempt, SHARDS, USERS};
 use crate::protocol::{Protection, Protocol};
 use crate::shard::{Server, Shard};
@@ -28,6 +29,8 @@ pub struct State {
     pub audit: Option<Channels>,
     /// Only where `buy` is not atomic: the attempts, by user, that found a token and did not take it yet.
     pub looked: [[bool; 2]; USERS],
+    /// Only where answers wait: one that no node has read.
+    pub unread: Option<Unread>,
     /// Only where homes are not asked again: the users who found their home shard empty.
     pub found_empty: [bool; USERS],
 }
@@ -55,6 +58,17 @@ pub struct Told {
     pub refused_own: bool,
 }
 
+/// An answer to a call whose barrier was chosen by a map without replicas, and held by what the server said of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Unread {
+    /// The call. Its server is what has become of the one that answered.
+    pub purchase: Purchase,
+    /// The answer.
+    pub answer: Answer,
+    /// Whether the sale was seen sold out before the call.
+    pub sold_out: bool,
+}
+
 impl State {
     /// Tokens lying in shards.
     pub fn stock(&self) -> i8 {
@@ -79,6 +93,12 @@ impl State {
     /// The claim that a user has by the current primaries.
     pub fn claim(&self, user: usize) -> Option<Attempt> {
         self.shards.iter().find_map(|shard| shard.primary.claims[user])
+    }
+
+    /// Servers outside the cluster that copy a primary, or a deposed one.
+    pub fn outsiders(&self) -> usize {
+        let at_zombie = |shard: &Shard| shard.zombie.is_some_and(|zombie| zombie.outsider);
+        self.shards.iter().map(|shard| usize::from(shard.outsider) + usize::from(at_zombie(shard))).sum()
     }
 
     /// Reads the level of every server that may be taken for a shard's primary.

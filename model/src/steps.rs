@@ -9,21 +9,24 @@ use crate::books::Answer;
 use crate::protocol::Protection;
 use crate::sale::Sale;
 use crate::shard::{Link, Server};
-use crate::state::{Channels, Seen, State};
+use crate::state::{Channels, Seen, State, Unread};
 
 /// The world after this.
 pub(crate) fn after(sale: &Sale, before: &State, action: Action) -> State {
     let mut state = *before;
     match action {
         Action::Buy(purchase) => buy(sale, &mut state, purchase),
+        Action::BuyAndWait(purchase) => buy_and_wait(sale, &mut state, purchase),
+        Action::Hear => hear(sale, &mut state),
         Action::Donate(transfer, want) => donate(sale, &mut state, transfer, want),
         Action::Redrive(transfer) => redrive(sale, &mut state, transfer),
         Action::Accept(transfer, cumulative) => accept(sale, &mut state, transfer, cumulative),
         Action::FallBehind(shard) => state.shards[shard].fall_behind(),
-        Action::FailOver(shard) => fail_over(&mut state, shard),
+        Action::FailOver(shard) => fail_over(sale, &mut state, shard),
         Action::Join(shard) => state.shards[shard].join(sale.protocol),
         Action::FinishCopy(shard) => state.shards[shard].link = Link::InStep,
-        Action::ReadMap(shard) => state.shards[shard].alone_on_a_map = false,
+        Action::ReadMap(shard) => state.shards[shard].read_map(sale.answers_wait),
+        Action::CopyFromOutside(shard) => state.shards[shard].outsider = true,
         Action::Audit => state.audit = Some(audit_begun(sale, &state)),
         Action::Crash => crash(&mut state),
         Action::CatchUp(shard) => state.shards[shard].link = Link::InStep,
@@ -47,6 +50,27 @@ fn buy(sale: &Sale, state: &mut State, purchase: Purchase) {
     }
     let answer = books.buy(user, attempt);
     pass_on(sale, state, purchase, answer);
+}
+
+/// The server has answered, and no node has read it yet.
+fn buy_and_wait(sale: &Sale, state: &mut State, purchase: Purchase) {
+    let Purchase { user, attempt, shard, server, .. } = purchase;
+    let sold_out = state.seen_sold_out(sale.total(), sale.protocol);
+    let Some(books) = state.shards[shard].books_mut(server) else { return };
+    let answer = books.buy(user, attempt);
+    if state.shards[shard].holds_alone(server, answer.wrote(sale.protocol), sale.protocol) {
+        state.unread = Some(Unread { purchase, answer, sold_out });
+    }
+}
+
+/// A node reads the answer, and looks at its map once more.
+fn hear(sale: &Sale, state: &mut State) {
+    let Some(Unread { purchase, answer, sold_out }) = state.unread.take() else { return };
+    let Purchase { user, attempt, shard, server, .. } = purchase;
+    let is_checked = sale.protocol.has(Protection::AloneIsCheckedAtReply);
+    if !is_checked || state.shards[shard].is_alone_on_a_map(server) {
+        state.tell(user, attempt, answer, sold_out, sale.protocol);
+    }
 }
 
 fn take(sale: &Sale, state: &mut State, purchase: Purchase) {
@@ -97,11 +121,22 @@ fn accept(sale: &Sale, state: &mut State, transfer: Transfer, cumulative: i8) {
     }
 }
 
-fn fail_over(state: &mut State, shard: usize) {
+fn fail_over(sale: &Sale, state: &mut State, shard: usize) {
     if let Link::Behind(promoted) | Link::Copying(promoted) = state.shards[shard].link {
         state.shards[shard].fail_over(promoted);
         state.failovers_left -= 1;
+        state.unread = state.unread.and_then(|unread| after_failover(sale, unread, shard));
     }
+}
+
+fn after_failover(sale: &Sale, unread: Unread, shard: usize) -> Option<Unread> {
+    let server = match unread.purchase.server {
+        server if unread.purchase.shard != shard => server,
+        Server::Primary => Server::Zombie,
+        Server::Zombie if sale.protocol.has(Protection::AnswersLapse) => return None,
+        Server::Zombie => Server::Primary,
+    };
+    Some(Unread { purchase: Purchase { server, ..unread.purchase }, ..unread })
 }
 
 fn audit_begun(sale: &Sale, state: &State) -> Channels {

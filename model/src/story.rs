@@ -12,6 +12,11 @@ impl fmt::Display for Action {
             Self::Buy(Purchase { user, attempt, shard, server, heard }) => {
                 write!(f, "user {user} buys, {attempt} attempt, at {server} of shard {shard}{}", lost(heard))
             }
+            Self::BuyAndWait(Purchase { user, attempt, shard, server, .. }) => write!(
+                f,
+                "user {user} buys, {attempt} attempt, at {server} of shard {shard}; no node reads the answer yet"
+            ),
+            Self::Hear => f.write_str("a node reads the answer"),
             Self::Donate(call, want) => {
                 let (server, heard) = (call.server, lost(call.heard));
                 write!(f, "{server} of shard {} donates {want} to shard {}{heard}", call.from, call.to)
@@ -31,6 +36,9 @@ impl fmt::Display for Action {
             }
             Self::FinishCopy(shard) => write!(f, "the replica of shard {shard} finishes its copy"),
             Self::ReadMap(shard) => write!(f, "all nodes read the map of shard {shard}"),
+            Self::CopyFromOutside(shard) => {
+                write!(f, "a server outside the cluster begins to copy the primary of shard {shard}")
+            }
             Self::Audit => write!(f, "an audit reads one end of all channels"),
             Self::Crash => write!(f, "nodes and coordinators crash"),
             Self::CatchUp(shard) => write!(f, "the replica of shard {shard} catches up"),

@@ -32,8 +32,14 @@ fn is_needed(protection: Protection) {
 
 /// Names stay the same along a story, so no symmetry.
 fn mutant(protection: Protection) -> Sale {
+    let outsiders =
+        u8::from(matches!(protection, Protection::EveryCopierConfirms | Protection::ReplicaFollows));
+    if matches!(protection, Protection::AloneIsCheckedAtReply | Protection::AnswersLapse) {
+        return Sale { protocol: Protocol::without(protection), ..Sale::with_answers_that_wait() };
+    }
     let is_audited = protection == Protection::AuditReadsInFirst;
-    Sale { protocol: Protocol::without(protection), is_audited, by_symmetry: false, ..Sale::sound() }
+    let protocol = Protocol::without(protection);
+    Sale { protocol, outsiders, is_audited, by_symmetry: false, ..Sale::sound() }
 }
 
 #[test]
@@ -99,6 +105,26 @@ fn copiers_count() {
 #[test]
 fn every_copier_confirms() {
     is_needed(Protection::EveryCopierConfirms);
+}
+
+#[test]
+fn the_replica_follows() {
+    is_needed(Protection::ReplicaFollows);
+}
+
+#[test]
+fn the_map_is_checked_at_the_reply() {
+    is_needed(Protection::AloneIsCheckedAtReply);
+}
+
+#[test]
+fn the_link_outlives_old_maps() {
+    is_needed(Protection::LinkOutlivesOldMaps);
+}
+
+#[test]
+fn answers_lapse() {
+    is_needed(Protection::AnswersLapse);
 }
 
 #[test]

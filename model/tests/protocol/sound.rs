@@ -35,6 +35,17 @@ fn no_name_matters() {
 }
 
 #[test]
+fn a_server_outside_the_cluster_copies() {
+    let sale = Sale { outsiders: 1, ..Sale::sound() };
+    holds("a server outside the cluster", sale);
+}
+
+#[test]
+fn answers_are_read_later() {
+    holds("answers that wait", Sale::with_answers_that_wait());
+}
+
+#[test]
 fn everything_spelled_out() {
     holds("spelled out", Sale { moves_max: 1, is_spelled_out: true, ..Sale::sound() });
 }

@@ -1,0 +1,42 @@
+//! Actions as sentences.
+
+use std::fmt;
+
+use super::{Action, Change};
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Create(1) => f.write_str("an operator creates the sale"),
+            Self::Create(_) => f.write_str("an operator creates another sale of that name"),
+            Self::Ask(change) => write!(f, "an operator asks for {change}: it is recorded"),
+            Self::Tell(change) => write!(f, "the operator is told that {change} is made"),
+            Self::FallBehind => f.write_str("the replica of the record stops following"),
+            Self::FailOver => f.write_str("the replica of the record is promoted"),
+            Self::Join => f.write_str("the demoted primary of the record joins as replica: its copy begins"),
+            Self::FinishCopy => f.write_str("the replica of the record finishes its copy"),
+            Self::BackUp => f.write_str("a backup of the record is taken"),
+            Self::LoseRecord => f.write_str("both servers of the record lose their data"),
+            Self::RestoreBackup => f.write_str("the record is restored from the backup"),
+            Self::Read(coordinator) => write!(f, "coordinator {coordinator} reads the record"),
+            Self::Configure(coordinator, shard) => {
+                write!(f, "coordinator {coordinator} brings shard {shard} to the settings that it read")
+            }
+            Self::Mint(coordinator, shard) => {
+                write!(f, "coordinator {coordinator} mints to shard {shard} what it read")
+            }
+            Self::Raise(coordinator, shard) => {
+                write!(f, "coordinator {coordinator} raises the version of the record above shard {shard}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pause => "a pause",
+            Self::Restock => "a restock",
+        })
+    }
+}
