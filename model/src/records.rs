@@ -97,7 +97,7 @@ pub enum Link {
     Alone,
 }
 
-/// What an operator asks for.
+/// A change that an operator asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Pauses the sale.
@@ -113,7 +113,7 @@ pub struct Told {
     restock: bool,
 }
 
-/// The record and its replica, what coordinators know, the shards, and what operators know.
+/// The record and its replica, the readings of coordinators, the shards, and the answers to operators.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
     record: Record,

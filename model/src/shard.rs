@@ -100,11 +100,11 @@ impl Shard {
 
     /// Whether the barrier behind a call that was just executed lets some node have the answer.
     ///
-    /// A node whose map knows the replica requires it; a node whose map knows none requires nobody. Both look at who
-    /// copies the server, as it says itself.
+    /// A node whose map knows the replica requires it; a node whose map knows none requires none. Both check the list of
+    /// servers that copy this one, as it reports them itself.
     pub fn confirms(&self, server: Server, wrote: bool, protocol: Protocol) -> bool {
         self.holds(server, Required::Replica, wrote, protocol)
-            || self.is_alone_on_a_map(server) && self.holds(server, Required::Nobody, wrote, protocol)
+            || self.is_alone_on_a_map(server) && self.holds(server, Required::None, wrote, protocol)
     }
 
     /// Whether the barrier of a call that was just executed holds, where it was chosen by a map without replicas: now, or
@@ -114,7 +114,7 @@ impl Shard {
             Server::Primary => self.alone_in_flight,
             Server::Zombie => self.zombie.is_some_and(|zombie| zombie.alone_in_flight),
         };
-        (in_flight || self.is_alone_on_a_map(server)) && self.holds(server, Required::Nobody, wrote, protocol)
+        (in_flight || self.is_alone_on_a_map(server)) && self.holds(server, Required::None, wrote, protocol)
     }
 
     /// Whether some node's map says that this is a primary without replicas.
@@ -184,14 +184,14 @@ impl Shard {
     }
 }
 
-/// Whom a barrier requires by its node's map.
+/// The replicas that a barrier requires, by its node's map.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Required {
     Replica,
-    Nobody,
+    None,
 }
 
-/// The replica in the eyes of the server that is asked.
+/// The replica as the server reports it.
 #[derive(Clone, Copy)]
 struct Replica {
     copies: bool,
@@ -206,7 +206,7 @@ impl Replica {
     fn suffices(self, required: Required, outsider: bool, protocol: Protocol) -> bool {
         let (needed, all_confirm) = match required {
             Required::Replica => (1, Protection::EveryCopierConfirms),
-            Required::Nobody => (0, Protection::RoleGuard),
+            Required::None => (0, Protection::RoleGuard),
         };
         let confirmed = u8::from(self.confirms) + u8::from(outsider);
         let copiers = u8::from(self.copies) + u8::from(outsider);

@@ -61,7 +61,7 @@ pub struct Told {
 /// An answer to a call whose barrier was chosen by a map without replicas, and held by what the server said of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Unread {
-    /// The call. Its server is what has become of the one that answered.
+    /// The call. Its server is the one that answered, by its role now.
     pub purchase: Purchase,
     /// The answer.
     pub answer: Answer,

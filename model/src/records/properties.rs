@@ -1,10 +1,10 @@
-//! What operators and buyers rely on, as predicates on a state.
+//! The promises of a record to operators and buyers, as predicates on a state.
 
 use stateright::Property;
 
 use super::{Records, Shard, State};
 
-/// Units that the shards of a sale offer never exceed the total of its record, whatever a failover takes back of that.
+/// Units that the shards of a sale offer never exceed the total of its record, also after a failover takes a restock back.
 pub const NO_MORE_THAN_RECORDED: &str = "no more is offered than the recorded total";
 /// Shards that take calls of a creation offer no more than was asked for: its own total, and each restock once.
 pub const NO_MORE_THAN_ASKED: &str = "no more is offered than operators asked for";
@@ -20,7 +20,7 @@ const CONTENTS_DIFFER: &str = "a shard has other settings of the record's versio
 const ANOTHER_IS_MET: &str = "a creation meets a shard of another";
 const RESTOCK_IS_AHEAD: &str = "shards have units of a restock that the record lost";
 
-/// What must always hold. What must be reachable is asked of the whole protocol only, with all its faults.
+/// Properties that always hold. Reachability is checked for the whole protocol only.
 pub(super) fn all(records: &Records) -> Vec<Property<Records>> {
     let mut properties = vec![
         Property::always(NO_MORE_THAN_RECORDED, |records: &Records, state: &State| {
@@ -83,7 +83,7 @@ fn own_shards(state: &State) -> impl Iterator<Item = &Shard> {
     state.shards.iter().filter(|shard| shard.made_by != 0 && shard.made_by == state.record.creation)
 }
 
-/// Units in the shards that take calls of a creation. Nobody sells where there is no record.
+/// Units in the shards that take calls of a creation. Without a record, none is sold.
 fn offered(records: &Records, state: &State, creation: u8) -> u8 {
     let own = state.shards.iter().filter(|shard| creation != 0 && records.is_own(shard, creation));
     own.map(|shard| shard.minted).sum()
