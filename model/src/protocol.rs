@@ -37,8 +37,9 @@ pub enum Protection {
     ReplicaFollows,
     /// Between two failovers of a shard every node reads the map, or does not trust a primary without replicas.
     MapIsRead,
-    /// An assumption, which no code enforces: the link of a replica is not cut before every node has a map that shows it.
-    LinkOutlivesOldMaps,
+    /// A primary that has no replica on a node's map is asked for its own map, which names a replica that has copied and
+    /// lost its link since.
+    PrimaryNamesItsReplicas,
     /// A map without replicas must say the same when the answer is here. Without it, a call that was long under way goes on
     /// by a map that was replaced since.
     AloneIsCheckedAtReply,
@@ -67,7 +68,7 @@ impl Protection {
             | Self::ReplicaFollows
             | Self::AloneIsCheckedAtReply
             | Self::AnswersLapse
-            | Self::LinkOutlivesOldMaps
+            | Self::PrimaryNamesItsReplicas
             | Self::FailedReplicasCount
             | Self::RoleGuard
             | Self::CopiersCount

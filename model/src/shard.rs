@@ -142,7 +142,9 @@ impl Shard {
         let is_on_all_maps = !self.alone_on_a_map;
         match self.link {
             Link::InStep => vec![in_step],
-            Link::Behind(_) if !is_on_all_maps && protocol.has(Protection::LinkOutlivesOldMaps) => vec![lags],
+            Link::Behind(_) if !is_on_all_maps && protocol.has(Protection::PrimaryNamesItsReplicas) => {
+                vec![lags]
+            }
             Link::Behind(_) => vec![lags, Replica::GONE],
             Link::Copying(_) => {
                 vec![Replica { copies: protocol.has(Protection::CopiersCount), ..Replica::GONE }]

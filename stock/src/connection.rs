@@ -16,7 +16,7 @@ use redis::{
 };
 
 use crate::calls::{Call, CallError};
-use crate::topology::{Address, Primary, Replica};
+use crate::topology::{Address, Primary, Replica, own_replicas};
 
 /// How connections are made, and how long anything may take.
 #[derive(Clone, Debug)]
@@ -115,20 +115,22 @@ impl Barrier {
     /// Whether it takes in every replica of this primary. One that has joined since could be promoted without the
     /// pipeline's writes.
     pub(crate) fn covers(&self, primary: &Primary) -> bool {
+        primary.replicas.iter().all(|replica| self.names(replica))
+    }
+
+    fn names(&self, replica: &Replica) -> bool {
         match self {
             Self::None => true,
             Self::Copies { required, excused } => {
-                let known = |replica: &Replica| {
-                    required.contains(&replica.endpoint) || excused.contains(&replica.endpoint)
-                };
-                primary.replicas.iter().all(known)
+                required.contains(&replica.endpoint) || excused.contains(&replica.endpoint)
             }
         }
     }
 
     /// Appends what is sent behind the calls, on the same connection: there it stands for all of them. Answers the number
     /// of commands. Waits for as many servers as must confirm, or for as many as had to the last time, where those are
-    /// more. The server runs both commands without anything in between, so both are of one moment.
+    /// more. The server runs them without anything in between, so all are of one moment. Where nobody has to confirm, the
+    /// server is asked for its own map, too: one that copied and lost its link shows there, and on no count.
     fn append_to(&self, pipeline: &mut Pipeline, needed_before: usize, timeout: Duration) -> usize {
         let Self::Copies { required, .. } = self else { return 0 };
         let calls = pipeline.len();
@@ -137,6 +139,9 @@ impl Barrier {
             pipeline.cmd("WAIT").arg(replicas).arg(timeout.as_millis() as u64);
         }
         pipeline.cmd("INFO").arg("replication");
+        if required.is_empty() {
+            pipeline.cmd("CLUSTER").arg("NODES");
+        }
         pipeline.len() - calls
     }
 
@@ -144,6 +149,7 @@ impl Barrier {
     /// any more proves nothing.
     fn check(&self, mut replies: Vec<Value>) -> (Result<(), CallError>, usize) {
         let Self::Copies { required, excused } = self else { return (Ok(()), 0) };
+        let unknown = if required.is_empty() { self.left_out_by_mistake(replies.pop()) } else { 0 };
         let copiers = replies.pop().and_then(Copiers::of_primary);
         let confirmed = replies.pop().map_or(0, |reply| redis::from_redis_value(reply).unwrap_or(0));
         let Some(copiers) = copiers else {
@@ -154,11 +160,21 @@ impl Barrier {
         // `WAIT` tells how many confirmed, not which: all that copy must, but for those that were silent all the time. A
         // copy that is under way confirms nothing, and may be promoted once it is there.
         let left_out = excused.iter().filter(|replica| copiers.silent.contains(replica)).count();
-        let replicas = required.len().max(copiers.count - left_out);
+        let replicas = required.len().max(copiers.count - left_out).max(unknown);
         let holds = following == required.len() && confirmed >= replicas;
         let confirmed = confirmed.min(following);
         let held = if holds { Ok(()) } else { Err(CallError::NotDurable { confirmed, replicas }) };
         (held, replicas)
+    }
+}
+
+impl Barrier {
+    /// How many replicas the server itself knows that the barrier neither requires nor excuses.
+    fn left_out_by_mistake(&self, nodes: Option<Value>) -> usize {
+        let nobody = Address { host: "".into(), port: 0 };
+        let text = nodes.and_then(|nodes| redis::from_redis_value::<String>(nodes).ok());
+        let replicas = text.and_then(|text| own_replicas(&text, &nobody));
+        replicas.map_or(1, |replicas| replicas.iter().filter(|replica| !self.names(replica)).count())
     }
 }
 
@@ -444,7 +460,10 @@ master_repl_offset:9\r
     fn held(required: &[u16], excused: &[u16], confirmed: i64, info: &str) -> Result<(), CallError> {
         let endpoints = |ports: &[u16]| ports.iter().map(|&port| endpoint("127.0.0.1", port)).collect();
         let barrier = Barrier::Copies { required: endpoints(required), excused: endpoints(excused) };
-        barrier.check(vec![Value::Int(confirmed), Value::BulkString(info.into())]).0
+        let own_map = "aaa 127.0.0.1:7001@17001 myself,master - 0 0 1 connected 0-5460\n".into();
+        let mut replies = vec![Value::Int(confirmed), Value::BulkString(info.into())];
+        replies.extend(required.is_empty().then_some(Value::BulkString(own_map)));
+        barrier.check(replies).0
     }
 
     #[test]

@@ -123,6 +123,13 @@ impl Topology {
     }
 }
 
+/// The replicas of the server that gave this answer of `CLUSTER NODES`, as it knows them itself.
+pub(crate) fn own_replicas(text: &str, asked: &Address) -> Option<Vec<Replica>> {
+    let lines: Vec<Line<'_>> = text.lines().map(Line::parse).collect::<Option<_>>()?;
+    let own = lines.iter().find(|line| line.flags.split(',').any(|flag| flag == "myself"))?;
+    lines.iter().filter(|line| line.primary == own.id).map(|line| line.as_replica(asked)).collect()
+}
+
 /// A line of `CLUSTER NODES`: `id host:port@bus,hostname flags primary ping pong epoch link slot…`.
 struct Line<'a> {
     id: &'a str,
@@ -226,6 +233,14 @@ ggg :0@0 slave,fail,noaddr fff 0 1426238316232 2 disconnected
         let topology = Topology::parse(NODES, &asked(), true).unwrap();
         let [replica] = &topology.primary(0).unwrap().replicas[..] else { panic!("one replica") };
         assert_eq!(replica.endpoint.to_string(), "127.0.0.1:7004");
+    }
+
+    #[test]
+    fn a_server_names_its_own_replicas() {
+        let replicas = own_replicas(NODES, &asked()).unwrap();
+        let names: Vec<String> = replicas.iter().map(|replica| replica.endpoint.to_string()).collect();
+        assert_eq!(names, ["127.0.0.1:7004"]);
+        assert_eq!(own_replicas("bbb 127.0.0.1:7002@17002 master - 0 0 7 connected", &asked()), None);
     }
 
     #[test]

@@ -119,7 +119,7 @@ fn the_map_is_checked_at_the_reply() {
 
 #[test]
 fn the_link_outlives_old_maps() {
-    is_needed(Protection::LinkOutlivesOldMaps);
+    is_needed(Protection::PrimaryNamesItsReplicas);
 }
 
 #[test]

@@ -55,7 +55,7 @@ async fn a_replica_that_joined_after_the_map_must_confirm() {
     let alone = Primary { replicas: Vec::new(), ..known.clone() };
     let mut connection = Connection::open(sale.cluster.options(), &known.address).await.unwrap();
 
-    // Then the first answer is unknown, and later ones wait for the replica that showed.
+    // Then no answer counts without the replica, and with a newer map those count that it confirmed.
     let mut told = async |barrier: &Barrier| {
         let attempts = attempts(["ann"]);
         let buy = Buy { shard: sale.shard(), attempts: &attempts, limit: None };
@@ -65,9 +65,26 @@ async fn a_replica_that_joined_after_the_map_must_confirm() {
     };
     let unknown = Err(CallError::NotDurable { confirmed: 0, replicas: 1 });
     assert_eq!(told(&Barrier::all_of(&alone)).await, unknown);
-    assert_eq!(told(&Barrier::all_of(&alone)).await, Ok(()));
+    assert_eq!(told(&Barrier::all_of(&alone)).await, unknown);
     assert_eq!(told(&Barrier::all_of(&known)).await, Ok(()));
     assert_eq!(told(&Barrier::None).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_primary_is_not_alone_while_it_knows_a_replica_without_a_link() {
+    // Given a map without the replica of a primary, which copied and lost its link since.
+    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
+    let sale = TestSale::on(client_of(&redis).await, &[100]).await;
+    let (leader, _) = pair_of(&redis, &sale).await;
+    let known = until_on_the_map(&sale.cluster, leader, 1).await;
+    let alone = Primary { replicas: Vec::new(), ..known };
+    redis.cut_replication(leader).await.unwrap();
+    let cut = async || replication(&redis, leader).await.contains("connected_slaves:0");
+    until("a link that is cut", LIMIT, cut).await.unwrap();
+
+    // Then the primary's word proves nothing: the replica can be promoted.
+    assert_eq!(told(&sale, &alone, "ann").await, Err(CallError::NotDurable { confirmed: 0, replicas: 1 }));
+    redis.restore_replication(leader).await.unwrap();
 }
 
 #[tokio::test]
