@@ -118,7 +118,7 @@ fn the_map_is_checked_at_the_reply() {
 }
 
 #[test]
-fn the_link_outlives_old_maps() {
+fn primaries_name_their_replicas() {
     is_needed(Protection::PrimaryNamesItsReplicas);
 }
 
