@@ -161,7 +161,7 @@ impl Barrier {
         // copy that is under way confirms nothing, and may be promoted once it is there.
         let left_out = excused.iter().filter(|replica| copiers.silent.contains(replica)).count();
         let replicas = required.len().max(copiers.count - left_out).max(unknown);
-        let holds = following == required.len() && confirmed >= replicas;
+        let holds = following == required.len() && confirmed >= replicas && unknown == 0;
         let confirmed = confirmed.min(following);
         let held = if holds { Ok(()) } else { Err(CallError::NotDurable { confirmed, replicas }) };
         (held, replicas)
