@@ -191,7 +191,7 @@ pub struct Copiers {
 }
 
 /// An acknowledgement of so many whole seconds ago came more than a second ago, before any barrier under way began.
-const SILENT_FROM_SECONDS: u64 = 2;
+const SILENT_FROM_SECONDS: i64 = 2;
 
 impl Copiers {
     /// `None` where the server is no primary.
@@ -213,11 +213,12 @@ impl Copiers {
 
 /// The address in `slave0:ip=…,port=…,state=online,offset=…,lag=…`, and the seconds since it acknowledged something;
 /// `None` for any other line.
-fn online_replica(line: &str) -> Option<(Address, u64)> {
+fn online_replica(line: &str) -> Option<(Address, i64)> {
     let (name, fields) = line.strip_prefix("slave")?.split_once(':')?;
     name.parse::<u32>().ok()?;
     let field = |name: &str| fields.split(',').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
     let address = Address { host: field("ip")?.into(), port: field("port")?.parse().ok()? };
+    // Of two clocks of the server, so it is -1 for some milliseconds of each second.
     let lag_seconds = field("lag")?.parse().ok()?;
     (field("state") == Some("online")).then_some((address, lag_seconds))
 }
@@ -448,7 +449,7 @@ role:master\r
 connected_slaves:3\r
 slave0:ip=127.0.0.1,port=7004,state=online,offset=1,lag=0\r
 slave1:ip=127.0.0.1,port=7005,state=wait_bgsave,offset=0,lag=0\r
-slave2:ip=::1,port=7006,state=online,offset=1,lag=0,type=replica\r
+slave2:ip=::1,port=7006,state=online,offset=1,lag=-1,type=replica\r
 slaves_waiting_psync:0\r
 master_repl_offset:9\r
 ";
