@@ -100,7 +100,8 @@ impl RunOptions {
     }
 
     fn clock_error(&self) -> Duration {
-        if self.kinds.contains(&Kind::ClockStepped) { CLOCK_STEP_MAX } else { Duration::ZERO }
+        let steps = self.schedule().faults.iter().any(|fault| fault.kind == Kind::ClockStepped);
+        if steps { CLOCK_STEP_MAX } else { Duration::ZERO }
     }
 
     fn crowd(&self) -> Pace {

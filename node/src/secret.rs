@@ -15,13 +15,19 @@ use stock::calls::CallError;
 use stock::cluster::Cluster;
 use stock::store::ShareSecret;
 use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
 use crate::settings::Secret;
 
 /// Bytes of a signature.
 pub const SIGNATURE_BYTES: usize = 32;
-/// How often nodes make sure that they agree. In between, a token of one may be refused by another and is made anew.
+/// How often a node makes sure that the secret it shares is still in Redis.
 const AGREE_PERIOD: Duration = Duration::from_secs(5);
+/// How often a node that signs with a secret of its own tries to share one.
+const AGREE_RETRY_PERIOD: Duration = Duration::from_millis(250);
+/// Longest that a starting node waits for the shared secret: a failover takes less. After that it signs with its own,
+/// and other nodes refuse its tokens until the secret is shared.
+const AGREE_AT_START_MAX: Duration = Duration::from_secs(5);
 
 /// Signs for one purpose or another. A signature for one is none for another.
 #[derive(Clone)]
@@ -39,16 +45,17 @@ impl Signer {
         Self::of(secrets.iter().map(|secret| key(secret.as_bytes())).collect(), JoinSet::new())
     }
 
-    /// Signs with what all nodes of this cluster agree on.
+    /// Signs with the secret that all nodes of this cluster share.
     pub async fn shared(cluster: Arc<Cluster>) -> Self {
-        let proposal = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-        let agreed = agree(&cluster, &proposal).await.unwrap_or_else(|error| {
-            tracing::warn!(error = %error, "the nodes' secret could not be shared yet");
-            proposal
+        let own = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+        let agreed = timeout(AGREE_AT_START_MAX, agree_by_retrying(&cluster, &own)).await;
+        let secret = agreed.as_ref().unwrap_or_else(|_| {
+            tracing::warn!("the nodes' secret cannot be shared yet; other nodes refuse this node's tokens");
+            &own
         });
-        let signer = Self::of(vec![key(agreed.as_bytes())], JoinSet::new());
+        let signer = Self::of(vec![key(secret.as_bytes())], JoinSet::new());
         let mut agreeing = JoinSet::new();
-        agreeing.spawn(keep_agreeing(cluster, agreed, Arc::clone(&signer.keys)));
+        agreeing.spawn(keep_agreeing(cluster, own, agreed.ok(), Arc::clone(&signer.keys)));
         Self { _agreeing: Arc::new(agreeing), ..signer }
     }
 
@@ -81,16 +88,30 @@ async fn agree(cluster: &Cluster, proposal: &str) -> Result<String, CallError> {
     cluster.write(ShareSecret { proposal }).await
 }
 
-async fn keep_agreeing(cluster: Arc<Cluster>, mut agreed: String, keys: Arc<ArcSwap<Vec<Key>>>) {
+async fn agree_by_retrying(cluster: &Cluster, proposal: &str) -> String {
     loop {
-        tokio::time::sleep(AGREE_PERIOD).await;
-        match agree(&cluster, &agreed).await {
-            Ok(other) if other != agreed => {
-                keys.store(Arc::new(vec![key(other.as_bytes())]));
-                agreed = other;
-            }
-            Ok(_) => {}
+        match agree(cluster, proposal).await {
+            Ok(agreed) => return agreed,
             Err(error) => tracing::debug!(error = %error, "the nodes' secret could not be shared"),
+        }
+        sleep(AGREE_RETRY_PERIOD).await;
+    }
+}
+
+/// Puts the shared secret back where a failover lost it. Tokens signed with this node's own secret stay good here.
+async fn keep_agreeing(
+    cluster: Arc<Cluster>,
+    own: String,
+    mut agreed: Option<String>,
+    keys: Arc<ArcSwap<Vec<Key>>>,
+) {
+    loop {
+        sleep(if agreed.is_some() { AGREE_PERIOD } else { AGREE_RETRY_PERIOD }).await;
+        let shared = agree_by_retrying(&cluster, agreed.as_ref().unwrap_or(&own)).await;
+        if agreed.as_ref() != Some(&shared) {
+            let before = agreed.as_ref().unwrap_or(&own);
+            keys.store(Arc::new(vec![key(shared.as_bytes()), key(before.as_bytes())]));
+            agreed = Some(shared);
         }
     }
 }

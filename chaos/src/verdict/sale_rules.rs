@@ -14,9 +14,6 @@ use crate::journal::{Micros, Told};
 /// shard's time is the one at which it reads the call.
 const EDGE: Micros = 1_000_000;
 
-/// Nodes learn of a new sale from the list that they read several times a second; for longer, if its primary fails.
-const NEW_SALE_LIMIT: Micros = 15_000_000;
-
 /// Each rule, and how the first user broke it.
 pub(super) fn violations(cases: &[Case<'_>], operations: &Operations) -> Vec<Violation> {
     let times = Times { operations, attempts: first_invocations(cases) };
@@ -114,10 +111,9 @@ impl Times<'_> {
 
     fn not_found(&self, case: &Case<'_>) -> Option<String> {
         let (_, _, known) = self.operations.created?;
-        let is_late = |exchange: &&Exchange<'_>| {
-            exchange.told() == Told::NoSale && exchange.invoked.at > known + NEW_SALE_LIMIT
-        };
-        let exchange = case.exchanges.iter().find(is_late)?;
+        let is_wrong =
+            |exchange: &&Exchange<'_>| exchange.told() == Told::NoSale && exchange.invoked.at > known;
+        let exchange = case.exchanges.iter().find(is_wrong)?;
         Some(format!(
             "{} was told in request {} that there is no such sale",
             case.user, exchange.invoked.request

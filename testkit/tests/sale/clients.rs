@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
 use testkit::StackOptions;
@@ -154,4 +155,28 @@ async fn a_client_whose_token_went_stale_takes_the_new_one_and_buys() {
     let mut late = TokenClient::start(Client::new(), sale.stack.url()).await;
     assert_eq!(late.buy("cid").await, ((410, json!({ "status": "sold_out" })), 1));
     assert_eq!(late.buy("x").await, ((422, json!({ "error": "invalid_user" })), 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_share_their_secret_when_everything_starts_at_once() {
+    // Given a sale whose nodes and Redis servers all died.
+    let sale = sale_that_opens_in(Duration::ZERO).await;
+    let (redis, nodes) = (sale.stack.redis(), sale.stack.nodes());
+    nodes.iter().map(|node| node.process()).chain(redis.processes()).for_each(|process| process.kill());
+
+    // When they start at the same time: Redis serves no slot for its first two seconds.
+    let servers = redis.servers().await;
+    tokio::try_join!(
+        try_join_all(servers.iter().map(|server| redis.restart(server.addr))),
+        try_join_all(nodes.iter().map(|node| node.restart())),
+    )
+    .unwrap();
+
+    // Then each node accepts the other's tokens from its first answer on.
+    for (issuer, other) in [(&nodes[0], &nodes[1]), (&nodes[1], &nodes[0])] {
+        let mut client = TokenClient::start(Client::new(), issuer.url().to_owned()).await;
+        client.url = other.url().to_owned();
+        let answer = client.try_to_buy("ann").await;
+        assert_ne!(answer.status(), 403, "{}", answer.text().await.unwrap());
+    }
 }

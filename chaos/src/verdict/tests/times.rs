@@ -125,14 +125,18 @@ fn sold_out_after_a_restock() {
 
 #[test]
 fn a_sale_that_is_not_found() {
-    let hears = |seconds| {
-        let mut story = Story::opened(1, 0).at(seconds);
-        let request = story.attempt("a");
-        story.answer(request, Some(404), None, None);
-        story
-    };
-    hears(1).is_sound();
-    hears(30).breaks("a sale that was created is found");
+    let rule = "a sale that was created is found";
+    let mut story = Story::opened(1, 0);
+    let request = story.attempt("a");
+    story.answer(request, Some(404), None, None);
+    story.breaks(rule);
+
+    let create = Change::Create { total_stock: 1, shards: 2, starts_at: 0, ends_at: ENDS_AT };
+    let mut early = Story::default().with_total(1);
+    let request = early.attempt("a");
+    let mut early = early.operates(create, Some(201)).holds(State::Open, ENDS_AT);
+    early.answer(request, Some(404), None, None);
+    early.is_sound();
 }
 
 impl Story {
