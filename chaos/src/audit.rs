@@ -6,14 +6,14 @@ use anyhow::{Context, Result};
 use stock::sale::Sale;
 use testkit::{
     Stack,
-    stack::{Audit, SaleStatus},
+    stack::{AuditReport, SaleStatus},
     until,
 };
 
 use crate::{
     claims::{FinalState, read_final_state},
-    journal::{Record, of_sale},
-    stage::connect,
+    journal::{JournalEntry, of_sale},
+    testbed::connect,
     verdict::{Violation, violations},
 };
 
@@ -27,7 +27,7 @@ const VIOLATIONS_LISTED_MAX: usize = 20;
 ///
 /// # Errors
 /// When it cannot be read.
-pub async fn audit(stack: &Stack, sale: &Sale, records: &[Record]) -> Result<Vec<String>> {
+pub async fn audit(stack: &Stack, sale: &Sale, records: &[JournalEntry]) -> Result<Vec<String>> {
     let books = stack.audit(sale.id().as_str()).await.context("the audit of the books")?;
     // A connection of its own: an older one may lead to processes that are gone.
     let end = read_final_state(&connect(stack.redis()).await?, sale, books.total).await?;
@@ -43,14 +43,14 @@ fn is_to_be_sold_out(end: &FinalState) -> bool {
     end.shards.iter().all(|held| u128::from(held.window.ends_at) > now)
 }
 
-fn of_the_books(books: &Audit, is_to_be_sold_out: bool) -> Vec<String> {
+fn of_the_books(books: &AuditReport, is_to_be_sold_out: bool) -> Vec<String> {
     let mut found: Vec<String> =
         books.violations.iter().map(|violation| format!("books: {violation}")).collect();
     if !books.ok && found.is_empty() {
         found.push("books: the audit is not content and does not say why".into());
     }
     if is_to_be_sold_out && books.sold != books.total {
-        let Audit { sold, total, stock, in_flight, .. } = books;
+        let AuditReport { sold, total, stock, in_flight, .. } = books;
         found.push(format!(
             "books: {sold} of {total} are sold to buyers who kept trying; {stock} lie in shards, {in_flight} are on their way"
         ));
@@ -86,7 +86,7 @@ pub(crate) async fn of_both_statuses(stack: &Stack) -> Result<Option<String>> {
     }
 }
 
-async fn of_the_status(stack: &Stack, sale: &str, books: &Audit) -> Result<Option<String>> {
+async fn of_the_status(stack: &Stack, sale: &str, books: &AuditReport) -> Result<Option<String>> {
     let agrees = |status: &SaleStatus| status.total_stock == books.total && status.sold() == books.sold;
     let looked = until("a status that says what the books say", STATUS_LIMIT, async || {
         stack.status_of(sale).await.is_ok_and(|status| agrees(&status))

@@ -8,7 +8,7 @@ use stock::{
     calls::{Call, CallError},
     cluster::Cluster,
     layout::{Shard, Slot},
-    sale::{EpochMs, Sale, State, Window},
+    sale::{EpochMs, Sale, SaleState, Window},
 };
 
 /// The record that a user has a unit.
@@ -37,7 +37,7 @@ pub struct ShardSettings {
     /// The shard's number.
     pub shard: u16,
     /// Its state.
-    pub state: State,
+    pub state: SaleState,
     /// Its window.
     pub window: Window,
 }
@@ -120,7 +120,7 @@ impl Call for ReadSettings<'_> {
 
     fn answer(&self, reply: Value) -> Result<ShardSettings, CallError> {
         let (state, starts_at, ends_at): (String, EpochMs, EpochMs) = from_redis_value(reply)?;
-        let states = [State::Creating, State::Open, State::Paused, State::Ended];
+        let states = [SaleState::Creating, SaleState::Open, SaleState::Paused, SaleState::Ended];
         let state = states.into_iter().find(|known| known.as_str() == state);
         let state = state.ok_or_else(|| CallError::Malformed("a shard in an unknown state".into()))?;
         Ok(ShardSettings {

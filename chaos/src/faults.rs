@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::time::sleep;
 
-use crate::{Kind, Planned, stage::Stage};
+use crate::{FaultKind, PlannedFault, testbed::Testbed};
 
 /// How long what was hurt stays away once its place was taken: long enough for buyers to notice.
 const HOLD: Duration = Duration::from_secs(3);
@@ -26,7 +26,7 @@ const STANDSTILL: Duration = Duration::from_secs(5);
 
 /// What a fault did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Harm {
+pub struct FaultEffect {
     /// Whom it hit, for people.
     pub target: String,
     /// The shards whose buyers it hit.
@@ -35,46 +35,46 @@ pub struct Harm {
     pub violations: Vec<String>,
 }
 
-impl Harm {
+impl FaultEffect {
     fn to(target: impl ToString, shards: Vec<u16>) -> Self {
         Self { target: target.to_string(), shards, violations: Vec::new() }
     }
 }
 
 /// Commits a fault and mends it; when this returns the cluster is whole again.
-pub(crate) async fn commit(stage: &Stage, fault: Planned) -> Result<Harm> {
+pub(crate) async fn commit(stage: &Testbed, fault: PlannedFault) -> Result<FaultEffect> {
     let draw = fault.draw;
     let harm = match fault.kind {
-        Kind::PrimaryKilled => redis_servers::primary_killed(stage, draw).await,
-        Kind::PrimaryReplaced => redis_servers::primary_replaced(stage, draw).await,
-        Kind::PrimaryRestarted => redis_servers::primary_restarted(stage, draw).await,
-        Kind::PrimaryFrozen => redis_servers::primary_frozen(stage, draw).await,
-        Kind::ReplicaFrozen => redis_servers::replica_frozen(stage, draw).await,
-        Kind::ReplicaThenPrimary => redis_servers::replica_then_primary(stage, draw).await,
-        Kind::PairKilled => redis_servers::pair_killed(stage, draw).await,
-        Kind::SuccessorKilled => replication::successor_killed(stage, draw).await,
-        Kind::LinkCut => replication::link_cut(stage, draw).await,
-        Kind::LibraryFlushed => redis_servers::library_flushed(stage).await,
-        Kind::MemoryFull => redis_servers::memory_full(stage, draw).await,
-        Kind::KeyLost => keys::key_lost(stage, draw).await,
-        Kind::ClockStepped => clocks::clock_stepped(stage, draw).await,
-        Kind::FailoverAgreed => cluster::failover(stage, draw, testkit::Failover::Agreed).await,
-        Kind::FailoverForced => cluster::failover(stage, draw, testkit::Failover::Forced).await,
-        Kind::Takeover => cluster::failover(stage, draw, testkit::Failover::Takeover).await,
-        Kind::SlotMoved => cluster::slot_moved(stage, draw).await,
-        Kind::SlotMovedTargetKilled => cluster::slot_moved_target_killed(stage, draw).await,
-        Kind::PrimaryAdded => cluster::primary_added(stage, draw).await,
-        Kind::Partition => cluster::partition(stage).await,
-        Kind::NodeKilled => processes::node_killed(stage, draw).await,
-        Kind::NodesChanged => processes::nodes_changed(stage, draw).await,
-        Kind::NodeDiesStealing => steal::node_dies_stealing(stage, draw).await,
-        Kind::NodeAndPrimaryFrozen => processes::node_and_primary_frozen(stage, draw).await,
-        Kind::CoordinatorKilled => processes::coordinator_killed(stage).await,
-        Kind::CoordinatorFrozen => processes::coordinator_frozen(stage).await,
-        Kind::CoordinatorsGone => coordinators::coordinators_gone(stage, draw).await,
-        Kind::ThreeKilled => processes::three_killed(stage, draw).await,
-        Kind::RedisKilled => processes::redis_killed(stage).await,
-        Kind::AllKilled => processes::all_killed(stage).await,
+        FaultKind::PrimaryKilled => redis_servers::primary_killed(stage, draw).await,
+        FaultKind::PrimaryReplaced => redis_servers::primary_replaced(stage, draw).await,
+        FaultKind::PrimaryRestarted => redis_servers::primary_restarted(stage, draw).await,
+        FaultKind::PrimaryFrozen => redis_servers::primary_frozen(stage, draw).await,
+        FaultKind::ReplicaFrozen => redis_servers::replica_frozen(stage, draw).await,
+        FaultKind::ReplicaThenPrimary => redis_servers::replica_then_primary(stage, draw).await,
+        FaultKind::PairKilled => redis_servers::pair_killed(stage, draw).await,
+        FaultKind::SuccessorKilled => replication::successor_killed(stage, draw).await,
+        FaultKind::LinkCut => replication::link_cut(stage, draw).await,
+        FaultKind::LibraryFlushed => redis_servers::library_flushed(stage).await,
+        FaultKind::MemoryFull => redis_servers::memory_full(stage, draw).await,
+        FaultKind::KeyLost => keys::key_lost(stage, draw).await,
+        FaultKind::ClockStepped => clocks::clock_stepped(stage, draw).await,
+        FaultKind::FailoverAgreed => cluster::failover(stage, draw, testkit::Failover::Agreed).await,
+        FaultKind::FailoverForced => cluster::failover(stage, draw, testkit::Failover::Forced).await,
+        FaultKind::Takeover => cluster::failover(stage, draw, testkit::Failover::Takeover).await,
+        FaultKind::SlotMoved => cluster::slot_moved(stage, draw).await,
+        FaultKind::SlotMovedTargetKilled => cluster::slot_moved_target_killed(stage, draw).await,
+        FaultKind::PrimaryAdded => cluster::primary_added(stage, draw).await,
+        FaultKind::Partition => cluster::partition(stage).await,
+        FaultKind::NodeKilled => processes::node_killed(stage, draw).await,
+        FaultKind::NodesChanged => processes::nodes_changed(stage, draw).await,
+        FaultKind::NodeDiesStealing => steal::node_dies_stealing(stage, draw).await,
+        FaultKind::NodeAndPrimaryFrozen => processes::node_and_primary_frozen(stage, draw).await,
+        FaultKind::CoordinatorKilled => processes::coordinator_killed(stage).await,
+        FaultKind::CoordinatorFrozen => processes::coordinator_frozen(stage).await,
+        FaultKind::CoordinatorsGone => coordinators::coordinators_gone(stage, draw).await,
+        FaultKind::ThreeKilled => processes::three_killed(stage, draw).await,
+        FaultKind::RedisKilled => processes::redis_killed(stage).await,
+        FaultKind::AllKilled => processes::all_killed(stage).await,
     };
     let harm = harm.with_context(|| format!("{} could not be carried out", fault.kind))?;
     stage.wait_until_whole().await.with_context(|| format!("after {}", fault.kind))?;

@@ -8,5 +8,6 @@ mod record;
 
 pub use file::{Journal, read};
 pub use record::{
-    Answered, Api, Ask, Change, Invoked, Micros, Opened, Operated, Record, TIMED_OUT, Told, of_sale,
+    Answered, ApiFamily, BuyerRequest, Change, Invoked, JournalEntry, Micros, Operated, Reported, SaleOpened,
+    TIMED_OUT, of_sale,
 };

@@ -1,7 +1,7 @@
 //! Attacks a real flash sale under load, and holds what clients were told against what is true.
 //!
 //! A run has a [`Schedule`] that its seed alone decides, a sale on real processes, buyers who write everything down
-//! before they ask and before they believe ([`journal`]), an operator at work, side sales, one fault after the other ([`Kind`]), and an audit from three
+//! before they ask and before they believe ([`journal`]), an operator at work, side sales, one fault after the other ([`FaultKind`]), and an audit from three
 //! sides: the books in Redis, the clients' journal ([`verdict`]), and the status that everybody sees.
 //!
 //! It looks at the product from outside: over HTTP, over Redis, and by signals to processes. `testkit` starts and
@@ -12,27 +12,27 @@
 
 mod audit;
 mod claims;
+mod fault_kind;
 mod faults;
 pub mod journal;
-mod kind;
 mod load;
 mod operator;
 mod report;
 mod run;
 mod schedule;
-mod stage;
 mod table;
+mod testbed;
 mod timeline;
 pub mod verdict;
 
 pub use audit::audit;
 pub use claims::{Claim, FinalState, ShardSettings, read_claims, read_final_state};
-pub use faults::Harm;
-pub use kind::Kind;
-pub use load::{Counts, Heard, Person, Shop};
+pub use fault_kind::FaultKind;
+pub use faults::FaultEffect;
+pub use load::{Buyer, BuyerCrowd, Counts, RequestOutcome};
 pub use operator::Operator;
 pub use report::{FaultReport, Report};
-pub use run::{News, RunOptions, run};
-pub use schedule::{Planned, Schedule};
-pub use stage::{connect, read_sale};
+pub use run::{RunEvent, RunOptions, run};
+pub use schedule::{PlannedFault, Schedule};
 pub use table::markdown;
+pub use testbed::{connect, read_sale};

@@ -6,14 +6,14 @@
 //! Some buyers of the default sale use the second family of calls, and some send no `Idempotency-Key`: which ones
 //! follows from their number.
 
+mod behaviours;
+mod buyers;
 mod client;
+mod crowd;
 mod csrf;
-mod people;
-mod shop;
-mod stories;
 
+pub use buyers::Buyer;
 pub(crate) use client::retry_after;
-pub use client::{Counts, Heard};
-pub use people::Person;
-pub use shop::Shop;
-pub(crate) use shop::{NGINX, Pace};
+pub use client::{Counts, RequestOutcome};
+pub use crowd::BuyerCrowd;
+pub(crate) use crowd::{ArrivalRate, NGINX};

@@ -24,12 +24,12 @@ use testkit::{Stack, stack::Coordinator};
 use tokio::time::sleep;
 
 use crate::{
-    journal::{Answered, Change, Journal, Operated, Record, TIMED_OUT},
+    journal::{Answered, Change, Journal, JournalEntry, Operated, TIMED_OUT},
     load::retry_after,
 };
 
 pub(crate) use plan::{SalePlan, plans};
-pub(crate) use work::{Worked, Workplace, work};
+pub(crate) use work::{FinishedSale, OperatorContext, work};
 
 /// How long a change is tried. Faults follow each other, and one of them may take most of this.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -55,7 +55,7 @@ struct Counters {
 
 /// What operators asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Changes {
+pub(crate) struct ChangeCounts {
     pub(crate) asked: u64,
     pub(crate) tries: u64,
     pub(crate) done: u64,
@@ -69,10 +69,10 @@ impl Operator {
         Self { client, stack, journal, counters: Arc::default() }
     }
 
-    pub(crate) fn changes(&self) -> Changes {
+    pub(crate) fn changes(&self) -> ChangeCounts {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Counters { operations, tries, done } = &*self.counters;
-        Changes { asked: load(operations), tries: load(tries), done: load(done) }
+        ChangeCounts { asked: load(operations), tries: load(tries), done: load(done) }
     }
 
     /// Makes a change. Says whether it was answered that it is done.
@@ -103,10 +103,10 @@ impl Operator {
         let prepared = self.request(coordinator.url(), sale, operation, change);
         let (at, sale, via) = (self.journal.now(), sale.to_owned(), coordinator.process().name().to_owned());
         let operated = Operated { request, at, sale, via, operation, change };
-        self.journal.note(&Record::Operated(operated)).await?;
+        self.journal.note(&JournalEntry::Operated(operated)).await?;
         let (mut answered, pause) = read(prepared.send().await).await;
         (answered.request, answered.at) = (request, self.journal.now());
-        self.journal.note(&Record::Answered(answered.clone())).await?;
+        self.journal.note(&JournalEntry::Answered(answered.clone())).await?;
         Ok((answered, pause))
     }
 

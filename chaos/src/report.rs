@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Kind;
+use crate::FaultKind;
 
 /// A whole run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ pub struct Report {
 #[serde(rename_all = "camelCase")]
 pub struct FaultReport {
     /// What.
-    pub kind: Kind,
+    pub kind: FaultKind,
     /// Seconds after the opening.
     pub at_seconds: f64,
     /// Whom.

@@ -19,13 +19,13 @@ use tokio::{
 use futures::future::try_join_all;
 
 use crate::{
-    FaultReport, Kind, Planned, Report, Schedule,
+    FaultKind, FaultReport, PlannedFault, Report, Schedule,
     audit::{audit, of_both_statuses},
-    faults::{Harm, commit},
+    faults::{FaultEffect, commit},
     journal::{Change, Journal},
-    load::{Counts, Pace, Shop},
-    operator::{Operator, SalePlan, Worked, Workplace, plans, work},
-    stage::{SALE, Stage},
+    load::{ArrivalRate, BuyerCrowd, Counts},
+    operator::{FinishedSale, Operator, OperatorContext, SalePlan, plans, work},
+    testbed::{SALE, Testbed},
     timeline::{Span, Timeline},
 };
 
@@ -57,7 +57,7 @@ pub struct RunOptions {
     /// From one fault to the next, at least.
     pub pace: Duration,
     /// Which.
-    pub kinds: Vec<Kind>,
+    pub kinds: Vec<FaultKind>,
     /// Units to sell; as many as there are buyers in this time, and some, if none are given.
     pub stock: Option<u64>,
     /// Requests a second, all in all.
@@ -74,7 +74,7 @@ pub struct RunOptions {
 
 /// What happens in a run, for whoever watches.
 #[derive(Clone, Debug)]
-pub enum News {
+pub enum RunEvent {
     /// Everything runs, and the sale is open.
     Open {
         /// Units to sell.
@@ -100,12 +100,12 @@ impl RunOptions {
     }
 
     fn clock_error(&self) -> Duration {
-        let steps = self.schedule().faults.iter().any(|fault| fault.kind == Kind::ClockStepped);
+        let steps = self.schedule().faults.iter().any(|fault| fault.kind == FaultKind::ClockStepped);
         if steps { CLOCK_STEP_MAX } else { Duration::ZERO }
     }
 
-    fn crowd(&self) -> Pace {
-        Pace::of_requests(self.requests_per_second)
+    fn crowd(&self) -> ArrivalRate {
+        ArrivalRate::of_requests(self.requests_per_second)
     }
 
     /// Faults may take twice as long as planned before the stock is at its reserve.
@@ -126,8 +126,8 @@ impl RunOptions {
             redis_server: self.redis_server.clone(),
             programs: self.programs.clone(),
             folder: Some(self.folder.clone()),
-            island: self.kinds.contains(&Kind::Partition),
-            clocks: self.kinds.contains(&Kind::ClockStepped),
+            island: self.kinds.contains(&FaultKind::Partition),
+            clocks: self.kinds.contains(&FaultKind::ClockStepped),
             sale,
             // Buyers who wait for a failover try again and again; here that is their virtue.
             node_environment: vec![("RATE_LIMIT_USER_MAX".into(), "0".into())],
@@ -140,19 +140,19 @@ impl RunOptions {
 ///
 /// # Errors
 /// When something could not be started, hurt or healed, or not all of it in time: then there is no verdict.
-pub async fn run(options: &RunOptions, news: &UnboundedSender<News>) -> Result<Report> {
+pub async fn run(options: &RunOptions, news: &UnboundedSender<RunEvent>) -> Result<Report> {
     let limit = options.duration * 2 + OVERTIME;
     timeout(limit, attack_and_audit(options, news))
         .await
         .with_context(|| format!("not over within {limit:.0?}"))?
 }
 
-async fn attack_and_audit(options: &RunOptions, news: &UnboundedSender<News>) -> Result<Report> {
+async fn attack_and_audit(options: &RunOptions, news: &UnboundedSender<RunEvent>) -> Result<Report> {
     let stack = Arc::new(Stack::start(options.stack(), |_| ()).await?);
     let journal = Journal::create(options.folder.join("journal.jsonl"))?;
     let operator = Operator::new(stack.clone(), journal.clone());
-    let stage = Stage::on(stack.clone(), operator.clone(), options.sabotaged_node.clone()).await?;
-    let shop = Shop::new(stage.sale.clone(), stack, journal);
+    let stage = Testbed::on(stack.clone(), operator.clone(), options.sabotaged_node.clone()).await?;
+    let shop = BuyerCrowd::new(stage.sale.clone(), stack, journal);
     shop.open(options.clock_error()).await?;
     let run = Run {
         shop,
@@ -164,16 +164,16 @@ async fn attack_and_audit(options: &RunOptions, news: &UnboundedSender<News>) ->
         faults: Vec::new(),
         violations: Vec::new(),
     };
-    run.tell(News::Open { units: options.units() });
+    run.tell(RunEvent::Open { units: options.units() });
     run.finish(options).await
 }
 
 /// A run that is under way.
 struct Run<'a> {
-    stage: Stage,
-    shop: Shop,
+    stage: Testbed,
+    shop: BuyerCrowd,
     operator: Operator,
-    news: &'a UnboundedSender<News>,
+    news: &'a UnboundedSender<RunEvent>,
     opened: Instant,
     spans: Vec<Span>,
     faults: Vec<FaultReport>,
@@ -184,13 +184,13 @@ impl Run<'_> {
     async fn finish(mut self, options: &RunOptions) -> Result<Report> {
         let sales = self.attack_while_selling(options).await?;
         let attacked_until = self.shop.journal().now();
-        self.tell(News::Closing("a crowd buys what is left"));
+        self.tell(RunEvent::Closing("a crowd buys what is left"));
         for sale in &sales {
             self.close(sale).await?;
         }
-        self.tell(News::Closing("audit"));
+        self.tell(RunEvent::Closing("audit"));
         let records = crate::journal::read(self.shop.journal().path())?;
-        for Worked { shop, .. } in &sales {
+        for FinishedSale { shop, .. } in &sales {
             let found = audit(&self.stage.stack, shop.sale(), &records).await?;
             self.violations.extend(found.into_iter().map(|what| format!("{}: {what}", shop.sale().id())));
         }
@@ -221,7 +221,7 @@ impl Run<'_> {
     }
 
     /// A crowd buys what is left, and some come back and look; where it is planned, an operator ends the sale.
-    async fn close(&mut self, Worked { shop, ends_at, is_ended_by_hand }: &Worked) -> Result<()> {
+    async fn close(&mut self, FinishedSale { shop, ends_at, is_ended_by_hand }: &FinishedSale) -> Result<()> {
         let id = shop.sale().id().as_str();
         if ends_at.is_none() {
             // A change that nobody knows of was perhaps a pause.
@@ -238,10 +238,10 @@ impl Run<'_> {
     }
 
     /// Buyers come and operators work until the last fault is over and the sales have been quiet for a moment.
-    async fn attack_while_selling(&mut self, options: &RunOptions) -> Result<Vec<Worked>> {
+    async fn attack_while_selling(&mut self, options: &RunOptions) -> Result<Vec<FinishedSale>> {
         let (shop, news) = (self.shop.clone(), self.news.clone());
         let (over, is_over) = watch::channel(false);
-        let place = Workplace {
+        let place = OperatorContext {
             operator: self.operator.clone(),
             stack: self.stage.stack.clone(),
             opened: self.opened,
@@ -270,20 +270,20 @@ impl Run<'_> {
         }
     }
 
-    async fn suffer(&mut self, fault: Planned) -> Result<()> {
+    async fn suffer(&mut self, fault: PlannedFault) -> Result<()> {
         sleep(fault.at.saturating_sub(self.opened.elapsed())).await;
         let (at, from) = (self.opened.elapsed(), self.shop.journal().now());
         let harm = commit(&self.stage, fault).await?;
         let span = Span { from, to: self.shop.journal().now() };
         self.violations.extend(harm.violations.iter().map(|what| format!("{}: {what}", fault.kind)));
         let report = self.report(fault.kind, at, span, harm);
-        self.tell(News::Fault(Box::new(report.clone())));
+        self.tell(RunEvent::Fault(Box::new(report.clone())));
         self.spans.push(span);
         self.faults.push(report);
         Ok(())
     }
 
-    fn report(&self, kind: Kind, at: Duration, span: Span, harm: Harm) -> FaultReport {
+    fn report(&self, kind: FaultKind, at: Duration, span: Span, harm: FaultEffect) -> FaultReport {
         let timeline = Timeline::of(&self.shop.journal().since(span.from));
         let (all, others) = (timeline.within(span), timeline.of_others(&harm.shards, span));
         FaultReport {
@@ -302,15 +302,15 @@ impl Run<'_> {
     }
 
     /// Nobody may be watching any more; that changes nothing.
-    fn tell(&self, news: News) {
+    fn tell(&self, news: RunEvent) {
         self.news.send(news).ok();
     }
 }
 
-async fn show_progress(shop: &Shop, news: &UnboundedSender<News>) {
+async fn show_progress(shop: &BuyerCrowd, news: &UnboundedSender<RunEvent>) {
     let mut looks = interval(Duration::from_secs(1));
     loop {
         looks.tick().await;
-        news.send(News::Progress(shop.counts())).ok();
+        news.send(RunEvent::Progress(shop.counts())).ok();
     }
 }

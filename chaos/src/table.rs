@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::{FaultReport, Kind, Report};
+use crate::{FaultKind, FaultReport, Report};
 
 /// A fault, and the run it was in.
-type Suffered<'a> = (&'a FaultReport, &'a Report);
+type FaultInRun<'a> = (&'a FaultReport, &'a Report);
 
 /// A row for each kind, and the totals, as Markdown.
 pub fn markdown(reports: &[Report]) -> String {
@@ -14,8 +14,8 @@ pub fn markdown(reports: &[Report]) -> String {
          |---|---|---|---|---|---|---|\n",
     );
     let all = || reports.iter().flat_map(|report| report.faults.iter().map(move |fault| (fault, report)));
-    for kind in Kind::ALL {
-        let suffered: Vec<Suffered<'_>> = all().filter(|(fault, _)| fault.kind == kind).collect();
+    for kind in FaultKind::ALL {
+        let suffered: Vec<FaultInRun<'_>> = all().filter(|(fault, _)| fault.kind == kind).collect();
         if !suffered.is_empty() {
             table += &row(kind, &suffered);
         }
@@ -23,7 +23,7 @@ pub fn markdown(reports: &[Report]) -> String {
     table + &totals(reports)
 }
 
-fn row(kind: Kind, suffered: &[Suffered<'_>]) -> String {
+fn row(kind: FaultKind, suffered: &[FaultInRun<'_>]) -> String {
     let sum = |part: fn(&FaultReport) -> u64| suffered.iter().map(|(fault, _)| part(fault)).sum::<u64>();
     let longest = suffered.iter().filter_map(|(fault, _)| fault.outage_seconds).max_by(f64::total_cmp);
     let outage = longest.map_or("none affected".into(), |seconds| format!("{seconds:.1} s"));
@@ -37,7 +37,7 @@ fn row(kind: Kind, suffered: &[Suffered<'_>]) -> String {
 }
 
 /// Medians: a run on a machine that is busy with something else is slow in quiet times, too.
-fn effect_on_others(suffered: &[Suffered<'_>]) -> String {
+fn effect_on_others(suffered: &[FaultInRun<'_>]) -> String {
     let with_others: Vec<_> = suffered.iter().filter(|(fault, _)| fault.others_requests > 0).collect();
     if with_others.is_empty() {
         return "no others | ".into();
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     fn fault(
-        kind: Kind,
+        kind: FaultKind,
         outage_seconds: Option<f64>,
         others_requests: u64,
         others_p99_ms: f64,
@@ -125,8 +125,8 @@ mod tests {
 
     #[test]
     fn kinds_are_added_up_over_runs_and_outages_are_the_longest() {
-        let killed = |outage, p99| fault(Kind::PrimaryKilled, Some(outage), 50, p99);
-        let of_all = fault(Kind::RedisKilled, Some(4.0), 0, 0.0);
+        let killed = |outage, p99| fault(FaultKind::PrimaryKilled, Some(outage), 50, p99);
+        let of_all = fault(FaultKind::RedisKilled, Some(4.0), 0, 0.0);
         let runs = [report(vec![killed(2.0, 10.0), of_all]), report(vec![killed(3.25, 20.0)])];
 
         let table = markdown(&runs);

@@ -3,9 +3,9 @@
 use std::{collections::HashMap, time::Duration};
 
 use crate::{
-    journal::{Answered, Invoked, Micros, Record, Told},
+    journal::{Answered, Invoked, JournalEntry, Micros, Reported},
     load::NGINX,
-    stage::SALE,
+    testbed::SALE,
 };
 
 /// Requests and answers of a journal, at the sale that faults meet: their shards are its own.
@@ -22,7 +22,7 @@ pub(crate) struct Span {
 
 /// How requests fared.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Fared {
+pub(crate) struct RequestStats {
     pub(crate) requests: usize,
     /// Answers that left things unknown.
     pub(crate) unknown: usize,
@@ -53,16 +53,16 @@ impl Span {
 }
 
 impl Timeline {
-    pub(crate) fn of(records: &[Record]) -> Self {
+    pub(crate) fn of(records: &[JournalEntry]) -> Self {
         let mut open: HashMap<u64, &Invoked> = HashMap::new();
         let mut exchanges = Vec::new();
         for record in records {
             match record {
-                Record::Invoked(invoked) if invoked.sale == SALE => {
+                JournalEntry::Invoked(invoked) if invoked.sale == SALE => {
                     open.insert(invoked.request, invoked);
                 }
-                Record::Invoked(_) | Record::Operated(_) | Record::Opened(_) => {}
-                Record::Answered(answered) => {
+                JournalEntry::Invoked(_) | JournalEntry::Operated(_) | JournalEntry::SaleOpened(_) => {}
+                JournalEntry::Answered(answered) => {
                     exchanges.extend(
                         open.remove(&answered.request).map(|invoked| Exchange::of(invoked, answered)),
                     );
@@ -88,19 +88,19 @@ impl Timeline {
     }
 
     /// How all requests fared that were sent in the span.
-    pub(crate) fn within(&self, span: Span) -> Fared {
+    pub(crate) fn within(&self, span: Span) -> RequestStats {
         fared(self.exchanges.iter().filter(|seen| span.holds(seen.sent)))
     }
 
     /// How requests fared that were sent in the span by those at home in other shards, through nginx: whoever goes to
     /// one node directly has chosen what to depend on.
-    pub(crate) fn of_others(&self, shards: &[u16], span: Span) -> Fared {
+    pub(crate) fn of_others(&self, shards: &[u16], span: Span) -> RequestStats {
         let is_other = |seen: &&Exchange| seen.is_through_nginx && !shards.contains(&seen.shard);
         fared(self.exchanges.iter().filter(|seen| span.holds(seen.sent)).filter(is_other))
     }
 
     /// How requests fared until `end` that were sent outside all of these spans.
-    pub(crate) fn outside(&self, spans: &[Span], end: Micros) -> Fared {
+    pub(crate) fn outside(&self, spans: &[Span], end: Micros) -> RequestStats {
         let is_quiet = |seen: &&Exchange| seen.sent < end && !spans.iter().any(|span| span.holds(seen.sent));
         fared(self.exchanges.iter().filter(is_quiet))
     }
@@ -113,15 +113,15 @@ impl Exchange {
             shard: invoked.shard,
             sent: invoked.at,
             answered: answered.at,
-            is_unknown: told == Told::Unknown,
-            is_purchase: matches!(told, Told::Purchased(_)),
+            is_unknown: told == Reported::Unknown,
+            is_purchase: matches!(told, Reported::Purchased(_)),
             is_through_nginx: invoked.via == NGINX,
         }
     }
 }
 
-fn fared<'a>(exchanges: impl Iterator<Item = &'a Exchange>) -> Fared {
-    let mut fared = Fared::default();
+fn fared<'a>(exchanges: impl Iterator<Item = &'a Exchange>) -> RequestStats {
+    let mut fared = RequestStats::default();
     let mut latencies = Vec::new();
     for seen in exchanges {
         fared.requests += 1;
@@ -133,22 +133,22 @@ fn fared<'a>(exchanges: impl Iterator<Item = &'a Exchange>) -> Fared {
     }
     latencies.sort_unstable();
     let p99 = latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default();
-    Fared { p99: Duration::from_micros(p99), ..fared }
+    RequestStats { p99: Duration::from_micros(p99), ..fared }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{Api, Ask};
+    use crate::journal::{ApiFamily, BuyerRequest};
 
     /// A lookup of somebody at home in this shard, in milliseconds.
-    fn exchange(request: u64, shard: u16, sent: Micros, answered: Micros, status: u16) -> [Record; 2] {
+    fn exchange(request: u64, shard: u16, sent: Micros, answered: Micros, status: u16) -> [JournalEntry; 2] {
         let (user, via, sale) = (format!("user-{request}"), NGINX.into(), SALE.into());
-        let (at, api, ask) = (sent * 1_000, Api::BySale, Ask::Lookup);
+        let (at, api, ask) = (sent * 1_000, ApiFamily::BySale, BuyerRequest::Lookup);
         let invoked = Invoked { request, at, sale, api, user, shard, via, ask };
         let answered =
             Answered { request, at: answered * 1_000, status: Some(status), ..Answered::default() };
-        [Record::Invoked(invoked), Record::Answered(answered)]
+        [JournalEntry::Invoked(invoked), JournalEntry::Answered(answered)]
     }
 
     fn timeline() -> Timeline {

@@ -16,7 +16,7 @@ use operations::Operations;
 
 use crate::{
     Claim, FinalState,
-    journal::{Answered, Ask, Invoked, Micros, Record, Told},
+    journal::{Answered, BuyerRequest, Invoked, JournalEntry, Micros, Reported},
 };
 
 #[cfg(test)]
@@ -41,16 +41,16 @@ struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    fn told(self) -> Told<'a> {
-        self.answered.map_or(Told::Unknown, |answered| answered.told(&self.invoked.ask))
+    fn told(self) -> Reported<'a> {
+        self.answered.map_or(Reported::Unknown, |answered| answered.told(&self.invoked.ask))
     }
 
     /// The attempt's name, of a purchase, and its order, where it has a key.
     fn attempt(self) -> Option<(&'a str, Option<&'a str>)> {
         match &self.invoked.ask {
-            Ask::Purchase { key, order } => Some((key, Some(order))),
-            Ask::PurchaseWithoutKey { attempt } => Some((attempt, None)),
-            Ask::Lookup => None,
+            BuyerRequest::Purchase { key, order } => Some((key, Some(order))),
+            BuyerRequest::PurchaseWithoutKey { attempt } => Some((attempt, None)),
+            BuyerRequest::Lookup => None,
         }
     }
 
@@ -62,7 +62,7 @@ impl<'a> Exchange<'a> {
     /// The order that the user was told to have, and when.
     fn proof(self) -> Option<(&'a str, Micros)> {
         match self.told() {
-            Told::Purchased(order) | Told::Has(order) => Some((order, self.answered?.at)),
+            Reported::Purchased(order) | Reported::Has(order) => Some((order, self.answered?.at)),
             _ => None,
         }
     }
@@ -70,15 +70,15 @@ impl<'a> Exchange<'a> {
     /// Whether it says that the user has no unit. Long after the end nodes no longer look: `over_at` is when that is.
     fn denies(self, over_at: Micros) -> bool {
         match self.told() {
-            Told::HasNone | Told::SoldOut | Told::NoSale | Told::Refused(_) => true,
-            Told::NotActive => self.answered.is_some_and(|answered| answered.at < over_at),
-            Told::Purchased(_) | Told::Has(_) | Told::Unknown => false,
+            Reported::HasNone | Reported::SoldOut | Reported::NoSale | Reported::Refused(_) => true,
+            Reported::NotActive => self.answered.is_some_and(|answered| answered.at < over_at),
+            Reported::Purchased(_) | Reported::Has(_) | Reported::Unknown => false,
         }
     }
 }
 
 /// All that is known of one user.
-struct Case<'a> {
+struct UserHistory<'a> {
     user: &'a str,
     exchanges: Vec<Exchange<'a>>,
     claim: Option<&'a Claim>,
@@ -89,13 +89,13 @@ struct Case<'a> {
 }
 
 /// Every broken promise in the journal of one sale, given the sale at its end.
-pub fn violations(records: &[Record], end: &FinalState) -> Vec<Violation> {
+pub fn violations(records: &[JournalEntry], end: &FinalState) -> Vec<Violation> {
     let operations = Operations::of(records);
     let claims = &end.claims;
     let cases = cases(records, claims, &operations);
     // First those that are few: only the first violations are spelled out.
     let mut found = operator_rules::violations(records, &operations, end);
-    found.extend(cases.iter().flat_map(Case::violations));
+    found.extend(cases.iter().flat_map(UserHistory::violations));
     found.extend(sale_rules::violations(&cases, &operations));
     let known: HashSet<&str> = cases.iter().map(|case| case.user).collect();
     let strangers = claims.keys().filter(|user| !known.contains(user.as_str()));
@@ -108,30 +108,31 @@ pub fn violations(records: &[Record], end: &FinalState) -> Vec<Violation> {
 }
 
 fn cases<'a>(
-    records: &'a [Record],
+    records: &'a [JournalEntry],
     claims: &'a HashMap<String, Claim>,
     operations: &Operations,
-) -> Vec<Case<'a>> {
+) -> Vec<UserHistory<'a>> {
     let end = operations.ends(0, Micros::MAX).into_iter().min();
     let clock_error = operations.clock_error;
     let over_at = end.map_or(Micros::MAX, |end| end * 1_000 + LOOKED_FOR_AFTER_END - clock_error);
     let answered = records.iter().filter_map(|record| match record {
-        Record::Answered(answered) => Some((answered.request, answered)),
-        Record::Opened(_) | Record::Invoked(_) | Record::Operated(_) => None,
+        JournalEntry::Answered(answered) => Some((answered.request, answered)),
+        JournalEntry::SaleOpened(_) | JournalEntry::Invoked(_) | JournalEntry::Operated(_) => None,
     });
     let answers: HashMap<u64, &Answered> = answered.collect();
     let mut by_user: BTreeMap<&str, Vec<Exchange<'_>>> = BTreeMap::new();
     for record in records {
-        if let Record::Invoked(invoked) = record {
+        if let JournalEntry::Invoked(invoked) = record {
             let answered = answers.get(&invoked.request).copied();
             by_user.entry(&invoked.user).or_default().push(Exchange { invoked, answered });
         }
     }
-    let case = |(user, exchanges)| Case { user, exchanges, claim: claims.get(user), over_at, clock_error };
+    let case =
+        |(user, exchanges)| UserHistory { user, exchanges, claim: claims.get(user), over_at, clock_error };
     by_user.into_iter().map(case).collect()
 }
 
-impl Case<'_> {
+impl UserHistory<'_> {
     fn violations(&self) -> Vec<Violation> {
         let rules: [(&'static str, Option<String>); 8] = [
             ("what was told to be bought is a claim, by that very order", self.told_without_claim()),
@@ -164,7 +165,8 @@ impl Case<'_> {
 
     /// Tries of one key are one purchase. Tries without a key are one each.
     fn bought_twice(&self) -> Option<String> {
-        let bought = self.exchanges.iter().filter(|exchange| matches!(exchange.told(), Told::Purchased(_)));
+        let bought =
+            self.exchanges.iter().filter(|exchange| matches!(exchange.told(), Reported::Purchased(_)));
         let purchase = |exchange: &Exchange<'_>| match exchange.keyed() {
             Some((key, _)) => key.to_owned(),
             None => format!("request {}", exchange.invoked.request),
@@ -176,7 +178,7 @@ impl Case<'_> {
 
     fn told_of_a_strange_order(&self) -> Option<String> {
         self.exchanges.iter().find_map(|exchange| match (exchange.told(), exchange.keyed()?) {
-            (Told::Purchased(order), (key, own)) if order != own => {
+            (Reported::Purchased(order), (key, own)) if order != own => {
                 Some(format!("attempt {key} of {} leads to order {own} and was told {order}", self.user))
             }
             _ => None,
@@ -205,7 +207,7 @@ impl Case<'_> {
 
     fn refused_for_itself(&self) -> Option<String> {
         self.exchanges.iter().find_map(|exchange| match (exchange.told(), exchange.keyed()?) {
-            (Told::Has(order), (key, own)) if order == own => {
+            (Reported::Has(order), (key, own)) if order == own => {
                 Some(format!("attempt {key} of {} was refused for its own order {own}", self.user))
             }
             _ => None,
@@ -228,7 +230,7 @@ impl Case<'_> {
         for exchange in &self.exchanges {
             last.extend(exchange.attempt().map(|(key, _)| (key, *exchange)));
         }
-        let (key, _) = last.into_iter().find(|(_, exchange)| exchange.told() == Told::Unknown)?;
+        let (key, _) = last.into_iter().find(|(_, exchange)| exchange.told() == Reported::Unknown)?;
         Some(format!("attempt {key} of {} never got a definite answer", self.user))
     }
 

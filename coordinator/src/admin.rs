@@ -17,15 +17,15 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use service::edge::{self, OpenGate};
-use service::json::Document;
+use service::edge::{self, AdmitAll};
+use service::json::JsonBody;
 use service::problem::Problem;
 use service::time::now;
-use stock::audit::Audit;
+use stock::audit::AuditReport;
 use stock::ids::SaleId;
 
 use crate::change::Change;
-use crate::coordinator::{Coordinator, Created, Failure};
+use crate::coordinator::{Coordinator, CoordinatorError, Created};
 use requests::{Extension, NewSaleRequest, RestockKey, RestockRequest};
 use views::{CoordinatorsView, SaleDetail, SaleList, SaleView};
 
@@ -36,9 +36,9 @@ const DEADLINE: Duration = Duration::from_mins(2);
 
 /// Whom the handlers ask. Empty until the cluster is there.
 #[derive(Clone, Default)]
-pub struct Desk(Arc<OnceLock<Arc<Coordinator>>>);
+pub struct CoordinatorHandle(Arc<OnceLock<Arc<Coordinator>>>);
 
-impl Desk {
+impl CoordinatorHandle {
     /// From now on this coordinator is asked.
     ///
     /// # Panics
@@ -54,7 +54,7 @@ impl Desk {
 }
 
 /// The admin API, and what is asked on behalf of operators all the time.
-pub fn router(desk: Desk, token: AdminToken, of_operators: Router) -> Router {
+pub fn router(desk: CoordinatorHandle, token: AdminToken, of_operators: Router) -> Router {
     let admin = Router::new()
         .route("/admin/sales", get(list).post(create))
         .route("/admin/sales/{sale}", get(show))
@@ -67,89 +67,98 @@ pub fn router(desk: Desk, token: AdminToken, of_operators: Router) -> Router {
         .route("/admin/coordinators", get(coordinators))
         .route_layer(from_fn_with_state(Arc::new(token), token::require))
         .with_state(desk);
-    edge::around(admin.merge(of_operators), OpenGate, DEADLINE)
+    edge::around(admin.merge(of_operators), AdmitAll, DEADLINE)
 }
 
 /// The coordinator, once the cluster is there.
-struct Asked(Arc<Coordinator>);
+struct ReadyCoordinator(Arc<Coordinator>);
 
-impl FromRequestParts<Desk> for Asked {
+impl FromRequestParts<CoordinatorHandle> for ReadyCoordinator {
     type Rejection = Problem;
 
-    async fn from_request_parts(_: &mut Parts, desk: &Desk) -> Result<Self, Problem> {
+    async fn from_request_parts(_: &mut Parts, desk: &CoordinatorHandle) -> Result<Self, Problem> {
         desk.coordinator().map(Self).ok_or_else(problems::no_cluster)
     }
 }
 
 /// The sale in the path. A name that no sale can have is that of no sale.
-struct Named(SaleId);
+struct SalePath(SaleId);
 
-impl FromRequestParts<Desk> for Named {
+impl FromRequestParts<CoordinatorHandle> for SalePath {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, desk: &Desk) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, desk: &CoordinatorHandle) -> Result<Self, Problem> {
         let path = Path::<String>::from_request_parts(parts, desk).await;
         let Path(name) = path.map_err(|_| Problem::new(StatusCode::NOT_FOUND))?;
-        name.parse().map(Self).map_err(|_| Failure::NoSale(name).into())
+        name.parse().map(Self).map_err(|_| CoordinatorError::NoSale(name).into())
     }
 }
 
-async fn list(Asked(coordinator): Asked) -> Result<Json<SaleList>, Problem> {
+async fn list(ReadyCoordinator(coordinator): ReadyCoordinator) -> Result<Json<SaleList>, Problem> {
     Ok(Json(SaleList::of(&coordinator.sales().await?)))
 }
 
-async fn create(Asked(coordinator): Asked, body: Document) -> Result<Response, Problem> {
+async fn create(
+    ReadyCoordinator(coordinator): ReadyCoordinator,
+    body: JsonBody,
+) -> Result<Response, Problem> {
     let wanted = body.parse::<NewSaleRequest>()?.read()?;
     let Created { sale, is_new } = coordinator.create(&wanted).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(SaleView::of(&sale.config))).into_response())
 }
 
-async fn show(Asked(coordinator): Asked, Named(sale): Named) -> Result<Json<SaleDetail>, Problem> {
+async fn show(
+    ReadyCoordinator(coordinator): ReadyCoordinator,
+    SalePath(sale): SalePath,
+) -> Result<Json<SaleDetail>, Problem> {
     Ok(Json(SaleDetail::of(coordinator.inspect(&sale).await?)))
 }
 
-async fn pause(asked: Asked, sale: Named) -> Result<Json<SaleView>, Problem> {
+async fn pause(asked: ReadyCoordinator, sale: SalePath) -> Result<Json<SaleView>, Problem> {
     change(asked, sale, Change::Pause).await
 }
 
-async fn resume(asked: Asked, sale: Named) -> Result<Json<SaleView>, Problem> {
+async fn resume(asked: ReadyCoordinator, sale: SalePath) -> Result<Json<SaleView>, Problem> {
     change(asked, sale, Change::Resume).await
 }
 
-async fn end(asked: Asked, sale: Named) -> Result<Json<SaleView>, Problem> {
+async fn end(asked: ReadyCoordinator, sale: SalePath) -> Result<Json<SaleView>, Problem> {
     change(asked, sale, Change::End).await
 }
 
-async fn extend(asked: Asked, sale: Named, body: Document) -> Result<Json<SaleView>, Problem> {
+async fn extend(asked: ReadyCoordinator, sale: SalePath, body: JsonBody) -> Result<Json<SaleView>, Problem> {
     let ends_at = body.parse::<Extension>()?.read()?.resolve(now());
     change(asked, sale, Change::Extend { ends_at }).await
 }
 
 async fn restock(
-    asked: Asked,
-    sale: Named,
+    asked: ReadyCoordinator,
+    sale: SalePath,
     RestockKey(key): RestockKey,
-    body: Document,
+    body: JsonBody,
 ) -> Result<Json<SaleView>, Problem> {
     let RestockRequest { units } = body.parse()?;
     change(asked, sale, Change::Restock(stock::sale::Restock { key, units })).await
 }
 
 async fn change(
-    Asked(coordinator): Asked,
-    Named(sale): Named,
+    ReadyCoordinator(coordinator): ReadyCoordinator,
+    SalePath(sale): SalePath,
     change: Change,
 ) -> Result<Json<SaleView>, Problem> {
     let sale = coordinator.change(&sale, &change).await?;
     Ok(Json(SaleView::of(&sale.config)))
 }
 
-async fn coordinators(Asked(coordinator): Asked) -> Json<CoordinatorsView> {
+async fn coordinators(ReadyCoordinator(coordinator): ReadyCoordinator) -> Json<CoordinatorsView> {
     Json(CoordinatorsView::of(coordinator.leadership()))
 }
 
-async fn audit(Asked(coordinator): Asked, Named(sale): Named) -> Result<Json<Audit>, Problem> {
+async fn audit(
+    ReadyCoordinator(coordinator): ReadyCoordinator,
+    SalePath(sale): SalePath,
+) -> Result<Json<AuditReport>, Problem> {
     Ok(Json(coordinator.audit(&sale).await?))
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Each change can be asked for again. Whoever repeats it because an answer was lost finds it done.
 
-use stock::sale::{EpochMs, InvalidSale, Restock, SaleConfig, State};
+use stock::sale::{EpochMs, InvalidSale, Restock, SaleConfig, SaleState};
 
-use crate::desired::Desired;
+use crate::desired_state::DesiredState;
 
 /// Most restocks of a sale. All are remembered, for a repeated one must be recognised however late it comes; each takes
 /// some 45 bytes of the config, which coordinators read ten times a second.
@@ -30,7 +30,7 @@ pub enum Change {
 
 /// Why a change cannot be made. The text is fit for the operator who asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum ChangeError {
     /// Not all shards hold their stock yet.
     #[error("the sale is still being created; repeat its creation, or wait")]
     Creating,
@@ -56,7 +56,7 @@ impl Change {
     ///
     /// # Errors
     /// Where the sale is in no state for it, or would become one that cannot be.
-    pub fn apply(&self, desired: &Desired) -> Result<Option<Desired>, Refusal> {
+    pub fn apply(&self, desired: &DesiredState) -> Result<Option<DesiredState>, ChangeError> {
         let before = &*desired.sale.config;
         if self.is_made(before)? {
             return Ok(None);
@@ -67,35 +67,37 @@ impl Change {
             _ => vec![0; desired.mint.len()],
         };
         let mint = desired.mint.iter().zip(minted).map(|(before, units)| before + units).collect();
-        Ok(Some(Desired { sale, mint }))
+        Ok(Some(DesiredState { sale, mint }))
     }
 
-    fn is_made(&self, config: &SaleConfig) -> Result<bool, Refusal> {
+    fn is_made(&self, config: &SaleConfig) -> Result<bool, ChangeError> {
         match self {
-            Self::Pause => Ok(config.state == State::Paused),
-            Self::Resume => Ok(config.state == State::Open),
-            Self::End => Ok(config.state == State::Ended),
-            Self::Extend { ends_at } => Ok(config.window.ends_at == *ends_at && config.state != State::Ended),
+            Self::Pause => Ok(config.state == SaleState::Paused),
+            Self::Resume => Ok(config.state == SaleState::Open),
+            Self::End => Ok(config.state == SaleState::Ended),
+            Self::Extend { ends_at } => {
+                Ok(config.window.ends_at == *ends_at && config.state != SaleState::Ended)
+            }
             Self::Restock(restock) => {
                 match config.changes.restocks.iter().find(|known| known.key == restock.key) {
-                    Some(known) if known.units != restock.units => Err(Refusal::KeyTaken(known.units)),
+                    Some(known) if known.units != restock.units => Err(ChangeError::KeyTaken(known.units)),
                     known => Ok(known.is_some()),
                 }
             }
         }
     }
 
-    fn altered(&self, before: &SaleConfig) -> Result<SaleConfig, Refusal> {
+    fn altered(&self, before: &SaleConfig) -> Result<SaleConfig, ChangeError> {
         match before.state {
-            State::Creating => return Err(Refusal::Creating),
-            State::Ended => return Err(Refusal::Ended),
-            State::Open | State::Paused => {}
+            SaleState::Creating => return Err(ChangeError::Creating),
+            SaleState::Ended => return Err(ChangeError::Ended),
+            SaleState::Open | SaleState::Paused => {}
         }
         let mut config = SaleConfig { version: before.version + 1, ..before.clone() };
         match self {
-            Self::Pause => config.state = State::Paused,
-            Self::Resume => config.state = State::Open,
-            Self::End => config.state = State::Ended,
+            Self::Pause => config.state = SaleState::Paused,
+            Self::Resume => config.state = SaleState::Open,
+            Self::End => config.state = SaleState::Ended,
             Self::Extend { ends_at } => move_end(&mut config, *ends_at),
             Self::Restock(restock) => add_units(&mut config, restock)?,
         }
@@ -108,12 +110,12 @@ fn move_end(config: &mut SaleConfig, ends_at: EpochMs) {
     config.window.ends_at = ends_at;
 }
 
-fn add_units(config: &mut SaleConfig, restock: &Restock) -> Result<(), Refusal> {
+fn add_units(config: &mut SaleConfig, restock: &Restock) -> Result<(), ChangeError> {
     if restock.units == 0 {
-        return Err(Refusal::NoUnits);
+        return Err(ChangeError::NoUnits);
     }
     if config.changes.restocks.len() >= RESTOCKS_MAX {
-        return Err(Refusal::TooManyRestocks);
+        return Err(ChangeError::TooManyRestocks);
     }
     config.total_stock = config.total_stock.saturating_add(restock.units);
     config.changes.restocked = config.changes.restocked.saturating_add(restock.units);
@@ -132,27 +134,27 @@ mod tests {
         Change::Restock(Restock { key: key.into(), units })
     }
 
-    fn after(change: &Change, desired: &Desired) -> Desired {
+    fn after(change: &Change, desired: &DesiredState) -> DesiredState {
         change.apply(desired).unwrap().expect("not made yet")
     }
 
     #[test]
     fn a_change_makes_a_newer_version_and_repeating_it_none() {
-        let open = recorded(State::Open, 2);
+        let open = recorded(SaleState::Open, 2);
         for change in [Change::Pause, Change::End, Change::Extend { ends_at: NOW + 1 }, restock("a", 5)] {
             let changed = after(&change, &open);
             assert_eq!(changed.sale.config.version, open.sale.config.version + 1, "{change:?}");
             assert_eq!(change.apply(&changed), Ok(None), "{change:?}");
         }
         let paused = after(&Change::Pause, &open);
-        assert_eq!(after(&Change::Resume, &paused).sale.config.state, State::Open);
+        assert_eq!(after(&Change::Resume, &paused).sale.config.state, SaleState::Open);
     }
 
     #[test]
     fn the_end_is_final() {
-        let ended = recorded(State::Ended, 2);
+        let ended = recorded(SaleState::Ended, 2);
         for change in [Change::Pause, Change::Resume, Change::Extend { ends_at: NOW + 1 }, restock("a", 5)] {
-            assert_eq!(change.apply(&ended), Err(Refusal::Ended), "{change:?}");
+            assert_eq!(change.apply(&ended), Err(ChangeError::Ended), "{change:?}");
         }
         assert_eq!(Change::End.apply(&ended), Ok(None));
     }
@@ -160,51 +162,58 @@ mod tests {
     #[test]
     fn a_sale_that_is_being_created_is_left_alone() {
         for change in [Change::Pause, Change::Resume, Change::End, restock("a", 5)] {
-            assert_eq!(change.apply(&recorded(State::Creating, 2)), Err(Refusal::Creating), "{change:?}");
+            assert_eq!(
+                change.apply(&recorded(SaleState::Creating, 2)),
+                Err(ChangeError::Creating),
+                "{change:?}"
+            );
         }
     }
 
     #[test]
     fn the_end_can_be_moved_either_way_but_not_before_the_start() {
-        let open = recorded(State::Open, 2);
+        let open = recorded(SaleState::Open, 2);
         let created_ends_at = open.sale.config.window.ends_at;
         let later = after(&Change::Extend { ends_at: created_ends_at + 1 }, &open);
         let earlier = after(&Change::Extend { ends_at: NOW + 1 }, &later);
         assert_eq!(earlier.sale.config.window.ends_at, NOW + 1);
         assert_eq!(earlier.sale.config.changes.created_ends_at, Some(created_ends_at));
-        assert_eq!(Change::Extend { ends_at: NOW }.apply(&open), Err(Refusal::Invalid(InvalidSale::Window)));
+        assert_eq!(
+            Change::Extend { ends_at: NOW }.apply(&open),
+            Err(ChangeError::Invalid(InvalidSale::Window))
+        );
     }
 
     #[test]
     fn a_restock_mints_exactly_its_units() {
-        let restocked = after(&restock("a", 7), &recorded(State::Open, 3));
+        let restocked = after(&restock("a", 7), &recorded(SaleState::Open, 3));
         assert_eq!(restocked.sale.config.total_stock, 107);
         assert_eq!(restocked.mint.iter().sum::<u64>(), 107);
     }
 
     #[test]
     fn a_repeated_restock_is_recognised_even_behind_others_and_after_the_end() {
-        let twice = after(&restock("b", 5), &after(&restock("a", 5), &recorded(State::Open, 2)));
+        let twice = after(&restock("b", 5), &after(&restock("a", 5), &recorded(SaleState::Open, 2)));
         assert_eq!(restock("a", 5).apply(&twice), Ok(None));
-        assert_eq!(restock("a", 6).apply(&twice), Err(Refusal::KeyTaken(5)));
+        assert_eq!(restock("a", 6).apply(&twice), Err(ChangeError::KeyTaken(5)));
         assert_eq!(restock("a", 5).apply(&after(&Change::End, &twice)), Ok(None));
     }
 
     #[test]
     fn every_restock_is_remembered_and_none_beyond_those_is_made() {
         let all = (0..RESTOCKS_MAX)
-            .fold(recorded(State::Open, 2), |sale, n| after(&restock(&n.to_string(), 1), &sale));
+            .fold(recorded(SaleState::Open, 2), |sale, n| after(&restock(&n.to_string(), 1), &sale));
         assert_eq!(all.sale.config.changes.restocked, RESTOCKS_MAX as u64);
         assert_eq!(restock("0", 1).apply(&all), Ok(None), "the first was forgotten");
-        assert_eq!(restock("one more", 1).apply(&all), Err(Refusal::TooManyRestocks));
+        assert_eq!(restock("one more", 1).apply(&all), Err(ChangeError::TooManyRestocks));
     }
 
     #[test]
     fn a_restock_stays_within_what_a_sale_may_have() {
-        let open = recorded(State::Open, 2);
-        assert_eq!(restock("a", 0).apply(&open), Err(Refusal::NoUnits));
+        let open = recorded(SaleState::Open, 2);
+        assert_eq!(restock("a", 0).apply(&open), Err(ChangeError::NoUnits));
         for units in [TOTAL_STOCK_MAX, u64::MAX] {
-            assert_eq!(restock("a", units).apply(&open), Err(Refusal::Invalid(InvalidSale::TotalStock)));
+            assert_eq!(restock("a", units).apply(&open), Err(ChangeError::Invalid(InvalidSale::TotalStock)));
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use stock::calls::{CallError, Level, Source};
+use stock::calls::{CallError, Level, TokenSource};
 use stock::ids::ShardId;
 use tokio::time::Instant;
 
@@ -21,10 +21,10 @@ pub struct Channel {
 
 /// The channels seen open, and since when nothing left them.
 #[derive(Clone, Debug, Default)]
-pub struct OpenChannels(HashMap<Channel, Unmoved>);
+pub struct OpenChannels(HashMap<Channel, IdleChannel>);
 
 #[derive(Clone, Copy, Debug)]
-struct Unmoved {
+struct IdleChannel {
     accepted: u64,
     since: Instant,
     /// When it was last seen to, or since when nobody did.
@@ -35,9 +35,9 @@ impl OpenChannels {
     /// Takes in what was seen of a sale's shards. That more enters a channel does not count as movement: what
     /// lies in it has to leave.
     pub fn observe(&mut self, levels: &[Result<Level, CallError>], now: Instant) {
-        let unmoved = |Open { channel, accepted, .. }| {
+        let unmoved = |OpenChannel { channel, accepted, .. }| {
             let before = self.0.get(&channel).filter(|unmoved| unmoved.accepted == accepted);
-            (channel, *before.unwrap_or(&Unmoved { accepted, since: now, waits_since: now }))
+            (channel, *before.unwrap_or(&IdleChannel { accepted, since: now, waits_since: now }))
         };
         self.0 = open_channels(levels).map(unmoved).collect();
     }
@@ -63,7 +63,7 @@ impl OpenChannels {
 
 /// A channel that holds tokens.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Open {
+pub(crate) struct OpenChannel {
     pub(crate) channel: Channel,
     /// What was accepted from it, cumulative.
     accepted: u64,
@@ -72,13 +72,14 @@ pub(crate) struct Open {
 }
 
 /// The channels that hold tokens, of those of which both ends could be read.
-pub(crate) fn open_channels(levels: &[Result<Level, CallError>]) -> impl Iterator<Item = Open> {
+pub(crate) fn open_channels(levels: &[Result<Level, CallError>]) -> impl Iterator<Item = OpenChannel> {
     (0..).map(ShardId::new).zip(levels).flat_map(move |(giver, level)| {
         let donated = level.as_ref().map_or(&[][..], |level| &level.donated);
         donated.iter().filter_map(move |&(receiver, donated)| {
-            let accepted = levels.get(receiver.index())?.as_ref().ok()?.accepted_from(Source::Shard(giver));
+            let accepted =
+                levels.get(receiver.index())?.as_ref().ok()?.accepted_from(TokenSource::Shard(giver));
             let channel = Channel { giver, receiver };
-            (accepted < donated).then(|| Open { channel, accepted, tokens: donated - accepted })
+            (accepted < donated).then(|| OpenChannel { channel, accepted, tokens: donated - accepted })
         })
     })
 }
@@ -94,7 +95,7 @@ mod tests {
     fn levels(donated: u64, accepted: u64) -> [Result<Level, CallError>; 2] {
         let giver = Level { donated: vec![(ZERO_TO_ONE.receiver, donated)], ..Level::default() };
         let receiver =
-            Level { accepted: vec![(Source::Shard(ZERO_TO_ONE.giver), accepted)], ..Level::default() };
+            Level { accepted: vec![(TokenSource::Shard(ZERO_TO_ONE.giver), accepted)], ..Level::default() };
         [Ok(giver), Ok(receiver)]
     }
 

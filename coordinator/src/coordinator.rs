@@ -10,30 +10,30 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use service::time::now;
-use stock::audit::{Audit, Unreadable, audit};
-use stock::calls::{CallError, Level, ReadLevel, Recorded};
+use stock::audit::{AuditError, AuditReport, audit};
+use stock::calls::{CallError, Level, ReadLevel, RecordAnswer};
 use stock::cluster::Cluster;
 use stock::connection::ConnectOptions;
 use stock::ids::SaleId;
 use stock::layout::{SaleKeys, choose_tags};
-use stock::sale::{InvalidSale, SHARDS_MAX, Sale, State};
+use stock::sale::{InvalidSale, SHARDS_MAX, Sale, SaleState};
 use stock::search::has_shards;
 use stock::snapshot::Snapshot;
-use stock::store::{EnlistSale, ListSales, ReadSnapshot};
+use stock::store::{AddSaleToList, ListSales, ReadSnapshot};
 use stock::topology::Topology;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::carry_out::{Unconfirmed, enforce, open};
-use crate::change::{Change, Refusal};
-use crate::desired::Desired;
+use crate::apply::{UnconfirmedShard, enforce, open};
+use crate::change::{Change, ChangeError};
+use crate::desired_state::DesiredState;
 use crate::leading::Leadership;
 use crate::metrics;
 use crate::new_sale::{Field, NewSale};
+use crate::reconcile::Observation;
 use crate::records::Records;
 use crate::replication::Replication;
-use crate::rounds::Sight;
-use crate::trouble::{Trouble, troubles};
+use crate::shard_problem::{ShardProblem, troubles};
 
 /// Shards a primary, where the request does not say: slots then move to new primaries in even steps.
 const SHARDS_PER_PRIMARY: usize = 4;
@@ -53,7 +53,7 @@ const LOOK_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// How often it looks, and how patient it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
+pub struct Timing {
     /// From one snapshot to the next.
     pub snapshot_period: Duration,
     /// How long a channel may stay open.
@@ -64,7 +64,7 @@ pub struct Pace {
     pub lease_duration: Duration,
 }
 
-impl Default for Pace {
+impl Default for Timing {
     fn default() -> Self {
         Self {
             snapshot_period: Duration::from_millis(100),
@@ -80,12 +80,12 @@ pub struct Coordinator {
     /// For looking: short timeouts, and no barrier ever blocks its connections.
     pub(crate) reads: Cluster,
     pub(crate) writes: Cluster,
-    pub(crate) pace: Pace,
+    pub(crate) pace: Timing,
     pub(crate) leadership: Leadership,
     pub(crate) records: Records,
     /// Whether the list of sales was seen not to name all that are known.
     pub(crate) list_is_lost: AtomicBool,
-    pub(crate) sights: ArcSwap<BTreeMap<SaleId, Sight>>,
+    pub(crate) sights: ArcSwap<BTreeMap<SaleId, Observation>>,
     /// Sales of which it is confirmed that so many units are sold, which was all of them.
     pub(crate) sold_out: ArcSwap<BTreeMap<SaleId, u64>>,
     /// Since when the tokens of some channel of a sale have been waiting.
@@ -100,7 +100,7 @@ pub struct Coordinator {
 
 /// Why something was not done, or is not known to be.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum CoordinatorError {
     /// Nothing of this name.
     #[error("there is no sale {0:?}")]
     NoSale(String),
@@ -123,7 +123,7 @@ pub enum Failure {
     Invalid(InvalidSale),
     /// The sale cannot be changed like that.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] ChangeError),
     /// Too many operators at once. Nothing was done.
     #[error("others keep changing this sale; repeat the request")]
     Contended,
@@ -141,13 +141,13 @@ pub enum Failure {
     Unrecorded(CallError),
     /// It is recorded, and will be done.
     #[error("recorded, but not confirmed by every shard yet: {}", join(.0))]
-    Unconfirmed(Vec<Unconfirmed>),
+    UnconfirmedShard(Vec<UnconfirmedShard>),
     /// Another audit is under way.
     #[error("another audit is under way")]
     AuditBusy,
     /// The audit broke off.
     #[error(transparent)]
-    Unaudited(#[from] Unreadable),
+    Unaudited(#[from] AuditError),
 }
 
 fn join<T: ToString>(items: &[T]) -> String {
@@ -165,7 +165,7 @@ pub struct Created {
 /// A sale, looked at.
 pub struct Inspection {
     /// What is recorded.
-    pub desired: Desired,
+    pub desired: DesiredState,
     /// What its shards hold.
     pub levels: Vec<Result<Level, CallError>>,
     /// Where they live.
@@ -173,7 +173,7 @@ pub struct Inspection {
     /// The latest published snapshot.
     pub snapshot: Option<Snapshot>,
     /// What is wrong.
-    pub troubles: Vec<Trouble>,
+    pub troubles: Vec<ShardProblem>,
 }
 
 /// How the shards are looked at: like everything else, but with less patience.
@@ -189,7 +189,7 @@ pub fn look_options(options: &ConnectOptions) -> ConnectOptions {
 impl Coordinator {
     /// A coordinator that looks through `reads` (see [`look_options`]) and acts through `writes`. No other process
     /// has its name.
-    pub fn new(name: String, reads: Cluster, writes: Cluster, pace: Pace) -> Self {
+    pub fn new(name: String, reads: Cluster, writes: Cluster, pace: Timing) -> Self {
         Self {
             reads,
             writes,
@@ -216,7 +216,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// When the name is taken, the settings cannot be, or not every shard has confirmed.
-    pub async fn create(&self, wanted: &NewSale) -> Result<Created, Failure> {
+    pub async fn create(&self, wanted: &NewSale) -> Result<Created, CoordinatorError> {
         let (desired, is_new) = self.record_creation(wanted).await?;
         let sale = self.complete(desired).await?;
         Ok(Created { sale, is_new })
@@ -227,7 +227,7 @@ impl Coordinator {
     /// # Errors
     /// When the name is taken, the settings cannot be, it is unknown whether it is written, or it was written before
     /// and lost since.
-    pub async fn record_creation(&self, wanted: &NewSale) -> Result<(Desired, bool), Failure> {
+    pub async fn record_creation(&self, wanted: &NewSale) -> Result<(DesiredState, bool), CoordinatorError> {
         let (desired, is_new) = match self.find(&wanted.id).await? {
             Some(existing) => (existing, false),
             None => self.record_new(wanted).await?,
@@ -236,34 +236,36 @@ impl Coordinator {
             check_same(wanted, &desired)?;
         }
         // Listed last: a name in the list was recorded once, so one without a record has lost it.
-        self.writes.write(EnlistSale(&wanted.id)).await.map_err(Failure::Unrecorded)?;
+        self.writes.write(AddSaleToList(&wanted.id)).await.map_err(CoordinatorError::Unrecorded)?;
         Ok((desired, is_new))
     }
 
-    async fn record_new(&self, wanted: &NewSale) -> Result<(Desired, bool), Failure> {
+    async fn record_new(&self, wanted: &NewSale) -> Result<(DesiredState, bool), CoordinatorError> {
         let desired = self.lay_out(wanted).await?;
-        match self.records.record(&self.writes, 0, &desired).await.map_err(Failure::Unrecorded)? {
-            Recorded::Done => {
+        match self.records.record(&self.writes, 0, &desired).await.map_err(CoordinatorError::Unrecorded)? {
+            RecordAnswer::Done => {
                 tracing::info!(sale.id = %wanted.id, sale.shards = desired.mint.len(), "sale recorded");
                 Ok((desired, true))
             }
-            Recorded::Overtaken(_) => Ok((self.find(&wanted.id).await?.ok_or(Failure::Contended)?, false)),
+            RecordAnswer::Overtaken(_) => {
+                Ok((self.find(&wanted.id).await?.ok_or(CoordinatorError::Contended)?, false))
+            }
         }
     }
 
-    async fn lay_out(&self, wanted: &NewSale) -> Result<Desired, Failure> {
+    async fn lay_out(&self, wanted: &NewSale) -> Result<DesiredState, CoordinatorError> {
         let topology = self.writes.topology();
         let shards_default = (SHARDS_PER_PRIMARY * topology.primaries().len()).clamp(1, SHARDS_MAX.into());
         let shards = wanted.shards.unwrap_or(shards_default as u16);
         // Before tags are looked for: nobody needs to look for thousands of them.
-        wanted.validate(now()).map_err(Failure::Invalid)?;
+        wanted.validate(now()).map_err(CoordinatorError::Invalid)?;
         let owner = |slot| topology.primary(slot).map(|primary| primary.address.clone());
         let tags = choose_tags(&wanted.id, shards, owner);
         if tags.len() < usize::from(shards) {
-            return Err(Failure::NoPlace(shards));
+            return Err(CoordinatorError::NoPlace(shards));
         }
-        let sale = self.records.sale(wanted.config(tags, now())).await.map_err(Failure::Invalid)?;
-        Ok(Desired { mint: sale.split(wanted.total_stock), sale })
+        let sale = self.records.sale(wanted.config(tags, now())).await.map_err(CoordinatorError::Invalid)?;
+        Ok(DesiredState { mint: sale.split(wanted.total_stock), sale })
     }
 
     /// Brings all shards to what is recorded, and opens the sale if it was being created. Where another operator has
@@ -271,11 +273,11 @@ impl Coordinator {
     ///
     /// # Errors
     /// When not every shard has confirmed.
-    pub async fn complete(&self, mut desired: Desired) -> Result<Sale, Failure> {
+    pub async fn complete(&self, mut desired: DesiredState) -> Result<Sale, CoordinatorError> {
         for _ in 0..CHANGE_TRIES_MAX {
-            let is_creating = desired.sale.config.state == State::Creating;
+            let is_creating = desired.sale.config.state == SaleState::Creating;
             let unconfirmed = if is_creating {
-                open(&self.writes, &self.records, &desired).await.map_err(Failure::Unrecorded)?
+                open(&self.writes, &self.records, &desired).await.map_err(CoordinatorError::Unrecorded)?
             } else {
                 enforce(&self.writes, &desired).await
             };
@@ -285,47 +287,47 @@ impl Coordinator {
             desired = match self.existing(desired.sale.id()).await {
                 Ok(latest) if latest != desired => latest,
                 Err(failure) if unconfirmed.is_empty() => return Err(failure),
-                _ => return Err(Failure::Unconfirmed(unconfirmed)),
+                _ => return Err(CoordinatorError::UnconfirmedShard(unconfirmed)),
             };
         }
-        Err(Failure::Contended)
+        Err(CoordinatorError::Contended)
     }
 
     /// Changes a sale; the sale afterwards, once every shard has confirmed.
     ///
     /// # Errors
     /// When there is no such sale, it cannot be changed so, or not every shard has confirmed.
-    pub async fn change(&self, id: &SaleId, change: &Change) -> Result<Sale, Failure> {
+    pub async fn change(&self, id: &SaleId, change: &Change) -> Result<Sale, CoordinatorError> {
         for _ in 0..CHANGE_TRIES_MAX {
             let before = self.existing(id).await?;
             let Some(after) = change.apply(&before)? else { return self.complete(before).await };
             let version = before.sale.config.version;
             let recorded = self.records.record(&self.writes, version, &after).await;
-            if recorded.map_err(Failure::Unrecorded)? == Recorded::Done {
+            if recorded.map_err(CoordinatorError::Unrecorded)? == RecordAnswer::Done {
                 tracing::info!(sale.id = %id, sale.version = version + 1, ?change, "sale changed");
                 return self.complete(after).await;
             }
         }
-        Err(Failure::Contended)
+        Err(CoordinatorError::Contended)
     }
 
     /// What is recorded of a sale, and lasts.
     ///
     /// # Errors
     /// When there is none of this name, it cannot be read, or its record was lost.
-    pub async fn existing(&self, id: &SaleId) -> Result<Desired, Failure> {
-        self.find(id).await?.ok_or_else(|| Failure::NoSale(id.to_string()))
+    pub async fn existing(&self, id: &SaleId) -> Result<DesiredState, CoordinatorError> {
+        self.find(id).await?.ok_or_else(|| CoordinatorError::NoSale(id.to_string()))
     }
 
     /// The same; `None` where there never was a sale of this name.
-    async fn find(&self, id: &SaleId) -> Result<Option<Desired>, Failure> {
-        let read = async || self.records.one(&self.writes, id).await.map_err(Failure::Unread);
+    async fn find(&self, id: &SaleId) -> Result<Option<DesiredState>, CoordinatorError> {
+        let read = async || self.records.one(&self.writes, id).await.map_err(CoordinatorError::Unread);
         let found = read().await?;
-        if found.is_some() || !self.has_traces(id).await.map_err(Failure::Unread)? {
+        if found.is_some() || !self.has_traces(id).await.map_err(CoordinatorError::Unread)? {
             return Ok(found);
         }
         // Another coordinator may be creating it: the record comes before all traces.
-        read().await?.map(Some).ok_or_else(|| Failure::RecordLost(id.to_string()))
+        read().await?.map(Some).ok_or_else(|| CoordinatorError::RecordLost(id.to_string()))
     }
 
     /// Whether there is anything that only a recorded sale leaves.
@@ -338,9 +340,9 @@ impl Coordinator {
     }
 
     /// A sale for people to look at: its record may not last.
-    async fn seen(&self, id: &SaleId) -> Result<Desired, Failure> {
+    async fn seen(&self, id: &SaleId) -> Result<DesiredState, CoordinatorError> {
         let mut seen = self.records.seen(&self.writes, std::slice::from_ref(id)).await;
-        match seen.pop().expect("one sale has one record").map_err(Failure::Unread)? {
+        match seen.pop().expect("one sale has one record").map_err(CoordinatorError::Unread)? {
             Some(seen) => Ok(seen),
             None => self.existing(id).await,
         }
@@ -350,26 +352,32 @@ impl Coordinator {
     ///
     /// # Errors
     /// When the list, or a sale of it, cannot be read.
-    pub async fn sales(&self) -> Result<Vec<Sale>, Failure> {
-        let listed = self.writes.read(ListSales).await.map_err(Failure::Unread)?.ok_or(Failure::ListLost)?;
+    pub async fn sales(&self) -> Result<Vec<Sale>, CoordinatorError> {
+        let listed = self
+            .writes
+            .read(ListSales)
+            .await
+            .map_err(CoordinatorError::Unread)?
+            .ok_or(CoordinatorError::ListLost)?;
         let records = self.records.seen(&self.writes, &listed).await.into_iter();
         let sales = records.filter_map(|record| Some(record.transpose()?.map(|desired| desired.sale)));
-        sales.collect::<Result<_, _>>().map_err(Failure::Unread)
+        sales.collect::<Result<_, _>>().map_err(CoordinatorError::Unread)
     }
 
     /// Looks at one sale. Shards that cannot be read are among the troubles.
     ///
     /// # Errors
     /// When there is none of this name, or its record cannot be read.
-    pub async fn inspect(&self, id: &SaleId) -> Result<Inspection, Failure> {
+    pub async fn inspect(&self, id: &SaleId) -> Result<Inspection, CoordinatorError> {
         let sale = self.seen(id).await?.sale;
-        let snapshot = self.writes.read(ReadSnapshot(&SaleKeys::new(id))).await.map_err(Failure::Unread)?;
+        let snapshot =
+            self.writes.read(ReadSnapshot(&SaleKeys::new(id))).await.map_err(CoordinatorError::Unread)?;
         let calls: Vec<_> = sale.shards().iter().map(|shard| ReadLevel { shard }).collect();
         let levels = self.reads.poll_all(&calls).await;
         // Shards follow the record, so one that was changed meanwhile is not ahead of it.
         let desired = self.seen(id).await?;
         if !desired.sale.has_layout_of(&sale) {
-            return Err(Failure::Contended);
+            return Err(CoordinatorError::Contended);
         }
         let topology = self.reads.topology();
         Ok(Inspection { troubles: troubles(&desired, &levels), desired, levels, topology, snapshot })
@@ -379,11 +387,11 @@ impl Coordinator {
     ///
     /// # Errors
     /// When there is none of this name, a shard cannot be read, or others are being audited all the while.
-    pub async fn audit(&self, id: &SaleId) -> Result<Audit, Failure> {
+    pub async fn audit(&self, id: &SaleId) -> Result<AuditReport, CoordinatorError> {
         let desired = self.seen(id).await?;
         let turn = tokio::time::timeout(AUDIT_WAIT_MAX, self.audits.acquire()).await;
-        let _turn = turn.map_err(|_| Failure::AuditBusy)?.expect("nobody closes the audits");
-        let found = audit(&self.writes, &desired.sale).await.map_err(Failure::from);
+        let _turn = turn.map_err(|_| CoordinatorError::AuditBusy)?.expect("nobody closes the audits");
+        let found = audit(&self.writes, &desired.sale).await.map_err(CoordinatorError::from);
         metrics::audited(id, &found);
         if let Ok(audit) = &found {
             let violations = audit.violations.len() as u64;
@@ -397,7 +405,11 @@ impl Coordinator {
     }
 }
 
-fn check_same(wanted: &NewSale, existing: &Desired) -> Result<(), Failure> {
+fn check_same(wanted: &NewSale, existing: &DesiredState) -> Result<(), CoordinatorError> {
     let fields = wanted.differences(&existing.sale.config);
-    if fields.is_empty() { Ok(()) } else { Err(Failure::Different { id: wanted.id.clone(), fields }) }
+    if fields.is_empty() {
+        Ok(())
+    } else {
+        Err(CoordinatorError::Different { id: wanted.id.clone(), fields })
+    }
 }

@@ -21,7 +21,7 @@ pub struct Demand {
 
 /// The demand on all shards of a sale, as it is seen.
 #[derive(Clone, Debug, Default)]
-pub struct DemandSeen(Vec<Shard>);
+pub struct DemandEstimator(Vec<Shard>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Shard {
@@ -32,7 +32,7 @@ struct Shard {
     seconds: f64,
 }
 
-impl DemandSeen {
+impl DemandEstimator {
     /// Takes in what was seen of the shards at this moment. One that cannot be read keeps what is known of it.
     pub fn observe(&mut self, seen_at: Instant, levels: &[Result<Level, CallError>]) {
         self.0.resize(levels.len(), Shard::default());
@@ -87,7 +87,7 @@ mod tests {
 
     /// The demand after a shard was seen at these times, in milliseconds, with so much sold.
     fn after(sights: &[(u64, u64)]) -> Demand {
-        let (mut seen, start) = (DemandSeen::default(), Instant::now());
+        let (mut seen, start) = (DemandEstimator::default(), Instant::now());
         for &(at, sold) in sights {
             let seen_at = start + Duration::from_millis(at);
             seen.observe(seen_at, &[Ok(Level { sold, ..Level::default() })]);
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_primary_whose_clock_is_set_sells_no_slower() {
-        let mut seen = DemandSeen::default();
+        let mut seen = DemandEstimator::default();
         let start = Instant::now();
         for n in 0..=20 {
             // After a second its clock jumps an hour ahead.

@@ -11,12 +11,12 @@ use arc_swap::ArcSwap;
 use futures::future::Shared;
 use service::presence;
 use stock::lease::{Lead, Lease};
-use stock::presence::{Introduction, Kind};
+use stock::presence::{ProcessInfo, ProcessKind};
 use tokio::time::{Instant, sleep_until};
 
 use crate::coordinator::Coordinator;
-use crate::news::News;
-use crate::tenure::{Role, Tenure};
+use crate::failure_log::FailureLog;
+use crate::lease_holder::{CoordinatorRole, LeaseHolder};
 
 /// Looks at the lease while it lasts. So many that one which is given up is found within a twentieth of it, and
 /// that a leader has many tries to renew it.
@@ -26,7 +26,7 @@ const LOOKS_PER_LEASE: u32 = 20;
 pub struct Leadership {
     name: String,
     duration: Duration,
-    tenure: ArcSwap<Tenure>,
+    tenure: ArcSwap<LeaseHolder>,
 }
 
 impl Leadership {
@@ -46,15 +46,15 @@ impl Leadership {
     }
 
     /// What this coordinator is now.
-    pub fn role(&self) -> Role {
+    pub fn role(&self) -> CoordinatorRole {
         self.tenure.load().role(Instant::now())
     }
 
     /// Who leads, as far as this coordinator knows.
     pub fn leader(&self) -> Option<String> {
         match self.role() {
-            Role::Leading => Some(self.name.clone()),
-            Role::Following(leader) => leader,
+            CoordinatorRole::Leading => Some(self.name.clone()),
+            CoordinatorRole::Following(leader) => leader,
         }
     }
 }
@@ -62,7 +62,7 @@ impl Leadership {
 impl Coordinator {
     /// Leads whenever nobody else does, until `stop` completes; then hands over at once.
     pub(crate) async fn seek_lease<S: Future<Output = ()>>(&self, stop: Shared<S>) {
-        let (mut news, mut told) = (News::default(), None);
+        let (mut news, mut told) = (FailureLog::default(), None);
         loop {
             self.look_at_lease(&mut news).await;
             tell(self.leadership.role(), &mut told);
@@ -79,16 +79,17 @@ impl Coordinator {
     /// Says that it is there, until `stop` completes.
     pub(crate) async fn attend<S: Future<Output = ()>>(&self, stop: Shared<S>) {
         let (name, version) = (self.leadership.name.clone(), env!("CARGO_PKG_VERSION").to_owned());
-        presence::attend(&self.reads, &Introduction { name, kind: Kind::Coordinator, version }, stop).await;
+        presence::attend(&self.reads, &ProcessInfo { name, kind: ProcessKind::Coordinator, version }, stop)
+            .await;
     }
 
     /// Without an answer it is known as before who leads, until that runs out.
-    async fn look_at_lease(&self, news: &mut News) {
+    async fn look_at_lease(&self, news: &mut FailureLog) {
         let asked_at = Instant::now();
         let answer = self.ask_for_lease(self.leadership.duration).await;
         self.heed(news, "lease on leading".into(), answer.as_ref().err());
         if let Ok(lease) = answer {
-            let tenure = Tenure::of(&self.leadership.name, lease, asked_at, Instant::now());
+            let tenure = LeaseHolder::of(&self.leadership.name, lease, asked_at, Instant::now());
             self.leadership.tenure.store(tenure.into());
         }
     }
@@ -98,7 +99,7 @@ impl Coordinator {
         if !self.leadership.leads() {
             return;
         }
-        self.leadership.tenure.store(Tenure::default().into());
+        self.leadership.tenure.store(LeaseHolder::default().into());
         match self.ask_for_lease(Duration::ZERO).await {
             Ok(_) => tracing::info!("handing over"),
             Err(error) => tracing::info!(%error, "handing over when the lease runs out"),
@@ -117,14 +118,16 @@ impl Leadership {
 }
 
 /// Logs a role when it is a new one.
-fn tell(role: Role, told: &mut Option<Role>) {
+fn tell(role: CoordinatorRole, told: &mut Option<CoordinatorRole>) {
     if told.as_ref() == Some(&role) {
         return;
     }
     match &role {
-        Role::Leading => tracing::info!("leading"),
-        Role::Following(Some(leader)) => tracing::info!(coordinator.leader = %leader, "following"),
-        Role::Following(None) => tracing::info!("following nobody: no coordinator is known to lead"),
+        CoordinatorRole::Leading => tracing::info!("leading"),
+        CoordinatorRole::Following(Some(leader)) => tracing::info!(coordinator.leader = %leader, "following"),
+        CoordinatorRole::Following(None) => {
+            tracing::info!("following nobody: no coordinator is known to lead")
+        }
     }
     *told = Some(role);
 }

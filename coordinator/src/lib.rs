@@ -1,30 +1,30 @@
 #![doc = include_str!("../README.md")]
 
 pub mod admin;
-pub mod carry_out;
+pub mod apply;
 pub mod change;
 pub mod channels;
 pub mod coordinator;
 pub mod demand;
-pub mod desired;
+pub mod desired_state;
 pub mod leading;
+pub mod lease_holder;
 pub mod live;
 pub mod metrics;
 pub mod new_sale;
 pub mod plan;
 pub mod rebalance;
 mod rebalancing;
+pub mod reconcile;
 pub mod records;
 pub mod replication;
-pub mod rounds;
 pub mod settings;
+pub mod shard_problem;
 pub mod start;
-pub mod tenure;
 pub mod transfers;
-pub mod trouble;
 pub mod violations;
 
-pub(crate) use service::news;
+pub(crate) use service::failure_log;
 
 #[cfg(test)]
 mod testing;

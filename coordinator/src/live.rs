@@ -19,8 +19,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
-use service::edge::{self, OpenGate};
-use service::events::{Events, event, stream_of};
+use service::edge::{self, AdmitAll};
+use service::events::{EventHub, event, stream_of};
 use service::problem::Problem;
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
@@ -28,12 +28,12 @@ use stock::snapshot::Snapshot;
 use stock::store::ReadSnapshot;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::admin::Desk;
+use crate::admin::CoordinatorHandle;
 use crate::coordinator::Coordinator;
-use crate::desired::Desired;
+use crate::desired_state::DesiredState;
 use history::History;
-use report::SaleList;
-use watch::Watch;
+use report::LiveSaleList;
+use watch::SaleWatch;
 
 /// Who may watch at a time: some screens, and everybody who works on the sale.
 const VIEWERS_MAX: usize = 200;
@@ -45,19 +45,19 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What viewers are shown. Clones share it.
 #[derive(Clone)]
-pub struct Live(Arc<Inner>);
+pub struct LiveFeed(Arc<Inner>);
 
 struct Inner {
-    desk: Desk,
+    desk: CoordinatorHandle,
     default_sale: SaleId,
-    events: Events<SaleId>,
+    events: EventHub<SaleId>,
     histories: Mutex<BTreeMap<SaleId, History>>,
 }
 
-impl Live {
+impl LiveFeed {
     /// A view of the sales of this desk's coordinator. Where no sale is named, it is of the default one.
-    pub fn new(desk: Desk, default_sale: SaleId) -> Self {
-        let (events, histories) = (Events::new(VIEWERS_MAX), Mutex::default());
+    pub fn new(desk: CoordinatorHandle, default_sale: SaleId) -> Self {
+        let (events, histories) = (EventHub::new(VIEWERS_MAX), Mutex::default());
         Self(Arc::new(Inner { desk, default_sale, events, histories }))
     }
 
@@ -67,7 +67,7 @@ impl Live {
             .route("/live/sales", get(sales))
             .route("/live/sales/{sale}/events", get(events))
             .route("/live/sale/events", get(events));
-        edge::around(routes.with_state(self.clone()).merge(page::router()), OpenGate, DEADLINE)
+        edge::around(routes.with_state(self.clone()).merge(page::router()), AdmitAll, DEADLINE)
     }
 
     /// Ends all streams.
@@ -96,7 +96,7 @@ impl Live {
     }
 
     /// The sale that is meant, where there is one.
-    fn choose(&self, known: &BTreeMap<SaleId, Desired>, named: Option<&str>) -> Option<SaleId> {
+    fn choose(&self, known: &BTreeMap<SaleId, DesiredState>, named: Option<&str>) -> Option<SaleId> {
         match named {
             Some(named) => named.parse().ok().filter(|id| known.contains_key(id)),
             None => first_shown(known, &self.0.default_sale),
@@ -105,7 +105,7 @@ impl Live {
 }
 
 /// The default sale, or without one the one that began last.
-fn first_shown(known: &BTreeMap<SaleId, Desired>, default: &SaleId) -> Option<SaleId> {
+fn first_shown(known: &BTreeMap<SaleId, DesiredState>, default: &SaleId) -> Option<SaleId> {
     let latest = || known.values().max_by_key(|desired| desired.sale.config.window.starts_at);
     known.get(default).or_else(latest).map(|desired| desired.sale.id().clone())
 }
@@ -119,19 +119,19 @@ async fn published(coordinator: &Coordinator) -> Vec<(SaleId, Snapshot)> {
 }
 
 /// `GET /live/sales`
-async fn sales(State(live): State<Live>) -> Result<Json<SaleList>, Problem> {
+async fn sales(State(live): State<LiveFeed>) -> Result<Json<LiveSaleList>, Problem> {
     let known = live.coordinator()?.records.known();
-    Ok(Json(SaleList::of(&known, first_shown(&known, &live.0.default_sale))))
+    Ok(Json(LiveSaleList::of(&known, first_shown(&known, &live.0.default_sale))))
 }
 
 /// `GET /live/sales/{sale}/events`, `GET /live/sale/events`
-async fn events(State(live): State<Live>, named: Option<Path<String>>) -> Result<Response, Problem> {
+async fn events(State(live): State<LiveFeed>, named: Option<Path<String>>) -> Result<Response, Problem> {
     let coordinator = live.coordinator()?;
     let sale = live
         .choose(&coordinator.records.known(), named.as_deref().map(String::as_str))
         .ok_or_else(no_sale)?;
     let past = live.histories().get(&sale).cloned().unwrap_or_default();
-    let write = |teller| Watch::new(coordinator, sale.clone()).tell(teller);
+    let write = |teller| SaleWatch::new(coordinator, sale.clone()).tell(teller);
     let heard = live.0.events.listen(sale.clone(), &event("history", &past), write);
     heard.map(stream_of).ok_or_else(not_now)
 }

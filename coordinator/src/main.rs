@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coordinator::admin::{self, Desk};
+use coordinator::admin::{self, CoordinatorHandle};
 use coordinator::coordinator::Coordinator;
-use coordinator::live::Live;
+use coordinator::live::LiveFeed;
 use coordinator::metrics;
 use coordinator::settings::{ListenSettings, Settings};
 use coordinator::start;
@@ -37,13 +37,14 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let address = settings.listen.address();
     let listener = serve::bind("PORT", address)?;
 
-    let (desk, readiness) = (Desk::default(), Readiness::starting("waiting for the Redis Cluster"));
+    let (desk, readiness) =
+        (CoordinatorHandle::default(), Readiness::starting("waiting for the Redis Cluster"));
     let (exporter, connections) = (metrics::install()?, Connections::within(ConnectionLimits::default()));
     exporter.when_asked({
         let connections = connections.clone();
         move || show_connections(connections.open())
     });
-    let live = Live::new(desk.clone(), settings.sale_id.clone());
+    let live = LiveFeed::new(desk.clone(), settings.sale_id.clone());
     let of_operators = ops::router(readiness.clone()).merge(exporter.router());
     let router = admin::router(desk.clone(), settings.admin_token(), of_operators).merge(live.router());
     let closing = stop.clone().inspect({
@@ -61,8 +62,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 
 async fn coordinate(
     settings: &Settings,
-    desk: Desk,
-    live: &Live,
+    desk: CoordinatorHandle,
+    live: &LiveFeed,
     readiness: &Readiness,
     exporter: &Exporter,
     stop: impl Future<Output = ()> + Clone + Send,

@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use ::metrics::{counter, gauge, histogram};
 use service::metrics::Exporter;
-use stock::audit::Audit;
+use stock::audit::AuditReport;
 use stock::calls::Level;
 use stock::ids::{SaleId, ShardId};
-use stock::sale::{SaleConfig, State};
+use stock::sale::{SaleConfig, SaleState};
 use stock::topology::Topology;
 use tokio::time::Instant;
 
-use crate::channels::{Open, open_channels};
-use crate::coordinator::{Coordinator, Failure};
+use crate::channels::{OpenChannel, open_channels};
+use crate::coordinator::{Coordinator, CoordinatorError};
+use crate::reconcile::Observation;
 use crate::replication::Replication;
-use crate::rounds::Sight;
 use crate::violations::Violations;
 
 service::name_metrics! {
@@ -99,7 +99,7 @@ pub(crate) fn rebalanced(sale: &SaleId, tokens: u64) {
 }
 
 /// Counts an audit that was asked for.
-pub(crate) fn audited(sale: &SaleId, audit: &Result<Audit, Failure>) {
+pub(crate) fn audited(sale: &SaleId, audit: &Result<AuditReport, CoordinatorError>) {
     let result = match audit {
         Ok(audit) if audit.ok => "ok",
         Ok(_) => "violated",
@@ -139,7 +139,7 @@ fn start_at_zero(sale: &SaleId) {
     ["ok", "violated", "failed"].into_iter().for_each(|result| audits(sale, result, 0));
 }
 
-fn show_sale(id: &SaleId, sight: &Sight) {
+fn show_sale(id: &SaleId, sight: &Observation) {
     let (snapshot, config) = (&sight.snapshot, &*sight.desired.sale.config);
     let show = |metric: &'static str, value: f64| gauge!(metric, "sale" => id.to_string()).set(value);
     show(SALE_UNITS, snapshot.total as f64);
@@ -159,10 +159,10 @@ fn show_sale(id: &SaleId, sight: &Sight) {
     show_shards(id, sight);
 }
 
-fn show_shards(id: &SaleId, sight: &Sight) {
+fn show_shards(id: &SaleId, sight: &Observation) {
     let mut coming = vec![0; sight.levels.len()];
     open_channels(&sight.levels)
-        .for_each(|Open { channel, tokens, .. }| coming[channel.receiver.index()] += tokens);
+        .for_each(|OpenChannel { channel, tokens, .. }| coming[channel.receiver.index()] += tokens);
     for (shard, (level, coming)) in (0..).map(ShardId::new).zip(sight.snapshot.shards.iter().zip(coming)) {
         let show = |metric: &'static str, value: f64| {
             gauge!(metric, "sale" => id.to_string(), "shard" => shard.to_string()).set(value);
@@ -179,7 +179,7 @@ fn show_violations(id: &SaleId, check: &'static str, found: u64) {
 }
 
 /// Each level has the time of its primary; the coordinator's own is that of the middle of the look.
-fn show_clocks(sight: &Sight, topology: &Topology) {
+fn show_clocks(sight: &Observation, topology: &Topology) {
     for (shard, level) in sight.desired.sale.shards().iter().zip(&sight.levels) {
         let (Ok(Level { at, .. }), Some(primary)) = (level, topology.primary(shard.slot)) else { continue };
         let ahead_ms = *at as f64 - sight.seen_at_ms as f64;
@@ -198,7 +198,7 @@ fn show_replication(replication: &Replication) {
 }
 
 fn sells_at(config: &SaleConfig, now: u64) -> bool {
-    config.state == State::Open && (config.window.starts_at..config.window.ends_at).contains(&now)
+    config.state == SaleState::Open && (config.window.starts_at..config.window.ends_at).contains(&now)
 }
 
 fn one_if(is_so: bool) -> f64 {

@@ -6,10 +6,12 @@
 
 use std::fmt;
 
-use service::settings::Moment;
+use service::settings::TimeSetting;
 use stock::ids::{SaleId, UserIdKind};
-use stock::layout::Tag;
-use stock::sale::{Changes, EpochMs, InvalidSale, LayoutConfig, Product, SaleConfig, State, Window};
+use stock::layout::HashTag;
+use stock::sale::{
+    ChangeHistory, EpochMs, InvalidSale, LayoutConfig, Product, SaleConfig, SaleState, Window,
+};
 
 /// The sale that is asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,9 +21,9 @@ pub struct NewSale {
     /// Units to sell.
     pub total_stock: u64,
     /// When it opens.
-    pub starts_at: Moment,
+    pub starts_at: TimeSetting,
     /// When it closes.
-    pub ends_at: Moment,
+    pub ends_at: TimeSetting,
     /// What is sold.
     pub product: Product,
     /// How user ids are read.
@@ -46,17 +48,17 @@ pub enum Field {
 
 impl NewSale {
     /// Its first config, at `now`, over shards with these tags.
-    pub fn config(&self, tags: Vec<Tag>, now: EpochMs) -> SaleConfig {
+    pub fn config(&self, tags: Vec<HashTag>, now: EpochMs) -> SaleConfig {
         SaleConfig {
             id: self.id.clone(),
             version: 1,
-            state: State::Creating,
+            state: SaleState::Creating,
             window: Window { starts_at: self.starts_at.resolve(now), ends_at: self.ends_at.resolve(now) },
             total_stock: self.total_stock,
             product: self.product.clone(),
             user_ids: self.user_ids,
             layout: LayoutConfig::new(tags),
-            changes: Changes::default(),
+            changes: ChangeHistory::default(),
         }
     }
 
@@ -65,7 +67,7 @@ impl NewSale {
     /// # Errors
     /// For settings that no sale can have.
     pub fn validate(&self, now: EpochMs) -> Result<(), InvalidSale> {
-        let tags = (0..self.shards.unwrap_or(1)).map(|shard| Tag::new(shard.to_string()));
+        let tags = (0..self.shards.unwrap_or(1)).map(|shard| HashTag::new(shard.to_string()));
         self.config(tags.collect(), now).validate()
     }
 
@@ -89,8 +91,8 @@ impl NewSale {
     }
 }
 
-fn is_other(wanted: Moment, at: EpochMs) -> bool {
-    matches!(wanted, Moment::At(wanted) if wanted != at)
+fn is_other(wanted: TimeSetting, at: EpochMs) -> bool {
+    matches!(wanted, TimeSetting::At(wanted) if wanted != at)
 }
 
 impl Field {
@@ -148,7 +150,7 @@ mod tests {
     use crate::testing::{NOW, chairs};
 
     fn created(wanted: &NewSale) -> SaleConfig {
-        wanted.config(["a", "b"].map(Tag::new).to_vec(), NOW)
+        wanted.config(["a", "b"].map(HashTag::new).to_vec(), NOW)
     }
 
     #[test]
@@ -164,8 +166,8 @@ mod tests {
         let other = NewSale {
             id: chairs().id,
             total_stock: 101,
-            starts_at: Moment::At(NOW + 1),
-            ends_at: Moment::At(NOW + 2),
+            starts_at: TimeSetting::At(NOW + 1),
+            ends_at: TimeSetting::At(NOW + 2),
             product: product("Table", 49.91),
             user_ids: UserIdKind::Email,
             shards: Some(3),
@@ -188,12 +190,12 @@ mod tests {
 
     #[test]
     fn a_relative_moment_is_meant_for_the_creation_alone() {
-        let soon = Moment::After(Duration::from_mins(1));
+        let soon = TimeSetting::After(Duration::from_mins(1));
         let wanted = NewSale { starts_at: soon, ..chairs() };
         let sale = created(&wanted);
         assert_eq!(sale.window.starts_at, NOW + 60_000);
         assert_eq!(
-            NewSale { starts_at: Moment::After(Duration::from_mins(2)), ..chairs() }.differences(&sale),
+            NewSale { starts_at: TimeSetting::After(Duration::from_mins(2)), ..chairs() }.differences(&sale),
             []
         );
     }

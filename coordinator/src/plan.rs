@@ -3,16 +3,16 @@
 //! Everything is decided anew from what is recorded and what was seen, and every action can be done twice. So a
 //! coordinator that dies leaves nothing behind that the next one would have to know.
 
-use stock::calls::{CallError, Level, Source};
+use stock::calls::{CallError, Level, TokenSource};
 use stock::ids::ShardId;
-use stock::sale::State;
+use stock::sale::SaleState;
 
 use crate::channels::Channel;
-use crate::desired::Desired;
+use crate::desired_state::DesiredState;
 
 /// One thing to do to a sale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Action {
+pub enum PlanStep {
     /// Brings a shard to the recorded settings; makes the shard while the sale is being created.
     Configure(ShardId),
     /// Brings a shard's stock to what was minted to it.
@@ -29,52 +29,56 @@ pub enum Action {
 /// What is left to do. `stalled` are the channels that were left open.
 ///
 /// A shard that is missing from a sale that was open is in no plan: minting it again would sell its tokens twice.
-pub fn plan(desired: &Desired, levels: &[Result<Level, CallError>], stalled: &[Channel]) -> Vec<Action> {
+pub fn plan(
+    desired: &DesiredState,
+    levels: &[Result<Level, CallError>],
+    stalled: &[Channel],
+) -> Vec<PlanStep> {
     let shards = desired.sale.shards().iter().map(|shard| shard.id).zip(levels).zip(&desired.mint);
-    let mut actions: Vec<Action> =
+    let mut actions: Vec<PlanStep> =
         shards.flat_map(|((shard, level), &minted)| plan_shard(desired, shard, level, minted)).collect();
-    actions.extend(version_above(desired, levels).map(Action::RaiseVersion));
-    actions.extend(stalled.iter().map(|&channel| Action::Redrive(channel)));
+    actions.extend(version_above(desired, levels).map(PlanStep::RaiseVersion));
+    actions.extend(stalled.iter().map(|&channel| PlanStep::Redrive(channel)));
     if is_creating(desired) && actions.is_empty() && levels.iter().all(Result::is_ok) {
-        actions.push(Action::Open);
+        actions.push(PlanStep::Open);
     }
     actions
 }
 
 fn plan_shard(
-    desired: &Desired,
+    desired: &DesiredState,
     shard: ShardId,
     level: &Result<Level, CallError>,
     minted: u64,
-) -> impl Iterator<Item = Action> {
+) -> impl Iterator<Item = PlanStep> {
     let recorded = desired.sale.config.shard_settings();
     let (is_behind, is_short) = match level {
         Ok(level) if !is_own(desired, level) => (false, false),
         Ok(level) => (
             level.settings != recorded && level.settings.version <= recorded.version,
-            level.accepted_from(Source::Mint) < minted,
+            level.accepted_from(TokenSource::Mint) < minted,
         ),
         Err(CallError::NoShard) => (is_creating(desired), false),
         Err(_) => (false, false),
     };
-    let configure = is_behind.then_some(Action::Configure(shard));
-    configure.into_iter().chain(is_short.then_some(Action::Mint(shard)))
+    let configure = is_behind.then_some(PlanStep::Configure(shard));
+    configure.into_iter().chain(is_short.then_some(PlanStep::Mint(shard)))
 }
 
 /// A version above that of each shard, where one is ahead of the record.
-fn version_above(desired: &Desired, levels: &[Result<Level, CallError>]) -> Option<u64> {
+fn version_above(desired: &DesiredState, levels: &[Result<Level, CallError>]) -> Option<u64> {
     let own = levels.iter().flatten().filter(|level| is_own(desired, level));
     let highest = own.map(|level| level.settings.version).max()?;
     (highest > desired.sale.config.version).then(|| highest.checked_add(1)).flatten()
 }
 
 /// Shards of another ring are those of another sale of this name.
-fn is_own(desired: &Desired, level: &Level) -> bool {
+fn is_own(desired: &DesiredState, level: &Level) -> bool {
     level.ring == desired.sale.config.layout.fingerprint.as_str()
 }
 
-fn is_creating(desired: &Desired) -> bool {
-    desired.sale.config.state == State::Creating
+fn is_creating(desired: &DesiredState) -> bool {
+    desired.sale.config.state == SaleState::Creating
 }
 
 #[cfg(test)]
@@ -89,17 +93,17 @@ mod tests {
         ShardId::new(index)
     }
 
-    fn ring(desired: &Desired) -> String {
+    fn ring(desired: &DesiredState) -> String {
         desired.sale.config.layout.fingerprint.as_str().to_owned()
     }
 
     /// Shards that are what is recorded.
-    fn converged(desired: &Desired) -> Vec<Result<Level, CallError>> {
+    fn converged(desired: &DesiredState) -> Vec<Result<Level, CallError>> {
         let level = |&minted| Level {
             ring: ring(desired),
             settings: desired.sale.config.shard_settings(),
             stock: minted,
-            accepted: vec![(Source::Mint, minted)],
+            accepted: vec![(TokenSource::Mint, minted)],
             ..Level::default()
         };
         desired.mint.iter().map(level).map(Ok).collect()
@@ -107,7 +111,7 @@ mod tests {
 
     #[test]
     fn nothing_is_done_to_a_sale_that_is_what_it_should_be() {
-        for state in [State::Open, State::Paused, State::Ended] {
+        for state in [SaleState::Open, SaleState::Paused, SaleState::Ended] {
             let sale = recorded(state, 3);
             assert_eq!(plan(&sale, &converged(&sale), &[]), []);
         }
@@ -115,20 +119,23 @@ mod tests {
 
     #[test]
     fn a_new_sale_gets_its_shards_then_their_stock_then_opens() {
-        let sale = recorded(State::Creating, 2);
+        let sale = recorded(SaleState::Creating, 2);
         let nothing = vec![Err(CallError::NoShard), Err(CallError::NoShard)];
-        assert_eq!(plan(&sale, &nothing, &[]), [Action::Configure(shard(0)), Action::Configure(shard(1))]);
+        assert_eq!(
+            plan(&sale, &nothing, &[]),
+            [PlanStep::Configure(shard(0)), PlanStep::Configure(shard(1))]
+        );
 
         let mut made = converged(&sale);
         let last = made[1].as_mut().unwrap();
         (last.stock, last.accepted) = (0, Vec::new());
-        assert_eq!(plan(&sale, &made, &[]), [Action::Mint(shard(1))]);
-        assert_eq!(plan(&sale, &converged(&sale), &[]), [Action::Open]);
+        assert_eq!(plan(&sale, &made, &[]), [PlanStep::Mint(shard(1))]);
+        assert_eq!(plan(&sale, &converged(&sale), &[]), [PlanStep::Open]);
     }
 
     #[test]
     fn a_sale_does_not_open_while_a_shard_cannot_be_seen() {
-        let sale = recorded(State::Creating, 2);
+        let sale = recorded(SaleState::Creating, 2);
         let mut levels = converged(&sale);
         levels[0] = Err(CallError::NoReply("gone".into()));
         assert_eq!(plan(&sale, &levels, &[]), []);
@@ -136,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_shard_that_vanished_is_never_made_again() {
-        for state in [State::Open, State::Paused, State::Ended] {
+        for state in [SaleState::Open, SaleState::Paused, SaleState::Ended] {
             let sale = recorded(state, 2);
             let mut levels = converged(&sale);
             levels[1] = Err(CallError::NoShard);
@@ -146,47 +153,48 @@ mod tests {
 
     #[test]
     fn a_shard_is_brought_to_a_newer_version_and_to_a_larger_mint() {
-        let mut sale = recorded(State::Open, 2);
+        let mut sale = recorded(SaleState::Open, 2);
         let levels = converged(&sale);
         sale.mint[0] += 1;
-        assert_eq!(plan(&sale, &levels, &[]), [Action::Mint(shard(0))]);
+        assert_eq!(plan(&sale, &levels, &[]), [PlanStep::Mint(shard(0))]);
         let mut config = (*sale.sale.config).clone();
         config.version += 1;
         sale.sale = sale.sale.at(config).unwrap();
-        let expected = [Action::Configure(shard(0)), Action::Mint(shard(0)), Action::Configure(shard(1))];
+        let expected =
+            [PlanStep::Configure(shard(0)), PlanStep::Mint(shard(0)), PlanStep::Configure(shard(1))];
         assert_eq!(plan(&sale, &levels, &[]), expected);
     }
 
     #[test]
     fn a_shard_of_the_recorded_version_gets_the_recorded_settings() {
-        let sale = recorded(State::Open, 2);
+        let sale = recorded(SaleState::Open, 2);
         let mut levels = converged(&sale);
-        levels[1].as_mut().unwrap().settings.state = State::Paused;
-        assert_eq!(plan(&sale, &levels, &[]), [Action::Configure(shard(1))]);
+        levels[1].as_mut().unwrap().settings.state = SaleState::Paused;
+        assert_eq!(plan(&sale, &levels, &[]), [PlanStep::Configure(shard(1))]);
         levels[1].as_mut().unwrap().settings = sale.sale.config.shard_settings();
         levels[0].as_mut().unwrap().settings.window.ends_at += 1;
-        assert_eq!(plan(&sale, &levels, &[]), [Action::Configure(shard(0))]);
+        assert_eq!(plan(&sale, &levels, &[]), [PlanStep::Configure(shard(0))]);
     }
 
     #[test]
     fn a_record_that_shards_are_ahead_of_is_raised_above_them() {
-        let sale = recorded(State::Open, 2);
+        let sale = recorded(SaleState::Open, 2);
         let mut levels = converged(&sale);
         levels[1].as_mut().unwrap().settings.version = 9;
-        assert_eq!(plan(&sale, &levels, &[]), [Action::RaiseVersion(10)]);
+        assert_eq!(plan(&sale, &levels, &[]), [PlanStep::RaiseVersion(10)]);
     }
 
     #[test]
     fn a_shard_with_more_tokens_than_recorded_keeps_them() {
-        let sale = recorded(State::Open, 1);
+        let sale = recorded(SaleState::Open, 1);
         let mut levels = converged(&sale);
-        levels[0].as_mut().unwrap().accepted = vec![(Source::Mint, 1_000)];
+        levels[0].as_mut().unwrap().accepted = vec![(TokenSource::Mint, 1_000)];
         assert_eq!(plan(&sale, &levels, &[]), []);
     }
 
     #[test]
     fn a_shard_of_another_ring_is_left_alone() {
-        let sale = recorded(State::Open, 1);
+        let sale = recorded(SaleState::Open, 1);
         let foreign = Level { ring: "another".into(), ..converged(&sale).remove(0).unwrap() };
         for version in [0, 1, 9] {
             let settings = ShardSettings { version, ..foreign.settings };
@@ -196,9 +204,9 @@ mod tests {
 
     #[test]
     fn a_stalled_channel_is_redriven() {
-        let sale = recorded(State::Open, 2);
+        let sale = recorded(SaleState::Open, 2);
         let channel = Channel { giver: shard(0), receiver: shard(1) };
-        assert_eq!(plan(&sale, &converged(&sale), &[channel]), [Action::Redrive(channel)]);
+        assert_eq!(plan(&sale, &converged(&sale), &[channel]), [PlanStep::Redrive(channel)]);
     }
 
     /// Shards as plainly as can be: the rules of `configure`, `accept` and `donate`, and nothing else.
@@ -221,7 +229,7 @@ mod tests {
             giver.donated.push((channel.receiver, out + given));
         }
 
-        fn accept(&mut self, receiver: ShardId, source: Source, cumulative: u64) {
+        fn accept(&mut self, receiver: ShardId, source: TokenSource, cumulative: u64) {
             let Some(level) = &mut self.shards[receiver.index()] else { return };
             let before = level.accepted_from(source);
             level.stock += cumulative.saturating_sub(before);
@@ -230,9 +238,9 @@ mod tests {
         }
 
         /// Does what was planned on top of `based_on`, which may not be what is recorded by now.
-        fn carry_out(&mut self, action: Action, based_on: &Desired, record: &mut Desired) {
+        fn apply(&mut self, action: PlanStep, based_on: &DesiredState, record: &mut DesiredState) {
             match action {
-                Action::Configure(shard) => {
+                PlanStep::Configure(shard) => {
                     let new = || Level { ring: ring(based_on), ..Level::default() };
                     let level = self.shards[shard.index()].get_or_insert_with(new);
                     let settings = based_on.sale.config.shard_settings();
@@ -240,14 +248,16 @@ mod tests {
                         level.settings = settings;
                     }
                 }
-                Action::Mint(shard) => self.accept(shard, Source::Mint, based_on.mint[shard.index()]),
-                Action::Redrive(Channel { giver, receiver }) => {
+                PlanStep::Mint(shard) => self.accept(shard, TokenSource::Mint, based_on.mint[shard.index()]),
+                PlanStep::Redrive(Channel { giver, receiver }) => {
                     let out =
                         self.shards[giver.index()].as_ref().map_or(0, |level| donated_to(level, receiver));
-                    self.accept(receiver, Source::Shard(giver), out);
+                    self.accept(receiver, TokenSource::Shard(giver), out);
                 }
-                Action::Open => advance(based_on, record, based_on.sale.config.version + 1, State::Open),
-                Action::RaiseVersion(version) => {
+                PlanStep::Open => {
+                    advance(based_on, record, based_on.sale.config.version + 1, SaleState::Open)
+                }
+                PlanStep::RaiseVersion(version) => {
                     advance(based_on, record, version, based_on.sale.config.state);
                 }
             }
@@ -257,7 +267,7 @@ mod tests {
         fn jolt(&mut self, shard: usize, versions_ahead: u64) {
             if let Some(Some(level)) = self.shards.get_mut(shard) {
                 level.settings.version += versions_ahead;
-                level.settings.state = State::Paused;
+                level.settings.state = SaleState::Paused;
             }
         }
 
@@ -271,7 +281,8 @@ mod tests {
                 let (Some(giver), Some(receiver)) = (end(channel.giver), end(channel.receiver)) else {
                     return false;
                 };
-                donated_to(giver, channel.receiver) > receiver.accepted_from(Source::Shard(channel.giver))
+                donated_to(giver, channel.receiver)
+                    > receiver.accepted_from(TokenSource::Shard(channel.giver))
             };
             all.filter(is_open).collect()
         }
@@ -282,7 +293,7 @@ mod tests {
     }
 
     /// The rule of `record`: nothing happens where the record is not what this is based on.
-    fn advance(based_on: &Desired, record: &mut Desired, version: u64, state: State) {
+    fn advance(based_on: &DesiredState, record: &mut DesiredState, version: u64, state: SaleState) {
         if record.sale.config.version == based_on.sale.config.version {
             let config = SaleConfig { version, state, ..(*based_on.sale.config).clone() };
             record.sale = record.sale.at(config).unwrap();
@@ -303,7 +314,7 @@ mod tests {
             thefts in prop::collection::vec((0..5_u16, 0..5_u16, 0..30_u64), 0..10),
             jolts in prop::collection::vec((0..5_usize, 0..4_u64), 0..6),
         ) {
-            let mut desired = recorded(State::Creating, shards);
+            let mut desired = recorded(SaleState::Creating, shards);
             let mut model = Model { shards: vec![None; shards] };
             let mut late = (Vec::new(), desired.clone());
             let mut done = done.into_iter();
@@ -315,23 +326,23 @@ mod tests {
                 }
                 for &action in &actions {
                     if done.next().unwrap_or(true) {
-                        model.carry_out(action, &known, &mut desired);
+                        model.apply(action, &known, &mut desired);
                     }
                 }
                 // Another coordinator does what it planned a round ago, on top of the record of then.
                 let (actions, known) = std::mem::replace(&mut late, (actions, known));
-                actions.into_iter().for_each(|action| model.carry_out(action, &known, &mut desired));
+                actions.into_iter().for_each(|action| model.apply(action, &known, &mut desired));
                 if let Some((shard, versions_ahead)) = jolts.next() {
                     model.jolt(shard, versions_ahead);
                 }
-                if desired.sale.config.state == State::Open
+                if desired.sale.config.state == SaleState::Open
                     && let Some((giver, receiver, want)) = thefts.next()
                     && giver != receiver && usize::from(giver.max(receiver)) < shards
                 {
                     model.donate(Channel { giver: shard(giver), receiver: shard(receiver) }, want);
                 }
             }
-            prop_assert_eq!(desired.sale.config.state, State::Open);
+            prop_assert_eq!(desired.sale.config.state, SaleState::Open);
             prop_assert_eq!(model.stock(), 100);
             let settings = desired.sale.config.shard_settings();
             prop_assert!(model.shards.iter().flatten().all(|level| level.settings == settings));

@@ -37,7 +37,7 @@ pub struct Holding {
 
 /// Tokens to move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Move {
+pub struct PlannedMove {
     /// From where to where.
     pub channel: Channel,
     /// How many.
@@ -46,7 +46,7 @@ pub struct Move {
 
 /// The moves that make these shards of a sale last equally long. No shard gives and gets in one plan, and none
 /// gives more than half of its stock, or what it needs itself.
-pub fn rebalance(shards: &[Holding]) -> Vec<Move> {
+pub fn rebalance(shards: &[Holding]) -> Vec<PlannedMove> {
     let stock: u64 = shards.iter().map(|shard| shard.stock + shard.coming).sum();
     let demand: f64 = shards.iter().map(|shard| shard.demand.likely).sum();
     let lasts_s = stock as f64 / demand;
@@ -79,7 +79,7 @@ impl Holding {
 }
 
 /// Gives each taker the same part of what it lacks, the whole if there is enough; largest first on both sides.
-fn pair(mut spare: Vec<(ShardId, u64)>, missing: &[(ShardId, u64)]) -> Vec<Move> {
+fn pair(mut spare: Vec<(ShardId, u64)>, missing: &[(ShardId, u64)]) -> Vec<PlannedMove> {
     let sum = |amounts: &[(ShardId, u64)]| amounts.iter().map(|&(_, tokens)| tokens).sum::<u64>();
     let (given, wanted) = (sum(&spare), sum(missing));
     let mut moves = Vec::new();
@@ -88,7 +88,7 @@ fn pair(mut spare: Vec<(ShardId, u64)>, missing: &[(ShardId, u64)]) -> Vec<Move>
         for (giver, left) in &mut spare {
             let tokens = open.min(*left);
             if tokens > 0 {
-                moves.push(Move { channel: Channel { giver: *giver, receiver }, tokens });
+                moves.push(PlannedMove { channel: Channel { giver: *giver, receiver }, tokens });
                 (open, *left) = (open - tokens, *left - tokens);
             }
         }

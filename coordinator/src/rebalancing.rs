@@ -7,32 +7,32 @@ use stock::ids::SaleId;
 use stock::layout::Shard;
 use tokio::time::Instant;
 
-use crate::channels::{Open, open_channels};
+use crate::channels::{OpenChannel, open_channels};
 use crate::coordinator::Coordinator;
-use crate::demand::DemandSeen;
+use crate::demand::DemandEstimator;
 use crate::metrics;
-use crate::rebalance::{Holding, Move, rebalance};
-use crate::rounds::Sight;
+use crate::rebalance::{Holding, PlannedMove, rebalance};
+use crate::reconcile::Observation;
 use crate::transfers::{Transfer, transfer};
 
 /// What rebalancing remembers from round to round.
 #[derive(Default)]
 pub(crate) struct Rebalancing {
-    demand: HashMap<SaleId, DemandSeen>,
+    demand: HashMap<SaleId, DemandEstimator>,
     /// When the latest moves had arrived, or were given up. What was seen before does not show them.
     moved_at: Option<Instant>,
 }
 
 impl Rebalancing {
     /// The moves that are due after this sight of a sale. A shard that cannot be read has no part in them.
-    fn plan(&mut self, id: &SaleId, sight: &Sight) -> Vec<Move> {
+    fn plan(&mut self, id: &SaleId, sight: &Observation) -> Vec<PlannedMove> {
         let seen = self.demand.entry(id.clone()).or_default();
         seen.observe(sight.seen_at, &sight.levels);
         if self.moved_at.is_some_and(|moved_at| sight.seen_at <= moved_at) {
             return Vec::new();
         }
         let mut coming = vec![0; sight.levels.len()];
-        for Open { channel, tokens, .. } in open_channels(&sight.levels) {
+        for OpenChannel { channel, tokens, .. } in open_channels(&sight.levels) {
             coming[channel.receiver.index()] += tokens;
         }
         let shards = sight.desired.sale.shards().iter().zip(&sight.levels).zip(seen.demands());
@@ -55,7 +55,7 @@ impl Coordinator {
         let plans = sights.iter().map(|(id, sight)| (&sight.desired.sale, rebalancing.plan(id, sight)));
         let transfers: Vec<Transfer<'_>> = plans
             .flat_map(|(sale, moves)| {
-                let transfer = move |Move { channel, tokens }| Transfer { sale, channel, tokens };
+                let transfer = move |PlannedMove { channel, tokens }| Transfer { sale, channel, tokens };
                 moves.into_iter().map(transfer)
             })
             .collect();
@@ -79,17 +79,17 @@ impl Coordinator {
 mod tests {
     use std::time::Duration;
 
-    use stock::sale::State;
+    use stock::sale::SaleState;
 
     use super::*;
     use crate::testing::recorded;
 
     /// Two shards with fifty units each, of which the first has sold so many.
-    fn sight(at: u64, sold: u64, seen_at: Instant) -> Sight {
-        let desired = recorded(State::Open, 2);
+    fn sight(at: u64, sold: u64, seen_at: Instant) -> Observation {
+        let desired = recorded(SaleState::Open, 2);
         let level = |sold| Ok(Level { at, sold, stock: 50 - sold, ..Level::default() });
         let levels = vec![level(sold), level(0)];
-        Sight::of(&desired, levels, (seen_at, at), None)
+        Observation::of(&desired, levels, (seen_at, at), None)
     }
 
     #[test]

@@ -12,32 +12,32 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures::future::join_all;
-use stock::calls::{CallError, Recall, Record, Recorded, SaleRecord};
+use stock::calls::{CallError, Recall, Record, RecordAnswer, SaleRecord};
 use stock::cluster::Cluster;
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
 use stock::sale::{InvalidSale, Sale, SaleConfig};
 use stock::store::ReadConfig;
 
-use crate::desired::Desired;
+use crate::desired_state::DesiredState;
 
 /// The records of all sales, as far as they are known to last.
 #[derive(Default)]
 pub struct Records {
-    known: ArcSwap<BTreeMap<SaleId, Desired>>,
+    known: ArcSwap<BTreeMap<SaleId, DesiredState>>,
 }
 
 /// The record of a sale; `None` where there is none.
-pub type Reading = Result<Option<Desired>, CallError>;
+pub type RecordReading = Result<Option<DesiredState>, CallError>;
 
 impl Records {
     /// The sales whose record is known to last, as it was then.
-    pub fn known(&self) -> Arc<BTreeMap<SaleId, Desired>> {
+    pub fn known(&self) -> Arc<BTreeMap<SaleId, DesiredState>> {
         self.known.load_full()
     }
 
     /// Reads these sales through `reads`, and confirms through `writes` what has changed, with one try.
-    pub async fn follow(&self, reads: &Cluster, writes: &Cluster, ids: &[SaleId]) -> Vec<Reading> {
+    pub async fn follow(&self, reads: &Cluster, writes: &Cluster, ids: &[SaleId]) -> Vec<RecordReading> {
         self.read(reads, ids, async |changed| writes.write_all_once(changed).await).await
     }
 
@@ -45,13 +45,13 @@ impl Records {
     ///
     /// # Errors
     /// When it cannot be read, is not known to last, or is not of a form that this release knows.
-    pub async fn one(&self, cluster: &Cluster, id: &SaleId) -> Reading {
+    pub async fn one(&self, cluster: &Cluster, id: &SaleId) -> RecordReading {
         let confirm = async |changed: &[Recall<'_>]| cluster.write_all(changed).await;
         self.read(cluster, slice::from_ref(id), confirm).await.pop().expect("one sale has one record")
     }
 
     /// Reads these sales for people to look at. Nothing is done on the word of it: it may not last.
-    pub async fn seen(&self, cluster: &Cluster, ids: &[SaleId]) -> Vec<Reading> {
+    pub async fn seen(&self, cluster: &Cluster, ids: &[SaleId]) -> Vec<RecordReading> {
         let keys: Vec<SaleKeys> = ids.iter().map(SaleKeys::new).collect();
         let records = cluster.read_all(&keys.iter().map(recall).collect::<Vec<_>>()).await;
         join_all(records.into_iter().map(async |record| self.whole(record?).await)).await
@@ -62,7 +62,7 @@ impl Records {
         cluster: &Cluster,
         ids: &[SaleId],
         confirm: impl AsyncFnOnce(&[Recall<'_>]) -> Vec<Result<Option<SaleRecord>, CallError>>,
-    ) -> Vec<Reading> {
+    ) -> Vec<RecordReading> {
         let keys: Vec<SaleKeys> = ids.iter().map(SaleKeys::new).collect();
         let configs = cluster.read_all(&keys.iter().map(ReadConfig).collect::<Vec<_>>()).await;
         let known = self.known();
@@ -90,16 +90,16 @@ impl Records {
         readings
     }
 
-    async fn learn(&self, confirmed: Result<Option<SaleRecord>, CallError>) -> Reading {
+    async fn learn(&self, confirmed: Result<Option<SaleRecord>, CallError>) -> RecordReading {
         let reading = self.whole(confirmed?).await?;
         reading.iter().for_each(|desired| self.know(desired));
         Ok(reading)
     }
 
-    async fn whole(&self, record: Option<SaleRecord>) -> Reading {
+    async fn whole(&self, record: Option<SaleRecord>) -> RecordReading {
         let Some(SaleRecord { config, mint }) = record else { return Ok(None) };
         let sale = self.sale(config).await.map_err(|invalid| CallError::Malformed(invalid.to_string()))?;
-        Ok(Some(Desired { sale, mint }))
+        Ok(Some(DesiredState { sale, mint }))
     }
 
     /// Records a sale, unless somebody else changed it since the version that this is based on.
@@ -110,11 +110,11 @@ impl Records {
         &self,
         cluster: &Cluster,
         based_on: u64,
-        desired: &Desired,
-    ) -> Result<Recorded, CallError> {
+        desired: &DesiredState,
+    ) -> Result<RecordAnswer, CallError> {
         let (keys, config) = (SaleKeys::new(desired.sale.id()), &desired.sale.config);
         let recorded = cluster.write(Record { keys: &keys, based_on, config, mint: &desired.mint }).await?;
-        if recorded == Recorded::Done {
+        if recorded == RecordAnswer::Done {
             self.know(desired);
         }
         Ok(recorded)
@@ -131,7 +131,7 @@ impl Records {
         }
     }
 
-    fn know(&self, desired: &Desired) {
+    fn know(&self, desired: &DesiredState) {
         self.known.rcu(|known| {
             let mut known = BTreeMap::clone(known);
             known.insert(desired.sale.id().clone(), desired.clone());

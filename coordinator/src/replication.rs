@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use stock::calls::CallError;
-use stock::connection::{Connection, Copiers};
+use stock::connection::{Connection, ReplicationInfo};
 use stock::topology::{Address, Primary};
 use tokio::time::Instant;
 
@@ -32,7 +32,7 @@ pub struct Replication {
 }
 
 impl Replication {
-    fn of(primary: &Primary, copiers: &Copiers) -> Self {
+    fn of(primary: &Primary, copiers: &ReplicationInfo) -> Self {
         let follows = |endpoint: &Address| copiers.online.contains(endpoint);
         let following = primary.replicas.iter().filter(|replica| follows(&replica.endpoint)).count();
         let listed = primary.replicas.len();
@@ -66,10 +66,10 @@ impl Replication {
 #[derive(Default)]
 pub(crate) struct ReplicationWatch {
     connections: HashMap<Address, Connection>,
-    problems: HashMap<Address, Problem>,
+    problems: HashMap<Address, ReplicationProblem>,
 }
 
-struct Problem {
+struct ReplicationProblem {
     since: Instant,
     is_logged: bool,
 }
@@ -127,7 +127,7 @@ impl ReplicationWatch {
             return;
         };
         let known = self.problems.entry(primary.clone());
-        let known = known.or_insert_with(|| Problem { since: Instant::now(), is_logged: false });
+        let known = known.or_insert_with(|| ReplicationProblem { since: Instant::now(), is_logged: false });
         if !known.is_logged && known.since.elapsed() >= LASTING {
             known.is_logged = true;
             tracing::warn!(redis.address = %primary, "{problem}");

@@ -6,13 +6,13 @@ use std::time::Duration;
 use clap::{Args, Parser};
 use service::healthcheck;
 use service::logs::LogFormat;
-use service::settings::{Moment, RedisSettings, duration, in_file, positive_duration, refuse};
+use service::settings::{RedisSettings, TimeSetting, duration, in_file, positive_duration, refuse};
 use service::traces::TraceSettings;
 use stock::ids::{SaleId, UserIdKind};
 use stock::sale::{EpochMs, Product, SHARDS_MAX};
 
 use crate::admin::AdminToken;
-use crate::coordinator::Pace;
+use crate::coordinator::Timing;
 use crate::new_sale::{Field, NewSale};
 
 /// Shortest lease: one look at it that nobody answers takes up to half of that.
@@ -76,11 +76,11 @@ pub struct Settings {
     /// When the default sale opens: ISO 8601, seconds or milliseconds since 1970, or relative (1m). A relative time
     /// counts when the sale is created, and is ignored once it exists
     #[arg(long, env, requires = "total_stock", allow_hyphen_values = true)]
-    sale_start_time: Option<Moment>,
+    sale_start_time: Option<TimeSetting>,
 
     /// When the default sale closes
     #[arg(long, env, requires = "total_stock", allow_hyphen_values = true)]
-    sale_end_time: Option<Moment>,
+    sale_end_time: Option<TimeSetting>,
 
     /// What the default sale sells
     #[arg(long, env, default_value = "Flash sale item")]
@@ -153,8 +153,8 @@ impl Settings {
     }
 
     /// How often it looks, and how patient it is.
-    pub fn pace(&self) -> Pace {
-        Pace {
+    pub fn pace(&self) -> Timing {
+        Timing {
             snapshot_period: self.snapshot_period,
             redrive_after: self.redrive_after,
             rebalance_period: (!self.rebalance_period.is_zero()).then_some(self.rebalance_period),
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn a_rebalance_period_of_zero_is_none_at_all() {
         assert_eq!(parse(&["--rebalance-period", "0ms"]).unwrap().pace().rebalance_period, None);
-        assert_eq!(parse(&[]).unwrap().pace(), Pace::default());
+        assert_eq!(parse(&[]).unwrap().pace(), Timing::default());
     }
 
     #[test]

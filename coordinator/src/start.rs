@@ -3,10 +3,10 @@
 use service::settings::refuse;
 use service::{connect, presence};
 use stock::cluster::{ClusterError, backoff};
-use stock::sale::State;
+use stock::sale::SaleState;
 use tokio::time::sleep;
 
-use crate::coordinator::{Coordinator, Failure, look_options};
+use crate::coordinator::{Coordinator, CoordinatorError, look_options};
 use crate::new_sale::{Field, NewSale};
 use crate::settings::Settings;
 
@@ -33,9 +33,9 @@ pub async fn default_sale(coordinator: &Coordinator, wanted: &NewSale) {
     for tries in 0.. {
         match create(coordinator, wanted).await {
             Ok(()) => return,
-            Err(Failure::Different { id, fields }) => refuse(differing(&id.to_string(), &fields)),
-            Err(Failure::RecordLost(_)) if lost => {}
-            Err(failure @ Failure::RecordLost(_)) => {
+            Err(CoordinatorError::Different { id, fields }) => refuse(differing(&id.to_string(), &fields)),
+            Err(CoordinatorError::RecordLost(_)) if lost => {}
+            Err(failure @ CoordinatorError::RecordLost(_)) => {
                 lost = true;
                 tracing::error!(sale.id = %wanted.id, error = %failure, "default sale not created");
             }
@@ -48,9 +48,9 @@ pub async fn default_sale(coordinator: &Coordinator, wanted: &NewSale) {
 }
 
 /// A sale that has been open before is not waited for: selling, it needs no coordinator.
-async fn create(coordinator: &Coordinator, wanted: &NewSale) -> Result<(), Failure> {
+async fn create(coordinator: &Coordinator, wanted: &NewSale) -> Result<(), CoordinatorError> {
     let (recorded, _) = coordinator.record_creation(wanted).await?;
-    if recorded.sale.config.state == State::Creating {
+    if recorded.sale.config.state == SaleState::Creating {
         coordinator.complete(recorded).await?;
     }
     Ok(())

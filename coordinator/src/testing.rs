@@ -1,11 +1,11 @@
 //! What the tests of this crate's pure parts start from.
 
-use service::settings::Moment;
+use service::settings::TimeSetting;
 use stock::ids::UserIdKind;
-use stock::layout::Tag;
-use stock::sale::{EpochMs, Product, Sale, State};
+use stock::layout::HashTag;
+use stock::sale::{EpochMs, Product, Sale, SaleState};
 
-use crate::desired::Desired;
+use crate::desired_state::DesiredState;
 use crate::new_sale::NewSale;
 
 /// When these tests take place.
@@ -16,8 +16,8 @@ pub(crate) fn chairs() -> NewSale {
     NewSale {
         id: "chairs".parse().unwrap(),
         total_stock: 100,
-        starts_at: Moment::At(NOW),
-        ends_at: Moment::At(NOW + 3_600_000),
+        starts_at: TimeSetting::At(NOW),
+        ends_at: TimeSetting::At(NOW + 3_600_000),
         product: Product { name: "Chair".into(), price: 49.9, description: String::new() },
         user_ids: UserIdKind::Opaque,
         shards: Some(2),
@@ -25,10 +25,10 @@ pub(crate) fn chairs() -> NewSale {
 }
 
 /// The same sale in some state, over so many shards, with all of its stock minted.
-pub(crate) fn recorded(state: State, shards: usize) -> Desired {
-    let tags = (0..shards).map(|shard| Tag::new(shard.to_string()));
+pub(crate) fn recorded(state: SaleState, shards: usize) -> DesiredState {
+    let tags = (0..shards).map(|shard| HashTag::new(shard.to_string()));
     let mut config = chairs().config(tags.collect(), NOW);
     config.state = state;
     let sale = Sale::new(config).unwrap();
-    Desired { mint: sale.split(sale.config.total_stock), sale }
+    DesiredState { mint: sale.split(sale.config.total_stock), sale }
 }

@@ -3,11 +3,11 @@
 //! Each half is tried once: a donation that is repeated gives twice, and would drain the giver. Whatever breaks
 //! in between leaves the tokens in the channel, from where they are re-driven.
 
-use stock::calls::{Accept, CallError, Donate, Source};
+use stock::calls::{Accept, CallError, Donate, TokenSource};
 use stock::cluster::Cluster;
 use stock::sale::Sale;
 
-use crate::carry_out::Unconfirmed;
+use crate::apply::UnconfirmedShard;
 use crate::channels::Channel;
 
 /// Tokens to be moved from one shard of a sale to another.
@@ -24,7 +24,7 @@ pub struct Transfer<'a> {
 /// Carries out transfers side by side, one pipeline a primary for each half; which were not, and why.
 ///
 /// Only what the giver's replicas know of is accepted: else a failover would bring it back to the giver as well.
-pub async fn transfer(cluster: &Cluster, transfers: &[Transfer<'_>]) -> Vec<Result<(), Unconfirmed>> {
+pub async fn transfer(cluster: &Cluster, transfers: &[Transfer<'_>]) -> Vec<Result<(), UnconfirmedShard>> {
     let donates: Vec<_> = transfers.iter().map(Transfer::donate).collect();
     let donations = cluster.write_all_once(&donates).await;
 
@@ -36,7 +36,7 @@ pub async fn transfer(cluster: &Cluster, transfers: &[Transfer<'_>]) -> Vec<Resu
 
     let outcome = |(transfer, donation): (&Transfer<'_>, Result<_, _>)| {
         let Channel { giver, receiver } = transfer.channel;
-        let unconfirmed = |shard| move |error: CallError| Unconfirmed { shard, reason: error.into() };
+        let unconfirmed = |shard| move |error: CallError| UnconfirmedShard { shard, reason: error.into() };
         donation.map_err(unconfirmed(giver))?;
         let accepted = accepted.next().expect("what was given was to be accepted");
         accepted.map(drop).map_err(unconfirmed(receiver))
@@ -52,6 +52,6 @@ impl<'a> Transfer<'a> {
 
     fn accept(&self, cumulative: u64) -> Accept<'a> {
         let Channel { giver, receiver } = self.channel;
-        Accept { shard: self.sale.shard(receiver), from: Source::Shard(giver), cumulative }
+        Accept { shard: self.sale.shard(receiver), from: TokenSource::Shard(giver), cumulative }
     }
 }

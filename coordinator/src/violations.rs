@@ -3,10 +3,10 @@
 //! A look is no audit: it reads neither claims nor orders, and so it can be had many times a second.
 
 use serde::Serialize;
-use stock::calls::{CallError, Level, Source};
+use stock::calls::{CallError, Level, TokenSource};
 
-use crate::desired::Desired;
-use crate::trouble::troubles;
+use crate::desired_state::DesiredState;
+use crate::shard_problem::troubles;
 
 /// What a look at a sale's shards finds broken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -39,11 +39,11 @@ impl Violations {
 }
 
 /// Holds what was seen of a sale's shards against the promise. A shard that could not be read is taken to be in order.
-pub fn violations(desired: &Desired, levels: &[Result<Level, CallError>]) -> Violations {
+pub fn violations(desired: &DesiredState, levels: &[Result<Level, CallError>]) -> Violations {
     let read = || levels.iter().flatten();
     let sold: u64 = read().map(|level| level.sold).sum();
     // Whatever a shard was minted beyond the record is counted as such, and may be sold.
-    let minted = read().map(|level| level.accepted_from(Source::Mint)).sum();
+    let minted = read().map(|level| level.accepted_from(TokenSource::Mint)).sum();
     let total = desired.sale.config.total_stock.max(minted);
     let record = troubles(desired, levels).into_iter().filter(|trouble| trouble.kind.is_violation());
     Violations {
@@ -63,7 +63,7 @@ fn balances(level: &Level) -> bool {
 #[cfg(test)]
 mod tests {
     use stock::ids::ShardId;
-    use stock::sale::State;
+    use stock::sale::SaleState;
 
     use super::*;
     use crate::testing::recorded;
@@ -71,20 +71,20 @@ mod tests {
     const GONE: CallError = CallError::NoShard;
 
     /// A sale of 100 in two shards that hold what was minted to them.
-    fn sale() -> (Desired, Vec<Level>) {
-        let desired = recorded(State::Open, 2);
+    fn sale() -> (DesiredState, Vec<Level>) {
+        let desired = recorded(SaleState::Open, 2);
         let level = |&minted: &u64| Level {
             ring: desired.sale.shards()[0].ring.as_str().to_owned(),
             settings: desired.sale.config.shard_settings(),
             stock: minted,
-            accepted: vec![(Source::Mint, minted)],
+            accepted: vec![(TokenSource::Mint, minted)],
             ..Level::default()
         };
         let levels = desired.mint.iter().map(level).collect();
         (desired, levels)
     }
 
-    fn seen(desired: &Desired, levels: Vec<Level>) -> Violations {
+    fn seen(desired: &DesiredState, levels: Vec<Level>) -> Violations {
         violations(desired, &levels.into_iter().map(Ok).collect::<Vec<_>>())
     }
 
@@ -94,7 +94,7 @@ mod tests {
         let [giver, receiver] = &mut levels[..] else { unreachable!("two shards") };
         (giver.stock, giver.sold, giver.donated) = (giver.stock - 12, 7, vec![(ShardId::new(1), 5)]);
         (receiver.stock, receiver.sold) = (0, receiver.stock + 3);
-        receiver.accepted.push((Source::Shard(ShardId::new(0)), 3));
+        receiver.accepted.push((TokenSource::Shard(ShardId::new(0)), 3));
 
         assert!(seen(&desired, levels).is_none());
     }
@@ -129,7 +129,7 @@ mod tests {
         levels.iter_mut().for_each(|level| (level.sold, level.stock) = (level.stock, 0));
         assert!(seen(&desired, levels.clone()).is_none(), "sold out");
         // A failover brought a donated token back, and both were sold.
-        levels[1].accepted.push((Source::Shard(ShardId::new(0)), 1));
+        levels[1].accepted.push((TokenSource::Shard(ShardId::new(0)), 1));
         levels[1].sold += 1;
         assert_eq!(seen(&desired, levels), Violations { oversold: 1, ..Violations::default() });
     }

@@ -53,12 +53,12 @@ pub struct Service {
     /// What it may take.
     pub deploy: Option<Deploy>,
     /// Its place in a network, where it has a fixed one.
-    pub networks: BTreeMap<String, Place>,
+    pub networks: BTreeMap<String, StaticAddress>,
 }
 
 /// A fixed place in a network.
 #[derive(Debug, Deserialize)]
-pub struct Place {
+pub struct StaticAddress {
     /// Its address.
     pub ipv4_address: String,
 }
@@ -97,7 +97,7 @@ pub struct Resources {
 
 /// A folder or file that a container sees.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(from = "Form")]
+#[serde(from = "MountSyntax")]
 pub struct Mount {
     /// A path from here, or a volume's name.
     pub source: String,
@@ -119,7 +119,7 @@ impl Mount {
 /// The two ways to write a mount down.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Form {
+enum MountSyntax {
     Short(String),
     Long { source: String, target: String, read_only: bool, volume: Subpath },
 }
@@ -129,15 +129,15 @@ struct Subpath {
     subpath: String,
 }
 
-impl From<Form> for Mount {
-    fn from(form: Form) -> Self {
+impl From<MountSyntax> for Mount {
+    fn from(form: MountSyntax) -> Self {
         match form {
-            Form::Short(text) => {
+            MountSyntax::Short(text) => {
                 let (path, read_only) = text.strip_suffix(":ro").map_or((&*text, false), |path| (path, true));
                 let (source, target) = path.split_once(':').unwrap_or((path, path));
                 Self { source: source.into(), target: target.into(), subpath: String::new(), read_only }
             }
-            Form::Long { source, target, read_only, volume } => {
+            MountSyntax::Long { source, target, read_only, volume } => {
                 Self { source, target, subpath: volume.subpath, read_only }
             }
         }

@@ -23,7 +23,7 @@ pub(crate) struct Admin {
 /// `GET /admin/sales/{sale}/audit`: a full read of the sale.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Books {
+pub(crate) struct AuditReport {
     pub(crate) ok: bool,
     /// What is wrong, for people.
     pub(crate) violations: Vec<Value>,
@@ -59,7 +59,7 @@ impl Admin {
         Ok(())
     }
 
-    pub(crate) async fn audit(&self, sale: &str) -> Result<Books> {
+    pub(crate) async fn audit(&self, sale: &str) -> Result<AuditReport> {
         let request = self.client.get(format!("{}/admin/sales/{sale}/audit", self.url));
         self.ask(request).await.with_context(|| format!("sale `{sale}` cannot be audited"))
     }

@@ -12,7 +12,7 @@ mod tests;
 
 /// The two families of calls that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Family {
+pub(crate) enum ApiFamily {
     /// `/api/sales/{sale}/…`, and `/api/sale/…` for the default sale.
     BySale,
     /// `/api/status`, `/api/purchase`, …: the default sale, with a CSRF token.
@@ -21,7 +21,7 @@ pub(crate) enum Family {
 
 /// What an answer says, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub(crate) enum AnswerKind {
     /// What was asked for: a status, a token, events, a lookup.
     Told,
     Purchased,
@@ -44,14 +44,14 @@ pub(crate) enum Kind {
 /// An answer, as a buyer reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
-    pub(crate) kind: Kind,
+    pub(crate) kind: AnswerKind,
     pub(crate) order: Option<String>,
     /// The CSRF token that it brings.
     pub(crate) token: Option<String>,
     pub(crate) retry_after: Option<Duration>,
 }
 
-impl Kind {
+impl AnswerKind {
     /// What a request can have come to, in the order in which people want to read it.
     pub(crate) const OUTCOMES: [Self; 10] = [
         Self::Purchased,
@@ -101,46 +101,58 @@ impl Kind {
 impl Answer {
     /// No answer came.
     pub(crate) fn none() -> Self {
-        Self::of(Kind::Transport)
+        Self::of(AnswerKind::Transport)
     }
 
     /// The answer to a purchase.
     pub(crate) fn to_purchase(
-        family: Family,
+        family: ApiFamily,
         status: u16,
         retry_after: Option<Duration>,
         body: &[u8],
     ) -> Self {
         let body = Body::read(body);
         let kind = shed(status, retry_after, &body).or_else(|| match family {
-            Family::BySale => purchase_by_sale(status, &body),
-            Family::Single => purchase_of_single(status, &body),
+            ApiFamily::BySale => purchase_by_sale(status, &body),
+            ApiFamily::Single => purchase_of_single(status, &body),
         });
-        let names_order = matches!(kind, Some(Kind::Purchased | Kind::AlreadyPurchased));
+        let names_order = matches!(kind, Some(AnswerKind::Purchased | AnswerKind::AlreadyPurchased));
         let order = body.text("orderId").filter(|_| names_order);
         match kind {
             Some(kind) if names_order == order.is_some() => {
                 Self { order, token: body.text("csrfToken"), retry_after, ..Self::of(kind) }
             }
-            _ => Self { retry_after, ..Self::of(Kind::Unexpected) },
+            _ => Self { retry_after, ..Self::of(AnswerKind::Unexpected) },
         }
     }
 
     /// The answer to a lookup; with the order, if there is one.
-    pub(crate) fn to_lookup(family: Family, status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
+    pub(crate) fn to_lookup(
+        family: ApiFamily,
+        status: u16,
+        retry_after: Option<Duration>,
+        body: &[u8],
+    ) -> Self {
         let body = Body::read(body);
-        let has = body.0.get(if family == Family::BySale { "hasPurchased" } else { "purchased" });
+        let has = body.0.get(if family == ApiFamily::BySale { "hasPurchased" } else { "purchased" });
         let order = body.text("orderId");
         match has.and_then(Value::as_bool) {
-            Some(has) if status == 200 && has == order.is_some() => Self { order, ..Self::of(Kind::Told) },
+            Some(has) if status == 200 && has == order.is_some() => {
+                Self { order, ..Self::of(AnswerKind::Told) }
+            }
             _ => Self::to_look(status, retry_after, &body, false),
         }
     }
 
     /// The answer to whoever asks for the sale's status.
-    pub(crate) fn to_status(family: Family, status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
+    pub(crate) fn to_status(
+        family: ApiFamily,
+        status: u16,
+        retry_after: Option<Duration>,
+        body: &[u8],
+    ) -> Self {
         let body = Body::read(body);
-        let units = if family == Family::BySale { "remainingStock" } else { "stock" };
+        let units = if family == ApiFamily::BySale { "remainingStock" } else { "stock" };
         let is_complete = body.text("status").is_some() && body.0.get(units).is_some_and(Value::is_u64);
         Self::to_look(status, retry_after, &body, is_complete)
     }
@@ -160,7 +172,7 @@ impl Answer {
         first_event: Option<&[u8]>,
     ) -> Self {
         match first_event {
-            Some(event) => Self::to_status(Family::BySale, status, retry_after, event),
+            Some(event) => Self::to_status(ApiFamily::BySale, status, retry_after, event),
             None => Self::to_look(status, retry_after, &Body(Value::Null), false),
         }
     }
@@ -168,52 +180,52 @@ impl Answer {
     fn to_look(status: u16, retry_after: Option<Duration>, body: &Body, is_complete: bool) -> Self {
         let kind = match shed(status, retry_after, body) {
             Some(kind) => kind,
-            None if status == 200 && is_complete => Kind::Told,
-            None => Kind::Unexpected,
+            None if status == 200 && is_complete => AnswerKind::Told,
+            None => AnswerKind::Unexpected,
         };
         Self { retry_after, ..Self::of(kind) }
     }
 
-    fn of(kind: Kind) -> Self {
+    fn of(kind: AnswerKind) -> Self {
         Self { kind, order: None, token: None, retry_after: None }
     }
 }
 
 /// Sent away: a 429 or 503 that says when to come back, or a token that is not good.
-fn shed(status: u16, retry_after: Option<Duration>, body: &Body) -> Option<Kind> {
+fn shed(status: u16, retry_after: Option<Duration>, body: &Body) -> Option<AnswerKind> {
     let problem = body.text("type");
     match (status, retry_after) {
-        (429, Some(_)) => Some(Kind::Limited),
-        (503, Some(_)) if body.says("status", "busy") => Some(Kind::Busy),
+        (429, Some(_)) => Some(AnswerKind::Limited),
+        (503, Some(_)) if body.says("status", "busy") => Some(AnswerKind::Busy),
         (503, Some(_)) => match problem.as_deref() {
-            Some("/problems/busy" | "/problems/unavailable") => Some(Kind::Busy),
+            Some("/problems/busy" | "/problems/unavailable") => Some(AnswerKind::Busy),
             // Also a load balancer that lost its node: nobody knows what that one did.
-            _ => Some(Kind::Unknown),
+            _ => Some(AnswerKind::Unknown),
         },
         (403, _) if body.says("error", "csrf") || problem.as_deref() == Some("/problems/csrf") => {
-            Some(Kind::CsrfRefused)
+            Some(AnswerKind::CsrfRefused)
         }
         _ => None,
     }
 }
 
-fn purchase_by_sale(status: u16, body: &Body) -> Option<Kind> {
+fn purchase_by_sale(status: u16, body: &Body) -> Option<AnswerKind> {
     let success = body.0.get("success").and_then(Value::as_bool)?;
     match (status, success, body.text("reason").as_deref()) {
-        (200, true, None) => Some(Kind::Purchased),
-        (409, false, Some("already_purchased")) => Some(Kind::AlreadyPurchased),
-        (409, false, Some("out_of_stock")) => Some(Kind::SoldOut),
-        (403, false, Some("sale_not_active")) => Some(Kind::NotActive),
+        (200, true, None) => Some(AnswerKind::Purchased),
+        (409, false, Some("already_purchased")) => Some(AnswerKind::AlreadyPurchased),
+        (409, false, Some("out_of_stock")) => Some(AnswerKind::SoldOut),
+        (403, false, Some("sale_not_active")) => Some(AnswerKind::NotActive),
         _ => None,
     }
 }
 
-fn purchase_of_single(status: u16, body: &Body) -> Option<Kind> {
+fn purchase_of_single(status: u16, body: &Body) -> Option<AnswerKind> {
     match (status, body.text("status")?.as_str()) {
-        (200, "purchased") => Some(Kind::Purchased),
-        (409, "already_purchased") => Some(Kind::AlreadyPurchased),
-        (410, "sold_out") => Some(Kind::SoldOut),
-        (403, "not_active") => Some(Kind::NotActive),
+        (200, "purchased") => Some(AnswerKind::Purchased),
+        (409, "already_purchased") => Some(AnswerKind::AlreadyPurchased),
+        (410, "sold_out") => Some(AnswerKind::SoldOut),
+        (403, "not_active") => Some(AnswerKind::NotActive),
         _ => None,
     }
 }

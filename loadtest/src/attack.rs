@@ -10,7 +10,7 @@ use goose::{
     goose::{GooseUser, Scenario, TransactionResult},
 };
 
-use crate::shop::Exchange;
+use crate::client::Exchange;
 
 /// What Goose calls its reports; the extension says which kind each is.
 const REPORTS: [&str; 3] = ["goose.html", "goose.json", "goose.md"];

@@ -12,11 +12,11 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::{
-    admin::Books,
-    answers::{Answer, Family, Kind},
-    ledger::Contradictions,
-    place::Place,
+    admin::AuditReport,
+    answer_log::Contradictions,
+    answers::{Answer, AnswerKind, ApiFamily},
     tally::Counts,
+    target::LoadTarget,
 };
 
 #[cfg(test)]
@@ -32,8 +32,8 @@ const LOOKUP_PAUSE: Duration = Duration::from_millis(500);
 /// All that a verdict rests on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Evidence {
-    pub(crate) before: Books,
-    pub(crate) after: Books,
+    pub(crate) before: AuditReport,
+    pub(crate) after: AuditReport,
     /// Distinct users who were told `purchased`.
     pub(crate) buyers: usize,
     /// Answers that said sold out.
@@ -55,12 +55,23 @@ impl Evidence {
     ///
     /// # Errors
     /// When a purchase cannot be looked up, or the books cannot be read: then there is no verdict.
-    pub(crate) async fn gather(place: &Arc<Place>, before: Books, counts: &Counts) -> Result<Self> {
+    pub(crate) async fn gather(
+        place: &Arc<LoadTarget>,
+        before: AuditReport,
+        counts: &Counts,
+    ) -> Result<Self> {
         let (contradictions, buyers) = (place.shop.ledger.contradictions(), place.shop.ledger.buyers());
         let count = buyers.len();
         let lookups = look_up(place, buyers).await?;
         let after = place.admin.audit(&place.sale).await?;
-        Ok(Self { before, after, buyers: count, sold_out: counts.of(Kind::SoldOut), lookups, contradictions })
+        Ok(Self {
+            before,
+            after,
+            buyers: count,
+            sold_out: counts.of(AnswerKind::SoldOut),
+            lookups,
+            contradictions,
+        })
     }
 
     /// Every promise that was broken, in words.
@@ -73,7 +84,7 @@ impl Evidence {
     }
 
     fn of_the_books(&self) -> Vec<String> {
-        let Books { ok, violations, total, sold, buyers_twice, .. } = &self.after;
+        let AuditReport { ok, violations, total, sold, buyers_twice, .. } = &self.after;
         let mut found = Contradictions::default();
         violations.iter().for_each(|violation| found.add(format!("the books: {}", words(violation))));
         let mut broken = spelled_out(&found);
@@ -90,7 +101,7 @@ impl Evidence {
     }
 
     fn of_what_was_told(&self) -> Vec<String> {
-        let Books { total, sold, .. } = &self.after;
+        let AuditReport { total, sold, .. } = &self.after;
         let (meanwhile, buyers, mut broken) = (self.sold_meanwhile(), self.buyers, Vec::new());
         if buyers as u64 > meanwhile {
             broken.push(format!("{buyers} users were told `purchased`, and {meanwhile} units were sold"));
@@ -118,7 +129,7 @@ fn spelled_out(contradictions: &Contradictions) -> Vec<String> {
     listed.iter().cloned().chain(more).collect()
 }
 
-async fn look_up(place: &Arc<Place>, mut buyers: Vec<(String, String)>) -> Result<Lookups> {
+async fn look_up(place: &Arc<LoadTarget>, mut buyers: Vec<(String, String)>) -> Result<Lookups> {
     buyers.shuffle(&mut rng());
     buyers.truncate(LOOKUPS_MAX);
     let asked = buyers.len();
@@ -133,10 +144,12 @@ async fn look_up(place: &Arc<Place>, mut buyers: Vec<(String, String)>) -> Resul
 }
 
 /// What is wrong with this purchase, if anything is.
-async fn verify(place: &Place, user: &str, order: &str) -> Result<Option<String>> {
+async fn verify(place: &LoadTarget, user: &str, order: &str) -> Result<Option<String>> {
     for _ in 0..LOOKUP_TRIES_MAX {
-        match place.shop.look_up(Family::BySale, user).await.answer {
-            Answer { kind: Kind::Told, order: held, .. } => return Ok(lost(user, order, held.as_deref())),
+        match place.shop.look_up(ApiFamily::BySale, user).await.answer {
+            Answer { kind: AnswerKind::Told, order: held, .. } => {
+                return Ok(lost(user, order, held.as_deref()));
+            }
             _ => sleep(LOOKUP_PAUSE).await,
         }
     }

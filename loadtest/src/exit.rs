@@ -9,7 +9,7 @@ const OPTIONS: u8 = 64;
 
 /// What a run that came to its end has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum RunResult {
     Clean,
     /// A promise was broken.
     Broken,
@@ -17,18 +17,18 @@ pub(crate) enum Ending {
     Missed,
 }
 
-impl From<Ending> for ExitCode {
-    fn from(ending: Ending) -> Self {
+impl From<RunResult> for ExitCode {
+    fn from(ending: RunResult) -> Self {
         Self::from(match ending {
-            Ending::Clean => 0,
-            Ending::Broken => 2,
-            Ending::Missed => 3,
+            RunResult::Clean => 0,
+            RunResult::Broken => 2,
+            RunResult::Missed => 3,
         })
     }
 }
 
 /// The exit code of a run. A failure is told in one line.
-pub(crate) fn code(result: Result<Ending>) -> ExitCode {
+pub(crate) fn code(result: Result<RunResult>) -> ExitCode {
     result.map_or_else(
         |error| {
             say(format_args!("{error:#}"));

@@ -1,19 +1,19 @@
 #![doc = include_str!("../README.md")]
 
 mod admin;
+mod answer_log;
 mod answers;
 mod attack;
 mod audit;
+mod client;
 mod exit;
-mod ledger;
 mod options;
-mod place;
 mod progress;
 mod report;
 mod scenarios;
-mod shop;
 mod spike;
 mod tally;
+mod target;
 mod thresholds;
 
 use std::{fs, process::ExitCode, sync::Arc};
@@ -21,11 +21,11 @@ use std::{fs, process::ExitCode, sync::Arc};
 use anyhow::{Context, Result};
 
 use audit::Evidence;
-use exit::Ending;
+use exit::RunResult;
 use options::Scenario;
-use place::Place;
 use progress::Progress;
 use report::Report;
+use target::LoadTarget;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -34,8 +34,8 @@ async fn main() -> ExitCode {
 }
 
 /// Finds the sale, lets the crowd come, and audits what it was told.
-async fn load(scenario: &Scenario) -> Result<Ending> {
-    let place = Arc::new(Place::find(scenario).await?);
+async fn load(scenario: &Scenario) -> Result<RunResult> {
+    let place = Arc::new(LoadTarget::find(scenario).await?);
     let before = place.admin.audit(&place.sale).await?;
     println!("{} at {}, sale `{}`", scenario.name(), place.shop.url(), place.sale);
 

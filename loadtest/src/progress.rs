@@ -7,7 +7,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{answers::Kind, shop::Shop, tally::Counts};
+use crate::{answers::AnswerKind, client::SaleClient, tally::Counts};
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -18,7 +18,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn begin(shop: &Arc<Shop>) -> Self {
+    pub(crate) fn begin(shop: &Arc<SaleClient>) -> Self {
         let shop = Arc::clone(shop);
         Self { task: tokio::spawn(async move { tell(&shop).await }) }
     }
@@ -30,7 +30,7 @@ impl Drop for Progress {
     }
 }
 
-async fn tell(shop: &Shop) {
+async fn tell(shop: &SaleClient) {
     let mut clock = interval(EVERY);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = shop.tally.counts();
@@ -46,7 +46,7 @@ async fn tell(shop: &Shop) {
 fn line(before: &Counts, now: &Counts) -> String {
     let seconds = (now.elapsed - before.elapsed).as_secs_f64();
     let rate = (now.requests - before.requests) as f64 / seconds;
-    let outcomes = Kind::OUTCOMES.iter().filter(|kind| now.of(**kind) > 0);
+    let outcomes = AnswerKind::OUTCOMES.iter().filter(|kind| now.of(**kind) > 0);
     let outcomes: Vec<String> = outcomes.map(|kind| format!("{} {}", kind.name(), now.of(*kind))).collect();
     format!(
         "{:5.0} s  {:5} users  {rate:6.0} requests/s  errors {}  {}",
@@ -71,7 +71,11 @@ mod tests {
             elapsed: Duration::from_secs(seconds),
             users: 500,
             requests,
-            outcomes: BTreeMap::from([(Kind::Told, 9), (Kind::Purchased, 100), (Kind::Transport, 2)]),
+            outcomes: BTreeMap::from([
+                (AnswerKind::Told, 9),
+                (AnswerKind::Purchased, 100),
+                (AnswerKind::Transport, 2),
+            ]),
             ..Counts::default()
         };
         assert_eq!(

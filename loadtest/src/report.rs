@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use crate::{
-    admin::Books,
-    answers::Kind,
+    admin::AuditReport,
+    answers::AnswerKind,
     audit::Evidence,
-    exit::Ending,
+    exit::RunResult,
     tally::{Counts, Latency},
     thresholds::{Check, Limits, millis},
 };
@@ -26,13 +26,13 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn ending(&self) -> Ending {
+    pub(crate) fn ending(&self) -> RunResult {
         if !self.evidence.broken().is_empty() {
-            Ending::Broken
+            RunResult::Broken
         } else if self.checks().iter().any(|check| !check.is_met) {
-            Ending::Missed
+            RunResult::Missed
         } else {
-            Ending::Clean
+            RunResult::Clean
         }
     }
 
@@ -65,7 +65,7 @@ impl Report {
 
     fn outcomes(&self) -> String {
         let mut text = String::from("what they came to\n");
-        for kind in Kind::OUTCOMES {
+        for kind in AnswerKind::OUTCOMES {
             text += &row(kind.name(), self.counts.of(kind), "");
         }
         text += &row("gave up", self.counts.gave_up, "");
@@ -75,7 +75,7 @@ impl Report {
 
     fn books(&self) -> String {
         let Evidence { before, after, buyers, lookups, contradictions, .. } = &self.evidence;
-        let Books { total, sold, stock, in_flight, claims, orders, .. } = after;
+        let AuditReport { total, sold, stock, in_flight, claims, orders, .. } = after;
         let found = lookups.asked - lookups.lost.count;
         [
             "the audit\n".to_owned(),
@@ -112,9 +112,9 @@ impl Report {
     fn verdict(&self) -> String {
         let broken: String = self.evidence.broken().iter().map(|what| format!("  {what}\n")).collect();
         match self.ending() {
-            Ending::Clean => "verdict: clean. Every promise held, every threshold was met.\n".into(),
-            Ending::Missed => "verdict: missed. Every promise held, but a threshold was missed.\n".into(),
-            Ending::Broken => format!("verdict: BROKEN. Promises that did not hold:\n{broken}"),
+            RunResult::Clean => "verdict: clean. Every promise held, every threshold was met.\n".into(),
+            RunResult::Missed => "verdict: missed. Every promise held, but a threshold was missed.\n".into(),
+            RunResult::Broken => format!("verdict: BROKEN. Promises that did not hold:\n{broken}"),
         }
     }
 
@@ -138,14 +138,14 @@ mod tests {
 
     fn report() -> Report {
         let ms = Duration::from_millis;
-        let books = Books { ok: true, total: 100, ..Books::default() };
+        let books = AuditReport { ok: true, total: 100, ..AuditReport::default() };
         Report {
             scenario: "rush",
             sale: "flash".into(),
             counts: Counts {
                 elapsed: ms(30_200),
                 users_max: 1000,
-                outcomes: BTreeMap::from([(Kind::Purchased, 100), (Kind::SoldOut, 4321)]),
+                outcomes: BTreeMap::from([(AnswerKind::Purchased, 100), (AnswerKind::SoldOut, 4321)]),
                 ..Counts::default()
             },
             latencies: vec![Latency {
@@ -157,8 +157,8 @@ mod tests {
                 max: ms(120),
             }],
             evidence: Evidence {
-                before: Books { stock: 100, ..books.clone() },
-                after: Books { sold: 100, claims: 100, orders: 100, ..books },
+                before: AuditReport { stock: 100, ..books.clone() },
+                after: AuditReport { sold: 100, claims: 100, orders: 100, ..books },
                 buyers: 100,
                 sold_out: 4321,
                 lookups: Lookups { asked: 100, ..Lookups::default() },
@@ -183,7 +183,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "no line `{line}` in\n{text}");
         }
-        assert_eq!(report().ending(), Ending::Clean);
+        assert_eq!(report().ending(), RunResult::Clean);
     }
 
     #[test]
@@ -198,9 +198,9 @@ mod tests {
     fn a_broken_promise_weighs_more_than_a_missed_threshold() {
         let mut report = report();
         report.limits.p95 = Duration::ZERO;
-        assert_eq!(report.ending(), Ending::Missed);
+        assert_eq!(report.ending(), RunResult::Missed);
         report.evidence.after.sold = 101;
-        assert_eq!(report.ending(), Ending::Broken);
+        assert_eq!(report.ending(), RunResult::Broken);
         assert!(
             report.text().contains("verdict: BROKEN. Promises that did not hold:\n  101 are sold of 100")
         );

@@ -12,8 +12,8 @@ use anyhow::Result;
 use crate::{
     attack::{Step, attack},
     options::Scenario,
-    place::Place,
     spike,
+    target::LoadTarget,
 };
 
 const BROWSE_TIME: Duration = Duration::from_secs(30);
@@ -22,7 +22,7 @@ const SOAK_TIME: Duration = Duration::from_mins(10);
 const STEADY_RAMP: u32 = 50;
 
 /// Lets the people of this scenario come, until they have gone.
-pub(crate) async fn run(scenario: &Scenario, place: &Arc<Place>) -> Result<()> {
+pub(crate) async fn run(scenario: &Scenario, place: &Arc<LoadTarget>) -> Result<()> {
     let (reports, verbose, url) = (scenario.reports(), scenario.common().verbose, place.shop.url());
     let (people, plan) = match scenario {
         Scenario::Rush(rush) => (rush::people(place, rush.pause)?, waves(rush.users, rush.step)),

@@ -22,22 +22,22 @@ use futures::{StreamExt, stream};
 use hdrhistogram::Histogram;
 use rand::random;
 use reqwest::Url;
-use testkit::{OpenLoop, Shot};
+use testkit::{BuyerResult, OpenLoop};
 use tokio::{net::lookup_host, signal::ctrl_c, task::JoinHandle};
 
 use crate::{
-    answers::{Answer, Family},
+    answers::{Answer, ApiFamily},
+    client::{Attempt, SaleClient},
     options::Spike,
-    place::Place,
-    shop::{Attempt, Shop},
     tally::{histogram, micros},
+    target::LoadTarget,
 };
 
 /// The answers say when to come back, and it is always this.
 const COME_BACK: Duration = Duration::from_secs(1);
 
 /// What the buyers of a spike waited.
-pub(crate) struct Waits {
+pub(crate) struct WaitTimes {
     pub(crate) rate: u32,
     /// From when they came.
     pub(crate) from_arrival: Histogram<u64>,
@@ -46,17 +46,17 @@ pub(crate) struct Waits {
 }
 
 /// Lets them come, has those come back who were sent away, and draws what they waited.
-pub(crate) async fn run(spike: &Spike, place: &Arc<Place>, reports: &Path) -> Result<()> {
+pub(crate) async fn run(spike: &Spike, place: &Arc<LoadTarget>, reports: &Path) -> Result<()> {
     let (shop, interrupted) = (Arc::clone(&place.shop), Arc::new(AtomicBool::new(false)));
     let interruption = Interruption::listen(Arc::clone(&interrupted));
     let crowd = open_loop(spike, &shop).await?;
     let listening = Arc::clone(&shop);
-    let goes_on = move |shot: &Shot| {
+    let goes_on = move |shot: &BuyerResult| {
         hear(&listening, shot);
         !interrupted.load(Ordering::Relaxed)
     };
     let shots = crowd.run_while(goes_on).await?;
-    let waits = Waits::of(spike.rate, &shots);
+    let waits = WaitTimes::of(spike.rate, &shots);
     print!("{}", waits.text());
     page::write(reports, &waits)?;
     come_back(&shop, shots, spike.connections as usize).await;
@@ -64,7 +64,7 @@ pub(crate) async fn run(spike: &Spike, place: &Arc<Place>, reports: &Path) -> Re
     Ok(())
 }
 
-async fn open_loop(spike: &Spike, shop: &Shop) -> Result<OpenLoop> {
+async fn open_loop(spike: &Spike, shop: &SaleClient) -> Result<OpenLoop> {
     let (addr, host) = address(shop.url()).await?;
     Ok(OpenLoop {
         addr,
@@ -90,7 +90,7 @@ async fn address(url: &str) -> Result<(SocketAddr, String)> {
 }
 
 /// Counts an answer, and believes it.
-fn hear(shop: &Shop, shot: &Shot) {
+fn hear(shop: &SaleClient, shot: &BuyerResult) {
     let answer = answer(shot);
     shop.tally.answered("purchase", answer.kind, shot.latency);
     let said = || format!("{:?} {}", shot.status, String::from_utf8_lossy(&shot.body));
@@ -98,29 +98,29 @@ fn hear(shop: &Shop, shot: &Shot) {
     shop.believe(&shot.user, &shot.user, shot.sent, &answer);
 }
 
-fn answer(shot: &Shot) -> Answer {
+fn answer(shot: &BuyerResult) -> Answer {
     match shot.status {
         Some(status) => {
             let retry_after = shot.retry_after.then_some(COME_BACK);
-            Answer::to_purchase(Family::BySale, status, retry_after, &shot.body)
+            Answer::to_purchase(ApiFamily::BySale, status, retry_after, &shot.body)
         }
         None => Answer::none(),
     }
 }
 
 /// Nobody stays in doubt. The attempt's key is the user's name, as it was at the first try.
-async fn come_back(shop: &Shop, shots: Vec<Shot>, at_once: usize) {
+async fn come_back(shop: &SaleClient, shots: Vec<BuyerResult>, at_once: usize) {
     let in_doubt = shots.into_iter().filter(|shot| !answer(shot).kind.is_definite());
-    let coming = in_doubt.map(|Shot { user, .. }| async move {
+    let coming = in_doubt.map(|BuyerResult { user, .. }| async move {
         let attempt =
-            Attempt { user: user.as_str().into(), family: Family::BySale, key: user.clone(), token: None };
+            Attempt { user: user.as_str().into(), family: ApiFamily::BySale, key: user.clone(), token: None };
         shop.come_back(shop.url(), attempt, Some(COME_BACK)).await
     });
     stream::iter(coming).buffer_unordered(at_once).for_each(async |_| ()).await;
 }
 
-impl Waits {
-    fn of(rate: u32, shots: &[Shot]) -> Self {
+impl WaitTimes {
+    fn of(rate: u32, shots: &[BuyerResult]) -> Self {
         let (mut from_arrival, mut from_sending) = (histogram(), histogram());
         for shot in shots {
             from_arrival.saturating_record(micros(shot.latency));
@@ -159,26 +159,26 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::answers::Kind;
+    use crate::answers::AnswerKind;
 
-    fn shot(status: Option<u16>, retry_after: bool, body: &str) -> Shot {
+    fn shot(status: Option<u16>, retry_after: bool, body: &str) -> BuyerResult {
         let (latency, service_time) = (Duration::from_millis(900), Duration::from_millis(3));
         let (user, sent) = ("ann".to_owned(), Instant::now());
-        Shot { user, sent, status, retry_after, body: body.into(), latency, service_time }
+        BuyerResult { user, sent, status, retry_after, body: body.into(), latency, service_time }
     }
 
     #[test]
     fn waiting_for_a_connection_is_waiting() {
-        let waits = Waits::of(1, &[shot(Some(200), false, "")]);
+        let waits = WaitTimes::of(1, &[shot(Some(200), false, "")]);
         assert!(waits.from_arrival.max() >= 900_000 && waits.from_sending.max() < 4_000);
     }
 
     #[test]
     fn a_shot_is_read_like_any_other_answer() {
         let sold_out = r#"{"success":false,"reason":"out_of_stock"}"#;
-        assert_eq!(answer(&shot(Some(409), false, sold_out)).kind, Kind::SoldOut);
-        assert_eq!(answer(&shot(Some(503), true, r#"{"type":"/problems/busy"}"#)).kind, Kind::Busy);
-        assert_eq!(answer(&shot(None, false, "")).kind, Kind::Transport);
+        assert_eq!(answer(&shot(Some(409), false, sold_out)).kind, AnswerKind::SoldOut);
+        assert_eq!(answer(&shot(Some(503), true, r#"{"type":"/problems/busy"}"#)).kind, AnswerKind::Busy);
+        assert_eq!(answer(&shot(None, false, "")).kind, AnswerKind::Transport);
     }
 
     #[tokio::test]

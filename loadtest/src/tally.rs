@@ -11,7 +11,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-use crate::answers::Kind;
+use crate::answers::AnswerKind;
 
 /// Longer than any request is waited for.
 const LATENCY_MAX: Duration = Duration::from_mins(1);
@@ -31,7 +31,7 @@ pub(crate) struct Tally {
     users_max: AtomicU64,
     requests: AtomicU64,
     gave_up: AtomicU64,
-    outcomes: Mutex<BTreeMap<Kind, u64>>,
+    outcomes: Mutex<BTreeMap<AnswerKind, u64>>,
     latencies: Mutex<BTreeMap<&'static str, Histogram<u64>>>,
     notes: Mutex<Vec<String>>,
 }
@@ -45,7 +45,7 @@ pub(crate) struct Counts {
     pub(crate) requests: u64,
     /// Attempts that were given up without a definite answer.
     pub(crate) gave_up: u64,
-    pub(crate) outcomes: BTreeMap<Kind, u64>,
+    pub(crate) outcomes: BTreeMap<AnswerKind, u64>,
     /// The first errors, in full.
     pub(crate) notes: Vec<String>,
 }
@@ -76,7 +76,7 @@ impl Tally {
     }
 
     /// A request of this name was answered, or was not.
-    pub(crate) fn answered(&self, name: &'static str, kind: Kind, latency: Duration) {
+    pub(crate) fn answered(&self, name: &'static str, kind: AnswerKind, latency: Duration) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         *lock(&self.outcomes).entry(kind).or_default() += 1;
         let mut latencies = lock(&self.latencies);
@@ -123,7 +123,7 @@ impl Tally {
 }
 
 impl Counts {
-    pub(crate) fn of(&self, kind: Kind) -> u64 {
+    pub(crate) fn of(&self, kind: AnswerKind) -> u64 {
         self.outcomes.get(&kind).copied().unwrap_or_default()
     }
 
@@ -170,9 +170,9 @@ mod tests {
     fn latencies_are_told_apart_by_name() {
         let tally = Tally::begin();
         for ms in 1..=100 {
-            tally.answered("status", Kind::Told, Duration::from_millis(ms));
+            tally.answered("status", AnswerKind::Told, Duration::from_millis(ms));
         }
-        tally.answered("purchase", Kind::SoldOut, Duration::from_hours(1));
+        tally.answered("purchase", AnswerKind::SoldOut, Duration::from_hours(1));
 
         let latencies = tally.latencies();
         let [purchase, status] = &latencies[..] else { panic!("{latencies:?}") };
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn being_sent_away_is_no_error_and_giving_up_is_one() {
         let tally = Tally::begin();
-        for kind in Kind::OUTCOMES {
+        for kind in AnswerKind::OUTCOMES {
             tally.answered("purchase", kind, Duration::from_millis(1));
         }
         assert_eq!(tally.counts().errors(), 3, "csrf refused, no answer, unexpected");

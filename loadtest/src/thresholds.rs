@@ -55,7 +55,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::answers::Kind;
+    use crate::answers::AnswerKind;
 
     const LIMITS: Limits = Limits { p95: Duration::from_millis(100), errors: 1 };
 
@@ -65,7 +65,7 @@ mod tests {
     }
 
     fn met(limits: Limits, unexpected: u64, latencies: &[Latency]) -> Vec<bool> {
-        let outcomes = BTreeMap::from([(Kind::Unexpected, unexpected), (Kind::Busy, 100)]);
+        let outcomes = BTreeMap::from([(AnswerKind::Unexpected, unexpected), (AnswerKind::Busy, 100)]);
         let counts = Counts { outcomes, ..Counts::default() };
         limits.check(&counts, latencies).iter().map(|check| check.is_met).collect()
     }

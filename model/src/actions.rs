@@ -1,9 +1,9 @@
 //! What can happen: calls of nodes and coordinators, and faults.
 
-use crate::books::{Attempt, SHARDS};
+use crate::contents::{Attempt, SHARDS};
 use crate::protocol::Protection;
 use crate::sale::Sale;
-use crate::shard::{Link, Server};
+use crate::shard::{ReplicaLink, Server};
 use crate::state::State;
 
 /// One thing that happens.
@@ -143,21 +143,23 @@ fn accepts(sale: &Sale, state: &State, to: usize, server: Server, actions: &mut 
 
 /// A replica falls behind only to be promoted, so no more do than failovers may happen.
 fn faults(sale: &Sale, state: &State, shard: usize, actions: &mut Vec<Action>) {
-    let behind = state.shards.iter().filter(|shard| matches!(shard.link, Link::Behind(_))).count();
+    let behind = state.shards.iter().filter(|shard| matches!(shard.link, ReplicaLink::Behind(_))).count();
     let alone_on_a_map = state.shards[shard].alone_on_a_map;
     let is_known = !(alone_on_a_map && sale.protocol.has(Protection::MapIsRead));
     match state.shards[shard].link {
-        Link::InStep if behind < usize::from(state.failovers_left) => actions.push(Action::FallBehind(shard)),
-        Link::Behind(_) | Link::Copying(_) if state.failovers_left > 0 && is_known => {
+        ReplicaLink::InStep if behind < usize::from(state.failovers_left) => {
+            actions.push(Action::FallBehind(shard))
+        }
+        ReplicaLink::Behind(_) | ReplicaLink::Copying(_) if state.failovers_left > 0 && is_known => {
             actions.push(Action::FailOver(shard));
         }
-        Link::Alone => actions.push(Action::Join(shard)),
-        Link::InStep | Link::Behind(_) | Link::Copying(_) => {}
+        ReplicaLink::Alone => actions.push(Action::Join(shard)),
+        ReplicaLink::InStep | ReplicaLink::Behind(_) | ReplicaLink::Copying(_) => {}
     }
-    if matches!(state.shards[shard].link, Link::Copying(_)) {
+    if matches!(state.shards[shard].link, ReplicaLink::Copying(_)) {
         actions.push(Action::FinishCopy(shard));
     }
-    if alone_on_a_map && state.shards[shard].link != Link::Alone {
+    if alone_on_a_map && state.shards[shard].link != ReplicaLink::Alone {
         actions.push(Action::ReadMap(shard));
     }
     if state.outsiders() < usize::from(sale.outsiders) {
@@ -184,7 +186,7 @@ fn spelled_out(state: &State, actions: &mut Vec<Action>) {
     actions.push(Action::Crash);
     for (shard, place) in state.shards.iter().zip(0..) {
         actions.extend(shard.servers().map(|server| Action::ReadLevel(place, server)));
-        if matches!(shard.link, Link::Behind(_)) {
+        if matches!(shard.link, ReplicaLink::Behind(_)) {
             actions.push(Action::CatchUp(place));
             actions.push(Action::CopyAgain(place));
         }

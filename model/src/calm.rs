@@ -1,10 +1,10 @@
 //! What becomes of a sale once the faults end: whether everything can still be sold.
 
 use crate::actions::others;
-use crate::books::{Answer, Attempt, SHARDS};
+use crate::contents::{Attempt, BuyAnswer, SHARDS};
 use crate::protocol::Protection;
 use crate::sale::Sale;
-use crate::shard::{Link, Server};
+use crate::shard::{ReplicaLink, Server};
 use crate::state::State;
 
 /// The world after a calm: every node has crashed, and with it all that was in their hands; new ones read the map;
@@ -19,7 +19,7 @@ pub fn after_calm(sale: &Sale, before: &State) -> State {
         others(from).for_each(|to| bring(sale, &mut state, from, to, 0));
     }
     for (user, &home) in sale.homes.iter().enumerate() {
-        if state.shards[home].primary.buy(user, Attempt::First) == Answer::Empty {
+        if state.shards[home].primary.buy(user, Attempt::First) == BuyAnswer::Empty {
             let donor = (0..SHARDS).find(|&donor| state.shards[donor].primary.stock > 0);
             if let Some(donor) = donor {
                 bring(sale, &mut state, donor, home, 1);
@@ -32,14 +32,14 @@ pub fn after_calm(sale: &Sale, before: &State) -> State {
 
 fn settle(sale: &Sale, state: &mut State, shard: usize) {
     let shard = &mut state.shards[shard];
-    if let Link::Behind(promoted) = shard.link {
+    if let ReplicaLink::Behind(promoted) = shard.link {
         shard.fail_over(promoted);
     }
-    if shard.link == Link::Alone {
+    if shard.link == ReplicaLink::Alone {
         shard.join(sale.protocol);
     }
-    if let Link::Copying(_) = shard.link {
-        shard.link = Link::InStep;
+    if let ReplicaLink::Copying(_) = shard.link {
+        shard.link = ReplicaLink::InStep;
     }
     shard.alone_on_a_map = false;
 }

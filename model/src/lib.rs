@@ -1,8 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 pub mod actions;
-pub mod books;
 pub mod calm;
+pub mod contents;
 pub mod properties;
 pub mod protocol;
 pub mod records;

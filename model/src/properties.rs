@@ -3,8 +3,8 @@
 
 use stateright::Property;
 
-use crate::books::{Books, USERS};
 use crate::calm::after_calm;
+use crate::contents::{ShardContents, USERS};
 use crate::protocol::Protection;
 use crate::sale::Sale;
 use crate::state::{Channels, State};
@@ -88,18 +88,18 @@ pub(crate) fn all() -> Vec<Property<Sale>> {
 }
 
 impl State {
-    fn primaries(&self) -> impl Iterator<Item = &Books> {
+    fn primaries(&self) -> impl Iterator<Item = &ShardContents> {
         self.shards.iter().map(|shard| &shard.primary)
     }
 }
 
-fn balances(books: &Books) -> bool {
+fn balances(books: &ShardContents) -> bool {
     let accepted: i8 = books.accepted.iter().sum();
     let donated: i8 = books.donated.iter().sum();
     books.stock >= 0 && books.stock == accepted - donated - books.sold
 }
 
-fn claims_are_orders(books: &Books) -> bool {
+fn claims_are_orders(books: &ShardContents) -> bool {
     let claimed = books.claims.iter().flatten().count();
     let match_up = books.claims.iter().zip(&books.orders).all(|(claim, orders)| {
         let mut expected = [0; 2];

@@ -23,7 +23,7 @@ use stateright::{Model, Property};
 
 /// One protection of the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protection {
+pub enum RecordProtection {
     /// A coordinator acts on a record only once a barrier behind it is confirmed.
     RecordIsDurableFirst,
     /// A change is recorded only on top of the version that it is based on.
@@ -44,7 +44,7 @@ pub enum Protection {
     RestoreEndsOldReadings,
 }
 
-impl Protection {
+impl RecordProtection {
     /// The property that falls without it. Others may fall too.
     pub const fn keeps(self) -> &'static str {
         match self {
@@ -59,7 +59,7 @@ impl Protection {
 
 /// The record of a sale. Creation 0 means that there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Record {
+pub struct SaleRecord {
     /// Which creation of the sale.
     pub creation: u8,
     /// Counts the changes.
@@ -83,16 +83,16 @@ pub struct Shard {
     pub minted: u8,
 }
 
-/// How the replica of the record's primary stands; as in [`crate::shard::Link`].
+/// How the replica of the record's primary stands; as in [`crate::shard::ReplicaLink`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Link {
+pub enum ReplicaLink {
     /// It follows.
     #[default]
     InStep,
     /// It stands still with this record, and will be promoted.
-    Behind(Record),
+    Behind(SaleRecord),
     /// It copies. It may be promoted with the record at the fork.
-    Copying(Record),
+    Copying(SaleRecord),
     /// There is none: the primary was promoted, and the one before has not joined it yet.
     Alone,
 }
@@ -108,7 +108,7 @@ pub enum Change {
 
 /// The changes that operators were told are made, since the record was last lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Told {
+pub struct Reported {
     pause: bool,
     restock: bool,
 }
@@ -116,15 +116,15 @@ pub struct Told {
 /// The record and its replica, the readings of coordinators, the shards, and the answers to operators.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
-    record: Record,
-    link: Link,
-    backup: Record,
-    known: [Record; COORDINATORS],
+    record: SaleRecord,
+    link: ReplicaLink,
+    backup: SaleRecord,
+    known: [SaleRecord; COORDINATORS],
     shards: [Shard; 2],
     creations: u8,
     /// Whether a restock was asked for, by creation.
     restock_asked: [bool; CREATIONS_MAX],
-    told: Told,
+    told: Reported,
     /// A change was recorded, and a failover took it back.
     is_taken_back: bool,
     is_lost: bool,
@@ -180,7 +180,7 @@ pub struct Records {
     /// How often both servers of the record lose their data.
     pub losses: u8,
     /// The protection that is missing.
-    pub missing: Option<Protection>,
+    pub missing: Option<RecordProtection>,
 }
 
 impl Model for Records {
@@ -207,12 +207,14 @@ impl Model for Records {
             }
         }
         match state.link {
-            Link::InStep if state.failovers_left > 0 => actions.push(Action::FallBehind),
-            Link::Behind(_) | Link::Copying(_) if state.failovers_left > 0 => actions.push(Action::FailOver),
-            Link::Alone => actions.push(Action::Join),
-            Link::InStep | Link::Behind(_) | Link::Copying(_) => {}
+            ReplicaLink::InStep if state.failovers_left > 0 => actions.push(Action::FallBehind),
+            ReplicaLink::Behind(_) | ReplicaLink::Copying(_) if state.failovers_left > 0 => {
+                actions.push(Action::FailOver)
+            }
+            ReplicaLink::Alone => actions.push(Action::Join),
+            ReplicaLink::InStep | ReplicaLink::Behind(_) | ReplicaLink::Copying(_) => {}
         }
-        actions.extend(matches!(state.link, Link::Copying(_)).then_some(Action::FinishCopy));
+        actions.extend(matches!(state.link, ReplicaLink::Copying(_)).then_some(Action::FinishCopy));
         for coordinator in
             (0..self.coordinators).filter(|&coordinator| state.known[coordinator].creation != 0)
         {
@@ -228,15 +230,15 @@ impl Model for Records {
         let mut state = *before;
         match action {
             Action::Create(creation) => {
-                state.record = Record { creation, version: 1, ..Record::default() };
+                state.record = SaleRecord { creation, version: 1, ..SaleRecord::default() };
                 state.creations = creation;
             }
             Action::Ask(change) => self.ask(&mut state, change),
             Action::Tell(change) => self.tell(&mut state, change),
-            Action::FallBehind => state.link = Link::Behind(state.record),
+            Action::FallBehind => state.link = ReplicaLink::Behind(state.record),
             Action::FailOver => Self::fail_over(&mut state),
-            Action::Join => state.link = Link::Copying(state.record),
-            Action::FinishCopy => state.link = Link::InStep,
+            Action::Join => state.link = ReplicaLink::Copying(state.record),
+            Action::FinishCopy => state.link = ReplicaLink::InStep,
             Action::BackUp => state.backup = state.record,
             Action::LoseRecord => Self::lose(&mut state),
             Action::RestoreBackup => self.restore(&mut state),

@@ -3,11 +3,11 @@
 use stateright::{Model, Property};
 
 use crate::actions::{self, Action};
-use crate::books::{Books, SHARDS, USERS};
+use crate::contents::{SHARDS, ShardContents, USERS};
 use crate::properties;
 use crate::protocol::Protocol;
 use crate::shard::Shard;
-use crate::state::{Seen, State, Told};
+use crate::state::{LevelReadings, Reported, State};
 use crate::steps;
 use crate::symmetry::representative;
 
@@ -78,10 +78,10 @@ impl Sale {
         assert!(self.homes.len() <= USERS, "the model has room for {USERS} users");
         assert!(self.moves_max < 8, "hands hold values up to 7");
         let mut state = State {
-            shards: std::array::from_fn(|shard| Shard::new(Books::minted(shard, self.minted[shard]))),
+            shards: std::array::from_fn(|shard| Shard::new(ShardContents::minted(shard, self.minted[shard]))),
             hands: Default::default(),
-            seen: Seen::default(),
-            told: [Told::default(); USERS],
+            seen: LevelReadings::default(),
+            told: [Reported::default(); USERS],
             failovers_left: self.failovers,
             audit: None,
             looked: Default::default(),

@@ -8,16 +8,16 @@
 //! in the real run lies before that write, so it is confirmed here; a replica that merely lags and is not promoted
 //! can be told from one that does not only by a barrier that fails, and a lost answer stands for that.
 
-use crate::books::Books;
+use crate::contents::ShardContents;
 use crate::protocol::{Protection, Protocol};
 
 /// A shard in the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shard {
     /// The current primary's books.
-    pub primary: Books,
+    pub primary: ShardContents,
     /// Its replica.
-    pub link: Link,
+    pub link: ReplicaLink,
     /// Some node's map of the cluster still says that this primary has no replica.
     pub alone_on_a_map: bool,
     /// Only where answers wait: a call is under way whose barrier was chosen by such a map.
@@ -25,28 +25,28 @@ pub struct Shard {
     /// A server outside the cluster copies this primary. It confirms every write, and is never promoted.
     pub outsider: bool,
     /// The primary before the last failover, until it joins as a replica.
-    pub zombie: Option<Zombie>,
+    pub zombie: Option<StalePrimary>,
 }
 
 /// How a primary's replica stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Link {
+pub enum ReplicaLink {
     /// It follows: it has every write.
     InStep,
     /// It stands still with these books. It will be promoted, and what the primary writes from here on is lost.
-    Behind(Books),
+    Behind(ShardContents),
     /// It copies from its primary. These are its books at the fork, and it is promoted with them if the primary dies
     /// now: newer writes are on the primary only, and it confirms none of them.
-    Copying(Books),
+    Copying(ShardContents),
     /// There is none: the primary was promoted itself, and the old one has not joined it yet.
     Alone,
 }
 
 /// A deposed primary. It answers the calls of those who have not noticed, but no replica follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Zombie {
+pub struct StalePrimary {
     /// Its books.
-    pub books: Books,
+    pub books: ShardContents,
     /// Some node's map still says that it is a primary without replicas.
     pub alone_on_a_map: bool,
     /// Only where answers wait: so did the map by which the barrier of a call under way was chosen.
@@ -61,15 +61,15 @@ pub enum Server {
     /// The current primary.
     Primary,
     /// The deposed one.
-    Zombie,
+    StalePrimary,
 }
 
 impl Shard {
     /// A primary with a replica in step.
-    pub fn new(books: Books) -> Self {
+    pub fn new(books: ShardContents) -> Self {
         Self {
             primary: books,
-            link: Link::InStep,
+            link: ReplicaLink::InStep,
             alone_on_a_map: false,
             alone_in_flight: false,
             outsider: false,
@@ -79,22 +79,22 @@ impl Shard {
 
     /// The servers that answer calls.
     pub fn servers(&self) -> impl Iterator<Item = Server> + use<> {
-        [Some(Server::Primary), self.zombie.map(|_| Server::Zombie)].into_iter().flatten()
+        [Some(Server::Primary), self.zombie.map(|_| Server::StalePrimary)].into_iter().flatten()
     }
 
     /// A server's books. A zombie that is gone has none.
-    pub fn books(&self, server: Server) -> Option<&Books> {
+    pub fn books(&self, server: Server) -> Option<&ShardContents> {
         match server {
             Server::Primary => Some(&self.primary),
-            Server::Zombie => self.zombie.as_ref().map(|zombie| &zombie.books),
+            Server::StalePrimary => self.zombie.as_ref().map(|zombie| &zombie.books),
         }
     }
 
     /// The same, to be written.
-    pub fn books_mut(&mut self, server: Server) -> Option<&mut Books> {
+    pub fn books_mut(&mut self, server: Server) -> Option<&mut ShardContents> {
         match server {
             Server::Primary => Some(&mut self.primary),
-            Server::Zombie => self.zombie.as_mut().map(|zombie| &mut zombie.books),
+            Server::StalePrimary => self.zombie.as_mut().map(|zombie| &mut zombie.books),
         }
     }
 
@@ -112,7 +112,7 @@ impl Shard {
     pub fn holds_alone(&self, server: Server, wrote: bool, protocol: Protocol) -> bool {
         let in_flight = match server {
             Server::Primary => self.alone_in_flight,
-            Server::Zombie => self.zombie.is_some_and(|zombie| zombie.alone_in_flight),
+            Server::StalePrimary => self.zombie.is_some_and(|zombie| zombie.alone_in_flight),
         };
         (in_flight || self.is_alone_on_a_map(server)) && self.holds(server, Required::None, wrote, protocol)
     }
@@ -121,15 +121,15 @@ impl Shard {
     pub fn is_alone_on_a_map(&self, server: Server) -> bool {
         match server {
             Server::Primary => self.alone_on_a_map,
-            Server::Zombie => self.zombie.is_some_and(|zombie| zombie.alone_on_a_map),
+            Server::StalePrimary => self.zombie.is_some_and(|zombie| zombie.alone_on_a_map),
         }
     }
 
     fn holds(&self, server: Server, required: Required, wrote: bool, protocol: Protocol) -> bool {
         let (replicas, outsider) = match (server, self.zombie) {
             (Server::Primary, _) => (self.replica(wrote, protocol), self.outsider),
-            (Server::Zombie, Some(zombie)) => (vec![Replica::GONE], zombie.outsider),
-            (Server::Zombie, None) => return false,
+            (Server::StalePrimary, Some(zombie)) => (vec![Replica::GONE], zombie.outsider),
+            (Server::StalePrimary, None) => return false,
         };
         replicas.iter().any(|replica| replica.suffices(required, outsider, protocol))
     }
@@ -141,30 +141,32 @@ impl Shard {
         let lags = Replica { confirms: !wrote, ..in_step };
         let is_on_all_maps = !self.alone_on_a_map;
         match self.link {
-            Link::InStep => vec![in_step],
-            Link::Behind(_) if !is_on_all_maps && protocol.has(Protection::PrimaryNamesItsReplicas) => {
+            ReplicaLink::InStep => vec![in_step],
+            ReplicaLink::Behind(_)
+                if !is_on_all_maps && protocol.has(Protection::PrimaryNamesItsReplicas) =>
+            {
                 vec![lags]
             }
-            Link::Behind(_) => vec![lags, Replica::GONE],
-            Link::Copying(_) => {
+            ReplicaLink::Behind(_) => vec![lags, Replica::GONE],
+            ReplicaLink::Copying(_) => {
                 vec![Replica { copies: protocol.has(Protection::CopiersCount), ..Replica::GONE }]
             }
-            Link::Alone => vec![Replica::GONE],
+            ReplicaLink::Alone => vec![Replica::GONE],
         }
     }
 
     /// The replica stops following.
     pub fn fall_behind(&mut self) {
-        self.link = Link::Behind(self.primary);
+        self.link = ReplicaLink::Behind(self.primary);
     }
 
     /// The replica, with these books, becomes the primary; the primary a zombie. Maps that are read now show a
     /// primary without replicas.
-    pub fn fail_over(&mut self, promoted: Books) {
+    pub fn fail_over(&mut self, promoted: ShardContents) {
         let Self { alone_on_a_map, alone_in_flight, outsider, .. } = *self;
-        self.zombie = Some(Zombie { books: self.primary, alone_on_a_map, alone_in_flight, outsider });
+        self.zombie = Some(StalePrimary { books: self.primary, alone_on_a_map, alone_in_flight, outsider });
         self.primary = promoted;
-        self.link = Link::Alone;
+        self.link = ReplicaLink::Alone;
         (self.alone_on_a_map, self.alone_in_flight, self.outsider) = (true, false, false);
     }
 
@@ -180,8 +182,8 @@ impl Shard {
     pub fn join(&mut self, protocol: Protocol) {
         self.zombie = None;
         self.link = match protocol.has(Protection::FullCopy) {
-            true => Link::Copying(self.primary),
-            false => Link::Copying(Books::default()),
+            true => ReplicaLink::Copying(self.primary),
+            false => ReplicaLink::Copying(ShardContents::default()),
         };
     }
 }

@@ -1,7 +1,7 @@
 //! The state of the whole world: shards, what is in somebody's hands, what was seen, what was told.
 
 use crate::actions::Purchase;
-use crate::books::{Answer, Attempt, SHARDS, USERS};
+use crate::contents::{Attempt, BuyAnswer, SHARDS, USERS};
 use crate::protocol::{Protection, Protocol};
 use crate::shard::{Server, Shard};
 
@@ -20,9 +20,9 @@ pub struct State {
     /// `accept` now, later, twice or never: bit `n` stands for the value `n`.
     pub hands: [[u8; SHARDS]; SHARDS],
     /// What was seen of the shards' levels.
-    pub seen: Seen,
+    pub seen: LevelReadings,
     /// What each user was told.
-    pub told: [Told; USERS],
+    pub told: [Reported; USERS],
     /// Failovers that may still happen.
     pub failovers_left: u8,
     /// The first half of an audit's reading.
@@ -30,7 +30,7 @@ pub struct State {
     /// Only where `buy` is not atomic: the attempts, by user, that found a token and did not take it yet.
     pub looked: [[bool; 2]; USERS],
     /// Only where answers wait: one that no node has read.
-    pub unread: Option<Unread>,
+    pub unread: Option<UnreadAnswer>,
     /// Only where homes are not asked again: the users who found their home shard empty.
     pub found_empty: [bool; USERS],
 }
@@ -40,7 +40,7 @@ pub type Channels = [[i8; SHARDS]; SHARDS];
 
 /// What readers of levels saw at some time, each shard at another: a snapshot is not taken at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Seen {
+pub struct LevelReadings {
     /// The most that was seen sold in each shard.
     pub sold: [i8; SHARDS],
     /// Only where sold out is told from stocks: whether a shard was seen empty.
@@ -49,7 +49,7 @@ pub struct Seen {
 
 /// What a user was told, by all nodes together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Told {
+pub struct Reported {
     /// That this attempt has the unit: `purchased` to itself, `already_purchased` to another.
     pub promised: Option<Attempt>,
     /// `out_of_stock`.
@@ -60,11 +60,11 @@ pub struct Told {
 
 /// An answer to a call whose barrier was chosen by a map without replicas, and held by what the server said of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Unread {
+pub struct UnreadAnswer {
     /// The call. Its server is the one that answered, by its role now.
     pub purchase: Purchase,
     /// The answer.
-    pub answer: Answer,
+    pub answer: BuyAnswer,
     /// Whether the sale was seen sold out before the call.
     pub sold_out: bool,
 }
@@ -133,17 +133,17 @@ impl State {
         &mut self,
         user: usize,
         attempt: Attempt,
-        answer: Answer,
+        answer: BuyAnswer,
         sold_out: bool,
         protocol: Protocol,
     ) {
         let told = &mut self.told[user];
         match answer {
-            Answer::Repeat if !protocol.has(Protection::OrderIds) => told.refused_own = true,
-            Answer::Bought | Answer::Repeat => told.promised = Some(attempt),
-            Answer::Duplicate(holder) => told.promised = Some(holder),
-            Answer::Empty if sold_out => told.out_of_stock = true,
-            Answer::Empty => self.found_empty[user] = !protocol.has(Protection::HomeAskedAgain),
+            BuyAnswer::Repeat if !protocol.has(Protection::OrderIds) => told.refused_own = true,
+            BuyAnswer::Bought | BuyAnswer::Repeat => told.promised = Some(attempt),
+            BuyAnswer::Duplicate(holder) => told.promised = Some(holder),
+            BuyAnswer::Empty if sold_out => told.out_of_stock = true,
+            BuyAnswer::Empty => self.found_empty[user] = !protocol.has(Protection::HomeAskedAgain),
         }
     }
 }

@@ -5,11 +5,11 @@
 //! from any later one on, at which the answer might really be told.
 
 use crate::actions::{Action, Purchase, Transfer};
-use crate::books::Answer;
+use crate::contents::BuyAnswer;
 use crate::protocol::Protection;
 use crate::sale::Sale;
-use crate::shard::{Link, Server};
-use crate::state::{Channels, Seen, State, Unread};
+use crate::shard::{ReplicaLink, Server};
+use crate::state::{Channels, LevelReadings, State, UnreadAnswer};
 
 /// The world after this.
 pub(crate) fn after(sale: &Sale, before: &State, action: Action) -> State {
@@ -24,13 +24,15 @@ pub(crate) fn after(sale: &Sale, before: &State, action: Action) -> State {
         Action::FallBehind(shard) => state.shards[shard].fall_behind(),
         Action::FailOver(shard) => fail_over(sale, &mut state, shard),
         Action::Join(shard) => state.shards[shard].join(sale.protocol),
-        Action::FinishCopy(shard) => state.shards[shard].link = Link::InStep,
+        Action::FinishCopy(shard) => state.shards[shard].link = ReplicaLink::InStep,
         Action::ReadMap(shard) => state.shards[shard].read_map(sale.answers_wait),
         Action::CopyFromOutside(shard) => state.shards[shard].outsider = true,
         Action::Audit => state.audit = Some(audit_begun(sale, &state)),
         Action::Crash => crash(&mut state),
-        Action::CatchUp(shard) => state.shards[shard].link = Link::InStep,
-        Action::CopyAgain(shard) => state.shards[shard].link = Link::Copying(state.shards[shard].primary),
+        Action::CatchUp(shard) => state.shards[shard].link = ReplicaLink::InStep,
+        Action::CopyAgain(shard) => {
+            state.shards[shard].link = ReplicaLink::Copying(state.shards[shard].primary)
+        }
         Action::ReadLevel(shard, server) => state.read_level(shard, server, sale.protocol),
         Action::Take(purchase) => take(sale, &mut state, purchase),
         Action::GiveUp(user) => state.told[user].out_of_stock = true,
@@ -44,7 +46,7 @@ pub(crate) fn after(sale: &Sale, before: &State, action: Action) -> State {
 fn buy(sale: &Sale, state: &mut State, purchase: Purchase) {
     let Purchase { user, attempt, shard, server, .. } = purchase;
     let Some(books) = state.shards[shard].books_mut(server) else { return };
-    if !sale.protocol.has(Protection::BuyIsAtomic) && books.look(user, attempt) == Answer::Bought {
+    if !sale.protocol.has(Protection::BuyIsAtomic) && books.look(user, attempt) == BuyAnswer::Bought {
         state.looked[user][attempt as usize] |= server == Server::Primary;
         return;
     }
@@ -59,13 +61,13 @@ fn buy_and_wait(sale: &Sale, state: &mut State, purchase: Purchase) {
     let Some(books) = state.shards[shard].books_mut(server) else { return };
     let answer = books.buy(user, attempt);
     if state.shards[shard].holds_alone(server, answer.wrote(sale.protocol), sale.protocol) {
-        state.unread = Some(Unread { purchase, answer, sold_out });
+        state.unread = Some(UnreadAnswer { purchase, answer, sold_out });
     }
 }
 
 /// A node reads the answer, and looks at its map once more.
 fn hear(sale: &Sale, state: &mut State) {
-    let Some(Unread { purchase, answer, sold_out }) = state.unread.take() else { return };
+    let Some(UnreadAnswer { purchase, answer, sold_out }) = state.unread.take() else { return };
     let Purchase { user, attempt, shard, server, .. } = purchase;
     let is_checked = sale.protocol.has(Protection::AloneIsCheckedAtReply);
     if !is_checked || state.shards[shard].is_alone_on_a_map(server) {
@@ -77,11 +79,11 @@ fn take(sale: &Sale, state: &mut State, purchase: Purchase) {
     let Purchase { user, attempt, shard, .. } = purchase;
     state.looked[user][attempt as usize] = false;
     state.shards[shard].primary.sell(user, attempt);
-    pass_on(sale, state, purchase, Answer::Bought);
+    pass_on(sale, state, purchase, BuyAnswer::Bought);
 }
 
 /// Barrier B1, and what the user is told behind it.
-fn pass_on(sale: &Sale, state: &mut State, purchase: Purchase, answer: Answer) {
+fn pass_on(sale: &Sale, state: &mut State, purchase: Purchase, answer: BuyAnswer) {
     let Purchase { user, attempt, shard, server, heard } = purchase;
     let protocol = sale.protocol;
     let confirmed = state.shards[shard].confirms(server, answer.wrote(protocol), protocol)
@@ -122,21 +124,21 @@ fn accept(sale: &Sale, state: &mut State, transfer: Transfer, cumulative: i8) {
 }
 
 fn fail_over(sale: &Sale, state: &mut State, shard: usize) {
-    if let Link::Behind(promoted) | Link::Copying(promoted) = state.shards[shard].link {
+    if let ReplicaLink::Behind(promoted) | ReplicaLink::Copying(promoted) = state.shards[shard].link {
         state.shards[shard].fail_over(promoted);
         state.failovers_left -= 1;
         state.unread = state.unread.and_then(|unread| after_failover(sale, unread, shard));
     }
 }
 
-fn after_failover(sale: &Sale, unread: Unread, shard: usize) -> Option<Unread> {
+fn after_failover(sale: &Sale, unread: UnreadAnswer, shard: usize) -> Option<UnreadAnswer> {
     let server = match unread.purchase.server {
         server if unread.purchase.shard != shard => server,
-        Server::Primary => Server::Zombie,
-        Server::Zombie if sale.protocol.has(Protection::AnswersLapse) => return None,
-        Server::Zombie => Server::Primary,
+        Server::Primary => Server::StalePrimary,
+        Server::StalePrimary if sale.protocol.has(Protection::AnswersLapse) => return None,
+        Server::StalePrimary => Server::Primary,
     };
-    Some(Unread { purchase: Purchase { server, ..unread.purchase }, ..unread })
+    Some(UnreadAnswer { purchase: Purchase { server, ..unread.purchase }, ..unread })
 }
 
 fn audit_begun(sale: &Sale, state: &State) -> Channels {
@@ -148,6 +150,6 @@ fn audit_begun(sale: &Sale, state: &State) -> Channels {
 
 fn crash(state: &mut State) {
     state.hands = Default::default();
-    state.seen = Seen::default();
+    state.seen = LevelReadings::default();
     state.looked = Default::default();
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::actions::{Action, Purchase};
-use crate::books::Attempt;
+use crate::contents::Attempt;
 use crate::shard::Server;
 
 impl fmt::Display for Action {
@@ -69,7 +69,7 @@ impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Primary => "the primary",
-            Self::Zombie => "the deposed primary",
+            Self::StalePrimary => "the deposed primary",
         })
     }
 }

@@ -3,8 +3,8 @@
 //! Users of one home shard are alike, and so are the two attempts of a user: every action that one can do the other
 //! can, and no property asks for a name. So one state stands for all that renaming makes of it.
 
-use crate::books::{Attempt, Books, SHARDS, USERS};
-use crate::shard::{Link, Shard};
+use crate::contents::{Attempt, SHARDS, ShardContents, USERS};
+use crate::shard::{ReplicaLink, Shard};
 use crate::state::State;
 
 /// The state that stands for this one: the attempt that is met first is called the first, and the users of a home
@@ -75,19 +75,19 @@ fn swap_users(state: &mut State, one: usize, other: usize) {
     });
 }
 
-fn all_books(shard: &Shard) -> impl Iterator<Item = &Books> {
+fn all_books(shard: &Shard) -> impl Iterator<Item = &ShardContents> {
     let replica = match &shard.link {
-        Link::Behind(books) | Link::Copying(books) => Some(books),
-        Link::InStep | Link::Alone => None,
+        ReplicaLink::Behind(books) | ReplicaLink::Copying(books) => Some(books),
+        ReplicaLink::InStep | ReplicaLink::Alone => None,
     };
     let zombie = shard.zombie.as_ref().map(|zombie| &zombie.books);
     [Some(&shard.primary), replica, zombie].into_iter().flatten()
 }
 
-fn each_books(state: &mut State, mut change: impl FnMut(&mut Books)) {
+fn each_books(state: &mut State, mut change: impl FnMut(&mut ShardContents)) {
     for shard in &mut state.shards {
         change(&mut shard.primary);
-        if let Link::Behind(books) | Link::Copying(books) = &mut shard.link {
+        if let ReplicaLink::Behind(books) | ReplicaLink::Copying(books) = &mut shard.link {
             change(books);
         }
         if let Some(zombie) = &mut shard.zombie {

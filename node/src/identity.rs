@@ -23,20 +23,20 @@ pub enum Identity {
     /// By what the request says.
     Claimed,
     /// By a bearer token.
-    Proven(Tokens),
+    Proven(TokenVerifier),
 }
 
 /// Checks bearer tokens.
-pub struct Tokens {
-    keys: Keys,
+pub struct TokenVerifier {
+    keys: VerificationKeys,
     audience: String,
     issuer: String,
 }
 
-enum Keys {
+enum VerificationKeys {
     One(VerifyingKey),
     /// By their ids.
-    Named(HashMap<String, VerifyingKey>),
+    SalePath(HashMap<String, VerifyingKey>),
 }
 
 struct VerifyingKey {
@@ -46,7 +46,7 @@ struct VerifyingKey {
 
 /// Why nobody could be identified by these settings.
 #[derive(Debug, thiserror::Error)]
-pub enum InvalidAuth {
+pub enum AuthSettingsError {
     /// A setting that AUTH=jwt needs.
     #[error("AUTH=jwt needs {0}")]
     Missing(&'static str),
@@ -77,7 +77,7 @@ pub enum InvalidAuth {
 
 /// Why a token shows nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadToken {
+pub enum BearerTokenError {
     /// It was good once.
     Expired,
     /// It never was, or not here.
@@ -94,28 +94,28 @@ impl Identity {
     ///
     /// # Errors
     /// When settings are missing or contradict each other, or there is no key in the file that is named.
-    pub fn from_settings(settings: &AuthSettings) -> Result<Self, InvalidAuth> {
+    pub fn from_settings(settings: &AuthSettings) -> Result<Self, AuthSettingsError> {
         match settings.auth {
             Auth::None => refuse_idle(settings).map(|()| Self::Claimed),
-            Auth::Jwt => Ok(Self::Proven(Tokens {
+            Auth::Jwt => Ok(Self::Proven(TokenVerifier {
                 keys: keys(settings)?,
-                audience: settings.jwt_audience.clone().ok_or(InvalidAuth::Missing("JWT_AUDIENCE"))?,
-                issuer: settings.jwt_issuer.clone().ok_or(InvalidAuth::Missing("JWT_ISSUER"))?,
+                audience: settings.jwt_audience.clone().ok_or(AuthSettingsError::Missing("JWT_AUDIENCE"))?,
+                issuer: settings.jwt_issuer.clone().ok_or(AuthSettingsError::Missing("JWT_ISSUER"))?,
             })),
         }
     }
 }
 
-impl Tokens {
+impl TokenVerifier {
     /// The user that a token names.
     ///
     /// # Errors
     /// When it is not signed by one of the keys, not for this audience, not from this issuer, or expired.
-    pub fn subject(&self, token: &str) -> Result<String, BadToken> {
+    pub fn subject(&self, token: &str) -> Result<String, BearerTokenError> {
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(BadToken::Invalid);
+            return Err(BearerTokenError::Invalid);
         }
-        let VerifyingKey { algorithm, key } = self.key_of(token).ok_or(BadToken::Invalid)?;
+        let VerifyingKey { algorithm, key } = self.key_of(token).ok_or(BearerTokenError::Invalid)?;
         let mut validation = Validation::new(*algorithm);
         validation.leeway = LEEWAY.as_secs();
         validation.validate_nbf = true;
@@ -124,37 +124,37 @@ impl Tokens {
         validation.set_issuer(&[&self.issuer]);
         match decode::<Claims>(token, key, &validation) {
             Ok(token) => Ok(token.claims.sub),
-            Err(error) if *error.kind() == ErrorKind::ExpiredSignature => Err(BadToken::Expired),
-            Err(_) => Err(BadToken::Invalid),
+            Err(error) if *error.kind() == ErrorKind::ExpiredSignature => Err(BearerTokenError::Expired),
+            Err(_) => Err(BearerTokenError::Invalid),
         }
     }
 
     fn key_of(&self, token: &str) -> Option<&VerifyingKey> {
         match &self.keys {
-            Keys::One(key) => Some(key),
-            Keys::Named(keys) => keys.get(&decode_header(token).ok()?.kid?),
+            VerificationKeys::One(key) => Some(key),
+            VerificationKeys::SalePath(keys) => keys.get(&decode_header(token).ok()?.kid?),
         }
     }
 }
 
-fn refuse_idle(settings: &AuthSettings) -> Result<(), InvalidAuth> {
+fn refuse_idle(settings: &AuthSettings) -> Result<(), AuthSettingsError> {
     let idle = [
         ("JWT_SECRET", settings.jwt_secret.is_some()),
         ("JWT_PUBLIC_KEY_FILE", settings.jwt_public_key_file.is_some()),
         ("JWT_JWKS_FILE", settings.jwt_jwks_file.is_some()),
     ];
     match idle.into_iter().find(|(_, is_set)| *is_set) {
-        Some((setting, _)) => Err(InvalidAuth::Idle(setting)),
+        Some((setting, _)) => Err(AuthSettingsError::Idle(setting)),
         None => Ok(()),
     }
 }
 
-fn keys(settings: &AuthSettings) -> Result<Keys, InvalidAuth> {
+fn keys(settings: &AuthSettings) -> Result<VerificationKeys, AuthSettingsError> {
     let AuthSettings { jwt_secret, jwt_public_key_file, jwt_jwks_file, .. } = settings;
     match (jwt_secret, jwt_public_key_file, jwt_jwks_file) {
         (Some(secret), _, _) => {
             let key = DecodingKey::from_secret(secret.as_bytes());
-            Ok(Keys::One(VerifyingKey { algorithm: Algorithm::HS256, key }))
+            Ok(VerificationKeys::One(VerifyingKey { algorithm: Algorithm::HS256, key }))
         }
         (_, Some(path), _) => {
             read("JWT_PUBLIC_KEY_FILE", path, "is not the PEM of an RSA or Ed25519 public key", of_pem)
@@ -165,7 +165,9 @@ fn keys(settings: &AuthSettings) -> Result<Keys, InvalidAuth> {
             "is not a JWKS of RSA or Ed25519 public keys, each with a `kid`",
             of_jwks,
         ),
-        (None, None, None) => Err(InvalidAuth::Missing("JWT_SECRET, JWT_PUBLIC_KEY_FILE or JWT_JWKS_FILE")),
+        (None, None, None) => {
+            Err(AuthSettingsError::Missing("JWT_SECRET, JWT_PUBLIC_KEY_FILE or JWT_JWKS_FILE"))
+        }
     }
 }
 
@@ -173,16 +175,16 @@ fn read(
     setting: &'static str,
     path: &Path,
     reason: &'static str,
-    parse: impl Fn(&[u8]) -> Option<Keys>,
-) -> Result<Keys, InvalidAuth> {
+    parse: impl Fn(&[u8]) -> Option<VerificationKeys>,
+) -> Result<VerificationKeys, AuthSettingsError> {
     let path = path.to_owned();
     match std::fs::read(&path) {
-        Ok(text) => parse(&text).ok_or(InvalidAuth::NoKey { setting, path, reason }),
-        Err(error) => Err(InvalidAuth::Unreadable { setting, path, error }),
+        Ok(text) => parse(&text).ok_or(AuthSettingsError::NoKey { setting, path, reason }),
+        Err(error) => Err(AuthSettingsError::Unreadable { setting, path, error }),
     }
 }
 
-fn of_pem(text: &[u8]) -> Option<Keys> {
+fn of_pem(text: &[u8]) -> Option<VerificationKeys> {
     // A private key can be read where a public one is meant, and has no business on a node.
     if !text.windows(10).any(|window| window == b"PUBLIC KEY") {
         return None;
@@ -191,13 +193,13 @@ fn of_pem(text: &[u8]) -> Option<Keys> {
     let key = rsa.or_else(|_| {
         DecodingKey::from_ed_pem(text).map(|key| VerifyingKey { algorithm: Algorithm::EdDSA, key })
     });
-    key.ok().map(Keys::One)
+    key.ok().map(VerificationKeys::One)
 }
 
-fn of_jwks(text: &[u8]) -> Option<Keys> {
+fn of_jwks(text: &[u8]) -> Option<VerificationKeys> {
     let set: JwkSet = serde_json::from_slice(text).ok()?;
     let keys: HashMap<_, _> = set.keys.iter().filter_map(of_jwk).collect();
-    (!keys.is_empty()).then_some(Keys::Named(keys))
+    (!keys.is_empty()).then_some(VerificationKeys::SalePath(keys))
 }
 
 /// Keys of other kinds may stand beside ours: whoever signs users in signs other things, too.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use futures::FutureExt as _;
-use node::http::{PublicGate, Shop};
+use node::http::{AppState, ClientAdmission};
 use node::identity::Identity;
 use node::metrics;
 use node::router;
@@ -14,10 +14,10 @@ use node::secret::Signer;
 use node::settings::{DrainSettings, ListenSettings, Settings};
 use service::metrics::{Exporter, show_connections};
 use service::ops::Readiness;
-use service::presence::{self, Attendance};
-use service::serve::{Connections, Drained};
+use service::presence::{self, PresenceTask};
+use service::serve::{Connections, ServeOutcome};
 use service::{connect, exit, files, healthcheck, logs, ops, serve, settings, shutdown};
-use stock::presence::{Introduction, Kind};
+use stock::presence::{ProcessInfo, ProcessKind};
 
 /// A request allocates some fifty times: with glibc's allocator that is a sixth of a node's CPU.
 #[global_allocator]
@@ -58,12 +58,12 @@ async fn sell(
     exporter: &Exporter,
 ) -> anyhow::Result<()> {
     let stop = shutdown::requested().shared();
-    let Opened { sales, signer, gate, presence } = tokio::select! {
+    let NodeServices { sales, signer, gate, presence } = tokio::select! {
         opened = open(&settings) => opened?,
         () = stop.clone() => return Ok(()),
     };
     let listener = serve::bind("PORT", settings.listen.public())?;
-    let shop = Arc::new(Shop::new(sales.clone(), &settings, signer, identity));
+    let shop = Arc::new(AppState::new(sales.clone(), &settings, signer, identity));
     let router = router::router(Arc::clone(&shop), gate);
     announce(&settings);
     readiness.serving({
@@ -81,7 +81,7 @@ async fn sell(
     });
     let closing = close_after(stop, readiness, &connections, settings.drain).inspect(|()| shop.close());
     let served = serve::until(listener, router, connections.clone(), closing, settings.drain.timeout).await;
-    if served == Drained::Cut {
+    if served == ServeOutcome::Cut {
         tracing::warn!("some requests were not answered within DRAIN_TIMEOUT");
     }
     sales.stop().await;
@@ -91,14 +91,14 @@ async fn sell(
 }
 
 /// What there is once there is a cluster.
-struct Opened {
+struct NodeServices {
     sales: Sales,
     signer: Signer,
-    gate: PublicGate,
-    presence: Attendance,
+    gate: ClientAdmission,
+    presence: PresenceTask,
 }
 
-async fn open(settings: &Settings) -> anyhow::Result<Opened> {
+async fn open(settings: &Settings) -> anyhow::Result<NodeServices> {
     let cluster = connect::cluster(&settings.redis.connect_options()).await.context("REDIS_URL")?;
     // A primary that is away now is no reason to die: its lane loads the library when it misses it.
     if let Err(error) = cluster.load_library().await {
@@ -109,16 +109,16 @@ async fn open(settings: &Settings) -> anyhow::Result<Opened> {
         [] => Signer::shared(Arc::clone(&cluster)).await,
         secrets => Signer::with(secrets),
     };
-    let gate = PublicGate::new(&cluster, &settings.web, &settings.limits);
-    let presence = Attendance::begin(Arc::clone(&cluster), introduction(settings));
+    let gate = ClientAdmission::new(&cluster, &settings.web, &settings.limits);
+    let presence = PresenceTask::begin(Arc::clone(&cluster), introduction(settings));
     let sales = Sales::start(cluster, settings.lanes.clone(), settings.limits.of_user());
-    Ok(Opened { sales, signer, gate, presence })
+    Ok(NodeServices { sales, signer, gate, presence })
 }
 
 /// How the node is found on the list of those who are there.
-fn introduction(settings: &Settings) -> Introduction {
+fn introduction(settings: &Settings) -> ProcessInfo {
     let name = presence::name(settings.listen.public().port());
-    Introduction { name, kind: Kind::Node, version: env!("CARGO_PKG_VERSION").to_owned() }
+    ProcessInfo { name, kind: ProcessKind::Node, version: env!("CARGO_PKG_VERSION").to_owned() }
 }
 
 fn announce(settings: &Settings) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ::metrics::{Counter, Histogram, counter, gauge, histogram};
 use axum::http::Method;
 use service::metrics::{Exporter, expect_requests};
-use stock::connection::Spent;
+use stock::connection::PipelineTime;
 use stock::ids::{SaleId, ShardId};
 use stock::topology::Address;
 
@@ -151,7 +151,7 @@ impl LaneMetrics {
     }
 
     /// It was answered.
-    pub(crate) fn answered(&self, took: Duration, spent: Spent, is_durable: bool) {
+    pub(crate) fn answered(&self, took: Duration, spent: PipelineTime, is_durable: bool) {
         self.took.record(took);
         spent.calls.into_iter().for_each(|calls| self.calls.record(calls));
         spent.barrier.into_iter().for_each(|barrier| self.barrier.record(barrier));
@@ -175,11 +175,11 @@ pub(crate) struct StealMetrics {
     empty: Counter,
     failed: Counter,
     in_flight: Counter,
-    shards: Vec<Tokens>,
+    shards: Vec<TokenCounters>,
 }
 
 /// What steals moved to and from a shard.
-struct Tokens {
+struct TokenCounters {
     stolen: Counter,
     given: Counter,
 }
@@ -194,7 +194,7 @@ impl StealMetrics {
             let of = |metric: &'static str| {
                 from_zero(counter!(metric, "sale" => sale.to_string(), "shard" => shard.to_string()))
             };
-            Tokens { stolen: of(STOLEN_TOKENS), given: of(GIVEN_TOKENS) }
+            TokenCounters { stolen: of(STOLEN_TOKENS), given: of(GIVEN_TOKENS) }
         };
         Self {
             stolen: outcome("stolen"),

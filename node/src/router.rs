@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
-use service::edge::{self, Gate};
+use service::edge::{self, AdmissionControl};
 
-use crate::http::{Shop, by_sale, cors, csrf, docs, events, openapi, page, single_sale};
+use crate::http::{AppState, by_sale, cors, csrf, docs, events, openapi, page, single_sale};
 
 /// Longest time to the head of an answer: longer than PURCHASE_TIMEOUT and than a body may take.
 const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Everything on the port for buyers.
-pub fn router(shop: Arc<Shop>, gate: impl Gate) -> Router {
+pub fn router(shop: Arc<AppState>, gate: impl AdmissionControl) -> Router {
     let cors = cors::layer(shop.origins());
     let routes =
         Router::new().merge(of_by_sale_clients()).merge(of_single_sale_clients()).merge(of_readers());
@@ -25,7 +25,7 @@ pub fn router(shop: Arc<Shop>, gate: impl Gate) -> Router {
 
 /// Clients that know of many sales, and say which one or mean the default one.
 #[rustfmt::skip]
-fn of_by_sale_clients() -> Router<Arc<Shop>> {
+fn of_by_sale_clients() -> Router<Arc<AppState>> {
     Router::new()
         .route("/api/sales/{sale}/status",            get(by_sale::status))
         .route("/api/sales/{sale}/purchase",          post(by_sale::purchase))
@@ -40,7 +40,7 @@ fn of_by_sale_clients() -> Router<Arc<Shop>> {
 
 /// Clients that know of one sale only: the default one.
 #[rustfmt::skip]
-fn of_single_sale_clients() -> Router<Arc<Shop>> {
+fn of_single_sale_clients() -> Router<Arc<AppState>> {
     Router::new()
         .route("/api/status",            get(single_sale::status))
         .route("/api/csrf",              get(csrf::issue))
@@ -50,7 +50,7 @@ fn of_single_sale_clients() -> Router<Arc<Shop>> {
 
 /// People and programs that want to know what there is to ask.
 #[rustfmt::skip]
-fn of_readers() -> Router<Arc<Shop>> {
+fn of_readers() -> Router<Arc<AppState>> {
     Router::new()
         .route("/api/openapi.json", get(openapi::document))
         .route("/api/docs",         get(docs::page))

@@ -6,7 +6,7 @@ use stock::connection::Barrier;
 
 /// Points at which a node can be told to die, by `SABOTAGE=<name>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Point {
+pub(crate) enum AbortPoint {
     /// `die-after-donate-sent`: the donor may have given; nobody here knows.
     DonateSent,
     /// `die-after-donate`: the tokens are in the channel for good.
@@ -19,10 +19,10 @@ pub(crate) enum Point {
 
 #[cfg(not(feature = "sabotage"))]
 mod effect {
-    use super::{Barrier, Point};
+    use super::{AbortPoint, Barrier};
 
     #[inline]
-    pub(crate) fn die_at(_: Point) {}
+    pub(crate) fn die_at(_: AbortPoint) {}
 
     #[inline]
     pub(crate) fn weaken(barrier: Barrier, _donates: bool) -> Barrier {
@@ -38,7 +38,7 @@ mod effect {
 
     use rustix::process::{Signal, getpid, kill_process};
 
-    use super::{Barrier, Point};
+    use super::{AbortPoint, Barrier};
 
     /// What is handed to a connection is on its way by then.
     const ON_ITS_WAY_AFTER: Duration = Duration::from_millis(1);
@@ -46,7 +46,7 @@ mod effect {
     static CHOSEN: LazyLock<String> = LazyLock::new(|| std::env::var("SABOTAGE").unwrap_or_default());
 
     /// Dies here, at once and for good, if this is the chosen point.
-    pub(crate) fn die_at(point: Point) {
+    pub(crate) fn die_at(point: AbortPoint) {
         if *CHOSEN == point.name() {
             if point.is_a_moment_later() {
                 thread::spawn(|| {
@@ -72,7 +72,7 @@ mod effect {
         kill_process(getpid(), Signal::KILL).expect("a process may kill itself");
     }
 
-    impl Point {
+    impl AbortPoint {
         fn name(self) -> &'static str {
             match self {
                 Self::DonateSent => "die-after-donate-sent",

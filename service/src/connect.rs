@@ -17,7 +17,7 @@ const REMINDER: Duration = Duration::from_secs(5);
 /// Only [`ClusterError::NotACluster`]: waiting will not help.
 pub async fn cluster(options: &ConnectOptions) -> Result<Cluster, ClusterError> {
     choose_cryptography();
-    let mut told = Told::default();
+    let mut told = LastLogged::default();
     for tries in 0.. {
         match Cluster::connect(options.clone()).await {
             Err(error @ ClusterError::NotACluster(_)) => return Err(error),
@@ -37,11 +37,11 @@ fn choose_cryptography() {
 
 /// What the log was told last, so that it is not told again with every try.
 #[derive(Default)]
-struct Told {
+struct LastLogged {
     last: Option<(String, Instant)>,
 }
 
-impl Told {
+impl LastLogged {
     fn tell(&mut self, reason: &str, now: Instant) {
         if self.is_news(reason, now) {
             tracing::warn!(reason, "waiting for the Redis Cluster");
@@ -62,7 +62,7 @@ mod tests {
     fn the_log_is_told_each_new_reason_at_once_and_the_same_one_every_five_seconds() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let mut told = Told::default();
+        let mut told = LastLogged::default();
         assert!(told.is_news("refused", start));
         told.tell("refused", start);
         assert!(!told.is_news("refused", after(4)));

@@ -39,13 +39,13 @@ const HEADERS: [(HeaderName, HeaderValue); 4] = [
 ];
 
 /// Who is let in at all, before any handler sees the request.
-pub trait Gate: Send + Sync + 'static {
+pub trait AdmissionControl: Send + Sync + 'static {
     /// Lets a request in, or says why not. May leave what it found in the request's extensions.
-    fn admit(&self, request: &mut Request) -> Admission;
+    fn admit(&self, request: &mut Request) -> AdmissionDecision;
 }
 
 /// Whether a request is let in.
-pub enum Admission {
+pub enum AdmissionDecision {
     /// It is.
     In,
     /// It is not, and this is why.
@@ -55,28 +55,28 @@ pub enum Admission {
 }
 
 /// Lets everybody in.
-pub struct OpenGate;
+pub struct AdmitAll;
 
-impl Gate for OpenGate {
-    fn admit(&self, _: &mut Request) -> Admission {
-        Admission::In
+impl AdmissionControl for AdmitAll {
+    fn admit(&self, _: &mut Request) -> AdmissionDecision {
+        AdmissionDecision::In
     }
 }
 
 /// Surrounds a router, its fallbacks too. The deadline is from a request's head to the head of its answer; handlers
 /// have shorter ones of their own, with better answers, and this one is for what nobody thought of.
-pub fn around(router: Router, gate: impl Gate, deadline: Duration) -> Router {
-    router.layer(EdgeLayer(Arc::new(Rules { gate, deadline, requests: Requests::default() })))
+pub fn around(router: Router, gate: impl AdmissionControl, deadline: Duration) -> Router {
+    router.layer(EdgeLayer(Arc::new(EdgeRules { gate, deadline, requests: Requests::default() })))
 }
 
 /// What holds for all requests.
-struct Rules<G> {
+struct EdgeRules<G> {
     gate: G,
     deadline: Duration,
     requests: Requests,
 }
 
-struct EdgeLayer<G>(Arc<Rules<G>>);
+struct EdgeLayer<G>(Arc<EdgeRules<G>>);
 
 impl<G> Clone for EdgeLayer<G> {
     fn clone(&self) -> Self {
@@ -94,7 +94,7 @@ impl<S, G> Layer<S> for EdgeLayer<G> {
 
 struct Edge<S, G> {
     inner: S,
-    rules: Arc<Rules<G>>,
+    rules: Arc<EdgeRules<G>>,
 }
 
 impl<S: Clone, G> Clone for Edge<S, G> {
@@ -103,7 +103,7 @@ impl<S: Clone, G> Clone for Edge<S, G> {
     }
 }
 
-impl<S, G: Gate> Service<Request> for Edge<S, G>
+impl<S, G: AdmissionControl> Service<Request> for Edge<S, G>
 where
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -119,14 +119,16 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let correlation = correlation::of(request.headers());
         request.extensions_mut().insert(correlation.clone());
-        let (asked, rules) = (Asked::of(&request), Arc::clone(&self.rules));
+        let (asked, rules) = (RequestLog::of(&request), Arc::clone(&self.rules));
         let span = asked.span(&correlation);
         traces::adopt(&span, request.headers());
         // Whoever is let in at once, as nearly everybody is, costs no more than the handler's own future.
         let answering = match self.rules.gate.admit(&mut request) {
-            Admission::In => Either::Left(self.inner.call(request)),
-            Admission::Out(problem) => Either::Right(Either::Left(ready(Ok(problem.into_response())))),
-            Admission::Wait(admission) => {
+            AdmissionDecision::In => Either::Left(self.inner.call(request)),
+            AdmissionDecision::Out(problem) => {
+                Either::Right(Either::Left(ready(Ok(problem.into_response()))))
+            }
+            AdmissionDecision::Wait(admission) => {
                 // The clone is for the next request: this one was asked whether it is ready.
                 let next = self.inner.clone();
                 let mut inner = std::mem::replace(&mut self.inner, next);
@@ -167,14 +169,14 @@ fn add_missing(headers: &mut HeaderMap) {
 
 /// What is counted and logged of a request. The log's line is for those who look for one request among few: at the
 /// level `debug`.
-struct Asked {
+struct RequestLog {
     at: Instant,
     method: Method,
     /// Without what stands in for its parameters: a user's id is nobody's business.
     route: Option<MatchedPath>,
 }
 
-impl Asked {
+impl RequestLog {
     fn of(request: &Request) -> Self {
         let route = request.extensions().get().cloned();
         Self { at: Instant::now(), method: request.method().clone(), route }
@@ -215,17 +217,17 @@ mod tests {
 
     use super::*;
     use crate::correlation::Correlation;
-    use crate::json::Document;
+    use crate::json::JsonBody;
 
     fn router() -> Router {
         let echo = async |Correlation(id): Correlation| id.as_str().to_owned();
-        let parse = async |document: Document| document.parse::<Value>().map(|_| ());
+        let parse = async |document: JsonBody| document.parse::<Value>().map(|_| ());
         let own = async || (StatusCode::CONFLICT, axum::Json("the API's own words"));
         let panic = async || -> () { panic!("secret") };
         let routes = Router::new().route("/echo", get(echo)).route("/own", get(own));
         around(
             routes.route("/parse", post(parse)).route("/panic", get(panic)),
-            OpenGate,
+            AdmitAll,
             Duration::from_secs(15),
         )
     }

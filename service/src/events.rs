@@ -48,12 +48,12 @@ pub fn event(kind: &str, data: &impl Serialize) -> Bytes {
 }
 
 /// Whoever listens, and what they hear, by subject.
-pub struct Events<K> {
+pub struct EventHub<K> {
     listeners: Places,
-    news: Mutex<News<K>>,
+    news: Mutex<PublishedEvent<K>>,
 }
 
-struct News<K> {
+struct PublishedEvent<K> {
     by_subject: HashMap<K, watch::Receiver<Frame>>,
     writers: JoinSet<()>,
     is_closed: bool,
@@ -69,7 +69,7 @@ struct Frame {
 }
 
 /// What the task that writes about a subject tells its listeners with.
-pub struct Teller(watch::Sender<Frame>);
+pub struct EventPublisher(watch::Sender<Frame>);
 
 struct Listener {
     frames: watch::Receiver<Frame>,
@@ -80,13 +80,13 @@ struct Listener {
     _place: Place,
 }
 
-impl<K> Default for News<K> {
+impl<K> Default for PublishedEvent<K> {
     fn default() -> Self {
         Self { by_subject: HashMap::new(), writers: JoinSet::new(), is_closed: false }
     }
 }
 
-impl Teller {
+impl EventPublisher {
     /// Tells all listeners.
     pub fn tell(&self, event: Bytes) {
         self.0.send_modify(|frame| *frame = Frame { event, number: frame.number + 1 });
@@ -105,7 +105,7 @@ impl Teller {
     }
 }
 
-impl<K: Eq + Hash> Events<K> {
+impl<K: Eq + Hash> EventHub<K> {
     /// With room for so many listeners.
     pub fn new(listeners_max: usize) -> Self {
         Self { listeners: Places::of(listeners_max), news: Mutex::default() }
@@ -119,13 +119,18 @@ impl<K: Eq + Hash> Events<K> {
     /// Ends all streams: clients come back, and find another process.
     pub fn close(&self) {
         let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-        *news = News { is_closed: true, ..News::default() };
+        *news = PublishedEvent { is_closed: true, ..PublishedEvent::default() };
     }
 
     /// One more listener, who hears the greeting first; `None` where all places are taken. Where nobody writes about the
     /// subject, `write` begins to. Once nothing is told any more, the greeting is all: a refusal would be the end for a
     /// browser, which comes back to a stream that ended.
-    pub fn listen<W>(&self, subject: K, greeting: &[u8], write: impl FnOnce(Teller) -> W) -> Option<Body>
+    pub fn listen<W>(
+        &self,
+        subject: K,
+        greeting: &[u8],
+        write: impl FnOnce(EventPublisher) -> W,
+    ) -> Option<Body>
     where
         W: Future<Output = ()> + Send + 'static,
     {
@@ -138,7 +143,7 @@ impl<K: Eq + Hash> Events<K> {
         let mut frames = running.unwrap_or_else(|| {
             let (publish, frames) = watch::channel(Frame::default());
             while news.writers.try_join_next().is_some() {}
-            news.writers.spawn(write(Teller(publish)));
+            news.writers.spawn(write(EventPublisher(publish)));
             news.by_subject.insert(subject, frames.clone());
             frames
         });
@@ -184,7 +189,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(5);
 
     /// Listens; whoever has to begin to write sends what it writes with.
-    fn listen(events: &Events<u8>, tellers: &mpsc::UnboundedSender<Teller>) -> Option<Body> {
+    fn listen(events: &EventHub<u8>, tellers: &mpsc::UnboundedSender<EventPublisher>) -> Option<Body> {
         let tellers = tellers.clone();
         events.listen(1, b"data: hello\n\n", |teller| async move { tellers.send(teller).unwrap_or_default() })
     }
@@ -196,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_who_listen_to_a_subject_hear_one_writer_until_it_ends() {
-        let (events, (tellers, mut begun)) = (Events::new(9), mpsc::unbounded_channel());
+        let (events, (tellers, mut begun)) = (EventHub::new(9), mpsc::unbounded_channel());
         let bodies = [listen(&events, &tellers), listen(&events, &tellers)];
         let mut ears = bodies.map(|body| body.unwrap().into_data_stream());
         let teller = timeout(SOON, begun.recv()).await.unwrap().unwrap();
@@ -220,7 +225,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_writer_learns_that_nobody_listens_any_more() {
-        let (events, (tellers, mut begun)) = (Events::new(9), mpsc::unbounded_channel());
+        let (events, (tellers, mut begun)) = (EventHub::new(9), mpsc::unbounded_channel());
         let ear = listen(&events, &tellers).unwrap();
         let teller = timeout(SOON, begun.recv()).await.unwrap().unwrap();
         assert_eq!((teller.is_heard(), events.listeners()), (true, 1));
@@ -230,7 +235,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_closed_sends_listeners_on_and_a_place_that_is_left_is_free() {
-        let (events, (tellers, _begun)) = (Events::new(1), mpsc::unbounded_channel());
+        let (events, (tellers, _begun)) = (EventHub::new(1), mpsc::unbounded_channel());
         let first = listen(&events, &tellers);
         assert!(first.is_some() && listen(&events, &tellers).is_none());
         drop(first);

@@ -20,9 +20,9 @@ pub const BODY_READ_MAX: Duration = Duration::from_secs(5);
 
 /// A body that claims to be JSON, whole but not parsed yet.
 #[derive(Clone, Debug)]
-pub struct Document(Bytes);
+pub struct JsonBody(Bytes);
 
-impl Document {
+impl JsonBody {
     /// Reads the object in it; members that are not asked for are ignored.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ impl Document {
     }
 }
 
-impl<S: Sync> FromRequest<S> for Document {
+impl<S: Sync> FromRequest<S> for JsonBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
@@ -97,9 +97,9 @@ mod tests {
 
     use super::*;
 
-    async fn read(request: Builder, body: Body) -> Result<Document, StatusCode> {
+    async fn read(request: Builder, body: Body) -> Result<JsonBody, StatusCode> {
         let request = request.header(CONTENT_TYPE, "application/json").body(body).unwrap();
-        Document::from_request(request, &()).await.map_err(|problem| problem.into_response().status())
+        JsonBody::from_request(request, &()).await.map_err(|problem| problem.into_response().status())
     }
 
     #[tokio::test]

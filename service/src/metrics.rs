@@ -28,7 +28,7 @@ macro_rules! name_metrics {
         $($(#[doc = $help])+ const $metric: &str = $name;)+
 
         fn describe() {
-            $($crate::metrics::Kind::$kind.describe($metric, concat!($($help),+));)+
+            $($crate::metrics::MetricKind::$kind.describe($metric, concat!($($help),+));)+
         }
     };
 }
@@ -54,7 +54,7 @@ crate::name_metrics! {
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows.
     Counter,
     /// Goes up and down.
@@ -63,7 +63,7 @@ pub enum Kind {
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     /// Gives a metric of this kind its HELP. What [`name_metrics`](crate::name_metrics) calls.
     pub fn describe(self, name: &'static str, help: &'static str) {
         let help = help.trim_start();
@@ -90,7 +90,7 @@ const GAUGE_IDLE: Duration = Duration::from_millis(500);
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Sets gauges, when somebody asks for them.
-type Look = Box<dyn Fn() + Send + Sync>;
+type GaugeUpdater = Box<dyn Fn() + Send + Sync>;
 
 /// Shows everything that this process counts. Cheap to clone.
 #[derive(Clone)]
@@ -99,7 +99,7 @@ pub struct Exporter(Arc<Inner>);
 struct Inner {
     recorded: PrometheusHandle,
     process: metrics_process::Collector,
-    looks: Mutex<Vec<Look>>,
+    looks: Mutex<Vec<GaugeUpdater>>,
 }
 
 impl Exporter {
@@ -167,7 +167,7 @@ impl Exporter {
         }
     }
 
-    fn looks(&self) -> std::sync::MutexGuard<'_, Vec<Look>> {
+    fn looks(&self) -> std::sync::MutexGuard<'_, Vec<GaugeUpdater>> {
         self.0.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,12 +14,12 @@ pub fn router(readiness: Readiness) -> Router {
 
 /// Whether to send work here. Clones share one answer.
 #[derive(Clone)]
-pub struct Readiness(Arc<Mutex<Stage>>);
+pub struct Readiness(Arc<Mutex<ReadinessState>>);
 
 /// Answers at any time whether there is work that can be done, and if not, why.
 type Check = Box<dyn Fn() -> Result<(), String> + Send>;
 
-enum Stage {
+enum ReadinessState {
     Starting(&'static str),
     Serving(Check),
     Draining,
@@ -28,20 +28,20 @@ enum Stage {
 impl Readiness {
     /// Not ready: something else has to happen first.
     pub fn starting(reason: &'static str) -> Self {
-        Self(Arc::new(Mutex::new(Stage::Starting(reason))))
+        Self(Arc::new(Mutex::new(ReadinessState::Starting(reason))))
     }
 
     /// Started: ready whenever `check` is content. The check must not block.
     pub fn serving(&self, check: impl Fn() -> Result<(), String> + Send + 'static) {
         let mut stage = self.stage();
-        if !matches!(*stage, Stage::Draining) {
-            *stage = Stage::Serving(Box::new(check));
+        if !matches!(*stage, ReadinessState::Draining) {
+            *stage = ReadinessState::Serving(Box::new(check));
         }
     }
 
     /// On the way out, for good: nothing new should be sent here.
     pub fn draining(&self) {
-        *self.stage() = Stage::Draining;
+        *self.stage() = ReadinessState::Draining;
     }
 
     /// Ready, or why not.
@@ -50,13 +50,13 @@ impl Readiness {
     /// With the reason, for people.
     pub fn check(&self) -> Result<(), String> {
         match &*self.stage() {
-            Stage::Starting(reason) => Err((*reason).to_owned()),
-            Stage::Serving(check) => check(),
-            Stage::Draining => Err("draining".to_owned()),
+            ReadinessState::Starting(reason) => Err((*reason).to_owned()),
+            ReadinessState::Serving(check) => check(),
+            ReadinessState::Draining => Err("draining".to_owned()),
         }
     }
 
-    fn stage(&self) -> MutexGuard<'_, Stage> {
+    fn stage(&self) -> MutexGuard<'_, ReadinessState> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -50,19 +50,19 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 pub struct Page {
     /// Names the content of all assets: they call each other by relative names, and so never mix with other versions.
     version: String,
-    document: Ready,
-    assets: Vec<(&'static str, Ready)>,
+    document: EncodedAsset,
+    assets: Vec<(&'static str, EncodedAsset)>,
 }
 
 /// A file in both forms that it is sent in.
-struct Ready {
+struct EncodedAsset {
     content_type: HeaderValue,
-    plain: Form,
-    gzip: Form,
+    plain: ContentVariant,
+    gzip: ContentVariant,
 }
 
 /// A file in one encoding. To a cache another encoding is another thing, with an `ETag` of its own.
-struct Form {
+struct ContentVariant {
     /// Of a 304, too: what it says replaces what a cache knows, the policy included.
     headers: HeaderMap,
     bytes: Bytes,
@@ -96,9 +96,13 @@ impl Page {
     pub fn new(document: &str, assets: &[Asset]) -> Self {
         let version = digest(assets.iter().flat_map(|(name, _, content)| [*name, *content]));
         let document = document.replace("/assets/", &format!("/assets/{version}/"));
-        let document =
-            Ready::new(HTML, &document, &[(CACHE_CONTROL, FOR_SECONDS), (CONTENT_SECURITY_POLICY, POLICY)]);
-        let ready = |content_type, content| Ready::new(content_type, content, &[(CACHE_CONTROL, FOREVER)]);
+        let document = EncodedAsset::new(
+            HTML,
+            &document,
+            &[(CACHE_CONTROL, FOR_SECONDS), (CONTENT_SECURITY_POLICY, POLICY)],
+        );
+        let ready =
+            |content_type, content| EncodedAsset::new(content_type, content, &[(CACHE_CONTROL, FOREVER)]);
         let assets = assets.iter().map(|&(name, content_type, content)| (name, ready(content_type, content)));
         Self { version, document, assets: assets.collect() }
     }
@@ -108,19 +112,19 @@ impl Page {
         &self.version
     }
 
-    fn asset(&self, version: &str, name: &str) -> Option<&Ready> {
+    fn asset(&self, version: &str, name: &str) -> Option<&EncodedAsset> {
         let is_ours = version == self.version;
         self.assets.iter().find(|(known, _)| is_ours && *known == name).map(|(_, asset)| asset)
     }
 }
 
-impl Ready {
+impl EncodedAsset {
     fn new(content_type: &'static str, content: &str, headers: &[(HeaderName, HeaderValue)]) -> Self {
         let digest = digest([content]);
         Self {
             content_type: HeaderValue::from_static(content_type),
-            plain: Form::new(&digest, headers, content.to_owned().into()),
-            gzip: Form::new(&format!("{digest}-gzip"), headers, gzip(content.as_bytes())),
+            plain: ContentVariant::new(&digest, headers, content.to_owned().into()),
+            gzip: ContentVariant::new(&format!("{digest}-gzip"), headers, gzip(content.as_bytes())),
         }
     }
 
@@ -136,7 +140,7 @@ impl Ready {
     }
 }
 
-impl Form {
+impl ContentVariant {
     fn new(name: &str, headers: &[(HeaderName, HeaderValue)], bytes: Bytes) -> Self {
         let etag =
             HeaderValue::try_from(format!("\"{name}\"")).expect("hexadecimal digits are visible ASCII");

@@ -8,12 +8,12 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use stock::calls::CallError;
 use stock::cluster::Cluster;
-use stock::presence::{Introduction, Presence, Word};
+use stock::presence::{Presence, PresenceUpdate, ProcessInfo};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::news::News;
+use crate::failure_log::FailureLog;
 
 /// How often it is said: some tries within the ten seconds after which a process is forgotten.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -26,14 +26,14 @@ pub fn name(port: u16) -> String {
 }
 
 /// A task of its own that says that the process is there.
-pub struct Attendance {
+pub struct PresenceTask {
     leave: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
-impl Attendance {
+impl PresenceTask {
     /// Says so from now on.
-    pub fn begin(cluster: Arc<Cluster>, introduction: Introduction) -> Self {
+    pub fn begin(cluster: Arc<Cluster>, introduction: ProcessInfo) -> Self {
         let (leave, left) = oneshot::channel();
         let attending = async move { attend(&cluster, &introduction, left.map(drop)).await };
         Self { leave, task: tokio::spawn(attending) }
@@ -49,8 +49,8 @@ impl Attendance {
 }
 
 /// Says that the process is there until `stop` completes, and then that it goes.
-pub async fn attend(cluster: &Cluster, introduction: &Introduction, stop: impl Future<Output = ()>) {
-    let (mut stop, mut news, began) = (pin!(stop), News::default(), Instant::now());
+pub async fn attend(cluster: &Cluster, introduction: &ProcessInfo, stop: impl Future<Output = ()>) {
+    let (mut stop, mut news, began) = (pin!(stop), FailureLog::default(), Instant::now());
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -58,16 +58,16 @@ pub async fn attend(cluster: &Cluster, introduction: &Introduction, stop: impl F
             biased;
             () = &mut stop => break,
             _ = ticks.tick() => {
-                let said = say(cluster, Word::Here(introduction, began.elapsed())).await;
+                let said = say(cluster, PresenceUpdate::Here(introduction, began.elapsed())).await;
                 news.take_in("presence".into(), said.err().as_ref());
             }
         }
     }
-    if let Err(error) = say(cluster, Word::Goodbye(introduction)).await {
+    if let Err(error) = say(cluster, PresenceUpdate::Goodbye(introduction)).await {
         tracing::debug!(%error, "going without a goodbye");
     }
 }
 
-async fn say(cluster: &Cluster, word: Word<'_>) -> Result<(), CallError> {
+async fn say(cluster: &Cluster, word: PresenceUpdate<'_>) -> Result<(), CallError> {
     cluster.poll(Presence { word: Some(word) }).await.map(drop)
 }

@@ -21,7 +21,7 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
     status: StatusCode,
-    kind: Kind,
+    kind: ProblemType,
     detail: Option<Cow<'static, str>>,
     extensions: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -29,7 +29,7 @@ pub struct Problem {
 
 /// What kind of problem it is, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kind {
+pub struct ProblemType {
     /// A relative URI that never changes.
     pub uri: &'static str,
     /// The same in words; the same for every problem of the kind.
@@ -39,13 +39,13 @@ pub struct Kind {
 impl Problem {
     /// A problem that the status says all about.
     pub fn new(status: StatusCode) -> Self {
-        let kind = Kind { uri: "about:blank", title: status.canonical_reason().unwrap_or("Error") };
+        let kind = ProblemType { uri: "about:blank", title: status.canonical_reason().unwrap_or("Error") };
         Self { status, kind, detail: None, extensions: Map::new(), headers: Vec::new() }
     }
 
     /// A problem of a kind that programs tell apart from others of the same status.
     #[must_use]
-    pub fn of_kind(self, kind: Kind) -> Self {
+    pub fn of_kind(self, kind: ProblemType) -> Self {
         Self { kind, ..self }
     }
 
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn a_problem_says_what_happened_what_to_do_and_which_request_it_was() {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE)
-            .of_kind(Kind { uri: "/problems/busy", title: "Too many are waiting" })
+            .of_kind(ProblemType { uri: "/problems/busy", title: "Too many are waiting" })
             .detail("Try again in a moment.")
             .with("orderId", "0123456789ABCD");
         let body: Value = serde_json::from_slice(&problem.to_json(Some(&"abc".parse().unwrap()))).unwrap();

@@ -139,7 +139,7 @@ fn in_plain_words(error: &io::Error) -> String {
 
 /// How serving ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drained {
+pub enum ServeOutcome {
     /// Every request was answered.
     Whole,
     /// Some were not within the grace.
@@ -154,7 +154,7 @@ pub async fn until(
     connections: Connections,
     shutdown: impl Future<Output = ()>,
     grace: Duration,
-) -> Drained {
+) -> ServeOutcome {
     let graceful = GracefulShutdown::new();
     let mut conversations = JoinSet::new();
     tokio::select! {
@@ -162,8 +162,8 @@ pub async fn until(
         () = accept(listener, router, connections, &graceful, &mut conversations) => unreachable!("it accepts for ever"),
     }
     match timeout(grace, graceful.shutdown()).await {
-        Ok(()) => Drained::Whole,
-        Err(_) => Drained::Cut,
+        Ok(()) => ServeOutcome::Whole,
+        Err(_) => ServeOutcome::Cut,
     }
 }
 
@@ -259,7 +259,7 @@ mod tests {
         client: TcpStream,
         answer: Arc<Notify>,
         stop: oneshot::Sender<()>,
-        end: JoinHandle<Drained>,
+        end: JoinHandle<ServeOutcome>,
     }
 
     async fn serving(limits: ConnectionLimits, grace: Duration) -> Serving {
@@ -297,7 +297,7 @@ mod tests {
         let mut response = String::new();
         client.read_to_string(&mut response).await.unwrap();
         assert!(response.starts_with("HTTP/1.1 200") && response.ends_with("answered"), "{response}");
-        assert_eq!(end.await.unwrap(), Drained::Whole);
+        assert_eq!(end.await.unwrap(), ServeOutcome::Whole);
     }
 
     #[tokio::test]
@@ -322,7 +322,7 @@ mod tests {
         let Serving { client: _client, stop, end, .. } =
             serving(ConnectionLimits::default(), Duration::from_millis(10)).await;
         stop.send(()).unwrap();
-        assert_eq!(end.await.unwrap(), Drained::Cut);
+        assert_eq!(end.await.unwrap(), ServeOutcome::Cut);
     }
 
     /// Whether the server closes it, well before it would without being told to.

@@ -5,8 +5,8 @@
 
 mod duration;
 mod file;
-mod moment;
 mod redis;
+mod time_setting;
 
 use std::ffi::OsString;
 
@@ -17,8 +17,8 @@ use crate::exit;
 
 pub use duration::{InvalidDuration, duration, positive_duration};
 pub use file::{InvalidFile, in_file};
-pub use moment::{InvalidMoment, Moment};
 pub use redis::RedisSettings;
+pub use time_setting::{InvalidTime, TimeSetting};
 
 /// The settings of this process. Answers `--help` and `--version`, and ends the process over a bad value.
 pub fn parse<T: Parser>() -> T {
@@ -28,8 +28,8 @@ pub fn parse<T: Parser>() -> T {
 /// As [`parse`], with other arguments; the first one is the program's name.
 pub(crate) fn parse_from<T: Parser>(args: impl IntoIterator<Item = OsString>) -> T {
     try_parse(args).unwrap_or_else(|refusal| match refusal {
-        Refusal::Asked(error) => error.exit(),
-        Refusal::Bad(line) => refuse(line),
+        SettingsError::Asked(error) => error.exit(),
+        SettingsError::Bad(line) => refuse(line),
     })
 }
 
@@ -39,19 +39,19 @@ pub fn refuse(line: impl std::fmt::Display) -> ! {
 }
 
 /// Why there are no settings.
-enum Refusal {
+enum SettingsError {
     /// Help or version was asked for.
     Asked(clap::Error),
     /// One line on what is wrong.
     Bad(String),
 }
 
-fn try_parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<T, Refusal> {
+fn try_parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<T, SettingsError> {
     let command = T::command().mut_args(ignore_empty_variable);
     let parsed = command.try_get_matches_from(args).and_then(|matches| T::from_arg_matches(&matches));
     parsed.map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refusal::Asked(error),
-        _ => Refusal::Bad(line_of(&error, &with_all_variables::<T>())),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => SettingsError::Asked(error),
+        _ => SettingsError::Bad(line_of(&error, &with_all_variables::<T>())),
     })
 }
 

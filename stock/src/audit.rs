@@ -15,7 +15,7 @@ use futures::future::try_join_all;
 use redis::{Cmd, Value, from_redis_value};
 use serde::{Deserialize, Serialize};
 
-use crate::calls::{Call, CallError, Claim, Level, Recall, SaleRecord, Source};
+use crate::calls::{Call, CallError, Claim, Level, Recall, SaleRecord, TokenSource};
 use crate::cluster::Cluster;
 use crate::ids::{OrderId, ShardId, UserId};
 use crate::layout::{SaleKeys, Shard, Slot};
@@ -32,7 +32,7 @@ const VIOLATIONS_LISTED_MAX: usize = 100;
 /// What an audit found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Audit {
+pub struct AuditReport {
     /// Whether every invariant holds.
     pub ok: bool,
     /// Each invariant that does not, in words.
@@ -57,7 +57,7 @@ pub struct Audit {
 
 /// Why there is no audit.
 #[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
+pub enum AuditError {
     /// A shard cannot be read.
     #[error("shard {shard} could not be audited: {error}")]
     Shard {
@@ -76,7 +76,7 @@ pub enum Unreadable {
 
 /// All of a shard that the audit looks at.
 #[derive(Clone, Debug, Default)]
-pub struct Books {
+pub struct ShardContents {
     /// Its level before anything else was read.
     pub before: Level,
     /// All claims.
@@ -99,29 +99,29 @@ pub struct Order {
 }
 
 /// Reads the whole sale and checks it.
-pub async fn audit(cluster: &Cluster, sale: &Sale) -> Result<Audit, Unreadable> {
-    let unreadable = |shard| move |error| Unreadable::Shard { shard, error };
+pub async fn audit(cluster: &Cluster, sale: &Sale) -> Result<AuditReport, AuditError> {
+    let unreadable = |shard| move |error| AuditError::Shard { shard, error };
     let before = levels(cluster, sale).await?;
     let read = |(shard, before)| async move {
         let claims = read_claims(cluster, shard).await.map_err(unreadable(shard.id))?;
         let orders = read_orders(cluster, shard).await.map_err(unreadable(shard.id))?;
-        Ok(Books { before, claims, orders, after: Level::default() })
+        Ok(ShardContents { before, claims, orders, after: Level::default() })
     };
     let mut books = try_join_all(sale.shards().iter().zip(before).map(read)).await?;
     for (books, after) in books.iter_mut().zip(levels(cluster, sale).await?) {
         books.after = after;
     }
     let record =
-        cluster.read(Recall { keys: &SaleKeys::new(sale.id()) }).await.map_err(Unreadable::Record)?;
-    let SaleRecord { config, mint } = record.ok_or(Unreadable::Replaced)?;
+        cluster.read(Recall { keys: &SaleKeys::new(sale.id()) }).await.map_err(AuditError::Record)?;
+    let SaleRecord { config, mint } = record.ok_or(AuditError::Replaced)?;
     let recorded = sale.at(config).ok().filter(|recorded| recorded.has_layout_of(sale));
-    Ok(check(&recorded.ok_or(Unreadable::Replaced)?, &mint, &books))
+    Ok(check(&recorded.ok_or(AuditError::Replaced)?, &mint, &books))
 }
 
-async fn levels(cluster: &Cluster, sale: &Sale) -> Result<Vec<Level>, Unreadable> {
+async fn levels(cluster: &Cluster, sale: &Sale) -> Result<Vec<Level>, AuditError> {
     let levels = read_levels(cluster, sale).await;
     let named = |(shard, level): (&Shard, Result<_, _>)| {
-        level.map_err(|error| Unreadable::Shard { shard: shard.id, error })
+        level.map_err(|error| AuditError::Shard { shard: shard.id, error })
     };
     sale.shards().iter().zip(levels).map(named).collect()
 }
@@ -225,7 +225,7 @@ fn claim_of(order: &str) -> Result<Claim, CallError> {
 }
 
 /// Holds the books of all shards against the invariants. Pure: what it finds depends on what was read alone.
-pub fn check(sale: &Sale, mint: &[u64], books: &[Books]) -> Audit {
+pub fn check(sale: &Sale, mint: &[u64], books: &[ShardContents]) -> AuditReport {
     let mut found = Violations::default();
     for (shard, books) in sale.shards().iter().zip(books) {
         check_balance(shard, &books.before, &mut found);
@@ -237,14 +237,14 @@ pub fn check(sale: &Sale, mint: &[u64], books: &[Books]) -> Audit {
     let stray_claims = check_homes(sale, books, &mut found);
     let buyers_twice = check_one_each(books, &mut found);
 
-    let sum = |part: fn(&Books) -> u64| books.iter().map(part).sum::<u64>();
+    let sum = |part: fn(&ShardContents) -> u64| books.iter().map(part).sum::<u64>();
     let minted: u64 = mint.iter().sum();
     let (total, sold, stock) = (sale.config.total_stock, sum(|b| b.after.sold), sum(|b| b.after.stock));
     found.check(minted == total, || format!("{minted} units were minted for a sale of {total}"));
     found.check(sold + stock <= total, || {
         format!("{sold} sold and {stock} in stock are more than the {total} units there are")
     });
-    Audit {
+    AuditReport {
         ok: found.count == 0,
         total,
         sold,
@@ -285,7 +285,7 @@ fn check_settings(sale: &Sale, shard: &Shard, level: &Level, found: &mut Violati
 
 /// Claims and orders of a shard, one to one. Claims were read before the orders, so each must have its order;
 /// an order that stood there before the claims were read must have its claim.
-fn check_orders(shard: &Shard, books: &Books, found: &mut Violations) {
+fn check_orders(shard: &Shard, books: &ShardContents, found: &mut Violations) {
     let mut by_user: HashMap<&UserId, &Order> = HashMap::new();
     for order in &books.orders {
         let before = by_user.insert(&order.user, order);
@@ -307,12 +307,12 @@ fn check_orders(shard: &Shard, books: &Books, found: &mut Violations) {
 }
 
 /// No channel gave out more than went in. All `in` were read before all `out`.
-fn check_channels(sale: &Sale, mint: &[u64], books: &[Books], found: &mut Violations) {
+fn check_channels(sale: &Sale, mint: &[u64], books: &[ShardContents], found: &mut Violations) {
     for (shard, receiver) in sale.shards().iter().zip(books) {
         for &(source, accepted) in &receiver.before.accepted {
             let entered = match source {
-                Source::Mint => mint.get(shard.id.index()).copied().unwrap_or_default(),
-                Source::Shard(giver) => {
+                TokenSource::Mint => mint.get(shard.id.index()).copied().unwrap_or_default(),
+                TokenSource::Shard(giver) => {
                     books.get(giver.index()).map_or(0, |giver| donated_to(&giver.after, shard.id))
                 }
             };
@@ -327,7 +327,7 @@ fn donated_to(level: &Level, receiver: ShardId) -> u64 {
     level.donated.iter().find(|(to, _)| *to == receiver).map_or(0, |(_, tokens)| *tokens)
 }
 
-fn check_homes(sale: &Sale, books: &[Books], found: &mut Violations) -> u64 {
+fn check_homes(sale: &Sale, books: &[ShardContents], found: &mut Violations) -> u64 {
     let mut strays = 0;
     for (shard, books) in sale.shards().iter().zip(books) {
         for user in books.claims.keys().filter(|user| sale.ring().home(user) != shard.id) {
@@ -338,7 +338,7 @@ fn check_homes(sale: &Sale, books: &[Books], found: &mut Violations) -> u64 {
     strays
 }
 
-fn check_one_each(books: &[Books], found: &mut Violations) -> u64 {
+fn check_one_each(books: &[ShardContents], found: &mut Violations) -> u64 {
     let mut orders: HashMap<&UserId, OrderId> = HashMap::new();
     let mut twice = 0;
     for (user, claim) in books.iter().flat_map(|books| &books.claims) {
@@ -382,13 +382,13 @@ impl Violations {
 mod tests {
     use super::*;
     use crate::ids::UserIdKind;
-    use crate::sale::{SaleConfig, ShardSettings, State};
+    use crate::sale::{SaleConfig, SaleState, ShardSettings};
 
     /// A sale of 100 units over three shards, some of them sold, one token on its way from shard 0 to shard 1.
     struct Story {
         sale: Sale,
         mint: Vec<u64>,
-        books: Vec<Books>,
+        books: Vec<ShardContents>,
     }
 
     impl Story {
@@ -424,7 +424,7 @@ mod tests {
             }
             for level in [&mut receiver.before, &mut receiver.after] {
                 level.stock += accepted;
-                level.accepted.push((Source::Shard(ShardId::new(0)), accepted));
+                level.accepted.push((TokenSource::Shard(ShardId::new(0)), accepted));
             }
         }
 
@@ -440,12 +440,12 @@ mod tests {
             (self.sale.ring().home(&user).index(), user)
         }
 
-        fn audit(&self) -> Audit {
+        fn audit(&self) -> AuditReport {
             check(&self.sale, &self.mint, &self.books)
         }
 
         #[track_caller]
-        fn is_red_and_says(&self, words: &str) -> Audit {
+        fn is_red_and_says(&self, words: &str) -> AuditReport {
             let audit = self.audit();
             assert!(!audit.ok, "the audit calls a broken sale sound");
             let said = audit.violations.iter().any(|violation| violation.contains(words));
@@ -454,15 +454,15 @@ mod tests {
         }
     }
 
-    fn fresh(sale: &Sale, shard: &Shard, minted: u64) -> Books {
+    fn fresh(sale: &Sale, shard: &Shard, minted: u64) -> ShardContents {
         let level = Level {
             settings: sale.config.shard_settings(),
             ring: shard.ring.as_str().into(),
             stock: minted,
-            accepted: vec![(Source::Mint, minted)],
+            accepted: vec![(TokenSource::Mint, minted)],
             ..Level::default()
         };
-        Books { before: level.clone(), after: level, ..Books::default() }
+        ShardContents { before: level.clone(), after: level, ..ShardContents::default() }
     }
 
     fn user(id: &str) -> UserId {
@@ -510,7 +510,7 @@ mod tests {
     fn a_shard_with_other_settings_than_recorded_is_found() {
         let mut story = Story::of_a_sound_sale();
         story.books[1].after.settings =
-            ShardSettings { state: State::Paused, ..story.sale.config.shard_settings() };
+            ShardSettings { state: SaleState::Paused, ..story.sale.config.shard_settings() };
         story.is_red_and_says("shard 1: state paused, recorded open");
     }
 
@@ -524,7 +524,7 @@ mod tests {
     #[test]
     fn a_shard_that_a_change_has_not_reached_yet_is_sound() {
         let mut story = Story::of_a_sound_sale();
-        let paused = SaleConfig { version: 2, state: State::Paused, ..(*story.sale.config).clone() };
+        let paused = SaleConfig { version: 2, state: SaleState::Paused, ..(*story.sale.config).clone() };
         story.sale = story.sale.at(paused).unwrap();
         assert_eq!(story.audit().violations, Vec::<String>::new());
     }

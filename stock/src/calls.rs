@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use redis::{Cmd, Value, from_redis_value};
 
-use crate::functions::{self, Operation};
+use crate::functions::{self, Function};
 use crate::ids::{CorrelationId, OrderId, ShardId, UserId};
 use crate::layout::{Shard, Slot};
 use crate::limit::Limit;
-use crate::sale::{EpochMs, SaleConfig, ShardSettings, State, Window};
+use crate::sale::{EpochMs, SaleConfig, SaleState, ShardSettings, Window};
 
 /// Most buyers in one `buy`: it then takes 0.2-0.4 ms of Redis, in which nobody else is served.
 pub const BUYERS_PER_CALL_MAX: usize = 64;
@@ -156,7 +156,7 @@ pub struct Attempt {
 
 /// What became of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bought {
+pub enum BuyOutcome {
     /// This call claimed a unit.
     Bought(Claim),
     /// This very attempt claimed it before: its answer was lost on the way.
@@ -184,15 +184,15 @@ pub struct Buy<'a, A = Attempt> {
 
 /// The answer of [`Buy`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Purchases {
+pub struct BuyAnswer {
     /// Stock left in the shard.
     pub stock: u64,
     /// An outcome for each attempt, in order.
-    pub outcomes: Vec<Bought>,
+    pub outcomes: Vec<BuyOutcome>,
 }
 
 impl<A: AsRef<Attempt>> Call for Buy<'_, A> {
-    type Answer = Purchases;
+    type Answer = BuyAnswer;
 
     fn slot(&self) -> Slot {
         self.shard.slot
@@ -200,7 +200,7 @@ impl<A: AsRef<Attempt>> Call for Buy<'_, A> {
 
     fn command(&self) -> Cmd {
         let mut cmd =
-            functions::fcall(Operation::Buy, &[&self.shard.meta, &self.shard.claims, &self.shard.orders]);
+            functions::fcall(Function::Buy, &[&self.shard.meta, &self.shard.claims, &self.shard.orders]);
         cmd.arg(self.shard.ring.as_str());
         cmd.arg(self.limit.map_or(0.0, Limit::interval_ms)).arg(self.limit.map_or(0, |limit| limit.permits));
         for attempt in self.attempts {
@@ -210,7 +210,7 @@ impl<A: AsRef<Attempt>> Call for Buy<'_, A> {
         cmd
     }
 
-    fn answer(&self, reply: Value) -> Result<Purchases, CallError> {
+    fn answer(&self, reply: Value) -> Result<BuyAnswer, CallError> {
         let (stock, now, elements): (u64, EpochMs, Vec<Value>) = from_redis_value(reply)?;
         if elements.len() != self.attempts.len() {
             return Err(CallError::Malformed(format!(
@@ -219,13 +219,14 @@ impl<A: AsRef<Attempt>> Call for Buy<'_, A> {
                 self.attempts.len()
             )));
         }
-        let outcome = |(element, attempt): (Value, &A)| Bought::parse(element, attempt.as_ref().order, now);
+        let outcome =
+            |(element, attempt): (Value, &A)| BuyOutcome::parse(element, attempt.as_ref().order, now);
         let outcomes = elements.into_iter().zip(self.attempts).map(outcome).collect::<Result<_, _>>()?;
-        Ok(Purchases { stock, outcomes })
+        Ok(BuyAnswer { stock, outcomes })
     }
 }
 
-impl Bought {
+impl BuyOutcome {
     fn parse(element: Value, order: OrderId, now: EpochMs) -> Result<Self, CallError> {
         match element {
             Value::Int(1) => Ok(Self::Bought(Claim { order, purchased_at: now })),
@@ -276,7 +277,7 @@ impl Call for Donate<'_> {
     }
 
     fn command(&self) -> Cmd {
-        let mut cmd = functions::fcall(Operation::Donate, &[&self.shard.meta]);
+        let mut cmd = functions::fcall(Function::Donate, &[&self.shard.meta]);
         cmd.arg(self.shard.ring.as_str()).arg(self.to.to_string()).arg(self.want);
         cmd
     }
@@ -289,14 +290,14 @@ impl Call for Donate<'_> {
 
 /// Where the tokens of a channel come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Source {
+pub enum TokenSource {
     /// The coordinator, which mints them.
     Mint,
     /// Another shard, which donates them.
     Shard(ShardId),
 }
 
-impl std::fmt::Display for Source {
+impl std::fmt::Display for TokenSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Mint => f.write_str("mint"),
@@ -311,7 +312,7 @@ pub struct Accept<'a> {
     /// The receiving shard.
     pub shard: &'a Shard,
     /// Whose channel.
-    pub from: Source,
+    pub from: TokenSource,
     /// All tokens that ever entered it, as its giver said.
     pub cumulative: u64,
 }
@@ -333,7 +334,7 @@ impl Call for Accept<'_> {
     }
 
     fn command(&self) -> Cmd {
-        let mut cmd = functions::fcall(Operation::Accept, &[&self.shard.meta]);
+        let mut cmd = functions::fcall(Function::Accept, &[&self.shard.meta]);
         cmd.arg(self.shard.ring.as_str()).arg(self.from.to_string()).arg(self.cumulative);
         cmd
     }
@@ -352,7 +353,7 @@ pub struct Configure<'a> {
     /// The version that the rest belongs to.
     pub version: u64,
     /// The sale's state. `creating` also creates the shard where it does not exist.
-    pub state: State,
+    pub state: SaleState,
     /// When it sells.
     pub window: Window,
 }
@@ -366,7 +367,7 @@ impl Call for Configure<'_> {
 
     fn command(&self) -> Cmd {
         let Shard { meta, claims, orders, ring, .. } = self.shard;
-        let mut cmd = functions::fcall(Operation::Configure, &[meta, claims, orders]);
+        let mut cmd = functions::fcall(Function::Configure, &[meta, claims, orders]);
         cmd.arg(ring.as_str()).arg(self.version).arg(self.state.as_str());
         cmd.arg(self.window.starts_at).arg(self.window.ends_at);
         cmd
@@ -378,8 +379,8 @@ impl Call for Configure<'_> {
     }
 }
 
-fn state_of(word: &str) -> Result<State, CallError> {
-    State::parse(word).ok_or_else(|| CallError::Malformed(format!("{word:?} is no state")))
+fn state_of(word: &str) -> Result<SaleState, CallError> {
+    SaleState::parse(word).ok_or_else(|| CallError::Malformed(format!("{word:?} is no state")))
 }
 
 /// Looks up the claims of users at home in a shard. See `find.lua`.
@@ -399,7 +400,7 @@ impl<U: AsRef<UserId>> Call for Find<'_, U> {
     }
 
     fn command(&self) -> Cmd {
-        let mut cmd = functions::fcall(Operation::Find, &[&self.shard.meta, &self.shard.claims]);
+        let mut cmd = functions::fcall(Function::Find, &[&self.shard.meta, &self.shard.claims]);
         cmd.arg(self.shard.ring.as_str());
         for user in self.users {
             cmd.arg(user.as_ref().as_str());
@@ -449,14 +450,14 @@ pub struct Level {
     /// Entries ever appended to its order stream.
     pub seq: u64,
     /// What it accepted from each channel, cumulative.
-    pub accepted: Vec<(Source, u64)>,
+    pub accepted: Vec<(TokenSource, u64)>,
     /// What it donated to each channel, cumulative.
     pub donated: Vec<(ShardId, u64)>,
 }
 
 impl Level {
     /// What the shard accepted from one channel.
-    pub fn accepted_from(&self, source: Source) -> u64 {
+    pub fn accepted_from(&self, source: TokenSource) -> u64 {
         self.accepted.iter().find(|(from, _)| *from == source).map_or(0, |(_, tokens)| *tokens)
     }
 
@@ -472,10 +473,10 @@ impl Level {
             "stock" => self.stock = number()?,
             "sold" => self.sold = number()?,
             "seq" => self.seq = number()?,
-            "in:mint" => self.accepted.push((Source::Mint, number()?)),
+            "in:mint" => self.accepted.push((TokenSource::Mint, number()?)),
             // What a newer release may have added is none of this one's business.
             _ => match field.split_once(':') {
-                Some(("in", shard)) => self.accepted.push((Source::Shard(peer(shard)?), number()?)),
+                Some(("in", shard)) => self.accepted.push((TokenSource::Shard(peer(shard)?), number()?)),
                 Some(("out", shard)) => self.donated.push((peer(shard)?, number()?)),
                 _ => {}
             },
@@ -492,7 +493,7 @@ impl Call for ReadLevel<'_> {
     }
 
     fn command(&self) -> Cmd {
-        functions::fcall(Operation::Level, &[&self.shard.meta])
+        functions::fcall(Function::Level, &[&self.shard.meta])
     }
 
     fn answer(&self, reply: Value) -> Result<Level, CallError> {
@@ -540,7 +541,7 @@ impl Call for Recall<'_> {
     }
 
     fn command(&self) -> Cmd {
-        functions::fcall(Operation::Recall, &[&self.keys.config, &self.keys.mint])
+        functions::fcall(Function::Recall, &[&self.keys.config, &self.keys.mint])
     }
 
     fn answer(&self, reply: Value) -> Result<Option<SaleRecord>, CallError> {
@@ -565,7 +566,7 @@ impl SaleRecord {
 
 /// The answer of [`Record`].
 #[derive(Clone, Debug, PartialEq)]
-pub enum Recorded {
+pub enum RecordAnswer {
     /// The change is recorded; by an earlier try of this very call, it may be.
     Done,
     /// Somebody else changed the sale first, to this; `None` if there is no such sale (any more).
@@ -573,7 +574,7 @@ pub enum Recorded {
 }
 
 impl Call for Record<'_> {
-    type Answer = Recorded;
+    type Answer = RecordAnswer;
 
     fn slot(&self) -> Slot {
         self.keys.slot
@@ -581,7 +582,7 @@ impl Call for Record<'_> {
 
     fn command(&self) -> Cmd {
         let json = serde_json::to_string(self.config).expect("a config has only plain fields");
-        let mut cmd = functions::fcall(Operation::Record, &[&self.keys.config, &self.keys.mint]);
+        let mut cmd = functions::fcall(Function::Record, &[&self.keys.config, &self.keys.mint]);
         cmd.arg(self.based_on).arg(json);
         for (shard, tokens) in self.mint.iter().enumerate() {
             cmd.arg(shard).arg(tokens);
@@ -589,9 +590,9 @@ impl Call for Record<'_> {
         cmd
     }
 
-    fn answer(&self, reply: Value) -> Result<Recorded, CallError> {
+    fn answer(&self, reply: Value) -> Result<RecordAnswer, CallError> {
         let (recorded, held): (u8, Option<String>) = from_redis_value(reply)?;
         let held = held.as_deref().map(crate::store::parse_config).transpose()?;
-        Ok(if recorded == 1 { Recorded::Done } else { Recorded::Overtaken(held.map(Box::new)) })
+        Ok(if recorded == 1 { RecordAnswer::Done } else { RecordAnswer::Overtaken(held.map(Box::new)) })
     }
 }

@@ -19,7 +19,7 @@ use redis::Pipeline;
 use tokio::time::{Instant, timeout_at};
 
 use crate::calls::{Call, CallError};
-use crate::connection::{Barrier, ConnectOptions, Connection, Unconnected};
+use crate::connection::{Barrier, ConnectError, ConnectOptions, Connection};
 use crate::topology::{Address, Primary, Topology};
 
 /// How often a call is tried in all. With the pauses between, the last try comes after about half a second:
@@ -131,8 +131,8 @@ impl Cluster {
                     newest = Some(map);
                 }
                 Ok(_) => {}
-                Err(NoMap::Silent(why)) => silence.push(why),
-                Err(NoMap::NotACluster(address)) => return Err(ClusterError::NotACluster(address)),
+                Err(MapError::Silent(why)) => silence.push(why),
+                Err(MapError::NotACluster(address)) => return Err(ClusterError::NotACluster(address)),
             }
         }
         let newest = newest.ok_or_else(|| ClusterError::Unreachable(in_one_line(silence)))?;
@@ -144,7 +144,7 @@ impl Cluster {
     }
 
     /// What each of these nodes says that says something in time.
-    async fn maps_of(&self, asked: &[Address]) -> Vec<Result<Topology, NoMap>> {
+    async fn maps_of(&self, asked: &[Address]) -> Vec<Result<Topology, MapError>> {
         let mut deadline = Instant::now() + MAP_TIMEOUT;
         let mut silent: BTreeSet<&Address> = asked.iter().collect();
         let asking = asked.iter().map(|address| async move { (address, self.map_of(address).await) });
@@ -159,23 +159,23 @@ impl Cluster {
         }
         let silence = silent.into_iter().map(|address| {
             self.forget(address);
-            Err(NoMap::silent(address, "no map in time"))
+            Err(MapError::silent(address, "no map in time"))
         });
         maps.extend(silence);
         maps
     }
 
-    async fn map_of(&self, address: &Address) -> Result<Topology, NoMap> {
-        let mut connection = self.connection(address).await.map_err(NoMap::Silent)?;
+    async fn map_of(&self, address: &Address) -> Result<Topology, MapError> {
+        let mut connection = self.connection(address).await.map_err(MapError::Silent)?;
         match connection.query::<String>(redis::cmd("CLUSTER").arg("NODES")).await {
             Ok(text) => Topology::parse(&text, address, self.options.is_tls())
-                .ok_or_else(|| NoMap::silent(address, "a map of unknown form")),
+                .ok_or_else(|| MapError::silent(address, "a map of unknown form")),
             Err(CallError::Refused(why)) if why.contains("cluster support disabled") => {
-                Err(NoMap::NotACluster(address.clone()))
+                Err(MapError::NotACluster(address.clone()))
             }
             Err(error) => {
                 self.forget(address);
-                Err(NoMap::silent(address, error))
+                Err(MapError::silent(address, error))
             }
         }
     }
@@ -327,7 +327,7 @@ impl Cluster {
     }
 
     /// The shared connection to a node, opened where there is none.
-    async fn connection(&self, address: &Address) -> Result<Connection, Unconnected> {
+    async fn connection(&self, address: &Address) -> Result<Connection, ConnectError> {
         if let Some(connection) = self.held().get(address) {
             return Ok(connection.clone());
         }
@@ -345,22 +345,22 @@ impl Cluster {
 }
 
 /// Why a node's map is not known.
-enum NoMap {
+enum MapError {
     NotACluster(Address),
-    Silent(Unconnected),
+    Silent(ConnectError),
 }
 
-impl NoMap {
+impl MapError {
     fn silent(address: &Address, reason: impl ToString) -> Self {
-        Self::Silent(Unconnected { address: address.clone(), reason: reason.to_string() })
+        Self::Silent(ConnectError { address: address.clone(), reason: reason.to_string() })
     }
 }
 
 /// Each reason once, with all whom it concerns: a wrong password is as wrong everywhere. The same reasons are the same
 /// line, in whatever order they came.
-fn in_one_line(silence: Vec<Unconnected>) -> String {
+fn in_one_line(silence: Vec<ConnectError>) -> String {
     let mut by_reason: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for Unconnected { address, reason } in silence {
+    for ConnectError { address, reason } in silence {
         by_reason.entry(reason).or_default().insert(address.to_string());
     }
     let parts = by_reason.into_iter().map(|(reason, nodes)| {
@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn a_reason_that_many_nodes_have_is_told_once() {
-        let silent = |port, reason: &str| Unconnected {
+        let silent = |port, reason: &str| ConnectError {
             address: Address { host: "redis".into(), port },
             reason: reason.into(),
         };

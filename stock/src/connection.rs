@@ -150,7 +150,7 @@ impl Barrier {
     fn check(&self, mut replies: Vec<Value>) -> (Result<(), CallError>, usize) {
         let Self::Copies { required, excused } = self else { return (Ok(()), 0) };
         let unknown = if required.is_empty() { self.left_out_by_mistake(replies.pop()) } else { 0 };
-        let copiers = replies.pop().and_then(Copiers::of_primary);
+        let copiers = replies.pop().and_then(ReplicationInfo::of_primary);
         let confirmed = replies.pop().map_or(0, |reply| redis::from_redis_value(reply).unwrap_or(0));
         let Some(copiers) = copiers else {
             let replicas = required.len().max(1);
@@ -180,7 +180,7 @@ impl Barrier {
 
 /// The servers that copy a primary, as it says itself (`INFO replication`).
 #[derive(Debug, PartialEq, Eq)]
-pub struct Copiers {
+pub struct ReplicationInfo {
     /// All of them. One is counted from before the snapshot is taken that it copies, in every way of copying, so a copy
     /// without the latest writes is never overlooked. `ROLE` lists it only once it has copied.
     pub count: usize,
@@ -193,7 +193,7 @@ pub struct Copiers {
 /// An acknowledgement of so many whole seconds ago came more than a second ago, before any barrier under way began.
 const SILENT_FROM_SECONDS: i64 = 2;
 
-impl Copiers {
+impl ReplicationInfo {
     /// `None` where the server is no primary.
     fn of_primary(info: Value) -> Option<Self> {
         let text: String = redis::from_redis_value(info).ok()?;
@@ -226,15 +226,15 @@ fn online_replica(line: &str) -> Option<(Address, i64)> {
 /// Why there is no connection to a node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{address}: {reason}")]
-pub struct Unconnected {
+pub struct ConnectError {
     /// The node.
     pub address: Address,
     /// What is in the way, in words that are the same for every node where it is the same.
     pub reason: String,
 }
 
-impl From<Unconnected> for CallError {
-    fn from(unconnected: Unconnected) -> Self {
+impl From<ConnectError> for CallError {
+    fn from(unconnected: ConnectError) -> Self {
         Self::NoReply(unconnected.to_string())
     }
 }
@@ -250,8 +250,8 @@ pub struct Connection {
 
 impl Connection {
     /// Connects and logs in, within the connect timeout.
-    pub async fn open(options: &ConnectOptions, address: &Address) -> Result<Self, Unconnected> {
-        let unconnected = |reason: String| Unconnected { address: address.clone(), reason };
+    pub async fn open(options: &ConnectOptions, address: &Address) -> Result<Self, ConnectError> {
+        let unconnected = |reason: String| ConnectError { address: address.clone(), reason };
         let info =
             options.towards(address).ok_or_else(|| unconnected("no seed to take the login from".into()))?;
         let refused = |error: RedisError| unconnected(refusal_to_connect(&error, &info));
@@ -279,8 +279,8 @@ impl Connection {
     }
 
     /// Asks the server which others copy it; `None` where it is no primary.
-    pub async fn copiers(&mut self) -> Result<Option<Copiers>, CallError> {
-        self.query(redis::cmd("INFO").arg("replication")).await.map(Copiers::of_primary)
+    pub async fn copiers(&mut self) -> Result<Option<ReplicationInfo>, CallError> {
+        self.query(redis::cmd("INFO").arg("replication")).await.map(ReplicationInfo::of_primary)
     }
 
     /// Sends a pipeline whole and reads all replies. An outer error means that none of them came and the
@@ -298,7 +298,7 @@ impl Connection {
         &mut self,
         TimedPipeline(mut pipeline): TimedPipeline,
         barrier: &Barrier,
-    ) -> Result<(Replies, Spent), CallError> {
+    ) -> Result<(Replies, PipelineTime), CallError> {
         pipeline.add_command(time());
         let calls = pipeline.len();
         let proofs = self.append(barrier, &mut pipeline);
@@ -311,7 +311,7 @@ impl Connection {
         let durable = self.check(barrier, behind);
         let called = replies.pop();
         let mut replies = replies.into_iter();
-        let spent = Spent::between(replies.next(), called, confirmed);
+        let spent = PipelineTime::between(replies.next(), called, confirmed);
         Ok((Replies { replies, durable }, spent))
     }
 
@@ -361,14 +361,14 @@ impl TimedPipeline {
 
 /// What a primary spent on a pipeline, by its own clock; nothing where it did not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Spent {
+pub struct PipelineTime {
     /// On all calls together.
     pub calls: Option<Duration>,
     /// On waiting for its replicas; nothing where there was no barrier.
     pub barrier: Option<Duration>,
 }
 
-impl Spent {
+impl PipelineTime {
     fn between(began: Option<Value>, called: Option<Value>, confirmed: Option<Value>) -> Self {
         let [began, called, confirmed] = [began, called, confirmed].map(|reply| reply.and_then(moment));
         // Somebody may set the clock back in between.
@@ -469,11 +469,11 @@ master_repl_offset:9\r
 
     #[test]
     fn copiers_are_read_from_the_primary_s_own_words() {
-        let copiers = Copiers::of_primary(Value::BulkString(INFO.into())).unwrap();
+        let copiers = ReplicationInfo::of_primary(Value::BulkString(INFO.into())).unwrap();
         let online = vec![endpoint("127.0.0.1", 7004), endpoint("::1", 7006)];
-        assert_eq!(copiers, Copiers { count: 3, online, silent: Vec::new() });
+        assert_eq!(copiers, ReplicationInfo { count: 3, online, silent: Vec::new() });
         let replica = INFO.replace("role:master", "role:slave");
-        assert_eq!(Copiers::of_primary(Value::BulkString(replica.into())), None);
+        assert_eq!(ReplicationInfo::of_primary(Value::BulkString(replica.into())), None);
     }
 
     #[test]

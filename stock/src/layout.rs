@@ -35,9 +35,9 @@ pub fn slot_of_tag(tag: &str) -> Slot {
 
 /// The part of a shard's hash tag behind the sale's name. Chosen for the slot it leads to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Tag(String);
+pub struct HashTag(String);
 
-impl Tag {
+impl HashTag {
     /// A tag from a text that is known to be good.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
@@ -67,7 +67,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn new(sale: &SaleId, id: ShardId, tag: &Tag, ring: &Fingerprint) -> Self {
+    pub(crate) fn new(sale: &SaleId, id: ShardId, tag: &HashTag, ring: &Fingerprint) -> Self {
         let tag = format!("{sale}.{}", tag.as_str());
         let key = |part| format!("fs:{{{tag}}}:{part}");
         Self {
@@ -152,7 +152,7 @@ pub fn choose_tags<O: Ord + Clone>(
     sale: &SaleId,
     shards: u16,
     owner: impl Fn(Slot) -> Option<O>,
-) -> Vec<Tag> {
+) -> Vec<HashTag> {
     let mut owners: BTreeMap<O, Slot> = BTreeMap::new();
     for slot in (0..SLOTS).rev() {
         if let Some(owner) = owner(slot) {
@@ -170,7 +170,7 @@ pub fn choose_tags<O: Ord + Clone>(
                 .map(|n| (slot_of_tag(&format!("{sale}.{n}")), n))
                 .find(|&(slot, _)| owner(slot).as_ref() == Some(turn) && !taken.contains(&slot))?;
             taken.insert(slot);
-            Some(Tag::new(tag.to_string()))
+            Some(HashTag::new(tag.to_string()))
         })
         .collect()
 }
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn a_shard_s_keys_lie_in_one_slot() {
         let ring = serde_json::from_str("\"f\"").unwrap();
-        let shard = Shard::new(&flash(), ShardId::new(3), &Tag::new("7"), &ring);
+        let shard = Shard::new(&flash(), ShardId::new(3), &HashTag::new("7"), &ring);
         assert_eq!(shard.meta, "fs:{flash.7}:meta");
         assert_eq!(shard.claims, "fs:{flash.7}:claims");
         assert_eq!(shard.orders, "fs:{flash.7}:orders");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis::{Cmd, Value, from_redis_value};
 
 use crate::calls::{Call, CallError};
-use crate::functions::{self, Operation};
+use crate::functions::{self, Function};
 use crate::layout::{LEASE_KEY, SALES_KEY, Slot, slot_of_tag};
 
 /// Takes the lease where nobody holds it, and renews it where this coordinator does. See `lead.lua`.
@@ -37,7 +37,7 @@ impl Call for Lead<'_> {
     }
 
     fn command(&self) -> Cmd {
-        let mut cmd = functions::fcall(Operation::Lead, &[LEASE_KEY]);
+        let mut cmd = functions::fcall(Function::Lead, &[LEASE_KEY]);
         cmd.arg(self.coordinator).arg(self.hold.as_millis() as u64);
         cmd
     }

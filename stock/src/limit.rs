@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::{Cmd, Value, from_redis_value};
 
 use crate::calls::{Call, CallError};
-use crate::functions::{self, Operation};
+use crate::functions::{self, Function};
 use crate::layout::{LimitBucket, Slot};
 
 /// So many permits a window: all of them at once at first, then one by one as they come back.
@@ -37,12 +37,12 @@ pub struct Admit<'a> {
     /// The limit of each address.
     pub limit: Limit,
     /// What is asked for.
-    pub asks: &'a [Ask],
+    pub asks: &'a [PermitRequest],
 }
 
 /// What a node asks for in the name of one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub struct PermitRequest {
     /// The address, or its network.
     pub address: String,
     /// Permits it used already, without asking.
@@ -53,7 +53,7 @@ pub struct Ask {
 
 /// What an address may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Permits {
+pub enum PermitAnswer {
     /// So many requests. Some, though maybe fewer than wanted.
     Granted(u32),
     /// None before this time has passed.
@@ -61,22 +61,22 @@ pub enum Permits {
 }
 
 impl Call for Admit<'_> {
-    type Answer = Vec<Permits>;
+    type Answer = Vec<PermitAnswer>;
 
     fn slot(&self) -> Slot {
         self.bucket.slot
     }
 
     fn command(&self) -> Cmd {
-        let mut cmd = functions::fcall(Operation::Admit, &[&self.bucket.key]);
+        let mut cmd = functions::fcall(Function::Admit, &[&self.bucket.key]);
         cmd.arg(self.limit.interval_ms()).arg(self.limit.permits);
-        for Ask { address, spent, want } in self.asks {
+        for PermitRequest { address, spent, want } in self.asks {
             cmd.arg(address).arg(spent).arg(want);
         }
         cmd
     }
 
-    fn answer(&self, reply: Value) -> Result<Vec<Permits>, CallError> {
+    fn answer(&self, reply: Value) -> Result<Vec<PermitAnswer>, CallError> {
         let numbers: Vec<u64> = from_redis_value(reply)?;
         let (answers, rest) = numbers.as_chunks();
         if answers.len() != self.asks.len() || !rest.is_empty() {
@@ -84,8 +84,8 @@ impl Call for Admit<'_> {
             return Err(CallError::Malformed(format!("{numbers} numbers in answer to {asks} addresses")));
         }
         let permits = |&[granted, wait_ms]: &[u64; 2]| match u32::try_from(granted) {
-            Ok(0) => Permits::After(Duration::from_millis(wait_ms)),
-            granted => Permits::Granted(granted.unwrap_or(u32::MAX)),
+            Ok(0) => PermitAnswer::After(Duration::from_millis(wait_ms)),
+            granted => PermitAnswer::Granted(granted.unwrap_or(u32::MAX)),
         };
         Ok(answers.iter().map(permits).collect())
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::ids::{SaleId, ShardId, UserIdKind};
-use crate::layout::{Shard, Tag};
+use crate::layout::{HashTag, Shard};
 use crate::ring::{Ring, VNODES_DEFAULT};
 use crate::split::split;
 
@@ -32,7 +32,7 @@ pub struct SaleConfig {
     /// Grows with every change; a shard applies only newer ones.
     pub version: u64,
     /// Whether units may be bought inside the window.
-    pub state: State,
+    pub state: SaleState,
     /// When units may be bought.
     pub window: Window,
     /// Units in all: minted at creation, and by restocking since.
@@ -46,13 +46,13 @@ pub struct SaleConfig {
     pub layout: LayoutConfig,
     /// What operators changed since the creation.
     #[serde(default)]
-    pub changes: Changes,
+    pub changes: ChangeHistory,
 }
 
 /// Whether a sale sells, apart from its window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum SaleState {
     /// Its shards are being made; nothing sells before all of them hold their stock.
     #[default]
     Creating,
@@ -64,10 +64,10 @@ pub enum State {
     Ended,
 }
 
-impl State {
+impl SaleState {
     const ALL: [Self; 4] = [Self::Creating, Self::Open, Self::Paused, Self::Ended];
 
-    /// Reads the word of [`State::as_str`].
+    /// Reads the word of [`SaleState::as_str`].
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
@@ -106,7 +106,7 @@ pub struct ShardSettings {
     /// The version of the config that the rest belongs to.
     pub version: u64,
     /// The sale's state.
-    pub state: State,
+    pub state: SaleState,
     /// When it sells.
     pub window: Window,
 }
@@ -143,7 +143,7 @@ pub struct Product {
 /// is the one that a repeated creation asks for, nor whether a restock was done before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Changes {
+pub struct ChangeHistory {
     /// Units added by restocking, all of them part of the total.
     pub restocked: u64,
     /// The end that the sale was created with, where it was moved since.
@@ -166,7 +166,7 @@ pub struct Restock {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayoutConfig {
     /// The tag of each shard; shard n is the n-th.
-    pub tags: Vec<Tag>,
+    pub tags: Vec<HashTag>,
     /// Points of each shard on the ring.
     pub vnodes: u16,
     /// Names the creation that made the shards.
@@ -177,7 +177,7 @@ pub struct LayoutConfig {
 
 impl LayoutConfig {
     /// A new layout of shards with these tags, which no other sale has.
-    pub fn new(tags: Vec<Tag>) -> Self {
+    pub fn new(tags: Vec<HashTag>) -> Self {
         let creation = CreationId::random();
         let fingerprint = Fingerprint::of(&creation, &tags, VNODES_DEFAULT);
         Self { tags, vnodes: VNODES_DEFAULT, creation, fingerprint }
@@ -203,7 +203,7 @@ impl Fingerprint {
     /// Counts how homes are computed. A release that computes them otherwise must raise it.
     const RING_REVISION: u8 = 1;
 
-    fn of(CreationId(creation): &CreationId, tags: &[Tag], vnodes: u16) -> Self {
+    fn of(CreationId(creation): &CreationId, tags: &[HashTag], vnodes: u16) -> Self {
         let mut digest = Sha256::new();
         digest.update(format!("{}:{creation}:{vnodes}", Self::RING_REVISION));
         for tag in tags {
@@ -353,13 +353,13 @@ pub(crate) mod tests {
         SaleConfig {
             id: "flash".parse().unwrap(),
             version: 1,
-            state: State::Open,
+            state: SaleState::Open,
             window: Window { starts_at: 1_000, ends_at: 2_000 },
             total_stock: 100,
             product: Product { name: "Chair".into(), price: 49.9, description: String::new() },
             user_ids: UserIdKind::Opaque,
-            layout: LayoutConfig::new(["a", "b", "c"].map(Tag::new).to_vec()),
-            changes: Changes::default(),
+            layout: LayoutConfig::new(["a", "b", "c"].map(HashTag::new).to_vec()),
+            changes: ChangeHistory::default(),
         }
     }
 
@@ -397,7 +397,7 @@ pub(crate) mod tests {
 
     #[test]
     fn each_creation_has_a_fingerprint_of_its_own() {
-        let layout = || LayoutConfig::new(["a", "b", "c"].map(Tag::new).to_vec());
+        let layout = || LayoutConfig::new(["a", "b", "c"].map(HashTag::new).to_vec());
         assert_ne!(layout().fingerprint, layout().fingerprint);
     }
 
@@ -406,22 +406,22 @@ pub(crate) mod tests {
         let recorded = config().shard_settings();
         assert_eq!(recorded.differences(recorded), Vec::<String>::new());
         let window = Window { ends_at: 7, ..recorded.window };
-        let held = ShardSettings { version: 9, state: State::Paused, window };
+        let held = ShardSettings { version: 9, state: SaleState::Paused, window };
         let said = ["version 9, recorded 1", "state paused, recorded open", "end 7, recorded 2000"];
         assert_eq!(held.differences(recorded), said);
     }
 
     #[test]
     fn each_state_reads_back_as_itself() {
-        assert_eq!(State::ALL.map(|state| State::parse(state.as_str())), State::ALL.map(Some));
-        assert_eq!(State::parse("closed"), None);
+        assert_eq!(SaleState::ALL.map(|state| SaleState::parse(state.as_str())), SaleState::ALL.map(Some));
+        assert_eq!(SaleState::parse("closed"), None);
     }
 
     #[test]
     fn another_layout_has_another_fingerprint() {
         let creation = CreationId::random();
         let of = |tags: &[&'static str]| {
-            Fingerprint::of(&creation, &tags.iter().copied().map(Tag::new).collect::<Vec<_>>(), 8)
+            Fingerprint::of(&creation, &tags.iter().copied().map(HashTag::new).collect::<Vec<_>>(), 8)
         };
         assert_ne!(of(&["a", "b"]), of(&["b", "a"]));
         assert_ne!(of(&["a", "b"]), of(&["a", "b", "c"]));

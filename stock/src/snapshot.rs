@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calls::{Call, CallError, Level, ReadLevel};
 use crate::cluster::Cluster;
-use crate::functions::{self, Operation};
+use crate::functions::{self, Function};
 use crate::ids::ShardId;
 use crate::layout::{Shard, Slot};
 use crate::sale::{EpochMs, Sale};
@@ -114,7 +114,7 @@ impl Call for Confirm<'_> {
     }
 
     fn command(&self) -> Cmd {
-        let mut cmd = functions::fcall(Operation::Confirm, &[&self.shard.meta]);
+        let mut cmd = functions::fcall(Function::Confirm, &[&self.shard.meta]);
         cmd.arg(self.shard.ring.as_str());
         cmd
     }

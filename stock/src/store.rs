@@ -55,9 +55,9 @@ impl Call for ListSales {
 }
 
 /// Adds a sale to the list. Doing it again is harmless. A list that was lost stays one: the others are missing.
-pub struct EnlistSale<'a>(pub &'a SaleId);
+pub struct AddSaleToList<'a>(pub &'a SaleId);
 
-impl Call for EnlistSale<'_> {
+impl Call for AddSaleToList<'_> {
     type Answer = ();
 
     fn slot(&self) -> Slot {
@@ -74,9 +74,9 @@ impl Call for EnlistSale<'_> {
 }
 
 /// Adds all recorded sales to the list, which is whole from then on. Takes none away.
-pub struct RestoreList<'a>(pub &'a [SaleId]);
+pub struct RestoreSaleList<'a>(pub &'a [SaleId]);
 
-impl Call for RestoreList<'_> {
+impl Call for RestoreSaleList<'_> {
     type Answer = ();
 
     fn slot(&self) -> Slot {

@@ -17,12 +17,12 @@ const ADMINISTRATION_FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
 
 /// How cargo builds: its profile, and the target folder.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Profile {
+pub struct BuildProfile {
     name: String,
     target: PathBuf,
 }
 
-impl Profile {
+impl BuildProfile {
     /// What the running program itself was built with, so that nothing is built a second time.
     ///
     /// # Errors
@@ -117,14 +117,14 @@ fn is_of_the_outer_cargo(variable: &str) -> bool {
 /// A program of this workspace, built like the running one, at most once a process.
 ///
 /// # Errors
-/// See [`Profile::build`].
+/// See [`BuildProfile::build`].
 pub fn binary(program: &str) -> Result<PathBuf> {
     static BUILT: LazyLock<Mutex<HashMap<String, PathBuf>>> = LazyLock::new(Mutex::default);
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(path) = built.get(program) {
         return Ok(path.clone());
     }
-    let path = Profile::of_this_program()?.build(program)?;
+    let path = BuildProfile::of_this_program()?.build(program)?;
     built.insert(program.to_owned(), path.clone());
     Ok(path)
 }

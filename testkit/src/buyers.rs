@@ -22,7 +22,7 @@ const BETWEEN_ROUNDS: Duration = Duration::from_millis(20);
 
 /// One wish to buy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Purchase {
+pub struct PurchaseAttempt {
     /// The buyer.
     pub user: String,
     /// Whom it is sent to: `http://…` of nginx or of one node.
@@ -31,7 +31,7 @@ pub struct Purchase {
 
 /// What a buyer was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct BuyerAnswer {
     /// The buyer.
     pub user: String,
     /// Who was asked.
@@ -50,7 +50,7 @@ pub struct Answer {
     pub tries: u32,
 }
 
-impl Answer {
+impl BuyerAnswer {
     /// Whether this very request bought.
     pub fn is_purchased(&self) -> bool {
         self.status == Some(200)
@@ -85,19 +85,27 @@ impl Buyers {
     }
 
     /// Sends each purchase once; answers come in the order in which they arrived.
-    pub async fn buy(&self, purchases: Vec<Purchase>) -> Vec<Answer> {
+    pub async fn buy(&self, purchases: Vec<PurchaseAttempt>) -> Vec<BuyerAnswer> {
         self.at_most_at_once(purchases, |purchase| self.once(purchase)).await
     }
 
     /// Sends each purchase until its outcome is definite or `limit` is over; the tries of one purchase carry one
     /// `Idempotency-Key`, and wait for as long as the answers ask.
-    pub async fn buy_persistently(&self, purchases: Vec<Purchase>, limit: Duration) -> Vec<Answer> {
+    pub async fn buy_persistently(
+        &self,
+        purchases: Vec<PurchaseAttempt>,
+        limit: Duration,
+    ) -> Vec<BuyerAnswer> {
         let deadline = Instant::now() + limit;
         self.at_most_at_once(purchases, |purchase| self.until_definite(purchase, deadline)).await
     }
 
     /// Has ever new users buy, each once and as many at a time as there are connections, until `event` is over.
-    pub async fn buy_during<T>(&self, base_url: &str, event: impl Future<Output = T>) -> (T, Vec<Answer>) {
+    pub async fn buy_during<T>(
+        &self,
+        base_url: &str,
+        event: impl Future<Output = T>,
+    ) -> (T, Vec<BuyerAnswer>) {
         let (crowd, over) = (random::<u32>(), AtomicBool::new(false));
         let event = async {
             let outcome = event.await;
@@ -109,7 +117,7 @@ impl Buyers {
             while !over.load(Ordering::Relaxed) {
                 let numbers = answers.len()..answers.len() + self.connections;
                 let users = numbers.map(|n| format!("passer-by-{crowd:08x}-{n}"));
-                let wishes = users.map(|user| Purchase { user, base_url: base_url.to_owned() });
+                let wishes = users.map(|user| PurchaseAttempt { user, base_url: base_url.to_owned() });
                 answers.extend(self.buy(wishes.collect()).await);
                 tokio::time::sleep(BETWEEN_ROUNDS).await;
             }
@@ -120,26 +128,26 @@ impl Buyers {
 
     async fn at_most_at_once<Buying>(
         &self,
-        purchases: Vec<Purchase>,
-        buy: impl Fn(Purchase) -> Buying,
-    ) -> Vec<Answer>
+        purchases: Vec<PurchaseAttempt>,
+        buy: impl Fn(PurchaseAttempt) -> Buying,
+    ) -> Vec<BuyerAnswer>
     where
-        Buying: Future<Output = Answer>,
+        Buying: Future<Output = BuyerAnswer>,
     {
         stream::iter(purchases).map(buy).buffer_unordered(self.connections).collect().await
     }
 
-    async fn once(&self, purchase: Purchase) -> Answer {
+    async fn once(&self, purchase: PurchaseAttempt) -> BuyerAnswer {
         self.try_once(&purchase, None).await.0
     }
 
-    async fn until_definite(&self, purchase: Purchase, deadline: Instant) -> Answer {
+    async fn until_definite(&self, purchase: PurchaseAttempt, deadline: Instant) -> BuyerAnswer {
         let (key, began) = (format!("{:032x}", random::<u128>()), Instant::now());
         let mut tries = 1;
         loop {
             let (answer, pause) = self.try_once(&purchase, Some(&key)).await;
             if answer.is_definite() || Instant::now() + pause > deadline {
-                return Answer { latency: began.elapsed(), tries, ..answer };
+                return BuyerAnswer { latency: began.elapsed(), tries, ..answer };
             }
             tokio::time::sleep(pause).await;
             tries += 1;
@@ -147,43 +155,43 @@ impl Buyers {
     }
 
     /// One try, and how long to wait before the next.
-    async fn try_once(&self, purchase: &Purchase, key: Option<&str>) -> (Answer, Duration) {
+    async fn try_once(&self, purchase: &PurchaseAttempt, key: Option<&str>) -> (BuyerAnswer, Duration) {
         let began = Instant::now();
         let url = format!("{}{}", purchase.base_url, self.path);
         let request = self.client.post(url).json(&json!({ "userId": purchase.user }));
         let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
         let (status, told, pause) = match request.send().await {
             Ok(response) => read(response).await,
-            Err(error) => (None, Told::broken(&error), RETRY_AFTER_DEFAULT),
+            Err(error) => (None, AnswerBody::broken(&error), RETRY_AFTER_DEFAULT),
         };
-        let Told { reason, order_id, purchased_at } = told;
+        let AnswerBody { reason, order_id, purchased_at } = told;
         let (user, base_url) = (purchase.user.clone(), purchase.base_url.clone());
         let latency = began.elapsed();
-        (Answer { user, base_url, status, reason, order_id, purchased_at, latency, tries: 1 }, pause)
+        (BuyerAnswer { user, base_url, status, reason, order_id, purchased_at, latency, tries: 1 }, pause)
     }
 }
 
 /// The fields of an answer's body that a buyer looks at.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Told {
+struct AnswerBody {
     reason: Option<String>,
     order_id: Option<String>,
     purchased_at: Option<String>,
 }
 
-impl Told {
+impl AnswerBody {
     fn broken(error: &reqwest::Error) -> Self {
         Self { reason: Some(format!("{error:?}")), ..Self::default() }
     }
 }
 
-async fn read(response: Response) -> (Option<u16>, Told, Duration) {
+async fn read(response: Response) -> (Option<u16>, AnswerBody, Duration) {
     let status = response.status().as_u16();
     let pause = retry_after(&response);
     match response.bytes().await {
         Ok(body) => (Some(status), serde_json::from_slice(&body).unwrap_or_default(), pause),
-        Err(error) => (None, Told::broken(&error), pause),
+        Err(error) => (None, AnswerBody::broken(&error), pause),
     }
 }
 

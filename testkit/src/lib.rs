@@ -12,8 +12,8 @@
 pub mod binary;
 pub mod buyers;
 mod folder;
-mod island;
 pub mod monitoring;
+mod network_namespace;
 pub mod nginx;
 mod open_loop;
 pub mod ports;
@@ -26,16 +26,16 @@ mod server_clock;
 pub mod stack;
 mod wait;
 
-pub use binary::{Profile, binary};
-pub use buyers::{Answer, Buyers, Purchase};
+pub use binary::{BuildProfile, binary};
+pub use buyers::{BuyerAnswer, Buyers, PurchaseAttempt};
 pub use folder::Folder;
-pub use island::Island;
 pub use monitoring::Monitoring;
+pub use network_namespace::NetworkNamespace;
 pub use nginx::Nginx;
-pub use open_loop::{OpenLoop, Shot};
+pub use open_loop::{BuyerResult, OpenLoop};
 pub use process::{Launch, Lifetime, Process};
 pub use redis_cluster::{
-    ClusterOptions, ClusterPorts, CommandStats, Failover, RedisCluster, Role, ServerView,
+    ClusterOptions, ClusterPorts, CommandStats, Failover, RedisCluster, ServerRole, ServerView,
 };
 pub use redis_server::{RedisServer, ServerBinary};
 pub use security::{Security, User};

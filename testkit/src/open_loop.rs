@@ -47,7 +47,7 @@ pub struct OpenLoop {
 
 /// What one of them met.
 #[derive(Clone, Debug)]
-pub struct Shot {
+pub struct BuyerResult {
     /// The user, and the `Idempotency-Key` of the attempt: who comes back with it is recognised.
     pub user: String,
     /// When it was sent.
@@ -69,7 +69,7 @@ impl OpenLoop {
     ///
     /// # Errors
     /// When the connections cannot be had.
-    pub async fn run(self) -> Result<Vec<Shot>> {
+    pub async fn run(self) -> Result<Vec<BuyerResult>> {
         self.run_while(|_| true).await
     }
 
@@ -79,8 +79,8 @@ impl OpenLoop {
     /// When the connections cannot be had.
     pub async fn run_while(
         self,
-        goes_on: impl Fn(&Shot) -> bool + Send + Sync + 'static,
-    ) -> Result<Vec<Shot>> {
+        goes_on: impl Fn(&BuyerResult) -> bool + Send + Sync + 'static,
+    ) -> Result<Vec<BuyerResult>> {
         let mut streams = Vec::with_capacity(self.connections);
         for _ in 0..self.connections {
             let stream = TcpStream::connect(self.addr).await.context("no connection for the crowd")?;
@@ -102,11 +102,11 @@ struct Schedule {
     next: AtomicU64,
     total: u64,
     options: OpenLoop,
-    goes_on: Box<dyn Fn(&Shot) -> bool + Send + Sync>,
+    goes_on: Box<dyn Fn(&BuyerResult) -> bool + Send + Sync>,
 }
 
 impl Schedule {
-    fn begin(options: OpenLoop, goes_on: impl Fn(&Shot) -> bool + Send + Sync + 'static) -> Self {
+    fn begin(options: OpenLoop, goes_on: impl Fn(&BuyerResult) -> bool + Send + Sync + 'static) -> Self {
         Self {
             began: Instant::now(),
             next: AtomicU64::new(0),
@@ -124,7 +124,7 @@ impl Schedule {
 }
 
 /// One connection: sends what is due, one request after the other, on a new socket where the old one broke.
-async fn visit(stream: TcpStream, crowd: Arc<Schedule>) -> Vec<Shot> {
+async fn visit(stream: TcpStream, crowd: Arc<Schedule>) -> Vec<BuyerResult> {
     let (mut stream, mut shots) = (Some(stream), Vec::new());
     while let Some((number, due)) = crowd.take() {
         sleep_until(due).await;
@@ -137,7 +137,7 @@ async fn visit(stream: TcpStream, crowd: Arc<Schedule>) -> Vec<Shot> {
         }
         let status = answer.as_ref().ok().map(|answer| answer.status);
         let Answer { retry_after, body, .. } = answer.unwrap_or_default();
-        shots.push(Shot { user, sent, status, retry_after, body, latency, service_time });
+        shots.push(BuyerResult { user, sent, status, retry_after, body, latency, service_time });
         if !shots.last().is_some_and(&crowd.goes_on) {
             crowd.next.store(crowd.total, Ordering::Relaxed);
         }

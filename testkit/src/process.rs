@@ -20,7 +20,7 @@ use futures::{FutureExt, future::OptionFuture};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::{
-    procfs::Identity,
+    procfs::ProcessIdentity,
     wait::{until, until_ok},
 };
 
@@ -33,7 +33,7 @@ const LOG_LINES_SHOWN: usize = 12;
 #[derive(Debug)]
 pub struct Process {
     name: String,
-    identity: Identity,
+    identity: ProcessIdentity,
     log: PathBuf,
     released: AtomicBool,
     child: Mutex<Child>,
@@ -42,7 +42,8 @@ pub struct Process {
 impl Process {
     fn new(name: String, log: PathBuf, child: Child) -> Self {
         // Nobody collected this child yet, so it has its entry under /proc, unless it is dead already.
-        let identity = Identity::of(child.id()).unwrap_or(Identity { pid: child.id(), started_at_ticks: 0 });
+        let identity = ProcessIdentity::of(child.id())
+            .unwrap_or(ProcessIdentity { pid: child.id(), started_at_ticks: 0 });
         Self { name, identity, log, released: AtomicBool::new(false), child: Mutex::new(child) }
     }
 
@@ -57,7 +58,7 @@ impl Process {
     }
 
     /// What tells it from a later process with the same pid.
-    pub fn identity(&self) -> Identity {
+    pub fn identity(&self) -> ProcessIdentity {
         self.identity
     }
 
@@ -191,7 +192,7 @@ impl Drop for Process {
 
 /// How a process that is not our child came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum ProcessExit {
     /// It did not run any more.
     Over,
     /// It was asked to end and did.
@@ -204,17 +205,17 @@ pub enum Ending {
 ///
 /// # Errors
 /// When we may not, or it does not even end then.
-pub async fn end(process: Identity, limit: Duration) -> Result<Ending> {
+pub async fn end(process: ProcessIdentity, limit: Duration) -> Result<ProcessExit> {
     let pid = Pid::from_raw(process.pid.cast_signed()).context("no process has this pid")?;
     let over = async || !process.is_running();
     if over().await {
-        return Ok(Ending::Over);
+        return Ok(ProcessExit::Over);
     }
     kill_process(pid, Signal::TERM).with_context(|| format!("cannot end pid {}", process.pid))?;
     if until("its end", limit, over).await.is_ok() {
-        return Ok(Ending::Stopped);
+        return Ok(ProcessExit::Stopped);
     }
     kill_process_group(pid, Signal::KILL).with_context(|| format!("cannot kill pid {}", process.pid))?;
     until(&format!("end of pid {}", process.pid), limit, over).await?;
-    Ok(Ending::Killed)
+    Ok(ProcessExit::Killed)
 }

@@ -11,14 +11,14 @@ const TICKS_PER_SECOND: u64 = 100;
 /// the moment of the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Identity {
+pub struct ProcessIdentity {
     /// The process id.
     pub pid: u32,
     /// When it started, in clock ticks since boot.
     pub started_at_ticks: u64,
 }
 
-impl Identity {
+impl ProcessIdentity {
     /// Who has this pid now; `None` if nobody, or only a dead process that its parent has not collected.
     pub fn of(pid: u32) -> Option<Self> {
         let stat = Stat::read(pid)?;
@@ -122,8 +122,9 @@ mod tests {
 
     #[test]
     fn a_pid_with_another_start_is_another_process() {
-        let ourselves = Identity::of(std::process::id()).unwrap();
-        let an_earlier_one = Identity { started_at_ticks: ourselves.started_at_ticks - 1, ..ourselves };
+        let ourselves = ProcessIdentity::of(std::process::id()).unwrap();
+        let an_earlier_one =
+            ProcessIdentity { started_at_ticks: ourselves.started_at_ticks - 1, ..ourselves };
 
         assert!(ourselves.is_running());
         assert!(!an_earlier_one.is_running());

@@ -24,9 +24,9 @@ use redis::{ConnectionInfo, RedisConnectionInfo, aio::MultiplexedConnection};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Folder, Island, Process, Security, ServerBinary, User,
+    Folder, NetworkNamespace, Process, Security, ServerBinary, User,
     ports::PortBlock,
-    redis_server::{self, Info, Place, Server, ServerOptions},
+    redis_server::{self, Info, Server, ServerLocation, ServerOptions},
 };
 
 pub use failover::Failover;
@@ -40,7 +40,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// What a server says it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Role {
+pub enum ServerRole {
     /// Serves slots.
     Primary,
     /// Copies a primary.
@@ -57,7 +57,7 @@ pub struct ServerView {
     /// Its process.
     pub pid: u32,
     /// What it says it is.
-    pub role: Role,
+    pub role: ServerRole,
 }
 
 /// How often a command ran and for how long.
@@ -74,7 +74,7 @@ pub struct CommandStats {
 pub struct RedisCluster {
     // In this order they are dropped: the servers before the island that one of them lives on.
     servers: RwLock<Vec<Arc<Server>>>,
-    island: Option<Island>,
+    island: Option<NetworkNamespace>,
     options: ClusterOptions,
     binary: ServerBinary,
     ports: ClusterPorts,
@@ -123,12 +123,12 @@ impl RedisCluster {
 
     /// The addresses of the servers that are primaries now.
     pub async fn primaries(&self) -> Vec<SocketAddr> {
-        self.with_role(Role::Primary).await
+        self.with_role(ServerRole::Primary).await
     }
 
     /// The addresses of the servers that are replicas now.
     pub async fn replicas(&self) -> Vec<SocketAddr> {
-        self.with_role(Role::Replica).await
+        self.with_role(ServerRole::Replica).await
     }
 
     /// The addresses of the servers that copy this primary now.
@@ -324,9 +324,9 @@ impl RedisCluster {
     fn spawn_one(&self) -> Result<Arc<Server>> {
         let number = u16::try_from(self.all().len())?;
         let place = match &self.island {
-            None => Place::Loopback,
-            Some(island) if number + 1 == self.options.servers() => Place::Island(island),
-            Some(island) => Place::Shore(island),
+            None => ServerLocation::Loopback,
+            Some(island) if number + 1 == self.options.servers() => ServerLocation::NetworkNamespace(island),
+            Some(island) => ServerLocation::Shore(island),
         };
         let settings = self.options.settings(self.ports.bus + number);
         let options = ServerOptions {
@@ -361,7 +361,7 @@ impl RedisCluster {
         found.unwrap_or_else(|| panic!("{addr} is not a server of this cluster"))
     }
 
-    async fn with_role(&self, role: Role) -> Vec<SocketAddr> {
+    async fn with_role(&self, role: ServerRole) -> Vec<SocketAddr> {
         self.servers()
             .await
             .into_iter()
@@ -387,14 +387,14 @@ fn failed_in(line: &str) -> Option<SocketAddr> {
 }
 
 async fn view(server: &Server) -> ServerView {
-    let role = ask_role(server).await.unwrap_or(Role::Silent);
+    let role = ask_role(server).await.unwrap_or(ServerRole::Silent);
     ServerView { addr: server.addr(), pid: server.process().pid(), role }
 }
 
-async fn ask_role(server: &Server) -> Result<Role> {
+async fn ask_role(server: &Server) -> Result<ServerRole> {
     let info = server.info("replication").await?;
     let role = info.field("role").context("INFO replication without a role")?;
-    Ok(if role == "master" { Role::Primary } else { Role::Replica })
+    Ok(if role == "master" { ServerRole::Primary } else { ServerRole::Replica })
 }
 
 /// Reads `calls=5,usec=120,usec_per_call=24.00,…`.

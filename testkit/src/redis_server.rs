@@ -14,7 +14,7 @@ use jiff::SignedDuration;
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, aio::MultiplexedConnection};
 
 use crate::{
-    Folder, Island, Launch, Lifetime, Process, Security, User, binary, ports::PortBlock,
+    Folder, Launch, Lifetime, NetworkNamespace, Process, Security, User, binary, ports::PortBlock,
     server_clock::ServerClock, workspace_root,
 };
 
@@ -103,7 +103,7 @@ impl Server {
     /// Starts a server at this address with its data and log in the options' folder; it may not answer yet.
     pub(crate) fn spawn(
         options: ServerOptions<'_>,
-        place: Place<'_>,
+        place: ServerLocation<'_>,
         port: u16,
         settings: &[String],
     ) -> Result<Self> {
@@ -208,28 +208,28 @@ pub(crate) async fn connection(info: ConnectionInfo) -> Result<MultiplexedConnec
 
 /// Where a server runs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Place<'a> {
+pub(crate) enum ServerLocation<'a> {
     /// Among us, for us alone.
     Loopback,
     /// Among us, in reach of an island.
-    Shore(&'a Island),
+    Shore(&'a NetworkNamespace),
     /// On the island.
-    Island(&'a Island),
+    NetworkNamespace(&'a NetworkNamespace),
 }
 
-impl Place<'_> {
+impl ServerLocation<'_> {
     fn address(self) -> Ipv4Addr {
         match self {
             Self::Loopback => Ipv4Addr::LOCALHOST,
             Self::Shore(island) => island.mainland(),
-            Self::Island(island) => island.address(),
+            Self::NetworkNamespace(island) => island.address(),
         }
     }
 
     fn launch(self, name: &str, program: &Path, folder: &Path) -> Launch {
         match self {
             Self::Loopback | Self::Shore(_) => Launch::new(name, program, folder),
-            Self::Island(island) => island.launch(name, folder).arg(program),
+            Self::NetworkNamespace(island) => island.launch(name, folder).arg(program),
         }
     }
 
@@ -287,7 +287,7 @@ impl RedisServer {
             lifetime: Lifetime::Attached,
             clocks: false,
         };
-        let server = Server::spawn(options, Place::Loopback, ports.first(), &settings)?;
+        let server = Server::spawn(options, ServerLocation::Loopback, ports.first(), &settings)?;
         server.wait_until_ready().await?;
         Ok(Self { server, _ports: ports, _folder: folder })
     }

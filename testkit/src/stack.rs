@@ -23,10 +23,10 @@ use crate::{
 };
 
 pub use actors::{Coordinator, Node, Programs};
-pub use answers::{Audit, SaleStatus, StockStatus};
+pub use answers::{AuditReport, SaleStatus, StockStatus};
 pub use options::{SaleOptions, StackOptions};
 pub use port_plan::PortPlan;
-pub use rolling::Replaced;
+pub use rolling::RolloutStep;
 
 use plan::Plan;
 
@@ -212,7 +212,7 @@ impl Stack {
     ///
     /// # Errors
     /// When it does not answer.
-    pub async fn audit(&self, sale: &str) -> Result<Audit> {
+    pub async fn audit(&self, sale: &str) -> Result<AuditReport> {
         let running = self.coordinators().into_iter().find(|coordinator| coordinator.process().is_running());
         let coordinator = running.context("a stack without a coordinator has no audit")?;
         let audit = self.client.get(format!("{}/admin/sales/{sale}/audit", coordinator.url()));

@@ -7,7 +7,7 @@ use std::{net::TcpListener, time::Duration};
 use testkit::{
     Folder, Launch, Lifetime, Process,
     ports::{PortBlock, ensure_free, loopback},
-    process::{Ending, end},
+    process::{ProcessExit, end},
 };
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -36,8 +36,8 @@ async fn a_released_process_stays_until_it_is_ended_by_its_identity() {
     drop(process);
     assert!(identity.is_running());
 
-    assert_eq!(end(identity, LIMIT).await.unwrap(), Ending::Stopped);
-    assert_eq!(end(identity, LIMIT).await.unwrap(), Ending::Over);
+    assert_eq!(end(identity, LIMIT).await.unwrap(), ProcessExit::Stopped);
+    assert_eq!(end(identity, LIMIT).await.unwrap(), ProcessExit::Over);
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use testkit::{
-    ClusterOptions, Failover, Island, RedisCluster, RedisServer, Role, ServerBinary, ports, procfs::Identity,
-    until,
+    ClusterOptions, Failover, NetworkNamespace, RedisCluster, RedisServer, ServerBinary, ServerRole, ports,
+    procfs::ProcessIdentity, until,
 };
 
 /// Detecting a dead primary takes its timeout, and the election about as long again.
@@ -17,11 +17,11 @@ async fn a_cluster_starts_whole_and_leaves_nothing_behind() {
     let servers = cluster.servers().await;
     let roles = |role| servers.iter().filter(|server| server.role == role).count();
 
-    assert_eq!((roles(Role::Primary), roles(Role::Replica)), (3, 3));
+    assert_eq!((roles(ServerRole::Primary), roles(ServerRole::Replica)), (3, 3));
     assert_eq!(cluster.seeds().split(',').count(), 6);
     assert!(cluster.used_memory_bytes().await.unwrap() > 0);
 
-    let processes: Vec<_> = servers.iter().map(|server| Identity::of(server.pid).unwrap()).collect();
+    let processes: Vec<_> = servers.iter().map(|server| ProcessIdentity::of(server.pid).unwrap()).collect();
     cluster.stop().await.unwrap();
 
     assert!(processes.iter().all(|process| !process.is_running()), "a server outlived its cluster");
@@ -49,9 +49,11 @@ async fn a_frozen_server_is_silent_until_it_is_thawed() {
     let role = async || cluster.servers().await.iter().find(|server| server.addr == frozen).unwrap().role;
 
     cluster.freeze(frozen);
-    assert_eq!(role().await, Role::Silent);
+    assert_eq!(role().await, ServerRole::Silent);
     cluster.thaw(frozen);
-    until("the replica's answer", FAILOVER_LIMIT, async || role().await == Role::Replica).await.unwrap();
+    until("the replica's answer", FAILOVER_LIMIT, async || role().await == ServerRole::Replica)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -99,7 +101,7 @@ async fn a_replica_takes_over_when_it_is_told_to() {
 
 #[tokio::test]
 async fn an_islander_is_replaced_while_it_is_cut_off_and_comes_back() {
-    if let Err(why) = Island::ensure_possible() {
+    if let Err(why) = NetworkNamespace::ensure_possible() {
         return println!("skipped: {why:#}");
     }
     let options = ClusterOptions { island: true, ..ClusterOptions::default() };

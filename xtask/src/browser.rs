@@ -38,7 +38,7 @@ pub(crate) async fn browser(options: Options) -> Result<()> {
     let stories = workspace_root().join("browser");
     run(Command::new("npm").args(["ci", "--silent", "--no-audit", "--no-fund"]).current_dir(&stories))?;
     let folder = options.folder.unwrap_or_else(|| workspace_root().join(".local/browser"));
-    let shop = Shop::open(folder, &options.port)?;
+    let shop = BrowserSystem::open(folder, &options.port)?;
     let told = shop.stories(&stories, options.stories.as_deref())?;
     tokio::select! {
         status = tokio::process::Command::from(told).kill_on_drop(true).status() => {
@@ -51,11 +51,11 @@ pub(crate) async fn browser(options: Options) -> Result<()> {
 }
 
 /// What runs while stories are told; dropping it takes it down.
-struct Shop {
+struct BrowserSystem {
     folder: PathBuf,
 }
 
-impl Shop {
+impl BrowserSystem {
     fn open(folder: PathBuf, port: &str) -> Result<Self> {
         run(xtask("up", &folder)?.args(["--detach", "--port", port]))?;
         let shop = Self { folder };
@@ -78,7 +78,7 @@ impl Shop {
     }
 }
 
-impl Drop for Shop {
+impl Drop for BrowserSystem {
     fn drop(&mut self) {
         if let Err(error) = xtask("down", &self.folder).and_then(|mut down| run(&mut down)) {
             eprintln!("the shop was not taken down: {error:#}");

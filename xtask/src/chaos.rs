@@ -5,10 +5,10 @@ mod watch;
 
 use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
-use ::chaos::{Kind, Report, RunOptions, markdown};
+use ::chaos::{FaultKind, Report, RunOptions, markdown};
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use testkit::{Island, Profile, ServerBinary, ensure_clocks_can_be_set, workspace_root};
+use testkit::{BuildProfile, NetworkNamespace, ServerBinary, ensure_clocks_can_be_set, workspace_root};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -39,7 +39,7 @@ pub(crate) struct Options {
     pace: Duration,
     /// Only these kinds of faults, comma-separated; all if not given.
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
-    kinds: Vec<Kind>,
+    kinds: Vec<FaultKind>,
     /// Units to sell; enough for the time if not given.
     #[arg(long, value_name = "UNITS")]
     stock: Option<u64>,
@@ -92,7 +92,7 @@ impl Options {
         ensure_installed(if redis_server.is_some() { &[] } else { &[REDIS] })?;
         let programs = build("dev")?;
         let kinds = self.possible_kinds();
-        let sabotaged_node = kinds.contains(&Kind::NodeDiesStealing).then(sabotaged_node).transpose()?;
+        let sabotaged_node = kinds.contains(&FaultKind::NodeDiesStealing).then(sabotaged_node).transpose()?;
         let folder = self.folder.clone().unwrap_or_else(|| workspace_root().join(".local/chaos"));
         let run = |seed| RunOptions {
             seed,
@@ -115,8 +115,8 @@ impl Options {
     }
 
     /// The kinds that were asked for, without those that this machine does not allow.
-    fn possible_kinds(&self) -> Vec<Kind> {
-        let mut kinds = if self.kinds.is_empty() { Kind::ALL.to_vec() } else { self.kinds.clone() };
+    fn possible_kinds(&self) -> Vec<FaultKind> {
+        let mut kinds = if self.kinds.is_empty() { FaultKind::ALL.to_vec() } else { self.kinds.clone() };
         kinds.retain(|&kind| match ensure_possible(kind) {
             Ok(()) => true,
             Err(why) => {
@@ -134,16 +134,16 @@ impl Options {
     }
 }
 
-fn ensure_possible(kind: Kind) -> Result<()> {
+fn ensure_possible(kind: FaultKind) -> Result<()> {
     match kind {
-        Kind::Partition => Island::ensure_possible(),
-        Kind::ClockStepped => ensure_clocks_can_be_set(),
+        FaultKind::Partition => NetworkNamespace::ensure_possible(),
+        FaultKind::ClockStepped => ensure_clocks_can_be_set(),
         _ => Ok(()),
     }
 }
 
 fn sabotaged_node() -> Result<PathBuf> {
-    Profile::of_this_program()?.build_with("flashsale-node-sabotaged", "node/sabotage")
+    BuildProfile::of_this_program()?.build_with("flashsale-node-sabotaged", "node/sabotage")
 }
 
 /// One run, with what happens in it in sight.

@@ -4,9 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
-use testkit::process::{Ending, end};
+use testkit::process::{ProcessExit, end};
 
-use crate::running::{LocalFolder, Running};
+use crate::running::{LocalFolder, RunningSystem};
 
 /// A supervisor stops nodes that drain, then everything else.
 const SUPERVISOR_LIMIT: Duration = Duration::from_secs(60);
@@ -33,7 +33,7 @@ pub(crate) async fn down(options: &Options) -> Result<()> {
 }
 
 /// A supervisor takes everything down by itself, in good order; what it leaves is stopped one by one.
-async fn stop(running: &Running) -> Result<()> {
+async fn stop(running: &RunningSystem) -> Result<()> {
     if let Some(supervisor) = running.supervisor {
         let ending = end(supervisor, SUPERVISOR_LIMIT).await?;
         report("up", supervisor.pid, ending);
@@ -46,10 +46,10 @@ async fn stop(running: &Running) -> Result<()> {
     Ok(())
 }
 
-fn report(name: &str, pid: u32, ending: Ending) {
+fn report(name: &str, pid: u32, ending: ProcessExit) {
     match ending {
-        Ending::Over => {}
-        Ending::Stopped => println!("{name} (pid {pid}) stopped"),
-        Ending::Killed => println!("{name} (pid {pid}) did not stop and was killed"),
+        ProcessExit::Over => {}
+        ProcessExit::Stopped => println!("{name} (pid {pid}) stopped"),
+        ProcessExit::Killed => println!("{name} (pid {pid}) did not stop and was killed"),
     }
 }

@@ -11,12 +11,12 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use testkit::{Monitoring, Process, Role, Stack, procfs::Identity, stack, workspace_root};
+use testkit::{Monitoring, Process, ServerRole, Stack, procfs::ProcessIdentity, stack, workspace_root};
 
 /// Everything that one `up` started.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Running {
+pub(crate) struct RunningSystem {
     /// Where buyers reach the sale.
     pub(crate) url: String,
     pub(crate) nodes: Vec<Node>,
@@ -27,9 +27,9 @@ pub(crate) struct Running {
     pub(crate) prometheus: Option<String>,
     pub(crate) admin_token: String,
     /// The `up` that will take all of it down; none once detached.
-    pub(crate) supervisor: Option<Identity>,
+    pub(crate) supervisor: Option<ProcessIdentity>,
     /// Every process, in the order in which they are to be stopped.
-    pub(crate) processes: Vec<Started>,
+    pub(crate) processes: Vec<RunningProcess>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,18 +49,18 @@ pub(crate) struct Coordinator {
 pub(crate) struct Redis {
     addr: SocketAddr,
     pid: u32,
-    role: Role,
+    role: ServerRole,
 }
 
 /// A process that cannot be mistaken for a later one with the same pid.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Started {
+pub(crate) struct RunningProcess {
     pub(crate) name: String,
     #[serde(flatten)]
-    pub(crate) identity: Identity,
+    pub(crate) identity: ProcessIdentity,
 }
 
-impl Running {
+impl RunningSystem {
     pub(crate) async fn of(stack: &Stack, detached: bool) -> Self {
         let servers = stack.redis().servers().await;
         Self {
@@ -77,14 +77,14 @@ impl Running {
                 .collect(),
             prometheus: stack.monitoring().map(Monitoring::url),
             admin_token: stack.admin_token().to_owned(),
-            supervisor: Identity::of(process::id()).filter(|_| !detached),
-            processes: stack.processes().iter().map(|process| Started::of(process)).collect(),
+            supervisor: ProcessIdentity::of(process::id()).filter(|_| !detached),
+            processes: stack.processes().iter().map(|process| RunningProcess::of(process)).collect(),
         }
     }
 
     /// Whether anything of it still runs.
     pub(crate) fn is_alive(&self) -> bool {
-        self.supervisor.is_some_and(Identity::is_running)
+        self.supervisor.is_some_and(ProcessIdentity::is_running)
             || self.processes.iter().any(|started| started.identity.is_running())
     }
 }
@@ -102,7 +102,7 @@ impl Coordinator {
     }
 }
 
-impl Started {
+impl RunningProcess {
     fn of(process: &Process) -> Self {
         Self { name: process.name().to_owned(), identity: process.identity() }
     }
@@ -133,7 +133,7 @@ impl LocalFolder {
     }
 
     /// What the last `up` here wrote, if it did not take it away itself.
-    pub(crate) fn read(&self) -> Result<Option<Running>> {
+    pub(crate) fn read(&self) -> Result<Option<RunningSystem>> {
         let file = self.file();
         let text = match fs::read_to_string(&file) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -145,7 +145,7 @@ impl LocalFolder {
     }
 
     /// The file is there all at once, for scripts that wait for it, and holds the admin token, so it is its owner's only.
-    pub(crate) fn write(&self, running: &Running) -> Result<()> {
+    pub(crate) fn write(&self, running: &RunningSystem) -> Result<()> {
         let unfinished = self.path.join("up.json.unfinished");
         let file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&unfinished);
         let mut file = file.with_context(|| format!("cannot write {}", unfinished.display()))?;

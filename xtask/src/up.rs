@@ -9,14 +9,14 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, value_parser};
 use jiff::SignedDuration;
 use testkit::{
-    Lifetime, Profile, ServerBinary, Stack, StackOptions,
+    BuildProfile, Lifetime, ServerBinary, Stack, StackOptions,
     stack::{PortPlan, Programs, SaleOptions},
 };
 
 use crate::{
     install::{NGINX, PROMETHEUS, REDIS, REDIS_EXPORTER, ensure_installed},
     interruption::Interruption,
-    running::{LocalFolder, Running},
+    running::{LocalFolder, RunningSystem},
     steps::Steps,
 };
 
@@ -74,7 +74,7 @@ pub(crate) async fn up(options: Options) -> Result<()> {
         stack = start(stack_options, steps) => stack?,
         () = interruption.comes() => bail!("interrupted; nothing is left running"),
     };
-    folder.write(&Running::of(&stack, options.detach).await)?;
+    folder.write(&RunningSystem::of(&stack, options.detach).await)?;
     announce(&stack, &folder);
     if options.detach {
         stack.release();
@@ -138,7 +138,7 @@ impl Options {
 }
 
 pub(crate) fn build(profile: &str) -> Result<Programs> {
-    let profile = Profile::of_this_program()?.named(profile);
+    let profile = BuildProfile::of_this_program()?.named(profile);
     Ok(Programs {
         node: profile.build("flashsale-node")?,
         coordinator: profile.build("flashsale-coordinator")?,

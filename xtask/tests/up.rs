@@ -13,9 +13,9 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 use testkit::{
-    Folder, Launch, Process, Profile,
+    BuildProfile, Folder, Launch, Process,
     ports::{BLOCK_PORTS, PortBlock, is_free, loopback},
-    procfs::Identity,
+    procfs::ProcessIdentity,
     until,
 };
 
@@ -101,8 +101,9 @@ fn down_says_that_nothing_runs() {
 #[test]
 fn a_file_about_a_pid_that_somebody_else_has_now_stops_nobody() {
     let place = Place::new();
-    let ourselves = Identity::of(std::process::id()).unwrap();
-    let an_earlier_process = Identity { started_at_ticks: ourselves.started_at_ticks - 1, ..ourselves };
+    let ourselves = ProcessIdentity::of(std::process::id()).unwrap();
+    let an_earlier_process =
+        ProcessIdentity { started_at_ticks: ourselves.started_at_ticks - 1, ..ourselves };
     fs::write(place.file(), file_naming(an_earlier_process)).unwrap();
 
     let down = place.xtask("down", &[]);
@@ -121,7 +122,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let profile = Profile::of_this_program().unwrap().name().to_owned();
+        let profile = BuildProfile::of_this_program().unwrap().name().to_owned();
         let (folder, logs) = (TempDir::new().unwrap(), Folder::temporary().unwrap());
         Self { folder, logs, ports: PortBlock::take().unwrap(), profile }
     }
@@ -149,13 +150,13 @@ impl Place {
         Command::new(XTASK).arg(command).args(arguments).arg("--folder").arg(folder).output().unwrap()
     }
 
-    fn processes(&self) -> Vec<Identity> {
+    fn processes(&self) -> Vec<ProcessIdentity> {
         let file: Value = serde_json::from_slice(&fs::read(self.file()).unwrap()).unwrap();
         let started = file["processes"].as_array().unwrap().iter();
         started.map(|process| serde_json::from_value(process.clone()).unwrap()).collect()
     }
 
-    fn assert_nothing_is_left(&self, processes: &[Identity]) {
+    fn assert_nothing_is_left(&self, processes: &[ProcessIdentity]) {
         assert!(processes.iter().all(|process| !process.is_running()), "a process is left");
         let first = self.ports.first();
         let taken: Vec<u16> = (first..first + BLOCK_PORTS).filter(|&port| !is_free(port)).collect();
@@ -168,7 +169,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }
 
-fn file_naming(process: Identity) -> String {
+fn file_naming(process: ProcessIdentity) -> String {
     let started = serde_json::json!({
         "name": "node-1", "pid": process.pid, "startedAtTicks": process.started_at_ticks,
     });

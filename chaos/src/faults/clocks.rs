@@ -4,14 +4,14 @@ use anyhow::{Context, Result};
 use jiff::SignedDuration;
 use testkit::Failover;
 
-use super::{Harm, hold, nodes};
-use crate::stage::{Stage, pick};
+use super::{FaultEffect, hold, nodes};
+use crate::testbed::{Testbed, pick};
 
 /// A sale is open for hours, so no step changes an answer.
 const STEPS: [SignedDuration; 3] =
     [SignedDuration::from_hours(1), SignedDuration::from_secs(20), SignedDuration::from_secs(-20)];
 
-pub(super) async fn clock_stepped(stage: &Stage, draw: u32) -> Result<Harm> {
+pub(super) async fn clock_stepped(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
     let victim = stage.victim(draw).await?;
     let step = pick(&STEPS, draw >> 8).context("there are steps")?;
     let server = pick(&[victim.addr, victim.replica], draw >> 16).context("a pair has two servers")?;
@@ -31,5 +31,5 @@ pub(super) async fn clock_stepped(stage: &Stage, draw: u32) -> Result<Harm> {
     stage.redis().restart(server).await?;
     let then = if fails_over { ", and its pair fails over" } else { "" };
     let target = format!("{server} by {step:#}{then}");
-    Ok(Harm { violations, ..Harm::to(target, victim.shards) })
+    Ok(FaultEffect { violations, ..FaultEffect::to(target, victim.shards) })
 }

@@ -5,25 +5,25 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result};
 use testkit::Failover;
 
-use super::{Harm, hold, redis_servers::make_primary};
-use crate::stage::{Stage, pick};
+use super::{FaultEffect, hold, redis_servers::make_primary};
+use crate::testbed::{Testbed, pick};
 
-pub(super) async fn failover(stage: &Stage, draw: u32, how: Failover) -> Result<Harm> {
+pub(super) async fn failover(stage: &Testbed, draw: u32, how: Failover) -> Result<FaultEffect> {
     let victim = stage.victim(draw).await?;
     stage.redis().fail_over_to(victim.replica, how).await?;
     Ok(victim.harm())
 }
 
-pub(super) async fn slot_moved(stage: &Stage, draw: u32) -> Result<Harm> {
+pub(super) async fn slot_moved(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
     let Move { shard, slot, here, there } = a_move(stage, draw).await?;
     stage.redis().move_slot(slot, there).await?;
     hold().await;
     stage.redis().move_slot(slot, here).await?;
-    Ok(Harm::to(format!("shard {shard} from {here} to {there} and back"), vec![shard]))
+    Ok(FaultEffect::to(format!("shard {shard} from {here} to {there} and back"), vec![shard]))
 }
 
 /// What moved must be on the target's replica by the end of the move.
-pub(super) async fn slot_moved_target_killed(stage: &Stage, draw: u32) -> Result<Harm> {
+pub(super) async fn slot_moved_target_killed(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
     let Move { shard, slot, here, there } = a_move(stage, draw).await?;
     let target = stage.victim_at(there).await?;
     stage.redis().move_slot(slot, there).await?;
@@ -34,17 +34,17 @@ pub(super) async fn slot_moved_target_killed(stage: &Stage, draw: u32) -> Result
     stage.wait_until_whole().await?;
     stage.redis().move_slot(slot, here).await?;
     let shards = [target.shards, vec![shard]].concat();
-    Ok(Harm::to(format!("shard {shard} from {here} to {there}, which dies"), shards))
+    Ok(FaultEffect::to(format!("shard {shard} from {here} to {there}, which dies"), shards))
 }
 
-pub(super) async fn primary_added(stage: &Stage, draw: u32) -> Result<Harm> {
+pub(super) async fn primary_added(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
     let shard = pick(stage.sale.shards(), draw).context("a sale has shards")?;
     let newcomer = stage.redis().add_primary().await?;
     stage.redis().move_slot(shard.slot, newcomer).await?;
-    Ok(Harm::to(format!("{newcomer} gets shard {}", shard.id), vec![shard.id.index() as u16]))
+    Ok(FaultEffect::to(format!("{newcomer} gets shard {}", shard.id), vec![shard.id.index() as u16]))
 }
 
-pub(super) async fn partition(stage: &Stage) -> Result<Harm> {
+pub(super) async fn partition(stage: &Testbed) -> Result<FaultEffect> {
     let islander = stage.redis().islander().context("no server lives on an island")?;
     make_primary(stage, islander).await?;
     let victim = stage.victim_at(islander).await?;
@@ -65,7 +65,7 @@ struct Move {
     there: SocketAddr,
 }
 
-async fn a_move(stage: &Stage, draw: u32) -> Result<Move> {
+async fn a_move(stage: &Testbed, draw: u32) -> Result<Move> {
     let shard = pick(stage.sale.shards(), draw).context("a sale has shards")?;
     let here = stage.redis().primary_of(shard.slot).await?;
     let others: Vec<_> =

@@ -9,10 +9,10 @@ use reqwest::Client;
 use serde::Deserialize;
 use testkit::stack::Coordinator;
 
-use super::{Harm, hold, nodes};
+use super::{FaultEffect, hold, nodes};
 use crate::{
     journal,
-    stage::{SALE, Stage, pick},
+    testbed::{SALE, Testbed, pick},
 };
 
 /// Few beside the stock.
@@ -37,7 +37,7 @@ struct Answer {
 }
 
 /// What an operator was answered holds without any coordinator: each node acts on it.
-pub(super) async fn coordinators_gone(stage: &Stage, draw: u32) -> Result<Harm> {
+pub(super) async fn coordinators_gone(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
     let change = pick(&[Change::Restock, Change::Extend], draw >> 8).context("there are changes")?;
     let answer = carry_out(stage, change, draw).await?;
     let coordinators = stage.stack.coordinators();
@@ -50,11 +50,14 @@ pub(super) async fn coordinators_gone(stage: &Stage, draw: u32) -> Result<Harm> 
     let violations = violations.await?;
     hold().await;
     try_join_all(coordinators.iter().map(|coordinator| coordinator.restart())).await?;
-    Ok(Harm { violations, ..Harm::to(format!("all coordinators after {change:?}"), Vec::new()) })
+    Ok(FaultEffect {
+        violations,
+        ..FaultEffect::to(format!("all coordinators after {change:?}"), Vec::new())
+    })
 }
 
 /// Repeats the change until it is answered; the sale as a coordinator has it then.
-async fn carry_out(stage: &Stage, change: Change, draw: u32) -> Result<Answer> {
+async fn carry_out(stage: &Testbed, change: Change, draw: u32) -> Result<Answer> {
     let coordinator = stage.leader().await?;
     let ends_at = read(stage, &coordinator).await?.ends_at + SignedDuration::from_mins(1);
     let made = match change {
@@ -65,7 +68,7 @@ async fn carry_out(stage: &Stage, change: Change, draw: u32) -> Result<Answer> {
     read(stage, &coordinator).await
 }
 
-async fn read(stage: &Stage, coordinator: &Coordinator) -> Result<Answer> {
+async fn read(stage: &Testbed, coordinator: &Coordinator) -> Result<Answer> {
     let request = Client::new().get(format!("{}/admin/sales/{SALE}", coordinator.url()));
     let response = request.bearer_auth(stage.stack.admin_token()).timeout(READ_LIMIT).send().await?;
     ensure!(response.status().is_success(), "{SALE} is not read: {}", response.text().await?);

@@ -8,7 +8,7 @@ use reqwest::{Client, StatusCode};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use testkit::{stack::Node, until};
 
-use crate::stage::{SALE, Stage};
+use crate::testbed::{SALE, Testbed};
 
 /// A node answers from memory.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ pub(super) fn timestamp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ti
 
 /// The nodes that do not say soon what they must, in words.
 pub(super) async fn unlike(
-    stage: &Stage,
+    stage: &Testbed,
     what: &str,
     is_told: impl Fn(&Status) -> bool,
 ) -> Result<Vec<String>> {

@@ -7,8 +7,8 @@ use futures::future::try_join_all;
 use testkit::stack::Node;
 use tokio::time::sleep;
 
-use super::{Harm, STANDSTILL, hold};
-use crate::stage::{Stage, pick};
+use super::{FaultEffect, STANDSTILL, hold};
+use crate::testbed::{Testbed, pick};
 
 /// How often a supervisor tries before a person is called.
 const STARTS_MAX: usize = 20;
@@ -19,15 +19,15 @@ const STARTED_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// A node that wakes before a primary reads the cluster's map and sends to it within this time.
 const NODE_AHEAD: Duration = Duration::from_millis(500);
 
-pub(super) async fn node_killed(stage: &Stage, draw: u32) -> Result<Harm> {
+pub(super) async fn node_killed(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
     let node = a_node(stage, draw)?;
     node.process().kill();
     hold().await;
     node.restart().await?;
-    Ok(Harm::to(node.process().name(), Vec::new()))
+    Ok(FaultEffect::to(node.process().name(), Vec::new()))
 }
 
-pub(super) async fn nodes_changed(stage: &Stage, draw: u32) -> Result<Harm> {
+pub(super) async fn nodes_changed(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
     let drained = a_node(stage, draw)?;
     let added = stage.stack.start_node().await?;
     drained.process().term();
@@ -36,7 +36,7 @@ pub(super) async fn nodes_changed(stage: &Stage, draw: u32) -> Result<Harm> {
     hold().await;
     stage.stack.retire_node().await?;
     let target = format!("{} drained beside {}", drained.process().name(), added.process().name());
-    let mut harm = Harm::to(target, Vec::new());
+    let mut harm = FaultEffect::to(target, Vec::new());
     if !ended.success() {
         harm.violations
             .push(format!("{} was asked to drain and ended with {ended}", drained.process().name()));
@@ -45,7 +45,7 @@ pub(super) async fn nodes_changed(stage: &Stage, draw: u32) -> Result<Harm> {
 }
 
 /// Both wake with what they knew before: the node with an old map, the primary with the belief that it still leads.
-pub(super) async fn node_and_primary_frozen(stage: &Stage, draw: u32) -> Result<Harm> {
+pub(super) async fn node_and_primary_frozen(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
     let (victim, node) = (stage.victim(draw).await?, a_node(stage, draw >> 8)?);
     let is_node_first = pick(&[false, true], draw >> 16).context("two orders")?;
     stage.redis().freeze(victim.addr);
@@ -61,26 +61,26 @@ pub(super) async fn node_and_primary_frozen(stage: &Stage, draw: u32) -> Result<
     stage.redis().thaw(victim.addr);
     promoted?;
     let order = if is_node_first { ", the node is first to wake" } else { "" };
-    Ok(Harm::to(format!("{} and {}{order}", victim.addr, node.process().name()), victim.shards))
+    Ok(FaultEffect::to(format!("{} and {}{order}", victim.addr, node.process().name()), victim.shards))
 }
 
-pub(super) async fn coordinator_killed(stage: &Stage) -> Result<Harm> {
+pub(super) async fn coordinator_killed(stage: &Testbed) -> Result<FaultEffect> {
     let coordinator = stage.leader().await?;
     coordinator.process().kill();
     hold().await;
     coordinator.restart().await?;
-    Ok(Harm::to(coordinator.process().name(), Vec::new()))
+    Ok(FaultEffect::to(coordinator.process().name(), Vec::new()))
 }
 
-pub(super) async fn coordinator_frozen(stage: &Stage) -> Result<Harm> {
+pub(super) async fn coordinator_frozen(stage: &Testbed) -> Result<FaultEffect> {
     let coordinator = stage.leader().await?;
     coordinator.process().freeze();
     sleep(STANDSTILL).await;
     coordinator.process().thaw();
-    Ok(Harm::to(coordinator.process().name(), Vec::new()))
+    Ok(FaultEffect::to(coordinator.process().name(), Vec::new()))
 }
 
-pub(super) async fn three_killed(stage: &Stage, draw: u32) -> Result<Harm> {
+pub(super) async fn three_killed(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
     let (victim, node) = (stage.victim(draw).await?, a_node(stage, draw)?);
     let coordinator = stage.leader().await?;
     stage.redis().kill(victim.addr);
@@ -89,18 +89,18 @@ pub(super) async fn three_killed(stage: &Stage, draw: u32) -> Result<Harm> {
     stage.redis().wait_until_promoted(victim.replica).await?;
     tokio::try_join!(stage.redis().restart(victim.addr), node.restart(), coordinator.restart())?;
     let (node, coordinator) = (node.process(), coordinator.process());
-    Ok(Harm::to(format!("{}, {} and {}", victim.addr, node.name(), coordinator.name()), victim.shards))
+    Ok(FaultEffect::to(format!("{}, {} and {}", victim.addr, node.name(), coordinator.name()), victim.shards))
 }
 
-pub(super) async fn redis_killed(stage: &Stage) -> Result<Harm> {
+pub(super) async fn redis_killed(stage: &Testbed) -> Result<FaultEffect> {
     stage.redis().processes().iter().for_each(|process| process.kill());
     restart_redis(stage).await?;
-    Ok(Harm::to("every Redis process", stage.every_shard()))
+    Ok(FaultEffect::to("every Redis process", stage.every_shard()))
 }
 
 /// Everything starts at the same time, in no order: what gives up because another one is not there yet is started
 /// again, as a supervisor would.
-pub(super) async fn all_killed(stage: &Stage) -> Result<Harm> {
+pub(super) async fn all_killed(stage: &Testbed) -> Result<FaultEffect> {
     stage.stack.processes().iter().for_each(|process| process.kill());
     let (nodes, coordinators) = (stage.stack.nodes(), stage.stack.coordinators());
     let (_, node_starts, coordinator_starts, ()) = tokio::try_join!(
@@ -111,7 +111,7 @@ pub(super) async fn all_killed(stage: &Stage) -> Result<Harm> {
     )?;
     let given_up = [node_starts, coordinator_starts].concat().iter().sum::<usize>();
     let given_up = if given_up > 0 { format!(" ({given_up} starts were given up)") } else { String::new() };
-    Ok(Harm::to(format!("every process{given_up}"), stage.every_shard()))
+    Ok(FaultEffect::to(format!("every process{given_up}"), stage.every_shard()))
 }
 
 /// Starts something until it runs; says how many starts were in vain.
@@ -125,12 +125,12 @@ async fn until_it_runs(start: impl AsyncFn() -> Result<()>) -> Result<usize> {
     start().await.map(|()| STARTS_MAX)
 }
 
-async fn restart_redis(stage: &Stage) -> Result<()> {
+async fn restart_redis(stage: &Testbed) -> Result<()> {
     let servers = stage.redis().servers().await;
     try_join_all(servers.iter().map(async |server| stage.redis().restart(server.addr).await)).await?;
     Ok(())
 }
 
-fn a_node(stage: &Stage, draw: u32) -> Result<Arc<Node>> {
+fn a_node(stage: &Testbed, draw: u32) -> Result<Arc<Node>> {
     pick(&stage.stack.nodes(), draw).context("a stack has nodes")
 }

@@ -7,10 +7,10 @@ use testkit::until;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    Harm, hold,
+    FaultEffect, hold,
     redis_servers::{config_set, tell},
 };
-use crate::stage::{Stage, Victim, pick};
+use crate::testbed::{Testbed, Victim, pick};
 
 /// A copy is made this slowly, so that hundreds of units are sold meanwhile.
 const COPY_TIME: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ enum Absence {
 }
 
 /// A primary dies and its replica leads alone. While the old primary copies, the leader is taken away, too.
-pub(super) async fn successor_killed(stage: &Stage, draw: u32) -> Result<Harm> {
+pub(super) async fn successor_killed(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
     let victim = stage.victim(draw).await?;
     let (first, successor) = (victim.addr, victim.replica);
     // A copy that lacks the latest writes is the dangerous one, so it comes twice as often.
@@ -74,12 +74,12 @@ pub(super) async fn successor_killed(stage: &Stage, draw: u32) -> Result<Harm> {
     at_full_speed(stage, successor, "rdb-key-save-delay").await?;
     let leader = if is_promoted { first } else { successor };
     let target = format!("{first}, then {successor} {absence:?} at {moment:?}; {leader} leads");
-    Ok(Harm::to(target, victim.shards))
+    Ok(FaultEffect::to(target, victim.shards))
 }
 
 /// The replica loses its link while both servers live. Then the link is back, or the primary dies and the replica, which
 /// lacks what was written since, takes over. By draw another server, which cannot be promoted, goes on copying.
-pub(super) async fn link_cut(stage: &Stage, draw: u32) -> Result<Harm> {
+pub(super) async fn link_cut(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
     let victim = stage.victim(draw).await?;
     let is_killed = pick(&[true, false], draw >> 8).context("two endings")?;
     let outsider = match pick(&[true, false], draw >> 16) {
@@ -102,11 +102,15 @@ pub(super) async fn link_cut(stage: &Stage, draw: u32) -> Result<Harm> {
     }
     let beside = if outsider.is_some() { ", a server outside still copies" } else { "" };
     let then = if is_killed { "primary killed" } else { "restored" };
-    Ok(Harm::to(format!("{} from {}{beside}; {then}", victim.replica, victim.addr), victim.shards))
+    Ok(FaultEffect::to(format!("{} from {}{beside}; {then}", victim.replica, victim.addr), victim.shards))
 }
 
 impl Moment {
-    async fn wait(self, stage: &Stage, Victim { addr: copier, replica: source, .. }: &Victim) -> Result<()> {
+    async fn wait(
+        self,
+        stage: &Testbed,
+        Victim { addr: copier, replica: source, .. }: &Victim,
+    ) -> Result<()> {
         match self {
             Self::MiddleOfCopy => {
                 let begun = async || info(stage, *source).await.contains("connected_slaves:1");
@@ -124,14 +128,14 @@ impl Moment {
 }
 
 impl Absence {
-    fn begin(self, stage: &Stage, server: SocketAddr) {
+    fn begin(self, stage: &Testbed, server: SocketAddr) {
         match self {
             Self::Killed => stage.redis().kill(server),
             Self::Frozen => stage.redis().freeze(server),
         }
     }
 
-    async fn end(self, stage: &Stage, server: SocketAddr) -> Result<()> {
+    async fn end(self, stage: &Testbed, server: SocketAddr) -> Result<()> {
         match self {
             Self::Killed => stage.redis().restart(server).await,
             Self::Frozen => {
@@ -143,7 +147,7 @@ impl Absence {
 }
 
 /// Waits until a primary has sent so many copies, whether they are loaded or not.
-async fn wait_for_copies(stage: &Stage, primary: SocketAddr, count: usize) -> Result<()> {
+async fn wait_for_copies(stage: &Testbed, primary: SocketAddr, count: usize) -> Result<()> {
     let sent = async || {
         let info = info(stage, primary).await;
         info.contains("role:master") && info.matches("state=online").count() == count
@@ -152,20 +156,20 @@ async fn wait_for_copies(stage: &Stage, primary: SocketAddr, count: usize) -> Re
 }
 
 /// Has all keys together take so long where this setting delays each of them by microseconds.
-async fn slow_down(stage: &Stage, server: SocketAddr, setting: &str, time: Duration) -> Result<()> {
+async fn slow_down(stage: &Testbed, server: SocketAddr, setting: &str, time: Duration) -> Result<()> {
     let mut connection = stage.redis().connection(server).await?;
     let keys: u64 = redis::cmd("DBSIZE").query_async(&mut connection).await?;
     let delay = time.as_micros() as u64 / keys.max(1);
     tell(stage, server, config_set(setting, &delay.to_string())).await
 }
 
-async fn at_full_speed(stage: &Stage, server: SocketAddr, setting: &str) -> Result<()> {
+async fn at_full_speed(stage: &Testbed, server: SocketAddr, setting: &str) -> Result<()> {
     let told = async || tell(stage, server, config_set(setting, "0")).await.is_ok();
     until("a server that takes its setting back", ANSWER_LIMIT, told).await
 }
 
 /// What a server says of its replication; nothing where it does not answer.
-async fn info(stage: &Stage, server: SocketAddr) -> String {
+async fn info(stage: &Testbed, server: SocketAddr) -> String {
     let Ok(mut connection) = stage.redis().connection(server).await else { return String::new() };
     redis::cmd("INFO").arg("replication").query_async(&mut connection).await.unwrap_or_default()
 }

@@ -11,12 +11,12 @@ use reqwest::Client;
 use serde_json::json;
 use stock::{ids::ShardId, sale::Sale};
 
-use super::Harm;
+use super::FaultEffect;
 use crate::{
-    Shop,
+    BuyerCrowd,
     audit::audit,
     journal::{Journal, read},
-    stage::{Stage, connect, read_sale},
+    testbed::{Testbed, connect, read_sale},
 };
 
 /// The points, by the names that the sabotaged node knows.
@@ -41,9 +41,9 @@ const SELL_OUT_LIMIT: Duration = Duration::from_secs(60);
 const ADMIN_LIMIT: Duration = Duration::from_secs(20);
 
 /// Opens sales until a node steals at one, for a coordinator may have brought tokens ahead of it.
-pub(super) async fn node_dies_stealing(stage: &Stage, draw: u32) -> Result<Harm> {
+pub(super) async fn node_dies_stealing(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
     let point = POINTS[draw as usize % POINTS.len()];
-    let mut harm = Harm::default();
+    let mut harm = FaultEffect::default();
     for number in 1..=SALES_MAX {
         let id = format!("side-{draw}-{number}");
         let (died, found) = sell_aside(stage, &id, point, ShardId::new(draw as u16 % SHARDS)).await?;
@@ -57,11 +57,11 @@ pub(super) async fn node_dies_stealing(stage: &Stage, draw: u32) -> Result<Harm>
 }
 
 /// A whole sale with a node that is to die in its first steal. Says whether it did, and what the audit found.
-async fn sell_aside(stage: &Stage, id: &str, point: &str, home: ShardId) -> Result<(bool, Vec<String>)> {
+async fn sell_aside(stage: &Testbed, id: &str, point: &str, home: ShardId) -> Result<(bool, Vec<String>)> {
     let program = stage.sabotaged_node.as_ref().context("there is no sabotaged node")?;
     let sale = open_side_sale(stage, id).await?;
     let journal = Journal::create(stage.stack.folder().path().join(format!("journal-{id}.jsonl")))?;
-    let shop = Shop::new(sale, stage.stack.clone(), journal);
+    let shop = BuyerCrowd::new(sale, stage.stack.clone(), journal);
     let doomed = stage.stack.start_node_aside(program, &[("SABOTAGE".into(), point.into())]).await?;
     // Who hears nothing at the doomed node goes to nginx.
     shop.all_buy_at(shop.neighbours(home, UNITS as usize), &doomed, STEAL_LIMIT).await?;
@@ -71,7 +71,7 @@ async fn sell_aside(stage: &Stage, id: &str, point: &str, home: ShardId) -> Resu
     Ok((died, audit(&stage.stack, shop.sale(), &records).await?))
 }
 
-async fn open_side_sale(stage: &Stage, id: &str) -> Result<Sale> {
+async fn open_side_sale(stage: &Testbed, id: &str) -> Result<Sale> {
     let coordinator = stage.leader().await?;
     let now = Timestamp::now();
     let body = json!({

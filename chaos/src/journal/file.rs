@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::sync::oneshot;
 
-use super::{Micros, Record};
+use super::{JournalEntry, Micros};
 
 /// A journal that is being written. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub struct Journal {
     lines: mpsc::Sender<(String, oneshot::Sender<()>)>,
     requests: Arc<AtomicU64>,
     began: (Instant, Micros),
-    noted: Arc<Mutex<Vec<Record>>>,
+    noted: Arc<Mutex<Vec<JournalEntry>>>,
     path: Arc<PathBuf>,
 }
 
@@ -62,7 +62,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the disk is full or gone. Nothing may be sent or believed then.
-    pub async fn note(&self, record: &Record) -> Result<()> {
+    pub async fn note(&self, record: &JournalEntry) -> Result<()> {
         let (synced, on_disk) = oneshot::channel();
         let line = serde_json::to_string(record)? + "\n";
         self.lines.send((line, synced)).context("the journal is closed")?;
@@ -72,7 +72,7 @@ impl Journal {
     }
 
     /// What was written down since then, for whoever watches; the audit reads what is on disk.
-    pub fn since(&self, from: Micros) -> Vec<Record> {
+    pub fn since(&self, from: Micros) -> Vec<JournalEntry> {
         let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         let first = noted.iter().rposition(|record| record.at() < from).map_or(0, |last| last + 1);
         noted[first..].to_vec()
@@ -98,7 +98,7 @@ fn write(mut file: File, waiting: &mpsc::Receiver<(String, oneshot::Sender<()>)>
 ///
 /// # Errors
 /// When it cannot be read, or holds what is no record.
-pub fn read(path: &Path) -> Result<Vec<Record>> {
+pub fn read(path: &Path) -> Result<Vec<JournalEntry>> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let lines: Vec<String> = BufReader::new(file).lines().collect::<Result<_, _>>()?;
     let last = lines.len().saturating_sub(1);

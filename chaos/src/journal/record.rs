@@ -11,9 +11,9 @@ pub type Micros = u64;
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "camelCase")]
-pub enum Record {
+pub enum JournalEntry {
     /// A sale as it stood before its first buyer came.
-    Opened(Opened),
+    SaleOpened(SaleOpened),
     /// A buyer's request is about to be sent.
     Invoked(Invoked),
     /// An operator's request is about to be sent.
@@ -25,7 +25,7 @@ pub enum Record {
 /// A sale as it stood before its first buyer came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Opened {
+pub struct SaleOpened {
     /// When it was read.
     pub at: Micros,
     /// The sale.
@@ -51,7 +51,7 @@ pub struct Invoked {
     /// The sale.
     pub sale: String,
     /// The family of calls it belongs to.
-    pub api: Api,
+    pub api: ApiFamily,
     /// Who asks.
     pub user: String,
     /// The user's home.
@@ -59,13 +59,13 @@ pub struct Invoked {
     /// Whom: `nginx`, or a node.
     pub via: String,
     /// For what.
-    pub ask: Ask,
+    pub ask: BuyerRequest,
 }
 
 /// The two families of calls that nodes answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Api {
+pub enum ApiFamily {
     /// `/api/sales/{sale}/…`
     #[default]
     BySale,
@@ -127,7 +127,7 @@ pub enum Change {
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Ask {
+pub enum BuyerRequest {
     /// A unit. Tries of one attempt share key and order.
     Purchase {
         /// The `Idempotency-Key`.
@@ -168,7 +168,7 @@ pub struct Answered {
 
 /// What an answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told<'a> {
+pub enum Reported<'a> {
     /// A unit is the user's, by this very attempt.
     Purchased(&'a str),
     /// A unit is the user's, by this order.
@@ -187,11 +187,11 @@ pub enum Told<'a> {
     Unknown,
 }
 
-impl Record {
+impl JournalEntry {
     /// When it was written down.
     pub fn at(&self) -> Micros {
         match self {
-            Self::Opened(opened) => opened.at,
+            Self::SaleOpened(opened) => opened.at,
             Self::Invoked(invoked) => invoked.at,
             Self::Operated(operated) => operated.at,
             Self::Answered(answered) => answered.at,
@@ -201,16 +201,16 @@ impl Record {
 
 impl Answered {
     /// What it says to a buyer who asked for this.
-    pub fn told(&self, ask: &Ask) -> Told<'_> {
+    pub fn told(&self, ask: &BuyerRequest) -> Reported<'_> {
         let (reason, order) = (self.reason.as_deref().unwrap_or("no reason"), self.order.as_deref());
-        let is_purchase = *ask != Ask::Lookup;
+        let is_purchase = *ask != BuyerRequest::Lookup;
         match (self.status, order) {
-            (None | Some(429 | 500..), _) => Told::Unknown,
-            (Some(200), order) if is_purchase => Told::Purchased(order.unwrap_or_default()),
-            (Some(200), Some(order)) => Told::Has(order),
-            (Some(200), None) => Told::HasNone,
-            (Some(404), _) => Told::NoSale,
-            (_, Some(order)) if reason == "already_purchased" => Told::Has(order),
+            (None | Some(429 | 500..), _) => Reported::Unknown,
+            (Some(200), order) if is_purchase => Reported::Purchased(order.unwrap_or_default()),
+            (Some(200), Some(order)) => Reported::Has(order),
+            (Some(200), None) => Reported::HasNone,
+            (Some(404), _) => Reported::NoSale,
+            (_, Some(order)) if reason == "already_purchased" => Reported::Has(order),
             _ => refusal(reason),
         }
     }
@@ -232,24 +232,26 @@ impl Answered {
 }
 
 /// The reasons of both families of calls.
-fn refusal(reason: &str) -> Told<'_> {
+fn refusal(reason: &str) -> Reported<'_> {
     match reason {
-        "out_of_stock" | "sold_out" => Told::SoldOut,
-        "sale_not_active" | "not_active" => Told::NotActive,
+        "out_of_stock" | "sold_out" => Reported::SoldOut,
+        "sale_not_active" | "not_active" => Reported::NotActive,
         // The token is too old, or signed by a secret that nodes no longer use. The answer brings another.
-        "csrf" => Told::Unknown,
-        reason => Told::Refused(reason),
+        "csrf" => Reported::Unknown,
+        reason => Reported::Refused(reason),
     }
 }
 
 /// The records of one sale, with the answers to its requests.
-pub fn of_sale(records: &[Record], sale: &str) -> Vec<Record> {
+pub fn of_sale(records: &[JournalEntry], sale: &str) -> Vec<JournalEntry> {
     let mut requests = HashSet::new();
-    let belongs = |record: &&Record| match record {
-        Record::Opened(opened) => opened.sale == sale,
-        Record::Invoked(Invoked { sale: of, request, .. })
-        | Record::Operated(Operated { sale: of, request, .. }) => of == sale && requests.insert(*request),
-        Record::Answered(answered) => requests.contains(&answered.request),
+    let belongs = |record: &&JournalEntry| match record {
+        JournalEntry::SaleOpened(opened) => opened.sale == sale,
+        JournalEntry::Invoked(Invoked { sale: of, request, .. })
+        | JournalEntry::Operated(Operated { sale: of, request, .. }) => {
+            of == sale && requests.insert(*request)
+        }
+        JournalEntry::Answered(answered) => requests.contains(&answered.request),
     };
     records.iter().filter(belongs).cloned().collect()
 }

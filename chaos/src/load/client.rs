@@ -14,11 +14,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
+    buyers::Buyer,
+    crowd::Endpoint,
     csrf::{CsrfToken, cookie_of},
-    people::Person,
-    shop::Door,
 };
-use crate::journal::{Answered, Api, Ask, Invoked, Journal, Record, Told};
+use crate::journal::{Answered, ApiFamily, BuyerRequest, Invoked, Journal, JournalEntry, Reported};
 
 /// A node answers or gives up well before, and nginx too; without an answer by then the buyer counts it as lost.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
@@ -63,7 +63,7 @@ impl std::ops::Add for Counts {
 
 /// Sends requests of one sale and keeps their journal.
 #[derive(Clone, Debug)]
-pub(crate) struct Teller {
+pub(crate) struct JournalingClient {
     client: Client,
     sale: Arc<str>,
     journal: Journal,
@@ -83,7 +83,7 @@ struct Counters {
 
 /// What came of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum RequestOutcome {
     /// The user has a unit.
     Bought,
     /// The user has none, and will not get one.
@@ -94,7 +94,7 @@ pub enum Heard {
     Nothing(Duration),
 }
 
-impl Teller {
+impl JournalingClient {
     pub(crate) fn new(sale: &str, journal: Journal) -> Self {
         let client = Client::builder().timeout(ANSWER_LIMIT).build();
         let client = client.expect("a client without TLS has nothing that could fail");
@@ -120,8 +120,13 @@ impl Teller {
     }
 
     /// One request of this person through this door.
-    pub(crate) async fn ask(&self, person: &Person, ask: &Ask, (via, base_url): &Door) -> Result<Heard> {
-        if person.api == Api::SingleSale {
+    pub(crate) async fn ask(
+        &self,
+        person: &Buyer,
+        ask: &BuyerRequest,
+        (via, base_url): &Endpoint,
+    ) -> Result<RequestOutcome> {
+        if person.api == ApiFamily::SingleSale {
             self.csrf.prepare(&self.client, base_url).await;
         }
         let request = self.journal.next_request();
@@ -136,52 +141,52 @@ impl Teller {
             via: via.clone(),
             ask: ask.clone(),
         };
-        self.journal.note(&Record::Invoked(invoked)).await?;
+        self.journal.note(&JournalEntry::Invoked(invoked)).await?;
         let (mut answered, pause) = self.read(prepared.send().await).await;
         (answered.request, answered.at) = (request, self.journal.now());
         self.count_kind(person.api, ask);
         let heard = self.count(&answered.told(ask), pause);
-        self.journal.note(&Record::Answered(answered)).await?;
+        self.journal.note(&JournalEntry::Answered(answered)).await?;
         Ok(heard)
     }
 
-    fn request(&self, base_url: &str, person: &Person, ask: &Ask) -> RequestBuilder {
+    fn request(&self, base_url: &str, person: &Buyer, ask: &BuyerRequest) -> RequestBuilder {
         let user = person.user.as_str();
         let url = match person.api {
-            Api::BySale => format!("{base_url}/api/sales/{}/purchase", self.sale),
-            Api::SingleSale => format!("{base_url}/api/purchase"),
+            ApiFamily::BySale => format!("{base_url}/api/sales/{}/purchase", self.sale),
+            ApiFamily::SingleSale => format!("{base_url}/api/purchase"),
         };
         let post = || {
             let post = self.client.post(&url).json(&json!({ "userId": user }));
-            if person.api == Api::SingleSale { self.csrf.add_to(post) } else { post }
+            if person.api == ApiFamily::SingleSale { self.csrf.add_to(post) } else { post }
         };
         match ask {
-            Ask::Purchase { key, .. } => post().header("idempotency-key", key),
-            Ask::PurchaseWithoutKey { .. } => post(),
-            Ask::Lookup => self.client.get(format!("{url}/{user}")),
+            BuyerRequest::Purchase { key, .. } => post().header("idempotency-key", key),
+            BuyerRequest::PurchaseWithoutKey { .. } => post(),
+            BuyerRequest::Lookup => self.client.get(format!("{url}/{user}")),
         }
     }
 
-    fn count_kind(&self, api: Api, ask: &Ask) {
+    fn count_kind(&self, api: ApiFamily, ask: &BuyerRequest) {
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
-        if api == Api::SingleSale {
+        if api == ApiFamily::SingleSale {
             self.counters.single_sale.fetch_add(1, Ordering::Relaxed);
         }
-        if matches!(ask, Ask::PurchaseWithoutKey { .. }) {
+        if matches!(ask, BuyerRequest::PurchaseWithoutKey { .. }) {
             self.counters.without_key.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn count(&self, told: &Told<'_>, pause: Duration) -> Heard {
+    fn count(&self, told: &Reported<'_>, pause: Duration) -> RequestOutcome {
         let counters = &self.counters;
         let (counter, heard) = match told {
-            Told::Purchased(_) => (&counters.purchases, Heard::Bought),
-            Told::Has(_) => return Heard::Bought,
-            Told::HasNone | Told::SoldOut | Told::Refused(_) => return Heard::Denied,
-            Told::NotActive => (&counters.not_active, Heard::NotActive),
+            Reported::Purchased(_) => (&counters.purchases, RequestOutcome::Bought),
+            Reported::Has(_) => return RequestOutcome::Bought,
+            Reported::HasNone | Reported::SoldOut | Reported::Refused(_) => return RequestOutcome::Denied,
+            Reported::NotActive => (&counters.not_active, RequestOutcome::NotActive),
             // A node reads the list of sales several times a second.
-            Told::NoSale => return Heard::NotActive,
-            Told::Unknown => (&counters.unknown, Heard::Nothing(pause)),
+            Reported::NoSale => return RequestOutcome::NotActive,
+            Reported::Unknown => (&counters.unknown, RequestOutcome::Nothing(pause)),
         };
         counter.fetch_add(1, Ordering::Relaxed);
         heard

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-use crate::stage::SALE;
+use crate::testbed::SALE;
 
 /// Between two changes of one sale.
 const CHANGE_PACE_SECONDS: std::ops::Range<f64> = 3.0..9.0;
@@ -28,7 +28,7 @@ pub(crate) struct SalePlan {
     /// How it is created; none for the sale that is there from the beginning.
     pub(crate) created: Option<Creation>,
     /// What is done to it, in order.
-    pub(crate) works: Vec<Planned>,
+    pub(crate) works: Vec<PlannedTask>,
     /// Whether an operator ends it once it is sold out.
     pub(crate) is_ended_by_hand: bool,
 }
@@ -49,15 +49,15 @@ pub(crate) struct Creation {
 
 /// Something that an operator does.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Planned {
+pub(crate) struct PlannedTask {
     /// When, from the opening of the sale that faults meet; later if the one before takes longer.
     pub(crate) at: Duration,
-    pub(crate) work: Work,
+    pub(crate) work: OperatorTask,
 }
 
 /// Kinds of work.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Work {
+pub(crate) enum OperatorTask {
     /// Pauses the sale and resumes it after this time.
     Pause(Duration),
     /// Adds units.
@@ -132,8 +132,10 @@ fn finished(rng: &mut StdRng, duration: Duration) -> SalePlan {
         lasts: Some(lasts),
         between_buyers: Duration::from_secs_f64(SECONDS_BETWEEN_BUYERS),
     };
-    let extended =
-        Planned { at: lasts.mul_f64(0.5), work: Work::Extend(duration.mul_f64(rng.random_range(0.1..0.3))) };
+    let extended = PlannedTask {
+        at: lasts.mul_f64(0.5),
+        work: OperatorTask::Extend(duration.mul_f64(rng.random_range(0.1..0.3))),
+    };
     SalePlan {
         id: format!("{SALE}-finished"),
         created: Some(created),
@@ -143,22 +145,22 @@ fn finished(rng: &mut StdRng, duration: Duration) -> SalePlan {
 }
 
 /// A fault extends the sale that faults meet, and looks whether that end stays.
-fn without_extensions(rng: &mut StdRng, duration: Duration) -> Vec<Planned> {
+fn without_extensions(rng: &mut StdRng, duration: Duration) -> Vec<PlannedTask> {
     let mut works = works(rng, duration);
-    works.retain(|planned| !matches!(planned.work, Work::Extend(_)));
+    works.retain(|planned| !matches!(planned.work, OperatorTask::Extend(_)));
     works
 }
 
-fn works(rng: &mut StdRng, duration: Duration) -> Vec<Planned> {
+fn works(rng: &mut StdRng, duration: Duration) -> Vec<PlannedTask> {
     let mut works = Vec::new();
     let mut at = seconds(rng, CHANGE_PACE_SECONDS);
     while at < duration {
         let work = match rng.random_range(0..4) {
-            0 | 1 => Work::Pause(seconds(rng, PAUSE_SECONDS)),
-            2 => Work::Restock(rng.random_range(1..60)),
-            _ => Work::Extend(Duration::from_secs(rng.random_range(60..3_600))),
+            0 | 1 => OperatorTask::Pause(seconds(rng, PAUSE_SECONDS)),
+            2 => OperatorTask::Restock(rng.random_range(1..60)),
+            _ => OperatorTask::Extend(Duration::from_secs(rng.random_range(60..3_600))),
         };
-        works.push(Planned { at, work });
+        works.push(PlannedTask { at, work });
         at += seconds(rng, CHANGE_PACE_SECONDS);
     }
     works
@@ -202,7 +204,9 @@ mod tests {
             let sale = plans.iter().find(|plan| plan.created.is_some_and(|created| created.lasts.is_some()));
             let sale = sale.unwrap();
             let lasts = sale.created.and_then(|created| created.lasts).unwrap();
-            assert!(matches!(sale.works[..], [Planned { at, work: Work::Extend(_) }] if at < lasts));
+            assert!(
+                matches!(sale.works[..], [PlannedTask { at, work: OperatorTask::Extend(_) }] if at < lasts)
+            );
         }
     }
 

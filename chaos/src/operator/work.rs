@@ -16,13 +16,13 @@ use tokio::{
 
 use super::{
     Operator, SalePlan,
-    plan::{Creation, Planned, Work},
+    plan::{Creation, OperatorTask, PlannedTask},
 };
 use crate::{
-    Shop,
+    BuyerCrowd,
     journal::Change,
-    load::Pace,
-    stage::{connect, read_sale},
+    load::ArrivalRate,
+    testbed::{connect, read_sale},
 };
 
 /// The end of a sale that is not to end in the run.
@@ -36,8 +36,8 @@ const BUYERS_AFTER_END: Duration = Duration::from_secs(3);
 
 /// What is known of a sale that was worked on.
 #[derive(Clone, Debug)]
-pub(crate) struct Worked {
-    pub(crate) shop: Shop,
+pub(crate) struct FinishedSale {
+    pub(crate) shop: BuyerCrowd,
     /// The latest end that may be in force, of a sale that ends during the run.
     pub(crate) ends_at: Option<EpochMs>,
     pub(crate) is_ended_by_hand: bool,
@@ -45,7 +45,7 @@ pub(crate) struct Worked {
 
 /// What works on sales need.
 #[derive(Clone)]
-pub(crate) struct Workplace {
+pub(crate) struct OperatorContext {
     pub(crate) operator: Operator,
     pub(crate) stack: Arc<Stack>,
     /// When the sale that faults meet was opened.
@@ -63,31 +63,35 @@ pub(crate) struct Workplace {
 ///
 /// # Errors
 /// When the journal cannot be written, or a sale that was created cannot be read.
-pub(crate) async fn work(place: &Workplace, plan: &SalePlan, flash: &Shop) -> Result<Option<Worked>> {
+pub(crate) async fn work(
+    place: &OperatorContext,
+    plan: &SalePlan,
+    flash: &BuyerCrowd,
+) -> Result<Option<FinishedSale>> {
     let Some(creation) = plan.created else {
         place.change(plan, flash.sale().config.window.ends_at, None).await?;
         let (shop, is_ended_by_hand) = (flash.clone(), plan.is_ended_by_hand);
-        return Ok(Some(Worked { shop, ends_at: None, is_ended_by_hand }));
+        return Ok(Some(FinishedSale { shop, ends_at: None, is_ended_by_hand }));
     };
     if !place.wait_for(creation.at).await {
         return Ok(None);
     }
     let Some(sale) = place.create(&plan.id, creation).await? else { return Ok(None) };
     let ends_at = sale.config.window.ends_at;
-    let shop = Shop::new(sale, place.stack.clone(), flash.journal().clone());
+    let shop = BuyerCrowd::new(sale, place.stack.clone(), flash.journal().clone());
     shop.open(place.clock_error).await?;
     let ends = creation.lasts.is_some();
     if ends {
         shop.is_over_at((ends_at + millis(BUYERS_AFTER_END)) * 1_000);
     }
-    let pace = Pace { between_buyers: creation.between_buyers, keeps_reserve: false };
+    let pace = ArrivalRate { between_buyers: creation.between_buyers, keeps_reserve: false };
     let selling = shop.sell(pace, place.clone().until_over(ends.then(|| shop.clone())), place.patience);
     let (_, ends_at) = tokio::try_join!(selling, place.change(plan, ends_at, ends.then_some(&shop)))?;
     let (ends_at, is_ended_by_hand) = (ends.then_some(ends_at), plan.is_ended_by_hand);
-    Ok(Some(Worked { shop, ends_at, is_ended_by_hand }))
+    Ok(Some(FinishedSale { shop, ends_at, is_ended_by_hand }))
 }
 
-impl Workplace {
+impl OperatorContext {
     /// Waits until this time after the opening; says whether the faults are not over yet.
     async fn wait_for(&self, at: Duration) -> bool {
         let mut is_over = self.is_over.clone();
@@ -99,7 +103,7 @@ impl Workplace {
     }
 
     /// Waits until the faults are over, and the sale is, where it ends during the run.
-    async fn until_over(mut self, ending: Option<Shop>) {
+    async fn until_over(mut self, ending: Option<BuyerCrowd>) {
         // The sender is gone when the run broke off.
         self.is_over.wait_for(|over| *over).await.ok();
         while ending.as_ref().is_some_and(|shop| !shop.is_over()) {
@@ -121,17 +125,22 @@ impl Workplace {
     }
 
     /// Carries out the plan's changes. `ending` is told of a new end. The latest end that was asked for.
-    async fn change(&self, plan: &SalePlan, mut ends_at: EpochMs, ending: Option<&Shop>) -> Result<EpochMs> {
-        for Planned { at, work } in &plan.works {
+    async fn change(
+        &self,
+        plan: &SalePlan,
+        mut ends_at: EpochMs,
+        ending: Option<&BuyerCrowd>,
+    ) -> Result<EpochMs> {
+        for PlannedTask { at, work } in &plan.works {
             if !self.wait_for(*at).await {
                 break;
             }
             match *work {
-                Work::Pause(length) => self.pause(&plan.id, length).await?,
-                Work::Restock(units) => {
+                OperatorTask::Pause(length) => self.pause(&plan.id, length).await?,
+                OperatorTask::Restock(units) => {
                     self.operator.make(&plan.id, Change::Restock { units }).await?;
                 }
-                Work::Extend(by) => {
+                OperatorTask::Extend(by) => {
                     ends_at += millis(by);
                     if let Some(shop) = ending {
                         shop.is_over_at((ends_at + millis(BUYERS_AFTER_END)) * 1_000);

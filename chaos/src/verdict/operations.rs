@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use stock::sale::{EpochMs, State, Window};
+use stock::sale::{EpochMs, SaleState, Window};
 
-use crate::journal::{Answered, Change, Micros, Operated, Record};
+use crate::journal::{Answered, Change, JournalEntry, Micros, Operated};
 
 /// A change, from its first try to its last answer.
 #[derive(Clone, Copy, Debug)]
@@ -36,10 +36,10 @@ pub(super) struct Operations {
 }
 
 impl Operations {
-    pub(super) fn of(records: &[Record]) -> Self {
+    pub(super) fn of(records: &[JournalEntry]) -> Self {
         let mut operations = Self { all: collect(records), created: None, clock_error: 0 };
         let opened = records.iter().find_map(|record| match record {
-            Record::Opened(opened) => {
+            JournalEntry::SaleOpened(opened) => {
                 let window = Window { starts_at: opened.starts_at, ends_at: opened.ends_at };
                 Some((opened.total_stock, window, opened.at))
             }
@@ -53,7 +53,7 @@ impl Operations {
         });
         operations.created = created.or(opened);
         let clocks = records.iter().map(|record| match record {
-            Record::Opened(opened) => opened.clock_error_ms * 1_000,
+            JournalEntry::SaleOpened(opened) => opened.clock_error_ms * 1_000,
             _ => 0,
         });
         operations.clock_error = clocks.max().unwrap_or_default();
@@ -65,14 +65,14 @@ impl Operations {
     }
 
     /// The states that may have been in force at some time from `from` to `to`.
-    pub(super) fn states(&self, from: Micros, to: Micros) -> Vec<State> {
+    pub(super) fn states(&self, from: Micros, to: Micros) -> Vec<SaleState> {
         let state = |change| match change {
-            Change::Pause => Some(State::Paused),
-            Change::Resume => Some(State::Open),
-            Change::End => Some(State::Ended),
+            Change::Pause => Some(SaleState::Paused),
+            Change::Resume => Some(SaleState::Open),
+            Change::End => Some(SaleState::Ended),
             Change::Create { .. } | Change::Restock { .. } | Change::Extend { .. } => None,
         };
-        self.possible(from, to, State::Open, state)
+        self.possible(from, to, SaleState::Open, state)
     }
 
     /// The ends that may have been in force at some time from `from` to `to`; none if the sale is not known.
@@ -132,17 +132,19 @@ impl Operations {
     }
 }
 
-fn collect(records: &[Record]) -> Vec<Operation> {
+fn collect(records: &[JournalEntry]) -> Vec<Operation> {
     let answers: HashMap<u64, &Answered> = records
         .iter()
         .filter_map(|record| match record {
-            Record::Answered(answered) => Some((answered.request, answered)),
+            JournalEntry::Answered(answered) => Some((answered.request, answered)),
             _ => None,
         })
         .collect();
     let mut operations: BTreeMap<u64, Operation> = BTreeMap::new();
     for record in records {
-        let Record::Operated(Operated { request, at, operation, change, .. }) = record else { continue };
+        let JournalEntry::Operated(Operated { request, at, operation, change, .. }) = record else {
+            continue;
+        };
         let operation = operations.entry(*operation).or_insert(Operation {
             change: *change,
             began: *at,

@@ -1,15 +1,19 @@
 //! What operators were told, held against the sale at its end.
 
-use stock::sale::State;
+use stock::sale::SaleState;
 
 use super::{Violation, operations::Operations};
 use crate::{
     FinalState,
-    journal::{Change, Micros, Record},
+    journal::{Change, JournalEntry, Micros},
 };
 
 /// Each rule, and how it was broken.
-pub(super) fn violations(records: &[Record], operations: &Operations, end: &FinalState) -> Vec<Violation> {
+pub(super) fn violations(
+    records: &[JournalEntry],
+    operations: &Operations,
+    end: &FinalState,
+) -> Vec<Violation> {
     let rules: [(&'static str, Option<String>); 5] = [
         ("a change that an operator was told to be done stays done", settings_lost(operations, end)),
         ("a restock adds its units once", total_wrong(operations, end)),
@@ -35,7 +39,7 @@ fn settings_lost(operations: &Operations, end: &FinalState) -> Option<String> {
         })
         .map(|held| format!("{} ({}, {:?})", held.shard, held.state.as_str(), held.window))
         .collect();
-    let states: Vec<&str> = states.into_iter().map(State::as_str).collect();
+    let states: Vec<&str> = states.into_iter().map(SaleState::as_str).collect();
     (!wrong.is_empty()).then(|| {
         format!(
             "shards {} hold neither of {states:?} with a window from {starts_at} to one of {ends:?}",
@@ -78,15 +82,15 @@ fn left_undone(operations: &Operations) -> Option<String> {
     is_undone.then(|| format!("{:?} never got a definite answer", last.change))
 }
 
-fn lines(records: &[Record]) -> Vec<String> {
+fn lines(records: &[JournalEntry]) -> Vec<String> {
     let answer = |request: u64| {
         records.iter().find_map(|record| match record {
-            Record::Answered(answered) if answered.request == request => Some(answered),
+            JournalEntry::Answered(answered) if answered.request == request => Some(answered),
             _ => None,
         })
     };
-    let line = |record: &Record| {
-        let Record::Operated(operated) = record else { return None };
+    let line = |record: &JournalEntry| {
+        let JournalEntry::Operated(operated) = record else { return None };
         let told = answer(operated.request).map_or("nothing".into(), |answered| {
             let status = answered.status.map_or("no answer".into(), |status| status.to_string());
             format!("at {} {status} {}", answered.at, answered.reason.as_deref().unwrap_or_default())

@@ -5,17 +5,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use stock::sale::State;
+use stock::sale::SaleState;
 
-use super::{Case, Exchange, Violation, operations::Operations};
-use crate::journal::{Micros, Told};
+use super::{Exchange, UserHistory, Violation, operations::Operations};
+use crate::journal::{Micros, Reported};
 
 /// Near an edge of the window the clocks of journal and shards may differ by this: both are this machine's, but a
 /// shard's time is the one at which it reads the call.
 const EDGE: Micros = 1_000_000;
 
 /// Each rule, and how the first user broke it.
-pub(super) fn violations(cases: &[Case<'_>], operations: &Operations) -> Vec<Violation> {
+pub(super) fn violations(cases: &[UserHistory<'_>], operations: &Operations) -> Vec<Violation> {
     let times = Times { operations, attempts: first_invocations(cases) };
     cases.iter().flat_map(|case| times.violations(case)).collect()
 }
@@ -27,7 +27,7 @@ struct Times<'a> {
 }
 
 impl Times<'_> {
-    fn violations(&self, case: &Case<'_>) -> Vec<Violation> {
+    fn violations(&self, case: &UserHistory<'_>) -> Vec<Violation> {
         let rules: [(&'static str, Option<String>); 5] = [
             ("within its window and without a pause a sale is active", self.inactive_while_selling(case)),
             ("no unit is sold outside the window", self.sold_outside_the_window(case)),
@@ -39,8 +39,8 @@ impl Times<'_> {
         broken.map(|(rule, what)| Violation { rule, what, lines: case.lines() }).collect()
     }
 
-    fn inactive_while_selling(&self, case: &Case<'_>) -> Option<String> {
-        let refused = case.exchanges.iter().filter(|exchange| exchange.told() == Told::NotActive);
+    fn inactive_while_selling(&self, case: &UserHistory<'_>) -> Option<String> {
+        let refused = case.exchanges.iter().filter(|exchange| exchange.told() == Reported::NotActive);
         let wrong = refused.filter_map(|exchange| Some((exchange, exchange.answered?.at)));
         let (exchange, _) = wrong.into_iter().find(|(exchange, to)| {
             self.operations.created.is_some() && self.surely_sells(exchange.invoked.at, *to)
@@ -55,14 +55,14 @@ impl Times<'_> {
     fn surely_sells(&self, from: Micros, to: Micros) -> bool {
         let Some((_, window, known)) = self.operations.created else { return false };
         let ends = self.operations.ends(from, to);
-        let is_open = self.operations.states(from, to) == [State::Open];
+        let is_open = self.operations.states(from, to) == [SaleState::Open];
         let edge = EDGE + self.operations.clock_error;
         let is_inside =
             from >= window.starts_at * 1_000 + edge && ends.iter().all(|end| to + edge <= end * 1_000);
         is_open && is_inside && from >= known
     }
 
-    fn sold_outside_the_window(&self, case: &Case<'_>) -> Option<String> {
+    fn sold_outside_the_window(&self, case: &UserHistory<'_>) -> Option<String> {
         let (claim, (_, window, _)) = (case.claim?, self.operations.created?);
         let ends = self.operations.ends(0, Micros::MAX);
         let is_outside = claim.at_ms < window.starts_at || ends.iter().all(|end| claim.at_ms >= *end);
@@ -72,7 +72,7 @@ impl Times<'_> {
     }
 
     /// An attempt that began after the pause was told to be done and was told `purchased` before the next change.
-    fn sold_during_a_pause(&self, case: &Case<'_>) -> Option<String> {
+    fn sold_during_a_pause(&self, case: &UserHistory<'_>) -> Option<String> {
         let mut began: HashMap<&str, Micros> = HashMap::new();
         for exchange in &case.exchanges {
             if let Some((attempt, _)) = exchange.attempt() {
@@ -84,7 +84,7 @@ impl Times<'_> {
                 return false;
             };
             let states = self.operations.states(began[attempt], answered.at);
-            matches!(exchange.told(), Told::Purchased(_)) && !states.contains(&State::Open)
+            matches!(exchange.told(), Reported::Purchased(_)) && !states.contains(&SaleState::Open)
         };
         let exchange = case.exchanges.iter().find(bought)?;
         Some(format!(
@@ -94,8 +94,8 @@ impl Times<'_> {
     }
 
     /// Counts all who may have had a unit by then: whoever has one in the end and had asked for it.
-    fn sold_out_too_early(&self, case: &Case<'_>) -> Option<String> {
-        let refused = case.exchanges.iter().filter(|exchange| exchange.told() == Told::SoldOut);
+    fn sold_out_too_early(&self, case: &UserHistory<'_>) -> Option<String> {
+        let refused = case.exchanges.iter().filter(|exchange| exchange.told() == Reported::SoldOut);
         refused.filter_map(|exchange| Some((exchange, exchange.answered?.at))).find_map(|(exchange, to)| {
             let total = self.operations.total_at(exchange.invoked.at)?;
             let sold = self.attempts.partition_point(|at| *at <= to) as u64;
@@ -109,10 +109,10 @@ impl Times<'_> {
         })
     }
 
-    fn not_found(&self, case: &Case<'_>) -> Option<String> {
+    fn not_found(&self, case: &UserHistory<'_>) -> Option<String> {
         let (_, _, known) = self.operations.created?;
         let is_wrong =
-            |exchange: &&Exchange<'_>| exchange.told() == Told::NoSale && exchange.invoked.at > known;
+            |exchange: &&Exchange<'_>| exchange.told() == Reported::NoSale && exchange.invoked.at > known;
         let exchange = case.exchanges.iter().find(is_wrong)?;
         Some(format!(
             "{} was told in request {} that there is no such sale",
@@ -122,13 +122,13 @@ impl Times<'_> {
 }
 
 /// When each purchase that ended in a claim was first asked for, in order.
-fn first_invocations(cases: &[Case<'_>]) -> Vec<Micros> {
-    let mut attempts: Vec<Micros> = cases.iter().filter_map(Case::asked_for_the_claim_at).collect();
+fn first_invocations(cases: &[UserHistory<'_>]) -> Vec<Micros> {
+    let mut attempts: Vec<Micros> = cases.iter().filter_map(UserHistory::asked_for_the_claim_at).collect();
     attempts.sort_unstable();
     attempts
 }
 
-impl Case<'_> {
+impl UserHistory<'_> {
     /// When the attempt that got the claim was first sent; any attempt of this user, if it sends no keys.
     fn asked_for_the_claim_at(&self) -> Option<Micros> {
         let claim = self.claim?;

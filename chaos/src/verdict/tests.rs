@@ -4,12 +4,12 @@ mod operators;
 mod times;
 
 use super::*;
-use crate::journal::Api;
+use crate::journal::ApiFamily;
 
 /// A story of one user and one operator, told line by line.
 #[derive(Default)]
-struct Story {
-    records: Vec<Record>,
+struct JournalBuilder {
+    records: Vec<JournalEntry>,
     end: FinalState,
     operations: u64,
     now: Micros,
@@ -17,19 +17,28 @@ struct Story {
 
 const SECOND: Micros = 1_000_000;
 
-impl Story {
-    fn ask(&mut self, ask: Ask) -> u64 {
+impl JournalBuilder {
+    fn ask(&mut self, ask: BuyerRequest) -> u64 {
         let request = self.records.len() as u64;
         self.now += SECOND;
         let (user, via, sale) = ("ann".to_owned(), "nginx".to_owned(), "flash".to_owned());
-        let (at, api) = (self.now, Api::BySale);
-        self.records.push(Record::Invoked(Invoked { request, at, sale, api, user, shard: 0, via, ask }));
+        let (at, api) = (self.now, ApiFamily::BySale);
+        self.records.push(JournalEntry::Invoked(Invoked {
+            request,
+            at,
+            sale,
+            api,
+            user,
+            shard: 0,
+            via,
+            ask,
+        }));
         request
     }
 
     fn answer(&mut self, request: u64, status: Option<u16>, reason: Option<&str>, order: Option<&str>) {
         self.now += SECOND;
-        self.records.push(Record::Answered(Answered {
+        self.records.push(JournalEntry::Answered(Answered {
             request,
             at: self.now,
             status,
@@ -40,12 +49,12 @@ impl Story {
 
     /// An attempt with this key, whose order is `order-<key>`.
     fn attempt(&mut self, key: &str) -> u64 {
-        self.ask(Ask::Purchase { key: key.into(), order: format!("order-{key}") })
+        self.ask(BuyerRequest::Purchase { key: key.into(), order: format!("order-{key}") })
     }
 
     /// A try of the attempt of this name, without a key.
     fn without_key(mut self, attempt: &str, status: u16, reason: Option<&str>, order: Option<&str>) -> Self {
-        let request = self.ask(Ask::PurchaseWithoutKey { attempt: attempt.into() });
+        let request = self.ask(BuyerRequest::PurchaseWithoutKey { attempt: attempt.into() });
         self.answer(request, Some(status), reason, order);
         self
     }
@@ -75,7 +84,7 @@ impl Story {
     }
 
     fn looks_and_sees(mut self, order: Option<&str>) -> Self {
-        let request = self.ask(Ask::Lookup);
+        let request = self.ask(BuyerRequest::Lookup);
         self.answer(request, Some(200), None, order);
         self
     }
@@ -103,91 +112,94 @@ impl Story {
 
 #[test]
 fn a_sound_story_breaks_nothing() {
-    let story = Story::default().hears_nothing("a").buys("a").claimed("order-a");
+    let story = JournalBuilder::default().hears_nothing("a").buys("a").claimed("order-a");
     let story = story.hears_no("b", "already_purchased", Some("order-a")).looks_and_sees(Some("order-a"));
     assert_eq!(story.broken_rules(), Vec::<&str>::new());
 }
 
 #[test]
 fn who_is_sold_out_and_has_nothing_breaks_nothing() {
-    let story = Story::default().hears_nothing("a").hears_no("a", "out_of_stock", None).looks_and_sees(None);
+    let story =
+        JournalBuilder::default().hears_nothing("a").hears_no("a", "out_of_stock", None).looks_and_sees(None);
     assert_eq!(story.broken_rules(), Vec::<&str>::new());
 }
 
 #[test]
 fn a_lost_answer_without_a_key_may_be_told_as_already_purchased() {
-    let story = Story::default().without_key("a", 503, None, None).claimed("random");
+    let story = JournalBuilder::default().without_key("a", 503, None, None).claimed("random");
     let story = story.without_key("a", 409, Some("already_purchased"), Some("random"));
     assert_eq!(story.broken_rules(), Vec::<&str>::new());
 }
 
 #[test]
 fn a_buyer_without_a_key_hears_of_two_orders() {
-    let story =
-        Story::default().without_key("a", 409, Some("already_purchased"), Some("one")).claimed("other");
+    let story = JournalBuilder::default()
+        .without_key("a", 409, Some("already_purchased"), Some("one"))
+        .claimed("other");
     let story = story.without_key("a", 409, Some("already_purchased"), Some("other"));
     story.breaks("what was told to be bought is a claim, by that very order");
 }
 
 #[test]
 fn a_buyer_without_a_key_buys_twice() {
-    let story = Story::default().without_key("a", 200, None, Some("one")).claimed_at("one", SECOND);
+    let story = JournalBuilder::default().without_key("a", 200, None, Some("one")).claimed_at("one", SECOND);
     story.without_key("b", 200, None, Some("one")).breaks("nobody buys twice");
 }
 
 #[test]
 fn a_buyer_without_a_key_is_told_sold_out_after_a_purchase() {
-    let story = Story::default().without_key("a", 200, None, Some("one"));
+    let story = JournalBuilder::default().without_key("a", 200, None, Some("one"));
     let story = story.without_key("b", 409, Some("out_of_stock"), None).claimed("one");
     story.breaks("a purchase once told stays true");
 }
 
 #[test]
 fn a_buyer_without_a_key_is_left_without_an_answer() {
-    Story::default()
+    JournalBuilder::default()
         .without_key("a", 503, None, None)
         .breaks("every attempt has a definite answer in the end");
 }
 
 #[test]
 fn the_second_family_of_calls_is_understood() {
-    let story = Story::default().without_key("a", 403, Some("csrf"), None);
+    let story = JournalBuilder::default().without_key("a", 403, Some("csrf"), None);
     let story = story.without_key("a", 403, Some("not_active"), None);
     let story = story.without_key("b", 410, Some("sold_out"), None);
     assert_eq!(story.broken_rules(), Vec::<&str>::new());
-    let story = Story::default().buys("a").claimed_at("order-a", SECOND);
+    let story = JournalBuilder::default().buys("a").claimed_at("order-a", SECOND);
     let story = story.without_key("b", 410, Some("sold_out"), None);
     assert!(story.broken_rules().contains(&"a purchase once told stays true"));
 }
 
 #[test]
 fn a_purchase_that_redis_does_not_know() {
-    Story::default().buys("a").breaks("what was told to be bought is a claim, by that very order");
+    JournalBuilder::default().buys("a").breaks("what was told to be bought is a claim, by that very order");
 }
 
 #[test]
 fn a_purchase_that_redis_knows_by_another_order() {
-    let story = Story::default().looks_and_sees(Some("order-b")).claimed("order-a");
+    let story = JournalBuilder::default().looks_and_sees(Some("order-b")).claimed("order-a");
     story.breaks("what was told to be bought is a claim, by that very order");
 }
 
 #[test]
 fn two_purchases_of_one_user() {
     // The second one is told the first one's order: only the number of purchases gives it away, and that it is strange.
-    let story = Story::default().buys("a").buys_and_is_told("b", "order-a").claimed_at("order-a", SECOND);
+    let story =
+        JournalBuilder::default().buys("a").buys_and_is_told("b", "order-a").claimed_at("order-a", SECOND);
     let broken = story.broken_rules();
     assert!(broken.contains(&"nobody buys twice"), "{broken:?}");
 }
 
 #[test]
 fn a_purchase_told_with_another_attempt_s_order() {
-    let story = Story::default().buys_and_is_told("a", "order-b").claimed("order-b");
+    let story = JournalBuilder::default().buys_and_is_told("a", "order-b").claimed("order-b");
     story.breaks("a purchase is told with the order of its own attempt");
 }
 
 #[test]
 fn sold_out_to_somebody_whose_claim_nobody_had_told_yet() {
-    let story = Story::default().hears_nothing("a").claimed("order-a");
+    let story = JournalBuilder::default().hears_nothing("a").claimed("order-a");
     let story = story.hears_no("b", "out_of_stock", None).buys("a");
     story.breaks("nobody who has a unit is told that they cannot have one");
 }
@@ -195,13 +207,13 @@ fn sold_out_to_somebody_whose_claim_nobody_had_told_yet() {
 #[test]
 fn a_purchase_that_is_forgotten_and_made_again() {
     // The claim is younger than the refusal, so only the earlier answer shows it.
-    let story = Story::default().buys("a").looks_and_sees(None).claimed("order-a");
+    let story = JournalBuilder::default().buys("a").looks_and_sees(None).claimed("order-a");
     story.breaks("a purchase once told stays true");
 }
 
 #[test]
 fn an_attempt_refused_for_its_own_order() {
-    let story = Story::default().hears_nothing("a").claimed("order-a");
+    let story = JournalBuilder::default().hears_nothing("a").claimed("order-a");
     story
         .hears_no("a", "already_purchased", Some("order-a"))
         .breaks("an attempt is not refused for its own order");
@@ -209,27 +221,27 @@ fn an_attempt_refused_for_its_own_order() {
 
 #[test]
 fn a_refusal_that_sold_all_the_same() {
-    let story = Story::default().hears_no("a", "out_of_stock", None).claimed("order-a");
+    let story = JournalBuilder::default().hears_no("a", "out_of_stock", None).claimed("order-a");
     story.breaks("who was refused has no unit by that attempt");
 }
 
 #[test]
 fn an_attempt_without_an_end() {
     let rule = "every attempt has a definite answer in the end";
-    Story::default().hears_nothing("a").breaks(rule);
-    let mut unanswered = Story::default();
+    JournalBuilder::default().hears_nothing("a").breaks(rule);
+    let mut unanswered = JournalBuilder::default();
     unanswered.attempt("a");
     unanswered.breaks(rule);
 }
 
 #[test]
 fn a_claim_from_nowhere() {
-    Story::default().claimed("order-a").breaks("every claim is somebody's who asked");
+    JournalBuilder::default().claimed("order-a").breaks("every claim is somebody's who asked");
 }
 
 #[test]
 fn a_violation_shows_the_lines_of_its_user() {
-    let story = Story::default().buys("a");
+    let story = JournalBuilder::default().buys("a");
     let found = violations(&story.records, &story.end);
     assert_eq!(
         found[0].lines,

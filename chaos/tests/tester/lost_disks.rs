@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use chaos::Heard;
+use chaos::RequestOutcome;
 use testkit::until;
 
-use crate::scene::{Scene, UNITS};
+use crate::fixture::{TesterFixture, UNITS};
 
 /// Purchases in each shard before.
 const SOLD_BEFORE: usize = 5;
@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(30);
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_that_loses_its_disks_costs_only_its_own_shards() {
     // Given a sale that has sold some in each of three shards.
-    let scene = Scene::sound().await;
+    let scene = TesterFixture::sound().await;
     for shard in 0..3 {
         scene.neighbours_buy(shard, SOLD_BEFORE).await;
     }
@@ -37,21 +37,27 @@ async fn a_pair_that_loses_its_disks_costs_only_its_own_shards() {
     let reported = async || scene.problems().await.iter().any(|problem| problem.contains(&lost.to_string()));
     until("the lost shard among the problems", SOON, reported).await.unwrap();
     let orphan = scene.somebody_at(lost);
-    assert!(matches!(scene.tries(&orphan, "hers").await, Heard::Nothing(_)), "a lost shard sold again");
+    assert!(
+        matches!(scene.tries(&orphan, "hers").await, RequestOutcome::Nothing(_)),
+        "a lost shard sold again"
+    );
 
     // And the others sell what they have, to nobody twice, and no more than there was.
     for shard in (0..3).filter(|shard| *shard != lost) {
         let units = scene.shop.sale().split(UNITS)[usize::from(shard)] as usize;
         scene.neighbours_buy(shard, units - SOLD_BEFORE).await;
     }
-    assert!(matches!(scene.tries(&orphan, "hers").await, Heard::Nothing(_)), "a lost shard sold again");
+    assert!(
+        matches!(scene.tries(&orphan, "hers").await, RequestOutcome::Nothing(_)),
+        "a lost shard sold again"
+    );
     let found = scene.violations_apart_from(lost).await;
     assert!(found.is_empty(), "{}", found.join("\n"));
     let purchases = scene.shop.counts().purchases;
     assert!(purchases <= UNITS, "{purchases} of {UNITS} units are sold");
 }
 
-async fn shard_apart_from_the_record(scene: &Scene) -> u16 {
+async fn shard_apart_from_the_record(scene: &TesterFixture) -> u16 {
     let redis = scene.stack.redis();
     let keys = stock::layout::SaleKeys::new(scene.shop.sale().id());
     let slots = [keys.slot, stock::layout::slot_of_tag(stock::layout::SALES_KEY)];

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "what a story cannot go on without fails it")]
 
 mod barriers;
+mod fixture;
 mod functions;
 mod lost_disks;
 mod operators;
-mod scene;

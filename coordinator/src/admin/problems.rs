@@ -5,51 +5,55 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use serde_json::Value;
-use service::problem::{Kind, Problem};
+use service::problem::{Problem, ProblemType};
 use stock::sale::InvalidSale;
 
-use crate::carry_out::Unconfirmed;
-use crate::change::Refusal;
-use crate::coordinator::Failure;
+use crate::apply::UnconfirmedShard;
+use crate::change::ChangeError;
+use crate::coordinator::CoordinatorError;
 use crate::new_sale::Field;
 
 /// When to repeat what a failover or another operator was in the way of.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-const NO_SALE: Kind = Kind { uri: "/problems/no-sale", title: "No such sale" };
-const DIFFERENT: Kind =
-    Kind { uri: "/problems/different-settings", title: "The sale exists with other settings" };
-const RECORD_LOST: Kind = Kind { uri: "/problems/record-lost", title: "The sale's record is lost" };
-const INVALID: Kind = Kind { uri: "/problems/invalid-sale", title: "No sale can be like that" };
-const REFUSED: Kind = Kind { uri: "/problems/refused", title: "The sale cannot be changed like that" };
-const UNRECORDED: Kind = Kind { uri: "/problems/unknown-outcome", title: "It may or may not be recorded" };
-const UNCONFIRMED: Kind =
-    Kind { uri: "/problems/unconfirmed", title: "Recorded, but not confirmed by every shard" };
+const NO_SALE: ProblemType = ProblemType { uri: "/problems/no-sale", title: "No such sale" };
+const DIFFERENT: ProblemType =
+    ProblemType { uri: "/problems/different-settings", title: "The sale exists with other settings" };
+const RECORD_LOST: ProblemType =
+    ProblemType { uri: "/problems/record-lost", title: "The sale's record is lost" };
+const INVALID: ProblemType = ProblemType { uri: "/problems/invalid-sale", title: "No sale can be like that" };
+const REFUSED: ProblemType =
+    ProblemType { uri: "/problems/refused", title: "The sale cannot be changed like that" };
+const UNRECORDED: ProblemType =
+    ProblemType { uri: "/problems/unknown-outcome", title: "It may or may not be recorded" };
+const UNCONFIRMED: ProblemType =
+    ProblemType { uri: "/problems/unconfirmed", title: "Recorded, but not confirmed by every shard" };
 
-impl From<Failure> for Problem {
-    fn from(failure: Failure) -> Self {
+impl From<CoordinatorError> for Problem {
+    fn from(failure: CoordinatorError) -> Self {
         match &failure {
-            Failure::NoSale(_) => {
+            CoordinatorError::NoSale(_) => {
                 Self::new(StatusCode::NOT_FOUND).of_kind(NO_SALE).detail(sentence(&failure))
             }
-            Failure::RecordLost(_) => logged(
+            CoordinatorError::RecordLost(_) => logged(
                 &failure,
                 Self::new(StatusCode::CONFLICT).of_kind(RECORD_LOST).detail(sentence(&failure)),
             ),
-            Failure::Different { fields, .. } => different(fields).detail(sentence(&failure)),
-            Failure::Invalid(invalid) => invalid_sale(invalid),
-            Failure::Refused(refusal) => refused(refusal),
-            Failure::Contended | Failure::NoPlace(_) | Failure::AuditBusy | Failure::ListLost => {
-                unavailable().detail(sentence(&failure))
-            }
-            Failure::Unread(_) | Failure::Unaudited(_) => {
+            CoordinatorError::Different { fields, .. } => different(fields).detail(sentence(&failure)),
+            CoordinatorError::Invalid(invalid) => invalid_sale(invalid),
+            CoordinatorError::Refused(refusal) => refused(refusal),
+            CoordinatorError::Contended
+            | CoordinatorError::NoPlace(_)
+            | CoordinatorError::AuditBusy
+            | CoordinatorError::ListLost => unavailable().detail(sentence(&failure)),
+            CoordinatorError::Unread(_) | CoordinatorError::Unaudited(_) => {
                 logged(&failure, unavailable().detail("The sale cannot be read now. Repeat the request."))
             }
-            Failure::Unrecorded(_) => {
+            CoordinatorError::Unrecorded(_) => {
                 let detail = "Repeat the request; a restock only with the same Idempotency-Key.";
                 logged(&failure, unavailable().of_kind(UNRECORDED).detail(detail))
             }
-            Failure::Unconfirmed(shards) => logged(&failure, unconfirmed(shards)),
+            CoordinatorError::UnconfirmedShard(shards) => logged(&failure, unconfirmed(shards)),
         }
     }
 }
@@ -78,27 +82,28 @@ fn invalid_sale(invalid: &InvalidSale) -> Problem {
     problem.with("field", Field::of(invalid).member())
 }
 
-fn refused(refusal: &Refusal) -> Problem {
+fn refused(refusal: &ChangeError) -> Problem {
     let refused = |status| Problem::new(status).of_kind(REFUSED).detail(sentence(refusal));
     match refusal {
-        Refusal::Creating | Refusal::Ended | Refusal::KeyTaken(_) | Refusal::TooManyRestocks => {
-            refused(StatusCode::CONFLICT)
-        }
-        Refusal::NoUnits => refused(StatusCode::UNPROCESSABLE_ENTITY).with("field", "units"),
-        Refusal::Invalid(InvalidSale::TotalStock) => {
+        ChangeError::Creating
+        | ChangeError::Ended
+        | ChangeError::KeyTaken(_)
+        | ChangeError::TooManyRestocks => refused(StatusCode::CONFLICT),
+        ChangeError::NoUnits => refused(StatusCode::UNPROCESSABLE_ENTITY).with("field", "units"),
+        ChangeError::Invalid(InvalidSale::TotalStock) => {
             refused(StatusCode::UNPROCESSABLE_ENTITY).with("field", "units")
         }
-        Refusal::Invalid(invalid) => invalid_sale(invalid),
+        ChangeError::Invalid(invalid) => invalid_sale(invalid),
     }
 }
 
-fn unconfirmed(shards: &[Unconfirmed]) -> Problem {
+fn unconfirmed(shards: &[UnconfirmedShard]) -> Problem {
     let ids: Vec<usize> = shards.iter().map(|unconfirmed| unconfirmed.shard.index()).collect();
     let detail = "It will be done as soon as these shards answer. Repeating the request is harmless.";
     unavailable().of_kind(UNCONFIRMED).detail(detail).with("shards", ids)
 }
 
-fn logged(failure: &Failure, problem: Problem) -> Problem {
+fn logged(failure: &CoordinatorError, problem: Problem) -> Problem {
     tracing::warn!(error = %failure, "an operator's request failed");
     problem
 }

@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode};
 use serde::Deserialize;
 use service::problem::Problem;
-use service::settings::Moment;
+use service::settings::TimeSetting;
 use sha2::{Digest, Sha256};
 use stock::ids::{IDEMPOTENCY_KEY_BYTES_MAX, UserIdKind};
 use stock::sale::Product;
@@ -70,13 +70,13 @@ impl NewSaleRequest {
 }
 
 impl Extension {
-    pub(super) fn read(self) -> Result<Moment, Problem> {
+    pub(super) fn read(self) -> Result<TimeSetting, Problem> {
         self.ends_at.read(Field::EndsAt)
     }
 }
 
 impl Time {
-    fn read(self, field: Field) -> Result<Moment, Problem> {
+    fn read(self, field: Field) -> Result<TimeSetting, Problem> {
         let text = match self {
             Self::Number(number) => number.to_string(),
             Self::Text(text) => text,

@@ -16,7 +16,7 @@ async fn answer(method: Method, path: &str, authorization: Option<&str>) -> Resp
     let request = Request::builder().method(method).uri(path);
     let request =
         authorization.into_iter().fold(request, |request, value| request.header(AUTHORIZATION, value));
-    let router = router(Desk::default(), TOKEN.parse().unwrap(), ops::router(readiness));
+    let router = router(CoordinatorHandle::default(), TOKEN.parse().unwrap(), ops::router(readiness));
     router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
 }
 

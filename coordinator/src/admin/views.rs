@@ -4,8 +4,8 @@ use serde::Serialize;
 use service::time::iso8601;
 use stock::calls::{CallError, Level};
 use stock::ids::{SaleId, ShardId, UserIdKind};
-use stock::layout::{Shard, Slot, Tag};
-use stock::sale::{Sale, SaleConfig, State};
+use stock::layout::{HashTag, Shard, Slot};
+use stock::sale::{Sale, SaleConfig, SaleState};
 use stock::snapshot::Snapshot;
 use stock::topology::Topology;
 
@@ -33,7 +33,7 @@ pub(super) struct SaleList {
 #[serde(rename_all = "camelCase")]
 pub(super) struct SaleView {
     id: SaleId,
-    state: State,
+    state: SaleState,
     version: u64,
     total_stock: u64,
     starts_at: String,
@@ -58,7 +58,7 @@ pub(super) struct SaleDetail {
 #[derive(Serialize)]
 struct ShardView {
     id: ShardId,
-    tag: Tag,
+    tag: HashTag,
     slot: Slot,
     primary: Option<String>,
     version: Option<u64>,
@@ -112,7 +112,7 @@ impl SaleDetail {
 }
 
 impl ShardView {
-    fn of(shard: &Shard, tag: &Tag, level: &Result<Level, CallError>, topology: &Topology) -> Self {
+    fn of(shard: &Shard, tag: &HashTag, level: &Result<Level, CallError>, topology: &Topology) -> Self {
         let level = level.as_ref().ok();
         Self {
             id: shard.id,

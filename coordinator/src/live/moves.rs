@@ -1,12 +1,12 @@
 //! Which tokens moved between two looks at a sale's shards.
 
 use serde::Serialize;
-use stock::calls::{CallError, Level, Source};
+use stock::calls::{CallError, Level, TokenSource};
 use stock::ids::ShardId;
 
 /// Tokens that came to a shard from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Move {
+pub(super) struct TokenArrival {
     from: ShardId,
     to: ShardId,
     tokens: u64,
@@ -14,7 +14,10 @@ pub(super) struct Move {
 
 /// What shards accepted from each other since. A shard that could not be read in both looks has moved nothing that
 /// anybody could tell.
-pub(super) fn moves(before: &[Result<Level, CallError>], now: &[Result<Level, CallError>]) -> Vec<Move> {
+pub(super) fn moves(
+    before: &[Result<Level, CallError>],
+    now: &[Result<Level, CallError>],
+) -> Vec<TokenArrival> {
     let receivers = (0..).map(ShardId::new).zip(before.iter().zip(now));
     receivers.flat_map(|(to, looks)| received(to, looks)).collect()
 }
@@ -22,16 +25,16 @@ pub(super) fn moves(before: &[Result<Level, CallError>], now: &[Result<Level, Ca
 fn received(
     to: ShardId,
     looks: (&Result<Level, CallError>, &Result<Level, CallError>),
-) -> impl Iterator<Item = Move> {
+) -> impl Iterator<Item = TokenArrival> {
     let both = match looks {
         (Ok(before), Ok(now)) => Some((before, now)),
         _ => None,
     };
     both.into_iter().flat_map(move |(before, now)| {
         now.accepted.iter().filter_map(move |&(source, accepted)| {
-            let Source::Shard(from) = source else { return None };
+            let TokenSource::Shard(from) = source else { return None };
             let tokens = accepted.saturating_sub(before.accepted_from(source));
-            (tokens > 0).then_some(Move { from, to, tokens })
+            (tokens > 0).then_some(TokenArrival { from, to, tokens })
         })
     })
 }
@@ -44,23 +47,25 @@ mod tests {
         ShardId::new(index)
     }
 
-    fn accepted(channels: &[(Source, u64)]) -> Result<Level, CallError> {
+    fn accepted(channels: &[(TokenSource, u64)]) -> Result<Level, CallError> {
         Ok(Level { accepted: channels.to_vec(), ..Level::default() })
     }
 
     #[test]
     fn what_was_accepted_from_other_shards_since_has_moved() {
-        let first = Source::Shard(shard(0));
-        let before = [accepted(&[(Source::Mint, 5)]), accepted(&[(first, 3), (Source::Shard(shard(2)), 1)])];
-        let now = [accepted(&[(Source::Mint, 9)]), accepted(&[(first, 7), (Source::Shard(shard(2)), 1)])];
-        assert_eq!(moves(&before, &now), [Move { from: shard(0), to: shard(1), tokens: 4 }]);
+        let first = TokenSource::Shard(shard(0));
+        let before =
+            [accepted(&[(TokenSource::Mint, 5)]), accepted(&[(first, 3), (TokenSource::Shard(shard(2)), 1)])];
+        let now =
+            [accepted(&[(TokenSource::Mint, 9)]), accepted(&[(first, 7), (TokenSource::Shard(shard(2)), 1)])];
+        assert_eq!(moves(&before, &now), [TokenArrival { from: shard(0), to: shard(1), tokens: 4 }]);
         assert_eq!(moves(&now, &now), []);
     }
 
     #[test]
     fn a_shard_that_could_not_be_read_has_moved_nothing() {
         let lost = || [Err(CallError::NoReply("gone".into()))];
-        let held = || [accepted(&[(Source::Shard(shard(3)), 3)])];
+        let held = || [accepted(&[(TokenSource::Shard(shard(3)), 3)])];
         assert_eq!(
             (moves(&lost(), &held()), moves(&held(), &lost()), moves(&[], &held())),
             Default::default()

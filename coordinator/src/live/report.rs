@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use stock::ids::SaleId;
-use stock::presence::{Kind as ProcessKind, Present, Process};
-use stock::sale::{EpochMs, SaleConfig, State};
+use stock::presence::{PresentProcess, ProcessKind, ProcessList};
+use stock::sale::{EpochMs, SaleConfig, SaleState};
 use stock::snapshot::{ShardLevel, Snapshot};
 
-use super::moves::Move;
-use crate::desired::Desired;
-use crate::rounds::Sight;
-use crate::trouble::{Kind, Trouble};
+use super::moves::TokenArrival;
+use crate::desired_state::DesiredState;
+use crate::reconcile::Observation;
+use crate::shard_problem::{ProblemKind, ShardProblem};
 use crate::violations::Violations;
 
 /// Sales that are offered for choice, those that begin last.
@@ -19,7 +19,7 @@ const SALES_MAX: usize = 50;
 
 /// `GET /live/sales`.
 #[derive(Serialize)]
-pub(super) struct SaleList {
+pub(super) struct LiveSaleList {
     /// The one that is shown where none is named.
     default: Option<SaleId>,
     sales: Vec<SaleName>,
@@ -34,17 +34,17 @@ struct SaleName {
 /// The event `live`: a sale as it was seen.
 #[derive(Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Report {
+pub(super) struct LiveEvent {
     /// When, by Redis' clock; none where nobody could be asked.
     time: Option<EpochMs>,
     #[serde(flatten)]
-    pub(super) news: News,
+    pub(super) news: LiveState,
 }
 
 /// All of a report but the time.
 #[derive(Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct News {
+pub(super) struct LiveState {
     sale: SaleBody,
     total: u64,
     sold: u64,
@@ -52,7 +52,7 @@ pub(super) struct News {
     in_flight: u64,
     shards: Vec<ShardBody>,
     /// Tokens that moved since the report before.
-    moves: Vec<Move>,
+    moves: Vec<TokenArrival>,
     violations: Violations,
     /// None where the list could not be read.
     processes: Option<Vec<ProcessBody>>,
@@ -64,7 +64,7 @@ pub(super) struct News {
 struct SaleBody {
     id: SaleId,
     name: String,
-    state: State,
+    state: SaleState,
     starts_at: EpochMs,
     ends_at: EpochMs,
 }
@@ -92,18 +92,18 @@ struct ProcessBody {
 }
 
 /// Everything that a report is made of.
-pub(super) struct Seen<'a> {
-    pub(super) sight: &'a Sight,
-    pub(super) moves: Vec<Move>,
+pub(super) struct LiveInput<'a> {
+    pub(super) sight: &'a Observation,
+    pub(super) moves: Vec<TokenArrival>,
     pub(super) violations: Violations,
-    pub(super) troubles: Vec<Trouble>,
-    pub(super) present: Option<&'a Present>,
+    pub(super) troubles: Vec<ShardProblem>,
+    pub(super) present: Option<&'a ProcessList>,
     pub(super) leader: Option<&'a str>,
     pub(super) answered_by: &'a str,
 }
 
-impl SaleList {
-    pub(super) fn of(known: &BTreeMap<SaleId, Desired>, default: Option<SaleId>) -> Self {
+impl LiveSaleList {
+    pub(super) fn of(known: &BTreeMap<SaleId, DesiredState>, default: Option<SaleId>) -> Self {
         let mut configs: Vec<&SaleConfig> = known.values().map(|desired| &*desired.sale.config).collect();
         configs.sort_by_key(|config| std::cmp::Reverse(config.window.starts_at));
         let name =
@@ -112,15 +112,15 @@ impl SaleList {
     }
 }
 
-impl Report {
-    pub(super) fn of(seen: Seen<'_>) -> Self {
-        let Sight { desired, snapshot, .. } = seen.sight;
+impl LiveEvent {
+    pub(super) fn of(seen: LiveInput<'_>) -> Self {
+        let Observation { desired, snapshot, .. } = seen.sight;
         let Snapshot { taken_at, total, sold, stock, in_flight, .. } = *snapshot;
         let shards = snapshot.shards.iter().zip(&desired.mint).enumerate();
         let body =
             |(shard, (level, &minted))| ShardBody::of(level, minted, trouble_of(&seen.troubles, shard));
         let processes = seen.present.map(|present| ProcessBody::all(present, seen.leader));
-        let news = News {
+        let news = LiveState {
             sale: SaleBody::of(&desired.sale.config),
             total,
             sold,
@@ -145,34 +145,34 @@ impl SaleBody {
 }
 
 impl ShardBody {
-    fn of(level: &ShardLevel, minted: u64, trouble: Option<&Trouble>) -> Self {
+    fn of(level: &ShardLevel, minted: u64, trouble: Option<&ShardProblem>) -> Self {
         let trouble = trouble.map(|trouble| word(trouble.kind));
         Self { stock: level.stock, sold: level.sold, minted, trouble }
     }
 }
 
-fn trouble_of(troubles: &[Trouble], shard: usize) -> Option<&Trouble> {
+fn trouble_of(troubles: &[ShardProblem], shard: usize) -> Option<&ShardProblem> {
     troubles.iter().find(|trouble| trouble.shard.index() == shard)
 }
 
 /// The particulars are for the log: they name servers.
-const fn word(kind: Kind) -> &'static str {
+const fn word(kind: ProblemKind) -> &'static str {
     match kind {
-        Kind::Unreadable => "unreadable",
-        Kind::Missing => "gone",
-        Kind::ForeignRing => "foreign",
-        Kind::Overminted => "overminted",
-        Kind::Behind => "behind",
-        Kind::Contrary => "contrary",
+        ProblemKind::Unreadable => "unreadable",
+        ProblemKind::Missing => "gone",
+        ProblemKind::ForeignRing => "foreign",
+        ProblemKind::Overminted => "overminted",
+        ProblemKind::Behind => "behind",
+        ProblemKind::Contrary => "contrary",
     }
 }
 
 impl ProcessBody {
-    fn all(present: &Present, leader: Option<&str>) -> Vec<Self> {
+    fn all(present: &ProcessList, leader: Option<&str>) -> Vec<Self> {
         present.processes.iter().map(|process| Self::of(process, present.at, leader)).collect()
     }
 
-    fn of(process: &Process, now: EpochMs, leader: Option<&str>) -> Self {
+    fn of(process: &PresentProcess, now: EpochMs, leader: Option<&str>) -> Self {
         let said = process.introduction.clone();
         Self {
             leads: leader == Some(&said.name),

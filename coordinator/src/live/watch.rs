@@ -3,21 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use service::events::{EVENT_PERIOD, Teller, event};
+use service::events::{EVENT_PERIOD, EventPublisher, event};
 use service::time::now;
 use stock::calls::{CallError, Level, ReadLevel};
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
-use stock::presence::{Presence, Present};
+use stock::presence::{Presence, ProcessList};
 use stock::snapshot::Snapshot;
 use stock::store::ReadSnapshot;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::moves::moves;
-use super::report::{News, Report, Seen};
+use super::report::{LiveEvent, LiveInput, LiveState};
 use crate::coordinator::Coordinator;
-use crate::rounds::Sight;
-use crate::trouble::{Trouble, lasting};
+use crate::reconcile::Observation;
+use crate::shard_problem::{ShardProblem, lasting};
 use crate::violations::Violations;
 
 /// Longest time without a report: a page that hears nothing for much longer says that it is not live.
@@ -28,34 +28,34 @@ const PRESENCE_PERIOD: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_secs(5);
 
 /// A sale that is being watched.
-pub(super) struct Watch {
+pub(super) struct SaleWatch {
     coordinator: Arc<Coordinator>,
     sale: SaleId,
-    before: Before,
-    present: Option<Present>,
+    before: PreviousLook,
+    present: Option<ProcessList>,
     asked_at: Option<Instant>,
 }
 
 /// What the look before has seen.
 #[derive(Default)]
-struct Before {
+struct PreviousLook {
     levels: Vec<Result<Level, CallError>>,
     snapshot: Option<Snapshot>,
     violations: Violations,
-    troubles: Vec<Trouble>,
+    troubles: Vec<ShardProblem>,
 }
 
-impl Watch {
+impl SaleWatch {
     pub(super) fn new(coordinator: Arc<Coordinator>, sale: SaleId) -> Self {
-        Self { coordinator, sale, before: Before::default(), present: None, asked_at: None }
+        Self { coordinator, sale, before: PreviousLook::default(), present: None, asked_at: None }
     }
 
     /// Tells what changes, until nobody has listened for a while or the sale is not known any more.
-    pub(super) async fn tell(mut self, teller: Teller) {
+    pub(super) async fn tell(mut self, teller: EventPublisher) {
         let keys = SaleKeys::new(&self.sale);
         // What the shards that cannot be read now held when they last could.
         self.before.snapshot = self.coordinator.reads.poll(ReadSnapshot(&keys)).await.ok().flatten();
-        let (mut told, mut told_at, mut heard_at) = (None::<News>, Instant::now(), Instant::now());
+        let (mut told, mut told_at, mut heard_at) = (None::<LiveState>, Instant::now(), Instant::now());
         let mut ticks = interval(EVENT_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while heard_at.elapsed() < LINGER {
@@ -71,16 +71,16 @@ impl Watch {
         }
     }
 
-    async fn look(&mut self) -> Option<Report> {
+    async fn look(&mut self) -> Option<LiveEvent> {
         let coordinator = Arc::clone(&self.coordinator);
         self.ask_who_is_there(&coordinator).await;
         let desired = coordinator.records.known().get(&self.sale)?.clone();
         let calls: Vec<_> = desired.sale.shards().iter().map(|shard| ReadLevel { shard }).collect();
         let (when, levels) = ((Instant::now(), now()), coordinator.reads.poll_all(&calls).await);
-        let sight = Sight::of(&desired, levels, when, self.before.snapshot.as_ref());
+        let sight = Observation::of(&desired, levels, when, self.before.snapshot.as_ref());
 
         let (leader, answered_by) = (coordinator.leadership.leader(), coordinator.leadership.name());
-        let report = Report::of(Seen {
+        let report = LiveEvent::of(LiveInput {
             moves: moves(&self.before.levels, &sight.levels),
             violations: sight.found.lasting(self.before.violations),
             troubles: lasting(&sight.troubles, &self.before.troubles),
@@ -89,8 +89,8 @@ impl Watch {
             answered_by,
             sight: &sight,
         });
-        let Sight { levels, snapshot, found, troubles, .. } = sight;
-        self.before = Before { levels, snapshot: Some(snapshot), violations: found, troubles };
+        let Observation { levels, snapshot, found, troubles, .. } = sight;
+        self.before = PreviousLook { levels, snapshot: Some(snapshot), violations: found, troubles };
         Some(report)
     }
 

@@ -25,8 +25,8 @@ fn uncertain(mut shards: Vec<Holding>) -> Vec<Holding> {
     shards
 }
 
-fn carry_out(shards: &mut [Holding], moves: &[Move]) {
-    for Move { channel, tokens } in moves {
+fn apply(shards: &mut [Holding], moves: &[PlannedMove]) {
+    for PlannedMove { channel, tokens } in moves {
         shards[channel.giver.index()].stock -= tokens;
         shards[channel.receiver.index()].stock += tokens;
     }
@@ -40,7 +40,7 @@ fn stock(shards: &[Holding]) -> u64 {
 fn a_shard_that_will_run_dry_first_gets_what_the_others_can_spare() {
     let moves = rebalance(&shards(&[(100, 80.0), (100, 10.0), (100, 10.0)]));
     let to_the_first = |giver| Channel { giver: ShardId::new(giver), receiver: ShardId::new(0) };
-    let half = |giver| Move { channel: to_the_first(giver), tokens: 50 };
+    let half = |giver| PlannedMove { channel: to_the_first(giver), tokens: 50 };
     assert_eq!(moves, [half(1), half(2)], "it lacks 140, and each gives half at most");
 }
 
@@ -123,7 +123,7 @@ proptest! {
             }
             prop_assert!(moves.iter().all(|one| !got.contains(&one.channel.giver)));
             got.extend(moves.iter().map(|one| one.channel.receiver));
-            carry_out(&mut shards, &moves);
+            apply(&mut shards, &moves);
             prop_assert_eq!(stock(&shards), total);
             rounds += 1;
             prop_assert!(rounds <= 100, "still moving");
@@ -147,7 +147,7 @@ fn a_skewed_crowd_finds_tokens_at_home_nearly_to_the_end() {
             break;
         }
         let moves = rebalance(&sale);
-        carry_out(&mut sale, &moves);
+        apply(&mut sale, &moves);
         assert_eq!(missed, 0, "with {} units left", stock(&sale));
     }
 }

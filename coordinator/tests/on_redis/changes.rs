@@ -1,10 +1,10 @@
 //! Operators change a sale, and every shard confirms.
 
-use coordinator::change::{Change, Refusal};
-use coordinator::coordinator::Failure;
+use coordinator::change::{Change, ChangeError};
+use coordinator::coordinator::CoordinatorError;
 use coordinator::new_sale::NewSale;
-use stock::calls::Bought;
-use stock::sale::{Restock, State};
+use stock::calls::BuyOutcome;
+use stock::sale::{Restock, SaleState};
 
 use crate::stage::{assert_clean, buy, chairs, client_of, coordinator_on, levels, shared_redis};
 
@@ -14,17 +14,17 @@ async fn a_sale_is_paused_resumed_and_ended_on_every_shard() {
     let (coordinator, node) = (coordinator_on(redis).await, client_of(redis).await);
     let id = coordinator.create(&chairs("states")).await.unwrap().sale.id().clone();
     let told = async |user| buy(&coordinator, &node, &id, user).await;
-    assert!(matches!(told("ann").await, Bought::Bought(_)));
+    assert!(matches!(told("ann").await, BuyOutcome::Bought(_)));
 
     let paused = coordinator.change(&id, &Change::Pause).await.unwrap();
     assert!(
         levels(&coordinator, &id).await.iter().all(|level| level.settings.version == paused.config.version)
     );
-    assert_eq!(told("bob").await, Bought::NotOpen);
-    assert!(matches!(told("ann").await, Bought::Duplicate(_)), "a claim stays a claim");
+    assert_eq!(told("bob").await, BuyOutcome::NotOpen);
+    assert!(matches!(told("ann").await, BuyOutcome::Duplicate(_)), "a claim stays a claim");
 
     coordinator.change(&id, &Change::Resume).await.unwrap();
-    assert!(matches!(told("bob").await, Bought::Bought(_)));
+    assert!(matches!(told("bob").await, BuyOutcome::Bought(_)));
 
     let ended = coordinator.change(&id, &Change::End).await.unwrap();
     assert_eq!(
@@ -32,9 +32,9 @@ async fn a_sale_is_paused_resumed_and_ended_on_every_shard() {
         ended.config,
         "repeating is harmless"
     );
-    assert_eq!(told("carol").await, Bought::NotOpen);
+    assert_eq!(told("carol").await, BuyOutcome::NotOpen);
     let refused = coordinator.change(&id, &Change::Resume).await.err().unwrap();
-    assert!(matches!(refused, Failure::Refused(Refusal::Ended)));
+    assert!(matches!(refused, CoordinatorError::Refused(ChangeError::Ended)));
     assert_clean(&coordinator, &id, 100).await;
 }
 
@@ -45,9 +45,9 @@ async fn a_moved_end_counts_at_once() {
     let wanted = chairs("moved-end");
     coordinator.create(&wanted).await.unwrap();
     coordinator.change(&wanted.id, &Change::Extend { ends_at: 2_000 }).await.unwrap();
-    assert_eq!(buy(&coordinator, &node, &wanted.id, "ann").await, Bought::NotOpen);
+    assert_eq!(buy(&coordinator, &node, &wanted.id, "ann").await, BuyOutcome::NotOpen);
     coordinator.change(&wanted.id, &Change::Extend { ends_at: 4_000_000_000_000 }).await.unwrap();
-    assert!(matches!(buy(&coordinator, &node, &wanted.id, "ann").await, Bought::Bought(_)));
+    assert!(matches!(buy(&coordinator, &node, &wanted.id, "ann").await, BuyOutcome::Bought(_)));
 }
 
 #[tokio::test]
@@ -83,12 +83,12 @@ async fn changes_of_several_operators_at_once_are_all_made_or_refused() {
         .zip(&restocks)
         .map(|(coordinator, change)| coordinator.change(&wanted.id, change));
     for outcome in futures::future::join_all(made).await {
-        assert!(matches!(outcome, Ok(_) | Err(Failure::Contended)), "{:?}", outcome.err());
+        assert!(matches!(outcome, Ok(_) | Err(CoordinatorError::Contended)), "{:?}", outcome.err());
     }
     for change in &restocks {
         coordinators[0].change(&wanted.id, change).await.unwrap();
     }
     let sale = coordinators[0].existing(&wanted.id).await.unwrap().sale;
-    assert_eq!((sale.config.total_stock, sale.config.state), (130, State::Open));
+    assert_eq!((sale.config.total_stock, sale.config.state), (130, SaleState::Open));
     assert_clean(&coordinators[0], &wanted.id, 130).await;
 }

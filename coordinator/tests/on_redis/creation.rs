@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use coordinator::coordinator::Failure;
+use coordinator::coordinator::CoordinatorError;
 use coordinator::new_sale::{Field, NewSale};
-use stock::calls::{Accept, Configure, Source};
-use stock::sale::State;
+use stock::calls::{Accept, Configure, TokenSource};
+use stock::sale::SaleState;
 
 use crate::stage::{
     SOON, assert_clean, chairs, client_of, coordinator_on, levels, shared_redis, while_running,
@@ -17,7 +17,7 @@ async fn every_primary_gets_its_shards_and_every_shard_its_part() {
     let coordinator = coordinator_on(redis).await;
     let created = coordinator.create(&chairs("parts")).await.unwrap();
     assert!(created.is_new);
-    assert_eq!(created.sale.config.state, State::Open);
+    assert_eq!(created.sale.config.state, SaleState::Open);
 
     let seen = coordinator.inspect(created.sale.id()).await.unwrap();
     let mut shards_of: BTreeMap<String, u32> = BTreeMap::new();
@@ -43,7 +43,7 @@ async fn creating_again_finds_the_sale_and_another_one_of_its_name_is_refused() 
     let other = NewSale { total_stock: 101, shards: Some(5), ..wanted.clone() };
     let refused = coordinator.create(&other).await.err().unwrap();
     assert!(
-        matches!(refused, Failure::Different { fields, .. } if fields == [Field::TotalStock, Field::Shards])
+        matches!(refused, CoordinatorError::Different { fields, .. } if fields == [Field::TotalStock, Field::Shards])
     );
     assert_clean(&coordinator, &wanted.id, 100).await;
 }
@@ -69,13 +69,13 @@ async fn dies_after(id: &str, shards_made: usize) {
     for (shard, &cumulative) in recorded.sale.shards().iter().zip(&recorded.mint).take(shards_made) {
         let (version, state, window) = (config.version, config.state, config.window);
         node.write(Configure { shard, version, state, window }).await.unwrap();
-        node.write(Accept { shard, from: Source::Mint, cumulative }).await.unwrap();
+        node.write(Accept { shard, from: TokenSource::Mint, cumulative }).await.unwrap();
     }
     drop(first);
 
     let next = coordinator_on(redis).await;
     let opened = testkit::until("opening", SOON, || async {
-        next.existing(&config.id).await.unwrap().sale.config.state == State::Open
+        next.existing(&config.id).await.unwrap().sale.config.state == SaleState::Open
     });
     while_running(&next, opened).await.unwrap();
     assert_clean(&next, &config.id, 100).await;

@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use coordinator::change::Change;
-use coordinator::coordinator::{Coordinator, Failure};
+use coordinator::coordinator::{Coordinator, CoordinatorError};
 use coordinator::new_sale::NewSale;
 use coordinator::start;
-use stock::calls::{Attempt, Bought, Buy, Level, ReadLevel, Source};
+use stock::calls::{Attempt, Buy, BuyOutcome, Level, ReadLevel, TokenSource};
 use stock::cluster::Cluster;
 use stock::ids::{CorrelationId, OrderId, SaleId, ShardId, UserId, UserIdKind};
 use stock::layout::{SALES_KEY, SaleKeys, Shard, slot_of_tag};
-use stock::sale::{Restock, Sale, State};
+use stock::sale::{Restock, Sale, SaleState};
 use stock::snapshot::read_levels;
 use testkit::{ClusterOptions, RedisCluster};
 
@@ -91,7 +91,7 @@ impl Stage {
                 let levels = read_levels(&self.client, sale).await;
                 let levels: Vec<Level> = levels.into_iter().collect::<Result<_, _>>().unwrap();
                 let sold: u64 = levels.iter().map(|level| level.sold).sum();
-                if sold == levels.iter().map(|level| level.accepted_from(Source::Mint)).sum::<u64>() {
+                if sold == levels.iter().map(|level| level.accepted_from(TokenSource::Mint)).sum::<u64>() {
                     return sold as usize;
                 }
             }
@@ -107,7 +107,8 @@ impl Stage {
             let attempts: Vec<Attempt> = users.by_ref().take(50).map(attempt).collect();
             let bought = self.client.write(Buy { shard, attempts: &attempts, limit: None }).await;
             let outcomes = bought.unwrap().outcomes;
-            if outcomes.iter().any(|bought| !matches!(bought, Bought::Bought(_) | Bought::Repeat(_))) {
+            if outcomes.iter().any(|bought| !matches!(bought, BuyOutcome::Bought(_) | BuyOutcome::Repeat(_)))
+            {
                 return;
             }
         }
@@ -149,7 +150,7 @@ async fn rounds(coordinator: &Coordinator, id: &SaleId) {
 }
 
 async fn minted(coordinator: &Coordinator, id: &SaleId) -> u64 {
-    levels(coordinator, id).await.iter().map(|level| level.accepted_from(Source::Mint)).sum()
+    levels(coordinator, id).await.iter().map(|level| level.accepted_from(TokenSource::Mint)).sum()
 }
 
 #[tokio::test]
@@ -162,7 +163,7 @@ async fn a_restock_on_one_copy_mints_nothing() {
         // Given a restock that only the primary of the record has.
         let primary = stage.cut_replication().await;
         let told = coordinator.change(id, &restock("a", 300)).await.err().unwrap();
-        assert!(matches!(told, Failure::Unrecorded(_)), "{told}");
+        assert!(matches!(told, CoordinatorError::Unrecorded(_)), "{told}");
         rounds(&coordinator, id).await;
 
         // When that primary dies.
@@ -187,11 +188,11 @@ async fn a_pause_on_one_copy_stops_no_shard() {
     while_running(&coordinator, async {
         let primary = stage.cut_replication().await;
         let told = coordinator.change(id, &Change::Pause).await.err().unwrap();
-        assert!(matches!(told, Failure::Unrecorded(_)), "{told}");
+        assert!(matches!(told, CoordinatorError::Unrecorded(_)), "{told}");
         rounds(&coordinator, id).await;
         let states = levels(&coordinator, id).await.into_iter().map(|level| level.settings.state);
         assert!(
-            states.into_iter().all(|state| state == State::Open),
+            states.into_iter().all(|state| state == SaleState::Open),
             "shards follow a record that may not last"
         );
         stage.lose(primary).await;
@@ -214,7 +215,7 @@ async fn a_creation_on_one_copy_leaves_nothing_to_another_of_its_name() {
         let primary = stage.cut_replication().await;
         let larger = NewSale { total_stock: 1_000, ..stage.wanted.clone() };
         let told = coordinator.create(&larger).await.err().unwrap();
-        assert!(matches!(told, Failure::Unrecorded(_)), "{told}");
+        assert!(matches!(told, CoordinatorError::Unrecorded(_)), "{told}");
         stage.lose(primary).await;
 
         stage.create(&coordinator).await;
@@ -242,7 +243,10 @@ async fn shards_ahead_of_their_record_are_brought_to_it() {
     // An operator whose change no shard that is ahead has taken is not told that it is done.
     let extend = Change::Extend { ends_at: 3_900_000_000_000 };
     let told = coordinator.change(stage.id(), &extend).await.err();
-    assert!(matches!(&told, Some(Failure::Unconfirmed(shards)) if shards.len() == 2), "{told:?}");
+    assert!(
+        matches!(&told, Some(CoordinatorError::UnconfirmedShard(shards)) if shards.len() == 2),
+        "{told:?}"
+    );
 
     while_running(&coordinator, async {
         let healed = async || {
@@ -313,7 +317,7 @@ async fn a_sale_whose_record_is_lost_is_not_created_again() {
             let refused = async {
                 for _ in 0..5 {
                     let refused = next.create(&stage.wanted).await.err();
-                    assert!(matches!(refused, Some(Failure::RecordLost(_))), "{refused:?}");
+                    assert!(matches!(refused, Some(CoordinatorError::RecordLost(_))), "{refused:?}");
                 }
             };
             tokio::select! {
@@ -322,7 +326,7 @@ async fn a_sale_whose_record_is_lost_is_not_created_again() {
             }
             for change in [Change::Pause, restock("a", 5)] {
                 let refused = next.change(stage.id(), &change).await.err();
-                assert!(matches!(refused, Some(Failure::RecordLost(_))), "{refused:?}");
+                assert!(matches!(refused, Some(CoordinatorError::RecordLost(_))), "{refused:?}");
             }
         })
         .await;

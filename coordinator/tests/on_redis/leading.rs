@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use coordinator::coordinator::{Coordinator, Pace};
+use coordinator::coordinator::{Coordinator, Timing};
 use coordinator::new_sale::NewSale;
 use stock::calls::Donate;
 use stock::ids::ShardId;
@@ -17,7 +17,7 @@ use crate::stage::{
 };
 
 /// With a lease that does not run out while a test lasts.
-const LONG_LEASE: Pace = Pace { lease_duration: Duration::from_mins(1), ..PACE };
+const LONG_LEASE: Timing = Timing { lease_duration: Duration::from_mins(1), ..PACE };
 
 /// A cluster whose coordinators are all in one test: there is one lease a cluster.
 async fn redis_of_its_own() -> RedisCluster {

@@ -5,24 +5,24 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, BodyDataStream};
 use axum::http::Request;
-use coordinator::admin::Desk;
+use coordinator::admin::CoordinatorHandle;
 use coordinator::coordinator::Coordinator;
-use coordinator::live::Live;
+use coordinator::live::LiveFeed;
 use futures::StreamExt as _;
 use serde_json::Value;
-use stock::calls::{Accept, Bought, Donate, Source};
+use stock::calls::{Accept, BuyOutcome, Donate, TokenSource};
 use stock::ids::ShardId;
-use stock::presence::{Introduction, Kind, Presence, Word};
+use stock::presence::{Presence, PresenceUpdate, ProcessInfo, ProcessKind};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
 use crate::stage::{SOON, buy, chairs, client_of, coordinator_on, shared_redis, while_running};
 
 /// A live view of a coordinator, with this default sale.
-fn live_of(coordinator: &Arc<Coordinator>, default: &str) -> Live {
-    let desk = Desk::default();
+fn live_of(coordinator: &Arc<Coordinator>, default: &str) -> LiveFeed {
+    let desk = CoordinatorHandle::default();
     desk.open(Arc::clone(coordinator));
-    Live::new(desk, default.parse().unwrap())
+    LiveFeed::new(desk, default.parse().unwrap())
 }
 
 async fn get(router: Router, path: &str) -> (u16, Body) {
@@ -38,7 +38,7 @@ struct Viewer {
 
 impl Viewer {
     /// Comes as soon as the sale is known.
-    async fn of(live: &Live, path: &str) -> Self {
+    async fn of(live: &LiveFeed, path: &str) -> Self {
         let coming = async {
             loop {
                 match get(live.router(), path).await {
@@ -103,7 +103,7 @@ async fn a_viewer_sees_the_sale_sell_whether_the_coordinator_leads_or_follows() 
 
                 let sold = before["sold"].as_u64().unwrap();
                 let bought = buy(&one, &client, &sale.id, &format!("viewer-{sold}")).await;
-                assert!(matches!(bought, Bought::Bought(_)), "{bought:?}");
+                assert!(matches!(bought, BuyOutcome::Bought(_)), "{bought:?}");
 
                 let after = viewer.sees("the purchase", |report| report["sold"] == sold + 1).await;
                 assert_eq!(
@@ -130,7 +130,7 @@ async fn tokens_that_move_are_told_once_and_by_how_many() {
         viewer.sees("the sale", |_| true).await;
         let (giver, to) = (sale.shard(ShardId::new(0)), ShardId::new(1));
         let given = client.write(Donate { shard: giver, to, want: 2 }).await.unwrap().cumulative;
-        let (shard, from) = (sale.shard(to), Source::Shard(giver.id));
+        let (shard, from) = (sale.shard(to), TokenSource::Shard(giver.id));
         client.write(Accept { shard, from, cumulative: given }).await.unwrap();
 
         let report = viewer.sees("the move", |report| report["moves"] != serde_json::json!([])).await;
@@ -147,10 +147,10 @@ async fn a_viewer_sees_who_is_there_and_who_leads() {
     let coordinator = Arc::new(coordinator_on(redis).await);
     coordinator.create(&chairs("live-crew")).await.unwrap();
     let live = live_of(&coordinator, "live-crew");
-    let node = Introduction { name: "shop:1/live-crew".into(), kind: Kind::Node, version: "9".into() };
+    let node = ProcessInfo { name: "shop:1/live-crew".into(), kind: ProcessKind::Node, version: "9".into() };
 
     while_running(&coordinator, async {
-        client.poll(Presence { word: Some(Word::Here(&node, SOON)) }).await.unwrap();
+        client.poll(Presence { word: Some(PresenceUpdate::Here(&node, SOON)) }).await.unwrap();
         let mut viewer = Viewer::of(&live, "/live/sale/events").await;
         let report = viewer
             .sees("the node and who answers", |report| {
@@ -167,7 +167,7 @@ async fn a_viewer_sees_who_is_there_and_who_leads() {
         assert_eq!((&told.unwrap()["kind"], &told.unwrap()["version"]), (&"node".into(), &"9".into()));
     })
     .await;
-    client.poll(Presence { word: Some(Word::Goodbye(&node)) }).await.unwrap();
+    client.poll(Presence { word: Some(PresenceUpdate::Goodbye(&node)) }).await.unwrap();
 }
 
 #[tokio::test]
@@ -193,7 +193,7 @@ async fn streams_end_when_the_view_closes_and_a_sale_that_is_not_there_has_none(
 
 #[tokio::test]
 async fn without_a_cluster_there_is_a_page_and_nothing_to_show() {
-    let live = Live::new(Desk::default(), "flash".parse().unwrap());
+    let live = LiveFeed::new(CoordinatorHandle::default(), "flash".parse().unwrap());
     assert_eq!(get(live.router(), "/").await.0, 200);
     for path in ["/live/sales", "/live/sale/events"] {
         assert_eq!(get(live.router(), path).await.0, 503, "{path}");

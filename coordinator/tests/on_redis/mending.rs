@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use coordinator::change::Change;
-use coordinator::coordinator::{Coordinator, Failure};
+use coordinator::coordinator::{Coordinator, CoordinatorError};
 use coordinator::new_sale::NewSale;
-use coordinator::trouble::Kind;
+use coordinator::shard_problem::ProblemKind;
 use stock::calls::Donate;
 use stock::ids::{SaleId, ShardId};
 use stock::layout::{SaleKeys, Shard};
@@ -91,7 +91,7 @@ async fn a_shard_that_vanished_is_reported_and_never_made_again() {
 
     while_running(&coordinator, async {
         let refused = coordinator.change(sale.id(), &Change::Pause).await.err().unwrap();
-        assert!(matches!(refused, Failure::Unconfirmed(shards) if shards.len() == 1));
+        assert!(matches!(refused, CoordinatorError::UnconfirmedShard(shards) if shards.len() == 1));
         let seen = testkit::until("sight of the loss", SOON, || async {
             coordinator.sights().get(sale.id()).is_some_and(|sight| !sight.troubles.is_empty())
         });
@@ -101,7 +101,7 @@ async fn a_shard_that_vanished_is_reported_and_never_made_again() {
     let troubles = coordinator.inspect(sale.id()).await.unwrap().troubles;
     assert_eq!(
         troubles.iter().map(|trouble| (trouble.shard, trouble.kind)).collect::<Vec<_>>(),
-        [(ShardId::new(1), Kind::Missing)]
+        [(ShardId::new(1), ProblemKind::Missing)]
     );
 }
 

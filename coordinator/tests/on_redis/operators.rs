@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{Method, Request, StatusCode};
-use coordinator::admin::{Desk, router};
+use coordinator::admin::{CoordinatorHandle, router};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -18,7 +18,7 @@ struct Operator(Router);
 
 impl Operator {
     async fn new() -> Self {
-        let desk = Desk::default();
+        let desk = CoordinatorHandle::default();
         desk.open(Arc::new(coordinator_on(shared_redis().await).await));
         Self(router(desk, TOKEN.parse().unwrap(), Router::new()))
     }

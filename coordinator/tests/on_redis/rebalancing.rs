@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coordinator::coordinator::Coordinator;
 use coordinator::new_sale::NewSale;
-use stock::calls::{Attempt, Buy, Level, Source};
+use stock::calls::{Attempt, Buy, Level, TokenSource};
 use stock::cluster::Cluster;
 use stock::ids::{CorrelationId, OrderId, ShardId, UserId, UserIdKind};
 use stock::sale::Sale;
@@ -45,7 +45,7 @@ async fn while_buying<T>(client: &Cluster, sale: &Sale, home: ShardId, story: im
 
 fn stolen(levels: &[Level]) -> u64 {
     let accepted = levels.iter().flat_map(|level| &level.accepted);
-    accepted.filter(|(source, _)| *source != Source::Mint).map(|(_, tokens)| tokens).sum()
+    accepted.filter(|(source, _)| *source != TokenSource::Mint).map(|(_, tokens)| tokens).sum()
 }
 
 fn given(levels: &[Level]) -> u64 {
@@ -94,7 +94,7 @@ async fn tokens_that_no_replica_saw_leave_are_not_brought_anywhere() {
         let levels_then = levels(&coordinator, sale.id()).await;
         assert_eq!(stolen(&levels_then), 0);
         for level in levels_then.iter().filter(|level| !level.donated.is_empty()) {
-            let minted = level.accepted_from(Source::Mint);
+            let minted = level.accepted_from(TokenSource::Mint);
             assert!(level.stock >= minted / 4, "{} of {minted} tokens are left to a giver", level.stock);
         }
 

@@ -4,11 +4,11 @@ use std::future::pending;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use coordinator::coordinator::{Coordinator, Pace, look_options};
+use coordinator::coordinator::{Coordinator, Timing, look_options};
 use coordinator::new_sale::NewSale;
 use redis::IntoConnectionInfo;
-use service::settings::Moment;
-use stock::calls::{Attempt, Bought, Buy, CallError, Level};
+use service::settings::TimeSetting;
+use stock::calls::{Attempt, Buy, BuyOutcome, CallError, Level};
 use stock::cluster::Cluster;
 use stock::connection::ConnectOptions;
 use stock::ids::{CorrelationId, OrderId, SaleId, UserId, UserIdKind};
@@ -19,7 +19,7 @@ use testkit::RedisCluster;
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// How patient these coordinators are.
-pub(crate) const PACE: Pace = Pace {
+pub(crate) const PACE: Timing = Timing {
     snapshot_period: Duration::from_millis(50),
     redrive_after: Duration::from_millis(300),
     rebalance_period: Some(Duration::from_millis(50)),
@@ -48,7 +48,7 @@ pub(crate) async fn coordinator_on(redis: &RedisCluster) -> Coordinator {
 }
 
 /// The same with another patience.
-pub(crate) async fn coordinator_with(redis: &RedisCluster, pace: Pace) -> Coordinator {
+pub(crate) async fn coordinator_with(redis: &RedisCluster, pace: Timing) -> Coordinator {
     let reads = Cluster::connect(look_options(&options(redis))).await.unwrap();
     static NAMES: AtomicU32 = AtomicU32::new(0);
     let name = format!("coordinator-{}", NAMES.fetch_add(1, Ordering::Relaxed));
@@ -68,8 +68,8 @@ pub(crate) fn chairs(id: &str) -> NewSale {
     NewSale {
         id: id.parse().unwrap(),
         total_stock: 100,
-        starts_at: Moment::At(1_000),
-        ends_at: Moment::At(4_000_000_000_000),
+        starts_at: TimeSetting::At(1_000),
+        ends_at: TimeSetting::At(4_000_000_000_000),
         product: Product { name: "Chair".into(), price: 49.9, description: String::new() },
         user_ids: UserIdKind::Opaque,
         shards: None,
@@ -99,7 +99,7 @@ pub(crate) async fn assert_clean(coordinator: &Coordinator, id: &SaleId, total: 
 }
 
 /// A user tries to buy at home, as a node would.
-pub(crate) async fn buy(coordinator: &Coordinator, client: &Cluster, id: &SaleId, user: &str) -> Bought {
+pub(crate) async fn buy(coordinator: &Coordinator, client: &Cluster, id: &SaleId, user: &str) -> BuyOutcome {
     let sale = coordinator.existing(id).await.unwrap().sale;
     let user = UserId::parse(user, UserIdKind::Opaque).unwrap();
     let shard = sale.shard(sale.ring().home(&user));

@@ -11,11 +11,11 @@ use serde_json::Value;
 use testkit::Folder;
 use testkit::binary::installed;
 
-use crate::here::Here;
+use crate::fixture::ComposeFixture;
 
 /// Fills in the template as nginx' image does: with GNU's `envsubst`, and only what is set in the environment. Tells where
 /// the result is.
-pub(crate) fn fill_in_nginx(here: &Here) -> Result<PathBuf> {
+pub(crate) fn fill_in_nginx(here: &ComposeFixture) -> Result<PathBuf> {
     let environment = here.environment("nginx")?;
     let variables: Vec<String> = environment.keys().map(|name| format!("${{{name}}}")).collect();
     let (template, configuration) = template_and_result(here)?;
@@ -31,7 +31,7 @@ pub(crate) fn fill_in_nginx(here: &Here) -> Result<PathBuf> {
 }
 
 /// The image takes `<name>.template` of one folder, and writes `<name>` into another.
-fn template_and_result(here: &Here) -> Result<(PathBuf, PathBuf)> {
+fn template_and_result(here: &ComposeFixture) -> Result<(PathBuf, PathBuf)> {
     let templates = Path::new("/etc/nginx/templates");
     let folders = here.folders("nginx")?;
     let template =
@@ -45,7 +45,7 @@ fn template_and_result(here: &Here) -> Result<(PathBuf, PathBuf)> {
 
 #[test]
 fn nginx_loads_its_template_and_nothing_is_left_to_fill_in() {
-    let here = Here::new().unwrap();
+    let here = ComposeFixture::new().unwrap();
     let configuration = fill_in_nginx(&here).unwrap();
     let text = fs::read_to_string(&configuration).unwrap();
     assert!(!text.contains("${NGINX_"), "{text}");

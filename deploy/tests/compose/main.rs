@@ -1,7 +1,7 @@
 //! `deploy/compose.yaml`: against itself, against the programs and files it names, and run as plain processes.
 
 mod configuration;
-mod here;
+mod fixture;
 mod running;
 mod shape;
 

@@ -11,14 +11,14 @@ use testkit::ports::loopback;
 use testkit::{Launch, Process, until};
 
 use crate::configuration::fill_in_nginx;
-use crate::here::Here;
+use crate::fixture::ComposeFixture;
 
 /// For whatever takes a second or two, on a machine that builds beside it.
 const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn one_command_leads_to_a_sale() -> Result<()> {
-    let here = Here::new()?;
+    let here = ComposeFixture::new()?;
 
     // Secrets first, and a second time changes none.
     ends_well(&here.launch("secrets")?).await?;
@@ -74,16 +74,16 @@ async fn one_command_leads_to_a_sale() -> Result<()> {
 }
 
 fn start(
-    here: &Here,
+    here: &ComposeFixture,
     prefix: &str,
-    adapt: impl Fn(&Here, &str, Launch) -> Result<Launch>,
+    adapt: impl Fn(&ComposeFixture, &str, Launch) -> Result<Launch>,
 ) -> Result<Vec<Process>> {
     let services = here.services(prefix);
     ensure!(services.len() > 1, "there are too few {prefix}…");
     services.into_iter().map(|service| adapt(here, service, here.launch(service)?)?.spawn()).collect()
 }
 
-fn on_ports(here: &Here, name: &str, launch: Launch) -> Result<Launch> {
+fn on_ports(here: &ComposeFixture, name: &str, launch: Launch) -> Result<Launch> {
     Ok(if name.starts_with("node-") {
         launch.env("PORT", here.port(name, 3001)).env("OPS_PORT", here.port(name, 9001))
     } else {
@@ -103,7 +103,7 @@ async fn answers(url: &str) -> Result<()> {
 }
 
 /// All secrets by name. Each is somebody's own, long, and read by whoever mounts its folder, as whom they may run.
-fn secrets_of(here: &Here) -> Result<Vec<(String, String)>> {
+fn secrets_of(here: &ComposeFixture) -> Result<Vec<(String, String)>> {
     let (_, folder) = here.folders("secrets")?.pop().context("secrets are written nowhere")?;
     let mut secrets = Vec::new();
     for reader in ["coordinator", "exporter", "grafana", "node", "redis"] {

@@ -38,7 +38,7 @@ const TRIED: [u64; 4] = [53, 80, 6379, 16379];
 
 /// Somebody who speaks or is spoken to.
 #[derive(Default)]
-struct Party {
+struct NetworkPeer {
     name: String,
     /// Of pods only.
     namespace: Option<BTreeMap<String, String>>,
@@ -88,7 +88,7 @@ fn default_deny() -> Value {
 }
 
 /// What one side alone allows.
-fn allowed<'a>(overlay: &Overlay, parties: &'a [Party], side: &str) -> BTreeSet<Edge<'a>> {
+fn allowed<'a>(overlay: &Overlay, parties: &'a [NetworkPeer], side: &str) -> BTreeSet<Edge<'a>> {
     let mut edges = BTreeSet::new();
     for (from, to) in parties.iter().flat_map(|from| parties.iter().map(move |to| (from, to))) {
         let (whose, other) = if side == "egress" { (from, to) } else { (to, from) };
@@ -107,7 +107,7 @@ fn allowed<'a>(overlay: &Overlay, parties: &'a [Party], side: &str) -> BTreeSet<
     edges
 }
 
-fn needed(parties: &[Party]) -> BTreeSet<Edge<'_>> {
+fn needed(parties: &[NetworkPeer]) -> BTreeSet<Edge<'_>> {
     let called = |name: &str| {
         parties
             .iter()
@@ -124,7 +124,7 @@ fn needed(parties: &[Party]) -> BTreeSet<Edge<'_>> {
 }
 
 /// Whoever there is, and some that there should not be.
-fn parties(overlay: &Overlay) -> Vec<Party> {
+fn parties(overlay: &Overlay) -> Vec<NetworkPeer> {
     let of = |labels: &[(&str, &str)]| -> BTreeMap<String, String> {
         labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     };
@@ -139,21 +139,21 @@ fn parties(overlay: &Overlay) -> Vec<Party> {
         let ports = container.ports().into_iter().map(|(name, port)| (name.to_owned(), port)).collect();
         parties.insert(
             name.clone(),
-            Party { name, labels, ports, namespace: own(), is_ours: true, address: None },
+            NetworkPeer { name, labels, ports, namespace: own(), is_ours: true, address: None },
         );
     }
-    let pod = |name: &str, namespace: &[(&str, &str)], labels: &[(&str, &str)]| Party {
+    let pod = |name: &str, namespace: &[(&str, &str)], labels: &[(&str, &str)]| NetworkPeer {
         name: name.to_owned(),
         namespace: Some(of(namespace)),
         labels: of(labels),
-        ..Party::default()
+        ..NetworkPeer::default()
     };
-    let host = |name: &str, address: [u8; 4]| Party {
+    let host = |name: &str, address: [u8; 4]| NetworkPeer {
         name: name.to_owned(),
         address: Some(address.into()),
-        ..Party::default()
+        ..NetworkPeer::default()
     };
-    let guest = |name: &str, labels: &[(&str, &str)]| Party {
+    let guest = |name: &str, labels: &[(&str, &str)]| NetworkPeer {
         namespace: own(),
         is_ours: true,
         ..pod(name, &[], labels)
@@ -176,7 +176,7 @@ fn parties(overlay: &Overlay) -> Vec<Party> {
 }
 
 /// The policies that say whom one of ours may speak to (`egress`), or hear (`ingress`).
-fn policies_of<'a>(overlay: &'a Overlay, side: &str, whose: &Party) -> Vec<&'a Value> {
+fn policies_of<'a>(overlay: &'a Overlay, side: &str, whose: &NetworkPeer) -> Vec<&'a Value> {
     let holds = |policy: &&Value| {
         let mut types = list(&policy["policyTypes"]).iter();
         types.any(|it| text(it).eq_ignore_ascii_case(side)) && selects(&policy["podSelector"], &whose.labels)
@@ -184,12 +184,17 @@ fn policies_of<'a>(overlay: &'a Overlay, side: &str, whose: &Party) -> Vec<&'a V
     overlay.of_kind("NetworkPolicy").map(|policy| &policy.0["spec"]).filter(holds).collect()
 }
 
-fn lets(policies: &[&Value], side: &str, other: &Party, way: (&Party, &str, u64)) -> bool {
+fn lets(policies: &[&Value], side: &str, other: &NetworkPeer, way: (&NetworkPeer, &str, u64)) -> bool {
     let mut rules = policies.iter().flat_map(|policy| list(&policy[side]));
     policies.is_empty() || rules.any(|rule| covers(rule, side, other, way))
 }
 
-fn covers(rule: &Value, direction: &str, other: &Party, (to, protocol, port): (&Party, &str, u64)) -> bool {
+fn covers(
+    rule: &Value,
+    direction: &str,
+    other: &NetworkPeer,
+    (to, protocol, port): (&NetworkPeer, &str, u64),
+) -> bool {
     let peers = list(&rule[if direction == "egress" { "to" } else { "from" }]);
     let is_port = |it: &Value| {
         let number = it["port"].as_u64().or_else(|| to.ports.get(text(&it["port"])).copied());
@@ -202,7 +207,7 @@ fn covers(rule: &Value, direction: &str, other: &Party, (to, protocol, port): (&
         && (ports.is_empty() || ports.iter().any(is_port))
 }
 
-fn is_peer(peer: &Value, party: &Party) -> bool {
+fn is_peer(peer: &Value, party: &NetworkPeer) -> bool {
     if let Some(cidr) = peer["ipBlock"]["cidr"].as_str() {
         let mut except = list(&peer["ipBlock"]["except"]).iter();
         let address = party.address.filter(|address| is_within(*address, cidr));
@@ -225,7 +230,7 @@ fn is_within(address: Ipv4Addr, cidr: &str) -> bool {
 }
 
 /// Peers that are nobody we know: what they may do was not looked at.
-fn strangers(overlay: &Overlay, parties: &[Party]) -> Vec<Fault> {
+fn strangers(overlay: &Overlay, parties: &[NetworkPeer]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for policy in overlay.of_kind("NetworkPolicy") {
         for (direction, side) in [("ingress", "from"), ("egress", "to")] {

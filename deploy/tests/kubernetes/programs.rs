@@ -20,10 +20,10 @@ const SOON: Duration = Duration::from_secs(20);
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// A program, and the variables of one of its containers.
-type Told = (&'static str, Vec<(String, String)>);
+type ProgramSettings = (&'static str, Vec<(String, String)>);
 
 /// What each program is told, and one of the containers that tell it.
-fn told() -> BTreeMap<Told, (&'static Overlay, Container<'static>)> {
+fn told() -> BTreeMap<ProgramSettings, (&'static Overlay, Container<'static>)> {
     let mut told = BTreeMap::new();
     for overlay in built() {
         for container in overlay.containers() {

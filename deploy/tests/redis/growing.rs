@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::making::assert_nothing_to_do;
 use crate::sale::Sale;
-use crate::stage::Place;
+use crate::stage::RedisFixture;
 
 /// An operator who adds a pair looks on; on a machine that builds beside it, it takes twice what it takes alone.
 const GROWTH_LIMIT: Duration = Duration::from_secs(40);
@@ -12,7 +12,7 @@ const GROWTH_LIMIT: Duration = Duration::from_secs(40);
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_grows_while_it_sells_and_no_purchase_fails() {
     // Given a sale on three pairs, and servers of a fourth.
-    let mut place = Place::with_cluster_of(3).await;
+    let mut place = RedisFixture::with_cluster_of(3).await;
     let sale = Sale::open(&place, 100_000).await;
     for number in [6, 7] {
         place.start(number);

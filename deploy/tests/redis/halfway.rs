@@ -6,7 +6,7 @@ use std::time::Duration;
 use testkit::until;
 
 use crate::making::assert_nothing_to_do;
-use crate::stage::{Place, SOON};
+use crate::stage::{RedisFixture, SOON};
 
 /// Keys in this many slots, so that some move with keys and most without, as in a sale.
 const TAGS: usize = 20;
@@ -40,7 +40,7 @@ async fn growth_that_was_killed_anywhere_is_finished_by_the_next_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_was_left_halfway_at_any_step_ends_where_it_was_going() {
-    let place = Place::with_cluster_of(3).await;
+    let place = RedisFixture::with_cluster_of(3).await;
     write_keys(&place);
     let (from, to) = (0, 2);
     let slots = slots_with_keys(&place, from);
@@ -118,7 +118,7 @@ async fn slots_stop_moving_when_their_target_loses_its_replica() {
 }
 
 /// Whether a server that leads has all keys of a tag, which lie in this slot.
-fn has_keys(place: &Place, tag: usize, slot: &str) -> bool {
+fn has_keys(place: &RedisFixture, tag: usize, slot: &str) -> bool {
     let holders = (0..8).filter(|&number| place.is_running(number) && place.leads(number));
     let count = |number| place.ask(number, &format!("CLUSTER COUNTKEYSINSLOT {slot}"));
     let all = holders.map(|number| count(number).trim_end().parse::<usize>().unwrap()).sum::<usize>();
@@ -127,8 +127,8 @@ fn has_keys(place: &Place, tag: usize, slot: &str) -> bool {
 }
 
 /// A cluster of three pairs that holds keys, and a fourth pair of servers that wait to be taken in.
-async fn with_keys_on_three_pairs_of_four() -> Place {
-    let mut place = Place::with_cluster_of(3).await;
+async fn with_keys_on_three_pairs_of_four() -> RedisFixture {
+    let mut place = RedisFixture::with_cluster_of(3).await;
     write_keys(&place);
     for number in [6, 7] {
         place.start(number);
@@ -138,7 +138,7 @@ async fn with_keys_on_three_pairs_of_four() -> Place {
 }
 
 /// Four pairs, evenly, with every key, and nothing more to do.
-async fn assert_whole(place: &Place) {
+async fn assert_whole(place: &RedisFixture) {
     let slots: Vec<u32> = place.leaders(4).await.iter().map(|(_, slots)| *slots).collect();
     assert_eq!(slots, [4096; 4]);
     assert_eq!(open_slots(place), 0);
@@ -151,12 +151,12 @@ fn keys() -> impl Iterator<Item = (String, String)> {
     (0..TAGS).flat_map(of_tag)
 }
 
-fn write_keys(place: &Place) {
+fn write_keys(place: &RedisFixture) {
     let writes: String = keys().map(|(key, value)| format!("SET {key} {value}\n")).collect();
     assert!(place.ask_the_cluster(&writes).iter().all(|answer| answer == "OK"));
 }
 
-fn assert_keys_are_there(place: &Place) {
+fn assert_keys_are_there(place: &RedisFixture) {
     let reads: String = keys().map(|(key, _)| format!("GET {key}\n")).collect();
     let values: Vec<String> = keys().map(|(_, value)| value).collect();
     assert!(place.ask_the_cluster(&reads) == values, "keys are lost");
@@ -167,20 +167,20 @@ fn assert_keys_are_there(place: &Place) {
 }
 
 /// How many ends of slots are open, with whoever gives away or gets.
-fn open_slots(place: &Place) -> usize {
+fn open_slots(place: &RedisFixture) -> usize {
     let running = (0..8).filter(|&number| place.is_running(number));
     running.map(|number| place.ask(number, "CLUSTER NODES").matches('[').count()).sum()
 }
 
 /// Whether a server has slots of its own.
-fn serves(place: &Place, number: u16) -> bool {
+fn serves(place: &RedisFixture, number: u16) -> bool {
     let map = place.map(number);
     let own = map.iter().find(|line| line.contains("myself")).unwrap();
     own.split(' ').skip_while(|word| *word != "connected").any(|word| word.starts_with(char::is_numeric))
 }
 
 /// The slots of a server that hold keys.
-fn slots_with_keys(place: &Place, number: u16) -> Vec<u16> {
+fn slots_with_keys(place: &RedisFixture, number: u16) -> Vec<u16> {
     let slot_of = |tag: usize| place.ask(number, &format!("CLUSTER KEYSLOT {{{tag}}}")).trim_end().parse();
     let count = |slot: &u16| place.ask(number, &format!("CLUSTER COUNTKEYSINSLOT {slot}"));
     let slots = (0..TAGS).map(|tag| slot_of(tag).unwrap());
@@ -188,7 +188,7 @@ fn slots_with_keys(place: &Place, number: u16) -> Vec<u16> {
 }
 
 /// Carries so many of a slot's keys from the first pair to the second.
-fn carry_keys(place: &Place, slot: u16, count: usize) {
+fn carry_keys(place: &RedisFixture, slot: u16, count: usize) {
     let keys = place.ask(0, &format!("CLUSTER GETKEYSINSLOT {slot} {count}"));
     let login = format!("AUTH2 admin {}", place.password("admin"));
     let keys: Vec<&str> = keys.lines().collect();

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use testkit::until;
 
 use crate::sale::Sale;
-use crate::stage::{Place, SOON};
+use crate::stage::{RedisFixture, SOON};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_leads_hands_over_and_comes_back_as_a_replica() {
     // Given a sale that sells.
-    let mut place = Place::with_cluster_of(3).await;
+    let mut place = RedisFixture::with_cluster_of(3).await;
     place.write("fs:{a}:meta", "kept");
     let sale = Sale::open(&place, 100_000).await;
 
@@ -40,8 +40,8 @@ async fn whoever_leads_hands_over_and_comes_back_as_a_replica() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_hands_over_to_the_dead_or_the_frozen_and_all_is_said_in_one_line() {
-    let mut place = Place::with_cluster_of(3).await;
-    let hands_nothing_over = async |place: &Place, words: &str| {
+    let mut place = RedisFixture::with_cluster_of(3).await;
+    let hands_nothing_over = async |place: &RedisFixture, words: &str| {
         let began = Instant::now();
         let outcome = place.hand_over(0).await;
         outcome.assert_ok();
@@ -68,7 +68,7 @@ async fn nobody_hands_over_to_the_dead_or_the_frozen_and_all_is_said_in_one_line
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_without_its_primary_s_data_is_not_ready() {
-    let mut place = Place::with_cluster_of(3).await;
+    let mut place = RedisFixture::with_cluster_of(3).await;
     for number in [0, 1] {
         place.ready(number).await.assert_ok();
     }

@@ -1,11 +1,11 @@
 //! A cluster is made, and whatever is whole is left alone.
 
-use crate::stage::{Outcome, Place};
+use crate::stage::{Outcome, RedisFixture};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_is_made_once_and_then_left_alone_whoever_leads() {
     // Given a cluster of three pairs with a key.
-    let mut place = Place::with_cluster_of(3).await;
+    let mut place = RedisFixture::with_cluster_of(3).await;
     assert_eq!(place.leaders(3).await, [(0, 5461), (2, 5461), (4, 5462)]);
     place.write("fs:{a}:meta", "kept");
 
@@ -35,7 +35,7 @@ async fn a_cluster_is_made_once_and_then_left_alone_whoever_leads() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_was_killed_anywhere_is_finished_by_the_next() {
-    let mut place = Place::new();
+    let mut place = RedisFixture::new();
     place.start_all(3).await;
     // The whole of it takes a second or two: each run gets further than the one before.
     for ms in [100, 200, 300, 450, 600] {
@@ -50,7 +50,7 @@ async fn a_run_that_was_killed_anywhere_is_finished_by_the_next() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_lost_everything_is_joined_again() {
-    let mut place = Place::with_cluster_of(3).await;
+    let mut place = RedisFixture::with_cluster_of(3).await;
     place.write("fs:{a}:meta", "kept");
     let former = place.id(3);
     place.lose(3);

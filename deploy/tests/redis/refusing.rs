@@ -4,11 +4,11 @@ use std::fs;
 
 use testkit::until;
 
-use crate::stage::{Place, SOON, with_a_key};
+use crate::stage::{RedisFixture, SOON, with_a_key};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_make_no_sense_are_one_line() {
-    let place = Place::new();
+    let place = RedisFixture::new();
     let refusal = async |variable: &str, value: &str, words: &str| {
         let launch = place.cluster_launch(3).env(variable, value);
         place.finish(launch).await.assert_refusal(64, words);
@@ -29,7 +29,7 @@ async fn settings_that_make_no_sense_are_one_line() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_and_a_silent_server_are_one_line_each() {
-    let mut place = Place::new();
+    let mut place = RedisFixture::new();
     place.start_all(3).await;
     let right = place.password("admin");
     place.write_passwords("admin", &["a wrong one"]);
@@ -45,7 +45,7 @@ async fn a_wrong_password_and_a_silent_server_are_one_line_each() {
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_with_data_that_forgot_their_cluster_are_not_made_into_one() {
     // Given a cluster with data, all of whose servers forgot it.
-    let mut place = Place::with_cluster_of(3).await;
+    let mut place = RedisFixture::with_cluster_of(3).await;
     for key in ["a", "b", "c", "d", "e", "f"] {
         place.write(&format!("fs:{{{key}}}:meta"), key);
     }
@@ -102,7 +102,7 @@ async fn a_primary_that_comes_back_with_nothing_at_once_is_not_copied_by_its_rep
 }
 
 /// Either the cluster promotes the copy by itself, or it is left as it is, for a person to promote.
-async fn assert_the_copy_comes_to_lead(place: &Place, copy: u16) {
+async fn assert_the_copy_comes_to_lead(place: &RedisFixture, copy: u16) {
     let run = place.finish(place.cluster_launch(3).env("WAIT_LIMIT", 4)).await;
     assert_eq!(place.ask(copy, "DBSIZE").trim_end(), "1", "the only copy is gone: {}", run.said);
     if run.code != Some(0) {
@@ -117,7 +117,7 @@ async fn assert_the_copy_comes_to_lead(place: &Place, copy: u16) {
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_it_was_not_told_of_and_second_clusters_are_refused() {
     // Given one cluster of three pairs and one of a single pair.
-    let mut place = Place::with_cluster_of(3).await;
+    let mut place = RedisFixture::with_cluster_of(3).await;
     for number in [6, 7] {
         place.start(number);
         place.wait_until_up(number).await;

@@ -4,11 +4,11 @@ use std::process::Stdio;
 
 use testkit::until;
 
-use crate::stage::{Place, SOON};
+use crate::stage::{RedisFixture, SOON};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_is_replaced_in_three_steps_and_nobody_is_hung_up_on() {
-    let place = Place::with_cluster_of(3).await;
+    let place = RedisFixture::with_cluster_of(3).await;
     let old: Vec<String> = ["admin", "replica", "node"].map(|user| place.password(user)).into();
     let new = r#"new "one" \ of mine"#;
     let set = |lines: &dyn Fn(usize) -> Vec<String>| {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use testkit::{
-    Answer, Buyers, Launch, Process, binary, ports::loopback, security::new_password, stack::Audit,
+    BuyerAnswer, Buyers, Launch, Process, binary, ports::loopback, security::new_password, stack::AuditReport,
 };
 
-use crate::stage::{Place, SOON};
+use crate::stage::{RedisFixture, SOON};
 
 /// Behind the ports of the servers and of their bus.
 const PORTS_FROM: u16 = 50;
@@ -22,7 +22,7 @@ pub(crate) struct Sale {
 
 impl Sale {
     /// Opens it on a cluster of three pairs, with four shards a pair.
-    pub(crate) async fn open(place: &Place, total_stock: u32) -> Self {
+    pub(crate) async fn open(place: &RedisFixture, total_stock: u32) -> Self {
         let first = place.ports.first() + PORTS_FROM;
         let (node_port, ops_port, coordinator_port) = (first, first + 1, first + 2);
         let admin_token = new_password();
@@ -49,19 +49,19 @@ impl Sale {
     /// New users buy, each once, until `event` is over: all of them must get what they came for.
     pub(crate) async fn sells_during<T>(&self, what: &str, event: impl Future<Output = T>) -> T {
         let (outcome, answers) = Buyers::new(16).buy_during(&self.url(), event).await;
-        let latency = |answer: &Answer| answer.latency;
+        let latency = |answer: &BuyerAnswer| answer.latency;
         let longest = answers.iter().map(latency).max().expect("somebody bought");
         println!("{what}: {} purchases, the longest of {longest:.0?}", answers.len());
-        let others: Vec<&Answer> = answers.iter().filter(|answer| !answer.is_purchased()).collect();
+        let others: Vec<&BuyerAnswer> = answers.iter().filter(|answer| !answer.is_purchased()).collect();
         assert!(others.is_empty(), "{what}: buyers were told {:?}{}", tally(&others), self.node.log_tail());
         outcome
     }
 
     /// All books agree.
-    pub(crate) async fn assert_audit_is_clean(&self) -> Audit {
+    pub(crate) async fn assert_audit_is_clean(&self) -> AuditReport {
         let url = format!("http://{}/admin/sales/flash/audit", loopback(self.coordinator_port));
         let audit = reqwest::Client::new().get(url).bearer_auth(&self.admin_token).send().await.unwrap();
-        let audit: Audit = audit.json().await.unwrap();
+        let audit: AuditReport = audit.json().await.unwrap();
         assert!(audit.ok, "the audit found {:?}{}", audit.violations, self.coordinator.log_tail());
         audit
     }
@@ -81,7 +81,7 @@ impl Sale {
 }
 
 /// A program as it is deployed: with a seed, its own user, and whom to trust.
-fn launch(place: &Place, user: &str, port: u16) -> Launch {
+fn launch(place: &RedisFixture, user: &str, port: u16) -> Launch {
     let scheme = if place.is_tls() { "rediss" } else { "redis" };
     let seeds = [0, 2, 4].map(|number| format!("{scheme}://localhost:{}", place.port(number)));
     let program = binary(&format!("flashsale-{user}")).unwrap();
@@ -103,7 +103,7 @@ async fn until_ready(process: &Process, port: u16) {
 }
 
 /// How often each other answer was given, for a person who reads a failure.
-fn tally(answers: &[&Answer]) -> BTreeMap<String, usize> {
+fn tally(answers: &[&BuyerAnswer]) -> BTreeMap<String, usize> {
     answers.iter().fold(BTreeMap::new(), |mut tally, answer| {
         *tally.entry(format!("{:?} {:?}", answer.status, answer.reason)).or_default() += 1;
         tally

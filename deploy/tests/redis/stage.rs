@@ -24,7 +24,7 @@ const USERS: [&str; 5] = ["node", "coordinator", "exporter", "replica", "admin"]
 const SERVERS_MAX: u16 = 20;
 
 /// Servers on the loopback address, by number; number 0 and 1 are the first pair.
-pub(crate) struct Place {
+pub(crate) struct RedisFixture {
     // In this order they are dropped: the folder and the ports go last.
     servers: Vec<Option<Process>>,
     binary: ServerBinary,
@@ -53,7 +53,7 @@ impl Outcome {
     }
 }
 
-impl Place {
+impl RedisFixture {
     /// Nothing runs yet; there are passwords, and certificates where the server program has a use for them.
     pub(crate) fn new() -> Self {
         let binary = ServerBinary::find().unwrap();
@@ -325,8 +325,8 @@ impl Place {
 }
 
 /// A cluster with a key, and who leads the pair that has it.
-pub(crate) async fn with_a_key() -> (Place, u16) {
-    let place = Place::with_cluster_of(3).await;
+pub(crate) async fn with_a_key() -> (RedisFixture, u16) {
+    let place = RedisFixture::with_cluster_of(3).await;
     place.write("fs:{a}:meta", "kept");
     let has_it = |number: &u16| place.ask(*number, "DBSIZE").trim_end() == "1";
     let holder = [0, 2, 4].into_iter().find(has_it).expect("one of the primaries has it");

@@ -3,11 +3,11 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
-use crate::stage::{Place, copy_of_conf};
+use crate::stage::{RedisFixture, copy_of_conf};
 
 #[tokio::test]
 async fn a_bad_setting_is_one_line_and_its_exit_code() {
-    let place = Place::new();
+    let place = RedisFixture::new();
     let refusal = async |variable: &str, value: &str, words: &str| {
         let launch = place.server(0).env(variable, value);
         place.finish(launch).await.assert_refusal(64, words);
@@ -33,7 +33,7 @@ async fn a_bad_setting_is_one_line_and_its_exit_code() {
 #[tokio::test]
 async fn every_line_of_a_password_file_is_good_and_nothing_else_is() {
     // Given passwords with everything that has a meaning to a shell or to a server's files.
-    let mut place = Place::new();
+    let mut place = RedisFixture::new();
     let odd = r#"it's "odd" \x41 $HOME `id` & #%"#;
     for user in ["admin", "replica", "node"] {
         place.write_passwords(user, &[odd, "", "second one"]);
@@ -54,7 +54,7 @@ async fn every_line_of_a_password_file_is_good_and_nothing_else_is() {
 
 #[tokio::test]
 async fn what_is_secret_is_in_no_command_line_and_in_files_for_the_server_alone() {
-    let mut place = Place::new();
+    let mut place = RedisFixture::new();
     place.start(0);
     place.wait_until_up(0).await;
 
@@ -74,7 +74,7 @@ async fn what_is_secret_is_in_no_command_line_and_in_files_for_the_server_alone(
 
 #[tokio::test]
 async fn a_server_announces_its_name_and_address() {
-    let mut place = Place::new();
+    let mut place = RedisFixture::new();
     place.start(0);
     place.wait_until_up(0).await;
     let announced = place.map(0)[0].split(' ').nth(1).unwrap().to_owned();

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 
 use testkit::until;
 
-use crate::stage::{Place, SOON, with_a_key};
+use crate::stage::{RedisFixture, SOON, with_a_key};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_with_a_torn_file_comes_back_empty_once_its_replica_leads() {
@@ -43,7 +43,7 @@ async fn a_replica_with_a_torn_file_starts_and_copies() {
     assert_eq!(place.ask(replica, "DBSIZE").trim_end(), "1");
 }
 
-async fn with_a_copied_key() -> (Place, u16) {
+async fn with_a_copied_key() -> (RedisFixture, u16) {
     let (place, primary) = with_a_key().await;
     let has_it = async || place.ask(primary + 1, "DBSIZE").trim_end() == "1";
     until("the key at the replica", SOON, has_it).await.unwrap();
@@ -51,7 +51,7 @@ async fn with_a_copied_key() -> (Place, u16) {
 }
 
 /// Kills a server and cuts some bytes off its append-only file.
-fn tear(place: &mut Place, number: u16) {
+fn tear(place: &mut RedisFixture, number: u16) {
     place.kill(number);
     let folder = place.data(number).join("appendonlydir");
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());

@@ -4,8 +4,9 @@ use super::*;
 
 /// A sale of 100, all of which were sold during the run to 90 of ours and 10 others.
 fn sound() -> Evidence {
-    let before = Books { ok: true, total: 100, stock: 100, ..Books::default() };
-    let after = Books { ok: true, total: 100, sold: 100, claims: 100, orders: 100, ..Books::default() };
+    let before = AuditReport { ok: true, total: 100, stock: 100, ..AuditReport::default() };
+    let after =
+        AuditReport { ok: true, total: 100, sold: 100, claims: 100, orders: 100, ..AuditReport::default() };
     Evidence { before, after, buyers: 90, sold_out: 500, ..Evidence::default() }
 }
 

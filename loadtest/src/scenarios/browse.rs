@@ -7,12 +7,12 @@ use goose::prelude::*;
 use rand::random;
 
 use super::visitor::{Visitor, people as people_of};
-use crate::{attack::record, place::Place};
+use crate::{attack::record, target::LoadTarget};
 
 /// How long a person follows the sale before the next click, at most.
 const LISTEN_MAX: Duration = Duration::from_secs(5);
 
-pub(super) fn people(place: &Arc<Place>, pause: Duration) -> Result<Scenario> {
+pub(super) fn people(place: &Arc<LoadTarget>, pause: Duration) -> Result<Scenario> {
     let people = people_of("onlookers", place)
         .set_wait_time(pause / 2, pause * 3 / 2)
         .map_err(|error| anyhow::anyhow!("Goose: {error}"))?;

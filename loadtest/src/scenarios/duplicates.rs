@@ -9,9 +9,9 @@ use futures::future::join_all;
 use goose::prelude::*;
 
 use super::visitor::{Visitor, people as people_of, record_all};
-use crate::{answers::Family, attack::record, place::Place, shop::Attempt};
+use crate::{answers::ApiFamily, attack::record, client::Attempt, target::LoadTarget};
 
-pub(super) fn people(place: &Arc<Place>, copies: u32) -> Scenario {
+pub(super) fn people(place: &Arc<LoadTarget>, copies: u32) -> Scenario {
     let stampede: TransactionFunction = Arc::new(move |user| Box::pin(stampede(user, copies as usize)));
     people_of("duplicates", place)
         .register_transaction(Transaction::new(stampede).set_name("stampede"))
@@ -33,7 +33,7 @@ async fn stampede(user: &mut GooseUser, copies: usize) -> TransactionResult {
 
 /// Both families agree on what an attempt is, but each asks for its own things.
 fn attempt(visitor: &Visitor) -> Attempt {
-    let family = if visitor.token.is_some() { visitor.family } else { Family::BySale };
+    let family = if visitor.token.is_some() { visitor.family } else { ApiFamily::BySale };
     Attempt::new(Arc::clone(&visitor.id), family, visitor.token.clone())
 }
 

@@ -10,13 +10,13 @@ use goose::prelude::*;
 use rand::random_ratio;
 
 use super::visitor::{Visitor, people as people_of, record_all};
-use crate::{answers::Kind, attack::record, place::Place, shop::Attempt};
+use crate::{answers::AnswerKind, attack::record, client::Attempt, target::LoadTarget};
 
 /// One in so many who have a unit wants another.
 const GREEDY: u32 = 10;
 
 /// Half of them by each family of calls, where the sale has both.
-pub(super) fn people(place: &Arc<Place>, pause: Duration) -> Result<Scenario> {
+pub(super) fn people(place: &Arc<LoadTarget>, pause: Duration) -> Result<Scenario> {
     let people = people_of("buyers", place)
         .set_wait_time(pause / 2, pause * 3 / 2)
         .map_err(|error| anyhow::anyhow!("Goose: {error}"))?;
@@ -40,7 +40,7 @@ async fn buy(user: &mut GooseUser) -> TransactionResult {
     let attempt = Attempt::new(Arc::clone(&visitor.id), visitor.family, visitor.token.clone());
     let shop = &visitor.place.shop;
     let tries = shop.buy(shop.url(), attempt).await;
-    visitor.has_bought = tries.last().is_some_and(|last| last.answer.kind == Kind::Purchased);
+    visitor.has_bought = tries.last().is_some_and(|last| last.answer.kind == AnswerKind::Purchased);
     user.set_session_data(visitor);
     record_all(user, &tries).await
 }

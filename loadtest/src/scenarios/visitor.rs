@@ -5,14 +5,14 @@ use std::{pin::Pin, sync::Arc};
 use goose::goose::{GooseUser, Scenario, Transaction, TransactionFunction, TransactionResult};
 use rand::random;
 
-use crate::{answers::Family, attack::record, place::Place, shop::Exchange};
+use crate::{answers::ApiFamily, attack::record, client::Exchange, target::LoadTarget};
 
 /// The person that a user is at the moment.
 #[derive(Clone, Debug)]
 pub(super) struct Visitor {
-    pub(super) place: Arc<Place>,
+    pub(super) place: Arc<LoadTarget>,
     pub(super) id: Arc<str>,
-    pub(super) family: Family,
+    pub(super) family: ApiFamily,
     pub(super) token: Option<String>,
     /// Whether the last purchase brought a unit.
     pub(super) has_bought: bool,
@@ -20,7 +20,7 @@ pub(super) struct Visitor {
 
 impl Visitor {
     /// Somebody who was never here before.
-    pub(super) fn somebody(place: &Arc<Place>) -> Self {
+    pub(super) fn somebody(place: &Arc<LoadTarget>) -> Self {
         let family = place.shop.any_family();
         let id = format!("load-{:016x}", random::<u64>()).into();
         Self { place: Arc::clone(place), id, family, token: None, has_bought: false }
@@ -33,7 +33,7 @@ impl Visitor {
 
     /// Gets a token where the family asks for one, and in half of all other cases: a good one is welcome there, too.
     pub(super) async fn get_token(&mut self, user: &mut GooseUser) -> TransactionResult {
-        if self.family == Family::Single || random() {
+        if self.family == ApiFamily::Single || random() {
             let exchange = self.place.shop.csrf().await;
             record(user, &exchange).await?;
             self.token = exchange.answer.token;
@@ -43,7 +43,7 @@ impl Visitor {
 }
 
 /// A scenario of people at this place, without anything to do yet. Who comes and goes is counted.
-pub(super) fn people(name: &str, place: &Arc<Place>) -> Scenario {
+pub(super) fn people(name: &str, place: &Arc<LoadTarget>) -> Scenario {
     let (here, there) = (Arc::clone(place), Arc::clone(place));
     let come: TransactionFunction = Arc::new(move |user| {
         here.shop.tally.user_comes();

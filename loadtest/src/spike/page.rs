@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, path::Path, time::Duration};
 use anyhow::{Context, Result};
 
 use super::{
-    Waits,
+    WaitTimes,
     plot::{Curve, svg},
 };
 use crate::thresholds::millis;
@@ -21,7 +21,7 @@ const PERCENTILES: [(&str, f64); 7] = [
 ];
 
 /// Writes `spike.html`, and the plot by itself.
-pub(super) fn write(folder: &Path, waits: &Waits) -> Result<()> {
+pub(super) fn write(folder: &Path, waits: &WaitTimes) -> Result<()> {
     let plot = waits.plot();
     let written = fs::create_dir_all(folder)
         .and_then(|()| fs::write(folder.join("percentiles.svg"), &plot))
@@ -29,7 +29,7 @@ pub(super) fn write(folder: &Path, waits: &Waits) -> Result<()> {
     written.with_context(|| format!("cannot write to {}", folder.display()))
 }
 
-impl Waits {
+impl WaitTimes {
     /// Percentiles as aligned text.
     pub(super) fn text(&self) -> String {
         let mut text = format!("\n{:>9}{:>14}{:>14}\n", "", "from arrival", "from sending");
@@ -83,11 +83,11 @@ mod tests {
     use super::*;
     use crate::tally::histogram;
 
-    fn waits() -> Waits {
+    fn waits() -> WaitTimes {
         let (mut from_arrival, mut from_sending) = (histogram(), histogram());
         (1..=100).for_each(|ms| from_arrival.record(ms * 1000).unwrap());
         (1..=100).for_each(|_| from_sending.record(2000).unwrap());
-        Waits { rate: 100, from_arrival, from_sending }
+        WaitTimes { rate: 100, from_arrival, from_sending }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use model::records::{Protection, Records};
+use model::records::{RecordProtection, Records};
 use stateright::{Checker, HasDiscoveries, Model};
 
 fn holds(name: &str, records: Records) {
@@ -41,8 +41,8 @@ fn records_hold_when_three_coordinators_remember() {
 }
 
 /// Searches ever deeper, so that no shorter story ends the same way.
-fn is_needed(missing: Protection, losses: u8) {
-    let coordinators = if missing == Protection::RestoreEndsOldReadings { 3 } else { 2 };
+fn is_needed(missing: RecordProtection, losses: u8) {
+    let coordinators = if missing == RecordProtection::RestoreEndsOldReadings { 3 } else { 2 };
     let failovers = 1 - losses;
     let began = Instant::now();
     let property = missing.keeps();
@@ -60,7 +60,7 @@ fn is_needed(missing: Protection, losses: u8) {
 }
 
 /// Needed only where a record is lost that had lasted: failovers alone break nothing without it.
-fn is_needed_when_a_record_is_lost(missing: Protection) {
+fn is_needed_when_a_record_is_lost(missing: RecordProtection) {
     holds(
         &format!("without {missing:?}, nothing is lost"),
         Records { coordinators: 2, failovers: 1, losses: 0, missing: Some(missing) },
@@ -70,45 +70,45 @@ fn is_needed_when_a_record_is_lost(missing: Protection) {
 
 #[test]
 fn record_is_durable_first() {
-    is_needed(Protection::RecordIsDurableFirst, 0);
+    is_needed(RecordProtection::RecordIsDurableFirst, 0);
 }
 
 #[test]
 fn changes_are_based_on_a_version() {
-    is_needed(Protection::BasedOnVersion, 0);
+    is_needed(RecordProtection::BasedOnVersion, 0);
 }
 
 #[test]
 fn every_shard_confirms() {
-    is_needed(Protection::EveryShardConfirms, 0);
+    is_needed(RecordProtection::EveryShardConfirms, 0);
 }
 
 #[test]
 fn older_settings_are_refused() {
-    is_needed(Protection::OlderIsRefused, 0);
+    is_needed(RecordProtection::OlderIsRefused, 0);
 }
 
 #[test]
 fn creation_id() {
-    is_needed_when_a_record_is_lost(Protection::CreationId);
+    is_needed_when_a_record_is_lost(RecordProtection::CreationId);
 }
 
 #[test]
 fn content_is_compared() {
-    is_needed_when_a_record_is_lost(Protection::ContentIsCompared);
+    is_needed_when_a_record_is_lost(RecordProtection::ContentIsCompared);
 }
 
 #[test]
 fn record_moves_above() {
-    is_needed_when_a_record_is_lost(Protection::RecordMovesAbove);
+    is_needed_when_a_record_is_lost(RecordProtection::RecordMovesAbove);
 }
 
 #[test]
 fn restock_keys_are_kept() {
-    is_needed(Protection::RestockKeysAreKept, 0);
+    is_needed(RecordProtection::RestockKeysAreKept, 0);
 }
 
 #[test]
 fn a_restore_ends_old_readings() {
-    is_needed(Protection::RestoreEndsOldReadings, 1);
+    is_needed(RecordProtection::RestoreEndsOldReadings, 1);
 }

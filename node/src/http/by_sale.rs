@@ -14,49 +14,54 @@ use stock::calls::Claim;
 use stock::ids::{InvalidId, OrderId, SaleId};
 use utoipa::ToSchema;
 
-use super::Shop;
-use super::caller::{Caller, Unfit};
-use super::csrf::Meant;
+use super::AppState;
+use super::caller::{Caller, RequestError};
+use super::csrf::CsrfGuard;
 use super::openapi::schemas;
 use super::problems::{
     busy, for_somebody_else, nothing_of_yours, too_many_requests, unavailable, unknown_outcome,
 };
-use super::request::{Named, PurchaseRequest};
+use super::request::{PurchaseRequest, SalePath};
 use crate::sales::{Outcome, Phase, Status};
 
 /// `GET status`
-pub(crate) async fn status(State(shop): State<Arc<Shop>>, named: Named) -> Result<Json<StatusBody>, Problem> {
+pub(crate) async fn status(
+    State(shop): State<Arc<AppState>>,
+    named: SalePath,
+) -> Result<Json<StatusBody>, Problem> {
     let sale = shop.sale(named.sale.as_ref()).await?;
     Ok(Json(StatusBody::of(&sale.status())))
 }
 
 /// `POST purchase`
 pub(crate) async fn purchase(
-    State(shop): State<Arc<Shop>>,
-    _: Meant,
+    State(shop): State<Arc<AppState>>,
+    _: CsrfGuard,
     caller: Caller,
-    named: Named,
+    named: SalePath,
     request: PurchaseRequest,
 ) -> Result<PurchaseAnswer, Problem> {
     let sale = shop.sale(named.sale.as_ref()).await?;
     match request.attempt(&sale.config(), &caller) {
         Ok(attempt) => PurchaseAnswer::to(shop.purchase(&sale, attempt).await),
-        Err(Unfit::Id(invalid)) => Ok(PurchaseAnswer::Refused(Refused::invalid_user_id(&invalid))),
-        Err(Unfit::SomebodyElse) => Err(for_somebody_else()),
+        Err(RequestError::Id(invalid)) => Ok(PurchaseAnswer::Refused(Refused::invalid_user_id(&invalid))),
+        Err(RequestError::SomebodyElse) => Err(for_somebody_else()),
     }
 }
 
 /// `GET purchase/{userId}`
 pub(crate) async fn find(
-    State(shop): State<Arc<Shop>>,
+    State(shop): State<Arc<AppState>>,
     caller: Caller,
-    named: Named,
-) -> Result<FindAnswer, Problem> {
+    named: SalePath,
+) -> Result<LookupAnswer, Problem> {
     let sale = shop.sale(named.sale.as_ref()).await?;
     match caller.user(&named.user, sale.config().user_ids) {
-        Ok(user) => Ok(FindAnswer::Found(Found::of(sale.find(user).await.map_err(|_| unavailable())?))),
-        Err(Unfit::Id(invalid)) => Ok(FindAnswer::Refused(Refused::invalid_user_id(&invalid))),
-        Err(Unfit::SomebodyElse) => Err(nothing_of_yours()),
+        Ok(user) => {
+            Ok(LookupAnswer::LookupBody(LookupBody::of(sale.find(user).await.map_err(|_| unavailable())?)))
+        }
+        Err(RequestError::Id(invalid)) => Ok(LookupAnswer::Refused(Refused::invalid_user_id(&invalid))),
+        Err(RequestError::SomebodyElse) => Err(nothing_of_yours()),
     }
 }
 
@@ -67,7 +72,7 @@ pub(crate) async fn find(
 pub(crate) struct StatusBody {
     #[schema(value_type = schemas::SaleId)]
     sale_id: SaleId,
-    status: StatusWord,
+    status: SaleStatusCode,
     #[schema(value_type = schemas::Moment)]
     starts_at: String,
     #[schema(value_type = schemas::Moment)]
@@ -85,7 +90,7 @@ pub(crate) struct StatusBody {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = SaleStatusWord)]
-enum StatusWord {
+enum SaleStatusCode {
     Upcoming,
     Active,
     Paused,
@@ -117,7 +122,7 @@ pub(crate) struct Purchased {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Refused {
     success: bool,
-    reason: Reason,
+    reason: RefusalReason,
     #[schema(value_type = String)]
     message: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,7 +136,7 @@ pub(crate) struct Refused {
 /// Why not, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum Reason {
+enum RefusalReason {
     AlreadyPurchased,
     OutOfStock,
     SaleNotActive,
@@ -139,9 +144,9 @@ enum Reason {
 }
 
 /// The answer to a lookup.
-pub(crate) enum FindAnswer {
+pub(crate) enum LookupAnswer {
     /// 200
-    Found(Found),
+    LookupBody(LookupBody),
     /// 400
     Refused(Refused),
 }
@@ -149,7 +154,7 @@ pub(crate) enum FindAnswer {
 /// Whether a user has a unit.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Found {
+pub(crate) struct LookupBody {
     has_purchased: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = schemas::Moment, required = false)]
@@ -182,7 +187,7 @@ impl StatusBody {
     }
 }
 
-impl From<Phase> for StatusWord {
+impl From<Phase> for SaleStatusCode {
     fn from(phase: Phase) -> Self {
         match phase {
             Phase::Upcoming => Self::Upcoming,
@@ -219,7 +224,7 @@ impl Purchased {
 }
 
 impl Refused {
-    fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
+    fn new(reason: RefusalReason, message: impl Into<Cow<'static, str>>) -> Self {
         Self { success: false, reason, message: message.into(), order_id: None, purchased_at: None }
     }
 
@@ -227,12 +232,12 @@ impl Refused {
         Self {
             order_id: Some(claim.order),
             purchased_at: Some(iso8601(claim.purchased_at)),
-            ..Self::new(Reason::AlreadyPurchased, "You have bought your unit already.")
+            ..Self::new(RefusalReason::AlreadyPurchased, "You have bought your unit already.")
         }
     }
 
     fn out_of_stock() -> Self {
-        Self::new(Reason::OutOfStock, "Every unit is sold.")
+        Self::new(RefusalReason::OutOfStock, "Every unit is sold.")
     }
 
     fn not_active(phase: Phase) -> Self {
@@ -243,15 +248,15 @@ impl Refused {
             // The node's clock and that of Redis differ by a moment at an edge of the window.
             Phase::Active => "The sale is not active at this moment.",
         };
-        Self::new(Reason::SaleNotActive, message)
+        Self::new(RefusalReason::SaleNotActive, message)
     }
 
     pub(super) fn invalid_user_id(invalid: &InvalidId) -> Self {
-        Self::new(Reason::InvalidUserId, format!("The user id {invalid}."))
+        Self::new(RefusalReason::InvalidUserId, format!("The user id {invalid}."))
     }
 }
 
-impl Reason {
+impl RefusalReason {
     fn status(self) -> StatusCode {
         match self {
             Self::AlreadyPurchased | Self::OutOfStock => StatusCode::CONFLICT,
@@ -261,7 +266,7 @@ impl Reason {
     }
 }
 
-impl Found {
+impl LookupBody {
     pub(super) fn of(claim: Option<Claim>) -> Self {
         Self {
             has_purchased: claim.is_some(),
@@ -280,10 +285,10 @@ impl IntoResponse for PurchaseAnswer {
     }
 }
 
-impl IntoResponse for FindAnswer {
+impl IntoResponse for LookupAnswer {
     fn into_response(self) -> Response {
         match self {
-            Self::Found(found) => Json(found).into_response(),
+            Self::LookupBody(found) => Json(found).into_response(),
             Self::Refused(refused) => refused.into_response(),
         }
     }
@@ -364,14 +369,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_lookup_names_the_order_only_where_there_is_one() {
-        let held = answer(FindAnswer::Found(Found::of(Some(claim())))).await;
+        let held = answer(LookupAnswer::LookupBody(LookupBody::of(Some(claim())))).await;
         let expected = json!({
             "hasPurchased": true,
             "orderId": "0123456789ABCD",
             "purchasedAt": "2026-11-21T20:00:00.007Z",
         });
         assert_eq!(held, (200, expected));
-        let none = answer(FindAnswer::Found(Found::of(None))).await;
+        let none = answer(LookupAnswer::LookupBody(LookupBody::of(None))).await;
         assert_eq!(none, (200, json!({ "hasPurchased": false })));
     }
 }

@@ -9,10 +9,10 @@ use axum::http::request::Parts;
 use service::problem::Problem;
 use stock::ids::{InvalidId, UserId, UserIdKind};
 
-use super::Shop;
+use super::AppState;
 use super::problems::unauthenticated;
-use super::request::SentUserId;
-use crate::identity::{BadToken, Identity};
+use super::request::RawUserId;
+use crate::identity::{BearerTokenError, Identity};
 
 /// Who asks.
 pub(crate) enum Caller {
@@ -24,14 +24,14 @@ pub(crate) enum Caller {
 
 /// Why a request names no user that it could be about.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Unfit {
+pub(crate) enum RequestError {
     /// There can be no such user.
     Id(InvalidId),
     /// It is not about whoever asks.
     SomebodyElse,
 }
 
-impl From<InvalidId> for Unfit {
+impl From<InvalidId> for RequestError {
     fn from(invalid: InvalidId) -> Self {
         Self::Id(invalid)
     }
@@ -39,24 +39,24 @@ impl From<InvalidId> for Unfit {
 
 impl Caller {
     /// The user that a request is about, read the way its sale does.
-    pub(crate) fn user(&self, sent: &SentUserId, kind: UserIdKind) -> Result<UserId, Unfit> {
+    pub(crate) fn user(&self, sent: &RawUserId, kind: UserIdKind) -> Result<UserId, RequestError> {
         let Self::Proven(subject) = self else { return Ok(sent.read(kind)?) };
         let user = UserId::parse(subject, kind)?;
         match sent {
-            SentUserId::Absent => Ok(user),
+            RawUserId::Absent => Ok(user),
             sent if sent.read(kind).as_ref() == Ok(&user) => Ok(user),
-            _ => Err(Unfit::SomebodyElse),
+            _ => Err(RequestError::SomebodyElse),
         }
     }
 }
 
-impl FromRequestParts<Arc<Shop>> for Caller {
+impl FromRequestParts<Arc<AppState>> for Caller {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, shop: &Arc<Shop>) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, shop: &Arc<AppState>) -> Result<Self, Problem> {
         let Identity::Proven(tokens) = &shop.identity else { return Ok(Self::Claimed) };
         let token = bearer_token(&parts.headers).ok_or_else(|| unauthenticated(None))?;
-        let subject = tokens.subject(token).map_err(|bad: BadToken| unauthenticated(Some(bad)))?;
+        let subject = tokens.subject(token).map_err(|bad: BearerTokenError| unauthenticated(Some(bad)))?;
         Ok(Self::Proven(subject))
     }
 }
@@ -72,31 +72,31 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn user(caller: &Caller, sent: &SentUserId) -> Result<String, Unfit> {
+    fn user(caller: &Caller, sent: &RawUserId) -> Result<String, RequestError> {
         caller.user(sent, UserIdKind::Email).map(|user| user.as_str().to_owned())
     }
 
-    fn text(id: &str) -> SentUserId {
-        SentUserId::Text(id.to_owned())
+    fn text(id: &str) -> RawUserId {
+        RawUserId::Text(id.to_owned())
     }
 
     #[test]
     fn without_tokens_the_request_says_who_it_is_about() {
         assert_eq!(user(&Caller::Claimed, &text("Ann@shop.example")), Ok("ann@shop.example".into()));
-        assert!(matches!(user(&Caller::Claimed, &SentUserId::Absent), Err(Unfit::Id(_))));
+        assert!(matches!(user(&Caller::Claimed, &RawUserId::Absent), Err(RequestError::Id(_))));
     }
 
     #[test]
     fn with_a_token_it_is_about_the_token_s_user_or_nobody() {
         let ann = Caller::Proven("ann@shop.example".into());
-        assert_eq!(user(&ann, &SentUserId::Absent), Ok("ann@shop.example".into()));
+        assert_eq!(user(&ann, &RawUserId::Absent), Ok("ann@shop.example".into()));
         assert_eq!(
             user(&ann, &text(" ANN@shop.example")),
             Ok("ann@shop.example".into()),
             "one name in two spellings"
         );
-        for other in [text("bob@shop.example"), text(""), SentUserId::NotText] {
-            assert_eq!(user(&ann, &other), Err(Unfit::SomebodyElse));
+        for other in [text("bob@shop.example"), text(""), RawUserId::NotText] {
+            assert_eq!(user(&ann, &other), Err(RequestError::SomebodyElse));
         }
     }
 }

@@ -14,7 +14,7 @@ use service::problem::Problem;
 use service::time::now;
 use utoipa::ToSchema;
 
-use super::Shop;
+use super::AppState;
 use super::client::Client;
 use super::openapi::schemas;
 use super::problems::foreign_request;
@@ -27,30 +27,30 @@ pub(crate) const X_CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-toke
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// `GET /api/csrf`
-pub(crate) async fn issue(State(shop): State<Arc<Shop>>, cookie: CookieMaker) -> Issued {
+pub(crate) async fn issue(State(shop): State<Arc<AppState>>, cookie: CookieMaker) -> IssuedToken {
     let csrf_token = shop.csrf.make(now());
     let cookie = cookie.of(&csrf_token, &shop.csrf);
-    Issued::new(csrf_token, cookie)
+    IssuedToken::new(csrf_token, cookie)
 }
 
 /// A token, in the body and as a cookie.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = IssuedToken)]
-pub(crate) struct Issued {
+pub(crate) struct IssuedToken {
     #[schema(value_type = schemas::CsrfToken)]
     csrf_token: String,
     #[serde(skip)]
     cookie: HeaderValue,
 }
 
-impl Issued {
+impl IssuedToken {
     pub(super) fn new(csrf_token: String, cookie: HeaderValue) -> Self {
         Self { csrf_token, cookie }
     }
 }
 
-impl IntoResponse for Issued {
+impl IntoResponse for IssuedToken {
     fn into_response(self) -> Response {
         ([(SET_COOKIE, self.cookie.clone())], Json(self)).into_response()
     }
@@ -89,12 +89,12 @@ impl<S: Sync> FromRequestParts<S> for CookieMaker {
 /// A request that a page of ours, or of a site that is allowed, or no browser has sent.
 ///
 /// A token is not asked for where the browser itself says where the request is from; one that is sent must be good.
-pub(crate) struct Meant;
+pub(crate) struct CsrfGuard;
 
-impl FromRequestParts<Arc<Shop>> for Meant {
+impl FromRequestParts<Arc<AppState>> for CsrfGuard {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, shop: &Arc<Shop>) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, shop: &Arc<AppState>) -> Result<Self, Problem> {
         let refused = match is_meant(&parts.headers, shop.origins()) {
             Some(true) => return Ok(Self),
             Some(false) => BadToken::Missing,
@@ -110,16 +110,16 @@ impl FromRequestParts<Arc<Shop>> for Meant {
 }
 
 /// A request with a token, which clients of the second family always send.
-pub(crate) struct WithToken;
+pub(crate) struct CsrfTokenGuard;
 
-impl FromRequestParts<Arc<Shop>> for WithToken {
-    type Rejection = WithoutToken;
+impl FromRequestParts<Arc<AppState>> for CsrfTokenGuard {
+    type Rejection = MissingCsrfToken;
 
-    async fn from_request_parts(parts: &mut Parts, shop: &Arc<Shop>) -> Result<Self, WithoutToken> {
+    async fn from_request_parts(parts: &mut Parts, shop: &Arc<AppState>) -> Result<Self, MissingCsrfToken> {
         check(&parts.headers, &shop.csrf).map(|()| Self).map_err(|bad| {
             let csrf_token = shop.csrf.make(now());
             let cookie = CookieMaker::for_client(parts).of(&csrf_token, &shop.csrf);
-            WithoutToken::new(bad, csrf_token, cookie)
+            MissingCsrfToken::new(bad, csrf_token, cookie)
         })
     }
 }
@@ -127,7 +127,7 @@ impl FromRequestParts<Arc<Shop>> for WithToken {
 /// No token, or none that is good. Here is a new one.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct WithoutToken {
+pub(crate) struct MissingCsrfToken {
     #[schema(pattern = "^csrf$")]
     error: &'static str,
     #[schema(value_type = schemas::BadToken)]
@@ -138,13 +138,13 @@ pub(crate) struct WithoutToken {
     cookie: HeaderValue,
 }
 
-impl WithoutToken {
+impl MissingCsrfToken {
     pub(super) fn new(why: BadToken, csrf_token: String, cookie: HeaderValue) -> Self {
         Self { error: "csrf", reason: why.as_str(), csrf_token, cookie }
     }
 }
 
-impl IntoResponse for WithoutToken {
+impl IntoResponse for MissingCsrfToken {
     fn into_response(self) -> Response {
         (StatusCode::FORBIDDEN, [(SET_COOKIE, self.cookie.clone())], Json(self)).into_response()
     }

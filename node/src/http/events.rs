@@ -6,26 +6,26 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::Response;
-use service::events::{self, EVENT_PERIOD, Teller, stream_of};
+use service::events::{self, EVENT_PERIOD, EventPublisher, stream_of};
 use service::problem::Problem;
 use stock::ids::SaleId;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::Shop;
+use super::AppState;
 use super::by_sale::StatusBody;
 use super::problems::too_many_listeners;
-use super::request::Named;
-use crate::sales::Outlook;
+use super::request::SalePath;
+use crate::sales::SaleView;
 
 /// A line without meaning is sent after this long without an event: proxies close connections that are silent.
 const HEARTBEAT_PERIOD: Duration = Duration::from_secs(10);
 
 /// Whoever listens to a sale.
-pub(crate) type Events = events::Events<SaleId>;
+pub(crate) type Events = events::EventHub<SaleId>;
 
 /// `GET events`
-pub(crate) async fn events(State(shop): State<Arc<Shop>>, named: Named) -> Result<Response, Problem> {
+pub(crate) async fn events(State(shop): State<Arc<AppState>>, named: SalePath) -> Result<Response, Problem> {
     let sale = shop.sale(named.sale.as_ref()).await?;
     let greeting = event(&StatusBody::of(&sale.status()));
     let write = |teller| write(sale.outlooks(), teller);
@@ -34,7 +34,7 @@ pub(crate) async fn events(State(shop): State<Arc<Shop>>, named: Named) -> Resul
 }
 
 /// Writes down what changes, for as long as the node serves the sale.
-async fn write(mut outlooks: watch::Receiver<Arc<Outlook>>, teller: Teller) {
+async fn write(mut outlooks: watch::Receiver<Arc<SaleView>>, teller: EventPublisher) {
     let mut told: Option<StatusBody> = None;
     let mut beat_at = Instant::now();
     loop {

@@ -3,6 +3,7 @@
 //! Nothing else in this crate knows status codes or JSON, and no raw string gets past here. The answers of each
 //! family of clients are in one file.
 
+mod admission;
 pub(crate) mod by_sale;
 mod caller;
 mod client;
@@ -10,13 +11,12 @@ pub(crate) mod cors;
 pub(crate) mod csrf;
 pub(crate) mod docs;
 pub(crate) mod events;
-mod gate;
 pub(crate) mod openapi;
 pub(crate) mod page;
 mod problems;
 mod request;
-mod shop;
 pub(crate) mod single_sale;
+mod state;
 
-pub use gate::PublicGate;
-pub use shop::Shop;
+pub use admission::ClientAdmission;
+pub use state::AppState;

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
-use service::problem::{Kind, Problem, retry_after};
+use service::problem::{Problem, ProblemType, retry_after};
 use stock::ids::OrderId;
 
 use crate::csrf::BadToken;
 use crate::identity;
-use crate::limits::TooMany;
+use crate::limits::RateLimited;
 
 pub(super) const RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 pub(super) const RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
@@ -21,29 +21,29 @@ pub(super) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelim
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) fn unknown_sale() -> Problem {
-    let kind = Kind { uri: "/problems/unknown-sale", title: "Unknown sale" };
+    let kind = ProblemType { uri: "/problems/unknown-sale", title: "Unknown sale" };
     Problem::new(StatusCode::NOT_FOUND).of_kind(kind).detail("There is no sale of this id.")
 }
 
 pub(super) fn invalid_idempotency_key() -> Problem {
-    let kind = Kind { uri: "/problems/invalid-idempotency-key", title: "Invalid Idempotency-Key" };
+    let kind = ProblemType { uri: "/problems/invalid-idempotency-key", title: "Invalid Idempotency-Key" };
     Problem::new(StatusCode::BAD_REQUEST)
         .of_kind(kind)
         .detail("The Idempotency-Key header must be 1 to 255 visible ASCII characters.")
 }
 
 pub(super) fn busy() -> Problem {
-    let kind = Kind { uri: "/problems/busy", title: "Too many are waiting" };
+    let kind = ProblemType { uri: "/problems/busy", title: "Too many are waiting" };
     come_back(kind).detail("Nothing was bought. Try again in a moment.")
 }
 
 pub(super) fn unavailable() -> Problem {
-    let kind = Kind { uri: "/problems/unavailable", title: "No answer in time" };
+    let kind = ProblemType { uri: "/problems/unavailable", title: "No answer in time" };
     come_back(kind).detail("Nothing was bought, and nothing could be looked up. Try again in a moment.")
 }
 
 pub(super) fn unknown_outcome(order: OrderId) -> Problem {
-    let kind = Kind { uri: "/problems/unknown-outcome", title: "Outcome unknown" };
+    let kind = ProblemType { uri: "/problems/unknown-outcome", title: "Outcome unknown" };
     come_back(kind).with("orderId", order.as_str()).detail(
         "The purchase may or may not have been made. Repeat it with the same Idempotency-Key to learn which; \
          without one, look the purchase up.",
@@ -52,7 +52,7 @@ pub(super) fn unknown_outcome(order: OrderId) -> Problem {
 
 /// With a new token, in the body and in a cookie that is for the caller to add, so that one retry is enough.
 pub(super) fn foreign_request(why: BadToken, new_token: String) -> Problem {
-    let kind = Kind { uri: "/problems/csrf", title: "CSRF token needed" };
+    let kind = ProblemType { uri: "/problems/csrf", title: "CSRF token needed" };
     Problem::new(StatusCode::FORBIDDEN)
         .of_kind(kind)
         .with("reason", why.as_str())
@@ -61,14 +61,14 @@ pub(super) fn foreign_request(why: BadToken, new_token: String) -> Problem {
 }
 
 /// Without a reason, no token came at all.
-pub(super) fn unauthenticated(why: Option<identity::BadToken>) -> Problem {
-    let kind = Kind { uri: "/problems/unauthenticated", title: "Sign in first" };
+pub(super) fn unauthenticated(why: Option<identity::BearerTokenError>) -> Problem {
+    let kind = ProblemType { uri: "/problems/unauthenticated", title: "Sign in first" };
     let (challenge, detail) = match why {
         None => ("Bearer", "A bearer token is needed."),
-        Some(identity::BadToken::Expired) => {
+        Some(identity::BearerTokenError::Expired) => {
             ("Bearer error=\"invalid_token\", error_description=\"expired\"", "The bearer token has expired.")
         }
-        Some(identity::BadToken::Invalid) => {
+        Some(identity::BearerTokenError::Invalid) => {
             ("Bearer error=\"invalid_token\"", "The bearer token is not valid here.")
         }
     };
@@ -79,7 +79,7 @@ pub(super) fn unauthenticated(why: Option<identity::BadToken>) -> Problem {
 }
 
 pub(super) fn for_somebody_else() -> Problem {
-    let kind = Kind { uri: "/problems/somebody-else", title: "Not your user id" };
+    let kind = ProblemType { uri: "/problems/somebody-else", title: "Not your user id" };
     Problem::new(StatusCode::FORBIDDEN)
         .of_kind(kind)
         .detail("You can buy only for the user that your token names.")
@@ -87,13 +87,13 @@ pub(super) fn for_somebody_else() -> Problem {
 
 /// As if there were nothing: who has bought is nobody else's business.
 pub(super) fn nothing_of_yours() -> Problem {
-    let kind = Kind { uri: "/problems/not-found", title: "Not found" };
+    let kind = ProblemType { uri: "/problems/not-found", title: "Not found" };
     Problem::new(StatusCode::NOT_FOUND).of_kind(kind).detail("There is nothing of yours under this user id.")
 }
 
 /// Of an address, or of a user.
-pub(super) fn too_many_requests(TooMany { retry_after: wait, limit }: TooMany) -> Problem {
-    let kind = Kind { uri: "/problems/too-many-requests", title: "Too many requests" };
+pub(super) fn too_many_requests(RateLimited { retry_after: wait, limit }: RateLimited) -> Problem {
+    let kind = ProblemType { uri: "/problems/too-many-requests", title: "Too many requests" };
     let policy = format!("{};w={}", limit.permits, limit.window.as_secs().max(1));
     let policy = HeaderValue::try_from(policy).expect("numbers are visible ASCII");
     Problem::new(StatusCode::TOO_MANY_REQUESTS)
@@ -107,11 +107,11 @@ pub(super) fn too_many_requests(TooMany { retry_after: wait, limit }: TooMany) -
 }
 
 pub(super) fn too_many_listeners() -> Problem {
-    let kind = Kind { uri: "/problems/too-many-listeners", title: "Too many are listening" };
+    let kind = ProblemType { uri: "/problems/too-many-listeners", title: "Too many are listening" };
     come_back(kind).detail("Ask for the status now and then instead, or try again.")
 }
 
-fn come_back(kind: Kind) -> Problem {
+fn come_back(kind: ProblemType) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE).of_kind(kind).retry_after(RETRY_AFTER)
 }
 

@@ -12,19 +12,19 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use service::correlation::Correlation;
-use service::json::Document;
+use service::json::JsonBody;
 use service::problem::Problem;
 use stock::calls::Attempt;
 use stock::ids::{CorrelationId, IDEMPOTENCY_KEY_BYTES_MAX, InvalidId, OrderId, SaleId, UserId, UserIdKind};
 use stock::sale::SaleConfig;
 
-use super::caller::{Caller, Unfit};
+use super::caller::{Caller, RequestError};
 use super::problems::{invalid_idempotency_key, unknown_sale};
 
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// A user id as it was sent.
-pub(crate) enum SentUserId {
+pub(crate) enum RawUserId {
     /// There was none.
     Absent,
     /// It was no text.
@@ -33,7 +33,7 @@ pub(crate) enum SentUserId {
     Text(String),
 }
 
-impl SentUserId {
+impl RawUserId {
     /// Reads the id the way its sale does.
     pub(crate) fn read(&self, kind: UserIdKind) -> Result<UserId, InvalidId> {
         match self {
@@ -44,10 +44,10 @@ impl SentUserId {
 }
 
 /// What the path names.
-pub(crate) struct Named {
+pub(crate) struct SalePath {
     /// `None` means the default sale.
     pub(crate) sale: Option<SaleId>,
-    pub(crate) user: SentUserId,
+    pub(crate) user: RawUserId,
 }
 
 #[derive(Default, Deserialize)]
@@ -57,7 +57,7 @@ struct PathParameters {
     user_id: Option<String>,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Named {
+impl<S: Send + Sync> FromRequestParts<S> for SalePath {
     type Rejection = Problem;
 
     /// A sale id that cannot be is the id of no sale.
@@ -65,12 +65,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
         let parameters = match Path::<PathParameters>::from_request_parts(parts, state).await {
             Ok(Path(parameters)) => parameters,
             Err(rejection) if is_user_id_not_utf8(&rejection) => {
-                return Ok(Self { sale: None, user: SentUserId::NotText });
+                return Ok(Self { sale: None, user: RawUserId::NotText });
             }
             Err(_) => return Err(unknown_sale()),
         };
         let sale = parameters.sale.map(|id| id.parse()).transpose().map_err(|_: InvalidId| unknown_sale())?;
-        Ok(Self { sale, user: parameters.user_id.map_or(SentUserId::Absent, SentUserId::Text) })
+        Ok(Self { sale, user: parameters.user_id.map_or(RawUserId::Absent, RawUserId::Text) })
     }
 }
 
@@ -81,14 +81,14 @@ fn is_user_id_not_utf8(rejection: &PathRejection) -> bool {
 
 /// A request to buy.
 pub(crate) struct PurchaseRequest {
-    user: SentUserId,
+    user: RawUserId,
     idempotency_key: Option<IdempotencyKey>,
     correlation: CorrelationId,
 }
 
 impl PurchaseRequest {
     /// The attempt that this request makes at a sale.
-    pub(crate) fn attempt(self, sale: &SaleConfig, caller: &Caller) -> Result<Attempt, Unfit> {
+    pub(crate) fn attempt(self, sale: &SaleConfig, caller: &Caller) -> Result<Attempt, RequestError> {
         let user = caller.user(&self.user, sale.user_ids)?;
         let order = match &self.idempotency_key {
             Some(key) => OrderId::derived(&sale.id, &user, key.as_str()),
@@ -105,7 +105,7 @@ impl<S: Send + Sync> FromRequest<S> for PurchaseRequest {
         let (mut parts, body) = request.into_parts();
         let idempotency_key = IdempotencyKey::of(&parts.headers)?;
         let Ok(Correlation(correlation)) = Correlation::from_request_parts(&mut parts, state).await;
-        let document = Document::from_request(Request::from_parts(parts, body), state).await?;
+        let document = JsonBody::from_request(Request::from_parts(parts, body), state).await?;
         Ok(Self { user: user_in(&document)?, idempotency_key, correlation })
     }
 }
@@ -118,11 +118,11 @@ struct PurchaseBody<'a> {
 }
 
 /// A user id of another type than text is not a broken body: clients expect the answer to a bad user id.
-fn user_in(document: &Document) -> Result<SentUserId, Problem> {
+fn user_in(document: &JsonBody) -> Result<RawUserId, Problem> {
     let PurchaseBody { user_id } = document.parse()?;
-    let Some(value) = user_id else { return Ok(SentUserId::Absent) };
+    let Some(value) = user_id else { return Ok(RawUserId::Absent) };
     let text = serde_json::from_str::<Cow<'_, str>>(value.get());
-    Ok(text.map_or(SentUserId::NotText, |text| SentUserId::Text(text.into_owned())))
+    Ok(text.map_or(RawUserId::NotText, |text| RawUserId::Text(text.into_owned())))
 }
 
 /// The name that a client gives to an attempt, to repeat it safely.

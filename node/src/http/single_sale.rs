@@ -14,58 +14,58 @@ use stock::ids::{OrderId, SaleId, UserId};
 use stock::sale::EpochMs;
 use utoipa::ToSchema;
 
-use super::caller::{Caller, Unfit};
-use super::csrf::WithToken;
+use super::caller::{Caller, RequestError};
+use super::csrf::CsrfTokenGuard;
 use super::openapi::schemas;
 use super::problems::{
     RETRY_AFTER, for_somebody_else, nothing_of_yours, too_many_requests, unavailable, unknown_outcome,
 };
-use super::request::{Named, PurchaseRequest};
-use super::shop::{NoSale, Shop};
+use super::request::{PurchaseRequest, SalePath};
+use super::state::{AppState, SaleLookupError};
 use crate::sales::{Outcome, Phase, Status};
 
 /// Shortest user id that clients of this family expect to be taken, in characters.
 const USER_ID_CHARS_MIN: usize = 3;
 
 /// `GET status`
-pub(crate) async fn status(State(shop): State<Arc<Shop>>) -> Result<Json<StatusBody>, Problem> {
+pub(crate) async fn status(State(shop): State<Arc<AppState>>) -> Result<Json<StatusBody>, Problem> {
     let sale = shop.sale(None).await?;
     Ok(Json(StatusBody::of(&sale.status())))
 }
 
 /// `POST purchase`
 pub(crate) async fn purchase(
-    State(shop): State<Arc<Shop>>,
-    _: WithToken,
+    State(shop): State<Arc<AppState>>,
+    _: CsrfTokenGuard,
     caller: Caller,
     request: PurchaseRequest,
 ) -> Result<PurchaseAnswer, Problem> {
     let sale = match shop.sale(None).await {
-        Err(NoSale::Unread) => return Ok(PurchaseAnswer::Busy(Busy::default())),
+        Err(SaleLookupError::Unread) => return Ok(PurchaseAnswer::Busy(Busy::default())),
         sale => sale?,
     };
     match request.attempt(&sale.config(), &caller) {
         Ok(attempt) if is_long_enough(&attempt.user) => {
             PurchaseAnswer::to(shop.purchase(&sale, attempt).await)
         }
-        Err(Unfit::SomebodyElse) => Err(for_somebody_else()),
-        Ok(_) | Err(Unfit::Id(_)) => Ok(PurchaseAnswer::InvalidUser(InvalidUser::default())),
+        Err(RequestError::SomebodyElse) => Err(for_somebody_else()),
+        Ok(_) | Err(RequestError::Id(_)) => Ok(PurchaseAnswer::InvalidUser(InvalidUser::default())),
     }
 }
 
 /// `GET purchase/{userId}`
 pub(crate) async fn find(
-    State(shop): State<Arc<Shop>>,
+    State(shop): State<Arc<AppState>>,
     caller: Caller,
-    named: Named,
-) -> Result<FindAnswer, Problem> {
+    named: SalePath,
+) -> Result<LookupAnswer, Problem> {
     let sale = shop.sale(None).await?;
     match caller.user(&named.user, sale.config().user_ids) {
         Ok(user) if is_long_enough(&user) => {
-            Ok(FindAnswer::Found(Found::of(sale.find(user).await.map_err(|_| unavailable())?)))
+            Ok(LookupAnswer::LookupBody(LookupBody::of(sale.find(user).await.map_err(|_| unavailable())?)))
         }
-        Err(Unfit::SomebodyElse) => Err(nothing_of_yours()),
-        Ok(_) | Err(Unfit::Id(_)) => Ok(FindAnswer::InvalidUser(InvalidUser::default())),
+        Err(RequestError::SomebodyElse) => Err(nothing_of_yours()),
+        Ok(_) | Err(RequestError::Id(_)) => Ok(LookupAnswer::InvalidUser(InvalidUser::default())),
     }
 }
 
@@ -78,7 +78,7 @@ fn is_long_enough(user: &UserId) -> bool {
 #[serde(rename_all = "camelCase")]
 #[schema(as = SingleSaleStatus)]
 pub(crate) struct StatusBody {
-    status: StatusWord,
+    status: SaleStatusCode,
     #[schema(value_type = u64, examples(1_795_291_200_000_u64))]
     starts_at: EpochMs,
     #[schema(value_type = u64, examples(1_795_294_800_000_u64))]
@@ -94,7 +94,7 @@ pub(crate) struct StatusBody {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = SingleSaleStatusWord)]
-enum StatusWord {
+enum SaleStatusCode {
     Upcoming,
     Active,
     SoldOut,
@@ -104,7 +104,7 @@ enum StatusWord {
 /// The answer to a purchase.
 pub(crate) enum PurchaseAnswer {
     /// 200, 403, 409 or 410
-    Settled(Settled),
+    PurchaseResult(PurchaseResult),
     /// 503
     Busy(Busy),
     /// 422
@@ -114,8 +114,8 @@ pub(crate) enum PurchaseAnswer {
 /// What became of a purchase.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Settled {
-    status: SettledWord,
+pub(crate) struct PurchaseResult {
+    status: PurchaseResultCode,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = schemas::OrderId, required = false)]
     order_id: Option<OrderId>,
@@ -123,7 +123,7 @@ pub(crate) struct Settled {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum SettledWord {
+enum PurchaseResultCode {
     Purchased,
     AlreadyPurchased,
     SoldOut,
@@ -147,9 +147,9 @@ pub(crate) struct InvalidUser {
 }
 
 /// The answer to a lookup.
-pub(crate) enum FindAnswer {
+pub(crate) enum LookupAnswer {
     /// 200
-    Found(Found),
+    LookupBody(LookupBody),
     /// 422
     InvalidUser(InvalidUser),
 }
@@ -158,7 +158,7 @@ pub(crate) enum FindAnswer {
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = SingleSaleFound)]
-pub(crate) struct Found {
+pub(crate) struct LookupBody {
     purchased: bool,
     /// Null where there is none.
     #[schema(value_type = Option<schemas::OrderId>, required = true)]
@@ -169,7 +169,7 @@ impl StatusBody {
     pub(super) fn of(status: &Status) -> Self {
         let config = &status.config;
         Self {
-            status: StatusWord::of(status),
+            status: SaleStatusCode::of(status),
             starts_at: config.window.starts_at,
             ends_at: config.window.ends_at,
             stock: config.total_stock.saturating_sub(status.sold),
@@ -180,7 +180,7 @@ impl StatusBody {
     }
 }
 
-impl StatusWord {
+impl SaleStatusCode {
     fn of(status: &Status) -> Self {
         match status.phase {
             Phase::Ended => Self::Ended,
@@ -196,12 +196,18 @@ impl StatusWord {
 impl PurchaseAnswer {
     pub(super) fn to(outcome: Outcome) -> Result<Self, Problem> {
         match outcome {
-            Outcome::Purchased(claim) => Ok(Self::Settled(Settled::with(SettledWord::Purchased, claim))),
-            Outcome::AlreadyPurchased(claim) => {
-                Ok(Self::Settled(Settled::with(SettledWord::AlreadyPurchased, claim)))
+            Outcome::Purchased(claim) => {
+                Ok(Self::PurchaseResult(PurchaseResult::with(PurchaseResultCode::Purchased, claim)))
             }
-            Outcome::OutOfStock => Ok(Self::Settled(Settled::without(SettledWord::SoldOut))),
-            Outcome::NotActive(_) => Ok(Self::Settled(Settled::without(SettledWord::NotActive))),
+            Outcome::AlreadyPurchased(claim) => {
+                Ok(Self::PurchaseResult(PurchaseResult::with(PurchaseResultCode::AlreadyPurchased, claim)))
+            }
+            Outcome::OutOfStock => {
+                Ok(Self::PurchaseResult(PurchaseResult::without(PurchaseResultCode::SoldOut)))
+            }
+            Outcome::NotActive(_) => {
+                Ok(Self::PurchaseResult(PurchaseResult::without(PurchaseResultCode::NotActive)))
+            }
             Outcome::Limited(too_many) => Err(too_many_requests(too_many)),
             Outcome::Busy => Ok(Self::Busy(Busy::default())),
             Outcome::Unknown(order) => Err(unknown_outcome(order)),
@@ -209,17 +215,17 @@ impl PurchaseAnswer {
     }
 }
 
-impl Settled {
-    fn with(status: SettledWord, claim: Claim) -> Self {
+impl PurchaseResult {
+    fn with(status: PurchaseResultCode, claim: Claim) -> Self {
         Self { status, order_id: Some(claim.order) }
     }
 
-    fn without(status: SettledWord) -> Self {
+    fn without(status: PurchaseResultCode) -> Self {
         Self { status, order_id: None }
     }
 }
 
-impl SettledWord {
+impl PurchaseResultCode {
     fn status(self) -> StatusCode {
         match self {
             Self::Purchased => StatusCode::OK,
@@ -242,7 +248,7 @@ impl Default for InvalidUser {
     }
 }
 
-impl Found {
+impl LookupBody {
     pub(super) fn of(claim: Option<Claim>) -> Self {
         Self { purchased: claim.is_some(), order_id: claim.map(|claim| claim.order) }
     }
@@ -251,17 +257,17 @@ impl Found {
 impl IntoResponse for PurchaseAnswer {
     fn into_response(self) -> Response {
         match self {
-            Self::Settled(settled) => (settled.status.status(), Json(settled)).into_response(),
+            Self::PurchaseResult(settled) => (settled.status.status(), Json(settled)).into_response(),
             Self::Busy(busy) => busy.into_response(),
             Self::InvalidUser(invalid) => invalid.into_response(),
         }
     }
 }
 
-impl IntoResponse for FindAnswer {
+impl IntoResponse for LookupAnswer {
     fn into_response(self) -> Response {
         match self {
-            Self::Found(found) => Json(found).into_response(),
+            Self::LookupBody(found) => Json(found).into_response(),
             Self::InvalidUser(invalid) => invalid.into_response(),
         }
     }
@@ -327,9 +333,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_lookup_always_has_an_order_id_if_only_null() {
-        let held = answer(FindAnswer::Found(Found::of(Some(claim())))).await;
+        let held = answer(LookupAnswer::LookupBody(LookupBody::of(Some(claim())))).await;
         assert_eq!(held, (200, json!({ "purchased": true, "orderId": "0123456789ABCD" })));
-        let none = answer(FindAnswer::Found(Found::of(None))).await;
+        let none = answer(LookupAnswer::LookupBody(LookupBody::of(None))).await;
         assert_eq!(none, (200, json!({ "purchased": false, "orderId": null })));
     }
 

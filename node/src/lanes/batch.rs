@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use stock::calls::{Accept, Attempt, BUYERS_PER_CALL_MAX, Bought, Buy, Call, CallError, Claim, Donate, Find};
+use stock::calls::{
+    Accept, Attempt, BUYERS_PER_CALL_MAX, Buy, BuyOutcome, Call, CallError, Claim, Donate, Find,
+};
 use stock::connection::{Replies, TimedPipeline};
 use stock::ids::{ShardId, UserId};
 use stock::layout::Shard;
@@ -10,7 +12,7 @@ use stock::limit::Limit;
 use stock::topology::{Address, Primary};
 use tracing::Span;
 
-use super::{Reply, Work};
+use super::{LaneJob, Reply};
 
 /// What a pipeline holds. The order within a shard matters: tokens come in before buyers ask for them, and
 /// leave only after this node's own buyers had their turn.
@@ -21,9 +23,9 @@ pub(super) struct Batch {
 
 struct ShardWork {
     shard: Arc<Shard>,
-    accepts: Vec<(stock::calls::Source, u64, Reply<stock::calls::Accepted>)>,
+    accepts: Vec<(stock::calls::TokenSource, u64, Reply<stock::calls::Accepted>)>,
     attempts: Vec<Attempt>,
-    buyers: Vec<Reply<Bought>>,
+    buyers: Vec<Reply<BuyOutcome>>,
     users: Vec<UserId>,
     finders: Vec<Reply<Option<Claim>>>,
     donates: Vec<(ShardId, u64, Reply<stock::calls::Donation>)>,
@@ -31,28 +33,28 @@ struct ShardWork {
 
 impl Batch {
     /// Gathers what waits. Who no longer does (a client that hung up) is left out.
-    pub(super) fn gather(work: impl Iterator<Item = Work>) -> Self {
+    pub(super) fn gather(work: impl Iterator<Item = LaneJob>) -> Self {
         let mut batch = Self::default();
         for work in work {
             match work {
-                Work::Buy { shard, attempt, reply } if !reply.is_unwanted() => {
+                LaneJob::Buy { shard, attempt, reply } if !reply.is_unwanted() => {
                     let work = batch.of(shard);
                     work.attempts.push(attempt);
                     work.buyers.push(reply);
                 }
-                Work::Find { shard, user, reply } if !reply.is_unwanted() => {
+                LaneJob::Find { shard, user, reply } if !reply.is_unwanted() => {
                     let work = batch.of(shard);
                     work.users.push(user);
                     work.finders.push(reply);
                 }
-                Work::Donate { shard, to, want, reply } if !reply.is_unwanted() => {
+                LaneJob::Donate { shard, to, want, reply } if !reply.is_unwanted() => {
                     batch.of(shard).donates.push((to, want, reply));
                 }
                 // Tokens that were donated are brought in, whoever waits for them.
-                Work::Accept { shard, from, cumulative, reply } => {
+                LaneJob::Accept { shard, from, cumulative, reply } => {
                     batch.of(shard).accepts.push((from, cumulative, reply));
                 }
-                Work::Buy { .. } | Work::Find { .. } | Work::Donate { .. } => {}
+                LaneJob::Buy { .. } | LaneJob::Find { .. } | LaneJob::Donate { .. } => {}
             }
         }
         batch

@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use stock::calls::CallError;
 use stock::cluster::Cluster;
-use stock::connection::{Barrier, Connection, Replies, Spent, TimedPipeline};
+use stock::connection::{Barrier, Connection, PipelineTime, Replies, TimedPipeline};
 use stock::limit::Limit;
 use stock::topology::{Address, Primary};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use super::Work;
+use super::LaneJob;
 use super::batch::Batch;
-use super::condition::Condition;
+use super::primary_health::PrimaryHealth;
 use crate::metrics::LaneMetrics;
-use crate::sabotage::{self, Point};
+use crate::sabotage::{self, AbortPoint};
 use crate::settings::{Durability, DurabilityFallback, LaneSettings};
 
 /// Most that one pipeline takes along: eight calls of 64 buyers take about 2 ms of Redis, which is as long as
@@ -36,7 +36,7 @@ pub(super) struct Lane {
     address: Address,
     settings: LaneSettings,
     user_limit: Option<Limit>,
-    condition: Arc<Condition>,
+    condition: Arc<PrimaryHealth>,
     connection: Option<Connection>,
     metrics: LaneMetrics,
 }
@@ -47,14 +47,14 @@ impl Lane {
         address: Address,
         settings: LaneSettings,
         user_limit: Option<Limit>,
-        condition: Arc<Condition>,
+        condition: Arc<PrimaryHealth>,
     ) -> Self {
         let metrics = LaneMetrics::of(&address);
         Self { cluster, address, settings, user_limit, condition, connection: None, metrics }
     }
 
     /// Serves the queue until it is closed and empty.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Work>) {
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<LaneJob>) {
         let mut waiting = Vec::new();
         let mut busy = false;
         while queue.recv_many(&mut waiting, WORK_PER_PIPELINE_MAX).await > 0 {
@@ -70,7 +70,7 @@ impl Lane {
     }
 
     /// Lets a pipeline that is not full yet fill up for a moment.
-    async fn linger(&self, queue: &mut mpsc::Receiver<Work>, waiting: &mut Vec<Work>) {
+    async fn linger(&self, queue: &mut mpsc::Receiver<LaneJob>, waiting: &mut Vec<LaneJob>) {
         let room = WORK_PER_PIPELINE_MAX.saturating_sub(waiting.len());
         if room == 0 || self.settings.linger == Duration::ZERO {
             return;
@@ -103,7 +103,7 @@ impl Lane {
         let calls = batch.spans(&self.address);
         let began = Instant::now();
         if batch.donates() {
-            sabotage::die_at(Point::DonateSent);
+            sabotage::die_at(AbortPoint::DonateSent);
         }
         let exchanged = self.exchange(pipeline, &barrier).await;
         drop(calls);
@@ -132,7 +132,7 @@ impl Lane {
         &mut self,
         pipeline: TimedPipeline,
         barrier: &Barrier,
-    ) -> Result<(Replies, Spent), CallError> {
+    ) -> Result<(Replies, PipelineTime), CallError> {
         let condition = Arc::clone(&self.condition);
         let exchange = async { self.connected().await?.send_timed(pipeline, barrier).await };
         let deposed = async {

@@ -5,14 +5,14 @@
 //! happened; who repeats, and until when, is decided by those who wait.
 
 mod batch;
-mod condition;
 mod lane;
+mod primary_health;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use stock::calls::{Accepted, Attempt, Bought, CallError, Claim, Donation, Source};
+use stock::calls::{Accepted, Attempt, BuyOutcome, CallError, Claim, Donation, TokenSource};
 use stock::cluster::Cluster;
 use stock::ids::{ShardId, UserId};
 use stock::layout::Shard;
@@ -23,9 +23,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::Span;
 
-use self::condition::Condition;
 use self::lane::{Lane, WORK_PER_PIPELINE_MAX};
-use crate::limits::TooMany;
+use self::primary_health::PrimaryHealth;
+use crate::limits::RateLimited;
 use crate::settings::LaneSettings;
 
 /// Why a lane has no answer.
@@ -59,14 +59,14 @@ impl<T> Reply<T> {
 }
 
 /// One thing that waits in a lane.
-enum Work {
-    Buy { shard: Arc<Shard>, attempt: Attempt, reply: Reply<Bought> },
+enum LaneJob {
+    Buy { shard: Arc<Shard>, attempt: Attempt, reply: Reply<BuyOutcome> },
     Find { shard: Arc<Shard>, user: UserId, reply: Reply<Option<Claim>> },
     Donate { shard: Arc<Shard>, to: ShardId, want: u64, reply: Reply<Donation> },
-    Accept { shard: Arc<Shard>, from: Source, cumulative: u64, reply: Reply<Accepted> },
+    Accept { shard: Arc<Shard>, from: TokenSource, cumulative: u64, reply: Reply<Accepted> },
 }
 
-impl Work {
+impl LaneJob {
     /// Whether a buyer waits for it, who can come back; tokens cannot.
     fn is_a_buyer_s(&self) -> bool {
         matches!(self, Self::Buy { .. } | Self::Find { .. })
@@ -89,25 +89,25 @@ pub struct Lanes {
     cluster: Arc<Cluster>,
     settings: LaneSettings,
     user_limit: Option<Limit>,
-    open: Mutex<Open>,
+    open: Mutex<OpenLane>,
     /// Wakes whoever watches the cluster's map: a lane saw something that the map does not explain.
     pub(crate) suspicion: Arc<Notify>,
 }
 
 #[derive(Default)]
-struct Open {
-    entrances: HashMap<Address, Entrance>,
+struct OpenLane {
+    entrances: HashMap<Address, LaneHandle>,
     tasks: JoinSet<()>,
 }
 
 /// What is seen of a lane from outside.
 #[derive(Clone)]
-struct Entrance {
-    queue: mpsc::Sender<Work>,
-    condition: Arc<Condition>,
+struct LaneHandle {
+    queue: mpsc::Sender<LaneJob>,
+    condition: Arc<PrimaryHealth>,
 }
 
-impl Entrance {
+impl LaneHandle {
     /// Whether a newcomer would wait too long: for the pipeline under way, those that the queue fills, and their own.
     /// A queue is bounded by time as well as by number, for how fast it moves is for Redis to say. Less than a
     /// pipeline's worth is always let in, or nobody would notice when it moves again.
@@ -124,23 +124,23 @@ impl Lanes {
     }
 
     /// What to tell a user who has to wait this long.
-    pub(crate) fn limited(&self, retry_after: Duration) -> Option<TooMany> {
-        self.user_limit.map(|limit| TooMany { retry_after, limit })
+    pub(crate) fn limited(&self, retry_after: Duration) -> Option<RateLimited> {
+        self.user_limit.map(|limit| RateLimited { retry_after, limit })
     }
 
     /// Buys for one user in their home shard.
-    pub async fn buy(&self, shard: &Arc<Shard>, attempt: Attempt) -> Result<Bought, LaneError> {
-        self.line_up(shard, |shard, reply| Work::Buy { shard, attempt, reply })?.answer().await
+    pub async fn buy(&self, shard: &Arc<Shard>, attempt: Attempt) -> Result<BuyOutcome, LaneError> {
+        self.line_up(shard, |shard, reply| LaneJob::Buy { shard, attempt, reply })?.answer().await
     }
 
     /// Looks up a user's claim in their home shard.
     pub async fn find(&self, shard: &Arc<Shard>, user: UserId) -> Result<Option<Claim>, LaneError> {
-        self.line_up(shard, |shard, reply| Work::Find { shard, user, reply })?.answer().await
+        self.line_up(shard, |shard, reply| LaneJob::Find { shard, user, reply })?.answer().await
     }
 
     /// Takes tokens from a shard for another. When the answer is here, B2 has been passed.
     pub async fn donate(&self, shard: &Arc<Shard>, to: ShardId, want: u64) -> Result<Donation, LaneError> {
-        self.line_up(shard, |shard, reply| Work::Donate { shard, to, want, reply })?.answer().await
+        self.line_up(shard, |shard, reply| LaneJob::Donate { shard, to, want, reply })?.answer().await
     }
 
     /// Brings tokens into a shard. It stands in the lane when this returns: whoever lines up behind it finds
@@ -148,16 +148,16 @@ impl Lanes {
     pub fn accept(
         &self,
         shard: &Arc<Shard>,
-        from: Source,
+        from: TokenSource,
         cumulative: u64,
     ) -> Result<Pending<Accepted>, LaneError> {
-        self.line_up(shard, |shard, reply| Work::Accept { shard, from, cumulative, reply })
+        self.line_up(shard, |shard, reply| LaneJob::Accept { shard, from, cumulative, reply })
     }
 
     fn line_up<T>(
         &self,
         shard: &Arc<Shard>,
-        work: impl FnOnce(Arc<Shard>, Reply<T>) -> Work,
+        work: impl FnOnce(Arc<Shard>, Reply<T>) -> LaneJob,
     ) -> Result<Pending<T>, LaneError> {
         let (to, answer) = oneshot::channel();
         let wait = tracing::debug_span!("lane", shard.id = %shard.id);
@@ -173,7 +173,7 @@ impl Lanes {
     }
 
     /// The lane that leads to this shard now.
-    fn entrance(&self, shard: &Shard) -> Result<Entrance, CallError> {
+    fn entrance(&self, shard: &Shard) -> Result<LaneHandle, CallError> {
         let topology = self.cluster.topology();
         let Some(primary) = topology.primary(shard.slot) else {
             self.suspicion.notify_one();
@@ -184,7 +184,7 @@ impl Lanes {
             return Ok(entrance.clone());
         }
         let (queue, work) = mpsc::channel(self.settings.queue_max);
-        let condition = Arc::new(Condition::new(primary.address.clone(), Arc::clone(&self.suspicion)));
+        let condition = Arc::new(PrimaryHealth::new(primary.address.clone(), Arc::clone(&self.suspicion)));
         let lane = Lane::new(
             Arc::clone(&self.cluster),
             primary.address.clone(),
@@ -193,7 +193,7 @@ impl Lanes {
             Arc::clone(&condition),
         );
         open.tasks.spawn(lane.run(work));
-        let entrance = Entrance { queue, condition };
+        let entrance = LaneHandle { queue, condition };
         open.entrances.insert(primary.address.clone(), entrance.clone());
         Ok(entrance)
     }
@@ -211,7 +211,7 @@ impl Lanes {
 
     /// How many wait in each lane and how many may, and whether its primary is in doubt.
     pub(crate) fn look(&self, see: impl Fn(&Address, usize, usize, bool)) {
-        for (address, Entrance { queue, condition }) in &self.open().entrances {
+        for (address, LaneHandle { queue, condition }) in &self.open().entrances {
             let room = queue.max_capacity();
             see(address, room - queue.capacity(), room, condition.is_in_doubt());
         }
@@ -238,12 +238,12 @@ impl Lanes {
 
     /// Closes all lanes and waits until what waited in them has been answered.
     pub(crate) async fn close(&self) {
-        let Open { entrances, mut tasks } = std::mem::take(&mut *self.open());
+        let OpenLane { entrances, mut tasks } = std::mem::take(&mut *self.open());
         drop(entrances);
         while tasks.join_next().await.is_some() {}
     }
 
-    fn open(&self) -> std::sync::MutexGuard<'_, Open> {
+    fn open(&self) -> std::sync::MutexGuard<'_, OpenLane> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

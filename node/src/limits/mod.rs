@@ -7,8 +7,8 @@
 //!
 //! Redis away: a node hands out the same permits on its own word. A limit protects the sale; it must not stop it.
 
-mod book;
-mod clerk;
+mod permits;
+mod refiller;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,9 +21,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-pub use self::book::Network;
-use self::book::{Book, Step};
-use self::clerk::Clerks;
+pub use self::permits::ClientNetwork;
+use self::permits::{PermitCache, PermitDecision};
+use self::refiller::PermitRefillers;
 
 /// Longest wait for permits. Longer than Redis ever needs; whoever waited in vain is let in.
 const PERMIT_TIMEOUT: Duration = Duration::from_millis(300);
@@ -32,14 +32,14 @@ const PERMIT_TIMEOUT: Duration = Duration::from_millis(300);
 pub struct AddressLimits {
     limit: Limit,
     exempt: Vec<IpNet>,
-    book: Arc<Book>,
-    clerks: Clerks,
+    book: Arc<PermitCache>,
+    clerks: PermitRefillers,
     _tasks: JoinSet<()>,
 }
 
 /// An address made too many requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooMany {
+pub struct RateLimited {
     /// When the next one may come.
     pub retry_after: Duration,
     /// How many there may be.
@@ -49,27 +49,27 @@ pub struct TooMany {
 impl AddressLimits {
     /// Limits all addresses but the exempt ones.
     pub fn start(cluster: &Arc<Cluster>, limit: Limit, exempt: Vec<IpNet>) -> Self {
-        let book = Arc::new(Book::new(limit));
+        let book = Arc::new(PermitCache::new(limit));
         let mut tasks = JoinSet::new();
-        let clerks = Clerks::start(cluster, limit, &book, &mut tasks);
+        let clerks = PermitRefillers::start(cluster, limit, &book, &mut tasks);
         Self { limit, exempt, book, clerks, _tasks: tasks }
     }
 
     /// Lets a request of this address pass, or not, where that is known at once: nearly always.
-    pub fn try_admit(&self, address: IpAddr) -> Option<Result<(), TooMany>> {
+    pub fn try_admit(&self, address: IpAddr) -> Option<Result<(), RateLimited>> {
         let address = address.to_canonical();
         if self.exempt.iter().any(|network| network.contains(&address)) {
             return Some(Ok(()));
         }
-        self.step(Network::of(address)).ok()
+        self.step(ClientNetwork::of(address)).ok()
     }
 
     /// Lets a request of this address pass, or not.
     ///
     /// # Errors
     /// When it makes too many.
-    pub async fn admit(&self, address: IpAddr) -> Result<(), TooMany> {
-        let (network, deadline) = (Network::of(address), Instant::now() + PERMIT_TIMEOUT);
+    pub async fn admit(&self, address: IpAddr) -> Result<(), RateLimited> {
+        let (network, deadline) = (ClientNetwork::of(address), Instant::now() + PERMIT_TIMEOUT);
         loop {
             let mut news = match self.step(network) {
                 Ok(known) => return known,
@@ -82,15 +82,15 @@ impl AddressLimits {
     }
 
     /// What the book says; where it does not know yet, who will tell when it does.
-    fn step(&self, network: Network) -> Result<Result<(), TooMany>, watch::Receiver<()>> {
+    fn step(&self, network: ClientNetwork) -> Result<Result<(), RateLimited>, watch::Receiver<()>> {
         match self.book.step(network, Instant::now()) {
-            Step::Pass => Ok(Ok(())),
-            Step::PassAndAsk(ask) => {
+            PermitDecision::Pass => Ok(Ok(())),
+            PermitDecision::PassAndAsk(ask) => {
                 self.clerks.send(network, ask);
                 Ok(Ok(()))
             }
-            Step::Refuse(retry_after) => Ok(Err(TooMany { retry_after, limit: self.limit })),
-            Step::Wait { news, ask } => {
+            PermitDecision::Refuse(retry_after) => Ok(Err(RateLimited { retry_after, limit: self.limit })),
+            PermitDecision::Wait { news, ask } => {
                 ask.into_iter().for_each(|ask| self.clerks.send(network, ask));
                 Err(news)
             }

@@ -20,12 +20,12 @@ use futures::future::join_all;
 
 /// The primaries' clocks.
 #[derive(Debug, Default)]
-pub(super) struct Clocks(Mutex<Known>);
+pub(super) struct Clocks(Mutex<ClockReadings>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct ClockReadings {
     offsets: Offsets,
-    shown: Shown,
+    shown: LastShownTime,
 }
 
 impl Clocks {
@@ -57,7 +57,7 @@ impl Clocks {
         Some(at(behind)..=at(ahead))
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, ClockReadings> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -122,12 +122,12 @@ impl Offsets {
 
 /// The time as it was last shown.
 #[derive(Debug, Default)]
-struct Shown {
+struct LastShownTime {
     local_us: i64,
     shown_us: i64,
 }
 
-impl Shown {
+impl LastShownTime {
     /// The time to show now. Where the clocks went back it runs at half speed until they have caught up.
     fn at(&mut self, local_us: i64, clocks_us: i64) -> i64 {
         let slowly = self.shown_us + (local_us - self.local_us).max(0) / 2;
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn shown_time_never_runs_backwards_and_catches_up() {
-        let mut shown = Shown::default();
+        let mut shown = LastShownTime::default();
         assert_eq!(shown.at(1_000, 51_000), 51_000);
         assert_eq!(shown.at(2_000, 12_000), 51_500, "the clocks went back: time runs slower");
         assert_eq!(shown.at(10_000, 20_000), 55_500);

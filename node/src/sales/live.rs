@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use stock::calls::{Attempt, Bought, CallError, Claim};
+use stock::calls::{Attempt, BuyOutcome, CallError, Claim};
 use stock::cluster::backoff;
 use stock::ids::{OrderId, UserId};
 use stock::layout::Shard;
@@ -12,10 +12,10 @@ use stock::sale::SaleConfig;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::outlook::{Outlook, Phase, Status};
 use super::steal::Steals;
+use super::view::{Phase, SaleView, Status};
 use crate::lanes::{LaneError, Lanes};
-use crate::limits::TooMany;
+use crate::limits::RateLimited;
 use crate::metrics::SaleCounters;
 use crate::settings::LaneSettings;
 
@@ -23,7 +23,7 @@ use crate::settings::LaneSettings;
 pub struct LiveSale {
     lanes: Arc<Lanes>,
     shards: Arc<[Arc<Shard>]>,
-    outlook: watch::Sender<Arc<Outlook>>,
+    outlook: watch::Sender<Arc<SaleView>>,
     steals: Steals,
     purchase_timeout: Duration,
     counters: SaleCounters,
@@ -41,7 +41,7 @@ pub enum Outcome {
     /// The sale is not selling now.
     NotActive(Phase),
     /// Nothing was done: this user tried too often.
-    Limited(TooMany),
+    Limited(RateLimited),
     /// Nothing was done: too many are waiting, or the last tokens are on their way. Try again.
     Busy,
     /// It may or may not have been done: repeat the same attempt.
@@ -53,7 +53,7 @@ pub enum Outcome {
 pub struct Unavailable;
 
 impl LiveSale {
-    pub(super) fn start(outlook: Outlook, lanes: Arc<Lanes>, settings: &LaneSettings) -> Arc<Self> {
+    pub(super) fn start(outlook: SaleView, lanes: Arc<Lanes>, settings: &LaneSettings) -> Arc<Self> {
         let shards: Arc<[Arc<Shard>]> = outlook.sale.shards().iter().cloned().map(Arc::new).collect();
         let counters = SaleCounters::of(outlook.sale.id());
         let outlook = watch::Sender::new(Arc::new(outlook));
@@ -64,7 +64,7 @@ impl LiveSale {
     }
 
     /// Takes in what the latest reading found.
-    pub(super) fn see(&self, outlook: Outlook) {
+    pub(super) fn see(&self, outlook: SaleView) {
         if let Some(snapshot) = &outlook.snapshot {
             self.steals.learn(snapshot);
         }
@@ -72,11 +72,11 @@ impl LiveSale {
     }
 
     /// Its outlooks from now on, until the node no longer serves it.
-    pub fn outlooks(&self) -> watch::Receiver<Arc<Outlook>> {
+    pub fn outlooks(&self) -> watch::Receiver<Arc<SaleView>> {
         self.outlook.subscribe()
     }
 
-    pub(super) fn outlook(&self) -> Arc<Outlook> {
+    pub(super) fn outlook(&self) -> Arc<SaleView> {
         Arc::clone(&self.outlook.borrow())
     }
 
@@ -96,13 +96,13 @@ impl LiveSale {
 
     /// Buys one unit for one user, whatever it takes, within the purchase timeout.
     pub async fn purchase(&self, attempt: &Attempt) -> Outcome {
-        let course = Course::default();
+        let course = AttemptState::default();
         let outcome = self.answer(attempt, &course).await;
         self.counters.answered(&outcome, course.waited_for_tokens());
         outcome
     }
 
-    async fn answer(&self, attempt: &Attempt, course: &Course) -> Outcome {
+    async fn answer(&self, attempt: &Attempt, course: &AttemptState) -> Outcome {
         if let Some(phase) = self.outlook().refusal() {
             return Outcome::NotActive(phase);
         }
@@ -117,7 +117,7 @@ impl LiveSale {
     }
 
     /// Tries until the answer is definite. `None`: there is no point in going on now.
-    async fn buy(&self, attempt: &Attempt, course: &Course) -> Option<Outcome> {
+    async fn buy(&self, attempt: &Attempt, course: &AttemptState) -> Option<Outcome> {
         let user = &attempt.user;
         let home = self.outlook().sale.ring().home(user);
         for tries in 0.. {
@@ -128,12 +128,14 @@ impl LiveSale {
             let sold_out = self.outlook.borrow().sold_out();
             let answer = course.while_asking(self.lanes.buy(&self.shards[home.index()], attempt)).await;
             match answer {
-                Ok(Bought::Bought(claim) | Bought::Repeat(claim)) => return Some(Outcome::Purchased(claim)),
-                Ok(Bought::Duplicate(claim)) => return Some(Outcome::AlreadyPurchased(claim)),
-                Ok(Bought::Limited(wait)) => return self.lanes.limited(wait).map(Outcome::Limited),
-                Ok(Bought::NotOpen) => return Some(Outcome::NotActive(self.outlook().refused_phase())),
-                Ok(Bought::Empty) if sold_out => return Some(Outcome::OutOfStock),
-                Ok(Bought::Empty) => {
+                Ok(BuyOutcome::Bought(claim) | BuyOutcome::Repeat(claim)) => {
+                    return Some(Outcome::Purchased(claim));
+                }
+                Ok(BuyOutcome::Duplicate(claim)) => return Some(Outcome::AlreadyPurchased(claim)),
+                Ok(BuyOutcome::Limited(wait)) => return self.lanes.limited(wait).map(Outcome::Limited),
+                Ok(BuyOutcome::NotOpen) => return Some(Outcome::NotActive(self.outlook().refused_phase())),
+                Ok(BuyOutcome::Empty) if sold_out => return Some(Outcome::OutOfStock),
+                Ok(BuyOutcome::Empty) => {
                     course.waits_for_tokens();
                     self.steals.tokens_for(home, user).await.ok()?;
                 }
@@ -173,7 +175,7 @@ impl LiveSale {
 
 /// What an attempt has been through.
 #[derive(Default)]
-struct Course {
+struct AttemptState {
     /// It found its home empty.
     waited: AtomicBool,
     /// A try is under way.
@@ -182,7 +184,7 @@ struct Course {
     lost: AtomicBool,
 }
 
-impl Course {
+impl AttemptState {
     async fn while_asking<T>(
         &self,
         asking: impl Future<Output = Result<T, LaneError>>,

@@ -2,9 +2,9 @@
 
 mod clock;
 mod live;
-mod outlook;
 mod reader;
 mod steal;
+mod view;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 pub use self::live::{LiveSale, Outcome, Unavailable};
-pub use self::outlook::{Outlook, Phase, Status};
 use self::reader::Reader;
+pub use self::view::{Phase, SaleView, Status};
 use crate::lanes::Lanes;
 use crate::metrics;
 use crate::settings::LaneSettings;
@@ -37,13 +37,13 @@ const MAP_PERIOD_IN_DOUBT: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub struct Sales {
     lanes: Arc<Lanes>,
-    known: watch::Receiver<Known>,
+    known: watch::Receiver<KnownSales>,
     tasks: Arc<Tasks>,
 }
 
 /// What the last reading found.
 #[derive(Clone)]
-struct Known {
+struct KnownSales {
     sales: Arc<HashMap<SaleId, Arc<LiveSale>>>,
     /// Sales that are known or listed and could not be read.
     unread: Arc<HashSet<SaleId>>,
@@ -62,8 +62,12 @@ impl Sales {
     /// Starts reading. The first reading is under way when this returns.
     pub fn start(cluster: Arc<Cluster>, settings: LaneSettings, user_limit: Option<Limit>) -> Self {
         let lanes = Arc::new(Lanes::new(Arc::clone(&cluster), settings.clone(), user_limit));
-        let nothing =
-            Known { sales: Arc::default(), unread: Arc::default(), readings: 0, heard_at: Instant::now() };
+        let nothing = KnownSales {
+            sales: Arc::default(),
+            unread: Arc::default(),
+            readings: 0,
+            heard_at: Instant::now(),
+        };
         let (publish, known) = watch::channel(nothing);
         let (stop, stopped) = watch::channel(false);
         let reader = Reader::new(Arc::clone(&cluster), Arc::clone(&lanes), settings, publish);

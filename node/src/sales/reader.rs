@@ -13,7 +13,7 @@ use stock::calls::{Call, CallError, Level, ReadLevel};
 use stock::cluster::Cluster;
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
-use stock::sale::{Sale, State};
+use stock::sale::{Sale, SaleState};
 use stock::snapshot::{Snapshot, confirm_sold_out};
 use stock::store::{ListSales, ReadText, parse_config, parse_snapshot};
 use tokio::sync::watch;
@@ -21,8 +21,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::clock::Clocks;
 use super::live::LiveSale;
-use super::outlook::Outlook;
-use super::{Known, PERIOD};
+use super::view::SaleView;
+use super::{KnownSales, PERIOD};
 use crate::lanes::Lanes;
 use crate::metrics;
 use crate::settings::LaneSettings;
@@ -40,24 +40,24 @@ pub(super) struct Reader {
     lanes: Arc<Lanes>,
     settings: LaneSettings,
     clocks: Arc<Clocks>,
-    publish: watch::Sender<Known>,
+    publish: watch::Sender<KnownSales>,
     /// What was last read of each sale, as it was stored.
-    seen: HashMap<SaleId, Texts>,
+    seen: HashMap<SaleId, StoredTexts>,
     /// Why the list could not be used the last time.
     list_trouble: Option<String>,
 }
 
 /// A sale's record and its snapshot, as they are stored.
 #[derive(Clone, Default)]
-struct Texts {
+struct StoredTexts {
     config: Option<String>,
     snapshot: Option<String>,
 }
 
 /// What one reading found of a sale.
-struct Reading {
+struct SaleReading {
     live: Option<Arc<LiveSale>>,
-    seen: Texts,
+    seen: StoredTexts,
     trouble: Option<CallError>,
 }
 
@@ -66,7 +66,7 @@ impl Reader {
         cluster: Arc<Cluster>,
         lanes: Arc<Lanes>,
         settings: LaneSettings,
-        publish: watch::Sender<Known>,
+        publish: watch::Sender<KnownSales>,
     ) -> Self {
         let (clocks, seen) = (Arc::default(), HashMap::new());
         Self { cluster, lanes, settings, clocks, publish, seen, list_trouble: None }
@@ -125,14 +125,14 @@ impl Reader {
     }
 
     /// The sale as it is now. What cannot be read stays as it was.
-    async fn read_sale(&self, id: &SaleId, live: Option<&Arc<LiveSale>>) -> Reading {
+    async fn read_sale(&self, id: &SaleId, live: Option<&Arc<LiveSale>>) -> SaleReading {
         let mut seen = self.seen.get(id).cloned().unwrap_or_default();
         let known = live.map(|live| live.outlook());
         let (read, trouble) = match self.read_texts(&SaleKeys::new(id)).await {
             Ok(texts) => self.take_in(known.as_deref(), texts, &mut seen),
             Err(error) => (known.as_deref().cloned(), Some(error)),
         };
-        let Some(outlook) = read else { return Reading { live: None, seen, trouble } };
+        let Some(outlook) = read else { return SaleReading { live: None, seen, trouble } };
         let outlook = self.complete(outlook).await;
         let live = match (live, known) {
             (Some(live), Some(known)) if outlook.sale.has_layout_of(&known.sale) => {
@@ -141,32 +141,32 @@ impl Reader {
             }
             _ => LiveSale::start(outlook, Arc::clone(&self.lanes), &self.settings),
         };
-        Reading { live: Some(live), seen, trouble }
+        SaleReading { live: Some(live), seen, trouble }
     }
 
-    async fn read_texts(&self, keys: &SaleKeys) -> Result<Texts, CallError> {
+    async fn read_texts(&self, keys: &SaleKeys) -> Result<StoredTexts, CallError> {
         let text = |key| self.look(ReadText { slot: keys.slot, key });
         let (config, snapshot) = tokio::join!(text(&keys.config), text(&keys.snapshot));
-        Ok(Texts { config: config?, snapshot: snapshot? })
+        Ok(StoredTexts { config: config?, snapshot: snapshot? })
     }
 
     /// What is known after these texts; none where there is no sale that is ready to sell. What has become known is `seen`.
     fn take_in(
         &self,
-        known: Option<&Outlook>,
-        texts: Texts,
-        seen: &mut Texts,
-    ) -> (Option<Outlook>, Option<CallError>) {
+        known: Option<&SaleView>,
+        texts: StoredTexts,
+        seen: &mut StoredTexts,
+    ) -> (Option<SaleView>, Option<CallError>) {
         let (mut outlook, mut trouble) = (known.cloned(), None);
         if known.is_none() || texts.config != seen.config {
             match sale_of(texts.config.as_deref(), known.map(|known| &known.sale)) {
                 Ok(Some(sale)) => {
                     let same = known.filter(|known| sale.has_layout_of(&known.sale));
                     // Of a sale with other shards no snapshot was seen yet.
-                    *seen = Texts { config: texts.config, snapshot: same.and(seen.snapshot.take()) };
+                    *seen = StoredTexts { config: texts.config, snapshot: same.and(seen.snapshot.take()) };
                     outlook = Some(match same {
                         Some(known) => known.with_sale(sale),
-                        None => Outlook::new(sale, Arc::clone(&self.clocks)),
+                        None => SaleView::new(sale, Arc::clone(&self.clocks)),
                     });
                 }
                 Ok(None) => {}
@@ -187,7 +187,7 @@ impl Reader {
     }
 
     /// Adds a snapshot of the node's own where no other has come for too long.
-    async fn complete(&self, outlook: Outlook) -> Outlook {
+    async fn complete(&self, outlook: SaleView) -> SaleView {
         if outlook.snapshot_age() < SNAPSHOT_AGE_MAX {
             return outlook;
         }
@@ -221,7 +221,7 @@ impl Reader {
 fn sale_of(config: Option<&str>, known: Option<&Sale>) -> Result<Option<Sale>, CallError> {
     let config = config.ok_or_else(|| CallError::Malformed("the sale has no record".into()))?;
     let config = parse_config(config)?;
-    if config.state == State::Creating {
+    if config.state == SaleState::Creating {
         return Ok(None);
     }
     let sale = match known {

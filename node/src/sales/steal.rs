@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use stock::calls::{CallError, Source};
+use stock::calls::{CallError, TokenSource};
 use stock::ids::{ShardId, UserId};
 use stock::layout::Shard;
 use stock::snapshot::Snapshot;
@@ -19,10 +19,10 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::outlook::Outlook;
+use super::view::SaleView;
 use crate::lanes::{LaneError, Lanes};
 use crate::metrics::StealMetrics;
-use crate::sabotage::{self, Point};
+use crate::sabotage::{self, AbortPoint};
 
 /// Longest wait for a donor. Those who wait are to be served by the next one, and what it gives later is in its
 /// channel.
@@ -32,28 +32,28 @@ const NEWS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The steals of one sale on this node.
 pub(super) struct Steals {
-    market: Arc<Market>,
+    market: Arc<StealScheduler>,
     attendants: Mutex<JoinSet<()>>,
     /// How many buyers may wait at a shard, as many as in a lane.
     queue_max: usize,
 }
 
 /// Too many wait at the shard already.
-pub(super) struct Crowded;
+pub(super) struct QueueFull;
 
 /// What all attendants of a sale share.
-struct Market {
+struct StealScheduler {
     lanes: Arc<Lanes>,
-    outlook: watch::Receiver<Arc<Outlook>>,
+    outlook: watch::Receiver<Arc<SaleView>>,
     shards: Arc<[Arc<Shard>]>,
-    desks: Vec<Desk>,
+    desks: Vec<StealTask>,
     /// What was accepted from each channel, as far as this node saw.
     accepted: Mutex<HashMap<(ShardId, ShardId), u64>>,
     metrics: StealMetrics,
 }
 
 /// A shard's place in the market.
-struct Desk {
+struct StealTask {
     queue: Mutex<Queue>,
     /// Tokens it is thought to hold: from the latest snapshot, or from a later answer.
     stock: AtomicU64,
@@ -69,14 +69,15 @@ impl Steals {
     pub(super) fn new(
         lanes: Arc<Lanes>,
         shards: Arc<[Arc<Shard>]>,
-        outlook: watch::Receiver<Arc<Outlook>>,
+        outlook: watch::Receiver<Arc<SaleView>>,
         queue_max: usize,
     ) -> Self {
         // Before the first snapshot each shard may have something.
         let desks =
-            shards.iter().map(|_| Desk { queue: Mutex::default(), stock: AtomicU64::new(1) }).collect();
+            shards.iter().map(|_| StealTask { queue: Mutex::default(), stock: AtomicU64::new(1) }).collect();
         let metrics = StealMetrics::of(outlook.borrow().sale.id(), shards.len());
-        let market = Arc::new(Market { lanes, outlook, shards, desks, accepted: Mutex::default(), metrics });
+        let market =
+            Arc::new(StealScheduler { lanes, outlook, shards, desks, accepted: Mutex::default(), metrics });
         Self { market, attendants: Mutex::default(), queue_max }
     }
 
@@ -89,13 +90,13 @@ impl Steals {
 
     /// Waits until it is worth asking `home` again: tokens are there, or all are sold. The user has just
     /// found it empty.
-    pub(super) async fn tokens_for(&self, home: ShardId, user: &UserId) -> Result<(), Crowded> {
+    pub(super) async fn tokens_for(&self, home: ShardId, user: &UserId) -> Result<(), QueueFull> {
         let desk = self.market.desk(home);
         let (wake, woken) = oneshot::channel();
         let needs_attendant = {
             let mut queue = desk.queue();
             if queue.waiting.len() >= self.queue_max {
-                return Err(Crowded);
+                return Err(QueueFull);
             }
             queue.waiting.push_back((user.clone(), wake));
             !std::mem::replace(&mut queue.is_attended, true)
@@ -118,7 +119,7 @@ impl Steals {
     }
 }
 
-impl Market {
+impl StealScheduler {
     /// Serves the buyers who wait at a shard until there is none.
     async fn attend(self: Arc<Self>, home: ShardId) {
         let mut outlook = self.outlook.clone();
@@ -137,7 +138,7 @@ impl Market {
 
     /// Brings tokens from the first donor that has some. Answers whether any came. Donors whose primary is in
     /// trouble are left out, unless all are.
-    async fn steal(&self, outlook: &Outlook, home: ShardId, user: &UserId) -> bool {
+    async fn steal(&self, outlook: &SaleView, home: ShardId, user: &UserId) -> bool {
         let donors: Vec<ShardId> = outlook.sale.ring().donors(user).collect();
         let trusted = |donor: &ShardId| self.lanes.trusts(&self.shards[donor.index()]);
         let (trusted, others): (Vec<_>, Vec<_>) = donors.into_iter().partition(trusted);
@@ -170,14 +171,14 @@ impl Market {
             return false;
         }
         self.metrics.given(donor, fresh);
-        sabotage::die_at(Point::Donated);
+        sabotage::die_at(AbortPoint::Donated);
         self.bring(donor, home, donation.cumulative, fresh).await
     }
 
     /// Puts the tokens into the lane first and wakes the buyers then: they queue up behind the tokens.
     async fn bring(&self, donor: ShardId, home: ShardId, cumulative: u64, fresh: u64) -> bool {
-        let accepting = self.lanes.accept(&self.shards[home.index()], Source::Shard(donor), cumulative);
-        sabotage::die_at(Point::AcceptSent);
+        let accepting = self.lanes.accept(&self.shards[home.index()], TokenSource::Shard(donor), cumulative);
+        sabotage::die_at(AbortPoint::AcceptSent);
         self.desk(home).wake(fresh);
         let accepted = match accepting {
             Ok(accepting) => accepting.answer().await,
@@ -185,7 +186,7 @@ impl Market {
         };
         match accepted {
             Ok(accepted) => {
-                sabotage::die_at(Point::Accepted);
+                sabotage::die_at(AbortPoint::Accepted);
                 self.accepted().insert((donor, home), accepted.cumulative);
                 self.metrics.stolen(home, fresh);
                 tracing::debug!(shard.id = %home, donor.id = %donor, tokens = fresh, "stole tokens");
@@ -207,7 +208,7 @@ impl Market {
         self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn desk(&self, shard: ShardId) -> &Desk {
+    fn desk(&self, shard: ShardId) -> &StealTask {
         &self.desks[shard.index()]
     }
 }
@@ -216,7 +217,7 @@ fn too_late() -> LaneError {
     CallError::NoReply("the donor took too long".into()).into()
 }
 
-impl Desk {
+impl StealTask {
     /// Who waits longest. With nobody there the attendant leaves, and the next to come calls another.
     fn first_in_line(&self) -> Option<UserId> {
         let mut queue = self.queue();

@@ -157,7 +157,7 @@ pub enum Origin {
 pub enum InvalidValue {
     /// Not a network.
     #[error("must be a network like 10.0.0.0/8, or an address")]
-    Network,
+    ClientNetwork,
     /// Not an origin.
     #[error("must be an origin like https://shop.example, without a path, or *")]
     Origin,
@@ -168,7 +168,7 @@ pub enum InvalidValue {
 
 fn network(raw: &str) -> Result<IpNet, InvalidValue> {
     let raw = raw.trim();
-    raw.parse().or_else(|_| raw.parse::<IpAddr>().map(IpNet::from)).map_err(|_| InvalidValue::Network)
+    raw.parse().or_else(|_| raw.parse::<IpAddr>().map(IpNet::from)).map_err(|_| InvalidValue::ClientNetwork)
 }
 
 fn secret(raw: &str) -> Result<Secret, InvalidValue> {
@@ -216,7 +216,7 @@ pub(crate) mod tests {
             assert!(network(raw).unwrap().contains(&holds.parse::<IpAddr>().unwrap()), "{raw}");
         }
         for bad in ["", "10.0.0.0/33", "proxy", "10.0.0"] {
-            assert_eq!(network(bad), Err(InvalidValue::Network), "{bad}");
+            assert_eq!(network(bad), Err(InvalidValue::ClientNetwork), "{bad}");
         }
     }
 

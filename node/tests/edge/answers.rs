@@ -4,7 +4,7 @@ use axum::http::Request;
 use axum::http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use stock::ids::UserIdKind;
-use stock::sale::{State, Window};
+use stock::sale::{SaleState, Window};
 
 use crate::stage::{Answer, TestNode};
 
@@ -75,7 +75,7 @@ async fn whoever_has_bought_nothing_is_told_so() {
 
 #[tokio::test]
 async fn a_paused_sale_sells_nothing_and_says_so_in_each_family_s_words() {
-    let node = TestNode::with(10, |config| config.state = State::Paused).await;
+    let node = TestNode::with(10, |config| config.state = SaleState::Paused).await;
     assert_eq!(node.get("/api/sale/status").await.body["status"], "paused");
     assert_eq!(node.get("/api/status").await.body["status"], "upcoming");
     let refused = node.buy("/api/sale/purchase", "ann").await;

@@ -13,12 +13,12 @@ use crate::stage::TestNode;
 const SOON: Duration = Duration::from_secs(5);
 
 /// What a listener hears, event by event.
-struct Ear {
+struct EventReceiver {
     body: axum::body::BodyDataStream,
     heard: String,
 }
 
-impl Ear {
+impl EventReceiver {
     async fn on(node: &TestNode, path: &str) -> Self {
         let response = node.respond(Request::get(path).header("last-event-id", "anything\u{fffd}")).await;
         assert_eq!(response.status(), 200);
@@ -51,7 +51,7 @@ impl Ear {
 #[tokio::test]
 async fn a_listener_hears_the_status_at_once_and_each_time_it_changes() {
     let node = TestNode::selling(3).await;
-    let mut ear = Ear::on(&node, "/api/sale/events").await;
+    let mut ear = EventReceiver::on(&node, "/api/sale/events").await;
     let mut status = ear.status().await;
     assert_eq!((&status["remainingStock"], &status["status"]), (&3.into(), &"active".into()));
     for user in ["ann", "bob", "cid"] {
@@ -67,7 +67,7 @@ async fn a_listener_hears_the_status_at_once_and_each_time_it_changes() {
 #[tokio::test]
 async fn a_listener_is_told_when_to_come_back_and_the_stream_ends_when_the_node_does() {
     let node = TestNode::selling(3).await;
-    let mut ear = Ear::on(&node, &format!("/api/sales/{}/events", node.sale)).await;
+    let mut ear = EventReceiver::on(&node, &format!("/api/sales/{}/events", node.sale)).await;
     let first = ear.next().await.unwrap();
     let retry_ms: u32 = first.lines().find_map(|line| line.strip_prefix("retry: ")).unwrap().parse().unwrap();
     assert!((1_000..=3_000).contains(&retry_ms));
@@ -76,7 +76,7 @@ async fn a_listener_is_told_when_to_come_back_and_the_stream_ends_when_the_node_
 
     while let Some(_last_words) = ear.next().await {}
     // Whoever comes now is no worse off: a browser that is refused does not come back.
-    let mut late = Ear::on(&node, "/api/sale/events").await;
+    let mut late = EventReceiver::on(&node, "/api/sale/events").await;
     assert!(late.next().await.unwrap().contains("retry: "));
     assert_eq!(late.next().await, None);
 }
@@ -84,23 +84,23 @@ async fn a_listener_is_told_when_to_come_back_and_the_stream_ends_when_the_node_
 #[tokio::test]
 async fn whoever_comes_late_hears_what_time_it_is_then() {
     let node = TestNode::selling(3).await;
-    Ear::on(&node, "/api/sale/events").await.status().await;
+    EventReceiver::on(&node, "/api/sale/events").await.status().await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let before = node.get("/api/sale/status").await.body["serverTime"].clone();
-    let heard = Ear::on(&node, "/api/sale/events").await.status().await["serverTime"].clone();
+    let heard = EventReceiver::on(&node, "/api/sale/events").await.status().await["serverTime"].clone();
     assert!(heard.as_str().unwrap() >= before.as_str().unwrap(), "heard {heard}, after it was {before}");
 }
 
 #[tokio::test]
 async fn there_are_so_many_places_for_listeners_and_a_place_that_is_left_is_free() {
     let node = TestNode::set(&["--event-listeners-max", "2"]).await;
-    let first = Ear::on(&node, "/api/sale/events").await;
-    let _second = Ear::on(&node, "/api/sale/events").await;
+    let first = EventReceiver::on(&node, "/api/sale/events").await;
+    let _second = EventReceiver::on(&node, "/api/sale/events").await;
     let refused = timeout(SOON, node.get("/api/sale/events")).await.expect("a third listener is sent away");
     refused.is_problem(503);
     assert_eq!(refused.headers["retry-after"], "1");
     drop(first);
-    Ear::on(&node, "/api/sale/events").await;
+    EventReceiver::on(&node, "/api/sale/events").await;
 }
 
 #[tokio::test]

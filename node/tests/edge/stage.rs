@@ -9,19 +9,19 @@ use axum::http::header::{CONTENT_TYPE, COOKIE};
 use axum::http::{HeaderMap, Request, request};
 use axum::response::Response;
 use clap::Parser as _;
-use node::http::{PublicGate, Shop};
+use node::http::{AppState, ClientAdmission};
 use node::identity::Identity;
 use node::router::router;
 use node::sales::Sales;
 use node::secret::Signer;
 use node::settings::Settings;
 use serde_json::Value;
-use stock::calls::{Accept, Configure, Record, Source};
+use stock::calls::{Accept, Configure, Record, TokenSource};
 use stock::cluster::Cluster;
 use stock::ids::{SaleId, UserIdKind};
 use stock::layout::{SaleKeys, choose_tags};
-use stock::sale::{Changes, LayoutConfig, Product, Sale, SaleConfig, State, Window};
-use stock::store::RestoreList;
+use stock::sale::{ChangeHistory, LayoutConfig, Product, Sale, SaleConfig, SaleState, Window};
+use stock::store::RestoreSaleList;
 use testkit::RedisCluster;
 use tower::ServiceExt as _;
 
@@ -35,7 +35,7 @@ pub(crate) async fn shared_redis() -> &'static RedisCluster {
 /// A node whose default sale is one that no other test has.
 pub(crate) struct TestNode {
     pub(crate) sale: SaleId,
-    pub(crate) shop: Arc<Shop>,
+    pub(crate) shop: Arc<AppState>,
     router: Router,
 }
 
@@ -74,11 +74,11 @@ impl TestNode {
         create(&cluster, &sale).await;
         let settings = Settings { sale_id: sale.id().clone(), ..settings };
         let cluster = Arc::new(cluster);
-        let gate = PublicGate::new(&cluster, &settings.web, &settings.limits);
+        let gate = ClientAdmission::new(&cluster, &settings.web, &settings.limits);
         let signer = Signer::shared(Arc::clone(&cluster)).await;
         let identity = Identity::from_settings(&settings.auth).unwrap();
         let sales = Sales::start(cluster, settings.lanes.clone(), settings.limits.of_user());
-        let shop = Arc::new(Shop::new(sales, &settings, signer, identity));
+        let shop = Arc::new(AppState::new(sales, &settings, signer, identity));
         let router = router(Arc::clone(&shop), gate);
         Self { sale: sale.id().clone(), shop, router }
     }
@@ -136,13 +136,13 @@ fn config_on(cluster: &Cluster, total_stock: u64) -> SaleConfig {
     SaleConfig {
         id,
         version: 2,
-        state: State::Open,
+        state: SaleState::Open,
         window: OPEN,
         total_stock,
         product: Product { name: "Chair".into(), price: 49.9, description: "A good one".into() },
         user_ids: UserIdKind::Opaque,
         layout: LayoutConfig::new(tags),
-        changes: Changes::default(),
+        changes: ChangeHistory::default(),
     }
 }
 
@@ -151,12 +151,12 @@ async fn create(cluster: &Cluster, sale: &Sale) {
     let (keys, config, shards) = (SaleKeys::new(sale.id()), &*sale.config, sale.shards());
     let mut tokens = vec![0; shards.len()];
     tokens[0] = config.total_stock;
-    cluster.write(RestoreList(std::slice::from_ref(sale.id()))).await.unwrap();
+    cluster.write(RestoreSaleList(std::slice::from_ref(sale.id()))).await.unwrap();
     cluster.write(Record { keys: &keys, based_on: 0, config, mint: &tokens }).await.unwrap();
     for (shard, &cumulative) in shards.iter().zip(&tokens) {
         let configure = |version, state| Configure { shard, version, state, window: config.window };
-        cluster.write(configure(1, State::Creating)).await.unwrap();
-        cluster.write(Accept { shard, from: Source::Mint, cumulative }).await.unwrap();
+        cluster.write(configure(1, SaleState::Creating)).await.unwrap();
+        cluster.write(Accept { shard, from: TokenSource::Mint, cumulative }).await.unwrap();
         cluster.write(configure(config.version, config.state)).await.unwrap();
     }
 }

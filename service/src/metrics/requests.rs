@@ -19,11 +19,11 @@ const OTHER_METHOD: &str = "other";
 
 /// The handles that were needed so far: routes are the router's, methods and statuses few, so they are bounded.
 #[derive(Default)]
-pub(crate) struct Requests(ArcSwap<HashMap<Box<str>, Vec<Answers>>>);
+pub(crate) struct Requests(ArcSwap<HashMap<Box<str>, Vec<ResponseMetrics>>>);
 
 /// Answers of one kind to requests for one route.
 #[derive(Clone)]
-struct Answers {
+struct ResponseMetrics {
     method: &'static str,
     status: StatusCode,
     took: Histogram,
@@ -51,7 +51,7 @@ impl Requests {
 
     fn get_to_know(&self, route: &str, method: &'static str, status: StatusCode) -> Histogram {
         let took = histogram_of(route, method, status);
-        let answers = Answers { method, status, took: took.clone() };
+        let answers = ResponseMetrics { method, status, took: took.clone() };
         self.0.rcu(|known| {
             let mut known = HashMap::clone(known);
             known.entry(route.into()).or_default().push(answers.clone());

@@ -26,7 +26,7 @@ impl RedisSettings {
 
 impl FromArgMatches for RedisSettings {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = Given::from_arg_matches(matches)?;
+        let given = RedisArguments::from_arg_matches(matches)?;
         let refused = |refusal| clap::Error::raw(ErrorKind::ArgumentConflict, refusal);
         given.connect_options().map(Self).map_err(refused)
     }
@@ -39,17 +39,17 @@ impl FromArgMatches for RedisSettings {
 
 impl Args for RedisSettings {
     fn augment_args(command: Command) -> Command {
-        Given::augment_args(command)
+        RedisArguments::augment_args(command)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
-        Given::augment_args_for_update(command)
+        RedisArguments::augment_args_for_update(command)
     }
 }
 
 /// The settings one by one.
 #[derive(Args)]
-struct Given {
+struct RedisArguments {
     /// Nodes of the Redis Cluster to ask for its map, comma-separated: redis://[USER:PASSWORD@]HOST[:PORT], or
     /// rediss:// for TLS. User, password and TLS of the first one hold for all
     #[arg(long, env, required = true, value_delimiter = ',', value_parser = seed, hide_env_values = true)]
@@ -69,7 +69,7 @@ struct Given {
 
     /// A file with certificates, as PEM, of the authorities that rediss:// trusts, instead of those the system trusts
     #[arg(long, env, value_parser = authorities)]
-    redis_ca_file: Option<Authorities>,
+    redis_ca_file: Option<CaCertificates>,
 
     /// Longest time to connect to a Redis node and log in
     #[arg(long, env, value_parser = positive_duration, default_value = "1s")]
@@ -86,15 +86,15 @@ struct Given {
 
 /// Settings that are fine one by one but not together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum Contradiction {
+enum ConflictingSettings {
     #[error("REDIS_CA_FILE is set, but REDIS_URL is not rediss://: nothing would be encrypted")]
     AuthoritiesWithoutTls,
     #[error("a Redis user needs a password: REDIS_PASSWORD, REDIS_PASSWORD_FILE or the one in REDIS_URL")]
     UserWithoutPassword,
 }
 
-impl Given {
-    fn connect_options(mut self) -> Result<ConnectOptions, Contradiction> {
+impl RedisArguments {
+    fn connect_options(mut self) -> Result<ConnectOptions, ConflictingSettings> {
         let first = self.redis_url.first().expect("REDIS_URL is required");
         let first = self.with_authorities(self.with_login(first.clone())?)?;
         self.redis_url[0] = first;
@@ -107,7 +107,7 @@ impl Given {
     }
 
     /// Without a password the library would not log in at all, whoever the user is.
-    fn with_login(&self, seed: ConnectionInfo) -> Result<ConnectionInfo, Contradiction> {
+    fn with_login(&self, seed: ConnectionInfo) -> Result<ConnectionInfo, ConflictingSettings> {
         let mut login = seed.redis_settings().clone();
         if let Some(user) = &self.redis_username {
             login = login.set_username(user);
@@ -116,14 +116,14 @@ impl Given {
             login = login.set_password(password);
         }
         match (login.username(), login.password()) {
-            (Some(_), None) => Err(Contradiction::UserWithoutPassword),
+            (Some(_), None) => Err(ConflictingSettings::UserWithoutPassword),
             _ => Ok(seed.set_redis_settings(login)),
         }
     }
 
-    fn with_authorities(&self, seed: ConnectionInfo) -> Result<ConnectionInfo, Contradiction> {
+    fn with_authorities(&self, seed: ConnectionInfo) -> Result<ConnectionInfo, ConflictingSettings> {
         match &self.redis_ca_file {
-            Some(authorities) => authorities.of(seed).map_err(|_| Contradiction::AuthoritiesWithoutTls),
+            Some(authorities) => authorities.of(seed).map_err(|_| ConflictingSettings::AuthoritiesWithoutTls),
             None => Ok(seed),
         }
     }
@@ -148,13 +148,13 @@ impl FromStr for Password {
 
 /// Whom to believe that a server is who it says it is.
 #[derive(Clone)]
-struct Authorities {
+struct CaCertificates {
     pem: Vec<u8>,
 }
 
 /// Why a file names no authorities.
 #[derive(Debug, thiserror::Error)]
-enum InvalidAuthorities {
+enum InvalidCaFile {
     #[error("it cannot be read: {0}")]
     Unreadable(std::io::Error),
     #[error("there is no certificate in it, as PEM")]
@@ -163,7 +163,7 @@ enum InvalidAuthorities {
     BadCertificate,
 }
 
-impl Authorities {
+impl CaCertificates {
     /// The seed with these instead of the system's; only TLS asks for any.
     fn of(&self, seed: ConnectionInfo) -> RedisResult<ConnectionInfo> {
         let certificates = TlsCertificates { client_tls: None, root_cert: Some(self.pem.clone()) };
@@ -171,14 +171,14 @@ impl Authorities {
     }
 }
 
-fn authorities(path: &str) -> Result<Authorities, InvalidAuthorities> {
-    let pem = std::fs::read(path).map_err(InvalidAuthorities::Unreadable)?;
+fn authorities(path: &str) -> Result<CaCertificates, InvalidCaFile> {
+    let pem = std::fs::read(path).map_err(InvalidCaFile::Unreadable)?;
     let mut trusted = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let read = certificate.ok().and_then(|certificate| trusted.add(certificate).ok());
-        read.ok_or(InvalidAuthorities::BadCertificate)?;
+        read.ok_or(InvalidCaFile::BadCertificate)?;
     }
-    if trusted.is_empty() { Err(InvalidAuthorities::NoCertificate) } else { Ok(Authorities { pem }) }
+    if trusted.is_empty() { Err(InvalidCaFile::NoCertificate) } else { Ok(CaCertificates { pem }) }
 }
 
 /// Not the address of a node of a cluster.

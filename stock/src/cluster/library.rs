@@ -29,11 +29,11 @@ impl Cluster {
             return Ok(());
         }
         match load(self.connection(address).await?).await {
-            Ok(Loaded::Now) => {
+            Ok(LoadOutcome::Now) => {
                 tracing::info!(redis.address = %address, library.name = LIBRARY.name, "function library loaded");
                 Ok(())
             }
-            Ok(Loaded::Before) => Ok(()),
+            Ok(LoadOutcome::Before) => Ok(()),
             Err(error) if error.is_forbidden() => {
                 if !self.leaves_loading.swap(true, Ordering::Relaxed) {
                     let library = &LIBRARY.name;
@@ -49,23 +49,23 @@ impl Cluster {
     }
 }
 
-enum Loaded {
+enum LoadOutcome {
     Now,
     Before,
 }
 
 /// Looks first: the library's name holds a digest of its code, so one that is there is this one.
-async fn load(mut connection: Connection) -> Result<Loaded, CallError> {
+async fn load(mut connection: Connection) -> Result<LoadOutcome, CallError> {
     let mut list = redis::cmd("FUNCTION");
     list.arg("LIST").arg("LIBRARYNAME").arg(&LIBRARY.name);
     if !connection.query::<Vec<Value>>(&list).await?.is_empty() {
-        return Ok(Loaded::Before);
+        return Ok(LoadOutcome::Before);
     }
     let mut load = redis::cmd("FUNCTION");
     load.arg("LOAD").arg(&LIBRARY.code);
     match connection.query::<String>(&load).await {
-        Ok(_) => Ok(Loaded::Now),
-        Err(CallError::Refused(why)) if why.contains("already exists") => Ok(Loaded::Before),
+        Ok(_) => Ok(LoadOutcome::Now),
+        Err(CallError::Refused(why)) if why.contains("already exists") => Ok(LoadOutcome::Before),
         Err(error) => Err(error),
     }
 }

@@ -15,7 +15,7 @@ const SHARED: &str = include_str!("shared.lua");
 /// An operation of the library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is documented in the header of its Lua file")]
-pub enum Operation {
+pub enum Function {
     Buy,
     Donate,
     Accept,
@@ -30,7 +30,7 @@ pub enum Operation {
     Presence,
 }
 
-impl Operation {
+impl Function {
     const ALL: [Self; 12] = [
         Self::Buy,
         Self::Donate,
@@ -105,13 +105,13 @@ pub static LIBRARY: LazyLock<Library> = LazyLock::new(Library::assemble);
 impl Library {
     fn assemble() -> Self {
         let sources: String =
-            Operation::ALL.iter().fold(SHARED.to_owned(), |code, op| code + "\n" + op.source());
+            Function::ALL.iter().fold(SHARED.to_owned(), |code, op| code + "\n" + op.source());
         let digest: String = Sha256::digest(&sources)[..3].iter().map(|byte| format!("{byte:02x}")).collect();
         let name = format!("flashsale_{digest}");
-        let functions: Vec<String> = Operation::ALL.map(|op| format!("{}_{digest}", op.name())).into();
+        let functions: Vec<String> = Function::ALL.map(|op| format!("{}_{digest}", op.name())).into();
 
         let mut code = format!("#!lua name={name}\n{sources}");
-        for (operation, function) in Operation::ALL.iter().zip(&functions) {
+        for (operation, function) in Function::ALL.iter().zip(&functions) {
             let flags = if operation.only_reads() { "'no-writes'" } else { "" };
             let callback = operation.name();
             write!(
@@ -125,7 +125,7 @@ impl Library {
 }
 
 /// The command that calls an operation on these keys; its arguments follow.
-pub(crate) fn fcall(operation: Operation, keys: &[&str]) -> Cmd {
+pub(crate) fn fcall(operation: Function, keys: &[&str]) -> Cmd {
     let mut cmd = redis::cmd(if operation.only_reads() { "FCALL_RO" } else { "FCALL" });
     cmd.arg(operation.function()).arg(keys.len()).arg(keys);
     cmd
@@ -137,18 +137,18 @@ mod tests {
 
     use super::*;
     use crate::calls::{
-        Accept, Attempt, Buy, Call, Configure, Donate, Find, ReadLevel, Recall, Record, Source,
+        Accept, Attempt, Buy, Call, Configure, Donate, Find, ReadLevel, Recall, Record, TokenSource,
     };
     use crate::ids::ShardId;
     use crate::layout::{LimitBucket, SaleKeys};
     use crate::lease::Lead;
     use crate::limit::{Admit, Limit};
     use crate::presence::Presence;
-    use crate::sale::{Sale, State, Window};
+    use crate::sale::{Sale, SaleState, Window};
     use crate::snapshot::Confirm;
 
     /// How many keys the header of a Lua file promises: the highest number behind `KEYS`.
-    fn keys_in_header(operation: Operation) -> usize {
+    fn keys_in_header(operation: Function) -> usize {
         let line = operation.source().lines().find_map(|line| line.strip_prefix("-- KEYS  ")).unwrap();
         line.split(", ").map(|key| key.split(' ').next().unwrap().parse::<usize>().unwrap()).max().unwrap()
     }
@@ -166,26 +166,26 @@ mod tests {
         let keys = SaleKeys::new(sale.id());
         let limit = Limit { permits: 1, window: Duration::from_secs(1) };
         let sent = [
-            (Operation::Buy, keys_in_call(&Buy::<Attempt> { shard, attempts: &[], limit: None })),
-            (Operation::Donate, keys_in_call(&Donate { shard, to: ShardId::new(1), want: 1 })),
-            (Operation::Accept, keys_in_call(&Accept { shard, from: Source::Mint, cumulative: 1 })),
+            (Function::Buy, keys_in_call(&Buy::<Attempt> { shard, attempts: &[], limit: None })),
+            (Function::Donate, keys_in_call(&Donate { shard, to: ShardId::new(1), want: 1 })),
+            (Function::Accept, keys_in_call(&Accept { shard, from: TokenSource::Mint, cumulative: 1 })),
             (
-                Operation::Configure,
-                keys_in_call(&Configure { shard, version: 1, state: State::Open, window }),
+                Function::Configure,
+                keys_in_call(&Configure { shard, version: 1, state: SaleState::Open, window }),
             ),
-            (Operation::Find, keys_in_call(&Find::<crate::ids::UserId> { shard, users: &[] })),
-            (Operation::Level, keys_in_call(&ReadLevel { shard })),
+            (Function::Find, keys_in_call(&Find::<crate::ids::UserId> { shard, users: &[] })),
+            (Function::Level, keys_in_call(&ReadLevel { shard })),
             (
-                Operation::Record,
+                Function::Record,
                 keys_in_call(&Record { keys: &keys, based_on: 0, config: &sale.config, mint: &[] }),
             ),
-            (Operation::Recall, keys_in_call(&Recall { keys: &keys })),
-            (Operation::Lead, keys_in_call(&Lead { coordinator: "a", hold: Duration::ZERO })),
-            (Operation::Confirm, keys_in_call(&Confirm { shard })),
-            (Operation::Admit, keys_in_call(&Admit { bucket: &LimitBucket::all()[0], limit, asks: &[] })),
-            (Operation::Presence, keys_in_call(&Presence { word: None })),
+            (Function::Recall, keys_in_call(&Recall { keys: &keys })),
+            (Function::Lead, keys_in_call(&Lead { coordinator: "a", hold: Duration::ZERO })),
+            (Function::Confirm, keys_in_call(&Confirm { shard })),
+            (Function::Admit, keys_in_call(&Admit { bucket: &LimitBucket::all()[0], limit, asks: &[] })),
+            (Function::Presence, keys_in_call(&Presence { word: None })),
         ];
-        assert_eq!(sent.map(|(operation, _)| operation), Operation::ALL);
+        assert_eq!(sent.map(|(operation, _)| operation), Function::ALL);
         for (operation, keys) in sent {
             assert_eq!(keys, keys_in_header(operation), "{operation:?}");
         }
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn each_header_says_purpose_arguments_answer_errors_and_why_it_is_atomic() {
-        for operation in Operation::ALL {
+        for operation in Function::ALL {
             for part in ["-- KEYS  ", "-- ARGV  ", "-- Answer  ", "-- Atomic because"] {
                 assert!(operation.source().contains(part), "{operation:?} does not say {part:?}");
             }

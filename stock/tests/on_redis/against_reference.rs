@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 use redis::Cmd;
-use stock::calls::{Accept, Attempt, Bought, Buy, Configure, Donate, Find, Level, Source};
+use stock::calls::{Accept, Attempt, Buy, BuyOutcome, Configure, Donate, Find, Level, TokenSource};
 use stock::ids::{CorrelationId, OrderId, ShardId, UserId};
-use stock::sale::{ShardSettings, State, Window};
+use stock::sale::{SaleState, ShardSettings, Window};
 use stock::snapshot::read_levels;
 
 use crate::reference::{self, Told};
@@ -23,7 +23,7 @@ enum Step {
     Donate { shard: u16, to: u16, want: u64 },
     Accept { shard: u16, from: u16, delivered: Delivered },
     Mint { shard: u16, tokens: u64, delivered: Delivered },
-    Configure { shard: u16, version: u64, state: State, window: Window },
+    Configure { shard: u16, version: u64, state: SaleState, window: Window },
     Find { shard: u16, users: Vec<u8> },
 }
 
@@ -47,7 +47,7 @@ impl Delivered {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let shard = || 0..SHARDS;
     let delivered = || prop_oneof![3 => Just(Delivered::Latest), 1 => (1..6_u64).prop_map(Delivered::Stale)];
-    let state = prop_oneof![6 => Just(State::Open), 2 => Just(State::Paused), 1 => Just(State::Ended), 1 => Just(State::Creating)];
+    let state = prop_oneof![6 => Just(SaleState::Open), 2 => Just(SaleState::Paused), 1 => Just(SaleState::Ended), 1 => Just(SaleState::Creating)];
     let window = prop_oneof![6 => Just(ALL_THE_TIME), 1 => Just(IN_THE_PAST), 1 => Just(IN_THE_FUTURE)];
     let step = prop_oneof![
         8 => (shard(), prop::collection::vec((0..USERS, 0..ORDERS), 1..7))
@@ -84,11 +84,11 @@ impl Twins {
             Step::Accept { shard, from, delivered } => {
                 let entered = self.reference[usize::from(*from)].donated.get(&ShardId::new(*shard));
                 let cumulative = delivered.of(entered.copied().unwrap_or(0));
-                self.accept(*shard, Source::Shard(ShardId::new(*from)), cumulative).await
+                self.accept(*shard, TokenSource::Shard(ShardId::new(*from)), cumulative).await
             }
             Step::Mint { shard, tokens, delivered } => {
                 self.mint[usize::from(*shard)] += tokens;
-                self.accept(*shard, Source::Mint, delivered.of(self.mint[usize::from(*shard)])).await
+                self.accept(*shard, TokenSource::Mint, delivered.of(self.mint[usize::from(*shard)])).await
             }
             Step::Configure { shard, version, state, window } => {
                 self.configure(*shard, *version, *state, *window).await
@@ -132,7 +132,7 @@ impl Twins {
         Ok(())
     }
 
-    async fn accept(&mut self, shard: u16, from: Source, cumulative: u64) -> Result<(), TestCaseError> {
+    async fn accept(&mut self, shard: u16, from: TokenSource, cumulative: u64) -> Result<(), TestCaseError> {
         let accept = Accept { shard: self.real.shard_at(shard), from, cumulative };
         let answer = self.real.cluster.read(accept).await.unwrap();
 
@@ -146,7 +146,7 @@ impl Twins {
         &mut self,
         shard: u16,
         version: u64,
-        state: State,
+        state: SaleState,
         window: Window,
     ) -> Result<(), TestCaseError> {
         let configure = Configure { shard: self.real.shard_at(shard), version, state, window };
@@ -214,19 +214,19 @@ fn order_number(order: u8) -> OrderId {
     format!("{order:014}").parse().unwrap()
 }
 
-fn told(bought: Bought) -> Told {
+fn told(bought: BuyOutcome) -> Told {
     match bought {
-        Bought::Bought(claim) => Told::Bought(claim.order),
-        Bought::Repeat(claim) => Told::Repeat(claim.order),
-        Bought::Duplicate(claim) => Told::Duplicate(claim.order),
-        Bought::Empty => Told::Empty,
-        Bought::NotOpen => Told::NotOpen,
-        Bought::Limited(_) => unreachable!("nobody is limited here"),
+        BuyOutcome::Bought(claim) => Told::Bought(claim.order),
+        BuyOutcome::Repeat(claim) => Told::Repeat(claim.order),
+        BuyOutcome::Duplicate(claim) => Told::Duplicate(claim.order),
+        BuyOutcome::Empty => Told::Empty,
+        BuyOutcome::NotOpen => Told::NotOpen,
+        BuyOutcome::Limited(_) => unreachable!("nobody is limited here"),
     }
 }
 
 /// What a level says of itself that the reference knows too.
-type LevelBooks = (ShardSettings, u64, u64, u64, Vec<(Source, u64)>, Vec<(ShardId, u64)>);
+type LevelBooks = (ShardSettings, u64, u64, u64, Vec<(TokenSource, u64)>, Vec<(ShardId, u64)>);
 
 fn books(level: &Level) -> LevelBooks {
     let Level { settings, stock, sold, seq, accepted, donated, .. } = level;

@@ -1,8 +1,8 @@
 //! The audit reads real sales of many pages, and each break of the promise in one is seen.
 
 use redis::{Cmd, cmd};
-use stock::audit::{Audit, audit};
-use stock::calls::{Accept, Attempt, Bought, Buy, Donate, Source};
+use stock::audit::{AuditReport, audit};
+use stock::calls::{Accept, Attempt, Buy, BuyOutcome, Donate, TokenSource};
 use stock::ids::ShardId;
 use stock::layout::Shard;
 
@@ -18,7 +18,7 @@ async fn sold_sale() -> TestSale {
     let (giver, receiver) = (sale.shard_at(0), sale.shard_at(1));
     let donate = |want| Donate { shard: giver, to: receiver.id, want };
     let donation = sale.cluster.write(donate(3)).await.unwrap();
-    let from = Source::Shard(giver.id);
+    let from = TokenSource::Shard(giver.id);
     sale.cluster.write(Accept { shard: receiver, from, cumulative: donation.cumulative }).await.unwrap();
     sale.cluster.write(donate(2)).await.unwrap();
 
@@ -37,11 +37,11 @@ async fn sold_sale() -> TestSale {
 }
 
 impl TestSale {
-    async fn audit(&self) -> Audit {
+    async fn audit(&self) -> AuditReport {
         audit(&self.cluster, &self.sale).await.unwrap()
     }
 
-    async fn is_red_and_says(&self, words: &str) -> Audit {
+    async fn is_red_and_says(&self, words: &str) -> AuditReport {
         let audit = self.audit().await;
         assert!(!audit.ok, "the audit calls a broken sale sound");
         let said = audit.violations.iter().any(|violation| violation.contains(words));
@@ -63,7 +63,7 @@ async fn a_sound_sale_is_ok_to_the_unit() {
     let audit = sale.audit().await;
 
     assert_eq!(audit.violations, Vec::<String>::new());
-    let expected = Audit {
+    let expected = AuditReport {
         ok: true,
         total: 3 * SOLD,
         sold: SOLD,
@@ -71,7 +71,7 @@ async fn a_sound_sale_is_ok_to_the_unit() {
         in_flight: 2,
         claims: SOLD,
         orders: SOLD,
-        ..Audit::default()
+        ..AuditReport::default()
     };
     assert_eq!(audit, expected);
 }
@@ -137,7 +137,7 @@ async fn a_user_with_a_unit_of_a_second_shard_is_seen() {
     let attempts = [attempt(&user)];
     let strange =
         sale.cluster.write(Buy { shard: sale.shard_at(1), attempts: &attempts, limit: None }).await.unwrap();
-    assert!(matches!(strange.outcomes[0], Bought::Bought(_)), "a shard cannot know who is at home in it");
+    assert!(matches!(strange.outcomes[0], BuyOutcome::Bought(_)), "a shard cannot know who is at home in it");
 
     sale.is_red_and_says("is claimed here, but at home in another").await;
     let audit = sale.is_red_and_says("has two units").await;
@@ -160,7 +160,7 @@ async fn a_channel_that_let_out_more_than_came_in_is_seen() {
 async fn stock_that_nobody_minted_is_seen() {
     let sale = sold_sale().await;
 
-    let too_much = Accept { shard: sale.shard(), from: Source::Mint, cumulative: SOLD + 1 };
+    let too_much = Accept { shard: sale.shard(), from: TokenSource::Mint, cumulative: SOLD + 1 };
     sale.cluster.write(too_much).await.unwrap();
 
     sale.is_red_and_says("channel mint -> 0").await;

@@ -1,8 +1,8 @@
 //! `buy`: who gets a unit, who does not, and what each is told.
 
-use stock::calls::{Attempt, BUYERS_PER_CALL_MAX, Bought, Buy, CallError};
+use stock::calls::{Attempt, BUYERS_PER_CALL_MAX, Buy, BuyOutcome, CallError};
 use stock::ids::OrderId;
-use stock::sale::{State, TOTAL_STOCK_MAX, Window};
+use stock::sale::{SaleState, TOTAL_STOCK_MAX, Window};
 
 use crate::stage::{
     ALL_THE_TIME, IN_THE_FUTURE, IN_THE_PAST, Raw, TestSale, attempt, attempts, claim, clock_of,
@@ -32,8 +32,8 @@ async fn a_repeated_attempt_is_told_of_its_first_success_and_takes_nothing() {
     let ann = attempt("ann");
     let first = claim(sale.tries(&ann).await);
 
-    assert_eq!(sale.tries(&ann).await, Bought::Repeat(first));
-    assert_eq!(sale.tries(&ann).await, Bought::Repeat(first));
+    assert_eq!(sale.tries(&ann).await, BuyOutcome::Repeat(first));
+    assert_eq!(sale.tries(&ann).await, BuyOutcome::Repeat(first));
     assert_eq!((sale.level().await.stock, sale.tick().await), (2, 2), "a repeat must write, and only `tick`");
 }
 
@@ -42,7 +42,7 @@ async fn another_attempt_of_a_user_is_told_of_the_unit_that_user_has() {
     let sale = TestSale::selling(3).await;
     let first = claim(sale.buys("ann").await);
 
-    assert_eq!(sale.buys("ann").await, Bought::Duplicate(first));
+    assert_eq!(sale.buys("ann").await, BuyOutcome::Duplicate(first));
     assert_eq!(sale.claim_of("ann").await, Some(first));
     // One for the duplicate, one for the claim that was found.
     assert_eq!(
@@ -58,26 +58,30 @@ async fn whoever_finds_the_shard_empty_is_told_so_and_nothing_is_written() {
     let first = claim(sale.buys("ann").await);
     let before = sale.contents().await;
 
-    assert_eq!(sale.buys("bob").await, Bought::Empty);
+    assert_eq!(sale.buys("bob").await, BuyOutcome::Empty);
 
     assert_eq!(sale.contents().await, before);
-    assert_eq!(sale.buys("ann").await, Bought::Duplicate(first), "the last unit's owner was told it is gone");
+    assert_eq!(
+        sale.buys("ann").await,
+        BuyOutcome::Duplicate(first),
+        "the last unit's owner was told it is gone"
+    );
 }
 
 #[tokio::test]
 async fn a_sale_that_is_not_open_sells_nothing_and_writes_nothing() {
     let not_open = [
-        ("before the start", State::Open, IN_THE_FUTURE),
-        ("after the end", State::Open, IN_THE_PAST),
-        ("while paused", State::Paused, ALL_THE_TIME),
-        ("once ended", State::Ended, ALL_THE_TIME),
-        ("while its shards are made", State::Creating, ALL_THE_TIME),
+        ("before the start", SaleState::Open, IN_THE_FUTURE),
+        ("after the end", SaleState::Open, IN_THE_PAST),
+        ("while paused", SaleState::Paused, ALL_THE_TIME),
+        ("once ended", SaleState::Ended, ALL_THE_TIME),
+        ("while its shards are made", SaleState::Creating, ALL_THE_TIME),
     ];
     for (when, state, window) in not_open {
         let sale = TestSale::in_state(state, window, 5).await;
         let before = sale.contents().await;
 
-        assert_eq!(sale.buys("ann").await, Bought::NotOpen, "{when}");
+        assert_eq!(sale.buys("ann").await, BuyOutcome::NotOpen, "{when}");
 
         assert_eq!(sale.contents().await, before, "{when}");
     }
@@ -88,11 +92,11 @@ async fn a_buyer_hears_of_the_unit_bought_before_even_when_the_sale_is_over() {
     let sale = TestSale::selling(5).await;
     let ann = attempt("ann");
     let first = claim(sale.tries(&ann).await);
-    sale.configure(3, State::Open, IN_THE_PAST).await;
+    sale.configure(3, SaleState::Open, IN_THE_PAST).await;
 
-    assert_eq!(sale.tries(&ann).await, Bought::Repeat(first));
-    assert_eq!(sale.buys("ann").await, Bought::Duplicate(first));
-    assert_eq!(sale.buys("bob").await, Bought::NotOpen);
+    assert_eq!(sale.tries(&ann).await, BuyOutcome::Repeat(first));
+    assert_eq!(sale.buys("ann").await, BuyOutcome::Duplicate(first));
+    assert_eq!(sale.buys("bob").await, BuyOutcome::NotOpen);
 }
 
 #[tokio::test]
@@ -104,7 +108,7 @@ async fn a_user_twice_in_one_call_gets_one_unit() {
 
     let first = claim(purchases.outcomes[0]);
     claim(purchases.outcomes[1]);
-    assert_eq!(purchases.outcomes[2], Bought::Duplicate(first));
+    assert_eq!(purchases.outcomes[2], BuyOutcome::Duplicate(first));
     assert_eq!((purchases.stock, sale.level().await.sold), (3, 2));
 }
 
@@ -115,7 +119,7 @@ async fn an_attempt_twice_in_one_call_succeeds_twice_with_one_unit() {
 
     let purchases = sale.try_together(&[ann.clone(), ann]).await;
 
-    assert_eq!(purchases.outcomes[1], Bought::Repeat(claim(purchases.outcomes[0])));
+    assert_eq!(purchases.outcomes[1], BuyOutcome::Repeat(claim(purchases.outcomes[0])));
     assert_eq!((purchases.stock, sale.level().await.sold), (4, 1));
     assert_eq!(sale.entries().await[0].1.len(), 1, "one unit, one order");
 }
@@ -128,11 +132,11 @@ async fn a_call_of_more_buyers_than_tokens_serves_the_first_ones() {
     let purchases = sale.try_together(&attempts(["zoe", "ann", "bob", "cid"])).await;
 
     assert!(
-        matches!(purchases.outcomes[0], Bought::Duplicate(_)),
+        matches!(purchases.outcomes[0], BuyOutcome::Duplicate(_)),
         "who has a unit already takes nobody's place"
     );
     claim(purchases.outcomes[1]);
-    assert_eq!(purchases.outcomes[2..], [Bought::Empty, Bought::Empty]);
+    assert_eq!(purchases.outcomes[2..], [BuyOutcome::Empty, BuyOutcome::Empty]);
     assert_eq!(purchases.stock, 0);
     assert_eq!(sale.claim_of("bob").await, None);
 }
@@ -158,7 +162,7 @@ async fn the_first_millisecond_sells_and_the_one_after_the_last_does_not() {
     for version in 3.. {
         let starts_at = clock_of(&sale).await + 5;
         let window = Window { starts_at, ends_at: starts_at + 5 };
-        sale.configure(version, State::Open, window).await;
+        sale.configure(version, SaleState::Open, window).await;
         loop {
             let (now, sold) = buy_now(&sale).await;
             let open = (window.starts_at..window.ends_at).contains(&now);
@@ -246,7 +250,7 @@ async fn users_with_odd_ids_are_users_like_others() {
     let again = sale.try_together(&attempts(odd)).await;
     for ((id, first), second) in odd.iter().zip(purchases.outcomes).zip(again.outcomes) {
         let first = claim(first);
-        assert_eq!(second, Bought::Duplicate(first), "{id:?} bought twice");
+        assert_eq!(second, BuyOutcome::Duplicate(first), "{id:?} bought twice");
         assert_eq!(sale.claim_of(id).await, Some(first), "{id:?} is not found");
     }
     let users: Vec<String> = sale.entries().await.remove(0).1.into_iter().map(|(user, _)| user).collect();
@@ -323,7 +327,7 @@ async fn purchases_at_the_same_time_never_sell_a_unit_twice() {
 
     let told = futures::future::join_all(users.iter().map(|user| sale.buys(user))).await;
 
-    let bought = told.iter().filter(|outcome| matches!(outcome, Bought::Bought(_))).count();
+    let bought = told.iter().filter(|outcome| matches!(outcome, BuyOutcome::Bought(_))).count();
     assert_eq!(bought, 50);
     assert_eq!((sale.level().await.stock, sale.level().await.sold), (0, 50));
 }

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use redis::cmd;
-use stock::calls::{Bought, CallError, ReadLevel};
+use stock::calls::{BuyOutcome, CallError, ReadLevel};
 use stock::cluster::{Cluster, ClusterError};
 use stock::connection::ConnectOptions;
 use stock::ids::ShardId;
@@ -204,7 +204,7 @@ async fn a_primary_that_became_a_replica_sends_callers_away() {
 
     // A repeat where the map did not know yet that the old one is a replica now, and the barrier did not hold.
     let told = sale.buys("ann").await;
-    assert!(matches!(told, Bought::Bought(_) | Bought::Repeat(_)), "told {told:?}");
+    assert!(matches!(told, BuyOutcome::Bought(_) | BuyOutcome::Repeat(_)), "told {told:?}");
     assert_eq!(primary_of(&sale), new);
 }
 

@@ -1,6 +1,6 @@
 //! `find` and `level`: what was sold and to whom, without changing it.
 
-use stock::calls::{CallError, Find, ReadLevel, Source};
+use stock::calls::{CallError, Find, ReadLevel, TokenSource};
 use stock::ids::{ShardId, UserId};
 use stock::snapshot::{Snapshot, read_levels};
 
@@ -51,8 +51,11 @@ async fn a_level_is_all_of_the_shard_s_books_and_reading_it_writes_nothing() {
         let donate = stock::calls::Donate { shard: sale.shard(), to: ShardId::new(to), want: u64::from(to) };
         sale.cluster.write(donate).await.unwrap();
     }
-    let back =
-        stock::calls::Accept { shard: sale.shard(), from: Source::Shard(ShardId::new(2)), cumulative: 1 };
+    let back = stock::calls::Accept {
+        shard: sale.shard(),
+        from: TokenSource::Shard(ShardId::new(2)),
+        cumulative: 1,
+    };
     sale.cluster.write(back).await.unwrap();
     let before = sale.contents().await;
 
@@ -60,7 +63,7 @@ async fn a_level_is_all_of_the_shard_s_books_and_reading_it_writes_nothing() {
 
     assert_eq!((level.settings.version, level.stock, level.sold, level.seq), (2, 10 - 2 - 3 + 1, 2, 1));
     assert_eq!(level.donated, [(ShardId::new(1), 1), (ShardId::new(2), 2)]);
-    assert_eq!(level.accepted, [(Source::Mint, 10), (Source::Shard(ShardId::new(2)), 1)]);
+    assert_eq!(level.accepted, [(TokenSource::Mint, 10), (TokenSource::Shard(ShardId::new(2)), 1)]);
     assert!(level.at > 1_700_000_000_000, "Redis' clock in milliseconds, not {}", level.at);
     assert_eq!(sale.contents().await, before);
 }

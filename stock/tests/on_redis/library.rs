@@ -2,7 +2,7 @@
 
 use redis::cmd;
 use stock::cluster::Cluster;
-use stock::functions::{LIBRARY, Operation};
+use stock::functions::{Function, LIBRARY};
 use testkit::{ClusterOptions, RedisCluster};
 
 use crate::stage::{TestSale, attempt, claim, claim_at_last, client_of, options};
@@ -42,7 +42,7 @@ async fn a_buyer_does_not_notice_that_the_functions_were_missing() {
 
     let ann = attempt("ann");
     let bought = claim(sale.tries(&ann).await);
-    assert_eq!(sale.tries(&ann).await, stock::calls::Bought::Repeat(bought));
+    assert_eq!(sale.tries(&ann).await, stock::calls::BuyOutcome::Repeat(bought));
     assert_eq!(primaries_with(&redis, &LIBRARY.name).await, 1, "loaded where it was missed, and only there");
 }
 
@@ -83,7 +83,7 @@ async fn loading_twice_is_harmless_and_two_releases_live_side_by_side() {
 
     let sale = TestSale::on(cluster, &[5]).await;
     claim_at_last(sale.buys("ann").await);
-    let theirs = Operation::Level.function().replace(digest(), "0ther0");
+    let theirs = Function::Level.function().replace(digest(), "0ther0");
     let level: Vec<redis::Value> = sale.ask(cmd("FCALL_RO").arg(theirs).arg(1).arg(&sale.shard().meta)).await;
     assert_eq!(level.len(), 2, "the other release's functions answer as well");
     assert_eq!(primaries_with(&redis, &LIBRARY.name).await, 3);

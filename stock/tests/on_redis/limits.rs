@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use stock::calls::{Attempt, Bought, Buy};
+use stock::calls::{Attempt, Buy, BuyOutcome};
 use stock::ids::OrderId;
 use stock::layout::LimitBucket;
-use stock::limit::{Admit, Ask, Limit, Permits};
+use stock::limit::{Admit, Limit, PermitAnswer, PermitRequest};
 
 use crate::stage::{TestSale, attempt, attempts, claim};
 
 /// Three attempts at once, and another one each minute: none comes back while a test runs.
 const THREE: Limit = Limit { permits: 3, window: Duration::from_mins(3) };
 
-async fn try_limited(sale: &TestSale, attempts: &[Attempt]) -> Vec<Bought> {
+async fn try_limited(sale: &TestSale, attempts: &[Attempt]) -> Vec<BuyOutcome> {
     sale.cluster.read(Buy { shard: sale.shard(), attempts, limit: Some(THREE) }).await.unwrap().outcomes
 }
 
@@ -23,9 +23,9 @@ async fn a_user_who_tries_too_often_is_told_when_to_try_again() {
     let outcomes = try_limited(&sale, &attempts(["ann", "ann", "ann", "ann", "bob"])).await;
 
     claim(outcomes[0]);
-    assert!(matches!(outcomes[1..3], [Bought::Duplicate(_), Bought::Duplicate(_)]), "{outcomes:?}");
+    assert!(matches!(outcomes[1..3], [BuyOutcome::Duplicate(_), BuyOutcome::Duplicate(_)]), "{outcomes:?}");
     assert!(
-        matches!(outcomes[3], Bought::Limited(wait) if wait > Duration::from_secs(55) && wait <= Duration::from_mins(1)),
+        matches!(outcomes[3], BuyOutcome::Limited(wait) if wait > Duration::from_secs(55) && wait <= Duration::from_mins(1)),
         "{outcomes:?}"
     );
     claim(outcomes[4]);
@@ -41,7 +41,7 @@ async fn an_attempt_that_a_node_repeats_by_itself_does_not_count() {
 
     let outcomes = try_limited(&sale, &[again(&ann), ann]).await;
 
-    assert!(matches!(outcomes[..], [Bought::Repeat(_), Bought::Limited(_)]), "{outcomes:?}");
+    assert!(matches!(outcomes[..], [BuyOutcome::Repeat(_), BuyOutcome::Limited(_)]), "{outcomes:?}");
 }
 
 #[tokio::test]
@@ -50,11 +50,11 @@ async fn a_limit_is_of_one_sale_and_writes_nothing() {
     let before = one.contents().await;
     try_limited(&one, &attempts(["ann"; 4])).await;
     assert_eq!(one.contents().await, before);
-    assert_eq!(try_limited(&other, &attempts(["ann"])).await, [Bought::Empty]);
+    assert_eq!(try_limited(&other, &attempts(["ann"])).await, [BuyOutcome::Empty]);
 }
 
-async fn ask(sale: &TestSale, address: &str, limit: Limit, spent: u32, want: u32) -> Permits {
-    let asks = [Ask { address: address.to_owned(), spent, want }];
+async fn ask(sale: &TestSale, address: &str, limit: Limit, spent: u32, want: u32) -> PermitAnswer {
+    let asks = [PermitRequest { address: address.to_owned(), spent, want }];
     let bucket = &LimitBucket::all()[0];
     sale.cluster.read(Admit { bucket, limit, asks: &asks }).await.unwrap()[0]
 }
@@ -67,25 +67,33 @@ fn address() -> String {
 #[tokio::test]
 async fn permits_are_handed_out_until_there_are_none() {
     let (sale, ann, slow) = (TestSale::selling(0).await, address(), Limit { permits: 10, ..THREE });
-    assert_eq!(ask(&sale, &ann, slow, 0, 2).await, Permits::Granted(2));
-    assert_eq!(ask(&sale, &ann, slow, 2, 4).await, Permits::Granted(2), "a quarter of the six that are left");
+    assert_eq!(ask(&sale, &ann, slow, 0, 2).await, PermitAnswer::Granted(2));
+    assert_eq!(
+        ask(&sale, &ann, slow, 2, 4).await,
+        PermitAnswer::Granted(2),
+        "a quarter of the six that are left"
+    );
     for left in (1..=4).rev() {
-        assert_eq!(ask(&sale, &ann, slow, 0, 4).await, Permits::Granted(1), "{left} left");
+        assert_eq!(ask(&sale, &ann, slow, 0, 4).await, PermitAnswer::Granted(1), "{left} left");
     }
     let none = ask(&sale, &ann, slow, 0, 4).await;
-    assert!(matches!(none, Permits::After(wait) if wait > Duration::from_secs(15)), "{none:?}");
-    assert_eq!(ask(&sale, &address(), slow, 0, 2).await, Permits::Granted(2), "another address has its own");
+    assert!(matches!(none, PermitAnswer::After(wait) if wait > Duration::from_secs(15)), "{none:?}");
+    assert_eq!(
+        ask(&sale, &address(), slow, 0, 2).await,
+        PermitAnswer::Granted(2),
+        "another address has its own"
+    );
 }
 
 #[tokio::test]
 async fn permits_come_back_one_by_one() {
     let (sale, ann) = (TestSale::selling(0).await, address());
     let quick = Limit { permits: 10, window: Duration::from_millis(200) };
-    assert_eq!(ask(&sale, &ann, quick, 9, 1).await, Permits::Granted(1));
-    let Permits::After(wait) = ask(&sale, &ann, quick, 0, 10).await else {
+    assert_eq!(ask(&sale, &ann, quick, 9, 1).await, PermitAnswer::Granted(1));
+    let PermitAnswer::After(wait) = ask(&sale, &ann, quick, 0, 10).await else {
         return; // This machine was away for as long as a permit takes to come back.
     };
     assert!(wait <= Duration::from_millis(20));
     tokio::time::sleep(wait).await;
-    assert!(matches!(ask(&sale, &ann, quick, 0, 10).await, Permits::Granted(some) if some >= 1));
+    assert!(matches!(ask(&sale, &ann, quick, 0, 10).await, PermitAnswer::Granted(some) if some >= 1));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::cmd;
 use stock::cluster::Cluster;
 use stock::layout::PRESENCE_KEY;
-use stock::presence::{Introduction, Kind, Presence, Present, Word};
+use stock::presence::{Presence, PresenceUpdate, ProcessInfo, ProcessKind, ProcessList};
 use testkit::{ClusterOptions, RedisCluster};
 
 use crate::stage::client_of;
@@ -23,11 +23,11 @@ impl Stage {
         Self { cluster: client_of(&redis).await, redis }
     }
 
-    async fn says(&self, word: Word<'_>) -> Present {
+    async fn says(&self, word: PresenceUpdate<'_>) -> ProcessList {
         self.cluster.poll(Presence { word: Some(word) }).await.unwrap()
     }
 
-    async fn present(&self) -> Present {
+    async fn present(&self) -> ProcessList {
         self.cluster.poll(Presence { word: None }).await.unwrap()
     }
 
@@ -49,25 +49,25 @@ impl Stage {
     }
 }
 
-fn names(present: &Present) -> Vec<String> {
+fn names(present: &ProcessList) -> Vec<String> {
     present.processes.iter().map(|process| process.introduction.name.clone()).collect()
 }
 
-fn of_kind(kind: Kind, name: &str) -> Introduction {
-    Introduction { name: name.into(), kind, version: "0.1.0".into() }
+fn of_kind(kind: ProcessKind, name: &str) -> ProcessInfo {
+    ProcessInfo { name: name.into(), kind, version: "0.1.0".into() }
 }
 
-fn node(name: &str) -> Introduction {
-    of_kind(Kind::Node, name)
+fn node(name: &str) -> ProcessInfo {
+    of_kind(ProcessKind::Node, name)
 }
 
 #[tokio::test]
 async fn who_says_so_is_there_with_its_age_until_it_goes() {
     let stage = Stage::new().await;
-    let (ann, lead) = (node("ann:1/a"), of_kind(Kind::Coordinator, "lead:2/b"));
-    stage.says(Word::Here(&ann, Duration::from_secs(60))).await;
+    let (ann, lead) = (node("ann:1/a"), of_kind(ProcessKind::Coordinator, "lead:2/b"));
+    stage.says(PresenceUpdate::Here(&ann, Duration::from_secs(60))).await;
 
-    let told = stage.says(Word::Here(&lead, Duration::ZERO)).await;
+    let told = stage.says(PresenceUpdate::Here(&lead, Duration::ZERO)).await;
 
     let of = |index: usize| &told.processes[index];
     assert_eq!((&of(0).introduction, &of(1).introduction), (&lead, &ann), "coordinators come first");
@@ -75,7 +75,7 @@ async fn who_says_so_is_there_with_its_age_until_it_goes() {
     assert_eq!(of(1).seen_at - of(1).started_at, 60_000);
     assert_eq!(stage.present().await.processes, told.processes, "asking changes nothing");
 
-    assert_eq!(names(&stage.says(Word::Goodbye(&ann)).await), ["lead:2/b"]);
+    assert_eq!(names(&stage.says(PresenceUpdate::Goodbye(&ann)).await), ["lead:2/b"]);
     assert_eq!(stage.names().await, ["lead:2/b"]);
 }
 
@@ -83,10 +83,10 @@ async fn who_says_so_is_there_with_its_age_until_it_goes() {
 async fn who_says_it_again_is_there_once_and_seen_anew() {
     let stage = Stage::new().await;
     let ann = node("ann");
-    let first = stage.says(Word::Here(&ann, Duration::ZERO)).await.processes.remove(0);
+    let first = stage.says(PresenceUpdate::Here(&ann, Duration::ZERO)).await.processes.remove(0);
 
     let seen_later = async || {
-        let again = stage.says(Word::Here(&ann, Duration::ZERO)).await.processes;
+        let again = stage.says(PresenceUpdate::Here(&ann, Duration::ZERO)).await.processes;
         again.len() == 1 && again[0].seen_at > first.seen_at
     };
 
@@ -114,10 +114,10 @@ async fn the_list_is_bounded_and_who_is_on_it_stays() {
         (0..256).flat_map(|n| [format!("n{n:03}"), format!("1:{now}:node:0.1.0")]).collect();
     stage.list::<u64>("HSET", &crowd.iter().map(String::as_str).collect::<Vec<_>>()).await;
 
-    let told = stage.says(Word::Here(&node("one-too-many"), Duration::ZERO)).await;
+    let told = stage.says(PresenceUpdate::Here(&node("one-too-many"), Duration::ZERO)).await;
     assert_eq!((told.processes.len(), names(&told).contains(&"one-too-many".into())), (256, false));
 
-    let told = stage.says(Word::Here(&node("n007"), Duration::ZERO)).await;
+    let told = stage.says(PresenceUpdate::Here(&node("n007"), Duration::ZERO)).await;
     let again = told.processes.iter().find(|process| process.introduction.name == "n007").unwrap();
     assert_eq!((told.processes.len(), again.seen_at), (256, told.at));
 }

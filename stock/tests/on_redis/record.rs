@@ -1,11 +1,11 @@
 //! `record`: a sale's config and its mint change together, and only from the version that the change is based on.
 
 use redis::Cmd;
-use stock::calls::{CallError, Recall, Record, Recorded, SaleRecord};
+use stock::calls::{CallError, Recall, Record, RecordAnswer, SaleRecord};
 use stock::layout::SaleKeys;
-use stock::sale::{SaleConfig, State};
+use stock::sale::{SaleConfig, SaleState};
 use stock::search::{has_shards, recorded_sales};
-use stock::store::{EnlistSale, ListSales, PublishSnapshot, ReadSnapshot, RestoreList};
+use stock::store::{AddSaleToList, ListSales, PublishSnapshot, ReadSnapshot, RestoreSaleList};
 
 use testkit::{ClusterOptions, RedisCluster};
 
@@ -27,7 +27,7 @@ impl Unrecorded {
         SaleConfig { version, ..(*self.sale.sale.config).clone() }
     }
 
-    async fn record(&self, based_on: u64, config: &SaleConfig, mint: &[u64]) -> Recorded {
+    async fn record(&self, based_on: u64, config: &SaleConfig, mint: &[u64]) -> RecordAnswer {
         self.sale.cluster.write(Record { keys: &self.keys, based_on, config, mint }).await.unwrap()
     }
 
@@ -42,7 +42,7 @@ async fn a_new_sale_is_recorded_with_its_mint() {
     let sale = Unrecorded::sale().await;
     assert_eq!(sale.held().await, (None, vec![]));
 
-    assert_eq!(sale.record(0, &sale.at(1), &[50, 30, 20]).await, Recorded::Done);
+    assert_eq!(sale.record(0, &sale.at(1), &[50, 30, 20]).await, RecordAnswer::Done);
 
     assert_eq!(sale.held().await, (Some(sale.at(1)), vec![50, 30, 20]));
 }
@@ -54,7 +54,7 @@ async fn a_call_that_is_repeated_finds_its_own_work() {
 
     assert_eq!(
         sale.record(0, &sale.at(1), &[50, 30, 20]).await,
-        Recorded::Done,
+        RecordAnswer::Done,
         "a lost answer became a refusal"
     );
 
@@ -69,13 +69,13 @@ async fn a_call_that_is_repeated_finds_its_own_work() {
 async fn of_two_who_change_a_sale_at_once_one_is_told_what_the_other_did() {
     let sale = Unrecorded::sale().await;
     sale.record(0, &sale.at(1), &[50, 30, 20]).await;
-    let paused = SaleConfig { state: State::Paused, ..sale.at(2) };
-    assert_eq!(sale.record(1, &paused, &[]).await, Recorded::Done);
+    let paused = SaleConfig { state: SaleState::Paused, ..sale.at(2) };
+    assert_eq!(sale.record(1, &paused, &[]).await, RecordAnswer::Done);
 
-    let ended = SaleConfig { state: State::Ended, ..sale.at(2) };
+    let ended = SaleConfig { state: SaleState::Ended, ..sale.at(2) };
     let told = sale.record(1, &ended, &[99, 99, 99]).await;
 
-    assert_eq!(told, Recorded::Overtaken(Some(Box::new(paused.clone()))));
+    assert_eq!(told, RecordAnswer::Overtaken(Some(Box::new(paused.clone()))));
     assert_eq!(sale.held().await, (Some(paused), vec![50, 30, 20]), "the loser's mint was recorded");
 }
 
@@ -86,14 +86,14 @@ async fn a_sale_that_exists_is_not_created_again_with_other_settings() {
 
     let other = SaleConfig { total_stock: 7, ..sale.at(1) };
 
-    assert_eq!(sale.record(0, &other, &[7, 0, 0]).await, Recorded::Overtaken(Some(Box::new(sale.at(1)))));
+    assert_eq!(sale.record(0, &other, &[7, 0, 0]).await, RecordAnswer::Overtaken(Some(Box::new(sale.at(1)))));
 }
 
 #[tokio::test]
 async fn a_change_to_a_sale_that_is_not_there_is_refused() {
     let sale = Unrecorded::sale().await;
 
-    assert_eq!(sale.record(4, &sale.at(5), &[50, 30, 20]).await, Recorded::Overtaken(None));
+    assert_eq!(sale.record(4, &sale.at(5), &[50, 30, 20]).await, RecordAnswer::Overtaken(None));
 
     assert_eq!(sale.held().await, (None, vec![]));
 }
@@ -148,14 +148,14 @@ async fn a_list_is_lost_until_it_was_restored() {
     let [chairs, tables] = ["chairs", "tables"].map(|id| id.parse().unwrap());
     let listed = async || cluster.read(ListSales).await.unwrap();
 
-    cluster.write(EnlistSale(&chairs)).await.unwrap();
+    cluster.write(AddSaleToList(&chairs)).await.unwrap();
     assert_eq!(listed().await, None, "a list that names some of the sales passes for whole");
 
-    cluster.write(RestoreList(&[])).await.unwrap();
+    cluster.write(RestoreSaleList(&[])).await.unwrap();
     assert_eq!(listed().await, Some(vec![chairs.clone()]));
 
     for _ in 0..2 {
-        cluster.write(EnlistSale(&tables)).await.unwrap();
+        cluster.write(AddSaleToList(&tables)).await.unwrap();
     }
     assert_eq!(listed().await, Some(vec![chairs, tables]));
 }
@@ -170,7 +170,7 @@ async fn records_and_shards_are_found_by_their_keys() {
     sale.record(0, &sale.at(1), &[50, 30, 20]).await;
     assert_eq!((is_recorded().await, has_shards(cluster, id).await), (true, Ok(false)));
 
-    sale.sale.configure(1, State::Creating, ALL_THE_TIME).await;
+    sale.sale.configure(1, SaleState::Creating, ALL_THE_TIME).await;
     assert_eq!(has_shards(cluster, id).await, Ok(true));
     assert_eq!(has_shards(cluster, &"sale".parse().unwrap()).await, Ok(false), "a part of a name is no name");
 }

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use stock::calls::Source;
+use stock::calls::TokenSource;
 use stock::ids::{OrderId, ShardId, UserId};
-use stock::sale::{ShardSettings, State, Window};
+use stock::sale::{SaleState, ShardSettings, Window};
 
 use crate::stage::ALL_THE_TIME;
 
@@ -21,7 +21,7 @@ pub(crate) struct Shard {
     /// Writes whose only sense is that a barrier behind them proves what was read.
     pub(crate) tick: u64,
     pub(crate) claims: BTreeMap<String, OrderId>,
-    pub(crate) accepted: BTreeMap<Source, u64>,
+    pub(crate) accepted: BTreeMap<TokenSource, u64>,
     pub(crate) donated: BTreeMap<ShardId, u64>,
 }
 
@@ -39,9 +39,9 @@ impl Shard {
     /// A shard as a coordinator makes it: created, minted, opened.
     pub(crate) fn selling(tokens: u64) -> Self {
         let mut shard = Self::default();
-        shard.configure(1, State::Creating, ALL_THE_TIME);
-        shard.accept(Source::Mint, tokens);
-        shard.configure(2, State::Open, ALL_THE_TIME);
+        shard.configure(1, SaleState::Creating, ALL_THE_TIME);
+        shard.accept(TokenSource::Mint, tokens);
+        shard.configure(2, SaleState::Open, ALL_THE_TIME);
         shard
     }
 
@@ -87,7 +87,7 @@ impl Shard {
     }
 
     /// The stock grows by what is new. Answers all that ever left the channel.
-    pub(crate) fn accept(&mut self, from: Source, cumulative: u64) -> u64 {
+    pub(crate) fn accept(&mut self, from: TokenSource, cumulative: u64) -> u64 {
         let before = self.accepted.get(&from).copied().unwrap_or(0);
         let after = before.max(cumulative);
         self.stock += after - before;
@@ -100,11 +100,11 @@ impl Shard {
     }
 
     fn is_open(&self) -> bool {
-        self.settings.state == State::Open && self.settings.window == ALL_THE_TIME
+        self.settings.state == SaleState::Open && self.settings.window == ALL_THE_TIME
     }
 
     /// Older settings do not apply, and those that are held already only tick.
-    pub(crate) fn configure(&mut self, version: u64, state: State, window: Window) -> ShardSettings {
+    pub(crate) fn configure(&mut self, version: u64, state: SaleState, window: Window) -> ShardSettings {
         let given = ShardSettings { version, state, window };
         if version < self.settings.version || given == self.settings {
             self.tick += 1;

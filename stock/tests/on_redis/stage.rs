@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use redis::{Cmd, FromRedisValue, IntoConnectionInfo, Value, from_redis_value};
 use stock::calls::{
-    Accept, Attempt, Bought, Buy, Call, CallError, Claim, Configure, Find, Level, Purchases, ReadLevel,
-    Record, Source,
+    Accept, Attempt, Buy, BuyAnswer, BuyOutcome, Call, CallError, Claim, Configure, Find, Level, ReadLevel,
+    Record, TokenSource,
 };
 use stock::cluster::Cluster;
 use stock::connection::ConnectOptions;
 use stock::ids::{CorrelationId, OrderId, ShardId, UserId, UserIdKind};
 use stock::layout::{SaleKeys, Shard, Slot, choose_tags};
-use stock::sale::{Changes, EpochMs, LayoutConfig, Product, Sale, SaleConfig, State, Window};
+use stock::sale::{ChangeHistory, EpochMs, LayoutConfig, Product, Sale, SaleConfig, SaleState, Window};
 use testkit::RedisCluster;
 
 /// Open for as long as any test runs.
@@ -59,7 +59,7 @@ impl TestSale {
     }
 
     /// One shard with so many tokens, in this state and window.
-    pub(crate) async fn in_state(state: State, window: Window, tokens: u64) -> Self {
+    pub(crate) async fn in_state(state: SaleState, window: Window, tokens: u64) -> Self {
         let sale = Self::selling(tokens).await;
         sale.configure(3, state, window).await;
         sale
@@ -93,10 +93,10 @@ impl TestSale {
             let one = move |shard| Configure { shard, version, state, window: ALL_THE_TIME };
             shards.iter().map(one).collect::<Vec<_>>()
         };
-        let mint = |(shard, &cumulative)| Accept { shard, from: Source::Mint, cumulative };
-        all_done(self.cluster.write_all(&configure(1, State::Creating)).await);
+        let mint = |(shard, &cumulative)| Accept { shard, from: TokenSource::Mint, cumulative };
+        all_done(self.cluster.write_all(&configure(1, SaleState::Creating)).await);
         all_done(self.cluster.write_all(&shards.iter().zip(tokens).map(mint).collect::<Vec<_>>()).await);
-        all_done(self.cluster.write_all(&configure(2, State::Open)).await);
+        all_done(self.cluster.write_all(&configure(2, SaleState::Open)).await);
     }
 
     /// The only shard, or the first.
@@ -109,22 +109,22 @@ impl TestSale {
     }
 
     /// Brings the first shard to other settings.
-    pub(crate) async fn configure(&self, version: u64, state: State, window: Window) -> u64 {
+    pub(crate) async fn configure(&self, version: u64, state: SaleState, window: Window) -> u64 {
         let configure = Configure { shard: self.shard(), version, state, window };
         self.cluster.write(configure).await.unwrap().version
     }
 
     /// A user tries to buy in the first shard, as never before.
-    pub(crate) async fn buys(&self, user: &str) -> Bought {
+    pub(crate) async fn buys(&self, user: &str) -> BuyOutcome {
         self.tries(&attempt(user)).await
     }
 
-    pub(crate) async fn tries(&self, attempt: &Attempt) -> Bought {
+    pub(crate) async fn tries(&self, attempt: &Attempt) -> BuyOutcome {
         self.try_together(std::slice::from_ref(attempt)).await.outcomes[0]
     }
 
     /// Attempts in one call on the first shard.
-    pub(crate) async fn try_together(&self, attempts: &[Attempt]) -> Purchases {
+    pub(crate) async fn try_together(&self, attempts: &[Attempt]) -> BuyAnswer {
         self.cluster.write(Buy { shard: self.shard(), attempts, limit: None }).await.unwrap()
     }
 
@@ -209,13 +209,13 @@ pub(crate) fn config_on(cluster: &Cluster, shards: u16, total_stock: u64) -> Sal
     SaleConfig {
         id,
         version: 2,
-        state: State::Open,
+        state: SaleState::Open,
         window: ALL_THE_TIME,
         total_stock,
         product: Product { name: "Chair".into(), price: 49.9, description: String::new() },
         user_ids: UserIdKind::Opaque,
         layout: LayoutConfig::new(tags),
-        changes: Changes::default(),
+        changes: ChangeHistory::default(),
     }
 }
 
@@ -239,9 +239,9 @@ pub(crate) fn attempts<'a>(users: impl IntoIterator<Item = &'a str>) -> Vec<Atte
 
 /// The claim of somebody who must have got a unit just now.
 #[track_caller]
-pub(crate) fn claim(bought: Bought) -> Claim {
+pub(crate) fn claim(bought: BuyOutcome) -> Claim {
     match bought {
-        Bought::Bought(claim) => claim,
+        BuyOutcome::Bought(claim) => claim,
         other => panic!("a buyer who should have got a unit was told {other:?}"),
     }
 }
@@ -249,9 +249,9 @@ pub(crate) fn claim(bought: Bought) -> Claim {
 /// The claim of somebody who must have a unit by now. While servers come and go, the answer to the try that got it may be
 /// lost, and the next one finds it.
 #[track_caller]
-pub(crate) fn claim_at_last(bought: Bought) -> Claim {
+pub(crate) fn claim_at_last(bought: BuyOutcome) -> Claim {
     match bought {
-        Bought::Repeat(claim) => claim,
+        BuyOutcome::Repeat(claim) => claim,
         other => claim(other),
     }
 }

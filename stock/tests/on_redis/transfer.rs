@@ -1,6 +1,6 @@
 //! `donate` and `accept`: tokens leave one shard, lie in a channel, and enter another exactly once.
 
-use stock::calls::{Accept, Accepted, Bought, CallError, Donate, Donation, Source};
+use stock::calls::{Accept, Accepted, BuyOutcome, CallError, Donate, Donation, TokenSource};
 use stock::ids::ShardId;
 use stock::layout::Shard;
 
@@ -15,7 +15,7 @@ async fn donate(sale: &TestSale, want: u64) -> Donation {
 
 async fn accept(sale: &TestSale, cumulative: u64) -> Accepted {
     let shard = sale.sale.shard(RECEIVER);
-    sale.cluster.write(Accept { shard, from: Source::Shard(GIVER), cumulative }).await.unwrap()
+    sale.cluster.write(Accept { shard, from: TokenSource::Shard(GIVER), cumulative }).await.unwrap()
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn donated_tokens_enter_the_other_shard_and_are_sold_there() {
     assert_eq!(accept(&sale, donation.cumulative).await, Accepted { cumulative: 3, stock: 3 });
 
     let level = sale.level_of(sale.sale.shard(RECEIVER)).await;
-    assert_eq!(level.accepted_from(Source::Shard(GIVER)), 3);
+    assert_eq!(level.accepted_from(TokenSource::Shard(GIVER)), 3);
     assert_eq!(level.stock, 3);
 }
 
@@ -110,7 +110,7 @@ async fn a_repeated_accept_adds_nothing() {
 #[tokio::test]
 async fn an_accept_that_finds_its_work_done_can_be_proven() {
     let sale = TestSale::selling(5).await;
-    let again = Accept { shard: sale.shard(), from: Source::Mint, cumulative: 5 };
+    let again = Accept { shard: sale.shard(), from: TokenSource::Mint, cumulative: 5 };
 
     sale.cluster.write(again).await.unwrap();
 
@@ -139,11 +139,11 @@ async fn a_stale_accept_does_not_bring_sold_tokens_back() {
     }
 
     for cumulative in [2, 1, 0] {
-        let again = Accept { shard: sale.shard(), from: Source::Mint, cumulative };
+        let again = Accept { shard: sale.shard(), from: TokenSource::Mint, cumulative };
         assert_eq!(sale.cluster.write(again).await, Ok(Accepted { cumulative: 2, stock: 0 }));
     }
 
-    assert_eq!(sale.buys("cid").await, Bought::Empty, "a third unit of two was sold");
+    assert_eq!(sale.buys("cid").await, BuyOutcome::Empty, "a third unit of two was sold");
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn each_source_has_a_channel_of_its_own() {
 
     assert_eq!(accept(&sale, 3).await, Accepted { cumulative: 3, stock: 8 });
 
-    let restock = Accept { shard: sale.sale.shard(RECEIVER), from: Source::Mint, cumulative: 6 };
+    let restock = Accept { shard: sale.sale.shard(RECEIVER), from: TokenSource::Mint, cumulative: 6 };
     assert_eq!(sale.cluster.write(restock).await, Ok(Accepted { cumulative: 6, stock: 9 }));
 }
 
@@ -165,7 +165,7 @@ async fn transfers_of_another_ring_or_of_no_shard_move_nothing() {
     let stranger = on_another_ring(sale.shard());
     let both = async |shard: &Shard| {
         let given = sale.cluster.write(Donate { shard, to: RECEIVER, want: 1 }).await;
-        let taken = sale.cluster.write(Accept { shard, from: Source::Mint, cumulative: 99 }).await;
+        let taken = sale.cluster.write(Accept { shard, from: TokenSource::Mint, cumulative: 99 }).await;
         (given.unwrap_err(), taken.unwrap_err())
     };
 

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Result;
 
-use super::{RedisCluster, Role, ask_role, forming::run};
+use super::{RedisCluster, ServerRole, ask_role, forming::run};
 use crate::wait::until_ok;
 
 /// A failover that is asked for takes well under a second; one that fails is given up by Redis after five, and asked
@@ -61,6 +61,6 @@ impl Failover {
 
 async fn is_primary(server: &crate::redis_server::Server) -> Result<()> {
     let role = ask_role(server).await?;
-    anyhow::ensure!(role == Role::Primary, "{} is still a replica", server.addr());
+    anyhow::ensure!(role == ServerRole::Primary, "{} is still a replica", server.addr());
     Ok(())
 }

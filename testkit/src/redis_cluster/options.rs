@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Result, ensure};
 
 use crate::{
-    Folder, Island, Lifetime, ServerBinary,
+    Folder, Lifetime, NetworkNamespace, ServerBinary,
     ports::{BLOCK_PORTS, PortBlock, ensure_free},
 };
 
@@ -26,7 +26,7 @@ pub struct ClusterOptions {
     pub node_timeout: Option<Duration>,
     /// Whether the servers may outlive us.
     pub lifetime: Lifetime,
-    /// Whether the last server runs on an [`Island`], so that it can be cut off (no).
+    /// Whether the last server runs on an [`NetworkNamespace`], so that it can be cut off (no).
     pub island: bool,
     /// Whether it asks everybody who they are, and speaks TLS where the program can: by the files that are deployed (no).
     pub secured: bool,
@@ -78,8 +78,8 @@ impl ClusterOptions {
         Ok(self.folder.as_ref().map_or_else(Folder::temporary, Folder::emptied)?)
     }
 
-    pub(super) fn choose_island(&self, ports: ClusterPorts) -> Result<Option<Island>> {
-        self.island.then(|| Island::make(ports.clients)).transpose()
+    pub(super) fn choose_island(&self, ports: ClusterPorts) -> Result<Option<NetworkNamespace>> {
+        self.island.then(|| NetworkNamespace::make(ports.clients)).transpose()
     }
 
     /// What a server's command line says besides what every server's says.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result};
 
 use super::RedisCluster;
-use crate::Island;
+use crate::NetworkNamespace;
 
 impl RedisCluster {
     /// The server on the island, if there is one.
@@ -30,7 +30,7 @@ impl RedisCluster {
         self.the_island()?.reconnect()
     }
 
-    fn the_island(&self) -> Result<&Island> {
+    fn the_island(&self) -> Result<&NetworkNamespace> {
         self.island.as_ref().context("this cluster was started without an island")
     }
 }

@@ -37,7 +37,7 @@ pub struct StockStatus {
 /// `GET /admin/sales/{sale}/audit`: a full read of the sale.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Audit {
+pub struct AuditReport {
     /// Whether every invariant holds.
     pub ok: bool,
     /// Those that do not, for people.

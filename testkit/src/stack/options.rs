@@ -28,7 +28,7 @@ pub struct StackOptions {
     pub folder: Option<PathBuf>,
     /// Whether the processes may outlive us.
     pub lifetime: Lifetime,
-    /// Whether one Redis server runs on an [`Island`](crate::Island), so that it can be cut off (no).
+    /// Whether one Redis server runs on an [`NetworkNamespace`](crate::Island), so that it can be cut off (no).
     pub island: bool,
     /// Whether Redis asks everybody who they are, and speaks TLS where the program can (no).
     pub secured: bool,

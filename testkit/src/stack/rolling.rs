@@ -13,7 +13,7 @@ use crate::{Failover, Process};
 
 /// One step of an update.
 #[derive(Clone, Debug)]
-pub struct Replaced {
+pub struct RolloutStep {
     /// What was done, for people.
     pub what: String,
     /// When it began.
@@ -22,7 +22,7 @@ pub struct Replaced {
     pub took: Duration,
 }
 
-impl Replaced {
+impl RolloutStep {
     fn now(what: String, began: Instant) -> Self {
         Self { what, began, took: began.elapsed() }
     }
@@ -33,12 +33,12 @@ impl Stack {
     ///
     /// # Errors
     /// When one did not end in good order, or did not come back.
-    pub async fn roll_nodes(&self, mut tell: impl FnMut(Replaced)) -> Result<()> {
+    pub async fn roll_nodes(&self, mut tell: impl FnMut(RolloutStep)) -> Result<()> {
         for node in self.nodes() {
             let began = Instant::now();
             end(&node.process()).await?;
             node.restart().await?;
-            tell(Replaced::now(node.process().name().to_owned(), began));
+            tell(RolloutStep::now(node.process().name().to_owned(), began));
         }
         Ok(())
     }
@@ -47,7 +47,7 @@ impl Stack {
     ///
     /// # Errors
     /// When all nodes run, or one did not end in good order, or its successor did not come up.
-    pub async fn roll_nodes_over_a_spare(&self, mut tell: impl FnMut(Replaced)) -> Result<()> {
+    pub async fn roll_nodes_over_a_spare(&self, mut tell: impl FnMut(RolloutStep)) -> Result<()> {
         let (running, idle): (Vec<_>, Vec<_>) =
             self.nodes().into_iter().partition(|node| node.process().is_running());
         let mut spare = idle.into_iter().next().context("a spare is a node that does not run")?;
@@ -56,7 +56,7 @@ impl Stack {
             spare.restart().await?;
             end(&node.process()).await?;
             let (old, new) = (node.process(), spare.process());
-            tell(Replaced::now(format!("{} in place of {}", new.name(), old.name()), began));
+            tell(RolloutStep::now(format!("{} in place of {}", new.name(), old.name()), began));
             spare = node;
         }
         Ok(())
@@ -66,13 +66,13 @@ impl Stack {
     ///
     /// # Errors
     /// When one did not end in good order, or did not come back.
-    pub async fn roll_coordinators(&self, mut tell: impl FnMut(Replaced)) -> Result<()> {
+    pub async fn roll_coordinators(&self, mut tell: impl FnMut(RolloutStep)) -> Result<()> {
         for coordinator in self.coordinators() {
             let began = Instant::now();
             let name = coordinator.process().name().to_owned();
             end(&coordinator.process()).await?;
             coordinator.restart().await?;
-            tell(Replaced::now(name, began));
+            tell(RolloutStep::now(name, began));
         }
         Ok(())
     }
@@ -82,7 +82,7 @@ impl Stack {
     ///
     /// # Errors
     /// When one did not end in good order, or the cluster is not whole again in time.
-    pub async fn roll_redis(&self, mut tell: impl FnMut(Replaced)) -> Result<()> {
+    pub async fn roll_redis(&self, mut tell: impl FnMut(RolloutStep)) -> Result<()> {
         for primary in self.redis().primaries().await {
             let replicas = self.redis().replicas_of(primary).await;
             for &replica in &replicas {
@@ -92,18 +92,18 @@ impl Stack {
             let began = Instant::now();
             self.redis().fail_over_to(heir, Failover::Agreed).await?;
             self.redis().wait_until_whole().await?;
-            tell(Replaced::now(format!("{heir} takes the place of {primary}"), began));
+            tell(RolloutStep::now(format!("{heir} takes the place of {primary}"), began));
             tell(self.restart_replica(primary).await?);
         }
         Ok(())
     }
 
-    async fn restart_replica(&self, replica: SocketAddr) -> Result<Replaced> {
+    async fn restart_replica(&self, replica: SocketAddr) -> Result<RolloutStep> {
         let began = Instant::now();
         self.redis().stop_server(replica).await?;
         self.redis().restart(replica).await?;
         self.redis().wait_until_whole().await?;
-        Ok(Replaced::now(format!("replica {replica}"), began))
+        Ok(RolloutStep::now(format!("replica {replica}"), began))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use testkit::{Buyers, Purchase};
+use testkit::{Buyers, PurchaseAttempt};
 
 use crate::fake_node::FakeNode;
 
@@ -41,6 +41,6 @@ async fn a_lost_answer_is_told_as_one() {
     assert!(!answers[0].is_definite() && answers[0].reason.is_some());
 }
 
-fn purchase(user: &str, node: &FakeNode) -> Purchase {
-    Purchase { user: user.to_owned(), base_url: format!("http://{}", node.addr) }
+fn purchase(user: &str, node: &FakeNode) -> PurchaseAttempt {
+    PurchaseAttempt { user: user.to_owned(), base_url: format!("http://{}", node.addr) }
 }

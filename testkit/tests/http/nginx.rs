@@ -23,7 +23,7 @@ async fn nginx_accepts_its_configuration_without_a_warning() {
 #[tokio::test]
 async fn a_purchase_without_a_key_gets_one_and_a_clients_own_key_stays() {
     let node = FakeNode::answering(&[200]).await;
-    let front = Front::of(&[&node]).await;
+    let front = NginxFixture::of(&[&node]).await;
 
     front.post(PURCHASE).await;
     front.post("/api/sales/flash/purchase").await;
@@ -39,7 +39,7 @@ async fn a_purchase_without_a_key_gets_one_and_a_clients_own_key_stays() {
 #[tokio::test]
 async fn an_address_that_a_client_claims_does_not_reach_the_node() {
     let node = FakeNode::answering(&[200]).await;
-    let front = Front::of(&[&node]).await;
+    let front = NginxFixture::of(&[&node]).await;
 
     front.client.post(front.url(PURCHASE)).header("x-forwarded-for", "8.8.8.8").send().await.unwrap();
 
@@ -49,7 +49,7 @@ async fn an_address_that_a_client_claims_does_not_reach_the_node() {
 #[tokio::test]
 async fn a_purchase_at_a_dying_node_is_the_same_attempt_at_the_next() {
     let (dying, healthy) = (FakeNode::dying_at_each_request().await, FakeNode::answering(&[200]).await);
-    let front = Front::of(&[&dying, &healthy]).await;
+    let front = NginxFixture::of(&[&dying, &healthy]).await;
 
     for _ in 0..10 {
         assert_eq!(front.post(PURCHASE).await.status(), 200);
@@ -63,7 +63,7 @@ async fn a_purchase_at_a_dying_node_is_the_same_attempt_at_the_next() {
 #[tokio::test]
 async fn a_shedding_node_is_believed_and_not_asked_twice() {
     let (first, second) = (FakeNode::answering(&[503]).await, FakeNode::answering(&[503]).await);
-    let front = Front::of(&[&first, &second]).await;
+    let front = NginxFixture::of(&[&first, &second]).await;
 
     assert_eq!(front.post(PURCHASE).await.status(), 503);
 
@@ -73,7 +73,7 @@ async fn a_shedding_node_is_believed_and_not_asked_twice() {
 #[tokio::test]
 async fn without_a_node_a_buyer_is_told_when_to_come_back() {
     let nobody = PortBlock::take().unwrap();
-    let front = Front::before(&[loopback(nobody.first())]).await;
+    let front = NginxFixture::before(&[loopback(nobody.first())]).await;
 
     let answer = front.post(PURCHASE).await;
 
@@ -87,7 +87,7 @@ async fn without_a_node_a_buyer_is_told_when_to_come_back() {
 async fn a_node_that_is_back_is_asked_at_once_if_there_is_no_other() {
     let (back, gone) = (PortBlock::take().unwrap(), PortBlock::take().unwrap());
     let nodes = [loopback(back.first()), loopback(gone.first())];
-    let front = Front::before(&nodes).await;
+    let front = NginxFixture::before(&nodes).await;
     for _ in 0..8 {
         assert_eq!(front.post(PURCHASE).await.status(), 503, "both are left out from now on");
     }
@@ -102,7 +102,7 @@ async fn a_node_that_is_back_is_asked_at_once_if_there_is_no_other() {
 #[tokio::test]
 async fn an_answer_of_nginx_carries_the_correlation_id_but_nothing_that_is_none() {
     let nobody = PortBlock::take().unwrap();
-    let front = Front::before(&[loopback(nobody.first())]).await;
+    let front = NginxFixture::before(&[loopback(nobody.first())]).await;
     let ask = async |id: &str| {
         let answer =
             front.client.post(front.url(PURCHASE)).header("x-correlation-id", id).send().await.unwrap();
@@ -119,7 +119,7 @@ async fn an_answer_of_nginx_carries_the_correlation_id_but_nothing_that_is_none(
 #[tokio::test]
 async fn a_body_that_is_no_purchase_stops_at_nginx() {
     let node = FakeNode::answering(&[200]).await;
-    let front = Front::of(&[&node]).await;
+    let front = NginxFixture::of(&[&node]).await;
 
     let answer = front.client.post(front.url(PURCHASE)).body(vec![b' '; 1 << 20]).send().await.unwrap();
 
@@ -131,7 +131,7 @@ async fn a_body_that_is_no_purchase_stops_at_nginx() {
 #[tokio::test]
 async fn whatever_nginx_cannot_bear_is_refused_as_a_node_would() {
     let node = FakeNode::answering(&[200]).await;
-    let front = Front::of(&[&node]).await;
+    let front = NginxFixture::of(&[&node]).await;
     let (long, too_long) = ("a".repeat(6_000), "a".repeat(60_000));
 
     let refused = [
@@ -158,7 +158,7 @@ async fn whatever_nginx_cannot_bear_is_refused_as_a_node_would() {
 #[tokio::test]
 async fn a_method_that_nginx_refuses_is_refused_by_a_node_which_knows_the_others() {
     let node = FakeNode::answering(&[405]).await;
-    let front = Front::of(&[&node]).await;
+    let front = NginxFixture::of(&[&node]).await;
 
     let answer = front.client.request(Method::TRACE, front.url("/api/sale/status")).send().await.unwrap();
 
@@ -170,7 +170,7 @@ async fn a_method_that_nginx_refuses_is_refused_by_a_node_which_knows_the_others
 #[tokio::test]
 async fn a_node_added_later_is_served_too() {
     let (first, second) = (FakeNode::answering(&[200]).await, FakeNode::answering(&[200]).await);
-    let front = Front::of(&[&first]).await;
+    let front = NginxFixture::of(&[&first]).await;
 
     front.nginx.serve(vec![second.addr]).await.unwrap();
     front.post(PURCHASE).await;
@@ -179,14 +179,14 @@ async fn a_node_added_later_is_served_too() {
 }
 
 /// A running nginx before some nodes, and a client of it.
-struct Front {
+struct NginxFixture {
     nginx: Nginx,
     client: Client,
     ports: PortBlock,
     _folder: Folder,
 }
 
-impl Front {
+impl NginxFixture {
     async fn of(nodes: &[&FakeNode]) -> Self {
         Self::before(&nodes.iter().map(|node| node.addr).collect::<Vec<_>>()).await
     }

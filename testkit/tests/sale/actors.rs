@@ -10,7 +10,7 @@ use stock::sale::Sale;
 use stock::snapshot::read_levels;
 use stock::store::ReadConfig;
 use testkit::stack::SaleOptions;
-use testkit::{Answer, Purchase, Stack, StackOptions, User};
+use testkit::{BuyerAnswer, PurchaseAttempt, Stack, StackOptions, User};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// One stack at a time: two would share the machine's two cores and time each other out.
@@ -50,13 +50,13 @@ impl OpenSale {
         let levels: Vec<_> = levels.into_iter().map(|level| level.expect("the shard answers")).collect();
         let donated: u64 = levels.iter().flat_map(|level| &level.donated).map(|(_, tokens)| tokens).sum();
         let accepted = levels.iter().flat_map(|level| &level.accepted);
-        let stolen = accepted.filter(|(source, _)| *source != stock::calls::Source::Mint);
+        let stolen = accepted.filter(|(source, _)| *source != stock::calls::TokenSource::Mint);
         donated.saturating_sub(stolen.map(|(_, tokens)| tokens).sum())
     }
 
     /// The promise, at the end of a sale that everybody tried to buy from: every unit is sold, each to somebody
     /// else, and what clients were told is what the books say.
-    pub(crate) async fn assert_sold_out(&self, answers: &[Answer]) {
+    pub(crate) async fn assert_sold_out(&self, answers: &[BuyerAnswer]) {
         let total = self.sale.config.total_stock;
         let audit = self.stack.audit("flash").await.unwrap();
         assert!(audit.ok, "the audit found {:?}", audit.violations);
@@ -88,12 +88,18 @@ pub(crate) async fn connect(stack: &Stack) -> Cluster {
 }
 
 /// One wish for each user, all sent to the same place.
-pub(crate) fn wishes<'a>(users: impl IntoIterator<Item = &'a String>, base_url: &str) -> Vec<Purchase> {
-    users.into_iter().map(|user| Purchase { user: user.clone(), base_url: base_url.to_owned() }).collect()
+pub(crate) fn wishes<'a>(
+    users: impl IntoIterator<Item = &'a String>,
+    base_url: &str,
+) -> Vec<PurchaseAttempt> {
+    users
+        .into_iter()
+        .map(|user| PurchaseAttempt { user: user.clone(), base_url: base_url.to_owned() })
+        .collect()
 }
 
 /// Who was told `purchased`, with the order. Nobody may be told so twice.
-pub(crate) fn purchases(answers: &[Answer]) -> HashMap<&str, &str> {
+pub(crate) fn purchases(answers: &[BuyerAnswer]) -> HashMap<&str, &str> {
     let mut orders = HashMap::new();
     for answer in answers.iter().filter(|answer| answer.is_purchased()) {
         let order = answer.order_id.as_deref().expect("a purchase names its order");
@@ -104,7 +110,7 @@ pub(crate) fn purchases(answers: &[Answer]) -> HashMap<&str, &str> {
 }
 
 /// How often each answer was given, for a person who reads a failure.
-pub(crate) fn tally(answers: &[Answer]) -> BTreeMap<String, usize> {
+pub(crate) fn tally(answers: &[BuyerAnswer]) -> BTreeMap<String, usize> {
     let mut tally = BTreeMap::new();
     for answer in answers {
         let status = answer.status.map_or("none".into(), |status| status.to_string());
@@ -115,18 +121,18 @@ pub(crate) fn tally(answers: &[Answer]) -> BTreeMap<String, usize> {
 }
 
 /// Every answer is one that a shop can show: bought, already bought, or sold out.
-pub(crate) fn assert_all_definite(answers: &[Answer]) {
+pub(crate) fn assert_all_definite(answers: &[BuyerAnswer]) {
     let refusals = ["already_purchased", "out_of_stock"];
-    let is_refusal = |answer: &Answer| {
+    let is_refusal = |answer: &BuyerAnswer| {
         answer.status == Some(409)
             && answer.reason.as_deref().is_some_and(|reason| refusals.contains(&reason))
     };
-    let expected = |answer: &Answer| answer.is_purchased() || is_refusal(answer);
+    let expected = |answer: &BuyerAnswer| answer.is_purchased() || is_refusal(answer);
     assert!(answers.iter().all(expected), "buyers were told {:?}", tally(answers));
 }
 
 /// Whoever bought and asked again was told so, with the order of the purchase.
-pub(crate) fn assert_repeats_recognised(answers: &[Answer]) {
+pub(crate) fn assert_repeats_recognised(answers: &[BuyerAnswer]) {
     let orders = purchases(answers);
     for answer in answers.iter().filter(|answer| !answer.is_purchased()) {
         let bought = orders.get(answer.user.as_str());

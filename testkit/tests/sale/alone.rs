@@ -7,7 +7,7 @@ use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use stock::layout::{SALES_KEY, SaleKeys, slot_of_tag};
 use testkit::stack::SaleOptions;
-use testkit::{Answer, Buyers, StackOptions, until};
+use testkit::{BuyerAnswer, Buyers, StackOptions, until};
 
 use crate::actors::{OpenSale, assert_all_definite, purchases, sale_of, tally, wishes};
 
@@ -20,7 +20,7 @@ fn users(numbers: std::ops::Range<u32>) -> Vec<String> {
     numbers.map(|n| format!("buyer-{n:04}")).collect()
 }
 
-async fn buys(sale: &OpenSale, users: &[String]) -> Vec<Answer> {
+async fn buys(sale: &OpenSale, users: &[String]) -> Vec<BuyerAnswer> {
     Buyers::new(16).buy_persistently(wishes(users, &sale.stack.url()), SOON).await
 }
 

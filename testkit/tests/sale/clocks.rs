@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use stock::ids::ShardId;
 use stock::layout::{SALES_KEY, Slot, slot_of_tag};
 use testkit::stack::SaleOptions;
-use testkit::{Answer, Buyers, Failover, StackOptions, until};
+use testkit::{BuyerAnswer, Buyers, Failover, StackOptions, until};
 
 use crate::actors::{OpenSale, assert_all_definite, purchases, sale_of, tally, users_at_home_in, wishes};
 
@@ -36,7 +36,7 @@ fn users_elsewhere(sale: &OpenSale, than: SocketAddr, per_shard: usize) -> Vec<S
     elsewhere.flat_map(|(_, id)| users_at_home_in(&sale.sale, id, per_shard)).collect()
 }
 
-async fn buys(sale: &OpenSale, users: &[String]) -> Vec<Answer> {
+async fn buys(sale: &OpenSale, users: &[String]) -> Vec<BuyerAnswer> {
     Buyers::new(16).buy_persistently(wishes(users, &sale.stack.url()), SOON).await
 }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use stock::ids::ShardId;
 use testkit::stack::Coordinator;
-use testkit::{Answer, Buyers, Purchase, StackOptions, until};
+use testkit::{BuyerAnswer, Buyers, PurchaseAttempt, StackOptions, until};
 
 use crate::actors::{OpenSale, assert_all_definite, sale_of, users_at_home_in, wishes};
 
@@ -82,8 +82,8 @@ async fn takes_over(sale: &OpenSale, coordinator: &Coordinator) -> Duration {
     began.elapsed()
 }
 
-async fn buys(users: &[String], sale: &OpenSale) -> Vec<Answer> {
-    let wishes: Vec<Purchase> = wishes(users, &sale.stack.url());
+async fn buys(users: &[String], sale: &OpenSale) -> Vec<BuyerAnswer> {
+    let wishes: Vec<PurchaseAttempt> = wishes(users, &sale.stack.url());
     Buyers::new(32).buy_persistently(wishes, SOON).await
 }
 

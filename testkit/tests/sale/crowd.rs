@@ -1,7 +1,7 @@
 //! The crowd arrives: everything is sold, to somebody else each, at a bounded number of calls.
 
 use stock::ids::ShardId;
-use testkit::{Answer, Buyers, Purchase};
+use testkit::{BuyerAnswer, Buyers, PurchaseAttempt};
 
 use crate::actors::{
     OpenSale, assert_all_definite, assert_repeats_recognised, purchases, tally, users_at_home_in, wishes,
@@ -69,7 +69,7 @@ async fn one_buyer_after_the_other_costs_no_more_calls() {
 }
 
 /// Everybody got an answer that a shop can show, everything is sold, and it took few calls since `calls_before`.
-async fn assert_all_served(sale: &OpenSale, answers: &[Answer], calls_before: u64) {
+async fn assert_all_served(sale: &OpenSale, answers: &[BuyerAnswer], calls_before: u64) {
     println!("answers: {:?}", tally(answers));
     assert_all_definite(answers);
     assert_repeats_recognised(answers);
@@ -78,9 +78,10 @@ async fn assert_all_served(sale: &OpenSale, answers: &[Answer], calls_before: u6
 }
 
 /// Every third of these users sends the purchase twice in a row, every sixth through both nodes.
-fn impatient(users: &[String], sale: &OpenSale) -> Vec<Purchase> {
+fn impatient(users: &[String], sale: &OpenSale) -> Vec<PurchaseAttempt> {
     let nodes: Vec<String> = sale.stack.nodes().iter().map(|node| node.url().to_owned()).collect();
-    let wish = |user: &String, base_url: &str| Purchase { user: user.clone(), base_url: base_url.to_owned() };
+    let wish =
+        |user: &String, base_url: &str| PurchaseAttempt { user: user.clone(), base_url: base_url.to_owned() };
     let wishes_of = |(n, user): (usize, &String)| match n % 6 {
         0 => nodes.iter().map(|node| wish(user, node)).collect(),
         3 => vec![wish(user, &sale.stack.url()), wish(user, &sale.stack.url())],

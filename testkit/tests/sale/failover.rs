@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use stock::ids::{ShardId, UserId, UserIdKind};
-use testkit::{Answer, Buyers, Purchase, StackOptions, until};
+use testkit::{BuyerAnswer, Buyers, PurchaseAttempt, StackOptions, until};
 use tokio::task::JoinSet;
 
 use crate::actors::{OpenSale, assert_all_definite, connect, purchases, sale_of, tally};
@@ -85,7 +85,7 @@ async fn a_promoted_primary_sells_alone_until_it_has_a_replica_again() {
     // Then its buyers buy.
     let node = sale.stack.nodes()[0].url().to_owned();
     let mut users = crate::actors::users_at_home_in(&sale.sale, ShardId::new(0), 3).into_iter();
-    let mut wish = || vec![Purchase { user: users.next().unwrap(), base_url: node.clone() }];
+    let mut wish = || vec![PurchaseAttempt { user: users.next().unwrap(), base_url: node.clone() }];
     let alone = Buyers::new(1).buy_persistently(wish(), PERSISTENCE).await;
     assert!(alone[0].is_purchased(), "{alone:?}");
 
@@ -105,8 +105,10 @@ async fn everything_in_redis_dies_at_once_and_the_sale_goes_on_by_itself() {
     // Given a sale with purchases all over it.
     let sale = OpenSale::with(StackOptions { nodes: 1, sale: sale_of(600), ..StackOptions::default() }).await;
     let node = sale.stack.nodes()[0].url().to_owned();
-    let wishes = |from: usize, to: usize| -> Vec<Purchase> {
-        (from..to).map(|n| Purchase { user: format!("buyer-{n:04}"), base_url: node.clone() }).collect()
+    let wishes = |from: usize, to: usize| -> Vec<PurchaseAttempt> {
+        (from..to)
+            .map(|n| PurchaseAttempt { user: format!("buyer-{n:04}"), base_url: node.clone() })
+            .collect()
     };
     let mut answers = Buyers::new(32).buy(wishes(0, 300)).await;
     assert_eq!(purchases(&answers).len(), 300);
@@ -133,20 +135,20 @@ async fn everything_in_redis_dies_at_once_and_the_sale_goes_on_by_itself() {
 /// What buyers met around a fault of one primary.
 struct Story {
     victim: SocketAddr,
-    shots: Vec<Shot>,
+    shots: Vec<BuyerResult>,
     fault_at: Instant,
     promoted_at: Instant,
 }
 
 /// One buyer's purchase, tried until it was definite.
-struct Shot {
+struct BuyerResult {
     /// At home on the victim.
     affected: bool,
     sent: Instant,
-    answer: Answer,
+    answer: BuyerAnswer,
 }
 
-impl Shot {
+impl BuyerResult {
     fn answered(&self) -> Instant {
         self.sent + self.answer.latency
     }
@@ -178,11 +180,11 @@ impl Story {
             }
             let user = format!("buyer-{n:06}");
             let (affected, buyers) = (lives_on_victim(&user), buyers.clone());
-            let wish = vec![Purchase { user, base_url: node.clone() }];
+            let wish = vec![PurchaseAttempt { user, base_url: node.clone() }];
             shooting.spawn(async move {
                 let sent = Instant::now();
                 let answer = buyers.buy_persistently(wish, PERSISTENCE).await.remove(0);
-                Shot { affected, sent, answer }
+                BuyerResult { affected, sent, answer }
             });
         }
         let fault_at = fault_at.expect("the loop ends after the fault");
@@ -191,11 +193,12 @@ impl Story {
     }
 
     fn assert_told(&self, what: &str) {
-        let answers: Vec<Answer> = self.shots.iter().map(|shot| shot.answer.clone()).collect();
-        assert!(answers.iter().all(Answer::is_purchased), "buyers were told {:?}", tally(&answers));
+        let answers: Vec<BuyerAnswer> = self.shots.iter().map(|shot| shot.answer.clone()).collect();
+        assert!(answers.iter().all(BuyerAnswer::is_purchased), "buyers were told {:?}", tally(&answers));
 
-        let (affected, others): (Vec<&Shot>, Vec<&Shot>) = self.shots.iter().partition(|shot| shot.affected);
-        let (before, after): (Vec<&Shot>, Vec<&Shot>) =
+        let (affected, others): (Vec<&BuyerResult>, Vec<&BuyerResult>) =
+            self.shots.iter().partition(|shot| shot.affected);
+        let (before, after): (Vec<&BuyerResult>, Vec<&BuyerResult>) =
             others.into_iter().partition(|shot| shot.answered() < self.fault_at);
         let (quiet, meanwhile) = (p99(&before), p99(&after));
         // What was under way when it happened still got its answer.
@@ -218,7 +221,7 @@ impl Story {
     /// Who waited for the old primary when another one took over was served then.
     fn assert_waiting_ended(&self) {
         let waiting = self.shots.iter().filter(|shot| shot.affected && shot.sent < self.promoted_at);
-        let last = waiting.map(Shot::answered).max().expect("somebody waited");
+        let last = waiting.map(BuyerResult::answered).max().expect("somebody waited");
         let waited = last.saturating_duration_since(self.promoted_at);
         assert!(waited <= WAITING_MAX, "a buyer waited for {waited:?} after the promotion");
     }
@@ -231,7 +234,7 @@ impl Story {
     }
 }
 
-fn p99(shots: &[&Shot]) -> Duration {
+fn p99(shots: &[&BuyerResult]) -> Duration {
     let mut latencies: Vec<Duration> = shots.iter().map(|shot| shot.answer.latency).collect();
     latencies.sort_unstable();
     latencies[latencies.len() * 99 / 100]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use stock::ids::ShardId;
-use testkit::{Answer, Buyers};
+use testkit::{BuyerAnswer, Buyers};
 
 use crate::actors::{OpenSale, assert_repeats_recognised, purchases, users_at_home_in, wishes};
 
@@ -55,7 +55,7 @@ async fn a_move_fails_when_the_replica_does_not_confirm_the_keys() {
 }
 
 /// An open sale with so many purchases in its first shard.
-async fn with_purchases(count: usize) -> (OpenSale, Vec<Answer>) {
+async fn with_purchases(count: usize) -> (OpenSale, Vec<BuyerAnswer>) {
     let sale = OpenSale::of(12 * count as u64).await;
     let node = sale.stack.nodes()[0].url().to_owned();
     let users = users_at_home_in(&sale.sale, ShardId::new(0), count);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::Client;
 use testkit::procfs::resident_bytes;
 use testkit::stack::SaleOptions;
-use testkit::{OpenLoop, RedisCluster, Shot, StackOptions};
+use testkit::{BuyerResult, OpenLoop, RedisCluster, StackOptions};
 use tokio::time::{Instant, sleep};
 
 use crate::actors::{OpenSale, sale_of};
@@ -86,13 +86,13 @@ async fn offered_four_times_what_redis_can_take_a_node_sells_on_and_sheds_the_re
 
 /// What a crowd met, by what it was told.
 struct Crowd<'a> {
-    admitted: Vec<&'a Shot>,
-    refused: Vec<&'a Shot>,
+    admitted: Vec<&'a BuyerResult>,
+    refused: Vec<&'a BuyerResult>,
     others: usize,
 }
 
 impl<'a> Crowd<'a> {
-    fn of(shots: &'a [Shot]) -> Self {
+    fn of(shots: &'a [BuyerResult]) -> Self {
         let told = |status: u16| shots.iter().filter(move |shot| shot.status == Some(status)).collect();
         let (admitted, refused): (Vec<_>, Vec<_>) = (told(200), told(503));
         let others = shots.len() - admitted.len() - refused.len();
@@ -127,7 +127,7 @@ impl fmt::Display for Crowd<'_> {
     }
 }
 
-fn p99(shots: &[&Shot]) -> Duration {
+fn p99(shots: &[&BuyerResult]) -> Duration {
     let mut latencies: Vec<Duration> = shots.iter().map(|shot| shot.latency).collect();
     latencies.sort_unstable();
     latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default()

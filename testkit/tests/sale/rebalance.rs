@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use stock::ids::{ShardId, UserId, UserIdKind};
 use stock::sale::Sale;
-use testkit::{Answer, Buyers, StackOptions};
+use testkit::{BuyerAnswer, Buyers, StackOptions};
 use tokio::time::{Instant, sleep_until};
 
 use crate::actors::{OpenSale, assert_all_definite, sale_of, users_at_home_in, wishes};
@@ -67,7 +67,7 @@ fn crowd(sale: &Sale) -> Vec<String> {
 }
 
 /// They come one after the other at a steady pace, and nobody waits for those before.
-async fn arrive(users: &[String], sale: &OpenSale) -> Vec<Answer> {
+async fn arrive(users: &[String], sale: &OpenSale) -> Vec<BuyerAnswer> {
     let (buyers, began) = (Buyers::new(64), Instant::now());
     let wishes = wishes(users, sale.stack.nodes()[0].url());
     let purchases = wishes.into_iter().enumerate().map(|(n, wish)| {

@@ -6,12 +6,12 @@ mod visitors;
 use std::time::Duration;
 
 use testkit::StackOptions;
-use testkit::stack::Replaced;
+use testkit::stack::RolloutStep;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use self::listeners::{Heard, listen};
+use self::listeners::{HeardEvents, listen};
 use self::visitors::{Asked, visit};
 use crate::actors::{OpenSale, sale_of};
 
@@ -90,8 +90,8 @@ async fn visited_sale() -> OpenSale {
 struct Shop {
     closed: watch::Sender<bool>,
     visitors: JoinSet<Vec<Asked>>,
-    listeners: JoinSet<Heard>,
-    steps: Vec<Replaced>,
+    listeners: JoinSet<HeardEvents>,
+    steps: Vec<RolloutStep>,
 }
 
 impl Shop {
@@ -107,7 +107,7 @@ impl Shop {
         sleep(QUIET).await;
     }
 
-    fn saw(&mut self, step: Replaced) {
+    fn saw(&mut self, step: RolloutStep) {
         println!("  {:5.2?}  {}", step.took, step.what);
         self.steps.push(step);
     }
@@ -122,8 +122,8 @@ impl Shop {
 /// What people met.
 struct Story {
     asked: Vec<Asked>,
-    heard: Vec<Heard>,
-    steps: Vec<Replaced>,
+    heard: Vec<HeardEvents>,
+    steps: Vec<RolloutStep>,
 }
 
 impl Story {
@@ -161,7 +161,7 @@ impl Story {
 }
 
 /// Whether the request was under way during the step.
-fn overlap(step: &Replaced, asked: &Asked) -> bool {
+fn overlap(step: &RolloutStep, asked: &Asked) -> bool {
     asked.sent < step.began + step.took && asked.sent + asked.latency > step.began
 }
 

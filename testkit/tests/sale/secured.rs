@@ -8,7 +8,7 @@ use redis::{Value, cmd};
 use stock::ids::ShardId;
 use testkit::security::new_password;
 use testkit::stack::Node;
-use testkit::{Answer, Buyers, Failover, Security, StackOptions, User, until};
+use testkit::{BuyerAnswer, Buyers, Failover, Security, StackOptions, User, until};
 
 use crate::actors::{
     OpenSale, assert_all_definite, assert_repeats_recognised, purchases, sale_of, tally, users_at_home_in,
@@ -128,7 +128,7 @@ async fn a_password_is_replaced_without_a_failed_purchase() {
     // Then nobody noticed, and the old password opens nothing.
     println!("{} purchases while the password was replaced", answers.len());
     assert!(answers.len() > 500, "the crowd was hardly there");
-    assert!(answers.iter().all(Answer::is_purchased), "buyers were told {:?}", tally(&answers));
+    assert!(answers.iter().all(BuyerAnswer::is_purchased), "buyers were told {:?}", tally(&answers));
     assert!(sale.stack.audit("flash").await.unwrap().ok);
     security(&sale).set_password(User::Node, &old).unwrap();
     let redis = sale.stack.redis();
@@ -170,7 +170,7 @@ async fn a_library_that_nodes_may_not_load_comes_back_by_a_coordinator() {
     assert!(forbidden.iter().all(|refusal| refusal == "node: function|load"), "{forbidden:?}");
 }
 
-async fn buy(sale: &OpenSale, users: &[String]) -> Vec<Answer> {
+async fn buy(sale: &OpenSale, users: &[String]) -> Vec<BuyerAnswer> {
     Buyers::new(64).buy_persistently(wishes(users, &sale.stack.url()), SOON).await
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use stock::calls::Find;
 use stock::ids::{ShardId, UserId, UserIdKind};
-use testkit::{Answer, Buyers, StackOptions, until};
+use testkit::{BuyerAnswer, Buyers, StackOptions, until};
 
 use crate::actors::{OpenSale, sale_of};
 
@@ -83,8 +83,8 @@ async fn purchases_outlive_a_primary_whose_replica_lost_its_link() {
 }
 
 /// Looks up everybody who was told of a purchase. The audit cannot: it sees only what Redis still holds.
-async fn assert_all_found(sale: &OpenSale, answers: &[Answer]) {
-    let told: Vec<&Answer> = answers.iter().filter(|answer| answer.is_purchased()).collect();
+async fn assert_all_found(sale: &OpenSale, answers: &[BuyerAnswer]) {
+    let told: Vec<&BuyerAnswer> = answers.iter().filter(|answer| answer.is_purchased()).collect();
     let mut lost = Vec::new();
     for answer in &told {
         let user = UserId::parse(&answer.user, UserIdKind::Opaque).unwrap();

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use redis::{Cmd, Value, from_redis_value};
-use stock::calls::{Attempt, Bought, Buy, Call, CallError};
+use stock::calls::{Attempt, Buy, BuyOutcome, Call, CallError};
 use stock::cluster::Cluster;
 use stock::connection::ConnectOptions;
 use stock::ids::{CorrelationId, OrderId, SaleId, UserId, UserIdKind};
@@ -91,7 +91,7 @@ async fn sell_all(cluster: &Cluster, sale: &Sale, batch: usize) -> Result<()> {
             let attempts = std::mem::take(&mut queues[home]);
             let bought =
                 cluster.read(Buy { shard: &sale.shards()[home], attempts: &attempts, limit: None }).await?;
-            let all = bought.outcomes.iter().all(|outcome| matches!(outcome, Bought::Bought(_)));
+            let all = bought.outcomes.iter().all(|outcome| matches!(outcome, BuyOutcome::Bought(_)));
             ensure!(all, "shard {home} did not sell: {:?}", bought.outcomes);
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use testkit::stack::{Programs, SaleOptions};
-use testkit::{Launch, Process, Profile, Stack, StackOptions, ports, procfs, until};
+use testkit::{BuildProfile, Launch, Process, Stack, StackOptions, ports, procfs, until};
 
 use crate::install;
 
@@ -57,7 +57,7 @@ impl Figures {
 
 pub(crate) async fn bench(options: Options) -> Result<()> {
     install::ensure_installed(&[install::REDIS, install::NGINX, install::WRK])?;
-    let release = Profile::of_this_program()?.named("release");
+    let release = BuildProfile::of_this_program()?.named("release");
     let programs = Programs {
         node: release.build("flashsale-node")?,
         coordinator: release.build("flashsale-coordinator")?,

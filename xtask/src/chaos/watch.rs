@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use chaos::{Counts, FaultReport, News, Planned, Report, Schedule};
+use chaos::{Counts, FaultReport, PlannedFault, Report, RunEvent, Schedule};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Back to the start of the line, and empty it (ECMA-48 `EL`).
@@ -17,20 +17,20 @@ const PRINT_EVERY: u64 = 15;
 /// The schedule, before anything starts.
 pub(super) fn announce(schedule: &Schedule, duration: Duration) {
     println!("\nseed {}: {} faults in {duration:.0?}", schedule.seed, schedule.faults.len());
-    for Planned { at, kind, draw } in &schedule.faults {
+    for PlannedFault { at, kind, draw } in &schedule.faults {
         println!("  {:6.1} s  {kind:22} target by draw {draw}", at.as_secs_f64());
     }
 }
 
 /// Shows what happens until it is over.
-pub(super) async fn follow(mut told: UnboundedReceiver<News>) {
-    let mut line = Line { in_place: io::stdout().is_terminal(), looks: 0 };
+pub(super) async fn follow(mut told: UnboundedReceiver<RunEvent>) {
+    let mut line = ProgressLine { in_place: io::stdout().is_terminal(), looks: 0 };
     while let Some(news) = told.recv().await {
         match news {
-            News::Open { units } => line.print(&format!("\nthe sale of {units} units is open")),
-            News::Fault(fault) => line.print(&one_line(&fault)),
-            News::Progress(counts) => line.show(counts),
-            News::Closing(what) => line.print(&format!("          {what}")),
+            RunEvent::Open { units } => line.print(&format!("\nthe sale of {units} units is open")),
+            RunEvent::Fault(fault) => line.print(&one_line(&fault)),
+            RunEvent::Progress(counts) => line.show(counts),
+            RunEvent::Closing(what) => line.print(&format!("          {what}")),
         }
     }
     line.print("");
@@ -84,12 +84,12 @@ fn one_line(fault: &FaultReport) -> String {
 }
 
 /// The line that shows how far it is.
-struct Line {
+struct ProgressLine {
     in_place: bool,
     looks: u64,
 }
 
-impl Line {
+impl ProgressLine {
     fn show(&mut self, counts: Counts) {
         let Counts { requests, purchases, unknown, in_doubt, .. } = counts;
         let text =

@@ -16,7 +16,7 @@ use super::parameters::{idempotency_key, optional_csrf_token, sale, user};
 use super::samples;
 use super::schemas::{Event, Purchase, UserId};
 use crate::csrf::BadToken;
-use crate::http::by_sale::{Found, PurchaseAnswer, Purchased, Refused, StatusBody};
+use crate::http::by_sale::{LookupBody, PurchaseAnswer, Purchased, Refused, StatusBody};
 use crate::http::events::event;
 use crate::http::problems::{busy, foreign_request, too_many_listeners, unavailable, unknown_sale};
 use crate::sales::Outcome::{self, AlreadyPurchased, NotActive, OutOfStock};
@@ -26,27 +26,29 @@ pub(super) const TAG: &str = "by sale";
 
 /// Every operation, of a sale that is named and of the default one.
 pub(super) fn all() -> impl Iterator<Item = Entry> {
-    [Which::Named, Which::Default].into_iter().flat_map(of)
+    [SaleSelector::SalePath, SaleSelector::Default].into_iter().flat_map(of)
 }
 
 /// The two ways to say which sale is meant.
 #[derive(Clone, Copy)]
-enum Which {
-    Named,
+enum SaleSelector {
+    SalePath,
     Default,
 }
 
-impl Which {
+impl SaleSelector {
     fn entry(self, tail: &str, method: HttpMethod, operation: OperationBuilder) -> Entry {
         match self {
-            Self::Named => entry(&format!("/api/sales/{{sale}}/{tail}"), method, operation.parameter(sale())),
+            Self::SalePath => {
+                entry(&format!("/api/sales/{{sale}}/{tail}"), method, operation.parameter(sale()))
+            }
             Self::Default => entry(&format!("/api/sale/{tail}"), method, operation),
         }
     }
 
     fn id(self, does: &str) -> String {
         match self {
-            Self::Named => format!("{does}OfSale"),
+            Self::SalePath => format!("{does}OfSale"),
             Self::Default => format!("{does}OfDefaultSale"),
         }
     }
@@ -55,23 +57,23 @@ impl Which {
     fn same_sale(self, does: &str) -> LinkBuilder {
         let link = Link::builder().operation_id(self.id(does));
         match self {
-            Self::Named => link.parameter("sale", "$request.path.sale"),
+            Self::SalePath => link.parameter("sale", "$request.path.sale"),
             Self::Default => link,
         }
     }
 }
 
-fn of(which: Which) -> [Entry; 4] {
+fn of(which: SaleSelector) -> [Entry; 4] {
     [status(which), purchase(which), find(which), events(which)]
 }
 
-fn status(which: Which) -> Entry {
+fn status(which: SaleSelector) -> Entry {
     let answers = Answers::default()
         .answer::<StatusBody>("The sale", Json(StatusBody::of(&samples::status())))
         .problems([unknown_sale(), unavailable()]);
     let answers = match which {
-        Which::Named => answers,
-        Which::Default => {
+        SaleSelector::SalePath => answers,
+        SaleSelector::Default => {
             answers.link(200, "byItsId", by_id("status")).link(200, "buyByItsId", by_id("purchase"))
         }
     };
@@ -83,12 +85,13 @@ fn status(which: Which) -> Entry {
 
 /// The sale of this answer by its id.
 fn by_id(does: &str) -> Link {
-    let link =
-        Link::builder().operation_id(Which::Named.id(does)).parameter("sale", "$response.body#/saleId");
+    let link = Link::builder()
+        .operation_id(SaleSelector::SalePath.id(does))
+        .parameter("sale", "$response.body#/saleId");
     link.build()
 }
 
-fn purchase(which: Which) -> Entry {
+fn purchase(which: SaleSelector) -> Entry {
     let told = |answers: Answers, (words, outcome)| {
         answers.told_by::<Refused>("reason", words, PurchaseAnswer::to(outcome))
     };
@@ -118,10 +121,10 @@ fn purchase(which: Which) -> Entry {
     which.entry("purchase", HttpMethod::Post, authenticated(operation))
 }
 
-fn find(which: Which) -> Entry {
+fn find(which: SaleSelector) -> Entry {
     let answers = Answers::default()
-        .answer::<Found>("A unit is the user's", Json(Found::of(Some(samples::claim()))))
-        .answer::<Found>("None is", Json(Found::of(None)))
+        .answer::<LookupBody>("A unit is the user's", Json(LookupBody::of(Some(samples::claim()))))
+        .answer::<LookupBody>("None is", Json(LookupBody::of(None)))
         .told_by::<Refused>("reason", INVALID_USER_ID, Refused::invalid_user_id(&InvalidId::Empty))
         .problems(of_lookups());
     let operation = operation(TAG, &which.id("find"), "Look a purchase up", answers)
@@ -130,7 +133,7 @@ fn find(which: Which) -> Entry {
     which.entry("purchase/{userId}", HttpMethod::Get, authenticated(operation))
 }
 
-fn events(which: Which) -> Entry {
+fn events(which: SaleSelector) -> Entry {
     let sample = event(&StatusBody::of(&samples::status()));
     let answers = Answers::default()
         .answer::<Event>("The status, whenever it changes", stream_of(sample.into()))

@@ -7,10 +7,10 @@ use axum::http::HeaderValue;
 use stock::calls::Claim;
 use stock::ids::{OrderId, SaleId, UserIdKind};
 use stock::limit::Limit;
-use stock::sale::{Changes, EpochMs, LayoutConfig, Product, SaleConfig, State, Window};
+use stock::sale::{ChangeHistory, EpochMs, LayoutConfig, Product, SaleConfig, SaleState, Window};
 
 use crate::http::csrf::cookie_of;
-use crate::limits::TooMany;
+use crate::limits::RateLimited;
 use crate::sales::{Phase, Status};
 
 pub(super) const CORRELATION_ID: &str = "5c66c6bc8212cebf";
@@ -27,13 +27,13 @@ pub(super) fn status() -> Status {
     let config = SaleConfig {
         id: sale_id(),
         version: 1,
-        state: State::Open,
+        state: SaleState::Open,
         window: Window { starts_at: STARTS_AT, ends_at: ENDS_AT },
         total_stock: 1_000,
         product: Product { name: "Chair".into(), price: 49.9, description: "A good one".into() },
         user_ids: UserIdKind::Opaque,
         layout: LayoutConfig::new(Vec::new()),
-        changes: Changes::default(),
+        changes: ChangeHistory::default(),
     };
     Status {
         config: Arc::new(config),
@@ -60,9 +60,9 @@ pub(super) fn csrf_cookie() -> HeaderValue {
 }
 
 /// An address that asked too often.
-pub(super) fn too_many() -> TooMany {
+pub(super) fn too_many() -> RateLimited {
     let limit = Limit { permits: 600, window: Duration::from_mins(1) };
-    TooMany { retry_after: Duration::from_secs(1), limit }
+    RateLimited { retry_after: Duration::from_secs(1), limit }
 }
 
 fn sale_id() -> SaleId {

@@ -13,9 +13,9 @@ use super::parameters::{self, idempotency_key, user};
 use super::samples;
 use super::schemas::{LongUserId, SingleSalePurchase};
 use crate::csrf::BadToken;
-use crate::http::csrf::{Issued, WithoutToken};
+use crate::http::csrf::{IssuedToken, MissingCsrfToken};
 use crate::http::problems::{unavailable, unknown_sale};
-use crate::http::single_sale::{Busy, Found, InvalidUser, PurchaseAnswer, Settled, StatusBody};
+use crate::http::single_sale::{Busy, InvalidUser, LookupBody, PurchaseAnswer, PurchaseResult, StatusBody};
 use crate::sales::Outcome::{self, AlreadyPurchased, NotActive, OutOfStock, Purchased};
 use crate::sales::Phase;
 
@@ -42,18 +42,16 @@ fn csrf_token() -> Entry {
         .operation_id("purchase")
         .parameter("header.X-CSRF-Token", token)
         .parameter("cookie.csrfToken", token);
-    let issued = Issued::new(samples::CSRF_TOKEN.into(), samples::csrf_cookie());
-    let answers = Answers::default().answer::<Issued>("A token, in the body and as a cookie", issued).link(
-        200,
-        "buy",
-        purchase.build(),
-    );
+    let issued = IssuedToken::new(samples::CSRF_TOKEN.into(), samples::csrf_cookie());
+    let answers = Answers::default()
+        .answer::<IssuedToken>("A token, in the body and as a cookie", issued)
+        .link(200, "buy", purchase.build());
     entry("/api/csrf", HttpMethod::Get, operation(TAG, "csrf", "A CSRF token", answers))
 }
 
 fn purchase() -> Entry {
     let told = |answers: Answers, (words, outcome)| {
-        answers.told_by::<Settled>("status", words, PurchaseAnswer::to(outcome))
+        answers.told_by::<PurchaseResult>("status", words, PurchaseAnswer::to(outcome))
     };
     let settled = [
         ("A unit is the buyer's", Purchased(samples::claim())),
@@ -62,14 +60,14 @@ fn purchase() -> Entry {
         ("The sale is not active", NotActive(Phase::Upcoming)),
     ];
     let without_token =
-        WithoutToken::new(BadToken::Missing, samples::CSRF_TOKEN.into(), samples::csrf_cookie());
+        MissingCsrfToken::new(BadToken::Missing, samples::CSRF_TOKEN.into(), samples::csrf_cookie());
     let found = Link::builder().operation_id("find").parameter("userId", BUYER);
     let answers = settled
         .into_iter()
         .fold(Answers::default(), told)
         .answer::<Busy>("Too many are waiting", PurchaseAnswer::to(Outcome::Busy))
         .answer::<InvalidUser>(INVALID_USER_ID, InvalidUser::default())
-        .answer::<WithoutToken>("No token, or none that is good; here is a new one", without_token)
+        .answer::<MissingCsrfToken>("No token, or none that is good; here is a new one", without_token)
         .problems(of_purchases())
         .link(200, "lookUp", found.build());
     let operation = operation(TAG, "purchase", "Buy one unit", answers)
@@ -82,8 +80,8 @@ fn purchase() -> Entry {
 
 fn find() -> Entry {
     let answers = Answers::default()
-        .answer::<Found>("A unit is the user's", Json(Found::of(Some(samples::claim()))))
-        .answer::<Found>("None is", Json(Found::of(None)))
+        .answer::<LookupBody>("A unit is the user's", Json(LookupBody::of(Some(samples::claim()))))
+        .answer::<LookupBody>("None is", Json(LookupBody::of(None)))
         .answer::<InvalidUser>(INVALID_USER_ID, InvalidUser::default())
         .problems(of_lookups());
     let operation = operation(TAG, "find", "Look a purchase up", answers)

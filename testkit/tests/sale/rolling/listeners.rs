@@ -12,7 +12,7 @@ const COMES_BACK_AFTER: Duration = Duration::from_secs(3);
 
 /// What a listener met.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(super) struct HeardEvents {
     /// How often it began to listen.
     pub(super) streams: usize,
     /// Refusals, and streams that broke instead of ending.
@@ -22,8 +22,8 @@ pub(super) struct Heard {
 }
 
 /// Listens until the shop closes.
-pub(super) async fn listen(url: String, mut closed: watch::Receiver<bool>) -> Heard {
-    let (client, mut ear) = (Client::new(), Ear::new());
+pub(super) async fn listen(url: String, mut closed: watch::Receiver<bool>) -> HeardEvents {
+    let (client, mut ear) = (Client::new(), EventReceiver::new());
     let listening = async {
         loop {
             let stream = client.get(format!("{url}/api/sale/events")).send().await;
@@ -41,15 +41,15 @@ pub(super) async fn listen(url: String, mut closed: watch::Receiver<bool>) -> He
     ear.heard
 }
 
-struct Ear {
-    heard: Heard,
+struct EventReceiver {
+    heard: HeardEvents,
     last: Instant,
     comes_back_after: Duration,
 }
 
-impl Ear {
+impl EventReceiver {
     fn new() -> Self {
-        Self { heard: Heard::default(), last: Instant::now(), comes_back_after: COMES_BACK_AFTER }
+        Self { heard: HeardEvents::default(), last: Instant::now(), comes_back_after: COMES_BACK_AFTER }
     }
 
     /// Listens until the stream ends as streams do.

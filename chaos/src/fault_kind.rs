@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// One way to hurt a sale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum FaultKind {
     /// A primary is killed, replaced, and comes back seconds later.
     PrimaryKilled,
     /// A primary is killed and comes back as soon as it was replaced.
@@ -70,7 +70,7 @@ pub enum Kind {
     AllKilled,
 }
 
-impl Kind {
+impl FaultKind {
     /// Every kind.
     pub const ALL: [Self; 30] = [
         Self::PrimaryKilled,
@@ -147,13 +147,13 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
 }
 
-impl FromStr for Kind {
+impl FromStr for FaultKind {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
@@ -169,10 +169,10 @@ mod tests {
 
     #[test]
     fn a_kind_reads_back_from_its_name_everywhere() {
-        for kind in Kind::ALL {
+        for kind in FaultKind::ALL {
             assert_eq!(kind.name().parse(), Ok(kind));
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }
-        assert!("meteor".parse::<Kind>().is_err());
+        assert!("meteor".parse::<FaultKind>().is_err());
     }
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use stock::calls::CallError;
 use stock::cluster::Cluster;
 use stock::layout::LimitBucket;
-use stock::limit::{Admit, Ask, Limit, Permits};
+use stock::limit::{Admit, Limit, PermitAnswer, PermitRequest};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::book::{Asking, Book, Network, chunk};
+use super::permits::{ClientNetwork, PermitBatch, PermitCache, chunk};
 
 /// Most addresses in a call: it then takes some 0.1 ms of Redis.
 const ASKS_PER_CALL_MAX: usize = 64;
@@ -21,29 +21,30 @@ const QUEUE_MAX: usize = 1_024;
 const CALL_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// One clerk a bucket.
-pub(super) struct Clerks {
-    desks: Vec<mpsc::Sender<(Network, Asking)>>,
-    book: Arc<Book>,
+pub(super) struct PermitRefillers {
+    desks: Vec<mpsc::Sender<(ClientNetwork, PermitBatch)>>,
+    book: Arc<PermitCache>,
     limit: Limit,
 }
 
-struct Clerk {
+struct PermitRefiller {
     cluster: Arc<Cluster>,
     bucket: LimitBucket,
     limit: Limit,
-    book: Arc<Book>,
+    book: Arc<PermitCache>,
 }
 
-impl Clerks {
+impl PermitRefillers {
     pub(super) fn start(
         cluster: &Arc<Cluster>,
         limit: Limit,
-        book: &Arc<Book>,
+        book: &Arc<PermitCache>,
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let desks = LimitBucket::all().into_iter().map(|bucket| {
             let (desk, asks) = mpsc::channel(QUEUE_MAX);
-            let clerk = Clerk { cluster: Arc::clone(cluster), bucket, limit, book: Arc::clone(book) };
+            let clerk =
+                PermitRefiller { cluster: Arc::clone(cluster), bucket, limit, book: Arc::clone(book) };
             tasks.spawn(clerk.run(asks));
             desk
         });
@@ -51,7 +52,7 @@ impl Clerks {
     }
 
     /// Has permits asked for. The book gets the answer.
-    pub(super) fn send(&self, network: Network, asking: Asking) {
+    pub(super) fn send(&self, network: ClientNetwork, asking: PermitBatch) {
         let desk = &self.desks[network.spread() % self.desks.len()];
         if desk.try_send((network, asking)).is_err() {
             self.book.settle(network, unasked(self.limit), Instant::now());
@@ -59,8 +60,8 @@ impl Clerks {
     }
 }
 
-impl Clerk {
-    async fn run(self, mut queue: mpsc::Receiver<(Network, Asking)>) {
+impl PermitRefiller {
+    async fn run(self, mut queue: mpsc::Receiver<(ClientNetwork, PermitBatch)>) {
         let mut waiting = Vec::with_capacity(ASKS_PER_CALL_MAX);
         let mut failing = false;
         while queue.recv_many(&mut waiting, ASKS_PER_CALL_MAX).await > 0 {
@@ -80,13 +81,13 @@ impl Clerk {
         }
     }
 
-    async fn ask(&self, waiting: &[(Network, Asking)]) -> Result<Vec<Permits>, CallError> {
-        let ask = |(network, Asking { spent, want }): &(Network, Asking)| Ask {
+    async fn ask(&self, waiting: &[(ClientNetwork, PermitBatch)]) -> Result<Vec<PermitAnswer>, CallError> {
+        let ask = |(network, PermitBatch { spent, want }): &(ClientNetwork, PermitBatch)| PermitRequest {
             address: network.to_string(),
             spent: *spent,
             want: *want,
         };
-        let asks: Vec<Ask> = waiting.iter().map(ask).collect();
+        let asks: Vec<PermitRequest> = waiting.iter().map(ask).collect();
         let admit = Admit { bucket: &self.bucket, limit: self.limit, asks: &asks };
         let no_reply = |_| Err(CallError::NoReply("Redis took too long".into()));
         timeout(CALL_TIMEOUT, self.cluster.poll(admit)).await.unwrap_or_else(no_reply)
@@ -94,6 +95,6 @@ impl Clerk {
 }
 
 /// What a node grants on its own word.
-fn unasked(limit: Limit) -> Permits {
-    Permits::Granted(chunk(limit))
+fn unasked(limit: Limit) -> PermitAnswer {
+    PermitAnswer::Granted(chunk(limit))
 }

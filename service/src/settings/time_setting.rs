@@ -10,7 +10,7 @@ use super::duration;
 
 /// A moment as a setting names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
+pub enum TimeSetting {
     /// A fixed one.
     At(EpochMs),
     /// So long after the start.
@@ -24,13 +24,13 @@ pub enum Moment {
 #[error(
     "must be ISO 8601 with Z or an offset (2026-11-21T20:00:00Z), seconds or milliseconds since 1970, `now`, or relative to now (1m, 90s, -5m)"
 )]
-pub struct InvalidMoment;
+pub struct InvalidTime;
 
 /// Epoch numbers from here on are milliseconds, below seconds: as milliseconds it is March 1973, as seconds the
 /// year 5138.
 const MILLISECONDS_FROM: u64 = 100_000_000_000;
 
-impl Moment {
+impl TimeSetting {
     /// The moment itself, for a process that started at `now`.
     pub fn resolve(self, now: EpochMs) -> EpochMs {
         match self {
@@ -41,22 +41,22 @@ impl Moment {
     }
 }
 
-impl FromStr for Moment {
-    type Err = InvalidMoment;
+impl FromStr for TimeSetting {
+    type Err = InvalidTime;
 
-    fn from_str(raw: &str) -> Result<Self, InvalidMoment> {
+    fn from_str(raw: &str) -> Result<Self, InvalidTime> {
         if raw == "now" {
             return Ok(Self::After(Duration::ZERO));
         }
         let fixed = || epoch(raw).or_else(|| iso8601(raw)).map(Self::At);
-        relative(raw).or_else(fixed).ok_or(InvalidMoment)
+        relative(raw).or_else(fixed).ok_or(InvalidTime)
     }
 }
 
-fn relative(raw: &str) -> Option<Moment> {
+fn relative(raw: &str) -> Option<TimeSetting> {
     match raw.strip_prefix('-') {
-        Some(ago) => duration(ago).ok().map(Moment::Before),
-        None => duration(raw.strip_prefix('+').unwrap_or(raw)).ok().map(Moment::After),
+        Some(ago) => duration(ago).ok().map(TimeSetting::Before),
+        None => duration(raw.strip_prefix('+').unwrap_or(raw)).ok().map(TimeSetting::After),
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
     const NOW: EpochMs = 1_795_291_200_000;
 
     fn resolved(raw: &str) -> EpochMs {
-        raw.parse::<Moment>().unwrap().resolve(NOW)
+        raw.parse::<TimeSetting>().unwrap().resolve(NOW)
     }
 
     #[test]
@@ -112,7 +112,7 @@ mod tests {
             "--5m",
         ];
         for raw in open {
-            assert_eq!(raw.parse::<Moment>(), Err(InvalidMoment), "{raw}");
+            assert_eq!(raw.parse::<TimeSetting>(), Err(InvalidTime), "{raw}");
         }
     }
 }

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::Request;
-use service::edge::{Admission, Gate};
+use service::edge::{AdmissionControl, AdmissionDecision};
 use service::problem::Problem;
 use service::serve::Peer;
 use stock::cluster::Cluster;
 
 use super::client::Proxies;
 use super::problems::too_many_requests;
-use crate::limits::{AddressLimits, TooMany};
+use crate::limits::{AddressLimits, RateLimited};
 use crate::metrics;
 use crate::settings::{LimitSettings, WebSettings};
 
@@ -19,12 +19,12 @@ use crate::settings::{LimitSettings, WebSettings};
 const API: &str = "/api/";
 
 /// The way in for the public.
-pub struct PublicGate {
+pub struct ClientAdmission {
     proxies: Proxies,
     addresses: Option<Arc<AddressLimits>>,
 }
 
-impl PublicGate {
+impl ClientAdmission {
     /// A gate that counts through this cluster.
     pub fn new(cluster: &Arc<Cluster>, web: &WebSettings, limits: &LimitSettings) -> Self {
         let limit = limits.of_address();
@@ -35,30 +35,30 @@ impl PublicGate {
     }
 }
 
-impl Gate for PublicGate {
-    fn admit(&self, request: &mut Request) -> Admission {
-        let Some(&Peer(peer)) = request.extensions().get() else { return Admission::In };
+impl AdmissionControl for ClientAdmission {
+    fn admit(&self, request: &mut Request) -> AdmissionDecision {
+        let Some(&Peer(peer)) = request.extensions().get() else { return AdmissionDecision::In };
         let client = self.proxies.client(peer.ip(), request.headers());
         request.extensions_mut().insert(client);
         match &self.addresses {
             Some(addresses) if request.uri().path().starts_with(API) => admission(addresses, client.address),
-            _ => Admission::In,
+            _ => AdmissionDecision::In,
         }
     }
 }
 
-fn admission(addresses: &Arc<AddressLimits>, address: IpAddr) -> Admission {
+fn admission(addresses: &Arc<AddressLimits>, address: IpAddr) -> AdmissionDecision {
     match addresses.try_admit(address) {
-        Some(Ok(())) => Admission::In,
-        Some(Err(too_many)) => Admission::Out(refused(too_many)),
+        Some(Ok(())) => AdmissionDecision::In,
+        Some(Err(too_many)) => AdmissionDecision::Out(refused(too_many)),
         None => {
             let addresses = Arc::clone(addresses);
-            Admission::Wait(Box::pin(async move { addresses.admit(address).await.map_err(refused) }))
+            AdmissionDecision::Wait(Box::pin(async move { addresses.admit(address).await.map_err(refused) }))
         }
     }
 }
 
-fn refused(too_many: TooMany) -> Problem {
+fn refused(too_many: RateLimited) -> Problem {
     metrics::request_limited();
     too_many_requests(too_many)
 }

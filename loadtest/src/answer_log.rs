@@ -14,7 +14,7 @@ const LISTED_MAX: usize = 10;
 
 /// What all buyers were told of their orders.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub(crate) struct AnswerLog {
     pages: Mutex<Pages>,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Contradictions {
     pub(crate) listed: Vec<String>,
 }
 
-impl Ledger {
+impl AnswerLog {
     /// `purchased`, for the attempt of this key.
     pub(crate) fn purchased(&self, user: &str, attempt: &str, order: &str) {
         let mut pages = self.lock();
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_same_order_told_again_is_no_contradiction() {
-        let ledger = Ledger::default();
+        let ledger = AnswerLog::default();
         let before = Instant::now();
         ledger.purchased("ann", "first", "A");
         ledger.purchased("ann", "first", "A");
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn two_orders_of_one_user_contradict_each_other() {
-        let ledger = Ledger::default();
+        let ledger = AnswerLog::default();
         ledger.purchased("ann", "first", "A");
         ledger.has("ann", "B");
         assert_eq!(ledger.contradictions().listed, ["ann was told of order A and of order B"]);
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn two_attempts_cannot_both_be_the_one_that_bought() {
-        let ledger = Ledger::default();
+        let ledger = AnswerLog::default();
         ledger.purchased("ann", "first", "A");
         ledger.purchased("ann", "second", "A");
         assert_eq!(ledger.contradictions().listed, ["ann was told `purchased` for two attempts"]);
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn an_order_that_was_told_cannot_be_gone() {
-        let ledger = Ledger::default();
+        let ledger = AnswerLog::default();
         ledger.purchased("ann", "first", "A");
         ledger.has_none("ann", Instant::now());
         assert_eq!(ledger.contradictions().count, 1);
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn contradictions_are_counted_and_the_first_of_them_listed() {
-        let ledger = Ledger::default();
+        let ledger = AnswerLog::default();
         ledger.has("ann", "A");
         for order in 0..100 {
             ledger.has("ann", &format!("B{order}"));

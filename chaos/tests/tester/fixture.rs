@@ -5,16 +5,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chaos::journal::{Change, Journal, Record, read};
+use chaos::journal::{Change, Journal, JournalEntry, read};
 use chaos::verdict::violations;
-use chaos::{FinalState, Heard, Operator, Person, Shop, audit, connect, read_claims, read_sale};
+use chaos::{
+    Buyer, BuyerCrowd, FinalState, Operator, RequestOutcome, audit, connect, read_claims, read_sale,
+};
 use redis::cmd;
 use stock::functions::LIBRARY;
 use stock::ids::ShardId;
 use stock::layout::Shard;
 use stock::snapshot::read_levels;
 use testkit::stack::{Programs, SaleOptions};
-use testkit::{Profile, Stack, StackOptions, binary, until};
+use testkit::{BuildProfile, Stack, StackOptions, binary, until};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// One scene at a time: two would share the machine's cores and time each other out.
@@ -26,13 +28,13 @@ pub(crate) const UNITS: u64 = 60;
 /// Whatever has to happen happens by then, on a busy machine too.
 const SOON: Duration = Duration::from_secs(60);
 
-pub(crate) struct Scene {
+pub(crate) struct TesterFixture {
     pub(crate) stack: Arc<Stack>,
-    pub(crate) shop: Shop,
+    pub(crate) shop: BuyerCrowd,
     _stage: MutexGuard<'static, ()>,
 }
 
-impl Scene {
+impl TesterFixture {
     /// With every protection in.
     pub(crate) async fn sound() -> Self {
         Self::with("").await
@@ -44,7 +46,7 @@ impl Scene {
         let stack = Arc::new(Stack::start(options(sabotage), |_| ()).await.unwrap());
         let sale = read_sale(&connect(stack.redis()).await.unwrap(), "flash").await.unwrap();
         let journal = Journal::create(stack.folder().path().join("journal.jsonl")).unwrap();
-        let shop = Shop::new(sale, stack.clone(), journal);
+        let shop = BuyerCrowd::new(sale, stack.clone(), journal);
         shop.open(Duration::ZERO).await.unwrap();
         Self { shop, stack, _stage: stage }
     }
@@ -68,11 +70,11 @@ impl Scene {
     }
 
     /// Somebody at home in this shard.
-    pub(crate) fn somebody_at(&self, shard: u16) -> Person {
+    pub(crate) fn somebody_at(&self, shard: u16) -> Buyer {
         self.shop.neighbours(ShardId::new(shard), 1).remove(0)
     }
 
-    pub(crate) async fn tries(&self, person: &Person, attempt: &str) -> Heard {
+    pub(crate) async fn tries(&self, person: &Buyer, attempt: &str) -> RequestOutcome {
         self.shop.try_once(person, attempt).await.unwrap()
     }
 
@@ -83,8 +85,8 @@ impl Scene {
     }
 
     /// Tries the same attempt until it has a definite answer.
-    pub(crate) async fn keeps_trying(&self, person: &Person, attempt: &str) {
-        let settled = async || !matches!(self.tries(person, attempt).await, Heard::Nothing(_));
+    pub(crate) async fn keeps_trying(&self, person: &Buyer, attempt: &str) {
+        let settled = async || !matches!(self.tries(person, attempt).await, RequestOutcome::Nothing(_));
         until("a definite answer", SOON, settled).await.unwrap();
     }
 
@@ -114,7 +116,7 @@ impl Scene {
     /// The promises that were broken to people at home in other shards than this one.
     pub(crate) async fn violations_apart_from(&self, lost: u16) -> Vec<String> {
         let mut records = read(self.shop.journal().path()).unwrap();
-        records.retain(|record| !matches!(record, Record::Invoked(invoked) if invoked.shard == lost));
+        records.retain(|record| !matches!(record, JournalEntry::Invoked(invoked) if invoked.shard == lost));
         let claims =
             read_claims(&connect(self.stack.redis()).await.unwrap(), self.shop.sale()).await.unwrap();
         let end = FinalState { claims, total: UNITS, shards: Vec::new() };
@@ -187,7 +189,7 @@ fn programs() -> Programs {
 }
 
 fn sabotaged_node() -> PathBuf {
-    let profile = Profile::of_this_program().unwrap();
+    let profile = BuildProfile::of_this_program().unwrap();
     profile.build_with("flashsale-node-sabotaged", "node/sabotage").unwrap()
 }
 

@@ -16,7 +16,7 @@ use crate::secret::Signer;
 use crate::settings::{Origin, Settings};
 
 /// The sales, and which of them is meant where a path names none.
-pub struct Shop {
+pub struct AppState {
     sales: Sales,
     default_sale: SaleId,
     pub(super) csrf: CsrfTokens,
@@ -26,7 +26,7 @@ pub struct Shop {
     signer: Signer,
 }
 
-impl Shop {
+impl AppState {
     /// A shop of these sales.
     pub fn new(sales: Sales, settings: &Settings, signer: Signer, identity: Identity) -> Self {
         let web = &settings.web;
@@ -85,25 +85,25 @@ impl Shop {
     }
 
     /// The sale that a path names, or the default one.
-    pub(super) async fn sale(&self, named: Option<&SaleId>) -> Result<Arc<LiveSale>, NoSale> {
+    pub(super) async fn sale(&self, named: Option<&SaleId>) -> Result<Arc<LiveSale>, SaleLookupError> {
         let sale = self.sales.get(named.unwrap_or(&self.default_sale)).await;
-        sale.map_err(|Unavailable| NoSale::Unread)?.ok_or(NoSale::Unknown)
+        sale.map_err(|Unavailable| SaleLookupError::Unread)?.ok_or(SaleLookupError::Unknown)
     }
 }
 
 /// Why there is no sale to ask.
-pub(super) enum NoSale {
+pub(super) enum SaleLookupError {
     /// There is none of this id.
     Unknown,
     /// There may be one: it could not be read.
     Unread,
 }
 
-impl From<NoSale> for Problem {
-    fn from(why: NoSale) -> Self {
+impl From<SaleLookupError> for Problem {
+    fn from(why: SaleLookupError) -> Self {
         match why {
-            NoSale::Unknown => unknown_sale(),
-            NoSale::Unread => unavailable(),
+            SaleLookupError::Unknown => unknown_sale(),
+            SaleLookupError::Unread => unavailable(),
         }
     }
 }

@@ -2,31 +2,31 @@
 
 use std::fmt;
 
-use stock::calls::{Accept, CallError, Configure, Recorded, Source};
+use stock::calls::{Accept, CallError, Configure, RecordAnswer, TokenSource};
 use stock::cluster::Cluster;
 use stock::ids::ShardId;
 use stock::layout::Shard;
-use stock::sale::{Sale, SaleConfig, ShardSettings, State};
+use stock::sale::{Sale, SaleConfig, SaleState, ShardSettings};
 
 use crate::channels::Channel;
-use crate::desired::Desired;
+use crate::desired_state::DesiredState;
 use crate::metrics;
-use crate::plan::Action;
+use crate::plan::PlanStep;
 use crate::records::Records;
 use crate::transfers::{Transfer, transfer};
 
 /// A shard that did not confirm.
 #[derive(Clone, Debug)]
-pub struct Unconfirmed {
+pub struct UnconfirmedShard {
     /// The shard.
     pub shard: ShardId,
     /// Why.
-    pub reason: Reason,
+    pub reason: UnconfirmedReason,
 }
 
 /// Why a shard did not confirm.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum Reason {
+pub enum UnconfirmedReason {
     /// It did not answer, refused, or its answer may not last.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -35,22 +35,22 @@ pub enum Reason {
     Holds(Vec<String>),
 }
 
-impl fmt::Display for Unconfirmed {
+impl fmt::Display for UnconfirmedShard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "shard {}: {}", self.shard, self.reason)
     }
 }
 
 /// Carries out a plan. What fails is logged, and planned again.
-pub async fn carry_out(cluster: &Cluster, records: &Records, desired: &Desired, actions: &[Action]) {
+pub async fn apply(cluster: &Cluster, records: &Records, desired: &DesiredState, actions: &[PlanStep]) {
     let (mut behind, mut short, mut stalled) = (Vec::new(), Vec::new(), Vec::new());
     for &action in actions {
         match action {
-            Action::Configure(shard) => behind.push(shard),
-            Action::Mint(shard) => short.push(shard),
-            Action::Redrive(channel) => stalled.push(channel),
-            Action::Open => open_and_log(cluster, records, desired).await,
-            Action::RaiseVersion(version) => raise_version(cluster, records, desired, version).await,
+            PlanStep::Configure(shard) => behind.push(shard),
+            PlanStep::Mint(shard) => short.push(shard),
+            PlanStep::Redrive(channel) => stalled.push(channel),
+            PlanStep::Open => open_and_log(cluster, records, desired).await,
+            PlanStep::RaiseVersion(version) => raise_version(cluster, records, desired, version).await,
         }
     }
     let mut unconfirmed = configure(cluster, desired, &behind).await;
@@ -60,7 +60,7 @@ pub async fn carry_out(cluster: &Cluster, records: &Records, desired: &Desired, 
 }
 
 /// Brings every shard to what is recorded. The shards that did not confirm that it is so and lasts.
-pub async fn enforce(cluster: &Cluster, desired: &Desired) -> Vec<Unconfirmed> {
+pub async fn enforce(cluster: &Cluster, desired: &DesiredState) -> Vec<UnconfirmedShard> {
     let all: Vec<ShardId> = desired.sale.shards().iter().map(|shard| shard.id).collect();
     let unconfigured = configure(cluster, desired, &all).await;
     if unconfigured.is_empty() { mint(cluster, desired, &all).await } else { unconfigured }
@@ -73,14 +73,14 @@ pub async fn enforce(cluster: &Cluster, desired: &Desired) -> Vec<Unconfirmed> {
 pub async fn open(
     cluster: &Cluster,
     records: &Records,
-    desired: &Desired,
-) -> Result<Vec<Unconfirmed>, CallError> {
+    desired: &DesiredState,
+) -> Result<Vec<UnconfirmedShard>, CallError> {
     let unconfirmed = enforce(cluster, desired).await;
     if !unconfirmed.is_empty() {
         return Ok(unconfirmed);
     }
     let before = &*desired.sale.config;
-    if advance(cluster, records, desired, before.version + 1, State::Open).await? == Recorded::Done {
+    if advance(cluster, records, desired, before.version + 1, SaleState::Open).await? == RecordAnswer::Done {
         tracing::info!(sale.id = %before.id, sale.total = before.total_stock, "sale opened");
     }
     Ok(Vec::new())
@@ -90,29 +90,29 @@ pub async fn open(
 async fn advance(
     cluster: &Cluster,
     records: &Records,
-    desired: &Desired,
+    desired: &DesiredState,
     version: u64,
-    state: State,
-) -> Result<Recorded, CallError> {
+    state: SaleState,
+) -> Result<RecordAnswer, CallError> {
     let before = &*desired.sale.config;
     let config = SaleConfig { version, state, ..before.clone() };
     let sale = desired.sale.at(config).expect("version and state make no valid sale invalid");
-    records.record(cluster, before.version, &Desired { sale, mint: desired.mint.clone() }).await
+    records.record(cluster, before.version, &DesiredState { sale, mint: desired.mint.clone() }).await
 }
 
 /// Based on the version that is known to last: a coordinator that has not heard of the latest change changes nothing.
-async fn raise_version(cluster: &Cluster, records: &Records, desired: &Desired, version: u64) {
+async fn raise_version(cluster: &Cluster, records: &Records, desired: &DesiredState, version: u64) {
     let (id, state) = (desired.sale.id(), desired.sale.config.state);
     match advance(cluster, records, desired, version, state).await {
-        Ok(Recorded::Done) => {
+        Ok(RecordAnswer::Done) => {
             tracing::warn!(sale.id = %id, sale.version = version, "shards were ahead of the record: version raised");
         }
-        Ok(Recorded::Overtaken(_)) => {}
+        Ok(RecordAnswer::Overtaken(_)) => {}
         Err(error) => tracing::warn!(sale.id = %id, %error, "the raised version is not recorded for sure"),
     }
 }
 
-async fn open_and_log(cluster: &Cluster, records: &Records, desired: &Desired) {
+async fn open_and_log(cluster: &Cluster, records: &Records, desired: &DesiredState) {
     match open(cluster, records, desired).await {
         Ok(unconfirmed) => unconfirmed.iter().for_each(|failure| log(&desired.sale, failure)),
         Err(error) => {
@@ -121,30 +121,30 @@ async fn open_and_log(cluster: &Cluster, records: &Records, desired: &Desired) {
     }
 }
 
-async fn configure(cluster: &Cluster, desired: &Desired, shards: &[ShardId]) -> Vec<Unconfirmed> {
+async fn configure(cluster: &Cluster, desired: &DesiredState, shards: &[ShardId]) -> Vec<UnconfirmedShard> {
     let recorded = desired.sale.config.shard_settings();
     let ShardSettings { version, state, window } = recorded;
     let call = |&shard: &ShardId| Configure { shard: desired.sale.shard(shard), version, state, window };
     let calls: Vec<_> = shards.iter().map(call).collect();
     let held = |answer: Result<ShardSettings, CallError>| match answer?.differences(recorded) {
         differences if differences.is_empty() => Ok(()),
-        differences => Err(Reason::Holds(differences)),
+        differences => Err(UnconfirmedReason::Holds(differences)),
     };
     unconfirmed(shards, cluster.write_all(&calls).await.into_iter().map(held))
 }
 
-async fn mint(cluster: &Cluster, desired: &Desired, shards: &[ShardId]) -> Vec<Unconfirmed> {
+async fn mint(cluster: &Cluster, desired: &DesiredState, shards: &[ShardId]) -> Vec<UnconfirmedShard> {
     let call = |&shard: &ShardId| Accept {
         shard: desired.sale.shard(shard),
-        from: Source::Mint,
+        from: TokenSource::Mint,
         cumulative: desired.mint[shard.index()],
     };
     let calls: Vec<_> = shards.iter().map(call).collect();
     let minted = cluster.write_all(&calls).await.into_iter();
-    unconfirmed(shards, minted.map(|minted| minted.map(drop).map_err(Reason::from)))
+    unconfirmed(shards, minted.map(|minted| minted.map(drop).map_err(UnconfirmedReason::from)))
 }
 
-async fn redrive(cluster: &Cluster, sale: &Sale, channels: &[Channel]) -> Vec<Unconfirmed> {
+async fn redrive(cluster: &Cluster, sale: &Sale, channels: &[Channel]) -> Vec<UnconfirmedShard> {
     let transfers: Vec<_> = channels.iter().map(|&channel| Transfer { sale, channel, tokens: 0 }).collect();
     let mut failed = Vec::new();
     for (Channel { giver, receiver }, outcome) in channels.iter().zip(transfer(cluster, &transfers).await) {
@@ -159,13 +159,16 @@ async fn redrive(cluster: &Cluster, sale: &Sale, channels: &[Channel]) -> Vec<Un
     failed
 }
 
-fn unconfirmed(shards: &[ShardId], answers: impl Iterator<Item = Result<(), Reason>>) -> Vec<Unconfirmed> {
+fn unconfirmed(
+    shards: &[ShardId],
+    answers: impl Iterator<Item = Result<(), UnconfirmedReason>>,
+) -> Vec<UnconfirmedShard> {
     let failure =
-        |(&shard, answer): (_, Result<(), _>)| answer.err().map(|reason| Unconfirmed { shard, reason });
+        |(&shard, answer): (_, Result<(), _>)| answer.err().map(|reason| UnconfirmedShard { shard, reason });
     shards.iter().zip(answers).filter_map(failure).collect()
 }
 
-fn log(sale: &Sale, Unconfirmed { shard, reason }: &Unconfirmed) {
+fn log(sale: &Sale, UnconfirmedShard { shard, reason }: &UnconfirmedShard) {
     let Shard { slot, .. } = sale.shard(*shard);
     tracing::warn!(sale.id = %sale.id(), shard.id = %shard, shard.slot = slot, error = %reason, "a shard did not confirm");
 }

@@ -6,15 +6,15 @@ use anyhow::Result;
 use rand::random_range;
 
 use super::{
-    client::Heard,
-    people::Person,
-    shop::{Door, Shop},
+    buyers::Buyer,
+    client::RequestOutcome,
+    crowd::{BuyerCrowd, Endpoint},
 };
-use crate::journal::Ask;
+use crate::journal::BuyerRequest;
 
 /// How somebody buys. Which one follows from the person's number.
 #[derive(Clone, Copy, Debug)]
-enum Habit {
+enum BuyerBehaviour {
     /// Comes once, through nginx.
     Plain,
     /// Comes once, directly to a node.
@@ -27,8 +27,8 @@ enum Habit {
     Looks,
 }
 
-impl Habit {
-    fn of(person: &Person) -> Self {
+impl BuyerBehaviour {
+    fn of(person: &Buyer) -> Self {
         match person.number % 10 {
             0 | 1 => Self::Twice,
             2 => Self::Again,
@@ -45,25 +45,25 @@ const NOT_ACTIVE_PAUSE_MS: std::ops::Range<u64> = 300..1_300;
 /// Requests of a buyer, on average: what the pace of buyers is reckoned from.
 pub(super) const REQUESTS_PER_STORY: f64 = 1.5;
 
-impl Shop {
+impl BuyerCrowd {
     /// A buyer's whole story. Ends when every attempt has a definite answer.
-    pub(super) async fn story(&self, person: &Person) -> Result<()> {
-        match Habit::of(person) {
-            Habit::Plain => self.buys(person, "first", None).await,
-            Habit::Direct => self.buys(person, "first", self.node(person.number)).await,
-            Habit::Twice => {
+    pub(super) async fn story(&self, person: &Buyer) -> Result<()> {
+        match BuyerBehaviour::of(person) {
+            BuyerBehaviour::Plain => self.buys(person, "first", None).await,
+            BuyerBehaviour::Direct => self.buys(person, "first", self.node(person.number)).await,
+            BuyerBehaviour::Twice => {
                 let (one, other) = tokio::join!(
                     self.buys(person, "first", None),
                     self.buys(person, "second", self.node(person.number)),
                 );
                 one.and(other)
             }
-            Habit::Again => {
+            BuyerBehaviour::Again => {
                 self.buys(person, "first", None).await?;
                 later().await;
                 self.buys(person, "again", None).await
             }
-            Habit::Looks => {
+            BuyerBehaviour::Looks => {
                 self.buys(person, "first", None).await?;
                 later().await;
                 self.looks(person).await
@@ -72,7 +72,7 @@ impl Shop {
     }
 
     /// Somebody who came before comes once more, with a new attempt, and looks.
-    pub(super) async fn comes_back(&self, person: &Person) -> Result<()> {
+    pub(super) async fn comes_back(&self, person: &Buyer) -> Result<()> {
         let name = format!("back-{}", random_range(0..u32::MAX));
         self.buys(person, &name, None).await?;
         self.looks(person).await
@@ -80,12 +80,12 @@ impl Shop {
 
     /// Buys, each attempt until its answer is definite; while the sale is not selling, with one attempt after the
     /// other.
-    pub(super) async fn buys(&self, person: &Person, name: &str, mut first: Option<Door>) -> Result<()> {
+    pub(super) async fn buys(&self, person: &Buyer, name: &str, mut first: Option<Endpoint>) -> Result<()> {
         for number in 0_u64.. {
             let name = if number == 0 { name.to_owned() } else { format!("{name}-{number}") };
             let ask = person.purchase(self.sale(), &name);
             let heard = self.until_definite(person, &ask, first.take()).await?;
-            if heard != Heard::NotActive || self.is_over() {
+            if heard != RequestOutcome::NotActive || self.is_over() {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(random_range(NOT_ACTIVE_PAUSE_MS))).await;
@@ -93,18 +93,18 @@ impl Shop {
         unreachable!("numbers do not end")
     }
 
-    async fn looks(&self, person: &Person) -> Result<()> {
-        self.until_definite(person, &Ask::Lookup, None).await.map(drop)
+    async fn looks(&self, person: &Buyer) -> Result<()> {
+        self.until_definite(person, &BuyerRequest::Lookup, None).await.map(drop)
     }
 
     /// Asks the same thing until the answer is definite, waiting for as long as answers ask in between. Whoever hears
     /// nothing at the first door goes to nginx.
     pub(super) async fn until_definite(
         &self,
-        person: &Person,
-        ask: &Ask,
-        mut first: Option<Door>,
-    ) -> Result<Heard> {
+        person: &Buyer,
+        ask: &BuyerRequest,
+        mut first: Option<Endpoint>,
+    ) -> Result<RequestOutcome> {
         let _doubt = self.doubt();
         loop {
             let heard = {
@@ -113,8 +113,10 @@ impl Shop {
                 self.teller().ask(person, ask, &door).await?
             };
             match heard {
-                Heard::Bought | Heard::Denied | Heard::NotActive => return Ok(heard),
-                Heard::Nothing(pause) => tokio::time::sleep(pause).await,
+                RequestOutcome::Bought | RequestOutcome::Denied | RequestOutcome::NotActive => {
+                    return Ok(heard);
+                }
+                RequestOutcome::Nothing(pause) => tokio::time::sleep(pause).await,
             }
         }
     }

@@ -22,11 +22,11 @@ use tokio::{
 };
 
 use super::{
-    client::{Counts, Heard, Teller},
-    people::{People, Person, known},
-    stories::REQUESTS_PER_STORY,
+    behaviours::REQUESTS_PER_STORY,
+    buyers::{Buyer, BuyerFactory, known},
+    client::{Counts, JournalingClient, RequestOutcome},
 };
-use crate::journal::{Journal, Micros, Opened, Record};
+use crate::journal::{Journal, JournalEntry, Micros, SaleOpened};
 
 /// Requests that may be under way for one home shard. With 12 shards that is 72 connections if nothing answers, and a
 /// handful if all is well.
@@ -43,14 +43,14 @@ const WAVE: usize = 400;
 
 /// How fast buyers come.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct ArrivalRate {
     /// From one buyer to the next.
     pub(crate) between_buyers: Duration,
     /// Whether the last part of the stock is left to the crowd at the end.
     pub(crate) keeps_reserve: bool,
 }
 
-impl Pace {
+impl ArrivalRate {
     /// So many requests a second, all in all, at a sale that is not sold out before the end.
     pub(crate) fn of_requests(per_second: f64) -> Self {
         let between_buyers = Duration::from_secs_f64(REQUESTS_PER_STORY / per_second);
@@ -65,14 +65,14 @@ impl Pace {
 
 /// The buyers of one sale, and where they buy. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Shop(Arc<Inside>);
+pub struct BuyerCrowd(Arc<CrowdState>);
 
 #[derive(Debug)]
-struct Inside {
+struct CrowdState {
     sale: SaleHandle,
     stack: Arc<Stack>,
-    teller: Teller,
-    people: People,
+    teller: JournalingClient,
+    people: BuyerFactory,
     places: Vec<Semaphore>,
     in_doubt: AtomicI64,
     over_at: AtomicU64,
@@ -91,25 +91,25 @@ impl std::fmt::Debug for SaleHandle {
 pub(crate) const NGINX: &str = "nginx";
 
 /// Where one may ask: what it is called, and its base URL.
-pub(super) type Door = (String, String);
+pub(super) type Endpoint = (String, String);
 
 /// An attempt without a definite answer, while it lives.
-pub(super) struct Doubt<'a>(&'a AtomicI64);
+pub(super) struct UnresolvedAttempt<'a>(&'a AtomicI64);
 
-impl Drop for Doubt<'_> {
+impl Drop for UnresolvedAttempt<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Shop {
+impl BuyerCrowd {
     /// Buyers of this sale, who write down what happens.
     pub fn new(sale: Sale, stack: Arc<Stack>, journal: Journal) -> Self {
         let places = sale.shards().iter().map(|_| Semaphore::new(REQUESTS_PER_SHARD)).collect();
-        let teller = Teller::new(sale.id().as_str(), journal);
-        let (people, in_doubt) = (People::default(), AtomicI64::new(0));
+        let teller = JournalingClient::new(sale.id().as_str(), journal);
+        let (people, in_doubt) = (BuyerFactory::default(), AtomicI64::new(0));
         let (sale, over_at) = (SaleHandle(sale), AtomicU64::new(Micros::MAX));
-        Self(Arc::new(Inside { sale, stack, teller, people, places, in_doubt, over_at }))
+        Self(Arc::new(CrowdState { sale, stack, teller, people, places, in_doubt, over_at }))
     }
 
     /// Writes down how the sale stands before the first buyer comes, and how wrong clocks of shards may be.
@@ -118,7 +118,7 @@ impl Shop {
     /// When the journal cannot be written.
     pub async fn open(&self, clock_error: Duration) -> Result<()> {
         let config = &self.sale().config;
-        let opened = Opened {
+        let opened = SaleOpened {
             at: self.journal().now(),
             sale: config.id.to_string(),
             total_stock: config.total_stock,
@@ -126,7 +126,7 @@ impl Shop {
             ends_at: config.window.ends_at,
             clock_error_ms: clock_error.as_millis() as EpochMs,
         };
-        self.journal().note(&Record::Opened(opened)).await
+        self.journal().note(&JournalEntry::SaleOpened(opened)).await
     }
 
     /// Tells buyers when there is no point in further attempts at a sale that is not selling.
@@ -157,7 +157,7 @@ impl Shop {
     /// Buyers come at this pace until `stop` completes; then those who came get their answers.
     pub(crate) async fn sell(
         &self,
-        pace: Pace,
+        pace: ArrivalRate,
         stop: impl Future<Output = ()>,
         patience: Duration,
     ) -> Result<()> {
@@ -205,7 +205,7 @@ impl Shop {
     }
 
     /// So many new buyers at home in one shard.
-    pub fn neighbours(&self, home: ShardId, count: usize) -> Vec<Person> {
+    pub fn neighbours(&self, home: ShardId, count: usize) -> Vec<Buyer> {
         (0..count).map(|_| self.0.people.next_at(self.sale(), home)).collect()
     }
 
@@ -213,7 +213,7 @@ impl Shop {
     ///
     /// # Errors
     /// When the journal cannot be written.
-    pub async fn try_once(&self, person: &Person, attempt: &str) -> Result<Heard> {
+    pub async fn try_once(&self, person: &Buyer, attempt: &str) -> Result<RequestOutcome> {
         let ask = person.attempt(self.sale(), attempt);
         self.teller().ask(person, &ask, &self.nginx()).await
     }
@@ -222,35 +222,35 @@ impl Shop {
     ///
     /// # Errors
     /// When that takes longer than `limit`, or the journal cannot be written.
-    pub async fn all_buy(&self, people: Vec<Person>, limit: Duration) -> Result<()> {
+    pub async fn all_buy(&self, people: Vec<Buyer>, limit: Duration) -> Result<()> {
         self.all_come(people, None, Instant::now() + limit).await
     }
 
     /// These people buy, each first at this node.
-    pub(crate) async fn all_buy_at(&self, people: Vec<Person>, node: &Node, limit: Duration) -> Result<()> {
+    pub(crate) async fn all_buy_at(&self, people: Vec<Buyer>, node: &Node, limit: Duration) -> Result<()> {
         let door = (node.process().name().to_owned(), node.url().to_owned());
         self.all_come(people, Some(door), Instant::now() + limit).await
     }
 
-    pub(crate) fn teller(&self) -> &Teller {
+    pub(crate) fn teller(&self) -> &JournalingClient {
         &self.0.teller
     }
 
     /// The way in for everybody.
-    pub(super) fn nginx(&self) -> Door {
+    pub(super) fn nginx(&self) -> Endpoint {
         (NGINX.into(), self.0.stack.url())
     }
 
     /// The door of the node of this number, modulo as many as there are.
-    pub(super) fn node(&self, number: u64) -> Option<Door> {
+    pub(super) fn node(&self, number: u64) -> Option<Endpoint> {
         let nodes = self.0.stack.nodes();
         let node = nodes.get(number as usize % nodes.len().max(1))?;
         Some((node.process().name().to_owned(), node.url().to_owned()))
     }
 
-    pub(super) fn doubt(&self) -> Doubt<'_> {
+    pub(super) fn doubt(&self) -> UnresolvedAttempt<'_> {
         self.0.in_doubt.fetch_add(1, Ordering::Relaxed);
-        Doubt(&self.0.in_doubt)
+        UnresolvedAttempt(&self.0.in_doubt)
     }
 
     pub(super) async fn place_at(&self, home: ShardId) -> SemaphorePermit<'_> {
@@ -258,7 +258,7 @@ impl Shop {
     }
 
     /// Somebody new; where a reserve is kept, somebody who came before near the end of the stock.
-    fn somebody_comes(&self, pace: Pace, stories: &mut JoinSet<Result<()>>) {
+    fn somebody_comes(&self, pace: ArrivalRate, stories: &mut JoinSet<Result<()>>) {
         if stories.len() >= STORIES_MAX {
             return;
         }
@@ -273,7 +273,7 @@ impl Shop {
         }
     }
 
-    async fn all_come(&self, people: Vec<Person>, door: Option<Door>, deadline: Instant) -> Result<()> {
+    async fn all_come(&self, people: Vec<Buyer>, door: Option<Endpoint>, deadline: Instant) -> Result<()> {
         let mut stories = JoinSet::new();
         for person in people {
             let (shop, door) = (self.clone(), door.clone());

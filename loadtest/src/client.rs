@@ -18,8 +18,8 @@ use serde_json::json;
 use tokio::time::{sleep, timeout_at};
 
 use crate::{
-    answers::{Answer, Family, Kind},
-    ledger::Ledger,
+    answer_log::AnswerLog,
+    answers::{Answer, AnswerKind, ApiFamily},
     tally::Tally,
 };
 
@@ -34,21 +34,21 @@ const RETRY_JITTER: Duration = Duration::from_millis(250);
 
 /// One sale, and what everybody was told at it.
 #[derive(Debug)]
-pub(crate) struct Shop {
+pub(crate) struct SaleClient {
     client: Client,
     url: String,
     /// Of the first family: `/api/sale`, or `/api/sales/{sale}`.
     path: String,
     is_default: bool,
     pub(crate) tally: Tally,
-    pub(crate) ledger: Ledger,
+    pub(crate) ledger: AnswerLog,
 }
 
 /// A wish to buy, which its tries share.
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     pub(crate) user: Arc<str>,
-    pub(crate) family: Family,
+    pub(crate) family: ApiFamily,
     pub(crate) key: String,
     pub(crate) token: Option<String>,
 }
@@ -66,12 +66,12 @@ pub(crate) struct Exchange {
 
 impl Attempt {
     /// An attempt of its own.
-    pub(crate) fn new(user: Arc<str>, family: Family, token: Option<String>) -> Self {
+    pub(crate) fn new(user: Arc<str>, family: ApiFamily, token: Option<String>) -> Self {
         Self { user, family, key: format!("{:032x}", random::<u128>()), token }
     }
 }
 
-impl Shop {
+impl SaleClient {
     /// The shop behind a load balancer; of the default sale, or of the one with this id.
     pub(crate) fn new(url: &str, sale: Option<&str>) -> Self {
         let client = Client::builder().timeout(ANSWER_LIMIT).pool_max_idle_per_host(usize::MAX).build();
@@ -81,7 +81,7 @@ impl Shop {
             path: sale.map_or("/api/sale".into(), |sale| format!("/api/sales/{sale}")),
             is_default: sale.is_none(),
             tally: Tally::begin(),
-            ledger: Ledger::default(),
+            ledger: AnswerLog::default(),
         }
     }
 
@@ -96,11 +96,11 @@ impl Shop {
     }
 
     /// A family that buyers of this sale can have: the second one knows the default sale only.
-    pub(crate) fn any_family(&self) -> Family {
-        if self.is_default && random() { Family::Single } else { Family::BySale }
+    pub(crate) fn any_family(&self) -> ApiFamily {
+        if self.is_default && random() { ApiFamily::Single } else { ApiFamily::BySale }
     }
 
-    pub(crate) async fn status(&self, family: Family) -> Exchange {
+    pub(crate) async fn status(&self, family: ApiFamily) -> Exchange {
         let url = self.api(family, "status");
         let read = |status, pause, body: &[u8]| Answer::to_status(family, status, pause, body);
         self.exchange("status", self.client.get(url), read).await
@@ -111,14 +111,14 @@ impl Shop {
     }
 
     /// Whether this user has a unit.
-    pub(crate) async fn look_up(&self, family: Family, user: &str) -> Exchange {
+    pub(crate) async fn look_up(&self, family: ApiFamily, user: &str) -> Exchange {
         let url = self.api(family, &format!("purchase/{user}"));
         let sent = Instant::now();
         let read = |status, pause, body: &[u8]| Answer::to_lookup(family, status, pause, body);
         let exchange = self.exchange("lookup", self.client.get(url), read).await;
         match &exchange.answer {
-            Answer { kind: Kind::Told, order: Some(order), .. } => self.ledger.has(user, order),
-            Answer { kind: Kind::Told, order: None, .. } => self.ledger.has_none(user, sent),
+            Answer { kind: AnswerKind::Told, order: Some(order), .. } => self.ledger.has(user, order),
+            Answer { kind: AnswerKind::Told, order: None, .. } => self.ledger.has_none(user, sent),
             _ => {}
         }
         exchange
@@ -175,9 +175,9 @@ impl Shop {
     /// Enters in the ledger what a buyer was told of a purchase.
     pub(crate) fn believe(&self, user: &str, key: &str, sent: Instant, answer: &Answer) {
         match (answer.kind, &answer.order) {
-            (Kind::Purchased, Some(order)) => self.ledger.purchased(user, key, order),
-            (Kind::AlreadyPurchased, Some(order)) => self.ledger.has(user, order),
-            (Kind::SoldOut, _) => self.ledger.has_none(user, sent),
+            (AnswerKind::Purchased, Some(order)) => self.ledger.purchased(user, key, order),
+            (AnswerKind::AlreadyPurchased, Some(order)) => self.ledger.has(user, order),
+            (AnswerKind::SoldOut, _) => self.ledger.has_none(user, sent),
             _ => {}
         }
     }
@@ -218,7 +218,7 @@ impl Shop {
                 (Some(status), answer)
             }
             Err(error) => {
-                self.note_if_error(name, Kind::Transport, || format!("{error:?}"));
+                self.note_if_error(name, AnswerKind::Transport, || format!("{error:?}"));
                 (None, Answer::none())
             }
         };
@@ -227,7 +227,7 @@ impl Shop {
     }
 
     /// Keeps what was answered, where that is an error, for whoever has to find out why.
-    pub(crate) fn note_if_error(&self, name: &str, kind: Kind, answer: impl Fn() -> String) {
+    pub(crate) fn note_if_error(&self, name: &str, kind: AnswerKind, answer: impl Fn() -> String) {
         if kind.is_error() {
             self.tally.note(|| format!("{name}, {}: {}", kind.name(), answer()));
         }
@@ -238,14 +238,14 @@ impl Shop {
         exchange
     }
 
-    fn api(&self, family: Family, call: &str) -> String {
+    fn api(&self, family: ApiFamily, call: &str) -> String {
         format!("{}{}", self.url, self.path_of(family, call))
     }
 
-    fn path_of(&self, family: Family, call: &str) -> String {
+    fn path_of(&self, family: ApiFamily, call: &str) -> String {
         match family {
-            Family::BySale => format!("{}/{call}", self.path),
-            Family::Single => format!("/api/{call}"),
+            ApiFamily::BySale => format!("{}/{call}", self.path),
+            ApiFamily::Single => format!("/api/{call}"),
         }
     }
 }

@@ -6,11 +6,11 @@ use stock::calls::CallError;
 
 /// What is failing, and has been told.
 #[derive(Debug, Default)]
-pub struct News {
+pub struct FailureLog {
     failing: BTreeSet<String>,
 }
 
-impl News {
+impl FailureLog {
     /// Takes in how something went this time. The log is told of a change.
     pub fn take_in(&mut self, what: String, error: Option<&CallError>) {
         match (self.is_new(&what, error.is_some()), error) {
@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_news_when_it_comes_and_when_it_goes() {
-        let mut news = News::default();
+        let mut news = FailureLog::default();
         let told = [false, true, true, false, false].map(|fails| news.is_new("list of sales", fails));
         assert_eq!(told, [false, true, false, true, false]);
     }

@@ -24,7 +24,7 @@ const LEADER_LIMIT: Duration = Duration::from_secs(30);
 const ADMIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// Everything there is to be hurt.
-pub(crate) struct Stage {
+pub(crate) struct Testbed {
     pub(crate) stack: Arc<Stack>,
     pub(crate) sale: Sale,
     /// Changes that a fault makes go through the operator, so that they are in the journal.
@@ -41,7 +41,7 @@ pub(crate) struct Victim {
     pub(crate) shards: Vec<u16>,
 }
 
-impl Stage {
+impl Testbed {
     pub(crate) async fn on(
         stack: Arc<Stack>,
         operator: Operator,

@@ -23,7 +23,7 @@ impl Attempt {
 
 /// What a server holds of a shard. Numbers are signed so that a mutant can go below zero and be seen there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Books {
+pub struct ShardContents {
     /// Tokens that lie here.
     pub stock: i8,
     /// Tokens that were sold here.
@@ -41,7 +41,7 @@ pub struct Books {
 
 /// The answer of `buy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Answer {
+pub enum BuyAnswer {
     /// The unit was taken by this call.
     Bought,
     /// It was taken by an earlier call of this attempt.
@@ -52,7 +52,7 @@ pub enum Answer {
     Empty,
 }
 
-impl Answer {
+impl BuyAnswer {
     /// Whether the call wrote, so that a barrier behind it proves something. Empty writes nothing.
     pub fn wrote(self, protocol: Protocol) -> bool {
         match self {
@@ -63,7 +63,7 @@ impl Answer {
     }
 }
 
-impl Books {
+impl ShardContents {
     /// The books of shard `shard` after it accepted `tokens` from the mint.
     pub fn minted(shard: usize, tokens: i8) -> Self {
         let mut books = Self { stock: tokens, ..Self::default() };
@@ -72,12 +72,12 @@ impl Books {
     }
 
     /// What `buy` finds before it writes anything.
-    pub fn look(&self, user: usize, attempt: Attempt) -> Answer {
+    pub fn look(&self, user: usize, attempt: Attempt) -> BuyAnswer {
         match self.claims[user] {
-            Some(claim) if claim == attempt => Answer::Repeat,
-            Some(claim) => Answer::Duplicate(claim),
-            None if self.stock == 0 => Answer::Empty,
-            None => Answer::Bought,
+            Some(claim) if claim == attempt => BuyAnswer::Repeat,
+            Some(claim) => BuyAnswer::Duplicate(claim),
+            None if self.stock == 0 => BuyAnswer::Empty,
+            None => BuyAnswer::Bought,
         }
     }
 
@@ -90,9 +90,9 @@ impl Books {
     }
 
     /// `buy` for one user.
-    pub fn buy(&mut self, user: usize, attempt: Attempt) -> Answer {
+    pub fn buy(&mut self, user: usize, attempt: Attempt) -> BuyAnswer {
         let answer = self.look(user, attempt);
-        if answer == Answer::Bought {
+        if answer == BuyAnswer::Bought {
             self.sell(user, attempt);
         }
         answer

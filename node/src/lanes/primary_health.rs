@@ -9,7 +9,7 @@ use stock::calls::CallError;
 use stock::topology::Address;
 use tokio::sync::Notify;
 
-pub(super) struct Condition {
+pub(super) struct PrimaryHealth {
     address: Address,
     /// Wakes whoever watches the cluster's map: a lane saw something that the map does not explain.
     suspicion: Arc<Notify>,
@@ -19,7 +19,7 @@ pub(super) struct Condition {
     deposed: Notify,
 }
 
-impl Condition {
+impl PrimaryHealth {
     pub(super) fn new(address: Address, suspicion: Arc<Notify>) -> Self {
         Self {
             address,

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stock::sale::{EpochMs, Sale, SaleConfig, State};
+use stock::sale::{EpochMs, Sale, SaleConfig, SaleState};
 use stock::snapshot::Snapshot;
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ const END_MARGIN_MS: EpochMs = 60_000;
 
 /// A node's view of a sale at some moment.
 #[derive(Clone)]
-pub struct Outlook {
+pub struct SaleView {
     /// Config and layout.
     pub sale: Sale,
     /// The latest snapshot, a coordinator's or the node's own.
@@ -62,7 +62,7 @@ pub struct Status {
     pub server_time: EpochMs,
 }
 
-impl Outlook {
+impl SaleView {
     pub(super) fn new(sale: Sale, clocks: Arc<Clocks>) -> Self {
         let snapshot_seen = Instant::now();
         Self { sale, snapshot: None, snapshot_seen, sold_before: None, sold_out_of: None, clocks }
@@ -137,11 +137,11 @@ impl Outlook {
 
 fn phase_at(config: &SaleConfig, now: EpochMs) -> Phase {
     match config.state {
-        State::Ended => Phase::Ended,
+        SaleState::Ended => Phase::Ended,
         _ if now >= config.window.ends_at => Phase::Ended,
-        State::Paused => Phase::Paused,
-        State::Creating | State::Open if now < config.window.starts_at => Phase::Upcoming,
-        State::Creating | State::Open => Phase::Active,
+        SaleState::Paused => Phase::Paused,
+        SaleState::Creating | SaleState::Open if now < config.window.starts_at => Phase::Upcoming,
+        SaleState::Creating | SaleState::Open => Phase::Active,
     }
 }
 
@@ -157,12 +157,12 @@ fn refusal_at(config: &SaleConfig, now: RangeInclusive<EpochMs>) -> Option<Phase
 #[cfg(test)]
 mod tests {
     use stock::ids::UserIdKind;
-    use stock::layout::Tag;
-    use stock::sale::{Changes, LayoutConfig, Product, Window};
+    use stock::layout::HashTag;
+    use stock::sale::{ChangeHistory, LayoutConfig, Product, Window};
 
     use super::*;
 
-    fn sale(state: State) -> SaleConfig {
+    fn sale(state: SaleState) -> SaleConfig {
         SaleConfig {
             id: "flash".parse().unwrap(),
             version: 1,
@@ -171,26 +171,26 @@ mod tests {
             total_stock: 10,
             product: Product { name: "Chair".into(), price: 1.0, description: String::new() },
             user_ids: UserIdKind::Opaque,
-            layout: LayoutConfig::new(vec![Tag::new("0")]),
-            changes: Changes::default(),
+            layout: LayoutConfig::new(vec![HashTag::new("0")]),
+            changes: ChangeHistory::default(),
         }
     }
 
     #[test]
     fn the_phase_follows_window_and_state() {
         let phase = |state, now| phase_at(&sale(state), now);
-        assert_eq!(phase(State::Open, 99_999), Phase::Upcoming);
-        assert_eq!(phase(State::Open, 100_000), Phase::Active);
-        assert_eq!(phase(State::Open, 199_999), Phase::Active);
-        assert_eq!(phase(State::Open, 200_000), Phase::Ended);
-        assert_eq!(phase(State::Paused, 150_000), Phase::Paused);
-        assert_eq!(phase(State::Paused, 200_000), Phase::Ended);
-        assert_eq!(phase(State::Ended, 50_000), Phase::Ended);
+        assert_eq!(phase(SaleState::Open, 99_999), Phase::Upcoming);
+        assert_eq!(phase(SaleState::Open, 100_000), Phase::Active);
+        assert_eq!(phase(SaleState::Open, 199_999), Phase::Active);
+        assert_eq!(phase(SaleState::Open, 200_000), Phase::Ended);
+        assert_eq!(phase(SaleState::Paused, 150_000), Phase::Paused);
+        assert_eq!(phase(SaleState::Paused, 200_000), Phase::Ended);
+        assert_eq!(phase(SaleState::Ended, 50_000), Phase::Ended);
     }
 
     #[test]
     fn near_the_edges_of_the_window_redis_is_asked() {
-        let refusal = |now| refusal_at(&sale(State::Open), now..=now);
+        let refusal = |now| refusal_at(&sale(SaleState::Open), now..=now);
         assert_eq!(refusal(98_000), Some(Phase::Upcoming));
         assert_eq!(refusal(99_000), None, "a node whose clock is late must not open late");
         assert_eq!(refusal(200_500), None, "a node whose clock is early must not close early");
@@ -200,13 +200,13 @@ mod tests {
 
     #[test]
     fn a_paused_sale_still_knows_who_bought() {
-        assert_eq!(refusal_at(&sale(State::Paused), 150_000..=150_000), None);
-        assert_eq!(refusal_at(&sale(State::Ended), 150_000..=150_000), None);
+        assert_eq!(refusal_at(&sale(SaleState::Paused), 150_000..=150_000), None);
+        assert_eq!(refusal_at(&sale(SaleState::Ended), 150_000..=150_000), None);
     }
 
     #[test]
     fn nobody_is_refused_from_memory_while_any_clock_may_let_them_in() {
-        let refusal = |clocks| refusal_at(&sale(State::Open), clocks);
+        let refusal = |clocks| refusal_at(&sale(SaleState::Open), clocks);
         assert_eq!(refusal(90_000..=98_000), Some(Phase::Upcoming));
         assert_eq!(refusal(90_000..=150_000), None, "one is ahead");
         assert_eq!(refusal(150_000..=999_000), None, "one is far ahead");
@@ -214,9 +214,9 @@ mod tests {
         assert_eq!(refusal(260_000..=999_000), Some(Phase::Ended));
     }
 
-    fn outlook(total_stock: u64) -> Outlook {
-        let config = SaleConfig { total_stock, ..sale(State::Open) };
-        Outlook::new(Sale::new(config).unwrap(), Arc::default())
+    fn outlook(total_stock: u64) -> SaleView {
+        let config = SaleConfig { total_stock, ..sale(SaleState::Open) };
+        SaleView::new(Sale::new(config).unwrap(), Arc::default())
     }
 
     fn snapshot(taken_at: EpochMs, total: u64, sold: u64) -> Snapshot {

@@ -18,19 +18,19 @@ use stock::layout::SaleKeys;
 use stock::sale::EpochMs;
 use stock::search::recorded_sales;
 use stock::snapshot::{Snapshot, confirm_sold_out};
-use stock::store::{EnlistSale, ListSales, PublishSnapshot, RestoreList};
+use stock::store::{AddSaleToList, ListSales, PublishSnapshot, RestoreSaleList};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::carry_out::carry_out;
+use crate::apply::apply;
 use crate::channels::OpenChannels;
-use crate::coordinator::{Coordinator, Failure};
-use crate::desired::Desired;
+use crate::coordinator::{Coordinator, CoordinatorError};
+use crate::desired_state::DesiredState;
+use crate::failure_log::FailureLog;
 use crate::metrics;
-use crate::news::News;
 use crate::plan::plan;
 use crate::rebalancing::Rebalancing;
 use crate::replication::ReplicationWatch;
-use crate::trouble::{Trouble, lasting, troubles};
+use crate::shard_problem::{ShardProblem, lasting, troubles};
 use crate::violations::{Violations, violations};
 
 /// Longest time between two looks at the cluster's map. A failover is noticed by its errors, sooner.
@@ -51,19 +51,19 @@ const LIBRARY_CHECK: Duration = Duration::from_secs(1);
 const REPLICATION_CHECK: Duration = Duration::from_secs(1);
 
 /// A sale as it was seen in a round.
-pub struct Sight {
+pub struct Observation {
     /// When the look at it began.
     pub seen_at: Instant,
     /// What was recorded then.
-    pub desired: Desired,
+    pub desired: DesiredState,
     /// What its shards held.
     pub levels: Vec<Result<Level, CallError>>,
     /// The snapshot of it.
     pub snapshot: Snapshot,
     /// What was wrong.
-    pub troubles: Vec<Trouble>,
+    pub troubles: Vec<ShardProblem>,
     /// What was wrong at the look before, too.
-    pub lasting: Vec<Trouble>,
+    pub lasting: Vec<ShardProblem>,
     /// When the look was half done, by the coordinator's own clock.
     pub seen_at_ms: EpochMs,
     /// What broke the promise, and was broken at the look before, too.
@@ -76,8 +76,8 @@ impl Coordinator {
     /// Keeps all sales as they are recorded, until `stop` completes and the round is finished.
     pub async fn run(&self, stop: impl Future<Output = ()> + Send) {
         let (period, stop) = (self.pace.snapshot_period, stop.shared());
-        let (mut records_news, mut look_news) = (RecordsNews::default(), News::default());
-        let (mut list_news, mut search_at) = (News::default(), Instant::now());
+        let (mut records_news, mut look_news) = (RecordFailures::default(), FailureLog::default());
+        let (mut list_news, mut search_at) = (FailureLog::default(), Instant::now());
         let (mut channels, mut map_seen) = (HashMap::new(), Instant::now());
         let mut replication = ReplicationWatch::default();
         tokio::join!(
@@ -96,7 +96,7 @@ impl Coordinator {
     }
 
     /// The sales as they were last seen; none before the first round, and none for who does not lead.
-    pub fn sights(&self) -> Arc<BTreeMap<SaleId, Sight>> {
+    pub fn sights(&self) -> Arc<BTreeMap<SaleId, Observation>> {
         self.sights.load_full()
     }
 
@@ -108,7 +108,7 @@ impl Coordinator {
     }
 
     /// Sales that are listed, and those that are known: what the list lost is not forgotten.
-    async fn follow_records(&self, news: &mut RecordsNews) {
+    async fn follow_records(&self, news: &mut RecordFailures) {
         let listed = self.reads.read(ListSales).await;
         self.heed(&mut news.calls, "list of sales".into(), listed.as_ref().err());
         let mut ids: BTreeSet<SaleId> = self.records.known().keys().cloned().collect();
@@ -126,7 +126,7 @@ impl Coordinator {
     }
 
     /// The list of sales is made from the records: at the start, whenever it does not name all sales, and now and then.
-    async fn keep_list(&self, news: &mut News, search_at: &mut Instant) {
+    async fn keep_list(&self, news: &mut FailureLog, search_at: &mut Instant) {
         let is_due = *search_at <= Instant::now() || self.list_is_lost.swap(false, Ordering::Relaxed);
         if !self.leadership.leads() || !is_due {
             return;
@@ -143,16 +143,16 @@ impl Coordinator {
         let records = self.records.follow(&self.reads, &self.writes, &found).await;
         let sales: Vec<SaleId> = self.records.known().keys().cloned().collect();
         match records.into_iter().find_map(Result::err) {
-            None => self.writes.write(RestoreList(&sales)).await,
+            None => self.writes.write(RestoreSaleList(&sales)).await,
             Some(error) => {
-                self.writes.write_all(&sales.iter().map(EnlistSale).collect::<Vec<_>>()).await;
+                self.writes.write_all(&sales.iter().map(AddSaleToList).collect::<Vec<_>>()).await;
                 Err(error)
             }
         }
     }
 
     /// One pipeline a primary for all sales. A shard that does not answer is looked at in the next round.
-    async fn look(&self, news: &mut News) {
+    async fn look(&self, news: &mut FailureLog) {
         if !self.leadership.leads() {
             self.sights.store(Arc::default());
             return;
@@ -165,17 +165,17 @@ impl Coordinator {
 
         let before = self.sights.load_full();
         let sold_out = self.sold_out.load_full();
-        let sight = |(id, desired): (&SaleId, &Desired)| {
+        let sight = |(id, desired): (&SaleId, &DesiredState)| {
             let levels = levels.by_ref().take(desired.sale.shards().len()).collect();
             let seen_before = before.get(id);
             let previous = seen_before.map(|sight| &sight.snapshot);
-            let mut sight = Sight::of(desired, levels, when, previous);
+            let mut sight = Observation::of(desired, levels, when, previous);
             sight.violations = sight.found.lasting(seen_before.map(|sight| sight.found).unwrap_or_default());
             sight.lasting = lasting(&sight.troubles, seen_before.map_or(&[], |sight| &sight.troubles));
             sight.snapshot.sold_out |= sold_out.get(id).is_some_and(|&units| units >= sight.snapshot.total);
             (id.clone(), sight)
         };
-        let sights: BTreeMap<SaleId, Sight> = known.iter().map(sight).collect();
+        let sights: BTreeMap<SaleId, Observation> = known.iter().map(sight).collect();
         self.publish(&sights, news).await;
         metrics::looked(seen_at.elapsed());
         for (id, sight) in &sights {
@@ -189,7 +189,7 @@ impl Coordinator {
         self.sights.store(sights.into());
     }
 
-    async fn publish(&self, sights: &BTreeMap<SaleId, Sight>, news: &mut News) {
+    async fn publish(&self, sights: &BTreeMap<SaleId, Observation>, news: &mut FailureLog) {
         let keys: Vec<SaleKeys> = sights.keys().map(SaleKeys::new).collect();
         let snapshots = sights.values().map(|sight| &sight.snapshot);
         let calls: Vec<_> =
@@ -223,7 +223,7 @@ impl Coordinator {
         let (sights, now) = (self.sights.load_full(), Instant::now());
         let plans: Vec<_> = sights
             .iter()
-            .map(|(id, Sight { desired, levels, .. })| {
+            .map(|(id, Observation { desired, levels, .. })| {
                 let channels = channels.entry(id.clone()).or_default();
                 channels.observe(levels, now);
                 let stalled = channels.unmoved_for(self.pace.redrive_after, now);
@@ -235,8 +235,7 @@ impl Coordinator {
             channels.iter().filter_map(|(id, channels)| Some((id.clone(), channels.stalled_since()?)));
         self.stalled_since.store(Arc::new(stalled.collect()));
         let work = plans.iter().filter(|(_, actions)| !actions.is_empty());
-        join_all(work.map(|(desired, actions)| carry_out(&self.writes, &self.records, desired, actions)))
-            .await;
+        join_all(work.map(|(desired, actions)| apply(&self.writes, &self.records, desired, actions))).await;
     }
 
     async fn follow_map(&self, seen: &mut Instant) {
@@ -257,7 +256,7 @@ impl Coordinator {
         }
     }
 
-    pub(crate) fn heed(&self, news: &mut News, what: String, error: Option<&CallError>) {
+    pub(crate) fn heed(&self, news: &mut FailureLog, what: String, error: Option<&CallError>) {
         error.into_iter().for_each(|error| self.doubt_map(error));
         news.take_in(what, error);
     }
@@ -269,11 +268,11 @@ impl Coordinator {
     }
 }
 
-impl Sight {
+impl Observation {
     /// What these levels show, looked at then: by the clock that only runs on, and by the one on the wall. `previous` has
     /// the numbers of shards that cannot be read.
     pub(crate) fn of(
-        desired: &Desired,
+        desired: &DesiredState,
         levels: Vec<Result<Level, CallError>>,
         (seen_at, seen_at_ms): (Instant, EpochMs),
         previous: Option<&Snapshot>,
@@ -294,15 +293,15 @@ impl Sight {
 
 /// What was told of records.
 #[derive(Default)]
-struct RecordsNews {
-    calls: News,
+struct RecordFailures {
+    calls: FailureLog,
     lost: BTreeSet<SaleId>,
 }
 
-impl RecordsNews {
+impl RecordFailures {
     fn tell_lost(&mut self, id: &SaleId, is_lost: bool) {
         if is_lost && self.lost.insert(id.clone()) {
-            tracing::error!(sale.id = %id, "{}", Failure::RecordLost(id.to_string()));
+            tracing::error!(sale.id = %id, "{}", CoordinatorError::RecordLost(id.to_string()));
         } else if !is_lost && self.lost.remove(id) {
             tracing::info!(sale.id = %id, "the record is there again");
         }
@@ -310,17 +309,17 @@ impl RecordsNews {
 }
 
 /// Logs a trouble when it comes and when it goes, not in every round.
-fn log_news(id: &SaleId, before: &[Trouble], now: &[Trouble]) {
-    let is_new = |trouble: &&Trouble| !before.iter().any(|known| known.is_like(trouble));
-    for Trouble { shard, kind, detail } in now.iter().filter(is_new) {
+fn log_news(id: &SaleId, before: &[ShardProblem], now: &[ShardProblem]) {
+    let is_new = |trouble: &&ShardProblem| !before.iter().any(|known| known.is_like(trouble));
+    for ShardProblem { shard, kind, detail } in now.iter().filter(is_new) {
         if kind.is_violation() {
             tracing::error!(sale.id = %id, shard.id = %shard, "{detail}");
         } else {
             tracing::warn!(sale.id = %id, shard.id = %shard, "{detail}");
         }
     }
-    let is_over = |trouble: &&Trouble| !now.iter().any(|known| known.is_like(trouble));
-    for Trouble { shard, .. } in before.iter().filter(is_over) {
+    let is_over = |trouble: &&ShardProblem| !now.iter().any(|known| known.is_like(trouble));
+    for ShardProblem { shard, .. } in before.iter().filter(is_over) {
         tracing::info!(sale.id = %id, shard.id = %shard, "the trouble is over");
     }
 }

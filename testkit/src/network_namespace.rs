@@ -16,21 +16,21 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{Launch, binary::installed, ports::BLOCK_PORTS, procfs::Identity};
+use crate::{Launch, binary::installed, ports::BLOCK_PORTS, procfs::ProcessIdentity};
 
 /// Namespaces of ours are called so, with the pid of their maker behind it.
 const NAME_PREFIX: &str = "flashsale-island-";
 
 /// An island and its bridge.
 #[derive(Debug)]
-pub struct Island {
+pub struct NetworkNamespace {
     name: String,
     shore: String,
     ip: PathBuf,
     number: u8,
 }
 
-impl Island {
+impl NetworkNamespace {
     /// Whether islands can be made here; else why not.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ impl Island {
     }
 }
 
-impl Drop for Island {
+impl Drop for NetworkNamespace {
     fn drop(&mut self) {
         // What cannot be removed now is removed by the next maker.
         run(&self.ip, ["link", "delete", &self.shore]).ok();
@@ -126,7 +126,7 @@ fn remove_abandoned(ip: &PathBuf) -> Result<()> {
 
 fn is_abandoned(name: &str) -> bool {
     let maker = name.strip_prefix(NAME_PREFIX).and_then(|rest| rest.split('-').next()?.parse().ok());
-    maker.is_some_and(|pid| Identity::of(pid).is_none())
+    maker.is_some_and(|pid| ProcessIdentity::of(pid).is_none())
 }
 
 fn run(ip: &PathBuf, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<()> {

@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     admin::Admin,
+    client::SaleClient,
     options::{Common, Scenario},
-    shop::Shop,
 };
 
 /// Nodes read a new sale within a second.
@@ -21,8 +21,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// A sale that is open, and all the ways to it.
 #[derive(Debug)]
-pub(crate) struct Place {
-    pub(crate) shop: Arc<Shop>,
+pub(crate) struct LoadTarget {
+    pub(crate) shop: Arc<SaleClient>,
     pub(crate) admin: Admin,
     pub(crate) sale: String,
     /// The load balancer, then each node that is known.
@@ -61,7 +61,7 @@ struct Status {
     remaining_stock: u64,
 }
 
-impl Place {
+impl LoadTarget {
     /// Finds the sale, or opens one, and makes sure that a crowd may come.
     pub(crate) async fn find(scenario: &Scenario) -> Result<Self> {
         let common = scenario.common();
@@ -74,12 +74,12 @@ impl Place {
                 let sale = format!("{}-{:06x}", scenario.name(), random::<u32>() & 0xff_ffff);
                 admin.open_sale(&sale, units).await?;
                 wait_until_open(&client, &ways, &sale).await?;
-                (Shop::new(&url, Some(&sale)), sale)
+                (SaleClient::new(&url, Some(&sale)), sale)
             }
             None => {
                 let status = status(&client, &format!("{url}/api/sale/status")).await?;
                 status.ensure_open(scenario.buys())?;
-                (Shop::new(&url, None), status.sale_id)
+                (SaleClient::new(&url, None), status.sale_id)
             }
         };
         Ok(Self { shop: Arc::new(shop), admin, sale, ways })

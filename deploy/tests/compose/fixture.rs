@@ -14,14 +14,14 @@ use testkit::{Folder, Launch, binary};
 use crate::ports_of;
 
 /// Where everything is on this machine.
-pub(crate) struct Here {
+pub(crate) struct ComposeFixture {
     compose: Compose,
     ports: BTreeMap<(String, u16), u16>,
     folder: Folder,
     _held: PortBlock,
 }
 
-impl Here {
+impl ComposeFixture {
     pub(crate) fn new() -> Result<Self> {
         let (compose, held) = (read()?, PortBlock::take()?);
         let mut ports = BTreeMap::new();

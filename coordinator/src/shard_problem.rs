@@ -2,27 +2,27 @@
 
 use std::fmt;
 
-use stock::calls::{CallError, Level, Source};
+use stock::calls::{CallError, Level, TokenSource};
 use stock::ids::ShardId;
 use stock::layout::Shard;
-use stock::sale::State;
+use stock::sale::SaleState;
 
-use crate::desired::Desired;
+use crate::desired_state::DesiredState;
 
 /// Something wrong with a shard. One look may find a shard in the middle of a change; what two find lasts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub struct ShardProblem {
     /// The shard.
     pub shard: ShardId,
     /// What is wrong with it.
-    pub kind: Kind,
+    pub kind: ProblemKind,
     /// The particulars, for people.
     pub detail: String,
 }
 
 /// What can be wrong with a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ProblemKind {
     /// It cannot be read now. Its primary may be failing over.
     Unreadable,
     /// It was there and is no more: its claims are lost. Never made again, for that would sell its tokens twice.
@@ -37,7 +37,7 @@ pub enum Kind {
     Contrary,
 }
 
-impl Kind {
+impl ProblemKind {
     /// Whether it must never be. The others come and go with failovers and changes.
     pub const fn is_violation(self) -> bool {
         match self {
@@ -47,50 +47,51 @@ impl Kind {
     }
 }
 
-impl Trouble {
+impl ShardProblem {
     /// Whether it is the same trouble, whatever its particulars.
     pub fn is_like(&self, other: &Self) -> bool {
         (self.shard, self.kind) == (other.shard, other.kind)
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for ShardProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "shard {}: {}", self.shard, self.detail)
     }
 }
 
 /// The troubles that the look before has found, too.
-pub fn lasting(now: &[Trouble], before: &[Trouble]) -> Vec<Trouble> {
+pub fn lasting(now: &[ShardProblem], before: &[ShardProblem]) -> Vec<ShardProblem> {
     now.iter().filter(|trouble| before.iter().any(|known| known.is_like(trouble))).cloned().collect()
 }
 
 /// What is wrong with the shards of a sale.
-pub fn troubles(desired: &Desired, levels: &[Result<Level, CallError>]) -> Vec<Trouble> {
+pub fn troubles(desired: &DesiredState, levels: &[Result<Level, CallError>]) -> Vec<ShardProblem> {
     let shards = desired.sale.shards().iter().zip(levels).zip(&desired.mint);
     shards.filter_map(|((shard, level), &minted)| trouble_of(desired, shard, level, minted)).collect()
 }
 
 fn trouble_of(
-    desired: &Desired,
+    desired: &DesiredState,
     shard: &Shard,
     level: &Result<Level, CallError>,
     minted: u64,
-) -> Option<Trouble> {
-    let trouble = |kind, detail| Some(Trouble { shard: shard.id, kind, detail });
+) -> Option<ShardProblem> {
+    let trouble = |kind, detail| Some(ShardProblem { shard: shard.id, kind, detail });
     match level {
-        Err(CallError::NoShard) if desired.sale.config.state == State::Creating => None,
-        Err(CallError::NoShard) => {
-            trouble(Kind::Missing, "it is gone, with its claims and stock; it is not made again".into())
-        }
-        Err(error) => trouble(Kind::Unreadable, format!("cannot be read: {error}")),
+        Err(CallError::NoShard) if desired.sale.config.state == SaleState::Creating => None,
+        Err(CallError::NoShard) => trouble(
+            ProblemKind::Missing,
+            "it is gone, with its claims and stock; it is not made again".into(),
+        ),
+        Err(error) => trouble(ProblemKind::Unreadable, format!("cannot be read: {error}")),
         Ok(level) if level.ring != shard.ring.as_str() => trouble(
-            Kind::ForeignRing,
+            ProblemKind::ForeignRing,
             format!("it belongs to ring {}, not {}", level.ring, shard.ring.as_str()),
         ),
-        Ok(level) => match level.accepted_from(Source::Mint) {
+        Ok(level) => match level.accepted_from(TokenSource::Mint) {
             held if held > minted => trouble(
-                Kind::Overminted,
+                ProblemKind::Overminted,
                 format!("it holds {held} minted tokens where {minted} are recorded"),
             ),
             _ => other_settings(desired, level)
@@ -99,9 +100,10 @@ fn trouble_of(
     }
 }
 
-fn other_settings(desired: &Desired, level: &Level) -> Option<(Kind, String)> {
+fn other_settings(desired: &DesiredState, level: &Level) -> Option<(ProblemKind, String)> {
     let recorded = desired.sale.config.shard_settings();
-    let kind = if level.settings.version < recorded.version { Kind::Behind } else { Kind::Contrary };
+    let kind =
+        if level.settings.version < recorded.version { ProblemKind::Behind } else { ProblemKind::Contrary };
     let differences = level.settings.differences(recorded);
     (!differences.is_empty()).then(|| (kind, differences.join("; ")))
 }
@@ -113,26 +115,26 @@ mod tests {
     use super::*;
     use crate::testing::recorded;
 
-    fn kinds(desired: &Desired, levels: &[Result<Level, CallError>]) -> Vec<Kind> {
+    fn kinds(desired: &DesiredState, levels: &[Result<Level, CallError>]) -> Vec<ProblemKind> {
         troubles(desired, levels).iter().map(|trouble| trouble.kind).collect()
     }
 
     #[test]
     fn a_shard_is_missed_only_once_it_was_there() {
         let gone = [Err(CallError::NoShard)];
-        assert_eq!(kinds(&recorded(State::Creating, 1), &gone), []);
-        assert_eq!(kinds(&recorded(State::Open, 1), &gone), [Kind::Missing]);
+        assert_eq!(kinds(&recorded(SaleState::Creating, 1), &gone), []);
+        assert_eq!(kinds(&recorded(SaleState::Open, 1), &gone), [ProblemKind::Missing]);
     }
 
     #[test]
     fn each_trouble_is_told() {
-        let sale = recorded(State::Open, 6);
+        let sale = recorded(SaleState::Open, 6);
         let settings = sale.sale.config.shard_settings();
         let ring = sale.sale.shards()[0].ring.as_str().to_owned();
         let level = |tokens, settings| Level {
             ring: ring.clone(),
             settings,
-            accepted: vec![(Source::Mint, tokens)],
+            accepted: vec![(TokenSource::Mint, tokens)],
             ..Level::default()
         };
         let levels = [
@@ -141,9 +143,15 @@ mod tests {
             Ok(level(1_000, settings)),
             Err(CallError::NoReply("gone".into())),
             Ok(level(0, ShardSettings { version: 0, ..settings })),
-            Ok(level(0, ShardSettings { state: State::Paused, ..settings })),
+            Ok(level(0, ShardSettings { state: SaleState::Paused, ..settings })),
         ];
-        let expected = [Kind::ForeignRing, Kind::Overminted, Kind::Unreadable, Kind::Behind, Kind::Contrary];
+        let expected = [
+            ProblemKind::ForeignRing,
+            ProblemKind::Overminted,
+            ProblemKind::Unreadable,
+            ProblemKind::Behind,
+            ProblemKind::Contrary,
+        ];
         assert_eq!(kinds(&sale, &levels), expected);
         let told = troubles(&sale, &levels).pop().unwrap().to_string();
         assert_eq!(told, "shard 5: not as recorded: state paused, recorded open");
@@ -151,8 +159,8 @@ mod tests {
 
     #[test]
     fn a_trouble_lasts_once_two_looks_have_found_it() {
-        let trouble = |kind| Trouble { shard: ShardId::new(0), kind, detail: String::new() };
-        let (behind, missing) = ([trouble(Kind::Behind)], [trouble(Kind::Missing)]);
+        let trouble = |kind| ShardProblem { shard: ShardId::new(0), kind, detail: String::new() };
+        let (behind, missing) = ([trouble(ProblemKind::Behind)], [trouble(ProblemKind::Missing)]);
         assert_eq!(lasting(&behind, &behind), behind);
         assert_eq!(lasting(&behind, &missing), []);
         assert_eq!(lasting(&behind, &[]), []);
