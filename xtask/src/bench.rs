@@ -1,7 +1,7 @@
-//! `cargo xtask bench`: the figures of the README, measured here.
+//! `cargo xtask bench`: measures the figures quoted in the README on this machine.
 //!
-//! Machines are shared and differ, so speed is given as a ratio against a bare axum handler that runs in the
-//! same minutes on the same machine, round by round.
+//! Machines are shared and differ in speed. Speed is therefore reported as a ratio to a bare axum handler, measured
+//! in alternating rounds on the same machine.
 
 mod memory;
 mod speed;
@@ -17,13 +17,13 @@ pub(crate) struct Options {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Figure {
-    /// Bytes of Redis memory a unit sold takes.
+    /// Redis memory per sold unit, in bytes.
     Memory(memory::Options),
-    /// Requests a second and CPU time a purchase, beside a bare axum handler.
+    /// Requests per second and CPU time per purchase, compared with a bare axum handler.
     Speed(speed::Options),
 }
 
-/// Measures one figure, or all.
+/// Measures the chosen figure, or all figures when none is chosen.
 pub(crate) async fn bench(options: Options) -> Result<()> {
     match options.figure {
         Some(Figure::Memory(options)) => memory::bench(options).await,

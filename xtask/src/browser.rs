@@ -1,6 +1,6 @@
-//! `cargo xtask browser`: buyers with a real browser, in front of what `up` runs.
+//! `cargo xtask browser`: runs the browser tests against a sale started with `up`.
 //!
-//! The stories are in `browser/`; here is only what they need around them.
+//! The tests are in `browser/`. This module starts and stops the system that they need.
 
 use std::{
     ffi::OsStr,
@@ -18,16 +18,16 @@ use crate::{
     interruption::Interruption,
 };
 
-/// What `browser` is told.
+/// Arguments of `cargo xtask browser`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Only stories whose names match this regular expression.
+    /// Run only the stories whose names match this regular expression.
     #[arg(value_name = "PATTERN")]
     stories: Option<String>,
-    /// The public port of the shop; everything else listens on the hundred ports after it.
+    /// The public port of the shop. All other services listen on the hundred ports after it.
     #[arg(long, default_value = "18080")]
     port: String,
-    /// The folder of data, logs and screenshots; `.local/browser` in the workspace if not given.
+    /// The folder for data, logs and screenshots. Defaults to `.local/browser` in the workspace.
     #[arg(long, value_name = "PATH")]
     folder: Option<PathBuf>,
 }
@@ -38,19 +38,19 @@ pub(crate) async fn browser(options: Options) -> Result<()> {
     let stories = workspace_root().join("browser");
     run(Command::new("npm").args(["ci", "--silent", "--no-audit", "--no-fund"]).current_dir(&stories))?;
     let folder = options.folder.unwrap_or_else(|| workspace_root().join(".local/browser"));
-    let shop = BrowserSystem::open(folder, &options.port)?;
-    let told = shop.stories(&stories, options.stories.as_deref())?;
+    let system = BrowserSystem::open(folder, &options.port)?;
+    let command = system.stories(&stories, options.stories.as_deref())?;
     tokio::select! {
-        status = tokio::process::Command::from(told).kill_on_drop(true).status() => {
-            println!("what buyers saw is in {}", shop.screenshots().display());
-            ensure!(status.context("node does not run")?.success(), "some stories ended otherwise");
+        status = tokio::process::Command::from(command).kill_on_drop(true).status() => {
+            println!("screenshots are in {}", system.screenshots().display());
+            ensure!(status.context("node does not run")?.success(), "some stories failed");
             Ok(())
         }
-        () = interruption.comes() => bail!("interrupted"),
+        () = interruption.received() => bail!("interrupted"),
     }
 }
 
-/// What runs while stories are told; dropping it takes it down.
+/// The system that runs during the tests. It is stopped on drop.
 struct BrowserSystem {
     folder: PathBuf,
 }
@@ -58,9 +58,9 @@ struct BrowserSystem {
 impl BrowserSystem {
     fn open(folder: PathBuf, port: &str) -> Result<Self> {
         run(xtask("up", &folder)?.args(["--detach", "--port", port]))?;
-        let shop = Self { folder };
-        fs::create_dir_all(shop.screenshots())?;
-        Ok(shop)
+        let system = Self { folder };
+        fs::create_dir_all(system.screenshots())?;
+        Ok(system)
     }
 
     fn stories(&self, folder: &Path, pattern: Option<&str>) -> Result<Command> {
@@ -69,7 +69,7 @@ impl BrowserSystem {
         command.current_dir(folder);
         command.env("UP_JSON", fs::canonicalize(self.folder.join("up.json"))?);
         command.env("SCREENSHOTS", fs::canonicalize(self.screenshots())?);
-        command.env("CHROMIUM", installed(CHROMIUM.program).context("there is no chromium")?);
+        command.env("CHROMIUM", installed(CHROMIUM.program).context("chromium is not installed")?);
         Ok(command)
     }
 
@@ -81,12 +81,12 @@ impl BrowserSystem {
 impl Drop for BrowserSystem {
     fn drop(&mut self) {
         if let Err(error) = xtask("down", &self.folder).and_then(|mut down| run(&mut down)) {
-            eprintln!("the shop was not taken down: {error:#}");
+            eprintln!("the system was not stopped: {error:#}");
         }
     }
 }
 
-/// The command of this program that a person would type.
+/// Builds a command that runs this program again with the given subcommand.
 fn xtask(command: &str, folder: &Path) -> Result<Command> {
     let mut xtask = Command::new(std::env::current_exe()?);
     xtask.arg(command).args([OsStr::new("--folder"), folder.as_os_str()]);

@@ -1,4 +1,4 @@
-//! `cargo xtask chaos`: a real sale, attacked by a schedule made from a seed, then audited.
+//! `cargo xtask chaos`: runs a real sale, attacks it by a schedule derived from a seed, and audits it.
 
 mod seeds;
 mod watch;
@@ -19,37 +19,37 @@ use crate::{
 
 use seeds::Seeds;
 
-/// What a run that found a broken promise ends with.
+/// Exit code of a run in which a promise was broken.
 const VIOLATED: u8 = 2;
 
-/// What `chaos` is told.
+/// Arguments of `cargo xtask chaos`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// What the schedule is made from; one by chance if not given.
+    /// The seed of the schedule. Chosen at random if not given.
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
-    /// Several runs, one after the other, and one table of all: `1..20`.
+    /// Make one run per seed of this range and print one table of all runs, for example `1..20`.
     #[arg(long, value_name = "FIRST..LAST")]
     seeds: Option<Seeds>,
-    /// How long faults come.
+    /// How long faults are injected.
     #[arg(long, value_name = "TIME", default_value = "6m", value_parser = time)]
     duration: Duration,
-    /// From one fault to the next, at least.
+    /// The minimum time between two faults.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
     pace: Duration,
-    /// Only these kinds of faults, comma-separated; all if not given.
+    /// Inject only these kinds of faults, comma-separated. Defaults to all kinds.
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     kinds: Vec<FaultKind>,
-    /// Units to sell; enough for the time if not given.
+    /// Units to sell. Defaults to enough for the duration.
     #[arg(long, value_name = "UNITS")]
     stock: Option<u64>,
-    /// Requests a second, all buyers together.
+    /// Requests per second of all buyers together.
     #[arg(long, value_name = "REQUESTS", default_value_t = 250.0)]
     rate: f64,
-    /// The Redis or Valkey server to attack; `redis-server` from the PATH if not given.
+    /// The Redis or Valkey server to attack. Defaults to `redis-server` from the PATH.
     #[arg(long, value_name = "PATH")]
     redis_server: Option<PathBuf>,
-    /// The folder of logs, data and journals; `.local/chaos` in the workspace if not given.
+    /// The folder for logs, data and journals. Defaults to `.local/chaos` in the workspace.
     #[arg(long, value_name = "PATH")]
     folder: Option<PathBuf>,
     /// Keep logs, data and journal of a clean run too.
@@ -66,13 +66,13 @@ pub(crate) async fn chaos(options: Options) -> Result<ExitCode> {
     let mut reports = Vec::new();
     for run in &runs {
         let report = tokio::select! {
-            // Boxed: laid out in one piece, all that is started in there is more than the compiler takes.
+            // Boxed, because the future is too large for the compiler when it is laid out inline.
             report = Box::pin(attack(run)) => report,
-            () = interruption.comes() => bail!("interrupted; nothing is left running"),
+            () = interruption.received() => bail!("interrupted; nothing is left running"),
         };
-        let kept = format!("logs, data and journal are in {}", run.folder.display());
-        let report = report.with_context(|| kept.clone())?;
-        watch::show(&report, &kept);
+        let kept_note = format!("logs, data and journal are in {}", run.folder.display());
+        let report = report.with_context(|| kept_note.clone())?;
+        watch::print_report(&report, &kept_note);
         if report.violations.is_empty() && !options.keep_logs {
             fs::remove_dir_all(&run.folder).ok();
         }
@@ -85,7 +85,7 @@ pub(crate) async fn chaos(options: Options) -> Result<ExitCode> {
 }
 
 impl Options {
-    /// Everything that can fail or take long before the first process starts.
+    /// Prepares the options of all runs. Does everything that can fail or take long before the first process starts.
     fn runs(&self) -> Result<Vec<RunOptions>> {
         let redis_server = self.redis_server.as_ref().map(ServerBinary::at).transpose()?;
         ensure_installed(&[FAKETIME, NGINX])?;
@@ -114,13 +114,13 @@ impl Options {
         self.seeds.unwrap_or_else(one).all()
     }
 
-    /// The kinds that were asked for, without those that this machine does not allow.
+    /// Returns the requested kinds, without those that this machine does not allow.
     fn possible_kinds(&self) -> Vec<FaultKind> {
         let mut kinds = if self.kinds.is_empty() { FaultKind::ALL.to_vec() } else { self.kinds.clone() };
         kinds.retain(|&kind| match ensure_possible(kind) {
             Ok(()) => true,
-            Err(why) => {
-                println!("left out: {kind} ({why:#})");
+            Err(reason) => {
+                println!("left out: {kind} ({reason:#})");
                 false
             }
         });
@@ -146,15 +146,15 @@ fn sabotaged_node() -> Result<PathBuf> {
     BuildProfile::of_this_program()?.build_with("flashsale-node-sabotaged", "node/sabotage")
 }
 
-/// One run, with what happens in it in sight.
+/// Makes one run and prints its events.
 async fn attack(run: &RunOptions) -> Result<Report> {
-    watch::announce(&run.schedule(), run.duration);
-    let (news, told) = mpsc::unbounded_channel();
+    watch::print_schedule(&run.schedule(), run.duration);
+    let (events, receiver) = mpsc::unbounded_channel();
     let running = async {
-        let report = ::chaos::run(run, &news).await;
-        drop(news);
+        let report = ::chaos::run(run, &events).await;
+        drop(events);
         report
     };
-    let (report, ()) = tokio::join!(running, watch::follow(told));
+    let (report, ()) = tokio::join!(running, watch::print_events(receiver));
     report
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask down`: stops what an `up` left, and nothing that only has the same pid.
+//! `cargo xtask down`: stops the processes of an earlier `up`. Never stops another process that has the same pid.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -8,16 +8,16 @@ use testkit::process::{ProcessExit, end};
 
 use crate::running::{LocalFolder, RunningSystem};
 
-/// A supervisor stops nodes that drain, then everything else.
+/// Time for a supervisor to drain the nodes and then stop everything else.
 const SUPERVISOR_LIMIT: Duration = Duration::from_secs(60);
 
-/// A node answers what is in flight first; everything else ends at once.
+/// Time for a process to stop. A node first answers the requests in flight; all others stop at once.
 const PROCESS_LIMIT: Duration = Duration::from_secs(15);
 
-/// What `down` is told.
+/// Arguments of `cargo xtask down`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// The folder that `up` was given; `.local` in the workspace if not given.
+    /// The folder that was passed to `up`. Defaults to `.local` in the workspace.
     #[arg(long, value_name = "PATH")]
     folder: Option<PathBuf>,
 }
@@ -29,10 +29,10 @@ pub(crate) async fn down(options: &Options) -> Result<()> {
         Some(running) if !running.is_alive() => println!("nothing runs any more; its file is removed"),
         Some(running) => stop(&running).await?,
     }
-    folder.forget()
+    folder.remove_file()
 }
 
-/// A supervisor takes everything down by itself, in good order; what it leaves is stopped one by one.
+/// Stops the supervisor, which stops all other processes in order. Then stops what is left, one process at a time.
 async fn stop(running: &RunningSystem) -> Result<()> {
     if let Some(supervisor) = running.supervisor {
         let ending = end(supervisor, SUPERVISOR_LIMIT).await?;

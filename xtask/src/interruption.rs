@@ -1,9 +1,9 @@
-//! Somebody wants it to end.
+//! Requests to stop this program.
 
 use anyhow::Result;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Ctrl-C, or a polite request to end.
+/// Listener for SIGINT (Ctrl-C) and SIGTERM.
 pub(crate) struct Interruption {
     interrupt: Signal,
     terminate: Signal,
@@ -15,7 +15,7 @@ impl Interruption {
         Ok(Self { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
     }
 
-    pub(crate) async fn comes(&mut self) {
+    pub(crate) async fn received(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

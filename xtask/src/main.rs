@@ -1,6 +1,6 @@
-//! Commands of a developer: `cargo xtask up`, `down`, `test`, `browser`, `bench`, `chaos`, `fuzz`, `loadtest`.
+//! Developer commands: `cargo xtask up`, `down`, `test`, `browser`, `bench`, `chaos`, `fuzz`, `loadtest`.
 //!
-//! What runs and breaks processes is in `testkit`; here is only what a person types and reads.
+//! `testkit` starts and breaks processes. This crate contains only the command line and its output.
 
 mod bench;
 mod browser;
@@ -30,28 +30,28 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Opens a real sale here: Redis Cluster, coordinator, nodes and nginx, until Ctrl-C.
+    /// Starts a real sale on this machine: Redis Cluster, coordinator, nodes and nginx. Ctrl-C stops it.
     ///
-    /// Builds what is to run and installs what is missing. Data, logs and `up.json`, which tells scripts what runs
-    /// where, lie in the folder `.local`.
+    /// Builds the programs and installs missing packages. The folder `.local` holds data, logs and `up.json`, which
+    /// lists for scripts all services and their addresses.
     Up(up::Options),
-    /// Stops what `up --detach` left running.
+    /// Stops a sale that was started with `up --detach`.
     Down(down::Options),
-    /// Runs every check there is, as CI does: format, lints, and all tests on two kinds of Redis server.
+    /// Runs every check, as CI does: format, lints, and all tests on two kinds of Redis server.
     Test(test::Options),
-    /// Tells the stories of buyers with a real browser, in front of a real sale.
+    /// Runs the browser tests: buyers with a real browser against a real sale.
     Browser(browser::Options),
     /// Measures the figures of the README on this machine.
     Bench(bench::Options),
-    /// Attacks a real sale under load by a schedule made from a seed, then audits it.
+    /// Attacks a real sale under load by a schedule derived from a seed, then audits it.
     ///
-    /// Ends with exit code 0 if every promise held, 2 if one was broken, and 1 if there is no verdict.
+    /// Exits with 0 if every promise held, 2 if a promise was broken, and 1 if there is no verdict.
     Chaos(chaos::Options),
-    /// Questions the API of a real sale by its own description, and holds each answer against it.
+    /// Tests the API of a real sale with requests generated from its own OpenAPI document, and checks each response.
     Fuzz(fuzz::Options),
-    /// Loads what `up` runs like a crowd, and audits what buyers were told.
+    /// Runs a load test against a sale started with `up`, and audits the answers that buyers got.
     ///
-    /// Ends with exit code 0 if all is well, 2 if a promise was broken, 3 if a threshold was missed, and 1 if there is no
+    /// Exits with 0 if all is well, 2 if a promise was broken, 3 if a threshold was missed, and 1 if there is no
     /// verdict.
     Loadtest(loadtest::Options),
 }

@@ -1,4 +1,4 @@
-//! What `up` started, as `up.json` tells it to scripts, to `down` and to the next `up`.
+//! `up.json`: the record of a running `up`, for scripts, for `down` and for the next `up`.
 
 use std::{
     fs::{self, File},
@@ -17,18 +17,18 @@ use testkit::{Monitoring, Process, ServerRole, Stack, procfs::ProcessIdentity, s
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RunningSystem {
-    /// Where buyers reach the sale.
+    /// Address of the sale for buyers.
     pub(crate) url: String,
     pub(crate) nodes: Vec<Node>,
     pub(crate) coordinators: Vec<Coordinator>,
     pub(crate) redis: Vec<Redis>,
-    /// Where Prometheus is, if it watches.
+    /// Address of Prometheus, when the system is observed.
     #[serde(default)]
     pub(crate) prometheus: Option<String>,
     pub(crate) admin_token: String,
-    /// The `up` that will take all of it down; none once detached.
+    /// The `up` process that will stop everything. `None` when detached.
     pub(crate) supervisor: Option<ProcessIdentity>,
-    /// Every process, in the order in which they are to be stopped.
+    /// All processes, in the order in which they must be stopped.
     pub(crate) processes: Vec<RunningProcess>,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Redis {
     role: ServerRole,
 }
 
-/// A process that cannot be mistaken for a later one with the same pid.
+/// A process, identified so that a later process with the same pid is never mistaken for it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RunningProcess {
     pub(crate) name: String,
@@ -82,7 +82,7 @@ impl RunningSystem {
         }
     }
 
-    /// Whether anything of it still runs.
+    /// Returns true when at least one of the processes still runs.
     pub(crate) fn is_alive(&self) -> bool {
         self.supervisor.is_some_and(ProcessIdentity::is_running)
             || self.processes.iter().any(|started| started.identity.is_running())
@@ -108,31 +108,31 @@ impl RunningProcess {
     }
 }
 
-/// Where one `up` keeps its files; a second one in the same folder is refused.
+/// The folder in which one `up` keeps its files. A second `up` in the same folder is refused.
 #[derive(Debug)]
 pub(crate) struct LocalFolder {
     path: PathBuf,
 }
 
 impl LocalFolder {
-    /// The folder at this path; without one `.local` in the workspace, wherever the command is typed.
+    /// Opens the folder at this path. Without a path, uses `.local` in the workspace, from any current directory.
     pub(crate) fn at(path: Option<&Path>) -> Result<Self> {
         let path = path.map_or_else(|| workspace_root().join(".local"), Path::to_owned);
         fs::create_dir_all(&path).with_context(|| format!("cannot write to {}", path.display()))?;
         Ok(Self { path: fs::canonicalize(path)? })
     }
 
-    /// `up.json`, for scripts.
+    /// Path of `up.json`.
     pub(crate) fn file(&self) -> PathBuf {
         self.path.join("up.json")
     }
 
-    /// Data and logs.
+    /// Folder for data and logs.
     pub(crate) fn data(&self) -> PathBuf {
         self.path.join("up")
     }
 
-    /// What the last `up` here wrote, if it did not take it away itself.
+    /// Reads `up.json`. Returns `None` when no `up` runs here and the last one removed its file.
     pub(crate) fn read(&self) -> Result<Option<RunningSystem>> {
         let file = self.file();
         let text = match fs::read_to_string(&file) {
@@ -144,7 +144,8 @@ impl LocalFolder {
             .with_context(|| format!("{} is not what `up` writes", file.display()))
     }
 
-    /// The file is there all at once, for scripts that wait for it, and holds the admin token, so it is its owner's only.
+    /// Writes `up.json`. The file is renamed into place, so that scripts that wait for it never read half of it. It
+    /// contains the admin token, so only its owner can read it.
     pub(crate) fn write(&self, running: &RunningSystem) -> Result<()> {
         let unfinished = self.path.join("up.json.unfinished");
         let file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&unfinished);
@@ -153,14 +154,15 @@ impl LocalFolder {
         Ok(fs::rename(unfinished, self.file())?)
     }
 
-    pub(crate) fn forget(&self) -> Result<()> {
+    pub(crate) fn remove_file(&self) -> Result<()> {
         match fs::remove_file(self.file()) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
         }
     }
 
-    /// Held by an `up` from its first step to its last; none if another one holds it. It goes with the process.
+    /// Takes the lock that an `up` holds from its first step to its last. Returns `None` when another `up` holds it.
+    /// The lock is released when the process ends.
     pub(crate) fn try_lock(&self) -> Result<Option<File>> {
         let lock = File::options().create(true).append(true).open(self.path.join("up.lock"))?;
         Ok(lock.try_lock().is_ok().then_some(lock))

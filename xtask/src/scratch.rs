@@ -1,38 +1,38 @@
-//! Where tests keep what they throw away: in memory, where the machine has room for it.
+//! Temporary folder for tests, in memory where the machine has room.
 //!
-//! Every purchase waits for an fsync. On a disk that others use, too, one may take longer than all the deadlines that
-//! tests are about, and a test would be red for what the disk did. Processes that are killed find their files again
-//! here as well; only a machine that loses its power would not, and no test does that.
+//! Every purchase waits for an fsync. On a shared disk a single fsync can take longer than the deadlines under test,
+//! and a test would fail because of the disk. Killed processes still find their files in memory. Only a power failure
+//! would lose them, and no test simulates that.
 
 use std::{fs, io, path::Path, process::Command};
 
 use rustix::fs::statvfs;
 use tempfile::TempDir;
 
-/// Linux has a file system in memory there; in a container it may be a small one.
-const MEMORY: &str = "/dev/shm";
-/// Many times what all tests leave at once.
+/// Linux's file system in memory. In a container it may be small.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// Many times the space that all tests use at once.
 const BYTES_FREE_MIN: u64 = 2 << 30;
 
-/// A folder that is removed with this, unless it is kept.
+/// A folder that is removed on drop, unless it is kept.
 #[derive(Debug)]
 pub(crate) struct Scratch(Option<TempDir>);
 
 impl Scratch {
-    /// A folder in memory; where that has no room, the tests use the usual one.
+    /// Creates a folder in memory. Where memory has no room, tests use the default temporary folder.
     pub(crate) fn make() -> io::Result<Self> {
-        has_room(Path::new(MEMORY))
-            .then(|| TempDir::with_prefix_in("flashsale-tests-", MEMORY))
+        has_room(Path::new(SHARED_MEMORY))
+            .then(|| TempDir::with_prefix_in("flashsale-tests-", SHARED_MEMORY))
             .transpose()
             .map(Self)
     }
 
-    /// Has a command, and all that it starts, keep there what is temporary.
-    pub(crate) fn lend_to(&self, command: &mut Command) {
+    /// Makes a command, and all processes that it starts, put temporary files into this folder.
+    pub(crate) fn set_tmpdir(&self, command: &mut Command) {
         command.envs(self.0.iter().map(|folder| ("TMPDIR", folder.path())));
     }
 
-    /// Leaves what is in it, for somebody to read: the logs of what failed.
+    /// Keeps the folder, so that the logs of a failed test can be read.
     pub(crate) fn keep(self) {
         let Some(folder) = self.0 else { return };
         if fs::read_dir(folder.path()).is_ok_and(|mut entries| entries.next().is_some()) {

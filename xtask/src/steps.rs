@@ -1,8 +1,8 @@
-//! Progress for a person who waits: one line a step, with the time since the start.
+//! Progress output: one line per step, with the time since the start.
 
 use std::time::Instant;
 
-/// Prints steps as they are done.
+/// Prints steps as they finish.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Steps {
     began: Instant,

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every check there is. What CI runs is this command.
+//! `cargo xtask test`: every check. CI runs this command.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,25 +15,27 @@ use crate::install::{
 };
 use crate::scratch::Scratch;
 
-/// `loadtest` is built and tested by itself: with Goose's features among those of all others, everything would be built twice.
+/// `loadtest` is built and tested separately: together with Goose's features all other crates would be built a second
+/// time.
 const WORKSPACE: [&str; 3] = ["--workspace", "--exclude", "loadtest"];
 
-/// The tests in which a server has a say. Targets are chosen, not packages: another choice of packages would be another
-/// choice of their dependencies' features, and most would be built again.
-const WITH_A_SERVER: [&str; 7] = ["on_redis", "edge", "redis_cluster", "sale", "attacks", "secured", "redis"];
+/// The test targets whose results depend on the Redis server. Targets are selected instead of packages, because
+/// another set of packages would enable other dependency features and rebuild most crates.
+const SERVER_TEST_TARGETS: [&str; 7] =
+    ["on_redis", "edge", "redis_cluster", "sale", "attacks", "secured", "redis"];
 
-/// What the chaos of each server is made from.
+/// One chaos seed per server.
 const CHAOS_SEEDS: [&str; 2] = ["17", "23"];
 
-/// What `test` is told.
+/// Arguments of `cargo xtask test`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Test against this server only; without it against Debian's redis-server, then against Valkey.
+    /// Test against this server only. Without it, tests run against Debian's redis-server, then against Valkey.
     #[arg(long, value_name = "PATH")]
     redis_server: Option<PathBuf>,
 }
 
-/// Lints do not stop the tests: one run tells everything that is wrong. What does not compile does.
+/// Runs all steps. Failing lints do not stop the tests, so that one run reports every problem. A failing build does.
 pub(crate) fn test(options: &Options) -> Result<()> {
     let servers = servers(options)?;
     let mut report = Report { scratch: Scratch::make()?, lines: Vec::new(), failed: 0 };
@@ -69,10 +71,10 @@ struct Report {
 }
 
 impl Report {
-    /// The first server sees every test; the others those in which a server has a say.
+    /// Runs all tests on the first server. On the others, runs the tests whose results depend on the server.
     fn tests(&mut self, servers: &[ServerBinary]) {
         for (i, server) in servers.iter().enumerate() {
-            let targets: &[&str] = if i == 0 { &[] } else { &WITH_A_SERVER };
+            let targets: &[&str] = if i == 0 { &[] } else { &SERVER_TEST_TARGETS };
             let narrower = targets.iter().flat_map(|target| ["--test", target]);
             let command = ["test", "--no-fail-fast"].into_iter().chain(WORKSPACE).chain(narrower);
             let command: Vec<&str> = command.collect();
@@ -80,13 +82,13 @@ impl Report {
         }
     }
 
-    /// The load test against sound and broken sales.
+    /// Runs the load test against correct and broken sales.
     fn load_tests(&mut self, servers: &[ServerBinary]) {
         let Some(server) = servers.first() else { return };
         self.step("load test", &["test", "--package", "loadtest"], Some(server.path()));
     }
 
-    /// A minute of faults on each server, by seeds that have nearly every kind between them.
+    /// Injects faults for a minute on each server. The seeds together cover nearly every kind of fault.
     fn chaos(&mut self, servers: &[ServerBinary]) {
         for (seed, server) in CHAOS_SEEDS.iter().zip(servers) {
             let run = ["xtask", "chaos", "--duration", "1m", "--pace", "5s", "--rate", "150", "--seed", seed];
@@ -96,7 +98,8 @@ impl Report {
         }
     }
 
-    /// Thousands of questions that are made from the API's own description. What answers them is no server's affair.
+    /// Sends thousands of requests generated from the API's own OpenAPI document. Runs on one server, because the
+    /// results do not depend on it.
     fn fuzzing(&mut self, servers: &[ServerBinary]) {
         let Some(server) = servers.first() else { return };
         let server_path = server.path().to_string_lossy();
@@ -107,13 +110,13 @@ impl Report {
         self.step(name, arguments, None)
     }
 
-    /// Runs one step with its output in sight; says whether it passed.
+    /// Runs one step and shows its output. Returns true when it passed.
     fn step(&mut self, name: &str, arguments: &[&str], redis_server: Option<&Path>) -> bool {
         println!("\n== {name}: cargo {}", arguments.join(" "));
         let began = Instant::now();
         let mut cargo = cargo();
         cargo.args(arguments);
-        self.scratch.lend_to(&mut cargo);
+        self.scratch.set_tmpdir(&mut cargo);
         cargo.envs(redis_server.map(|path| ("REDIS_SERVER", path)));
         let passed = cargo.status().is_ok_and(|status| status.success());
         let outcome = if passed { "passed" } else { "FAILED" };
@@ -132,7 +135,7 @@ impl Report {
     }
 }
 
-/// `Redis server v=7.0.15 sha=…` without what follows the version.
+/// Shortens `Redis server v=7.0.15 sha=…` to the part up to the version.
 fn short_version(server: &ServerBinary) -> String {
     server.version().split_whitespace().take(3).collect::<Vec<_>>().join(" ")
 }

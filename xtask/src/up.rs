@@ -1,4 +1,4 @@
-//! `cargo xtask up`: a whole sale on this machine, from the first command to Ctrl-C.
+//! `cargo xtask up`: a complete sale on this machine, until Ctrl-C.
 
 mod sale_line;
 mod watch;
@@ -22,57 +22,56 @@ use crate::{
 
 use watch::watch_until_interrupted;
 
-const EVERY_PORT_FOLLOWS: &str =
-    "every port follows from `--port`: choose another one, or stop what is in the way";
+const PORTS_HINT: &str = "every port follows from `--port`: choose another one, or stop what is in the way";
 
-/// What `up` is told.
+/// Arguments of `cargo xtask up`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Leave everything running and return; `cargo xtask down` stops it.
+    /// Leave everything running and return. `cargo xtask down` stops it.
     #[arg(long)]
     detach: bool,
-    /// Have Prometheus watch it, with the rules and alerts of `dashboards`.
+    /// Run Prometheus as well, with the rules and alerts of `dashboards`.
     #[arg(long)]
     observe: bool,
     /// Units to sell.
     #[arg(long, value_name = "UNITS", default_value_t = 1000)]
     stock: u64,
-    /// Shards of the sale; 4 for each primary if not given.
+    /// Number of shards of the sale. Defaults to 4 per primary.
     #[arg(long, value_parser = value_parser!(u32).range(1..))]
     shards: Option<u32>,
-    /// Nodes behind nginx.
+    /// Number of nodes behind nginx.
     #[arg(long, default_value_t = 2, value_parser = value_parser!(u16).range(1..=i64::from(PortPlan::NODES_MAX)))]
     nodes: u16,
-    /// The public port; everything else listens on the hundred ports after it.
+    /// The public port. All other services listen on the hundred ports after it.
     #[arg(long, default_value_t = 8080, value_parser = value_parser!(u16).range(1..=i64::from(PortPlan::FIRST_MAX)))]
     port: u16,
-    /// When the sale opens, from now: `10s`, `1m`.
+    /// Time from now until the sale opens, for example `10s` or `1m`.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = time)]
     starts_in: Duration,
     /// How long the sale is open.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time)]
     duration: Duration,
-    /// The Redis or Valkey server to run; `redis-server` from the PATH if not given.
+    /// The Redis or Valkey server to run. Defaults to `redis-server` from the PATH.
     #[arg(long, value_name = "PATH")]
     redis_server: Option<PathBuf>,
     /// The cargo profile that node and coordinator are built with.
     #[arg(long, default_value = "dev")]
     profile: String,
-    /// The folder of data, logs and `up.json`; `.local` in the workspace if not given.
+    /// The folder for data, logs and `up.json`. Defaults to `.local` in the workspace.
     #[arg(long, value_name = "PATH")]
     folder: Option<PathBuf>,
 }
 
 pub(crate) async fn up(options: Options) -> Result<()> {
     let folder = LocalFolder::at(options.folder.as_deref())?;
-    let _lock = refuse_a_second_one(&folder)?;
+    let _lock = lock_folder(&folder)?;
     let steps = Steps::begin();
     let stack_options = prepare(&options, &folder)?;
     steps.done("programs are built");
     let mut interruption = Interruption::listen()?;
     let stack = tokio::select! {
         stack = start(stack_options, steps) => stack?,
-        () = interruption.comes() => bail!("interrupted; nothing is left running"),
+        () = interruption.received() => bail!("interrupted; nothing is left running"),
     };
     folder.write(&RunningSystem::of(&stack, options.detach).await)?;
     announce(&stack, &folder);
@@ -82,10 +81,10 @@ pub(crate) async fn up(options: Options) -> Result<()> {
         return Ok(());
     }
     watch_until_interrupted(&stack, &mut interruption).await;
-    take_down(stack, &folder, &mut interruption).await
+    shut_down(stack, &folder, &mut interruption).await
 }
 
-fn refuse_a_second_one(folder: &LocalFolder) -> Result<File> {
+fn lock_folder(folder: &LocalFolder) -> Result<File> {
     let lock = folder.try_lock()?;
     match folder.read()? {
         Some(running) if running.is_alive() => {
@@ -96,21 +95,21 @@ fn refuse_a_second_one(folder: &LocalFolder) -> Result<File> {
                 "what an earlier `up` left in {} is removed; nothing of it runs",
                 folder.file().display()
             );
-            folder.forget()?;
+            folder.remove_file()?;
         }
         None => {}
     }
     lock.context("another `up` is just starting")
 }
 
-/// Everything that can fail or take long before the first process starts.
+/// Prepares the options. Does everything that can fail or take long before the first process starts.
 fn prepare(options: &Options, folder: &LocalFolder) -> Result<StackOptions> {
     let redis_server = options.redis_server.as_ref().map(ServerBinary::at).transpose()?;
     ensure_installed(if redis_server.is_some() { &[NGINX] } else { &[REDIS, NGINX] })?;
     ensure_installed(if options.observe { &[PROMETHEUS, REDIS_EXPORTER] } else { &[] })?;
     let ports = PortPlan::starting_at(options.port);
     let stack = StackOptions { redis_server, ports: Some(ports), ..options.stack(folder) };
-    stack.ensure_ports_are_free(ports).context(EVERY_PORT_FOLLOWS)?;
+    stack.ensure_ports_are_free(ports).context(PORTS_HINT)?;
     Ok(StackOptions { programs: Some(build(&options.profile)?), ..stack })
 }
 
@@ -173,14 +172,14 @@ fn announce(stack: &Stack, folder: &LocalFolder) {
     );
 }
 
-/// A second Ctrl-C is for those who do not want to wait for what is in flight.
-async fn take_down(stack: Stack, folder: &LocalFolder, interruption: &mut Interruption) -> Result<()> {
+/// Stops everything in order. A second Ctrl-C kills it without waiting for requests in flight.
+async fn shut_down(stack: Stack, folder: &LocalFolder, interruption: &mut Interruption) -> Result<()> {
     println!("stopping: nginx, nodes (they drain), coordinator, Redis");
     let stopped = tokio::select! {
         stopped = stack.stop() => stopped,
-        () = interruption.comes() => Err(anyhow!("interrupted again: everything was killed")),
+        () = interruption.received() => Err(anyhow!("interrupted again: everything was killed")),
     };
-    folder.forget()?;
+    folder.remove_file()?;
     stopped?;
     println!("all is down");
     Ok(())

@@ -1,4 +1,5 @@
-//! `up` as a person meets it: it opens a sale, says who is in the way, and leaves nothing behind.
+//! Tests of `up` and `down` as a user sees them: `up` opens a sale, names the process that occupies a port, and
+//! leaves nothing behind.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where, also in what it is told with")]
 
@@ -26,10 +27,10 @@ const START_LIMIT: Duration = Duration::from_mins(15);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn ctrl_c_leaves_no_process_no_port_and_no_file_behind() {
-    let place = Place::new();
-    let up = place.up_in_the_foreground().await;
-    let processes = place.processes();
+async fn ctrl_c_leaves_nothing_behind() {
+    let fixture = Fixture::new();
+    let up = fixture.up_in_the_foreground().await;
+    let processes = fixture.processes();
     assert_eq!(processes.len(), 1 + 2 + 1 + 6, "nginx, nodes, coordinator, Redis");
 
     up.interrupt();
@@ -37,90 +38,94 @@ async fn ctrl_c_leaves_no_process_no_port_and_no_file_behind() {
 
     assert!(status.success(), "{}", up.log_tail());
     assert!(up.log_tail().contains("all is down"));
-    place.assert_nothing_is_left(&processes);
+    fixture.assert_nothing_is_left(&processes);
 }
 
 #[tokio::test]
-async fn a_killed_up_takes_everything_along_and_the_next_one_says_so() {
-    let place = Place::new();
-    let up = place.up_in_the_foreground().await;
-    let processes = place.processes();
+async fn killed_up_takes_its_processes_along() {
+    let fixture = Fixture::new();
+    let up = fixture.up_in_the_foreground().await;
+    let processes = fixture.processes();
 
     up.kill();
     let gone = async || processes.iter().all(|process| !process.is_running());
     until("the end of what `up` started", STOP_LIMIT, gone).await.unwrap();
 
-    let down = place.xtask("down", &[]);
-    assert!(said(&down).contains("nothing runs any more"), "{}", said(&down));
-    place.assert_nothing_is_left(&processes);
+    let down = fixture.xtask("down", &[]);
+    assert!(output_text(&down).contains("nothing runs any more"), "{}", output_text(&down));
+    fixture.assert_nothing_is_left(&processes);
 }
 
 #[tokio::test]
-async fn a_detached_up_sells_until_down_and_refuses_a_second_one() {
-    let place = Place::new();
-    let port = place.port();
+async fn detached_up_refuses_a_second_up() {
+    let fixture = Fixture::new();
+    let port = fixture.port();
 
-    let up = place.xtask("up", &["--detach", "--stock", "5", "--port", &port, "--profile", &place.profile]);
-    assert!(up.status.success(), "{}", said(&up));
-    let processes = place.processes();
-    assert!(said(&up).contains("curl -i http://127.0.0.1:"), "{}", said(&up));
-    assert!(said(&up).contains("The live view is at http://127.0.0.1:"), "{}", said(&up));
+    let up =
+        fixture.xtask("up", &["--detach", "--stock", "5", "--port", &port, "--profile", &fixture.profile]);
+    assert!(up.status.success(), "{}", output_text(&up));
+    let processes = fixture.processes();
+    assert!(output_text(&up).contains("curl -i http://127.0.0.1:"), "{}", output_text(&up));
+    assert!(output_text(&up).contains("The live view is at http://127.0.0.1:"), "{}", output_text(&up));
 
-    let second = place.xtask("up", &["--detach", "--port", &port]);
+    let second = fixture.xtask("up", &["--detach", "--port", &port]);
     assert!(!second.status.success());
-    assert!(said(&second).contains("an `up` runs already, at http://127.0.0.1:"), "{}", said(&second));
+    assert!(
+        output_text(&second).contains("an `up` runs already, at http://127.0.0.1:"),
+        "{}",
+        output_text(&second)
+    );
 
-    let down = place.xtask("down", &[]);
-    assert!(down.status.success() && said(&down).contains("all is down"), "{}", said(&down));
-    place.assert_nothing_is_left(&processes);
+    let down = fixture.xtask("down", &[]);
+    assert!(down.status.success() && output_text(&down).contains("all is down"), "{}", output_text(&down));
+    fixture.assert_nothing_is_left(&processes);
 }
 
 #[test]
-fn a_taken_port_is_named_before_anything_starts() {
-    let place = Place::new();
-    let in_the_way = place.ports.first() + 2;
-    let _listener = TcpListener::bind(loopback(in_the_way)).unwrap();
+fn up_reports_a_taken_port_before_starting() {
+    let fixture = Fixture::new();
+    let taken_port = fixture.ports.first() + 2;
+    let _listener = TcpListener::bind(loopback(taken_port)).unwrap();
 
-    let up = place.xtask("up", &["--port", &place.port()]);
+    let up = fixture.xtask("up", &["--port", &fixture.port()]);
 
     assert!(!up.status.success());
-    let said = said(&up);
-    assert!(said.contains(&format!("port {in_the_way} (node 2) is taken by")), "{said}");
-    assert!(said.contains("--port"), "{said}");
-    assert!(!place.file().exists());
+    let output_text = output_text(&up);
+    assert!(output_text.contains(&format!("port {in_the_way} (node 2) is taken by")), "{said}");
+    assert!(output_text.contains("--port"), "{said}");
+    assert!(!fixture.file().exists());
 }
 
 #[test]
-fn down_says_that_nothing_runs() {
-    let down = Place::new().xtask("down", &[]);
+fn down_reports_that_nothing_runs() {
+    let down = Fixture::new().xtask("down", &[]);
 
     assert!(down.status.success());
-    assert_eq!(said(&down), "nothing runs\n");
+    assert_eq!(output_text(&down), "nothing runs\n");
 }
 
 #[test]
-fn a_file_about_a_pid_that_somebody_else_has_now_stops_nobody() {
-    let place = Place::new();
+fn down_does_not_stop_a_reused_pid() {
+    let fixture = Fixture::new();
     let ourselves = ProcessIdentity::of(std::process::id()).unwrap();
-    let an_earlier_process =
-        ProcessIdentity { started_at_ticks: ourselves.started_at_ticks - 1, ..ourselves };
-    fs::write(place.file(), file_naming(an_earlier_process)).unwrap();
+    let earlier_process = ProcessIdentity { started_at_ticks: ourselves.started_at_ticks - 1, ..ourselves };
+    fs::write(fixture.file(), up_json_with(earlier_process)).unwrap();
 
-    let down = place.xtask("down", &[]);
+    let down = fixture.xtask("down", &[]);
 
-    assert_eq!(said(&down), "nothing runs any more; its file is removed\n");
-    assert!(!place.file().exists());
+    assert_eq!(output_text(&down), "nothing runs any more; its file is removed\n");
+    assert!(!fixture.file().exists());
 }
 
-/// A folder and ports of one test.
-struct Place {
+/// The folder and ports of one test.
+struct Fixture {
     folder: TempDir,
     logs: Folder,
     ports: PortBlock,
     profile: String,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let profile = BuildProfile::of_this_program().unwrap().name().to_owned();
         let (folder, logs) = (TempDir::new().unwrap(), Folder::temporary().unwrap());
@@ -165,11 +170,11 @@ impl Place {
     }
 }
 
-fn said(output: &Output) -> String {
+fn output_text(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }
 
-fn file_naming(process: ProcessIdentity) -> String {
+fn up_json_with(process: ProcessIdentity) -> String {
     let started = serde_json::json!({
         "name": "node-1", "pid": process.pid, "startedAtTicks": process.started_at_ticks,
     });

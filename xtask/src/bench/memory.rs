@@ -1,4 +1,4 @@
-//! Memory: what a unit sold takes in Redis.
+//! Memory benchmark: Redis memory per sold unit.
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
@@ -16,7 +16,7 @@ use testkit::{Stack, StackOptions};
 use crate::install;
 
 const SHARDS: u32 = 12;
-/// Buyers in one order entry: alone, as a loaded node sends them to 12 shards, and the most there can be.
+/// Buyers per order entry: one buyer, the typical batch of a loaded node with 12 shards, and the maximum.
 const BATCHES: [usize; 3] = [1, 16, 64];
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -69,7 +69,7 @@ async fn sale_of(stack: &Stack) -> Result<(Cluster, Sale)> {
     Ok((cluster, Sale::new(config)?))
 }
 
-/// Sells what each shard holds to users who are at home there.
+/// Sells the stock of each shard to users whose home shard it is.
 async fn sell_all(cluster: &Cluster, sale: &Sale, batch: usize) -> Result<()> {
     let mut stock = sale.split(sale.config.total_stock);
     let mut users = (0_u64..).map(user);
@@ -85,7 +85,7 @@ async fn sell_all(cluster: &Cluster, sale: &Sale, batch: usize) -> Result<()> {
             user,
             order: OrderId::random(),
             correlation: CorrelationId::random(),
-            counts: true,
+            counts_towards_limit: true,
         });
         if queues[home].len() == batch || stock[home] == 0 {
             let attempts = std::mem::take(&mut queues[home]);
@@ -110,7 +110,7 @@ async fn bytes(cluster: &Cluster, sale: &Sale, key: fn(&Shard) -> &String) -> Re
     answers.into_iter().sum::<Result<u64, _>>().map_err(|error| anyhow!("MEMORY USAGE: {error}"))
 }
 
-/// Asks how much memory a key takes, every element counted.
+/// Calls `MEMORY USAGE` for a key and counts every element (`SAMPLES 0`).
 struct MemoryUsage<'a> {
     slot: Slot,
     key: &'a str,

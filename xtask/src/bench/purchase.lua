@@ -1,4 +1,5 @@
--- For wrk: each request is the purchase of another user. The argument tells runs apart.
+-- Request generator for wrk: each request is a purchase by a new user. The argument is the run's name, which keeps
+-- the user ids of two runs apart.
 local run, sent
 
 function init(arguments)

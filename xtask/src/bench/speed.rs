@@ -1,4 +1,4 @@
-//! Speed: one node, and all the Redis processes behind it, against a bare axum handler.
+//! Speed benchmark: one node and all Redis processes behind it, compared with a bare axum handler.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,22 +12,22 @@ use testkit::{BuildProfile, Launch, Process, Stack, StackOptions, ports, procfs,
 use crate::install;
 
 const SCRIPT: &str = include_str!("purchase.lua");
-/// More than any run could sell: each request of the measurement is a purchase.
+/// More units than a run can sell, so that every measured request is a successful purchase.
 const STOCK: u64 = 100_000_000;
 const SHARDS: u32 = 12;
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
-    /// Connections that wrk keeps busy.
+    /// Number of connections that wrk keeps busy.
     #[arg(long, default_value_t = 256)]
     connections: u16,
-    /// Seconds of each measurement.
+    /// Length of each measurement in seconds.
     #[arg(long, default_value_t = 8)]
     seconds: u32,
-    /// Measurements of each side, in turn.
+    /// Number of measurements of each program, in alternating order.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Another node program to measure in the same rounds: that of the commit before.
+    /// A second node program to measure in the same rounds, for example a build of the previous commit.
     #[arg(long, value_name = "PATH")]
     against: Option<PathBuf>,
 }
@@ -38,14 +38,14 @@ impl Default for Options {
     }
 }
 
-/// What one measurement found.
+/// Result of one measurement.
 #[derive(Clone, Copy, Debug)]
 struct Figures {
     requests_per_second: f64,
     p99_ms: f64,
-    /// CPU of the server that was asked, microseconds a request.
+    /// CPU time of the measured server, in microseconds per request.
     server_us: f64,
-    /// CPU of all Redis processes, microseconds a request.
+    /// CPU time of all Redis processes, in microseconds per request.
     redis_us: f64,
 }
 
@@ -62,14 +62,14 @@ pub(crate) async fn bench(options: Options) -> Result<()> {
         node: release.build("flashsale-node")?,
         coordinator: release.build("flashsale-coordinator")?,
     };
-    let yardstick = release.build_example("bare_handler")?;
+    let baseline = release.build_example("bare_handler")?;
 
     let sale = SaleOptions { total_stock: STOCK, shards: Some(SHARDS), ..SaleOptions::default() };
     let stack = StackOptions { nodes: 1, programs: Some(programs), sale, ..StackOptions::default() };
     let stack = Stack::start(stack, |_| ()).await?;
     let script = stack.folder().path().join("purchase.lua");
     std::fs::write(&script, SCRIPT)?;
-    let (bare, bare_url) = start_yardstick(&yardstick, stack.folder().path()).await?;
+    let (bare, bare_url) = start_baseline(&baseline, stack.folder().path()).await?;
     let node = stack.nodes().first().context("the stack has a node")?.clone();
     let other = match &options.against {
         Some(program) => Some(stack.start_node_aside(program, &[]).await?),
@@ -122,7 +122,7 @@ pub(crate) async fn bench(options: Options) -> Result<()> {
     stack.stop().await
 }
 
-async fn start_yardstick(program: &Path, folder: &Path) -> Result<(Process, String)> {
+async fn start_baseline(program: &Path, folder: &Path) -> Result<(Process, String)> {
     let block = ports::PortBlock::take()?;
     let port = block.first();
     let process = Launch::new("bare-handler", program, folder).arg(port.to_string()).spawn()?;
@@ -172,7 +172,7 @@ fn number_after(report: &str, label: &str) -> Option<f64> {
     report.lines().find_map(|line| line.trim().strip_prefix(label))?.trim().parse().ok()
 }
 
-/// A percentile of wrk's report, which comes in `us`, `ms` or `s`.
+/// Returns a percentile from wrk's report in milliseconds. The report gives it in `us`, `ms` or `s`.
 fn latency_ms(report: &str, percentile: &str) -> Option<f64> {
     let text = report.lines().find_map(|line| line.trim().strip_prefix(percentile))?.trim();
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
@@ -204,7 +204,7 @@ Requests/sec:  15432.10
 ";
 
     #[test]
-    fn wrk_s_report_is_read() {
+    fn wrk_report_is_parsed() {
         assert_eq!(number_before(REPORT, " requests in"), Some(123_456.0));
         assert_eq!(number_after(REPORT, "Requests/sec:"), Some(15_432.1));
         assert_eq!(latency_ms(REPORT, "50%"), Some(7.12));

@@ -1,11 +1,11 @@
-//! Which runs to make.
+//! The seeds of a series of runs.
 
 use std::{
     str::FromStr,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// Adjacent seeds.
+/// A range of seeds, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seeds {
     first: u64,
@@ -25,7 +25,7 @@ impl Seeds {
 impl FromStr for Seeds {
     type Err = String;
 
-    /// Reads `1..20`, both ends included; one number is a run of its own.
+    /// Parses `1..20`, both ends included. A single number is a range of one seed.
     fn from_str(text: &str) -> Result<Self, String> {
         let (first, last) = text.split_once("..").unwrap_or((text, text));
         let seed = |text: &str| text.parse().map_err(|_| format!("`{text}` is no seed"));
@@ -34,8 +34,8 @@ impl FromStr for Seeds {
     }
 }
 
-/// A short one, so that a person can type it again.
-pub(super) fn by_chance() -> u64 {
+/// Returns a random seed that is short enough for a person to type again.
+pub(super) fn random() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::from(now.subsec_micros())
 }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seeds_are_read_with_both_ends() {
+    fn seeds_include_both_ends() {
         assert_eq!("3..5".parse::<Seeds>().unwrap().all().collect::<Vec<_>>(), [3, 4, 5]);
         assert_eq!("7".parse::<Seeds>().unwrap(), Seeds::only(7));
         assert!("5..3".parse::<Seeds>().is_err() && "a..b".parse::<Seeds>().is_err());

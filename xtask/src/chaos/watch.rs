@@ -1,4 +1,4 @@
-//! What a person sees of a run: the schedule, a line for each fault, how far it is, and the verdict.
+//! Console output of a run: the schedule, one line per fault, the progress and the verdict.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -8,27 +8,27 @@ use std::{
 use chaos::{Counts, FaultReport, PlannedFault, Report, RunEvent, Schedule};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-/// Back to the start of the line, and empty it (ECMA-48 `EL`).
+/// Returns to the start of the line and clears it (ECMA-48 `EL`).
 const REWRITE: &str = "\r\x1b[2K";
 
-/// Where the line cannot be rewritten in place it is printed every so many times.
-const PRINT_EVERY: u64 = 15;
+/// Number of progress updates per printed line, where the line cannot be rewritten in place.
+const UPDATES_PER_LINE: u64 = 15;
 
-/// The schedule, before anything starts.
-pub(super) fn announce(schedule: &Schedule, duration: Duration) {
+/// Prints the schedule before anything starts.
+pub(super) fn print_schedule(schedule: &Schedule, duration: Duration) {
     println!("\nseed {}: {} faults in {duration:.0?}", schedule.seed, schedule.faults.len());
     for PlannedFault { at, kind, draw } in &schedule.faults {
         println!("  {:6.1} s  {kind:22} target by draw {draw}", at.as_secs_f64());
     }
 }
 
-/// Shows what happens until it is over.
-pub(super) async fn follow(mut told: UnboundedReceiver<RunEvent>) {
-    let mut line = ProgressLine { in_place: io::stdout().is_terminal(), looks: 0 };
-    while let Some(news) = told.recv().await {
-        match news {
+/// Prints the events of a run until the channel closes.
+pub(super) async fn print_events(mut events: UnboundedReceiver<RunEvent>) {
+    let mut line = ProgressLine { in_place: io::stdout().is_terminal(), updates: 0 };
+    while let Some(event) = events.recv().await {
+        match event {
             RunEvent::Open { units } => line.print(&format!("\nthe sale of {units} units is open")),
-            RunEvent::Fault(fault) => line.print(&one_line(&fault)),
+            RunEvent::Fault(fault) => line.print(&fault_line(&fault)),
             RunEvent::Progress(counts) => line.show(counts),
             RunEvent::Closing(what) => line.print(&format!("          {what}")),
         }
@@ -36,8 +36,8 @@ pub(super) async fn follow(mut told: UnboundedReceiver<RunEvent>) {
     line.print("");
 }
 
-/// The figures and the verdict.
-pub(super) fn show(report: &Report, kept: &str) {
+/// Prints the figures and the verdict.
+pub(super) fn print_report(report: &Report, kept_note: &str) {
     println!(
         "seed {}: {} units sold at {} sales, {} requests ({} of the second family, {} without a key, {} refused while not \
          active), {} unknown answers; {} of {} changes done in {} tries; {} faults, {:.0} s; quiet: p99 {:.1} ms, {} unknown",
@@ -61,13 +61,13 @@ pub(super) fn show(report: &Report, kept: &str) {
         println!("clean: every promise held");
         return;
     }
-    println!("VIOLATED: {} promises were broken; {kept}", report.violations.len());
+    println!("VIOLATED: {} promises were broken; {kept_note}", report.violations.len());
     for violation in &report.violations {
         println!("  {violation}");
     }
 }
 
-fn one_line(fault: &FaultReport) -> String {
+fn fault_line(fault: &FaultReport) -> String {
     let outage =
         fault.outage_seconds.map_or("no shard hit".into(), |seconds| format!("outage {seconds:.1} s"));
     format!(
@@ -83,10 +83,10 @@ fn one_line(fault: &FaultReport) -> String {
     )
 }
 
-/// The line that shows how far it is.
+/// The line that shows the progress of a run.
 struct ProgressLine {
     in_place: bool,
-    looks: u64,
+    updates: u64,
 }
 
 impl ProgressLine {
@@ -94,10 +94,10 @@ impl ProgressLine {
         let Counts { requests, purchases, unknown, in_doubt, .. } = counts;
         let text =
             format!("{requests} requests, {purchases} bought, {unknown} unknown, {in_doubt} in doubt now");
-        self.looks += 1;
+        self.updates += 1;
         match self.in_place {
             true => print!("{REWRITE}          {text}"),
-            false if self.looks.is_multiple_of(PRINT_EVERY) => println!("          {text}"),
+            false if self.updates.is_multiple_of(UPDATES_PER_LINE) => println!("          {text}"),
             false => {}
         }
         // A closed terminal is no reason to stop.

