@@ -31,16 +31,18 @@ impl RedisCluster {
     ///
     /// # Errors
     /// When one of the two does not answer.
-    pub async fn start_outsider(&self, primary: SocketAddr) -> Result<RedisServer> {
+    pub async fn start_external_replica(&self, primary: SocketAddr) -> Result<RedisServer> {
         let outsider = RedisServer::start_with(&self.binary).await?;
-        outsider.copy_as_another_user(&mut self.connection(primary).await?, primary).await?;
+        outsider.replicate_as_separate_user(&mut self.connection(primary).await?, primary).await?;
         Ok(outsider)
     }
 
+    /// Permits or denies `PSYNC`. The older `SYNC` stays denied: a replica falls back to it after a refused `PSYNC`, and one that
+    /// synchronized by it never learns its primary's offset, so that no barrier holds until it reconnects.
     async fn permit_replication(&self, primary: SocketAddr, sign: &str) -> Result<()> {
         let user = if self.security().is_some() { User::Replica.name() } else { "default" };
         let mut command = redis::cmd("ACL");
-        command.arg("SETUSER").arg(user).arg(format!("{sign}psync")).arg(format!("{sign}sync"));
+        command.arg("SETUSER").arg(user).arg(format!("{sign}psync")).arg("-sync");
         self.ask(primary, &command).await
     }
 }
