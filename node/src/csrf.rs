@@ -99,7 +99,7 @@ impl CsrfTokens {
         let Some((claims, signature)) = bytes.split_at_checked(EXPIRY_BYTES + NONCE_BYTES) else {
             return Err(BadToken::Invalid);
         };
-        if !self.signer.has_signed(PURPOSE, claims, signature) {
+        if !self.signer.verify(PURPOSE, claims, signature) {
             return Err(BadToken::Invalid);
         }
         let expires_at = claims.first_chunk().map(|bytes| EpochMs::from_be_bytes(*bytes));

@@ -21,9 +21,9 @@ const TOKEN_BYTES_MAX: usize = 4_096;
 /// How clients are told apart.
 pub enum Identity {
     /// By what the request says.
-    Claimed,
+    FromRequest,
     /// By a bearer token.
-    Proven(TokenVerifier),
+    FromToken(TokenVerifier),
 }
 
 /// Checks bearer tokens.
@@ -34,9 +34,9 @@ pub struct TokenVerifier {
 }
 
 enum VerificationKeys {
-    One(VerifyingKey),
+    Single(VerifyingKey),
     /// By their ids.
-    SalePath(HashMap<String, VerifyingKey>),
+    ById(HashMap<String, VerifyingKey>),
 }
 
 struct VerifyingKey {
@@ -52,7 +52,7 @@ pub enum AuthSettingsError {
     Missing(&'static str),
     /// A setting that does nothing without AUTH=jwt, and whoever set it thought that it does.
     #[error("{0} is set, but AUTH is not jwt: tokens would not be checked")]
-    Idle(&'static str),
+    Unused(&'static str),
     /// A file that cannot be read.
     #[error("{setting} cannot be read: {path}: {error}")]
     Unreadable {
@@ -65,7 +65,7 @@ pub enum AuthSettingsError {
     },
     /// A file without a key of ours.
     #[error("{setting}: {path} {reason}")]
-    NoKey {
+    InvalidKey {
         /// The variable.
         setting: &'static str,
         /// The file.
@@ -96,9 +96,9 @@ impl Identity {
     /// When settings are missing or contradict each other, or there is no key in the file that is named.
     pub fn from_settings(settings: &AuthSettings) -> Result<Self, AuthSettingsError> {
         match settings.auth {
-            Auth::None => refuse_idle(settings).map(|()| Self::Claimed),
-            Auth::Jwt => Ok(Self::Proven(TokenVerifier {
-                keys: keys(settings)?,
+            Auth::None => refuse_unused(settings).map(|()| Self::FromRequest),
+            Auth::Jwt => Ok(Self::FromToken(TokenVerifier {
+                keys: verification_keys(settings)?,
                 audience: settings.jwt_audience.clone().ok_or(AuthSettingsError::Missing("JWT_AUDIENCE"))?,
                 issuer: settings.jwt_issuer.clone().ok_or(AuthSettingsError::Missing("JWT_ISSUER"))?,
             })),
@@ -115,7 +115,7 @@ impl TokenVerifier {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(BearerTokenError::Invalid);
         }
-        let VerifyingKey { algorithm, key } = self.key_of(token).ok_or(BearerTokenError::Invalid)?;
+        let VerifyingKey { algorithm, key } = self.key_for(token).ok_or(BearerTokenError::Invalid)?;
         let mut validation = Validation::new(*algorithm);
         validation.leeway = LEEWAY.as_secs();
         validation.validate_nbf = true;
@@ -129,41 +129,44 @@ impl TokenVerifier {
         }
     }
 
-    fn key_of(&self, token: &str) -> Option<&VerifyingKey> {
+    fn key_for(&self, token: &str) -> Option<&VerifyingKey> {
         match &self.keys {
-            VerificationKeys::One(key) => Some(key),
-            VerificationKeys::SalePath(keys) => keys.get(&decode_header(token).ok()?.kid?),
+            VerificationKeys::Single(key) => Some(key),
+            VerificationKeys::ById(keys) => keys.get(&decode_header(token).ok()?.kid?),
         }
     }
 }
 
-fn refuse_idle(settings: &AuthSettings) -> Result<(), AuthSettingsError> {
-    let idle = [
+fn refuse_unused(settings: &AuthSettings) -> Result<(), AuthSettingsError> {
+    let unused = [
         ("JWT_SECRET", settings.jwt_secret.is_some()),
         ("JWT_PUBLIC_KEY_FILE", settings.jwt_public_key_file.is_some()),
         ("JWT_JWKS_FILE", settings.jwt_jwks_file.is_some()),
     ];
-    match idle.into_iter().find(|(_, is_set)| *is_set) {
-        Some((setting, _)) => Err(AuthSettingsError::Idle(setting)),
+    match unused.into_iter().find(|(_, is_set)| *is_set) {
+        Some((setting, _)) => Err(AuthSettingsError::Unused(setting)),
         None => Ok(()),
     }
 }
 
-fn keys(settings: &AuthSettings) -> Result<VerificationKeys, AuthSettingsError> {
+fn verification_keys(settings: &AuthSettings) -> Result<VerificationKeys, AuthSettingsError> {
     let AuthSettings { jwt_secret, jwt_public_key_file, jwt_jwks_file, .. } = settings;
     match (jwt_secret, jwt_public_key_file, jwt_jwks_file) {
         (Some(secret), _, _) => {
             let key = DecodingKey::from_secret(secret.as_bytes());
-            Ok(VerificationKeys::One(VerifyingKey { algorithm: Algorithm::HS256, key }))
+            Ok(VerificationKeys::Single(VerifyingKey { algorithm: Algorithm::HS256, key }))
         }
-        (_, Some(path), _) => {
-            read("JWT_PUBLIC_KEY_FILE", path, "is not the PEM of an RSA or Ed25519 public key", of_pem)
-        }
-        (_, _, Some(path)) => read(
+        (_, Some(path), _) => read_keys(
+            "JWT_PUBLIC_KEY_FILE",
+            path,
+            "is not the PEM of an RSA or Ed25519 public key",
+            key_from_pem,
+        ),
+        (_, _, Some(path)) => read_keys(
             "JWT_JWKS_FILE",
             path,
             "is not a JWKS of RSA or Ed25519 public keys, each with a `kid`",
-            of_jwks,
+            keys_from_jwks,
         ),
         (None, None, None) => {
             Err(AuthSettingsError::Missing("JWT_SECRET, JWT_PUBLIC_KEY_FILE or JWT_JWKS_FILE"))
@@ -171,7 +174,7 @@ fn keys(settings: &AuthSettings) -> Result<VerificationKeys, AuthSettingsError> 
     }
 }
 
-fn read(
+fn read_keys(
     setting: &'static str,
     path: &Path,
     reason: &'static str,
@@ -179,12 +182,12 @@ fn read(
 ) -> Result<VerificationKeys, AuthSettingsError> {
     let path = path.to_owned();
     match std::fs::read(&path) {
-        Ok(text) => parse(&text).ok_or(AuthSettingsError::NoKey { setting, path, reason }),
+        Ok(text) => parse(&text).ok_or(AuthSettingsError::InvalidKey { setting, path, reason }),
         Err(error) => Err(AuthSettingsError::Unreadable { setting, path, error }),
     }
 }
 
-fn of_pem(text: &[u8]) -> Option<VerificationKeys> {
+fn key_from_pem(text: &[u8]) -> Option<VerificationKeys> {
     // A private key can be read where a public one is meant, and has no business on a node.
     if !text.windows(10).any(|window| window == b"PUBLIC KEY") {
         return None;
@@ -193,17 +196,17 @@ fn of_pem(text: &[u8]) -> Option<VerificationKeys> {
     let key = rsa.or_else(|_| {
         DecodingKey::from_ed_pem(text).map(|key| VerifyingKey { algorithm: Algorithm::EdDSA, key })
     });
-    key.ok().map(VerificationKeys::One)
+    key.ok().map(VerificationKeys::Single)
 }
 
-fn of_jwks(text: &[u8]) -> Option<VerificationKeys> {
+fn keys_from_jwks(text: &[u8]) -> Option<VerificationKeys> {
     let set: JwkSet = serde_json::from_slice(text).ok()?;
-    let keys: HashMap<_, _> = set.keys.iter().filter_map(of_jwk).collect();
-    (!keys.is_empty()).then_some(VerificationKeys::SalePath(keys))
+    let keys: HashMap<_, _> = set.keys.iter().filter_map(key_from_jwk).collect();
+    (!keys.is_empty()).then_some(VerificationKeys::ById(keys))
 }
 
 /// Keys of other kinds may stand beside ours: whoever signs users in signs other things, too.
-fn of_jwk(jwk: &Jwk) -> Option<(String, VerifyingKey)> {
+fn key_from_jwk(jwk: &Jwk) -> Option<(String, VerifyingKey)> {
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,
         AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,

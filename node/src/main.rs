@@ -25,14 +25,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 pub(crate) async fn main() -> ExitCode {
-    if let Some(health) = healthcheck::when_asked(ListenSettings::ops).await {
+    if let Some(health) = healthcheck::run_if_requested(ListenSettings::ops).await {
         return health;
     }
     let settings: Settings = settings::parse();
     let identity =
         Identity::from_settings(&settings.auth).unwrap_or_else(|invalid| settings::refuse(invalid));
     let _traces = logs::init(settings.log_format, "flashsale-node", &settings.traces);
-    files::allow_many();
+    files::raise_open_files_limit();
     exit::code(run(settings, identity).await)
 }
 
@@ -40,52 +40,52 @@ pub(crate) async fn main() -> ExitCode {
 async fn run(settings: Settings, identity: Identity) -> anyhow::Result<()> {
     let readiness = Readiness::starting("waiting for the Redis Cluster");
     let exporter = metrics::install()?;
-    exporter.when_asked({
+    exporter.on_scrape({
         let readiness = readiness.clone();
-        move || metrics::show_readiness(readiness.check().is_ok())
+        move || metrics::set_readiness(readiness.check().is_ok())
     });
     let listener = serve::bind("OPS_PORT", settings.listen.ops())?;
     let router = ops::router(readiness.clone()).merge(exporter.router());
-    let selling = sell(settings, identity, readiness, &exporter);
-    serve::during(listener, router, exporter.during(selling)).await
+    let serving = serve_buyers(settings, identity, readiness, &exporter);
+    serve::during(listener, router, exporter.with_upkeep(serving)).await
 }
 
 /// Answers buyers from the moment there is a cluster until the node is asked to stop.
-async fn sell(
+async fn serve_buyers(
     settings: Settings,
     identity: Identity,
     readiness: Readiness,
     exporter: &Exporter,
 ) -> anyhow::Result<()> {
     let stop = shutdown::requested().shared();
-    let NodeServices { sales, signer, gate, presence } = tokio::select! {
-        opened = open(&settings) => opened?,
+    let NodeServices { sales, signer, admission, presence } = tokio::select! {
+        connected = connect(&settings) => connected?,
         () = stop.clone() => return Ok(()),
     };
     let listener = serve::bind("PORT", settings.listen.public())?;
-    let shop = Arc::new(AppState::new(sales.clone(), &settings, signer, identity));
-    let router = router::router(Arc::clone(&shop), gate);
-    announce(&settings);
+    let state = Arc::new(AppState::new(sales.clone(), &settings, signer, identity));
+    let router = router::router(Arc::clone(&state), admission);
+    log_start(&settings);
     readiness.serving({
         let sales = sales.clone();
         move || sales.ready()
     });
-    let connections = Connections::within(settings.connections);
-    exporter.when_asked({
-        let (sales, shop, connections) = (sales.clone(), Arc::clone(&shop), connections.clone());
+    let connections = Connections::with_limits(settings.connections);
+    exporter.on_scrape({
+        let (sales, state, connections) = (sales.clone(), Arc::clone(&state), connections.clone());
         move || {
-            sales.show();
-            shop.show();
+            sales.update_gauges();
+            state.update_gauges();
             show_connections(connections.open());
         }
     });
-    let closing = close_after(stop, readiness, &connections, settings.drain).inspect(|()| shop.close());
-    let served = serve::until(listener, router, connections.clone(), closing, settings.drain.timeout).await;
-    if served == ServeOutcome::Cut {
+    let drained = begin_drain(stop, readiness, &connections, settings.drain).inspect(|()| state.close());
+    let served = serve::until(listener, router, connections.clone(), drained, settings.drain.timeout).await;
+    if served == ServeOutcome::TimedOut {
         tracing::warn!("some requests were not answered within DRAIN_TIMEOUT");
     }
     sales.stop().await;
-    presence.end().await;
+    presence.stop().await;
     tracing::info!("node stopped");
     Ok(())
 }
@@ -94,11 +94,11 @@ async fn sell(
 struct NodeServices {
     sales: Sales,
     signer: Signer,
-    gate: ClientAdmission,
+    admission: ClientAdmission,
     presence: PresenceTask,
 }
 
-async fn open(settings: &Settings) -> anyhow::Result<NodeServices> {
+async fn connect(settings: &Settings) -> anyhow::Result<NodeServices> {
     let cluster = connect::cluster(&settings.redis.connect_options()).await.context("REDIS_URL")?;
     // A primary that is away now is no reason to die: its lane loads the library when it misses it.
     if let Err(error) = cluster.load_library().await {
@@ -109,26 +109,26 @@ async fn open(settings: &Settings) -> anyhow::Result<NodeServices> {
         [] => Signer::shared(Arc::clone(&cluster)).await,
         secrets => Signer::with(secrets),
     };
-    let gate = ClientAdmission::new(&cluster, &settings.web, &settings.limits);
-    let presence = PresenceTask::begin(Arc::clone(&cluster), introduction(settings));
-    let sales = Sales::start(cluster, settings.lanes.clone(), settings.limits.of_user());
-    Ok(NodeServices { sales, signer, gate, presence })
+    let admission = ClientAdmission::new(&cluster, &settings.web, &settings.limits);
+    let presence = PresenceTask::start(Arc::clone(&cluster), process_info(settings));
+    let sales = Sales::start(cluster, settings.lanes.clone(), settings.limits.for_user());
+    Ok(NodeServices { sales, signer, admission, presence })
 }
 
 /// How the node is found on the list of those who are there.
-fn introduction(settings: &Settings) -> ProcessInfo {
+fn process_info(settings: &Settings) -> ProcessInfo {
     let name = presence::name(settings.listen.public().port());
     ProcessInfo { name, kind: ProcessKind::Node, version: env!("CARGO_PKG_VERSION").to_owned() }
 }
 
-fn announce(settings: &Settings) {
+fn log_start(settings: &Settings) {
     let (public, ops) = (settings.listen.public(), settings.listen.ops());
     tracing::info!(http.address = %public, ops.address = %ops, sale.id = %settings.sale_id, "node serves");
 }
 
 /// Completes when the port for buyers is to be closed: load balancers have had time to look elsewhere, and those who
 /// keep connections were told to.
-async fn close_after(
+async fn begin_drain(
     stop: impl Future<Output = ()>,
     readiness: Readiness,
     connections: &Connections,
@@ -136,6 +136,6 @@ async fn close_after(
 ) {
     stop.await;
     readiness.draining();
-    connections.wind_down();
+    connections.close_after_response();
     tokio::time::sleep(drain.delay).await;
 }

@@ -82,34 +82,34 @@ const PURCHASE_ROUTES: [(&str, &[u16]); 3] = [
 ];
 
 /// Counts a request of an address that made too many.
-pub(crate) fn request_limited() {
+pub(crate) fn count_limited_request() {
     counter!(REQUESTS_LIMITED).increment(1);
 }
 
 /// Shows whether the node would be sent buyers.
-pub fn show_readiness(is_ready: bool) {
+pub fn set_readiness(is_ready: bool) {
     gauge!(READY).set(f64::from(u8::from(is_ready)));
 }
 
 /// Shows how many listen to events.
-pub(crate) fn show_event_listeners(listeners: usize) {
+pub(crate) fn set_event_listeners(listeners: usize) {
     gauge!(EVENT_LISTENERS).set(listeners as f64);
 }
 
 /// Shows a lane from outside.
-pub(crate) fn show_lane(primary: &Address, queue: usize, queue_max: usize, is_in_doubt: bool) {
+pub(crate) fn set_lane(primary: &Address, queue: usize, queue_max: usize, is_suspect: bool) {
     gauge!(LANE_QUEUE_LENGTH, "primary" => primary.to_string()).set(queue as f64);
     gauge!(LANE_QUEUE_LENGTH_MAX).set(queue_max as f64);
-    gauge!(LANE_IN_DOUBT, "primary" => primary.to_string()).set(f64::from(u8::from(is_in_doubt)));
+    gauge!(LANE_IN_DOUBT, "primary" => primary.to_string()).set(f64::from(u8::from(is_suspect)));
 }
 
 /// Shows how old what the node knows of a sale is.
-pub(crate) fn show_snapshot_age(sale: &SaleId, age: Duration) {
+pub(crate) fn set_snapshot_age(sale: &SaleId, age: Duration) {
     gauge!(SNAPSHOT_AGE, "sale" => sale.to_string()).set(age.as_secs_f64());
 }
 
 /// Counts a snapshot that nobody published.
-pub(crate) fn own_snapshot(sale: &SaleId) {
+pub(crate) fn count_own_snapshot(sale: &SaleId) {
     own_snapshots(sale).increment(1);
 }
 
@@ -120,7 +120,7 @@ fn own_snapshots(sale: &SaleId) -> Counter {
 /// What is counted in one lane.
 pub(crate) struct LaneMetrics {
     batch_size: Histogram,
-    took: Histogram,
+    duration: Histogram,
     calls: Histogram,
     barrier: Histogram,
     failures: Counter,
@@ -135,7 +135,7 @@ impl LaneMetrics {
         let primary = || primary.to_string();
         Self {
             batch_size: histogram!(LANE_BATCH_SIZE, "primary" => primary()),
-            took: histogram!(PIPELINE_DURATION, "primary" => primary()),
+            duration: histogram!(PIPELINE_DURATION, "primary" => primary()),
             calls: histogram!(FUNCTION_CALL_DURATION, "primary" => primary()),
             barrier: histogram!(BARRIER_DURATION, "primary" => primary()),
             failures: from_zero(counter!(PIPELINE_FAILURES, "primary" => primary())),
@@ -146,20 +146,20 @@ impl LaneMetrics {
     }
 
     /// A pipeline is about to be sent that so many wait for.
-    pub(crate) fn sends(&self, waiting: usize) {
+    pub(crate) fn pipeline_sent(&self, waiting: usize) {
         self.batch_size.record(waiting as f64);
     }
 
     /// It was answered.
-    pub(crate) fn answered(&self, took: Duration, spent: PipelineTime, is_durable: bool) {
-        self.took.record(took);
-        spent.calls.into_iter().for_each(|calls| self.calls.record(calls));
-        spent.barrier.into_iter().for_each(|barrier| self.barrier.record(barrier));
+    pub(crate) fn pipeline_answered(&self, duration: Duration, time: PipelineTime, is_durable: bool) {
+        self.duration.record(duration);
+        time.calls.into_iter().for_each(|calls| self.calls.record(calls));
+        time.barrier.into_iter().for_each(|barrier| self.barrier.record(barrier));
         self.barrier_failures.increment(u64::from(!is_durable));
     }
 
     /// It was not.
-    pub(crate) fn failed(&self) {
+    pub(crate) fn pipeline_failed(&self) {
         self.failures.increment(1);
     }
 

@@ -13,19 +13,19 @@ use crate::http::{AppState, by_sale, cors, csrf, docs, events, openapi, page, si
 const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Everything on the port for buyers.
-pub fn router(shop: Arc<AppState>, gate: impl AdmissionControl) -> Router {
-    let cors = cors::layer(shop.origins());
+pub fn router(state: Arc<AppState>, admission: impl AdmissionControl) -> Router {
+    let cors = cors::layer(state.origins());
     let routes =
-        Router::new().merge(of_by_sale_clients()).merge(of_single_sale_clients()).merge(of_readers());
+        Router::new().merge(by_sale_routes()).merge(single_sale_routes()).merge(documentation_routes());
     // Browsers: the storefront page, which calls the first of these families.
-    let router = edge::around(routes.with_state(shop).merge(page::router()), gate, DEADLINE);
+    let router = edge::wrap(routes.with_state(state).merge(page::router()), admission, DEADLINE);
     // Outermost: a page of another site must be able to read a refusal, too.
     cors.into_iter().fold(router, Router::layer)
 }
 
 /// Clients that know of many sales, and say which one or mean the default one.
 #[rustfmt::skip]
-fn of_by_sale_clients() -> Router<Arc<AppState>> {
+fn by_sale_routes() -> Router<Arc<AppState>> {
     Router::new()
         .route("/api/sales/{sale}/status",            get(by_sale::status))
         .route("/api/sales/{sale}/purchase",          post(by_sale::purchase))
@@ -40,7 +40,7 @@ fn of_by_sale_clients() -> Router<Arc<AppState>> {
 
 /// Clients that know of one sale only: the default one.
 #[rustfmt::skip]
-fn of_single_sale_clients() -> Router<Arc<AppState>> {
+fn single_sale_routes() -> Router<Arc<AppState>> {
     Router::new()
         .route("/api/status",            get(single_sale::status))
         .route("/api/csrf",              get(csrf::issue))
@@ -50,7 +50,7 @@ fn of_single_sale_clients() -> Router<Arc<AppState>> {
 
 /// People and programs that want to know what there is to ask.
 #[rustfmt::skip]
-fn of_readers() -> Router<Arc<AppState>> {
+fn documentation_routes() -> Router<Arc<AppState>> {
     Router::new()
         .route("/api/openapi.json", get(openapi::document))
         .route("/api/docs",         get(docs::page))

@@ -22,7 +22,7 @@ mod effect {
     use super::{AbortPoint, Barrier};
 
     #[inline]
-    pub(crate) fn die_at(_: AbortPoint) {}
+    pub(crate) fn abort_at(_: AbortPoint) {}
 
     #[inline]
     pub(crate) fn weaken(barrier: Barrier, _donates: bool) -> Barrier {
@@ -41,34 +41,34 @@ mod effect {
     use super::{AbortPoint, Barrier};
 
     /// What is handed to a connection is on its way by then.
-    const ON_ITS_WAY_AFTER: Duration = Duration::from_millis(1);
+    const SEND_DELAY: Duration = Duration::from_millis(1);
 
-    static CHOSEN: LazyLock<String> = LazyLock::new(|| std::env::var("SABOTAGE").unwrap_or_default());
+    static SELECTED: LazyLock<String> = LazyLock::new(|| std::env::var("SABOTAGE").unwrap_or_default());
 
     /// Dies here, at once and for good, if this is the chosen point.
-    pub(crate) fn die_at(point: AbortPoint) {
-        if *CHOSEN == point.name() {
-            if point.is_a_moment_later() {
+    pub(crate) fn abort_at(point: AbortPoint) {
+        if *SELECTED == point.name() {
+            if point.is_delayed() {
                 thread::spawn(|| {
-                    thread::sleep(ON_ITS_WAY_AFTER);
-                    die();
+                    thread::sleep(SEND_DELAY);
+                    abort();
                 });
             } else {
-                die();
+                abort();
             }
         }
     }
 
     /// `no-b1` drops the barrier before "purchased", `no-b2` the one before tokens are accepted.
     pub(crate) fn weaken(barrier: Barrier, donates: bool) -> Barrier {
-        match CHOSEN.as_str() {
+        match SELECTED.as_str() {
             "no-b1" if !donates => Barrier::None,
             "no-b2" if donates => Barrier::None,
             _ => barrier,
         }
     }
 
-    fn die() {
+    fn abort() {
         kill_process(getpid(), Signal::KILL).expect("a process may kill itself");
     }
 
@@ -82,10 +82,10 @@ mod effect {
             }
         }
 
-        fn is_a_moment_later(self) -> bool {
+        fn is_delayed(self) -> bool {
             matches!(self, Self::DonateSent | Self::AcceptSent)
         }
     }
 }
 
-pub(crate) use effect::{die_at, weaken};
+pub(crate) use effect::{abort_at, weaken};

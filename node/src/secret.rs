@@ -22,19 +22,19 @@ use crate::settings::Secret;
 /// Bytes of a signature.
 pub const SIGNATURE_BYTES: usize = 32;
 /// How often a node makes sure that the secret it shares is still in Redis.
-const AGREE_PERIOD: Duration = Duration::from_secs(5);
+const SHARE_PERIOD: Duration = Duration::from_secs(5);
 /// How often a node that signs with a secret of its own tries to share one.
-const AGREE_RETRY_PERIOD: Duration = Duration::from_millis(250);
+const SHARE_RETRY_PERIOD: Duration = Duration::from_millis(250);
 /// Longest that a starting node waits for the shared secret: a failover takes less. After that it signs with its own,
 /// and other nodes refuse its tokens until the secret is shared.
-const AGREE_AT_START_MAX: Duration = Duration::from_secs(5);
+const SHARE_TIMEOUT_AT_START: Duration = Duration::from_secs(5);
 
 /// Signs for one purpose or another. A signature for one is none for another.
 #[derive(Clone)]
 pub struct Signer {
     /// The first signs, all of them are good.
     keys: Arc<ArcSwap<Vec<Key>>>,
-    _agreeing: Arc<JoinSet<()>>,
+    _tasks: Arc<JoinSet<()>>,
 }
 
 type Key = Hmac<Sha256>;
@@ -48,31 +48,31 @@ impl Signer {
     /// Signs with the secret that all nodes of this cluster share.
     pub async fn shared(cluster: Arc<Cluster>) -> Self {
         let own = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-        let agreed = timeout(AGREE_AT_START_MAX, agree_by_retrying(&cluster, &own)).await;
+        let agreed = timeout(SHARE_TIMEOUT_AT_START, share_with_retries(&cluster, &own)).await;
         let secret = agreed.as_ref().unwrap_or_else(|_| {
             tracing::warn!("the nodes' secret cannot be shared yet; other nodes refuse this node's tokens");
             &own
         });
         let signer = Self::of(vec![key(secret.as_bytes())], JoinSet::new());
-        let mut agreeing = JoinSet::new();
-        agreeing.spawn(keep_agreeing(cluster, own, agreed.ok(), Arc::clone(&signer.keys)));
-        Self { _agreeing: Arc::new(agreeing), ..signer }
+        let mut tasks = JoinSet::new();
+        tasks.spawn(keep_shared(cluster, own, agreed.ok(), Arc::clone(&signer.keys)));
+        Self { _tasks: Arc::new(tasks), ..signer }
     }
 
-    fn of(keys: Vec<Key>, agreeing: JoinSet<()>) -> Self {
-        Self { keys: Arc::new(ArcSwap::from_pointee(keys)), _agreeing: Arc::new(agreeing) }
+    fn of(keys: Vec<Key>, tasks: JoinSet<()>) -> Self {
+        Self { keys: Arc::new(ArcSwap::from_pointee(keys)), _tasks: Arc::new(tasks) }
     }
 
     /// Signs.
     pub fn sign(&self, purpose: &str, data: &[u8]) -> [u8; SIGNATURE_BYTES] {
         let keys = self.keys.load();
         let first = keys.first().expect("there is always a key");
-        signing(first, purpose, data).finalize().into_bytes().into()
+        mac(first, purpose, data).finalize().into_bytes().into()
     }
 
     /// Whether one of the secrets made this signature.
-    pub fn has_signed(&self, purpose: &str, data: &[u8], signature: &[u8]) -> bool {
-        self.keys.load().iter().any(|key| signing(key, purpose, data).verify_slice(signature).is_ok())
+    pub fn verify(&self, purpose: &str, data: &[u8], signature: &[u8]) -> bool {
+        self.keys.load().iter().any(|key| mac(key, purpose, data).verify_slice(signature).is_ok())
     }
 }
 
@@ -80,37 +80,37 @@ fn key(secret: &[u8]) -> Key {
     Key::new_from_slice(secret).expect("HMAC takes keys of any length")
 }
 
-fn signing(key: &Key, purpose: &str, data: &[u8]) -> Key {
+fn mac(key: &Key, purpose: &str, data: &[u8]) -> Key {
     key.clone().chain_update(purpose).chain_update([0]).chain_update(data)
 }
 
-async fn agree(cluster: &Cluster, proposal: &str) -> Result<String, CallError> {
+async fn share(cluster: &Cluster, proposal: &str) -> Result<String, CallError> {
     cluster.write(ShareSecret { proposal }).await
 }
 
-async fn agree_by_retrying(cluster: &Cluster, proposal: &str) -> String {
+async fn share_with_retries(cluster: &Cluster, proposal: &str) -> String {
     loop {
-        match agree(cluster, proposal).await {
+        match share(cluster, proposal).await {
             Ok(agreed) => return agreed,
             Err(error) => tracing::debug!(error = %error, "the nodes' secret could not be shared"),
         }
-        sleep(AGREE_RETRY_PERIOD).await;
+        sleep(SHARE_RETRY_PERIOD).await;
     }
 }
 
 /// Puts the shared secret back where a failover lost it. Tokens signed with this node's own secret stay good here.
-async fn keep_agreeing(
+async fn keep_shared(
     cluster: Arc<Cluster>,
     own: String,
     mut agreed: Option<String>,
     keys: Arc<ArcSwap<Vec<Key>>>,
 ) {
     loop {
-        sleep(if agreed.is_some() { AGREE_PERIOD } else { AGREE_RETRY_PERIOD }).await;
-        let shared = agree_by_retrying(&cluster, agreed.as_ref().unwrap_or(&own)).await;
+        sleep(if agreed.is_some() { SHARE_PERIOD } else { SHARE_RETRY_PERIOD }).await;
+        let shared = share_with_retries(&cluster, agreed.as_ref().unwrap_or(&own)).await;
         if agreed.as_ref() != Some(&shared) {
-            let before = agreed.as_ref().unwrap_or(&own);
-            keys.store(Arc::new(vec![key(shared.as_bytes()), key(before.as_bytes())]));
+            let previous = agreed.as_ref().unwrap_or(&own);
+            keys.store(Arc::new(vec![key(shared.as_bytes()), key(previous.as_bytes())]));
             agreed = Some(shared);
         }
     }
@@ -125,18 +125,18 @@ mod tests {
     fn a_signature_is_good_for_its_data_and_purpose_alone() {
         let signer = Signer::with(&[secret_named("a")]);
         let signature = signer.sign("csrf", b"data");
-        assert!(signer.has_signed("csrf", b"data", &signature));
-        assert!(!signer.has_signed("csrf", b"other", &signature));
-        assert!(!signer.has_signed("log", b"data", &signature));
-        assert!(!signer.has_signed("csrf", b"data", &signature[..31]));
-        assert!(!Signer::with(&[secret_named("b")]).has_signed("csrf", b"data", &signature));
+        assert!(signer.verify("csrf", b"data", &signature));
+        assert!(!signer.verify("csrf", b"other", &signature));
+        assert!(!signer.verify("log", b"data", &signature));
+        assert!(!signer.verify("csrf", b"data", &signature[..31]));
+        assert!(!Signer::with(&[secret_named("b")]).verify("csrf", b"data", &signature));
     }
 
     #[test]
     fn a_secret_can_be_replaced_while_its_signatures_are_still_good() {
         let old = Signer::with(&[secret_named("old")]);
         let both = Signer::with(&[secret_named("new"), secret_named("old")]);
-        assert!(both.has_signed("csrf", b"data", &old.sign("csrf", b"data")));
-        assert!(!old.has_signed("csrf", b"data", &both.sign("csrf", b"data")));
+        assert!(both.verify("csrf", b"data", &old.sign("csrf", b"data")));
+        assert!(!old.verify("csrf", b"data", &both.sign("csrf", b"data")));
     }
 }

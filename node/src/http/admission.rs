@@ -16,7 +16,7 @@ use crate::metrics;
 use crate::settings::{LimitSettings, WebSettings};
 
 /// What is limited: the page and its parts cost nobody anything, and may come from a cache.
-const API: &str = "/api/";
+const API_PREFIX: &str = "/api/";
 
 /// The way in for the public.
 pub struct ClientAdmission {
@@ -27,7 +27,7 @@ pub struct ClientAdmission {
 impl ClientAdmission {
     /// A gate that counts through this cluster.
     pub fn new(cluster: &Arc<Cluster>, web: &WebSettings, limits: &LimitSettings) -> Self {
-        let limit = limits.of_address();
+        let limit = limits.for_address();
         let addresses = limit
             .map(|limit| AddressLimits::start(cluster, limit, limits.rate_limit_exempt.clone()))
             .map(Arc::new);
@@ -37,28 +37,32 @@ impl ClientAdmission {
 
 impl AdmissionControl for ClientAdmission {
     fn admit(&self, request: &mut Request) -> AdmissionDecision {
-        let Some(&Peer(peer)) = request.extensions().get() else { return AdmissionDecision::In };
+        let Some(&Peer(peer)) = request.extensions().get() else { return AdmissionDecision::Admit };
         let client = self.proxies.client(peer.ip(), request.headers());
         request.extensions_mut().insert(client);
         match &self.addresses {
-            Some(addresses) if request.uri().path().starts_with(API) => admission(addresses, client.address),
-            _ => AdmissionDecision::In,
+            Some(addresses) if request.uri().path().starts_with(API_PREFIX) => {
+                admission(addresses, client.address)
+            }
+            _ => AdmissionDecision::Admit,
         }
     }
 }
 
 fn admission(addresses: &Arc<AddressLimits>, address: IpAddr) -> AdmissionDecision {
     match addresses.try_admit(address) {
-        Some(Ok(())) => AdmissionDecision::In,
-        Some(Err(too_many)) => AdmissionDecision::Out(refused(too_many)),
+        Some(Ok(())) => AdmissionDecision::Admit,
+        Some(Err(limited)) => AdmissionDecision::Reject(refused(limited)),
         None => {
             let addresses = Arc::clone(addresses);
-            AdmissionDecision::Wait(Box::pin(async move { addresses.admit(address).await.map_err(refused) }))
+            AdmissionDecision::Pending(Box::pin(
+                async move { addresses.admit(address).await.map_err(refused) },
+            ))
         }
     }
 }
 
-fn refused(too_many: RateLimited) -> Problem {
-    metrics::request_limited();
-    too_many_requests(too_many)
+fn refused(limited: RateLimited) -> Problem {
+    metrics::count_limited_request();
+    too_many_requests(limited)
 }

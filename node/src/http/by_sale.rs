@@ -18,50 +18,52 @@ use super::AppState;
 use super::caller::{Caller, RequestError};
 use super::csrf::CsrfGuard;
 use super::openapi::schemas;
-use super::problems::{
-    busy, for_somebody_else, nothing_of_yours, too_many_requests, unavailable, unknown_outcome,
-};
+use super::problems::{busy, order_not_found, other_user, too_many_requests, unavailable, unknown_outcome};
 use super::request::{PurchaseRequest, SalePath};
 use crate::sales::{Outcome, Phase, Status};
 
 /// `GET status`
 pub(crate) async fn status(
-    State(shop): State<Arc<AppState>>,
-    named: SalePath,
+    State(state): State<Arc<AppState>>,
+    path: SalePath,
 ) -> Result<Json<StatusBody>, Problem> {
-    let sale = shop.sale(named.sale.as_ref()).await?;
+    let sale = state.sale(path.sale.as_ref()).await?;
     Ok(Json(StatusBody::of(&sale.status())))
 }
 
 /// `POST purchase`
 pub(crate) async fn purchase(
-    State(shop): State<Arc<AppState>>,
+    State(state): State<Arc<AppState>>,
     _: CsrfGuard,
     caller: Caller,
-    named: SalePath,
+    path: SalePath,
     request: PurchaseRequest,
 ) -> Result<PurchaseAnswer, Problem> {
-    let sale = shop.sale(named.sale.as_ref()).await?;
+    let sale = state.sale(path.sale.as_ref()).await?;
     match request.attempt(&sale.config(), &caller) {
-        Ok(attempt) => PurchaseAnswer::to(shop.purchase(&sale, attempt).await),
-        Err(RequestError::Id(invalid)) => Ok(PurchaseAnswer::Refused(Refused::invalid_user_id(&invalid))),
-        Err(RequestError::SomebodyElse) => Err(for_somebody_else()),
+        Ok(attempt) => PurchaseAnswer::to(state.purchase(&sale, attempt).await),
+        Err(RequestError::InvalidId(invalid)) => {
+            Ok(PurchaseAnswer::Refused(Refused::invalid_user_id(&invalid)))
+        }
+        Err(RequestError::OtherUser) => Err(other_user()),
     }
 }
 
 /// `GET purchase/{userId}`
 pub(crate) async fn find(
-    State(shop): State<Arc<AppState>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
-    named: SalePath,
+    path: SalePath,
 ) -> Result<LookupAnswer, Problem> {
-    let sale = shop.sale(named.sale.as_ref()).await?;
-    match caller.user(&named.user, sale.config().user_ids) {
+    let sale = state.sale(path.sale.as_ref()).await?;
+    match caller.user(&path.user, sale.config().user_ids) {
         Ok(user) => {
             Ok(LookupAnswer::LookupBody(LookupBody::of(sale.find(user).await.map_err(|_| unavailable())?)))
         }
-        Err(RequestError::Id(invalid)) => Ok(LookupAnswer::Refused(Refused::invalid_user_id(&invalid))),
-        Err(RequestError::SomebodyElse) => Err(nothing_of_yours()),
+        Err(RequestError::InvalidId(invalid)) => {
+            Ok(LookupAnswer::Refused(Refused::invalid_user_id(&invalid)))
+        }
+        Err(RequestError::OtherUser) => Err(order_not_found()),
     }
 }
 
@@ -182,7 +184,7 @@ impl StatusBody {
     }
 
     /// Whether nothing has changed but the time.
-    pub(super) fn says_the_same_as(&self, later: &Self) -> bool {
+    pub(super) fn equals_except_time(&self, later: &Self) -> bool {
         Self { server_time: later.server_time.clone(), ..self.clone() } == *later
     }
 }
@@ -205,7 +207,7 @@ impl PurchaseAnswer {
             Outcome::AlreadyPurchased(claim) => Ok(Self::Refused(Refused::already_purchased(claim))),
             Outcome::OutOfStock => Ok(Self::Refused(Refused::out_of_stock())),
             Outcome::NotActive(phase) => Ok(Self::Refused(Refused::not_active(phase))),
-            Outcome::Limited(too_many) => Err(too_many_requests(too_many)),
+            Outcome::Limited(limited) => Err(too_many_requests(limited)),
             Outcome::Busy => Err(busy()),
             Outcome::Unknown(order) => Err(unknown_outcome(order)),
         }

@@ -17,35 +17,35 @@ use crate::identity::{BearerTokenError, Identity};
 /// Who asks.
 pub(crate) enum Caller {
     /// Whoever the request says.
-    Claimed,
+    Unverified,
     /// The user whom a signed token names.
-    Proven(String),
+    Verified(String),
 }
 
 /// Why a request names no user that it could be about.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RequestError {
     /// There can be no such user.
-    Id(InvalidId),
+    InvalidId(InvalidId),
     /// It is not about whoever asks.
-    SomebodyElse,
+    OtherUser,
 }
 
 impl From<InvalidId> for RequestError {
     fn from(invalid: InvalidId) -> Self {
-        Self::Id(invalid)
+        Self::InvalidId(invalid)
     }
 }
 
 impl Caller {
     /// The user that a request is about, read the way its sale does.
-    pub(crate) fn user(&self, sent: &RawUserId, kind: UserIdKind) -> Result<UserId, RequestError> {
-        let Self::Proven(subject) = self else { return Ok(sent.read(kind)?) };
+    pub(crate) fn user(&self, raw: &RawUserId, kind: UserIdKind) -> Result<UserId, RequestError> {
+        let Self::Verified(subject) = self else { return Ok(raw.read(kind)?) };
         let user = UserId::parse(subject, kind)?;
-        match sent {
+        match raw {
             RawUserId::Absent => Ok(user),
-            sent if sent.read(kind).as_ref() == Ok(&user) => Ok(user),
-            _ => Err(RequestError::SomebodyElse),
+            raw if raw.read(kind).as_ref() == Ok(&user) => Ok(user),
+            _ => Err(RequestError::OtherUser),
         }
     }
 }
@@ -53,11 +53,12 @@ impl Caller {
 impl FromRequestParts<Arc<AppState>> for Caller {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, shop: &Arc<AppState>) -> Result<Self, Problem> {
-        let Identity::Proven(tokens) = &shop.identity else { return Ok(Self::Claimed) };
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
+        let Identity::FromToken(tokens) = &state.identity else { return Ok(Self::Unverified) };
         let token = bearer_token(&parts.headers).ok_or_else(|| unauthenticated(None))?;
-        let subject = tokens.subject(token).map_err(|bad: BearerTokenError| unauthenticated(Some(bad)))?;
-        Ok(Self::Proven(subject))
+        let subject =
+            tokens.subject(token).map_err(|error: BearerTokenError| unauthenticated(Some(error)))?;
+        Ok(Self::Verified(subject))
     }
 }
 
@@ -72,8 +73,8 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn user(caller: &Caller, sent: &RawUserId) -> Result<String, RequestError> {
-        caller.user(sent, UserIdKind::Email).map(|user| user.as_str().to_owned())
+    fn user(caller: &Caller, raw: &RawUserId) -> Result<String, RequestError> {
+        caller.user(raw, UserIdKind::Email).map(|user| user.as_str().to_owned())
     }
 
     fn text(id: &str) -> RawUserId {
@@ -82,13 +83,13 @@ mod tests {
 
     #[test]
     fn without_tokens_the_request_says_who_it_is_about() {
-        assert_eq!(user(&Caller::Claimed, &text("Ann@shop.example")), Ok("ann@shop.example".into()));
-        assert!(matches!(user(&Caller::Claimed, &RawUserId::Absent), Err(RequestError::Id(_))));
+        assert_eq!(user(&Caller::Unverified, &text("Ann@shop.example")), Ok("ann@shop.example".into()));
+        assert!(matches!(user(&Caller::Unverified, &RawUserId::Absent), Err(RequestError::InvalidId(_))));
     }
 
     #[test]
     fn with_a_token_it_is_about_the_token_s_user_or_nobody() {
-        let ann = Caller::Proven("ann@shop.example".into());
+        let ann = Caller::Verified("ann@shop.example".into());
         assert_eq!(user(&ann, &RawUserId::Absent), Ok("ann@shop.example".into()));
         assert_eq!(
             user(&ann, &text(" ANN@shop.example")),
@@ -96,7 +97,7 @@ mod tests {
             "one name in two spellings"
         );
         for other in [text("bob@shop.example"), text(""), RawUserId::NotText] {
-            assert_eq!(user(&ann, &other), Err(RequestError::SomebodyElse));
+            assert_eq!(user(&ann, &other), Err(RequestError::OtherUser));
         }
     }
 }

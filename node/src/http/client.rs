@@ -25,21 +25,21 @@ pub(super) struct Proxies(pub(super) Vec<IpNet>);
 impl Proxies {
     pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Client {
         let peer = peer.to_canonical();
-        if !self.trusts(peer) {
+        if !self.is_trusted(peer) {
             return Client { address: peer, is_secure: false };
         }
         let is_secure = headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto == "https");
-        Client { address: self.rightmost_stranger(peer, headers), is_secure }
+        Client { address: self.rightmost_untrusted(peer, headers), is_secure }
     }
 
     /// The first hop from the right that is not ours. What cannot be read ends the search: whoever let it through is
     /// the last one known.
-    fn rightmost_stranger(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    fn rightmost_untrusted(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut nearest = peer;
         let lines = headers.get_all(X_FORWARDED_FOR).iter().map(|line| line.to_str().unwrap_or_default());
         for hop in lines.rev().flat_map(|line| line.rsplit(',')) {
-            let Some(hop) = address_in(hop.trim()) else { return nearest };
-            if !self.trusts(hop) {
+            let Some(hop) = parse_hop(hop.trim()) else { return nearest };
+            if !self.is_trusted(hop) {
                 return hop;
             }
             nearest = hop;
@@ -47,13 +47,13 @@ impl Proxies {
         nearest
     }
 
-    fn trusts(&self, address: IpAddr) -> bool {
+    fn is_trusted(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
 }
 
 /// Some proxies write the port, too.
-fn address_in(hop: &str) -> Option<IpAddr> {
+fn parse_hop(hop: &str) -> Option<IpAddr> {
     let address = hop.parse().or_else(|_| hop.parse().map(|hop: SocketAddr| hop.ip()));
     let bracketed = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
     address.ok().or_else(bracketed).map(|address: IpAddr| address.to_canonical())

@@ -36,7 +36,7 @@ pub(crate) fn layer(origins: &[Origin]) -> Option<CorsLayer> {
         return Some(layer.allow_origin(AllowOrigin::any()));
     }
     let named = origins.iter().filter_map(|origin| match origin {
-        Origin::Of(origin) => HeaderValue::from_str(origin).ok(),
+        Origin::Exact(origin) => HeaderValue::from_str(origin).ok(),
         Origin::Any => None,
     });
     Some(layer.allow_origin(AllowOrigin::list(named)).allow_credentials(true))

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::client::Client;
 use super::openapi::schemas;
-use super::problems::foreign_request;
+use super::problems::csrf_rejected;
 use crate::csrf::{BadToken, CsrfTokens};
 use crate::settings::Origin;
 
@@ -27,9 +27,9 @@ pub(crate) const X_CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-toke
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// `GET /api/csrf`
-pub(crate) async fn issue(State(shop): State<Arc<AppState>>, cookie: CookieMaker) -> IssuedToken {
-    let csrf_token = shop.csrf.make(now());
-    let cookie = cookie.of(&csrf_token, &shop.csrf);
+pub(crate) async fn issue(State(state): State<Arc<AppState>>, cookie: CookieMaker) -> IssuedToken {
+    let csrf_token = state.csrf.make(now());
+    let cookie = cookie.of(&csrf_token, &state.csrf);
     IssuedToken::new(csrf_token, cookie)
 }
 
@@ -94,18 +94,18 @@ pub(crate) struct CsrfGuard;
 impl FromRequestParts<Arc<AppState>> for CsrfGuard {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, shop: &Arc<AppState>) -> Result<Self, Problem> {
-        let refused = match is_meant(&parts.headers, shop.origins()) {
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
+        let refused = match passes_origin_check(&parts.headers, state.origins()) {
             Some(true) => return Ok(Self),
             Some(false) => BadToken::Missing,
-            None => match check(&parts.headers, &shop.csrf) {
+            None => match check(&parts.headers, &state.csrf) {
                 Ok(()) => return Ok(Self),
-                Err(bad) => bad,
+                Err(error) => error,
             },
         };
-        let token = shop.csrf.make(now());
-        let cookie = CookieMaker::for_client(parts).of(&token, &shop.csrf);
-        Err(foreign_request(refused, token).header(SET_COOKIE, cookie))
+        let token = state.csrf.make(now());
+        let cookie = CookieMaker::for_client(parts).of(&token, &state.csrf);
+        Err(csrf_rejected(refused, token).header(SET_COOKIE, cookie))
     }
 }
 
@@ -115,11 +115,11 @@ pub(crate) struct CsrfTokenGuard;
 impl FromRequestParts<Arc<AppState>> for CsrfTokenGuard {
     type Rejection = MissingCsrfToken;
 
-    async fn from_request_parts(parts: &mut Parts, shop: &Arc<AppState>) -> Result<Self, MissingCsrfToken> {
-        check(&parts.headers, &shop.csrf).map(|()| Self).map_err(|bad| {
-            let csrf_token = shop.csrf.make(now());
-            let cookie = CookieMaker::for_client(parts).of(&csrf_token, &shop.csrf);
-            MissingCsrfToken::new(bad, csrf_token, cookie)
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, MissingCsrfToken> {
+        check(&parts.headers, &state.csrf).map(|()| Self).map_err(|error| {
+            let csrf_token = state.csrf.make(now());
+            let cookie = CookieMaker::for_client(parts).of(&csrf_token, &state.csrf);
+            MissingCsrfToken::new(error, csrf_token, cookie)
         })
     }
 }
@@ -163,7 +163,7 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 /// Whether a request was meant, by what a browser says of it; `None` where its token is to decide.
-fn is_meant(headers: &HeaderMap, allowed: &[Origin]) -> Option<bool> {
+fn passes_origin_check(headers: &HeaderMap, allowed: &[Origin]) -> Option<bool> {
     if headers.contains_key(X_CSRF_TOKEN) {
         return None;
     }
@@ -173,7 +173,7 @@ fn is_meant(headers: &HeaderMap, allowed: &[Origin]) -> Option<bool> {
     let is_allowed = |origin| {
         allowed.iter().any(|allowed| match allowed {
             Origin::Any => !has_cookies,
-            Origin::Of(allowed) => allowed == origin,
+            Origin::Exact(allowed) => allowed == origin,
         })
     };
     let is_ours = match (site, origin) {
@@ -193,26 +193,26 @@ fn is_meant(headers: &HeaderMap, allowed: &[Origin]) -> Option<bool> {
 mod tests {
     use super::*;
 
-    fn meant(headers: &[(&str, &str)], allowed: &[&str]) -> Option<bool> {
+    fn origin_check(headers: &[(&str, &str)], allowed: &[&str]) -> Option<bool> {
         let allowed: Vec<Origin> = allowed.iter().map(|origin| origin.parse().unwrap()).collect();
         let header = |(name, value): &(&str, &str)| {
             (HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap())
         };
-        is_meant(&headers.iter().map(header).collect(), &allowed)
+        passes_origin_check(&headers.iter().map(header).collect(), &allowed)
     }
 
     #[test]
     fn what_is_no_browser_and_brings_no_cookies_is_taken_at_its_word() {
-        assert_eq!(meant(&[("host", "shop.example")], &[]), Some(true));
-        assert_eq!(meant(&[("cookie", "session=1")], &[]), Some(false));
+        assert_eq!(origin_check(&[("host", "shop.example")], &[]), Some(true));
+        assert_eq!(origin_check(&[("cookie", "session=1")], &[]), Some(false));
     }
 
     #[test]
     fn a_page_of_ours_needs_no_token_and_one_of_another_site_does() {
-        assert_eq!(meant(&[("sec-fetch-site", "same-origin"), ("cookie", "a=b")], &[]), Some(true));
+        assert_eq!(origin_check(&[("sec-fetch-site", "same-origin"), ("cookie", "a=b")], &[]), Some(true));
         for site in ["cross-site", "same-site", "", "made-up"] {
             assert_eq!(
-                meant(&[("sec-fetch-site", site), ("origin", "https://evil.example")], &[]),
+                origin_check(&[("sec-fetch-site", site), ("origin", "https://evil.example")], &[]),
                 Some(false)
             );
         }
@@ -222,16 +222,17 @@ mod tests {
     fn a_site_that_is_allowed_may_send_what_it_wants() {
         let request =
             [("sec-fetch-site", "cross-site"), ("origin", "https://shop.example"), ("cookie", "a=b")];
-        assert_eq!(meant(&request, &["https://shop.example"]), Some(true));
-        assert_eq!(meant(&request, &["https://other.example"]), Some(false));
-        assert_eq!(meant(&request, &["*"]), Some(false), "any site, but not with a buyer's cookies");
-        assert_eq!(meant(&request[..2], &["*"]), Some(true));
+        assert_eq!(origin_check(&request, &["https://shop.example"]), Some(true));
+        assert_eq!(origin_check(&request, &["https://other.example"]), Some(false));
+        assert_eq!(origin_check(&request, &["*"]), Some(false), "any site, but not with a buyer's cookies");
+        assert_eq!(origin_check(&request[..2], &["*"]), Some(true));
     }
 
     #[test]
     fn an_old_browser_is_known_by_its_origin() {
-        let from =
-            |origin| meant(&[("host", "shop.example:8080"), ("origin", origin), ("cookie", "a=b")], &[]);
+        let from = |origin| {
+            origin_check(&[("host", "shop.example:8080"), ("origin", origin), ("cookie", "a=b")], &[])
+        };
         assert_eq!(from("http://shop.example:8080"), Some(true));
         for other in ["http://shop.example", "http://evil.example", "null", "shop.example:8080"] {
             assert_eq!(from(other), Some(false), "{other}");
@@ -240,6 +241,6 @@ mod tests {
 
     #[test]
     fn a_token_that_is_sent_decides() {
-        assert_eq!(meant(&[("sec-fetch-site", "same-origin"), ("x-csrf-token", "stale")], &[]), None);
+        assert_eq!(origin_check(&[("sec-fetch-site", "same-origin"), ("x-csrf-token", "stale")], &[]), None);
     }
 }

@@ -34,12 +34,12 @@ pub(crate) async fn file(Path(name): Path<String>) -> Result<Response, Problem> 
 
 /// What is packed leaves packed: there is no browser that could not read it.
 fn answer(file: SwaggerFile<'static>) -> Response {
-    let SwaggerFile { bytes, content_type, gzpipped: is_packed, .. } = file;
+    let SwaggerFile { bytes, content_type, gzpipped: is_gzipped, .. } = file;
     let headers = [
         (CONTENT_TYPE, HeaderValue::try_from(content_type).expect("media types are ASCII")),
         (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
         (CACHE_CONTROL, HeaderValue::from_static("max-age=3600")),
     ];
-    let packed = is_packed.then_some([(CONTENT_ENCODING, HeaderValue::from_static("gzip"))]);
-    (headers, packed, bytes).into_response()
+    let encoding = is_gzipped.then_some([(CONTENT_ENCODING, HeaderValue::from_static("gzip"))]);
+    (headers, encoding, bytes).into_response()
 }

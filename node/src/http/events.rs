@@ -25,30 +25,30 @@ const HEARTBEAT_PERIOD: Duration = Duration::from_secs(10);
 pub(crate) type Events = events::EventHub<SaleId>;
 
 /// `GET events`
-pub(crate) async fn events(State(shop): State<Arc<AppState>>, named: SalePath) -> Result<Response, Problem> {
-    let sale = shop.sale(named.sale.as_ref()).await?;
+pub(crate) async fn events(State(state): State<Arc<AppState>>, path: SalePath) -> Result<Response, Problem> {
+    let sale = state.sale(path.sale.as_ref()).await?;
     let greeting = event(&StatusBody::of(&sale.status()));
-    let write = |teller| write(sale.outlooks(), teller);
-    let heard = shop.events.listen(sale.config().id.clone(), &greeting, write);
-    heard.map(stream_of).ok_or_else(too_many_listeners)
+    let publish_changes = |publisher| publish_changes(sale.views(), publisher);
+    let stream = state.events.listen(sale.config().id.clone(), &greeting, publish_changes);
+    stream.map(stream_of).ok_or_else(too_many_listeners)
 }
 
 /// Writes down what changes, for as long as the node serves the sale.
-async fn write(mut outlooks: watch::Receiver<Arc<SaleView>>, teller: EventPublisher) {
-    let mut told: Option<StatusBody> = None;
-    let mut beat_at = Instant::now();
+async fn publish_changes(mut views: watch::Receiver<Arc<SaleView>>, publisher: EventPublisher) {
+    let mut sent: Option<StatusBody> = None;
+    let mut heartbeat_at = Instant::now();
     loop {
-        let status = StatusBody::of(&outlooks.borrow_and_update().status());
-        if told.as_ref().is_none_or(|told| !told.says_the_same_as(&status)) {
-            teller.tell(event(&status));
-            told = Some(status);
-            beat_at = Instant::now() + HEARTBEAT_PERIOD;
-        } else if beat_at <= Instant::now() {
-            teller.beat();
-            beat_at = Instant::now() + HEARTBEAT_PERIOD;
+        let status = StatusBody::of(&views.borrow_and_update().status());
+        if sent.as_ref().is_none_or(|sent| !sent.equals_except_time(&status)) {
+            publisher.publish(event(&status));
+            sent = Some(status);
+            heartbeat_at = Instant::now() + HEARTBEAT_PERIOD;
+        } else if heartbeat_at <= Instant::now() {
+            publisher.send_heartbeat();
+            heartbeat_at = Instant::now() + HEARTBEAT_PERIOD;
         }
         sleep_until(Instant::now() + EVENT_PERIOD).await;
-        if let Ok(Err(_no_longer_served)) = timeout_at(beat_at, outlooks.changed()).await {
+        if let Ok(Err(_no_longer_served)) = timeout_at(heartbeat_at, views.changed()).await {
             return;
         }
     }

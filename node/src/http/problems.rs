@@ -34,36 +34,36 @@ pub(super) fn invalid_idempotency_key() -> Problem {
 
 pub(super) fn busy() -> Problem {
     let kind = ProblemType { uri: "/problems/busy", title: "Too many are waiting" };
-    come_back(kind).detail("Nothing was bought. Try again in a moment.")
+    retry_later(kind).detail("Nothing was bought. Try again in a moment.")
 }
 
 pub(super) fn unavailable() -> Problem {
     let kind = ProblemType { uri: "/problems/unavailable", title: "No answer in time" };
-    come_back(kind).detail("Nothing was bought, and nothing could be looked up. Try again in a moment.")
+    retry_later(kind).detail("Nothing was bought, and nothing could be looked up. Try again in a moment.")
 }
 
 pub(super) fn unknown_outcome(order: OrderId) -> Problem {
     let kind = ProblemType { uri: "/problems/unknown-outcome", title: "Outcome unknown" };
-    come_back(kind).with("orderId", order.as_str()).detail(
+    retry_later(kind).with("orderId", order.as_str()).detail(
         "The purchase may or may not have been made. Repeat it with the same Idempotency-Key to learn which; \
          without one, look the purchase up.",
     )
 }
 
 /// With a new token, in the body and in a cookie that is for the caller to add, so that one retry is enough.
-pub(super) fn foreign_request(why: BadToken, new_token: String) -> Problem {
+pub(super) fn csrf_rejected(error: BadToken, new_token: String) -> Problem {
     let kind = ProblemType { uri: "/problems/csrf", title: "CSRF token needed" };
     Problem::new(StatusCode::FORBIDDEN)
         .of_kind(kind)
-        .with("reason", why.as_str())
+        .with("reason", error.as_str())
         .with("csrfToken", new_token)
         .detail("Repeat the request with the new token: in the X-CSRF-Token header, and in the cookie that came with it.")
 }
 
 /// Without a reason, no token came at all.
-pub(super) fn unauthenticated(why: Option<identity::BearerTokenError>) -> Problem {
+pub(super) fn unauthenticated(error: Option<identity::BearerTokenError>) -> Problem {
     let kind = ProblemType { uri: "/problems/unauthenticated", title: "Sign in first" };
-    let (challenge, detail) = match why {
+    let (challenge, detail) = match error {
         None => ("Bearer", "A bearer token is needed."),
         Some(identity::BearerTokenError::Expired) => {
             ("Bearer error=\"invalid_token\", error_description=\"expired\"", "The bearer token has expired.")
@@ -78,7 +78,7 @@ pub(super) fn unauthenticated(why: Option<identity::BearerTokenError>) -> Proble
         .header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
 
-pub(super) fn for_somebody_else() -> Problem {
+pub(super) fn other_user() -> Problem {
     let kind = ProblemType { uri: "/problems/somebody-else", title: "Not your user id" };
     Problem::new(StatusCode::FORBIDDEN)
         .of_kind(kind)
@@ -86,7 +86,7 @@ pub(super) fn for_somebody_else() -> Problem {
 }
 
 /// As if there were nothing: who has bought is nobody else's business.
-pub(super) fn nothing_of_yours() -> Problem {
+pub(super) fn order_not_found() -> Problem {
     let kind = ProblemType { uri: "/problems/not-found", title: "Not found" };
     Problem::new(StatusCode::NOT_FOUND).of_kind(kind).detail("There is nothing of yours under this user id.")
 }
@@ -108,10 +108,10 @@ pub(super) fn too_many_requests(RateLimited { retry_after: wait, limit }: RateLi
 
 pub(super) fn too_many_listeners() -> Problem {
     let kind = ProblemType { uri: "/problems/too-many-listeners", title: "Too many are listening" };
-    come_back(kind).detail("Ask for the status now and then instead, or try again.")
+    retry_later(kind).detail("Ask for the status now and then instead, or try again.")
 }
 
-fn come_back(kind: ProblemType) -> Problem {
+fn retry_later(kind: ProblemType) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE).of_kind(kind).retry_after(RETRY_AFTER)
 }
 

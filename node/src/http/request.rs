@@ -37,7 +37,7 @@ impl RawUserId {
     /// Reads the id the way its sale does.
     pub(crate) fn read(&self, kind: UserIdKind) -> Result<UserId, InvalidId> {
         match self {
-            Self::Text(sent) => UserId::parse(sent, kind),
+            Self::Text(raw) => UserId::parse(raw, kind),
             Self::Absent | Self::NotText => Err(InvalidId::Malformed("a string")),
         }
     }
@@ -94,7 +94,7 @@ impl PurchaseRequest {
             Some(key) => OrderId::derived(&sale.id, &user, key.as_str()),
             None => OrderId::random(),
         };
-        Ok(Attempt { user, order, correlation: self.correlation, counts: true })
+        Ok(Attempt { user, order, correlation: self.correlation, counts_towards_limit: true })
     }
 }
 
@@ -106,7 +106,7 @@ impl<S: Send + Sync> FromRequest<S> for PurchaseRequest {
         let idempotency_key = IdempotencyKey::of(&parts.headers)?;
         let Ok(Correlation(correlation)) = Correlation::from_request_parts(&mut parts, state).await;
         let document = JsonBody::from_request(Request::from_parts(parts, body), state).await?;
-        Ok(Self { user: user_in(&document)?, idempotency_key, correlation })
+        Ok(Self { user: user_id_in(&document)?, idempotency_key, correlation })
     }
 }
 
@@ -118,7 +118,7 @@ struct PurchaseBody<'a> {
 }
 
 /// A user id of another type than text is not a broken body: clients expect the answer to a bad user id.
-fn user_in(document: &JsonBody) -> Result<RawUserId, Problem> {
+fn user_id_in(document: &JsonBody) -> Result<RawUserId, Problem> {
     let PurchaseBody { user_id } = document.parse()?;
     let Some(value) = user_id else { return Ok(RawUserId::Absent) };
     let text = serde_json::from_str::<Cow<'_, str>>(value.get());

@@ -18,7 +18,7 @@ use super::caller::{Caller, RequestError};
 use super::csrf::CsrfTokenGuard;
 use super::openapi::schemas;
 use super::problems::{
-    RETRY_AFTER, for_somebody_else, nothing_of_yours, too_many_requests, unavailable, unknown_outcome,
+    RETRY_AFTER, order_not_found, other_user, too_many_requests, unavailable, unknown_outcome,
 };
 use super::request::{PurchaseRequest, SalePath};
 use super::state::{AppState, SaleLookupError};
@@ -28,44 +28,44 @@ use crate::sales::{Outcome, Phase, Status};
 const USER_ID_CHARS_MIN: usize = 3;
 
 /// `GET status`
-pub(crate) async fn status(State(shop): State<Arc<AppState>>) -> Result<Json<StatusBody>, Problem> {
-    let sale = shop.sale(None).await?;
+pub(crate) async fn status(State(state): State<Arc<AppState>>) -> Result<Json<StatusBody>, Problem> {
+    let sale = state.sale(None).await?;
     Ok(Json(StatusBody::of(&sale.status())))
 }
 
 /// `POST purchase`
 pub(crate) async fn purchase(
-    State(shop): State<Arc<AppState>>,
+    State(state): State<Arc<AppState>>,
     _: CsrfTokenGuard,
     caller: Caller,
     request: PurchaseRequest,
 ) -> Result<PurchaseAnswer, Problem> {
-    let sale = match shop.sale(None).await {
-        Err(SaleLookupError::Unread) => return Ok(PurchaseAnswer::Busy(Busy::default())),
+    let sale = match state.sale(None).await {
+        Err(SaleLookupError::Unavailable) => return Ok(PurchaseAnswer::Busy(Busy::default())),
         sale => sale?,
     };
     match request.attempt(&sale.config(), &caller) {
         Ok(attempt) if is_long_enough(&attempt.user) => {
-            PurchaseAnswer::to(shop.purchase(&sale, attempt).await)
+            PurchaseAnswer::to(state.purchase(&sale, attempt).await)
         }
-        Err(RequestError::SomebodyElse) => Err(for_somebody_else()),
-        Ok(_) | Err(RequestError::Id(_)) => Ok(PurchaseAnswer::InvalidUser(InvalidUser::default())),
+        Err(RequestError::OtherUser) => Err(other_user()),
+        Ok(_) | Err(RequestError::InvalidId(_)) => Ok(PurchaseAnswer::InvalidUser(InvalidUser::default())),
     }
 }
 
 /// `GET purchase/{userId}`
 pub(crate) async fn find(
-    State(shop): State<Arc<AppState>>,
+    State(state): State<Arc<AppState>>,
     caller: Caller,
-    named: SalePath,
+    path: SalePath,
 ) -> Result<LookupAnswer, Problem> {
-    let sale = shop.sale(None).await?;
-    match caller.user(&named.user, sale.config().user_ids) {
+    let sale = state.sale(None).await?;
+    match caller.user(&path.user, sale.config().user_ids) {
         Ok(user) if is_long_enough(&user) => {
             Ok(LookupAnswer::LookupBody(LookupBody::of(sale.find(user).await.map_err(|_| unavailable())?)))
         }
-        Err(RequestError::SomebodyElse) => Err(nothing_of_yours()),
-        Ok(_) | Err(RequestError::Id(_)) => Ok(LookupAnswer::InvalidUser(InvalidUser::default())),
+        Err(RequestError::OtherUser) => Err(order_not_found()),
+        Ok(_) | Err(RequestError::InvalidId(_)) => Ok(LookupAnswer::InvalidUser(InvalidUser::default())),
     }
 }
 
@@ -208,7 +208,7 @@ impl PurchaseAnswer {
             Outcome::NotActive(_) => {
                 Ok(Self::PurchaseResult(PurchaseResult::without(PurchaseResultCode::NotActive)))
             }
-            Outcome::Limited(too_many) => Err(too_many_requests(too_many)),
+            Outcome::Limited(limited) => Err(too_many_requests(limited)),
             Outcome::Busy => Ok(Self::Busy(Busy::default())),
             Outcome::Unknown(order) => Err(unknown_outcome(order)),
         }
@@ -275,8 +275,8 @@ impl IntoResponse for LookupAnswer {
 
 impl IntoResponse for Busy {
     fn into_response(self) -> Response {
-        let come_back = [(RETRY_AFTER_HEADER, retry_after(RETRY_AFTER))];
-        (StatusCode::SERVICE_UNAVAILABLE, come_back, Json(self)).into_response()
+        let retry_later = [(RETRY_AFTER_HEADER, retry_after(RETRY_AFTER))];
+        (StatusCode::SERVICE_UNAVAILABLE, retry_later, Json(self)).into_response()
     }
 }
 

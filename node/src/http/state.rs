@@ -52,8 +52,8 @@ impl AppState {
     }
 
     /// Shows how many listen, for those who ask for metrics.
-    pub fn show(&self) {
-        metrics::show_event_listeners(self.events.listeners());
+    pub fn update_gauges(&self) {
+        metrics::set_event_listeners(self.events.listeners());
     }
 
     /// Buys, and has the log say what became of it.
@@ -62,10 +62,10 @@ impl AppState {
         let Attempt { user, order, correlation, .. } = &attempt;
         match &outcome {
             Outcome::Purchased(_) => {
-                tracing::debug!(user.hash = self.pseudonym(user), order.id = %order, "purchased");
+                tracing::debug!(user.hash = self.user_hash(user), order.id = %order, "purchased");
             }
             Outcome::Unknown(_) => {
-                let user = self.pseudonym(user);
+                let user = self.user_hash(user);
                 tracing::warn!(
                     correlation.id = %correlation,
                     user.hash = user,
@@ -79,7 +79,7 @@ impl AppState {
     }
 
     /// What stands for a user in the log: the same on every node, and nobody can find out whose it is by trying names.
-    fn pseudonym(&self, user: &UserId) -> String {
+    fn user_hash(&self, user: &UserId) -> String {
         let signature = self.signer.sign("log", user.as_str().as_bytes());
         signature[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -87,7 +87,7 @@ impl AppState {
     /// The sale that a path names, or the default one.
     pub(super) async fn sale(&self, named: Option<&SaleId>) -> Result<Arc<LiveSale>, SaleLookupError> {
         let sale = self.sales.get(named.unwrap_or(&self.default_sale)).await;
-        sale.map_err(|Unavailable| SaleLookupError::Unread)?.ok_or(SaleLookupError::Unknown)
+        sale.map_err(|Unavailable| SaleLookupError::Unavailable)?.ok_or(SaleLookupError::Unknown)
     }
 }
 
@@ -96,14 +96,14 @@ pub(super) enum SaleLookupError {
     /// There is none of this id.
     Unknown,
     /// There may be one: it could not be read.
-    Unread,
+    Unavailable,
 }
 
 impl From<SaleLookupError> for Problem {
-    fn from(why: SaleLookupError) -> Self {
-        match why {
+    fn from(error: SaleLookupError) -> Self {
+        match error {
             SaleLookupError::Unknown => unknown_sale(),
-            SaleLookupError::Unread => unavailable(),
+            SaleLookupError::Unavailable => unavailable(),
         }
     }
 }

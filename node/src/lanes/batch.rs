@@ -37,17 +37,17 @@ impl Batch {
         let mut batch = Self::default();
         for work in work {
             match work {
-                LaneJob::Buy { shard, attempt, reply } if !reply.is_unwanted() => {
+                LaneJob::Buy { shard, attempt, reply } if !reply.is_cancelled() => {
                     let work = batch.of(shard);
                     work.attempts.push(attempt);
                     work.buyers.push(reply);
                 }
-                LaneJob::Find { shard, user, reply } if !reply.is_unwanted() => {
+                LaneJob::Find { shard, user, reply } if !reply.is_cancelled() => {
                     let work = batch.of(shard);
                     work.users.push(user);
                     work.finders.push(reply);
                 }
-                LaneJob::Donate { shard, to, want, reply } if !reply.is_unwanted() => {
+                LaneJob::Donate { shard, to, want, reply } if !reply.is_cancelled() => {
                     batch.of(shard).donates.push((to, want, reply));
                 }
                 // Tokens that were donated are brought in, whoever waits for them.
@@ -62,12 +62,12 @@ impl Batch {
 
     /// Few shards lie on one primary: looking through them is faster than hashing.
     fn of(&mut self, shard: Arc<Shard>) -> &mut ShardWork {
-        let place = self.shards.iter().position(|work| Arc::ptr_eq(&work.shard, &shard));
-        let place = place.unwrap_or_else(|| {
+        let index = self.shards.iter().position(|work| Arc::ptr_eq(&work.shard, &shard));
+        let index = index.unwrap_or_else(|| {
             self.shards.push(ShardWork::new(shard));
             self.shards.len() - 1
         });
-        &mut self.shards[place]
+        &mut self.shards[index]
     }
 
     /// Whether a token leaves a shard, which takes a barrier whatever the settings say.
@@ -77,11 +77,11 @@ impl Batch {
 
     /// Refuses to let tokens leave: with a replica away the barrier behind them could not hold, and each try
     /// would put half of the stock into a channel.
-    pub(super) fn keep_tokens(&mut self, primary: &Primary) {
+    pub(super) fn refuse_donations(&mut self, primary: &Primary) {
         let replicas = primary.replicas.len();
         let error = CallError::NotDurable { confirmed: replicas - primary.replicas_failed(), replicas };
         for (_, _, reply) in self.shards.iter_mut().flat_map(|work| work.donates.drain(..)) {
-            reply.tell(Err(error.clone()));
+            reply.send(Err(error.clone()));
         }
     }
 
@@ -100,7 +100,7 @@ impl Batch {
 
     /// The call to Redis as the trace of each who waits shows it; nothing where nobody is traced. They end with the call.
     pub(super) fn spans(&self, primary: &Address) -> Vec<Span> {
-        let traced = |wait: &Span| (!wait.is_disabled()).then(|| call_span(wait, primary, self.len()));
+        let traced = |span: &Span| (!span.is_disabled()).then(|| call_span(span, primary, self.len()));
         self.shards.iter().flat_map(ShardWork::waits).filter_map(traced).collect()
     }
 
@@ -116,20 +116,20 @@ impl Batch {
     /// Hands out the answers, in the order of [`Batch::pipeline`]. Gives back an error that a whole call met,
     /// for whoever looks after the lane.
     pub(super) fn answer(self, mut replies: Replies) -> Option<CallError> {
-        let mut met = None;
+        let mut last_error = None;
         for work in self.shards {
-            work.answer(&mut replies, &mut met);
+            work.answer(&mut replies, &mut last_error);
         }
-        met
+        last_error
     }
 
     /// Tells everybody that the pipeline as a whole has no answer.
     pub(super) fn fail(self, error: &CallError) {
         for work in self.shards {
-            work.buyers.into_iter().for_each(|reply| reply.tell(Err(error.clone())));
-            work.finders.into_iter().for_each(|reply| reply.tell(Err(error.clone())));
-            work.accepts.into_iter().for_each(|(_, _, reply)| reply.tell(Err(error.clone())));
-            work.donates.into_iter().for_each(|(_, _, reply)| reply.tell(Err(error.clone())));
+            work.buyers.into_iter().for_each(|reply| reply.send(Err(error.clone())));
+            work.finders.into_iter().for_each(|reply| reply.send(Err(error.clone())));
+            work.accepts.into_iter().for_each(|(_, _, reply)| reply.send(Err(error.clone())));
+            work.donates.into_iter().for_each(|(_, _, reply)| reply.send(Err(error.clone())));
         }
     }
 }
@@ -148,10 +148,10 @@ impl ShardWork {
     }
 
     fn waits(&self) -> impl Iterator<Item = &Span> {
-        let accepts = self.accepts.iter().map(|(_, _, reply)| &reply.wait);
-        let donates = self.donates.iter().map(|(_, _, reply)| &reply.wait);
-        let buyers = self.buyers.iter().map(|reply| &reply.wait);
-        let finders = self.finders.iter().map(|reply| &reply.wait);
+        let accepts = self.accepts.iter().map(|(_, _, reply)| &reply.span);
+        let donates = self.donates.iter().map(|(_, _, reply)| &reply.span);
+        let buyers = self.buyers.iter().map(|reply| &reply.span);
+        let finders = self.finders.iter().map(|reply| &reply.span);
         accepts.chain(buyers).chain(finders).chain(donates)
     }
 
@@ -171,38 +171,38 @@ impl ShardWork {
         }
     }
 
-    fn answer(self, replies: &mut Replies, met: &mut Option<CallError>) {
+    fn answer(self, replies: &mut Replies, last_error: &mut Option<CallError>) {
         let shard = &*self.shard;
         for (from, cumulative, reply) in self.accepts {
             let answer = replies.next(&Accept { shard, from, cumulative });
-            note(met, answer.as_ref().err());
-            reply.tell(answer);
+            record_error(last_error, answer.as_ref().err());
+            reply.send(answer);
         }
         let mut buyers = self.buyers.into_iter();
         for attempts in self.attempts.chunks(BUYERS_PER_CALL_MAX) {
             let answer =
                 replies.next(&Buy { shard, attempts, limit: None }).map(|purchases| purchases.outcomes);
-            note(met, answer.as_ref().err());
-            tell_each(&mut buyers, attempts.len(), answer);
+            record_error(last_error, answer.as_ref().err());
+            send_each(&mut buyers, attempts.len(), answer);
         }
         let mut finders = self.finders.into_iter();
         for users in self.users.chunks(BUYERS_PER_CALL_MAX) {
             let answer = replies.next(&Find { shard, users });
-            note(met, answer.as_ref().err());
-            tell_each(&mut finders, users.len(), answer);
+            record_error(last_error, answer.as_ref().err());
+            send_each(&mut finders, users.len(), answer);
         }
         for (to, want, reply) in self.donates {
             let answer = replies.next(&Donate { shard, to, want });
-            note(met, answer.as_ref().err());
-            reply.tell(answer);
+            record_error(last_error, answer.as_ref().err());
+            reply.send(answer);
         }
     }
 }
 
 /// Named as OpenTelemetry has it.
-fn call_span(wait: &Span, primary: &Address, batch: usize) -> Span {
+fn call_span(span: &Span, primary: &Address, batch: usize) -> Span {
     tracing::debug_span!(
-        parent: wait,
+        parent: span,
         "call",
         otel.kind = "client",
         otel.name = "FCALL",
@@ -214,16 +214,20 @@ fn call_span(wait: &Span, primary: &Address, batch: usize) -> Span {
 }
 
 /// Keeps the last error that was met.
-fn note(met: &mut Option<CallError>, error: Option<&CallError>) {
+fn record_error(last_error: &mut Option<CallError>, error: Option<&CallError>) {
     if let Some(error) = error {
-        *met = Some(error.clone());
+        *last_error = Some(error.clone());
     }
 }
 
 /// Gives each of the next `count` in line their part of an answer, or all of them its error.
-fn tell_each<T>(line: &mut impl Iterator<Item = Reply<T>>, count: usize, answer: Result<Vec<T>, CallError>) {
+fn send_each<T>(
+    waiting: &mut impl Iterator<Item = Reply<T>>,
+    count: usize,
+    answer: Result<Vec<T>, CallError>,
+) {
     match answer {
-        Ok(parts) => parts.into_iter().zip(line).for_each(|(part, reply)| reply.tell(Ok(part))),
-        Err(error) => line.take(count).for_each(|reply| reply.tell(Err(error.clone()))),
+        Ok(parts) => parts.into_iter().zip(waiting).for_each(|(part, reply)| reply.send(Ok(part))),
+        Err(error) => waiting.take(count).for_each(|reply| reply.send(Err(error.clone()))),
     }
 }

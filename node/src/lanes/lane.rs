@@ -29,14 +29,14 @@ pub(super) const WORK_PER_PIPELINE_MAX: usize = 512;
 const BUSY_FROM: usize = 8;
 /// A pipeline takes a few milliseconds. From here on its primary is in doubt: the map is watched closely, although
 /// the timeouts that would end the wait are longer.
-const DOUBT_AFTER: Duration = Duration::from_millis(250);
+const SUSPECT_AFTER: Duration = Duration::from_millis(250);
 
 pub(super) struct Lane {
     cluster: Arc<Cluster>,
     address: Address,
     settings: LaneSettings,
     user_limit: Option<Limit>,
-    condition: Arc<PrimaryHealth>,
+    health: Arc<PrimaryHealth>,
     connection: Option<Connection>,
     metrics: LaneMetrics,
 }
@@ -47,10 +47,10 @@ impl Lane {
         address: Address,
         settings: LaneSettings,
         user_limit: Option<Limit>,
-        condition: Arc<PrimaryHealth>,
+        health: Arc<PrimaryHealth>,
     ) -> Self {
         let metrics = LaneMetrics::of(&address);
-        Self { cluster, address, settings, user_limit, condition, connection: None, metrics }
+        Self { cluster, address, settings, user_limit, health, connection: None, metrics }
     }
 
     /// Serves the queue until it is closed and empty.
@@ -92,36 +92,36 @@ impl Lane {
             return batch.fail(&CallError::Moved(format!("{} serves no slots", self.address)));
         };
         if primary.replicas_failed() > 0 {
-            batch.keep_tokens(primary);
+            batch.refuse_donations(primary);
         }
         let barrier = sabotage::weaken(self.barrier(&batch, primary), batch.donates());
         let pipeline = batch.pipeline(self.user_limit);
         if pipeline.is_empty() {
             return;
         }
-        self.metrics.sends(batch.len());
+        self.metrics.pipeline_sent(batch.len());
         let calls = batch.spans(&self.address);
         let began = Instant::now();
         if batch.donates() {
-            sabotage::die_at(AbortPoint::DonateSent);
+            sabotage::abort_at(AbortPoint::DonateSent);
         }
         let exchanged = self.exchange(pipeline, &barrier).await;
         drop(calls);
         match exchanged {
-            Ok((replies, spent)) => {
-                let replies = replies.provided(self.cluster.supports(&self.address, &barrier));
-                let took = began.elapsed();
-                self.condition.took(took);
-                self.metrics.answered(took, spent, replies.are_durable());
+            Ok((replies, time)) => {
+                let replies = replies.require(self.cluster.recheck_barrier(&self.address, &barrier));
+                let duration = began.elapsed();
+                self.health.record_pipeline_time(duration);
+                self.metrics.pipeline_answered(duration, time, replies.are_durable());
                 match batch.answer(replies) {
-                    None => self.condition.trust(),
-                    Some(error) => self.look_into(&error).await,
+                    None => self.health.mark_healthy(),
+                    Some(error) => self.handle_call_error(&error).await,
                 }
             }
             Err(error) => {
                 self.connection = None;
-                self.metrics.failed();
-                self.condition.doubt(&error);
+                self.metrics.pipeline_failed();
+                self.health.mark_suspect(&error);
                 batch.fail(&error);
             }
         }
@@ -133,16 +133,16 @@ impl Lane {
         pipeline: TimedPipeline,
         barrier: &Barrier,
     ) -> Result<(Replies, PipelineTime), CallError> {
-        let condition = Arc::clone(&self.condition);
+        let health = Arc::clone(&self.health);
         let exchange = async { self.connected().await?.send_timed(pipeline, barrier).await };
-        let deposed = async {
-            sleep(DOUBT_AFTER).await;
-            condition.doubt(&CallError::NoReply(format!("nothing for {} ms", DOUBT_AFTER.as_millis())));
-            condition.deposed().await;
+        let demoted = async {
+            sleep(SUSPECT_AFTER).await;
+            health.mark_suspect(&CallError::NoReply(format!("nothing for {} ms", SUSPECT_AFTER.as_millis())));
+            health.demoted().await;
         };
         tokio::select! {
             replies = exchange => replies,
-            () = deposed => Err(CallError::NoReply("another primary took over".into())),
+            () = demoted => Err(CallError::NoReply("another primary took over".into())),
         }
     }
 
@@ -150,9 +150,9 @@ impl Lane {
     fn barrier(&self, batch: &Batch, primary: &Primary) -> Barrier {
         match (self.settings.durability, self.settings.durability_fallback) {
             (Durability::None, _) if !batch.donates() => Barrier::None,
-            (Durability::Replica, DurabilityFallback::Primary) => Barrier::living_of(primary),
+            (Durability::Replica, DurabilityFallback::Primary) => Barrier::live_replicas(primary),
             (Durability::Replica, DurabilityFallback::Refuse) | (Durability::None, _) => {
-                Barrier::all_of(primary)
+                Barrier::all_replicas(primary)
             }
         }
     }
@@ -169,16 +169,16 @@ impl Lane {
     }
 
     /// Mends what a single call met; those who waited for it come again.
-    async fn look_into(&self, error: &CallError) {
+    async fn handle_call_error(&self, error: &CallError) {
         match error {
             CallError::FunctionMissing => {
                 if let Err(error) = self.cluster.load_library_on(&self.address).await {
                     tracing::warn!(redis.address = %self.address, error = %error, "function library not loaded");
                 }
             }
-            CallError::Moved(_) => self.condition.suspect(),
+            CallError::Moved(_) => self.health.request_map_refresh(),
             // A barrier that fails may be a map that is older than a failover.
-            CallError::NotDurable { .. } | CallError::NoReply(_) => self.condition.doubt(error),
+            CallError::NotDurable { .. } | CallError::NoReply(_) => self.health.mark_suspect(error),
             error => tracing::warn!(redis.address = %self.address, error = %error, "a lane's call failed"),
         }
     }

@@ -43,17 +43,17 @@ pub enum LaneError {
 struct Reply<T> {
     to: oneshot::Sender<Result<T, CallError>>,
     /// The wait, as traces show it: from lining up to the answer.
-    wait: Span,
+    span: Span,
 }
 
 impl<T> Reply<T> {
     /// Whether nobody waits any more: a client that hung up.
-    fn is_unwanted(&self) -> bool {
+    fn is_cancelled(&self) -> bool {
         self.to.is_closed()
     }
 
     /// Answers one who waits. Who hung up meanwhile learns it another way: the claim is there.
-    fn tell(self, answer: Result<T, CallError>) {
+    fn send(self, answer: Result<T, CallError>) {
         let _hung_up = self.to.send(answer);
     }
 }
@@ -68,7 +68,7 @@ enum LaneJob {
 
 impl LaneJob {
     /// Whether a buyer waits for it, who can come back; tokens cannot.
-    fn is_a_buyer_s(&self) -> bool {
+    fn is_for_buyer(&self) -> bool {
         matches!(self, Self::Buy { .. } | Self::Find { .. })
     }
 }
@@ -89,14 +89,14 @@ pub struct Lanes {
     cluster: Arc<Cluster>,
     settings: LaneSettings,
     user_limit: Option<Limit>,
-    open: Mutex<OpenLane>,
+    open: Mutex<OpenLanes>,
     /// Wakes whoever watches the cluster's map: a lane saw something that the map does not explain.
-    pub(crate) suspicion: Arc<Notify>,
+    pub(crate) map_refresh: Arc<Notify>,
 }
 
 #[derive(Default)]
-struct OpenLane {
-    entrances: HashMap<Address, LaneHandle>,
+struct OpenLanes {
+    handles: HashMap<Address, LaneHandle>,
     tasks: JoinSet<()>,
 }
 
@@ -104,23 +104,23 @@ struct OpenLane {
 #[derive(Clone)]
 struct LaneHandle {
     queue: mpsc::Sender<LaneJob>,
-    condition: Arc<PrimaryHealth>,
+    health: Arc<PrimaryHealth>,
 }
 
 impl LaneHandle {
     /// Whether a newcomer would wait too long: for the pipeline under way, those that the queue fills, and their own.
     /// A queue is bounded by time as well as by number, for how fast it moves is for Redis to say. Less than a
     /// pipeline's worth is always let in, or nobody would notice when it moves again.
-    fn is_crowded(&self, wait_max: Duration) -> bool {
+    fn exceeds_wait(&self, wait_max: Duration) -> bool {
         let ahead = (self.queue.max_capacity() - self.queue.capacity()) / WORK_PER_PIPELINE_MAX;
-        ahead > 0 && self.condition.cycle() * (ahead as u32 + 2) > wait_max
+        ahead > 0 && self.health.pipeline_time() * (ahead as u32 + 2) > wait_max
     }
 }
 
 impl Lanes {
     /// No lane is open yet.
     pub fn new(cluster: Arc<Cluster>, settings: LaneSettings, user_limit: Option<Limit>) -> Self {
-        Self { cluster, settings, user_limit, open: Mutex::default(), suspicion: Arc::default() }
+        Self { cluster, settings, user_limit, open: Mutex::default(), map_refresh: Arc::default() }
     }
 
     /// What to tell a user who has to wait this long.
@@ -130,17 +130,17 @@ impl Lanes {
 
     /// Buys for one user in their home shard.
     pub async fn buy(&self, shard: &Arc<Shard>, attempt: Attempt) -> Result<BuyOutcome, LaneError> {
-        self.line_up(shard, |shard, reply| LaneJob::Buy { shard, attempt, reply })?.answer().await
+        self.enqueue(shard, |shard, reply| LaneJob::Buy { shard, attempt, reply })?.answer().await
     }
 
     /// Looks up a user's claim in their home shard.
     pub async fn find(&self, shard: &Arc<Shard>, user: UserId) -> Result<Option<Claim>, LaneError> {
-        self.line_up(shard, |shard, reply| LaneJob::Find { shard, user, reply })?.answer().await
+        self.enqueue(shard, |shard, reply| LaneJob::Find { shard, user, reply })?.answer().await
     }
 
     /// Takes tokens from a shard for another. When the answer is here, B2 has been passed.
     pub async fn donate(&self, shard: &Arc<Shard>, to: ShardId, want: u64) -> Result<Donation, LaneError> {
-        self.line_up(shard, |shard, reply| LaneJob::Donate { shard, to, want, reply })?.answer().await
+        self.enqueue(shard, |shard, reply| LaneJob::Donate { shard, to, want, reply })?.answer().await
     }
 
     /// Brings tokens into a shard. It stands in the lane when this returns: whoever lines up behind it finds
@@ -151,21 +151,21 @@ impl Lanes {
         from: TokenSource,
         cumulative: u64,
     ) -> Result<Pending<Accepted>, LaneError> {
-        self.line_up(shard, |shard, reply| LaneJob::Accept { shard, from, cumulative, reply })
+        self.enqueue(shard, |shard, reply| LaneJob::Accept { shard, from, cumulative, reply })
     }
 
-    fn line_up<T>(
+    fn enqueue<T>(
         &self,
         shard: &Arc<Shard>,
         work: impl FnOnce(Arc<Shard>, Reply<T>) -> LaneJob,
     ) -> Result<Pending<T>, LaneError> {
         let (to, answer) = oneshot::channel();
-        let wait = tracing::debug_span!("lane", shard.id = %shard.id);
-        let (entrance, work) = (self.entrance(shard)?, work(Arc::clone(shard), Reply { to, wait }));
-        if work.is_a_buyer_s() && entrance.is_crowded(self.settings.wait_max) {
+        let span = tracing::debug_span!("lane", shard.id = %shard.id);
+        let (handle, work) = (self.handle(shard)?, work(Arc::clone(shard), Reply { to, span }));
+        if work.is_for_buyer() && handle.exceeds_wait(self.settings.wait_max) {
             return Err(LaneError::Full);
         }
-        entrance.queue.try_send(work).map_err(|refused| match refused {
+        handle.queue.try_send(work).map_err(|refused| match refused {
             TrySendError::Full(_) => LaneError::Full,
             TrySendError::Closed(_) => CallError::Moved("the lane was closed".into()).into(),
         })?;
@@ -173,77 +173,76 @@ impl Lanes {
     }
 
     /// The lane that leads to this shard now.
-    fn entrance(&self, shard: &Shard) -> Result<LaneHandle, CallError> {
+    fn handle(&self, shard: &Shard) -> Result<LaneHandle, CallError> {
         let topology = self.cluster.topology();
         let Some(primary) = topology.primary(shard.slot) else {
-            self.suspicion.notify_one();
+            self.map_refresh.notify_one();
             return Err(CallError::Moved("nobody serves the slot".into()));
         };
         let mut open = self.open();
-        if let Some(entrance) = open.entrances.get(&primary.address) {
-            return Ok(entrance.clone());
+        if let Some(handle) = open.handles.get(&primary.address) {
+            return Ok(handle.clone());
         }
         let (queue, work) = mpsc::channel(self.settings.queue_max);
-        let condition = Arc::new(PrimaryHealth::new(primary.address.clone(), Arc::clone(&self.suspicion)));
+        let health = Arc::new(PrimaryHealth::new(primary.address.clone(), Arc::clone(&self.map_refresh)));
         let lane = Lane::new(
             Arc::clone(&self.cluster),
             primary.address.clone(),
             self.settings.clone(),
             self.user_limit,
-            Arc::clone(&condition),
+            Arc::clone(&health),
         );
         open.tasks.spawn(lane.run(work));
-        let entrance = LaneHandle { queue, condition };
-        open.entrances.insert(primary.address.clone(), entrance.clone());
-        Ok(entrance)
+        let handle = LaneHandle { queue, health };
+        open.handles.insert(primary.address.clone(), handle.clone());
+        Ok(handle)
     }
 
     /// Whether the primary of this shard is not known to be in trouble.
-    pub(crate) fn trusts(&self, shard: &Shard) -> bool {
+    pub(crate) fn is_healthy(&self, shard: &Shard) -> bool {
         let topology = self.cluster.topology();
         topology.primary(shard.slot).is_some_and(|primary| {
             let open = self.open();
-            let entrance = open.entrances.get(&primary.address);
-            primary.replicas_failed() == 0
-                && !entrance.is_some_and(|entrance| entrance.condition.is_in_doubt())
+            let handle = open.handles.get(&primary.address);
+            primary.replicas_failed() == 0 && !handle.is_some_and(|handle| handle.health.is_suspect())
         })
     }
 
     /// How many wait in each lane and how many may, and whether its primary is in doubt.
-    pub(crate) fn look(&self, see: impl Fn(&Address, usize, usize, bool)) {
-        for (address, LaneHandle { queue, condition }) in &self.open().entrances {
+    pub(crate) fn for_each_lane(&self, visit: impl Fn(&Address, usize, usize, bool)) {
+        for (address, LaneHandle { queue, health }) in &self.open().handles {
             let room = queue.max_capacity();
-            see(address, room - queue.capacity(), room, condition.is_in_doubt());
+            visit(address, room - queue.capacity(), room, health.is_suspect());
         }
     }
 
     /// Whether any lane's primary is in trouble.
-    pub(crate) fn any_in_doubt(&self) -> bool {
-        self.open().entrances.values().any(|entrance| entrance.condition.is_in_doubt())
+    pub(crate) fn any_suspect(&self) -> bool {
+        self.open().handles.values().any(|handle| handle.health.is_suspect())
     }
 
     /// Closes the lanes to nodes that serve no slots any more. Who waits in one comes again, to the new primary.
-    pub(crate) fn close_deposed(&self) {
+    pub(crate) fn close_demoted(&self) {
         let topology = self.cluster.topology();
         let mut open = self.open();
-        open.entrances.retain(|address, entrance| {
-            let reigns = topology.primaries().iter().any(|primary| primary.address == *address);
-            if !reigns {
-                entrance.condition.depose();
+        open.handles.retain(|address, handle| {
+            let is_primary = topology.primaries().iter().any(|primary| primary.address == *address);
+            if !is_primary {
+                handle.health.demote();
             }
-            reigns
+            is_primary
         });
         while open.tasks.try_join_next().is_some() {}
     }
 
     /// Closes all lanes and waits until what waited in them has been answered.
     pub(crate) async fn close(&self) {
-        let OpenLane { entrances, mut tasks } = std::mem::take(&mut *self.open());
-        drop(entrances);
+        let OpenLanes { handles, mut tasks } = std::mem::take(&mut *self.open());
+        drop(handles);
         while tasks.join_next().await.is_some() {}
     }
 
-    fn open(&self) -> std::sync::MutexGuard<'_, OpenLane> {
+    fn open(&self) -> std::sync::MutexGuard<'_, OpenLanes> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,68 +12,68 @@ use tokio::sync::Notify;
 pub(super) struct PrimaryHealth {
     address: Address,
     /// Wakes whoever watches the cluster's map: a lane saw something that the map does not explain.
-    suspicion: Arc<Notify>,
-    in_doubt: AtomicBool,
+    map_refresh: Arc<Notify>,
+    suspect: AtomicBool,
     /// How long a pipeline takes, in microseconds: each new one counts for an eighth.
-    cycle_us: AtomicU64,
-    deposed: Notify,
+    pipeline_time_us: AtomicU64,
+    demoted: Notify,
 }
 
 impl PrimaryHealth {
-    pub(super) fn new(address: Address, suspicion: Arc<Notify>) -> Self {
+    pub(super) fn new(address: Address, map_refresh: Arc<Notify>) -> Self {
         Self {
             address,
-            suspicion,
-            in_doubt: AtomicBool::new(false),
-            cycle_us: AtomicU64::new(0),
-            deposed: Notify::new(),
+            map_refresh,
+            suspect: AtomicBool::new(false),
+            pipeline_time_us: AtomicU64::new(0),
+            demoted: Notify::new(),
         }
     }
 
     /// How long a pipeline takes.
-    pub(super) fn cycle(&self) -> Duration {
-        Duration::from_micros(self.cycle_us.load(Ordering::Relaxed))
+    pub(super) fn pipeline_time(&self) -> Duration {
+        Duration::from_micros(self.pipeline_time_us.load(Ordering::Relaxed))
     }
 
     /// A pipeline took so long. Only its lane says so: nobody else writes in between.
-    pub(super) fn took(&self, cycle: Duration) {
-        let before = self.cycle_us.load(Ordering::Relaxed);
-        let after = (7 * before + u64::try_from(cycle.as_micros()).unwrap_or(u64::MAX / 8)) / 8;
-        self.cycle_us.store(after, Ordering::Relaxed);
+    pub(super) fn record_pipeline_time(&self, pipeline_time: Duration) {
+        let before = self.pipeline_time_us.load(Ordering::Relaxed);
+        let after = (7 * before + u64::try_from(pipeline_time.as_micros()).unwrap_or(u64::MAX / 8)) / 8;
+        self.pipeline_time_us.store(after, Ordering::Relaxed);
     }
 
     /// Whether its primary does not answer, or its replicas do not.
-    pub(super) fn is_in_doubt(&self) -> bool {
-        self.in_doubt.load(Ordering::Relaxed)
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed)
     }
 
     /// Told once when it begins: those who wait come again many times a second.
-    pub(super) fn doubt(&self, error: &CallError) {
-        if !self.in_doubt.swap(true, Ordering::Relaxed) {
-            tracing::warn!(redis.address = %self.address, error = %error, "a primary is in doubt");
+    pub(super) fn mark_suspect(&self, error: &CallError) {
+        if !self.suspect.swap(true, Ordering::Relaxed) {
+            tracing::warn!(redis.address = %self.address, error = %error, "a primary is suspect");
         }
-        self.suspect();
+        self.request_map_refresh();
     }
 
-    pub(super) fn trust(&self) {
-        if self.is_in_doubt() {
-            self.in_doubt.store(false, Ordering::Relaxed);
+    pub(super) fn mark_healthy(&self) {
+        if self.is_suspect() {
+            self.suspect.store(false, Ordering::Relaxed);
             tracing::info!(redis.address = %self.address, "the primary answers again");
         }
     }
 
     /// The map may be out of date.
-    pub(super) fn suspect(&self) {
-        self.suspicion.notify_one();
+    pub(super) fn request_map_refresh(&self) {
+        self.map_refresh.notify_one();
     }
 
     /// The primary serves no slots any more.
-    pub(super) fn depose(&self) {
-        self.deposed.notify_one();
+    pub(super) fn demote(&self) {
+        self.demoted.notify_one();
     }
 
     /// Completes when the primary is deposed.
-    pub(super) async fn deposed(&self) {
-        self.deposed.notified().await;
+    pub(super) async fn demoted(&self) {
+        self.demoted.notified().await;
     }
 }

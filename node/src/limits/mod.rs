@@ -32,8 +32,8 @@ const PERMIT_TIMEOUT: Duration = Duration::from_millis(300);
 pub struct AddressLimits {
     limit: Limit,
     exempt: Vec<IpNet>,
-    book: Arc<PermitCache>,
-    clerks: PermitRefillers,
+    cache: Arc<PermitCache>,
+    refillers: PermitRefillers,
     _tasks: JoinSet<()>,
 }
 
@@ -49,10 +49,10 @@ pub struct RateLimited {
 impl AddressLimits {
     /// Limits all addresses but the exempt ones.
     pub fn start(cluster: &Arc<Cluster>, limit: Limit, exempt: Vec<IpNet>) -> Self {
-        let book = Arc::new(PermitCache::new(limit));
+        let cache = Arc::new(PermitCache::new(limit));
         let mut tasks = JoinSet::new();
-        let clerks = PermitRefillers::start(cluster, limit, &book, &mut tasks);
-        Self { limit, exempt, book, clerks, _tasks: tasks }
+        let refillers = PermitRefillers::start(cluster, limit, &cache, &mut tasks);
+        Self { limit, exempt, cache, refillers, _tasks: tasks }
     }
 
     /// Lets a request of this address pass, or not, where that is known at once: nearly always.
@@ -61,7 +61,7 @@ impl AddressLimits {
         if self.exempt.iter().any(|network| network.contains(&address)) {
             return Some(Ok(()));
         }
-        self.step(ClientNetwork::of(address)).ok()
+        self.check(ClientNetwork::of(address)).ok()
     }
 
     /// Lets a request of this address pass, or not.
@@ -71,28 +71,28 @@ impl AddressLimits {
     pub async fn admit(&self, address: IpAddr) -> Result<(), RateLimited> {
         let (network, deadline) = (ClientNetwork::of(address), Instant::now() + PERMIT_TIMEOUT);
         loop {
-            let mut news = match self.step(network) {
+            let mut answered = match self.check(network) {
                 Ok(known) => return known,
-                Err(news) => news,
+                Err(answered) => answered,
             };
-            if timeout_at(deadline, news.changed()).await.is_err() {
+            if timeout_at(deadline, answered.changed()).await.is_err() {
                 return Ok(());
             }
         }
     }
 
     /// What the book says; where it does not know yet, who will tell when it does.
-    fn step(&self, network: ClientNetwork) -> Result<Result<(), RateLimited>, watch::Receiver<()>> {
-        match self.book.step(network, Instant::now()) {
+    fn check(&self, network: ClientNetwork) -> Result<Result<(), RateLimited>, watch::Receiver<()>> {
+        match self.cache.take(network, Instant::now()) {
             PermitDecision::Pass => Ok(Ok(())),
-            PermitDecision::PassAndAsk(ask) => {
-                self.clerks.send(network, ask);
+            PermitDecision::PassAndRefill(ask) => {
+                self.refillers.send(network, ask);
                 Ok(Ok(()))
             }
             PermitDecision::Refuse(retry_after) => Ok(Err(RateLimited { retry_after, limit: self.limit })),
-            PermitDecision::Wait { news, ask } => {
-                ask.into_iter().for_each(|ask| self.clerks.send(network, ask));
-                Err(news)
+            PermitDecision::Wait { answered, ask } => {
+                ask.into_iter().for_each(|ask| self.refillers.send(network, ask));
+                Err(answered)
             }
         }
     }

@@ -14,17 +14,17 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// The part of the limit that a node wants at a time; it gets less as they run out.
-const CHUNKS_PER_LIMIT: u32 = 4;
+const CHUNK_DIVISOR: u32 = 4;
 /// The part of the limit that an address has on each node without asking, a window.
-const FREE_PER_LIMIT: u32 = 40;
+const FREE_DIVISOR: u32 = 40;
 /// With less than this part of what was granted left, more is asked for before anybody has to wait.
-const LOW_WATER_PER_CHUNK: u32 = 4;
+const LOW_WATER_DIVISOR: u32 = 4;
 /// Shortest time for which an address is refused from memory.
 const REFUSAL_MIN: Duration = Duration::from_millis(100);
 /// Parts of the book, each with a lock of its own.
-const PAGES: usize = 16;
+const SEGMENTS: usize = 16;
 /// Most names in a generation of a page: with all pages and both generations some 20 MB.
-const NAMES_PER_PAGE_MAX: usize = 4_096;
+const NETWORKS_PER_SEGMENT_MAX: usize = 4_096;
 
 /// Whom a limit holds for: an IPv4 address, or the /64 of an IPv6 address, which is what one customer has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,13 +66,13 @@ impl fmt::Display for ClientNetwork {
 /// All accounts of this node.
 pub(super) struct PermitCache {
     limit: Limit,
-    pages: [Mutex<Page>; PAGES],
+    segments: [Mutex<Segment>; SEGMENTS],
 }
 
-struct Page {
-    recent: HashMap<ClientNetwork, AddressPermits>,
-    former: HashMap<ClientNetwork, AddressPermits>,
-    turned_at: Instant,
+struct Segment {
+    current: HashMap<ClientNetwork, AddressPermits>,
+    previous: HashMap<ClientNetwork, AddressPermits>,
+    rotated_at: Instant,
 }
 
 /// What an address may do next.
@@ -80,11 +80,11 @@ pub(super) enum PermitDecision {
     /// Come in.
     Pass,
     /// Come in, and more permits are to be asked for.
-    PassAndAsk(PermitBatch),
+    PassAndRefill(PermitBatch),
     /// Not before this time has passed.
     Refuse(Duration),
     /// Wait for permits, which are asked for already or are to be.
-    Wait { news: watch::Receiver<()>, ask: Option<PermitBatch> },
+    Wait { answered: watch::Receiver<()>, ask: Option<PermitBatch> },
 }
 
 /// What to ask Redis for.
@@ -102,94 +102,101 @@ struct AddressPermits {
     /// With fewer in hand, more are asked for.
     low_water: u32,
     /// When those in hand lapse.
-    lapses_at: Instant,
+    expires_at: Instant,
     /// Whether those in hand are free: nobody was asked for them yet.
     is_free: bool,
     /// Free permits that were used.
     spent: u32,
     refused_until: Option<Instant>,
     /// Somebody asks; who has to wait is told when there is an answer.
-    asking: Option<watch::Sender<()>>,
+    pending: Option<watch::Sender<()>>,
 }
 
 impl PermitCache {
     pub(super) fn new(limit: Limit) -> Self {
-        let page =
-            || Mutex::new(Page { recent: HashMap::new(), former: HashMap::new(), turned_at: Instant::now() });
-        Self { limit, pages: std::array::from_fn(|_| page()) }
+        let segment = || {
+            Mutex::new(Segment {
+                current: HashMap::new(),
+                previous: HashMap::new(),
+                rotated_at: Instant::now(),
+            })
+        };
+        Self { limit, segments: std::array::from_fn(|_| segment()) }
     }
 
     /// What this network's next request may do.
-    pub(super) fn step(&self, network: ClientNetwork, now: Instant) -> PermitDecision {
-        self.page(network).account(network, self.limit, now).step(self.limit, now)
+    pub(super) fn take(&self, network: ClientNetwork, now: Instant) -> PermitDecision {
+        self.segment(network).permits_of(network, self.limit, now).take(self.limit, now)
     }
 
     /// Takes in the answer to what was asked for.
-    pub(super) fn settle(&self, network: ClientNetwork, permits: PermitAnswer, now: Instant) {
-        self.page(network).account(network, self.limit, now).settle(permits, self.limit, now);
+    pub(super) fn apply(&self, network: ClientNetwork, permits: PermitAnswer, now: Instant) {
+        self.segment(network).permits_of(network, self.limit, now).apply(permits, self.limit, now);
     }
 
-    fn page(&self, network: ClientNetwork) -> MutexGuard<'_, Page> {
-        self.pages[network.spread() % PAGES].lock().unwrap_or_else(PoisonError::into_inner)
+    fn segment(&self, network: ClientNetwork) -> MutexGuard<'_, Segment> {
+        self.segments[network.spread() % SEGMENTS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Page {
-    fn account(&mut self, network: ClientNetwork, limit: Limit, now: Instant) -> &mut AddressPermits {
-        if self.recent.len() >= NAMES_PER_PAGE_MAX || now.duration_since(self.turned_at) >= limit.window {
-            self.former = std::mem::take(&mut self.recent);
-            self.turned_at = now;
+impl Segment {
+    fn permits_of(&mut self, network: ClientNetwork, limit: Limit, now: Instant) -> &mut AddressPermits {
+        if self.current.len() >= NETWORKS_PER_SEGMENT_MAX
+            || now.duration_since(self.rotated_at) >= limit.window
+        {
+            self.previous = std::mem::take(&mut self.current);
+            self.rotated_at = now;
         }
-        let former = &mut self.former;
-        let known_or_new = || former.remove(&network).unwrap_or_else(|| AddressPermits::new(limit, now));
-        self.recent.entry(network).or_insert_with(known_or_new)
+        let previous = &mut self.previous;
+        let known_or_new = || previous.remove(&network).unwrap_or_else(|| AddressPermits::new(limit, now));
+        self.current.entry(network).or_insert_with(known_or_new)
     }
 }
 
 impl AddressPermits {
     fn new(limit: Limit, now: Instant) -> Self {
         Self {
-            left: limit.permits / FREE_PER_LIMIT,
+            left: limit.permits / FREE_DIVISOR,
             low_water: 0,
-            lapses_at: now + limit.window,
+            expires_at: now + limit.window,
             is_free: true,
             spent: 0,
             refused_until: None,
-            asking: None,
+            pending: None,
         }
     }
 
-    fn step(&mut self, limit: Limit, now: Instant) -> PermitDecision {
+    fn take(&mut self, limit: Limit, now: Instant) -> PermitDecision {
         if let Some(until) = self.refused_until.filter(|until| *until > now) {
             return PermitDecision::Refuse(until - now);
         }
-        if self.lapses_at <= now {
+        if self.expires_at <= now {
             self.left = 0;
         }
         if self.left == 0 {
-            let ask = self.asking.is_none().then(|| self.ask(limit));
-            let news = self.asking.get_or_insert_default().subscribe();
-            return PermitDecision::Wait { news, ask };
+            let ask = self.pending.is_none().then(|| self.ask(limit));
+            let answered = self.pending.get_or_insert_default().subscribe();
+            return PermitDecision::Wait { answered, ask };
         }
         self.left -= 1;
         self.spent += u32::from(self.is_free);
-        if self.is_free || self.left >= self.low_water || self.asking.is_some() {
+        if self.is_free || self.left >= self.low_water || self.pending.is_some() {
             return PermitDecision::Pass;
         }
-        PermitDecision::PassAndAsk(self.ask(limit))
+        PermitDecision::PassAndRefill(self.ask(limit))
     }
 
     fn ask(&mut self, limit: Limit) -> PermitBatch {
-        self.asking = Some(watch::Sender::default());
+        self.pending = Some(watch::Sender::default());
         PermitBatch { spent: std::mem::take(&mut self.spent), want: chunk(limit) }
     }
 
-    fn settle(&mut self, permits: PermitAnswer, limit: Limit, now: Instant) {
+    fn apply(&mut self, permits: PermitAnswer, limit: Limit, now: Instant) {
         match permits {
             PermitAnswer::Granted(granted) => {
                 self.left = if self.is_free { granted } else { self.left.saturating_add(granted) };
-                self.low_water = granted / LOW_WATER_PER_CHUNK;
-                self.lapses_at = now + limit.interval() * granted;
+                self.low_water = granted / LOW_WATER_DIVISOR;
+                self.expires_at = now + limit.interval() * granted;
                 self.refused_until = None;
             }
             PermitAnswer::After(wait) => {
@@ -198,13 +205,13 @@ impl AddressPermits {
         }
         self.is_free = false;
         // Whoever waits for it hears that it ended.
-        self.asking = None;
+        self.pending = None;
     }
 }
 
 /// How many permits a node takes at a time.
 pub(super) fn chunk(limit: Limit) -> u32 {
-    (limit.permits / CHUNKS_PER_LIMIT).max(1)
+    (limit.permits / CHUNK_DIVISOR).max(1)
 }
 
 #[cfg(test)]
@@ -219,15 +226,15 @@ mod tests {
         ClientNetwork::of("192.0.2.7".parse().unwrap())
     }
 
-    fn passes(book: &PermitCache, count: u32, now: Instant) {
+    fn passes(cache: &PermitCache, count: u32, now: Instant) {
         for request in 1..=count {
-            assert!(matches!(book.step(ann(), now), PermitDecision::Pass), "request {request} of {count}");
+            assert!(matches!(cache.take(ann(), now), PermitDecision::Pass), "request {request} of {count}");
         }
     }
 
-    fn asks(book: &PermitCache, now: Instant) -> PermitBatch {
-        match book.step(ann(), now) {
-            PermitDecision::PassAndAsk(ask) | PermitDecision::Wait { ask: Some(ask), .. } => ask,
+    fn asks(cache: &PermitCache, now: Instant) -> PermitBatch {
+        match cache.take(ann(), now) {
+            PermitDecision::PassAndRefill(ask) | PermitDecision::Wait { ask: Some(ask), .. } => ask,
             PermitDecision::Pass | PermitDecision::Wait { .. } | PermitDecision::Refuse(_) => {
                 panic!("nothing is asked for")
             }
@@ -236,67 +243,70 @@ mod tests {
 
     #[test]
     fn an_address_that_makes_few_requests_costs_no_call() {
-        let (book, now) = (PermitCache::new(LIMIT), Instant::now());
-        passes(&book, FREE, now);
+        let (cache, now) = (PermitCache::new(LIMIT), Instant::now());
+        passes(&cache, FREE, now);
     }
 
     #[test]
     fn one_that_makes_more_is_charged_for_what_it_had_free() {
-        let (book, now) = (PermitCache::new(LIMIT), Instant::now());
-        passes(&book, FREE, now);
-        assert_eq!(asks(&book, now), PermitBatch { spent: FREE, want: CHUNK });
-        assert!(matches!(book.step(ann(), now), PermitDecision::Wait { ask: None, .. }), "one ask at a time");
+        let (cache, now) = (PermitCache::new(LIMIT), Instant::now());
+        passes(&cache, FREE, now);
+        assert_eq!(asks(&cache, now), PermitBatch { spent: FREE, want: CHUNK });
+        assert!(
+            matches!(cache.take(ann(), now), PermitDecision::Wait { ask: None, .. }),
+            "one ask at a time"
+        );
     }
 
     #[test]
     fn the_next_permits_are_asked_for_before_anybody_waits() {
-        let (book, now) = (PermitCache::new(LIMIT), Instant::now());
-        passes(&book, FREE, now);
-        asks(&book, now);
-        book.settle(ann(), PermitAnswer::Granted(CHUNK), now);
-        passes(&book, CHUNK - CHUNK / LOW_WATER_PER_CHUNK, now);
+        let (cache, now) = (PermitCache::new(LIMIT), Instant::now());
+        passes(&cache, FREE, now);
+        asks(&cache, now);
+        cache.apply(ann(), PermitAnswer::Granted(CHUNK), now);
+        passes(&cache, CHUNK - CHUNK / LOW_WATER_DIVISOR, now);
         assert!(matches!(
-            book.step(ann(), now),
-            PermitDecision::PassAndAsk(PermitBatch { spent: 0, want: CHUNK })
+            cache.take(ann(), now),
+            PermitDecision::PassAndRefill(PermitBatch { spent: 0, want: CHUNK })
         ));
-        passes(&book, CHUNK / LOW_WATER_PER_CHUNK - 1, now);
-        assert!(matches!(book.step(ann(), now), PermitDecision::Wait { ask: None, .. }));
+        passes(&cache, CHUNK / LOW_WATER_DIVISOR - 1, now);
+        assert!(matches!(cache.take(ann(), now), PermitDecision::Wait { ask: None, .. }));
     }
 
     #[test]
     fn a_refusal_is_remembered_until_there_are_permits_again() {
-        let (book, now) = (PermitCache::new(LIMIT), Instant::now());
-        passes(&book, FREE, now);
-        asks(&book, now);
-        book.settle(ann(), PermitAnswer::After(Duration::from_secs(3)), now);
+        let (cache, now) = (PermitCache::new(LIMIT), Instant::now());
+        passes(&cache, FREE, now);
+        asks(&cache, now);
+        cache.apply(ann(), PermitAnswer::After(Duration::from_secs(3)), now);
         let after = |ms| now + Duration::from_millis(ms);
         assert!(
-            matches!(book.step(ann(), after(2_000)), PermitDecision::Refuse(left) if left == Duration::from_secs(1))
+            matches!(cache.take(ann(), after(2_000)), PermitDecision::Refuse(left) if left == Duration::from_secs(1))
         );
-        assert_eq!(asks(&book, after(3_000)), PermitBatch { spent: 0, want: CHUNK });
+        assert_eq!(asks(&cache, after(3_000)), PermitBatch { spent: 0, want: CHUNK });
     }
 
     #[test]
     fn permits_that_were_not_used_lapse_when_as_many_have_come_back() {
-        let (book, now) = (PermitCache::new(LIMIT), Instant::now());
-        passes(&book, FREE, now);
-        asks(&book, now);
-        book.settle(ann(), PermitAnswer::Granted(CHUNK), now);
-        passes(&book, 1, now + Duration::from_millis(9_999));
-        assert_eq!(asks(&book, now + Duration::from_secs(10)), PermitBatch { spent: 0, want: CHUNK });
+        let (cache, now) = (PermitCache::new(LIMIT), Instant::now());
+        passes(&cache, FREE, now);
+        asks(&cache, now);
+        cache.apply(ann(), PermitAnswer::Granted(CHUNK), now);
+        passes(&cache, 1, now + Duration::from_millis(9_999));
+        assert_eq!(asks(&cache, now + Duration::from_secs(10)), PermitBatch { spent: 0, want: CHUNK });
     }
 
     #[test]
     fn however_many_addresses_come_the_book_stays_bounded() {
-        let (book, now) = (PermitCache::new(LIMIT), Instant::now());
+        let (cache, now) = (PermitCache::new(LIMIT), Instant::now());
         for number in 0..300_000_u32 {
-            book.step(ClientNetwork::of(Ipv4Addr::from_bits(number).into()), now);
+            cache.take(ClientNetwork::of(Ipv4Addr::from_bits(number).into()), now);
         }
-        let names = book.pages.iter().map(|page| {
-            let page = page.lock().unwrap();
-            page.recent.len() + page.former.len()
+        let names = cache.segments.iter().map(|segment| {
+            let segment = segment.lock().unwrap();
+            segment.current.len() + segment.previous.len()
         });
-        assert!(names.sum::<usize>() <= 2 * PAGES * NAMES_PER_PAGE_MAX);
+        assert!(names.sum::<usize>() <= 2 * SEGMENTS * NETWORKS_PER_SEGMENT_MAX);
     }
 
     #[test]

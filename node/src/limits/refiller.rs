@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use super::permits::{ClientNetwork, PermitBatch, PermitCache, chunk};
 
 /// Most addresses in a call: it then takes some 0.1 ms of Redis.
-const ASKS_PER_CALL_MAX: usize = 64;
+const NETWORKS_PER_CALL_MAX: usize = 64;
 /// How many asks may wait at a bucket. Beyond that nodes hand out permits on their own word.
 const QUEUE_MAX: usize = 1_024;
 /// Longest wait for Redis.
@@ -22,8 +22,8 @@ const CALL_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// One clerk a bucket.
 pub(super) struct PermitRefillers {
-    desks: Vec<mpsc::Sender<(ClientNetwork, PermitBatch)>>,
-    book: Arc<PermitCache>,
+    queues: Vec<mpsc::Sender<(ClientNetwork, PermitBatch)>>,
+    cache: Arc<PermitCache>,
     limit: Limit,
 }
 
@@ -31,40 +31,40 @@ struct PermitRefiller {
     cluster: Arc<Cluster>,
     bucket: LimitBucket,
     limit: Limit,
-    book: Arc<PermitCache>,
+    cache: Arc<PermitCache>,
 }
 
 impl PermitRefillers {
     pub(super) fn start(
         cluster: &Arc<Cluster>,
         limit: Limit,
-        book: &Arc<PermitCache>,
+        cache: &Arc<PermitCache>,
         tasks: &mut JoinSet<()>,
     ) -> Self {
-        let desks = LimitBucket::all().into_iter().map(|bucket| {
-            let (desk, asks) = mpsc::channel(QUEUE_MAX);
-            let clerk =
-                PermitRefiller { cluster: Arc::clone(cluster), bucket, limit, book: Arc::clone(book) };
-            tasks.spawn(clerk.run(asks));
-            desk
+        let queues = LimitBucket::all().into_iter().map(|bucket| {
+            let (queue, asks) = mpsc::channel(QUEUE_MAX);
+            let refiller =
+                PermitRefiller { cluster: Arc::clone(cluster), bucket, limit, cache: Arc::clone(cache) };
+            tasks.spawn(refiller.run(asks));
+            queue
         });
-        Self { desks: desks.collect(), book: Arc::clone(book), limit }
+        Self { queues: queues.collect(), cache: Arc::clone(cache), limit }
     }
 
     /// Has permits asked for. The book gets the answer.
     pub(super) fn send(&self, network: ClientNetwork, asking: PermitBatch) {
-        let desk = &self.desks[network.spread() % self.desks.len()];
-        if desk.try_send((network, asking)).is_err() {
-            self.book.settle(network, unasked(self.limit), Instant::now());
+        let queue = &self.queues[network.spread() % self.queues.len()];
+        if queue.try_send((network, asking)).is_err() {
+            self.cache.apply(network, local_grant(self.limit), Instant::now());
         }
     }
 }
 
 impl PermitRefiller {
     async fn run(self, mut queue: mpsc::Receiver<(ClientNetwork, PermitBatch)>) {
-        let mut waiting = Vec::with_capacity(ASKS_PER_CALL_MAX);
+        let mut waiting = Vec::with_capacity(NETWORKS_PER_CALL_MAX);
         let mut failing = false;
-        while queue.recv_many(&mut waiting, ASKS_PER_CALL_MAX).await > 0 {
+        while queue.recv_many(&mut waiting, NETWORKS_PER_CALL_MAX).await > 0 {
             let answers = self.ask(&waiting).await;
             match &answers {
                 Ok(_) => failing = false,
@@ -74,9 +74,9 @@ impl PermitRefiller {
                     tracing::warn!(error = %error, "address limits hold for this node alone for now");
                 }
             }
-            let answers = answers.unwrap_or_else(|_| vec![unasked(self.limit); waiting.len()]);
+            let answers = answers.unwrap_or_else(|_| vec![local_grant(self.limit); waiting.len()]);
             for ((network, _), permits) in waiting.drain(..).zip(answers) {
-                self.book.settle(network, permits, Instant::now());
+                self.cache.apply(network, permits, Instant::now());
             }
         }
     }
@@ -88,13 +88,13 @@ impl PermitRefiller {
             want: *want,
         };
         let asks: Vec<PermitRequest> = waiting.iter().map(ask).collect();
-        let admit = Admit { bucket: &self.bucket, limit: self.limit, asks: &asks };
+        let admit = Admit { bucket: &self.bucket, limit: self.limit, requests: &asks };
         let no_reply = |_| Err(CallError::NoReply("Redis took too long".into()));
         timeout(CALL_TIMEOUT, self.cluster.poll(admit)).await.unwrap_or_else(no_reply)
     }
 }
 
 /// What a node grants on its own word.
-fn unasked(limit: Limit) -> PermitAnswer {
+fn local_grant(limit: Limit) -> PermitAnswer {
     PermitAnswer::Granted(chunk(limit))
 }

@@ -33,37 +33,37 @@ impl Clocks {
     pub(super) async fn measure(&self, cluster: &Cluster, limit: Duration) -> bool {
         let topology = cluster.topology();
         let asking = topology.primaries().iter().map(|primary| async move {
-            let ahead = timeout(limit, ahead_of_us(cluster, &primary.address)).await;
+            let ahead = timeout(limit, measure_offset_us(cluster, &primary.address)).await;
             (primary.address.clone(), ahead.ok().and_then(Result::ok))
         });
         let measured = join_all(asking).await;
         let any_answered = measured.iter().any(|(_, ahead)| ahead.is_some());
-        self.known().offsets.take_in(measured);
+        self.lock().offsets.update(measured);
         any_answered
     }
 
     /// The time to show: the median of the primaries' clocks.
     pub(super) fn now(&self) -> EpochMs {
-        let known = &mut *self.known();
+        let readings = &mut *self.lock();
         let local = local_us();
-        known.shown.at(local, local + known.offsets.median_us()).max(0) as EpochMs / 1_000
+        readings.shown.at(local, local + readings.offsets.median_us()).max(0) as EpochMs / 1_000
     }
 
     /// The time by the clock that is furthest behind and by the one that is furthest ahead; `None` while the clock of
     /// any primary is not known.
     pub(super) fn bounds(&self) -> Option<RangeInclusive<EpochMs>> {
         let at = |ahead_us: i64| (local_us() + ahead_us).max(0) as EpochMs / 1_000;
-        let (behind, ahead) = self.known().offsets.extremes_us()?;
+        let (behind, ahead) = self.lock().offsets.extremes_us()?;
         Some(at(behind)..=at(ahead))
     }
 
-    fn known(&self) -> MutexGuard<'_, ClockReadings> {
+    fn lock(&self) -> MutexGuard<'_, ClockReadings> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// How far a primary's clock is ahead. Takes the middle of the request for the moment of the answer.
-async fn ahead_of_us(cluster: &Cluster, primary: &Address) -> Result<i64, CallError> {
+async fn measure_offset_us(cluster: &Cluster, primary: &Address) -> Result<i64, CallError> {
     let asked = local_us();
     let answered = cluster.poll_at(primary, ReadTime).await?;
     Ok(answered as i64 * 1_000 - asked.midpoint(local_us()))
@@ -95,7 +95,7 @@ struct Offset {
 
 impl Offsets {
     /// Takes in what each of the present primaries answered. One that did not answer keeps its place in the median.
-    fn take_in(&mut self, measured: Vec<(Address, Option<i64>)>) {
+    fn update(&mut self, measured: Vec<(Address, Option<i64>)>) {
         let before = std::mem::take(&mut self.by_primary);
         let offset = |(address, ahead): (Address, Option<i64>)| {
             let ahead_before = before.get(&address).map_or(0, |offset| offset.ahead_us);
@@ -148,7 +148,7 @@ mod tests {
 
     fn offsets(measured: &[(u16, Option<i64>)]) -> Offsets {
         let mut offsets = Offsets::default();
-        offsets.take_in(measured.iter().map(|&(port, ahead)| (primary(port), ahead)).collect());
+        offsets.update(measured.iter().map(|&(port, ahead)| (primary(port), ahead)).collect());
         offsets
     }
 
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_primary_that_does_not_answer_keeps_its_place_in_the_median() {
         let mut offsets = offsets(&[(1, Some(5)), (2, Some(HOUR_US)), (3, Some(-HOUR_US))]);
-        offsets.take_in(vec![(primary(1), None), (primary(2), Some(HOUR_US)), (primary(3), Some(-HOUR_US))]);
+        offsets.update(vec![(primary(1), None), (primary(2), Some(HOUR_US)), (primary(3), Some(-HOUR_US))]);
         assert_eq!(offsets.median_us(), 5);
     }
 
@@ -187,9 +187,9 @@ mod tests {
     #[test]
     fn a_promoted_primary_is_unknown_until_it_has_answered() {
         let mut offsets = offsets(&[(1, Some(5)), (2, Some(6))]);
-        offsets.take_in(vec![(primary(1), Some(5)), (primary(9), None)]);
+        offsets.update(vec![(primary(1), Some(5)), (primary(9), None)]);
         assert_eq!(offsets.extremes_us(), None);
-        offsets.take_in(vec![(primary(1), Some(5)), (primary(9), Some(-HOUR_US))]);
+        offsets.update(vec![(primary(1), Some(5)), (primary(9), Some(-HOUR_US))]);
         assert_eq!(offsets.extremes_us(), Some((-HOUR_US, 5)), "the one that was replaced counts no more");
     }
 

@@ -1,7 +1,6 @@
 //! A sale that this node serves: purchases and lookups, each repeated until the answer is definite.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use stock::calls::{Attempt, BuyOutcome, CallError, Claim};
@@ -23,7 +22,7 @@ use crate::settings::LaneSettings;
 pub struct LiveSale {
     lanes: Arc<Lanes>,
     shards: Arc<[Arc<Shard>]>,
-    outlook: watch::Sender<Arc<SaleView>>,
+    view: watch::Sender<Arc<SaleView>>,
     steals: Steals,
     purchase_timeout: Duration,
     counters: SaleCounters,
@@ -53,31 +52,31 @@ pub enum Outcome {
 pub struct Unavailable;
 
 impl LiveSale {
-    pub(super) fn start(outlook: SaleView, lanes: Arc<Lanes>, settings: &LaneSettings) -> Arc<Self> {
-        let shards: Arc<[Arc<Shard>]> = outlook.sale.shards().iter().cloned().map(Arc::new).collect();
-        let counters = SaleCounters::of(outlook.sale.id());
-        let outlook = watch::Sender::new(Arc::new(outlook));
+    pub(super) fn start(view: SaleView, lanes: Arc<Lanes>, settings: &LaneSettings) -> Arc<Self> {
+        let shards: Arc<[Arc<Shard>]> = view.sale.shards().iter().cloned().map(Arc::new).collect();
+        let counters = SaleCounters::of(view.sale.id());
+        let view = watch::Sender::new(Arc::new(view));
         let steals =
-            Steals::new(Arc::clone(&lanes), Arc::clone(&shards), outlook.subscribe(), settings.queue_max);
+            Steals::new(Arc::clone(&lanes), Arc::clone(&shards), view.subscribe(), settings.queue_max);
         let purchase_timeout = settings.purchase_timeout;
-        Arc::new(Self { lanes, shards, outlook, steals, purchase_timeout, counters })
+        Arc::new(Self { lanes, shards, view, steals, purchase_timeout, counters })
     }
 
     /// Takes in what the latest reading found.
-    pub(super) fn see(&self, outlook: SaleView) {
-        if let Some(snapshot) = &outlook.snapshot {
-            self.steals.learn(snapshot);
+    pub(super) fn update(&self, view: SaleView) {
+        if let Some(snapshot) = &view.snapshot {
+            self.steals.update_levels(snapshot);
         }
-        self.outlook.send_replace(Arc::new(outlook));
+        self.view.send_replace(Arc::new(view));
     }
 
     /// Its outlooks from now on, until the node no longer serves it.
-    pub fn outlooks(&self) -> watch::Receiver<Arc<SaleView>> {
-        self.outlook.subscribe()
+    pub fn views(&self) -> watch::Receiver<Arc<SaleView>> {
+        self.view.subscribe()
     }
 
-    pub(super) fn outlook(&self) -> Arc<SaleView> {
-        Arc::clone(&self.outlook.borrow())
+    pub(super) fn view(&self) -> Arc<SaleView> {
+        Arc::clone(&self.view.borrow())
     }
 
     pub(super) async fn close(&self) {
@@ -86,58 +85,58 @@ impl LiveSale {
 
     /// The config in force.
     pub fn config(&self) -> Arc<SaleConfig> {
-        Arc::clone(&self.outlook.borrow().sale.config)
+        Arc::clone(&self.view.borrow().sale.config)
     }
 
     /// From memory: no call to Redis.
     pub fn status(&self) -> Status {
-        self.outlook.borrow().status()
+        self.view.borrow().status()
     }
 
     /// Buys one unit for one user, whatever it takes, within the purchase timeout.
     pub async fn purchase(&self, attempt: &Attempt) -> Outcome {
-        let course = AttemptState::default();
-        let outcome = self.answer(attempt, &course).await;
-        self.counters.answered(&outcome, course.waited_for_tokens());
+        let mut state = AttemptState::default();
+        let outcome = self.answer(attempt, &mut state).await;
+        self.counters.answered(&outcome, state.waited_for_tokens);
         outcome
     }
 
-    async fn answer(&self, attempt: &Attempt, course: &AttemptState) -> Outcome {
-        if let Some(phase) = self.outlook().refusal() {
+    async fn answer(&self, attempt: &Attempt, state: &mut AttemptState) -> Outcome {
+        if let Some(phase) = self.view().refusal() {
             return Outcome::NotActive(phase);
         }
         let order = attempt.order;
-        let bought = timeout(self.purchase_timeout, self.buy(attempt, course)).await;
+        let bought = timeout(self.purchase_timeout, self.buy(attempt, state)).await;
         match bought {
             Ok(Some(outcome)) => outcome,
             // Out of time, or of room in the lane.
-            Ok(None) | Err(_) if course.is_in_doubt() => Outcome::Unknown(order),
+            Ok(None) | Err(_) if state.is_unresolved() => Outcome::Unknown(order),
             Ok(None) | Err(_) => Outcome::Busy,
         }
     }
 
     /// Tries until the answer is definite. `None`: there is no point in going on now.
-    async fn buy(&self, attempt: &Attempt, course: &AttemptState) -> Option<Outcome> {
+    async fn buy(&self, attempt: &Attempt, state: &mut AttemptState) -> Option<Outcome> {
         let user = &attempt.user;
-        let home = self.outlook().sale.ring().home(user);
+        let home = self.view().sale.ring().home(user);
         for tries in 0.. {
             // However often it is tried here, the user asked once.
-            let attempt = Attempt { counts: tries == 0, ..attempt.clone() };
+            let attempt = Attempt { counts_towards_limit: tries == 0, ..attempt.clone() };
             // Seen before asking: then an empty answer comes from a time when all units were claimed, and none
             // of the claims is this user's.
-            let sold_out = self.outlook.borrow().sold_out();
-            let answer = course.while_asking(self.lanes.buy(&self.shards[home.index()], attempt)).await;
+            let sold_out = self.view.borrow().sold_out();
+            let answer = state.track(self.lanes.buy(&self.shards[home.index()], attempt)).await;
             match answer {
                 Ok(BuyOutcome::Bought(claim) | BuyOutcome::Repeat(claim)) => {
                     return Some(Outcome::Purchased(claim));
                 }
                 Ok(BuyOutcome::Duplicate(claim)) => return Some(Outcome::AlreadyPurchased(claim)),
                 Ok(BuyOutcome::Limited(wait)) => return self.lanes.limited(wait).map(Outcome::Limited),
-                Ok(BuyOutcome::NotOpen) => return Some(Outcome::NotActive(self.outlook().refused_phase())),
+                Ok(BuyOutcome::NotOpen) => return Some(Outcome::NotActive(self.view().refused_phase())),
                 Ok(BuyOutcome::Empty) if sold_out => return Some(Outcome::OutOfStock),
                 Ok(BuyOutcome::Empty) => {
-                    course.waits_for_tokens();
-                    self.steals.tokens_for(home, user).await.ok()?;
+                    state.waited_for_tokens = true;
+                    self.steals.wait_for_tokens(home, user).await.ok()?;
                 }
                 Err(LaneError::Full) => return None,
                 Err(LaneError::Call(error)) => self.pause_after(&error, tries).await?,
@@ -152,7 +151,7 @@ impl LiveSale {
     }
 
     async fn find_until_answered(&self, user: UserId) -> Result<Option<Claim>, Unavailable> {
-        let home = self.outlook().sale.ring().home(&user);
+        let home = self.view().sale.ring().home(&user);
         for tries in 0.. {
             match self.lanes.find(&self.shards[home.index()], user.clone()).await {
                 Ok(claim) => return Ok(claim),
@@ -173,43 +172,31 @@ impl LiveSale {
     }
 }
 
-/// What an attempt has been through.
+/// State of one purchase request, kept outside the future that the purchase timeout may drop.
 #[derive(Default)]
 struct AttemptState {
-    /// It found its home empty.
-    waited: AtomicBool,
-    /// A try is under way.
-    asking: AtomicBool,
-    /// An earlier try got no answer. A later "empty" does not settle it: a frozen primary may still do it.
-    lost: AtomicBool,
+    /// The home shard was empty, so the buyer waited for tokens.
+    waited_for_tokens: bool,
+    /// A call to Redis is in flight.
+    call_in_flight: bool,
+    /// An earlier call got no reply. A later `empty` does not settle it: a frozen primary may still execute that call.
+    reply_lost: bool,
 }
 
 impl AttemptState {
-    async fn while_asking<T>(
-        &self,
-        asking: impl Future<Output = Result<T, LaneError>>,
-    ) -> Result<T, LaneError> {
-        self.asking.store(true, Ordering::Relaxed);
-        let answer = asking.await;
-        self.asking.store(false, Ordering::Relaxed);
-        if let Err(LaneError::Call(error)) = &answer
-            && error.is_unknown()
-        {
-            self.lost.store(true, Ordering::Relaxed);
+    /// Awaits a call and records whether it was answered.
+    async fn track<T>(&mut self, call: impl Future<Output = Result<T, LaneError>>) -> Result<T, LaneError> {
+        self.call_in_flight = true;
+        let answer = call.await;
+        self.call_in_flight = false;
+        if let Err(LaneError::Call(error)) = &answer {
+            self.reply_lost |= error.is_unknown();
         }
         answer
     }
 
-    fn waits_for_tokens(&self) {
-        self.waited.store(true, Ordering::Relaxed);
-    }
-
-    fn waited_for_tokens(&self) -> bool {
-        self.waited.load(Ordering::Relaxed)
-    }
-
-    /// Whether it may have been done although nobody said so.
-    fn is_in_doubt(&self) -> bool {
-        self.asking.load(Ordering::Relaxed) || self.lost.load(Ordering::Relaxed)
+    /// Returns true when the purchase may have been made although no reply confirmed it.
+    fn is_unresolved(&self) -> bool {
+        self.call_in_flight || self.reply_lost
     }
 }

@@ -31,7 +31,7 @@ const READY_WITHIN: Duration = Duration::from_secs(3);
 /// How often the cluster's map is read when nothing looks odd: three times as often as it has to be for barriers to hold.
 const MAP_PERIOD: Duration = Duration::from_millis(400);
 /// How often while a primary is in doubt: buyers wait for the one that takes over.
-const MAP_PERIOD_IN_DOUBT: Duration = Duration::from_millis(100);
+const MAP_PERIOD_SUSPECT: Duration = Duration::from_millis(100);
 
 /// The sales this node serves. Cheap to clone.
 #[derive(Clone)]
@@ -46,11 +46,11 @@ pub struct Sales {
 struct KnownSales {
     sales: Arc<HashMap<SaleId, Arc<LiveSale>>>,
     /// Sales that are known or listed and could not be read.
-    unread: Arc<HashSet<SaleId>>,
+    unreadable: Arc<HashSet<SaleId>>,
     /// How often the whole list was read.
-    readings: u64,
+    reads: u64,
     /// When any primary last answered.
-    heard_at: Instant,
+    answered_at: Instant,
 }
 
 struct Tasks {
@@ -62,18 +62,18 @@ impl Sales {
     /// Starts reading. The first reading is under way when this returns.
     pub fn start(cluster: Arc<Cluster>, settings: LaneSettings, user_limit: Option<Limit>) -> Self {
         let lanes = Arc::new(Lanes::new(Arc::clone(&cluster), settings.clone(), user_limit));
-        let nothing = KnownSales {
+        let initial = KnownSales {
             sales: Arc::default(),
-            unread: Arc::default(),
-            readings: 0,
-            heard_at: Instant::now(),
+            unreadable: Arc::default(),
+            reads: 0,
+            answered_at: Instant::now(),
         };
-        let (publish, known) = watch::channel(nothing);
+        let (publish, known) = watch::channel(initial);
         let (stop, stopped) = watch::channel(false);
         let reader = Reader::new(Arc::clone(&cluster), Arc::clone(&lanes), settings, publish);
         let running = vec![
-            tokio::spawn(until(stopped.clone(), reader.run())),
-            tokio::spawn(until(stopped, watch_map(cluster, Arc::clone(&lanes)))),
+            tokio::spawn(run_until_stopped(stopped.clone(), reader.run())),
+            tokio::spawn(run_until_stopped(stopped, watch_map(cluster, Arc::clone(&lanes)))),
         ];
         Self { lanes, known, tasks: Arc::new(Tasks { stop, running: running.into() }) }
     }
@@ -84,17 +84,17 @@ impl Sales {
     /// # Errors
     /// When the list, or the sale, could not be read or was lost: then there may be one.
     pub async fn get(&self, id: &SaleId) -> Result<Option<Arc<LiveSale>>, Unavailable> {
-        let readings = {
+        let reads = {
             let known = self.known.borrow();
             if let Some(sale) = known.sales.get(id) {
                 return Ok(Some(Arc::clone(sale)));
             }
-            known.readings
+            known.reads
         };
         let mut known = self.known.clone();
-        let listed = known.wait_for(|now| now.sales.contains_key(id) || now.readings >= readings + 2);
+        let listed = known.wait_for(|now| now.sales.contains_key(id) || now.reads >= reads + 2);
         let listed = timeout(3 * PERIOD, listed).await.map_err(|_| Unavailable)?.map_err(|_| Unavailable)?;
-        if listed.unread.contains(id) {
+        if listed.unreadable.contains(id) {
             return Err(Unavailable);
         }
         Ok(listed.sales.get(id).map(Arc::clone))
@@ -103,18 +103,18 @@ impl Sales {
     /// Whether the node is able to sell; else why not.
     pub fn ready(&self) -> Result<(), String> {
         let known = self.known.borrow();
-        match known.heard_at.elapsed() {
-            _ if known.readings == 0 => Err("the list of sales has not been read yet".into()),
+        match known.answered_at.elapsed() {
+            _ if known.reads == 0 => Err("the list of sales has not been read yet".into()),
             age if age > READY_WITHIN => Err(format!("no answer from Redis for {} s", age.as_secs())),
             _ => Ok(()),
         }
     }
 
     /// Shows lanes and sales as they are now, for those who ask for metrics.
-    pub fn show(&self) {
-        self.lanes.look(metrics::show_lane);
+    pub fn update_gauges(&self) {
+        self.lanes.for_each_lane(metrics::set_lane);
         for (id, sale) in &*self.known.borrow().sales {
-            metrics::show_snapshot_age(id, sale.outlook().snapshot_age());
+            metrics::set_snapshot_age(id, sale.view().snapshot_age());
         }
     }
 
@@ -134,7 +134,7 @@ impl Sales {
     }
 }
 
-async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()>) {
+async fn run_until_stopped(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()>) {
     tokio::select! {
         () = task => {}
         _ = stopped.wait_for(|stopped| *stopped) => {}
@@ -144,13 +144,13 @@ async fn until(mut stopped: watch::Receiver<bool>, task: impl Future<Output = ()
 /// Keeps the cluster's map fresh: every period, and at once when a lane met something that it does not explain.
 async fn watch_map(cluster: Arc<Cluster>, lanes: Arc<Lanes>) {
     loop {
-        let period = if lanes.any_in_doubt() { MAP_PERIOD_IN_DOUBT } else { MAP_PERIOD };
-        let _suspicion_or_period = timeout(period, lanes.suspicion.notified()).await;
+        let period = if lanes.any_suspect() { MAP_PERIOD_SUSPECT } else { MAP_PERIOD };
+        let _suspicion_or_period = timeout(period, lanes.map_refresh.notified()).await;
         match cluster.refresh().await {
-            Ok(()) => lanes.close_deposed(),
+            Ok(()) => lanes.close_demoted(),
             Err(error) => tracing::warn!(error = %error, "the cluster's map could not be read"),
         }
         // However many lanes are suspicious, the map is read at most ten times a second.
-        tokio::time::sleep(MAP_PERIOD_IN_DOUBT).await;
+        tokio::time::sleep(MAP_PERIOD_SUSPECT).await;
     }
 }

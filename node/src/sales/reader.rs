@@ -28,7 +28,7 @@ use crate::metrics;
 use crate::settings::LaneSettings;
 
 /// Longest wait for one answer. A primary that does not answer by then is asked again in the next period.
-const LOOK_TIMEOUT: Duration = Duration::from_millis(250);
+const POLL_TIMEOUT: Duration = Duration::from_millis(250);
 /// Longest wait for the barriers behind "sold out".
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 /// How old a snapshot gets before the node takes one of its own, for itself alone: selling and stealing must
@@ -42,9 +42,9 @@ pub(super) struct Reader {
     clocks: Arc<Clocks>,
     publish: watch::Sender<KnownSales>,
     /// What was last read of each sale, as it was stored.
-    seen: HashMap<SaleId, StoredTexts>,
+    texts_seen: HashMap<SaleId, StoredTexts>,
     /// Why the list could not be used the last time.
-    list_trouble: Option<String>,
+    list_problem: Option<String>,
 }
 
 /// A sale's record and its snapshot, as they are stored.
@@ -57,8 +57,8 @@ struct StoredTexts {
 /// What one reading found of a sale.
 struct SaleReading {
     live: Option<Arc<LiveSale>>,
-    seen: StoredTexts,
-    trouble: Option<CallError>,
+    texts_seen: StoredTexts,
+    problem: Option<CallError>,
 }
 
 impl Reader {
@@ -68,8 +68,8 @@ impl Reader {
         settings: LaneSettings,
         publish: watch::Sender<KnownSales>,
     ) -> Self {
-        let (clocks, seen) = (Arc::default(), HashMap::new());
-        Self { cluster, lanes, settings, clocks, publish, seen, list_trouble: None }
+        let (clocks, texts_seen) = (Arc::default(), HashMap::new());
+        Self { cluster, lanes, settings, clocks, publish, texts_seen, list_problem: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -83,135 +83,136 @@ impl Reader {
 
     async fn read(&mut self) {
         let (listed, any_answered) =
-            tokio::join!(self.look(ListSales), self.clocks.measure(&self.cluster, LOOK_TIMEOUT));
-        let listed = self.usable(listed);
+            tokio::join!(self.poll(ListSales), self.clocks.measure(&self.cluster, POLL_TIMEOUT));
+        let listed = self.check_list(listed);
         let before = Arc::clone(&self.publish.borrow().sales);
         let ids: BTreeSet<&SaleId> = listed.iter().flatten().chain(before.keys()).collect();
-        let readings = join_all(ids.iter().map(|id| self.read_sale(id, before.get(*id)))).await;
+        let reads = join_all(ids.iter().map(|id| self.read_sale(id, before.get(*id)))).await;
 
-        let (mut sales, mut unread) = (HashMap::new(), HashSet::new());
-        for (id, reading) in ids.into_iter().cloned().zip(readings) {
-            if let Some(trouble) = reading.trouble {
-                tracing::debug!(sale.id = %id, error = %trouble, "a sale could not be read");
-                unread.insert(id.clone());
+        let (mut sales, mut unreadable) = (HashMap::new(), HashSet::new());
+        for (id, reading) in ids.into_iter().cloned().zip(reads) {
+            if let Some(problem) = reading.problem {
+                tracing::debug!(sale.id = %id, error = %problem, "a sale could not be read");
+                unreadable.insert(id.clone());
             }
-            self.seen.insert(id.clone(), reading.seen);
+            self.texts_seen.insert(id.clone(), reading.texts_seen);
             sales.extend(reading.live.map(|live| (id, live)));
         }
         self.publish.send_modify(|known| {
             known.sales = Arc::new(sales);
-            known.unread = Arc::new(unread);
-            known.readings += u64::from(listed.is_some());
-            known.heard_at = if any_answered { Instant::now() } else { known.heard_at };
+            known.unreadable = Arc::new(unreadable);
+            known.reads += u64::from(listed.is_some());
+            known.answered_at = if any_answered { Instant::now() } else { known.answered_at };
         });
     }
 
     /// The list where it is whole. Says in the log when it is not any more.
-    fn usable(&mut self, listed: Result<Option<Vec<SaleId>>, CallError>) -> Option<Vec<SaleId>> {
-        let (listed, trouble) = match listed {
+    fn check_list(&mut self, listed: Result<Option<Vec<SaleId>>, CallError>) -> Option<Vec<SaleId>> {
+        let (listed, problem) = match listed {
             Ok(Some(listed)) => (Some(listed), None),
             Ok(None) => (None, Some("it was lost, or no coordinator has made it yet".to_owned())),
             Err(error) => (None, Some(error.to_string())),
         };
-        match &trouble {
-            Some(trouble) if self.list_trouble.is_none() => {
-                tracing::warn!(error = %trouble, "the list of sales cannot be read; known sales go on");
+        match &problem {
+            Some(problem) if self.list_problem.is_none() => {
+                tracing::warn!(error = %problem, "the list of sales cannot be read; known sales go on");
             }
-            None if self.list_trouble.is_some() => tracing::info!("the list of sales is read again"),
+            None if self.list_problem.is_some() => tracing::info!("the list of sales is read again"),
             _ => {}
         }
-        self.list_trouble = trouble;
+        self.list_problem = problem;
         listed
     }
 
     /// The sale as it is now. What cannot be read stays as it was.
     async fn read_sale(&self, id: &SaleId, live: Option<&Arc<LiveSale>>) -> SaleReading {
-        let mut seen = self.seen.get(id).cloned().unwrap_or_default();
-        let known = live.map(|live| live.outlook());
-        let (read, trouble) = match self.read_texts(&SaleKeys::new(id)).await {
-            Ok(texts) => self.take_in(known.as_deref(), texts, &mut seen),
+        let mut texts_seen = self.texts_seen.get(id).cloned().unwrap_or_default();
+        let known = live.map(|live| live.view());
+        let (read, problem) = match self.read_texts(&SaleKeys::new(id)).await {
+            Ok(texts) => self.apply_texts(known.as_deref(), texts, &mut texts_seen),
             Err(error) => (known.as_deref().cloned(), Some(error)),
         };
-        let Some(outlook) = read else { return SaleReading { live: None, seen, trouble } };
-        let outlook = self.complete(outlook).await;
+        let Some(view) = read else { return SaleReading { live: None, texts_seen, problem } };
+        let view = self.with_own_snapshot(view).await;
         let live = match (live, known) {
-            (Some(live), Some(known)) if outlook.sale.has_layout_of(&known.sale) => {
-                live.see(outlook);
+            (Some(live), Some(known)) if view.sale.has_same_layout_as(&known.sale) => {
+                live.update(view);
                 Arc::clone(live)
             }
-            _ => LiveSale::start(outlook, Arc::clone(&self.lanes), &self.settings),
+            _ => LiveSale::start(view, Arc::clone(&self.lanes), &self.settings),
         };
-        SaleReading { live: Some(live), seen, trouble }
+        SaleReading { live: Some(live), texts_seen, problem }
     }
 
     async fn read_texts(&self, keys: &SaleKeys) -> Result<StoredTexts, CallError> {
-        let text = |key| self.look(ReadText { slot: keys.slot, key });
+        let text = |key| self.poll(ReadText { slot: keys.slot, key });
         let (config, snapshot) = tokio::join!(text(&keys.config), text(&keys.snapshot));
         Ok(StoredTexts { config: config?, snapshot: snapshot? })
     }
 
-    /// What is known after these texts; none where there is no sale that is ready to sell. What has become known is `seen`.
-    fn take_in(
+    /// What is known after these texts; none where there is no sale that is ready to sell. What has become known is `texts_seen`.
+    fn apply_texts(
         &self,
         known: Option<&SaleView>,
         texts: StoredTexts,
-        seen: &mut StoredTexts,
+        texts_seen: &mut StoredTexts,
     ) -> (Option<SaleView>, Option<CallError>) {
-        let (mut outlook, mut trouble) = (known.cloned(), None);
-        if known.is_none() || texts.config != seen.config {
+        let (mut view, mut problem) = (known.cloned(), None);
+        if known.is_none() || texts.config != texts_seen.config {
             match sale_of(texts.config.as_deref(), known.map(|known| &known.sale)) {
                 Ok(Some(sale)) => {
-                    let same = known.filter(|known| sale.has_layout_of(&known.sale));
+                    let same = known.filter(|known| sale.has_same_layout_as(&known.sale));
                     // Of a sale with other shards no snapshot was seen yet.
-                    *seen = StoredTexts { config: texts.config, snapshot: same.and(seen.snapshot.take()) };
-                    outlook = Some(match same {
+                    *texts_seen =
+                        StoredTexts { config: texts.config, snapshot: same.and(texts_seen.snapshot.take()) };
+                    view = Some(match same {
                         Some(known) => known.with_sale(sale),
                         None => SaleView::new(sale, Arc::clone(&self.clocks)),
                     });
                 }
                 Ok(None) => {}
-                Err(error) => trouble = Some(error),
+                Err(error) => problem = Some(error),
             }
         }
-        let fresh = texts.snapshot.filter(|text| seen.snapshot.as_ref() != Some(text));
-        if let (Some(known), Some(text)) = (&outlook, fresh) {
+        let fresh = texts.snapshot.filter(|text| texts_seen.snapshot.as_ref() != Some(text));
+        if let (Some(known), Some(text)) = (&view, fresh) {
             match parse_snapshot(&text) {
                 Ok(snapshot) => {
-                    outlook = Some(known.with_snapshot(snapshot));
-                    seen.snapshot = Some(text);
+                    view = Some(known.with_snapshot(snapshot));
+                    texts_seen.snapshot = Some(text);
                 }
-                Err(error) => trouble = Some(error),
+                Err(error) => problem = Some(error),
             }
         }
-        (outlook, trouble)
+        (view, problem)
     }
 
     /// Adds a snapshot of the node's own where no other has come for too long.
-    async fn complete(&self, outlook: SaleView) -> SaleView {
-        if outlook.snapshot_age() < SNAPSHOT_AGE_MAX {
-            return outlook;
+    async fn with_own_snapshot(&self, view: SaleView) -> SaleView {
+        if view.snapshot_age() < SNAPSHOT_AGE_MAX {
+            return view;
         }
-        let looks = outlook.sale.shards().iter().map(|shard| self.look(ReadLevel { shard }));
-        let levels: Vec<Result<Level, CallError>> = join_all(looks).await;
+        let polls = view.sale.shards().iter().map(|shard| self.poll(ReadLevel { shard }));
+        let levels: Vec<Result<Level, CallError>> = join_all(polls).await;
         if levels.iter().all(Result::is_err) {
-            return outlook;
+            return view;
         }
-        metrics::own_snapshot(outlook.sale.id());
-        let mut snapshot = Snapshot::of(&outlook.sale, &levels, outlook.snapshot.as_ref());
-        snapshot.sold_out |= outlook.sold_out();
-        if snapshot.is_to_be_confirmed() && levels.iter().all(Result::is_ok) {
-            let confirming = confirm_sold_out(&self.cluster, &outlook.sale);
+        metrics::count_own_snapshot(view.sale.id());
+        let mut snapshot = Snapshot::of(&view.sale, &levels, view.snapshot.as_ref());
+        snapshot.sold_out |= view.sold_out();
+        if snapshot.needs_confirmation() && levels.iter().all(Result::is_ok) {
+            let confirming = confirm_sold_out(&self.cluster, &view.sale);
             snapshot.sold_out = timeout(CONFIRM_TIMEOUT, confirming).await.unwrap_or(false);
         }
-        outlook.with_snapshot(snapshot)
+        view.with_snapshot(snapshot)
     }
 
     /// Makes one call, once, for a short time: it is made again in the next period anyway.
-    async fn look<C: Call>(&self, call: C) -> Result<C::Answer, CallError> {
-        let looking = timeout(LOOK_TIMEOUT, self.cluster.poll(call)).await;
-        let answer = looking.unwrap_or_else(|_| Err(CallError::NoReply("none in time".into())));
+    async fn poll<C: Call>(&self, call: C) -> Result<C::Answer, CallError> {
+        let polling = timeout(POLL_TIMEOUT, self.cluster.poll(call)).await;
+        let answer = polling.unwrap_or_else(|_| Err(CallError::NoReply("none in time".into())));
         if matches!(answer, Err(CallError::Moved(_))) {
-            self.lanes.suspicion.notify_one();
+            self.lanes.map_refresh.notify_one();
         }
         answer
     }

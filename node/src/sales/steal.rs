@@ -28,12 +28,12 @@ use crate::sabotage::{self, AbortPoint};
 /// channel.
 const DONATION_TIMEOUT: Duration = Duration::from_millis(300);
 /// Longest wait for a snapshot that shows where tokens are; then the levels at hand are looked at again.
-const NEWS_TIMEOUT: Duration = Duration::from_secs(1);
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The steals of one sale on this node.
 pub(super) struct Steals {
-    market: Arc<StealScheduler>,
-    attendants: Mutex<JoinSet<()>>,
+    scheduler: Arc<StealScheduler>,
+    tasks: Mutex<JoinSet<()>>,
     /// How many buyers may wait at a shard, as many as in a lane.
     queue_max: usize,
 }
@@ -44,16 +44,16 @@ pub(super) struct QueueFull;
 /// What all attendants of a sale share.
 struct StealScheduler {
     lanes: Arc<Lanes>,
-    outlook: watch::Receiver<Arc<SaleView>>,
+    view: watch::Receiver<Arc<SaleView>>,
     shards: Arc<[Arc<Shard>]>,
-    desks: Vec<StealTask>,
+    queues: Vec<ShardQueue>,
     /// What was accepted from each channel, as far as this node saw.
     accepted: Mutex<HashMap<(ShardId, ShardId), u64>>,
     metrics: StealMetrics,
 }
 
 /// A shard's place in the market.
-struct StealTask {
+struct ShardQueue {
     queue: Mutex<Queue>,
     /// Tokens it is thought to hold: from the latest snapshot, or from a later answer.
     stock: AtomicU64,
@@ -62,88 +62,87 @@ struct StealTask {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<(UserId, oneshot::Sender<()>)>,
-    is_attended: bool,
+    has_task: bool,
 }
 
 impl Steals {
     pub(super) fn new(
         lanes: Arc<Lanes>,
         shards: Arc<[Arc<Shard>]>,
-        outlook: watch::Receiver<Arc<SaleView>>,
+        view: watch::Receiver<Arc<SaleView>>,
         queue_max: usize,
     ) -> Self {
         // Before the first snapshot each shard may have something.
-        let desks =
-            shards.iter().map(|_| StealTask { queue: Mutex::default(), stock: AtomicU64::new(1) }).collect();
-        let metrics = StealMetrics::of(outlook.borrow().sale.id(), shards.len());
-        let market =
-            Arc::new(StealScheduler { lanes, outlook, shards, desks, accepted: Mutex::default(), metrics });
-        Self { market, attendants: Mutex::default(), queue_max }
+        let queues =
+            shards.iter().map(|_| ShardQueue { queue: Mutex::default(), stock: AtomicU64::new(1) }).collect();
+        let metrics = StealMetrics::of(view.borrow().sale.id(), shards.len());
+        let scheduler =
+            Arc::new(StealScheduler { lanes, view, shards, queues, accepted: Mutex::default(), metrics });
+        Self { scheduler, tasks: Mutex::default(), queue_max }
     }
 
     /// Learns from a snapshot who holds what.
-    pub(super) fn learn(&self, snapshot: &Snapshot) {
-        for (desk, level) in self.market.desks.iter().zip(&snapshot.shards) {
-            desk.stock.store(level.stock, Ordering::Relaxed);
+    pub(super) fn update_levels(&self, snapshot: &Snapshot) {
+        for (shard_queue, level) in self.scheduler.queues.iter().zip(&snapshot.shards) {
+            shard_queue.stock.store(level.stock, Ordering::Relaxed);
         }
     }
 
     /// Waits until it is worth asking `home` again: tokens are there, or all are sold. The user has just
     /// found it empty.
-    pub(super) async fn tokens_for(&self, home: ShardId, user: &UserId) -> Result<(), QueueFull> {
-        let desk = self.market.desk(home);
-        let (wake, woken) = oneshot::channel();
-        let needs_attendant = {
-            let mut queue = desk.queue();
+    pub(super) async fn wait_for_tokens(&self, home: ShardId, user: &UserId) -> Result<(), QueueFull> {
+        let shard_queue = self.scheduler.shard_queue(home);
+        let (notify, notified) = oneshot::channel();
+        let needs_task = {
+            let mut queue = shard_queue.queue();
             if queue.waiting.len() >= self.queue_max {
                 return Err(QueueFull);
             }
-            queue.waiting.push_back((user.clone(), wake));
-            !std::mem::replace(&mut queue.is_attended, true)
+            queue.waiting.push_back((user.clone(), notify));
+            !std::mem::replace(&mut queue.has_task, true)
         };
-        if needs_attendant {
-            desk.stock.store(0, Ordering::Relaxed);
-            let mut attendants = self.attendants.lock().unwrap_or_else(PoisonError::into_inner);
-            while attendants.try_join_next().is_some() {}
-            attendants.spawn(Arc::clone(&self.market).attend(home));
+        if needs_task {
+            shard_queue.stock.store(0, Ordering::Relaxed);
+            let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            while tasks.try_join_next().is_some() {}
+            tasks.spawn(Arc::clone(&self.scheduler).run_task(home));
         }
-        let _woken_or_closing = woken.await;
+        let _notified_or_closing = notified.await;
         Ok(())
     }
 
     /// Ends all steals. Tokens that are on their way are in their channels.
     pub(super) async fn close(&self) {
-        let mut attendants =
-            std::mem::take(&mut *self.attendants.lock().unwrap_or_else(PoisonError::into_inner));
-        attendants.shutdown().await;
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
     }
 }
 
 impl StealScheduler {
     /// Serves the buyers who wait at a shard until there is none.
-    async fn attend(self: Arc<Self>, home: ShardId) {
-        let mut outlook = self.outlook.clone();
-        while let Some(user) = self.desk(home).first_in_line() {
-            let now = Arc::clone(&outlook.borrow_and_update());
-            let stock = self.desk(home).stock.swap(0, Ordering::Relaxed);
+    async fn run_task(self: Arc<Self>, home: ShardId) {
+        let mut view = self.view.clone();
+        while let Some(user) = self.shard_queue(home).first_waiting() {
+            let now = Arc::clone(&view.borrow_and_update());
+            let stock = self.shard_queue(home).stock.swap(0, Ordering::Relaxed);
             if now.sold_out() {
-                self.desk(home).wake(u64::MAX);
+                self.shard_queue(home).notify_waiting(u64::MAX);
             } else if stock > 0 {
-                self.desk(home).wake(stock);
+                self.shard_queue(home).notify_waiting(stock);
             } else if !self.steal(&now, home, &user).await {
-                let _news_or_timeout = timeout(NEWS_TIMEOUT, outlook.changed()).await;
+                let _changed_or_timeout = timeout(SNAPSHOT_TIMEOUT, view.changed()).await;
             }
         }
     }
 
     /// Brings tokens from the first donor that has some. Answers whether any came. Donors whose primary is in
     /// trouble are left out, unless all are.
-    async fn steal(&self, outlook: &SaleView, home: ShardId, user: &UserId) -> bool {
-        let donors: Vec<ShardId> = outlook.sale.ring().donors(user).collect();
-        let trusted = |donor: &ShardId| self.lanes.trusts(&self.shards[donor.index()]);
-        let (trusted, others): (Vec<_>, Vec<_>) = donors.into_iter().partition(trusted);
-        for donor in trusted.into_iter().chain(others) {
-            let stock = self.desk(donor).stock.load(Ordering::Relaxed);
+    async fn steal(&self, view: &SaleView, home: ShardId, user: &UserId) -> bool {
+        let donors: Vec<ShardId> = view.sale.ring().donors(user).collect();
+        let healthy = |donor: &ShardId| self.lanes.is_healthy(&self.shards[donor.index()]);
+        let (healthy, others): (Vec<_>, Vec<_>) = donors.into_iter().partition(healthy);
+        for donor in healthy.into_iter().chain(others) {
+            let stock = self.shard_queue(donor).stock.load(Ordering::Relaxed);
             if stock > 0 && self.steal_from(donor, home, stock).await {
                 return true;
             }
@@ -152,44 +151,47 @@ impl StealScheduler {
     }
 
     async fn steal_from(&self, donor: ShardId, home: ShardId, stock: u64) -> bool {
-        let want = self.desk(home).waiting().max(stock.div_ceil(2));
+        let want = self.shard_queue(home).waiting().max(stock.div_ceil(2));
         let donating = self.lanes.donate(&self.shards[donor.index()], home, want);
-        let donation = match timeout(DONATION_TIMEOUT, donating).await.unwrap_or_else(|_| Err(too_late())) {
+        let donation = match timeout(DONATION_TIMEOUT, donating)
+            .await
+            .unwrap_or_else(|_| Err(donor_timeout()))
+        {
             Ok(donation) => donation,
             Err(error) => {
                 tracing::debug!(shard.id = %home, donor.id = %donor, error = %error, "a steal got no answer");
                 self.metrics.failed();
                 // Not asked again before a snapshot shows that it has some.
-                self.desk(donor).stock.store(0, Ordering::Relaxed);
+                self.shard_queue(donor).stock.store(0, Ordering::Relaxed);
                 return false;
             }
         };
-        self.desk(donor).stock.store(donation.stock, Ordering::Relaxed);
-        let fresh = donation.cumulative.saturating_sub(self.accepted_before(donor, home));
-        if fresh == 0 {
+        self.shard_queue(donor).stock.store(donation.stock, Ordering::Relaxed);
+        let new_tokens = donation.cumulative.saturating_sub(self.accepted_before(donor, home));
+        if new_tokens == 0 {
             self.metrics.empty();
             return false;
         }
-        self.metrics.given(donor, fresh);
-        sabotage::die_at(AbortPoint::Donated);
-        self.bring(donor, home, donation.cumulative, fresh).await
+        self.metrics.given(donor, new_tokens);
+        sabotage::abort_at(AbortPoint::Donated);
+        self.accept_donation(donor, home, donation.cumulative, new_tokens).await
     }
 
     /// Puts the tokens into the lane first and wakes the buyers then: they queue up behind the tokens.
-    async fn bring(&self, donor: ShardId, home: ShardId, cumulative: u64, fresh: u64) -> bool {
+    async fn accept_donation(&self, donor: ShardId, home: ShardId, cumulative: u64, new_tokens: u64) -> bool {
         let accepting = self.lanes.accept(&self.shards[home.index()], TokenSource::Shard(donor), cumulative);
-        sabotage::die_at(AbortPoint::AcceptSent);
-        self.desk(home).wake(fresh);
+        sabotage::abort_at(AbortPoint::AcceptSent);
+        self.shard_queue(home).notify_waiting(new_tokens);
         let accepted = match accepting {
             Ok(accepting) => accepting.answer().await,
             Err(error) => Err(error),
         };
         match accepted {
             Ok(accepted) => {
-                sabotage::die_at(AbortPoint::Accepted);
+                sabotage::abort_at(AbortPoint::Accepted);
                 self.accepted().insert((donor, home), accepted.cumulative);
-                self.metrics.stolen(home, fresh);
-                tracing::debug!(shard.id = %home, donor.id = %donor, tokens = fresh, "stole tokens");
+                self.metrics.stolen(home, new_tokens);
+                tracing::debug!(shard.id = %home, donor.id = %donor, tokens = new_tokens, "stole tokens");
             }
             // They wait in the channel: the next steal from this donor brings them, or the coordinator.
             Err(error) => {
@@ -208,22 +210,22 @@ impl StealScheduler {
         self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn desk(&self, shard: ShardId) -> &StealTask {
-        &self.desks[shard.index()]
+    fn shard_queue(&self, shard: ShardId) -> &ShardQueue {
+        &self.queues[shard.index()]
     }
 }
 
-fn too_late() -> LaneError {
+fn donor_timeout() -> LaneError {
     CallError::NoReply("the donor took too long".into()).into()
 }
 
-impl StealTask {
+impl ShardQueue {
     /// Who waits longest. With nobody there the attendant leaves, and the next to come calls another.
-    fn first_in_line(&self) -> Option<UserId> {
+    fn first_waiting(&self) -> Option<UserId> {
         let mut queue = self.queue();
-        queue.waiting.retain(|(_, wake)| !wake.is_closed());
+        queue.waiting.retain(|(_, notify)| !notify.is_closed());
         let first = queue.waiting.front().map(|(user, _)| user.clone());
-        queue.is_attended = first.is_some();
+        queue.has_task = first.is_some();
         first
     }
 
@@ -232,11 +234,11 @@ impl StealTask {
     }
 
     /// Wakes as many as can hope for a token, first come first served.
-    fn wake(&self, tokens: u64) {
+    fn notify_waiting(&self, tokens: u64) {
         let mut queue = self.queue();
-        let lucky = queue.waiting.len().min(usize::try_from(tokens).unwrap_or(usize::MAX));
-        for (_, wake) in queue.waiting.drain(..lucky) {
-            let _gave_up = wake.send(());
+        let count = queue.waiting.len().min(usize::try_from(tokens).unwrap_or(usize::MAX));
+        for (_, notify) in queue.waiting.drain(..count) {
+            let _gave_up = notify.send(());
         }
     }
 

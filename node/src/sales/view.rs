@@ -26,7 +26,7 @@ pub struct SaleView {
     pub sale: Sale,
     /// The latest snapshot, a coordinator's or the node's own.
     pub snapshot: Option<Snapshot>,
-    snapshot_seen: Instant,
+    snapshot_seen_at: Instant,
     /// What the snapshot before said: units in all, and units sold.
     sold_before: Option<(u64, u64)>,
     /// The highest number of units that were once sold for good.
@@ -64,8 +64,8 @@ pub struct Status {
 
 impl SaleView {
     pub(super) fn new(sale: Sale, clocks: Arc<Clocks>) -> Self {
-        let snapshot_seen = Instant::now();
-        Self { sale, snapshot: None, snapshot_seen, sold_before: None, sold_out_of: None, clocks }
+        let snapshot_seen_at = Instant::now();
+        Self { sale, snapshot: None, snapshot_seen_at, sold_before: None, sold_out_of: None, clocks }
     }
 
     /// The same with another record of the sale.
@@ -79,14 +79,14 @@ impl SaleView {
             sold_before: self.snapshot.as_ref().map(|before| (before.total, before.sold)),
             sold_out_of: self.sold_out_of.max(snapshot.sold_out.then_some(snapshot.total)),
             snapshot: Some(snapshot),
-            snapshot_seen: Instant::now(),
+            snapshot_seen_at: Instant::now(),
             ..self.clone()
         }
     }
 
     /// How long ago the snapshot was first seen; where there is none, since when there is none.
     pub(super) fn snapshot_age(&self) -> Duration {
-        self.snapshot_seen.elapsed()
+        self.snapshot_seen_at.elapsed()
     }
 
     /// Whether every unit is sold. It stays so until there are more units.
@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(refusal(260_000..=999_000), Some(Phase::Ended));
     }
 
-    fn outlook(total_stock: u64) -> SaleView {
+    fn view(total_stock: u64) -> SaleView {
         let config = SaleConfig { total_stock, ..sale(SaleState::Open) };
         SaleView::new(Sale::new(config).unwrap(), Arc::default())
     }
@@ -230,16 +230,16 @@ mod tests {
 
     #[test]
     fn a_snapshot_replaces_another_whatever_time_it_carries() {
-        let ahead = outlook(10).with_snapshot(snapshot(20_000, 10, 3));
+        let ahead = view(10).with_snapshot(snapshot(20_000, 10, 3));
         assert_eq!(ahead.with_snapshot(snapshot(1_000, 10, 7)).status().sold, 7);
     }
 
     #[test]
     fn sold_out_is_not_taken_back_by_an_older_snapshot_but_by_more_units() {
-        let told = outlook(10).with_snapshot(sold_out(20_000, 10));
+        let told = view(10).with_snapshot(sold_out(20_000, 10));
         let older = told.with_snapshot(snapshot(1_000, 10, 6)).with_snapshot(snapshot(1_100, 10, 6));
         assert!(older.sold_out() && older.status().sold == 10);
-        let restocked = older.with_sale(outlook(11).sale);
+        let restocked = older.with_sale(view(11).sale);
         assert!(!restocked.sold_out());
         assert!(!restocked.with_snapshot(sold_out(30_000, 10)).sold_out(), "it is of the old total");
         assert!(restocked.with_snapshot(sold_out(30_000, 11)).sold_out());
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn one_snapshot_with_fewer_units_sold_is_not_shown() {
-        let seen = outlook(10).with_snapshot(snapshot(1_000, 10, 6));
+        let seen = view(10).with_snapshot(snapshot(1_000, 10, 6));
         let late = seen.with_snapshot(snapshot(900, 10, 4));
         assert_eq!(late.status().sold, 6);
         assert_eq!(late.with_snapshot(snapshot(1_100, 10, 7)).status().sold, 7);

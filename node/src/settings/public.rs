@@ -37,12 +37,12 @@ pub struct LimitSettings {
 
 impl LimitSettings {
     /// What an address may ask for.
-    pub fn of_address(&self) -> Option<Limit> {
+    pub fn for_address(&self) -> Option<Limit> {
         self.limit(self.rate_limit_max)
     }
 
     /// What a user may attempt.
-    pub fn of_user(&self) -> Option<Limit> {
+    pub fn for_user(&self) -> Option<Limit> {
         self.limit(self.rate_limit_user_max)
     }
 
@@ -149,7 +149,7 @@ pub enum Origin {
     /// `*`
     Any,
     /// `https://shop.example`
-    Of(String),
+    Exact(String),
 }
 
 /// Not a value of these settings.
@@ -157,7 +157,7 @@ pub enum Origin {
 pub enum InvalidValue {
     /// Not a network.
     #[error("must be a network like 10.0.0.0/8, or an address")]
-    ClientNetwork,
+    Network,
     /// Not an origin.
     #[error("must be an origin like https://shop.example, without a path, or *")]
     Origin,
@@ -168,7 +168,7 @@ pub enum InvalidValue {
 
 fn network(raw: &str) -> Result<IpNet, InvalidValue> {
     let raw = raw.trim();
-    raw.parse().or_else(|_| raw.parse::<IpAddr>().map(IpNet::from)).map_err(|_| InvalidValue::ClientNetwork)
+    raw.parse().or_else(|_| raw.parse::<IpAddr>().map(IpNet::from)).map_err(|_| InvalidValue::Network)
 }
 
 fn secret(raw: &str) -> Result<Secret, InvalidValue> {
@@ -195,7 +195,7 @@ impl FromStr for Origin {
         let is_host = |host: &str| {
             !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b))
         };
-        if host.is_some_and(is_host) { Ok(Self::Of(raw)) } else { Err(InvalidValue::Origin) }
+        if host.is_some_and(is_host) { Ok(Self::Exact(raw)) } else { Err(InvalidValue::Origin) }
     }
 }
 
@@ -216,14 +216,14 @@ pub(crate) mod tests {
             assert!(network(raw).unwrap().contains(&holds.parse::<IpAddr>().unwrap()), "{raw}");
         }
         for bad in ["", "10.0.0.0/33", "proxy", "10.0.0"] {
-            assert_eq!(network(bad), Err(InvalidValue::ClientNetwork), "{bad}");
+            assert_eq!(network(bad), Err(InvalidValue::Network), "{bad}");
         }
     }
 
     #[test]
     fn an_origin_has_a_scheme_and_no_path() {
         assert_eq!("*".parse(), Ok(Origin::Any));
-        assert_eq!("https://Shop.example".parse(), Ok(Origin::Of("https://shop.example".into())));
+        assert_eq!("https://Shop.example".parse(), Ok(Origin::Exact("https://shop.example".into())));
         assert!("http://localhost:5173".parse::<Origin>().is_ok());
         for bad in
             ["", "shop.example", "https://", "https://shop.example/", "https://a b", "ftp://shop.example"]

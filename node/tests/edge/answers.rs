@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use stock::ids::UserIdKind;
 use stock::sale::{SaleState, Window};
 
-use crate::stage::{Answer, TestNode};
+use crate::fixture::{Answer, TestNode};
 
 #[tokio::test]
 async fn the_status_of_a_sale_says_what_is_sold_when_and_how_much_is_left() {
@@ -108,7 +108,7 @@ async fn a_purchase_repeated_with_its_key_succeeds_again_and_with_another_does_n
 
 async fn buy_with_key(node: &TestNode, path: &str, user: &str, key: &str) -> Answer {
     let request = Request::post(path).header(CONTENT_TYPE, "application/json").header("idempotency-key", key);
-    node.send(node.meant(request).await, json!({ "userId": user }).to_string()).await
+    node.send(node.with_csrf_token(request).await, json!({ "userId": user }).to_string()).await
 }
 
 #[tokio::test]

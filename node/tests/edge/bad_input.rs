@@ -4,7 +4,7 @@ use axum::http::Request;
 use axum::http::header::{ALLOW, CONTENT_TYPE};
 use serde_json::{Value, json};
 
-use crate::stage::{Answer, TestNode};
+use crate::fixture::{Answer, TestNode};
 
 const BOTH_FAMILIES: [&str; 2] = ["/api/sale/purchase", "/api/purchase"];
 
@@ -117,11 +117,13 @@ async fn a_body_over_16_kib_is_too_large_and_one_just_below_is_not() {
 async fn a_body_of_another_content_type_is_unsupported() {
     let node = TestNode::selling(10).await;
     for path in BOTH_FAMILIES {
-        node.send(node.meant(Request::post(path)).await, r#"{"userId":"ann"}"#).await.is_problem(415);
+        node.send(node.with_csrf_token(Request::post(path)).await, r#"{"userId":"ann"}"#)
+            .await
+            .is_problem(415);
         for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "x", ""]
         {
             let request = Request::post(path).header(CONTENT_TYPE, content_type);
-            node.send(node.meant(request).await, r#"{"userId":"ann"}"#).await.is_problem(415);
+            node.send(node.with_csrf_token(request).await, r#"{"userId":"ann"}"#).await.is_problem(415);
         }
     }
     let request = Request::post("/api/sale/purchase").header(CONTENT_TYPE, "Application/JSON; charset=utf-8");
@@ -167,7 +169,7 @@ async fn an_idempotency_key_that_cannot_be_is_refused_before_anything_is_bought(
         for key in ["", "a b", "\u{e9}", &"k".repeat(256)] {
             let request =
                 Request::post(path).header(CONTENT_TYPE, "application/json").header("idempotency-key", key);
-            node.send(node.meant(request).await, r#"{"userId":"ann"}"#).await.is_problem(400);
+            node.send(node.with_csrf_token(request).await, r#"{"userId":"ann"}"#).await.is_problem(400);
         }
     }
     assert_eq!(node.get("/api/sale/purchase/ann").await.body["hasPurchased"], Value::Bool(false));

@@ -5,7 +5,7 @@ use axum::http::{Request, request};
 use serde_json::json;
 use service::serve::Peer;
 
-use crate::stage::{Answer, TestNode};
+use crate::fixture::{Answer, TestNode};
 
 const BY_SALE: &str = "/api/sale/purchase";
 const SINGLE_SALE: &str = "/api/purchase";

@@ -3,7 +3,7 @@
 use axum::http::Request;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
 
-use crate::stage::TestNode;
+use crate::fixture::TestNode;
 
 #[tokio::test]
 async fn the_description_is_openapi_and_has_the_path_it_is_served_at() {

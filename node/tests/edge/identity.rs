@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use service::time::now;
 
-use crate::stage::{Answer, TestNode};
+use crate::fixture::{Answer, TestNode};
 
 const SECRET: &str = "a secret of thirty-two characters";
 const RSA: &[u8] = include_bytes!("keys/rsa.pem");

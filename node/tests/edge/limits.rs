@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use serde_json::json;
 use service::serve::Peer;
 
-use crate::stage::{Answer, TestNode, shared_redis};
+use crate::fixture::{Answer, TestNode, shared_redis};
 
 const STATUS: &str = "/api/sale/status";
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use testkit::ports::{PortBlock, loopback};
 use testkit::{Folder, Launch, Process};
 
-use crate::stage::{TestNode, shared_redis};
+use crate::fixture::{TestNode, shared_redis};
 
 const NODE: &str = env!("CARGO_BIN_EXE_flashsale-node");
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -187,8 +187,8 @@ async fn a_node_serves_buyers_until_it_is_stopped_and_is_unready_first() {
 #[tokio::test]
 async fn purchases_are_counted_by_outcome_from_zero_on() {
     // Given a sale of one unit and a node that has just learned of it.
-    let shop = TestNode::selling(1).await;
-    let sale = shop.sale.as_str();
+    let test_node = TestNode::selling(1).await;
+    let sale = test_node.sale.as_str();
     let node = Running::with(&shared_redis().await.seeds());
     let counted = async |outcome: &str, count: u32| {
         let line = format!("flashsale_purchases_total{{sale=\"{sale}\",outcome=\"{outcome}\"}} {count}\n");

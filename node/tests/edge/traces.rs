@@ -7,8 +7,8 @@ use axum::{Json, Router};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
+use crate::fixture::{TestNode, shared_redis};
 use crate::process::{LIMIT, Running};
-use crate::stage::{TestNode, shared_redis};
 
 /// The trace that a client says it is in, and its own span there.
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -54,7 +54,7 @@ fn attribute(span: &Value, key: &str) -> String {
 #[tokio::test]
 async fn a_purchase_is_one_trace_from_the_client_s_span_to_the_call_to_redis() {
     // Given a node with a collector, and a sale.
-    let (shop, collector) = (TestNode::selling(1).await, Collector::start().await);
+    let (test_node, collector) = (TestNode::selling(1).await, Collector::start().await);
     let node = Running::set(
         &shared_redis().await.seeds(),
         &[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")],
@@ -62,7 +62,7 @@ async fn a_purchase_is_one_trace_from_the_client_s_span_to_the_call_to_redis() {
     node.answers("/readyz", 200).await;
 
     // When somebody buys, whose client is in a trace already, and the node ends.
-    let url = node.url(&format!("/api/sales/{}/purchase", shop.sale));
+    let url = node.url(&format!("/api/sales/{}/purchase", test_node.sale));
     let body = serde_json::json!({ "userId": "ann" });
     let request = reqwest::Client::new().post(url).json(&body);
     let request = request.header("traceparent", format!("00-{TRACE}-{CLIENT_SPAN}-01"));

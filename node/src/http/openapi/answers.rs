@@ -25,7 +25,7 @@ pub(super) struct Answers(BTreeMap<u16, Answer>);
 /// What is answered with one status.
 #[derive(Default)]
 struct Answer {
-    words: Vec<String>,
+    summary: Vec<String>,
     headers: BTreeSet<&'static str>,
     /// By media type.
     bodies: BTreeMap<String, Vec<Body>>,
@@ -36,36 +36,36 @@ struct Answer {
 struct Body {
     schema: String,
     /// The member whose value tells the samples apart.
-    tells: Option<&'static str>,
+    discriminator: Option<&'static str>,
     samples: Vec<Sample>,
 }
 
 struct Sample {
-    words: String,
+    summary: String,
     value: Value,
 }
 
 impl Answers {
     /// One answer of its kind.
-    pub(super) fn answer<T: ToSchema>(self, words: &str, sample: impl IntoResponse) -> Self {
-        self.add(words, &T::name(), None, sample.into_response())
+    pub(super) fn answer<T: ToSchema>(self, summary: &str, sample: impl IntoResponse) -> Self {
+        self.add(summary, &T::name(), None, sample.into_response())
     }
 
     /// One of several answers that a member tells apart.
-    pub(super) fn told_by<T: ToSchema>(
+    pub(super) fn answer_by_member<T: ToSchema>(
         self,
         member: &'static str,
-        words: &str,
+        summary: &str,
         sample: impl IntoResponse,
     ) -> Self {
-        self.add(words, &T::name(), Some(member), sample.into_response())
+        self.add(summary, &T::name(), Some(member), sample.into_response())
     }
 
     /// Problems, in their own words.
     pub(super) fn problems(self, problems: impl IntoIterator<Item = Problem>) -> Self {
         problems.into_iter().fold(self, |answers, problem| {
-            let words = problem.title();
-            answers.add(words, &schemas::Problem::name(), Some("type"), problem.into_response())
+            let summary = problem.title();
+            answers.add(summary, &schemas::Problem::name(), Some("type"), problem.into_response())
         })
     }
 
@@ -75,19 +75,25 @@ impl Answers {
         self
     }
 
-    fn add(mut self, words: &str, schema: &str, tells: Option<&'static str>, sample: Response) -> Self {
+    fn add(
+        mut self,
+        summary: &str,
+        schema: &str,
+        discriminator: Option<&'static str>,
+        sample: Response,
+    ) -> Self {
         let answer = self.0.entry(sample.status().as_u16()).or_default();
-        if !answer.words.iter().any(|said| said == words) {
-            answer.words.push(words.to_owned());
+        if !answer.summary.iter().any(|said| said == summary) {
+            answer.summary.push(summary.to_owned());
         }
         answer.headers.insert(headers::ALWAYS);
         answer.headers.extend(sample.headers().keys().filter_map(|name| headers::documented(name.as_str())));
         let (media_type, value) = read(sample);
-        let sample = Sample { words: words.to_owned(), value };
+        let sample = Sample { summary: summary.to_owned(), value };
         let bodies = answer.bodies.entry(media_type).or_default();
         match bodies.iter_mut().find(|body| body.schema == schema) {
             Some(body) => body.samples.push(sample),
-            None => bodies.push(Body { schema: schema.to_owned(), tells, samples: vec![sample] }),
+            None => bodies.push(Body { schema: schema.to_owned(), discriminator, samples: vec![sample] }),
         }
         self
     }
@@ -115,7 +121,7 @@ impl From<Answers> for Responses {
 
 impl Answer {
     fn response(self) -> ResponseBuilder {
-        let response = ResponseBuilder::new().description(self.words.join("; ") + ".");
+        let response = ResponseBuilder::new().description(self.summary.join("; ") + ".");
         let response = self.headers.into_iter().fold(response, |response, name| {
             response.header_ref(name, Ref::new(format!("#/components/headers/{name}")))
         });
@@ -140,7 +146,7 @@ impl Body {
     /// The schema, with no other values of the member that tells the samples apart than theirs.
     fn schema(&self) -> RefOr<Schema> {
         let named = Ref::from_schema_name(&self.schema);
-        let Some(member) = self.tells else { return named.into() };
+        let Some(member) = self.discriminator else { return named.into() };
         let values: BTreeSet<&str> =
             self.samples.iter().filter_map(|sample| sample.value[member].as_str()).collect();
         let told = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values));
@@ -149,8 +155,8 @@ impl Body {
     }
 
     fn examples(&self) -> impl Iterator<Item = (String, Example)> {
-        self.samples.iter().enumerate().map(|(number, Sample { words, value })| {
-            let example = ExampleBuilder::new().summary(words).value(Some(value.clone())).build();
+        self.samples.iter().enumerate().map(|(number, Sample { summary, value })| {
+            let example = ExampleBuilder::new().summary(summary).value(Some(value.clone())).build();
             (format!("{}{}", self.schema, number + 1), example)
         })
     }

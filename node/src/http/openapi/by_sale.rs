@@ -18,7 +18,7 @@ use super::schemas::{Event, Purchase, UserId};
 use crate::csrf::BadToken;
 use crate::http::by_sale::{LookupBody, PurchaseAnswer, Purchased, Refused, StatusBody};
 use crate::http::events::event;
-use crate::http::problems::{busy, foreign_request, too_many_listeners, unavailable, unknown_sale};
+use crate::http::problems::{busy, csrf_rejected, too_many_listeners, unavailable, unknown_sale};
 use crate::sales::Outcome::{self, AlreadyPurchased, NotActive, OutOfStock};
 use crate::sales::Phase;
 
@@ -26,29 +26,27 @@ pub(super) const TAG: &str = "by sale";
 
 /// Every operation, of a sale that is named and of the default one.
 pub(super) fn all() -> impl Iterator<Item = Entry> {
-    [SaleSelector::SalePath, SaleSelector::Default].into_iter().flat_map(of)
+    [SaleSelector::ById, SaleSelector::Default].into_iter().flat_map(of)
 }
 
 /// The two ways to say which sale is meant.
 #[derive(Clone, Copy)]
 enum SaleSelector {
-    SalePath,
+    ById,
     Default,
 }
 
 impl SaleSelector {
     fn entry(self, tail: &str, method: HttpMethod, operation: OperationBuilder) -> Entry {
         match self {
-            Self::SalePath => {
-                entry(&format!("/api/sales/{{sale}}/{tail}"), method, operation.parameter(sale()))
-            }
+            Self::ById => entry(&format!("/api/sales/{{sale}}/{tail}"), method, operation.parameter(sale())),
             Self::Default => entry(&format!("/api/sale/{tail}"), method, operation),
         }
     }
 
     fn id(self, does: &str) -> String {
         match self {
-            Self::SalePath => format!("{does}OfSale"),
+            Self::ById => format!("{does}OfSale"),
             Self::Default => format!("{does}OfDefaultSale"),
         }
     }
@@ -57,7 +55,7 @@ impl SaleSelector {
     fn same_sale(self, does: &str) -> LinkBuilder {
         let link = Link::builder().operation_id(self.id(does));
         match self {
-            Self::SalePath => link.parameter("sale", "$request.path.sale"),
+            Self::ById => link.parameter("sale", "$request.path.sale"),
             Self::Default => link,
         }
     }
@@ -72,7 +70,7 @@ fn status(which: SaleSelector) -> Entry {
         .answer::<StatusBody>("The sale", Json(StatusBody::of(&samples::status())))
         .problems([unknown_sale(), unavailable()]);
     let answers = match which {
-        SaleSelector::SalePath => answers,
+        SaleSelector::ById => answers,
         SaleSelector::Default => {
             answers.link(200, "byItsId", by_id("status")).link(200, "buyByItsId", by_id("purchase"))
         }
@@ -85,30 +83,29 @@ fn status(which: SaleSelector) -> Entry {
 
 /// The sale of this answer by its id.
 fn by_id(does: &str) -> Link {
-    let link = Link::builder()
-        .operation_id(SaleSelector::SalePath.id(does))
-        .parameter("sale", "$response.body#/saleId");
+    let link =
+        Link::builder().operation_id(SaleSelector::ById.id(does)).parameter("sale", "$response.body#/saleId");
     link.build()
 }
 
 fn purchase(which: SaleSelector) -> Entry {
-    let told = |answers: Answers, (words, outcome)| {
-        answers.told_by::<Refused>("reason", words, PurchaseAnswer::to(outcome))
+    let add_outcome = |answers: Answers, (summary, outcome)| {
+        answers.answer_by_member::<Refused>("reason", summary, PurchaseAnswer::to(outcome))
     };
     let refused = [
         ("The buyer has a unit already", AlreadyPurchased(samples::claim())),
         ("Every unit is sold", OutOfStock),
         ("The sale is not active", NotActive(Phase::Upcoming)),
     ];
-    let foreign = foreign_request(BadToken::Missing, samples::CSRF_TOKEN.into());
+    let foreign = csrf_rejected(BadToken::Missing, samples::CSRF_TOKEN.into());
     let answers = Answers::default().answer::<Purchased>(
         "A unit is the buyer's",
         PurchaseAnswer::to(Outcome::Purchased(samples::claim())),
     );
     let answers = refused
         .into_iter()
-        .fold(answers, told)
-        .told_by::<Refused>("reason", INVALID_USER_ID, Refused::invalid_user_id(&InvalidId::Empty))
+        .fold(answers, add_outcome)
+        .answer_by_member::<Refused>("reason", INVALID_USER_ID, Refused::invalid_user_id(&InvalidId::Empty))
         .problems([foreign.header(SET_COOKIE, samples::csrf_cookie())])
         .problems(of_purchases())
         .problems([busy(), unavailable()]);
@@ -125,7 +122,7 @@ fn find(which: SaleSelector) -> Entry {
     let answers = Answers::default()
         .answer::<LookupBody>("A unit is the user's", Json(LookupBody::of(Some(samples::claim()))))
         .answer::<LookupBody>("None is", Json(LookupBody::of(None)))
-        .told_by::<Refused>("reason", INVALID_USER_ID, Refused::invalid_user_id(&InvalidId::Empty))
+        .answer_by_member::<Refused>("reason", INVALID_USER_ID, Refused::invalid_user_id(&InvalidId::Empty))
         .problems(of_lookups());
     let operation = operation(TAG, &which.id("find"), "Look a purchase up", answers)
         .description(Some("Asks the user's home shard."))

@@ -16,8 +16,8 @@ use super::parameters::{correlation_id, reference};
 use super::schemas::Document;
 use super::{BEARER, by_sale, samples, single_sale};
 use crate::http::problems::{
-    for_somebody_else, invalid_idempotency_key, nothing_of_yours, too_many_requests, unauthenticated,
-    unavailable, unknown_outcome, unknown_sale,
+    invalid_idempotency_key, order_not_found, other_user, too_many_requests, unauthenticated, unavailable,
+    unknown_outcome, unknown_sale,
 };
 
 pub(super) const TAG: &str = "description";
@@ -50,7 +50,7 @@ fn itself() -> Entry {
 
 /// What any operation has, besides what is its own.
 pub(super) fn operation(tag: &str, id: &str, summary: &str, answers: Answers) -> OperationBuilder {
-    let answers = answers.problems([too_many_requests(samples::too_many()), edge::out_of_time()]);
+    let answers = answers.problems([too_many_requests(samples::limited()), edge::timed_out()]);
     OperationBuilder::new()
         .tag(tag)
         .operation_id(Some(id))
@@ -66,7 +66,7 @@ pub(super) fn of_purchases() -> [Problem; 9] {
         json::no_object(),
         invalid_idempotency_key(),
         unauthenticated(None),
-        for_somebody_else(),
+        other_user(),
         json::too_slow(),
         json::too_long(),
         json::unsupported(),
@@ -78,7 +78,7 @@ pub(super) fn of_purchases() -> [Problem; 9] {
 /// further than there.
 pub(super) fn of_lookups() -> [Problem; 5] {
     let bad_path = Problem::new(StatusCode::BAD_REQUEST);
-    [bad_path, unknown_sale(), nothing_of_yours(), unauthenticated(None), unavailable()]
+    [bad_path, unknown_sale(), order_not_found(), unauthenticated(None), unavailable()]
 }
 
 /// With AUTH=jwt a token says who asks; without it none is looked at.

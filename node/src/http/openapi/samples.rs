@@ -60,7 +60,7 @@ pub(super) fn csrf_cookie() -> HeaderValue {
 }
 
 /// An address that asked too often.
-pub(super) fn too_many() -> RateLimited {
+pub(super) fn limited() -> RateLimited {
     let limit = Limit { permits: 600, window: Duration::from_mins(1) };
     RateLimited { retry_after: Duration::from_secs(1), limit }
 }

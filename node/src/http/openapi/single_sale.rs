@@ -50,8 +50,8 @@ fn csrf_token() -> Entry {
 }
 
 fn purchase() -> Entry {
-    let told = |answers: Answers, (words, outcome)| {
-        answers.told_by::<PurchaseResult>("status", words, PurchaseAnswer::to(outcome))
+    let add_outcome = |answers: Answers, (summary, outcome)| {
+        answers.answer_by_member::<PurchaseResult>("status", summary, PurchaseAnswer::to(outcome))
     };
     let settled = [
         ("A unit is the buyer's", Purchased(samples::claim())),
@@ -64,7 +64,7 @@ fn purchase() -> Entry {
     let found = Link::builder().operation_id("find").parameter("userId", BUYER);
     let answers = settled
         .into_iter()
-        .fold(Answers::default(), told)
+        .fold(Answers::default(), add_outcome)
         .answer::<Busy>("Too many are waiting", PurchaseAnswer::to(Outcome::Busy))
         .answer::<InvalidUser>(INVALID_USER_ID, InvalidUser::default())
         .answer::<MissingCsrfToken>("No token, or none that is good; here is a new one", without_token)

@@ -40,7 +40,7 @@ impl Answer {
 }
 
 async fn send(method: Method, path: &str, headers: &[(HeaderName, &str)]) -> Answer {
-    let router = edge::around(router(), AdmitAll, Duration::from_secs(1));
+    let router = edge::wrap(router(), AdmitAll, Duration::from_secs(1));
     let request = Request::builder().method(method).uri(path);
     let request = headers.iter().fold(request, |request, (name, value)| request.header(name, *value));
     let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();

@@ -35,7 +35,7 @@ pub(crate) async fn shared_redis() -> &'static RedisCluster {
 /// A node whose default sale is one that no other test has.
 pub(crate) struct TestNode {
     pub(crate) sale: SaleId,
-    pub(crate) shop: Arc<AppState>,
+    pub(crate) state: Arc<AppState>,
     router: Router,
 }
 
@@ -74,13 +74,13 @@ impl TestNode {
         create(&cluster, &sale).await;
         let settings = Settings { sale_id: sale.id().clone(), ..settings };
         let cluster = Arc::new(cluster);
-        let gate = ClientAdmission::new(&cluster, &settings.web, &settings.limits);
+        let admission = ClientAdmission::new(&cluster, &settings.web, &settings.limits);
         let signer = Signer::shared(Arc::clone(&cluster)).await;
         let identity = Identity::from_settings(&settings.auth).unwrap();
-        let sales = Sales::start(cluster, settings.lanes.clone(), settings.limits.of_user());
-        let shop = Arc::new(AppState::new(sales, &settings, signer, identity));
-        let router = router(Arc::clone(&shop), gate);
-        Self { sale: sale.id().clone(), shop, router }
+        let sales = Sales::start(cluster, settings.lanes.clone(), settings.limits.for_user());
+        let state = Arc::new(AppState::new(sales, &settings, signer, identity));
+        let router = router(Arc::clone(&state), admission);
+        Self { sale: sale.id().clone(), state, router }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -90,11 +90,11 @@ impl TestNode {
     /// Posts JSON, with a token.
     pub(crate) async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
         let request = Request::post(path).header(CONTENT_TYPE, "application/json");
-        self.send(self.meant(request).await, body).await
+        self.send(self.with_csrf_token(request).await, body).await
     }
 
     /// The request with a token.
-    pub(crate) async fn meant(&self, request: request::Builder) -> request::Builder {
+    pub(crate) async fn with_csrf_token(&self, request: request::Builder) -> request::Builder {
         let token = self.get("/api/csrf").await.body["csrfToken"].as_str().unwrap().to_owned();
         request.header("x-csrf-token", &token).header(COOKIE, format!("csrfToken={token}"))
     }
