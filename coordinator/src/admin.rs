@@ -43,8 +43,8 @@ impl CoordinatorHandle {
     ///
     /// # Panics
     /// When there is one already.
-    pub fn open(&self, coordinator: Arc<Coordinator>) {
-        assert!(self.0.set(coordinator).is_ok(), "a desk is opened once");
+    pub fn set(&self, coordinator: Arc<Coordinator>) {
+        assert!(self.0.set(coordinator).is_ok(), "the handle is set once");
     }
 
     /// Who is asked, once the cluster is there.
@@ -54,7 +54,7 @@ impl CoordinatorHandle {
 }
 
 /// The admin API, and what is asked on behalf of operators all the time.
-pub fn router(desk: CoordinatorHandle, token: AdminToken, of_operators: Router) -> Router {
+pub fn router(handle: CoordinatorHandle, token: AdminToken, ops_routes: Router) -> Router {
     let admin = Router::new()
         .route("/admin/sales", get(list).post(create))
         .route("/admin/sales/{sale}", get(show))
@@ -66,8 +66,8 @@ pub fn router(desk: CoordinatorHandle, token: AdminToken, of_operators: Router) 
         .route("/admin/sales/{sale}/audit", get(audit))
         .route("/admin/coordinators", get(coordinators))
         .route_layer(from_fn_with_state(Arc::new(token), token::require))
-        .with_state(desk);
-    edge::around(admin.merge(of_operators), AdmitAll, DEADLINE)
+        .with_state(handle);
+    edge::wrap(admin.merge(ops_routes), AdmitAll, DEADLINE)
 }
 
 /// The coordinator, once the cluster is there.
@@ -76,8 +76,8 @@ struct ReadyCoordinator(Arc<Coordinator>);
 impl FromRequestParts<CoordinatorHandle> for ReadyCoordinator {
     type Rejection = Problem;
 
-    async fn from_request_parts(_: &mut Parts, desk: &CoordinatorHandle) -> Result<Self, Problem> {
-        desk.coordinator().map(Self).ok_or_else(problems::no_cluster)
+    async fn from_request_parts(_: &mut Parts, handle: &CoordinatorHandle) -> Result<Self, Problem> {
+        handle.coordinator().map(Self).ok_or_else(problems::no_cluster)
     }
 }
 
@@ -87,8 +87,8 @@ struct SalePath(SaleId);
 impl FromRequestParts<CoordinatorHandle> for SalePath {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, desk: &CoordinatorHandle) -> Result<Self, Problem> {
-        let path = Path::<String>::from_request_parts(parts, desk).await;
+    async fn from_request_parts(parts: &mut Parts, handle: &CoordinatorHandle) -> Result<Self, Problem> {
+        let path = Path::<String>::from_request_parts(parts, handle).await;
         let Path(name) = path.map_err(|_| Problem::new(StatusCode::NOT_FOUND))?;
         name.parse().map(Self).map_err(|_| CoordinatorError::NoSale(name).into())
     }
@@ -115,31 +115,35 @@ async fn show(
     Ok(Json(SaleDetail::of(coordinator.inspect(&sale).await?)))
 }
 
-async fn pause(asked: ReadyCoordinator, sale: SalePath) -> Result<Json<SaleView>, Problem> {
-    change(asked, sale, Change::Pause).await
+async fn pause(coordinator: ReadyCoordinator, sale: SalePath) -> Result<Json<SaleView>, Problem> {
+    change(coordinator, sale, Change::Pause).await
 }
 
-async fn resume(asked: ReadyCoordinator, sale: SalePath) -> Result<Json<SaleView>, Problem> {
-    change(asked, sale, Change::Resume).await
+async fn resume(coordinator: ReadyCoordinator, sale: SalePath) -> Result<Json<SaleView>, Problem> {
+    change(coordinator, sale, Change::Resume).await
 }
 
-async fn end(asked: ReadyCoordinator, sale: SalePath) -> Result<Json<SaleView>, Problem> {
-    change(asked, sale, Change::End).await
+async fn end(coordinator: ReadyCoordinator, sale: SalePath) -> Result<Json<SaleView>, Problem> {
+    change(coordinator, sale, Change::End).await
 }
 
-async fn extend(asked: ReadyCoordinator, sale: SalePath, body: JsonBody) -> Result<Json<SaleView>, Problem> {
+async fn extend(
+    coordinator: ReadyCoordinator,
+    sale: SalePath,
+    body: JsonBody,
+) -> Result<Json<SaleView>, Problem> {
     let ends_at = body.parse::<Extension>()?.read()?.resolve(now());
-    change(asked, sale, Change::Extend { ends_at }).await
+    change(coordinator, sale, Change::Extend { ends_at }).await
 }
 
 async fn restock(
-    asked: ReadyCoordinator,
+    coordinator: ReadyCoordinator,
     sale: SalePath,
     RestockKey(key): RestockKey,
     body: JsonBody,
 ) -> Result<Json<SaleView>, Problem> {
     let RestockRequest { units } = body.parse()?;
-    change(asked, sale, Change::Restock(stock::sale::Restock { key, units })).await
+    change(coordinator, sale, Change::Restock(stock::sale::Restock { key, units })).await
 }
 
 async fn change(

@@ -32,7 +32,7 @@ pub enum UnconfirmedReason {
     Call(#[from] CallError),
     /// It holds other settings, of a newer version.
     #[error("it holds {}", .0.join(", "))]
-    Holds(Vec<String>),
+    OtherSettings(Vec<String>),
 }
 
 impl fmt::Display for UnconfirmedShard {
@@ -42,10 +42,10 @@ impl fmt::Display for UnconfirmedShard {
 }
 
 /// Carries out a plan. What fails is logged, and planned again.
-pub async fn apply(cluster: &Cluster, records: &Records, desired: &DesiredState, actions: &[PlanStep]) {
+pub async fn apply(cluster: &Cluster, records: &Records, desired: &DesiredState, steps: &[PlanStep]) {
     let (mut behind, mut short, mut stalled) = (Vec::new(), Vec::new(), Vec::new());
-    for &action in actions {
-        match action {
+    for &step in steps {
+        match step {
             PlanStep::Configure(shard) => behind.push(shard),
             PlanStep::Mint(shard) => short.push(shard),
             PlanStep::Redrive(channel) => stalled.push(channel),
@@ -128,7 +128,7 @@ async fn configure(cluster: &Cluster, desired: &DesiredState, shards: &[ShardId]
     let calls: Vec<_> = shards.iter().map(call).collect();
     let held = |answer: Result<ShardSettings, CallError>| match answer?.differences(recorded) {
         differences if differences.is_empty() => Ok(()),
-        differences => Err(UnconfirmedReason::Holds(differences)),
+        differences => Err(UnconfirmedReason::OtherSettings(differences)),
     };
     unconfirmed(shards, cluster.write_all(&calls).await.into_iter().map(held))
 }
@@ -147,11 +147,11 @@ async fn mint(cluster: &Cluster, desired: &DesiredState, shards: &[ShardId]) -> 
 async fn redrive(cluster: &Cluster, sale: &Sale, channels: &[Channel]) -> Vec<UnconfirmedShard> {
     let transfers: Vec<_> = channels.iter().map(|&channel| Transfer { sale, channel, tokens: 0 }).collect();
     let mut failed = Vec::new();
-    for (Channel { giver, receiver }, outcome) in channels.iter().zip(transfer(cluster, &transfers).await) {
+    for (Channel { donor, receiver }, outcome) in channels.iter().zip(transfer(cluster, &transfers).await) {
         match outcome {
             Ok(()) => {
                 metrics::redriven(sale.id(), 1);
-                tracing::info!(sale.id = %sale.id(), shard.id = %receiver, shard.giver = %giver, "channel re-driven");
+                tracing::info!(sale.id = %sale.id(), shard.id = %receiver, shard.giver = %donor, "channel re-driven");
             }
             Err(unconfirmed) => failed.push(unconfirmed),
         }

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_makes_a_newer_version_and_repeating_it_none() {
+    fn change_raises_the_version_once() {
         let open = recorded(SaleState::Open, 2);
         for change in [Change::Pause, Change::End, Change::Extend { ends_at: NOW + 1 }, restock("a", 5)] {
             let changed = after(&change, &open);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_final() {
+    fn ended_sale_accepts_no_changes() {
         let ended = recorded(SaleState::Ended, 2);
         for change in [Change::Pause, Change::Resume, Change::Extend { ends_at: NOW + 1 }, restock("a", 5)] {
             assert_eq!(change.apply(&ended), Err(ChangeError::Ended), "{change:?}");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sale_that_is_being_created_is_left_alone() {
+    fn creating_sale_accepts_no_changes() {
         for change in [Change::Pause, Change::Resume, Change::End, restock("a", 5)] {
             assert_eq!(
                 change.apply(&recorded(SaleState::Creating, 2)),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_can_be_moved_either_way_but_not_before_the_start() {
+    fn end_can_move_but_not_before_start() {
         let open = recorded(SaleState::Open, 2);
         let created_ends_at = open.sale.config.window.ends_at;
         let later = after(&Change::Extend { ends_at: created_ends_at + 1 }, &open);
@@ -185,14 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn a_restock_mints_exactly_its_units() {
+    fn restock_mints_exactly_its_units() {
         let restocked = after(&restock("a", 7), &recorded(SaleState::Open, 3));
         assert_eq!(restocked.sale.config.total_stock, 107);
         assert_eq!(restocked.mint.iter().sum::<u64>(), 107);
     }
 
     #[test]
-    fn a_repeated_restock_is_recognised_even_behind_others_and_after_the_end() {
+    fn repeated_restock_is_recognised_after_other_changes() {
         let twice = after(&restock("b", 5), &after(&restock("a", 5), &recorded(SaleState::Open, 2)));
         assert_eq!(restock("a", 5).apply(&twice), Ok(None));
         assert_eq!(restock("a", 6).apply(&twice), Err(ChangeError::KeyTaken(5)));
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn every_restock_is_remembered_and_none_beyond_those_is_made() {
+    fn restocks_beyond_the_limit_are_refused() {
         let all = (0..RESTOCKS_MAX)
             .fold(recorded(SaleState::Open, 2), |sale, n| after(&restock(&n.to_string(), 1), &sale));
         assert_eq!(all.sale.config.changes.restocked, RESTOCKS_MAX as u64);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restock_stays_within_what_a_sale_may_have() {
+    fn restock_respects_the_stock_limits() {
         let open = recorded(SaleState::Open, 2);
         assert_eq!(restock("a", 0).apply(&open), Err(ChangeError::NoUnits));
         for units in [TOTAL_STOCK_MAX, u64::MAX] {

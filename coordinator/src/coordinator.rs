@@ -33,7 +33,7 @@ use crate::new_sale::{Field, NewSale};
 use crate::reconcile::Observation;
 use crate::records::Records;
 use crate::replication::Replication;
-use crate::shard_problem::{ShardProblem, troubles};
+use crate::shard_problem::{ShardProblem, problems};
 
 /// Shards a primary, where the request does not say: slots then move to new primaries in even steps.
 const SHARDS_PER_PRIMARY: usize = 4;
@@ -49,7 +49,7 @@ const AUDIT_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// Longest wait for a reply to a look at the shards. Whoever does not answer by then is looked at again in the
 /// next round, and must not hold up the others for longer.
-const LOOK_TIMEOUT: Duration = Duration::from_millis(250);
+const READ_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// How often it looks, and how patient it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,12 +80,12 @@ pub struct Coordinator {
     /// For looking: short timeouts, and no barrier ever blocks its connections.
     pub(crate) reads: Cluster,
     pub(crate) writes: Cluster,
-    pub(crate) pace: Timing,
+    pub(crate) timing: Timing,
     pub(crate) leadership: Leadership,
     pub(crate) records: Records,
     /// Whether the list of sales was seen not to name all that are known.
     pub(crate) list_is_lost: AtomicBool,
-    pub(crate) sights: ArcSwap<BTreeMap<SaleId, Observation>>,
+    pub(crate) observations: ArcSwap<BTreeMap<SaleId, Observation>>,
     /// Sales of which it is confirmed that so many units are sold, which was all of them.
     pub(crate) sold_out: ArcSwap<BTreeMap<SaleId, u64>>,
     /// Since when the tokens of some channel of a sale have been waiting.
@@ -94,7 +94,7 @@ pub struct Coordinator {
     pub(crate) replication: ArcSwap<Vec<Replication>>,
     /// How much the latest audit of a sale found.
     pub(crate) audited: ArcSwap<BTreeMap<SaleId, u64>>,
-    pub(crate) map_doubted: AtomicBool,
+    pub(crate) map_is_suspect: AtomicBool,
     audits: Semaphore,
 }
 
@@ -106,7 +106,7 @@ pub enum CoordinatorError {
     NoSale(String),
     /// The name is taken.
     #[error("sale {id} exists with other settings: {}", join(fields))]
-    Different {
+    DifferentSettings {
         /// The sale.
         id: SaleId,
         /// What differs.
@@ -129,25 +129,25 @@ pub enum CoordinatorError {
     Contended,
     /// Slots are served by nobody. Nothing was done.
     #[error("the cluster has no place for {0} shards now")]
-    NoPlace(u16),
+    NotEnoughSlots(u16),
     /// Nothing was done.
     #[error("the sale cannot be read: {0}")]
-    Unread(CallError),
+    Unreadable(CallError),
     /// Nothing was done. The coordinator that leads restores the list from the records.
     #[error("the list of sales is lost, and being restored")]
     ListLost,
     /// It may have been done.
     #[error("it is unknown whether the sale was recorded: {0}")]
-    Unrecorded(CallError),
+    UnknownOutcome(CallError),
     /// It is recorded, and will be done.
     #[error("recorded, but not confirmed by every shard yet: {}", join(.0))]
-    UnconfirmedShard(Vec<UnconfirmedShard>),
+    Unconfirmed(Vec<UnconfirmedShard>),
     /// Another audit is under way.
     #[error("another audit is under way")]
     AuditBusy,
     /// The audit broke off.
     #[error(transparent)]
-    Unaudited(#[from] AuditError),
+    AuditFailed(#[from] AuditError),
 }
 
 fn join<T: ToString>(items: &[T]) -> String {
@@ -173,36 +173,36 @@ pub struct Inspection {
     /// The latest published snapshot.
     pub snapshot: Option<Snapshot>,
     /// What is wrong.
-    pub troubles: Vec<ShardProblem>,
+    pub problems: Vec<ShardProblem>,
 }
 
 /// How the shards are looked at: like everything else, but with less patience.
-pub fn look_options(options: &ConnectOptions) -> ConnectOptions {
+pub fn read_options(options: &ConnectOptions) -> ConnectOptions {
     ConnectOptions {
-        connect_timeout: options.connect_timeout.min(LOOK_TIMEOUT),
-        response_timeout: options.response_timeout.min(LOOK_TIMEOUT),
+        connect_timeout: options.connect_timeout.min(READ_TIMEOUT),
+        response_timeout: options.response_timeout.min(READ_TIMEOUT),
         barrier_timeout: Duration::ZERO,
         ..options.clone()
     }
 }
 
 impl Coordinator {
-    /// A coordinator that looks through `reads` (see [`look_options`]) and acts through `writes`. No other process
+    /// A coordinator that looks through `reads` (see [`read_options`]) and acts through `writes`. No other process
     /// has its name.
-    pub fn new(name: String, reads: Cluster, writes: Cluster, pace: Timing) -> Self {
+    pub fn new(name: String, reads: Cluster, writes: Cluster, timing: Timing) -> Self {
         Self {
             reads,
             writes,
-            pace,
-            leadership: Leadership::new(name, pace.lease_duration),
+            timing,
+            leadership: Leadership::new(name, timing.lease_duration),
             records: Records::default(),
             list_is_lost: AtomicBool::default(),
-            sights: ArcSwap::default(),
+            observations: ArcSwap::default(),
             sold_out: ArcSwap::default(),
             stalled_since: ArcSwap::default(),
             replication: ArcSwap::default(),
             audited: ArcSwap::default(),
-            map_doubted: AtomicBool::default(),
+            map_is_suspect: AtomicBool::default(),
             audits: Semaphore::new(AUDITS_MAX),
         }
     }
@@ -233,16 +233,21 @@ impl Coordinator {
             None => self.record_new(wanted).await?,
         };
         if !is_new {
-            check_same(wanted, &desired)?;
+            check_same_settings(wanted, &desired)?;
         }
         // Listed last: a name in the list was recorded once, so one without a record has lost it.
-        self.writes.write(AddSaleToList(&wanted.id)).await.map_err(CoordinatorError::Unrecorded)?;
+        self.writes.write(AddSaleToList(&wanted.id)).await.map_err(CoordinatorError::UnknownOutcome)?;
         Ok((desired, is_new))
     }
 
     async fn record_new(&self, wanted: &NewSale) -> Result<(DesiredState, bool), CoordinatorError> {
-        let desired = self.lay_out(wanted).await?;
-        match self.records.record(&self.writes, 0, &desired).await.map_err(CoordinatorError::Unrecorded)? {
+        let desired = self.plan_layout(wanted).await?;
+        match self
+            .records
+            .record(&self.writes, 0, &desired)
+            .await
+            .map_err(CoordinatorError::UnknownOutcome)?
+        {
             RecordAnswer::Done => {
                 tracing::info!(sale.id = %wanted.id, sale.shards = desired.mint.len(), "sale recorded");
                 Ok((desired, true))
@@ -253,7 +258,7 @@ impl Coordinator {
         }
     }
 
-    async fn lay_out(&self, wanted: &NewSale) -> Result<DesiredState, CoordinatorError> {
+    async fn plan_layout(&self, wanted: &NewSale) -> Result<DesiredState, CoordinatorError> {
         let topology = self.writes.topology();
         let shards_default = (SHARDS_PER_PRIMARY * topology.primaries().len()).clamp(1, SHARDS_MAX.into());
         let shards = wanted.shards.unwrap_or(shards_default as u16);
@@ -262,7 +267,7 @@ impl Coordinator {
         let owner = |slot| topology.primary(slot).map(|primary| primary.address.clone());
         let tags = choose_tags(&wanted.id, shards, owner);
         if tags.len() < usize::from(shards) {
-            return Err(CoordinatorError::NoPlace(shards));
+            return Err(CoordinatorError::NotEnoughSlots(shards));
         }
         let sale = self.records.sale(wanted.config(tags, now())).await.map_err(CoordinatorError::Invalid)?;
         Ok(DesiredState { mint: sale.split(wanted.total_stock), sale })
@@ -277,7 +282,7 @@ impl Coordinator {
         for _ in 0..CHANGE_TRIES_MAX {
             let is_creating = desired.sale.config.state == SaleState::Creating;
             let unconfirmed = if is_creating {
-                open(&self.writes, &self.records, &desired).await.map_err(CoordinatorError::Unrecorded)?
+                open(&self.writes, &self.records, &desired).await.map_err(CoordinatorError::UnknownOutcome)?
             } else {
                 enforce(&self.writes, &desired).await
             };
@@ -287,7 +292,7 @@ impl Coordinator {
             desired = match self.existing(desired.sale.id()).await {
                 Ok(latest) if latest != desired => latest,
                 Err(failure) if unconfirmed.is_empty() => return Err(failure),
-                _ => return Err(CoordinatorError::UnconfirmedShard(unconfirmed)),
+                _ => return Err(CoordinatorError::Unconfirmed(unconfirmed)),
             };
         }
         Err(CoordinatorError::Contended)
@@ -303,7 +308,7 @@ impl Coordinator {
             let Some(after) = change.apply(&before)? else { return self.complete(before).await };
             let version = before.sale.config.version;
             let recorded = self.records.record(&self.writes, version, &after).await;
-            if recorded.map_err(CoordinatorError::Unrecorded)? == RecordAnswer::Done {
+            if recorded.map_err(CoordinatorError::UnknownOutcome)? == RecordAnswer::Done {
                 tracing::info!(sale.id = %id, sale.version = version + 1, ?change, "sale changed");
                 return self.complete(after).await;
             }
@@ -321,9 +326,10 @@ impl Coordinator {
 
     /// The same; `None` where there never was a sale of this name.
     async fn find(&self, id: &SaleId) -> Result<Option<DesiredState>, CoordinatorError> {
-        let read = async || self.records.one(&self.writes, id).await.map_err(CoordinatorError::Unread);
+        let read =
+            async || self.records.read_one(&self.writes, id).await.map_err(CoordinatorError::Unreadable);
         let found = read().await?;
-        if found.is_some() || !self.has_traces(id).await.map_err(CoordinatorError::Unread)? {
+        if found.is_some() || !self.has_remains(id).await.map_err(CoordinatorError::Unreadable)? {
             return Ok(found);
         }
         // Another coordinator may be creating it: the record comes before all traces.
@@ -331,7 +337,7 @@ impl Coordinator {
     }
 
     /// Whether there is anything that only a recorded sale leaves.
-    async fn has_traces(&self, id: &SaleId) -> Result<bool, CallError> {
+    async fn has_remains(&self, id: &SaleId) -> Result<bool, CallError> {
         if self.records.known().contains_key(id) {
             return Ok(true);
         }
@@ -340,10 +346,10 @@ impl Coordinator {
     }
 
     /// A sale for people to look at: its record may not last.
-    async fn seen(&self, id: &SaleId) -> Result<DesiredState, CoordinatorError> {
-        let mut seen = self.records.seen(&self.writes, std::slice::from_ref(id)).await;
-        match seen.pop().expect("one sale has one record").map_err(CoordinatorError::Unread)? {
-            Some(seen) => Ok(seen),
+    async fn read_unconfirmed(&self, id: &SaleId) -> Result<DesiredState, CoordinatorError> {
+        let mut records = self.records.read_unconfirmed(&self.writes, std::slice::from_ref(id)).await;
+        match records.pop().expect("one sale has one record").map_err(CoordinatorError::Unreadable)? {
+            Some(desired) => Ok(desired),
             None => self.existing(id).await,
         }
     }
@@ -357,11 +363,11 @@ impl Coordinator {
             .writes
             .read(ListSales)
             .await
-            .map_err(CoordinatorError::Unread)?
+            .map_err(CoordinatorError::Unreadable)?
             .ok_or(CoordinatorError::ListLost)?;
-        let records = self.records.seen(&self.writes, &listed).await.into_iter();
+        let records = self.records.read_unconfirmed(&self.writes, &listed).await.into_iter();
         let sales = records.filter_map(|record| Some(record.transpose()?.map(|desired| desired.sale)));
-        sales.collect::<Result<_, _>>().map_err(CoordinatorError::Unread)
+        sales.collect::<Result<_, _>>().map_err(CoordinatorError::Unreadable)
     }
 
     /// Looks at one sale. Shards that cannot be read are among the troubles.
@@ -369,18 +375,18 @@ impl Coordinator {
     /// # Errors
     /// When there is none of this name, or its record cannot be read.
     pub async fn inspect(&self, id: &SaleId) -> Result<Inspection, CoordinatorError> {
-        let sale = self.seen(id).await?.sale;
+        let sale = self.read_unconfirmed(id).await?.sale;
         let snapshot =
-            self.writes.read(ReadSnapshot(&SaleKeys::new(id))).await.map_err(CoordinatorError::Unread)?;
+            self.writes.read(ReadSnapshot(&SaleKeys::new(id))).await.map_err(CoordinatorError::Unreadable)?;
         let calls: Vec<_> = sale.shards().iter().map(|shard| ReadLevel { shard }).collect();
         let levels = self.reads.poll_all(&calls).await;
         // Shards follow the record, so one that was changed meanwhile is not ahead of it.
-        let desired = self.seen(id).await?;
-        if !desired.sale.has_layout_of(&sale) {
+        let desired = self.read_unconfirmed(id).await?;
+        if !desired.sale.has_same_layout_as(&sale) {
             return Err(CoordinatorError::Contended);
         }
         let topology = self.reads.topology();
-        Ok(Inspection { troubles: troubles(&desired, &levels), desired, levels, topology, snapshot })
+        Ok(Inspection { problems: problems(&desired, &levels), desired, levels, topology, snapshot })
     }
 
     /// Reads a whole sale and holds it against the promise.
@@ -388,9 +394,9 @@ impl Coordinator {
     /// # Errors
     /// When there is none of this name, a shard cannot be read, or others are being audited all the while.
     pub async fn audit(&self, id: &SaleId) -> Result<AuditReport, CoordinatorError> {
-        let desired = self.seen(id).await?;
-        let turn = tokio::time::timeout(AUDIT_WAIT_MAX, self.audits.acquire()).await;
-        let _turn = turn.map_err(|_| CoordinatorError::AuditBusy)?.expect("nobody closes the audits");
+        let desired = self.read_unconfirmed(id).await?;
+        let permit = tokio::time::timeout(AUDIT_WAIT_MAX, self.audits.acquire()).await;
+        let _permit = permit.map_err(|_| CoordinatorError::AuditBusy)?.expect("nobody closes the audits");
         let found = audit(&self.writes, &desired.sale).await.map_err(CoordinatorError::from);
         metrics::audited(id, &found);
         if let Ok(audit) = &found {
@@ -405,11 +411,11 @@ impl Coordinator {
     }
 }
 
-fn check_same(wanted: &NewSale, existing: &DesiredState) -> Result<(), CoordinatorError> {
+fn check_same_settings(wanted: &NewSale, existing: &DesiredState) -> Result<(), CoordinatorError> {
     let fields = wanted.differences(&existing.sale.config);
     if fields.is_empty() {
         Ok(())
     } else {
-        Err(CoordinatorError::Different { id: wanted.id.clone(), fields })
+        Err(CoordinatorError::DifferentSettings { id: wanted.id.clone(), fields })
     }
 }

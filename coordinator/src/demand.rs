@@ -86,26 +86,26 @@ mod tests {
     use super::*;
 
     /// The demand after a shard was seen at these times, in milliseconds, with so much sold.
-    fn after(sights: &[(u64, u64)]) -> Demand {
+    fn after(observations: &[(u64, u64)]) -> Demand {
         let (mut seen, start) = (DemandEstimator::default(), Instant::now());
-        for &(at, sold) in sights {
+        for &(at, sold) in observations {
             let seen_at = start + Duration::from_millis(at);
             seen.observe(seen_at, &[Ok(Level { sold, ..Level::default() })]);
         }
         seen.demands()[0]
     }
 
-    fn selling(per_sight: u64, sights: u64) -> Vec<(u64, u64)> {
-        (0..=sights).map(|n| (1_000 + 100 * n, per_sight * n)).collect()
+    fn selling(per_observation: u64, observations: u64) -> Vec<(u64, u64)> {
+        (0..=observations).map(|n| (1_000 + 100 * n, per_observation * n)).collect()
     }
 
     #[test]
-    fn one_sight_says_nothing() {
+    fn single_observation_gives_no_demand() {
         assert_eq!(after(&[(1_000, 70)]), Demand::default());
     }
 
     #[test]
-    fn a_steady_rate_is_seen_as_it_is_within_bounds_that_grow_tighter() {
+    fn steady_rate_is_estimated_with_tightening_bounds() {
         let (early, late) = (after(&selling(10, 2)), after(&selling(10, 50)));
         assert!((early.likely - 100.0).abs() < 1e-6 && (late.likely - 100.0).abs() < 1e-6);
         assert!(early.at_least < late.at_least && late.at_least < 100.0, "{early:?} {late:?}");
@@ -113,20 +113,20 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_followed_within_seconds() {
-        let mut sights = selling(10, 50);
-        let (at, sold) = *sights.last().unwrap();
-        sights.extend((1..=20).map(|n| (at + 100 * n, sold + 40 * n)));
-        assert!((350.0..400.0).contains(&after(&sights).likely), "{:?}", after(&sights));
+    fn estimate_follows_a_rate_change_within_seconds() {
+        let mut observations = selling(10, 50);
+        let (at, sold) = *observations.last().unwrap();
+        observations.extend((1..=20).map(|n| (at + 100 * n, sold + 40 * n)));
+        assert!((350.0..400.0).contains(&after(&observations).likely), "{:?}", after(&observations));
     }
 
     #[test]
-    fn a_failover_that_takes_something_back_starts_anew() {
+    fn estimate_resets_when_sold_decreases() {
         assert_eq!(after(&[(1_000, 50), (1_100, 60), (1_200, 55)]), Demand::default());
     }
 
     #[test]
-    fn a_primary_whose_clock_is_set_sells_no_slower() {
+    fn estimate_ignores_jumps_of_the_primary_clock() {
         let mut seen = DemandEstimator::default();
         let start = Instant::now();
         for n in 0..=20 {
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sight_that_is_seen_twice_counts_once() {
+    fn repeated_observation_counts_once() {
         assert_eq!(after(&[(1_000, 0), (1_100, 10), (1_100, 10)]), after(&[(1_000, 0), (1_100, 10)]));
     }
 }

@@ -20,19 +20,19 @@ use crate::lease_holder::{CoordinatorRole, LeaseHolder};
 
 /// Looks at the lease while it lasts. So many that one which is given up is found within a twentieth of it, and
 /// that a leader has many tries to renew it.
-const LOOKS_PER_LEASE: u32 = 20;
+const CHECKS_PER_LEASE: u32 = 20;
 
 /// A coordinator's place among the others.
 pub struct Leadership {
     name: String,
     duration: Duration,
-    tenure: ArcSwap<LeaseHolder>,
+    lease_holder: ArcSwap<LeaseHolder>,
 }
 
 impl Leadership {
     /// A coordinator that does not lead yet.
     pub(crate) fn new(name: String, duration: Duration) -> Self {
-        Self { name, duration, tenure: ArcSwap::default() }
+        Self { name, duration, lease_holder: ArcSwap::default() }
     }
 
     /// What this coordinator is called among the others.
@@ -42,12 +42,12 @@ impl Leadership {
 
     /// Whether this coordinator leads now.
     pub fn leads(&self) -> bool {
-        self.tenure.load().leads(Instant::now())
+        self.lease_holder.load().leads(Instant::now())
     }
 
     /// What this coordinator is now.
     pub fn role(&self) -> CoordinatorRole {
-        self.tenure.load().role(Instant::now())
+        self.lease_holder.load().role(Instant::now())
     }
 
     /// Who leads, as far as this coordinator knows.
@@ -62,35 +62,35 @@ impl Leadership {
 impl Coordinator {
     /// Leads whenever nobody else does, until `stop` completes; then hands over at once.
     pub(crate) async fn seek_lease<S: Future<Output = ()>>(&self, stop: Shared<S>) {
-        let (mut news, mut told) = (FailureLog::default(), None);
+        let (mut failures, mut logged) = (FailureLog::default(), None);
         loop {
-            self.look_at_lease(&mut news).await;
-            tell(self.leadership.role(), &mut told);
-            let next_look = self.leadership.next_look();
+            self.refresh_lease(&mut failures).await;
+            log_role(self.leadership.role(), &mut logged);
+            let next_check = self.leadership.next_check();
             tokio::select! {
                 biased;
                 () = stop.clone() => break,
-                () = sleep_until(next_look) => {}
+                () = sleep_until(next_check) => {}
             }
         }
         self.hand_over().await;
     }
 
     /// Says that it is there, until `stop` completes.
-    pub(crate) async fn attend<S: Future<Output = ()>>(&self, stop: Shared<S>) {
+    pub(crate) async fn announce_presence<S: Future<Output = ()>>(&self, stop: Shared<S>) {
         let (name, version) = (self.leadership.name.clone(), env!("CARGO_PKG_VERSION").to_owned());
-        presence::attend(&self.reads, &ProcessInfo { name, kind: ProcessKind::Coordinator, version }, stop)
+        presence::announce(&self.reads, &ProcessInfo { name, kind: ProcessKind::Coordinator, version }, stop)
             .await;
     }
 
     /// Without an answer it is known as before who leads, until that runs out.
-    async fn look_at_lease(&self, news: &mut FailureLog) {
-        let asked_at = Instant::now();
-        let answer = self.ask_for_lease(self.leadership.duration).await;
-        self.heed(news, "lease on leading".into(), answer.as_ref().err());
-        if let Ok(lease) = answer {
-            let tenure = LeaseHolder::of(&self.leadership.name, lease, asked_at, Instant::now());
-            self.leadership.tenure.store(tenure.into());
+    async fn refresh_lease(&self, failures: &mut FailureLog) {
+        let requested_at = Instant::now();
+        let response = self.request_lease(self.leadership.duration).await;
+        self.log_failure(failures, "lease on leading".into(), response.as_ref().err());
+        if let Ok(lease) = response {
+            let lease_holder = LeaseHolder::of(&self.leadership.name, lease, requested_at, Instant::now());
+            self.leadership.lease_holder.store(lease_holder.into());
         }
     }
 
@@ -99,27 +99,27 @@ impl Coordinator {
         if !self.leadership.leads() {
             return;
         }
-        self.leadership.tenure.store(LeaseHolder::default().into());
-        match self.ask_for_lease(Duration::ZERO).await {
+        self.leadership.lease_holder.store(LeaseHolder::default().into());
+        match self.request_lease(Duration::ZERO).await {
             Ok(_) => tracing::info!("handing over"),
             Err(error) => tracing::info!(%error, "handing over when the lease runs out"),
         }
     }
 
-    async fn ask_for_lease(&self, hold: Duration) -> Result<Lease, stock::calls::CallError> {
+    async fn request_lease(&self, hold: Duration) -> Result<Lease, stock::calls::CallError> {
         self.reads.poll(Lead { coordinator: &self.leadership.name, hold }).await
     }
 }
 
 impl Leadership {
-    fn next_look(&self) -> Instant {
-        self.tenure.load().next_look(Instant::now(), self.duration / LOOKS_PER_LEASE)
+    fn next_check(&self) -> Instant {
+        self.lease_holder.load().next_check(Instant::now(), self.duration / CHECKS_PER_LEASE)
     }
 }
 
 /// Logs a role when it is a new one.
-fn tell(role: CoordinatorRole, told: &mut Option<CoordinatorRole>) {
-    if told.as_ref() == Some(&role) {
+fn log_role(role: CoordinatorRole, logged: &mut Option<CoordinatorRole>) {
+    if logged.as_ref() == Some(&role) {
         return;
     }
     match &role {
@@ -129,5 +129,5 @@ fn tell(role: CoordinatorRole, told: &mut Option<CoordinatorRole>) {
             tracing::info!("following nobody: no coordinator is known to lead")
         }
     }
-    *told = Some(role);
+    *logged = Some(role);
 }

@@ -34,10 +34,10 @@ pub enum CoordinatorRole {
 impl LeaseHolder {
     /// What an answer says to the coordinator of this name. Its own tenure counts from before it asked: the
     /// answer may have been on its way for long. Another's counts from now, for the same reason.
-    pub fn of(name: &str, answer: Lease, asked_at: Instant, now: Instant) -> Self {
-        let Lease { holder, left } = answer;
+    pub fn of(name: &str, response: Lease, requested_at: Instant, now: Instant) -> Self {
+        let Lease { holder, left } = response;
         let holder = holder.map(|holder| match holder == name {
-            true => Holder { name: holder, is_self: true, until: asked_at + left - left / MARGIN },
+            true => Holder { name: holder, is_self: true, until: requested_at + left - left / MARGIN },
             false => Holder { name: holder, is_self: false, until: now + left },
         });
         Self { holder }
@@ -57,7 +57,7 @@ impl LeaseHolder {
     }
 
     /// When to look at the lease again: after a while, and at once when another's runs out.
-    pub fn next_look(&self, now: Instant, every: Duration) -> Instant {
+    pub fn next_check(&self, now: Instant, every: Duration) -> Instant {
         let other = self.holder.as_ref().filter(|holder| !holder.is_self && now < holder.until);
         other.map_or(now + every, |other| other.until.min(now + every))
     }
@@ -74,39 +74,39 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_trusted_for_less_than_it_lasts_and_from_before_it_was_asked_for() {
-        let asked_at = Instant::now();
-        let answered_at = asked_at + SECOND / 2;
-        let tenure = LeaseHolder::of("ann", held_by("ann"), asked_at, answered_at);
-        assert_eq!(tenure.role(answered_at), CoordinatorRole::Leading);
-        assert!(tenure.leads(asked_at + Duration::from_millis(899)));
-        assert!(!tenure.leads(asked_at + Duration::from_millis(900)));
-        assert_eq!(tenure.role(asked_at + SECOND), CoordinatorRole::Following(None));
+    fn lease_counts_from_request_minus_a_margin() {
+        let requested_at = Instant::now();
+        let received_at = requested_at + SECOND / 2;
+        let lease_holder = LeaseHolder::of("ann", held_by("ann"), requested_at, received_at);
+        assert_eq!(lease_holder.role(received_at), CoordinatorRole::Leading);
+        assert!(lease_holder.leads(requested_at + Duration::from_millis(899)));
+        assert!(!lease_holder.leads(requested_at + Duration::from_millis(900)));
+        assert_eq!(lease_holder.role(requested_at + SECOND), CoordinatorRole::Following(None));
     }
 
     #[test]
-    fn an_answer_that_comes_too_late_makes_nobody_lead() {
-        let asked_at = Instant::now();
-        let answered_at = asked_at + 10 * SECOND;
-        assert!(!LeaseHolder::of("ann", held_by("ann"), asked_at, answered_at).leads(answered_at));
+    fn late_lease_response_does_not_make_leader() {
+        let requested_at = Instant::now();
+        let received_at = requested_at + 10 * SECOND;
+        assert!(!LeaseHolder::of("ann", held_by("ann"), requested_at, received_at).leads(received_at));
     }
 
     #[test]
-    fn another_s_lease_is_followed_until_it_has_run_out() {
+    fn other_leader_is_followed_until_its_lease_expires() {
         let now = Instant::now();
-        let tenure = LeaseHolder::of("ann", held_by("bob"), now, now);
-        assert_eq!(tenure.role(now), CoordinatorRole::Following(Some("bob".into())));
-        assert!(!tenure.leads(now));
-        assert_eq!(tenure.role(now + SECOND), CoordinatorRole::Following(None));
+        let lease_holder = LeaseHolder::of("ann", held_by("bob"), now, now);
+        assert_eq!(lease_holder.role(now), CoordinatorRole::Following(Some("bob".into())));
+        assert!(!lease_holder.leads(now));
+        assert_eq!(lease_holder.role(now + SECOND), CoordinatorRole::Following(None));
     }
 
     #[test]
-    fn the_next_look_is_soon_and_at_once_when_another_s_lease_runs_out() {
+    fn next_check_is_due_when_other_lease_expires() {
         let now = Instant::now();
-        let tenure = LeaseHolder::of("ann", held_by("bob"), now, now);
-        assert_eq!(tenure.next_look(now, SECOND / 10), now + SECOND / 10);
-        assert_eq!(tenure.next_look(now, 2 * SECOND), now + SECOND);
+        let lease_holder = LeaseHolder::of("ann", held_by("bob"), now, now);
+        assert_eq!(lease_holder.next_check(now, SECOND / 10), now + SECOND / 10);
+        assert_eq!(lease_holder.next_check(now, 2 * SECOND), now + SECOND);
         let own = LeaseHolder::of("ann", held_by("ann"), now, now);
-        assert_eq!(own.next_look(now, 2 * SECOND), now + 2 * SECOND);
+        assert_eq!(own.next_check(now, 2 * SECOND), now + 2 * SECOND);
     }
 }

@@ -48,7 +48,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct LiveFeed(Arc<Inner>);
 
 struct Inner {
-    desk: CoordinatorHandle,
+    handle: CoordinatorHandle,
     default_sale: SaleId,
     events: EventHub<SaleId>,
     histories: Mutex<BTreeMap<SaleId, History>>,
@@ -56,9 +56,9 @@ struct Inner {
 
 impl LiveFeed {
     /// A view of the sales of this desk's coordinator. Where no sale is named, it is of the default one.
-    pub fn new(desk: CoordinatorHandle, default_sale: SaleId) -> Self {
+    pub fn new(handle: CoordinatorHandle, default_sale: SaleId) -> Self {
         let (events, histories) = (EventHub::new(VIEWERS_MAX), Mutex::default());
-        Self(Arc::new(Inner { desk, default_sale, events, histories }))
+        Self(Arc::new(Inner { handle, default_sale, events, histories }))
     }
 
     /// The page, and what it asks for.
@@ -67,7 +67,7 @@ impl LiveFeed {
             .route("/live/sales", get(sales))
             .route("/live/sales/{sale}/events", get(events))
             .route("/live/sale/events", get(events));
-        edge::around(routes.with_state(self.clone()).merge(page::router()), AdmitAll, DEADLINE)
+        edge::wrap(routes.with_state(self.clone()).merge(page::router()), AdmitAll, DEADLINE)
     }
 
     /// Ends all streams.
@@ -76,19 +76,19 @@ impl LiveFeed {
     }
 
     /// Remembers how much was sold by when, so that a viewer who comes late sees the minutes before. Never ends.
-    pub async fn remember(&self, coordinator: &Coordinator) {
+    pub async fn record_history(&self, coordinator: &Coordinator) {
         let mut ticks = interval(HISTORY_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            for (id, Snapshot { taken_at, sold, .. }) in published(coordinator).await {
+            for (id, Snapshot { taken_at, sold, .. }) in read_snapshots(coordinator).await {
                 self.histories().entry(id).or_default().push(taken_at, sold);
             }
         }
     }
 
     fn coordinator(&self) -> Result<Arc<Coordinator>, Problem> {
-        self.0.desk.coordinator().ok_or_else(not_now)
+        self.0.handle.coordinator().ok_or_else(unavailable)
     }
 
     fn histories(&self) -> MutexGuard<'_, BTreeMap<SaleId, History>> {
@@ -99,19 +99,19 @@ impl LiveFeed {
     fn choose(&self, known: &BTreeMap<SaleId, DesiredState>, named: Option<&str>) -> Option<SaleId> {
         match named {
             Some(named) => named.parse().ok().filter(|id| known.contains_key(id)),
-            None => first_shown(known, &self.0.default_sale),
+            None => default_sale(known, &self.0.default_sale),
         }
     }
 }
 
 /// The default sale, or without one the one that began last.
-fn first_shown(known: &BTreeMap<SaleId, DesiredState>, default: &SaleId) -> Option<SaleId> {
+fn default_sale(known: &BTreeMap<SaleId, DesiredState>, default: &SaleId) -> Option<SaleId> {
     let latest = || known.values().max_by_key(|desired| desired.sale.config.window.starts_at);
     known.get(default).or_else(latest).map(|desired| desired.sale.id().clone())
 }
 
 /// The latest snapshots. A sale whose snapshot cannot be read has a gap in its history.
-async fn published(coordinator: &Coordinator) -> Vec<(SaleId, Snapshot)> {
+async fn read_snapshots(coordinator: &Coordinator) -> Vec<(SaleId, Snapshot)> {
     let ids: Vec<SaleId> = coordinator.records.known().keys().cloned().collect();
     let keys: Vec<SaleKeys> = ids.iter().map(SaleKeys::new).collect();
     let snapshots = coordinator.reads.poll_all(&keys.iter().map(ReadSnapshot).collect::<Vec<_>>()).await;
@@ -121,7 +121,7 @@ async fn published(coordinator: &Coordinator) -> Vec<(SaleId, Snapshot)> {
 /// `GET /live/sales`
 async fn sales(State(live): State<LiveFeed>) -> Result<Json<LiveSaleList>, Problem> {
     let known = live.coordinator()?.records.known();
-    Ok(Json(LiveSaleList::of(&known, first_shown(&known, &live.0.default_sale))))
+    Ok(Json(LiveSaleList::of(&known, default_sale(&known, &live.0.default_sale))))
 }
 
 /// `GET /live/sales/{sale}/events`, `GET /live/sale/events`
@@ -131,9 +131,9 @@ async fn events(State(live): State<LiveFeed>, named: Option<Path<String>>) -> Re
         .choose(&coordinator.records.known(), named.as_deref().map(String::as_str))
         .ok_or_else(no_sale)?;
     let past = live.histories().get(&sale).cloned().unwrap_or_default();
-    let write = |teller| SaleWatch::new(coordinator, sale.clone()).tell(teller);
-    let heard = live.0.events.listen(sale.clone(), &event("history", &past), write);
-    heard.map(stream_of).ok_or_else(not_now)
+    let writer = |publisher| SaleWatch::new(coordinator, sale.clone()).run(publisher);
+    let stream = live.0.events.listen(sale.clone(), &event("history", &past), writer);
+    stream.map(stream_of).ok_or_else(unavailable)
 }
 
 fn no_sale() -> Problem {
@@ -141,6 +141,6 @@ fn no_sale() -> Problem {
 }
 
 /// There is no cluster yet, no place left, or the end is near.
-fn not_now() -> Problem {
+fn unavailable() -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE).retry_after(RETRY_AFTER)
 }

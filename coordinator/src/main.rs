@@ -23,7 +23,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    if let Some(health) = healthcheck::when_asked(ListenSettings::address).await {
+    if let Some(health) = healthcheck::run_if_requested(ListenSettings::address).await {
         return health;
     }
     let settings = Settings::parse(time::now());
@@ -37,16 +37,17 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let address = settings.listen.address();
     let listener = serve::bind("PORT", address)?;
 
-    let (desk, readiness) =
+    let (handle, readiness) =
         (CoordinatorHandle::default(), Readiness::starting("waiting for the Redis Cluster"));
-    let (exporter, connections) = (metrics::install()?, Connections::within(ConnectionLimits::default()));
-    exporter.when_asked({
+    let (exporter, connections) =
+        (metrics::install()?, Connections::with_limits(ConnectionLimits::default()));
+    exporter.on_scrape({
         let connections = connections.clone();
         move || show_connections(connections.open())
     });
-    let live = LiveFeed::new(desk.clone(), settings.sale_id.clone());
-    let of_operators = ops::router(readiness.clone()).merge(exporter.router());
-    let router = admin::router(desk.clone(), settings.admin_token(), of_operators).merge(live.router());
+    let live = LiveFeed::new(handle.clone(), settings.sale_id.clone());
+    let ops_routes = ops::router(readiness.clone()).merge(exporter.router());
+    let router = admin::router(handle.clone(), settings.admin_token(), ops_routes).merge(live.router());
     let closing = stop.clone().inspect({
         let live = live.clone();
         move |()| live.close()
@@ -54,7 +55,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let serving = tokio::spawn(serve::until(listener, router, connections, closing, GRACE));
     tracing::info!(%address, "serving the live view and the admin API");
 
-    exporter.during(coordinate(&settings, desk, &live, &readiness, &exporter, stop)).await?;
+    exporter.with_upkeep(coordinate(&settings, handle, &live, &readiness, &exporter, stop)).await?;
     readiness.draining();
     serving.await?;
     Ok(())
@@ -62,7 +63,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 
 async fn coordinate(
     settings: &Settings,
-    desk: CoordinatorHandle,
+    handle: CoordinatorHandle,
     live: &LiveFeed,
     readiness: &Readiness,
     exporter: &Exporter,
@@ -72,20 +73,20 @@ async fn coordinate(
         connected = start::connect(settings) => Arc::new(connected?),
         () = stop.clone() => return Ok(()),
     };
-    desk.open(coordinator.clone());
-    exporter.when_asked({
+    handle.set(coordinator.clone());
+    exporter.on_scrape({
         let coordinator = coordinator.clone();
-        move || coordinator.show()
+        move || coordinator.update_gauges()
     });
     tokio::select! {
         () = coordinator.run(stop) => {}
-        () = open(settings, &coordinator, readiness).then(|()| pending()) => {}
-        () = live.remember(&coordinator) => {}
+        () = open_default_sale(settings, &coordinator, readiness).then(|()| pending()) => {}
+        () = live.record_history(&coordinator) => {}
     }
     Ok(())
 }
 
-async fn open(settings: &Settings, coordinator: &Coordinator, readiness: &Readiness) {
+async fn open_default_sale(settings: &Settings, coordinator: &Coordinator, readiness: &Readiness) {
     if let Some(sale) = settings.default_sale() {
         readiness.serving(|| Err("the default sale is not open yet".to_owned()));
         start::default_sale(coordinator, &sale).await;

@@ -84,7 +84,7 @@ pub fn install() -> anyhow::Result<Exporter> {
 }
 
 /// Counts a look at the shards.
-pub(crate) fn looked(took: Duration) {
+pub(crate) fn snapshot_taken(took: Duration) {
     histogram!(SNAPSHOT_DURATION).record(took);
 }
 
@@ -114,14 +114,14 @@ fn audits(sale: &SaleId, result: &'static str, count: u64) {
 
 impl Coordinator {
     /// Shows what it last saw, for those who ask for metrics.
-    pub fn show(&self) {
+    pub fn update_gauges(&self) {
         gauge!(LEADER).set(one_if(self.leadership.leads()));
         self.replication().iter().for_each(show_replication);
         let (now, topology) = (Instant::now(), self.reads.topology());
-        for (id, sight) in self.sights().iter() {
+        for (id, observation) in self.observations().iter() {
             start_at_zero(id);
-            show_sale(id, sight);
-            show_clocks(sight, &topology);
+            show_sale(id, observation);
+            show_clocks(observation, &topology);
             let stalled = self.stalled_since.load().get(id).map_or(Duration::ZERO, |since| now - *since);
             gauge!(CHANNEL_STALLED, "sale" => id.to_string()).set(stalled.as_secs_f64());
             show_violations(id, "audit", 0);
@@ -139,8 +139,8 @@ fn start_at_zero(sale: &SaleId) {
     ["ok", "violated", "failed"].into_iter().for_each(|result| audits(sale, result, 0));
 }
 
-fn show_sale(id: &SaleId, sight: &Observation) {
-    let (snapshot, config) = (&sight.snapshot, &*sight.desired.sale.config);
+fn show_sale(id: &SaleId, observation: &Observation) {
+    let (snapshot, config) = (&observation.snapshot, &*observation.desired.sale.config);
     let show = |metric: &'static str, value: f64| gauge!(metric, "sale" => id.to_string()).set(value);
     show(SALE_UNITS, snapshot.total as f64);
     show(SALE_SOLD, snapshot.sold as f64);
@@ -150,26 +150,28 @@ fn show_sale(id: &SaleId, sight: &Observation) {
     show(SALE_OPEN, one_if(sells_at(config, snapshot.taken_at)));
     show(SALE_START, config.window.starts_at as f64 / 1e3);
     show(SALE_END, config.window.ends_at as f64 / 1e3);
-    show(OPEN_CHANNELS, open_channels(&sight.levels).count() as f64);
+    show(OPEN_CHANNELS, open_channels(&observation.levels).count() as f64);
 
-    let Violations { oversold, books, record } = sight.violations;
+    let Violations { oversold, books, record } = observation.violations;
     show_violations(id, "oversold", oversold);
     show_violations(id, "books", books);
     show_violations(id, "record", record);
-    show_shards(id, sight);
+    show_shards(id, observation);
 }
 
-fn show_shards(id: &SaleId, sight: &Observation) {
-    let mut coming = vec![0; sight.levels.len()];
-    open_channels(&sight.levels)
-        .for_each(|OpenChannel { channel, tokens, .. }| coming[channel.receiver.index()] += tokens);
-    for (shard, (level, coming)) in (0..).map(ShardId::new).zip(sight.snapshot.shards.iter().zip(coming)) {
+fn show_shards(id: &SaleId, observation: &Observation) {
+    let mut incoming = vec![0; observation.levels.len()];
+    open_channels(&observation.levels)
+        .for_each(|OpenChannel { channel, tokens, .. }| incoming[channel.receiver.index()] += tokens);
+    for (shard, (level, incoming)) in
+        (0..).map(ShardId::new).zip(observation.snapshot.shards.iter().zip(incoming))
+    {
         let show = |metric: &'static str, value: f64| {
             gauge!(metric, "sale" => id.to_string(), "shard" => shard.to_string()).set(value);
         };
         show(SHARD_STOCK, level.stock as f64);
         show(SHARD_SOLD, level.sold as f64);
-        show(SHARD_IN_FLIGHT, coming as f64);
+        show(SHARD_IN_FLIGHT, incoming as f64);
         show(SHARD_READABLE, one_if(!level.stale));
     }
 }
@@ -179,10 +181,10 @@ fn show_violations(id: &SaleId, check: &'static str, found: u64) {
 }
 
 /// Each level has the time of its primary; the coordinator's own is that of the middle of the look.
-fn show_clocks(sight: &Observation, topology: &Topology) {
-    for (shard, level) in sight.desired.sale.shards().iter().zip(&sight.levels) {
+fn show_clocks(observation: &Observation, topology: &Topology) {
+    for (shard, level) in observation.desired.sale.shards().iter().zip(&observation.levels) {
         let (Ok(Level { at, .. }), Some(primary)) = (level, topology.primary(shard.slot)) else { continue };
-        let ahead_ms = *at as f64 - sight.seen_at_ms as f64;
+        let ahead_ms = *at as f64 - observation.seen_at_ms as f64;
         gauge!(PRIMARY_CLOCK_AHEAD, "primary" => primary.address.to_string()).set(ahead_ms / 1e3);
     }
 }

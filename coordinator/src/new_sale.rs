@@ -79,8 +79,8 @@ impl NewSale {
         let shards = existing.layout.tags.len();
         let differs = [
             (Field::TotalStock, self.total_stock != created_stock),
-            (Field::StartsAt, is_other(self.starts_at, existing.window.starts_at)),
-            (Field::EndsAt, is_other(self.ends_at, created_ends_at)),
+            (Field::StartsAt, is_different(self.starts_at, existing.window.starts_at)),
+            (Field::EndsAt, is_different(self.ends_at, created_ends_at)),
             (Field::ProductName, self.product.name != existing.product.name),
             (Field::ProductPrice, self.product.price != existing.product.price),
             (Field::ProductDescription, self.product.description != existing.product.description),
@@ -91,7 +91,7 @@ impl NewSale {
     }
 }
 
-fn is_other(wanted: TimeSetting, at: EpochMs) -> bool {
+fn is_different(wanted: TimeSetting, at: EpochMs) -> bool {
     matches!(wanted, TimeSetting::At(wanted) if wanted != at)
 }
 
@@ -154,14 +154,14 @@ mod tests {
     }
 
     #[test]
-    fn a_sale_is_the_one_that_its_own_request_asks_for() {
+    fn sale_matches_its_own_request() {
         let wanted = chairs();
         assert_eq!(wanted.differences(&created(&wanted)), []);
         assert_eq!(NewSale { shards: None, ..chairs() }.differences(&created(&wanted)), []);
     }
 
     #[test]
-    fn each_other_setting_is_named() {
+    fn differences_name_each_changed_setting() {
         let product = |name: &str, price| Product { name: name.into(), price, description: "Oak".into() };
         let other = NewSale {
             id: chairs().id,
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_moment_is_meant_for_the_creation_alone() {
+    fn relative_times_are_not_compared() {
         let soon = TimeSetting::After(Duration::from_mins(1));
         let wanted = NewSale { starts_at: soon, ..chairs() };
         let sale = created(&wanted);
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_operators_changed_since_does_not_make_it_another_sale() {
+    fn later_changes_are_not_differences() {
         let wanted = chairs();
         let mut sale = created(&wanted);
         sale.total_stock += 50;
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_sale_can_have_is_found_before_there_is_a_cluster() {
+    fn invalid_settings_are_found_without_a_cluster() {
         assert_eq!(chairs().validate(NOW), Ok(()));
         let reversed = NewSale { ends_at: chairs().starts_at, ..chairs() };
         assert_eq!(reversed.validate(NOW).map_err(|invalid| Field::of(&invalid)), Err(Field::EndsAt));

@@ -35,14 +35,14 @@ pub fn plan(
     stalled: &[Channel],
 ) -> Vec<PlanStep> {
     let shards = desired.sale.shards().iter().map(|shard| shard.id).zip(levels).zip(&desired.mint);
-    let mut actions: Vec<PlanStep> =
+    let mut steps: Vec<PlanStep> =
         shards.flat_map(|((shard, level), &minted)| plan_shard(desired, shard, level, minted)).collect();
-    actions.extend(version_above(desired, levels).map(PlanStep::RaiseVersion));
-    actions.extend(stalled.iter().map(|&channel| PlanStep::Redrive(channel)));
-    if is_creating(desired) && actions.is_empty() && levels.iter().all(Result::is_ok) {
-        actions.push(PlanStep::Open);
+    steps.extend(version_above(desired, levels).map(PlanStep::RaiseVersion));
+    steps.extend(stalled.iter().map(|&channel| PlanStep::Redrive(channel)));
+    if is_creating(desired) && steps.is_empty() && levels.iter().all(Result::is_ok) {
+        steps.push(PlanStep::Open);
     }
-    actions
+    steps
 }
 
 fn plan_shard(
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_done_to_a_sale_that_is_what_it_should_be() {
+    fn converged_sale_needs_no_steps() {
         for state in [SaleState::Open, SaleState::Paused, SaleState::Ended] {
             let sale = recorded(state, 3);
             assert_eq!(plan(&sale, &converged(&sale), &[]), []);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_sale_gets_its_shards_then_their_stock_then_opens() {
+    fn new_sale_is_configured_then_minted_then_opened() {
         let sale = recorded(SaleState::Creating, 2);
         let nothing = vec![Err(CallError::NoShard), Err(CallError::NoShard)];
         assert_eq!(
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sale_does_not_open_while_a_shard_cannot_be_seen() {
+    fn sale_does_not_open_while_shard_unreadable() {
         let sale = recorded(SaleState::Creating, 2);
         let mut levels = converged(&sale);
         levels[0] = Err(CallError::NoReply("gone".into()));
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_vanished_is_never_made_again() {
+    fn missing_shard_is_never_recreated() {
         for state in [SaleState::Open, SaleState::Paused, SaleState::Ended] {
             let sale = recorded(state, 2);
             let mut levels = converged(&sale);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_is_brought_to_a_newer_version_and_to_a_larger_mint() {
+    fn shard_gets_newer_version_and_larger_mint() {
         let mut sale = recorded(SaleState::Open, 2);
         let levels = converged(&sale);
         sale.mint[0] += 1;
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_of_the_recorded_version_gets_the_recorded_settings() {
+    fn shard_with_other_settings_is_reconfigured() {
         let sale = recorded(SaleState::Open, 2);
         let mut levels = converged(&sale);
         levels[1].as_mut().unwrap().settings.state = SaleState::Paused;
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_shards_are_ahead_of_is_raised_above_them() {
+    fn record_behind_its_shards_is_raised() {
         let sale = recorded(SaleState::Open, 2);
         let mut levels = converged(&sale);
         levels[1].as_mut().unwrap().settings.version = 9;
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_with_more_tokens_than_recorded_keeps_them() {
+    fn overminted_shard_keeps_its_tokens() {
         let sale = recorded(SaleState::Open, 1);
         let mut levels = converged(&sale);
         levels[0].as_mut().unwrap().accepted = vec![(TokenSource::Mint, 1_000)];
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_of_another_ring_is_left_alone() {
+    fn shard_of_another_ring_is_ignored() {
         let sale = recorded(SaleState::Open, 1);
         let foreign = Level { ring: "another".into(), ..converged(&sale).remove(0).unwrap() };
         for version in [0, 1, 9] {
@@ -203,9 +203,9 @@ mod tests {
     }
 
     #[test]
-    fn a_stalled_channel_is_redriven() {
+    fn stalled_channel_is_redriven() {
         let sale = recorded(SaleState::Open, 2);
-        let channel = Channel { giver: shard(0), receiver: shard(1) };
+        let channel = Channel { donor: shard(0), receiver: shard(1) };
         assert_eq!(plan(&sale, &converged(&sale), &[channel]), [PlanStep::Redrive(channel)]);
     }
 
@@ -221,12 +221,12 @@ mod tests {
         }
 
         fn donate(&mut self, channel: Channel, want: u64) {
-            let Some(giver) = &mut self.shards[channel.giver.index()] else { return };
-            let given = want.min(giver.stock);
-            giver.stock -= given;
-            let out = donated_to(giver, channel.receiver);
-            giver.donated.retain(|(to, _)| *to != channel.receiver);
-            giver.donated.push((channel.receiver, out + given));
+            let Some(donor) = &mut self.shards[channel.donor.index()] else { return };
+            let given = want.min(donor.stock);
+            donor.stock -= given;
+            let out = donated_to(donor, channel.receiver);
+            donor.donated.retain(|(to, _)| *to != channel.receiver);
+            donor.donated.push((channel.receiver, out + given));
         }
 
         fn accept(&mut self, receiver: ShardId, source: TokenSource, cumulative: u64) {
@@ -238,8 +238,8 @@ mod tests {
         }
 
         /// Does what was planned on top of `based_on`, which may not be what is recorded by now.
-        fn apply(&mut self, action: PlanStep, based_on: &DesiredState, record: &mut DesiredState) {
-            match action {
+        fn apply(&mut self, step: PlanStep, based_on: &DesiredState, record: &mut DesiredState) {
+            match step {
                 PlanStep::Configure(shard) => {
                     let new = || Level { ring: ring(based_on), ..Level::default() };
                     let level = self.shards[shard.index()].get_or_insert_with(new);
@@ -249,10 +249,10 @@ mod tests {
                     }
                 }
                 PlanStep::Mint(shard) => self.accept(shard, TokenSource::Mint, based_on.mint[shard.index()]),
-                PlanStep::Redrive(Channel { giver, receiver }) => {
+                PlanStep::Redrive(Channel { donor, receiver }) => {
                     let out =
-                        self.shards[giver.index()].as_ref().map_or(0, |level| donated_to(level, receiver));
-                    self.accept(receiver, TokenSource::Shard(giver), out);
+                        self.shards[donor.index()].as_ref().map_or(0, |level| donated_to(level, receiver));
+                    self.accept(receiver, TokenSource::Shard(donor), out);
                 }
                 PlanStep::Open => {
                     advance(based_on, record, based_on.sale.config.version + 1, SaleState::Open)
@@ -272,17 +272,17 @@ mod tests {
         }
 
         fn stalled(&self) -> Vec<Channel> {
-            let all = (0..self.shards.len() as u16).flat_map(|giver| {
+            let all = (0..self.shards.len() as u16).flat_map(|donor| {
                 (0..self.shards.len() as u16)
-                    .map(move |receiver| Channel { giver: shard(giver), receiver: shard(receiver) })
+                    .map(move |receiver| Channel { donor: shard(donor), receiver: shard(receiver) })
             });
             let is_open = |channel: &Channel| {
                 let end = |shard: ShardId| self.shards[shard.index()].as_ref();
-                let (Some(giver), Some(receiver)) = (end(channel.giver), end(channel.receiver)) else {
+                let (Some(donor), Some(receiver)) = (end(channel.donor), end(channel.receiver)) else {
                     return false;
                 };
-                donated_to(giver, channel.receiver)
-                    > receiver.accepted_from(TokenSource::Shard(channel.giver))
+                donated_to(donor, channel.receiver)
+                    > receiver.accepted_from(TokenSource::Shard(channel.donor))
             };
             all.filter(is_open).collect()
         }
@@ -308,7 +308,7 @@ mod tests {
         /// Plans of which any part is lost, done twice or done late, by several coordinators, with thieves who
         /// die in between and shards that get other settings, still lead to an open sale with every unit in a shard.
         #[test]
-        fn whatever_becomes_of_plans_the_sale_converges_and_keeps_its_units(
+        fn sale_converges_when_plans_are_lost_or_repeated(
             shards in 1..=5_usize,
             done in prop::collection::vec(any::<bool>(), 0..40),
             thefts in prop::collection::vec((0..5_u16, 0..5_u16, 0..30_u64), 0..10),
@@ -320,26 +320,26 @@ mod tests {
             let mut done = done.into_iter();
             let (mut thefts, mut jolts) = (thefts.into_iter(), jolts.into_iter());
             loop {
-                let (actions, known) = (plan(&desired, &model.levels(), &model.stalled()), desired.clone());
-                if actions.is_empty() && thefts.len() + jolts.len() == 0 {
+                let (steps, known) = (plan(&desired, &model.levels(), &model.stalled()), desired.clone());
+                if steps.is_empty() && thefts.len() + jolts.len() == 0 {
                     break;
                 }
-                for &action in &actions {
+                for &step in &steps {
                     if done.next().unwrap_or(true) {
-                        model.apply(action, &known, &mut desired);
+                        model.apply(step, &known, &mut desired);
                     }
                 }
                 // Another coordinator does what it planned a round ago, on top of the record of then.
-                let (actions, known) = std::mem::replace(&mut late, (actions, known));
-                actions.into_iter().for_each(|action| model.apply(action, &known, &mut desired));
+                let (steps, known) = std::mem::replace(&mut late, (steps, known));
+                steps.into_iter().for_each(|step| model.apply(step, &known, &mut desired));
                 if let Some((shard, versions_ahead)) = jolts.next() {
                     model.jolt(shard, versions_ahead);
                 }
                 if desired.sale.config.state == SaleState::Open
-                    && let Some((giver, receiver, want)) = thefts.next()
-                    && giver != receiver && usize::from(giver.max(receiver)) < shards
+                    && let Some((donor, receiver, want)) = thefts.next()
+                    && donor != receiver && usize::from(donor.max(receiver)) < shards
                 {
-                    model.donate(Channel { giver: shard(giver), receiver: shard(receiver) }, want);
+                    model.donate(Channel { donor: shard(donor), receiver: shard(receiver) }, want);
                 }
             }
             prop_assert_eq!(desired.sale.config.state, SaleState::Open);

@@ -30,7 +30,7 @@ pub struct Holding {
     /// Tokens there.
     pub stock: u64,
     /// Tokens on their way there, in channels. They will arrive, if late; nobody else is asked for them.
-    pub coming: u64,
+    pub incoming: u64,
     /// What it sells.
     pub demand: Demand,
 }
@@ -47,7 +47,7 @@ pub struct PlannedMove {
 /// The moves that make these shards of a sale last equally long. No shard gives and gets in one plan, and none
 /// gives more than half of its stock, or what it needs itself.
 pub fn rebalance(shards: &[Holding]) -> Vec<PlannedMove> {
-    let stock: u64 = shards.iter().map(|shard| shard.stock + shard.coming).sum();
+    let stock: u64 = shards.iter().map(|shard| shard.stock + shard.incoming).sum();
     let demand: f64 = shards.iter().map(|shard| shard.demand.likely).sum();
     let lasts_s = stock as f64 / demand;
     if demand < DEMAND_MIN || lasts_s < AHEAD_MIN_S {
@@ -66,7 +66,7 @@ pub fn rebalance(shards: &[Holding]) -> Vec<PlannedMove> {
 impl Holding {
     /// What it lacks for so many seconds; nothing if that may be chance.
     fn missing(&self, ahead_s: f64) -> u64 {
-        let stock = (self.stock + self.coming) as f64;
+        let stock = (self.stock + self.incoming) as f64;
         let is_needy = stock < NEEDY_BELOW * self.demand.at_least * ahead_s;
         if is_needy { (self.demand.likely * ahead_s - stock) as u64 } else { 0 }
     }
@@ -85,10 +85,10 @@ fn pair(mut spare: Vec<(ShardId, u64)>, missing: &[(ShardId, u64)]) -> Vec<Plann
     let mut moves = Vec::new();
     for &(receiver, tokens) in missing {
         let mut open = (u128::from(tokens) * u128::from(given.min(wanted)) / u128::from(wanted)) as u64;
-        for (giver, left) in &mut spare {
+        for (donor, left) in &mut spare {
             let tokens = open.min(*left);
             if tokens > 0 {
-                moves.push(PlannedMove { channel: Channel { giver: *giver, receiver }, tokens });
+                moves.push(PlannedMove { channel: Channel { donor: *donor, receiver }, tokens });
                 (open, *left) = (open - tokens, *left - tokens);
             }
         }

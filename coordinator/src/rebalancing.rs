@@ -25,20 +25,20 @@ pub(crate) struct Rebalancing {
 
 impl Rebalancing {
     /// The moves that are due after this sight of a sale. A shard that cannot be read has no part in them.
-    fn plan(&mut self, id: &SaleId, sight: &Observation) -> Vec<PlannedMove> {
+    fn plan(&mut self, id: &SaleId, observation: &Observation) -> Vec<PlannedMove> {
         let seen = self.demand.entry(id.clone()).or_default();
-        seen.observe(sight.seen_at, &sight.levels);
-        if self.moved_at.is_some_and(|moved_at| sight.seen_at <= moved_at) {
+        seen.observe(observation.seen_at, &observation.levels);
+        if self.moved_at.is_some_and(|moved_at| observation.seen_at <= moved_at) {
             return Vec::new();
         }
-        let mut coming = vec![0; sight.levels.len()];
-        for OpenChannel { channel, tokens, .. } in open_channels(&sight.levels) {
-            coming[channel.receiver.index()] += tokens;
+        let mut incoming = vec![0; observation.levels.len()];
+        for OpenChannel { channel, tokens, .. } in open_channels(&observation.levels) {
+            incoming[channel.receiver.index()] += tokens;
         }
-        let shards = sight.desired.sale.shards().iter().zip(&sight.levels).zip(seen.demands());
+        let shards = observation.desired.sale.shards().iter().zip(&observation.levels).zip(seen.demands());
         let holding = |((shard, level), demand): ((&Shard, &Result<Level, _>), _)| {
             let stock = level.as_ref().ok()?.stock;
-            Some(Holding { shard: shard.id, stock, coming: coming[shard.id.index()], demand })
+            Some(Holding { shard: shard.id, stock, incoming: incoming[shard.id.index()], demand })
         };
         rebalance(&shards.filter_map(holding).collect::<Vec<_>>())
     }
@@ -51,8 +51,10 @@ impl Coordinator {
             *rebalancing = Rebalancing::default();
             return;
         }
-        let sights = self.sights.load_full();
-        let plans = sights.iter().map(|(id, sight)| (&sight.desired.sale, rebalancing.plan(id, sight)));
+        let observations = self.observations.load_full();
+        let plans = observations
+            .iter()
+            .map(|(id, observation)| (&observation.desired.sale, rebalancing.plan(id, observation)));
         let transfers: Vec<Transfer<'_>> = plans
             .flat_map(|(sale, moves)| {
                 let transfer = move |PlannedMove { channel, tokens }| Transfer { sale, channel, tokens };
@@ -68,7 +70,7 @@ impl Coordinator {
             metrics::rebalanced(sale.id(), if outcome.is_ok() { *tokens } else { 0 });
             let error = outcome.err().map(tracing::field::display);
             tracing::debug!(
-                sale.id = %sale.id(), shard.id = %channel.receiver, shard.giver = %channel.giver, tokens, error,
+                sale.id = %sale.id(), shard.id = %channel.receiver, shard.giver = %channel.donor, tokens, error,
                 "tokens moved ahead of demand"
             );
         }
@@ -85,7 +87,7 @@ mod tests {
     use crate::testing::recorded;
 
     /// Two shards with fifty units each, of which the first has sold so many.
-    fn sight(at: u64, sold: u64, seen_at: Instant) -> Observation {
+    fn observation(at: u64, sold: u64, seen_at: Instant) -> Observation {
         let desired = recorded(SaleState::Open, 2);
         let level = |sold| Ok(Level { at, sold, stock: 50 - sold, ..Level::default() });
         let levels = vec![level(sold), level(0)];
@@ -93,15 +95,18 @@ mod tests {
     }
 
     #[test]
-    fn a_need_is_not_met_twice_because_the_first_time_was_not_seen_yet() {
+    fn plan_ignores_observations_from_before_the_moves() {
         let (id, start, mut rebalancing) =
             ("chairs".parse().unwrap(), Instant::now(), Rebalancing::default());
-        assert_eq!(rebalancing.plan(&id, &sight(1_000, 0, start)), []);
-        let second = sight(2_000, 40, start + Duration::from_secs(1));
+        assert_eq!(rebalancing.plan(&id, &observation(1_000, 0, start)), []);
+        let second = observation(2_000, 40, start + Duration::from_secs(1));
         assert_eq!(rebalancing.plan(&id, &second).len(), 1);
 
         rebalancing.moved_at = Some(start + Duration::from_millis(1_010));
         assert_eq!(rebalancing.plan(&id, &second), [], "seen before the tokens arrived");
-        assert_eq!(rebalancing.plan(&id, &sight(2_100, 44, start + Duration::from_millis(1_100))).len(), 1);
+        assert_eq!(
+            rebalancing.plan(&id, &observation(2_100, 44, start + Duration::from_millis(1_100))).len(),
+            1
+        );
     }
 }

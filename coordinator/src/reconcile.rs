@@ -30,7 +30,7 @@ use crate::metrics;
 use crate::plan::plan;
 use crate::rebalancing::Rebalancing;
 use crate::replication::ReplicationWatch;
-use crate::shard_problem::{ShardProblem, lasting, troubles};
+use crate::shard_problem::{ShardProblem, persistent, problems};
 use crate::violations::{Violations, violations};
 
 /// Longest time between two looks at the cluster's map. A failover is noticed by its errors, sooner.
@@ -61,56 +61,58 @@ pub struct Observation {
     /// The snapshot of it.
     pub snapshot: Snapshot,
     /// What was wrong.
-    pub troubles: Vec<ShardProblem>,
+    pub problems: Vec<ShardProblem>,
     /// What was wrong at the look before, too.
-    pub lasting: Vec<ShardProblem>,
+    pub persistent: Vec<ShardProblem>,
     /// When the look was half done, by the coordinator's own clock.
     pub seen_at_ms: EpochMs,
     /// What broke the promise, and was broken at the look before, too.
     pub violations: Violations,
     /// The same by this look alone.
-    pub found: Violations,
+    pub current_violations: Violations,
 }
 
 impl Coordinator {
     /// Keeps all sales as they are recorded, until `stop` completes and the round is finished.
     pub async fn run(&self, stop: impl Future<Output = ()> + Send) {
-        let (period, stop) = (self.pace.snapshot_period, stop.shared());
-        let (mut records_news, mut look_news) = (RecordFailures::default(), FailureLog::default());
-        let (mut list_news, mut search_at) = (FailureLog::default(), Instant::now());
+        let (period, stop) = (self.timing.snapshot_period, stop.shared());
+        let (mut record_failures, mut observe_failures) = (RecordFailures::default(), FailureLog::default());
+        let (mut list_failures, mut search_at) = (FailureLog::default(), Instant::now());
         let (mut channels, mut map_seen) = (HashMap::new(), Instant::now());
         let mut replication = ReplicationWatch::default();
         tokio::join!(
             self.seek_lease(stop.clone()),
-            self.attend(stop.clone()),
-            every(period, stop.clone(), async || self.follow_records(&mut records_news).await),
-            every(LIST_CHECK, stop.clone(), async || self.keep_list(&mut list_news, &mut search_at).await),
-            every(period, stop.clone(), async || self.look(&mut look_news).await),
+            self.announce_presence(stop.clone()),
+            every(period, stop.clone(), async || self.follow_records(&mut record_failures).await),
+            every(LIST_CHECK, stop.clone(), async || self
+                .maintain_list(&mut list_failures, &mut search_at)
+                .await),
+            every(period, stop.clone(), async || self.observe(&mut observe_failures).await),
             every(period, stop.clone(), async || self.confirm_sold_out().await),
-            every(period, stop.clone(), async || self.mend(&mut channels).await),
-            self.keep_rebalancing(stop.clone()),
+            every(period, stop.clone(), async || self.repair(&mut channels).await),
+            self.run_rebalancing(stop.clone()),
             every(MAP_CHECK, stop.clone(), async || self.follow_map(&mut map_seen).await),
-            every(LIBRARY_CHECK, stop.clone(), async || self.keep_library().await),
-            every(REPLICATION_CHECK, stop.clone(), async || self.watch_replication(&mut replication).await),
+            every(LIBRARY_CHECK, stop.clone(), async || self.ensure_library().await),
+            every(REPLICATION_CHECK, stop.clone(), async || self.check_replication(&mut replication).await),
         );
     }
 
     /// The sales as they were last seen; none before the first round, and none for who does not lead.
-    pub fn sights(&self) -> Arc<BTreeMap<SaleId, Observation>> {
-        self.sights.load_full()
+    pub fn observations(&self) -> Arc<BTreeMap<SaleId, Observation>> {
+        self.observations.load_full()
     }
 
-    async fn keep_rebalancing<S: Future<Output = ()>>(&self, stop: Shared<S>) {
-        if let Some(period) = self.pace.rebalance_period {
+    async fn run_rebalancing<S: Future<Output = ()>>(&self, stop: Shared<S>) {
+        if let Some(period) = self.timing.rebalance_period {
             let mut rebalancing = Rebalancing::default();
             every(period, stop, async || self.rebalance(&mut rebalancing).await).await;
         }
     }
 
     /// Sales that are listed, and those that are known: what the list lost is not forgotten.
-    async fn follow_records(&self, news: &mut RecordFailures) {
+    async fn follow_records(&self, failures: &mut RecordFailures) {
         let listed = self.reads.read(ListSales).await;
-        self.heed(&mut news.calls, "list of sales".into(), listed.as_ref().err());
+        self.log_failure(&mut failures.calls, "list of sales".into(), listed.as_ref().err());
         let mut ids: BTreeSet<SaleId> = self.records.known().keys().cloned().collect();
         if let Ok(listed) = listed {
             let is_whole = listed.as_ref().is_some_and(|listed| ids.iter().all(|id| listed.contains(id)));
@@ -120,19 +122,19 @@ impl Coordinator {
         let ids: Vec<SaleId> = ids.into_iter().collect();
         let records = self.records.follow(&self.reads, &self.writes, &ids).await;
         for (id, record) in ids.iter().zip(records) {
-            self.heed(&mut news.calls, format!("record of sale {id}"), record.as_ref().err());
-            news.tell_lost(id, matches!(record, Ok(None)));
+            self.log_failure(&mut failures.calls, format!("record of sale {id}"), record.as_ref().err());
+            failures.log_lost(id, matches!(record, Ok(None)));
         }
     }
 
     /// The list of sales is made from the records: at the start, whenever it does not name all sales, and now and then.
-    async fn keep_list(&self, news: &mut FailureLog, search_at: &mut Instant) {
+    async fn maintain_list(&self, failures: &mut FailureLog, search_at: &mut Instant) {
         let is_due = *search_at <= Instant::now() || self.list_is_lost.swap(false, Ordering::Relaxed);
         if !self.leadership.leads() || !is_due {
             return;
         }
         let restored = self.restore_list().await;
-        self.heed(news, "search for sales that are not listed".into(), restored.as_ref().err());
+        self.log_failure(failures, "search for sales that are not listed".into(), restored.as_ref().err());
         *search_at = Instant::now() + if restored.is_ok() { SEARCH_PERIOD } else { SEARCH_RETRY };
     }
 
@@ -152,9 +154,9 @@ impl Coordinator {
     }
 
     /// One pipeline a primary for all sales. A shard that does not answer is looked at in the next round.
-    async fn look(&self, news: &mut FailureLog) {
+    async fn observe(&self, failures: &mut FailureLog) {
         if !self.leadership.leads() {
-            self.sights.store(Arc::default());
+            self.observations.store(Arc::default());
             return;
         }
         let (seen_at, asked_at_ms, known) = (Instant::now(), now(), self.records.known());
@@ -163,48 +165,58 @@ impl Coordinator {
         let mut levels = self.reads.poll_all(&calls).await.into_iter();
         let when = (seen_at, asked_at_ms.midpoint(now()));
 
-        let before = self.sights.load_full();
+        let before = self.observations.load_full();
         let sold_out = self.sold_out.load_full();
-        let sight = |(id, desired): (&SaleId, &DesiredState)| {
+        let observation = |(id, desired): (&SaleId, &DesiredState)| {
             let levels = levels.by_ref().take(desired.sale.shards().len()).collect();
             let seen_before = before.get(id);
-            let previous = seen_before.map(|sight| &sight.snapshot);
-            let mut sight = Observation::of(desired, levels, when, previous);
-            sight.violations = sight.found.lasting(seen_before.map(|sight| sight.found).unwrap_or_default());
-            sight.lasting = lasting(&sight.troubles, seen_before.map_or(&[], |sight| &sight.troubles));
-            sight.snapshot.sold_out |= sold_out.get(id).is_some_and(|&units| units >= sight.snapshot.total);
-            (id.clone(), sight)
+            let previous = seen_before.map(|observation| &observation.snapshot);
+            let mut observation = Observation::of(desired, levels, when, previous);
+            observation.violations = observation.current_violations.persistent(
+                seen_before.map(|observation| observation.current_violations).unwrap_or_default(),
+            );
+            observation.persistent = persistent(
+                &observation.problems,
+                seen_before.map_or(&[], |observation| &observation.problems),
+            );
+            observation.snapshot.sold_out |=
+                sold_out.get(id).is_some_and(|&units| units >= observation.snapshot.total);
+            (id.clone(), observation)
         };
-        let sights: BTreeMap<SaleId, Observation> = known.iter().map(sight).collect();
-        self.publish(&sights, news).await;
-        metrics::looked(seen_at.elapsed());
-        for (id, sight) in &sights {
-            sight
+        let observations: BTreeMap<SaleId, Observation> = known.iter().map(observation).collect();
+        self.publish(&observations, failures).await;
+        metrics::snapshot_taken(seen_at.elapsed());
+        for (id, observation) in &observations {
+            observation
                 .levels
                 .iter()
                 .filter_map(|level| level.as_ref().err())
-                .for_each(|error| self.doubt_map(error));
-            log_news(id, before.get(id).map_or(&[], |sight| &sight.lasting), &sight.lasting);
+                .for_each(|error| self.suspect_map(error));
+            log_changes(
+                id,
+                before.get(id).map_or(&[], |observation| &observation.persistent),
+                &observation.persistent,
+            );
         }
-        self.sights.store(sights.into());
+        self.observations.store(observations.into());
     }
 
-    async fn publish(&self, sights: &BTreeMap<SaleId, Observation>, news: &mut FailureLog) {
-        let keys: Vec<SaleKeys> = sights.keys().map(SaleKeys::new).collect();
-        let snapshots = sights.values().map(|sight| &sight.snapshot);
+    async fn publish(&self, observations: &BTreeMap<SaleId, Observation>, failures: &mut FailureLog) {
+        let keys: Vec<SaleKeys> = observations.keys().map(SaleKeys::new).collect();
+        let snapshots = observations.values().map(|observation| &observation.snapshot);
         let calls: Vec<_> =
             keys.iter().zip(snapshots).map(|(keys, snapshot)| PublishSnapshot { keys, snapshot }).collect();
-        for (id, published) in sights.keys().zip(self.reads.poll_all(&calls).await) {
-            self.heed(news, format!("snapshot of sale {id}"), published.err().as_ref());
+        for (id, published) in observations.keys().zip(self.reads.poll_all(&calls).await) {
+            self.log_failure(failures, format!("snapshot of sale {id}"), published.err().as_ref());
         }
     }
 
     /// Nodes send buyers away for good once a snapshot says that all is sold: so it must be true whatever fails.
     async fn confirm_sold_out(&self) {
-        for (id, sight) in self.sights.load_full().iter() {
-            let total = sight.snapshot.total;
-            if sight.snapshot.is_to_be_confirmed()
-                && confirm_sold_out(&self.writes, &sight.desired.sale).await
+        for (id, observation) in self.observations.load_full().iter() {
+            let total = observation.snapshot.total;
+            if observation.snapshot.needs_confirmation()
+                && confirm_sold_out(&self.writes, &observation.desired.sale).await
             {
                 tracing::info!(sale.id = %id, sale.units = total, "sold out");
                 let mut sold_out = (*self.sold_out.load_full()).clone();
@@ -214,32 +226,32 @@ impl Coordinator {
         }
     }
 
-    async fn mend(&self, channels: &mut HashMap<SaleId, OpenChannels>) {
+    async fn repair(&self, channels: &mut HashMap<SaleId, OpenChannels>) {
         if !self.leadership.leads() {
             channels.clear();
             self.stalled_since.store(Arc::default());
             return;
         }
-        let (sights, now) = (self.sights.load_full(), Instant::now());
-        let plans: Vec<_> = sights
+        let (observations, now) = (self.observations.load_full(), Instant::now());
+        let plans: Vec<_> = observations
             .iter()
             .map(|(id, Observation { desired, levels, .. })| {
                 let channels = channels.entry(id.clone()).or_default();
                 channels.observe(levels, now);
-                let stalled = channels.unmoved_for(self.pace.redrive_after, now);
-                stalled.iter().for_each(|&channel| channels.attend_to(channel, now));
+                let stalled = channels.stalled_for(self.timing.redrive_after, now);
+                stalled.iter().for_each(|&channel| channels.restart_wait(channel, now));
                 (desired, plan(desired, levels, &stalled))
             })
             .collect();
         let stalled =
             channels.iter().filter_map(|(id, channels)| Some((id.clone(), channels.stalled_since()?)));
         self.stalled_since.store(Arc::new(stalled.collect()));
-        let work = plans.iter().filter(|(_, actions)| !actions.is_empty());
-        join_all(work.map(|(desired, actions)| apply(&self.writes, &self.records, desired, actions))).await;
+        let work = plans.iter().filter(|(_, steps)| !steps.is_empty());
+        join_all(work.map(|(desired, steps)| apply(&self.writes, &self.records, desired, steps))).await;
     }
 
     async fn follow_map(&self, seen: &mut Instant) {
-        if !self.map_doubted.swap(false, Ordering::Relaxed) && seen.elapsed() < MAP_AGE_MAX {
+        if !self.map_is_suspect.swap(false, Ordering::Relaxed) && seen.elapsed() < MAP_AGE_MAX {
             return;
         }
         *seen = Instant::now();
@@ -249,21 +261,21 @@ impl Coordinator {
         }
     }
 
-    async fn keep_library(&self) {
+    async fn ensure_library(&self) {
         // A primary that is away is asked again soon; whoever misses the library there says so.
         if let Err(error) = self.reads.load_library().await {
             tracing::debug!(%error, "function library not looked for everywhere");
         }
     }
 
-    pub(crate) fn heed(&self, news: &mut FailureLog, what: String, error: Option<&CallError>) {
-        error.into_iter().for_each(|error| self.doubt_map(error));
-        news.take_in(what, error);
+    pub(crate) fn log_failure(&self, failures: &mut FailureLog, what: String, error: Option<&CallError>) {
+        error.into_iter().for_each(|error| self.suspect_map(error));
+        failures.record(what, error);
     }
 
-    fn doubt_map(&self, error: &CallError) {
+    fn suspect_map(&self, error: &CallError) {
         if error.is_transient() {
-            self.map_doubted.store(true, Ordering::Relaxed);
+            self.map_is_suspect.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -279,12 +291,12 @@ impl Observation {
     ) -> Self {
         Self {
             seen_at_ms,
-            found: violations(desired, &levels),
+            current_violations: violations(desired, &levels),
             violations: Violations::default(),
             seen_at,
             snapshot: Snapshot::of(&desired.sale, &levels, previous),
-            troubles: troubles(desired, &levels),
-            lasting: Vec::new(),
+            problems: problems(desired, &levels),
+            persistent: Vec::new(),
             desired: desired.clone(),
             levels,
         }
@@ -299,7 +311,7 @@ struct RecordFailures {
 }
 
 impl RecordFailures {
-    fn tell_lost(&mut self, id: &SaleId, is_lost: bool) {
+    fn log_lost(&mut self, id: &SaleId, is_lost: bool) {
         if is_lost && self.lost.insert(id.clone()) {
             tracing::error!(sale.id = %id, "{}", CoordinatorError::RecordLost(id.to_string()));
         } else if !is_lost && self.lost.remove(id) {
@@ -309,8 +321,8 @@ impl RecordFailures {
 }
 
 /// Logs a trouble when it comes and when it goes, not in every round.
-fn log_news(id: &SaleId, before: &[ShardProblem], now: &[ShardProblem]) {
-    let is_new = |trouble: &&ShardProblem| !before.iter().any(|known| known.is_like(trouble));
+fn log_changes(id: &SaleId, before: &[ShardProblem], now: &[ShardProblem]) {
+    let is_new = |problem: &&ShardProblem| !before.iter().any(|known| known.is_like(problem));
     for ShardProblem { shard, kind, detail } in now.iter().filter(is_new) {
         if kind.is_violation() {
             tracing::error!(sale.id = %id, shard.id = %shard, "{detail}");
@@ -318,9 +330,9 @@ fn log_news(id: &SaleId, before: &[ShardProblem], now: &[ShardProblem]) {
             tracing::warn!(sale.id = %id, shard.id = %shard, "{detail}");
         }
     }
-    let is_over = |trouble: &&ShardProblem| !now.iter().any(|known| known.is_like(trouble));
+    let is_over = |problem: &&ShardProblem| !now.iter().any(|known| known.is_like(problem));
     for ShardProblem { shard, .. } in before.iter().filter(is_over) {
-        tracing::info!(sale.id = %id, shard.id = %shard, "the trouble is over");
+        tracing::info!(sale.id = %id, shard.id = %shard, "the problem is over");
     }
 }
 

@@ -45,16 +45,16 @@ impl Records {
     ///
     /// # Errors
     /// When it cannot be read, is not known to last, or is not of a form that this release knows.
-    pub async fn one(&self, cluster: &Cluster, id: &SaleId) -> RecordReading {
+    pub async fn read_one(&self, cluster: &Cluster, id: &SaleId) -> RecordReading {
         let confirm = async |changed: &[Recall<'_>]| cluster.write_all(changed).await;
         self.read(cluster, slice::from_ref(id), confirm).await.pop().expect("one sale has one record")
     }
 
     /// Reads these sales for people to look at. Nothing is done on the word of it: it may not last.
-    pub async fn seen(&self, cluster: &Cluster, ids: &[SaleId]) -> Vec<RecordReading> {
+    pub async fn read_unconfirmed(&self, cluster: &Cluster, ids: &[SaleId]) -> Vec<RecordReading> {
         let keys: Vec<SaleKeys> = ids.iter().map(SaleKeys::new).collect();
         let records = cluster.read_all(&keys.iter().map(recall).collect::<Vec<_>>()).await;
-        join_all(records.into_iter().map(async |record| self.whole(record?).await)).await
+        join_all(records.into_iter().map(async |record| self.to_desired_state(record?).await)).await
     }
 
     async fn read(
@@ -80,7 +80,12 @@ impl Records {
             let reading = match config {
                 Ok(Some(config)) => match unchanged(id, &config) {
                     Some(known) => Ok(Some(known.clone())),
-                    None => self.learn(confirmed.next().expect("an answer for each that has changed")).await,
+                    None => {
+                        self.remember_confirmed(
+                            confirmed.next().expect("an answer for each that has changed"),
+                        )
+                        .await
+                    }
                 },
                 Ok(None) => Ok(None),
                 Err(error) => Err(error),
@@ -90,13 +95,13 @@ impl Records {
         readings
     }
 
-    async fn learn(&self, confirmed: Result<Option<SaleRecord>, CallError>) -> RecordReading {
-        let reading = self.whole(confirmed?).await?;
-        reading.iter().for_each(|desired| self.know(desired));
+    async fn remember_confirmed(&self, confirmed: Result<Option<SaleRecord>, CallError>) -> RecordReading {
+        let reading = self.to_desired_state(confirmed?).await?;
+        reading.iter().for_each(|desired| self.remember(desired));
         Ok(reading)
     }
 
-    async fn whole(&self, record: Option<SaleRecord>) -> RecordReading {
+    async fn to_desired_state(&self, record: Option<SaleRecord>) -> RecordReading {
         let Some(SaleRecord { config, mint }) = record else { return Ok(None) };
         let sale = self.sale(config).await.map_err(|invalid| CallError::Malformed(invalid.to_string()))?;
         Ok(Some(DesiredState { sale, mint }))
@@ -115,7 +120,7 @@ impl Records {
         let (keys, config) = (SaleKeys::new(desired.sale.id()), &desired.sale.config);
         let recorded = cluster.write(Record { keys: &keys, based_on, config, mint: &desired.mint }).await?;
         if recorded == RecordAnswer::Done {
-            self.know(desired);
+            self.remember(desired);
         }
         Ok(recorded)
     }
@@ -127,11 +132,11 @@ impl Records {
     pub async fn sale(&self, config: SaleConfig) -> Result<Sale, InvalidSale> {
         match self.known().get(&config.id) {
             Some(known) if known.sale.config.layout == config.layout => known.sale.at(config),
-            _ => work_out(config).await,
+            _ => build_sale(config).await,
         }
     }
 
-    fn know(&self, desired: &DesiredState) {
+    fn remember(&self, desired: &DesiredState) {
         self.known.rcu(|known| {
             let mut known = BTreeMap::clone(known);
             known.insert(desired.sale.id().clone(), desired.clone());
@@ -144,7 +149,7 @@ const fn recall(keys: &SaleKeys) -> Recall<'_> {
     Recall { keys }
 }
 
-async fn work_out(config: SaleConfig) -> Result<Sale, InvalidSale> {
-    let working_out = tokio::task::spawn_blocking(|| Sale::new(config));
-    working_out.await.expect("working out a layout does not panic, and nothing cancels it")
+async fn build_sale(config: SaleConfig) -> Result<Sale, InvalidSale> {
+    let building = tokio::task::spawn_blocking(|| Sale::new(config));
+    building.await.expect("working out a layout does not panic, and nothing cancels it")
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::coordinator::Coordinator;
 
 /// Longer than a replica needs to come back after its link broke for a moment.
-const LASTING: Duration = Duration::from_secs(5);
+const LOG_AFTER: Duration = Duration::from_secs(5);
 
 /// The replicas of a primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl Coordinator {
         self.replication.load_full().to_vec()
     }
 
-    pub(crate) async fn watch_replication(&self, watch: &mut ReplicationWatch) {
+    pub(crate) async fn check_replication(&self, watch: &mut ReplicationWatch) {
         if !self.leadership.leads() {
             *watch = ReplicationWatch::default();
             self.replication.store(Vec::new().into());
@@ -91,25 +91,25 @@ impl Coordinator {
         let primaries = topology.primaries();
         watch.connections.retain(|address, _| primaries.iter().any(|primary| primary.address == *address));
         let connections = primaries.iter().map(|primary| watch.connections.remove(&primary.address));
-        let looks =
-            primaries.iter().zip(connections).map(|(primary, connection)| self.ask(primary, connection));
+        let queries =
+            primaries.iter().zip(connections).map(|(primary, connection)| self.query(primary, connection));
         let mut seen = Vec::new();
-        for (connection, replication) in join_all(looks).await.into_iter().flatten() {
+        for (connection, replication) in join_all(queries).await.into_iter().flatten() {
             watch.connections.insert(replication.primary.clone(), connection);
-            watch.log_news(&replication);
+            watch.log_changes(&replication);
             seen.push(replication);
         }
         self.replication.store(seen.into());
     }
 
     /// Asks a primary. One that does not answer is noticed by those who read its shards.
-    async fn ask(&self, primary: &Primary, known: Option<Connection>) -> Option<(Connection, Replication)> {
+    async fn query(&self, primary: &Primary, known: Option<Connection>) -> Option<(Connection, Replication)> {
         let asked = async {
             let mut connection = match known {
                 Some(connection) => connection,
                 None => Connection::open(self.reads.options(), &primary.address).await?,
             };
-            let copiers = connection.copiers().await?;
+            let copiers = connection.replication_info().await?;
             Ok::<_, CallError>(copiers.map(|copiers| (connection, Replication::of(primary, &copiers))))
         };
         asked.await.ok().flatten()
@@ -118,7 +118,7 @@ impl Coordinator {
 
 impl ReplicationWatch {
     /// Logs a problem once it lasts, and its end.
-    fn log_news(&mut self, replication: &Replication) {
+    fn log_changes(&mut self, replication: &Replication) {
         let primary = &replication.primary;
         let Some(problem) = replication.problem() else {
             if self.problems.remove(primary).is_some_and(|problem| problem.is_logged) {
@@ -128,7 +128,7 @@ impl ReplicationWatch {
         };
         let known = self.problems.entry(primary.clone());
         let known = known.or_insert_with(|| ReplicationProblem { since: Instant::now(), is_logged: false });
-        if !known.is_logged && known.since.elapsed() >= LASTING {
+        if !known.is_logged && known.since.elapsed() >= LOG_AFTER {
             known.is_logged = true;
             tracing::warn!(redis.address = %primary, "{problem}");
         }

@@ -153,7 +153,7 @@ impl Settings {
     }
 
     /// How often it looks, and how patient it is.
-    pub fn pace(&self) -> Timing {
+    pub fn timing(&self) -> Timing {
         Timing {
             snapshot_period: self.snapshot_period,
             redrive_after: self.redrive_after,
@@ -192,17 +192,17 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_is_well_formed() {
+    fn command_line_is_well_formed() {
         Settings::command().debug_assert();
     }
 
     #[test]
-    fn without_a_stock_there_is_no_default_sale() {
+    fn no_default_sale_without_total_stock() {
         assert_eq!(parse(&[]).unwrap().default_sale(), None);
     }
 
     #[test]
-    fn a_default_sale_needs_stock_start_and_end() {
+    fn default_sale_needs_stock_start_and_end() {
         let (stock, start, end) =
             (["--total-stock", "9"], ["--sale-start-time", "1m"], ["--sale-end-time", "1h"]);
         for incomplete in [[stock, start], [stock, end], [start, end]] {
@@ -214,13 +214,13 @@ mod tests {
     }
 
     #[test]
-    fn a_rebalance_period_of_zero_is_none_at_all() {
-        assert_eq!(parse(&["--rebalance-period", "0ms"]).unwrap().pace().rebalance_period, None);
-        assert_eq!(parse(&[]).unwrap().pace(), Timing::default());
+    fn rebalance_period_of_zero_disables_rebalancing() {
+        assert_eq!(parse(&["--rebalance-period", "0ms"]).unwrap().timing().rebalance_period, None);
+        assert_eq!(parse(&[]).unwrap().timing(), Timing::default());
     }
 
     #[test]
-    fn values_that_cannot_be_are_refused() {
+    fn invalid_setting_values_are_refused() {
         let bad = [
             ["--port", "99999"],
             ["--host", "localhost"],

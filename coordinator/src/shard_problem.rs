@@ -34,7 +34,7 @@ pub enum ProblemKind {
     /// It holds an older version than is recorded: a change has not reached it.
     Behind,
     /// It holds settings that are not recorded, of the recorded version or a newer one.
-    Contrary,
+    Conflicting,
 }
 
 impl ProblemKind {
@@ -42,7 +42,7 @@ impl ProblemKind {
     pub const fn is_violation(self) -> bool {
         match self {
             Self::Unreadable | Self::Behind => false,
-            Self::Missing | Self::ForeignRing | Self::Overminted | Self::Contrary => true,
+            Self::Missing | Self::ForeignRing | Self::Overminted | Self::Conflicting => true,
         }
     }
 }
@@ -61,49 +61,52 @@ impl fmt::Display for ShardProblem {
 }
 
 /// The troubles that the look before has found, too.
-pub fn lasting(now: &[ShardProblem], before: &[ShardProblem]) -> Vec<ShardProblem> {
-    now.iter().filter(|trouble| before.iter().any(|known| known.is_like(trouble))).cloned().collect()
+pub fn persistent(now: &[ShardProblem], before: &[ShardProblem]) -> Vec<ShardProblem> {
+    now.iter().filter(|problem| before.iter().any(|known| known.is_like(problem))).cloned().collect()
 }
 
 /// What is wrong with the shards of a sale.
-pub fn troubles(desired: &DesiredState, levels: &[Result<Level, CallError>]) -> Vec<ShardProblem> {
+pub fn problems(desired: &DesiredState, levels: &[Result<Level, CallError>]) -> Vec<ShardProblem> {
     let shards = desired.sale.shards().iter().zip(levels).zip(&desired.mint);
-    shards.filter_map(|((shard, level), &minted)| trouble_of(desired, shard, level, minted)).collect()
+    shards.filter_map(|((shard, level), &minted)| problem_of(desired, shard, level, minted)).collect()
 }
 
-fn trouble_of(
+fn problem_of(
     desired: &DesiredState,
     shard: &Shard,
     level: &Result<Level, CallError>,
     minted: u64,
 ) -> Option<ShardProblem> {
-    let trouble = |kind, detail| Some(ShardProblem { shard: shard.id, kind, detail });
+    let problem = |kind, detail| Some(ShardProblem { shard: shard.id, kind, detail });
     match level {
         Err(CallError::NoShard) if desired.sale.config.state == SaleState::Creating => None,
-        Err(CallError::NoShard) => trouble(
+        Err(CallError::NoShard) => problem(
             ProblemKind::Missing,
             "it is gone, with its claims and stock; it is not made again".into(),
         ),
-        Err(error) => trouble(ProblemKind::Unreadable, format!("cannot be read: {error}")),
-        Ok(level) if level.ring != shard.ring.as_str() => trouble(
+        Err(error) => problem(ProblemKind::Unreadable, format!("cannot be read: {error}")),
+        Ok(level) if level.ring != shard.ring.as_str() => problem(
             ProblemKind::ForeignRing,
             format!("it belongs to ring {}, not {}", level.ring, shard.ring.as_str()),
         ),
         Ok(level) => match level.accepted_from(TokenSource::Mint) {
-            held if held > minted => trouble(
+            held if held > minted => problem(
                 ProblemKind::Overminted,
                 format!("it holds {held} minted tokens where {minted} are recorded"),
             ),
             _ => other_settings(desired, level)
-                .and_then(|(kind, differences)| trouble(kind, format!("not as recorded: {differences}"))),
+                .and_then(|(kind, differences)| problem(kind, format!("not as recorded: {differences}"))),
         },
     }
 }
 
 fn other_settings(desired: &DesiredState, level: &Level) -> Option<(ProblemKind, String)> {
     let recorded = desired.sale.config.shard_settings();
-    let kind =
-        if level.settings.version < recorded.version { ProblemKind::Behind } else { ProblemKind::Contrary };
+    let kind = if level.settings.version < recorded.version {
+        ProblemKind::Behind
+    } else {
+        ProblemKind::Conflicting
+    };
     let differences = level.settings.differences(recorded);
     (!differences.is_empty()).then(|| (kind, differences.join("; ")))
 }
@@ -116,18 +119,18 @@ mod tests {
     use crate::testing::recorded;
 
     fn kinds(desired: &DesiredState, levels: &[Result<Level, CallError>]) -> Vec<ProblemKind> {
-        troubles(desired, levels).iter().map(|trouble| trouble.kind).collect()
+        problems(desired, levels).iter().map(|problem| problem.kind).collect()
     }
 
     #[test]
-    fn a_shard_is_missed_only_once_it_was_there() {
+    fn shard_is_missing_only_after_creation() {
         let gone = [Err(CallError::NoShard)];
         assert_eq!(kinds(&recorded(SaleState::Creating, 1), &gone), []);
         assert_eq!(kinds(&recorded(SaleState::Open, 1), &gone), [ProblemKind::Missing]);
     }
 
     #[test]
-    fn each_trouble_is_told() {
+    fn every_problem_kind_is_reported() {
         let sale = recorded(SaleState::Open, 6);
         let settings = sale.sale.config.shard_settings();
         let ring = sale.sale.shards()[0].ring.as_str().to_owned();
@@ -150,19 +153,19 @@ mod tests {
             ProblemKind::Overminted,
             ProblemKind::Unreadable,
             ProblemKind::Behind,
-            ProblemKind::Contrary,
+            ProblemKind::Conflicting,
         ];
         assert_eq!(kinds(&sale, &levels), expected);
-        let told = troubles(&sale, &levels).pop().unwrap().to_string();
+        let told = problems(&sale, &levels).pop().unwrap().to_string();
         assert_eq!(told, "shard 5: not as recorded: state paused, recorded open");
     }
 
     #[test]
-    fn a_trouble_lasts_once_two_looks_have_found_it() {
-        let trouble = |kind| ShardProblem { shard: ShardId::new(0), kind, detail: String::new() };
-        let (behind, missing) = ([trouble(ProblemKind::Behind)], [trouble(ProblemKind::Missing)]);
-        assert_eq!(lasting(&behind, &behind), behind);
-        assert_eq!(lasting(&behind, &missing), []);
-        assert_eq!(lasting(&behind, &[]), []);
+    fn problem_is_persistent_after_two_observations() {
+        let problem = |kind| ShardProblem { shard: ShardId::new(0), kind, detail: String::new() };
+        let (behind, missing) = ([problem(ProblemKind::Behind)], [problem(ProblemKind::Missing)]);
+        assert_eq!(persistent(&behind, &behind), behind);
+        assert_eq!(persistent(&behind, &missing), []);
+        assert_eq!(persistent(&behind, &[]), []);
     }
 }

@@ -6,7 +6,7 @@ use stock::cluster::{ClusterError, backoff};
 use stock::sale::SaleState;
 use tokio::time::sleep;
 
-use crate::coordinator::{Coordinator, CoordinatorError, look_options};
+use crate::coordinator::{Coordinator, CoordinatorError, read_options};
 use crate::new_sale::{Field, NewSale};
 use crate::settings::Settings;
 
@@ -18,12 +18,12 @@ pub async fn connect(settings: &Settings) -> anyhow::Result<Coordinator> {
     let options = settings.redis.connect_options();
     let not_a_cluster = |error: ClusterError| anyhow::Error::from(error).context("REDIS_URL");
     let writes = connect::cluster(&options).await.map_err(not_a_cluster)?;
-    let reads = connect::cluster(&look_options(&options)).await.map_err(not_a_cluster)?;
+    let reads = connect::cluster(&read_options(&options)).await.map_err(not_a_cluster)?;
     if let Err(error) = writes.load_library().await {
         // A call that misses it loads it, too.
         tracing::warn!(%error, "function library not loaded everywhere");
     }
-    Ok(Coordinator::new(presence::name(settings.listen.address().port()), reads, writes, settings.pace()))
+    Ok(Coordinator::new(presence::name(settings.listen.address().port()), reads, writes, settings.timing()))
 }
 
 /// Creates the default sale, however long that takes. Ends the process where there is another of its name. One whose
@@ -33,7 +33,9 @@ pub async fn default_sale(coordinator: &Coordinator, wanted: &NewSale) {
     for tries in 0.. {
         match create(coordinator, wanted).await {
             Ok(()) => return,
-            Err(CoordinatorError::Different { id, fields }) => refuse(differing(&id.to_string(), &fields)),
+            Err(CoordinatorError::DifferentSettings { id, fields }) => {
+                refuse(differing(&id.to_string(), &fields))
+            }
             Err(CoordinatorError::RecordLost(_)) if lost => {}
             Err(failure @ CoordinatorError::RecordLost(_)) => {
                 lost = true;
@@ -66,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_words_name_what_differs() {
+    fn exit_message_names_the_differing_variables() {
         let line = differing("flash", &[Field::TotalStock, Field::EndsAt]);
         assert_eq!(line, "sale \"flash\" exists with other settings than TOTAL_STOCK, SALE_END_TIME");
     }

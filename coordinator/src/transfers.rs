@@ -35,9 +35,9 @@ pub async fn transfer(cluster: &Cluster, transfers: &[Transfer<'_>]) -> Vec<Resu
     let mut accepted = cluster.write_all_once(&accepts).await.into_iter();
 
     let outcome = |(transfer, donation): (&Transfer<'_>, Result<_, _>)| {
-        let Channel { giver, receiver } = transfer.channel;
+        let Channel { donor, receiver } = transfer.channel;
         let unconfirmed = |shard| move |error: CallError| UnconfirmedShard { shard, reason: error.into() };
-        donation.map_err(unconfirmed(giver))?;
+        donation.map_err(unconfirmed(donor))?;
         let accepted = accepted.next().expect("what was given was to be accepted");
         accepted.map(drop).map_err(unconfirmed(receiver))
     };
@@ -46,12 +46,12 @@ pub async fn transfer(cluster: &Cluster, transfers: &[Transfer<'_>]) -> Vec<Resu
 
 impl<'a> Transfer<'a> {
     fn donate(&self) -> Donate<'a> {
-        let Channel { giver, receiver } = self.channel;
-        Donate { shard: self.sale.shard(giver), to: receiver, want: self.tokens }
+        let Channel { donor, receiver } = self.channel;
+        Donate { shard: self.sale.shard(donor), to: receiver, want: self.tokens }
     }
 
     fn accept(&self, cumulative: u64) -> Accept<'a> {
-        let Channel { giver, receiver } = self.channel;
-        Accept { shard: self.sale.shard(receiver), from: TokenSource::Shard(giver), cumulative }
+        let Channel { donor, receiver } = self.channel;
+        Accept { shard: self.sale.shard(receiver), from: TokenSource::Shard(donor), cumulative }
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use stock::calls::{CallError, Level, TokenSource};
 
 use crate::desired_state::DesiredState;
-use crate::shard_problem::troubles;
+use crate::shard_problem::problems;
 
 /// What a look at a sale's shards finds broken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -29,7 +29,7 @@ impl Violations {
     /// What two looks have found, one after the other. A restock may reach the shards between the reading of its
     /// record and the look at them: what is broken is still so the next time.
     #[must_use]
-    pub fn lasting(self, before: Self) -> Self {
+    pub fn persistent(self, before: Self) -> Self {
         Self {
             oversold: self.oversold.min(before.oversold),
             books: self.books.min(before.books),
@@ -45,7 +45,7 @@ pub fn violations(desired: &DesiredState, levels: &[Result<Level, CallError>]) -
     // Whatever a shard was minted beyond the record is counted as such, and may be sold.
     let minted = read().map(|level| level.accepted_from(TokenSource::Mint)).sum();
     let total = desired.sale.config.total_stock.max(minted);
-    let record = troubles(desired, levels).into_iter().filter(|trouble| trouble.kind.is_violation());
+    let record = problems(desired, levels).into_iter().filter(|problem| problem.kind.is_violation());
     Violations {
         oversold: sold.saturating_sub(total),
         books: read().filter(|level| !balances(level)).count() as u64,
@@ -89,10 +89,10 @@ mod tests {
     }
 
     #[test]
-    fn a_sale_that_sells_and_steals_breaks_nothing() {
+    fn sales_and_steals_are_no_violation() {
         let (desired, mut levels) = sale();
-        let [giver, receiver] = &mut levels[..] else { unreachable!("two shards") };
-        (giver.stock, giver.sold, giver.donated) = (giver.stock - 12, 7, vec![(ShardId::new(1), 5)]);
+        let [donor, receiver] = &mut levels[..] else { unreachable!("two shards") };
+        (donor.stock, donor.sold, donor.donated) = (donor.stock - 12, 7, vec![(ShardId::new(1), 5)]);
         (receiver.stock, receiver.sold) = (0, receiver.stock + 3);
         receiver.accepted.push((TokenSource::Shard(ShardId::new(0)), 3));
 
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_cannot_be_read_is_no_violation_and_one_that_is_gone_is() {
+    fn missing_shard_is_a_violation_unreadable_is_not() {
         let (desired, levels) = sale();
         let look = |error| violations(&desired, &[Err(error), Ok(levels[1].clone())]);
         assert!(look(CallError::NoReply("failing over".into())).is_none());
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_under_way_is_no_violation_and_settings_that_are_not_recorded_are_one() {
+    fn unrecorded_settings_are_a_violation_older_ones_not() {
         let (desired, mut levels) = sale();
         levels[0].settings.version -= 1;
         assert!(seen(&desired, levels.clone()).is_none());
@@ -117,14 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_sold_without_a_token_shows_in_the_shard_s_books() {
+    fn unit_sold_without_a_token_is_detected() {
         let (desired, mut levels) = sale();
         levels[0].sold += 1;
         assert_eq!(seen(&desired, levels), Violations { books: 1, ..Violations::default() });
     }
 
     #[test]
-    fn a_unit_sold_twice_shows_once_all_are_sold() {
+    fn oversale_is_detected_once_all_is_sold() {
         let (desired, mut levels) = sale();
         levels.iter_mut().for_each(|level| (level.sold, level.stock) = (level.stock, 0));
         assert!(seen(&desired, levels.clone()).is_none(), "sold out");
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_that_nobody_recorded_are_a_violation_and_selling_them_is_no_second_one() {
+    fn unrecorded_tokens_count_as_one_violation() {
         let (desired, mut levels) = sale();
         levels[0].accepted[0].1 += 50;
         levels[0].sold = levels[0].stock + 50;
@@ -144,10 +144,10 @@ mod tests {
     }
 
     #[test]
-    fn what_only_one_look_has_found_does_not_last() {
+    fn violation_must_be_observed_twice() {
         let found = Violations { oversold: 2, books: 0, record: 1 };
         let later = Violations { oversold: 3, books: 1, record: 0 };
-        assert!(found.lasting(Violations::default()).is_none());
-        assert_eq!(later.lasting(found), Violations { oversold: 2, ..Violations::default() });
+        assert!(found.persistent(Violations::default()).is_none());
+        assert_eq!(later.persistent(found), Violations { oversold: 2, ..Violations::default() });
     }
 }

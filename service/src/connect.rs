@@ -16,12 +16,12 @@ const REMINDER: Duration = Duration::from_secs(5);
 /// # Errors
 /// Only [`ClusterError::NotACluster`]: waiting will not help.
 pub async fn cluster(options: &ConnectOptions) -> Result<Cluster, ClusterError> {
-    choose_cryptography();
-    let mut told = LastLogged::default();
+    install_crypto_provider();
+    let mut logged = LastLogged::default();
     for tries in 0.. {
         match Cluster::connect(options.clone()).await {
             Err(error @ ClusterError::NotACluster(_)) => return Err(error),
-            Err(error) => told.tell(&error.to_string(), Instant::now()),
+            Err(error) => logged.log(&error.to_string(), Instant::now()),
             Ok(cluster) => return Ok(cluster),
         }
         sleep(backoff(tries)).await;
@@ -30,7 +30,7 @@ pub async fn cluster(options: &ConnectOptions) -> Result<Cluster, ClusterError> 
 }
 
 /// What `rediss://` encrypts with, for the whole program. Which features other crates ask for then does not matter.
-fn choose_cryptography() {
+fn install_crypto_provider() {
     // Whoever chose before us chose the same.
     rustls::crypto::ring::default_provider().install_default().ok();
 }
@@ -42,14 +42,14 @@ struct LastLogged {
 }
 
 impl LastLogged {
-    fn tell(&mut self, reason: &str, now: Instant) {
-        if self.is_news(reason, now) {
+    fn log(&mut self, reason: &str, now: Instant) {
+        if self.is_due(reason, now) {
             tracing::warn!(reason, "waiting for the Redis Cluster");
             self.last = Some((reason.to_owned(), now));
         }
     }
 
-    fn is_news(&self, reason: &str, now: Instant) -> bool {
+    fn is_due(&self, reason: &str, now: Instant) -> bool {
         self.last.as_ref().is_none_or(|(last, at)| last != reason || now.duration_since(*at) >= REMINDER)
     }
 }
@@ -59,14 +59,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_is_told_each_new_reason_at_once_and_the_same_one_every_five_seconds() {
+    fn repeated_reason_is_logged_every_five_seconds() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let mut told = LastLogged::default();
-        assert!(told.is_news("refused", start));
-        told.tell("refused", start);
-        assert!(!told.is_news("refused", after(4)));
-        assert!(told.is_news("refused", after(5)));
-        assert!(told.is_news("incomplete", after(1)));
+        let mut logged = LastLogged::default();
+        assert!(logged.is_due("refused", start));
+        logged.log("refused", start);
+        assert!(!logged.is_due("refused", after(4)));
+        assert!(logged.is_due("refused", after(5)));
+        assert!(logged.is_due("incomplete", after(1)));
     }
 }

@@ -22,7 +22,7 @@ impl<S: Sync> FromRequestParts<S> for Correlation {
 }
 
 /// The id that the client sent, or a new one where it sent none that is fit for logs and headers.
-pub(crate) fn of(request: &HeaderMap) -> CorrelationId {
+pub(crate) fn from_headers(request: &HeaderMap) -> CorrelationId {
     let sent = request.get(X_CORRELATION_ID).and_then(|value| value.to_str().ok());
     sent.and_then(|id| id.parse().ok()).unwrap_or_else(CorrelationId::random)
 }
@@ -41,11 +41,11 @@ mod tests {
     }
 
     #[test]
-    fn a_fit_id_is_taken_and_any_other_replaced() {
-        assert_eq!(of(&sent(b"trace-1")).as_str(), "trace-1");
+    fn invalid_correlation_ids_are_replaced() {
+        assert_eq!(from_headers(&sent(b"trace-1")).as_str(), "trace-1");
         for unfit in [&b""[..], b"a b", "\u{e9}".as_bytes(), b"\xff", &[b'a'; 65]] {
-            assert_ne!(of(&sent(unfit)).as_str().as_bytes(), unfit);
+            assert_ne!(from_headers(&sent(unfit)).as_str().as_bytes(), unfit);
         }
-        assert_ne!(of(&HeaderMap::new()), of(&HeaderMap::new()));
+        assert_ne!(from_headers(&HeaderMap::new()), from_headers(&HeaderMap::new()));
     }
 }

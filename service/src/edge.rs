@@ -47,11 +47,11 @@ pub trait AdmissionControl: Send + Sync + 'static {
 /// Whether a request is let in.
 pub enum AdmissionDecision {
     /// It is.
-    In,
+    Admit,
     /// It is not, and this is why.
-    Out(Problem),
+    Reject(Problem),
     /// That is found out first.
-    Wait(BoxFuture<'static, Result<(), Problem>>),
+    Pending(BoxFuture<'static, Result<(), Problem>>),
 }
 
 /// Lets everybody in.
@@ -59,19 +59,19 @@ pub struct AdmitAll;
 
 impl AdmissionControl for AdmitAll {
     fn admit(&self, _: &mut Request) -> AdmissionDecision {
-        AdmissionDecision::In
+        AdmissionDecision::Admit
     }
 }
 
 /// Surrounds a router, its fallbacks too. The deadline is from a request's head to the head of its answer; handlers
 /// have shorter ones of their own, with better answers, and this one is for what nobody thought of.
-pub fn around(router: Router, gate: impl AdmissionControl, deadline: Duration) -> Router {
-    router.layer(EdgeLayer(Arc::new(EdgeRules { gate, deadline, requests: Requests::default() })))
+pub fn wrap(router: Router, admission: impl AdmissionControl, deadline: Duration) -> Router {
+    router.layer(EdgeLayer(Arc::new(EdgeRules { admission, deadline, requests: Requests::default() })))
 }
 
 /// What holds for all requests.
 struct EdgeRules<G> {
-    gate: G,
+    admission: G,
     deadline: Duration,
     requests: Requests,
 }
@@ -117,39 +117,41 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let correlation = correlation::of(request.headers());
+        let correlation = correlation::from_headers(request.headers());
         request.extensions_mut().insert(correlation.clone());
-        let (asked, rules) = (RequestLog::of(&request), Arc::clone(&self.rules));
-        let span = asked.span(&correlation);
-        traces::adopt(&span, request.headers());
+        let (log, rules) = (RequestLog::of(&request), Arc::clone(&self.rules));
+        let span = log.span(&correlation);
+        traces::set_parent(&span, request.headers());
         // Whoever is let in at once, as nearly everybody is, costs no more than the handler's own future.
-        let answering = match self.rules.gate.admit(&mut request) {
-            AdmissionDecision::In => Either::Left(self.inner.call(request)),
-            AdmissionDecision::Out(problem) => {
+        let response = match self.rules.admission.admit(&mut request) {
+            AdmissionDecision::Admit => Either::Left(self.inner.call(request)),
+            AdmissionDecision::Reject(problem) => {
                 Either::Right(Either::Left(ready(Ok(problem.into_response()))))
             }
-            AdmissionDecision::Wait(admission) => {
+            AdmissionDecision::Pending(decision) => {
                 // The clone is for the next request: this one was asked whether it is ready.
                 let next = self.inner.clone();
                 let mut inner = std::mem::replace(&mut self.inner, next);
                 Either::Right(Either::Right(async move {
-                    match admission.await {
+                    match decision.await {
                         Ok(()) => inner.call(request).await,
                         Err(problem) => Ok(problem.into_response()),
                     }
                 }))
             }
         };
-        let in_time = timeout(rules.deadline, AssertUnwindSafe(answering).catch_unwind());
+        let guarded = timeout(rules.deadline, AssertUnwindSafe(response).catch_unwind());
         let completed = async move {
-            let mut response = match in_time.await {
-                Ok(answer) => answer.unwrap_or_else(|panic| Ok(problem::of_panic(&*panic, &correlation)))?,
-                Err(_) => out_of_time().into_response(),
+            let mut response = match guarded.await {
+                Ok(answer) => {
+                    answer.unwrap_or_else(|panic| Ok(problem::from_panic(&*panic, &correlation)))?
+                }
+                Err(_) => timed_out().into_response(),
             };
             problem::complete(&mut response, &correlation);
             correlation::echo(&correlation, response.headers_mut());
             add_missing(response.headers_mut());
-            asked.answered(response.status(), &rules.requests);
+            log.finish(response.status(), &rules.requests);
             Ok(response)
         };
         Box::pin(completed.instrument(span))
@@ -157,7 +159,7 @@ where
 }
 
 /// What is answered where a handler missed the deadline.
-pub fn out_of_time() -> Problem {
+pub fn timed_out() -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE).retry_after(RETRY_AFTER)
 }
 
@@ -199,9 +201,9 @@ impl RequestLog {
         )
     }
 
-    fn answered(&self, status: StatusCode, requests: &Requests) {
+    fn finish(&self, status: StatusCode, requests: &Requests) {
         let took = self.at.elapsed();
-        requests.answered(self.route.as_ref(), &self.method, status, took);
+        requests.record(self.route.as_ref(), &self.method, status, took);
         Span::current().record("http.response.status_code", status.as_u16());
         tracing::debug!(took_us = took.as_micros() as u64, http.status = status.as_u16(), "answered");
     }
@@ -225,7 +227,7 @@ mod tests {
         let own = async || (StatusCode::CONFLICT, axum::Json("the API's own words"));
         let panic = async || -> () { panic!("secret") };
         let routes = Router::new().route("/echo", get(echo)).route("/own", get(own));
-        around(
+        wrap(
             routes.route("/parse", post(parse)).route("/panic", get(panic)),
             AdmitAll,
             Duration::from_secs(15),
@@ -256,14 +258,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_handler_sees_the_id_that_the_client_gets_back() {
+    async fn handler_and_client_get_the_same_correlation_id() {
         let response = answer(Request::get("/echo"), "").await;
         assert_eq!(response.headers()["x-correlation-id"], "trace-1");
         assert_eq!(body(response).await, "trace-1");
     }
 
     #[tokio::test]
-    async fn whatever_goes_wrong_is_a_problem_with_the_request_s_name() {
+    async fn every_error_is_a_problem_with_correlation_id() {
         assert_eq!(problem(answer(Request::get("/nowhere"), "").await).await, StatusCode::NOT_FOUND);
         assert_eq!(
             problem(answer(Request::get("/panic"), "").await).await,
@@ -280,14 +282,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_in_the_api_s_own_form_stays_as_it_is() {
+    async fn json_error_body_stays_unchanged() {
         let response = answer(Request::get("/own"), "").await;
         assert_eq!(response.headers()["x-correlation-id"], "trace-1");
         assert_eq!(body(response).await, "\"the API's own words\"");
     }
 
     #[tokio::test]
-    async fn nothing_of_a_panic_leaks() {
+    async fn panic_message_does_not_leak() {
         assert!(!body(answer(Request::get("/panic"), "").await).await.contains("secret"));
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::ops::RangeInclusive;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -15,10 +15,8 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-
-use crate::places::{Place, Places};
 
 /// Shortest time between two events: at most five a second.
 pub const EVENT_PERIOD: Duration = Duration::from_millis(200);
@@ -49,11 +47,12 @@ pub fn event(kind: &str, data: &impl Serialize) -> Bytes {
 
 /// Whoever listens, and what they hear, by subject.
 pub struct EventHub<K> {
-    listeners: Places,
-    news: Mutex<PublishedEvent<K>>,
+    permits: Arc<Semaphore>,
+    listeners_max: usize,
+    state: Mutex<HubState<K>>,
 }
 
-struct PublishedEvent<K> {
+struct HubState<K> {
     by_subject: HashMap<K, watch::Receiver<Frame>>,
     writers: JoinSet<()>,
     is_closed: bool,
@@ -74,13 +73,13 @@ pub struct EventPublisher(watch::Sender<Frame>);
 struct Listener {
     frames: watch::Receiver<Frame>,
     /// The number of the last one it heard.
-    heard: u64,
+    last_number: u64,
     /// What it hears first: how it is when it comes.
-    greeting: Option<Bytes>,
-    _place: Place,
+    first_event: Option<Bytes>,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl<K> Default for PublishedEvent<K> {
+impl<K> Default for HubState<K> {
     fn default() -> Self {
         Self { by_subject: HashMap::new(), writers: JoinSet::new(), is_closed: false }
     }
@@ -88,18 +87,18 @@ impl<K> Default for PublishedEvent<K> {
 
 impl EventPublisher {
     /// Tells all listeners.
-    pub fn tell(&self, event: Bytes) {
+    pub fn publish(&self, event: Bytes) {
         self.0.send_modify(|frame| *frame = Frame { event, number: frame.number + 1 });
     }
 
     /// Sends a line without meaning: proxies close connections that are silent.
-    pub fn beat(&self) {
+    pub fn send_heartbeat(&self) {
         // The same frame once more: whoever has heard it hears a heartbeat.
         self.0.send_modify(|_| {});
     }
 
     /// Whether anybody listens.
-    pub fn is_heard(&self) -> bool {
+    pub fn has_listeners(&self) -> bool {
         // One is kept for those who come later.
         self.0.receiver_count() > 1
     }
@@ -108,53 +107,56 @@ impl EventPublisher {
 impl<K: Eq + Hash> EventHub<K> {
     /// With room for so many listeners.
     pub fn new(listeners_max: usize) -> Self {
-        Self { listeners: Places::of(listeners_max), news: Mutex::default() }
+        Self { permits: Arc::new(Semaphore::new(listeners_max)), listeners_max, state: Mutex::default() }
     }
 
     /// How many listen.
     pub fn listeners(&self) -> usize {
-        self.listeners.taken()
+        self.listeners_max - self.permits.available_permits()
     }
 
     /// Ends all streams: clients come back, and find another process.
     pub fn close(&self) {
-        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-        *news = PublishedEvent { is_closed: true, ..PublishedEvent::default() };
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = HubState { is_closed: true, ..HubState::default() };
     }
 
-    /// One more listener, who hears the greeting first; `None` where all places are taken. Where nobody writes about the
-    /// subject, `write` begins to. Once nothing is told any more, the greeting is all: a refusal would be the end for a
+    /// One more listener, who hears the first_event first; `None` where all places are taken. Where nobody writes about the
+    /// subject, `write` begins to. Once nothing is told any more, the first_event is all: a refusal would be the end for a
     /// browser, which comes back to a stream that ended.
     pub fn listen<W>(
         &self,
         subject: K,
-        greeting: &[u8],
-        write: impl FnOnce(EventPublisher) -> W,
+        first_event: &[u8],
+        writer: impl FnOnce(EventPublisher) -> W,
     ) -> Option<Body>
     where
         W: Future<Output = ()> + Send + 'static,
     {
-        let place = self.listeners.take()?;
-        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-        if news.is_closed {
-            return Some(with_retry(greeting).into());
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.is_closed {
+            return Some(with_retry(first_event).into());
         }
-        let running = news.by_subject.get(&subject).filter(|frames| frames.has_changed().is_ok()).cloned();
+        let running = state.by_subject.get(&subject).filter(|frames| frames.has_changed().is_ok()).cloned();
         let mut frames = running.unwrap_or_else(|| {
-            let (publish, frames) = watch::channel(Frame::default());
-            while news.writers.try_join_next().is_some() {}
-            news.writers.spawn(write(EventPublisher(publish)));
-            news.by_subject.insert(subject, frames.clone());
+            let (sender, frames) = watch::channel(Frame::default());
+            while state.writers.try_join_next().is_some() {}
+            state.writers.spawn(writer(EventPublisher(sender)));
+            state.by_subject.insert(subject, frames.clone());
             frames
         });
-        let heard = frames.borrow_and_update().number;
-        Some(Listener { frames, heard, greeting: Some(with_retry(greeting)), _place: place }.into_body())
+        let last_number = frames.borrow_and_update().number;
+        Some(
+            Listener { frames, last_number, first_event: Some(with_retry(first_event)), _permit: permit }
+                .into_body(),
+        )
     }
 }
 
-fn with_retry(greeting: &[u8]) -> Bytes {
+fn with_retry(first_event: &[u8]) -> Bytes {
     let retry = format!("retry: {}\n", rand::random_range(RETRY_MS));
-    [retry.as_bytes(), greeting].concat().into()
+    [retry.as_bytes(), first_event].concat().into()
 }
 
 impl Listener {
@@ -167,14 +169,14 @@ impl Listener {
 
     /// What to send next; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
-        if let Some(greeting) = self.greeting.take() {
-            return Some(greeting);
+        if let Some(first_event) = self.first_event.take() {
+            return Some(first_event);
         }
         self.frames.changed().await.ok()?;
         let frame = self.frames.borrow_and_update();
-        let is_news = frame.number != self.heard;
-        self.heard = frame.number;
-        Some(if is_news { frame.event.clone() } else { HEARTBEAT })
+        let is_new = frame.number != self.last_number;
+        self.last_number = frame.number;
+        Some(if is_new { frame.event.clone() } else { HEARTBEAT })
     }
 }
 
@@ -189,60 +191,62 @@ mod tests {
     const SOON: Duration = Duration::from_secs(5);
 
     /// Listens; whoever has to begin to write sends what it writes with.
-    fn listen(events: &EventHub<u8>, tellers: &mpsc::UnboundedSender<EventPublisher>) -> Option<Body> {
-        let tellers = tellers.clone();
-        events.listen(1, b"data: hello\n\n", |teller| async move { tellers.send(teller).unwrap_or_default() })
+    fn listen(events: &EventHub<u8>, publishers: &mpsc::UnboundedSender<EventPublisher>) -> Option<Body> {
+        let publishers = publishers.clone();
+        events.listen(1, b"data: hello\n\n", |publisher| async move {
+            publishers.send(publisher).unwrap_or_default()
+        })
     }
 
-    async fn hears(body: &mut axum::body::BodyDataStream) -> Option<String> {
+    async fn next_event(body: &mut axum::body::BodyDataStream) -> Option<String> {
         let bytes = timeout(SOON, body.next()).await.expect("something is heard soon")?.unwrap();
         Some(String::from_utf8(bytes.to_vec()).unwrap())
     }
 
     #[tokio::test]
-    async fn all_who_listen_to_a_subject_hear_one_writer_until_it_ends() {
-        let (events, (tellers, mut begun)) = (EventHub::new(9), mpsc::unbounded_channel());
-        let bodies = [listen(&events, &tellers), listen(&events, &tellers)];
-        let mut ears = bodies.map(|body| body.unwrap().into_data_stream());
-        let teller = timeout(SOON, begun.recv()).await.unwrap().unwrap();
+    async fn all_listeners_share_one_writer_until_it_ends() {
+        let (events, (publishers, mut started)) = (EventHub::new(9), mpsc::unbounded_channel());
+        let bodies = [listen(&events, &publishers), listen(&events, &publishers)];
+        let mut streams = bodies.map(|body| body.unwrap().into_data_stream());
+        let publisher = timeout(SOON, started.recv()).await.unwrap().unwrap();
 
-        for ear in &mut ears {
-            assert!(hears(ear).await.unwrap().ends_with("data: hello\n\n"));
+        for stream in &mut streams {
+            assert!(next_event(stream).await.unwrap().ends_with("data: hello\n\n"));
         }
-        teller.tell(event("count", &1));
-        for ear in &mut ears {
-            assert_eq!(hears(ear).await.unwrap(), "event: count\ndata: 1\n\n");
+        publisher.publish(event("count", &1));
+        for stream in &mut streams {
+            assert_eq!(next_event(stream).await.unwrap(), "event: count\ndata: 1\n\n");
         }
-        teller.beat();
-        assert_eq!(hears(&mut ears[0]).await.unwrap(), ":\n\n");
-        assert!(begun.try_recv().is_err(), "one writes for both");
+        publisher.send_heartbeat();
+        assert_eq!(next_event(&mut streams[0]).await.unwrap(), ":\n\n");
+        assert!(started.try_recv().is_err(), "one writes for both");
 
-        drop(teller);
-        assert_eq!(hears(&mut ears[0]).await, None);
-        let _later = listen(&events, &tellers).unwrap();
-        timeout(SOON, begun.recv()).await.unwrap().expect("another begins to write");
+        drop(publisher);
+        assert_eq!(next_event(&mut streams[0]).await, None);
+        let _later = listen(&events, &publishers).unwrap();
+        timeout(SOON, started.recv()).await.unwrap().expect("another begins to write");
     }
 
     #[tokio::test]
-    async fn a_writer_learns_that_nobody_listens_any_more() {
-        let (events, (tellers, mut begun)) = (EventHub::new(9), mpsc::unbounded_channel());
-        let ear = listen(&events, &tellers).unwrap();
-        let teller = timeout(SOON, begun.recv()).await.unwrap().unwrap();
-        assert_eq!((teller.is_heard(), events.listeners()), (true, 1));
-        drop(ear);
-        assert_eq!((teller.is_heard(), events.listeners()), (false, 0));
+    async fn writer_sees_when_the_last_listener_leaves() {
+        let (events, (publishers, mut started)) = (EventHub::new(9), mpsc::unbounded_channel());
+        let stream = listen(&events, &publishers).unwrap();
+        let publisher = timeout(SOON, started.recv()).await.unwrap().unwrap();
+        assert_eq!((publisher.has_listeners(), events.listeners()), (true, 1));
+        drop(stream);
+        assert_eq!((publisher.has_listeners(), events.listeners()), (false, 0));
     }
 
     #[tokio::test]
-    async fn what_is_closed_sends_listeners_on_and_a_place_that_is_left_is_free() {
-        let (events, (tellers, _begun)) = (EventHub::new(1), mpsc::unbounded_channel());
-        let first = listen(&events, &tellers);
-        assert!(first.is_some() && listen(&events, &tellers).is_none());
+    async fn closed_hub_ends_streams_and_permits_are_reusable() {
+        let (events, (publishers, _begun)) = (EventHub::new(1), mpsc::unbounded_channel());
+        let first = listen(&events, &publishers);
+        assert!(first.is_some() && listen(&events, &publishers).is_none());
         drop(first);
-        assert!(listen(&events, &tellers).is_some());
+        assert!(listen(&events, &publishers).is_some());
         events.close();
-        let mut ear = listen(&events, &tellers).unwrap().into_data_stream();
-        assert!(hears(&mut ear).await.unwrap().ends_with("data: hello\n\n"));
-        assert_eq!(hears(&mut ear).await, None);
+        let mut stream = listen(&events, &publishers).unwrap().into_data_stream();
+        assert!(next_event(&mut stream).await.unwrap().ends_with("data: hello\n\n"));
+        assert_eq!(next_event(&mut stream).await, None);
     }
 }

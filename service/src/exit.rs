@@ -15,15 +15,15 @@ pub fn code(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(format_args!("{error:#}"));
+            print_error(format_args!("{error:#}"));
             ExitCode::from(code_of(&error))
         }
     }
 }
 
 /// Ends the process over settings that cannot work.
-pub(crate) fn over_settings(line: impl Display) -> ! {
-    say(line);
+pub(crate) fn exit_invalid_settings(line: impl Display) -> ! {
+    print_error(line);
     std::process::exit(SETTINGS.into())
 }
 
@@ -34,7 +34,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
     }
 }
 
-fn say(line: impl Display) {
+fn print_error(line: impl Display) {
     eprintln!("error: {line}");
 }
 
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_is_no_cluster_is_a_bad_setting_and_anything_else_a_failure() {
+    fn exit_code_64_only_for_a_non_cluster() {
         let address = Address { host: "redis".into(), port: 6379 };
         let failed = |error: ClusterError| anyhow::Error::new(error).context("connecting");
         assert_eq!(code_of(&failed(ClusterError::NotACluster(address))), 64);

@@ -12,15 +12,15 @@ pub struct FailureLog {
 
 impl FailureLog {
     /// Takes in how something went this time. The log is told of a change.
-    pub fn take_in(&mut self, what: String, error: Option<&CallError>) {
-        match (self.is_new(&what, error.is_some()), error) {
+    pub fn record(&mut self, what: String, error: Option<&CallError>) {
+        match (self.is_change(&what, error.is_some()), error) {
             (true, Some(error)) => tracing::warn!(%error, "{what}: failing"),
             (true, None) => tracing::info!("{what}: works again"),
             (false, _) => {}
         }
     }
 
-    fn is_new(&mut self, what: &str, fails: bool) -> bool {
+    fn is_change(&mut self, what: &str, fails: bool) -> bool {
         if fails { self.failing.insert(what.to_owned()) } else { self.failing.remove(what) }
     }
 }
@@ -30,9 +30,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_news_when_it_comes_and_when_it_goes() {
-        let mut news = FailureLog::default();
-        let told = [false, true, true, false, false].map(|fails| news.is_new("list of sales", fails));
-        assert_eq!(told, [false, true, false, true, false]);
+    fn failure_is_logged_at_start_and_recovery() {
+        let mut failures = FailureLog::default();
+        let logged =
+            [false, true, true, false, false].map(|fails| failures.is_change("list of sales", fails));
+        assert_eq!(logged, [false, true, false, true, false]);
     }
 }

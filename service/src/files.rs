@@ -4,7 +4,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// Raises the limit to what the system allows at most. Shells start programs with 1,024, from times when more broke
 /// `select`; a crowd is more than that.
-pub fn allow_many() {
+pub fn raise_open_files_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
         return;
@@ -20,8 +20,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_is_the_highest_allowed() {
-        allow_many();
+    fn open_files_limit_is_raised_to_maximum() {
+        raise_open_files_limit();
         let limit = getrlimit(Resource::Nofile);
         assert_eq!(limit.current, limit.maximum);
     }

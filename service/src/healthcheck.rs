@@ -26,7 +26,7 @@ const NAME: &str = "healthcheck";
 const DEADLINE: Duration = Duration::from_secs(2);
 
 /// How an answer begins that says that all is well.
-const WELL: &[u8] = b"HTTP/1.1 200 ";
+const OK_STATUS: &[u8] = b"HTTP/1.1 200 ";
 
 /// The subcommand, as the help of a program shows it.
 pub fn command() -> Command {
@@ -36,13 +36,13 @@ pub fn command() -> Command {
 
 /// The exit code of a process that was started to ask another one; none where that was not asked for. `address` is where
 /// the other one answers operators.
-pub async fn when_asked<Listen: Args>(address: impl FnOnce(Listen) -> SocketAddr) -> Option<ExitCode> {
+pub async fn run_if_requested<Listen: Args>(address: impl FnOnce(Listen) -> SocketAddr) -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1).peekable();
     if arguments.peek() != Some(&OsString::from(NAME)) {
         return None;
     }
     let settings: Settings<Listen> = settings::parse_from(arguments);
-    Some(exit::code(ask(reachable(address(settings.listen))).await))
+    Some(exit::code(probe(connect_address(address(settings.listen))).await))
 }
 
 /// Only what says where the other one listens.
@@ -54,7 +54,7 @@ struct Settings<Listen: Args> {
 }
 
 /// An address to connect to, for one to listen on: whoever listens everywhere does so on loopback.
-fn reachable(listening: SocketAddr) -> SocketAddr {
+fn connect_address(listening: SocketAddr) -> SocketAddr {
     let host = match listening.ip() {
         IpAddr::V4(host) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(host) if host.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -63,22 +63,22 @@ fn reachable(listening: SocketAddr) -> SocketAddr {
     SocketAddr::new(host, listening.port())
 }
 
-async fn ask(address: SocketAddr) -> anyhow::Result<()> {
-    let Ok(answer) = timeout(DEADLINE, beginning_of_answer(address)).await else {
+async fn probe(address: SocketAddr) -> anyhow::Result<()> {
+    let Ok(answer) = timeout(DEADLINE, read_status(address)).await else {
         bail!("{address} does not answer within {DEADLINE:?}");
     };
-    let beginning = answer.with_context(|| format!("{address} does not answer"))?;
-    ensure!(beginning == WELL, "{address} answers {:?}", String::from_utf8_lossy(&beginning));
+    let status = answer.with_context(|| format!("{address} does not answer"))?;
+    ensure!(status == OK_STATUS, "{address} answers {:?}", String::from_utf8_lossy(&status));
     Ok(())
 }
 
-async fn beginning_of_answer(address: SocketAddr) -> io::Result<Vec<u8>> {
+async fn read_status(address: SocketAddr) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET /healthz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    let mut beginning = vec![0; WELL.len()];
-    stream.read_exact(&mut beginning).await?;
-    Ok(beginning)
+    let mut status = vec![0; OK_STATUS.len()];
+    stream.read_exact(&mut status).await?;
+    Ok(status)
 }
 
 #[cfg(test)]
@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    async fn asked_of_one_that_says(answer: &'static [u8]) -> Result<(), String> {
+    async fn probe_server_answering(answer: &'static [u8]) -> Result<(), String> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let answering = async {
@@ -97,25 +97,25 @@ mod tests {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            outcome = ask(address) => outcome.map_err(|error| format!("{error:#}")),
+            outcome = probe(address) => outcome.map_err(|error| format!("{error:#}")),
             () = answering => unreachable!("it never ends"),
         }
     }
 
     #[tokio::test]
-    async fn only_an_answer_that_all_is_well_counts() {
-        assert_eq!(asked_of_one_that_says(b"HTTP/1.1 200 OK\r\n\r\nok\n").await, Ok(()));
-        let busy = asked_of_one_that_says(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").await;
+    async fn healthcheck_accepts_only_status_200() {
+        assert_eq!(probe_server_answering(b"HTTP/1.1 200 OK\r\n\r\nok\n").await, Ok(()));
+        let busy = probe_server_answering(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").await;
         assert!(busy.unwrap_err().contains("answers \"HTTP/1.1 503 \""));
-        let silent = asked_of_one_that_says(b"HTTP/1.1").await;
+        let silent = probe_server_answering(b"HTTP/1.1").await;
         assert!(silent.unwrap_err().ends_with("does not answer within 2s"));
     }
 
     #[test]
-    fn whoever_listens_everywhere_is_asked_on_loopback_and_anybody_else_where_they_listen() {
-        let asked = |listening: &str| reachable(listening.parse().unwrap()).to_string();
-        assert_eq!(asked("0.0.0.0:9001"), "127.0.0.1:9001");
-        assert_eq!(asked("[::]:9001"), "[::1]:9001");
-        assert_eq!(asked("127.0.0.9:3100"), "127.0.0.9:3100");
+    fn unspecified_address_is_probed_on_loopback() {
+        let probed = |listening: &str| connect_address(listening.parse().unwrap()).to_string();
+        assert_eq!(probed("0.0.0.0:9001"), "127.0.0.1:9001");
+        assert_eq!(probed("[::]:9001"), "[::1]:9001");
+        assert_eq!(probed("127.0.0.9:3100"), "127.0.0.9:3100");
     }
 }

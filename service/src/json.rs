@@ -103,19 +103,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_never_ends_is_given_up() {
+    async fn unfinished_body_times_out() {
         let endless = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
         assert_eq!(read(Request::post("/"), endless).await.unwrap_err(), StatusCode::REQUEST_TIMEOUT);
     }
 
     #[tokio::test]
-    async fn a_body_that_breaks_off_is_no_server_error() {
+    async fn interrupted_body_is_a_bad_request() {
         let broken = Body::from_stream(stream::iter([Ok("{"), Err(std::io::Error::other("gone"))]));
         assert_eq!(read(Request::post("/"), broken).await.unwrap_err(), StatusCode::BAD_REQUEST);
     }
 
     #[tokio::test]
-    async fn members_come_from_an_object_and_never_from_a_list() {
+    async fn body_must_be_an_object_not_an_array() {
         #[derive(Debug, Deserialize)]
         struct Wanted {
             units: u64,

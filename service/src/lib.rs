@@ -13,7 +13,6 @@ pub mod logs;
 pub mod metrics;
 pub mod ops;
 pub mod page;
-pub mod places;
 pub mod presence;
 pub mod problem;
 pub mod serve;

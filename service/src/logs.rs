@@ -55,7 +55,7 @@ fn filter() -> EnvFilter {
     let from_env = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).try_from_env();
     from_env.unwrap_or_else(|error| match std::env::var_os(EnvFilter::DEFAULT_ENV) {
         Some(value) if !value.is_empty() => {
-            exit::over_settings(format_args!("RUST_LOG cannot be {value:?}: {error}"))
+            exit::exit_invalid_settings(format_args!("RUST_LOG cannot be {value:?}: {error}"))
         }
         _ => EnvFilter::default().add_directive(LevelFilter::INFO.into()),
     })
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_collector_spans_are_not_even_looked_at() {
+    fn spans_are_disabled_without_a_collector() {
         let (info, nowhere) = (EnvFilter::new("info"), TraceSettings::default());
         let (subscriber, _traces) = subscriber(LogFormat::Json, info, "test", &nowhere);
         tracing::subscriber::with_default(subscriber, || {

@@ -99,7 +99,7 @@ pub struct Exporter(Arc<Inner>);
 struct Inner {
     recorded: PrometheusHandle,
     process: metrics_process::Collector,
-    looks: Mutex<Vec<GaugeUpdater>>,
+    updaters: Mutex<Vec<GaugeUpdater>>,
 }
 
 impl Exporter {
@@ -110,7 +110,7 @@ impl Exporter {
     pub fn install(version: &'static str, describe_own: fn()) -> anyhow::Result<Self> {
         let exporter = Self::of(builder().install_recorder().context("metrics")?);
         exporter.describe_all(describe_own);
-        exporter.when_asked(move || show_process(version));
+        exporter.on_scrape(move || show_process(version));
         Ok(exporter)
     }
 
@@ -118,7 +118,7 @@ impl Exporter {
         Self(Arc::new(Inner {
             recorded,
             process: metrics_process::Collector::default(),
-            looks: Mutex::default(),
+            updaters: Mutex::default(),
         }))
     }
 
@@ -129,9 +129,9 @@ impl Exporter {
         metrics::counter!(CONNECTIONS_REFUSED).increment(0);
     }
 
-    /// Has gauges set whenever somebody asks for the metrics. `look` must not block.
-    pub fn when_asked(&self, look: impl Fn() + Send + Sync + 'static) {
-        self.looks().push(Box::new(look));
+    /// Has gauges set whenever somebody asks for the metrics. `update` must not block.
+    pub fn on_scrape(&self, update: impl Fn() + Send + Sync + 'static) {
+        self.updaters().push(Box::new(update));
     }
 
     /// `GET /metrics`.
@@ -143,9 +143,9 @@ impl Exporter {
 
     fn show(&self) -> String {
         self.0.process.collect();
-        for look in &*self.looks() {
+        for update in &*self.updaters() {
             // A look that fails must not take the other figures along.
-            if catch_unwind(AssertUnwindSafe(look)).is_err() {
+            if catch_unwind(AssertUnwindSafe(update)).is_err() {
                 tracing::error!("a gauge could not be looked at");
             }
         }
@@ -153,7 +153,7 @@ impl Exporter {
     }
 
     /// Sorts what was recorded into buckets for as long as `work` takes.
-    pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
+    pub async fn with_upkeep<T>(&self, work: impl Future<Output = T>) -> T {
         let mut ticks = tokio::time::interval(UPKEEP_PERIOD);
         let upkeep = async {
             loop {
@@ -167,8 +167,8 @@ impl Exporter {
         }
     }
 
-    fn looks(&self) -> std::sync::MutexGuard<'_, Vec<GaugeUpdater>> {
-        self.0.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn updaters(&self) -> std::sync::MutexGuard<'_, Vec<GaugeUpdater>> {
+        self.0.updaters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_is_a_histogram_that_can_be_added_up_over_processes() {
+    fn durations_are_exported_as_histogram_buckets() {
         let text = shown(|_| histogram!("test_duration_seconds").record(0.003));
         assert!(text.contains("# TYPE test_duration_seconds histogram"), "{text}");
         assert!(text.contains("test_duration_seconds_bucket{le=\"0.0025\"} 0\n"), "{text}");
@@ -232,36 +232,36 @@ mod tests {
     }
 
     #[test]
-    fn the_doc_of_a_metric_is_its_help() {
-        let text = shown(|exporter| exporter.when_asked(|| show_connections(3)));
+    fn metric_doc_comment_is_its_help_text() {
+        let text = shown(|exporter| exporter.on_scrape(|| show_connections(3)));
         let help = "# HELP flashsale_connections Connections to the port for clients that are open.\n";
         assert!(text.contains(help), "{text}");
         assert!(text.contains("flashsale_connections 3\n"), "{text}");
     }
 
     #[test]
-    fn a_gauge_of_something_that_is_no_more_is_not_shown_any_more() {
-        let is_there = Arc::new(AtomicBool::new(true));
+    fn gauge_disappears_when_it_is_no_longer_set() {
+        let is_active = Arc::new(AtomicBool::new(true));
         let recorder = builder().build_recorder();
         let exporter = Exporter::of(recorder.handle());
-        let look = Arc::clone(&is_there);
-        exporter.when_asked(move || {
-            if look.load(Ordering::Relaxed) {
+        let flag = Arc::clone(&is_active);
+        exporter.on_scrape(move || {
+            if flag.load(Ordering::Relaxed) {
                 gauge!("test_gauge", "primary" => "a:1").set(7);
             }
         });
         let show = || with_local_recorder(&recorder, || exporter.show());
 
         assert!(show().contains("test_gauge{primary=\"a:1\"} 7\n"));
-        is_there.store(false, Ordering::Relaxed);
+        is_active.store(false, Ordering::Relaxed);
         std::thread::sleep(GAUGE_IDLE + Duration::from_millis(50));
         assert!(!show().contains("test_gauge{"), "it is gone");
-        is_there.store(true, Ordering::Relaxed);
+        is_active.store(true, Ordering::Relaxed);
         assert!(show().contains("test_gauge{primary=\"a:1\"} 7\n"), "and can come back");
     }
 
     #[test]
-    fn what_is_counted_in_whole_numbers_does_not_vanish_when_nothing_happens() {
+    fn idle_counter_does_not_disappear() {
         let recorder = builder().build_recorder();
         let exporter = Exporter::of(recorder.handle());
         with_local_recorder(&recorder, || {
@@ -275,16 +275,16 @@ mod tests {
     }
 
     #[test]
-    fn a_look_that_panics_does_not_take_the_others_along() {
+    fn panicking_gauge_updater_does_not_affect_others() {
         let text = shown(|exporter| {
-            exporter.when_asked(|| panic!("a look of this test"));
-            exporter.when_asked(|| show_connections(3));
+            exporter.on_scrape(|| panic!("a look of this test"));
+            exporter.on_scrape(|| show_connections(3));
         });
         assert!(text.contains("flashsale_connections 3\n"), "{text}");
     }
 
     #[test]
-    fn the_process_itself_is_shown() {
+    fn process_metrics_are_exported() {
         let text = shown(|_| ());
         for metric in ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"] {
             assert!(text.contains(&format!("\n{metric} ")), "{metric} is missing in {text}");

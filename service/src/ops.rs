@@ -33,15 +33,15 @@ impl Readiness {
 
     /// Started: ready whenever `check` is content. The check must not block.
     pub fn serving(&self, check: impl Fn() -> Result<(), String> + Send + 'static) {
-        let mut stage = self.stage();
-        if !matches!(*stage, ReadinessState::Draining) {
-            *stage = ReadinessState::Serving(Box::new(check));
+        let mut state = self.state();
+        if !matches!(*state, ReadinessState::Draining) {
+            *state = ReadinessState::Serving(Box::new(check));
         }
     }
 
     /// On the way out, for good: nothing new should be sent here.
     pub fn draining(&self) {
-        *self.stage() = ReadinessState::Draining;
+        *self.state() = ReadinessState::Draining;
     }
 
     /// Ready, or why not.
@@ -49,14 +49,14 @@ impl Readiness {
     /// # Errors
     /// With the reason, for people.
     pub fn check(&self) -> Result<(), String> {
-        match &*self.stage() {
+        match &*self.state() {
             ReadinessState::Starting(reason) => Err((*reason).to_owned()),
             ReadinessState::Serving(check) => check(),
             ReadinessState::Draining => Err("draining".to_owned()),
         }
     }
 
-    fn stage(&self) -> MutexGuard<'_, ReadinessState> {
+    fn state(&self) -> MutexGuard<'_, ReadinessState> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_is_ready_only_between_its_start_and_its_end() {
+    fn service_is_ready_between_start_and_draining() {
         let readiness = Readiness::starting("no cluster yet");
         assert_eq!(readiness.check(), Err("no cluster yet".to_owned()));
         readiness.serving(|| Ok(()));

@@ -35,15 +35,15 @@ pub type Asset = (&'static str, &'static str, &'static str);
 
 /// Long enough for a CDN to ask once for a whole crowd, short enough for a new version to be everywhere in seconds.
 /// While no node answers, an old page is better than none: it waits for the shop by itself.
-const FOR_SECONDS: HeaderValue = HeaderValue::from_static("public, max-age=10, stale-if-error=3600");
+const DOCUMENT_CACHING: HeaderValue = HeaderValue::from_static("public, max-age=10, stale-if-error=3600");
 
 /// The address of an asset names its content.
-const FOREVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+const ASSET_CACHING: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
 /// The page's own files and nothing else; no markup from strings, no frame around it.
-const POLICY: HeaderValue = HeaderValue::from_static(
+const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
-     form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+     variant-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
 );
 
 /// The page and its assets, ready to send.
@@ -78,7 +78,7 @@ pub fn router(page: Page) -> Router {
 
 /// `GET /`
 async fn document(State(page): State<Arc<Page>>, request: HeaderMap) -> Response {
-    page.document.answer(&request)
+    page.document.respond(&request)
 }
 
 /// `GET /assets/{version}/{name}`
@@ -88,7 +88,7 @@ async fn asset(
     request: HeaderMap,
 ) -> Result<Response, Problem> {
     let asset = page.asset(&version, &name).ok_or_else(|| Problem::new(StatusCode::NOT_FOUND))?;
-    Ok(asset.answer(&request))
+    Ok(asset.respond(&request))
 }
 
 impl Page {
@@ -99,10 +99,11 @@ impl Page {
         let document = EncodedAsset::new(
             HTML,
             &document,
-            &[(CACHE_CONTROL, FOR_SECONDS), (CONTENT_SECURITY_POLICY, POLICY)],
+            &[(CACHE_CONTROL, DOCUMENT_CACHING), (CONTENT_SECURITY_POLICY, CONTENT_POLICY)],
         );
-        let ready =
-            |content_type, content| EncodedAsset::new(content_type, content, &[(CACHE_CONTROL, FOREVER)]);
+        let ready = |content_type, content| {
+            EncodedAsset::new(content_type, content, &[(CACHE_CONTROL, ASSET_CACHING)])
+        };
         let assets = assets.iter().map(|&(name, content_type, content)| (name, ready(content_type, content)));
         Self { version, document, assets: assets.collect() }
     }
@@ -113,8 +114,8 @@ impl Page {
     }
 
     fn asset(&self, version: &str, name: &str) -> Option<&EncodedAsset> {
-        let is_ours = version == self.version;
-        self.assets.iter().find(|(known, _)| is_ours && *known == name).map(|(_, asset)| asset)
+        let is_current = version == self.version;
+        self.assets.iter().find(|(known, _)| is_current && *known == name).map(|(_, asset)| asset)
     }
 }
 
@@ -128,15 +129,15 @@ impl EncodedAsset {
         }
     }
 
-    fn answer(&self, request: &HeaderMap) -> Response {
-        let takes_gzip = takes_gzip(request);
-        let form = if takes_gzip { &self.gzip } else { &self.plain };
-        if knows(request, &form.headers[ETAG]) {
-            return (StatusCode::NOT_MODIFIED, form.headers.clone()).into_response();
+    fn respond(&self, request: &HeaderMap) -> Response {
+        let accepts_gzip = accepts_gzip(request);
+        let variant = if accepts_gzip { &self.gzip } else { &self.plain };
+        if is_cached(request, &variant.headers[ETAG]) {
+            return (StatusCode::NOT_MODIFIED, variant.headers.clone()).into_response();
         }
         let content_type = [(CONTENT_TYPE, self.content_type.clone())];
-        let encoding = takes_gzip.then_some([(CONTENT_ENCODING, "gzip")]);
-        (form.headers.clone(), content_type, encoding, form.bytes.clone()).into_response()
+        let encoding = accepts_gzip.then_some([(CONTENT_ENCODING, "gzip")]);
+        (variant.headers.clone(), content_type, encoding, variant.bytes.clone()).into_response()
     }
 }
 
@@ -150,13 +151,13 @@ impl ContentVariant {
 }
 
 /// Whether the client has this very form already.
-fn knows(request: &HeaderMap, etag: &HeaderValue) -> bool {
+fn is_cached(request: &HeaderMap, etag: &HeaderValue) -> bool {
     let known = list(request, IF_NONE_MATCH);
     // A proxy that touched the bytes has weakened the name; for a comparison that does not matter (RFC 9110, 13.1.2).
     known.map(|known| known.trim_start_matches("W/")).any(|known| known == "*" || known.as_bytes() == etag)
 }
 
-fn takes_gzip(request: &HeaderMap) -> bool {
+fn accepts_gzip(request: &HeaderMap) -> bool {
     list(request, ACCEPT_ENCODING).any(|coding| {
         let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));
         let is_refused = weight.trim().strip_prefix("q=").and_then(|q| q.parse().ok()) == Some(0.0);

@@ -27,21 +27,21 @@ pub fn name(port: u16) -> String {
 
 /// A task of its own that says that the process is there.
 pub struct PresenceTask {
-    leave: oneshot::Sender<()>,
+    stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl PresenceTask {
     /// Says so from now on.
-    pub fn begin(cluster: Arc<Cluster>, introduction: ProcessInfo) -> Self {
-        let (leave, left) = oneshot::channel();
-        let attending = async move { attend(&cluster, &introduction, left.map(drop)).await };
-        Self { leave, task: tokio::spawn(attending) }
+    pub fn start(cluster: Arc<Cluster>, process: ProcessInfo) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let announcing = async move { announce(&cluster, &process, stopped.map(drop)).await };
+        Self { stop, task: tokio::spawn(announcing) }
     }
 
     /// Says goodbye.
-    pub async fn end(self) {
-        drop(self.leave);
+    pub async fn stop(self) {
+        drop(self.stop);
         if let Err(error) = self.task.await {
             tracing::error!(%error, "saying that the process is there failed");
         }
@@ -49,8 +49,8 @@ impl PresenceTask {
 }
 
 /// Says that the process is there until `stop` completes, and then that it goes.
-pub async fn attend(cluster: &Cluster, introduction: &ProcessInfo, stop: impl Future<Output = ()>) {
-    let (mut stop, mut news, began) = (pin!(stop), FailureLog::default(), Instant::now());
+pub async fn announce(cluster: &Cluster, process: &ProcessInfo, stop: impl Future<Output = ()>) {
+    let (mut stop, mut failures, started_at) = (pin!(stop), FailureLog::default(), Instant::now());
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -58,16 +58,16 @@ pub async fn attend(cluster: &Cluster, introduction: &ProcessInfo, stop: impl Fu
             biased;
             () = &mut stop => break,
             _ = ticks.tick() => {
-                let said = say(cluster, PresenceUpdate::Here(introduction, began.elapsed())).await;
-                news.take_in("presence".into(), said.err().as_ref());
+                let sent = send(cluster, PresenceUpdate::Alive(process, started_at.elapsed())).await;
+                failures.record("presence".into(), sent.err().as_ref());
             }
         }
     }
-    if let Err(error) = say(cluster, PresenceUpdate::Goodbye(introduction)).await {
+    if let Err(error) = send(cluster, PresenceUpdate::Leaving(process)).await {
         tracing::debug!(%error, "going without a goodbye");
     }
 }
 
-async fn say(cluster: &Cluster, word: PresenceUpdate<'_>) -> Result<(), CallError> {
-    cluster.poll(Presence { word: Some(word) }).await.map(drop)
+async fn send(cluster: &Cluster, word: PresenceUpdate<'_>) -> Result<(), CallError> {
+    cluster.poll(Presence { update: Some(word) }).await.map(drop)
 }

@@ -132,7 +132,7 @@ pub(crate) fn complete(response: &mut Response, correlation: &CorrelationId) {
 }
 
 /// The answer of a handler that panicked.
-pub(crate) fn of_panic(panic: &(dyn Any + Send), correlation: &CorrelationId) -> Response {
+pub(crate) fn from_panic(panic: &(dyn Any + Send), correlation: &CorrelationId) -> Response {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     tracing::error!(correlation.id = %correlation, panic = text.unwrap_or("of an unknown kind"), "a handler panicked");
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_says_what_happened_what_to_do_and_which_request_it_was() {
+    fn problem_body_has_type_detail_and_correlation_id() {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE)
             .of_kind(ProblemType { uri: "/problems/busy", title: "Too many are waiting" })
             .detail("Try again in a moment.")
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_never_shorter_than_asked_for() {
+    fn retry_after_rounds_up_to_whole_seconds() {
         for (pause_ms, header) in [(1, "1"), (1_000, "1"), (1_001, "2")] {
             assert_eq!(retry_after(Duration::from_millis(pause_ms)), header);
         }

@@ -24,12 +24,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tower::Service as _;
 
 use crate::metrics;
-use crate::places::Places;
 use crate::settings::positive_duration;
 
 /// Longest head of a request, and longest piece of a body that is read at once. A purchase has some hundred bytes of
@@ -74,30 +74,36 @@ impl Default for ConnectionLimits {
 /// The connections to one port. Clones are the same connections.
 #[derive(Clone, Debug)]
 pub struct Connections {
-    places: Places,
+    permits: Arc<Semaphore>,
+    max: usize,
     header_read_timeout: Duration,
-    winding_down: Arc<AtomicBool>,
+    close_after_response: Arc<AtomicBool>,
 }
 
 impl Connections {
     /// None yet.
-    pub fn within(limits: ConnectionLimits) -> Self {
+    pub fn with_limits(limits: ConnectionLimits) -> Self {
         Self {
-            places: Places::of(limits.max),
+            permits: Arc::new(Semaphore::new(limits.max)),
+            max: limits.max,
             header_read_timeout: limits.header_read_timeout,
-            winding_down: Arc::default(),
+            close_after_response: Arc::default(),
         }
     }
 
     /// From now on each answer ends its connection and says so. Who keeps connections comes back on a new one, or
     /// elsewhere; one that is closed without a word may have the next request on its way already.
-    pub fn wind_down(&self) {
-        self.winding_down.store(true, Ordering::Relaxed);
+    pub fn close_after_response(&self) {
+        self.close_after_response.store(true, Ordering::Relaxed);
     }
 
     /// How many are open.
     pub fn open(&self) -> usize {
-        self.places.taken()
+        self.max - self.permits.available_permits()
+    }
+
+    fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.permits).try_acquire_owned().ok()
     }
 }
 
@@ -119,7 +125,7 @@ pub struct BindError {
 /// # Errors
 /// When the address is taken, is not ours, or is not allowed.
 pub fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
-    listen(address).map_err(|error| BindError { setting, address, reason: in_plain_words(&error) })
+    listen(address).map_err(|error| BindError { setting, address, reason: describe(&error) })
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -130,7 +136,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-fn in_plain_words(error: &io::Error) -> String {
+fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "address in use".to_owned(),
         _ => error.to_string(),
@@ -141,9 +147,9 @@ fn in_plain_words(error: &io::Error) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServeOutcome {
     /// Every request was answered.
-    Whole,
+    Drained,
     /// Some were not within the grace.
-    Cut,
+    TimedOut,
 }
 
 /// Serves until `shutdown` completes. Then no connection is accepted any more, idle ones are closed, and requests
@@ -156,20 +162,20 @@ pub async fn until(
     grace: Duration,
 ) -> ServeOutcome {
     let graceful = GracefulShutdown::new();
-    let mut conversations = JoinSet::new();
+    let mut tasks = JoinSet::new();
     tokio::select! {
         () = shutdown => {}
-        () = accept(listener, router, connections, &graceful, &mut conversations) => unreachable!("it accepts for ever"),
+        () = accept(listener, router, connections, &graceful, &mut tasks) => unreachable!("it accepts for ever"),
     }
     match timeout(grace, graceful.shutdown()).await {
-        Ok(()) => ServeOutcome::Whole,
-        Err(_) => ServeOutcome::Cut,
+        Ok(()) => ServeOutcome::Drained,
+        Err(_) => ServeOutcome::TimedOut,
     }
 }
 
 /// Serves for as long as `work` takes.
 pub async fn during<T>(listener: TcpListener, router: Router, work: impl Future<Output = T>) -> T {
-    let connections = Connections::within(ConnectionLimits::default());
+    let connections = Connections::with_limits(ConnectionLimits::default());
     tokio::select! {
         done = work => done,
         _ = until(listener, router, connections, std::future::pending(), Duration::ZERO) => {
@@ -183,7 +189,7 @@ async fn accept(
     router: Router,
     connections: Connections,
     graceful: &GracefulShutdown,
-    conversations: &mut JoinSet<()>,
+    tasks: &mut JoinSet<()>,
 ) {
     let mut listener = without_delay(listener);
     let mut http = http1::Builder::new();
@@ -192,23 +198,24 @@ async fn accept(
         .max_buf_size(HEAD_BYTES_MAX);
     loop {
         let (stream, address) = listener.accept().await;
-        while conversations.try_join_next().is_some() {}
-        let Some(place) = connections.places.take() else {
-            tracing::debug!(connections = connections.places.max(), "no room for another connection");
+        while tasks.try_join_next().is_some() {}
+        let Some(permit) = connections.try_acquire() else {
+            tracing::debug!(connections = connections.max, "no room for another connection");
             metrics::connection_refused();
             continue;
         };
-        let end = Arc::clone(&connections.winding_down);
-        let talk = converse(http.clone(), stream, Peer(address), router.clone(), end, graceful.watcher());
-        conversations.spawn(async move {
-            talk.await;
-            drop(place);
+        let end = Arc::clone(&connections.close_after_response);
+        let served =
+            serve_connection(http.clone(), stream, Peer(address), router.clone(), end, graceful.watcher());
+        tasks.spawn(async move {
+            served.await;
+            drop(permit);
         });
     }
 }
 
 /// Answers the requests of one connection, until one of its answers is to `end` it.
-async fn converse(
+async fn serve_connection(
     http: http1::Builder,
     stream: TcpStream,
     peer: Peer,
@@ -275,7 +282,8 @@ mod tests {
         let listener = bind("PORT", SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let (router, connections) = (Router::new().route("/", get(handler)), Connections::within(limits));
+        let (router, connections) =
+            (Router::new().route("/", get(handler)), Connections::with_limits(limits));
         let end = tokio::spawn(until(listener, router, connections.clone(), stopped.map(|_| ()), grace));
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
@@ -284,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_in_flight_is_answered_while_nobody_new_is_let_in() {
+    async fn shutdown_answers_in_flight_requests_and_refuses_connections() {
         let Serving { address, mut client, answer, stop, end, .. } =
             serving(ConnectionLimits::default(), Duration::from_secs(60)).await;
 
@@ -297,14 +305,14 @@ mod tests {
         let mut response = String::new();
         client.read_to_string(&mut response).await.unwrap();
         assert!(response.starts_with("HTTP/1.1 200") && response.ends_with("answered"), "{response}");
-        assert_eq!(end.await.unwrap(), ServeOutcome::Whole);
+        assert_eq!(end.await.unwrap(), ServeOutcome::Drained);
     }
 
     #[tokio::test]
-    async fn while_it_winds_down_whoever_comes_is_answered_and_told_to_come_elsewhere() {
+    async fn draining_server_answers_and_closes_each_connection() {
         let Serving { address, connections, mut client, answer, stop: _stop, .. } =
             serving(ConnectionLimits::default(), Duration::from_secs(60)).await;
-        connections.wind_down();
+        connections.close_after_response();
         let mut late = TcpStream::connect(address).await.unwrap();
         late.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
 
@@ -318,11 +326,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_outlives_the_grace_does_not_hold_up_the_end() {
+    async fn shutdown_does_not_wait_beyond_the_grace() {
         let Serving { client: _client, stop, end, .. } =
             serving(ConnectionLimits::default(), Duration::from_millis(10)).await;
         stop.send(()).unwrap();
-        assert_eq!(end.await.unwrap(), ServeOutcome::Cut);
+        assert_eq!(end.await.unwrap(), ServeOutcome::TimedOut);
     }
 
     /// Whether the server closes it, well before it would without being told to.
@@ -332,8 +340,19 @@ mod tests {
         end.is_ok_and(|read| read.unwrap_or_default() == 0)
     }
 
+    #[test]
+    fn connection_permit_is_reusable_after_release() {
+        let one = ConnectionLimits { max: 1, ..ConnectionLimits::default() };
+        let connections = Connections::with_limits(one);
+        let permit = connections.try_acquire();
+        assert!(permit.is_some() && connections.try_acquire().is_none());
+        assert_eq!(connections.open(), 1, "a refused connection is not counted");
+        drop(permit);
+        assert!(connections.try_acquire().is_some());
+    }
+
     #[tokio::test]
-    async fn whoever_comes_when_all_places_are_taken_is_sent_away_at_once() {
+    async fn connection_beyond_the_limit_is_closed_at_once() {
         let one = ConnectionLimits { max: 1, ..ConnectionLimits::default() };
         let Serving { address, mut client, answer, stop: _stop, .. } =
             serving(one, Duration::from_secs(60)).await;
@@ -348,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_head_that_never_ends_does_not_hold_a_connection_for_ever() {
+    async fn incomplete_request_head_times_out() {
         let hasty = ConnectionLimits {
             header_read_timeout: Duration::from_millis(20),
             ..ConnectionLimits::default()
@@ -362,7 +381,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_head_that_is_too_long_is_refused() {
+    async fn oversized_request_head_is_refused() {
         let Serving { address, stop: _stop, .. } =
             serving(ConnectionLimits::default(), Duration::from_secs(60)).await;
 

@@ -27,31 +27,31 @@ pub fn parse<T: Parser>() -> T {
 
 /// As [`parse`], with other arguments; the first one is the program's name.
 pub(crate) fn parse_from<T: Parser>(args: impl IntoIterator<Item = OsString>) -> T {
-    try_parse(args).unwrap_or_else(|refusal| match refusal {
-        SettingsError::Asked(error) => error.exit(),
-        SettingsError::Bad(line) => refuse(line),
+    try_parse(args).unwrap_or_else(|error| match error {
+        SettingsError::HelpOrVersion(error) => error.exit(),
+        SettingsError::Invalid(line) => refuse(line),
     })
 }
 
 /// Ends the process over settings that are fine one by one but not together.
 pub fn refuse(line: impl std::fmt::Display) -> ! {
-    exit::over_settings(line)
+    exit::exit_invalid_settings(line)
 }
 
 /// Why there are no settings.
 enum SettingsError {
     /// Help or version was asked for.
-    Asked(clap::Error),
+    HelpOrVersion(clap::Error),
     /// One line on what is wrong.
-    Bad(String),
+    Invalid(String),
 }
 
 fn try_parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<T, SettingsError> {
     let command = T::command().mut_args(ignore_empty_variable);
     let parsed = command.try_get_matches_from(args).and_then(|matches| T::from_arg_matches(&matches));
     parsed.map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => SettingsError::Asked(error),
-        _ => SettingsError::Bad(line_of(&error, &with_all_variables::<T>())),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => SettingsError::HelpOrVersion(error),
+        _ => SettingsError::Invalid(one_line(&error, &with_all_variables::<T>())),
     })
 }
 
@@ -68,7 +68,7 @@ fn ignore_empty_variable(arg: Arg) -> Arg {
 }
 
 /// Clap's several lines as one, with the variable's name, which clap leaves out.
-fn line_of(error: &clap::Error, command: &Command) -> String {
+fn one_line(error: &clap::Error, command: &Command) -> String {
     let context = |kind| error.get(kind);
     let value = context(ContextKind::InvalidValue).map(ContextValue::to_string);
     match (error.kind(), context(ContextKind::InvalidArg)) {
@@ -84,7 +84,7 @@ fn line_of(error: &clap::Error, command: &Command) -> String {
             }
         }
         (ErrorKind::ArgumentConflict, Some(ContextValue::String(arg))) => {
-            let others = others_of(error).into_iter().chain([arg.as_str()]);
+            let others = conflicting_args(error).into_iter().chain([arg.as_str()]);
             let names: Vec<String> = others.map(|arg| name_of(arg, command)).collect();
             format!("{} cannot be set together", names.join(" and "))
         }
@@ -93,7 +93,7 @@ fn line_of(error: &clap::Error, command: &Command) -> String {
 }
 
 /// The arguments that one cannot stand beside.
-fn others_of(error: &clap::Error) -> Vec<&str> {
+fn conflicting_args(error: &clap::Error) -> Vec<&str> {
     match error.get(ContextKind::PriorArg) {
         Some(ContextValue::String(other)) => vec![other],
         Some(ContextValue::Strings(others)) => others.iter().map(String::as_str).collect(),

@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_utc_with_milliseconds() {
+    fn times_are_written_in_utc_with_milliseconds() {
         assert_eq!(iso8601(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(iso8601(1_795_291_200_007), "2026-11-21T20:00:00.007Z");
         assert_eq!(iso8601(u64::MAX), "9999-12-30T22:00:00.999Z");

@@ -66,7 +66,7 @@ impl TraceSettings {
     {
         let Some(endpoint) = &self.otel_exporter_otlp_endpoint else { return (None, Traces(None)) };
         let exporter = exporter(endpoint).unwrap_or_else(|error| {
-            exit::over_settings(format_args!("OTEL_EXPORTER_OTLP_ENDPOINT: {error}"))
+            exit::exit_invalid_settings(format_args!("OTEL_EXPORTER_OTLP_ENDPOINT: {error}"))
         });
         let provider =
             SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource(name)).build();
@@ -107,7 +107,7 @@ fn is_ours(target: &str) -> bool {
 }
 
 /// Has a span be part of the trace that a client says it is in.
-pub(crate) fn adopt(span: &Span, headers: &HeaderMap) {
+pub(crate) fn set_parent(span: &Span, headers: &HeaderMap) {
     if span.is_disabled() {
         return;
     }
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_is_an_address_that_can_be_asked() {
+    fn trace_endpoint_must_be_a_plain_http_url() {
         assert_eq!(endpoint("http://127.0.0.1:4318/"), Ok("http://127.0.0.1:4318".into()));
         for bad in ["", "127.0.0.1:4318", "http://", "https://collector:4318", "http://a b"] {
             assert!(endpoint(bad).is_err(), "{bad:?} was taken");

@@ -39,21 +39,23 @@ impl From<CoordinatorError> for Problem {
                 &failure,
                 Self::new(StatusCode::CONFLICT).of_kind(RECORD_LOST).detail(sentence(&failure)),
             ),
-            CoordinatorError::Different { fields, .. } => different(fields).detail(sentence(&failure)),
+            CoordinatorError::DifferentSettings { fields, .. } => {
+                different(fields).detail(sentence(&failure))
+            }
             CoordinatorError::Invalid(invalid) => invalid_sale(invalid),
             CoordinatorError::Refused(refusal) => refused(refusal),
             CoordinatorError::Contended
-            | CoordinatorError::NoPlace(_)
+            | CoordinatorError::NotEnoughSlots(_)
             | CoordinatorError::AuditBusy
             | CoordinatorError::ListLost => unavailable().detail(sentence(&failure)),
-            CoordinatorError::Unread(_) | CoordinatorError::Unaudited(_) => {
+            CoordinatorError::Unreadable(_) | CoordinatorError::AuditFailed(_) => {
                 logged(&failure, unavailable().detail("The sale cannot be read now. Repeat the request."))
             }
-            CoordinatorError::Unrecorded(_) => {
+            CoordinatorError::UnknownOutcome(_) => {
                 let detail = "Repeat the request; a restock only with the same Idempotency-Key.";
                 logged(&failure, unavailable().of_kind(UNRECORDED).detail(detail))
             }
-            CoordinatorError::UnconfirmedShard(shards) => logged(&failure, unconfirmed(shards)),
+            CoordinatorError::Unconfirmed(shards) => logged(&failure, unconfirmed(shards)),
         }
     }
 }

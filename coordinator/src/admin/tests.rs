@@ -26,7 +26,7 @@ async fn problem(response: Response) -> Value {
 }
 
 #[tokio::test]
-async fn whoever_shows_no_token_or_another_one_is_sent_away() {
+async fn requests_without_the_right_token_are_refused() {
     let wrong =
         [None, Some("Bearer 0123456789abcdeX"), Some("Bearer "), Some(TOKEN), Some("Basic 0123456789abcdef")];
     for authorization in wrong {
@@ -40,7 +40,7 @@ async fn whoever_shows_no_token_or_another_one_is_sent_away() {
 }
 
 #[tokio::test]
-async fn with_the_token_it_is_told_that_the_cluster_is_not_there_yet() {
+async fn authorized_request_gets_503_before_the_cluster_connects() {
     let response = answer(Method::GET, "/admin/sales", Some("bearer 0123456789abcdef")).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(response.headers().contains_key(RETRY_AFTER));

@@ -34,21 +34,23 @@ impl FromStr for AdminToken {
     type Err = InvalidToken;
 
     fn from_str(token: &str) -> Result<Self, InvalidToken> {
-        let is_fit = token.len() >= TOKEN_CHARS_MIN && token.bytes().all(|byte| byte.is_ascii_graphic());
-        is_fit.then(|| Self::of(token)).ok_or(InvalidToken)
+        let is_valid = token.len() >= TOKEN_CHARS_MIN && token.bytes().all(|byte| byte.is_ascii_graphic());
+        is_valid.then(|| Self::of(token)).ok_or(InvalidToken)
     }
 }
 
 /// Lets pass whoever shows the token.
 pub(super) async fn require(State(token): State<Arc<AdminToken>>, request: Request, next: Next) -> Response {
-    if shown(request.headers()).is_some_and(|shown| AdminToken::of(shown) == *token) {
+    if presented_token(request.headers())
+        .is_some_and(|presented_token| AdminToken::of(presented_token) == *token)
+    {
         return next.run(request).await;
     }
     let problem = Problem::new(StatusCode::UNAUTHORIZED).detail("The admin API needs its bearer token.");
     ([(WWW_AUTHENTICATE, "Bearer")], problem).into_response()
 }
 
-fn shown(headers: &HeaderMap) -> Option<&str> {
+fn presented_token(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
 }
@@ -58,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_long_enough_and_fits_in_a_header() {
+    fn token_must_be_long_visible_ascii() {
         assert!("0123456789abcdef".parse::<AdminToken>().is_ok());
         for unfit in ["", "0123456789abcde", "0123456789 abcdef", "0123456789abcd\u{e9}"] {
             assert!(unfit.parse::<AdminToken>().is_err(), "{unfit:?} was taken");

@@ -99,14 +99,14 @@ impl SaleView {
 
 impl SaleDetail {
     pub(super) fn of(inspection: Inspection) -> Self {
-        let Inspection { desired, levels, topology, snapshot, troubles } = inspection;
+        let Inspection { desired, levels, topology, snapshot, problems } = inspection;
         let config = &desired.sale.config;
         let shards = desired.sale.shards().iter().zip(&config.layout.tags).zip(&levels);
         Self {
             sale: SaleView::of(config),
             shards: shards.map(|((shard, tag), level)| ShardView::of(shard, tag, level, &topology)).collect(),
             snapshot,
-            problems: troubles.iter().map(ToString::to_string).collect(),
+            problems: problems.iter().map(ToString::to_string).collect(),
         }
     }
 }

@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_latest_points_are_kept_and_each_once() {
+    fn history_keeps_latest_points_once() {
         let mut history = History::default();
         for second in (0..400).chain([399, 7]) {
             history.push(1_000 * second, second);

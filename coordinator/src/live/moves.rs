@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_accepted_from_other_shards_since_has_moved() {
+    fn accepted_tokens_are_reported_as_moves() {
         let first = TokenSource::Shard(shard(0));
         let before =
             [accepted(&[(TokenSource::Mint, 5)]), accepted(&[(first, 3), (TokenSource::Shard(shard(2)), 1)])];
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_could_not_be_read_has_moved_nothing() {
+    fn unreadable_shard_has_no_moves() {
         let lost = || [Err(CallError::NoReply("gone".into()))];
         let held = || [accepted(&[(TokenSource::Shard(shard(3)), 3)])];
         assert_eq!(

@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_names_every_file_and_no_other() {
+    fn document_references_exactly_the_assets() {
         let mut named: Vec<&str> =
             [quoted(DOCUMENT, "src=\"/assets/"), quoted(DOCUMENT, "href=\"/assets/")].concat();
         named.sort_unstable();
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_import_only_what_is_there() {
+    fn modules_import_only_existing_files() {
         for (module, _, content) in ASSETS {
             for imported in quoted(&content.replace('\'', "\""), " from \"") {
                 let is_there = ASSETS.iter().any(|(name, _, _)| imported.strip_prefix("./") == Some(name));
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_inline_and_nothing_comes_from_elsewhere() {
+    fn page_has_no_inline_or_external_content() {
         for inline in ["<style", "style=", "onclick=", "onload=", "javascript:"] {
             assert!(!DOCUMENT.contains(inline), "{inline}");
         }

@@ -38,7 +38,7 @@ pub(super) struct LiveEvent {
     /// When, by Redis' clock; none where nobody could be asked.
     time: Option<EpochMs>,
     #[serde(flatten)]
-    pub(super) news: LiveState,
+    pub(super) state: LiveState,
 }
 
 /// All of a report but the time.
@@ -75,8 +75,8 @@ struct ShardBody {
     sold: u64,
     /// Tokens that were minted to it.
     minted: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trouble: Option<&'static str>,
+    #[serde(rename = "trouble", skip_serializing_if = "Option::is_none")]
+    problem: Option<&'static str>,
 }
 
 #[derive(Clone, PartialEq, Serialize)]
@@ -93,11 +93,11 @@ struct ProcessBody {
 
 /// Everything that a report is made of.
 pub(super) struct LiveInput<'a> {
-    pub(super) sight: &'a Observation,
+    pub(super) observation: &'a Observation,
     pub(super) moves: Vec<TokenArrival>,
     pub(super) violations: Violations,
-    pub(super) troubles: Vec<ShardProblem>,
-    pub(super) present: Option<&'a ProcessList>,
+    pub(super) problems: Vec<ShardProblem>,
+    pub(super) processes: Option<&'a ProcessList>,
     pub(super) leader: Option<&'a str>,
     pub(super) answered_by: &'a str,
 }
@@ -114,13 +114,13 @@ impl LiveSaleList {
 
 impl LiveEvent {
     pub(super) fn of(seen: LiveInput<'_>) -> Self {
-        let Observation { desired, snapshot, .. } = seen.sight;
+        let Observation { desired, snapshot, .. } = seen.observation;
         let Snapshot { taken_at, total, sold, stock, in_flight, .. } = *snapshot;
         let shards = snapshot.shards.iter().zip(&desired.mint).enumerate();
         let body =
-            |(shard, (level, &minted))| ShardBody::of(level, minted, trouble_of(&seen.troubles, shard));
-        let processes = seen.present.map(|present| ProcessBody::all(present, seen.leader));
-        let news = LiveState {
+            |(shard, (level, &minted))| ShardBody::of(level, minted, problem_of(&seen.problems, shard));
+        let processes = seen.processes.map(|processes| ProcessBody::all(processes, seen.leader));
+        let state = LiveState {
             sale: SaleBody::of(&desired.sale.config),
             total,
             sold,
@@ -132,7 +132,7 @@ impl LiveEvent {
             processes,
             answered_by: seen.answered_by.to_owned(),
         };
-        Self { time: (taken_at > 0).then_some(taken_at), news }
+        Self { time: (taken_at > 0).then_some(taken_at), state }
     }
 }
 
@@ -145,40 +145,40 @@ impl SaleBody {
 }
 
 impl ShardBody {
-    fn of(level: &ShardLevel, minted: u64, trouble: Option<&ShardProblem>) -> Self {
-        let trouble = trouble.map(|trouble| word(trouble.kind));
-        Self { stock: level.stock, sold: level.sold, minted, trouble }
+    fn of(level: &ShardLevel, minted: u64, problem: Option<&ShardProblem>) -> Self {
+        let problem = problem.map(|problem| problem_code(problem.kind));
+        Self { stock: level.stock, sold: level.sold, minted, problem }
     }
 }
 
-fn trouble_of(troubles: &[ShardProblem], shard: usize) -> Option<&ShardProblem> {
-    troubles.iter().find(|trouble| trouble.shard.index() == shard)
+fn problem_of(problems: &[ShardProblem], shard: usize) -> Option<&ShardProblem> {
+    problems.iter().find(|problem| problem.shard.index() == shard)
 }
 
 /// The particulars are for the log: they name servers.
-const fn word(kind: ProblemKind) -> &'static str {
+const fn problem_code(kind: ProblemKind) -> &'static str {
     match kind {
         ProblemKind::Unreadable => "unreadable",
         ProblemKind::Missing => "gone",
         ProblemKind::ForeignRing => "foreign",
         ProblemKind::Overminted => "overminted",
         ProblemKind::Behind => "behind",
-        ProblemKind::Contrary => "contrary",
+        ProblemKind::Conflicting => "contrary",
     }
 }
 
 impl ProcessBody {
-    fn all(present: &ProcessList, leader: Option<&str>) -> Vec<Self> {
-        present.processes.iter().map(|process| Self::of(process, present.at, leader)).collect()
+    fn all(processes: &ProcessList, leader: Option<&str>) -> Vec<Self> {
+        processes.processes.iter().map(|process| Self::of(process, processes.at, leader)).collect()
     }
 
     fn of(process: &PresentProcess, now: EpochMs, leader: Option<&str>) -> Self {
-        let said = process.introduction.clone();
+        let info = process.info.clone();
         Self {
-            leads: leader == Some(&said.name),
-            name: said.name,
-            kind: said.kind,
-            version: said.version,
+            leads: leader == Some(&info.name),
+            name: info.name,
+            kind: info.kind,
+            version: info.version,
             started_at: process.started_at,
             silent_s: now.saturating_sub(process.seen_at) / 1_000,
         }

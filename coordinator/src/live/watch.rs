@@ -17,7 +17,7 @@ use super::moves::moves;
 use super::report::{LiveEvent, LiveInput, LiveState};
 use crate::coordinator::Coordinator;
 use crate::reconcile::Observation;
-use crate::shard_problem::{ShardProblem, lasting};
+use crate::shard_problem::{ShardProblem, persistent};
 use crate::violations::Violations;
 
 /// Longest time without a report: a page that hears nothing for much longer says that it is not live.
@@ -31,8 +31,8 @@ const LINGER: Duration = Duration::from_secs(5);
 pub(super) struct SaleWatch {
     coordinator: Arc<Coordinator>,
     sale: SaleId,
-    before: PreviousLook,
-    present: Option<ProcessList>,
+    previous: PreviousLook,
+    processes: Option<ProcessList>,
     asked_at: Option<Instant>,
 }
 
@@ -42,62 +42,63 @@ struct PreviousLook {
     levels: Vec<Result<Level, CallError>>,
     snapshot: Option<Snapshot>,
     violations: Violations,
-    troubles: Vec<ShardProblem>,
+    problems: Vec<ShardProblem>,
 }
 
 impl SaleWatch {
     pub(super) fn new(coordinator: Arc<Coordinator>, sale: SaleId) -> Self {
-        Self { coordinator, sale, before: PreviousLook::default(), present: None, asked_at: None }
+        Self { coordinator, sale, previous: PreviousLook::default(), processes: None, asked_at: None }
     }
 
     /// Tells what changes, until nobody has listened for a while or the sale is not known any more.
-    pub(super) async fn tell(mut self, teller: EventPublisher) {
+    pub(super) async fn run(mut self, publisher: EventPublisher) {
         let keys = SaleKeys::new(&self.sale);
         // What the shards that cannot be read now held when they last could.
-        self.before.snapshot = self.coordinator.reads.poll(ReadSnapshot(&keys)).await.ok().flatten();
-        let (mut told, mut told_at, mut heard_at) = (None::<LiveState>, Instant::now(), Instant::now());
+        self.previous.snapshot = self.coordinator.reads.poll(ReadSnapshot(&keys)).await.ok().flatten();
+        let (mut sent, mut sent_at, mut watched_at) = (None::<LiveState>, Instant::now(), Instant::now());
         let mut ticks = interval(EVENT_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while heard_at.elapsed() < LINGER {
+        while watched_at.elapsed() < LINGER {
             ticks.tick().await;
-            if teller.is_heard() {
-                heard_at = Instant::now();
+            if publisher.has_listeners() {
+                watched_at = Instant::now();
             }
-            let Some(report) = self.look().await else { return };
-            if told.as_ref() != Some(&report.news) || told_at.elapsed() >= SILENCE_MAX {
-                teller.tell(event("live", &report));
-                (told, told_at) = (Some(report.news), Instant::now());
+            let Some(report) = self.observe().await else { return };
+            if sent.as_ref() != Some(&report.state) || sent_at.elapsed() >= SILENCE_MAX {
+                publisher.publish(event("live", &report));
+                (sent, sent_at) = (Some(report.state), Instant::now());
             }
         }
     }
 
-    async fn look(&mut self) -> Option<LiveEvent> {
+    async fn observe(&mut self) -> Option<LiveEvent> {
         let coordinator = Arc::clone(&self.coordinator);
-        self.ask_who_is_there(&coordinator).await;
+        self.refresh_processes(&coordinator).await;
         let desired = coordinator.records.known().get(&self.sale)?.clone();
         let calls: Vec<_> = desired.sale.shards().iter().map(|shard| ReadLevel { shard }).collect();
         let (when, levels) = ((Instant::now(), now()), coordinator.reads.poll_all(&calls).await);
-        let sight = Observation::of(&desired, levels, when, self.before.snapshot.as_ref());
+        let observation = Observation::of(&desired, levels, when, self.previous.snapshot.as_ref());
 
         let (leader, answered_by) = (coordinator.leadership.leader(), coordinator.leadership.name());
         let report = LiveEvent::of(LiveInput {
-            moves: moves(&self.before.levels, &sight.levels),
-            violations: sight.found.lasting(self.before.violations),
-            troubles: lasting(&sight.troubles, &self.before.troubles),
-            present: self.present.as_ref(),
+            moves: moves(&self.previous.levels, &observation.levels),
+            violations: observation.current_violations.persistent(self.previous.violations),
+            problems: persistent(&observation.problems, &self.previous.problems),
+            processes: self.processes.as_ref(),
             leader: leader.as_deref(),
             answered_by,
-            sight: &sight,
+            observation: &observation,
         });
-        let Observation { levels, snapshot, found, troubles, .. } = sight;
-        self.before = PreviousLook { levels, snapshot: Some(snapshot), violations: found, troubles };
+        let Observation { levels, snapshot, current_violations, problems, .. } = observation;
+        self.previous =
+            PreviousLook { levels, snapshot: Some(snapshot), violations: current_violations, problems };
         Some(report)
     }
 
-    async fn ask_who_is_there(&mut self, coordinator: &Coordinator) {
+    async fn refresh_processes(&mut self, coordinator: &Coordinator) {
         if self.asked_at.is_none_or(|asked_at| asked_at.elapsed() >= PRESENCE_PERIOD) {
             self.asked_at = Some(Instant::now());
-            self.present = coordinator.reads.poll(Presence { word: None }).await.ok();
+            self.processes = coordinator.reads.poll(Presence { update: None }).await.ok();
         }
     }
 }

@@ -9,7 +9,7 @@ fn shards(stocks_and_rates: &[(u64, f64)]) -> Vec<Holding> {
     let shard = |(index, &(stock, rate)): (u16, &(u64, f64))| Holding {
         shard: ShardId::new(index),
         stock,
-        coming: 0,
+        incoming: 0,
         demand: Demand { likely: rate, at_least: rate, at_most: rate },
     };
     (0..).zip(stocks_and_rates).map(shard).collect()
@@ -27,7 +27,7 @@ fn uncertain(mut shards: Vec<Holding>) -> Vec<Holding> {
 
 fn apply(shards: &mut [Holding], moves: &[PlannedMove]) {
     for PlannedMove { channel, tokens } in moves {
-        shards[channel.giver.index()].stock -= tokens;
+        shards[channel.donor.index()].stock -= tokens;
         shards[channel.receiver.index()].stock += tokens;
     }
 }
@@ -37,27 +37,27 @@ fn stock(shards: &[Holding]) -> u64 {
 }
 
 #[test]
-fn a_shard_that_will_run_dry_first_gets_what_the_others_can_spare() {
+fn fast_selling_shard_gets_spare_tokens() {
     let moves = rebalance(&shards(&[(100, 80.0), (100, 10.0), (100, 10.0)]));
-    let to_the_first = |giver| Channel { giver: ShardId::new(giver), receiver: ShardId::new(0) };
-    let half = |giver| PlannedMove { channel: to_the_first(giver), tokens: 50 };
+    let to_the_first = |donor| Channel { donor: ShardId::new(donor), receiver: ShardId::new(0) };
+    let half = |donor| PlannedMove { channel: to_the_first(donor), tokens: 50 };
     assert_eq!(moves, [half(1), half(2)], "it lacks 140, and each gives half at most");
 }
 
 #[test]
-fn what_is_on_its_way_is_not_asked_for_again() {
+fn incoming_tokens_are_not_requested_again() {
     let mut sale = shards(&[(100, 80.0), (100, 10.0), (100, 10.0)]);
-    sale[0].coming = 250;
+    sale[0].incoming = 250;
     assert_eq!(rebalance(&sale), []);
 }
 
 #[test]
-fn what_lasts_long_is_left_alone() {
+fn long_lasting_stock_is_not_moved() {
     assert_eq!(rebalance(&shards(&[(100_000, 800.0), (100_000, 10.0)])), []);
 }
 
 #[test]
-fn a_slow_sale_and_the_end_of_a_fast_one_are_left_alone() {
+fn slow_or_ending_sale_is_not_rebalanced() {
     assert_eq!(rebalance(&shards(&[(1, 8.0), (100, 1.0)])), [], "nine purchases tell nothing");
     assert_eq!(rebalance(&shards(&[(0, 800.0), (100, 10.0)])), [], "it is over before tokens arrive");
     assert_eq!(rebalance(&shards(&[(100, 0.0), (100, 0.0)])), []);
@@ -65,7 +65,7 @@ fn a_slow_sale_and_the_end_of_a_fast_one_are_left_alone() {
 }
 
 #[test]
-fn takers_share_what_there_is() {
+fn receivers_share_scarce_tokens_equally() {
     let moves = rebalance(&shards(&[(0, 100.0), (0, 100.0), (0, 100.0), (300, 1.0)]));
     assert_eq!(moves.iter().map(|one| one.tokens).collect::<Vec<_>>(), [50, 50, 50]);
 }
@@ -80,30 +80,30 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn nobody_gives_more_than_half_nor_what_it_needs_itself(shards in any_shards()) {
+    fn donors_keep_half_and_their_own_need(shards in any_shards()) {
         let moves = rebalance(&shards);
         prop_assert!(moves.len() <= MOVES_MAX);
         let lasts_s = stock(&shards) as f64 / shards.iter().map(|shard| shard.demand.likely).sum::<f64>();
-        for giver in &shards {
+        for donor in &shards {
             let given: u64 =
-                moves.iter().filter(|one| one.channel.giver == giver.shard).map(|one| one.tokens).sum();
-            prop_assert!(given <= giver.stock / 2);
-            let needed = giver.demand.at_most * lasts_s.min(AHEAD_MAX_S);
-            prop_assert!(given == 0 || (giver.stock - given) as f64 >= needed);
+                moves.iter().filter(|one| one.channel.donor == donor.shard).map(|one| one.tokens).sum();
+            prop_assert!(given <= donor.stock / 2);
+            let needed = donor.demand.at_most * lasts_s.min(AHEAD_MAX_S);
+            prop_assert!(given == 0 || (donor.stock - given) as f64 >= needed);
         }
     }
 
     #[test]
-    fn nobody_gives_and_gets(shards in any_shards()) {
+    fn no_shard_is_both_donor_and_receiver(shards in any_shards()) {
         let moves = rebalance(&shards);
         for one in &moves {
             prop_assert!(one.tokens > 0);
-            prop_assert!(moves.iter().all(|other| other.channel.receiver != one.channel.giver));
+            prop_assert!(moves.iter().all(|other| other.channel.receiver != one.channel.donor));
         }
     }
 
     #[test]
-    fn shards_that_last_equally_long_are_left_alone(
+    fn balanced_shards_are_not_rebalanced(
         rates in prop::collection::vec(0.0..500.0_f64, 1..40), lasts_s in 0.0..20.0_f64, certain in any::<bool>(),
     ) {
         let even: Vec<(u64, f64)> = rates.iter().map(|&rate| ((rate * lasts_s).ceil() as u64, rate)).collect();
@@ -113,7 +113,7 @@ proptest! {
 
     /// With the same demand throughout, plans come to an end, no token is lost, and whoever got once never gives.
     #[test]
-    fn plans_converge_and_never_go_back(shards in any_shards()) {
+    fn plans_converge_and_never_reverse(shards in any_shards()) {
         let (total, mut shards) = (stock(&shards), shards);
         let (mut got, mut rounds) = (std::collections::HashSet::new(), 0);
         loop {
@@ -121,7 +121,7 @@ proptest! {
             if moves.is_empty() {
                 break;
             }
-            prop_assert!(moves.iter().all(|one| !got.contains(&one.channel.giver)));
+            prop_assert!(moves.iter().all(|one| !got.contains(&one.channel.donor)));
             got.extend(moves.iter().map(|one| one.channel.receiver));
             apply(&mut shards, &moves);
             prop_assert_eq!(stock(&shards), total);
@@ -133,7 +133,7 @@ proptest! {
 
 /// Four of five buyers are at home on two of twelve shards that hold a sixth of the tokens.
 #[test]
-fn a_skewed_crowd_finds_tokens_at_home_nearly_to_the_end() {
+fn skewed_demand_is_served_from_home_shards() {
     let rate = |shard| if shard < 2 { 200.0 } else { 10.0 };
     let mut sale = uncertain(shards(&std::array::from_fn::<_, 12, _>(|shard| (333, rate(shard)))));
     let mut missed = 0;

@@ -6,25 +6,25 @@ use coordinator::new_sale::NewSale;
 use stock::calls::BuyOutcome;
 use stock::sale::{Restock, SaleState};
 
-use crate::stage::{assert_clean, buy, chairs, client_of, coordinator_on, levels, shared_redis};
+use crate::fixture::{assert_clean, buy, chairs, client_of, coordinator_on, levels, shared_redis};
 
 #[tokio::test]
-async fn a_sale_is_paused_resumed_and_ended_on_every_shard() {
+async fn pause_resume_and_end_reach_every_shard() {
     let redis = shared_redis().await;
     let (coordinator, node) = (coordinator_on(redis).await, client_of(redis).await);
     let id = coordinator.create(&chairs("states")).await.unwrap().sale.id().clone();
-    let told = async |user| buy(&coordinator, &node, &id, user).await;
-    assert!(matches!(told("ann").await, BuyOutcome::Bought(_)));
+    let outcome = async |user| buy(&coordinator, &node, &id, user).await;
+    assert!(matches!(outcome("ann").await, BuyOutcome::Bought(_)));
 
     let paused = coordinator.change(&id, &Change::Pause).await.unwrap();
     assert!(
         levels(&coordinator, &id).await.iter().all(|level| level.settings.version == paused.config.version)
     );
-    assert_eq!(told("bob").await, BuyOutcome::NotOpen);
-    assert!(matches!(told("ann").await, BuyOutcome::Duplicate(_)), "a claim stays a claim");
+    assert_eq!(outcome("bob").await, BuyOutcome::NotOpen);
+    assert!(matches!(outcome("ann").await, BuyOutcome::Duplicate(_)), "a claim stays a claim");
 
     coordinator.change(&id, &Change::Resume).await.unwrap();
-    assert!(matches!(told("bob").await, BuyOutcome::Bought(_)));
+    assert!(matches!(outcome("bob").await, BuyOutcome::Bought(_)));
 
     let ended = coordinator.change(&id, &Change::End).await.unwrap();
     assert_eq!(
@@ -32,14 +32,14 @@ async fn a_sale_is_paused_resumed_and_ended_on_every_shard() {
         ended.config,
         "repeating is harmless"
     );
-    assert_eq!(told("carol").await, BuyOutcome::NotOpen);
+    assert_eq!(outcome("carol").await, BuyOutcome::NotOpen);
     let refused = coordinator.change(&id, &Change::Resume).await.err().unwrap();
     assert!(matches!(refused, CoordinatorError::Refused(ChangeError::Ended)));
     assert_clean(&coordinator, &id, 100).await;
 }
 
 #[tokio::test]
-async fn a_moved_end_counts_at_once() {
+async fn moved_end_takes_effect_at_once() {
     let redis = shared_redis().await;
     let (coordinator, node) = (coordinator_on(redis).await, client_of(redis).await);
     let wanted = chairs("moved-end");
@@ -51,7 +51,7 @@ async fn a_moved_end_counts_at_once() {
 }
 
 #[tokio::test]
-async fn a_restock_adds_its_units_once_however_often_it_is_sent() {
+async fn repeated_restock_adds_its_units_once() {
     let redis = shared_redis().await;
     let (one, two) = (coordinator_on(redis).await, coordinator_on(redis).await);
     let wanted = chairs("restocked");
@@ -70,7 +70,7 @@ async fn a_restock_adds_its_units_once_however_often_it_is_sent() {
 }
 
 #[tokio::test]
-async fn changes_of_several_operators_at_once_are_all_made_or_refused() {
+async fn concurrent_changes_are_all_made_or_refused() {
     let redis = shared_redis().await;
     let coordinators =
         [coordinator_on(redis).await, coordinator_on(redis).await, coordinator_on(redis).await];

@@ -7,12 +7,12 @@ use coordinator::new_sale::{Field, NewSale};
 use stock::calls::{Accept, Configure, TokenSource};
 use stock::sale::SaleState;
 
-use crate::stage::{
+use crate::fixture::{
     SOON, assert_clean, chairs, client_of, coordinator_on, levels, shared_redis, while_running,
 };
 
 #[tokio::test]
-async fn every_primary_gets_its_shards_and_every_shard_its_part() {
+async fn shards_and_stock_are_spread_evenly() {
     let redis = shared_redis().await;
     let coordinator = coordinator_on(redis).await;
     let created = coordinator.create(&chairs("parts")).await.unwrap();
@@ -34,7 +34,7 @@ async fn every_primary_gets_its_shards_and_every_shard_its_part() {
 }
 
 #[tokio::test]
-async fn creating_again_finds_the_sale_and_another_one_of_its_name_is_refused() {
+async fn creating_again_returns_the_sale_or_conflicts() {
     let coordinator = coordinator_on(shared_redis().await).await;
     let wanted = chairs("again");
     coordinator.create(&wanted).await.unwrap();
@@ -43,19 +43,19 @@ async fn creating_again_finds_the_sale_and_another_one_of_its_name_is_refused() 
     let other = NewSale { total_stock: 101, shards: Some(5), ..wanted.clone() };
     let refused = coordinator.create(&other).await.err().unwrap();
     assert!(
-        matches!(refused, CoordinatorError::Different { fields, .. } if fields == [Field::TotalStock, Field::Shards])
+        matches!(refused, CoordinatorError::DifferentSettings { fields, .. } if fields == [Field::TotalStock, Field::Shards])
     );
     assert_clean(&coordinator, &wanted.id, 100).await;
 }
 
 #[tokio::test]
-async fn two_coordinators_that_create_at_once_create_one_sale() {
+async fn concurrent_creations_create_one_sale() {
     let redis = shared_redis().await;
     let (one, two) = (coordinator_on(redis).await, coordinator_on(redis).await);
     let wanted = chairs("at-once");
     let (one_s, two_s) = tokio::join!(one.create(&wanted), two.create(&wanted));
-    let news = [one_s.unwrap().is_new, two_s.unwrap().is_new];
-    assert!(news.contains(&true), "somebody created it");
+    let is_new = [one_s.unwrap().is_new, two_s.unwrap().is_new];
+    assert!(is_new.contains(&true), "somebody created it");
     assert_clean(&one, &wanted.id, 100).await;
 }
 
@@ -82,16 +82,16 @@ async fn dies_after(id: &str, shards_made: usize) {
 }
 
 #[tokio::test]
-async fn a_sale_that_was_only_written_down_is_created_by_the_next_coordinator() {
+async fn next_coordinator_creates_a_recorded_sale() {
     dies_after("written-down", 0).await;
 }
 
 #[tokio::test]
-async fn a_half_made_sale_is_completed_by_the_next_coordinator() {
+async fn next_coordinator_completes_a_half_created_sale() {
     dies_after("half-made", 6).await;
 }
 
 #[tokio::test]
-async fn a_sale_that_is_all_made_but_not_open_is_opened_by_the_next_coordinator() {
+async fn next_coordinator_opens_a_fully_minted_sale() {
     dies_after("not-open", 12).await;
 }

@@ -15,16 +15,16 @@ use stock::sale::{Restock, Sale, SaleState};
 use stock::snapshot::read_levels;
 use testkit::{ClusterOptions, RedisCluster};
 
-use crate::stage::{SOON, assert_clean, chairs, client_of, coordinator_on, levels, while_running};
+use crate::fixture::{SOON, assert_clean, chairs, client_of, coordinator_on, levels, while_running};
 
 /// A sale on a cluster of its own, in which things die.
-struct Stage {
+struct Fixture {
     redis: RedisCluster,
     client: Cluster,
     wanted: NewSale,
 }
 
-impl Stage {
+impl Fixture {
     async fn with(wanted: NewSale) -> Self {
         let options =
             ClusterOptions { node_timeout: Some(Duration::from_secs(2)), ..ClusterOptions::default() };
@@ -133,7 +133,12 @@ fn user(id: &str) -> UserId {
 }
 
 fn attempt(user: UserId) -> Attempt {
-    Attempt { user, order: OrderId::random(), correlation: CorrelationId::random(), counts: true }
+    Attempt {
+        user,
+        order: OrderId::random(),
+        correlation: CorrelationId::random(),
+        counts_towards_limit: true,
+    }
 }
 
 fn restock(key: &str, units: u64) -> Change {
@@ -141,9 +146,9 @@ fn restock(key: &str, units: u64) -> Change {
 }
 
 /// The coordinator has looked at records and shards again and again, and has done what it does.
-async fn rounds(coordinator: &Coordinator, id: &SaleId) {
+async fn ten_rounds(coordinator: &Coordinator, id: &SaleId) {
     for _ in 0..10 {
-        let seen_at = || coordinator.sights().get(id).map(|sight| sight.seen_at);
+        let seen_at = || coordinator.observations().get(id).map(|observation| observation.seen_at);
         let before = seen_at();
         testkit::until("another look", SOON, async || seen_at() > before).await.unwrap();
     }
@@ -154,241 +159,240 @@ async fn minted(coordinator: &Coordinator, id: &SaleId) -> u64 {
 }
 
 #[tokio::test]
-async fn a_restock_on_one_copy_mints_nothing() {
-    let stage = Stage::with(NewSale { total_stock: 600, shards: Some(12), ..chairs("restock-lost") }).await;
-    let coordinator = coordinator_on(&stage.redis).await;
-    stage.create(&coordinator).await;
-    let id = stage.id();
+async fn restock_without_replica_mints_nothing() {
+    let fixture =
+        Fixture::with(NewSale { total_stock: 600, shards: Some(12), ..chairs("restock-lost") }).await;
+    let coordinator = coordinator_on(&fixture.redis).await;
+    fixture.create(&coordinator).await;
+    let id = fixture.id();
     while_running(&coordinator, async {
         // Given a restock that only the primary of the record has.
-        let primary = stage.cut_replication().await;
-        let told = coordinator.change(id, &restock("a", 300)).await.err().unwrap();
-        assert!(matches!(told, CoordinatorError::Unrecorded(_)), "{told}");
-        rounds(&coordinator, id).await;
+        let primary = fixture.cut_replication().await;
+        let error = coordinator.change(id, &restock("a", 300)).await.err().unwrap();
+        assert!(matches!(error, CoordinatorError::UnknownOutcome(_)), "{error}");
+        ten_rounds(&coordinator, id).await;
 
         // When that primary dies.
-        stage.lose(primary).await;
-        rounds(&coordinator, id).await;
+        fixture.lose(primary).await;
+        ten_rounds(&coordinator, id).await;
 
         // Then no shard got a token of it, and repeated it is done once.
         assert_eq!(minted(&coordinator, id).await, 600);
-        let sale = stage.change(&coordinator, &restock("a", 300)).await;
-        assert_eq!(stage.sell_out(&sale).await, 900);
+        let sale = fixture.change(&coordinator, &restock("a", 300)).await;
+        assert_eq!(fixture.sell_out(&sale).await, 900);
     })
     .await;
     assert_clean(&coordinator, id, 900).await;
 }
 
 #[tokio::test]
-async fn a_pause_on_one_copy_stops_no_shard() {
-    let stage = Stage::with(NewSale { shards: Some(12), ..chairs("pause-lost") }).await;
-    let coordinator = coordinator_on(&stage.redis).await;
-    stage.create(&coordinator).await;
-    let id = stage.id();
+async fn pause_without_replica_stops_no_shard() {
+    let fixture = Fixture::with(NewSale { shards: Some(12), ..chairs("pause-lost") }).await;
+    let coordinator = coordinator_on(&fixture.redis).await;
+    fixture.create(&coordinator).await;
+    let id = fixture.id();
     while_running(&coordinator, async {
-        let primary = stage.cut_replication().await;
-        let told = coordinator.change(id, &Change::Pause).await.err().unwrap();
-        assert!(matches!(told, CoordinatorError::Unrecorded(_)), "{told}");
-        rounds(&coordinator, id).await;
+        let primary = fixture.cut_replication().await;
+        let error = coordinator.change(id, &Change::Pause).await.err().unwrap();
+        assert!(matches!(error, CoordinatorError::UnknownOutcome(_)), "{error}");
+        ten_rounds(&coordinator, id).await;
         let states = levels(&coordinator, id).await.into_iter().map(|level| level.settings.state);
         assert!(
             states.into_iter().all(|state| state == SaleState::Open),
             "shards follow a record that may not last"
         );
-        stage.lose(primary).await;
-        rounds(&coordinator, id).await;
+        fixture.lose(primary).await;
+        ten_rounds(&coordinator, id).await;
 
         // The next change gets the version that the lost one had.
-        let sale = stage.change(&coordinator, &Change::Extend { ends_at: 3_900_000_000_000 }).await;
-        assert_eq!(stage.sell_out(&sale).await, 100, "buyers were refused in a sale that is open");
+        let sale = fixture.change(&coordinator, &Change::Extend { ends_at: 3_900_000_000_000 }).await;
+        assert_eq!(fixture.sell_out(&sale).await, 100, "buyers were refused in a sale that is open");
     })
     .await;
     assert_clean(&coordinator, id, 100).await;
 }
 
 #[tokio::test]
-async fn a_creation_on_one_copy_leaves_nothing_to_another_of_its_name() {
-    let stage = Stage::with(NewSale { total_stock: 500, shards: Some(12), ..chairs("created-twice") }).await;
-    let coordinator = coordinator_on(&stage.redis).await;
-    let id = stage.id();
+async fn creation_lost_in_failover_leaves_no_stock() {
+    let fixture =
+        Fixture::with(NewSale { total_stock: 500, shards: Some(12), ..chairs("created-twice") }).await;
+    let coordinator = coordinator_on(&fixture.redis).await;
+    let id = fixture.id();
     while_running(&coordinator, async {
-        let primary = stage.cut_replication().await;
-        let larger = NewSale { total_stock: 1_000, ..stage.wanted.clone() };
-        let told = coordinator.create(&larger).await.err().unwrap();
-        assert!(matches!(told, CoordinatorError::Unrecorded(_)), "{told}");
-        stage.lose(primary).await;
+        let primary = fixture.cut_replication().await;
+        let larger = NewSale { total_stock: 1_000, ..fixture.wanted.clone() };
+        let error = coordinator.create(&larger).await.err().unwrap();
+        assert!(matches!(error, CoordinatorError::UnknownOutcome(_)), "{error}");
+        fixture.lose(primary).await;
 
-        stage.create(&coordinator).await;
-        rounds(&coordinator, id).await;
-        let sale = stage.sale(&coordinator).await;
-        assert_eq!(stage.sell_out(&sale).await, 500);
+        fixture.create(&coordinator).await;
+        ten_rounds(&coordinator, id).await;
+        let sale = fixture.sale(&coordinator).await;
+        assert_eq!(fixture.sell_out(&sale).await, 500);
     })
     .await;
     assert_clean(&coordinator, id, 500).await;
 }
 
 #[tokio::test]
-async fn shards_ahead_of_their_record_are_brought_to_it() {
-    let stage = Stage::with(NewSale { shards: Some(12), ..chairs("ahead") }).await;
-    let coordinator = coordinator_on(&stage.redis).await;
-    stage.create(&coordinator).await;
-    let sale = stage.sale(&coordinator).await;
+async fn shards_ahead_of_the_record_are_repaired() {
+    let fixture = Fixture::with(NewSale { shards: Some(12), ..chairs("ahead") }).await;
+    let coordinator = coordinator_on(&fixture.redis).await;
+    fixture.create(&coordinator).await;
+    let sale = fixture.sale(&coordinator).await;
     let shard = |number| sale.shard(ShardId::new(number));
     // As a record leaves it that was rolled back after shards had followed it.
-    stage.tamper(shard(3), &[("version", "7"), ("state", "paused")]).await;
-    stage.tamper(shard(5), &[("version", "9"), ("ends_at", "2000")]).await;
+    fixture.tamper(shard(3), &[("version", "7"), ("state", "paused")]).await;
+    fixture.tamper(shard(5), &[("version", "9"), ("ends_at", "2000")]).await;
 
-    let audit = coordinator.audit(stage.id()).await.unwrap();
+    let audit = coordinator.audit(fixture.id()).await.unwrap();
     assert!(!audit.ok, "the audit does not see that shards are ahead of the record");
     // An operator whose change no shard that is ahead has taken is not told that it is done.
     let extend = Change::Extend { ends_at: 3_900_000_000_000 };
-    let told = coordinator.change(stage.id(), &extend).await.err();
-    assert!(
-        matches!(&told, Some(CoordinatorError::UnconfirmedShard(shards)) if shards.len() == 2),
-        "{told:?}"
-    );
+    let error = coordinator.change(fixture.id(), &extend).await.err();
+    assert!(matches!(&error, Some(CoordinatorError::Unconfirmed(shards)) if shards.len() == 2), "{error:?}");
 
     while_running(&coordinator, async {
-        let healed = async || {
-            let version = stage.sale(&coordinator).await.config.version;
-            let levels = levels(&coordinator, stage.id()).await;
+        let repaired = async || {
+            let version = fixture.sale(&coordinator).await.config.version;
+            let levels = levels(&coordinator, fixture.id()).await;
             version > 9 && levels.iter().all(|level| level.settings.version == version)
         };
-        testkit::until("one version everywhere", SOON, healed).await.unwrap();
-        assert_eq!(stage.held(shard(3), "state").await, "open");
-        assert_eq!(stage.held(shard(5), "ends_at").await, "3900000000000");
-        stage.change(&coordinator, &Change::Pause).await;
-        stage.change(&coordinator, &Change::Resume).await;
-        assert_eq!(stage.sell_out(&sale).await, 100);
+        testkit::until("one version everywhere", SOON, repaired).await.unwrap();
+        assert_eq!(fixture.held(shard(3), "state").await, "open");
+        assert_eq!(fixture.held(shard(5), "ends_at").await, "3900000000000");
+        fixture.change(&coordinator, &Change::Pause).await;
+        fixture.change(&coordinator, &Change::Resume).await;
+        assert_eq!(fixture.sell_out(&sale).await, 100);
     })
     .await;
-    assert_clean(&coordinator, stage.id(), 100).await;
+    assert_clean(&coordinator, fixture.id(), 100).await;
 }
 
 #[tokio::test]
-async fn a_shard_of_the_recorded_version_with_other_settings_is_seen_and_mended() {
-    let stage = Stage::with(NewSale { shards: Some(12), ..chairs("contrary") }).await;
-    let coordinator = coordinator_on(&stage.redis).await;
-    stage.create(&coordinator).await;
-    let sale = stage.sale(&coordinator).await;
+async fn shard_with_other_settings_is_detected_and_repaired() {
+    let fixture = Fixture::with(NewSale { shards: Some(12), ..chairs("contrary") }).await;
+    let coordinator = coordinator_on(&fixture.redis).await;
+    fixture.create(&coordinator).await;
+    let sale = fixture.sale(&coordinator).await;
     let shard = sale.shard(ShardId::new(3));
-    stage.tamper(shard, &[("state", "paused")]).await;
+    fixture.tamper(shard, &[("state", "paused")]).await;
 
-    let audit = coordinator.audit(stage.id()).await.unwrap();
+    let audit = coordinator.audit(fixture.id()).await.unwrap();
     assert!(
         audit.violations.iter().any(|violation| violation.contains("shard 3: state paused, recorded open")),
         "{:?}",
         audit.violations
     );
-    let troubles = coordinator.inspect(stage.id()).await.unwrap().troubles;
-    assert_eq!(troubles.len(), 1, "{troubles:?}");
+    let problems = coordinator.inspect(fixture.id()).await.unwrap().problems;
+    assert_eq!(problems.len(), 1, "{problems:?}");
 
     while_running(&coordinator, async {
-        let healed = async || stage.held(shard, "state").await == "open";
-        testkit::until("the shard to be open", SOON, healed).await.unwrap();
+        let repaired = async || fixture.held(shard, "state").await == "open";
+        testkit::until("the shard to be open", SOON, repaired).await.unwrap();
     })
     .await;
-    assert_clean(&coordinator, stage.id(), 100).await;
+    assert_clean(&coordinator, fixture.id(), 100).await;
 }
 
 #[tokio::test]
-async fn a_sale_whose_record_is_lost_is_not_created_again() {
+async fn sale_with_lost_record_is_not_recreated() {
     for list_is_lost in [false, true] {
         // Given a sale in which units were sold.
-        let stage = Stage::with(NewSale { shards: Some(12), ..chairs("record-lost") }).await;
-        let coordinator = coordinator_on(&stage.redis).await;
-        stage.create(&coordinator).await;
-        let sale = stage.sale(&coordinator).await;
-        stage.sell_out(&sale).await;
+        let fixture = Fixture::with(NewSale { shards: Some(12), ..chairs("record-lost") }).await;
+        let coordinator = coordinator_on(&fixture.redis).await;
+        fixture.create(&coordinator).await;
+        let sale = fixture.sale(&coordinator).await;
+        fixture.sell_out(&sale).await;
         drop(coordinator);
 
         // When the disks of the record's pair are lost, and perhaps the list of sales, too.
-        let primary = stage.record_primary();
-        let replica = stage.redis.replicas_of(primary).await[0];
-        stage.redis.lose_data(&[primary, replica]).await.unwrap();
-        stage.redis.wait_until_whole().await.unwrap();
+        let primary = fixture.record_primary();
+        let replica = fixture.redis.replicas_of(primary).await[0];
+        fixture.redis.lose_data(&[primary, replica]).await.unwrap();
+        fixture.redis.wait_until_whole().await.unwrap();
         if list_is_lost {
-            delete_list(&stage).await;
+            delete_list(&fixture).await;
         }
 
         // Then a coordinator that starts does not sell it again.
-        let next = coordinator_on(&stage.redis).await;
+        let next = coordinator_on(&fixture.redis).await;
         while_running(&next, async {
             let refused = async {
                 for _ in 0..5 {
-                    let refused = next.create(&stage.wanted).await.err();
+                    let refused = next.create(&fixture.wanted).await.err();
                     assert!(matches!(refused, Some(CoordinatorError::RecordLost(_))), "{refused:?}");
                 }
             };
             tokio::select! {
-                () = start::default_sale(&next, &stage.wanted) => panic!("the default sale was created again"),
+                () = start::default_sale(&next, &fixture.wanted) => panic!("the default sale was created again"),
                 () = refused => {}
             }
             for change in [Change::Pause, restock("a", 5)] {
-                let refused = next.change(stage.id(), &change).await.err();
+                let refused = next.change(fixture.id(), &change).await.err();
                 assert!(matches!(refused, Some(CoordinatorError::RecordLost(_))), "{refused:?}");
             }
         })
         .await;
         for shard in sale.shards() {
-            let level = stage.client.read(ReadLevel { shard }).await;
+            let level = fixture.client.read(ReadLevel { shard }).await;
             assert!(level.is_err() || level.unwrap().stock == 0, "shard {} was filled again", shard.id);
         }
     }
 }
 
-async fn delete_list(stage: &Stage) {
-    ask_list(stage, redis::cmd("DEL").arg(SALES_KEY)).await;
+async fn delete_list(fixture: &Fixture) {
+    ask_list(fixture, redis::cmd("DEL").arg(SALES_KEY)).await;
 }
 
-async fn ask_list(stage: &Stage, cmd: &redis::Cmd) {
-    let primary = stage.primary_of(slot_of_tag(SALES_KEY));
-    cmd.exec_async(&mut stage.redis.connection(primary).await.unwrap()).await.unwrap();
+async fn ask_list(fixture: &Fixture, cmd: &redis::Cmd) {
+    let primary = fixture.primary_of(slot_of_tag(SALES_KEY));
+    cmd.exec_async(&mut fixture.redis.connection(primary).await.unwrap()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_lost_list_of_sales_is_rebuilt_from_the_records() {
-    let stage = Stage::with(chairs("unlisted")).await;
-    let first = coordinator_on(&stage.redis).await;
-    stage.create(&first).await;
+async fn lost_sale_list_is_rebuilt_from_records() {
+    let fixture = Fixture::with(chairs("unlisted")).await;
+    let first = coordinator_on(&fixture.redis).await;
+    fixture.create(&first).await;
     let is_listed = async |coordinator: &Coordinator| {
-        coordinator.sales().await.is_ok_and(|sales| sales.iter().any(|sale| sale.id() == stage.id()))
+        coordinator.sales().await.is_ok_and(|sales| sales.iter().any(|sale| sale.id() == fixture.id()))
     };
     while_running(&first, async {
-        delete_list(&stage).await;
+        delete_list(&fixture).await;
         let listed = async || is_listed(&first).await;
         testkit::until("the sale to be listed again", SOON, listed).await.unwrap();
-        stage.change(&first, &Change::Pause).await;
+        fixture.change(&first, &Change::Pause).await;
     })
     .await;
     drop(first);
 
     // A coordinator that starts knows nothing but what Redis holds.
-    delete_list(&stage).await;
-    let second = coordinator_on(&stage.redis).await;
+    delete_list(&fixture).await;
+    let second = coordinator_on(&fixture.redis).await;
     while_running(&second, async {
         let listed = async || is_listed(&second).await;
         testkit::until("the sale to be listed by another", SOON, listed).await.unwrap();
-        stage.change(&second, &Change::Resume).await;
+        fixture.change(&second, &Change::Resume).await;
     })
     .await;
     drop(second);
 
     // As a coordinator leaves it that dies between recording a sale and listing it.
-    ask_list(&stage, redis::cmd("SREM").arg(SALES_KEY).arg(stage.id().as_str())).await;
-    let third = coordinator_on(&stage.redis).await;
+    ask_list(&fixture, redis::cmd("SREM").arg(SALES_KEY).arg(fixture.id().as_str())).await;
+    let third = coordinator_on(&fixture.redis).await;
     assert!(!is_listed(&third).await);
     while_running(&third, async {
         let listed = async || is_listed(&third).await;
         testkit::until("the sale to be found", SOON, listed).await.unwrap();
     })
     .await;
-    assert_clean(&third, stage.id(), 100).await;
+    assert_clean(&third, fixture.id(), 100).await;
 }
 
 #[tokio::test]
-async fn a_restock_is_recognised_behind_twenty_others() {
-    let coordinator = coordinator_on(crate::stage::shared_redis().await).await;
+async fn repeated_restock_is_recognised_after_twenty_others() {
+    let coordinator = coordinator_on(crate::fixture::shared_redis().await).await;
     let wanted = NewSale { shards: Some(3), ..chairs("many-restocks") };
     coordinator.create(&wanted).await.unwrap();
     for n in 0..21 {

@@ -12,12 +12,12 @@ use testkit::{ClusterOptions, RedisCluster, until};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use crate::stage::{
-    PACE, SOON, assert_clean, chairs, client_of, coordinator_on, coordinator_with, levels, while_running,
+use crate::fixture::{
+    SOON, TIMING, assert_clean, chairs, client_of, coordinator_on, coordinator_with, levels, while_running,
 };
 
 /// With a lease that does not run out while a test lasts.
-const LONG_LEASE: Timing = Timing { lease_duration: Duration::from_mins(1), ..PACE };
+const LONG_LEASE: Timing = Timing { lease_duration: Duration::from_mins(1), ..TIMING };
 
 /// A cluster whose coordinators are all in one test: there is one lease a cluster.
 async fn redis_of_its_own() -> RedisCluster {
@@ -41,12 +41,12 @@ async fn primary_of_the_lease(redis: &RedisCluster) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn who_is_asked_to_stop_hands_over_at_once() {
+async fn leader_hands_over_at_once_when_stopped() {
     // Given one that leads, with a lease that would last long, and one that follows it.
     let redis = redis_of_its_own().await;
     let (one, two) = (coordinator_with(&redis, LONG_LEASE).await, coordinator_with(&redis, LONG_LEASE).await);
     let (stop, stopped) = oneshot::channel::<()>();
-    let story = async {
+    let scenario = async {
         until_leading(&one).await;
         while_running(&two, async {
             until_following(&two, &one).await;
@@ -60,11 +60,11 @@ async fn who_is_asked_to_stop_hands_over_at_once() {
         })
         .await;
     };
-    tokio::join!(story, one.run(async { drop(stopped.await) }));
+    tokio::join!(scenario, one.run(async { drop(stopped.await) }));
 }
 
 #[tokio::test]
-async fn who_cannot_renew_the_lease_stops_leading_when_it_runs_out() {
+async fn leader_stops_leading_when_its_lease_expires() {
     let redis = redis_of_its_own().await;
     let coordinator = coordinator_on(&redis).await;
     let primary = primary_of_the_lease(&redis).await;
@@ -73,7 +73,7 @@ async fn who_cannot_renew_the_lease_stops_leading_when_it_runs_out() {
 
         redis.freeze(primary);
         let stopped = async || !coordinator.leadership().leads();
-        until("it stops leading", PACE.lease_duration, stopped).await.unwrap();
+        until("it stops leading", TIMING.lease_duration, stopped).await.unwrap();
 
         redis.thaw(primary);
         until_leading(&coordinator).await;
@@ -82,18 +82,18 @@ async fn who_cannot_renew_the_lease_stops_leading_when_it_runs_out() {
 }
 
 #[tokio::test]
-async fn a_follower_leaves_the_work_to_the_leader() {
+async fn follower_does_not_observe_shards() {
     let redis = redis_of_its_own().await;
     let (one, two) = (coordinator_on(&redis).await, coordinator_on(&redis).await);
     let sale = one.create(&chairs("followed")).await.unwrap().sale;
-    let sees = |coordinator: &Coordinator| coordinator.sights().contains_key(sale.id());
+    let sees = |coordinator: &Coordinator| coordinator.observations().contains_key(sale.id());
     while_running(&one, async {
         until_leading(&one).await;
         until("the leader to look at the sale", SOON, async || sees(&one)).await.unwrap();
         while_running(&two, async {
             until_following(&two, &one).await;
             // Long enough for many rounds.
-            sleep(10 * PACE.snapshot_period).await;
+            sleep(10 * TIMING.snapshot_period).await;
             assert!(!sees(&two), "a follower looks at the shards as well");
         })
         .await;
@@ -102,7 +102,7 @@ async fn a_follower_leaves_the_work_to_the_leader() {
 }
 
 #[tokio::test]
-async fn several_that_all_believe_they_lead_do_no_harm() {
+async fn several_leaders_at_once_do_no_harm() {
     // Given a lease that is forgotten whenever somebody has it, so that the next one gets it, too; and lasts so long
     // that nobody looks at it again before the story is over.
     let redis = redis_of_its_own().await;
@@ -118,15 +118,15 @@ async fn several_that_all_believe_they_lead_do_no_harm() {
         coordinator_with(&redis, LONG_LEASE).await,
     ];
     let sale = one.create(&NewSale { shards: Some(3), ..chairs("crowded") }).await.unwrap().sale;
-    let thief = client_of(&redis).await;
+    let donor_node = client_of(&redis).await;
 
     // When thieves leave tokens in channels while all of them lead.
     let stealing = async {
         leads_unknown_to_others(&three).await;
         assert!([&one, &two, &three].iter().all(|coordinator| coordinator.leadership().leads()));
         for n in 0..30_u16 {
-            let (giver, to) = (ShardId::new(n % 3), ShardId::new((n + 1) % 3));
-            thief.write(Donate { shard: sale.shard(giver), to, want: 3 }).await.unwrap();
+            let (donor, to) = (ShardId::new(n % 3), ShardId::new((n + 1) % 3));
+            donor_node.write(Donate { shard: sale.shard(donor), to, want: 3 }).await.unwrap();
         }
         let at_rest =
             async || levels(&one, sale.id()).await.iter().map(|level| level.stock).sum::<u64>() == 100;

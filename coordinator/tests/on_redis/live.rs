@@ -16,13 +16,13 @@ use stock::presence::{Presence, PresenceUpdate, ProcessInfo, ProcessKind};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
-use crate::stage::{SOON, buy, chairs, client_of, coordinator_on, shared_redis, while_running};
+use crate::fixture::{SOON, buy, chairs, client_of, coordinator_on, shared_redis, while_running};
 
 /// A live view of a coordinator, with this default sale.
 fn live_of(coordinator: &Arc<Coordinator>, default: &str) -> LiveFeed {
-    let desk = CoordinatorHandle::default();
-    desk.open(Arc::clone(coordinator));
-    LiveFeed::new(desk, default.parse().unwrap())
+    let handle = CoordinatorHandle::default();
+    handle.set(Arc::clone(coordinator));
+    LiveFeed::new(handle, default.parse().unwrap())
 }
 
 async fn get(router: Router, path: &str) -> (u16, Body) {
@@ -33,7 +33,7 @@ async fn get(router: Router, path: &str) -> (u16, Body) {
 /// A viewer, and what it has not read yet.
 struct Viewer {
     body: BodyDataStream,
-    heard: String,
+    buffer: String,
 }
 
 impl Viewer {
@@ -42,7 +42,7 @@ impl Viewer {
         let coming = async {
             loop {
                 match get(live.router(), path).await {
-                    (200, body) => return Self { body: body.into_data_stream(), heard: String::new() },
+                    (200, body) => return Self { body: body.into_data_stream(), buffer: String::new() },
                     (404, _) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
                     (status, _) => panic!("{path} answers {status}"),
                 }
@@ -54,22 +54,22 @@ impl Viewer {
     /// The next event; `None` at the end.
     async fn next(&mut self) -> Option<(String, Value)> {
         loop {
-            if let Some((event, rest)) = self.heard.split_once("\n\n") {
+            if let Some((event, rest)) = self.buffer.split_once("\n\n") {
                 let part = |name| event.lines().find_map(|line| line.strip_prefix(name));
                 let told = (
                     part("event: ").unwrap().to_owned(),
                     serde_json::from_str(part("data: ").unwrap()).unwrap(),
                 );
-                self.heard = rest.to_owned();
+                self.buffer = rest.to_owned();
                 return Some(told);
             }
             let bytes = timeout(SOON, self.body.next()).await.expect("something is heard soon")?.unwrap();
-            self.heard.push_str(std::str::from_utf8(&bytes).unwrap());
+            self.buffer.push_str(std::str::from_utf8(&bytes).unwrap());
         }
     }
 
     /// The next report of which this holds.
-    async fn sees(&mut self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    async fn next_where(&mut self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let seeing = async {
             loop {
                 match self.next().await.expect("the stream goes on") {
@@ -83,7 +83,7 @@ impl Viewer {
 }
 
 #[tokio::test]
-async fn a_viewer_sees_the_sale_sell_whether_the_coordinator_leads_or_follows() {
+async fn leader_and_follower_both_show_purchases() {
     let redis = shared_redis().await;
     let client = client_of(redis).await;
     let [one, other] = [coordinator_on(redis).await, coordinator_on(redis).await].map(Arc::new);
@@ -97,7 +97,7 @@ async fn a_viewer_sees_the_sale_sell_whether_the_coordinator_leads_or_follows() 
             for live in &lives {
                 let mut viewer = Viewer::of(live, "/live/sale/events").await;
                 assert_eq!(viewer.next().await.unwrap().0, "history");
-                let before = viewer.sees("the sale", |_| true).await;
+                let before = viewer.next_where("the sale", |_| true).await;
                 assert_eq!((&before["total"], &before["sale"]["state"]), (&100.into(), &"open".into()));
                 assert!(before["time"].as_u64().unwrap() > 1_700_000_000_000, "{before}");
 
@@ -105,7 +105,7 @@ async fn a_viewer_sees_the_sale_sell_whether_the_coordinator_leads_or_follows() 
                 let bought = buy(&one, &client, &sale.id, &format!("viewer-{sold}")).await;
                 assert!(matches!(bought, BuyOutcome::Bought(_)), "{bought:?}");
 
-                let after = viewer.sees("the purchase", |report| report["sold"] == sold + 1).await;
+                let after = viewer.next_where("the purchase", |report| report["sold"] == sold + 1).await;
                 assert_eq!(
                     after["violations"],
                     serde_json::json!({ "oversold": 0, "books": 0, "record": 0 })
@@ -117,7 +117,7 @@ async fn a_viewer_sees_the_sale_sell_whether_the_coordinator_leads_or_follows() 
 }
 
 #[tokio::test]
-async fn tokens_that_move_are_told_once_and_by_how_many() {
+async fn moved_tokens_are_reported_once() {
     let redis = shared_redis().await;
     let client = client_of(redis).await;
     let coordinator = Arc::new(coordinator_on(redis).await);
@@ -127,21 +127,21 @@ async fn tokens_that_move_are_told_once_and_by_how_many() {
 
     while_running(&coordinator, async {
         let mut viewer = Viewer::of(&live, "/live/sales/live-moving/events").await;
-        viewer.sees("the sale", |_| true).await;
-        let (giver, to) = (sale.shard(ShardId::new(0)), ShardId::new(1));
-        let given = client.write(Donate { shard: giver, to, want: 2 }).await.unwrap().cumulative;
-        let (shard, from) = (sale.shard(to), TokenSource::Shard(giver.id));
+        viewer.next_where("the sale", |_| true).await;
+        let (donor, to) = (sale.shard(ShardId::new(0)), ShardId::new(1));
+        let given = client.write(Donate { shard: donor, to, want: 2 }).await.unwrap().cumulative;
+        let (shard, from) = (sale.shard(to), TokenSource::Shard(donor.id));
         client.write(Accept { shard, from, cumulative: given }).await.unwrap();
 
-        let report = viewer.sees("the move", |report| report["moves"] != serde_json::json!([])).await;
+        let report = viewer.next_where("the move", |report| report["moves"] != serde_json::json!([])).await;
         assert_eq!(report["moves"], serde_json::json!([{ "from": 0, "to": 1, "tokens": given }]));
-        viewer.sees("a report without it", |report| report["moves"] == serde_json::json!([])).await;
+        viewer.next_where("a report without it", |report| report["moves"] == serde_json::json!([])).await;
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_viewer_sees_who_is_there_and_who_leads() {
+async fn viewer_sees_processes_and_answering_coordinator() {
     let redis = shared_redis().await;
     let client = client_of(redis).await;
     let coordinator = Arc::new(coordinator_on(redis).await);
@@ -150,10 +150,10 @@ async fn a_viewer_sees_who_is_there_and_who_leads() {
     let node = ProcessInfo { name: "shop:1/live-crew".into(), kind: ProcessKind::Node, version: "9".into() };
 
     while_running(&coordinator, async {
-        client.poll(Presence { word: Some(PresenceUpdate::Here(&node, SOON)) }).await.unwrap();
+        client.poll(Presence { update: Some(PresenceUpdate::Alive(&node, SOON)) }).await.unwrap();
         let mut viewer = Viewer::of(&live, "/live/sale/events").await;
         let report = viewer
-            .sees("the node and who answers", |report| {
+            .next_where("the node and who answers", |report| {
                 let named = |name: &str| {
                     report["processes"]
                         .as_array()
@@ -167,11 +167,11 @@ async fn a_viewer_sees_who_is_there_and_who_leads() {
         assert_eq!((&told.unwrap()["kind"], &told.unwrap()["version"]), (&"node".into(), &"9".into()));
     })
     .await;
-    client.poll(Presence { word: Some(PresenceUpdate::Goodbye(&node)) }).await.unwrap();
+    client.poll(Presence { update: Some(PresenceUpdate::Leaving(&node)) }).await.unwrap();
 }
 
 #[tokio::test]
-async fn streams_end_when_the_view_closes_and_a_sale_that_is_not_there_has_none() {
+async fn closed_view_ends_streams_and_unknown_sale_404s() {
     let redis = shared_redis().await;
     let coordinator = Arc::new(coordinator_on(redis).await);
     coordinator.create(&chairs("live-closing")).await.unwrap();
@@ -192,7 +192,7 @@ async fn streams_end_when_the_view_closes_and_a_sale_that_is_not_there_has_none(
 }
 
 #[tokio::test]
-async fn without_a_cluster_there_is_a_page_and_nothing_to_show() {
+async fn page_is_served_without_a_cluster() {
     let live = LiveFeed::new(CoordinatorHandle::default(), "flash".parse().unwrap());
     assert_eq!(get(live.router(), "/").await.0, 200);
     for path in ["/live/sales", "/live/sale/events"] {

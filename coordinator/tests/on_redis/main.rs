@@ -8,11 +8,11 @@
 mod changes;
 mod creation;
 mod durable_records;
+mod fixture;
 mod leading;
 mod live;
-mod mending;
 mod operators;
 mod program;
 mod rebalancing;
+mod repairs;
 mod replication;
-mod stage;

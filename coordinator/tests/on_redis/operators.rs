@@ -10,7 +10,7 @@ use coordinator::admin::{CoordinatorHandle, router};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::stage::{coordinator_on, shared_redis};
+use crate::fixture::{coordinator_on, shared_redis};
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -18,9 +18,9 @@ struct Operator(Router);
 
 impl Operator {
     async fn new() -> Self {
-        let desk = CoordinatorHandle::default();
-        desk.open(Arc::new(coordinator_on(shared_redis().await).await));
-        Self(router(desk, TOKEN.parse().unwrap(), Router::new()))
+        let handle = CoordinatorHandle::default();
+        handle.set(Arc::new(coordinator_on(shared_redis().await).await));
+        Self(router(handle, TOKEN.parse().unwrap(), Router::new()))
     }
 
     async fn get(&self, path: &str) -> (StatusCode, Value) {
@@ -50,7 +50,7 @@ fn sofa(id: &str) -> Value {
 }
 
 #[tokio::test]
-async fn an_operator_creates_a_sale_and_sees_it() {
+async fn operator_creates_and_inspects_a_sale() {
     let operator = Operator::new().await;
     let (status, created) = operator.post("/admin/sales", sofa("sofas")).await;
     assert_eq!(status, StatusCode::CREATED, "{created}");
@@ -73,7 +73,7 @@ async fn an_operator_creates_a_sale_and_sees_it() {
 }
 
 #[tokio::test]
-async fn an_operator_changes_a_sale_and_audits_it() {
+async fn operator_changes_and_audits_a_sale() {
     let operator = Operator::new().await;
     operator.post("/admin/sales", sofa("beds")).await;
     for (action, state) in [("pause", "paused"), ("resume", "open")] {
@@ -97,14 +97,14 @@ async fn an_operator_changes_a_sale_and_audits_it() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_refused_with_the_field_that_is_to_blame() {
+async fn invalid_request_is_refused_naming_the_field() {
     let operator = Operator::new().await;
     let refused = async |field: &str, value: Value| {
         let mut body = sofa("refused");
         body[field] = value;
         operator.post("/admin/sales", body).await
     };
-    let blamed = [
+    let fields = [
         ("id", json!("Sofa!"), StatusCode::BAD_REQUEST),
         ("startsAt", json!("soon"), StatusCode::BAD_REQUEST),
         ("totalStock", json!(0), StatusCode::UNPROCESSABLE_ENTITY),
@@ -113,7 +113,7 @@ async fn what_cannot_be_is_refused_with_the_field_that_is_to_blame() {
         ("productPrice", json!(-1), StatusCode::UNPROCESSABLE_ENTITY),
         ("shards", json!(257), StatusCode::UNPROCESSABLE_ENTITY),
     ];
-    for (field, value, status) in blamed {
+    for (field, value, status) in fields {
         let (answered, problem) = refused(field, value).await;
         assert_eq!((answered, &problem["field"]), (status, &json!(field)), "{problem}");
     }
@@ -123,7 +123,7 @@ async fn what_cannot_be_is_refused_with_the_field_that_is_to_blame() {
 }
 
 #[tokio::test]
-async fn a_sale_that_is_not_there_is_not_found() {
+async fn unknown_sale_is_not_found() {
     let operator = Operator::new().await;
     for name in ["nobody-s", "Not%20a%20name", "%ff", "{sale}"] {
         assert_eq!(

@@ -7,17 +7,17 @@ use serde_json::Value;
 use testkit::ports::PortBlock;
 use testkit::{Folder, Launch, Process, RedisServer};
 
-use crate::stage::{SOON, shared_redis};
+use crate::fixture::{SOON, shared_redis};
 
 const TOKEN: &str = "0123456789abcdef";
 
 /// A place for one coordinator: a folder for its log, and a port.
-struct Place {
+struct Instance {
     folder: Folder,
     ports: PortBlock,
 }
 
-impl Place {
+impl Instance {
     fn new() -> Self {
         Self { folder: Folder::temporary().unwrap(), ports: PortBlock::take().unwrap() }
     }
@@ -53,9 +53,9 @@ fn with_sale(launch: Launch, id: &str, stock: u32) -> Launch {
 }
 
 #[tokio::test]
-async fn bad_settings_are_one_line_and_exit_code_64() {
-    let place = Place::new();
-    let good = || place.launch("redis://127.0.0.1:1");
+async fn invalid_settings_exit_with_64_and_one_line() {
+    let instance = Instance::new();
+    let good = || instance.launch("redis://127.0.0.1:1");
     let bad = [
         (good().env("ADMIN_TOKEN", "short"), "ADMIN_TOKEN"),
         (good().env("ADMIN_TOKEN", ""), "ADMIN_TOKEN"),
@@ -67,19 +67,19 @@ async fn bad_settings_are_one_line_and_exit_code_64() {
         (with_sale(good(), "flash", 1).env("SALE_END_TIME", "-2m"), "SALE_END_TIME"),
         (with_sale(good(), "flash", 1).env("PRODUCT_PRICE", "-1"), "PRODUCT_PRICE"),
     ];
-    for (launch, blamed) in bad {
-        std::fs::remove_file(place.folder.path().join("coordinator.log")).ok();
+    for (launch, variable) in bad {
+        std::fs::remove_file(instance.folder.path().join("coordinator.log")).ok();
         let (code, log) = ends(launch.spawn().unwrap()).await;
         assert_eq!(code, Some(64), "{log}");
-        assert!(log.lines().count() == 1 && log.contains(blamed), "{log}");
+        assert!(log.lines().count() == 1 && log.contains(variable), "{log}");
         assert!(!log.contains("short"), "a token is nobody's to read: {log}");
     }
 }
 
 #[tokio::test]
-async fn help_names_the_settings() {
-    let place = Place::new();
-    let (code, help) = ends(place.launch("redis://127.0.0.1:1").arg("--help").spawn().unwrap()).await;
+async fn help_lists_the_settings() {
+    let instance = Instance::new();
+    let (code, help) = ends(instance.launch("redis://127.0.0.1:1").arg("--help").spawn().unwrap()).await;
     assert_eq!(code, Some(0));
     let sale = ["TOTAL_STOCK", "SALE_START_TIME", "SHARDS"];
     let rounds = ["SNAPSHOT_PERIOD", "REBALANCE_PERIOD", "LEASE_DURATION"];
@@ -90,28 +90,29 @@ async fn help_names_the_settings() {
 }
 
 #[tokio::test]
-async fn it_creates_the_default_sale_once_and_ends_well_when_it_is_asked_to() {
-    let (redis, place) = (shared_redis().await, Place::new());
+async fn default_sale_is_created_once_before_clean_shutdown() {
+    let (redis, instance) = (shared_redis().await, Instance::new());
     for _ in 0..2 {
-        let process = with_sale(place.launch(&redis.seeds()), "by-settings", 50).spawn().unwrap();
-        place.wait_for("/readyz", StatusCode::OK).await;
-        let (_, audit) = place.get("/admin/sales/by-settings/audit").await.unwrap();
+        let process = with_sale(instance.launch(&redis.seeds()), "by-settings", 50).spawn().unwrap();
+        instance.wait_for("/readyz", StatusCode::OK).await;
+        let (_, audit) = instance.get("/admin/sales/by-settings/audit").await.unwrap();
         let audit: Value = serde_json::from_str(&audit).unwrap();
         assert_eq!((audit["ok"].as_bool(), audit["total"].as_u64()), (Some(true), Some(50)), "{audit}");
         assert_eq!(process.stop(SOON).await.unwrap().code(), Some(0), "{}", process.log_tail());
     }
-    let (code, log) = ends(with_sale(place.launch(&redis.seeds()), "by-settings", 51).spawn().unwrap()).await;
+    let (code, log) =
+        ends(with_sale(instance.launch(&redis.seeds()), "by-settings", 51).spawn().unwrap()).await;
     assert_eq!(code, Some(64));
     assert!(log.lines().last().unwrap().contains("TOTAL_STOCK"), "{log}");
 }
 
 #[tokio::test]
-async fn viewers_do_not_hold_up_its_end() {
-    let (redis, place) = (shared_redis().await, Place::new());
-    let process = with_sale(place.launch(&redis.seeds()), "live-by-program", 50).spawn().unwrap();
-    place.wait_for("/readyz", StatusCode::OK).await;
-    assert_eq!(place.get("/").await.unwrap().0, StatusCode::OK);
-    let url = format!("http://127.0.0.1:{}/live/sale/events", place.ports.first());
+async fn open_streams_do_not_delay_shutdown() {
+    let (redis, instance) = (shared_redis().await, Instance::new());
+    let process = with_sale(instance.launch(&redis.seeds()), "live-by-program", 50).spawn().unwrap();
+    instance.wait_for("/readyz", StatusCode::OK).await;
+    assert_eq!(instance.get("/").await.unwrap().0, StatusCode::OK);
+    let url = format!("http://127.0.0.1:{}/live/sale/events", instance.ports.first());
     let mut stream = Client::new().get(url).send().await.unwrap();
     assert_eq!(stream.status(), StatusCode::OK, "without a token");
 
@@ -122,23 +123,23 @@ async fn viewers_do_not_hold_up_its_end() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_not_there_is_waited_for() {
-    let place = Place::new();
-    let process = place.launch("redis://127.0.0.1:1").spawn().unwrap();
-    place.wait_for("/healthz", StatusCode::OK).await;
-    place.wait_for("/readyz", StatusCode::SERVICE_UNAVAILABLE).await;
-    place.wait_for("/admin/sales", StatusCode::SERVICE_UNAVAILABLE).await;
-    let told = || async {
+async fn program_waits_for_the_cluster() {
+    let instance = Instance::new();
+    let process = instance.launch("redis://127.0.0.1:1").spawn().unwrap();
+    instance.wait_for("/healthz", StatusCode::OK).await;
+    instance.wait_for("/readyz", StatusCode::SERVICE_UNAVAILABLE).await;
+    instance.wait_for("/admin/sales", StatusCode::SERVICE_UNAVAILABLE).await;
+    let is_logged = || async {
         std::fs::read_to_string(process.log()).unwrap().contains("waiting for the Redis Cluster")
     };
-    testkit::until("the log line", SOON, told).await.unwrap();
+    testkit::until("the log line", SOON, is_logged).await.unwrap();
     assert_eq!(process.stop(Duration::from_secs(5)).await.unwrap().code(), Some(0));
 }
 
 #[tokio::test]
-async fn a_server_that_is_no_cluster_is_a_bad_setting() {
-    let (server, place) = (RedisServer::start().await.unwrap(), Place::new());
-    let (code, log) = ends(place.launch(&server.url()).spawn().unwrap()).await;
+async fn non_cluster_redis_url_exits_with_64() {
+    let (server, instance) = (RedisServer::start().await.unwrap(), Instance::new());
+    let (code, log) = ends(instance.launch(&server.url()).spawn().unwrap()).await;
     assert_eq!(code, Some(64), "{log}");
     assert!(log.lines().last().unwrap().contains("REDIS_URL"), "{log}");
 }

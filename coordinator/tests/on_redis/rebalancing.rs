@@ -11,7 +11,7 @@ use stock::ids::{CorrelationId, OrderId, ShardId, UserId, UserIdKind};
 use stock::sale::Sale;
 use testkit::{ClusterOptions, RedisCluster, until};
 
-use crate::stage::{SOON, assert_clean, chairs, client_of, coordinator_on, levels, while_running};
+use crate::fixture::{SOON, assert_clean, chairs, client_of, coordinator_on, levels, while_running};
 
 /// Three shards of a thousand chairs or so each.
 async fn sale_on(coordinator: &Coordinator, id: &str) -> Sale {
@@ -28,7 +28,7 @@ async fn keep_buying(client: &Cluster, sale: &Sale, home: ShardId) -> Infallible
             user,
             order: OrderId::random(),
             correlation: CorrelationId::random(),
-            counts: true,
+            counts_towards_limit: true,
         };
         let attempts: Vec<Attempt> = users.by_ref().take(10).map(attempt).collect();
         client.read(Buy { shard: sale.shard(home), attempts: &attempts, limit: None }).await.unwrap();
@@ -36,10 +36,15 @@ async fn keep_buying(client: &Cluster, sale: &Sale, home: ShardId) -> Infallible
     }
 }
 
-async fn while_buying<T>(client: &Cluster, sale: &Sale, home: ShardId, story: impl Future<Output = T>) -> T {
+async fn while_buying<T>(
+    client: &Cluster,
+    sale: &Sale,
+    home: ShardId,
+    scenario: impl Future<Output = T>,
+) -> T {
     tokio::select! {
         never = keep_buying(client, sale, home) => match never {},
-        told = story => told,
+        result = scenario => result,
     }
 }
 
@@ -53,7 +58,7 @@ fn given(levels: &[Level]) -> u64 {
 }
 
 #[tokio::test]
-async fn a_shard_that_sells_faster_than_the_others_gets_tokens_before_it_is_dry() {
+async fn fast_selling_shard_gets_tokens_before_running_dry() {
     let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let (coordinator, buyers) = (coordinator_on(&redis).await, client_of(&redis).await);
     let sale = sale_on(&coordinator, "skewed").await;
@@ -72,7 +77,7 @@ async fn a_shard_that_sells_faster_than_the_others_gets_tokens_before_it_is_dry(
 }
 
 #[tokio::test]
-async fn tokens_that_no_replica_saw_leave_are_not_brought_anywhere() {
+async fn unconfirmed_donations_are_not_accepted() {
     // Given replicas that do not answer.
     let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let (coordinator, buyers) = (coordinator_on(&redis).await, client_of(&redis).await);

@@ -4,10 +4,10 @@ use coordinator::coordinator::Coordinator;
 use coordinator::replication::Replication;
 use testkit::{ClusterOptions, RedisCluster, RedisServer, until};
 
-use crate::stage::{SOON, coordinator_on, while_running};
+use crate::fixture::{SOON, coordinator_on, while_running};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn leader_sees_a_replica_without_a_link_and_a_copier_outside_the_cluster() {
+async fn leader_detects_lost_and_foreign_replicas() {
     let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let coordinator = coordinator_on(&redis).await;
     let primary = redis.primaries().await[0];

@@ -31,25 +31,25 @@ struct ResponseMetrics {
 
 impl Requests {
     /// Counts a request that was answered.
-    pub(crate) fn answered(
+    pub(crate) fn record(
         &self,
         route: Option<&MatchedPath>,
         method: &Method,
         status: StatusCode,
         took: Duration,
     ) {
-        let (route, method) = (route.map_or(NO_ROUTE, MatchedPath::as_str), name_of(method));
+        let (route, method) = (route.map_or(NO_ROUTE, MatchedPath::as_str), method_name(method));
         let known = self.0.load();
         let answers = known.get(route).and_then(|answers| {
             answers.iter().find(|answers| answers.status == status && answers.method == method)
         });
         match answers {
             Some(answers) => answers.took.record(took),
-            None => self.get_to_know(route, method, status).record(took),
+            None => self.register(route, method, status).record(took),
         }
     }
 
-    fn get_to_know(&self, route: &str, method: &'static str, status: StatusCode) -> Histogram {
+    fn register(&self, route: &str, method: &'static str, status: StatusCode) -> Histogram {
         let took = histogram_of(route, method, status);
         let answers = ResponseMetrics { method, status, took: took.clone() };
         self.0.rcu(|known| {
@@ -65,7 +65,7 @@ impl Requests {
 pub fn expect_requests(route: &str, method: &Method, statuses: &[u16]) {
     for &status in statuses {
         let status = StatusCode::from_u16(status).expect("whoever expects a status knows one");
-        let _registered = histogram_of(route, name_of(method), status);
+        let _registered = histogram_of(route, method_name(method), status);
     }
 }
 
@@ -74,7 +74,7 @@ fn histogram_of(route: &str, method: &'static str, status: StatusCode) -> Histog
     histogram!(REQUEST_DURATION, "route" => route.to_owned(), "method" => method, "status" => status)
 }
 
-fn name_of(method: &Method) -> &'static str {
+fn method_name(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",
@@ -94,15 +94,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_told_apart_by_what_was_asked_and_answered_and_by_nothing_that_clients_make_up() {
+    fn labels_contain_nothing_that_clients_invent() {
         let recorder = super::super::builder().build_recorder();
         with_local_recorder(&recorder, || {
             let (requests, took) = (Requests::default(), Duration::from_millis(3));
             let made_up = Method::from_bytes(b"BREW").unwrap();
-            requests.answered(None, &Method::POST, StatusCode::NOT_FOUND, took);
-            requests.answered(None, &made_up, StatusCode::NOT_FOUND, took);
-            requests.answered(None, &Method::from_bytes(b"STEEP").unwrap(), StatusCode::NOT_FOUND, took);
-            requests.answered(None, &Method::POST, StatusCode::NOT_FOUND, took);
+            requests.record(None, &Method::POST, StatusCode::NOT_FOUND, took);
+            requests.record(None, &made_up, StatusCode::NOT_FOUND, took);
+            requests.record(None, &Method::from_bytes(b"STEEP").unwrap(), StatusCode::NOT_FOUND, took);
+            requests.record(None, &Method::POST, StatusCode::NOT_FOUND, took);
             expect_requests("/api/purchase", &Method::POST, &[410]);
         });
         let text = recorder.handle().render();

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_is_a_number_with_a_unit() {
+    fn duration_is_a_number_with_a_unit() {
         for (raw, ms) in
             [("0s", 0), ("250ms", 250), ("2s", 2_000), ("1m", 60_000), ("2h", 7_200_000), ("1d", 86_400_000)]
         {
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn other_duration_forms_are_refused() {
         for raw in [
             "",
             "2",

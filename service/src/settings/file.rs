@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn one_end_of_a_line_belongs_to_the_file_and_all_else_to_the_value() {
+    fn file_value_loses_only_one_line_ending() {
         for (text, value) in
             [("a", "a"), ("a\n", "a"), ("a\r\n", "a"), (" a \n\n", " a \n"), ("", ""), ("a\r", "a\r")]
         {
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_told_without_what_is_in_it() {
+    fn file_errors_do_not_repeat_the_value() {
         let nowhere = in_file::<String>("/nowhere").unwrap_err().to_string();
         assert_eq!(nowhere, "it cannot be read: No such file or directory (os error 2)");
         let binary = read(b"secret\xff").unwrap_err();

@@ -68,7 +68,7 @@ struct RedisArguments {
     redis_password_file: Option<Password>,
 
     /// A file with certificates, as PEM, of the authorities that rediss:// trusts, instead of those the system trusts
-    #[arg(long, env, value_parser = authorities)]
+    #[arg(long, env, value_parser = parse_ca_file)]
     redis_ca_file: Option<CaCertificates>,
 
     /// Longest time to connect to a Redis node and log in
@@ -88,7 +88,7 @@ struct RedisArguments {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum ConflictingSettings {
     #[error("REDIS_CA_FILE is set, but REDIS_URL is not rediss://: nothing would be encrypted")]
-    AuthoritiesWithoutTls,
+    CaFileWithoutTls,
     #[error("a Redis user needs a password: REDIS_PASSWORD, REDIS_PASSWORD_FILE or the one in REDIS_URL")]
     UserWithoutPassword,
 }
@@ -96,7 +96,7 @@ enum ConflictingSettings {
 impl RedisArguments {
     fn connect_options(mut self) -> Result<ConnectOptions, ConflictingSettings> {
         let first = self.redis_url.first().expect("REDIS_URL is required");
-        let first = self.with_authorities(self.with_login(first.clone())?)?;
+        let first = self.with_ca_certificates(self.with_login(first.clone())?)?;
         self.redis_url[0] = first;
         Ok(ConnectOptions {
             seeds: self.redis_url,
@@ -121,9 +121,11 @@ impl RedisArguments {
         }
     }
 
-    fn with_authorities(&self, seed: ConnectionInfo) -> Result<ConnectionInfo, ConflictingSettings> {
+    fn with_ca_certificates(&self, seed: ConnectionInfo) -> Result<ConnectionInfo, ConflictingSettings> {
         match &self.redis_ca_file {
-            Some(authorities) => authorities.of(seed).map_err(|_| ConflictingSettings::AuthoritiesWithoutTls),
+            Some(certificates) => {
+                certificates.apply_to(seed).map_err(|_| ConflictingSettings::CaFileWithoutTls)
+            }
             None => Ok(seed),
         }
     }
@@ -165,13 +167,13 @@ enum InvalidCaFile {
 
 impl CaCertificates {
     /// The seed with these instead of the system's; only TLS asks for any.
-    fn of(&self, seed: ConnectionInfo) -> RedisResult<ConnectionInfo> {
+    fn apply_to(&self, seed: ConnectionInfo) -> RedisResult<ConnectionInfo> {
         let certificates = TlsCertificates { client_tls: None, root_cert: Some(self.pem.clone()) };
         Ok(Client::build_with_tls(seed, certificates)?.get_connection_info().clone())
     }
 }
 
-fn authorities(path: &str) -> Result<CaCertificates, InvalidCaFile> {
+fn parse_ca_file(path: &str) -> Result<CaCertificates, InvalidCaFile> {
     let pem = std::fs::read(path).map_err(InvalidCaFile::Unreadable)?;
     let mut trusted = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
@@ -219,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seeds_are_redis_urls_with_or_without_login_and_tls() {
+    fn seed_urls_may_have_login_and_tls() {
         for good in [
             "redis://127.0.0.1:7000",
             "redis://redis",
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_node_of_a_cluster_is_refused() {
+    fn invalid_seed_urls_are_refused() {
         for bad in [
             "",
             "127.0.0.1:7000",
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_keeps_the_password_to_itself() {
+    fn seed_errors_do_not_contain_the_login() {
         for bad in [
             "redis://ann:secret@host/3",
             "http://ann:secret@host",

@@ -48,25 +48,25 @@ impl FromStr for TimeSetting {
         if raw == "now" {
             return Ok(Self::After(Duration::ZERO));
         }
-        let fixed = || epoch(raw).or_else(|| iso8601(raw)).map(Self::At);
-        relative(raw).or_else(fixed).ok_or(InvalidTime)
+        let fixed = || parse_epoch(raw).or_else(|| parse_iso8601(raw)).map(Self::At);
+        parse_relative(raw).or_else(fixed).ok_or(InvalidTime)
     }
 }
 
-fn relative(raw: &str) -> Option<TimeSetting> {
+fn parse_relative(raw: &str) -> Option<TimeSetting> {
     match raw.strip_prefix('-') {
         Some(ago) => duration(ago).ok().map(TimeSetting::Before),
         None => duration(raw.strip_prefix('+').unwrap_or(raw)).ok().map(TimeSetting::After),
     }
 }
 
-fn epoch(raw: &str) -> Option<EpochMs> {
+fn parse_epoch(raw: &str) -> Option<EpochMs> {
     let is_number = !raw.is_empty() && raw.bytes().all(|byte| byte.is_ascii_digit());
     let number: u64 = is_number.then(|| raw.parse().ok())??;
     Some(if number < MILLISECONDS_FROM { number * 1_000 } else { number })
 }
 
-fn iso8601(raw: &str) -> Option<EpochMs> {
+fn parse_iso8601(raw: &str) -> Option<EpochMs> {
     raw.parse::<Timestamp>().ok()?.as_millisecond().try_into().ok()
 }
 
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_can_be_written_in_many_ways() {
+    fn time_setting_accepts_all_documented_forms() {
         for same in
             ["2026-11-21T20:00:00Z", "2026-11-21T21:00:00+01:00", "1795291200", "1795291200000", "now", "0s"]
         {
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_leaves_the_moment_open_is_refused() {
+    fn ambiguous_time_settings_are_refused() {
         let open = [
             "",
             "soon",

@@ -40,7 +40,7 @@ fn megabytes(target: &Target) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_connections_that_never_ask_keep_nobody_from_buying() {
-    service::files::allow_many();
+    service::files::raise_open_files_limit();
     let target = Target::open().await;
     let door = target.doors()[1].clone();
     let before = megabytes(&target);
@@ -66,7 +66,7 @@ async fn ten_thousand_connections_that_never_ask_keep_nobody_from_buying() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_listeners_hear_of_a_purchase_and_are_sent_elsewhere_at_the_end() {
-    service::files::allow_many();
+    service::files::raise_open_files_limit();
     let target = Target::open().await;
     let door = target.doors()[1].clone();
     let before = megabytes(&target);

@@ -48,7 +48,7 @@ async fn nodes_whose_successors_come_first_fail_nobody() {
     let mut shop = Shop::open(&sale);
 
     shop.quiet().await;
-    sale.stack.roll_nodes_over_a_spare(|step| shop.saw(step)).await.unwrap();
+    sale.stack.roll_nodes_with_spare(|step| shop.saw(step)).await.unwrap();
     shop.quiet().await;
 
     let story = shop.close().await;
@@ -82,7 +82,7 @@ async fn redis_servers_that_are_replaced_in_turn_fail_nobody() {
 }
 
 async fn visited_sale() -> OpenSale {
-    service::files::allow_many();
+    service::files::raise_open_files_limit();
     OpenSale::with(StackOptions { coordinators: 2, sale: sale_of(UNITS), ..StackOptions::default() }).await
 }
 

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use coordinator::coordinator::{Coordinator, Timing, look_options};
+use coordinator::coordinator::{Coordinator, Timing, read_options};
 use coordinator::new_sale::NewSale;
 use redis::IntoConnectionInfo;
 use service::settings::TimeSetting;
@@ -19,7 +19,7 @@ use testkit::RedisCluster;
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// How patient these coordinators are.
-pub(crate) const PACE: Timing = Timing {
+pub(crate) const TIMING: Timing = Timing {
     snapshot_period: Duration::from_millis(50),
     redrive_after: Duration::from_millis(300),
     rebalance_period: Some(Duration::from_millis(50)),
@@ -44,22 +44,22 @@ pub(crate) async fn client_of(redis: &RedisCluster) -> Cluster {
 
 /// A coordinator that does what it is asked to, and nothing by itself.
 pub(crate) async fn coordinator_on(redis: &RedisCluster) -> Coordinator {
-    coordinator_with(redis, PACE).await
+    coordinator_with(redis, TIMING).await
 }
 
 /// The same with another patience.
-pub(crate) async fn coordinator_with(redis: &RedisCluster, pace: Timing) -> Coordinator {
-    let reads = Cluster::connect(look_options(&options(redis))).await.unwrap();
+pub(crate) async fn coordinator_with(redis: &RedisCluster, timing: Timing) -> Coordinator {
+    let reads = Cluster::connect(read_options(&options(redis))).await.unwrap();
     static NAMES: AtomicU32 = AtomicU32::new(0);
     let name = format!("coordinator-{}", NAMES.fetch_add(1, Ordering::Relaxed));
-    Coordinator::new(name, reads, client_of(redis).await, pace)
+    Coordinator::new(name, reads, client_of(redis).await, timing)
 }
 
 /// Plays a story while the coordinator does its rounds. It is cut off when the story ends, wherever it stands.
-pub(crate) async fn while_running<T>(coordinator: &Coordinator, story: impl Future<Output = T>) -> T {
+pub(crate) async fn while_running<T>(coordinator: &Coordinator, scenario: impl Future<Output = T>) -> T {
     tokio::select! {
         () = coordinator.run(pending()) => unreachable!("nobody stops it"),
-        told = story => told,
+        result = scenario => result,
     }
 }
 
@@ -103,7 +103,11 @@ pub(crate) async fn buy(coordinator: &Coordinator, client: &Cluster, id: &SaleId
     let sale = coordinator.existing(id).await.unwrap().sale;
     let user = UserId::parse(user, UserIdKind::Opaque).unwrap();
     let shard = sale.shard(sale.ring().home(&user));
-    let attempt =
-        Attempt { user, order: OrderId::random(), correlation: CorrelationId::random(), counts: true };
+    let attempt = Attempt {
+        user,
+        order: OrderId::random(),
+        correlation: CorrelationId::random(),
+        counts_towards_limit: true,
+    };
     client.write(Buy { shard, attempts: &[attempt], limit: None }).await.unwrap().outcomes[0]
 }

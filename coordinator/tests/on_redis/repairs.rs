@@ -12,7 +12,7 @@ use stock::layout::{SaleKeys, Shard};
 use stock::snapshot::Snapshot;
 use testkit::{ClusterOptions, RedisCluster};
 
-use crate::stage::{
+use crate::fixture::{
     SOON, assert_clean, chairs, client_of, coordinator_on, levels, shared_redis, while_running,
 };
 
@@ -21,13 +21,13 @@ async fn snapshot(coordinator: &Coordinator, id: &SaleId) -> Option<Snapshot> {
 }
 
 #[tokio::test]
-async fn tokens_that_a_dead_thief_left_in_a_channel_arrive() {
+async fn abandoned_channel_tokens_are_redriven() {
     let redis = shared_redis().await;
-    let (coordinator, thief) = (coordinator_on(redis).await, client_of(redis).await);
+    let (coordinator, donor_node) = (coordinator_on(redis).await, client_of(redis).await);
     let sale = coordinator.create(&NewSale { shards: Some(3), ..chairs("stranded") }).await.unwrap().sale;
-    for (giver, to) in [(0, 1), (0, 2), (2, 1)] {
-        let donate = Donate { shard: sale.shard(ShardId::new(giver)), to: ShardId::new(to), want: 5 };
-        thief.write(donate).await.unwrap();
+    for (donor, to) in [(0, 1), (0, 2), (2, 1)] {
+        let donate = Donate { shard: sale.shard(ShardId::new(donor)), to: ShardId::new(to), want: 5 };
+        donor_node.write(donate).await.unwrap();
     }
     assert_eq!(coordinator.audit(sale.id()).await.unwrap().in_flight, 15);
 
@@ -39,7 +39,7 @@ async fn tokens_that_a_dead_thief_left_in_a_channel_arrive() {
 }
 
 #[tokio::test]
-async fn snapshots_are_published_again_and_again() {
+async fn snapshots_are_published_repeatedly() {
     let coordinator = coordinator_on(shared_redis().await).await;
     let id = coordinator.create(&chairs("watched")).await.unwrap().sale.id().clone();
     let newer_than = async |at| {
@@ -59,7 +59,7 @@ async fn snapshots_are_published_again_and_again() {
 }
 
 #[tokio::test]
-async fn a_flushed_function_library_comes_back() {
+async fn flushed_function_library_is_reloaded() {
     let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let coordinator = coordinator_on(&redis).await;
     let wanted = chairs("flushed");
@@ -83,7 +83,7 @@ async fn flush_functions(redis: &RedisCluster) {
 }
 
 #[tokio::test]
-async fn a_shard_that_vanished_is_reported_and_never_made_again() {
+async fn deleted_shard_is_reported_and_not_recreated() {
     let redis = shared_redis().await;
     let coordinator = coordinator_on(redis).await;
     let sale = coordinator.create(&NewSale { shards: Some(3), ..chairs("vanished") }).await.unwrap().sale;
@@ -91,16 +91,19 @@ async fn a_shard_that_vanished_is_reported_and_never_made_again() {
 
     while_running(&coordinator, async {
         let refused = coordinator.change(sale.id(), &Change::Pause).await.err().unwrap();
-        assert!(matches!(refused, CoordinatorError::UnconfirmedShard(shards) if shards.len() == 1));
+        assert!(matches!(refused, CoordinatorError::Unconfirmed(shards) if shards.len() == 1));
         let seen = testkit::until("sight of the loss", SOON, || async {
-            coordinator.sights().get(sale.id()).is_some_and(|sight| !sight.troubles.is_empty())
+            coordinator
+                .observations()
+                .get(sale.id())
+                .is_some_and(|observation| !observation.problems.is_empty())
         });
         seen.await.unwrap();
     })
     .await;
-    let troubles = coordinator.inspect(sale.id()).await.unwrap().troubles;
+    let problems = coordinator.inspect(sale.id()).await.unwrap().problems;
     assert_eq!(
-        troubles.iter().map(|trouble| (trouble.shard, trouble.kind)).collect::<Vec<_>>(),
+        problems.iter().map(|problem| (problem.shard, problem.kind)).collect::<Vec<_>>(),
         [(ShardId::new(1), ProblemKind::Missing)]
     );
 }
@@ -114,7 +117,7 @@ async fn delete(redis: &RedisCluster, coordinator: &Coordinator, shard: &Shard) 
 }
 
 #[tokio::test]
-async fn a_dead_primary_does_not_hold_up_the_snapshots_of_the_others_and_its_replica_is_found() {
+async fn snapshots_continue_during_a_primary_failover() {
     let redis = RedisCluster::start(ClusterOptions {
         node_timeout: Some(Duration::from_secs(2)),
         ..ClusterOptions::default()
