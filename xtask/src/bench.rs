@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: measures the figures quoted in the README on this machine.
+//! `cargo xtask bench`: measures the figures of `docs/performance.md` on this machine.
 //!
 //! Machines are shared and differ in speed. Speed is therefore reported as a ratio to a bare axum handler, measured
 //! in alternating rounds on the same machine.

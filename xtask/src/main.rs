@@ -41,7 +41,7 @@ enum Command {
     Test(test::Options),
     /// Runs the browser tests: buyers with a real browser against a real sale.
     Browser(browser::Options),
-    /// Measures the figures of the README on this machine.
+    /// Measures the figures of `docs/performance.md` on this machine.
     Bench(bench::Options),
     /// Attacks a real sale under load by a schedule derived from a seed, then audits it.
     ///

@@ -19,7 +19,7 @@ const QUIET: Duration = Duration::from_secs(2);
 /// Buyers go on coming for this long after the fault.
 const AFTERMATH: Duration = Duration::from_secs(6);
 /// Noticing a dead primary takes its timeout of 1 s, the election about as long again. This machine is shared with
-/// everything else: what is usual stands in the README, this is where something is wrong.
+/// everything else: what is usual stands in `docs/performance.md`, this is where something is wrong.
 const OUTAGE_MAX: Duration = Duration::from_secs(6);
 /// How soon a node sells again once the replica leads.
 const RECOVERY_MAX: Duration = Duration::from_secs(1);
