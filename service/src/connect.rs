@@ -1,6 +1,9 @@
-//! Waiting for the cluster. One that is not there yet is no reason to die: it may be starting, too. Nor is one that lets
-//! nobody in: passwords and certificates are replaced while programs run, in an order that is not ours to choose, and a
-//! program that ended would be started ever more rarely. It says why it waits, and goes on as soon as it may.
+//! Waits for the Redis Cluster.
+//!
+//! A cluster that cannot be reached is no reason to exit: it may be starting, too. A cluster that rejects the login is
+//! none either: passwords and certificates are replaced while programs run, in an order that this program does not
+//! control, and an orchestrator restarts a program that exits with growing delays. So the process logs why it waits,
+//! and connects as soon as it can.
 
 use std::time::Duration;
 
@@ -8,13 +11,13 @@ use stock::cluster::{Cluster, ClusterError, backoff};
 use stock::connection::ConnectOptions;
 use tokio::time::{Instant, sleep};
 
-/// How often the same reason is told again.
+/// Time after which an unchanged reason is logged again.
 const REMINDER: Duration = Duration::from_secs(5);
 
-/// Connects to the cluster as soon as it is there and serves all slots.
+/// Connects to the cluster as soon as it is reachable and serves all slots.
 ///
 /// # Errors
-/// Only [`ClusterError::NotACluster`]: waiting will not help.
+/// Returns only [`ClusterError::NotACluster`], which waiting does not fix.
 pub async fn cluster(options: &ConnectOptions) -> Result<Cluster, ClusterError> {
     install_crypto_provider();
     let mut logged = LastLogged::default();
@@ -26,16 +29,17 @@ pub async fn cluster(options: &ConnectOptions) -> Result<Cluster, ClusterError> 
         }
         sleep(backoff(tries)).await;
     }
-    unreachable!("there is always another try")
+    unreachable!("the loop never ends")
 }
 
-/// What `rediss://` encrypts with, for the whole program. Which features other crates ask for then does not matter.
+/// Selects the cryptography behind `rediss://` for the whole process. The features that other crates ask for then do
+/// not matter.
 fn install_crypto_provider() {
-    // Whoever chose before us chose the same.
+    // Fails if a provider is installed already, which can only be this one.
     rustls::crypto::ring::default_provider().install_default().ok();
 }
 
-/// What the log was told last, so that it is not told again with every try.
+/// The reason that was logged last, so that retries do not log it again.
 #[derive(Default)]
 struct LastLogged {
     last: Option<(String, Instant)>,

@@ -1,4 +1,4 @@
-//! The name of a request, from the client's first line of log to the order in the stream.
+//! Correlation ids: they follow a request from the client's own logs to the order in the stream.
 
 use std::convert::Infallible;
 
@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use stock::ids::CorrelationId;
 
-/// The header that it travels in.
+/// The header that carries the correlation id, in requests and responses.
 pub const X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 
 /// The correlation id of the request that a handler answers.
@@ -21,7 +21,7 @@ impl<S: Sync> FromRequestParts<S> for Correlation {
     }
 }
 
-/// The id that the client sent, or a new one where it sent none that is fit for logs and headers.
+/// Returns the id that the client sent, or a random one if it sent none that is valid in logs and headers.
 pub(crate) fn from_headers(request: &HeaderMap) -> CorrelationId {
     let sent = request.get(X_CORRELATION_ID).and_then(|value| value.to_str().ok());
     sent.and_then(|id| id.parse().ok()).unwrap_or_else(CorrelationId::random)

@@ -1,7 +1,7 @@
-//! What surrounds every handler: the request gets its name, a panic stays with its request, and whatever goes
-//! wrong leaves as a problem.
+//! The layer around every handler: it adds the correlation id, the deadline and default headers, contains panics, and
+//! turns errors into problem responses.
 //!
-//! One layer for all of it, because each layer of a router costs every request an allocation.
+//! It is a single layer, because each layer of a router costs every request an allocation.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -26,11 +26,11 @@ use crate::metrics::Requests;
 use crate::problem::Problem;
 use crate::{correlation, problem, traces};
 
-/// When to come back to a service that did not answer in time.
+/// Value of `Retry-After` when a handler missed its deadline.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What every answer tells a browser that does not say otherwise itself: an answer of an API is no page, is nobody
-/// else's business, and is true only now.
+/// Headers of every response that does not set them itself. An API response is not a page, must not leak into other
+/// sites, and must not be cached.
 const HEADERS: [(HeaderName, HeaderValue); 4] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
@@ -38,23 +38,23 @@ const HEADERS: [(HeaderName, HeaderValue); 4] = [
     (CACHE_CONTROL, HeaderValue::from_static("no-store")),
 ];
 
-/// Who is let in at all, before any handler sees the request.
+/// Decides whether a request is admitted, before any handler sees it.
 pub trait AdmissionControl: Send + Sync + 'static {
-    /// Lets a request in, or says why not. May leave what it found in the request's extensions.
+    /// Admits a request or rejects it with a problem. May leave what it found in the request's extensions.
     fn admit(&self, request: &mut Request) -> AdmissionDecision;
 }
 
-/// Whether a request is let in.
+/// The decision on a request.
 pub enum AdmissionDecision {
-    /// It is.
+    /// The handler is called.
     Admit,
-    /// It is not, and this is why.
+    /// The client gets this problem instead.
     Reject(Problem),
-    /// That is found out first.
+    /// The decision is not known yet; the request waits for it.
     Pending(BoxFuture<'static, Result<(), Problem>>),
 }
 
-/// Lets everybody in.
+/// Admits every request.
 pub struct AdmitAll;
 
 impl AdmissionControl for AdmitAll {
@@ -63,13 +63,13 @@ impl AdmissionControl for AdmitAll {
     }
 }
 
-/// Surrounds a router, its fallbacks too. The deadline is from a request's head to the head of its answer; handlers
-/// have shorter ones of their own, with better answers, and this one is for what nobody thought of.
+/// Wraps a router, including its fallbacks. The deadline covers the time from a request's head to the head of its
+/// response. Handlers have shorter deadlines with more specific answers; this one catches the rest.
 pub fn wrap(router: Router, admission: impl AdmissionControl, deadline: Duration) -> Router {
     router.layer(EdgeLayer(Arc::new(EdgeRules { admission, deadline, requests: Requests::default() })))
 }
 
-/// What holds for all requests.
+/// Rules that apply to every request.
 struct EdgeRules<G> {
     admission: G,
     deadline: Duration,
@@ -122,14 +122,14 @@ where
         let (log, rules) = (RequestLog::of(&request), Arc::clone(&self.rules));
         let span = log.span(&correlation);
         traces::set_parent(&span, request.headers());
-        // Whoever is let in at once, as nearly everybody is, costs no more than the handler's own future.
+        // Almost all requests are admitted at once, and cost no more than the handler's own future.
         let response = match self.rules.admission.admit(&mut request) {
             AdmissionDecision::Admit => Either::Left(self.inner.call(request)),
             AdmissionDecision::Reject(problem) => {
                 Either::Right(Either::Left(ready(Ok(problem.into_response()))))
             }
             AdmissionDecision::Pending(decision) => {
-                // The clone is for the next request: this one was asked whether it is ready.
+                // `poll_ready` was called on this service, so it serves the request, and its clone serves the next one.
                 let next = self.inner.clone();
                 let mut inner = std::mem::replace(&mut self.inner, next);
                 Either::Right(Either::Right(async move {
@@ -158,7 +158,7 @@ where
     }
 }
 
-/// What is answered where a handler missed the deadline.
+/// The answer to a request whose handler missed the deadline.
 pub fn timed_out() -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE).retry_after(RETRY_AFTER)
 }
@@ -169,12 +169,11 @@ fn add_missing(headers: &mut HeaderMap) {
     }
 }
 
-/// What is counted and logged of a request. The log's line is for those who look for one request among few: at the
-/// level `debug`.
+/// Counts and logs one request. The log line has the level `debug`, for debugging single requests under little load.
 struct RequestLog {
     at: Instant,
     method: Method,
-    /// Without what stands in for its parameters: a user's id is nobody's business.
+    /// The route pattern without the values of its parameters: user ids must not be logged.
     route: Option<MatchedPath>,
 }
 
@@ -188,7 +187,7 @@ impl RequestLog {
         self.route.as_ref().map_or("none", MatchedPath::as_str)
     }
 
-    /// Named as OpenTelemetry has it.
+    /// Its fields are named by OpenTelemetry's conventions.
     fn span(&self, correlation: &CorrelationId) -> Span {
         tracing::debug_span!(
             "request",
@@ -244,7 +243,7 @@ mod tests {
         String::from_utf8(bytes.into()).unwrap()
     }
 
-    /// The status of an answer that must be a problem with the request's correlation id.
+    /// Asserts that the response is a problem with the request's correlation id, and returns its status.
     async fn problem(response: Response) -> StatusCode {
         let status = response.status();
         assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");

@@ -1,7 +1,7 @@
-//! Server-sent events: what changes, sent to whoever listens.
+//! Server-sent events: one publisher per subject, many listeners.
 //!
-//! One task a subject writes each change down once; listeners share the bytes. A listener that is slow misses what has
-//! been overtaken, and nothing is kept for it: memory is bounded by the number of listeners alone.
+//! One task per subject encodes each change once; all listeners share the bytes. A slow listener skips events that were
+//! overtaken, and nothing is buffered for it, so memory is bounded by the number of listeners.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -18,15 +18,15 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-/// Shortest time between two events: at most five a second.
+/// Shortest time between two events: at most five per second.
 pub const EVENT_PERIOD: Duration = Duration::from_millis(200);
 const HEARTBEAT: Bytes = Bytes::from_static(b":\n\n");
-/// When clients come back after the stream ended: not all at once.
+/// Range of the reconnect delay that clients are told. It is random, so that they do not all come back at once.
 const RETRY_MS: RangeInclusive<u32> = 1_000..=3_000;
-/// Has nginx pass events on as they come.
+/// Makes nginx pass events on without buffering.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// An answer that goes on.
+/// A response whose body is a stream of events.
 pub fn stream_of(events: Body) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
@@ -36,16 +36,16 @@ pub fn stream_of(events: Body) -> Response {
     (headers, events).into_response()
 }
 
-/// An event as it is sent.
+/// Encodes an event.
 ///
 /// # Panics
-/// When the data cannot be JSON.
+/// When the data cannot be serialized as JSON.
 pub fn event(kind: &str, data: &impl Serialize) -> Bytes {
-    let json = serde_json::to_string(data).expect("what is told has only plain members");
+    let json = serde_json::to_string(data).expect("event data serializes to JSON");
     format!("event: {kind}\ndata: {json}\n\n").into()
 }
 
-/// Whoever listens, and what they hear, by subject.
+/// All listeners and publishers, by subject.
 pub struct EventHub<K> {
     permits: Arc<Semaphore>,
     listeners_max: usize,
@@ -58,23 +58,23 @@ struct HubState<K> {
     is_closed: bool,
 }
 
-/// What there is to hear.
+/// The latest event of a subject.
 #[derive(Clone, Default)]
 struct Frame {
-    /// The latest event.
+    /// The event, encoded.
     event: Bytes,
-    /// How many there were.
+    /// Number of events published so far.
     number: u64,
 }
 
-/// What the task that writes about a subject tells its listeners with.
+/// Publishes events to the listeners of one subject.
 pub struct EventPublisher(watch::Sender<Frame>);
 
 struct Listener {
     frames: watch::Receiver<Frame>,
-    /// The number of the last one it heard.
+    /// The number of the last event it sent.
     last_number: u64,
-    /// What it hears first: how it is when it comes.
+    /// The event with the current state, which every new listener gets first.
     first_event: Option<Bytes>,
     _permit: OwnedSemaphorePermit,
 }
@@ -86,44 +86,44 @@ impl<K> Default for HubState<K> {
 }
 
 impl EventPublisher {
-    /// Tells all listeners.
+    /// Sends an event to all listeners.
     pub fn publish(&self, event: Bytes) {
         self.0.send_modify(|frame| *frame = Frame { event, number: frame.number + 1 });
     }
 
-    /// Sends a line without meaning: proxies close connections that are silent.
+    /// Sends an empty line, because proxies close connections that stay silent.
     pub fn send_heartbeat(&self) {
-        // The same frame once more: whoever has heard it hears a heartbeat.
+        // The frame is unchanged, so listeners that have sent it send a heartbeat.
         self.0.send_modify(|_| {});
     }
 
-    /// Whether anybody listens.
+    /// Returns true if the subject has listeners.
     pub fn has_listeners(&self) -> bool {
-        // One is kept for those who come later.
+        // The hub keeps one receiver for future listeners.
         self.0.receiver_count() > 1
     }
 }
 
 impl<K: Eq + Hash> EventHub<K> {
-    /// With room for so many listeners.
+    /// A hub with at most this many listeners at a time.
     pub fn new(listeners_max: usize) -> Self {
         Self { permits: Arc::new(Semaphore::new(listeners_max)), listeners_max, state: Mutex::default() }
     }
 
-    /// How many listen.
+    /// Number of listeners.
     pub fn listeners(&self) -> usize {
         self.listeners_max - self.permits.available_permits()
     }
 
-    /// Ends all streams: clients come back, and find another process.
+    /// Ends all streams. Clients reconnect and reach another process.
     pub fn close(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         *state = HubState { is_closed: true, ..HubState::default() };
     }
 
-    /// One more listener, who hears the first_event first; `None` where all places are taken. Where nobody writes about the
-    /// subject, `write` begins to. Once nothing is told any more, the first_event is all: a refusal would be the end for a
-    /// browser, which comes back to a stream that ended.
+    /// Adds a listener, which gets `first_event` first. Returns `None` if the hub is full. Calls `writer` if the
+    /// subject has no running publisher. On a closed hub the stream consists of the first event only: browsers
+    /// reconnect after a stream ended, but not after an error status.
     pub fn listen<W>(
         &self,
         subject: K,
@@ -167,7 +167,7 @@ impl Listener {
         }))
     }
 
-    /// What to send next; `None` at the end.
+    /// Returns the next bytes to send; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(first_event) = self.first_event.take() {
             return Some(first_event);
@@ -190,7 +190,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(5);
 
-    /// Listens; whoever has to begin to write sends what it writes with.
+    /// Adds a listener. A newly started writer passes its publisher on through `publishers`.
     fn listen(events: &EventHub<u8>, publishers: &mpsc::UnboundedSender<EventPublisher>) -> Option<Body> {
         let publishers = publishers.clone();
         events.listen(1, b"data: hello\n\n", |publisher| async move {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     async fn next_event(body: &mut axum::body::BodyDataStream) -> Option<String> {
-        let bytes = timeout(SOON, body.next()).await.expect("something is heard soon")?.unwrap();
+        let bytes = timeout(SOON, body.next()).await.expect("an event arrives in time")?.unwrap();
         Some(String::from_utf8(bytes.to_vec()).unwrap())
     }
 
@@ -219,12 +219,12 @@ mod tests {
         }
         publisher.send_heartbeat();
         assert_eq!(next_event(&mut streams[0]).await.unwrap(), ":\n\n");
-        assert!(started.try_recv().is_err(), "one writes for both");
+        assert!(started.try_recv().is_err(), "both share one writer");
 
         drop(publisher);
         assert_eq!(next_event(&mut streams[0]).await, None);
         let _later = listen(&events, &publishers).unwrap();
-        timeout(SOON, started.recv()).await.unwrap().expect("another begins to write");
+        timeout(SOON, started.recv()).await.unwrap().expect("a new writer starts");
     }
 
     #[tokio::test]

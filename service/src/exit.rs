@@ -1,16 +1,16 @@
-//! How a service ends: its exit code, and its last words on standard error.
+//! Exit codes, and the last line on standard error.
 
 use std::fmt::Display;
 use std::process::ExitCode;
 
 use stock::cluster::ClusterError;
 
-/// Settings that cannot work, or a `REDIS_URL` that leads to no cluster: starting again will not help.
+/// Invalid settings, or a `REDIS_URL` that leads to no cluster: a restart does not help.
 pub const SETTINGS: u8 = 64;
-/// Anything else: starting again may help.
+/// Any other failure: a restart may help.
 pub const FAILURE: u8 = 1;
 
-/// The exit code of a finished service. A failure is told in one line.
+/// Returns the exit code of a finished service, and prints a failure as one line.
 pub fn code(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -21,7 +21,7 @@ pub fn code(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// Ends the process over settings that cannot work.
+/// Exits the process because of invalid settings.
 pub(crate) fn exit_invalid_settings(line: impl Display) -> ! {
     print_error(line);
     std::process::exit(SETTINGS.into())

@@ -1,17 +1,17 @@
-//! Failures that come back with every round, told when they come and when they go.
+//! Logs repeated failures once: when they start and when they end.
 
 use std::collections::BTreeSet;
 
 use stock::calls::CallError;
 
-/// What is failing, and has been told.
+/// The operations that are failing, and were logged as such.
 #[derive(Debug, Default)]
 pub struct FailureLog {
     failing: BTreeSet<String>,
 }
 
 impl FailureLog {
-    /// Takes in how something went this time. The log is told of a change.
+    /// Records the outcome of one run of an operation. Logs it only if it differs from the run before.
     pub fn record(&mut self, what: String, error: Option<&CallError>) {
         match (self.is_change(&what, error.is_some()), error) {
             (true, Some(error)) => tracing::warn!(%error, "{what}: failing"),

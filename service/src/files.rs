@@ -1,9 +1,9 @@
-//! How many files a process may have open, and so how many connections.
+//! The limit of open files, which also bounds the number of connections.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Raises the limit to what the system allows at most. Shells start programs with 1,024, from times when more broke
-/// `select`; a crowd is more than that.
+/// Raises the soft limit to the hard limit. Shells start programs with 1,024, because larger descriptors break
+/// `select`; a sale needs more connections than that.
 pub fn raise_open_files_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {

@@ -1,8 +1,8 @@
-//! `healthcheck`: a second process of the same program asks the first whether it lives. A container without a shell has
-//! nothing else that could.
+//! The subcommand `healthcheck`: a second process of the same program checks whether the first one is alive. Containers
+//! without a shell have no other tool for it.
 //!
-//! It reads the address to ask from the variables that the first one listens by, and no other setting. A process that is
-//! frozen still accepts connections - the kernel does that - so only an answer counts, within [`DEADLINE`].
+//! It reads the address from the same variables that the first process listens by, and no other setting. The kernel
+//! accepts connections even for a frozen process, so only a response within [`DEADLINE`] counts.
 
 use std::ffi::OsString;
 use std::io;
@@ -18,24 +18,24 @@ use tokio::time::timeout;
 
 use crate::{exit, settings};
 
-/// What is typed to have it.
+/// Name of the subcommand.
 const NAME: &str = "healthcheck";
 
-/// Longest wait for the answer. It is made without asking anybody, in well under a millisecond; whoever runs the check
-/// gives it 3 s at least, and so reads our line instead of its own.
+/// Longest wait for the response. The server needs well under a millisecond for it. Container runtimes allow a check at
+/// least 3 s, so this error message appears instead of theirs.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// How an answer begins that says that all is well.
+/// The beginning of a healthy response.
 const OK_STATUS: &[u8] = b"HTTP/1.1 200 ";
 
-/// The subcommand, as the help of a program shows it.
+/// The subcommand, as shown in a program's help.
 pub fn command() -> Command {
     Command::new(NAME)
-        .about("Asks the one that runs here whether it lives (/healthz): exit code 0, or 1 and why not")
+        .about("Checks whether the process that runs here is alive (/healthz): exit code 0, or 1 and the reason")
 }
 
-/// The exit code of a process that was started to ask another one; none where that was not asked for. `address` is where
-/// the other one answers operators.
+/// Runs the health check if the command line asks for it, and returns its exit code; otherwise returns `None`.
+/// `address` gives the operations address of the process to check.
 pub async fn run_if_requested<Listen: Args>(address: impl FnOnce(Listen) -> SocketAddr) -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1).peekable();
     if arguments.peek() != Some(&OsString::from(NAME)) {
@@ -45,7 +45,7 @@ pub async fn run_if_requested<Listen: Args>(address: impl FnOnce(Listen) -> Sock
     Some(exit::code(probe(connect_address(address(settings.listen))).await))
 }
 
-/// Only what says where the other one listens.
+/// Only the settings with the address of the other process.
 #[derive(Parser)]
 #[command(name = NAME)]
 struct Settings<Listen: Args> {
@@ -53,7 +53,8 @@ struct Settings<Listen: Args> {
     listen: Listen,
 }
 
-/// An address to connect to, for one to listen on: whoever listens everywhere does so on loopback.
+/// Returns the address to connect to for an address to listen on. A process that listens on all interfaces is checked
+/// on loopback.
 fn connect_address(listening: SocketAddr) -> SocketAddr {
     let host = match listening.ip() {
         IpAddr::V4(host) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -98,7 +99,7 @@ mod tests {
         };
         tokio::select! {
             outcome = probe(address) => outcome.map_err(|error| format!("{error:#}")),
-            () = answering => unreachable!("it never ends"),
+            () = answering => unreachable!("the server waits for ever"),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Request bodies: a JSON object, of bounded size, sent in bounded time.
+//! Request bodies: a JSON object of bounded size, received in bounded time.
 
 use std::error::Error;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use tokio::time::timeout;
 
 use crate::problem::Problem;
 
-/// Longest body. A purchase is some hundred bytes, and nginx in front passes no more either.
+/// Longest body. A purchase has about a hundred bytes, and nginx has the same limit.
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
-/// Longest time from the headers to the end of the body. A phone on a bad line needs a second or two; one that
-/// needs more holds a connection for nothing.
+/// Longest time from the headers to the end of the body. A phone on a slow network needs a second or two; a slower
+/// client would only occupy a connection.
 pub const BODY_READ_MAX: Duration = Duration::from_secs(5);
 
-/// A body that claims to be JSON, whole but not parsed yet.
+/// A complete body that was sent as JSON, not parsed yet.
 #[derive(Clone, Debug)]
 pub struct JsonBody(Bytes);
 
 impl JsonBody {
-    /// Reads the object in it; members that are not asked for are ignored.
+    /// Parses the JSON object. Unknown members are ignored unless `T` denies them.
     ///
     /// # Errors
-    /// A problem of status 400 where it is no JSON, no object, or another one than asked for.
+    /// Returns a problem with status 400 if the body is not JSON, not an object, or does not fit `T`.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Problem> {
-        // Serde would take the members of a struct from an array, too.
+        // Serde would also accept an array for a struct.
         if !self.0.trim_ascii_start().starts_with(b"{") {
             return Err(no_object());
         }
@@ -45,7 +45,7 @@ impl<S: Sync> FromRequest<S> for JsonBody {
         if !claims_json(request.headers()) {
             return Err(unsupported());
         }
-        // The timer is set only where the body is not there yet.
+        // `timeout` sets its timer only if the body has not arrived yet.
         match timeout(BODY_READ_MAX, to_bytes(request.into_body(), BODY_BYTES_MAX)).await {
             Ok(Ok(body)) => Ok(Self(body)),
             Ok(Err(error)) if is_too_long(&error) => Err(too_long()),
@@ -65,23 +65,23 @@ fn is_too_long(error: &axum::Error) -> bool {
     error.source().is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
 }
 
-/// The body is not JSON, or JSON that is no object.
+/// The problem for a body that is no JSON object.
 pub fn no_object() -> Problem {
     Problem::new(StatusCode::BAD_REQUEST).detail("The body must be a JSON object.")
 }
 
-/// The body is said to be something else.
+/// The problem for a body with another content type.
 pub fn unsupported() -> Problem {
     Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE).detail("The body must be sent as application/json.")
 }
 
-/// The body is longer than [`BODY_BYTES_MAX`].
+/// The problem for a body longer than [`BODY_BYTES_MAX`].
 pub fn too_long() -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE)
         .detail(format!("The body must be at most {BODY_BYTES_MAX} bytes long."))
 }
 
-/// The body was not there within [`BODY_READ_MAX`].
+/// The problem for a body that did not arrive within [`BODY_READ_MAX`].
 pub fn too_slow() -> Problem {
     Problem::new(StatusCode::REQUEST_TIMEOUT).detail("The body took too long to arrive.")
 }

@@ -12,24 +12,24 @@ use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 use crate::exit;
 use crate::traces::{TraceSettings, Traces};
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// For people.
     Text,
 }
 
 impl Default for LogFormat {
-    /// Text on a terminal, else JSON.
+    /// Text on a terminal, otherwise JSON.
     fn default() -> Self {
         if std::io::stdout().is_terminal() { Self::Text } else { Self::Json }
     }
 }
 
-/// Starts logging, and traces where they are wanted; once a process. `RUST_LOG` filters log lines, `info` where it is
-/// not set. What is returned is to be kept to the end.
+/// Starts logging, and tracing if it is configured. Call it once per process. `RUST_LOG` filters log lines and defaults
+/// to `info`. Keep the returned value until the process ends.
 #[must_use]
 pub fn init(format: LogFormat, service: &'static str, traces: &TraceSettings) -> Traces {
     let (subscriber, traces) = subscriber(format, filter(), service, traces);

@@ -1,8 +1,8 @@
-//! What a process counts, for Prometheus: the exporter, and what every process has to show.
+//! Prometheus metrics: the exporter, and the metrics that every process has.
 //!
-//! Counters and histograms are counted when something happens. Gauges are looked at when somebody asks: they cost
-//! nothing in between, and one that nothing sets any more, because its lane is closed or its coordinator no longer
-//! leads, is no longer shown. Each metric stands in one file of its binary, and its doc is its HELP.
+//! Counters and histograms are updated when something happens. Gauges are set on each scrape, so they cost nothing in
+//! between. A gauge that is no longer set, because its lane is closed or its coordinator no longer leads, disappears.
+//! Each metric is defined in one file of its binary, and its doc comment is its HELP.
 
 mod requests;
 
@@ -21,7 +21,7 @@ use metrics_util::MetricKindMask;
 pub(crate) use requests::Requests;
 pub use requests::expect_requests;
 
-/// Names metrics by kind, and describes each by its doc.
+/// Defines constants for metric names by kind, and a function `describe` that registers each doc comment as HELP.
 #[macro_export]
 macro_rules! name_metrics {
     ($($(#[doc = $help:literal])+ $kind:ident $metric:ident = $name:literal;)+) => {
@@ -34,37 +34,37 @@ macro_rules! name_metrics {
 }
 
 crate::name_metrics! {
-    /// From a request to the head of its answer, by route as the router has it, method and status.
+    /// Time from a request to the head of its response, by route pattern, method and status.
     Histogram REQUEST_DURATION = "flashsale_http_request_duration_seconds";
     /// Connections to the port for clients that are open.
     Gauge CONNECTIONS = "flashsale_connections";
-    /// Connections that were closed at once because all places were taken.
+    /// Connections that were closed at once because the limit was reached.
     Counter CONNECTIONS_REFUSED = "flashsale_connections_refused_total";
-    /// Always 1; the labels say what runs.
+    /// Always 1; the labels name the version and revision that runs.
     Gauge BUILD_INFO = "flashsale_build_info";
-    /// Threads that run tasks.
+    /// Worker threads of the runtime.
     Gauge RUNTIME_WORKERS = "flashsale_runtime_workers";
-    /// Tasks that have not ended.
+    /// Tasks that have not finished.
     Gauge RUNTIME_TASKS = "flashsale_runtime_tasks";
-    /// Tasks that wait for any worker; those that wait for a certain one are not among them.
+    /// Tasks that wait for any worker, without those that wait for a specific one.
     Gauge RUNTIME_QUEUE_DEPTH = "flashsale_runtime_queue_depth";
-    /// Time that all workers together spent at work. Only grows; a gauge, since counters here are whole numbers.
+    /// Time that all workers together spent busy. Only grows; a gauge, because counters here are whole numbers.
     Gauge RUNTIME_BUSY = "flashsale_runtime_busy_seconds_total";
 }
 
-/// What a metric is.
+/// Kind of a metric.
 #[derive(Clone, Copy, Debug)]
 pub enum MetricKind {
     /// Only grows.
     Counter,
     /// Goes up and down.
     Gauge,
-    /// How often which values were seen.
+    /// Counts observed values by range.
     Histogram,
 }
 
 impl MetricKind {
-    /// Gives a metric of this kind its HELP. What [`name_metrics`](crate::name_metrics) calls.
+    /// Registers the HELP of a metric. Called by [`name_metrics`](crate::name_metrics).
     pub fn describe(self, name: &'static str, help: &'static str) {
         let help = help.trim_start();
         match self {
@@ -75,24 +75,25 @@ impl MetricKind {
     }
 }
 
-/// Bounds for all that takes time, in seconds: a function call of one buyer takes some 100 us, and after 10 s nobody
-/// waits any more. Three bounds a decade tell a quantile to within a factor of 2.5.
+/// Bucket bounds for durations, in seconds. A function call of one buyer takes about 100 us, and no client waits longer
+/// than 10 s. Three bounds per decade locate a quantile within a factor of 2.5.
 const DURATION_BUCKETS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// Bounds for how many there are of something at a time: up to what a pipeline takes along.
+/// Bucket bounds for sizes of batches, up to the largest pipeline.
 const SIZE_BUCKETS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
-/// How often what was recorded is sorted into buckets: until then it is kept as it came, so a busy node should not wait.
+/// Time between two runs that sort recorded values into buckets. Until then every value is kept in memory, so a busy
+/// node must not wait long.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(1);
-/// A gauge that was not set for this long before it is asked for is of something that is no more.
+/// A gauge that was not set for this long before a scrape is removed, because its subject no longer exists.
 const GAUGE_IDLE: Duration = Duration::from_millis(500);
 /// The text format that Prometheus reads.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Sets gauges, when somebody asks for them.
+/// Sets gauges on a scrape.
 type GaugeUpdater = Box<dyn Fn() + Send + Sync>;
 
-/// Shows everything that this process counts. Cheap to clone.
+/// Renders all metrics of this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Exporter(Arc<Inner>);
 
@@ -103,10 +104,11 @@ struct Inner {
 }
 
 impl Exporter {
-    /// From now on what is counted is kept. `version` is the binary's; `describe` that of its metrics.
+    /// Installs the recorder: from here on metrics are kept. `version` is the version of the binary; `describe_own`
+    /// registers its own metrics.
     ///
     /// # Errors
-    /// When something else keeps it already.
+    /// Fails when another recorder is installed already.
     pub fn install(version: &'static str, describe_own: fn()) -> anyhow::Result<Self> {
         let exporter = Self::of(builder().install_recorder().context("metrics")?);
         exporter.describe_all(describe_own);
@@ -129,7 +131,7 @@ impl Exporter {
         metrics::counter!(CONNECTIONS_REFUSED).increment(0);
     }
 
-    /// Has gauges set whenever somebody asks for the metrics. `update` must not block.
+    /// Registers a function that sets gauges on each scrape. `update` must not block.
     pub fn on_scrape(&self, update: impl Fn() + Send + Sync + 'static) {
         self.updaters().push(Box::new(update));
     }
@@ -144,15 +146,15 @@ impl Exporter {
     fn show(&self) -> String {
         self.0.process.collect();
         for update in &*self.updaters() {
-            // A look that fails must not take the other figures along.
+            // A panicking update must not take the other metrics with it.
             if catch_unwind(AssertUnwindSafe(update)).is_err() {
-                tracing::error!("a gauge could not be looked at");
+                tracing::error!("a gauge could not be updated");
             }
         }
         self.0.recorded.render()
     }
 
-    /// Sorts what was recorded into buckets for as long as `work` takes.
+    /// Sorts recorded values into buckets while `work` runs.
     pub async fn with_upkeep<T>(&self, work: impl Future<Output = T>) -> T {
         let mut ticks = tokio::time::interval(UPKEEP_PERIOD);
         let upkeep = async {
@@ -163,7 +165,7 @@ impl Exporter {
         };
         tokio::select! {
             done = work => done,
-            () = upkeep => unreachable!("nothing ends it"),
+            () = upkeep => unreachable!("upkeep loops for ever"),
         }
     }
 
@@ -177,7 +179,7 @@ fn builder() -> PrometheusBuilder {
     PrometheusBuilder::new()
         .set_buckets_for_metric(seconds, &DURATION_BUCKETS)
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_size".into()), &SIZE_BUCKETS))
-        .expect("there are bounds")
+        .expect("the bounds are not empty")
         .idle_timeout(MetricKindMask::GAUGE, Some(GAUGE_IDLE))
 }
 
@@ -194,12 +196,12 @@ fn show_process(version: &'static str) {
     gauge!(RUNTIME_BUSY).set(busy.as_secs_f64());
 }
 
-/// Shows how many connections are open.
+/// Sets the number of open connections.
 pub fn show_connections(open: usize) {
     gauge!(CONNECTIONS).set(open as f64);
 }
 
-/// Counts a connection for which there was no place.
+/// Counts a connection that was refused because the limit was reached.
 pub(crate) fn connection_refused() {
     metrics::counter!(CONNECTIONS_REFUSED).increment(1);
 }
@@ -212,7 +214,7 @@ mod tests {
 
     use super::*;
 
-    /// What `show` tells after `work`, with a recorder of the test's own.
+    /// Returns the rendered metrics after `work`, with a recorder of this test.
     fn shown(work: impl FnOnce(&Exporter)) -> String {
         let recorder = builder().build_recorder();
         let exporter = Exporter::of(recorder.handle());
@@ -255,9 +257,9 @@ mod tests {
         assert!(show().contains("test_gauge{primary=\"a:1\"} 7\n"));
         is_active.store(false, Ordering::Relaxed);
         std::thread::sleep(GAUGE_IDLE + Duration::from_millis(50));
-        assert!(!show().contains("test_gauge{"), "it is gone");
+        assert!(!show().contains("test_gauge{"), "the gauge is removed");
         is_active.store(true, Ordering::Relaxed);
-        assert!(show().contains("test_gauge{primary=\"a:1\"} 7\n"), "and can come back");
+        assert!(show().contains("test_gauge{primary=\"a:1\"} 7\n"), "and reappears when it is set");
     }
 
     #[test]
@@ -277,7 +279,7 @@ mod tests {
     #[test]
     fn panicking_gauge_updater_does_not_affect_others() {
         let text = shown(|exporter| {
-            exporter.on_scrape(|| panic!("a look of this test"));
+            exporter.on_scrape(|| panic!("an update of this test"));
             exporter.on_scrape(|| show_connections(3));
         });
         assert!(text.contains("flashsale_connections 3\n"), "{text}");

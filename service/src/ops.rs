@@ -1,4 +1,4 @@
-//! The second port: whether the process lives, and whether it should be sent work. Never public.
+//! The operations port: liveness and readiness. It must never be public.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -7,16 +7,16 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 
-/// What is served on the second port. More can be merged into it.
+/// The routes of the operations port. More routes can be merged into it.
 pub fn router(readiness: Readiness) -> Router {
     Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(readiness)
 }
 
-/// Whether to send work here. Clones share one answer.
+/// Readiness of this process to receive traffic. Clones share one state.
 #[derive(Clone)]
 pub struct Readiness(Arc<Mutex<ReadinessState>>);
 
-/// Answers at any time whether there is work that can be done, and if not, why.
+/// Returns an error with the reason when the process cannot do its work. Can be called at any time.
 type Check = Box<dyn Fn() -> Result<(), String> + Send>;
 
 enum ReadinessState {
@@ -26,12 +26,12 @@ enum ReadinessState {
 }
 
 impl Readiness {
-    /// Not ready: something else has to happen first.
+    /// Not ready yet, for this reason.
     pub fn starting(reason: &'static str) -> Self {
         Self(Arc::new(Mutex::new(ReadinessState::Starting(reason))))
     }
 
-    /// Started: ready whenever `check` is content. The check must not block.
+    /// Marks the process as started: it is ready when `check` succeeds. `check` must not block.
     pub fn serving(&self, check: impl Fn() -> Result<(), String> + Send + 'static) {
         let mut state = self.state();
         if !matches!(*state, ReadinessState::Draining) {
@@ -39,15 +39,15 @@ impl Readiness {
         }
     }
 
-    /// On the way out, for good: nothing new should be sent here.
+    /// Marks the process as shutting down. It stays not ready for good.
     pub fn draining(&self) {
         *self.state() = ReadinessState::Draining;
     }
 
-    /// Ready, or why not.
+    /// Returns whether the process is ready.
     ///
     /// # Errors
-    /// With the reason, for people.
+    /// Returns the reason why it is not ready, for people.
     pub fn check(&self) -> Result<(), String> {
         match &*self.state() {
             ReadinessState::Starting(reason) => Err((*reason).to_owned()),
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(
             readiness.check(),
             Err("draining".to_owned()),
-            "whatever finishes starting now comes too late"
+            "draining is final"
         );
     }
 }

@@ -1,7 +1,7 @@
-//! A page for browsers: plain files inside the program, made ready to send once, at the start.
+//! Serves a page for browsers: plain files compiled into the program, encoded once at the start.
 //!
-//! It knows no sale. What is shown comes from elsewhere, so the page is the same for everybody, and a cache may carry
-//! it. The files are what the browser runs, nothing is built.
+//! It knows no sale. The data shown comes from other endpoints, so the page is the same for all clients and can be
+//! cached. The files are sent as they are in the repository, without a build step.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -22,25 +22,25 @@ use sha2::{Digest, Sha256};
 
 use crate::problem::Problem;
 
-/// What modules are sent as.
+/// Content type of modules.
 pub const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
-/// What style sheets are sent as.
+/// Content type of style sheets.
 pub const CSS: &str = "text/css; charset=utf-8";
-/// What drawings are sent as.
+/// Content type of SVG images.
 pub const SVG: &str = "image/svg+xml";
 const HTML: &str = "text/html; charset=utf-8";
 
-/// A file that the document names as `/assets/NAME`: its name, what it is sent as, and what is in it.
+/// A file that the document references as `/assets/NAME`: its name, content type and content.
 pub type Asset = (&'static str, &'static str, &'static str);
 
-/// Long enough for a CDN to ask once for a whole crowd, short enough for a new version to be everywhere in seconds.
-/// While no node answers, an old page is better than none: it waits for the shop by itself.
+/// Long enough for a CDN to ask once for a whole crowd, short enough for a new version to be everywhere within seconds.
+/// While no node answers, an old page is better than none: its script keeps trying to reach the shop.
 const DOCUMENT_CACHING: HeaderValue = HeaderValue::from_static("public, max-age=10, stale-if-error=3600");
 
-/// The address of an asset names its content.
+/// The URL of an asset contains a digest of the content, so it never changes.
 const ASSET_CACHING: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
-/// The page's own files and nothing else; no markup from strings, no frame around it.
+/// Allows only the page's own files: no markup from strings, no embedding in frames.
 const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
      variant-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
@@ -48,27 +48,28 @@ const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
 
 /// The page and its assets, ready to send.
 pub struct Page {
-    /// Names the content of all assets: they call each other by relative names, and so never mix with other versions.
+    /// Digest of the content of all assets. They reference each other by relative URLs, so versions never mix.
     version: String,
     document: EncodedAsset,
     assets: Vec<(&'static str, EncodedAsset)>,
 }
 
-/// A file in both forms that it is sent in.
+/// A file in both encodings.
 struct EncodedAsset {
     content_type: HeaderValue,
     plain: ContentVariant,
     gzip: ContentVariant,
 }
 
-/// A file in one encoding. To a cache another encoding is another thing, with an `ETag` of its own.
+/// A file in one encoding. Each encoding has its own `ETag`, because caches treat encodings as different
+/// representations.
 struct ContentVariant {
-    /// Of a 304, too: what it says replaces what a cache knows, the policy included.
+    /// Also sent with a 304, whose headers replace those in the cache, including the content policy.
     headers: HeaderMap,
     bytes: Bytes,
 }
 
-/// `GET /` and `GET /assets/{version}/{name}`: a page, for whoever asks.
+/// Routes of a page: `GET /` and `GET /assets/{version}/{name}`. They need no authentication.
 pub fn router(page: Page) -> Router {
     Router::new()
         .route("/", get(document))
@@ -92,7 +93,7 @@ async fn asset(
 }
 
 impl Page {
-    /// A page of this document, and of what it names.
+    /// Builds the page from its document and the assets that the document references.
     pub fn new(document: &str, assets: &[Asset]) -> Self {
         let version = digest(assets.iter().flat_map(|(name, _, content)| [*name, *content]));
         let document = document.replace("/assets/", &format!("/assets/{version}/"));
@@ -108,7 +109,7 @@ impl Page {
         Self { version, document, assets: assets.collect() }
     }
 
-    /// Names the content of all assets.
+    /// Digest of the content of all assets.
     pub fn version(&self) -> &str {
         &self.version
     }
@@ -150,10 +151,11 @@ impl ContentVariant {
     }
 }
 
-/// Whether the client has this very form already.
+/// Returns true if the client has this variant in its cache.
 fn is_cached(request: &HeaderMap, etag: &HeaderValue) -> bool {
     let known = list(request, IF_NONE_MATCH);
-    // A proxy that touched the bytes has weakened the name; for a comparison that does not matter (RFC 9110, 13.1.2).
+    // A proxy that changed the bytes has marked the tag as weak, which does not matter for this comparison (RFC 9110,
+    // 13.1.2).
     known.map(|known| known.trim_start_matches("W/")).any(|known| known == "*" || known.as_bytes() == etag)
 }
 
@@ -165,13 +167,13 @@ fn accepts_gzip(request: &HeaderMap) -> bool {
     })
 }
 
-/// The members of a header that is a list.
+/// The members of a header that is a comma-separated list.
 fn list(request: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let lines = request.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim)
 }
 
-/// The first 64 bits are enough to tell versions apart; nobody gains by forging one.
+/// The first 64 bits are enough to tell versions apart, and forging a version gains nothing.
 fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut sha = Sha256::new();
     parts.into_iter().for_each(|part| sha.update(part));
@@ -180,5 +182,5 @@ fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
 
 fn gzip(bytes: &[u8]) -> Bytes {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("memory does not refuse a write").into()
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("writing to memory cannot fail").into()
 }

@@ -1,4 +1,5 @@
-//! Telling the others that this process is there. Nobody waits for it, and nothing fails without it.
+//! Announces this process to the others. Announcements are informative: no request waits for them, and nothing depends
+//! on them.
 
 use std::future::Future;
 use std::pin::pin;
@@ -15,40 +16,41 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::failure_log::FailureLog;
 
-/// How often it is said: some tries within the ten seconds after which a process is forgotten.
+/// Time between two announcements. Several fit into the ten seconds after which a silent process is forgotten.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// What people find a process by, and what tells it from the one that had its place before.
+/// Returns a name for this process: host and port for people, and a random number that distinguishes it from the
+/// process that had this address before.
 pub fn name(port: u16) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
     let host = host.as_deref().map_or("localhost", str::trim);
     format!("{host}:{port}/{:08x}", rand::random::<u32>())
 }
 
-/// A task of its own that says that the process is there.
+/// A background task that announces the process.
 pub struct PresenceTask {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl PresenceTask {
-    /// Says so from now on.
+    /// Starts announcing.
     pub fn start(cluster: Arc<Cluster>, process: ProcessInfo) -> Self {
         let (stop, stopped) = oneshot::channel();
         let announcing = async move { announce(&cluster, &process, stopped.map(drop)).await };
         Self { stop, task: tokio::spawn(announcing) }
     }
 
-    /// Says goodbye.
+    /// Announces that the process leaves, and ends the task.
     pub async fn stop(self) {
         drop(self.stop);
         if let Err(error) = self.task.await {
-            tracing::error!(%error, "saying that the process is there failed");
+            tracing::error!(%error, "announcing the process failed");
         }
     }
 }
 
-/// Says that the process is there until `stop` completes, and then that it goes.
+/// Announces that the process is alive until `stop` completes, and then that it leaves.
 pub async fn announce(cluster: &Cluster, process: &ProcessInfo, stop: impl Future<Output = ()>) {
     let (mut stop, mut failures, started_at) = (pin!(stop), FailureLog::default(), Instant::now());
     let mut ticks = interval(PERIOD);
@@ -64,7 +66,7 @@ pub async fn announce(cluster: &Cluster, process: &ProcessInfo, stop: impl Futur
         }
     }
     if let Err(error) = send(cluster, PresenceUpdate::Leaving(process)).await {
-        tracing::debug!(%error, "going without a goodbye");
+        tracing::debug!(%error, "the departure could not be announced");
     }
 }
 

@@ -1,6 +1,6 @@
-//! Errors as clients read them: `application/problem+json` of RFC 9457.
+//! Errors as clients see them: `application/problem+json` of RFC 9457.
 //!
-//! A problem says what the client can act on and nothing of what is inside; the log has the rest, under the same
+//! A problem says what the client can act on, and reveals no internals. The log has the rest, under the same
 //! correlation id.
 
 use std::any::Any;
@@ -17,7 +17,7 @@ use stock::ids::CorrelationId;
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// An error on its way to a client. The edge adds the correlation id to its body.
+/// An error response. The edge adds the correlation id to its body.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
     status: StatusCode,
@@ -27,55 +27,55 @@ pub struct Problem {
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// What kind of problem it is, for programs.
+/// Type of a problem, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProblemType {
     /// A relative URI that never changes.
     pub uri: &'static str,
-    /// The same in words; the same for every problem of the kind.
+    /// A short description, the same for every problem of this type.
     pub title: &'static str,
 }
 
 impl Problem {
-    /// A problem that the status says all about.
+    /// A problem with nothing to add to its status.
     pub fn new(status: StatusCode) -> Self {
         let kind = ProblemType { uri: "about:blank", title: status.canonical_reason().unwrap_or("Error") };
         Self { status, kind, detail: None, extensions: Map::new(), headers: Vec::new() }
     }
 
-    /// A problem of a kind that programs tell apart from others of the same status.
+    /// Sets the type, which distinguishes the problem from others of the same status.
     #[must_use]
     pub fn of_kind(self, kind: ProblemType) -> Self {
         Self { kind, ..self }
     }
 
-    /// What is the matter this time, and what to do about it.
+    /// Sets the explanation: what happened this time, and what the client can do about it.
     #[must_use]
     pub fn detail(self, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { detail: Some(detail.into()), ..self }
     }
 
-    /// When to try again; whole seconds, rounded up.
+    /// Sets `Retry-After`: whole seconds, rounded up.
     #[must_use]
     pub fn retry_after(self, pause: Duration) -> Self {
         self.header(RETRY_AFTER, retry_after(pause))
     }
 
-    /// A further member of the body.
+    /// Adds a member to the body.
     #[must_use]
     pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
         self.extensions.insert(member.to_owned(), value.into());
         self
     }
 
-    /// A further header.
+    /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: impl Into<HeaderValue>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// What kind it is, in words.
+    /// The short description of its type.
     pub fn title(&self) -> &'static str {
         self.kind.title
     }
@@ -97,11 +97,11 @@ impl Problem {
             correlation_id: correlation.map(CorrelationId::as_str),
             extensions: &self.extensions,
         };
-        serde_json::to_vec(&members).expect("a problem has only plain members")
+        serde_json::to_vec(&members).expect("a problem serializes to JSON")
     }
 }
 
-/// The pause in a `Retry-After` header: whole seconds, never less than asked for.
+/// The value of a `Retry-After` header: whole seconds, never less than `pause`.
 pub fn retry_after(pause: Duration) -> HeaderValue {
     HeaderValue::from(pause.as_millis().div_ceil(1_000) as u64)
 }
@@ -111,14 +111,14 @@ impl IntoResponse for Problem {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = self.status;
         self.write_to(&mut response, None);
-        // For the edge, which knows the correlation id.
+        // The edge takes it from here to add the correlation id.
         response.extensions_mut().insert(self);
         response
     }
 }
 
-/// Puts the last hand to an answer: every error that is not JSON of the API's own becomes a problem, and every
-/// problem names the request it belongs to.
+/// Completes a response at the edge: every error whose body is not the API's own JSON becomes a problem, and every
+/// problem names the correlation id of its request.
 pub(crate) fn complete(response: &mut Response, correlation: &CorrelationId) {
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
@@ -131,7 +131,7 @@ pub(crate) fn complete(response: &mut Response, correlation: &CorrelationId) {
     }
 }
 
-/// The answer of a handler that panicked.
+/// Logs a panic of a handler, and returns the response for it.
 pub(crate) fn from_panic(panic: &(dyn Any + Send), correlation: &CorrelationId) -> Response {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));

@@ -1,7 +1,7 @@
-//! Serving until it is time to stop, and then no longer than is right.
+//! Serves HTTP until shutdown, and drains within a bounded time.
 //!
-//! Whoever connects costs memory before anything is known of them, so there is a limit to how many may, how long a
-//! request's head may take to arrive, and how long it may be.
+//! Each connection costs memory before anything is known about the client. So the number of connections, the time for a
+//! request's head and its length are limited.
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,18 +32,19 @@ use tower::Service as _;
 use crate::metrics;
 use crate::settings::positive_duration;
 
-/// Longest head of a request, and longest piece of a body that is read at once. A purchase has some hundred bytes of
-/// head; a browser with a jar full of cookies may send a few thousand.
+/// Longest head of a request, and largest piece of a body that is read at once. A purchase has about a hundred bytes of
+/// head; a browser with many cookies may send a few thousand.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// How many may knock at a time: a crowd that comes in the same second must not wait for the kernel's second try.
+/// Length of the kernel's accept queue. A crowd that connects in the same second must not have to wait for a repeated
+/// SYN.
 const BACKLOG: u32 = 4_096;
 
-/// How much room there is for those who connect.
+/// Limits for connections to one port.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct ConnectionLimits {
-    /// How many connections there may be; further ones are closed at once
-    // An idle one takes some 22 kB: as many as this take 440 MB.
+    /// Most open connections; further ones are closed at once
+    // An idle connection takes about 22 kB, so the default allows 440 MB.
     #[arg(
         id = "connections-max",
         long = "connections-max",
@@ -54,7 +55,8 @@ pub struct ConnectionLimits {
     pub max: usize,
 
     /// Longest wait for the head of a request, and so for the next request on an idle connection
-    // Longer than a load balancer keeps idle connections to a node, or it would send a request into a closing one.
+    // Longer than a load balancer keeps idle connections to a node; otherwise it would send a request into a closing
+    // one.
     #[arg(
         long = "header-read-timeout",
         env = "HEADER_READ_TIMEOUT",
@@ -65,13 +67,13 @@ pub struct ConnectionLimits {
 }
 
 impl Default for ConnectionLimits {
-    /// For ports that the public does not reach.
+    /// Limits for ports that are not public.
     fn default() -> Self {
         Self { max: 1_000, header_read_timeout: Duration::from_secs(60) }
     }
 }
 
-/// The connections to one port. Clones are the same connections.
+/// The connections to one port. Clones share the limit and the count.
 #[derive(Clone, Debug)]
 pub struct Connections {
     permits: Arc<Semaphore>,
@@ -81,7 +83,7 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// None yet.
+    /// Applies these limits to a port that has no connections yet.
     pub fn with_limits(limits: ConnectionLimits) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(limits.max)),
@@ -91,13 +93,14 @@ impl Connections {
         }
     }
 
-    /// From now on each answer ends its connection and says so. Who keeps connections comes back on a new one, or
-    /// elsewhere; one that is closed without a word may have the next request on its way already.
+    /// From now on each response closes its connection and announces it with `Connection: close`. A client that keeps
+    /// connections alive then opens a new one, or goes to another process. Without the announcement its next request
+    /// may already be on the way when the connection closes.
     pub fn close_after_response(&self) {
         self.close_after_response.store(true, Ordering::Relaxed);
     }
 
-    /// How many are open.
+    /// Number of open connections.
     pub fn open(&self) -> usize {
         self.max - self.permits.available_permits()
     }
@@ -107,11 +110,11 @@ impl Connections {
     }
 }
 
-/// Who is at the other end of the connection that a request came on.
+/// The address of the client's end of a connection, as an extension of its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// Nobody can be served at this address.
+/// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("{setting}: cannot listen on {address}: {reason}")]
 pub struct BindError {
@@ -123,14 +126,14 @@ pub struct BindError {
 /// Listens on an address. `setting` is the variable that the port comes from.
 ///
 /// # Errors
-/// When the address is taken, is not ours, or is not allowed.
+/// Fails when the address is in use, does not belong to this host, or is not permitted.
 pub fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
     listen(address).map_err(|error| BindError { setting, address, reason: describe(&error) })
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A port that was in use a moment ago may be used again.
+    // Allows a restart while old connections of the port are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -148,12 +151,12 @@ fn describe(error: &io::Error) -> String {
 pub enum ServeOutcome {
     /// Every request was answered.
     Drained,
-    /// Some were not within the grace.
+    /// Some requests were not answered within the grace period.
     TimedOut,
 }
 
-/// Serves until `shutdown` completes. Then no connection is accepted any more, idle ones are closed, and requests
-/// in flight have `grace` to be answered.
+/// Serves until `shutdown` completes. Then it accepts no connections, closes idle ones, and gives requests in flight
+/// the time `grace` to finish.
 pub async fn until(
     listener: TcpListener,
     router: Router,
@@ -165,7 +168,7 @@ pub async fn until(
     let mut tasks = JoinSet::new();
     tokio::select! {
         () = shutdown => {}
-        () = accept(listener, router, connections, &graceful, &mut tasks) => unreachable!("it accepts for ever"),
+        () = accept(listener, router, connections, &graceful, &mut tasks) => unreachable!("accept loops for ever"),
     }
     match timeout(grace, graceful.shutdown()).await {
         Ok(()) => ServeOutcome::Drained,
@@ -173,13 +176,13 @@ pub async fn until(
     }
 }
 
-/// Serves for as long as `work` takes.
+/// Serves while `work` runs.
 pub async fn during<T>(listener: TcpListener, router: Router, work: impl Future<Output = T>) -> T {
     let connections = Connections::with_limits(ConnectionLimits::default());
     tokio::select! {
         done = work => done,
         _ = until(listener, router, connections, std::future::pending(), Duration::ZERO) => {
-            unreachable!("nothing asks it to end")
+            unreachable!("shutdown never completes")
         }
     }
 }
@@ -214,7 +217,7 @@ async fn accept(
     }
 }
 
-/// Answers the requests of one connection, until one of its answers is to `end` it.
+/// Answers the requests of one connection, until a response closes it because of `end`.
 async fn serve_connection(
     http: http1::Builder,
     stream: TcpStream,
@@ -226,7 +229,7 @@ async fn serve_connection(
     let answer = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         let end = Arc::clone(&end);
-        // A router is always ready.
+        // `Router` is always ready, so `poll_ready` is not needed.
         router.clone().call(request.map(Body::new)).map_ok(move |mut answer| {
             if end.load(Ordering::Relaxed) {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -239,7 +242,7 @@ async fn serve_connection(
     }
 }
 
-/// An answer is one small segment: waiting for more to send would only delay it.
+/// Sets TCP_NODELAY: a response is one small segment, and waiting for more data would only delay it.
 fn without_delay(listener: TcpListener) -> impl Listener<Io = TcpStream, Addr = SocketAddr> {
     listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {
@@ -259,7 +262,7 @@ mod tests {
 
     use super::*;
 
-    /// A server with one request in flight, which is answered when `answer` says so.
+    /// A server with one request in flight, which is answered when `answer` is notified.
     struct Serving {
         address: SocketAddr,
         connections: Connections,
@@ -333,7 +336,7 @@ mod tests {
         assert_eq!(end.await.unwrap(), ServeOutcome::TimedOut);
     }
 
-    /// Whether the server closes it, well before it would without being told to.
+    /// Returns true if the server closes the connection well before its own timeouts would.
     async fn is_closed_soon(stream: &mut TcpStream) -> bool {
         let mut byte = [0; 1];
         let end = timeout(Duration::from_secs(5), stream.read(&mut byte)).await;

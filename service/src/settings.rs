@@ -1,7 +1,7 @@
-//! Settings: environment variables, each of them also a flag, read in full before anything starts.
+//! Settings: environment variables, each with a flag of the same name, parsed completely before anything starts.
 //!
-//! A variable that is set to nothing counts as not set. A value that cannot be is one line on standard error that
-//! says which, and what can be; the exit code is then [`exit::SETTINGS`].
+//! An empty variable counts as not set. An invalid value is reported as one line on standard error that names the
+//! setting and the valid values, and the exit code is [`exit::SETTINGS`].
 
 mod duration;
 mod file;
@@ -20,12 +20,12 @@ pub use file::{InvalidFile, in_file};
 pub use redis::RedisSettings;
 pub use time_setting::{InvalidTime, TimeSetting};
 
-/// The settings of this process. Answers `--help` and `--version`, and ends the process over a bad value.
+/// Parses the settings of this process. Answers `--help` and `--version`, and exits on an invalid value.
 pub fn parse<T: Parser>() -> T {
     parse_from(std::env::args_os())
 }
 
-/// As [`parse`], with other arguments; the first one is the program's name.
+/// Like [`parse`], with the given arguments; the first one is the program's name.
 pub(crate) fn parse_from<T: Parser>(args: impl IntoIterator<Item = OsString>) -> T {
     try_parse(args).unwrap_or_else(|error| match error {
         SettingsError::HelpOrVersion(error) => error.exit(),
@@ -33,16 +33,16 @@ pub(crate) fn parse_from<T: Parser>(args: impl IntoIterator<Item = OsString>) ->
     })
 }
 
-/// Ends the process over settings that are fine one by one but not together.
+/// Exits the process because of settings that are valid one by one but not together.
 pub fn refuse(line: impl std::fmt::Display) -> ! {
     exit::exit_invalid_settings(line)
 }
 
 /// Why there are no settings.
 enum SettingsError {
-    /// Help or version was asked for.
+    /// `--help` or `--version` was given.
     HelpOrVersion(clap::Error),
-    /// One line on what is wrong.
+    /// An error message of one line.
     Invalid(String),
 }
 
@@ -55,7 +55,7 @@ fn try_parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<T, S
     })
 }
 
-/// The command with empty variables, too: they have names.
+/// The command including variables that are empty, so that error messages can name them.
 fn with_all_variables<T: Parser>() -> Command {
     let mut command = T::command();
     command.build();
@@ -67,7 +67,7 @@ fn ignore_empty_variable(arg: Arg) -> Arg {
     if is_empty { arg.env(None::<&'static str>) } else { arg }
 }
 
-/// Clap's several lines as one, with the variable's name, which clap leaves out.
+/// Clap's error as one line, with the name of the variable, which clap leaves out.
 fn one_line(error: &clap::Error, command: &Command) -> String {
     let context = |kind| error.get(kind);
     let value = context(ContextKind::InvalidValue).map(ContextValue::to_string);
@@ -92,7 +92,7 @@ fn one_line(error: &clap::Error, command: &Command) -> String {
     }
 }
 
-/// The arguments that one cannot stand beside.
+/// The arguments that conflict with the given one.
 fn conflicting_args(error: &clap::Error) -> Vec<&str> {
     match error.get(ContextKind::PriorArg) {
         Some(ContextValue::String(other)) => vec![other],
@@ -124,7 +124,7 @@ fn name_of(usage: &str, command: &Command) -> String {
     }
 }
 
-/// Whether values of it are kept out of everything that is printed.
+/// Returns true if the argument's value must never be printed.
 fn is_secret(usage: &str, command: &Command) -> bool {
     arg_of(usage, command).is_some_and(Arg::is_hide_env_values_set)
 }

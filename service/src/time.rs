@@ -1,19 +1,20 @@
 //! The wall clock, and how times are written.
 //!
-//! The clock is for logs and for settings that are relative to the start. What is sold when, Redis decides.
+//! This clock is used for logs and for settings relative to the start. Redis' clock decides when a sale is open.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use stock::sale::EpochMs;
 
-/// This machine's clock.
+/// Returns the time of this machine's clock.
 pub fn now() -> EpochMs {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
     since_epoch.as_millis() as EpochMs
 }
 
-/// A time as ISO 8601 in UTC: `2026-11-21T20:00:00.000Z`. What lies beyond the year 9999 is written as its end.
+/// Formats a time as ISO 8601 in UTC: `2026-11-21T20:00:00.000Z`. Times that cannot be represented, beyond the year
+/// 9999, become the latest possible one.
 pub fn iso8601(at: EpochMs) -> String {
     let timestamp = i64::try_from(at).ok().and_then(|at| Timestamp::from_millisecond(at).ok());
     format!("{:.3}", timestamp.unwrap_or(Timestamp::MAX))

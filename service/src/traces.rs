@@ -1,8 +1,8 @@
-//! Traces for an OpenTelemetry collector, where one is set up: what a request waited for, and how long.
+//! Traces for an OpenTelemetry collector, if one is configured: what a request waited for, and how long.
 //!
-//! Spans are tracing's own at the level `debug`, so a process without a collector does not make them. With one, a
-//! request is a span, the wait in a lane another inside it, and the call to Redis the innermost. Which of them are kept
-//! is for the standard variables to say: `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`.
+//! Spans have the level `debug`, so a process without a collector does not create them. With a collector a request is a
+//! span, the wait in a lane is a span inside it, and the call to Redis is the innermost. The standard variables
+//! `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` choose which traces are kept.
 
 use std::time::Duration;
 
@@ -24,16 +24,16 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::exit;
 
-/// Where a collector takes traces, below its endpoint.
+/// Path for traces below the collector's endpoint.
 const TRACES_PATH: &str = "v1/traces";
-/// Longest time to hand the last spans over at the end.
+/// Longest time to export the last spans on shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where traces go.
+/// Where traces are sent.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TraceSettings {
-    /// Where an OpenTelemetry collector takes traces over HTTP, as in http://127.0.0.1:4318; without it there are none.
-    /// OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG say which are kept, as in traceidratio and 0.01
+    /// Where an OpenTelemetry collector receives traces over HTTP, as in http://127.0.0.1:4318; without it no traces
+    /// are sent. OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG choose which are kept, as in traceidratio and 0.01
     #[arg(long, env, value_parser = endpoint)]
     otel_exporter_otlp_endpoint: Option<String>,
 }
@@ -46,7 +46,7 @@ fn endpoint(raw: &str) -> Result<String, String> {
     }
 }
 
-/// Hands the last spans over when it is dropped.
+/// Exports the last spans when it is dropped.
 pub struct Traces(Option<SdkTracerProvider>);
 
 impl Drop for Traces {
@@ -59,7 +59,8 @@ impl Drop for Traces {
 }
 
 impl TraceSettings {
-    /// What makes spans of this process into traces, where that is wanted. `name` is the service's.
+    /// Returns the layer that exports this process' spans, if a collector is configured. `name` is the name of the
+    /// service.
     pub(crate) fn start<S>(&self, name: &'static str) -> (Option<impl Layer<S> + use<S>>, Traces)
     where
         S: tracing::Subscriber + for<'span> LookupSpan<'span>,
@@ -81,7 +82,7 @@ fn exporter(endpoint: &str) -> Result<SpanExporter, ExporterBuildError> {
     let exporter = SpanExporter::builder().with_http().with_endpoint(format!("{endpoint}/{TRACES_PATH}"));
     match std::env::var_os("OTEL_EXPORTER_OTLP_PROTOCOL") {
         Some(_) => exporter.build(),
-        // The specification's default, which is not the library's.
+        // The specification's default, which differs from the library's.
         None => exporter.with_protocol(Protocol::HttpBinary).build(),
     }
 }
@@ -93,7 +94,7 @@ fn resource(name: &'static str) -> Resource {
     }
 }
 
-/// Our own spans, and what went wrong inside them.
+/// Returns true for this workspace's own spans, and for warnings and errors inside them.
 fn is_traced(metadata: &Metadata<'_>) -> bool {
     match metadata.is_span() {
         true => *metadata.level() <= Level::DEBUG && is_ours(metadata.target()),
@@ -106,13 +107,13 @@ fn is_ours(target: &str) -> bool {
     ["service", "node", "coordinator"].contains(&name)
 }
 
-/// Has a span be part of the trace that a client says it is in.
+/// Makes a span part of the trace that the client sent in its headers.
 pub(crate) fn set_parent(span: &Span, headers: &HeaderMap) {
     if span.is_disabled() {
         return;
     }
     let parent = global::get_text_map_propagator(|propagator| propagator.extract(&Headers(headers)));
-    // Without a collector the span is only the log's, and has no place for a parent.
+    // Fails without a collector, where the span exists only for logs and cannot have a parent.
     let _is_traced = span.set_parent(parent);
 }
 

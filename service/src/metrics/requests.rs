@@ -1,6 +1,7 @@
-//! How long requests take, by route, method and status.
+//! Durations of requests, by route, method and status.
 //!
-//! A handle is found once for each; afterwards a request costs two looks into small tables, and no lock.
+//! Each combination looks up its histogram handle once. After that a request costs two lookups in small tables, and no
+//! lock.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,16 +13,17 @@ use metrics::{Histogram, histogram};
 
 use super::REQUEST_DURATION;
 
-/// Requests that no route is there for.
+/// Label for requests that match no route.
 const NO_ROUTE: &str = "none";
-/// Clients may make up methods; what they make up is no label.
+/// Label for uncommon methods: clients can invent methods, and these must not become labels.
 const OTHER_METHOD: &str = "other";
 
-/// The handles that were needed so far: routes are the router's, methods and statuses few, so they are bounded.
+/// The handles that were needed so far. Routes come from the router, and methods and statuses are few, so the number is
+/// bounded.
 #[derive(Default)]
 pub(crate) struct Requests(ArcSwap<HashMap<Box<str>, Vec<ResponseMetrics>>>);
 
-/// Answers of one kind to requests for one route.
+/// The histogram of one route, method and status.
 #[derive(Clone)]
 struct ResponseMetrics {
     method: &'static str,
@@ -30,7 +32,7 @@ struct ResponseMetrics {
 }
 
 impl Requests {
-    /// Counts a request that was answered.
+    /// Records a request that was answered.
     pub(crate) fn record(
         &self,
         route: Option<&MatchedPath>,
@@ -61,10 +63,10 @@ impl Requests {
     }
 }
 
-/// Has these answers counted from 0 on: one that is first seen at 1 has no rate.
+/// Registers histograms for these responses with a count of 0. A series that first appears at 1 has no rate.
 pub fn expect_requests(route: &str, method: &Method, statuses: &[u16]) {
     for &status in statuses {
-        let status = StatusCode::from_u16(status).expect("whoever expects a status knows one");
+        let status = StatusCode::from_u16(status).expect("the expected statuses are valid");
         let _registered = histogram_of(route, method_name(method), status);
     }
 }

@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-/// Not a duration.
+/// The value is not a valid duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDuration {
-    /// Another form.
+    /// It is not a number with a unit.
     #[error("must be a whole number with a unit (ms, s, m, h, d), like 250ms or 2s")]
     Form,
-    /// None at all, where some is needed.
+    /// It is 0 where a positive duration is required.
     #[error("must be longer than 0")]
     Zero,
 }
 
-/// Reads a duration: a whole number and its unit.
+/// Parses a duration: a whole number and its unit.
 ///
 /// # Errors
-/// For any other form.
+/// Fails when the text has another form.
 pub fn duration(raw: &str) -> Result<Duration, InvalidDuration> {
     let unit_at = raw.find(|char: char| !char.is_ascii_digit()).ok_or(InvalidDuration::Form)?;
     let (amount, unit) = raw.split_at(unit_at);
@@ -32,10 +32,10 @@ pub fn duration(raw: &str) -> Result<Duration, InvalidDuration> {
     ms.map(Duration::from_millis).ok_or(InvalidDuration::Form)
 }
 
-/// Reads a duration that must not be 0: timeouts, periods.
+/// Parses a duration that must not be 0: timeouts, periods.
 ///
 /// # Errors
-/// For any other form, and for 0.
+/// Fails when the text has another form, and for 0.
 pub fn positive_duration(raw: &str) -> Result<Duration, InvalidDuration> {
     duration(raw)
         .and_then(|duration| if duration.is_zero() { Err(InvalidDuration::Zero) } else { Ok(duration) })

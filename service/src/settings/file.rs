@@ -1,26 +1,26 @@
-//! Values that lie in files of their own, as Docker and Kubernetes hand out secrets: in no environment, no command line,
-//! and no list of processes.
+//! Settings that are read from files, as Docker and Kubernetes mount secrets. The value then appears in no environment,
+//! no command line and no process list.
 
 use std::fs;
 use std::io;
 use std::str::FromStr;
 
-/// Why a file holds no value of a setting. The value itself is never repeated.
+/// Why a file holds no valid value. Error messages never repeat the value.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidFile<E> {
-    /// What the system says.
+    /// The error of the operating system.
     #[error("it cannot be read: {0}")]
     Unreadable(io::Error),
-    /// What the setting says to what is in it.
+    /// The parse error of the content.
     #[error("what is in it {0}")]
     Invalid(E),
 }
 
-/// The value in the file at this path, which must be what the variable itself could be. The end of the last line belongs
-/// to the file: editors and `echo` put it there.
+/// Reads a value from a file. The content must be what the variable itself would accept. One line ending at the end is
+/// removed, because editors and `echo` add it.
 ///
 /// # Errors
-/// When it cannot be read, or holds something else.
+/// Fails when the file cannot be read, or its content is not valid.
 pub fn in_file<T: FromStr>(path: &str) -> Result<T, InvalidFile<T::Err>> {
     let text = fs::read_to_string(path).map_err(InvalidFile::Unreadable)?;
     let value = text.strip_suffix('\n').map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line));

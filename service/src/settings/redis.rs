@@ -1,4 +1,4 @@
-//! Where the cluster is, and how long to wait for it.
+//! Settings of the connection to the Redis Cluster: addresses, login, TLS and timeouts.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use stock::connection::ConnectOptions;
 
 use super::{in_file, positive_duration};
 
-/// How to reach the Redis Cluster: each setting in itself, and all of them together, can work.
+/// How to reach the Redis Cluster. Each setting is valid, and all of them together are.
 #[derive(Clone)]
 pub struct RedisSettings(ConnectOptions);
 
 impl RedisSettings {
-    /// As the domain takes them.
+    /// Converts to the options of the domain crate.
     pub fn connect_options(&self) -> ConnectOptions {
         self.0.clone()
     }
@@ -47,11 +47,11 @@ impl Args for RedisSettings {
     }
 }
 
-/// The settings one by one.
+/// The settings as they are parsed one by one.
 #[derive(Args)]
 struct RedisArguments {
     /// Nodes of the Redis Cluster to ask for its map, comma-separated: redis://[USER:PASSWORD@]HOST[:PORT], or
-    /// rediss:// for TLS. User, password and TLS of the first one hold for all
+    /// rediss:// for TLS. User, password and TLS of the first one apply to all
     #[arg(long, env, required = true, value_delimiter = ',', value_parser = seed, hide_env_values = true)]
     redis_url: Vec<ConnectionInfo>,
 
@@ -67,7 +67,7 @@ struct RedisArguments {
     #[arg(long, env, value_parser = in_file::<Password>)]
     redis_password_file: Option<Password>,
 
-    /// A file with certificates, as PEM, of the authorities that rediss:// trusts, instead of those the system trusts
+    /// A file with CA certificates, as PEM, that rediss:// trusts instead of the system's
     #[arg(long, env, value_parser = parse_ca_file)]
     redis_ca_file: Option<CaCertificates>,
 
@@ -75,7 +75,7 @@ struct RedisArguments {
     #[arg(long, env, value_parser = positive_duration, default_value = "1s")]
     redis_connect_timeout: Duration,
 
-    /// Longest wait for a reply of Redis, on top of the barrier's
+    /// Longest wait for a reply of Redis, in addition to the barrier's timeout
     #[arg(long, env, value_parser = positive_duration, default_value = "1s")]
     redis_response_timeout: Duration,
 
@@ -84,7 +84,7 @@ struct RedisArguments {
     redis_barrier_timeout: Duration,
 }
 
-/// Settings that are fine one by one but not together.
+/// Settings that are valid one by one but not together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum ConflictingSettings {
     #[error("REDIS_CA_FILE is set, but REDIS_URL is not rediss://: nothing would be encrypted")]
@@ -106,7 +106,7 @@ impl RedisArguments {
         })
     }
 
-    /// Without a password the library would not log in at all, whoever the user is.
+    /// Applies user and password. A user without a password is an error: the Redis library would silently not log in.
     fn with_login(&self, seed: ConnectionInfo) -> Result<ConnectionInfo, ConflictingSettings> {
         let mut login = seed.redis_settings().clone();
         if let Some(user) = &self.redis_username {
@@ -131,11 +131,11 @@ impl RedisArguments {
     }
 }
 
-/// What to log in with. Never shown.
+/// A password. It is never printed.
 #[derive(Clone)]
 struct Password(String);
 
-/// No password.
+/// The password is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must not be empty")]
 struct EmptyPassword;
@@ -148,13 +148,13 @@ impl FromStr for Password {
     }
 }
 
-/// Whom to believe that a server is who it says it is.
+/// The certificate authorities that the servers' certificates are verified by.
 #[derive(Clone)]
 struct CaCertificates {
     pem: Vec<u8>,
 }
 
-/// Why a file names no authorities.
+/// Why a file holds no valid CA certificates.
 #[derive(Debug, thiserror::Error)]
 enum InvalidCaFile {
     #[error("it cannot be read: {0}")]
@@ -166,7 +166,7 @@ enum InvalidCaFile {
 }
 
 impl CaCertificates {
-    /// The seed with these instead of the system's; only TLS asks for any.
+    /// Returns the seed with these certificates instead of the system's. Fails when the seed does not use TLS.
     fn apply_to(&self, seed: ConnectionInfo) -> RedisResult<ConnectionInfo> {
         let certificates = TlsCertificates { client_tls: None, root_cert: Some(self.pem.clone()) };
         Ok(Client::build_with_tls(seed, certificates)?.get_connection_info().clone())
@@ -183,11 +183,11 @@ fn parse_ca_file(path: &str) -> Result<CaCertificates, InvalidCaFile> {
     if trusted.is_empty() { Err(InvalidCaFile::NoCertificate) } else { Ok(CaCertificates { pem }) }
 }
 
-/// Not the address of a node of a cluster.
+/// The value is not the URL of a cluster node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{url:?} {reason}")]
 struct InvalidSeed {
-    /// Without user and password.
+    /// The URL without user and password.
     url: String,
     reason: &'static str,
 }

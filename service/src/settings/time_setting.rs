@@ -1,4 +1,4 @@
-//! Moments in settings: a date, or so long from now.
+//! Times in settings: a date, or a duration relative to now.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,30 +8,30 @@ use stock::sale::EpochMs;
 
 use super::duration;
 
-/// A moment as a setting names it.
+/// A time as a setting expresses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeSetting {
-    /// A fixed one.
+    /// An absolute time.
     At(EpochMs),
-    /// So long after the start.
+    /// This long after the start.
     After(Duration),
-    /// So long before the start.
+    /// This long before the start.
     Before(Duration),
 }
 
-/// Not a moment.
+/// The value is not a valid time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "must be ISO 8601 with Z or an offset (2026-11-21T20:00:00Z), seconds or milliseconds since 1970, `now`, or relative to now (1m, 90s, -5m)"
 )]
 pub struct InvalidTime;
 
-/// Epoch numbers from here on are milliseconds, below seconds: as milliseconds it is March 1973, as seconds the
-/// year 5138.
+/// Epoch numbers from here on are milliseconds, smaller ones are seconds: this number is March 1973 in milliseconds,
+/// and the year 5138 in seconds.
 const MILLISECONDS_FROM: u64 = 100_000_000_000;
 
 impl TimeSetting {
-    /// The moment itself, for a process that started at `now`.
+    /// Returns the absolute time, for a process that started at `now`.
     pub fn resolve(self, now: EpochMs) -> EpochMs {
         match self {
             Self::At(at) => at,
