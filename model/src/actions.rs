@@ -1,4 +1,4 @@
-//! What can happen: calls of nodes and coordinators, and faults.
+//! Actions of the model: calls of nodes and coordinators, and faults.
 
 use crate::contents::{Attempt, SHARDS};
 use crate::protocol::Protection;
@@ -6,85 +6,88 @@ use crate::sale::Sale;
 use crate::shard::{ReplicaLink, Server};
 use crate::state::State;
 
-/// One thing that happens.
+/// One step of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A node sends a user's attempt: for the first time, once more because it had no answer, or late.
+    /// A node sends a purchase attempt of a user: the first try, a retry without an answer, or a delayed call.
     Buy(Purchase),
-    /// Only where answers wait: the same, and the answer is read later.
+    /// The same, but the answer is read in a later step. Exists only when answers wait.
     BuyAndWait(Purchase),
-    /// Only where answers wait: a node reads the answer.
-    Hear,
-    /// A node steals, or a coordinator rebalances or drains a shard: so many tokens shall enter the channel.
+    /// A node reads the answer that waits. Exists only when answers wait.
+    ReadAnswer,
+    /// A node steals, or a coordinator rebalances or drains a shard: asks for this number of tokens to enter the
+    /// channel.
     Donate(Transfer, i8),
-    /// A coordinator asks what a channel holds: `donate` that wants 0.
+    /// A coordinator asks for the cumulative value of a channel: a `donate` of 0 tokens.
     Redrive(Transfer),
-    /// Who holds a channel's cumulative value presents it.
+    /// A node or coordinator that holds a channel's cumulative value sends it to the receiving shard.
     Accept(Transfer, i8),
     /// The replica of a shard stops following.
     FallBehind(usize),
-    /// The replica of a shard, which fell behind, is promoted.
+    /// The replica of a shard is promoted after it fell behind, or while it copies.
     FailOver(usize),
-    /// The deposed primary of a shard joins its successor.
+    /// The demoted primary of a shard joins as a replica of its successor.
     Join(usize),
-    /// The replica of a shard has its copy and all writes since the fork.
+    /// The replica of a shard finishes its copy and has all writes since the fork.
     FinishCopy(usize),
-    /// All nodes read the map of a shard's servers.
+    /// All nodes read the cluster map for a shard.
     ReadMap(usize),
     /// A server outside the cluster begins to copy the primary of a shard.
     CopyFromOutside(usize),
     /// The audit reads one end of all channels.
     Audit,
-    /// Only where spelled out: nodes and coordinators crash; what was in their hands, and what they saw, is gone.
+    /// Nodes and coordinators crash and lose the values that they held and read. Exists only when steps are spelled
+    /// out.
     Crash,
-    /// Only where spelled out: a replica that lags has caught up.
+    /// A lagging replica catches up. Exists only when steps are spelled out.
     CatchUp(usize),
-    /// Only where spelled out: a replica whose link was cut for too long begins a new copy.
+    /// A replica whose link was cut for too long begins a new copy. Exists only when steps are spelled out.
     CopyAgain(usize),
-    /// Only where spelled out: a level is read for a snapshot.
+    /// A snapshot reads one level. Exists only when steps are spelled out.
     ReadLevel(usize, Server),
-    /// Only where `buy` is not atomic: an attempt that found a token takes it.
+    /// An attempt takes the token that it found. Exists only when `buy` is not atomic.
     Take(Purchase),
-    /// Only where homes are not asked again: a user who found the home shard empty hears that all is sold.
+    /// A user who found the home shard empty is answered out of stock. Exists only when home shards are not checked
+    /// again.
     GiveUp(usize),
 }
 
 /// A call of `buy` for one user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Purchase {
-    /// Who buys.
+    /// The buyer.
     pub user: usize,
-    /// Which attempt, which is what the order id says.
+    /// The attempt, which the order id identifies.
     pub attempt: Attempt,
-    /// The shard that is asked; the home shard, as long as fingerprints are checked.
+    /// The shard that receives the call. The home shard, as long as fingerprints are checked.
     pub shard: usize,
-    /// The server that is taken for its primary.
+    /// The server that the node takes for the primary.
     pub server: Server,
-    /// Whether the answer arrives.
-    pub heard: bool,
+    /// False when the answer is lost.
+    pub answered: bool,
 }
 
-/// A call that moves tokens. `donate` goes to a server of the giving shard, `accept` to one of the receiving.
+/// A call that moves tokens. `donate` goes to a server of the donor, `accept` to a server of the receiving shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transfer {
-    /// The giving shard.
+    /// The donor.
     pub from: usize,
     /// The receiving shard.
     pub to: usize,
-    /// The server that is taken for the primary.
+    /// The server that the caller takes for the primary.
     pub server: Server,
-    /// Whether the answer arrives.
-    pub heard: bool,
+    /// False when the answer is lost.
+    pub answered: bool,
 }
 
-/// Lists what can happen next. Whether it changes anything is found out by trying.
+/// Lists the actions that may happen next. Some of them may change nothing; the checker drops those.
 pub(crate) fn possible(sale: &Sale, state: &State, actions: &mut Vec<Action>) {
     let answers: &[bool] = if sale.is_spelled_out { &[true, false] } else { &[true] };
     for shard in 0..SHARDS {
         for server in state.shards[shard].servers() {
-            for &heard in answers {
-                buys(sale, shard, server, heard, actions);
-                donations(sale, state, shard, server, heard, actions);
+            for &answered in answers {
+                buys(sale, shard, server, answered, actions);
+                donations(sale, state, shard, server, answered, actions);
             }
             accepts(sale, state, shard, server, actions);
         }
@@ -102,11 +105,11 @@ pub(crate) fn possible(sale: &Sale, state: &State, actions: &mut Vec<Action>) {
     second_halves(sale, state, actions);
 }
 
-fn buys(sale: &Sale, shard: usize, server: Server, heard: bool, actions: &mut Vec<Action>) {
-    let strays = !sale.protocol.has(Protection::Fingerprint);
+fn buys(sale: &Sale, shard: usize, server: Server, answered: bool, actions: &mut Vec<Action>) {
+    let any_shard = !sale.protocol.has(Protection::Fingerprint);
     for (user, &home) in sale.homes.iter().enumerate() {
-        if home == shard || strays {
-            let buy = |attempt| Action::Buy(Purchase { user, attempt, shard, server, heard });
+        if home == shard || any_shard {
+            let buy = |attempt| Action::Buy(Purchase { user, attempt, shard, server, answered });
             actions.extend(Attempt::ALL.map(buy));
         }
     }
@@ -117,17 +120,17 @@ fn donations(
     state: &State,
     from: usize,
     server: Server,
-    heard: bool,
+    answered: bool,
     actions: &mut Vec<Action>,
 ) {
-    let Some(books) = state.shards[from].books(server) else { return };
-    let looks = sale.protocol.has(Protection::DonateLooksAtStock);
-    let most = if looks { books.donation_max() } else { 1 };
+    let Some(contents) = state.shards[from].contents(server) else { return };
+    let checks_stock = sale.protocol.has(Protection::DonateChecksStock);
+    let most = if checks_stock { contents.donation_max() } else { 1 };
     for to in others(from) {
-        let transfer = Transfer { from, to, server, heard };
-        let room = sale.moves_max - books.donated[to];
+        let transfer = Transfer { from, to, server, answered };
+        let room = sale.moves_max - contents.donated[to];
         actions.extend((1..=most.min(room)).map(|want| Action::Donate(transfer, want)));
-        if books.donated[to] > 0 {
+        if contents.donated[to] > 0 {
             actions.push(Action::Redrive(transfer));
         }
     }
@@ -135,13 +138,13 @@ fn donations(
 
 fn accepts(sale: &Sale, state: &State, to: usize, server: Server, actions: &mut Vec<Action>) {
     for from in others(to) {
-        let transfer = Transfer { from, to, server, heard: true };
-        let held = (1..=sale.moves_max).filter(|value| state.hands[from][to] & (1 << value) != 0);
+        let transfer = Transfer { from, to, server, answered: true };
+        let held = (1..=sale.moves_max).filter(|value| state.held_values[from][to] & (1 << value) != 0);
         actions.extend(held.map(|cumulative| Action::Accept(transfer, cumulative)));
     }
 }
 
-/// A replica falls behind only to be promoted, so no more do than failovers may happen.
+/// A replica falls behind only in order to be promoted. At most as many fall behind as failovers may still happen.
 fn faults(sale: &Sale, state: &State, shard: usize, actions: &mut Vec<Action>) {
     let behind = state.shards.iter().filter(|shard| matches!(shard.link, ReplicaLink::Behind(_))).count();
     let alone_on_a_map = state.shards[shard].alone_on_a_map;
@@ -162,44 +165,45 @@ fn faults(sale: &Sale, state: &State, shard: usize, actions: &mut Vec<Action>) {
     if alone_on_a_map && state.shards[shard].link != ReplicaLink::Alone {
         actions.push(Action::ReadMap(shard));
     }
-    if state.outsiders() < usize::from(sale.outsiders) {
+    if state.external_copiers() < usize::from(sale.external_copiers) {
         actions.push(Action::CopyFromOutside(shard));
     }
 }
 
-/// One answer waits at a time.
+/// At most one answer waits at a time.
 fn late_answers(sale: &Sale, state: &State, actions: &mut Vec<Action>) {
     if state.unread.is_some() {
-        actions.push(Action::Hear);
+        actions.push(Action::ReadAnswer);
         return;
     }
     for (user, &shard) in sale.homes.iter().enumerate() {
         for server in state.shards[shard].servers() {
-            let buy = |attempt| Action::BuyAndWait(Purchase { user, attempt, shard, server, heard: true });
+            let buy = |attempt| Action::BuyAndWait(Purchase { user, attempt, shard, server, answered: true });
             actions.extend(Attempt::ALL.map(buy));
         }
     }
 }
 
-/// What is folded into other steps, or left out as less than they allow.
+/// Lists the steps that are otherwise part of other steps, or left out because other steps allow more.
 fn spelled_out(state: &State, actions: &mut Vec<Action>) {
     actions.push(Action::Crash);
-    for (shard, place) in state.shards.iter().zip(0..) {
-        actions.extend(shard.servers().map(|server| Action::ReadLevel(place, server)));
+    for (shard, index) in state.shards.iter().zip(0..) {
+        actions.extend(shard.servers().map(|server| Action::ReadLevel(index, server)));
         if matches!(shard.link, ReplicaLink::Behind(_)) {
-            actions.push(Action::CatchUp(place));
-            actions.push(Action::CopyAgain(place));
+            actions.push(Action::CatchUp(index));
+            actions.push(Action::CopyAgain(index));
         }
     }
 }
 
-/// The second halves of what takes one step as long as nothing is missing.
+/// Lists the second halves of calls that a missing protection splits into two steps.
 fn second_halves(sale: &Sale, state: &State, actions: &mut Vec<Action>) {
-    let sold_out = state.seen_sold_out(sale.total(), sale.protocol);
+    let sold_out = state.read_as_sold_out(sale.total(), sale.protocol);
     for (user, &shard) in sale.homes.iter().enumerate() {
-        let looked = Attempt::ALL.into_iter().filter(|&attempt| state.looked[user][attempt as usize]);
-        let take = |attempt| Purchase { user, attempt, shard, server: Server::Primary, heard: true };
-        actions.extend(looked.map(|attempt| Action::Take(take(attempt))));
+        let found_token =
+            Attempt::ALL.into_iter().filter(|&attempt| state.found_token[user][attempt as usize]);
+        let take = |attempt| Purchase { user, attempt, shard, server: Server::Primary, answered: true };
+        actions.extend(found_token.map(|attempt| Action::Take(take(attempt))));
         if sold_out && state.found_empty[user] {
             actions.push(Action::GiveUp(user));
         }

@@ -1,59 +1,60 @@
-//! A shard's books, and the functions that Redis runs on them: each atomic, each as its `.lua` file says.
+//! The contents of a shard, and the Redis functions on them. Each function is atomic and follows its `.lua` file.
 
 use crate::protocol::{Protection, Protocol};
 
-/// Shards of a modelled sale.
+/// Number of shards of a modelled sale.
 pub const SHARDS: usize = 2;
-/// Most users of a modelled sale.
+/// Maximum number of users of a modelled sale.
 pub const USERS: usize = 4;
 
-/// One purchase attempt of a user, which is what an order id names.
+/// One purchase attempt of a user, identified by its order id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Attempt {
-    /// The one that is repeated when its answer was lost.
+    /// The attempt that is retried when its answer is lost.
     First,
-    /// Another one, from another tab or device.
+    /// A second attempt, from another tab or device.
     Second,
 }
 
 impl Attempt {
-    /// Both.
+    /// Both attempts.
     pub const ALL: [Self; 2] = [Self::First, Self::Second];
 }
 
-/// What a server holds of a shard. Numbers are signed so that a mutant can go below zero and be seen there.
+/// The data that one server holds of a shard. Numbers are signed, so that a mutant can go below zero and be detected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ShardContents {
-    /// Tokens that lie here.
+    /// Tokens in this shard.
     pub stock: i8,
-    /// Tokens that were sold here.
+    /// Tokens sold by this shard.
     pub sold: i8,
-    /// Cumulative tokens that went into the channel to each shard.
+    /// Cumulative tokens donated into the channel to each shard.
     pub donated: [i8; SHARDS],
-    /// Cumulative tokens that came out of the channel from each shard. No shard has a channel to itself: its own
-    /// place holds what came from the mint.
+    /// Cumulative tokens accepted from the channel of each shard. A shard has no channel to itself: its own entry
+    /// holds the tokens from the mint.
     pub accepted: [i8; SHARDS],
-    /// Which attempt of each user has a unit.
+    /// The attempt of each user that has a unit.
     pub claims: [Option<Attempt>; USERS],
-    /// How many orders the stream holds of each attempt of each user.
+    /// Number of orders in the stream, by user and attempt.
     pub orders: [[u8; 2]; USERS],
 }
 
 /// The answer of `buy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BuyAnswer {
-    /// The unit was taken by this call.
+    /// This call took the unit.
     Bought,
-    /// It was taken by an earlier call of this attempt.
+    /// An earlier call of this attempt took it.
     Repeat,
-    /// It was taken by this other attempt.
+    /// The given other attempt took it.
     Duplicate(Attempt),
-    /// No token is left here.
+    /// No token is left in this shard.
     Empty,
 }
 
 impl BuyAnswer {
-    /// Whether the call wrote, so that a barrier behind it proves something. Empty writes nothing.
+    /// Returns true when the call wrote something, so that a barrier after it proves something. `Empty` writes
+    /// nothing.
     pub fn wrote(self, protocol: Protocol) -> bool {
         match self {
             Self::Bought => true,
@@ -64,15 +65,15 @@ impl BuyAnswer {
 }
 
 impl ShardContents {
-    /// The books of shard `shard` after it accepted `tokens` from the mint.
+    /// Returns the contents of shard `shard` after it accepted `tokens` from the mint.
     pub fn minted(shard: usize, tokens: i8) -> Self {
-        let mut books = Self { stock: tokens, ..Self::default() };
-        books.accepted[shard] = tokens;
-        books
+        let mut contents = Self { stock: tokens, ..Self::default() };
+        contents.accepted[shard] = tokens;
+        contents
     }
 
-    /// What `buy` finds before it writes anything.
-    pub fn look(&self, user: usize, attempt: Attempt) -> BuyAnswer {
+    /// Returns the answer of `buy` without writing anything.
+    pub fn check(&self, user: usize, attempt: Attempt) -> BuyAnswer {
         match self.claims[user] {
             Some(claim) if claim == attempt => BuyAnswer::Repeat,
             Some(claim) => BuyAnswer::Duplicate(claim),
@@ -81,7 +82,7 @@ impl ShardContents {
         }
     }
 
-    /// What `buy` writes for one who has no claim.
+    /// Writes the sale to a user without a claim.
     pub fn sell(&mut self, user: usize, attempt: Attempt) {
         self.orders[user][attempt as usize] += 1;
         self.claims[user] = Some(attempt);
@@ -89,30 +90,30 @@ impl ShardContents {
         self.sold += 1;
     }
 
-    /// `buy` for one user.
+    /// Runs `buy` for one user.
     pub fn buy(&mut self, user: usize, attempt: Attempt) -> BuyAnswer {
-        let answer = self.look(user, attempt);
+        let answer = self.check(user, attempt);
         if answer == BuyAnswer::Bought {
             self.sell(user, attempt);
         }
         answer
     }
 
-    /// Most that one `donate` gives: half, but at least the last token.
+    /// Maximum that one `donate` gives: half of the stock, or the last token.
     pub fn donation_max(&self) -> i8 {
         self.stock.min((self.stock / 2).max(1))
     }
 
-    /// `donate`; the answer is what has entered the channel since the sale began. Wanting 0 only repeats it.
+    /// Runs `donate` and returns the cumulative value of the channel. Asking for 0 returns it unchanged.
     pub fn donate(&mut self, to: usize, want: i8, protocol: Protocol) -> i8 {
-        let looks = protocol.has(Protection::DonateLooksAtStock);
-        let given = if looks { want.min(self.donation_max()) } else { want };
+        let checks_stock = protocol.has(Protection::DonateChecksStock);
+        let given = if checks_stock { want.min(self.donation_max()) } else { want };
         self.stock -= given;
         self.donated[to] += given;
         self.donated[to]
     }
 
-    /// `accept` of a channel's cumulative value.
+    /// Runs `accept` with a channel's cumulative value.
     pub fn accept(&mut self, from: usize, cumulative: i8, protocol: Protocol) {
         let takes_maximum = protocol.has(Protection::AcceptTakesMaximum);
         let fresh = if takes_maximum { (cumulative - self.accepted[from]).max(0) } else { cumulative };

@@ -1,112 +1,114 @@
-//! The record of a sale as a model of its own: operators write it, coordinators act on its word, and a primary with its
-//! replica holds it.
+//! Second model: the record of a sale. Operators write it, coordinators act on it, and a primary with its replica
+//! holds it.
 //!
-//! The sale has two shards. Its creation mints one unit to shard 0, a restock one to shard 1, and a pause concerns both.
-//! Coordinators keep what they last read for as long as they like, so calls that are late or repeated need no state.
+//! The sale has two shards. Its creation mints one unit to shard 0, a restock adds one to shard 1, and a pause
+//! concerns both. A coordinator keeps its last reading for any length of time, so delayed and repeated calls need no
+//! state of their own.
 //!
-//! A barrier behind the record is confirmed when the replica follows, or when there is none: the first model shows what
-//! it takes. Failovers of the shards are in the first model, too.
+//! A barrier after a write to the record is confirmed when the replica follows, or when no replica exists. The first
+//! model shows the rules for that, and the failovers of the shards.
 //!
-//! A demoted primary has no state: no barrier behind what is recorded there is confirmed, and all of it goes when it
+//! A demoted primary has no state: no barrier after a write to it is confirmed, and it loses those writes when it
 //! joins.
 //!
-//! Failovers alone take back only what no barrier confirmed. A record that lasted can be lost all the same, when both of its
-//! servers lose their data. Then it may be restored from a backup, or the name may be created again: coordinators
-//! refuse that while they see a shard, and the model lets it happen, as if each shard were away at that moment.
+//! Failovers alone take back only writes that no barrier confirmed. A durable record can still be lost when both of
+//! its servers lose their data. Then it may be restored from a backup, or a sale with the same name may be created
+//! again. Coordinators refuse that while they see a shard. The model allows it, as if every shard were unreachable at
+//! that moment.
 
+mod display;
 mod properties;
 mod steps;
-mod story;
 
-pub use properties::{CHANGES_STAY, NO_MORE_THAN_ASKED, NO_MORE_THAN_RECORDED, NO_STATE_IS_LEFT};
+pub use properties::{CHANGES_PERSIST, NO_MORE_THAN_RECORDED, NO_MORE_THAN_REQUESTED, NO_STALE_SHARD};
 use stateright::{Model, Property};
 
-/// One protection of the records.
+/// One protection of the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordProtection {
-    /// A coordinator acts on a record only once a barrier behind it is confirmed.
+    /// A coordinator acts on a record only after a barrier confirmed it.
     RecordIsDurableFirst,
     /// A change is recorded only on top of the version that it is based on.
     BasedOnVersion,
-    /// An operator is told that a change is made once every shard holds exactly what is recorded.
+    /// A change is acknowledged to the operator only when every shard holds exactly the recorded settings.
     EveryShardConfirms,
-    /// A shard keeps its settings when it is given those of an older version.
-    OlderIsRefused,
+    /// A shard keeps its settings when it receives those of an older version.
+    OlderVersionIsRefused,
     /// A shard refuses calls of another creation of the sale.
     CreationId,
-    /// A shard replaces other settings of its version.
+    /// A shard replaces different settings of the same version.
     ContentIsCompared,
     /// A coordinator raises the record's version above that of a shard that is ahead.
-    RecordMovesAbove,
-    /// A restock that is repeated is known by its key.
+    RecordVersionIsRaised,
+    /// A repeated restock is recognised by its key.
     RestockKeysAreKept,
-    /// An assumption, which no code enforces: once a backup is restored, no coordinator acts on what it read before.
+    /// An assumption that no code enforces: after a backup is restored, no coordinator acts on an earlier reading.
     RestoreEndsOldReadings,
 }
 
 impl RecordProtection {
-    /// The property that falls without it. Others may fall too.
+    /// Returns the property that breaks without this protection. Others may break too.
     pub const fn keeps(self) -> &'static str {
         match self {
             Self::RecordIsDurableFirst => NO_MORE_THAN_RECORDED,
-            Self::BasedOnVersion | Self::EveryShardConfirms | Self::OlderIsRefused => CHANGES_STAY,
-            Self::RestoreEndsOldReadings => CHANGES_STAY,
-            Self::CreationId | Self::RestockKeysAreKept => NO_MORE_THAN_ASKED,
-            Self::ContentIsCompared | Self::RecordMovesAbove => NO_STATE_IS_LEFT,
+            Self::BasedOnVersion | Self::EveryShardConfirms | Self::OlderVersionIsRefused => CHANGES_PERSIST,
+            Self::RestoreEndsOldReadings => CHANGES_PERSIST,
+            Self::CreationId | Self::RestockKeysAreKept => NO_MORE_THAN_REQUESTED,
+            Self::ContentIsCompared | Self::RecordVersionIsRaised => NO_STALE_SHARD,
         }
     }
 }
 
-/// The record of a sale. Creation 0 means that there is none.
+/// The record of a sale. Creation 0 means that no record exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SaleRecord {
-    /// Which creation of the sale.
+    /// Number of the creation.
     pub creation: u8,
     /// Counts the changes.
     pub version: u8,
-    /// Whether it is paused.
+    /// True while the sale is paused.
     pub is_paused: bool,
-    /// Units that restocks added.
+    /// Units added by restocks.
     pub restocked: u8,
 }
 
-/// A shard of the sale. One that was made by creation 0 is not there.
+/// A shard of the sale. Creation 0 means that the shard does not exist.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Shard {
-    /// The creation that made it.
+    /// Number of the creation that made it.
     pub made_by: u8,
-    /// The version of its settings.
+    /// Version of its settings.
     pub version: u8,
-    /// Whether it is paused.
+    /// True while the shard is paused.
     pub is_paused: bool,
-    /// Units that it accepted from the mint.
+    /// Units accepted from the mint.
     pub minted: u8,
 }
 
-/// How the replica of the record's primary stands; as in [`crate::shard::ReplicaLink`].
+/// State of the replica of the record's primary, as in [`crate::shard::ReplicaLink`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ReplicaLink {
-    /// It follows.
+    /// Follows, and has every write.
     #[default]
     InStep,
-    /// It stands still with this record, and will be promoted.
+    /// Stopped at this record, and will be promoted with it.
     Behind(SaleRecord),
-    /// It copies. It may be promoted with the record at the fork.
+    /// Copies from the primary. May be promoted with the record at the fork.
     Copying(SaleRecord),
-    /// There is none: the primary was promoted, and the one before has not joined it yet.
+    /// No replica: the primary was promoted, and its predecessor has not joined yet.
     Alone,
 }
 
-/// A change that an operator asks for.
+/// A change requested by an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Pauses the sale.
     Pause,
-    /// Adds a unit; one restock, under one key.
+    /// Adds a unit. There is one restock, with one key.
     Restock,
 }
 
-/// The changes that operators were told are made, since the record was last lost.
+/// The changes acknowledged to operators since the record was last lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Reported {
     pause: bool,
@@ -122,37 +124,37 @@ pub struct State {
     known: [SaleRecord; COORDINATORS],
     shards: [Shard; 2],
     creations: u8,
-    /// Whether a restock was asked for, by creation.
-    restock_asked: [bool; CREATIONS_MAX],
-    told: Reported,
-    /// A change was recorded, and a failover took it back.
+    /// True when a restock was requested, by creation.
+    restock_requested: [bool; CREATIONS_MAX],
+    reported: Reported,
+    /// True when a change was recorded and a failover took it back.
     is_taken_back: bool,
     is_lost: bool,
     failovers_left: u8,
     losses_left: u8,
 }
 
-/// Most coordinators of a modelled sale.
+/// Maximum number of coordinators of a modelled sale.
 pub const COORDINATORS: usize = 3;
-/// Each creation has a number of its own, as each has a random id in the protocol.
+/// Maximum number of creations. Each has its own number, as each has a random id in the protocol.
 const CREATIONS_MAX: usize = 2;
 
-/// One thing that happens.
+/// One step of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// An operator creates the sale.
     Create(u8),
-    /// An operator asks for a change, for the first time or again.
-    Ask(Change),
-    /// The operator is told that the change is made.
-    Tell(Change),
+    /// An operator requests a change, for the first time or again.
+    Request(Change),
+    /// The change is acknowledged to the operator.
+    Acknowledge(Change),
     /// The replica of the record stops following.
     FallBehind,
-    /// It is promoted.
+    /// The replica of the record is promoted.
     FailOver,
-    /// The demoted primary joins as replica: its copy begins.
+    /// The demoted primary joins as replica and begins its copy.
     Join,
-    /// The replica has its copy.
+    /// The replica finishes its copy.
     FinishCopy,
     /// A backup of the record is taken.
     BackUp,
@@ -162,24 +164,24 @@ pub enum Action {
     RestoreBackup,
     /// A coordinator reads the record.
     Read(usize),
-    /// A coordinator brings a shard to the settings that it knows.
+    /// A coordinator brings a shard to the settings that it read.
     Configure(usize, usize),
-    /// A coordinator mints to a shard what it knows.
+    /// A coordinator mints to a shard according to its reading.
     Mint(usize, usize),
     /// A coordinator raises the record's version above that of a shard.
     Raise(usize, usize),
 }
 
-/// The sizes and the protocol.
+/// Sizes of the model, and the missing protection.
 #[derive(Clone, Copy, Debug)]
 pub struct Records {
-    /// Coordinators; at most [`COORDINATORS`].
+    /// Number of coordinators, at most [`COORDINATORS`].
     pub coordinators: usize,
-    /// Failovers of the record's primary.
+    /// Number of failovers of the record's primary.
     pub failovers: u8,
-    /// How often both servers of the record lose their data.
+    /// Number of times that both servers of the record lose their data.
     pub losses: u8,
-    /// The protection that is missing.
+    /// The missing protection.
     pub missing: Option<RecordProtection>,
 }
 
@@ -198,7 +200,7 @@ impl Model for Records {
             actions.extend((state.is_lost && state.backup.creation != 0).then_some(Action::RestoreBackup));
         } else {
             for change in [Change::Pause, Change::Restock] {
-                actions.extend([Action::Ask(change), Action::Tell(change)]);
+                actions.extend([Action::Request(change), Action::Acknowledge(change)]);
             }
             actions.extend((0..self.coordinators).map(Action::Read));
             if state.losses_left > 0 {
@@ -218,10 +220,10 @@ impl Model for Records {
         for coordinator in
             (0..self.coordinators).filter(|&coordinator| state.known[coordinator].creation != 0)
         {
-            for place in 0..2 {
-                actions.push(Action::Configure(coordinator, place));
-                actions.push(Action::Mint(coordinator, place));
-                actions.push(Action::Raise(coordinator, place));
+            for index in 0..2 {
+                actions.push(Action::Configure(coordinator, index));
+                actions.push(Action::Mint(coordinator, index));
+                actions.push(Action::Raise(coordinator, index));
             }
         }
     }
@@ -233,8 +235,8 @@ impl Model for Records {
                 state.record = SaleRecord { creation, version: 1, ..SaleRecord::default() };
                 state.creations = creation;
             }
-            Action::Ask(change) => self.ask(&mut state, change),
-            Action::Tell(change) => self.tell(&mut state, change),
+            Action::Request(change) => self.request(&mut state, change),
+            Action::Acknowledge(change) => self.report(&mut state, change),
             Action::FallBehind => state.link = ReplicaLink::Behind(state.record),
             Action::FailOver => Self::fail_over(&mut state),
             Action::Join => state.link = ReplicaLink::Copying(state.record),
@@ -243,16 +245,16 @@ impl Model for Records {
             Action::LoseRecord => Self::lose(&mut state),
             Action::RestoreBackup => self.restore(&mut state),
             Action::Read(coordinator) => self.read(&mut state, coordinator),
-            Action::Configure(coordinator, place) => {
-                self.configure(&mut state.shards[place], before.known[coordinator]);
+            Action::Configure(coordinator, index) => {
+                self.configure(&mut state.shards[index], before.known[coordinator]);
             }
-            Action::Mint(coordinator, place) => {
-                self.mint(&mut state.shards[place], before.known[coordinator], place);
+            Action::Mint(coordinator, index) => {
+                self.mint(&mut state.shards[index], before.known[coordinator], index);
             }
-            Action::Raise(coordinator, place) => self.raise(&mut state, coordinator, place),
+            Action::Raise(coordinator, index) => self.raise(&mut state, coordinator, index),
         }
         if self.missing.is_none() {
-            // Coordinators are alike.
+            // Coordinators are interchangeable.
             state.known[..self.coordinators].sort_unstable();
         }
         (state != *before).then_some(state)

@@ -1,4 +1,4 @@
-//! A sale small enough to try everything: its sizes, and the model that the checker walks.
+//! A sale small enough for an exhaustive search: its sizes, and the model for the checker.
 
 use stateright::{Model, Property};
 
@@ -11,51 +11,52 @@ use crate::state::{LevelReadings, Reported, State};
 use crate::steps;
 use crate::symmetry::representative;
 
-/// What is tried: how many of everything, and by which protocol.
+/// Sizes of the modelled sale, and its protocol.
 #[derive(Clone, Debug)]
 pub struct Sale {
     /// The home shard of each user; at most [`USERS`].
     pub homes: Vec<usize>,
     /// Tokens minted to each shard.
     pub minted: [i8; SHARDS],
-    /// Failovers, of whatever shards.
+    /// Number of failovers, of any shards.
     pub failovers: u8,
-    /// Tokens that each channel may carry. Without a bound two shards could pass a token to and fro for ever.
+    /// Maximum number of tokens that each channel carries. Without a bound two shards could pass a token back and
+    /// forth forever.
     pub moves_max: i8,
-    /// Servers outside the cluster that may copy a primary, one a primary.
-    pub outsiders: u8,
-    /// Whether an answer may be read later than it is given.
+    /// Number of servers outside the cluster that may copy a primary, at most one per primary.
+    pub external_copiers: u8,
+    /// True when an answer may be read later than it is given.
     pub answers_wait: bool,
-    /// Whether an audit is held.
+    /// True when an audit runs.
     pub is_audited: bool,
-    /// Whether crashes, lost answers, readings and replicas that catch up are steps of their own. They only take
-    /// away what the other steps allow, so a checker that knows them finds nothing more; this is how that is tried.
+    /// True when crashes, lost answers, readings of levels and replicas that catch up are separate steps. These steps
+    /// only remove what the others allow, so the checker finds nothing new with them. This setting checks that claim.
     pub is_spelled_out: bool,
     /// The protocol.
     pub protocol: Protocol,
-    /// Whether states that differ in names only are taken for one. Makes the checker faster and its stories hard to
-    /// follow: names change on the way.
+    /// True when states that differ only in names count as one. The search is faster, but its counterexamples are
+    /// hard to follow, because names change along the path.
     pub by_symmetry: bool,
 }
 
 impl Sale {
-    /// Two shards at which two users each are at home, three tokens, two failovers.
-    pub fn sound() -> Self {
+    /// Two shards with two users each, three tokens, two failovers.
+    pub fn complete() -> Self {
         Self {
             homes: vec![0, 0, 1, 1],
             minted: [2, 1],
             failovers: 2,
             moves_max: 2,
-            outsiders: 0,
+            external_copiers: 0,
             answers_wait: false,
             is_audited: false,
             is_spelled_out: false,
-            protocol: Protocol::sound(),
+            protocol: Protocol::complete(),
             by_symmetry: true,
         }
     }
 
-    /// A sale of one unit and three failovers, in which answers wait. Without symmetry, because an answer names its user.
+    /// One unit and three failovers, with answers that wait. Without symmetry, because an answer names its user.
     pub fn with_answers_that_wait() -> Self {
         Self {
             homes: vec![0, 1],
@@ -64,27 +65,27 @@ impl Sale {
             moves_max: 1,
             answers_wait: true,
             by_symmetry: false,
-            ..Self::sound()
+            ..Self::complete()
         }
     }
 
-    /// Units of the sale in all.
+    /// Total units of the sale.
     pub fn total(&self) -> i8 {
         self.minted.iter().sum()
     }
 
-    /// The sale as it opens: every shard holds what was minted to it, and its replica knows.
+    /// The initial state: every shard and its replica hold the minted tokens.
     pub fn opening(&self) -> State {
         assert!(self.homes.len() <= USERS, "the model has room for {USERS} users");
         assert!(self.moves_max < 8, "hands hold values up to 7");
         let mut state = State {
             shards: std::array::from_fn(|shard| Shard::new(ShardContents::minted(shard, self.minted[shard]))),
-            hands: Default::default(),
-            seen: LevelReadings::default(),
-            told: [Reported::default(); USERS],
+            held_values: Default::default(),
+            readings: LevelReadings::default(),
+            reported: [Reported::default(); USERS],
             failovers_left: self.failovers,
             audit: None,
-            looked: Default::default(),
+            found_token: Default::default(),
             unread: None,
             found_empty: Default::default(),
         };

@@ -1,57 +1,58 @@
-//! The promises of a record to operators and buyers, as predicates on a state.
+//! The promises of the record to operators and buyers, as predicates on a state.
 
 use stateright::Property;
 
 use super::{Records, Shard, State};
 
-/// Units that the shards of a sale offer never exceed the total of its record, also after a failover takes a restock back.
+/// The units offered by the shards of a sale never exceed the total of its record, also after a failover took a
+/// restock back.
 pub const NO_MORE_THAN_RECORDED: &str = "no more is offered than the recorded total";
-/// Shards that take calls of a creation offer no more than was asked for: its own total, and each restock once.
-pub const NO_MORE_THAN_ASKED: &str = "no more is offered than operators asked for";
-/// A change that an operator was told is made is in force, and no failover takes it back.
-pub const CHANGES_STAY: &str = "an acknowledged change stays";
-/// Once faults end, each shard holds what the record says.
-pub const NO_STATE_IS_LEFT: &str = "no shard keeps a state that no record has";
+/// The shards that accept calls of a creation offer no more than was requested: its own total, and each restock once.
+pub const NO_MORE_THAN_REQUESTED: &str = "no more is offered than operators requested";
+/// An acknowledged change is in force, and no failover takes it back.
+pub const CHANGES_PERSIST: &str = "an acknowledged change persists";
+/// After the last fault, each shard holds the recorded settings.
+pub const NO_STALE_SHARD: &str = "no shard keeps a state that no record has";
 
-const CHANGE_IS_TAKEN_BACK: &str = "a failover takes back a change that no operator was told of";
-const BOTH_ARE_TOLD: &str = "both changes are acknowledged after the last failover";
+const CHANGE_IS_TAKEN_BACK: &str = "a failover takes back an unacknowledged change";
+const BOTH_ARE_ACKNOWLEDGED: &str = "both changes are acknowledged after the last failover";
 const SHARD_IS_AHEAD: &str = "a shard is ahead of the record";
 const CONTENTS_DIFFER: &str = "a shard has other settings of the record's version";
-const ANOTHER_IS_MET: &str = "a creation meets a shard of another";
+const OTHER_CREATION_IS_MET: &str = "a creation meets a shard of another creation";
 const RESTOCK_IS_AHEAD: &str = "shards have units of a restock that the record lost";
 
-/// Properties that always hold. Reachability is checked for the whole protocol only.
+/// Returns the properties that always hold. For the complete protocol, also the situations that must be reachable.
 pub(super) fn all(records: &Records) -> Vec<Property<Records>> {
     let mut properties = vec![
         Property::always(NO_MORE_THAN_RECORDED, |records: &Records, state: &State| {
-            // Units that are offered stay when a backup is restored from before their restock.
+            // Offered units stay when a backup from before their restock is restored.
             state.is_lost || offered(records, state, state.record.creation) <= state.record.total()
         }),
-        Property::always(NO_MORE_THAN_ASKED, |records: &Records, state: &State| {
+        Property::always(NO_MORE_THAN_REQUESTED, |records: &Records, state: &State| {
             let creation = state.record.creation;
-            let asked = |creation: u8| 1 + u8::from(state.restock_asked[usize::from(creation) - 1]);
-            creation == 0 || offered(records, state, creation) <= asked(creation)
+            let requested = |creation: u8| 1 + u8::from(state.restock_requested[usize::from(creation) - 1]);
+            creation == 0 || offered(records, state, creation) <= requested(creation)
         }),
-        Property::always(CHANGES_STAY, changes_stay),
-        Property::always(NO_STATE_IS_LEFT, |records: &Records, state: &State| {
+        Property::always(CHANGES_PERSIST, changes_persist),
+        Property::always(NO_STALE_SHARD, |records: &Records, state: &State| {
             [state.record, state.durable()].into_iter().all(|record| {
                 let state = records.settled(state, record);
-                let own = |&place: &usize| records.is_own(&state.shards[place], state.record.creation);
-                (0..2).filter(own).all(|place| state.shards[place].follows(state.record, place))
+                let own = |&index: &usize| records.is_own(&state.shards[index], state.record.creation);
+                (0..2).filter(own).all(|index| state.shards[index].follows(state.record, index))
             })
         }),
     ];
     if records.missing.is_none() {
-        properties.push(both_are_told());
+        properties.push(both_are_acknowledged());
         properties.extend((records.failovers > 0).then(change_is_taken_back));
         properties.extend((records.losses > 0).then(reachable_by_losses).into_iter().flatten());
     }
     properties
 }
 
-fn both_are_told() -> Property<Records> {
-    Property::sometimes(BOTH_ARE_TOLD, |_, state: &State| {
-        state.told.pause && state.told.restock && state.failovers_left == 0
+fn both_are_acknowledged() -> Property<Records> {
+    Property::sometimes(BOTH_ARE_ACKNOWLEDGED, |_, state: &State| {
+        state.reported.pause && state.reported.restock && state.failovers_left == 0
     })
 }
 
@@ -69,7 +70,7 @@ fn reachable_by_losses() -> Vec<Property<Records>> {
             own_shards(state)
                 .any(|shard| shard.version == record.version && shard.is_paused != record.is_paused)
         }),
-        Property::sometimes(ANOTHER_IS_MET, |_, state: &State| {
+        Property::sometimes(OTHER_CREATION_IS_MET, |_, state: &State| {
             let creation = state.record.creation;
             creation != 0 && state.shards.iter().any(|shard| ![0, creation].contains(&shard.made_by))
         }),
@@ -83,16 +84,17 @@ fn own_shards(state: &State) -> impl Iterator<Item = &Shard> {
     state.shards.iter().filter(|shard| shard.made_by != 0 && shard.made_by == state.record.creation)
 }
 
-/// Units in the shards that take calls of a creation. Without a record, none is sold.
+/// Counts the units in the shards that accept calls of a creation. Without a record no units are sold.
 fn offered(records: &Records, state: &State, creation: u8) -> u8 {
     let own = state.shards.iter().filter(|shard| creation != 0 && records.is_own(shard, creation));
     own.map(|shard| shard.minted).sum()
 }
 
-/// While no record was lost, at once; after a loss, once coordinators have read what was restored.
-fn changes_stay(records: &Records, state: &State) -> bool {
+/// Checked in every state while no record was lost. After a loss, checked once coordinators have read the restored
+/// record.
+fn changes_persist(records: &Records, state: &State) -> bool {
     let now = if state.is_lost { records.settled(state, state.record) } else { *state };
     let pause_stays = now.record.is_paused && now.shards.iter().all(|shard| shard.is_paused);
     let restock_stays = now.record.restocked > 0 && now.shards[1].minted > 0;
-    (!state.told.pause || pause_stays) && (!state.told.restock || restock_stays)
+    (!state.reported.pause || pause_stays) && (!state.reported.restock || restock_stays)
 }

@@ -1,4 +1,4 @@
-//! What each action does: operators and coordinators by the rules of the protocol, and faults.
+//! Effects of actions: operators and coordinators follow the rules of the protocol, and faults happen.
 
 use super::{Change, RecordProtection, Records, ReplicaLink, Reported, SaleRecord, Shard, State};
 
@@ -7,38 +7,38 @@ impl Records {
         self.missing != Some(protection)
     }
 
-    /// Whether a shard takes calls of this creation.
+    /// Returns true when a shard accepts calls of this creation.
     pub(super) fn is_own(self, shard: &Shard, creation: u8) -> bool {
         shard.made_by != 0 && (shard.made_by == creation || !self.has(RecordProtection::CreationId))
     }
 
-    pub(super) fn ask(self, state: &mut State, change: Change) {
+    pub(super) fn request(self, state: &mut State, change: Change) {
         let record = &mut state.record;
         let is_known = record.holds(change);
         match change {
             Change::Pause if !is_known => record.is_paused = true,
             Change::Restock if !is_known || !self.has(RecordProtection::RestockKeysAreKept) => {
                 record.restocked = (record.restocked + 1).min(2);
-                state.restock_asked[usize::from(record.creation) - 1] = true;
+                state.restock_requested[usize::from(record.creation) - 1] = true;
             }
             _ => return,
         }
         record.version += 1;
     }
 
-    pub(super) fn tell(self, state: &mut State, change: Change) {
+    pub(super) fn report(self, state: &mut State, change: Change) {
         let record = state.record;
-        let all_hold = (0..2).all(|place| {
-            let shard = &state.shards[place];
-            self.is_own(shard, record.creation) && shard.follows(record, place)
+        let all_hold = (0..2).all(|index| {
+            let shard = &state.shards[index];
+            self.is_own(shard, record.creation) && shard.follows(record, index)
         });
         if record.holds(change)
             && state.confirms()
             && (all_hold || !self.has(RecordProtection::EveryShardConfirms))
         {
             match change {
-                Change::Pause => state.told.pause = true,
-                Change::Restock => state.told.restock = true,
+                Change::Pause => state.reported.pause = true,
+                Change::Restock => state.reported.restock = true,
             }
         }
     }
@@ -57,38 +57,40 @@ impl Records {
         }
         let replaces_equal = shard.version == known.version && self.has(RecordProtection::ContentIsCompared);
         let is_newer = shard.version < known.version || replaces_equal;
-        if self.is_own(shard, known.creation) && (is_newer || !self.has(RecordProtection::OlderIsRefused)) {
+        if self.is_own(shard, known.creation)
+            && (is_newer || !self.has(RecordProtection::OlderVersionIsRefused))
+        {
             (shard.version, shard.is_paused) = (known.version, known.is_paused);
         }
     }
 
-    pub(super) fn mint(self, shard: &mut Shard, known: SaleRecord, place: usize) {
+    pub(super) fn mint(self, shard: &mut Shard, known: SaleRecord, index: usize) {
         if self.is_own(shard, known.creation) {
-            shard.minted = shard.minted.max(known.minted_to(place));
+            shard.minted = shard.minted.max(known.minted_to(index));
         }
     }
 
-    /// Records what the coordinator knows at a version above that of the shard.
-    pub(super) fn raise(self, state: &mut State, coordinator: usize, place: usize) {
-        let (known, shard) = (state.known[coordinator], &state.shards[place]);
+    /// Records the coordinator's reading at a version above that of the shard.
+    pub(super) fn raise(self, state: &mut State, coordinator: usize, index: usize) {
+        let (known, shard) = (state.known[coordinator], &state.shards[index]);
         let is_due = self.is_own(shard, known.creation) && shard.version > known.version;
         let is_based = state.record.version == known.version || !self.has(RecordProtection::BasedOnVersion);
-        if is_due && is_based && self.has(RecordProtection::RecordMovesAbove) {
+        if is_due && is_based && self.has(RecordProtection::RecordVersionIsRaised) {
             state.record = SaleRecord { version: shard.version + 1, ..known };
             self.read(state, coordinator);
         }
     }
 
-    /// The state once faults have ended with this record: coordinators read it, and do their work.
+    /// Returns the state after the last fault, with this record: coordinators read it and do their work.
     pub(super) fn settled(self, before: &State, record: SaleRecord) -> State {
         let mut state = State { record, link: ReplicaLink::InStep, ..*before };
         for coordinator in (0..self.coordinators).chain(0..self.coordinators) {
             self.read(&mut state, coordinator);
-            for place in (0..2).filter(|_| record.creation != 0) {
-                self.raise(&mut state, coordinator, place);
+            for index in (0..2).filter(|_| record.creation != 0) {
+                self.raise(&mut state, coordinator, index);
                 let known = state.known[coordinator];
-                self.configure(&mut state.shards[place], known);
-                self.mint(&mut state.shards[place], known, place);
+                self.configure(&mut state.shards[index], known);
+                self.mint(&mut state.shards[index], known, index);
             }
         }
         state
@@ -96,7 +98,7 @@ impl Records {
 
     pub(super) fn lose(state: &mut State) {
         (state.record, state.link) = (SaleRecord::default(), ReplicaLink::InStep);
-        (state.told, state.is_lost) = (Reported::default(), true);
+        (state.reported, state.is_lost) = (Reported::default(), true);
         state.losses_left -= 1;
     }
 
@@ -115,13 +117,13 @@ impl Records {
 }
 
 impl SaleRecord {
-    /// Units in all.
+    /// Total units.
     pub(super) fn total(self) -> u8 {
         1 + self.restocked
     }
 
-    pub(super) fn minted_to(self, place: usize) -> u8 {
-        if place == 0 { 1 } else { self.restocked }
+    pub(super) fn minted_to(self, index: usize) -> u8 {
+        if index == 0 { 1 } else { self.restocked }
     }
 
     pub(super) fn holds(self, change: Change) -> bool {
@@ -133,19 +135,19 @@ impl SaleRecord {
 }
 
 impl Shard {
-    pub(super) fn follows(&self, record: SaleRecord, place: usize) -> bool {
+    pub(super) fn follows(&self, record: SaleRecord, index: usize) -> bool {
         (self.version, self.is_paused) == (record.version, record.is_paused)
-            && self.minted >= record.minted_to(place)
+            && self.minted >= record.minted_to(index)
     }
 }
 
 impl State {
-    /// Whether a barrier behind the record is confirmed now.
+    /// Returns true when a barrier after a write to the record is confirmed now.
     pub(super) fn confirms(&self) -> bool {
         matches!(self.link, ReplicaLink::InStep | ReplicaLink::Alone)
     }
 
-    /// The record that the next failover leaves.
+    /// The record that remains after the next failover.
     pub(super) fn durable(&self) -> SaleRecord {
         match self.link {
             ReplicaLink::Behind(record) | ReplicaLink::Copying(record) => record,

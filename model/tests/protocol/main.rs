@@ -1,6 +1,6 @@
-//! The protocol under every order of events, whole and with each of its protections missing.
+//! Exhaustive checks of the protocol, complete and with each protection removed.
 
+mod complete;
 mod mutants;
-mod prices;
 mod records;
-mod sound;
+mod weaker_settings;

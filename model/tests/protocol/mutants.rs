@@ -1,4 +1,4 @@
-//! Each protection is needed: without it the checker finds a shortest story in which the promise is broken.
+//! Each protection is needed: without it the checker finds a shortest counterexample.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -7,7 +7,7 @@ use model::protocol::{Protection, Protocol};
 use model::sale::Sale;
 use stateright::{Checker, HasDiscoveries, Model};
 
-/// Searches ever deeper, so that no shorter story ends the same way.
+/// Searches with increasing depth, so that the counterexample is a shortest one.
 fn is_needed(protection: Protection) {
     let began = Instant::now();
     let property = protection.keeps();
@@ -21,7 +21,7 @@ fn is_needed(protection: Protection) {
             .join();
         if let Some(path) = checker.discovery(property) {
             let (states, seconds) = (checker.unique_state_count(), began.elapsed().as_secs_f64());
-            println!("without {protection:?}, not so: {property} ({states} states, {seconds:.2} s)");
+            println!("without {protection:?}, broken: {property} ({states} states, {seconds:.2} s)");
             path.into_actions().iter().for_each(|action| println!("  {action}"));
             return;
         }
@@ -30,134 +30,134 @@ fn is_needed(protection: Protection) {
     }
 }
 
-/// Names stay the same along a story, so no symmetry.
+/// Without symmetry, because names must stay the same along a counterexample.
 fn mutant(protection: Protection) -> Sale {
-    let outsiders =
+    let external_copiers =
         u8::from(matches!(protection, Protection::EveryCopierConfirms | Protection::ReplicaFollows));
-    if matches!(protection, Protection::AloneIsCheckedAtReply | Protection::AnswersLapse) {
+    if matches!(protection, Protection::AloneIsCheckedAtReply | Protection::AnswersExpire) {
         return Sale { protocol: Protocol::without(protection), ..Sale::with_answers_that_wait() };
     }
     let is_audited = protection == Protection::AuditReadsInFirst;
     let protocol = Protocol::without(protection);
-    Sale { protocol, outsiders, is_audited, by_symmetry: false, ..Sale::sound() }
+    Sale { protocol, external_copiers, is_audited, by_symmetry: false, ..Sale::complete() }
 }
 
 #[test]
-fn barrier_before_telling() {
-    is_needed(Protection::BarrierBeforeTelling);
+fn barrier_before_answer_is_needed() {
+    is_needed(Protection::BarrierBeforeAnswer);
 }
 
 #[test]
-fn failed_replicas_count() {
+fn count_of_failed_replicas_is_needed() {
     is_needed(Protection::FailedReplicasCount);
 }
 
 #[test]
-fn barrier_before_accept() {
+fn barrier_before_accept_is_needed() {
     is_needed(Protection::BarrierBeforeAccept);
 }
 
 #[test]
-fn barrier_before_redrive() {
+fn barrier_before_redrive_is_needed() {
     is_needed(Protection::BarrierBeforeRedrive);
 }
 
 #[test]
-fn tick() {
+fn tick_is_needed() {
     is_needed(Protection::Tick);
 }
 
 #[test]
-fn accept_takes_the_maximum() {
+fn maximum_in_accept_is_needed() {
     is_needed(Protection::AcceptTakesMaximum);
 }
 
 #[test]
-fn donate_looks_at_the_stock() {
-    is_needed(Protection::DonateLooksAtStock);
+fn stock_check_in_donate_is_needed() {
+    is_needed(Protection::DonateChecksStock);
 }
 
 #[test]
-fn buy_is_atomic() {
+fn atomic_buy_is_needed() {
     is_needed(Protection::BuyIsAtomic);
 }
 
 #[test]
-fn order_ids() {
+fn order_id_is_needed() {
     is_needed(Protection::OrderIds);
 }
 
 #[test]
-fn fingerprint() {
+fn fingerprint_is_needed() {
     is_needed(Protection::Fingerprint);
 }
 
 #[test]
-fn role_guard() {
+fn role_guard_is_needed() {
     is_needed(Protection::RoleGuard);
 }
 
 #[test]
-fn copiers_count() {
+fn count_of_copiers_is_needed() {
     is_needed(Protection::CopiersCount);
 }
 
 #[test]
-fn every_copier_confirms() {
+fn confirmation_by_every_copier_is_needed() {
     is_needed(Protection::EveryCopierConfirms);
 }
 
 #[test]
-fn the_replica_follows() {
+fn check_of_replica_address_is_needed() {
     is_needed(Protection::ReplicaFollows);
 }
 
 #[test]
-fn the_map_is_checked_at_the_reply() {
+fn map_check_at_reply_is_needed() {
     is_needed(Protection::AloneIsCheckedAtReply);
 }
 
 #[test]
-fn primaries_name_their_replicas() {
+fn replicas_named_by_primary_are_needed() {
     is_needed(Protection::PrimaryNamesItsReplicas);
 }
 
 #[test]
-fn answers_lapse() {
-    is_needed(Protection::AnswersLapse);
+fn expiry_of_answers_is_needed() {
+    is_needed(Protection::AnswersExpire);
 }
 
 #[test]
-fn the_map_is_read() {
+fn reading_the_map_is_needed() {
     is_needed(Protection::MapIsRead);
 }
 
 #[test]
-fn full_copy() {
+fn full_copy_is_needed() {
     is_needed(Protection::FullCopy);
 }
 
 #[test]
-fn sold_out_is_confirmed() {
+fn barrier_before_sold_out_is_needed() {
     is_needed(Protection::SoldOutIsConfirmed);
 }
 
 #[test]
-fn sold_out_is_told_from_sales() {
+fn sold_out_from_sales_is_needed() {
     is_needed(Protection::SoldOutFromSales);
 }
 
 #[test]
-fn the_home_shard_is_asked_again() {
-    is_needed(Protection::HomeAskedAgain);
+fn second_check_of_home_is_needed() {
+    is_needed(Protection::HomeCheckedAgain);
 }
 
 #[test]
-fn channels_are_redriven() {
+fn redrive_is_needed() {
     is_needed(Protection::Redrive);
 }
 
 #[test]
-fn the_audit_reads_in_first() {
+fn audit_order_is_needed() {
     is_needed(Protection::AuditReadsInFirst);
 }

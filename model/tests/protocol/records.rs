@@ -1,4 +1,4 @@
-//! The record of a sale: whole, and with each protection missing.
+//! The record of a sale, complete and with each protection removed.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -20,12 +20,12 @@ fn holds(name: &str, records: Records) {
 }
 
 #[test]
-fn records_hold_when_primaries_fail() {
+fn records_hold_during_failovers() {
     holds("records, two failovers", Records { coordinators: 3, failovers: 2, losses: 0, missing: None });
 }
 
 #[test]
-fn records_hold_when_one_is_lost() {
+fn records_hold_when_a_record_is_lost() {
     holds(
         "records, one failover and one loss",
         Records { coordinators: 2, failovers: 1, losses: 1, missing: None },
@@ -33,14 +33,14 @@ fn records_hold_when_one_is_lost() {
 }
 
 #[test]
-fn records_hold_when_three_coordinators_remember() {
+fn records_hold_with_three_coordinators() {
     holds(
         "records, three coordinators and one loss",
         Records { coordinators: 3, failovers: 0, losses: 1, missing: None },
     );
 }
 
-/// Searches ever deeper, so that no shorter story ends the same way.
+/// Searches with increasing depth, so that the counterexample is a shortest one.
 fn is_needed(missing: RecordProtection, losses: u8) {
     let coordinators = if missing == RecordProtection::RestoreEndsOldReadings { 3 } else { 2 };
     let failovers = 1 - losses;
@@ -55,11 +55,11 @@ fn is_needed(missing: RecordProtection, losses: u8) {
     let checker = checker.unwrap_or_else(|| panic!("nothing breaks without {missing:?}"));
     let path = checker.discovery(property).expect("found above");
     let (states, seconds) = (checker.unique_state_count(), began.elapsed().as_secs_f64());
-    println!("without {missing:?}, not so: {property} ({states} states, {seconds:.2} s)");
+    println!("without {missing:?}, broken: {property} ({states} states, {seconds:.2} s)");
     path.into_actions().iter().for_each(|action| println!("  {action}"));
 }
 
-/// Needed only where a record is lost that had lasted: failovers alone break nothing without it.
+/// Checks a protection that is needed only when a durable record is lost. Failovers alone break nothing without it.
 fn is_needed_when_a_record_is_lost(missing: RecordProtection) {
     holds(
         &format!("without {missing:?}, nothing is lost"),
@@ -69,46 +69,46 @@ fn is_needed_when_a_record_is_lost(missing: RecordProtection) {
 }
 
 #[test]
-fn record_is_durable_first() {
+fn durable_record_is_needed() {
     is_needed(RecordProtection::RecordIsDurableFirst, 0);
 }
 
 #[test]
-fn changes_are_based_on_a_version() {
+fn base_version_is_needed() {
     is_needed(RecordProtection::BasedOnVersion, 0);
 }
 
 #[test]
-fn every_shard_confirms() {
+fn confirmation_of_every_shard_is_needed() {
     is_needed(RecordProtection::EveryShardConfirms, 0);
 }
 
 #[test]
-fn older_settings_are_refused() {
-    is_needed(RecordProtection::OlderIsRefused, 0);
+fn refusal_of_older_versions_is_needed() {
+    is_needed(RecordProtection::OlderVersionIsRefused, 0);
 }
 
 #[test]
-fn creation_id() {
+fn creation_id_is_needed() {
     is_needed_when_a_record_is_lost(RecordProtection::CreationId);
 }
 
 #[test]
-fn content_is_compared() {
+fn content_comparison_is_needed() {
     is_needed_when_a_record_is_lost(RecordProtection::ContentIsCompared);
 }
 
 #[test]
-fn record_moves_above() {
-    is_needed_when_a_record_is_lost(RecordProtection::RecordMovesAbove);
+fn raised_record_version_is_needed() {
+    is_needed_when_a_record_is_lost(RecordProtection::RecordVersionIsRaised);
 }
 
 #[test]
-fn restock_keys_are_kept() {
+fn restock_keys_are_needed() {
     is_needed(RecordProtection::RestockKeysAreKept, 0);
 }
 
 #[test]
-fn a_restore_ends_old_readings() {
+fn end_of_old_readings_is_needed() {
     is_needed(RecordProtection::RestoreEndsOldReadings, 1);
 }

@@ -1,4 +1,4 @@
-//! Actions as sentences.
+//! Actions as sentences, for counterexamples.
 
 use std::fmt;
 
@@ -9,8 +9,8 @@ impl fmt::Display for Action {
         match *self {
             Self::Create(1) => f.write_str("an operator creates the sale"),
             Self::Create(_) => f.write_str("an operator creates another sale of that name"),
-            Self::Ask(change) => write!(f, "an operator asks for {change}: it is recorded"),
-            Self::Tell(change) => write!(f, "the operator is told that {change} is made"),
+            Self::Request(change) => write!(f, "an operator requests {change}: it is recorded"),
+            Self::Acknowledge(change) => write!(f, "{change} is acknowledged to the operator"),
             Self::FallBehind => f.write_str("the replica of the record stops following"),
             Self::FailOver => f.write_str("the replica of the record is promoted"),
             Self::Join => f.write_str("the demoted primary of the record joins as replica: its copy begins"),

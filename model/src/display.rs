@@ -1,4 +1,4 @@
-//! Actions as sentences, so that a counterexample reads as a story.
+//! Actions as sentences, for counterexamples.
 
 use std::fmt;
 
@@ -9,21 +9,25 @@ use crate::shard::Server;
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Buy(Purchase { user, attempt, shard, server, heard }) => {
-                write!(f, "user {user} buys, {attempt} attempt, at {server} of shard {shard}{}", lost(heard))
+            Self::Buy(Purchase { user, attempt, shard, server, answered }) => {
+                write!(
+                    f,
+                    "user {user} buys, {attempt} attempt, at {server} of shard {shard}{}",
+                    lost_note(answered)
+                )
             }
             Self::BuyAndWait(Purchase { user, attempt, shard, server, .. }) => write!(
                 f,
                 "user {user} buys, {attempt} attempt, at {server} of shard {shard}; no node reads the answer yet"
             ),
-            Self::Hear => f.write_str("a node reads the answer"),
+            Self::ReadAnswer => f.write_str("a node reads the answer"),
             Self::Donate(call, want) => {
-                let (server, heard) = (call.server, lost(call.heard));
-                write!(f, "{server} of shard {} donates {want} to shard {}{heard}", call.from, call.to)
+                let (server, note) = (call.server, lost_note(call.answered));
+                write!(f, "{server} of shard {} donates {want} to shard {}{note}", call.from, call.to)
             }
             Self::Redrive(call) => {
-                let (server, heard) = (call.server, lost(call.heard));
-                write!(f, "{server} of shard {} tells its channel to shard {}{heard}", call.from, call.to)
+                let (server, note) = (call.server, lost_note(call.answered));
+                write!(f, "{server} of shard {} returns its channel to shard {}{note}", call.from, call.to)
             }
             Self::Accept(call, cumulative) => {
                 let server = call.server;
@@ -32,7 +36,7 @@ impl fmt::Display for Action {
             Self::FallBehind(shard) => write!(f, "the replica of shard {shard} stops following"),
             Self::FailOver(shard) => write!(f, "the replica of shard {shard} is promoted"),
             Self::Join(shard) => {
-                write!(f, "the deposed primary of shard {shard} joins as replica: its copy begins")
+                write!(f, "the demoted primary of shard {shard} joins as replica: its copy begins")
             }
             Self::FinishCopy(shard) => write!(f, "the replica of shard {shard} finishes its copy"),
             Self::ReadMap(shard) => write!(f, "all nodes read the map of shard {shard}"),
@@ -47,13 +51,13 @@ impl fmt::Display for Action {
             Self::Take(Purchase { user, attempt, shard, .. }) => {
                 write!(f, "user {user}, {attempt} attempt, takes the token it found in shard {shard}")
             }
-            Self::GiveUp(user) => write!(f, "user {user} is told out of stock without asking again"),
+            Self::GiveUp(user) => write!(f, "user {user} is answered out of stock without another check"),
         }
     }
 }
 
-fn lost(heard: bool) -> &'static str {
-    if heard { "" } else { "; the answer is lost" }
+fn lost_note(answered: bool) -> &'static str {
+    if answered { "" } else { "; the answer is lost" }
 }
 
 impl fmt::Display for Attempt {
@@ -69,7 +73,7 @@ impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Primary => "the primary",
-            Self::StalePrimary => "the deposed primary",
+            Self::StalePrimary => "the demoted primary",
         })
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use model::sale::Sale;
 use stateright::{Checker, Model};
 
-/// Tries everything, depth first: two threads share the work, and states are kept as fingerprints only.
+/// Searches all states, depth first. Two threads share the work, and states are stored as fingerprints only.
 fn holds(name: &str, sale: Sale) {
     let began = Instant::now();
     let checker = sale.checker().threads(2).spawn_dfs().join();
@@ -20,45 +20,45 @@ fn holds(name: &str, sale: Sale) {
 }
 
 #[test]
-fn two_users_at_each_shard() {
-    holds("homes 2 + 2", Sale::sound());
+fn promise_holds_for_two_users_per_shard() {
+    holds("homes 2 + 2", Sale::complete());
 }
 
 #[test]
-fn three_users_at_one_shard() {
-    holds("homes 3 + 1", Sale { homes: vec![0, 0, 0, 1], minted: [1, 2], ..Sale::sound() });
+fn promise_holds_for_three_users_at_one_shard() {
+    holds("homes 3 + 1", Sale { homes: vec![0, 0, 0, 1], minted: [1, 2], ..Sale::complete() });
 }
 
 #[test]
-fn no_name_matters() {
-    holds("every name by itself", Sale { failovers: 1, by_symmetry: false, ..Sale::sound() });
+fn promise_holds_without_symmetry() {
+    holds("without symmetry", Sale { failovers: 1, by_symmetry: false, ..Sale::complete() });
 }
 
 #[test]
-fn a_server_outside_the_cluster_copies() {
-    let sale = Sale { outsiders: 1, ..Sale::sound() };
+fn promise_holds_with_an_external_copier() {
+    let sale = Sale { external_copiers: 1, ..Sale::complete() };
     holds("a server outside the cluster", sale);
 }
 
 #[test]
-fn answers_are_read_later() {
+fn promise_holds_when_answers_wait() {
     holds("answers that wait", Sale::with_answers_that_wait());
 }
 
 #[test]
-fn everything_spelled_out() {
-    holds("spelled out", Sale { moves_max: 1, is_spelled_out: true, ..Sale::sound() });
+fn promise_holds_when_steps_are_spelled_out() {
+    holds("spelled out", Sale { moves_max: 1, is_spelled_out: true, ..Sale::complete() });
 }
 
 #[test]
-fn an_audit_in_the_midst_of_it() {
-    holds("audited", Sale { is_audited: true, ..Sale::sound() });
+fn promise_holds_during_an_audit() {
+    holds("audited", Sale { is_audited: true, ..Sale::complete() });
 }
 
 #[test]
-#[ignore = "as large as the variables MODEL_… say"]
-fn larger() {
-    let base = Sale::sound();
+#[ignore = "sizes are set by the variables MODEL_…"]
+fn promise_holds_for_larger_sizes() {
+    let base = Sale::complete();
     let tokens = |minted: Vec<i8>| <[i8; 2]>::try_from(minted).unwrap();
     let sale = Sale {
         failovers: list("MODEL_FAILOVERS").map_or(3, |failovers| failovers[0]),
@@ -66,14 +66,14 @@ fn larger() {
         homes: list("MODEL_HOMES").unwrap_or(base.homes),
         minted: list("MODEL_MINTED").map_or(base.minted, tokens),
         is_spelled_out: list("MODEL_SPELLED_OUT") == Some(vec![1]),
-        ..Sale::sound()
+        ..Sale::complete()
     };
     holds(&format!("{sale:?}"), sale);
 }
 
-/// The numbers in a variable, separated by commas.
+/// Parses the comma-separated numbers in an environment variable.
 fn list<T: std::str::FromStr>(variable: &str) -> Option<Vec<T>> {
     let text = std::env::var(variable).ok()?;
-    let number = |word: &str| word.parse().unwrap_or_else(|_| panic!("{variable}: {word:?} is no number"));
+    let number = |word: &str| word.parse().unwrap_or_else(|_| panic!("{variable}: {word:?} is not a number"));
     Some(text.split(',').map(number).collect())
 }
