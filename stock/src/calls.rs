@@ -1,7 +1,7 @@
-//! The typed calls: each operation's arguments, and its answer as a type of its own.
+//! Typed calls: the arguments of each Lua operation, and its answer as a Rust type.
 //!
-//! One file of Lua an operation holds the contract; here it becomes Rust. Nobody else ever sees an operation's
-//! raw answer. A call says which slot it goes to, not how it gets there.
+//! Each Lua file holds the contract of its operation; this module is its Rust side. Code outside this module never
+//! sees a raw reply. A call names the slot that it goes to, not how it gets there.
 
 use std::time::Duration;
 
@@ -13,32 +13,35 @@ use crate::layout::{Shard, Slot};
 use crate::limit::Limit;
 use crate::sale::{EpochMs, SaleConfig, SaleState, ShardSettings, Window};
 
-/// Most buyers in one `buy`: it then takes 0.2-0.4 ms of Redis, in which nobody else is served.
+/// Most buyers in one `buy`. A call of this size takes 0.2-0.4 ms of Redis, during which Redis serves no other client.
 pub const BUYERS_PER_CALL_MAX: usize = 64;
 
-/// Something to ask the primary of one slot.
+/// A call to the primary of one slot.
 pub trait Call {
-    /// What it answers.
+    /// The typed answer.
     type Answer;
 
-    /// The slot it touches.
+    /// Returns the slot that the call touches.
     fn slot(&self) -> Slot;
 
-    /// The command to send.
+    /// Builds the command to send.
     fn command(&self) -> Cmd;
 
-    /// Reads the reply. An error reply has been turned into a [`CallError`] before.
+    /// Parses the reply. Error replies are turned into a [`CallError`] before this is called.
+    ///
+    /// # Errors
+    /// Returns [`CallError::Malformed`] when the reply has another form.
     fn answer(&self, reply: Value) -> Result<Self::Answer, CallError>;
 }
 
-/// Why a call has no answer.
+/// The reason why a call has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The primary does not serve the slot (any more, or not yet), or not now. It did nothing; look at the map
-    /// again.
+    /// The primary does not serve the slot, or does not serve it now. The call had no effect. Refresh the cluster map
+    /// and retry.
     #[error("the slot is not served there now: {0}")]
     Moved(String),
-    /// The primary has no such function. It did nothing; load the library and repeat.
+    /// The primary does not have the function. The call had no effect. Load the library and retry.
     #[error("the function library is missing")]
     FunctionMissing,
     /// The shard does not exist.
@@ -47,30 +50,30 @@ pub enum CallError {
     /// The shard belongs to another layout than the caller's.
     #[error("the shard belongs to another ring: {0}")]
     WrongRing(String),
-    /// Redis reached its memory limit and did nothing.
+    /// Redis has reached its memory limit. The call had no effect.
     #[error("Redis is out of memory")]
     OutOfMemory,
-    /// No reply: whether it was done is unknown. Repeating is safe, every operation is idempotent.
+    /// No reply arrived, so the outcome is unknown. A retry is safe: every operation is idempotent.
     #[error("no reply: {0}")]
     NoReply(String),
-    /// Done, but too few replicas confirmed in time: whether it lasts is unknown. Repeating is safe.
+    /// The call was executed, but too few replicas confirmed it in time, so a failover may undo it. A retry is safe.
     #[error("{confirmed} of {replicas} replicas confirmed in time")]
     NotDurable {
-        /// Replicas that confirmed.
+        /// Number of replicas that confirmed.
         confirmed: usize,
-        /// Replicas there should be.
+        /// Number of replicas that had to confirm.
         replicas: usize,
     },
-    /// Redis refused, in its own words.
+    /// Redis refused the call; its error text is given.
     #[error("Redis refused: {0}")]
     Refused(String),
-    /// The reply is not of the operation's form.
+    /// The reply does not have the form of the operation.
     #[error("a reply of the wrong form: {0}")]
     Malformed(String),
 }
 
 impl CallError {
-    /// Whether trying again soon may help.
+    /// Returns true when a retry soon may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Moved(_) | Self::FunctionMissing | Self::NoReply(_) | Self::NotDurable { .. } => true,
@@ -82,20 +85,20 @@ impl CallError {
         }
     }
 
-    /// Whether this user may not do it.
+    /// Returns true when the Redis user lacks the permission for the call (`NOPERM`).
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Refused(why) if why.starts_with("NOPERM"))
     }
 
-    /// Whether the call may have been done although it has no answer.
+    /// Returns true when the call may have been executed although it has no answer.
     pub fn is_unknown(&self) -> bool {
         matches!(self, Self::NoReply(_) | Self::NotDurable { .. } | Self::Malformed(_))
     }
 
-    /// Reads an error reply. `details` is what follows the code.
+    /// Parses an error reply. `details` is the text after the code.
     pub(crate) fn from_reply(code: &str, details: &str) -> Self {
         match code {
-            // The last is the answer of a primary with `min-replicas-to-write` and too few of them.
+            // `NOREPLICAS` is the answer of a primary that has fewer replicas than `min-replicas-to-write`.
             "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "READONLY" | "LOADING"
             | "NOREPLICAS" => Self::Moved(format!("{code} {details}")),
             "ERR" if details.starts_with("Function not found") => Self::FunctionMissing,
@@ -125,60 +128,60 @@ impl From<redis::RedisError> for CallError {
 /// The record that a user has a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// The attempt that got it.
+    /// The attempt that got the unit.
     pub order: OrderId,
-    /// When, by Redis' clock.
+    /// Time of the purchase, by Redis' clock.
     pub purchased_at: EpochMs,
 }
 
 impl Claim {
-    /// Reads `<order id>:<purchased at, ms>`.
+    /// Parses `<order id>:<purchased at, ms>`.
     pub(crate) fn parse(text: &str) -> Result<Self, CallError> {
         let parsed = text.split_once(':').and_then(|(order, at)| {
             Some(Self { order: order.parse().ok()?, purchased_at: at.parse().ok()? })
         });
-        parsed.ok_or_else(|| CallError::Malformed(format!("{text:?} is no claim")))
+        parsed.ok_or_else(|| CallError::Malformed(format!("{text:?} is not a claim")))
     }
 }
 
 /// One user's attempt to buy.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// Who.
+    /// The buyer.
     pub user: UserId,
-    /// Names the attempt: a repeated one is recognised by it.
+    /// Id of the attempt. A repeated attempt is recognised by it.
     pub order: OrderId,
-    /// Kept with the order.
+    /// Correlation id of the request, stored with the order.
     pub correlation: CorrelationId,
-    /// Whether it counts towards the user's limit. The same request, tried once more, does not.
-    pub counts: bool,
+    /// True when the attempt counts towards the user's limit. A retry of the same request does not.
+    pub counts_towards_limit: bool,
 }
 
-/// What became of an attempt.
+/// Outcome of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuyOutcome {
     /// This call claimed a unit.
     Bought(Claim),
-    /// This very attempt claimed it before: its answer was lost on the way.
+    /// The same attempt claimed a unit in an earlier call, whose answer was lost.
     Repeat(Claim),
-    /// Another attempt of the same user claimed one.
+    /// Another attempt of the same user claimed a unit.
     Duplicate(Claim),
-    /// No token is left in this shard.
+    /// The shard has no token left.
     Empty,
-    /// The sale is not selling now.
+    /// The sale is not open.
     NotOpen,
-    /// The user made too many attempts: the next one may come after this time.
+    /// The user made too many attempts. The next one is allowed after this time.
     Limited(Duration),
 }
 
 /// Claims users in their home shard and takes a token for each. See `buy.lua`.
 #[derive(Clone, Debug)]
 pub struct Buy<'a, A = Attempt> {
-    /// The home of all of them.
+    /// The home shard of all users.
     pub shard: &'a Shard,
-    /// At most [`BUYERS_PER_CALL_MAX`].
+    /// At most [`BUYERS_PER_CALL_MAX`] attempts.
     pub attempts: &'a [A],
-    /// How many attempts a user has, if that is limited.
+    /// The limit of attempts per user; `None` for no limit.
     pub limit: Option<Limit>,
 }
 
@@ -187,7 +190,7 @@ pub struct Buy<'a, A = Attempt> {
 pub struct BuyAnswer {
     /// Stock left in the shard.
     pub stock: u64,
-    /// An outcome for each attempt, in order.
+    /// One outcome per attempt, in the order of the attempts.
     pub outcomes: Vec<BuyOutcome>,
 }
 
@@ -204,8 +207,11 @@ impl<A: AsRef<Attempt>> Call for Buy<'_, A> {
         cmd.arg(self.shard.ring.as_str());
         cmd.arg(self.limit.map_or(0.0, Limit::interval_ms)).arg(self.limit.map_or(0, |limit| limit.permits));
         for attempt in self.attempts {
-            let Attempt { user, order, correlation, counts } = attempt.as_ref();
-            cmd.arg(user.as_str()).arg(order.as_str()).arg(correlation.as_str()).arg(u8::from(*counts));
+            let Attempt { user, order, correlation, counts_towards_limit } = attempt.as_ref();
+            cmd.arg(user.as_str())
+                .arg(order.as_str())
+                .arg(correlation.as_str())
+                .arg(u8::from(*counts_towards_limit));
         }
         cmd
     }
@@ -254,16 +260,16 @@ impl AsRef<Attempt> for Attempt {
 pub struct Donate<'a> {
     /// The giving shard.
     pub shard: &'a Shard,
-    /// The receiving one.
+    /// The receiving shard.
     pub to: ShardId,
-    /// Tokens wanted; 0 only repeats the channel's value.
+    /// Tokens wanted; 0 only reads the channel's value.
     pub want: u64,
 }
 
 /// The answer of [`Donate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Donation {
-    /// All tokens that ever entered the channel.
+    /// Cumulative number of tokens that entered the channel.
     pub cumulative: u64,
     /// Stock left in the giving shard.
     pub stock: u64,
@@ -288,12 +294,12 @@ impl Call for Donate<'_> {
     }
 }
 
-/// Where the tokens of a channel come from.
+/// The source of a channel's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TokenSource {
-    /// The coordinator, which mints them.
+    /// The coordinator, which mints tokens.
     Mint,
-    /// Another shard, which donates them.
+    /// Another shard, which donates tokens.
     Shard(ShardId),
 }
 
@@ -311,16 +317,16 @@ impl std::fmt::Display for TokenSource {
 pub struct Accept<'a> {
     /// The receiving shard.
     pub shard: &'a Shard,
-    /// Whose channel.
+    /// The source of the channel.
     pub from: TokenSource,
-    /// All tokens that ever entered it, as its giver said.
+    /// Cumulative number of tokens that entered the channel, as its source reported it.
     pub cumulative: u64,
 }
 
 /// The answer of [`Accept`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
-    /// All tokens that ever left the channel.
+    /// Cumulative number of tokens that left the channel.
     pub cumulative: u64,
     /// Stock of the receiving shard.
     pub stock: u64,
@@ -345,16 +351,17 @@ impl Call for Accept<'_> {
     }
 }
 
-/// Brings a shard to a version of the sale's settings; answers those it then holds. See `configure.lua`.
+/// Brings a shard to a version of the sale's settings and returns the settings that the shard then holds. See
+/// `configure.lua`.
 #[derive(Clone, Debug)]
 pub struct Configure<'a> {
     /// The shard.
     pub shard: &'a Shard,
-    /// The version that the rest belongs to.
+    /// Version of the settings.
     pub version: u64,
-    /// The sale's state. `creating` also creates the shard where it does not exist.
+    /// State of the sale. `creating` also creates the shard when it does not exist.
     pub state: SaleState,
-    /// When it sells.
+    /// Window in which the sale sells.
     pub window: Window,
 }
 
@@ -380,15 +387,15 @@ impl Call for Configure<'_> {
 }
 
 fn state_of(word: &str) -> Result<SaleState, CallError> {
-    SaleState::parse(word).ok_or_else(|| CallError::Malformed(format!("{word:?} is no state")))
+    SaleState::parse(word).ok_or_else(|| CallError::Malformed(format!("{word:?} is not a state")))
 }
 
-/// Looks up the claims of users at home in a shard. See `find.lua`.
+/// Looks up the claims of users in their home shard. See `find.lua`.
 #[derive(Clone, Debug)]
 pub struct Find<'a, U = UserId> {
-    /// The home of all of them.
+    /// The home shard of all users.
     pub shard: &'a Shard,
-    /// Whose claims, at most [`BUYERS_PER_CALL_MAX`].
+    /// The users, at most [`BUYERS_PER_CALL_MAX`].
     pub users: &'a [U],
 }
 
@@ -439,24 +446,24 @@ pub struct ReadLevel<'a> {
 pub struct Level {
     /// The instant, by the clock of the shard's primary.
     pub at: EpochMs,
-    /// The layout it belongs to.
+    /// Fingerprint of the layout that the shard belongs to.
     pub ring: String,
-    /// The settings it holds.
+    /// The settings that the shard holds.
     pub settings: ShardSettings,
-    /// Tokens here.
+    /// Tokens in the shard.
     pub stock: u64,
-    /// Tokens sold here.
+    /// Tokens sold by the shard.
     pub sold: u64,
-    /// Entries ever appended to its order stream.
+    /// Number of entries ever appended to the order stream.
     pub seq: u64,
-    /// What it accepted from each channel, cumulative.
+    /// Tokens accepted from each source, cumulative.
     pub accepted: Vec<(TokenSource, u64)>,
-    /// What it donated to each channel, cumulative.
+    /// Tokens donated to each shard, cumulative.
     pub donated: Vec<(ShardId, u64)>,
 }
 
 impl Level {
-    /// What the shard accepted from one channel.
+    /// Returns the cumulative number of tokens accepted from one source.
     pub fn accepted_from(&self, source: TokenSource) -> u64 {
         self.accepted.iter().find(|(from, _)| *from == source).map_or(0, |(_, tokens)| *tokens)
     }
@@ -474,7 +481,7 @@ impl Level {
             "sold" => self.sold = number()?,
             "seq" => self.seq = number()?,
             "in:mint" => self.accepted.push((TokenSource::Mint, number()?)),
-            // What a newer release may have added is none of this one's business.
+            // Other fields are ignored: a newer release may have added them.
             _ => match field.split_once(':') {
                 Some(("in", shard)) => self.accepted.push((TokenSource::Shard(peer(shard)?), number()?)),
                 Some(("out", shard)) => self.donated.push((peer(shard)?, number()?)),
@@ -504,12 +511,13 @@ impl Call for ReadLevel<'_> {
     }
 }
 
-/// Records a sale's config and mint, if it still is at the version the change is based on. See `record.lua`.
+/// Records a sale's config and mint if the recorded version is still the one that the change is based on. See
+/// `record.lua`.
 #[derive(Clone, Debug)]
 pub struct Record<'a> {
     /// The sale's keys.
     pub keys: &'a crate::layout::SaleKeys,
-    /// The version the change is based on; 0 for a new sale.
+    /// The version that the change is based on; 0 for a new sale.
     pub based_on: u64,
     /// The changed config, with a newer version.
     pub config: &'a SaleConfig,
@@ -517,19 +525,20 @@ pub struct Record<'a> {
     pub mint: &'a [u64],
 }
 
-/// Reads a sale's record; behind a barrier, one that lasts. `None` where there is no such sale. See `recall.lua`.
+/// Reads a sale's record, or `None` when there is no such sale. Behind a barrier, the record is durable. See
+/// `recall.lua`.
 #[derive(Clone, Copy, Debug)]
 pub struct Recall<'a> {
     /// The sale's keys.
     pub keys: &'a crate::layout::SaleKeys,
 }
 
-/// A sale as it is recorded.
+/// The recorded state of a sale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SaleRecord {
-    /// Its config.
+    /// The config.
     pub config: SaleConfig,
-    /// Tokens minted to each shard, cumulative. Together they are the total.
+    /// Tokens minted to each shard, cumulative. Their sum is the total stock.
     pub mint: Vec<u64>,
 }
 
@@ -558,18 +567,20 @@ impl SaleRecord {
             let place = shard.parse::<ShardId>().ok().and_then(|shard| mint.get_mut(shard.index()));
             *place.ok_or_else(|| CallError::Malformed(format!("a mint of shard {shard:?}")))? = *tokens;
         }
-        let torn = || CallError::Malformed(format!("config and mint of sale {} do not add up", config.id));
+        let inconsistent =
+            || CallError::Malformed(format!("config and mint of sale {} do not add up", config.id));
         let adds_up = mint.iter().sum::<u64>() == config.total_stock;
-        if adds_up { Ok(Self { config, mint }) } else { Err(torn()) }
+        if adds_up { Ok(Self { config, mint }) } else { Err(inconsistent()) }
     }
 }
 
 /// The answer of [`Record`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum RecordAnswer {
-    /// The change is recorded; by an earlier try of this very call, it may be.
+    /// The change is recorded, by this call or by an earlier try of the same call.
     Done,
-    /// Somebody else changed the sale first, to this; `None` if there is no such sale (any more).
+    /// Another caller changed the sale first. Contains the recorded config, or `None` when there is no such sale (any
+    /// more).
     Overtaken(Option<Box<SaleConfig>>),
 }
 

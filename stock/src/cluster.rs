@@ -1,8 +1,8 @@
-//! The cluster as one thing to call: finds the primary of a slot, loads the library where it is missing,
-//! follows the map when it changes, and repeats what is safe to repeat.
+//! Client of the whole cluster: finds the primary of a slot, loads the library where it is missing, follows changes of
+//! the map, and retries calls that are safe to retry.
 //!
-//! It knows nothing of sales. Nodes keep a connection of their own for each lane and use this one for the rest;
-//! a coordinator does everything through it.
+//! It knows nothing of sales. Nodes open their own connection for each lane and use this client for all other calls.
+//! Coordinators use it for everything.
 
 mod library;
 
@@ -22,62 +22,66 @@ use crate::calls::{Call, CallError};
 use crate::connection::{Barrier, ConnectError, ConnectOptions, Connection};
 use crate::topology::{Address, Primary, Topology};
 
-/// How often a call is tried in all. With the pauses between, the last try comes after about half a second:
-/// long enough for a slot to move, too short to sit out a failover, which is for the caller to decide.
+/// Most tries of a call. With the pauses in between, the last try comes after about half a second. That is long enough
+/// for a slot to move. A failover takes longer; waiting for one is up to the caller.
 const TRIES_MAX: u32 = 5;
 
-/// Longest wait for a node's map.
+/// Timeout for reading one node's map.
 const MAP_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long the others may take once one has answered. All are asked at once, and one that is frozen must not keep
-/// the news from those who wait for it.
+/// Extra time for the remaining nodes once the first one has answered. All nodes are queried at once, and a frozen
+/// node must not delay a new map for long.
 const MAP_GRACE: Duration = Duration::from_millis(100);
 
-/// A map that is older proves nothing about who copies a primary: less than it takes that a replica joins, is promoted,
-/// and leaves a deposed primary behind that still takes itself for one. A process that was frozen may hold an older map.
+/// Maximum age of a map that may confirm a barrier. It is shorter than the time in which a replica can join, be
+/// promoted, and leave a demoted primary behind that still believes to be primary. A process that was frozen may hold
+/// an older map.
 const MAP_AGE_MAX: Duration = Duration::from_millis(1_500);
 
-/// The pause before each further try: 20 ms, doubled each time, half of it by chance.
+/// Returns the pause before each further try: 20 ms, doubled with each try, with random jitter of up to half.
 pub fn backoff(tries: u32) -> Duration {
     let full = Duration::from_millis(20 << tries.min(5));
     full.mul_f64(rand::random_range(0.5..1.0))
 }
 
-/// Why there is no cluster to work with.
+/// The reason why the cluster cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// Somebody answers, but it is not a cluster. Waiting will not help.
+    /// The server answers, but it is not part of a cluster. Waiting does not help.
     #[error("{0} is not a Redis Cluster node (cluster support is disabled)")]
     NotACluster(Address),
-    /// Nobody answers who knows the map.
+    /// No node answered with a map.
     #[error("no node of the cluster answers: {0}")]
     Unreachable(String),
     /// Some slots have no primary.
-    #[error("{0} of the cluster's 16384 slots are served by nobody")]
+    #[error("{0} of the cluster's 16384 slots have no primary")]
     Incomplete(usize),
     /// The library could not be loaded.
     #[error("the function library could not be loaded on {0}: {1}")]
     Library(Address, CallError),
 }
 
-/// A cluster: its map and a connection to each node that was needed so far. Shared by reference.
+/// A cluster: its map, and one connection to each node used so far. All methods take `&self`, so it can be shared.
 pub struct Cluster {
     options: ConnectOptions,
     topology: ArcSwap<Topology>,
     read_at: Mutex<Instant>,
     connections: Mutex<HashMap<Address, Connection>>,
-    /// Whether this user was found not to be one who loads the library.
-    leaves_loading: AtomicBool,
+    /// True once Redis has refused to let this user load the library.
+    may_not_load: AtomicBool,
 }
 
 impl Cluster {
-    /// Asks the seeds for the map. Refuses a cluster that does not serve all slots.
+    /// Queries the seeds for the map.
+    ///
+    /// # Errors
+    /// Fails when no node answers, when a seed is not part of a cluster, or when a slot has no primary.
     pub async fn connect(options: ConnectOptions) -> Result<Self, ClusterError> {
         let cluster = Self {
             options,
             topology: ArcSwap::default(),
             read_at: Mutex::new(Instant::now()),
             connections: Mutex::default(),
-            leaves_loading: AtomicBool::new(false),
+            may_not_load: AtomicBool::new(false),
         };
         cluster.refresh().await?;
         match cluster.topology().unserved() {
@@ -86,24 +90,28 @@ impl Cluster {
         }
     }
 
-    /// How connections are made.
+    /// Returns the options that connections are opened with.
     pub fn options(&self) -> &ConnectOptions {
         &self.options
     }
 
-    /// The map as it was last seen.
+    /// Returns the latest map.
     pub fn topology(&self) -> Arc<Topology> {
         self.topology.load_full()
     }
 
-    /// How old the map is: nobody was asked since.
+    /// Returns the time since the latest map was requested.
     pub fn map_age(&self) -> Duration {
         self.read_at.lock().expect("nothing panics while it holds the time").elapsed()
     }
 
-    /// Whether an answer with this barrier may be told, by the map at the time of the answer: the server is still a
-    /// primary, and the barrier takes in every replica that has joined since.
-    pub fn supports(&self, address: &Address, barrier: &Barrier) -> Result<(), CallError> {
+    /// Checks a barrier again, against the map at the time of the answer. The server must still be a primary, and the
+    /// barrier must include every replica that has joined since.
+    ///
+    /// # Errors
+    /// Returns [`CallError::NoReply`] when the server is no longer a primary or the map is too old. Returns
+    /// [`CallError::NotDurable`] when the map shows a replica that the barrier does not include.
+    pub fn recheck_barrier(&self, address: &Address, barrier: &Barrier) -> Result<(), CallError> {
         let topology = self.topology();
         match topology.primaries().iter().find(|primary| primary.address == *address) {
             _ if *barrier == Barrier::None => Ok(()),
@@ -116,26 +124,30 @@ impl Cluster {
         }
     }
 
-    /// Asks all known nodes at once for the map and takes the newest that comes. A dead node costs nothing but
-    /// its own timeout, and one that was cut off cannot bring an old map back.
+    /// Queries all known nodes at once for the map and keeps the newest one. A dead node delays this by its own
+    /// timeout at most. An older map never replaces a newer one, so a node that was cut off cannot bring its old map
+    /// back.
+    ///
+    /// # Errors
+    /// Fails when no node answers with a map, or when one answers that it is not part of a cluster.
     pub async fn refresh(&self) -> Result<(), ClusterError> {
         let (known, asked_at) = (self.topology(), Instant::now());
         let mut asked = self.options.addresses();
         asked.extend(known.nodes().iter().filter(|node| !asked.contains(node)).cloned().collect::<Vec<_>>());
 
-        let mut silence = Vec::new();
+        let mut unreachable = Vec::new();
         let mut newest: Option<Topology> = None;
-        for map in self.maps_of(&asked).await {
+        for map in self.fetch_maps(&asked).await {
             match map {
                 Ok(map) if newest.as_ref().is_none_or(|newest| map.is_preferred_to(newest)) => {
                     newest = Some(map);
                 }
                 Ok(_) => {}
-                Err(MapError::Silent(why)) => silence.push(why),
+                Err(MapError::Unreachable(why)) => unreachable.push(why),
                 Err(MapError::NotACluster(address)) => return Err(ClusterError::NotACluster(address)),
             }
         }
-        let newest = newest.ok_or_else(|| ClusterError::Unreachable(in_one_line(silence)))?;
+        let newest = newest.ok_or_else(|| ClusterError::Unreachable(grouped_by_reason(unreachable)))?;
         *self.read_at.lock().expect("nothing panics while it holds the time") = asked_at;
         if newest != *known && newest.supersedes(&known) {
             self.topology.store(Arc::new(newest));
@@ -143,132 +155,132 @@ impl Cluster {
         Ok(())
     }
 
-    /// What each of these nodes says that says something in time.
-    async fn maps_of(&self, asked: &[Address]) -> Vec<Result<Topology, MapError>> {
+    /// Reads the maps of these nodes. Returns one result per node.
+    async fn fetch_maps(&self, asked: &[Address]) -> Vec<Result<Topology, MapError>> {
         let mut deadline = Instant::now() + MAP_TIMEOUT;
-        let mut silent: BTreeSet<&Address> = asked.iter().collect();
-        let asking = asked.iter().map(|address| async move { (address, self.map_of(address).await) });
+        let mut unreachable: BTreeSet<&Address> = asked.iter().collect();
+        let asking = asked.iter().map(|address| async move { (address, self.fetch_map(address).await) });
         let mut asking: FuturesUnordered<_> = asking.collect();
         let mut maps = Vec::with_capacity(asked.len());
         while let Ok(Some((address, map))) = timeout_at(deadline, asking.next()).await {
             if map.is_ok() {
                 deadline = deadline.min(Instant::now() + MAP_GRACE);
             }
-            silent.remove(address);
+            unreachable.remove(address);
             maps.push(map);
         }
-        let silence = silent.into_iter().map(|address| {
-            self.forget(address);
-            Err(MapError::silent(address, "no map in time"))
+        let unreachable = unreachable.into_iter().map(|address| {
+            self.drop_connection(address);
+            Err(MapError::unreachable(address, "no map in time"))
         });
-        maps.extend(silence);
+        maps.extend(unreachable);
         maps
     }
 
-    async fn map_of(&self, address: &Address) -> Result<Topology, MapError> {
-        let mut connection = self.connection(address).await.map_err(MapError::Silent)?;
+    async fn fetch_map(&self, address: &Address) -> Result<Topology, MapError> {
+        let mut connection = self.connection(address).await.map_err(MapError::Unreachable)?;
         match connection.query::<String>(redis::cmd("CLUSTER").arg("NODES")).await {
             Ok(text) => Topology::parse(&text, address, self.options.is_tls())
-                .ok_or_else(|| MapError::silent(address, "a map of unknown form")),
+                .ok_or_else(|| MapError::unreachable(address, "a map of unknown form")),
             Err(CallError::Refused(why)) if why.contains("cluster support disabled") => {
                 Err(MapError::NotACluster(address.clone()))
             }
             Err(error) => {
-                self.forget(address);
-                Err(MapError::silent(address, error))
+                self.drop_connection(address);
+                Err(MapError::unreachable(address, error))
             }
         }
     }
 
-    /// Makes one call and answers from its primary, whatever happens to that primary later.
+    /// Makes one call. The answer may be lost when its primary fails later.
     pub async fn read<C: Call>(&self, call: C) -> Result<C::Answer, CallError> {
-        self.only(call, false).await
+        self.one(call, false).await
     }
 
-    /// Makes one call and answers once its writes are on every replica.
+    /// Makes one call and returns its answer once its writes are on every replica.
     pub async fn write<C: Call>(&self, call: C) -> Result<C::Answer, CallError> {
-        self.only(call, true).await
+        self.one(call, true).await
     }
 
-    async fn only<C: Call>(&self, call: C, durable: bool) -> Result<C::Answer, CallError> {
-        self.all(&[call], durable).await.pop().expect("one call has one answer")
+    async fn one<C: Call>(&self, call: C, durable: bool) -> Result<C::Answer, CallError> {
+        self.with_retries(&[call], durable).await.pop().expect("one call has one answer")
     }
 
-    /// Makes many calls, one pipeline a primary, all primaries at once. An answer each, in order.
+    /// Makes many calls: one pipeline per primary, all primaries at once. Returns one answer per call, in order.
     pub async fn read_all<C: Call>(&self, calls: &[C]) -> Vec<Result<C::Answer, CallError>> {
-        self.all(calls, false).await
+        self.with_retries(calls, false).await
     }
 
     /// Like [`Cluster::read_all`], with a barrier at the end of each pipeline.
     pub async fn write_all<C: Call>(&self, calls: &[C]) -> Vec<Result<C::Answer, CallError>> {
-        self.all(calls, true).await
+        self.with_retries(calls, true).await
     }
 
-    /// Like [`Cluster::read_all`], but each call is tried once: for whoever asks again soon anyway, and must not
-    /// let one dead primary hold up the others.
+    /// Like [`Cluster::read_all`], but tries each call once. For periodic calls, which must not let one dead primary
+    /// delay the others.
     pub async fn poll_all<C: Call>(&self, calls: &[C]) -> Vec<Result<C::Answer, CallError>> {
-        self.all_once(calls, false).await
+        self.try_all_once(calls, false).await
     }
 
-    /// [`Cluster::poll_all`] of one call.
+    /// Like [`Cluster::poll_all`], for one call.
     pub async fn poll<C: Call>(&self, call: C) -> Result<C::Answer, CallError> {
         self.poll_all(&[call]).await.pop().expect("one call has one answer")
     }
 
-    /// Makes one call at this primary, whatever slot it is for; tried once.
+    /// Makes one call at the given primary, regardless of the call's slot, and tries it once.
     pub async fn poll_at<C: Call>(&self, primary: &Address, call: C) -> Result<C::Answer, CallError> {
         let mut answers = self.batch(primary, &[call], vec![0], Barrier::None).await;
         answers.pop().expect("one call has one answer").1
     }
 
-    /// Like [`Cluster::write_all`], but each call is tried once: for what is done again when it is repeated. No
-    /// answer still does not mean that it was not done.
+    /// Like [`Cluster::write_all`], but tries each call once. For calls that take effect again with each repetition. A
+    /// call without an answer may still have been executed.
     pub async fn write_all_once<C: Call>(&self, calls: &[C]) -> Vec<Result<C::Answer, CallError>> {
-        self.all_once(calls, true).await
+        self.try_all_once(calls, true).await
     }
 
-    async fn all_once<C: Call>(&self, calls: &[C], durable: bool) -> Vec<Result<C::Answer, CallError>> {
+    async fn try_all_once<C: Call>(&self, calls: &[C], durable: bool) -> Vec<Result<C::Answer, CallError>> {
         let indices: Vec<usize> = (0..calls.len()).collect();
-        let mut answers = self.once(calls, &indices, durable).await;
+        let mut answers = self.try_once(calls, &indices, durable).await;
         answers.sort_unstable_by_key(|(index, _)| *index);
         answers.into_iter().map(|(_, answer)| answer).collect()
     }
 
-    async fn all<C: Call>(&self, calls: &[C], durable: bool) -> Vec<Result<C::Answer, CallError>> {
+    async fn with_retries<C: Call>(&self, calls: &[C], durable: bool) -> Vec<Result<C::Answer, CallError>> {
         let mut answers: Vec<Option<Result<C::Answer, CallError>>> = calls.iter().map(|_| None).collect();
         for tries in 1..=TRIES_MAX {
-            let open = |answer: &Option<Result<_, CallError>>| match answer {
+            let needs_try = |answer: &Option<Result<_, CallError>>| match answer {
                 None => true,
                 Some(Ok(_)) => false,
                 Some(Err(error)) => error.is_transient(),
             };
-            let unanswered: Vec<usize> = (0..calls.len()).filter(|&call| open(&answers[call])).collect();
+            let unanswered: Vec<usize> = (0..calls.len()).filter(|&call| needs_try(&answers[call])).collect();
             if unanswered.is_empty() {
                 break;
             }
             if tries > 1 {
                 tokio::time::sleep(backoff(tries - 2)).await;
-                // Nobody answering is no reason to stop: the old map may still be right.
+                // Retry even when no node answered: the old map may still be right.
                 if let Err(error) = self.refresh().await {
                     tracing::debug!(error = %error, "the cluster's map could not be refreshed");
                 }
             }
-            for (call, answer) in self.once(calls, &unanswered, durable).await {
+            for (call, answer) in self.try_once(calls, &unanswered, durable).await {
                 answers[call] = Some(answer);
             }
         }
         answers.into_iter().map(|answer| answer.expect("every call was tried")).collect()
     }
 
-    /// One try of the calls with these indices.
-    async fn once<C: Call>(
+    /// Tries the calls with these indices once.
+    async fn try_once<C: Call>(
         &self,
         calls: &[C],
         indices: &[usize],
         durable: bool,
     ) -> Vec<(usize, Result<C::Answer, CallError>)> {
         if durable && self.map_age() > MAP_AGE_MAX / 2 {
-            // Without a fresh one no barrier would hold. Its errors show in the calls.
+            // Without a fresh map no barrier would hold. A failure to refresh shows up in the answers of the calls.
             let _unreachable = self.refresh().await;
         }
         let topology = self.topology();
@@ -279,11 +291,11 @@ impl Cluster {
                 Some(primary) => {
                     by_primary.entry(&primary.address).or_insert((primary, Vec::new())).1.push(index);
                 }
-                None => answers.push((index, Err(CallError::Moved("nobody serves the slot".into())))),
+                None => answers.push((index, Err(CallError::Moved("no primary serves the slot".into())))),
             }
         }
         let batches = by_primary.into_iter().map(|(address, (primary, batch))| async move {
-            let barrier = if durable { Barrier::all_of(primary) } else { Barrier::None };
+            let barrier = if durable { Barrier::all_replicas(primary) } else { Barrier::None };
             self.batch(address, calls, batch, barrier).await
         });
         answers.extend(join_all(batches).await.into_iter().flatten());
@@ -304,9 +316,9 @@ impl Cluster {
         let replies = match self.connection(address).await {
             Ok(mut connection) => {
                 let replies = connection.send(pipeline, &barrier).await;
-                replies.map(|replies| replies.provided(self.supports(address, &barrier)))
+                replies.map(|replies| replies.require(self.recheck_barrier(address, &barrier)))
             }
-            Err(unconnected) => Err(unconnected.into()),
+            Err(error) => Err(error.into()),
         };
         match replies {
             Ok(mut replies) => {
@@ -320,47 +332,47 @@ impl Cluster {
                 answers
             }
             Err(error) => {
-                self.forget(address);
+                self.drop_connection(address);
                 batch.into_iter().map(|index| (index, Err(error.clone()))).collect()
             }
         }
     }
 
-    /// The shared connection to a node, opened where there is none.
+    /// Returns the shared connection to a node, opening it when there is none.
     async fn connection(&self, address: &Address) -> Result<Connection, ConnectError> {
-        if let Some(connection) = self.held().get(address) {
+        if let Some(connection) = self.lock_connections().get(address) {
             return Ok(connection.clone());
         }
         let connection = Connection::open(&self.options, address).await?;
-        Ok(self.held().entry(address.clone()).or_insert(connection).clone())
+        Ok(self.lock_connections().entry(address.clone()).or_insert(connection).clone())
     }
 
-    fn forget(&self, address: &Address) {
-        self.held().remove(address);
+    fn drop_connection(&self, address: &Address) {
+        self.lock_connections().remove(address);
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<Address, Connection>> {
+    fn lock_connections(&self) -> std::sync::MutexGuard<'_, HashMap<Address, Connection>> {
         self.connections.lock().expect("nothing panics while it holds the connections")
     }
 }
 
-/// Why a node's map is not known.
+/// The reason why a node's map could not be read.
 enum MapError {
     NotACluster(Address),
-    Silent(ConnectError),
+    Unreachable(ConnectError),
 }
 
 impl MapError {
-    fn silent(address: &Address, reason: impl ToString) -> Self {
-        Self::Silent(ConnectError { address: address.clone(), reason: reason.to_string() })
+    fn unreachable(address: &Address, reason: impl ToString) -> Self {
+        Self::Unreachable(ConnectError { address: address.clone(), reason: reason.to_string() })
     }
 }
 
-/// Each reason once, with all whom it concerns: a wrong password is as wrong everywhere. The same reasons are the same
-/// line, in whatever order they came.
-fn in_one_line(silence: Vec<ConnectError>) -> String {
+/// Lists each reason once, with all nodes that it applies to: a wrong password is wrong on every node. The order is
+/// fixed, so the same failures give the same line.
+fn grouped_by_reason(unreachable: Vec<ConnectError>) -> String {
     let mut by_reason: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for ConnectError { address, reason } in silence {
+    for ConnectError { address, reason } in unreachable {
         by_reason.entry(reason).or_default().insert(address.to_string());
     }
     let parts = by_reason.into_iter().map(|(reason, nodes)| {
@@ -375,12 +387,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_that_many_nodes_have_is_told_once() {
-        let silent = |port, reason: &str| ConnectError {
+    fn reason_shared_by_nodes_is_listed_once() {
+        let unreachable = |port, reason: &str| ConnectError {
             address: Address { host: "redis".into(), port },
             reason: reason.into(),
         };
-        let silence = vec![silent(3, "refused"), silent(2, "frozen"), silent(1, "refused")];
-        assert_eq!(in_one_line(silence), "frozen (redis:2); refused (redis:1, redis:3)");
+        let unreachable =
+            vec![unreachable(3, "refused"), unreachable(2, "frozen"), unreachable(1, "refused")];
+        assert_eq!(grouped_by_reason(unreachable), "frozen (redis:2); refused (redis:1, redis:3)");
     }
 }

@@ -1,7 +1,7 @@
-//! Names that enter from outside, each parsed once at the edge and trusted from then on.
+//! Ids that come from outside. Each is parsed once at the edge and trusted from then on.
 //!
-//! A value of one of these types can go into a key, a hash field or a stream entry as it is. Nothing here
-//! knows what HTTP calls a bad one.
+//! A value of these types is safe inside a key, a hash field or a stream entry. This module does not know how HTTP
+//! answers an invalid id.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,39 +11,39 @@ use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
 use unicode_security::{GeneralSecurityProfile as _, MixedScript as _};
 
-/// Longest user id in bytes, after normalisation. It is stored twice a purchase, so it bounds memory.
+/// Longest user id in bytes, after normalisation. It is stored twice per purchase, so this bounds memory.
 pub const USER_ID_BYTES_MAX: usize = 128;
-/// Longest sale id. It is part of every key.
+/// Longest sale id in bytes. It is part of every key.
 pub const SALE_ID_BYTES_MAX: usize = 32;
-/// Longest correlation id. It is stored with each order; 64 holds a UUID or a W3C trace id with room.
+/// Longest correlation id in bytes. It is stored with each order. 64 bytes hold a UUID or a W3C trace id.
 pub const CORRELATION_ID_BYTES_MAX: usize = 64;
-/// Longest idempotency key that is looked at. It is hashed, never stored.
+/// Longest accepted idempotency key in bytes. It is hashed, never stored.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
-/// Why a name from outside was refused. The text is fit for the person who sent it.
+/// The reason why an id was rejected. The text is meant for the client that sent it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
     /// Nothing was left after trimming.
     #[error("must not be empty")]
     Empty,
-    /// More bytes than the limit, which is given.
+    /// More bytes than the given limit.
     #[error("must be at most {0} bytes long")]
     TooLong(usize),
-    /// A character that this kind of name may not hold.
+    /// Contains a character that this kind of id must not contain.
     #[error("must not contain {0}")]
     Forbidden(&'static str),
-    /// The form is wrong; the form that is asked for is given.
+    /// Has the wrong form. Contains the expected form.
     #[error("must be {0}")]
     Malformed(&'static str),
 }
 
-/// A sale's name: `[a-z0-9-]{1,32}`. Safe inside a key.
+/// Id of a sale: `[a-z0-9-]{1,32}`. Safe inside a key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SaleId(String);
 
 impl SaleId {
-    /// The id as it stands in keys and paths.
+    /// Returns the id as used in keys and paths.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -62,29 +62,33 @@ impl FromStr for SaleId {
     }
 }
 
-/// How a sale reads the user ids it is given.
+/// Interpretation of the user ids of a sale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UserIdKind {
-    /// As they are: two ids that differ in case are two users.
+    /// Used as they are: two ids that differ in case are two users.
     #[default]
     Opaque,
-    /// E-mail addresses: case does not tell users apart.
+    /// E-mail addresses, compared without regard to case.
     Email,
 }
 
-/// Who buys: trimmed, NFC, at most 128 bytes, no control characters; where ids are e-mails, one spelling for all that
-/// mean the same address, and none that only looks like another.
+/// Id of a buyer: trimmed, NFC, at most 128 bytes, no control characters. For e-mail ids, all spellings of one address
+/// give the same id, and addresses that only look like another one are rejected.
 ///
-/// Only ever a hash field or an argument, never inside a key, so braces and quotes are harmless.
+/// Used only as a hash field or an argument, never inside a key, so braces and quotes are harmless.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UserId(Box<str>);
 
 impl UserId {
-    /// Reads an id the way the sale does.
+    /// Parses and normalises an id as the sale requires.
+    ///
+    /// # Errors
+    /// Returns [`InvalidId`] when the id is empty, is too long, contains control characters, or is an e-mail address
+    /// with confusable letters.
     pub fn parse(raw: &str, kind: UserIdKind) -> Result<Self, InvalidId> {
-        // Refused before it is normalised: the work is bounded by what can become valid. NFC never shrinks a
-        // text below a third of its bytes.
+        // Rejected before it is normalised, which bounds the work. NFC never shrinks a text below a third of its
+        // bytes.
         if raw.len() > 4 * USER_ID_BYTES_MAX {
             return Err(InvalidId::TooLong(USER_ID_BYTES_MAX));
         }
@@ -92,57 +96,58 @@ impl UserId {
         let id: String = match kind {
             _ if trimmed.is_ascii() && kind == UserIdKind::Opaque => trimmed.to_owned(),
             UserIdKind::Opaque => trimmed.nfc().collect(),
-            UserIdKind::Email => folded(trimmed),
+            UserIdKind::Email => normalized_email(trimmed),
         };
         match id.len() {
             0 => Err(InvalidId::Empty),
             len if len > USER_ID_BYTES_MAX => Err(InvalidId::TooLong(USER_ID_BYTES_MAX)),
             _ if id.chars().any(char::is_control) => Err(InvalidId::Forbidden("control characters")),
-            _ if kind == UserIdKind::Email && looks_like_another(&id) => {
+            _ if kind == UserIdKind::Email && is_confusable(&id) => {
                 Err(InvalidId::Forbidden("letters that look like others"))
             }
             _ => Ok(Self(id.into())),
         }
     }
 
-    /// An id read back from a shard, which holds only ids that were parsed before.
+    /// Creates an id read from a shard, which stores only parsed ids.
     pub(crate) fn stored(id: String) -> Self {
         Self(id.into())
     }
 
-    /// The normalised id.
+    /// Returns the normalised id.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// One spelling for all that mean the same address: no case, and no forms that only look different, like wide letters.
-fn folded(email: &str) -> String {
+/// Returns one spelling for all variants of an address: lower case, and without compatibility forms such as wide
+/// letters.
+fn normalized_email(email: &str) -> String {
     if email.is_ascii() {
         return email.to_ascii_lowercase();
     }
-    // Lower case may open a new way to compose.
+    // Lower case may allow further composition.
     email.nfkc().collect::<String>().to_lowercase().nfkc().collect()
 }
 
-/// Whether an address may be there to be taken for another one: it mixes scripts, as a Cyrillic letter among Latin ones,
-/// or has characters that nobody sees (Unicode Technical Standard 39).
-fn looks_like_another(email: &str) -> bool {
-    let is_odd = |char: char| !char.is_ascii() && !char.identifier_allowed();
-    !email.is_ascii() && (email.chars().any(is_odd) || !email.is_single_script())
+/// Returns true when an address may be mistaken for another one: it mixes scripts (a Cyrillic letter among Latin ones)
+/// or contains invisible characters (Unicode Technical Standard 39).
+fn is_confusable(email: &str) -> bool {
+    let is_disallowed = |char: char| !char.is_ascii() && !char.identifier_allowed();
+    !email.is_ascii() && (email.chars().any(is_disallowed) || !email.is_single_script())
 }
 
-/// The number of a shard on its sale's ring, from 0.
+/// Number of a shard on its sale's ring, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ShardId(u16);
 
 impl ShardId {
-    /// The shard at this place of the sale's list of shards.
+    /// Creates the id of the shard at this index.
     pub const fn new(index: u16) -> Self {
         Self(index)
     }
 
-    /// Its place in the sale's list of shards.
+    /// Returns the index in the sale's list of shards.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
@@ -156,27 +161,27 @@ impl FromStr for ShardId {
     }
 }
 
-/// Characters of an order id: Crockford's base 32, which people can read out to a help desk.
+/// Characters of an order id: Crockford's base 32, which is easy to read aloud to a help desk.
 const ORDER_ID_ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const ORDER_ID_CHARS: usize = 14;
 
-/// Names one purchase attempt: 70 bits as 14 characters of Crockford's base 32.
+/// Id of one purchase attempt: 70 bits as 14 characters of Crockford's base 32.
 ///
-/// It is stored twice a unit sold: with fourteen characters a unit takes 190 bytes of Redis memory, with sixteen 201
-/// (`cargo xtask bench memory`, 16 buyers an entry). Among a million orders the chance that any two are alike is 4 in 10^10, and it
-/// would matter only for one user's own two attempts.
+/// It is stored twice per unit sold. With 14 characters a unit takes 190 bytes of Redis memory, with 16 characters 201
+/// (`cargo xtask bench memory`, 16 buyers per entry). Among a million orders, the probability that any two ids are
+/// equal is 4 in 10^10. It would matter only for two attempts of the same user.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OrderId([u8; ORDER_ID_CHARS]);
 
 impl OrderId {
-    /// A new attempt.
+    /// Creates the id of a new attempt.
     pub fn random() -> Self {
         Self::from_bits(rand::random())
     }
 
-    /// The attempt that a client names with an idempotency key: the same for the same sale, user and key.
+    /// Derives the id of an attempt with an idempotency key: the same for the same sale, user and key.
     pub fn derived(sale: &SaleId, user: &UserId, idempotency_key: &str) -> Self {
-        // A unit separator cannot occur in a sale id or a user id, so no two triples run together.
+        // Sale ids and user ids cannot contain a unit separator, so different triples never give the same input.
         let digest = Sha256::new()
             .chain_update(sale.as_str())
             .chain_update("\u{1f}")
@@ -191,7 +196,7 @@ impl OrderId {
         Self(std::array::from_fn(|place| ORDER_ID_ALPHABET[(bits >> (5 * place)) as usize & 31]))
     }
 
-    /// The id as clients see it.
+    /// Returns the id as clients see it.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("only characters of the alphabet are ever stored")
     }
@@ -214,17 +219,17 @@ impl Serialize for OrderId {
     }
 }
 
-/// What ties a request, its log lines and its order together: visible ASCII, at most 64 bytes.
+/// Id that links a request, its log lines and its order: visible ASCII, at most 64 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CorrelationId(Box<str>);
 
 impl CorrelationId {
-    /// A new one, for a request that came without.
+    /// Creates an id for a request that has none.
     pub fn random() -> Self {
         Self(OrderId::random().as_str().into())
     }
 
-    /// The id as it is echoed and stored.
+    /// Returns the id as it is echoed and stored.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -257,7 +262,7 @@ impl From<SaleId> for String {
     }
 }
 
-/// Displays an id as its plain text, for logs and messages.
+/// Displays an id as plain text, for logs and messages.
 macro_rules! display_as_str {
     ($($id:ty),+) => {$(
         impl fmt::Display for $id {
@@ -290,21 +295,21 @@ mod tests {
     }
 
     #[test]
-    fn user_ids_are_trimmed_and_composed_but_keep_their_case() {
+    fn user_id_is_trimmed_and_composed_keeping_case() {
         assert_eq!(opaque("  Ann ").unwrap().as_str(), "Ann");
         assert_eq!(opaque("e\u{301}va"), opaque("\u{e9}va"), "one name, typed on two keyboards, is one user");
         assert_ne!(opaque("ann"), opaque("Ann"));
     }
 
     #[test]
-    fn an_email_is_one_user_however_it_is_spelled() {
+    fn email_variants_are_one_user() {
         let parse = |raw| UserId::parse(raw, UserIdKind::Email);
         assert_eq!(parse("Ann@Shop.example"), parse(" ann@shop.EXAMPLE "));
         assert_eq!(parse("É@x.example"), parse("e\u{301}@x.example"));
     }
 
     #[test]
-    fn an_email_that_looks_like_another_is_that_one_or_none() {
+    fn confusable_email_is_normalised_or_rejected() {
         let parse = |raw| UserId::parse(raw, UserIdKind::Email);
         let ann = parse("ann.k@shop.example").unwrap();
         for same in [
@@ -335,14 +340,14 @@ mod tests {
     }
 
     #[test]
-    fn odd_but_harmless_user_ids_are_taken() {
+    fn unusual_user_ids_are_accepted() {
         for id in ["{sale}", "a{b}c", "\"quoted\"", "it's", "🦀🦀", "fs:{flash.0}:meta", "a b", "%00"] {
             assert_eq!(opaque(id).unwrap().as_str(), id);
         }
     }
 
     #[test]
-    fn user_ids_that_could_do_harm_are_refused_with_the_reason() {
+    fn harmful_user_ids_are_rejected_with_a_reason() {
         assert_eq!(opaque(""), Err(InvalidId::Empty));
         assert_eq!(opaque(" \t\u{a0} "), Err(InvalidId::Empty));
         assert_eq!(opaque(&"a".repeat(129)), Err(InvalidId::TooLong(128)));
@@ -354,25 +359,25 @@ mod tests {
     }
 
     #[test]
-    fn sale_ids_are_safe_inside_a_key() {
+    fn sale_id_is_safe_inside_a_key() {
         assert!("flash-2026".parse::<SaleId>().is_ok());
         for bad in ["", "Flash", "a b", "a}b", "a:b", "ä", &"a".repeat(33)] {
-            assert!(bad.parse::<SaleId>().is_err(), "{bad:?} was taken");
+            assert!(bad.parse::<SaleId>().is_err(), "{bad:?} was accepted");
         }
     }
 
     #[test]
-    fn an_order_id_reads_back_as_itself() {
+    fn order_id_round_trips() {
         let order = OrderId::random();
         assert_eq!(order.as_str().parse(), Ok(order));
         assert_ne!(order, OrderId::random());
         for bad in ["", "0123456789ABC", "0123456789ABCI", "0123456789abcd", "0123456789ABCDE"] {
-            assert!(bad.parse::<OrderId>().is_err(), "{bad:?} was taken");
+            assert!(bad.parse::<OrderId>().is_err(), "{bad:?} was accepted");
         }
     }
 
     #[test]
-    fn an_idempotency_key_names_the_same_attempt_again_and_only_that() {
+    fn order_id_depends_on_sale_user_and_key() {
         let (sale, ann, bob) = ("flash".parse().unwrap(), opaque("ann").unwrap(), opaque("bob").unwrap());
         let order = OrderId::derived(&sale, &ann, "key");
         assert_eq!(order.as_str(), "ZFX6YCV1QPHJGS");
@@ -382,10 +387,10 @@ mod tests {
     }
 
     #[test]
-    fn correlation_ids_cannot_break_a_header_or_a_log_line() {
+    fn correlation_id_is_safe_in_headers_and_logs() {
         assert!("4bf92f3577b34da6a3ce929d0e0e4736".parse::<CorrelationId>().is_ok());
         for bad in ["", "a b", "a\nb", "é", &"a".repeat(65)] {
-            assert!(bad.parse::<CorrelationId>().is_err(), "{bad:?} was taken");
+            assert!(bad.parse::<CorrelationId>().is_err(), "{bad:?} was accepted");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Where a sale lies in Redis: the keys of its shards, and the tags that spread them over the primaries.
+//! The layout of a sale in Redis: the keys of its shards, and the hash tags that spread them over the primaries.
 //!
-//! Every key of the project is built here. All keys of a shard share one hash tag, so they live in one slot
-//! and one function may touch them all.
+//! Every key of the project is built here. All keys of a shard share one hash tag, so they are in one slot and one
+//! function can access all of them.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -10,40 +10,41 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{SaleId, ShardId};
 use crate::sale::Fingerprint;
 
-/// Slots of a Redis Cluster.
+/// Number of slots of a Redis Cluster.
 pub const SLOTS: u16 = 16_384;
 
-/// A slot of the cluster: which primary a key lives on is decided by its slot alone.
+/// A slot of the cluster. It alone decides which primary holds a key.
 pub type Slot = u16;
 
-/// The set of all sales' ids.
+/// Set of the ids of all sales.
 pub const SALES_KEY: &str = "fs:sales";
 
-/// Who leads the coordinators. In the slot of the list of sales: whoever cannot read that has nothing to lead.
+/// Lease of the leading coordinator. It is in the slot of the list of sales: a coordinator that cannot read the list
+/// has nothing to lead.
 pub const LEASE_KEY: &str = "fs:{fs:sales}:lease";
 
-/// Which nodes and coordinators are there. In the same slot: who looks there often anyway says so there.
+/// Presence of nodes and coordinators. It is in the same slot, which all of them call often anyway.
 pub const PRESENCE_KEY: &str = "fs:{fs:sales}:presence";
 
-/// What all nodes sign with, where no setting says so.
+/// Secret that all nodes sign with when no setting gives one.
 pub const SECRET_KEY: &str = "fs:{fs:sales}:secret";
 
-/// The slot of a key whose hash tag is this text.
+/// Returns the slot of keys with this hash tag.
 pub fn slot_of_tag(tag: &str) -> Slot {
     crc16::State::<crc16::XMODEM>::calculate(tag.as_bytes()) % SLOTS
 }
 
-/// The part of a shard's hash tag behind the sale's name. Chosen for the slot it leads to.
+/// The part of a shard's hash tag after the sale's id. Chosen for the slot that it leads to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HashTag(String);
 
 impl HashTag {
-    /// A tag from a text that is known to be good.
+    /// Creates a tag from a text that is known to be valid.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The tag's text.
+    /// Returns the text of the tag.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -52,13 +53,13 @@ impl HashTag {
 /// One shard of a sale: its keys, their slot, and the ring it belongs to.
 #[derive(Clone, Debug)]
 pub struct Shard {
-    /// Its number.
+    /// Number of the shard.
     pub id: ShardId,
-    /// The slot of all its keys.
+    /// Slot of all its keys.
     pub slot: Slot,
-    /// Goes with every call, so that a caller with another layout is refused.
+    /// Fingerprint sent with every call, so that a caller with another layout is refused.
     pub ring: Fingerprint,
-    /// Hash: settings, stock, sold, and the channels' counters.
+    /// Hash: settings, stock, sold, and the counters of the channels.
     pub meta: String,
     /// Hash: user id to claim.
     pub claims: String,
@@ -81,25 +82,26 @@ impl Shard {
     }
 }
 
-/// Matches the meta of each shard of a sale, whatever its layout. A sale's name holds neither a dot nor a wildcard.
+/// Pattern that matches the meta key of each shard of a sale, with any layout. A sale id contains neither dots nor
+/// wildcards.
 pub(crate) fn shards_pattern(sale: &SaleId) -> String {
     format!("fs:{{{sale}.*}}:meta")
 }
 
-/// Where a part of all client addresses is counted. There is no key: it only names the slot, and with it the primary
-/// that counts.
+/// A bucket of client addresses whose limits are counted together. No key exists: the name only selects the slot, and
+/// so the primary that counts.
 #[derive(Clone, Debug)]
 pub struct LimitBucket {
-    /// Its slot.
+    /// Slot of the bucket.
     pub slot: Slot,
     pub(crate) key: String,
 }
 
 impl LimitBucket {
-    /// How many there are: enough to spread over the primaries, few enough for many addresses to share a call.
+    /// Number of buckets: enough to spread over the primaries, few enough that many addresses share a call.
     pub const COUNT: u16 = 16;
 
-    /// All of them.
+    /// Returns all buckets.
     pub fn all() -> Vec<Self> {
         let bucket = |number| {
             let tag = format!("limits.{number}");
@@ -109,10 +111,10 @@ impl LimitBucket {
     }
 }
 
-/// The keys that a sale has once.
+/// The keys that each sale has once.
 #[derive(Clone, Debug)]
 pub struct SaleKeys {
-    /// The slot of all of them.
+    /// Slot of all these keys.
     pub slot: Slot,
     /// The config as JSON.
     pub config: String,
@@ -123,15 +125,15 @@ pub struct SaleKeys {
 }
 
 impl SaleKeys {
-    /// Matches the configs of all sales, and little else.
+    /// Pattern that matches the configs of all sales, and few other keys.
     pub(crate) const CONFIGS_PATTERN: &str = "fs:{*}:config";
 
-    /// The sale whose config has this key, if it is a config's.
+    /// Returns the sale that a config key belongs to, or `None` for any other key.
     pub(crate) fn sale_of_config(key: &str) -> Option<SaleId> {
         key.strip_prefix("fs:{")?.strip_suffix("}:config")?.parse().ok()
     }
 
-    /// The keys of this sale.
+    /// Returns the keys of this sale.
     pub fn new(sale: &SaleId) -> Self {
         let key = |part| format!("fs:{{{sale}}}:{part}");
         Self {
@@ -143,11 +145,11 @@ impl SaleKeys {
     }
 }
 
-/// Picks tags for `shards` shards so that each owner of slots gets floor or ceil of shards/owners, in turn,
-/// and no two shards share a slot (each can then move to another primary by itself).
+/// Chooses tags for `shards` shards so that each owner of slots gets floor or ceil of shards/owners in turn. No two
+/// shards share a slot, so each shard can move to another primary independently.
 ///
-/// `owner` names who serves a slot. Counting names instead (`s0`, `s1`, …) would leave a primary without a
-/// shard now and then: where a name leads is up to its hash.
+/// `owner` returns the owner of a slot. Numbered tags (`s0`, `s1`, …) would sometimes leave a primary without a shard,
+/// because the hash of a tag decides its slot.
 pub fn choose_tags<O: Ord + Clone>(
     sale: &SaleId,
     shards: u16,
@@ -175,8 +177,8 @@ pub fn choose_tags<O: Ord + Clone>(
         .collect()
 }
 
-/// How many tags are looked at for one shard. A primary with a single slot out of 16,384 is still found with
-/// a certainty of 1 - 10^-26.
+/// Most tags tried for one shard. A primary with a single slot of 16,384 is still found with a probability of 1 -
+/// 10^-26.
 const TAG_TRIES_MAX: u32 = 1_000_000;
 
 #[cfg(test)]
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_s_keys_lie_in_one_slot() {
+    fn keys_of_a_shard_share_one_slot() {
         let ring = serde_json::from_str("\"f\"").unwrap();
         let shard = Shard::new(&flash(), ShardId::new(3), &HashTag::new("7"), &ring);
         assert_eq!(shard.meta, "fs:{flash.7}:meta");
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_config_s_key_names_its_sale() {
+    fn config_key_gives_its_sale() {
         let key = SaleKeys::new(&flash()).config;
         assert_eq!(SaleKeys::sale_of_config(&key), Some(flash()));
         for other in ["fs:{flash}:mint", "fs:{flash.7}:config", "fs:{fs:sales}:config", "flash"] {
@@ -209,14 +211,14 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_redis_s_own() {
-        // As CLUSTER KEYSLOT answers.
+    fn slots_match_redis() {
+        // As `CLUSTER KEYSLOT` answers.
         assert_eq!(slot_of_tag("foo"), 12182);
         assert_eq!(slot_of_tag("123456789"), 12739);
     }
 
     #[test]
-    fn lease_presence_and_secret_lie_beside_the_list_of_sales() {
+    fn lease_presence_and_secret_share_one_slot() {
         for key in [LEASE_KEY, PRESENCE_KEY, SECRET_KEY] {
             assert_eq!(key.split(['{', '}']).nth(1), Some(SALES_KEY));
         }
@@ -225,7 +227,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
-        fn every_primary_gets_floor_or_ceil_of_the_shards(shards in 1..=64_u16, primaries in 1..=9_u16) {
+        fn each_primary_gets_floor_or_ceil_of_shards(shards in 1..=64_u16, primaries in 1..=9_u16) {
             let owner = |slot: Slot| Some(u32::from(slot) * u32::from(primaries) / u32::from(SLOTS));
             let tags = choose_tags(&flash(), shards, owner);
             prop_assert_eq!(tags.len(), usize::from(shards));
@@ -241,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn without_anybody_who_serves_slots_there_are_no_tags() {
+    fn tags_are_empty_without_primaries() {
         assert!(choose_tags(&flash(), 4, |_| None::<u8>).is_empty());
     }
 }

@@ -1,7 +1,7 @@
-//! The lease on leading the coordinators: asking for it, and who holds it.
+//! The lease of the leading coordinator.
 //!
-//! It says who does the work, so that it is done once; nothing rests on it. Whoever holds it must measure it with
-//! a clock of its own, from before it asked: Redis' answer may have been on its way for long.
+//! It avoids duplicate work; correctness does not depend on it. The lease holder must measure the lease with its own
+//! clock, from before its request: Redis' answer may arrive late.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use crate::calls::{Call, CallError};
 use crate::functions::{self, Function};
 use crate::layout::{LEASE_KEY, SALES_KEY, Slot, slot_of_tag};
 
-/// Takes the lease where nobody holds it, and renews it where this coordinator does. See `lead.lua`.
+/// Takes the lease when it is free, and renews it when this coordinator holds it. See `lead.lua`.
 #[derive(Clone, Copy, Debug)]
 pub struct Lead<'a> {
-    /// Who asks; no two processes may ask by one name.
+    /// Name of the coordinator. Every process needs a unique name.
     pub coordinator: &'a str,
-    /// How long to hold it from now on, in whole milliseconds. Zero gives it up.
+    /// Time to hold the lease from now on, in whole milliseconds. Zero releases it.
     pub hold: Duration,
 }
 
-/// Who holds the lease.
+/// The state of the lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// The coordinator; none where nobody holds it.
+    /// Name of the lease holder; `None` when the lease is free.
     pub holder: Option<String>,
-    /// How long it holds it still, if it does not renew it.
+    /// Remaining time of the lease unless it is renewed.
     pub left: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! Rate limits that hold for all nodes together. Redis counts, in memory alone; see `shared.lua` and `admit.lua`.
+//! Rate limits shared by all nodes. Redis counts them in memory only; see `shared.lua` and `admit.lua`.
 
 use std::time::Duration;
 
@@ -8,55 +8,55 @@ use crate::calls::{Call, CallError};
 use crate::functions::{self, Function};
 use crate::layout::{LimitBucket, Slot};
 
-/// So many permits a window: all of them at once at first, then one by one as they come back.
+/// A number of permits per window. All are available at first; used permits come back one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// At least one.
+    /// Number of permits, at least one.
     pub permits: u32,
-    /// How long until as many have come back. Longer than nothing.
+    /// Time in which this many permits come back. Must not be zero.
     pub window: Duration,
 }
 
 impl Limit {
-    /// How long until one permit comes back, in milliseconds.
+    /// Returns the time until one permit comes back, in milliseconds.
     pub(crate) fn interval_ms(self) -> f64 {
         self.interval().as_secs_f64() * 1_000.0
     }
 
-    /// How long until one permit comes back.
+    /// Returns the time until one permit comes back.
     pub fn interval(self) -> Duration {
         self.window / self.permits
     }
 }
 
-/// Asks for permits for some addresses of one bucket.
+/// Requests permits for addresses of one bucket. See `admit.lua`.
 #[derive(Clone, Debug)]
 pub struct Admit<'a> {
-    /// The bucket of all of them.
+    /// The bucket of all addresses.
     pub bucket: &'a LimitBucket,
     /// The limit of each address.
     pub limit: Limit,
-    /// What is asked for.
-    pub asks: &'a [PermitRequest],
+    /// One request per address.
+    pub requests: &'a [PermitRequest],
 }
 
-/// What a node asks for in the name of one address.
+/// A node's request for permits of one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PermitRequest {
     /// The address, or its network.
     pub address: String,
-    /// Permits it used already, without asking.
+    /// Permits that were used already without asking.
     pub spent: u32,
-    /// Permits it wants besides.
+    /// Further permits wanted.
     pub want: u32,
 }
 
-/// What an address may do.
+/// The answer for one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PermitAnswer {
-    /// So many requests. Some, though maybe fewer than wanted.
+    /// This many requests are permitted: at least one, possibly fewer than wanted.
     Granted(u32),
-    /// None before this time has passed.
+    /// No request is permitted before this time has passed.
     After(Duration),
 }
 
@@ -70,7 +70,7 @@ impl Call for Admit<'_> {
     fn command(&self) -> Cmd {
         let mut cmd = functions::fcall(Function::Admit, &[&self.bucket.key]);
         cmd.arg(self.limit.interval_ms()).arg(self.limit.permits);
-        for PermitRequest { address, spent, want } in self.asks {
+        for PermitRequest { address, spent, want } in self.requests {
             cmd.arg(address).arg(spent).arg(want);
         }
         cmd
@@ -79,9 +79,9 @@ impl Call for Admit<'_> {
     fn answer(&self, reply: Value) -> Result<Vec<PermitAnswer>, CallError> {
         let numbers: Vec<u64> = from_redis_value(reply)?;
         let (answers, rest) = numbers.as_chunks();
-        if answers.len() != self.asks.len() || !rest.is_empty() {
-            let (numbers, asks) = (numbers.len(), self.asks.len());
-            return Err(CallError::Malformed(format!("{numbers} numbers in answer to {asks} addresses")));
+        if answers.len() != self.requests.len() || !rest.is_empty() {
+            let (numbers, requests) = (numbers.len(), self.requests.len());
+            return Err(CallError::Malformed(format!("{numbers} numbers in answer to {requests} addresses")));
         }
         let permits = |&[granted, wait_ms]: &[u64; 2]| match u32::try_from(granted) {
             Ok(0) => PermitAnswer::After(Duration::from_millis(wait_ms)),

@@ -1,6 +1,7 @@
-//! Who is there: nodes and coordinators, which talk only through Redis, say so again and again.
+//! Presence of processes: nodes and coordinators, which talk only through Redis, report periodically that they are
+//! running.
 //!
-//! It is for people to look at. Nothing rests on it: who is not on the list may well be selling.
+//! The list is for people only. No decision depends on it: a node that is missing from the list may still be selling.
 
 use std::time::Duration;
 
@@ -11,13 +12,13 @@ use crate::functions::{self, Function};
 use crate::layout::{PRESENCE_KEY, SALES_KEY, Slot, slot_of_tag};
 use crate::sale::EpochMs;
 
-/// What a process is.
+/// Kind of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProcessKind {
-    /// It leads, or would.
+    /// A coordinator: leads, or stands by to lead.
     Coordinator,
-    /// It sells.
+    /// A node: sells.
     Node,
 }
 
@@ -32,50 +33,50 @@ impl ProcessKind {
     }
 }
 
-/// What a process says of itself.
+/// A process' description of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessInfo {
-    /// No two processes have the same.
+    /// Name, unique among all processes.
     pub name: String,
-    /// What it is.
+    /// Kind of the process.
     pub kind: ProcessKind,
-    /// Of its program.
+    /// Version of its program.
     pub version: String,
 }
 
-/// What is said of a process.
+/// A process' report about itself.
 #[derive(Clone, Copy, Debug)]
 pub enum PresenceUpdate<'a> {
-    /// It is there, and has been for so long.
-    Here(&'a ProcessInfo, Duration),
-    /// It goes.
-    Goodbye(&'a ProcessInfo),
+    /// The process is running, for this long.
+    Alive(&'a ProcessInfo, Duration),
+    /// The process is stopping.
+    Leaving(&'a ProcessInfo),
 }
 
-/// Asks who is there, and says something first, or not. See `presence.lua`.
+/// Lists the running processes, after an optional update. See `presence.lua`.
 #[derive(Clone, Copy, Debug)]
 pub struct Presence<'a> {
-    /// What is said.
-    pub word: Option<PresenceUpdate<'a>>,
+    /// The update; `None` to list only.
+    pub update: Option<PresenceUpdate<'a>>,
 }
 
-/// Who is there.
+/// The running processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessList {
-    /// When, by the clock of the primary that keeps the list.
+    /// Time of the answer, by the clock of the primary that keeps the list.
     pub at: EpochMs,
-    /// Everybody who was heard of within ten seconds: coordinators first, by name.
+    /// All processes that reported within the last ten seconds. Coordinators come first, then by name.
     pub processes: Vec<PresentProcess>,
 }
 
-/// A process that is there.
+/// A process on the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresentProcess {
-    /// What it says of itself.
-    pub introduction: ProcessInfo,
-    /// When it started, by the clock of the primary that keeps the list.
+    /// The process' description of itself.
+    pub info: ProcessInfo,
+    /// Start time, by the clock of the primary that keeps the list.
     pub started_at: EpochMs,
-    /// When it was last heard of, by the same clock.
+    /// Time of the last report, by the same clock.
     pub seen_at: EpochMs,
 }
 
@@ -88,25 +89,23 @@ impl Call for Presence<'_> {
 
     fn command(&self) -> Cmd {
         let mut cmd = functions::fcall(Function::Presence, &[PRESENCE_KEY]);
-        let (introduction, running_ms) = match self.word {
-            Some(PresenceUpdate::Here(introduction, running)) => {
-                (Some(introduction), running.as_millis() as i64)
-            }
-            Some(PresenceUpdate::Goodbye(introduction)) => (Some(introduction), -1),
+        let (info, uptime_ms) = match self.update {
+            Some(PresenceUpdate::Alive(info, uptime)) => (Some(info), uptime.as_millis() as i64),
+            Some(PresenceUpdate::Leaving(info)) => (Some(info), -1),
             None => (None, -1),
         };
-        let text = |part: fn(&ProcessInfo) -> &str| introduction.map_or("", part);
+        let text = |part: fn(&ProcessInfo) -> &str| info.map_or("", part);
         cmd.arg(text(|of| &of.name)).arg(text(|of| of.kind.as_str())).arg(text(|of| &of.version));
-        cmd.arg(running_ms);
+        cmd.arg(uptime_ms);
         cmd
     }
 
     fn answer(&self, reply: Value) -> Result<ProcessList, CallError> {
-        let (at, told): (EpochMs, Vec<(String, String)>) = from_redis_value(reply)?;
-        // What another release says in other words is none of this one's business.
+        let (at, entries): (EpochMs, Vec<(String, String)>) = from_redis_value(reply)?;
+        // Entries in an unknown form are ignored: they come from another release.
         let mut processes: Vec<PresentProcess> =
-            told.into_iter().filter_map(|(name, entry)| PresentProcess::parse(name, &entry)).collect();
-        processes.sort_unstable_by(|a, b| a.introduction.order().cmp(&b.introduction.order()));
+            entries.into_iter().filter_map(|(name, entry)| PresentProcess::parse(name, &entry)).collect();
+        processes.sort_unstable_by(|a, b| a.info.order().cmp(&b.info.order()));
         Ok(ProcessList { at, processes })
     }
 }
@@ -122,10 +121,10 @@ impl PresentProcess {
         let mut parts = entry.splitn(4, ':');
         let mut next = || parts.next();
         let (started_at, seen_at) = (next()?.parse().ok()?, next()?.parse().ok()?);
-        let said = next()?;
-        let kind = ProcessKind::ALL.into_iter().find(|kind| kind.as_str() == said)?;
-        let introduction = ProcessInfo { name, kind, version: next()?.to_owned() };
-        Some(Self { introduction, started_at, seen_at })
+        let kind_text = next()?;
+        let kind = ProcessKind::ALL.into_iter().find(|kind| kind.as_str() == kind_text)?;
+        let info = ProcessInfo { name, kind, version: next()?.to_owned() };
+        Some(Self { info, started_at, seen_at })
     }
 }
 
@@ -134,11 +133,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_other_words_is_left_out() {
+    fn entries_in_unknown_form_are_ignored() {
         let read = |entry| PresentProcess::parse("a".into(), entry);
         let node = read("5:7:node:0.1.0:rc").unwrap();
-        assert_eq!((node.introduction.kind, node.started_at, node.seen_at), (ProcessKind::Node, 5, 7));
-        assert_eq!(node.introduction.version, "0.1.0:rc");
+        assert_eq!((node.info.kind, node.started_at, node.seen_at), (ProcessKind::Node, 5, 7));
+        assert_eq!(node.info.version, "0.1.0:rc");
         assert_eq!(["5:7:auditor:1", "5:7:node", "x:7:node:1", ""].map(read), [None, None, None, None]);
     }
 }

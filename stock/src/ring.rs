@@ -1,8 +1,8 @@
-//! Which shard a user is at home in, and whom that shard steals from.
+//! The ring of a sale: maps each user to a home shard, and orders the donor shards that the home may steal from.
 //!
-//! A consistent hash ring over the shard numbers. It is frozen with the sale: nodes that disagreed on it would
-//! claim one user in two shards, so its fingerprint goes with every call. Users and shards are hashed as texts by
-//! xxHash64, and a golden test pins the outcome.
+//! It is a consistent hash ring over the shard numbers, frozen with the sale. Nodes with different rings would claim
+//! one user in two shards, so the ring's fingerprint goes with every call. Users and shards are hashed as texts by
+//! xxHash64, and a golden test pins the result.
 
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
@@ -10,12 +10,12 @@ use xxhash_rust::xxh64::Xxh64;
 
 use crate::ids::{ShardId, UserId};
 
-/// Points of a shard on the ring. At 128 the smallest and the largest of 8 shards have 0.81 and 1.11 times the mean
-/// of the ring, of 16 shards 0.82 and 1.13, of 64 shards 0.85 and 1.21. The stock is split by the same shares, so
-/// shards still run dry together.
+/// Points per shard on the ring. With 128 points, the smallest and the largest of 8 shards own 0.81 and 1.11 times the
+/// mean share of the ring; of 16 shards 0.82 and 1.13; of 64 shards 0.85 and 1.21. The stock is split by the same
+/// shares, so shards still run empty at about the same time.
 pub const VNODES_DEFAULT: u16 = 128;
 
-/// A point of the ring: a shard, hashed as its number's text.
+/// A point of the ring. Hashes a shard as the text of its number.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Point(ShardId);
 
@@ -25,12 +25,12 @@ impl Hash for Point {
     }
 }
 
-/// xxHash64 that takes numbers in one byte order. The ring hashes each point's hash again for the next point, and
-/// numbers would come in the machine's own order: homes would differ from machine to machine.
+/// xxHash64 with a fixed byte order for numbers. The ring hashes each point's hash again for the next point. In the
+/// machine's byte order, homes would differ between machines.
 #[derive(Default)]
-struct PlaceHasher(Xxh64);
+struct PortableHasher(Xxh64);
 
-impl Hasher for PlaceHasher {
+impl Hasher for PortableHasher {
     fn write(&mut self, bytes: &[u8]) {
         self.0.write(bytes);
     }
@@ -44,14 +44,15 @@ impl Hasher for PlaceHasher {
     }
 }
 
-/// The ring of one sale. Building is quadratic in shards x vnodes: once a sale, never on a request's path.
-pub struct Ring(consistent_hash_ring::Ring<Point, BuildHasherDefault<PlaceHasher>>);
+/// The ring of one sale. Building it takes time quadratic in shards x vnodes, so it is built once per sale and never
+/// on the path of a request.
+pub struct Ring(consistent_hash_ring::Ring<Point, BuildHasherDefault<PortableHasher>>);
 
 impl Ring {
-    /// The ring of this many shards with this many points each.
+    /// Builds a ring of `shards` shards with `vnodes` points each.
     ///
     /// # Panics
-    /// Without a shard or without a point: there would be no home.
+    /// Panics when either is zero: there would be no home.
     pub fn new(shards: u16, vnodes: u16) -> Self {
         assert!(shards > 0 && vnodes > 0, "a ring has at least one shard with one point");
         let points = (0..shards).map(|shard| Point(ShardId::new(shard)));
@@ -59,19 +60,19 @@ impl Ring {
         Self(builder.vnodes(usize::from(vnodes)).nodes_iter(points).build())
     }
 
-    /// The shard this user is claimed in, and no other.
+    /// Returns the home shard of this user, the only shard that may claim the user.
     pub fn home(&self, user: &UserId) -> ShardId {
         self.0.get(user.as_str()).0
     }
 
-    /// The other shards in the order in which this user's home turns to them for tokens. Users of one home
-    /// see different orders, so thieves spread over the donors.
+    /// Returns the other shards in the order in which the user's home asks them for tokens. Users of one home get
+    /// different orders, so steals spread over the donors.
     pub fn donors(&self, user: &UserId) -> impl Iterator<Item = ShardId> + '_ {
         let home = self.home(user);
         self.0.replicas(user.as_str()).map(|point| point.0).filter(move |&shard| shard != home)
     }
 
-    /// The measured share of each shard: how much of the 2^64 places of the ring lead to it.
+    /// Returns each shard's share of the ring: how many of its 2^64 positions lead to the shard.
     pub fn shares(&self) -> Vec<u64> {
         let mut shares = vec![0; self.0.len()];
         for resident in self.0.resident_ranges() {
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn homes_are_the_same_on_every_machine_and_release() {
+    fn homes_are_stable_across_machines_and_releases() {
         let ring = Ring::new(12, VNODES_DEFAULT);
         let homes =
             ["ann", "bob", "carol", "user-000001", "user-000002", "éva", "🦀", "{flash}", "a@b.example"]
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn donors_are_all_the_other_shards_once() {
+    fn donors_are_all_other_shards_once() {
         let ring = Ring::new(8, VNODES_DEFAULT);
         for id in ["ann", "bob", "carol"] {
             let mut donors: Vec<_> = ring.donors(&user(id)).collect();
@@ -113,9 +114,9 @@ mod tests {
         assert_eq!(Ring::new(1, VNODES_DEFAULT).donors(&user("ann")).count(), 0);
     }
 
-    /// The balance that the documentation of [`VNODES_DEFAULT`] gives, and that users follow it.
+    /// Checks the balance documented at [`VNODES_DEFAULT`], and that users are spread accordingly.
     #[test]
-    fn shares_are_even_enough_and_users_follow_them() {
+    fn shares_are_balanced_and_users_follow_them() {
         for (shards, documented) in [(8, "0.81 1.11"), (16, "0.82 1.13"), (64, "0.85 1.21")] {
             let ring = Ring::new(shards, VNODES_DEFAULT);
             let mean = u64::MAX as f64 / f64::from(shards);
@@ -128,7 +129,7 @@ mod tests {
             (0..users).for_each(|n| homes[ring.home(&user(&format!("user-{n:06}"))).index()] += 1.0);
             for (home, share) in homes.iter().zip(&shares) {
                 let expected = share * 2000.0;
-                // Five standard deviations of a count with this mean.
+                // Allows five standard deviations of a count with this mean.
                 assert!((home - expected).abs() < 5.0 * expected.sqrt(), "{home} users for {expected:.0}");
             }
         }

@@ -1,7 +1,7 @@
-//! A sale: what is sold, when, and over which shards.
+//! A sale: its product, its window, and its shards.
 //!
-//! The config is one JSON value in Redis, written only by coordinators and changed only together with its
-//! version. The layout in it is frozen when the sale is created; state, window and total may change.
+//! The config is one JSON value in Redis. Only coordinators write it, and each change raises its version. The layout
+//! in it is frozen when the sale is created; state, window and total may change.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use crate::layout::{HashTag, Shard};
 use crate::ring::{Ring, VNODES_DEFAULT};
 use crate::split::split;
 
-/// Most units a sale may have. Far below 2^53, up to which the numbers of Redis' Lua are exact.
+/// Most units of a sale. Far below 2^53, up to which numbers in Redis' Lua are exact.
 pub const TOTAL_STOCK_MAX: u64 = 1_000_000_000;
-/// Most shards of a sale. Every snapshot reads them all, and a steal may look at each.
+/// Most shards of a sale. Every snapshot reads all shards, and a steal may try each of them.
 pub const SHARDS_MAX: u16 = 256;
 /// Longest product name or description, in bytes.
 pub const PRODUCT_TEXT_BYTES_MAX: usize = 1_000;
@@ -23,56 +23,56 @@ pub const PRODUCT_TEXT_BYTES_MAX: usize = 1_000;
 /// Milliseconds since the Unix epoch.
 pub type EpochMs = u64;
 
-/// Everything there is to know of a sale but its stock.
+/// The whole configuration of a sale.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SaleConfig {
-    /// The sale's name.
+    /// Id of the sale.
     pub id: SaleId,
-    /// Grows with every change; a shard applies only newer ones.
+    /// Grows with every change. A shard ignores older versions.
     pub version: u64,
-    /// Whether units may be bought inside the window.
+    /// State of the sale. Units can be bought inside the window only while it is open.
     pub state: SaleState,
-    /// When units may be bought.
+    /// Window in which units can be bought.
     pub window: Window,
-    /// Units in all: minted at creation, and by restocking since.
+    /// Total units: those minted at creation and those added by restocking.
     pub total_stock: u64,
-    /// What is sold.
+    /// The product.
     pub product: Product,
-    /// How user ids are read.
+    /// Interpretation of user ids.
     #[serde(default)]
     pub user_ids: UserIdKind,
     /// The frozen part: shards and ring.
     pub layout: LayoutConfig,
-    /// What operators changed since the creation.
+    /// Changes by operators since the creation.
     #[serde(default)]
     pub changes: ChangeHistory,
 }
 
-/// Whether a sale sells, apart from its window.
+/// State of a sale, independent of its window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SaleState {
-    /// Its shards are being made; nothing sells before all of them hold their stock.
+    /// Its shards are being created. Nothing is sold before all shards hold their stock.
     #[default]
     Creating,
     /// Sells inside the window.
     Open,
-    /// Halted; can be resumed.
+    /// Halted. Can be resumed.
     Paused,
-    /// Over for good.
+    /// Ended for good.
     Ended,
 }
 
 impl SaleState {
     const ALL: [Self; 4] = [Self::Creating, Self::Open, Self::Paused, Self::Ended];
 
-    /// Reads the word of [`SaleState::as_str`].
+    /// Parses the word of [`SaleState::as_str`].
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 
-    /// The word in config, shards and admin answers.
+    /// Returns the word used in configs, shards and admin answers.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Creating => "creating",
@@ -83,36 +83,37 @@ impl SaleState {
     }
 }
 
-/// From when until when a sale sells, by Redis' clock: from `starts_at` on, before `ends_at`.
+/// The time in which a sale sells, by Redis' clock: from `starts_at` (inclusive) until `ends_at` (exclusive).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Window {
-    /// The first millisecond in which it sells.
+    /// The first millisecond in which the sale sells.
     pub starts_at: EpochMs,
-    /// The first millisecond in which it no longer does.
+    /// The first millisecond in which it no longer sells.
     pub ends_at: EpochMs,
 }
 
 impl Window {
-    /// The middle: before it the start is nearer, after it the end.
+    /// Returns the middle of the window: before it the start is nearer, after it the end.
     pub const fn middle(&self) -> EpochMs {
         self.starts_at.midpoint(self.ends_at)
     }
 }
 
-/// The part of a config that each shard holds and decides by.
+/// The part of a config that each shard stores and applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShardSettings {
-    /// The version of the config that the rest belongs to.
+    /// Version of the config.
     pub version: u64,
-    /// The sale's state.
+    /// State of the sale.
     pub state: SaleState,
-    /// When it sells.
+    /// Window in which the sale sells.
     pub window: Window,
 }
 
 impl ShardSettings {
-    /// Each setting that is not as recorded, in words: `state paused, recorded open`. Empty where all are.
+    /// Describes each setting that differs from the recorded one: `state paused, recorded open`. Empty when all are
+    /// equal.
     pub fn differences(&self, recorded: Self) -> Vec<String> {
         let texts = |settings: &Self| {
             let Self { version, state, window } = settings;
@@ -126,37 +127,37 @@ impl ShardSettings {
     }
 }
 
-/// What is sold, for people to read.
+/// The product of a sale, as shown to people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Product {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its price, in the shop's currency.
+    /// Price, in the shop's currency.
     pub price: f64,
-    /// A few words on it; may be empty.
+    /// Short description; may be empty.
     #[serde(default)]
     pub description: String,
 }
 
-/// What operators changed since a sale was created. Without it nobody could tell whether a sale that is there
-/// is the one that a repeated creation asks for, nor whether a restock was done before.
+/// Changes by operators since a sale was created. They show whether an existing sale is the one that a repeated
+/// creation asks for, and whether a restock was already done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ChangeHistory {
-    /// Units added by restocking, all of them part of the total.
+    /// Units added by restocking. They are part of the total.
     pub restocked: u64,
-    /// The end that the sale was created with, where it was moved since.
+    /// The end that the sale was created with, if it was moved since.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_ends_at: Option<EpochMs>,
     /// All restocks, oldest first.
     pub restocks: Vec<Restock>,
 }
 
-/// A restock, to be recognised when it is repeated.
+/// A restock. A repeated one is recognised by its key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restock {
-    /// Names it.
+    /// Id of the restock.
     pub key: String,
     /// Units added.
     pub units: u64,
@@ -165,18 +166,18 @@ pub struct Restock {
 /// The shards of a sale and the ring over them. Frozen at creation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayoutConfig {
-    /// The tag of each shard; shard n is the n-th.
+    /// Hash tags of the shards, by shard number.
     pub tags: Vec<HashTag>,
     /// Points of each shard on the ring.
     pub vnodes: u16,
-    /// Names the creation that made the shards.
+    /// Id of the creation that made the shards.
     pub creation: CreationId,
-    /// Names creation, tags and ring in every call to a shard.
+    /// Fingerprint of creation, tags and ring, sent with every call to a shard.
     pub fingerprint: Fingerprint,
 }
 
 impl LayoutConfig {
-    /// A new layout of shards with these tags, which no other sale has.
+    /// Creates a new layout of shards with these tags. No other sale has the same layout.
     pub fn new(tags: Vec<HashTag>) -> Self {
         let creation = CreationId::random();
         let fingerprint = Fingerprint::of(&creation, &tags, VNODES_DEFAULT);
@@ -184,8 +185,8 @@ impl LayoutConfig {
     }
 }
 
-/// Tells a sale from another of the same name. Keys are the same for both, so the shards of a sale whose record was
-/// lost would otherwise be taken for those of the next one.
+/// Distinguishes a sale from another sale of the same name. Both have the same keys, so the shards of a sale whose
+/// record was lost would otherwise be mistaken for those of the next one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreationId(String);
 
@@ -195,12 +196,12 @@ impl CreationId {
     }
 }
 
-/// Names a layout: equal fingerprints, the same creation and equal homes.
+/// Identifies a layout. Equal fingerprints mean the same creation and the same homes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fingerprint(String);
 
 impl Fingerprint {
-    /// Counts how homes are computed. A release that computes them otherwise must raise it.
+    /// Revision of the computation of homes. A release that computes them differently must raise it.
     const RING_REVISION: u8 = 1;
 
     fn of(CreationId(creation): &CreationId, tags: &[HashTag], vnodes: u16) -> Self {
@@ -212,13 +213,13 @@ impl Fingerprint {
         Self(digest.finalize()[..6].iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// The fingerprint as it goes with a call.
+    /// Returns the fingerprint as it is sent with a call.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Settings that no sale can have. The text is fit for the operator who sent them.
+/// Settings that a sale must not have. The text is meant for the operator who sent them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSale {
     /// Outside `1..=TOTAL_STOCK_MAX`.
@@ -230,7 +231,7 @@ pub enum InvalidSale {
     /// Empty or reversed.
     #[error("the sale must end after it starts")]
     Window,
-    /// No name, or too many words.
+    /// Without a name, or with a text that is too long.
     #[error(
         "the product name must not be empty, nor longer than {PRODUCT_TEXT_BYTES_MAX} bytes; nor the description"
     )]
@@ -238,13 +239,16 @@ pub enum InvalidSale {
     /// Negative, infinite or not a number.
     #[error("the price must be a number, at least 0")]
     Price,
-    /// Stored with another way of computing homes.
+    /// Stored by a release that computes homes differently.
     #[error("the layout of this sale was made by a release that computes homes otherwise")]
     Layout,
 }
 
 impl SaleConfig {
-    /// Checks what an operator can get wrong.
+    /// Validates the settings that an operator chooses.
+    ///
+    /// # Errors
+    /// Returns the first [`InvalidSale`] that applies.
     pub fn validate(&self) -> Result<(), InvalidSale> {
         let texts = [&self.product.name, &self.product.description];
         if !(1..=TOTAL_STOCK_MAX).contains(&self.total_stock) {
@@ -270,13 +274,13 @@ impl SaleConfig {
         Ok(())
     }
 
-    /// What each shard is to hold of it.
+    /// Returns the part that each shard holds.
     pub const fn shard_settings(&self) -> ShardSettings {
         ShardSettings { version: self.version, state: self.state, window: self.window }
     }
 }
 
-/// A config with the frozen part worked out: what every call on the sale needs. Cheap to clone.
+/// A config with its ring and shards computed, as every call to the sale needs them. Cheap to clone.
 #[derive(Clone)]
 pub struct Sale {
     /// The config at some version.
@@ -290,7 +294,10 @@ struct Layout {
 }
 
 impl Sale {
-    /// Works out ring and keys. Takes milliseconds: once a sale, never on a request's path.
+    /// Computes ring and keys. Takes milliseconds, so it is done once per sale and never on the path of a request.
+    ///
+    /// # Errors
+    /// Returns [`InvalidSale`] when the config is not valid.
     pub fn new(config: SaleConfig) -> Result<Self, InvalidSale> {
         config.validate()?;
         let LayoutConfig { tags, vnodes, fingerprint, .. } = &config.layout;
@@ -300,7 +307,11 @@ impl Sale {
         Ok(Self { layout: Arc::new(Layout { ring, shards }), config: Arc::new(config) })
     }
 
-    /// The same sale at another version. The layout is frozen, so it is not worked out again.
+    /// Returns the same sale with another version of its config. Ring and shards are computed again only when the
+    /// layout differs.
+    ///
+    /// # Errors
+    /// Returns [`InvalidSale`] when the config is not valid.
     pub fn at(&self, config: SaleConfig) -> Result<Self, InvalidSale> {
         if config.layout != self.config.layout {
             return Self::new(config);
@@ -309,35 +320,35 @@ impl Sale {
         Ok(Self { config: Arc::new(config), layout: Arc::clone(&self.layout) })
     }
 
-    /// Whether homes and shards are the same as another's: calls of the one serve the other.
-    pub fn has_layout_of(&self, other: &Self) -> bool {
+    /// Returns true when both sales share homes and shards, so that calls for one are valid for the other.
+    pub fn has_same_layout_as(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.layout, &other.layout)
     }
 
-    /// The sale's name.
+    /// Returns the id of the sale.
     pub fn id(&self) -> &SaleId {
         &self.config.id
     }
 
-    /// Homes and donors.
+    /// Returns the ring, which gives homes and donors.
     pub fn ring(&self) -> &Ring {
         &self.layout.ring
     }
 
-    /// All shards, by number.
+    /// Returns all shards, by number.
     pub fn shards(&self) -> &[Shard] {
         &self.layout.shards
     }
 
-    /// One shard.
+    /// Returns one shard.
     ///
     /// # Panics
-    /// For a number that is not of this sale.
+    /// Panics when the sale has no shard of this number.
     pub fn shard(&self, id: ShardId) -> &Shard {
         &self.layout.shards[id.index()]
     }
 
-    /// How many of `units` each shard gets: its measured share of the ring, so that shards run dry together.
+    /// Splits `units` over the shards by their share of the ring, so that shards run empty at about the same time.
     pub fn split(&self, units: u64) -> Vec<u64> {
         split(units, &self.layout.ring.shares())
     }
@@ -364,21 +375,21 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_config_reads_back_as_itself() {
+    fn config_round_trips_through_json() {
         let config = config();
         let json = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<SaleConfig>(&json).unwrap(), config);
     }
 
     #[test]
-    fn the_stock_of_all_shards_is_the_total() {
+    fn split_sums_to_the_total() {
         let sale = Sale::new(config()).unwrap();
         assert_eq!(sale.split(100).iter().sum::<u64>(), 100);
         assert_eq!(sale.shards().len(), 3);
     }
 
     #[test]
-    fn settings_that_no_sale_can_have_are_refused() {
+    fn validation_rejects_invalid_settings() {
         let refused = |change: fn(&mut SaleConfig)| {
             let mut config = config();
             change(&mut config);
@@ -396,13 +407,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn each_creation_has_a_fingerprint_of_its_own() {
+    fn each_creation_has_a_unique_fingerprint() {
         let layout = || LayoutConfig::new(["a", "b", "c"].map(HashTag::new).to_vec());
         assert_ne!(layout().fingerprint, layout().fingerprint);
     }
 
     #[test]
-    fn settings_that_are_not_as_recorded_are_named() {
+    fn differences_list_settings_other_than_recorded() {
         let recorded = config().shard_settings();
         assert_eq!(recorded.differences(recorded), Vec::<String>::new());
         let window = Window { ends_at: 7, ..recorded.window };
@@ -412,13 +423,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn each_state_reads_back_as_itself() {
+    fn state_round_trips_through_its_word() {
         assert_eq!(SaleState::ALL.map(|state| SaleState::parse(state.as_str())), SaleState::ALL.map(Some));
         assert_eq!(SaleState::parse("closed"), None);
     }
 
     #[test]
-    fn another_layout_has_another_fingerprint() {
+    fn fingerprint_depends_on_the_tags() {
         let creation = CreationId::random();
         let of = |tags: &[&'static str]| {
             Fingerprint::of(&creation, &tags.iter().copied().map(HashTag::new).collect::<Vec<_>>(), 8)
@@ -430,7 +441,7 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn every_price_reads_back_as_itself(price in 0.0..1e12_f64) {
+        fn price_round_trips_through_json(price in 0.0..1e12_f64) {
             let mut config = config();
             config.product.price = price;
             let json = serde_json::to_string(&config).unwrap();

@@ -1,6 +1,6 @@
-//! Finds what is in Redis by the names of its keys, where the list that should name it may be lost.
+//! Finds records and shards by the names of their keys, for when the list that should name them may be lost.
 //!
-//! Every primary is asked: there is one key for each record and each shard, few enough to look through them all.
+//! Every primary is scanned. There is one key per record and one per shard, few enough to scan them all.
 
 use std::collections::BTreeSet;
 
@@ -12,28 +12,28 @@ use crate::ids::SaleId;
 use crate::layout::{SLOTS, SaleKeys, Slot, shards_pattern};
 use crate::topology::Topology;
 
-/// Keys that a primary looks at in one call: well under a millisecond.
+/// Keys that a primary examines per call. This takes well under a millisecond.
 const KEYS_PER_CALL: usize = 1_000;
 
-/// The sales of which there is a record, whether it lasts or not.
+/// Returns the sales that have a record, durable or not.
 ///
 /// # Errors
-/// When not all of the cluster could be searched.
+/// Fails when a part of the cluster could not be searched.
 pub async fn recorded_sales(cluster: &Cluster) -> Result<Vec<SaleId>, CallError> {
     let found = search(cluster, SaleKeys::CONFIGS_PATTERN).await?;
     Ok(found.iter().filter_map(|key| SaleKeys::sale_of_config(key)).collect())
 }
 
-/// Whether there is a shard of a sale of this name, however that was laid out.
+/// Returns true when a shard of a sale of this name exists, with any layout.
 ///
 /// # Errors
-/// When not all of the cluster could be searched.
+/// Fails when a part of the cluster could not be searched.
 pub async fn has_shards(cluster: &Cluster, sale: &SaleId) -> Result<bool, CallError> {
     search(cluster, &shards_pattern(sale)).await.map(|found| !found.is_empty())
 }
 
 async fn search(cluster: &Cluster, pattern: &str) -> Result<BTreeSet<String>, CallError> {
-    let slots = a_slot_of_each_primary(&cluster.topology())?;
+    let slots = one_slot_per_primary(&cluster.topology())?;
     let mut found = BTreeSet::new();
     for slot in slots {
         let mut cursor = 0;
@@ -49,12 +49,12 @@ async fn search(cluster: &Cluster, pattern: &str) -> Result<BTreeSet<String>, Ca
     Ok(found)
 }
 
-/// A slot that nobody serves may hold what is searched for.
-fn a_slot_of_each_primary(topology: &Topology) -> Result<Vec<Slot>, CallError> {
+/// Fails when a slot has no primary: the searched keys may be in that slot.
+fn one_slot_per_primary(topology: &Topology) -> Result<Vec<Slot>, CallError> {
     let (mut asked, mut slots) = (BTreeSet::new(), Vec::new());
     for slot in 0..SLOTS {
         let primary = topology.primary(slot);
-        let primary = primary.ok_or_else(|| CallError::Moved(format!("nobody serves slot {slot}")))?;
+        let primary = primary.ok_or_else(|| CallError::Moved(format!("no primary serves slot {slot}")))?;
         if asked.insert(&primary.address) {
             slots.push(slot);
         }
@@ -62,7 +62,7 @@ fn a_slot_of_each_primary(topology: &Topology) -> Result<Vec<Slot>, CallError> {
     Ok(slots)
 }
 
-/// Reads a page of the keys on the primary that serves a slot.
+/// Reads a page of keys from the primary that serves the slot.
 struct Scan<'a> {
     slot: Slot,
     pattern: &'a str,

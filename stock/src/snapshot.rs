@@ -1,10 +1,10 @@
-//! All shards' levels and the sale's totals, at about one moment.
+//! Snapshots: all shards' levels and the sale's totals, at about one moment.
 //!
-//! Shards are read one after the other, so a token on its way may be seen on neither side: `in_flight` is what
-//! is then missing from the total. Selling out is told from `sold` alone, which only grows: the sum of numbers
-//! read at different moments is never more than the truth, and when it is the total, the truth is the total. A
-//! failover can take back what a replica does not have yet, so that sum is confirmed behind a barrier before anybody
-//! is sent away for good.
+//! Shards are read one after the other, so a token in a transfer may be counted in neither shard; `in_flight` is the
+//! number missing from the total. "Sold out" is derived from `sold` alone, which only grows. A sum of values read at
+//! different moments is never more than the true sum, so when it equals the total, every unit is sold. A failover can
+//! undo sales that a replica does not have yet. Therefore the sum is confirmed behind a barrier before any buyer is
+//! refused for good.
 
 use redis::{Cmd, Value, from_redis_value};
 use serde::{Deserialize, Serialize};
@@ -20,41 +20,41 @@ use crate::sale::{EpochMs, Sale};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
-    /// The version of the config it was taken under; an older config is to be read again.
+    /// Version of the config that it was taken under. A reader with an older config must read the config again.
     pub version: u64,
-    /// About when it was taken: the median of what the shards' primaries say. Snapshots are in no order by it, for clocks
-    /// may be wrong.
+    /// Approximate time: the median of the clocks of the shards' primaries. It does not order snapshots, as clocks may
+    /// be wrong.
     pub taken_at: EpochMs,
-    /// Units of the sale in all.
+    /// Total units of the sale.
     pub total: u64,
     /// Units sold.
     pub sold: u64,
-    /// Tokens lying in shards.
+    /// Tokens in shards.
     pub stock: u64,
-    /// Tokens minted but in no shard: on their way, or waiting in a channel.
+    /// Tokens that are minted but in no shard: in a transfer, or waiting in a channel.
     pub in_flight: u64,
-    /// Whether every unit is sold, and no failover can change that.
+    /// True when every unit is sold and no failover can change that.
     #[serde(default)]
     pub sold_out: bool,
-    /// Every shard's part.
+    /// The part of each shard.
     pub shards: Vec<ShardLevel>,
 }
 
 /// A shard in a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardLevel {
-    /// Tokens there.
+    /// Tokens in the shard.
     pub stock: u64,
-    /// Tokens sold there.
+    /// Tokens sold by the shard.
     pub sold: u64,
-    /// Whether it could not be read this time: the numbers are older ones.
+    /// True when the shard could not be read this time, and the values are older ones.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stale: bool,
 }
 
 impl Snapshot {
-    /// The snapshot of these levels. A shard that could not be read keeps its place in the `previous` one: its
-    /// `sold` is then too low, never too high, so a sale is not taken for sold out too early.
+    /// Builds the snapshot of these levels. A shard that could not be read keeps its values from the `previous`
+    /// snapshot. Its `sold` is then too low, never too high, so a sale is never reported as sold out too early.
     pub fn of(sale: &Sale, levels: &[Result<Level, CallError>], previous: Option<&Self>) -> Self {
         let unread = |shard: usize| {
             let before = previous.and_then(|snapshot| snapshot.shards.get(shard));
@@ -82,24 +82,24 @@ impl Snapshot {
         }
     }
 
-    /// Whether every unit seems to be sold, and nobody has confirmed it yet.
-    pub fn is_to_be_confirmed(&self) -> bool {
+    /// Returns true when every unit seems to be sold, but this is not confirmed yet.
+    pub fn needs_confirmation(&self) -> bool {
         self.sold >= self.total && !self.sold_out
     }
 
-    /// Tokens that lay in this shard.
+    /// Returns the tokens in this shard.
     pub fn stock_of(&self, shard: ShardId) -> u64 {
         self.shards.get(shard.index()).map_or(0, |level| level.stock)
     }
 }
 
-/// Of an even number the lower one in the middle; 0 of none.
+/// Returns the lower of the two middle values of an even number of times, and 0 when there are none.
 fn median(mut times: Vec<EpochMs>) -> EpochMs {
     times.sort_unstable();
     times.len().checked_sub(1).map_or(0, |last| times[last / 2])
 }
 
-/// Reads how much a shard has sold; behind a barrier, what it will ever have sold at least. See `confirm.lua`.
+/// Reads the number of units a shard has sold. Behind a barrier, the number can no longer decrease. See `confirm.lua`.
 #[derive(Clone, Copy, Debug)]
 pub struct Confirm<'a> {
     /// The shard.
@@ -124,14 +124,14 @@ impl Call for Confirm<'_> {
     }
 }
 
-/// Whether every unit of a sale is sold, whatever fails from now on. Each shard is tried once.
+/// Returns true when every unit of a sale is sold and no later failure can change that. Each shard is tried once.
 pub async fn confirm_sold_out(cluster: &Cluster, sale: &Sale) -> bool {
     let calls: Vec<Confirm<'_>> = sale.shards().iter().map(|shard| Confirm { shard }).collect();
     let sold = cluster.write_all_once(&calls).await.into_iter().sum::<Result<u64, CallError>>();
     sold.is_ok_and(|sold| sold >= sale.config.total_stock)
 }
 
-/// Reads the levels of all shards of a sale, one pipeline a primary.
+/// Reads the levels of all shards of a sale, one pipeline per primary.
 pub async fn read_levels(cluster: &Cluster, sale: &Sale) -> Vec<Result<Level, CallError>> {
     let calls: Vec<ReadLevel<'_>> = sale.shards().iter().map(|shard| ReadLevel { shard }).collect();
     cluster.read_all(&calls).await
@@ -151,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_no_shard_is_in_flight() {
+    fn tokens_outside_shards_are_in_flight() {
         let snapshot = Snapshot::of(&sale(), &[level(10, 20), level(0, 30), level(5, 5)], None);
         assert_eq!((snapshot.stock, snapshot.sold, snapshot.in_flight), (15, 55, 30));
-        assert!(!snapshot.is_to_be_confirmed());
+        assert!(!snapshot.needs_confirmation());
     }
 
     #[test]
-    fn one_wrong_clock_does_not_move_the_time_of_a_snapshot() {
+    fn snapshot_time_ignores_one_wrong_clock() {
         let taken_at = |times: [EpochMs; 3]| {
             let levels = times.map(|at| Ok(Level { at, ..Level::default() }));
             Snapshot::of(&sale(), &levels, None).taken_at
@@ -170,30 +170,30 @@ mod tests {
     }
 
     #[test]
-    fn sold_out_means_that_all_units_are_sold_not_that_all_shards_are_empty() {
+    fn sold_out_needs_all_units_sold() {
         let sold = |last| Snapshot::of(&sale(), &[level(0, 40), level(0, 30), level(0, last)], None);
-        assert!(!sold(29).is_to_be_confirmed());
-        assert!(sold(30).is_to_be_confirmed() && !sold(30).sold_out);
+        assert!(!sold(29).needs_confirmation());
+        assert!(sold(30).needs_confirmation() && !sold(30).sold_out);
     }
 
     #[test]
-    fn what_was_confirmed_stays_so_until_there_are_more_units() {
+    fn sold_out_stays_confirmed_until_a_restock() {
         let sold = [level(0, 40), level(0, 30), level(0, 30)];
         let confirmed = Snapshot { sold_out: true, ..Snapshot::of(&sale(), &sold, None) };
         assert!(Snapshot::of(&sale(), &sold, Some(&confirmed)).sold_out);
         let restocked = SaleConfig { total_stock: 101, ..crate::sale::tests::config() };
         let restocked = Snapshot::of(&Sale::new(restocked).unwrap(), &sold, Some(&confirmed));
-        assert!(!restocked.sold_out && !restocked.is_to_be_confirmed());
+        assert!(!restocked.sold_out && !restocked.needs_confirmation());
     }
 
     #[test]
-    fn a_shard_that_cannot_be_read_keeps_its_last_numbers() {
+    fn unreadable_shard_keeps_its_previous_values() {
         let before = Snapshot::of(&sale(), &[level(10, 20), level(0, 30), level(5, 5)], None);
         let lost = || Err(CallError::NoReply("gone".into()));
         let after = Snapshot::of(&sale(), &[lost(), level(0, 31), level(5, 5)], Some(&before));
         assert_eq!(after.shards[0], ShardLevel { stock: 10, sold: 20, stale: true });
         assert_eq!(after.sold, 56);
         let first = Snapshot::of(&sale(), &[lost(), level(0, 80), level(5, 15)], None);
-        assert!(!first.is_to_be_confirmed(), "a shard that was never read counts as unsold");
+        assert!(!first.needs_confirmation(), "a shard that was never read counts as unsold");
     }
 }

@@ -1,12 +1,12 @@
-//! Splits a total by shares, to the unit.
+//! Splits a total by shares, without losing a unit.
 
-/// Splits `total` in proportion to `shares`, largest remainder first; the parts sum to `total` exactly.
+/// Splits `total` in proportion to `shares`, largest remainder first. The parts sum to `total` exactly.
 ///
-/// Hamilton's method: each part is its quota rounded down or up. Equal remainders go to the earlier share, so
-/// that every coordinator splits alike.
+/// This is Hamilton's method: each part is its quota rounded down or up. Among equal remainders the earlier share
+/// wins, so every coordinator computes the same split.
 ///
 /// # Panics
-/// Where there is no share above zero: there is nobody to give the total to.
+/// Panics when no share is above zero.
 pub(crate) fn split(total: u64, shares: &[u64]) -> Vec<u64> {
     let whole: u128 = shares.iter().map(|&share| u128::from(share)).sum();
     assert!(whole > 0, "a total is split over at least one share above zero");
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_remainder_gets_the_odd_unit() {
+    fn largest_remainder_gets_the_odd_unit() {
         assert_eq!(split(10, &[1, 1, 1]), [4, 3, 3]);
         assert_eq!(split(7, &[50, 30, 20]), [4, 2, 1]);
         assert_eq!(split(2, &[1, 1, 1, 1]), [1, 1, 0, 0]);
@@ -39,7 +39,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_unit_goes_to_somebody_and_each_part_is_its_quota_rounded(
+        fn split_is_exact_and_rounds_each_quota(
             total in 0..=u64::MAX / 2,
             shares in prop::collection::vec(0..=u64::MAX, 1..100),
         ) {

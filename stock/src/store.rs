@@ -1,4 +1,5 @@
-//! What a sale has once: reading and writing the list of sales, configs, mints and snapshots.
+//! Calls on the data that each sale has once (config and snapshot), on the list of sales, and on the nodes' shared
+//! secret.
 
 use redis::{Cmd, Value, from_redis_value};
 
@@ -8,29 +9,29 @@ use crate::layout::{SALES_KEY, SECRET_KEY, SaleKeys, Slot, slot_of_tag};
 use crate::sale::{EpochMs, SaleConfig};
 use crate::snapshot::Snapshot;
 
-/// Reads the text of a config.
+/// Parses the text of a config.
 ///
 /// # Errors
-/// When it is not of a form that this release knows.
+/// Returns [`CallError::Malformed`] when this release does not know its form.
 pub fn parse_config(json: &str) -> Result<SaleConfig, CallError> {
     serde_json::from_str(json).map_err(|error| CallError::Malformed(format!("a sale's config: {error}")))
 }
 
-/// Reads the text of a snapshot.
+/// Parses the text of a snapshot.
 ///
 /// # Errors
-/// When it is not of a form that this release knows.
+/// Returns [`CallError::Malformed`] when this release does not know its form.
 pub fn parse_snapshot(json: &str) -> Result<Snapshot, CallError> {
     serde_json::from_str(json).map_err(|error| CallError::Malformed(format!("a snapshot: {error}")))
 }
 
-/// Lists all sales; `None` where the list is lost, or was never made.
+/// Lists all sales. Returns `None` when the list was lost or never created.
 ///
-/// A whole list holds the empty text besides the sales, as a list without any sale is not kept by Redis. Without it
-/// nobody could tell that there is no sale from a list that was lost.
+/// A complete list also contains the empty text. Redis deletes empty sets, so without it a list without sales could
+/// not be told from a lost list.
 pub struct ListSales;
 
-const WHOLE: &str = "";
+const COMPLETE_MARKER: &str = "";
 
 impl Call for ListSales {
     type Answer = Option<Vec<SaleId>>;
@@ -45,7 +46,7 @@ impl Call for ListSales {
 
     fn answer(&self, reply: Value) -> Result<Option<Vec<SaleId>>, CallError> {
         let ids: Vec<String> = from_redis_value(reply)?;
-        if ids.iter().all(|id| id != WHOLE) {
+        if ids.iter().all(|id| id != COMPLETE_MARKER) {
             return Ok(None);
         }
         let mut sales: Vec<SaleId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
@@ -54,7 +55,7 @@ impl Call for ListSales {
     }
 }
 
-/// Adds a sale to the list. Doing it again is harmless. A list that was lost stays one: the others are missing.
+/// Adds a sale to the list. Idempotent. A lost list stays incomplete: the other sales are still missing.
 pub struct AddSaleToList<'a>(pub &'a SaleId);
 
 impl Call for AddSaleToList<'_> {
@@ -73,7 +74,7 @@ impl Call for AddSaleToList<'_> {
     }
 }
 
-/// Adds all recorded sales to the list, which is whole from then on. Takes none away.
+/// Adds all recorded sales to the list and marks it as complete. Removes none.
 pub struct RestoreSaleList<'a>(pub &'a [SaleId]);
 
 impl Call for RestoreSaleList<'_> {
@@ -84,7 +85,7 @@ impl Call for RestoreSaleList<'_> {
     }
 
     fn command(&self) -> Cmd {
-        let members: Vec<&str> = self.0.iter().map(SaleId::as_str).chain([WHOLE]).collect();
+        let members: Vec<&str> = self.0.iter().map(SaleId::as_str).chain([COMPLETE_MARKER]).collect();
         Cmd::sadd(SALES_KEY, members)
     }
 
@@ -93,7 +94,7 @@ impl Call for RestoreSaleList<'_> {
     }
 }
 
-/// Reads a sale's config; `None` where there is no such sale.
+/// Reads a sale's config. Returns `None` when there is no such sale.
 pub struct ReadConfig<'a>(pub &'a SaleKeys);
 
 impl Call for ReadConfig<'_> {
@@ -113,8 +114,8 @@ impl Call for ReadConfig<'_> {
     }
 }
 
-/// Reads a sale's config or its snapshot as it is stored; `None` where there is none. It is read many times for each time
-/// that it changes, and to see that it did not change takes no parsing.
+/// Reads the stored text of a sale's config or snapshot. Returns `None` when there is none. Readers poll it far more
+/// often than it changes, and comparing texts needs no parsing.
 pub struct ReadText<'a> {
     /// The sale's slot.
     pub slot: Slot,
@@ -138,7 +139,7 @@ impl Call for ReadText<'_> {
     }
 }
 
-/// Reads a sale's latest snapshot; `None` where none was published.
+/// Reads a sale's latest snapshot. Returns `None` when none was published.
 pub struct ReadSnapshot<'a>(pub &'a SaleKeys);
 
 impl Call for ReadSnapshot<'_> {
@@ -158,7 +159,8 @@ impl Call for ReadSnapshot<'_> {
     }
 }
 
-/// Reads the clock of a primary; where none is named, of the one that holds the list of sales.
+/// Reads the clock of a primary: the one given to [`crate::cluster::Cluster::poll_at`], otherwise the one that holds the
+/// list of sales.
 pub struct ReadTime;
 
 impl Call for ReadTime {
@@ -203,7 +205,7 @@ impl Call for PublishSnapshot<'_> {
     }
 }
 
-/// Agrees with all nodes on a secret: the one there is, or this one where there is none.
+/// Agrees with all nodes on a secret. Returns the stored secret, or stores the proposal when there is none.
 pub struct ShareSecret<'a> {
     /// A new secret.
     pub proposal: &'a str,

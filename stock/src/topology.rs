@@ -1,19 +1,19 @@
-//! Who serves which slot: the cluster's map, as one of its nodes tells it.
+//! The cluster map: maps each slot to its primary, as reported by one of the nodes.
 //!
-//! Read from `CLUSTER NODES`, the one answer that all versions give alike, that still lists a failed replica
-//! (a barrier must not become weaker because a replica died) and that says how old its knowledge is.
+//! It is parsed from `CLUSTER NODES`. All versions of Redis report it in the same form. It also lists failed replicas
+//! (a barrier must not become weaker because a replica died) and the age of its information.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::layout::{SLOTS, Slot};
 
-/// Where a Redis node listens: `host:port`.
+/// Address of a Redis node: `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
-    /// Name or number of the host.
+    /// Host name or IP address.
     pub host: Arc<str>,
-    /// Its port.
+    /// Port.
     pub port: u16,
 }
 
@@ -26,14 +26,14 @@ impl fmt::Display for Address {
 /// A node that serves slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Primary {
-    /// Where it listens.
+    /// Its address.
     pub address: Address,
-    /// The replicas that the cluster knows it to have, failed ones among them: each may be promoted yet.
+    /// Its replicas on the map, including failed ones: each may still be promoted.
     pub replicas: Vec<Replica>,
 }
 
 impl Primary {
-    /// Number of its replicas that the cluster calls failed.
+    /// Counts the replicas that the cluster reports as failed.
     pub fn replicas_failed(&self) -> usize {
         self.replicas.iter().filter(|replica| replica.is_failed).count()
     }
@@ -42,28 +42,28 @@ impl Primary {
 /// A replica of a primary, on the map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
-    /// Its IP address and port, as its primary sees them, too. Empty for a replica that lost its address.
+    /// IP address and port, which its primary also reports. Empty for a replica that lost its address.
     pub endpoint: Address,
-    /// Whether the cluster calls it failed. It may come back with old data, and be promoted.
+    /// True when the cluster reports it as failed. It may come back with old data and be promoted.
     pub is_failed: bool,
 }
 
-/// The cluster's map at some moment.
+/// The cluster map at some moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topology {
     primaries: Vec<Primary>,
-    /// For each slot the index of its primary; empty before the first map.
+    /// Index of the primary of each slot. Empty before the first map.
     owners: Vec<Option<u16>>,
-    /// All nodes, replicas too: any of them can be asked for the map.
+    /// All nodes including replicas. Any of them can be queried for the map.
     nodes: Vec<Address>,
-    /// The highest configuration epoch of those who serve slots. It only ever rises, so a higher one is newer
-    /// knowledge; the epochs of others come and go.
+    /// Highest configuration epoch of the nodes that serve slots. It only rises, so a higher one is newer information.
+    /// The epochs of other nodes come and go.
     epoch: u64,
 }
 
 impl Topology {
-    /// Reads the answer of `CLUSTER NODES`. `asked` stands in for a node that does not know its own address.
-    /// `None` where the text is not such an answer.
+    /// Parses the answer of `CLUSTER NODES`. `asked` replaces the address of a node that does not know its own.
+    /// Returns `None` when the text has another form.
     pub fn parse(text: &str, asked: &Address, prefer_hostnames: bool) -> Option<Self> {
         let lines: Vec<Line<'_>> = text.lines().map(Line::parse).collect::<Option<_>>()?;
         let mut topology = Self { owners: vec![None; usize::from(SLOTS)], ..Self::default() };
@@ -85,29 +85,29 @@ impl Topology {
         Some(topology)
     }
 
-    /// Who serves this slot, if anybody does.
+    /// Returns the primary of this slot, or `None` when the slot has none.
     pub fn primary(&self, slot: Slot) -> Option<&Primary> {
         let index = (*self.owners.get(usize::from(slot))?)?;
         self.primaries.get(usize::from(index))
     }
 
-    /// All nodes that serve slots.
+    /// Returns all nodes that serve slots.
     pub fn primaries(&self) -> &[Primary] {
         &self.primaries
     }
 
-    /// All nodes, replicas too.
+    /// Returns all nodes, including replicas.
     pub fn nodes(&self) -> &[Address] {
         &self.nodes
     }
 
-    /// Slots that nobody serves.
+    /// Counts the slots without a primary.
     pub fn unserved(&self) -> usize {
         usize::from(SLOTS) - self.owners.iter().flatten().count()
     }
 
-    /// Whether this is at least as new as another map. Of two that are equally new, the one of a node that has
-    /// not heard of everybody yet is the older.
+    /// Returns true when this map is at least as new as `other`. Among maps of the same epoch, the one with fewer
+    /// served slots is older: its node has not heard of all others yet.
     pub fn supersedes(&self, other: &Self) -> bool {
         let newness = |map: &Self| (map.epoch, usize::from(SLOTS) - map.unserved());
         newness(self) >= newness(other)
@@ -115,15 +115,16 @@ impl Topology {
 }
 
 impl Topology {
-    /// Which of two maps that were read at the same time to believe. Of two that are equally new the one with more
-    /// replicas: not everybody has heard of one that has just joined, and a barrier must not leave it out.
+    /// Returns true when this map should be used instead of `other`, read at the same time. Among equally new maps,
+    /// the one with more replicas wins: not every node knows a replica that has just joined, and a barrier must not
+    /// leave it out.
     pub(crate) fn is_preferred_to(&self, other: &Self) -> bool {
         let replicas = |map: &Self| map.primaries.iter().map(|primary| primary.replicas.len()).sum::<usize>();
         self.supersedes(other) && (!other.supersedes(self) || replicas(self) > replicas(other))
     }
 }
 
-/// The replicas of the server that gave this answer of `CLUSTER NODES`, as it knows them itself.
+/// Returns the replicas of the server that gave this answer of `CLUSTER NODES`, as the server itself knows them.
 pub(crate) fn own_replicas(text: &str, asked: &Address) -> Option<Vec<Replica>> {
     let lines: Vec<Line<'_>> = text.lines().map(Line::parse).collect::<Option<_>>()?;
     let own = lines.iter().find(|line| line.flags.split(',').any(|flag| flag == "myself"))?;
@@ -146,12 +147,12 @@ impl<'a> Line<'a> {
         let (id, endpoint, flags, primary) = (words.next()?, words.next()?, words.next()?, words.next()?);
         let epoch = words.nth(2)?.parse().ok()?;
         let _link = words.next()?;
-        // `[slot->-id]` marks a slot on its way; until it has arrived its owner is listed as ever.
+        // `[slot->-id]` marks a slot that is being moved. Its owner stays listed until the move is complete.
         let slots = words.filter(|word| !word.is_empty() && !word.starts_with('[')).map(slot_range);
         Some(Self { id, endpoint, flags, primary, epoch, slots: slots.collect::<Option<_>>()? })
     }
 
-    /// A replica that lost its address still counts: it can be promoted as soon as it is heard of again.
+    /// A replica that lost its address still counts: it can be promoted as soon as it is reachable again.
     fn as_replica(&self, asked: &Address) -> Option<Replica> {
         Some(Replica { endpoint: self.address(asked, false)?, is_failed: self.is_failed() })
     }
@@ -200,43 +201,51 @@ ggg :0@0 slave,fail,noaddr fff 0 1426238316232 2 disconnected
     }
 
     #[test]
-    fn slots_lead_to_primaries_and_failed_replicas_count() {
+    fn map_lists_primaries_with_failed_replicas() {
         let topology = Topology::parse(NODES, &asked(), false).unwrap();
         let primary =
             |slot| topology.primary(slot).map(|p| (p.address.port, p.replicas.len(), p.replicas_failed()));
         assert_eq!(primary(0), Some((7001, 1, 0)));
         assert_eq!(primary(5461), Some((7002, 1, 1)));
-        assert_eq!(primary(16383), Some((7006, 1, 1)), "one that lost its address may still be promoted");
+        assert_eq!(
+            primary(16383),
+            Some((7006, 1, 1)),
+            "a replica that lost its address may still be promoted"
+        );
         assert_eq!(topology.primaries().len(), 3, "a failed primary without slots serves nothing");
         assert_eq!(topology.nodes().len(), 6);
         assert_eq!(topology.unserved(), 0);
     }
 
     #[test]
-    fn a_slot_that_nobody_serves_is_seen() {
+    fn map_counts_slots_without_a_primary() {
         let topology =
             Topology::parse("a :7001@17001 myself,master - 0 0 1 connected 0-9\n", &asked(), false).unwrap();
-        assert_eq!(topology.primary(0).unwrap().address, asked(), "a node without a name is the one asked");
+        assert_eq!(
+            topology.primary(0).unwrap().address,
+            asked(),
+            "a node without an address gets the queried one"
+        );
         assert_eq!(topology.primary(10), None);
         assert_eq!(topology.unserved(), 16_374);
     }
 
     #[test]
-    fn host_names_are_taken_where_they_are_asked_for() {
+    fn host_names_are_used_when_preferred() {
         let topology = Topology::parse(NODES, &asked(), true).unwrap();
         assert_eq!(topology.primary(0).unwrap().address.to_string(), "one.example:7001");
         assert_eq!(topology.primary(5461).unwrap().address.to_string(), "127.0.0.1:7002");
     }
 
     #[test]
-    fn replicas_have_the_address_that_their_primary_sees() {
+    fn replica_has_the_address_its_primary_reports() {
         let topology = Topology::parse(NODES, &asked(), true).unwrap();
         let [replica] = &topology.primary(0).unwrap().replicas[..] else { panic!("one replica") };
         assert_eq!(replica.endpoint.to_string(), "127.0.0.1:7004");
     }
 
     #[test]
-    fn a_server_names_its_own_replicas() {
+    fn own_replicas_are_parsed_from_a_map() {
         let replicas = own_replicas(NODES, &asked()).unwrap();
         let names: Vec<String> = replicas.iter().map(|replica| replica.endpoint.to_string()).collect();
         assert_eq!(names, ["127.0.0.1:7004"]);
@@ -244,14 +253,14 @@ ggg :0@0 slave,fail,noaddr fff 0 1426238316232 2 disconnected
     }
 
     #[test]
-    fn newer_knowledge_is_told_from_older() {
+    fn map_with_higher_epoch_supersedes() {
         let newer = Topology::parse(NODES, &asked(), false).unwrap();
         let older = Topology::parse(&NODES.replace(" 8 connected", " 2 connected"), &asked(), false).unwrap();
         assert!(newer.supersedes(&older) && newer.supersedes(&newer) && !older.supersedes(&newer));
     }
 
     #[test]
-    fn a_node_that_has_just_joined_does_not_hide_what_others_know() {
+    fn map_of_a_new_node_does_not_supersede() {
         let known = Topology::parse(NODES, &asked(), false).unwrap();
         let alone = "hhh 127.0.0.1:7009@17009 myself,master - 0 0 9 connected\n";
         let joined = Topology::parse(&format!("{NODES}{alone}"), &asked(), false).unwrap();
@@ -260,20 +269,23 @@ ggg :0@0 slave,fail,noaddr fff 0 1426238316232 2 disconnected
         assert!(known.supersedes(&joined) && joined.supersedes(&known));
         let half =
             Topology::parse(&NODES.replace("10923-16382 16383", "10923-16382"), &asked(), false).unwrap();
-        assert!(known.supersedes(&half) && !half.supersedes(&known), "it has not heard of all slots");
+        assert!(known.supersedes(&half) && !half.supersedes(&known), "its node does not know all slots yet");
     }
 
     #[test]
-    fn of_two_maps_of_one_age_the_one_that_knows_more_replicas_is_believed() {
+    fn map_with_more_replicas_is_preferred() {
         let known = Topology::parse(NODES, &asked(), false).unwrap();
         let without = NODES.replace("ddd 127.0.0.1:7004@17004 slave aaa", "ddd 127.0.0.1:7004@17004 slave -");
         let without = Topology::parse(&without, &asked(), false).unwrap();
         assert!(known.is_preferred_to(&without) && !without.is_preferred_to(&known));
-        assert!(without.supersedes(&known), "but a replica that left is not remembered for ever");
+        assert!(
+            without.supersedes(&known),
+            "a map without a replica that left may still replace the older one"
+        );
     }
 
     #[test]
-    fn what_is_no_map_is_refused() {
+    fn parse_rejects_text_that_is_no_map() {
         assert_eq!(Topology::parse("ERR unknown command", &asked(), false), None);
     }
 }

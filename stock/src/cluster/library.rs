@@ -1,4 +1,5 @@
-//! Loads the function library where it is missing, and where this user may not, leaves it to those who may.
+//! Loads the function library where it is missing. A process whose Redis user lacks the permission leaves this to
+//! others.
 
 use std::sync::atomic::Ordering;
 
@@ -22,20 +23,21 @@ impl Cluster {
         join_all(loads).await.into_iter().collect()
     }
 
-    /// Loads the library on one primary, where it is missing. A user that may not is told so once, and from then on waits
-    /// for somebody else to do it: asking again would only fill the server's log of what was forbidden.
+    /// Loads the library on one primary unless it is already there. After the first refusal for lack of permission,
+    /// later calls do nothing and wait for another process to load it: further tries would only fill the server's ACL
+    /// log.
     pub async fn load_library_on(&self, address: &Address) -> Result<(), CallError> {
-        if self.leaves_loading.load(Ordering::Relaxed) {
+        if self.may_not_load.load(Ordering::Relaxed) {
             return Ok(());
         }
         match load(self.connection(address).await?).await {
-            Ok(LoadOutcome::Now) => {
+            Ok(LoadOutcome::Loaded) => {
                 tracing::info!(redis.address = %address, library.name = LIBRARY.name, "function library loaded");
                 Ok(())
             }
-            Ok(LoadOutcome::Before) => Ok(()),
+            Ok(LoadOutcome::AlreadyPresent) => Ok(()),
             Err(error) if error.is_forbidden() => {
-                if !self.leaves_loading.swap(true, Ordering::Relaxed) {
+                if !self.may_not_load.swap(true, Ordering::Relaxed) {
                     let library = &LIBRARY.name;
                     tracing::info!(
                         library.name = library,
@@ -50,22 +52,23 @@ impl Cluster {
 }
 
 enum LoadOutcome {
-    Now,
-    Before,
+    Loaded,
+    AlreadyPresent,
 }
 
-/// Looks first: the library's name holds a digest of its code, so one that is there is this one.
+/// Checks first whether the library exists. Its name contains a digest of its code, so a library of this name is this
+/// one.
 async fn load(mut connection: Connection) -> Result<LoadOutcome, CallError> {
     let mut list = redis::cmd("FUNCTION");
     list.arg("LIST").arg("LIBRARYNAME").arg(&LIBRARY.name);
     if !connection.query::<Vec<Value>>(&list).await?.is_empty() {
-        return Ok(LoadOutcome::Before);
+        return Ok(LoadOutcome::AlreadyPresent);
     }
     let mut load = redis::cmd("FUNCTION");
     load.arg("LOAD").arg(&LIBRARY.code);
     match connection.query::<String>(&load).await {
-        Ok(_) => Ok(LoadOutcome::Now),
-        Err(CallError::Refused(why)) if why.contains("already exists") => Ok(LoadOutcome::Before),
+        Ok(_) => Ok(LoadOutcome::Loaded),
+        Err(CallError::Refused(why)) if why.contains("already exists") => Ok(LoadOutcome::AlreadyPresent),
         Err(error) => Err(error),
     }
 }

@@ -1,17 +1,17 @@
--- The receiving half of a transfer: brings the channel from another shard up to a cumulative value.
+-- The receiving half of a transfer: raises the channel from another shard to a cumulative value.
 --
 -- KEYS  1 meta
 -- ARGV  1 ring fingerprint, 2 giving shard (or `mint`), 3 cumulative value of its out counter
--- Answer  { in[from] after, stock after }
+-- Answer  { in[from] after the call, stock after the call }
 -- Errors  NOSHARD, WRONGRING
 --
--- Atomic because the counter and the stock grow together. Taking the maximum makes it idempotent by itself:
--- repeated, stale or out of order, each token of the channel enters the stock once. A call that finds its work
--- done writes `tick`, so that the barrier behind it proves that work.
+-- Atomic because the counter and the stock must grow together. Taking the maximum makes the call idempotent:
+-- repeated, stale or out of order, each token of the channel enters the stock once. A call that has nothing to do
+-- writes `tick`, so that the barrier behind it also covers the earlier call.
 local function accept(keys, args)
   local meta, channel = keys[1], 'in:' .. args[2]
   local shard = redis.call('HMGET', meta, 'ring', 'stock', channel)
-  local refusal = misdirected(shard[1], args[1])
+  local refusal = check_ring(shard[1], args[1])
   if refusal then return refusal end
 
   local stock, before, cumulative = tonumber(shard[2]), tonumber(shard[3] or 0), tonumber(args[3])

@@ -1,12 +1,13 @@
--- Hands out permits for requests of client addresses.
+-- Grants permits for requests of client addresses.
 --
--- KEYS  1 the addresses' bucket (only for the way there; it need not exist)
+-- KEYS  1 the bucket of the addresses (only selects the slot; the key need not exist)
 -- ARGV  1 and 2 the limit (ms until a permit comes back, permits), then for each address: its name, permits used
 --       without asking, permits wanted
--- Answer  for each address: permits granted, and with none the ms until there is one
+-- Answer  for each address: permits granted, and ms until the next permit when none was granted
 -- Errors  none
 --
--- Atomic because looking and taking are one step: apart, two nodes would both take the last permits. Writes nothing.
+-- Atomic because permits are checked and taken in one step; otherwise two nodes could both take the last ones. Writes
+-- nothing.
 local permits_of = rate_limit()
 local function admit(_, args)
   local now, interval, burst = tonumber(now_ms()), tonumber(args[1]), tonumber(args[2])

@@ -1,25 +1,25 @@
 -- Claims a batch of users in their home shard and takes one token for each.
 --
 -- KEYS  1 meta, 2 claims, 3 orders
--- ARGV  1 ring fingerprint, 2 and 3 the limit of attempts a user (ms until a permit comes back, permits; 0 is no limit),
+-- ARGV  1 ring fingerprint, 2 and 3 the limit of attempts per user (ms until a permit comes back, permits; 0: none),
 --       then for each buyer: user id, order id, correlation id, permits that the attempt takes (0 or 1)
--- Answer  { stock left, now in ms, one element a buyer }, the element being
+-- Answer  { stock left, now in ms, one element per buyer }, where the element is
 --           1              bought, at `now`
---           0              empty: no token left here
+--           0              empty: the shard has no token left
 --           -1             not open: paused, ended, or outside the window
---           -1 - ms        too many attempts of this user: the next one may come in so many ms
---           "order:ms"     the claim this user already has; the caller compares order ids
+--           -1 - ms        too many attempts of this user: the next one is allowed after this many ms
+--           "order:ms"     the claim that this user already has; the caller compares order ids
 -- Errors  NOSHARD, WRONGRING
 --
--- Atomic because looking for the claim, taking the token, recording the claim and appending the order are
--- one decision: apart, two calls for one user would both find no claim. XADD is the one write that can fail,
--- so it comes first: a function does not roll back. Nothing is written for empty, not open and too many. A user who
--- has a claim writes `tick`, for a barrier after reads alone proves nothing.
+-- Atomic because the call must look up the claim, take the token, record the claim and append the order in one step.
+-- Otherwise two calls for one user could both find no claim. XADD is the only write that can fail, so it comes first:
+-- a function is not rolled back. Nothing is written for empty, not open and too many attempts. For a user who already
+-- has a claim, `tick` is written, because a barrier after reads alone proves nothing.
 local limits = rate_limits()
 local function buy(keys, args)
   local meta, claims, orders = keys[1], keys[2], keys[3]
   local shard = redis.call('HMGET', meta, 'ring', 'state', 'starts_at', 'ends_at', 'stock', 'sold', 'seq')
-  local refusal = misdirected(shard[1], args[1])
+  local refusal = check_ring(shard[1], args[1])
   if refusal then return refusal end
 
   local users, buyers = {}, 0

@@ -1,28 +1,29 @@
--- Brings a shard to a version of the sale's settings; creates the shard while the sale is being created.
+-- Brings a shard to a version of the sale's settings. Creates the shard while the sale is being created.
 --
 -- KEYS  1 meta, 2 claims, 3 orders
 -- ARGV  1 ring fingerprint, 2 version, 3 state, 4 starts at ms, 5 ends at ms
--- Answer  { version, state, starts at ms, ends at ms } held after
+-- Answer  { version, state, starts at ms, ends at ms } that the shard holds after the call
 -- Errors  NOSHARD, WRONGRING
 --
--- Atomic because the comparison of versions and the change must not be parted, and because all three keys of
--- a shard must appear together: a slot can migrate only whole, and a call that names a missing key while it
--- does is refused. Only the state `creating` creates. A shard that vanished later is never made anew, since
--- minting it again would sell its tokens twice. Of one version the record has one content, so other settings of the
--- held version are replaced. A call that changes nothing writes `tick`, so that the barrier behind it proves what is
--- held.
+-- Atomic because versions must be compared and changed in one step, and because all three keys of a shard must be
+-- created together: a slot migrates only whole, and meanwhile a call that names a missing key is refused. Only the
+-- state `creating` creates a shard. A shard that is lost later is never created again, because minting it again would
+-- sell its tokens twice. Each version of the record has one content, so different settings of the same version are
+-- replaced. A call that changes nothing writes `tick`, so that the barrier behind it proves the settings that the
+-- shard holds.
 local function configure(keys, args)
   local meta, claims, orders = keys[1], keys[2], keys[3]
   local shard = redis.call('HMGET', meta, 'ring', 'version', 'state', 'starts_at', 'ends_at')
   if not shard[1] and args[3] == 'creating' then
-    -- A hash cannot be empty: no user id is the empty string. A stream stays when its last entry goes.
+    -- A hash cannot be empty, so the claims get a field that is no user id. A stream remains when its last entry is
+    -- deleted.
     redis.call('XADD', orders, '0-1', 'created', args[2])
     redis.call('XDEL', orders, '0-1')
     redis.call('HSET', claims, '', '')
     redis.call('HSET', meta, 'ring', args[1], 'version', 0, 'stock', 0, 'sold', 0, 'seq', 0, 'tick', 0)
     shard = { args[1], 0 }
   end
-  local refusal = misdirected(shard[1], args[1])
+  local refusal = check_ring(shard[1], args[1])
   if refusal then return refusal end
 
   local given, held = tonumber(args[2]), tonumber(shard[2])

@@ -1,13 +1,14 @@
--- Takes, renews or gives up the lease on leading the coordinators.
+-- Takes, renews or releases the lease of the leading coordinator.
 --
 -- KEYS  1 lease
--- ARGV  1 coordinator, 2 how long it wants to hold the lease, ms (0 gives it up)
--- Answer  { the coordinator that holds it after, or an empty text; ms that are left of it }
+-- ARGV  1 coordinator, 2 time to hold the lease, ms (0 releases it)
+-- Answer  { the coordinator that holds the lease after the call, or an empty text; ms left of it }
 --
--- Atomic because looking who holds the lease and taking it must not be parted: of two who find it free, one gets
--- it. Another's lease is only cut to the time that is asked for: replicas keep the instant at which it ends, so one
--- whose clock is behind would keep the lease of a dead coordinator for as long. Nobody waits for replicas: a lease
--- that a failover forgets makes two coordinators do the same work for a while, and all of it can be done twice.
+-- Atomic because the holder must be read and replaced in one step: of two coordinators that find the lease free, one
+-- gets it. A lease of another coordinator is cut to the requested time at most. Replicas store the instant at which
+-- the lease ends, so a promoted replica whose clock is behind would otherwise keep the lease of a dead coordinator
+-- for that long. There is no barrier: when a failover forgets the lease, two coordinators do the same work for a
+-- while, and all of it may be done twice.
 local function lead(keys, args)
   local holder, wanted = redis.call('GET', keys[1]), tonumber(args[2])
   if holder and holder ~= args[1] then

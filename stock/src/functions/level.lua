@@ -5,8 +5,7 @@
 -- Answer  { now in ms, { field, value, … } }
 -- Errors  NOSHARD
 --
--- Atomic because stock, sold and the counters must be of one instant for the shard's books to balance. Writes
--- nothing.
+-- Atomic because stock, sold and the counters must be of one instant to balance. Writes nothing.
 local function level(keys)
   local fields = redis.call('HGETALL', keys[1])
   if #fields == 0 then

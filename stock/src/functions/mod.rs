@@ -1,8 +1,8 @@
-//! The function library: one Lua file an operation, put together into one library for Redis Functions.
+//! The function library: one Lua file per operation, assembled into one library for Redis Functions.
 //!
-//! Functions rather than scripts: as fast, but replicated, so a promoted replica has them. Library and
-//! functions carry a digest of the code in their names. Two releases therefore live side by side in one
-//! cluster, each calling its own code, and loading is never a downgrade for somebody else.
+//! Functions are as fast as scripts, and they are replicated, so a promoted replica has them. The names of the library
+//! and its functions contain a digest of the code. Several releases can therefore run in one cluster, each with its
+//! own code, and loading one never replaces another.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -84,7 +84,7 @@ impl Function {
         matches!(self, Self::Level | Self::Admit)
     }
 
-    /// The function's name in Redis: `buy_1f3a9c`.
+    /// Returns the name of the function in Redis: `buy_1f3a9c`.
     pub fn function(self) -> &'static str {
         &LIBRARY.functions[self as usize]
     }
@@ -92,9 +92,9 @@ impl Function {
 
 /// The library as Redis loads it.
 pub struct Library {
-    /// Its name, with the digest of its code.
+    /// Name of the library, with the digest of its code.
     pub name: String,
-    /// The whole text for `FUNCTION LOAD`.
+    /// Code for `FUNCTION LOAD`.
     pub code: String,
     functions: Vec<String>,
 }
@@ -124,7 +124,7 @@ impl Library {
     }
 }
 
-/// The command that calls an operation on these keys; its arguments follow.
+/// Builds the command that calls an operation on these keys. The caller appends the arguments.
 pub(crate) fn fcall(operation: Function, keys: &[&str]) -> Cmd {
     let mut cmd = redis::cmd(if operation.only_reads() { "FCALL_RO" } else { "FCALL" });
     cmd.arg(operation.function()).arg(keys.len()).arg(keys);
@@ -147,7 +147,7 @@ mod tests {
     use crate::sale::{Sale, SaleState, Window};
     use crate::snapshot::Confirm;
 
-    /// How many keys the header of a Lua file promises: the highest number behind `KEYS`.
+    /// Returns the number of keys in the header of a Lua file: the highest number after `KEYS`.
     fn keys_in_header(operation: Function) -> usize {
         let line = operation.source().lines().find_map(|line| line.strip_prefix("-- KEYS  ")).unwrap();
         line.split(", ").map(|key| key.split(' ').next().unwrap().parse::<usize>().unwrap()).max().unwrap()
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn each_header_promises_the_keys_that_its_caller_sends() {
+    fn header_lists_the_keys_that_callers_send() {
         let sale = Sale::new(crate::sale::tests::config()).unwrap();
         let shard = sale.shard(ShardId::new(0));
         let window = Window { starts_at: 0, ends_at: 1 };
@@ -182,8 +182,8 @@ mod tests {
             (Function::Recall, keys_in_call(&Recall { keys: &keys })),
             (Function::Lead, keys_in_call(&Lead { coordinator: "a", hold: Duration::ZERO })),
             (Function::Confirm, keys_in_call(&Confirm { shard })),
-            (Function::Admit, keys_in_call(&Admit { bucket: &LimitBucket::all()[0], limit, asks: &[] })),
-            (Function::Presence, keys_in_call(&Presence { word: None })),
+            (Function::Admit, keys_in_call(&Admit { bucket: &LimitBucket::all()[0], limit, requests: &[] })),
+            (Function::Presence, keys_in_call(&Presence { update: None })),
         ];
         assert_eq!(sent.map(|(operation, _)| operation), Function::ALL);
         for (operation, keys) in sent {
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn each_header_says_purpose_arguments_answer_errors_and_why_it_is_atomic() {
+    fn header_has_all_parts() {
         for operation in Function::ALL {
             for part in ["-- KEYS  ", "-- ARGV  ", "-- Answer  ", "-- Atomic because"] {
                 assert!(operation.source().contains(part), "{operation:?} does not say {part:?}");

@@ -1,13 +1,13 @@
--- Reads a sale's config together with what was minted to each shard, so that the answer outlives its primary.
+-- Reads a sale's config together with the tokens minted to each shard, durably when a barrier follows.
 --
 -- KEYS  1 config, 2 mint
 -- ARGV  none
--- Answer  { config as JSON, { shard, cumulative tokens minted, … } }, or nil without such a sale
+-- Answer  { config as JSON, { shard, cumulative tokens minted, … } }, or nil when there is no such sale
 -- Errors  none
 --
--- Atomic because config and mint are one promise, and because the `tick` written with them makes the barrier behind
--- this call prove both. A record that was merely read may be one that a failover takes back, and what shards were
--- brought to on its word would stay. It lies in the mint, among shards' numbers, where it is taken for none.
+-- Atomic because config and mint belong together, and because the `tick` written with them makes the barrier behind
+-- this call cover both. A failover may undo a record that was only read, while the shards would keep the settings
+-- taken from it. `tick` is a field of the mint, next to the shard numbers, and is not counted as a shard.
 local function recall(keys)
   local config = redis.call('GET', keys[1])
   if not config then return nil end

@@ -1,14 +1,14 @@
--- Records a sale's config together with what was minted to each shard, if nobody else changed it first.
+-- Records a sale's config together with the tokens minted to each shard, unless another caller changed it first.
 --
 -- KEYS  1 config, 2 mint
--- ARGV  1 version this change is based on (0: no such sale yet), 2 config as JSON with a newer version,
+-- ARGV  1 version that this change is based on (0: new sale), 2 config as JSON with a newer version,
 --       then for each shard: shard, cumulative tokens minted
--- Answer  { 1 recorded or 0 overtaken, the config now held as JSON }
+-- Answer  { 1 recorded or 0 overtaken, the recorded config as JSON }
 --
--- Atomic because the total in the config and the tokens minted are one promise: a crash between the two would
--- announce stock that nobody minted, or mint it again. Two coordinators that change a sale at once cannot
--- both win. The mint only grows, so repeating is harmless; a repeated call writes again, so that the barrier
--- behind it proves the first one.
+-- Atomic because the total in the config and the minted tokens belong together: after a crash between the two, stock
+-- would be announced but not minted, or minted again. Of two coordinators that change a sale at once, only one
+-- succeeds. The mint only grows, so a repetition is harmless. A repeated call writes again, so that the barrier
+-- behind it also covers the first one.
 local function record(keys, args)
   local held = redis.call('GET', keys[1])
   local version = held and cjson.decode(held).version or 0

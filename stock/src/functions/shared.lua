@@ -1,14 +1,14 @@
--- What every operation shares. Prepended to the library; not an operation itself.
+-- Code shared by all operations. Prepended to the library; not an operation.
 
--- Redis' own clock in milliseconds, as a string: node clocks never decide anything.
+-- Returns Redis' own clock in milliseconds, as a string. Clocks of nodes never decide anything.
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] .. string.format('%03d', math.floor(time[2] / 1000))
 end
 
--- The error to answer with when a call was made for another shard layout, or nil. A caller that computed
--- homes on another ring would claim users in the wrong shard, so this comes before anything else.
-local function misdirected(held, given)
+-- Returns an error when the call was made for another layout of the shard, otherwise nil. A caller with another ring
+-- would claim users in the wrong shard, so every operation checks this first.
+local function check_ring(held, given)
   if not held then
     return redis.error_reply('NOSHARD this shard does not exist')
   end
@@ -17,10 +17,10 @@ local function misdirected(held, given)
   end
 end
 
--- A rate limit: the generic cell rate algorithm (GCRA), a bucket of `burst` permits each of which comes back in
--- `interval` ms. What it remembers lies in this server's memory alone, neither written nor replicated: a limit costs
--- no write, and a failover that forgets it lets somebody try a few times more. Whoever was not seen for a whole
--- window has a full bucket again, so two generations of names lose nothing; `NAMES_MAX` bounds both of them.
+-- A rate limit: the generic cell rate algorithm (GCRA) with a bucket of `burst` permits, each of which comes back
+-- after `interval` ms. Its state is only in this server's memory, neither written nor replicated. So a limit costs no
+-- write, and after a failover a client may get some extra tries. The bucket of a name that was not seen for a whole
+-- window is full again, so keeping two generations of names loses nothing. `NAMES_MAX` bounds each generation.
 local NAMES_MAX = 50000
 local function rate_limit()
   local recent, former, names, since = {}, {}, 0, 0
@@ -33,9 +33,9 @@ local function rate_limit()
     recent[name] = full_at
   end
 
-  -- Takes up to `want` permits, after the `spent` ones that were used without asking; never more than a quarter of
-  -- those that are left, so that one caller is not refused while another holds the last of them. Answers how many
-  -- were had, and with none how many ms until there is one.
+  -- Takes up to `want` permits, after the `spent` permits that were used without asking. Grants at most a quarter of
+  -- the permits left, so that one caller is not refused while another holds the last ones. Returns the number granted;
+  -- when it is 0, also the ms until the next permit.
   return function(name, spent, want, interval, burst, now)
     local full_at = recent[name] or former[name] or now
     if full_at < now then full_at = now end
@@ -50,8 +50,8 @@ local function rate_limit()
   end
 end
 
--- A limit for each shard that this server serves. Those of shards that are gone are forgotten with all others, once
--- there are as many as no server serves.
+-- Keeps one limit per shard of this server. At `LIMITS_MAX`, more shards than any server serves, all limits are
+-- dropped, including those of shards that no longer exist.
 local LIMITS_MAX = 256
 local function rate_limits()
   local limits, count = {}, 0

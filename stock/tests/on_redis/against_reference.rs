@@ -1,4 +1,4 @@
-//! Random operations on real shards and on the reference, step by step: every answer and all books are the same.
+//! Random operations on real shards and on the reference, step by step. All answers and all counters must be equal.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
@@ -8,11 +8,11 @@ use stock::ids::{CorrelationId, OrderId, ShardId, UserId};
 use stock::sale::{SaleState, ShardSettings, Window};
 use stock::snapshot::read_levels;
 
-use crate::reference::{self, Told};
-use crate::stage::{ALL_THE_TIME, IN_THE_FUTURE, IN_THE_PAST, TestSale, user_id};
+use crate::fixture::{ALWAYS, IN_THE_FUTURE, IN_THE_PAST, TestSale, user_id};
+use crate::reference::{self, Outcome};
 
 const SHARDS: u16 = 3;
-/// Few users and few order ids, so that repeats, duplicates and strangers' order ids are common.
+/// Few users and few order ids, so that repeats, duplicates and order ids of other users are common.
 const USERS: u8 = 8;
 const ORDERS: u8 = 4;
 const CASES: u32 = 300;
@@ -27,11 +27,11 @@ enum Step {
     Find { shard: u16, users: Vec<u8> },
 }
 
-/// Which word of a channel's giver arrives.
+/// The value of a channel that the receiver gets.
 #[derive(Clone, Copy, Debug)]
 enum Delivered {
     Latest,
-    /// One from before: so many tokens less.
+    /// An older value, smaller by this many tokens.
     Stale(u64),
 }
 
@@ -48,7 +48,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let shard = || 0..SHARDS;
     let delivered = || prop_oneof![3 => Just(Delivered::Latest), 1 => (1..6_u64).prop_map(Delivered::Stale)];
     let state = prop_oneof![6 => Just(SaleState::Open), 2 => Just(SaleState::Paused), 1 => Just(SaleState::Ended), 1 => Just(SaleState::Creating)];
-    let window = prop_oneof![6 => Just(ALL_THE_TIME), 1 => Just(IN_THE_PAST), 1 => Just(IN_THE_FUTURE)];
+    let window = prop_oneof![6 => Just(ALWAYS), 1 => Just(IN_THE_PAST), 1 => Just(IN_THE_FUTURE)];
     let step = prop_oneof![
         8 => (shard(), prop::collection::vec((0..USERS, 0..ORDERS), 1..7))
             .prop_map(|(shard, attempts)| Step::Buy { shard, attempts }),
@@ -62,22 +62,22 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 30..70)
 }
 
-/// A real sale and what it should be.
-struct Twins {
+/// A real sale and its reference.
+struct Comparison {
     real: TestSale,
     reference: Vec<reference::Shard>,
     mint: Vec<u64>,
 }
 
-impl Twins {
+impl Comparison {
     async fn with_stock(tokens: [u64; SHARDS as usize]) -> Self {
         let real = TestSale::over_shards(&tokens).await;
         let reference = tokens.map(reference::Shard::selling).to_vec();
         Self { real, reference, mint: tokens.to_vec() }
     }
 
-    /// Takes a step on both and compares the answers.
-    async fn take(&mut self, step: &Step) -> Result<(), TestCaseError> {
+    /// Runs a step on both and compares the answers.
+    async fn apply(&mut self, step: &Step) -> Result<(), TestCaseError> {
         match step {
             Step::Buy { shard, attempts } => self.buy(*shard, attempts).await,
             Step::Donate { shard, to, want } => self.donate(*shard, *to, *want).await,
@@ -105,7 +105,7 @@ impl Twins {
             user: user.clone(),
             order: *order,
             correlation: correlation.clone(),
-            counts: true,
+            counts_towards_limit: true,
         };
         let sent: Vec<_> = attempts.iter().map(attempt).collect();
         let answer = self
@@ -116,7 +116,10 @@ impl Twins {
             .unwrap();
 
         let reference = &mut self.reference[usize::from(shard)];
-        prop_assert_eq!(answer.outcomes.into_iter().map(told).collect::<Vec<_>>(), reference.buy(&attempts));
+        prop_assert_eq!(
+            answer.outcomes.into_iter().map(outcome).collect::<Vec<_>>(),
+            reference.buy(&attempts)
+        );
         prop_assert_eq!(answer.stock, reference.stock);
         Ok(())
     }
@@ -168,25 +171,25 @@ impl Twins {
     }
 
     /// Compares the levels of all shards.
-    async fn have_the_same_levels(&self) -> Result<(), TestCaseError> {
+    async fn compare_levels(&self) -> Result<(), TestCaseError> {
         let levels = read_levels(&self.real.cluster, &self.real.sale).await;
         for (level, reference) in levels.into_iter().zip(&self.reference) {
             let mut level = level.unwrap();
             level.accepted.sort_unstable();
             level.donated.sort_unstable();
-            prop_assert_eq!(books(&level), reference_books(reference));
+            prop_assert_eq!(counters(&level), reference_counters(reference));
         }
         Ok(())
     }
 
-    /// Compares what no answer shows: the ticks, and the order streams.
-    async fn have_the_same_orders(&self) -> Result<(), TestCaseError> {
+    /// Compares the ticks and the order streams, which no answer contains.
+    async fn compare_orders(&self) -> Result<(), TestCaseError> {
         for (shard, reference) in self.real.sale.shards().iter().zip(&self.reference) {
-            let tick: u64 = self.real.ask_at(shard, &Cmd::hget(&shard.meta, "tick")).await;
+            let tick: u64 = self.real.query_at(shard, &Cmd::hget(&shard.meta, "tick")).await;
             prop_assert_eq!(tick, reference.tick);
 
-            let entries: Vec<crate::stage::Entry> =
-                self.real.ask_at(shard, redis::cmd("XRANGE").arg(&shard.orders).arg("-").arg("+")).await;
+            let entries: Vec<crate::fixture::Entry> =
+                self.real.query_at(shard, redis::cmd("XRANGE").arg(&shard.orders).arg("-").arg("+")).await;
             let id = |order: &str| order.split(':').next().unwrap().parse().unwrap();
             let order = |(user, order): (String, String)| (user_id(&user), id(&order));
             let entries: Vec<Vec<_>> =
@@ -196,8 +199,9 @@ impl Twins {
         Ok(())
     }
 
-    /// Nothing is lost and nothing doubled: the rule that the functions are for, on the reference's own numbers.
-    fn keep_every_token(&self) -> Result<(), TestCaseError> {
+    /// Checks on the reference's own counters that no token is lost or duplicated, which is the purpose of the
+    /// functions.
+    fn check_token_sum(&self) -> Result<(), TestCaseError> {
         let sum = |part: fn(&reference::Shard) -> u64| self.reference.iter().map(part).sum::<u64>();
         let accepted = sum(|shard| shard.accepted.values().sum());
         let donated = sum(|shard| shard.donated.values().sum());
@@ -214,26 +218,26 @@ fn order_number(order: u8) -> OrderId {
     format!("{order:014}").parse().unwrap()
 }
 
-fn told(bought: BuyOutcome) -> Told {
+fn outcome(bought: BuyOutcome) -> Outcome {
     match bought {
-        BuyOutcome::Bought(claim) => Told::Bought(claim.order),
-        BuyOutcome::Repeat(claim) => Told::Repeat(claim.order),
-        BuyOutcome::Duplicate(claim) => Told::Duplicate(claim.order),
-        BuyOutcome::Empty => Told::Empty,
-        BuyOutcome::NotOpen => Told::NotOpen,
-        BuyOutcome::Limited(_) => unreachable!("nobody is limited here"),
+        BuyOutcome::Bought(claim) => Outcome::Bought(claim.order),
+        BuyOutcome::Repeat(claim) => Outcome::Repeat(claim.order),
+        BuyOutcome::Duplicate(claim) => Outcome::Duplicate(claim.order),
+        BuyOutcome::Empty => Outcome::Empty,
+        BuyOutcome::NotOpen => Outcome::NotOpen,
+        BuyOutcome::Limited(_) => unreachable!("the calls have no limit"),
     }
 }
 
-/// What a level says of itself that the reference knows too.
-type LevelBooks = (ShardSettings, u64, u64, u64, Vec<(TokenSource, u64)>, Vec<(ShardId, u64)>);
+/// The part of a level that the reference also knows.
+type Counters = (ShardSettings, u64, u64, u64, Vec<(TokenSource, u64)>, Vec<(ShardId, u64)>);
 
-fn books(level: &Level) -> LevelBooks {
+fn counters(level: &Level) -> Counters {
     let Level { settings, stock, sold, seq, accepted, donated, .. } = level;
     (*settings, *stock, *sold, *seq, accepted.clone(), donated.clone())
 }
 
-fn reference_books(shard: &reference::Shard) -> LevelBooks {
+fn reference_counters(shard: &reference::Shard) -> Counters {
     let (accepted, donated) = (shard.accepted.clone().into_iter(), shard.donated.clone().into_iter());
     (
         shard.settings,
@@ -246,17 +250,17 @@ fn reference_books(shard: &reference::Shard) -> LevelBooks {
 }
 
 #[test]
-fn the_functions_do_what_the_reference_says() {
+fn functions_match_the_reference() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let run = |(tokens, steps): ([u64; SHARDS as usize], Vec<Step>)| {
         runtime.block_on(async {
-            let mut twins = Twins::with_stock(tokens).await;
+            let mut comparison = Comparison::with_stock(tokens).await;
             for step in &steps {
-                twins.take(step).await?;
-                twins.have_the_same_levels().await?;
+                comparison.apply(step).await?;
+                comparison.compare_levels().await?;
             }
-            twins.have_the_same_orders().await?;
-            twins.keep_every_token()
+            comparison.compare_orders().await?;
+            comparison.check_token_sum()
         })
     };
     let seed = match Config::default().rng_seed {

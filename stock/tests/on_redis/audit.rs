@@ -1,4 +1,4 @@
-//! The audit reads real sales of many pages, and each break of the promise in one is seen.
+//! Audits of real sales of many pages. Each violation of an invariant must be detected.
 
 use redis::{Cmd, cmd};
 use stock::audit::{AuditReport, audit};
@@ -6,13 +6,13 @@ use stock::calls::{Accept, Attempt, Buy, BuyOutcome, Donate, TokenSource};
 use stock::ids::ShardId;
 use stock::layout::Shard;
 
-use crate::stage::{TestSale, all_done, attempt, claim};
+use crate::fixture::{TestSale, attempt, claim, unwrap_all};
 
 const SOLD: u64 = 5_000;
-/// Small enough for several pages of the order stream a shard.
+/// Small enough for several pages of the order stream per shard.
 const BUYERS_PER_CALL: usize = 8;
 
-/// A sale of which 5,000 units are sold over three shards, after a transfer, with two tokens in a channel.
+/// A sale of three shards with 5,000 units sold, after a transfer, with two tokens in a channel.
 async fn sold_sale() -> TestSale {
     let sale = TestSale::over_shards(&[SOLD; 3]).await;
     let (giver, receiver) = (sale.shard_at(0), sale.shard_at(1));
@@ -31,8 +31,8 @@ async fn sold_sale() -> TestSale {
     for (shard, home) in sale.sale.shards().iter().zip(&homes) {
         calls.extend(home.chunks(BUYERS_PER_CALL).map(|attempts| Buy { shard, attempts, limit: None }));
     }
-    let told = all_done(sale.cluster.write_all(&calls).await);
-    told.into_iter().flat_map(|purchases| purchases.outcomes).for_each(|outcome| _ = claim(outcome));
+    let answers = unwrap_all(sale.cluster.write_all(&calls).await);
+    answers.into_iter().flat_map(|purchases| purchases.outcomes).for_each(|outcome| _ = claim(outcome));
     sale
 }
 
@@ -41,23 +41,23 @@ impl TestSale {
         audit(&self.cluster, &self.sale).await.unwrap()
     }
 
-    async fn is_red_and_says(&self, words: &str) -> AuditReport {
+    async fn assert_violation(&self, words: &str) -> AuditReport {
         let audit = self.audit().await;
-        assert!(!audit.ok, "the audit calls a broken sale sound");
+        assert!(!audit.ok, "the audit passes a broken sale");
         let said = audit.violations.iter().any(|violation| violation.contains(words));
         assert!(said, "no violation says {words:?}: {:#?}", audit.violations);
         audit
     }
 
-    /// Some user at home in this shard.
-    fn someone_at(&self, shard: &Shard) -> String {
+    /// Returns a user whose home is this shard.
+    fn user_at(&self, shard: &Shard) -> String {
         let users = (0..SOLD).map(|n| attempt(&format!("user-{n}")).user);
         users.into_iter().find(|user| self.sale.ring().home(user) == shard.id).unwrap().to_string()
     }
 }
 
 #[tokio::test]
-async fn a_sound_sale_is_ok_to_the_unit() {
+async fn audit_counts_every_unit_of_a_sale() {
     let sale = sold_sale().await;
 
     let audit = sale.audit().await;
@@ -77,7 +77,7 @@ async fn a_sound_sale_is_ok_to_the_unit() {
 }
 
 #[tokio::test]
-async fn a_sale_is_ok_while_it_sells() {
+async fn audit_passes_while_the_sale_sells() {
     let sale = sold_sale().await;
     let shard = sale.shard();
     let users: Vec<Attempt> = (0..10_000).map(|n| attempt(&format!("late-{n}"))).collect();
@@ -100,87 +100,90 @@ async fn a_sale_is_ok_while_it_sells() {
 }
 
 #[tokio::test]
-async fn a_claim_that_was_lost_is_seen() {
+async fn audit_detects_a_lost_claim() {
     let sale = sold_sale().await;
-    let user = sale.someone_at(sale.shard());
+    let user = sale.user_at(sale.shard());
 
-    let _: u64 = sale.ask(&Cmd::hdel(&sale.shard().claims, &user)).await;
+    let _: u64 = sale.query(&Cmd::hdel(&sale.shard().claims, &user)).await;
 
-    let audit = sale.is_red_and_says("is not the claim").await;
+    let audit = sale.assert_violation("is not the claim").await;
     assert_eq!((audit.claims, audit.orders), (SOLD - 1, SOLD));
 }
 
 #[tokio::test]
-async fn stock_that_was_changed_by_hand_is_seen() {
+async fn audit_detects_stock_changed_by_hand() {
     let sale = sold_sale().await;
 
-    let _: u64 = sale.ask_at(sale.shard_at(2), &Cmd::hincr(&sale.shard_at(2).meta, "stock", 1)).await;
+    let _: u64 = sale.query_at(sale.shard_at(2), &Cmd::hincr(&sale.shard_at(2).meta, "stock", 1)).await;
 
-    sale.is_red_and_says("shard 2: accepted").await;
+    sale.assert_violation("shard 2: accepted").await;
 }
 
 #[tokio::test]
-async fn orders_that_were_lost_are_seen() {
+async fn audit_detects_lost_orders() {
     let sale = sold_sale().await;
 
-    let _: u64 = sale.ask(cmd("XDEL").arg(&sale.shard().orders).arg("100-0")).await;
+    let _: u64 = sale.query(cmd("XDEL").arg(&sale.shard().orders).arg("100-0")).await;
 
-    let audit = sale.is_red_and_says("has no order").await;
+    let audit = sale.assert_violation("has no order").await;
     assert_eq!((audit.claims, audit.orders), (SOLD, SOLD - BUYERS_PER_CALL as u64));
 }
 
 #[tokio::test]
-async fn a_user_with_a_unit_of_a_second_shard_is_seen() {
+async fn audit_detects_a_user_with_two_units() {
     let sale = sold_sale().await;
-    let user = sale.someone_at(sale.shard_at(0));
+    let user = sale.user_at(sale.shard_at(0));
 
     let attempts = [attempt(&user)];
     let strange =
         sale.cluster.write(Buy { shard: sale.shard_at(1), attempts: &attempts, limit: None }).await.unwrap();
-    assert!(matches!(strange.outcomes[0], BuyOutcome::Bought(_)), "a shard cannot know who is at home in it");
+    assert!(
+        matches!(strange.outcomes[0], BuyOutcome::Bought(_)),
+        "a shard does not know which users are at home in it"
+    );
 
-    sale.is_red_and_says("is claimed here, but at home in another").await;
-    let audit = sale.is_red_and_says("has two units").await;
+    sale.assert_violation("is claimed here, but at home in another").await;
+    let audit = sale.assert_violation("has two units").await;
     assert_eq!((audit.stray_claims, audit.buyers_twice), (1, 1));
 }
 
 #[tokio::test]
-async fn a_channel_that_let_out_more_than_came_in_is_seen() {
+async fn audit_detects_more_accepted_than_donated() {
     let sale = sold_sale().await;
 
-    // The giver forgets its donations, as after the loss of writes that were never confirmed.
+    // The giver loses its donations, as after a failover that loses unconfirmed writes.
     let giver = &sale.shard().meta;
-    let _: i64 = sale.ask(&Cmd::hincr(giver, "out:1", -4)).await;
-    let _: i64 = sale.ask(&Cmd::hincr(giver, "stock", 4)).await;
+    let _: i64 = sale.query(&Cmd::hincr(giver, "out:1", -4)).await;
+    let _: i64 = sale.query(&Cmd::hincr(giver, "stock", 4)).await;
 
-    sale.is_red_and_says("channel 0 -> 1: 3 accepted of 1 that entered").await;
+    sale.assert_violation("channel 0 -> 1: 3 accepted of 1 that entered").await;
 }
 
 #[tokio::test]
-async fn stock_that_nobody_minted_is_seen() {
+async fn audit_detects_stock_that_was_not_minted() {
     let sale = sold_sale().await;
 
     let too_much = Accept { shard: sale.shard(), from: TokenSource::Mint, cumulative: SOLD + 1 };
     sale.cluster.write(too_much).await.unwrap();
 
-    sale.is_red_and_says("channel mint -> 0").await;
+    sale.assert_violation("channel mint -> 0").await;
 }
 
 #[tokio::test]
-async fn a_correlation_id_of_any_kind_hides_no_order() {
+async fn audit_reads_orders_with_any_correlation_id() {
     let sale = TestSale::over_shards(&[5]).await;
     let ann = Attempt { correlation: "trace:1:span:2".parse().unwrap(), ..attempt("ann") };
 
-    claim(sale.tries(&ann).await);
+    claim(sale.try_buy(&ann).await);
 
     let audit = sale.audit().await;
     assert!(audit.ok && audit.orders == 1, "{:#?}", audit.violations);
 }
 
 #[tokio::test]
-async fn a_shard_that_is_gone_is_named() {
+async fn audit_names_a_missing_shard() {
     let sale = TestSale::over_shards(&[5, 5]).await;
-    let _: u64 = sale.ask_at(sale.shard_at(1), &Cmd::del(&sale.shard_at(1).meta)).await;
+    let _: u64 = sale.query_at(sale.shard_at(1), &Cmd::del(&sale.shard_at(1).meta)).await;
 
     let unreadable = audit(&sale.cluster, &sale.sale).await.unwrap_err();
 

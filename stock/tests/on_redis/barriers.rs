@@ -1,4 +1,5 @@
-//! Barriers against servers that copy: one whose copy is under way, one outside the cluster, one whose link is cut.
+//! Barriers in the presence of servers that copy: one with a copy in progress, one outside the cluster, one whose link
+//! is cut.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,53 +11,53 @@ use stock::connection::{Barrier, Connection};
 use stock::topology::{Address, Primary};
 use testkit::{ClusterOptions, RedisCluster, RedisServer, until};
 
-use crate::stage::{TestSale, attempts, client_of};
+use crate::fixture::{TestSale, attempts, client_of};
 
-/// A failover takes some two seconds, and a copy as long as the test makes it.
+/// Timeout of each wait. A failover takes about two seconds; the test decides how long a copy takes.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Makes a copy take seconds: so long is each key written. A server that forms part of a cluster has few keys here.
+/// Delay per key written to a copy, so that a copy takes seconds. A server of a cluster holds few keys here.
 const SLOW_COPY_US_PER_KEY: u32 = 400_000;
 
 #[tokio::test]
-async fn a_primary_is_not_alone_while_a_copy_is_under_way() {
-    // Given a replica that was promoted, leads alone, and is on the map as such.
+async fn barrier_fails_while_a_copy_is_in_progress() {
+    // Given a promoted primary without replicas, which the map shows as such.
     let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let sale = TestSale::on(client_of(&redis).await, &[100]).await;
-    let (old, leader) = pair_of(&redis, &sale).await;
+    let (old, primary) = primary_and_replica_of(&redis, &sale).await;
     redis.kill(old);
-    redis.wait_until_promoted(leader).await.unwrap();
-    let alone = until_on_the_map(&sale.cluster, leader, 0).await;
-    assert_eq!(told(&sale, &alone, "ann").await, Ok(()), "a promoted primary sells alone");
+    redis.wait_until_promoted(primary).await.unwrap();
+    let alone = wait_for_map(&sale.cluster, primary, 0).await;
+    assert_eq!(try_purchase(&sale, &alone, "ann").await, Ok(()), "a promoted primary sells alone");
 
-    // When the old primary copies, and is not online yet.
-    set(&redis, leader, "rdb-key-save-delay", SLOW_COPY_US_PER_KEY).await;
+    // When the old primary starts to copy and is not online yet.
+    set(&redis, primary, "rdb-key-save-delay", SLOW_COPY_US_PER_KEY).await;
     redis.restart(old).await.unwrap();
-    let copying = async || replication(&redis, leader).await.contains("state=");
-    until("a copy under way", LIMIT, copying).await.unwrap();
+    let copying = async || replication(&redis, primary).await.contains("state=");
+    until("a copy in progress", LIMIT, copying).await.unwrap();
 
-    // Then the map of before proves nothing: the copy lacks this purchase and can be promoted.
+    // Then the earlier map proves nothing: the copy lacks this purchase and may be promoted.
     assert_eq!(
-        told(&sale, &alone, "bob").await,
+        try_purchase(&sale, &alone, "bob").await,
         Err(CallError::NotDurable { confirmed: 0, replicas: 1 }),
         "{}",
-        replication(&redis, leader).await
+        replication(&redis, primary).await
     );
-    set(&redis, leader, "rdb-key-save-delay", 0).await;
+    set(&redis, primary, "rdb-key-save-delay", 0).await;
 }
 
 #[tokio::test]
-async fn a_replica_that_joined_after_the_map_must_confirm() {
+async fn barrier_requires_replica_that_joined_after_the_map() {
     // Given a map without the replica of a primary.
     let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let sale = TestSale::on(client_of(&redis).await, &[100]).await;
-    let (leader, _) = pair_of(&redis, &sale).await;
-    let known = until_on_the_map(&sale.cluster, leader, 1).await;
+    let (primary, _) = primary_and_replica_of(&redis, &sale).await;
+    let known = wait_for_map(&sale.cluster, primary, 1).await;
     let alone = Primary { replicas: Vec::new(), ..known.clone() };
     let mut connection = Connection::open(sale.cluster.options(), &known.address).await.unwrap();
 
-    // Then no answer counts without the replica, and with a newer map those count that it confirmed.
-    let mut told = async |barrier: &Barrier| {
+    // Then no answer counts without the replica. With a newer map, answers that the replica confirmed count.
+    let mut try_purchase = async |barrier: &Barrier| {
         let attempts = attempts(["ann"]);
         let buy = Buy { shard: sale.shard(), attempts: &attempts, limit: None };
         let mut pipeline = Pipeline::new();
@@ -64,104 +65,111 @@ async fn a_replica_that_joined_after_the_map_must_confirm() {
         connection.send(pipeline, barrier).await.unwrap().next(&buy).map(drop)
     };
     let unknown = Err(CallError::NotDurable { confirmed: 0, replicas: 1 });
-    assert_eq!(told(&Barrier::all_of(&alone)).await, unknown);
-    assert_eq!(told(&Barrier::all_of(&alone)).await, unknown);
-    assert_eq!(told(&Barrier::all_of(&known)).await, Ok(()));
-    assert_eq!(told(&Barrier::None).await, Ok(()));
+    assert_eq!(try_purchase(&Barrier::all_replicas(&alone)).await, unknown);
+    assert_eq!(try_purchase(&Barrier::all_replicas(&alone)).await, unknown);
+    assert_eq!(try_purchase(&Barrier::all_replicas(&known)).await, Ok(()));
+    assert_eq!(try_purchase(&Barrier::None).await, Ok(()));
 }
 
 #[tokio::test]
-async fn a_primary_is_not_alone_while_it_knows_a_replica_without_a_link() {
-    // Given a map without the replica of a primary, which copied and lost its link since.
+async fn barrier_fails_while_a_replica_has_no_link() {
+    // Given a map without the replica of a primary. The replica has copied the primary and has lost its link.
     let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let sale = TestSale::on(client_of(&redis).await, &[100]).await;
-    let (leader, _) = pair_of(&redis, &sale).await;
-    let known = until_on_the_map(&sale.cluster, leader, 1).await;
+    let (primary, _) = primary_and_replica_of(&redis, &sale).await;
+    let known = wait_for_map(&sale.cluster, primary, 1).await;
     let alone = Primary { replicas: Vec::new(), ..known };
-    redis.cut_replication(leader).await.unwrap();
-    let cut = async || replication(&redis, leader).await.contains("connected_slaves:0");
+    redis.cut_replication(primary).await.unwrap();
+    let cut = async || replication(&redis, primary).await.contains("connected_slaves:0");
     until("a link that is cut", LIMIT, cut).await.unwrap();
 
-    // Then the primary's word proves nothing: the replica can be promoted.
-    assert_eq!(told(&sale, &alone, "ann").await, Err(CallError::NotDurable { confirmed: 0, replicas: 1 }));
-    redis.restore_replication(leader).await.unwrap();
+    // Then the primary alone proves nothing: the replica may be promoted.
+    assert_eq!(
+        try_purchase(&sale, &alone, "ann").await,
+        Err(CallError::NotDurable { confirmed: 0, replicas: 1 })
+    );
+    redis.restore_replication(primary).await.unwrap();
 }
 
 #[tokio::test]
-async fn an_answer_needs_a_map_that_is_fresh_and_has_no_other_replicas() {
-    // Given a barrier that was chosen while a primary had no replica on the map.
+async fn recheck_needs_a_fresh_map_without_other_replicas() {
+    // Given a barrier chosen while the map showed no replica of the primary.
     let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let sale = TestSale::on(client_of(&redis).await, &[1]).await;
-    let (leader, _) = pair_of(&redis, &sale).await;
-    let known = until_on_the_map(&sale.cluster, leader, 1).await;
-    let alone = Barrier::all_of(&Primary { replicas: Vec::new(), ..known.clone() });
+    let (primary, _) = primary_and_replica_of(&redis, &sale).await;
+    let known = wait_for_map(&sale.cluster, primary, 1).await;
+    let alone = Barrier::all_replicas(&Primary { replicas: Vec::new(), ..known.clone() });
 
-    // Then its answer does not count with a map that shows one, nor does one of a server that is no primary.
-    let supported = |barrier: &Barrier| sale.cluster.supports(&known.address, barrier);
-    assert_eq!(supported(&Barrier::all_of(&known)), Ok(()));
-    assert_eq!(supported(&alone), Err(CallError::NotDurable { confirmed: 0, replicas: 1 }));
+    // Then its answer does not count with a map that shows a replica. Nor does the answer of a server that is not a
+    // primary.
+    let recheck = |barrier: &Barrier| sale.cluster.recheck_barrier(&known.address, barrier);
+    assert_eq!(recheck(&Barrier::all_replicas(&known)), Ok(()));
+    assert_eq!(recheck(&alone), Err(CallError::NotDurable { confirmed: 0, replicas: 1 }));
     let replica = &known.replicas[0].endpoint;
-    assert!(matches!(sale.cluster.supports(replica, &alone), Err(CallError::NoReply(_))));
+    assert!(matches!(sale.cluster.recheck_barrier(replica, &alone), Err(CallError::NoReply(_))));
 
-    // And none counts with a map that nobody read for seconds, as after a freeze.
-    let refused = async || supported(&Barrier::all_of(&known)).is_err();
-    until("a map that is too old", LIMIT, refused).await.unwrap();
+    // And no answer counts with a map that was not refreshed for seconds, as after a freeze.
+    let is_refused = async || recheck(&Barrier::all_replicas(&known)).is_err();
+    until("a map that is too old", LIMIT, is_refused).await.unwrap();
     sale.cluster.refresh().await.unwrap();
-    assert_eq!(supported(&Barrier::all_of(&known)), Ok(()));
+    assert_eq!(recheck(&Barrier::all_replicas(&known)), Ok(()));
 }
 
 #[tokio::test]
-async fn a_server_outside_the_cluster_confirms_for_no_replica() {
-    // Given a server outside the cluster that copies a primary, beside its replica.
+async fn outside_server_does_not_confirm_for_a_replica() {
+    // Given a server outside the cluster that copies a primary, besides its replica.
     let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let sale = TestSale::on(client_of(&redis).await, &[100]).await;
-    let (leader, _) = pair_of(&redis, &sale).await;
-    let known = until_on_the_map(&sale.cluster, leader, 1).await;
+    let (primary, _) = primary_and_replica_of(&redis, &sale).await;
+    let known = wait_for_map(&sale.cluster, primary, 1).await;
     let outsider = RedisServer::start().await.unwrap();
-    outsider.copy_as_another_user(&mut redis.connection(leader).await.unwrap(), leader).await.unwrap();
-    let both_follow = async || replication(&redis, leader).await.matches("state=online").count() == 2;
+    outsider
+        .replicate_as_separate_user(&mut redis.connection(primary).await.unwrap(), primary)
+        .await
+        .unwrap();
+    let both_follow = async || replication(&redis, primary).await.matches("state=online").count() == 2;
     until("the outsider's copy", LIMIT, both_follow).await.unwrap();
-    let confirmed = async || told(&sale, &known, "ann").await.is_ok();
+    let confirmed = async || try_purchase(&sale, &known, "ann").await.is_ok();
     until("a barrier that both confirm", LIMIT, confirmed).await.unwrap();
 
-    // When the replica cannot follow any more, and the outsider does.
-    redis.cut_replication(leader).await.unwrap();
-    let outsider_follows = async || replication(&redis, leader).await.matches("state=online").count() == 1;
+    // When the replica can no longer follow, and the outside server can.
+    redis.cut_replication(primary).await.unwrap();
+    let outsider_follows = async || replication(&redis, primary).await.matches("state=online").count() == 1;
     until("the outsider alone", LIMIT, outsider_follows).await.unwrap();
 
-    // Then the outsider's word proves nothing: the replica would be promoted without this purchase.
+    // Then the outside server's confirmation proves nothing: the replica would be promoted without this purchase.
     assert_eq!(
-        told(&sale, &known, "bob").await,
+        try_purchase(&sale, &known, "bob").await,
         Err(CallError::NotDurable { confirmed: 0, replicas: 1 }),
         "{}",
-        replication(&redis, leader).await
+        replication(&redis, primary).await
     );
 
-    // And once the replica follows again, the same attempt is confirmed.
-    redis.restore_replication(leader).await.unwrap();
-    let confirmed = async || told(&sale, &known, "bob").await.is_ok();
+    // And when the replica follows again, the same attempt is confirmed.
+    redis.restore_replication(primary).await.unwrap();
+    let confirmed = async || try_purchase(&sale, &known, "bob").await.is_ok();
     until("a confirmed purchase", LIMIT, confirmed).await.unwrap();
 }
 
-/// What a buyer is told through a pipeline of its own, with the barrier that this primary's place on a map asks for.
-async fn told(sale: &TestSale, primary: &Primary, user: &str) -> Result<(), CallError> {
+/// Makes a purchase over a new connection, with the barrier that this primary's entry on the map requires.
+async fn try_purchase(sale: &TestSale, primary: &Primary, user: &str) -> Result<(), CallError> {
     let mut connection = Connection::open(sale.cluster.options(), &primary.address).await.unwrap();
     let attempts = attempts([user]);
     let buy = Buy { shard: sale.shard(), attempts: &attempts, limit: None };
     let mut pipeline = Pipeline::new();
     pipeline.add_command(buy.command());
-    connection.send(pipeline, &Barrier::all_of(primary)).await?.next(&buy).map(drop)
+    connection.send(pipeline, &Barrier::all_replicas(primary)).await?.next(&buy).map(drop)
 }
 
-/// The primary of the first shard, and its replica.
-async fn pair_of(redis: &RedisCluster, sale: &TestSale) -> (SocketAddr, SocketAddr) {
-    let leader = redis.primary_of(sale.shard().slot).await.unwrap();
-    (leader, redis.replicas_of(leader).await[0])
+/// Returns the primary of the first shard, and its replica.
+async fn primary_and_replica_of(redis: &RedisCluster, sale: &TestSale) -> (SocketAddr, SocketAddr) {
+    let primary = redis.primary_of(sale.shard().slot).await.unwrap();
+    (primary, redis.replicas_of(primary).await[0])
 }
 
-/// The primary at this address, once the map shows it with so many replicas.
-async fn until_on_the_map(cluster: &Cluster, leader: SocketAddr, replicas: usize) -> Primary {
-    let address = Address { host: leader.ip().to_string().into(), port: leader.port() };
+/// Waits until the map shows the primary at this address with this many replicas, and returns it.
+async fn wait_for_map(cluster: &Cluster, primary: SocketAddr, replicas: usize) -> Primary {
+    let address = Address { host: primary.ip().to_string().into(), port: primary.port() };
     let on_the_map = || {
         let topology = cluster.topology();
         let primary = topology.primaries().iter().find(|primary| primary.address == address);

@@ -1,50 +1,50 @@
-//! `configure`: only newer settings apply, and only a sale that is being created makes shards.
+//! `configure`: only newer settings apply, and only a sale in the state `creating` creates shards.
 
 use stock::calls::{BuyOutcome, CallError, Configure};
 use stock::ids::ShardId;
 use stock::sale::{LayoutConfig, Sale, SaleConfig, SaleState, ShardSettings, Window};
 
-use crate::stage::{ALL_THE_TIME, IN_THE_PAST, TestSale, attempts, claim, on_another_ring};
+use crate::fixture::{ALWAYS, IN_THE_PAST, TestSale, attempts, claim, with_another_ring};
 
 #[tokio::test]
-async fn newer_settings_apply_and_older_ones_do_not() {
+async fn newer_settings_apply_and_older_are_ignored() {
     let sale = TestSale::selling(5).await;
 
-    assert_eq!(sale.configure(7, SaleState::Paused, ALL_THE_TIME).await, 7);
-    assert_eq!(sale.buys("ann").await, BuyOutcome::NotOpen);
+    assert_eq!(sale.configure(7, SaleState::Paused, ALWAYS).await, 7);
+    assert_eq!(sale.buy("ann").await, BuyOutcome::NotOpen);
 
-    assert_eq!(sale.configure(6, SaleState::Open, ALL_THE_TIME).await, 7, "a late word opened a paused sale");
-    assert_eq!(sale.buys("ann").await, BuyOutcome::NotOpen);
+    assert_eq!(sale.configure(6, SaleState::Open, ALWAYS).await, 7, "an older version opened a paused sale");
+    assert_eq!(sale.buy("ann").await, BuyOutcome::NotOpen);
 
-    assert_eq!(sale.configure(8, SaleState::Open, ALL_THE_TIME).await, 8);
-    claim(sale.buys("ann").await);
+    assert_eq!(sale.configure(8, SaleState::Open, ALWAYS).await, 8);
+    claim(sale.buy("ann").await);
 }
 
 #[tokio::test]
-async fn other_settings_of_the_held_version_are_replaced() {
+async fn different_settings_of_the_same_version_apply() {
     let sale = TestSale::selling(5).await;
-    sale.configure(7, SaleState::Paused, ALL_THE_TIME).await;
+    sale.configure(7, SaleState::Paused, ALWAYS).await;
 
-    sale.configure(7, SaleState::Open, ALL_THE_TIME).await;
-    claim(sale.buys("ann").await);
+    sale.configure(7, SaleState::Open, ALWAYS).await;
+    claim(sale.buy("ann").await);
 
     sale.configure(7, SaleState::Open, IN_THE_PAST).await;
-    assert_eq!(sale.buys("bob").await, BuyOutcome::NotOpen);
+    assert_eq!(sale.buy("bob").await, BuyOutcome::NotOpen);
 }
 
 #[tokio::test]
-async fn the_answer_names_the_settings_that_are_held() {
+async fn configure_answers_the_settings_of_the_shard() {
     let sale = TestSale::selling(5).await;
     let configure = |version, state, window| Configure { shard: sale.shard(), version, state, window };
     let paused = ShardSettings { version: 7, state: SaleState::Paused, window: IN_THE_PAST };
 
     assert_eq!(sale.cluster.write(configure(7, SaleState::Paused, IN_THE_PAST)).await, Ok(paused));
-    assert_eq!(sale.cluster.write(configure(6, SaleState::Open, ALL_THE_TIME)).await, Ok(paused));
+    assert_eq!(sale.cluster.write(configure(6, SaleState::Open, ALWAYS)).await, Ok(paused));
     assert_eq!(sale.level().await.settings, paused);
 }
 
 #[tokio::test]
-async fn a_repeated_version_can_be_proven() {
+async fn repeated_version_writes_tick() {
     let sale = TestSale::selling(5).await;
     sale.configure(3, SaleState::Open, IN_THE_PAST).await;
     let before = sale.tick().await;
@@ -55,7 +55,7 @@ async fn a_repeated_version_can_be_proven() {
 }
 
 #[tokio::test]
-async fn every_setting_arrives() {
+async fn configure_writes_every_setting() {
     let sale = TestSale::selling(5).await;
 
     sale.configure(3, SaleState::Ended, Window { starts_at: 1_700_000_000_001, ends_at: 1_700_000_000_002 })
@@ -68,23 +68,23 @@ async fn every_setting_arrives() {
 }
 
 #[tokio::test]
-async fn creating_makes_a_shard_that_holds_nothing() {
+async fn creating_makes_an_empty_shard() {
     let sale = TestSale::planned(1).await;
 
-    assert_eq!(sale.configure(3, SaleState::Creating, ALL_THE_TIME).await, 3);
+    assert_eq!(sale.configure(3, SaleState::Creating, ALWAYS).await, 3);
 
     let level = sale.level().await;
     assert_eq!((level.settings.version, level.stock, level.sold, level.seq), (3, 0, 0, 0));
     assert_eq!(level.ring, sale.shard().ring.as_str());
     assert_eq!(sale.tick().await, 0);
-    assert_eq!(sale.buys("ann").await, BuyOutcome::NotOpen);
+    assert_eq!(sale.buy("ann").await, BuyOutcome::NotOpen);
 }
 
 #[tokio::test]
-async fn no_other_state_makes_a_shard() {
+async fn other_states_do_not_create_a_shard() {
     let sale = TestSale::planned(1).await;
     for state in [SaleState::Open, SaleState::Paused, SaleState::Ended] {
-        let configure = Configure { shard: sale.shard(), version: 3, state, window: ALL_THE_TIME };
+        let configure = Configure { shard: sale.shard(), version: 3, state, window: ALWAYS };
         assert_eq!(sale.cluster.write(configure).await, Err(CallError::NoShard), "{state:?}");
     }
     assert_eq!(
@@ -95,22 +95,22 @@ async fn no_other_state_makes_a_shard() {
 }
 
 #[tokio::test]
-async fn creating_a_shard_again_leaves_what_was_sold() {
+async fn creating_again_keeps_stock_and_claims() {
     let sale = TestSale::selling(5).await;
-    sale.try_together(&attempts(["ann", "bob"])).await;
+    sale.buy_batch(&attempts(["ann", "bob"])).await;
     let before = (sale.level().await.stock, sale.entries().await, sale.claim_of("ann").await);
 
-    assert_eq!(sale.configure(1, SaleState::Creating, ALL_THE_TIME).await, 2);
+    assert_eq!(sale.configure(1, SaleState::Creating, ALWAYS).await, 2);
     for state in [SaleState::Creating, SaleState::Open] {
-        assert_eq!(sale.configure(2, state, ALL_THE_TIME).await, 2);
+        assert_eq!(sale.configure(2, state, ALWAYS).await, 2);
     }
 
     assert_eq!((sale.level().await.stock, sale.entries().await, sale.claim_of("ann").await), before);
-    claim(sale.buys("cid").await);
+    claim(sale.buy("cid").await);
 }
 
 #[tokio::test]
-async fn another_creation_of_the_same_name_gets_no_shard_of_the_first() {
+async fn another_creation_does_not_take_over_shards() {
     let first = TestSale::selling(5).await;
     let tags = first.sale.config.layout.tags.clone();
     let again = SaleConfig { layout: LayoutConfig::new(tags), ..(*first.sale.config).clone() };
@@ -118,20 +118,20 @@ async fn another_creation_of_the_same_name_gets_no_shard_of_the_first() {
     let shard = again.shard(ShardId::new(0));
     assert_eq!(shard.meta, first.shard().meta, "the keys are the same");
 
-    let creating = Configure { shard, version: 1, state: SaleState::Creating, window: ALL_THE_TIME };
-    let told = first.cluster.write(creating).await;
+    let creating = Configure { shard, version: 1, state: SaleState::Creating, window: ALWAYS };
+    let answer = first.cluster.write(creating).await;
 
-    assert!(matches!(told, Err(CallError::WrongRing(_))), "told {told:?}");
+    assert!(matches!(answer, Err(CallError::WrongRing(_))), "got {answer:?}");
 }
 
 #[tokio::test]
-async fn settings_of_another_ring_do_not_apply() {
+async fn configure_with_another_ring_is_refused() {
     let sale = TestSale::selling(5).await;
-    let shard = on_another_ring(sale.shard());
+    let shard = with_another_ring(sale.shard());
 
-    let ended = Configure { shard: &shard, version: 9, state: SaleState::Ended, window: ALL_THE_TIME };
+    let ended = Configure { shard: &shard, version: 9, state: SaleState::Ended, window: ALWAYS };
     let refused = sale.cluster.write(ended).await;
 
-    assert!(matches!(refused, Err(CallError::WrongRing(_))), "told {refused:?}");
-    claim(sale.buys("ann").await);
+    assert!(matches!(refused, Err(CallError::WrongRing(_))), "got {refused:?}");
+    claim(sale.buy("ann").await);
 }

@@ -1,15 +1,15 @@
-//! `find` and `level`: what was sold and to whom, without changing it.
+//! `find` and `level`: reading claims and counters.
 
 use stock::calls::{CallError, Find, ReadLevel, TokenSource};
 use stock::ids::{ShardId, UserId};
 use stock::snapshot::{Snapshot, read_levels};
 
-use crate::stage::{TestSale, attempts, claim, clock_of, on_another_ring, user_id};
+use crate::fixture::{TestSale, attempts, claim, server_clock, user_id, with_another_ring};
 
 #[tokio::test]
-async fn claims_are_found_in_the_order_in_which_users_were_asked_for() {
+async fn find_answers_in_order_of_the_users() {
     let sale = TestSale::selling(5).await;
-    let purchases = sale.try_together(&attempts(["ann", "bob"])).await;
+    let purchases = sale.buy_batch(&attempts(["ann", "bob"])).await;
     let users = ["nobody", "bob", "ann", "bob"].map(user_id);
 
     let found = sale.cluster.write(Find { shard: sale.shard(), users: &users }).await.unwrap();
@@ -19,9 +19,9 @@ async fn claims_are_found_in_the_order_in_which_users_were_asked_for() {
 }
 
 #[tokio::test]
-async fn a_claim_that_was_found_can_be_proven_and_one_that_was_not_costs_no_write() {
+async fn find_writes_tick_only_for_claims() {
     let sale = TestSale::selling(5).await;
-    claim(sale.buys("ann").await);
+    claim(sale.buy("ann").await);
 
     assert_eq!(sale.claim_of("nobody").await, None);
     assert_eq!(sale.tick().await, 0);
@@ -31,10 +31,10 @@ async fn a_claim_that_was_found_can_be_proven_and_one_that_was_not_costs_no_writ
 }
 
 #[tokio::test]
-async fn the_largest_call_finds_everybody() {
+async fn largest_find_call_finds_all_users() {
     let sale = TestSale::selling(100).await;
     let names: Vec<String> = (0..64).map(|n| format!("user-{n}")).collect();
-    sale.try_together(&attempts(names.iter().map(String::as_str))).await;
+    sale.buy_batch(&attempts(names.iter().map(String::as_str))).await;
     let users: Vec<UserId> = names.iter().map(|name| user_id(name)).collect();
 
     let found = sale.cluster.write(Find { shard: sale.shard(), users: &users }).await.unwrap();
@@ -44,9 +44,9 @@ async fn the_largest_call_finds_everybody() {
 }
 
 #[tokio::test]
-async fn a_level_is_all_of_the_shard_s_books_and_reading_it_writes_nothing() {
+async fn level_reads_all_counters_and_writes_nothing() {
     let sale = TestSale::over_shards(&[10, 0, 0]).await;
-    sale.try_together(&attempts(["ann", "bob"])).await;
+    sale.buy_batch(&attempts(["ann", "bob"])).await;
     for to in [1, 2] {
         let donate = stock::calls::Donate { shard: sale.shard(), to: ShardId::new(to), want: u64::from(to) };
         sale.cluster.write(donate).await.unwrap();
@@ -69,7 +69,7 @@ async fn a_level_is_all_of_the_shard_s_books_and_reading_it_writes_nothing() {
 }
 
 #[tokio::test]
-async fn what_does_not_exist_or_has_another_ring_is_not_read_as_empty() {
+async fn reads_fail_without_shard_or_ring() {
     let sale = TestSale::selling(5).await;
     let missing = TestSale::planned(1).await;
     let users = [user_id("ann")];
@@ -78,17 +78,17 @@ async fn what_does_not_exist_or_has_another_ring_is_not_read_as_empty() {
     assert_eq!(read, Err(CallError::NoShard));
     let found = sale.cluster.read(Find { shard: missing.shard(), users: &users }).await;
     assert_eq!(found, Err(CallError::NoShard));
-    let found = sale.cluster.read(Find { shard: &on_another_ring(sale.shard()), users: &users }).await;
-    assert!(matches!(found, Err(CallError::WrongRing(_))), "told {found:?}");
+    let found = sale.cluster.read(Find { shard: &with_another_ring(sale.shard()), users: &users }).await;
+    assert!(matches!(found, Err(CallError::WrongRing(_))), "got {found:?}");
 }
 
 #[tokio::test]
-async fn a_snapshot_is_the_sum_of_all_shards() {
+async fn snapshot_sums_all_shards() {
     let sale = TestSale::over_shards(&[7, 5, 3]).await;
-    claim(sale.buys("ann").await);
+    claim(sale.buy("ann").await);
     let donate = stock::calls::Donate { shard: sale.shard(), to: ShardId::new(1), want: 2 };
     sale.cluster.write(donate).await.unwrap();
-    let before = clock_of(&sale).await;
+    let before = server_clock(&sale).await;
 
     let levels = read_levels(&sale.cluster, &sale.sale).await;
     let snapshot = Snapshot::of(&sale.sale, &levels, None);

@@ -1,19 +1,20 @@
-//! The function library: loaded where it is missing, harmless where it is there, side by side with other releases.
+//! The function library: it is loaded where it is missing, loading is idempotent, and several releases coexist.
 
 use redis::cmd;
 use stock::cluster::Cluster;
 use stock::functions::{Function, LIBRARY};
 use testkit::{ClusterOptions, RedisCluster};
 
-use crate::stage::{TestSale, attempt, claim, claim_at_last, client_of, options};
+use crate::fixture::{TestSale, attempt, claim, client_of, eventual_claim, options};
 
-/// Three primaries without replicas: nobody else suffers when a test throws the functions away.
-async fn redis_of_its_own() -> RedisCluster {
+/// Starts three primaries without replicas, dedicated to this test: flushing the functions must not disturb other
+/// tests.
+async fn dedicated_redis() -> RedisCluster {
     let options = ClusterOptions { replicas_per_primary: 0, ..ClusterOptions::default() };
     RedisCluster::start(options).await.unwrap()
 }
 
-/// How many primaries have a library of this name.
+/// Counts the primaries that have a library of this name.
 async fn primaries_with(redis: &RedisCluster, library: &str) -> usize {
     let mut found = 0;
     for primary in redis.primaries().await {
@@ -33,28 +34,28 @@ async fn flush_functions(redis: &RedisCluster) {
 }
 
 #[tokio::test]
-async fn a_buyer_does_not_notice_that_the_functions_were_missing() {
-    let redis = redis_of_its_own().await;
+async fn missing_library_is_loaded_during_a_purchase() {
+    let redis = dedicated_redis().await;
     let sale = TestSale::on(client_of(&redis).await, &[5, 5, 5]).await;
     assert_eq!(primaries_with(&redis, &LIBRARY.name).await, 3);
 
     flush_functions(&redis).await;
 
     let ann = attempt("ann");
-    let bought = claim(sale.tries(&ann).await);
-    assert_eq!(sale.tries(&ann).await, stock::calls::BuyOutcome::Repeat(bought));
+    let bought = claim(sale.try_buy(&ann).await);
+    assert_eq!(sale.try_buy(&ann).await, stock::calls::BuyOutcome::Repeat(bought));
     assert_eq!(primaries_with(&redis, &LIBRARY.name).await, 1, "loaded where it was missed, and only there");
 }
 
 #[tokio::test]
-async fn functions_that_vanish_in_the_middle_of_a_sale_cost_nobody_a_unit() {
-    let redis = redis_of_its_own().await;
+async fn flushed_functions_lose_no_units() {
+    let redis = dedicated_redis().await;
     let sale = TestSale::on(client_of(&redis).await, &[200]).await;
     let users: Vec<String> = (0..200).map(|n| format!("user-{n}")).collect();
 
     let buying = async {
         for user in &users {
-            claim_at_last(sale.buys(user).await);
+            eventual_claim(sale.buy(user).await);
         }
     };
     let flushing = async {
@@ -69,8 +70,8 @@ async fn functions_that_vanish_in_the_middle_of_a_sale_cost_nobody_a_unit() {
 }
 
 #[tokio::test]
-async fn loading_twice_is_harmless_and_two_releases_live_side_by_side() {
-    let redis = redis_of_its_own().await;
+async fn loading_is_idempotent_and_releases_coexist() {
+    let redis = dedicated_redis().await;
     let cluster = Cluster::connect(options(&redis.seeds())).await.unwrap();
     cluster.load_library().await.unwrap();
     cluster.load_library().await.unwrap();
@@ -82,15 +83,16 @@ async fn loading_twice_is_harmless_and_two_releases_live_side_by_side() {
     }
 
     let sale = TestSale::on(cluster, &[5]).await;
-    claim_at_last(sale.buys("ann").await);
+    eventual_claim(sale.buy("ann").await);
     let theirs = Function::Level.function().replace(digest(), "0ther0");
-    let level: Vec<redis::Value> = sale.ask(cmd("FCALL_RO").arg(theirs).arg(1).arg(&sale.shard().meta)).await;
+    let level: Vec<redis::Value> =
+        sale.query(cmd("FCALL_RO").arg(theirs).arg(1).arg(&sale.shard().meta)).await;
     assert_eq!(level.len(), 2, "the other release's functions answer as well");
     assert_eq!(primaries_with(&redis, &LIBRARY.name).await, 3);
     assert_eq!(primaries_with(&redis, "flashsale_*").await, 6);
 }
 
-/// The library as a release with other code would load it: all that differs is the digest in its names.
+/// Returns the library of a release with other code. It differs only in the digest in its names.
 fn another_release() -> String {
     LIBRARY.code.replace(digest(), "0ther0")
 }

@@ -1,4 +1,4 @@
-//! Limits that hold for all callers together: attempts of a user, and requests of an address.
+//! Limits shared by all callers: attempts of a user, and requests of an address.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use stock::ids::OrderId;
 use stock::layout::LimitBucket;
 use stock::limit::{Admit, Limit, PermitAnswer, PermitRequest};
 
-use crate::stage::{TestSale, attempt, attempts, claim};
+use crate::fixture::{TestSale, attempt, attempts, claim};
 
-/// Three attempts at once, and another one each minute: none comes back while a test runs.
+/// Three attempts at once, and one more per minute: no permit comes back while a test runs.
 const THREE: Limit = Limit { permits: 3, window: Duration::from_mins(3) };
 
 async fn try_limited(sale: &TestSale, attempts: &[Attempt]) -> Vec<BuyOutcome> {
@@ -17,7 +17,7 @@ async fn try_limited(sale: &TestSale, attempts: &[Attempt]) -> Vec<BuyOutcome> {
 }
 
 #[tokio::test]
-async fn a_user_who_tries_too_often_is_told_when_to_try_again() {
+async fn limited_user_gets_the_time_to_wait() {
     let sale = TestSale::selling(5).await;
 
     let outcomes = try_limited(&sale, &attempts(["ann", "ann", "ann", "ann", "bob"])).await;
@@ -33,9 +33,9 @@ async fn a_user_who_tries_too_often_is_told_when_to_try_again() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_a_node_repeats_by_itself_does_not_count() {
+async fn retry_by_a_node_does_not_count() {
     let sale = TestSale::selling(5).await;
-    let again = |attempt: &Attempt| Attempt { counts: false, ..attempt.clone() };
+    let again = |attempt: &Attempt| Attempt { counts_towards_limit: false, ..attempt.clone() };
     let ann = attempt("ann");
     try_limited(&sale, &[ann.clone(), ann.clone(), ann.clone()]).await;
 
@@ -45,7 +45,7 @@ async fn an_attempt_that_a_node_repeats_by_itself_does_not_count() {
 }
 
 #[tokio::test]
-async fn a_limit_is_of_one_sale_and_writes_nothing() {
+async fn limit_is_per_sale_and_writes_nothing() {
     let (one, other) = (TestSale::selling(0).await, TestSale::selling(0).await);
     let before = one.contents().await;
     try_limited(&one, &attempts(["ann"; 4])).await;
@@ -53,33 +53,39 @@ async fn a_limit_is_of_one_sale_and_writes_nothing() {
     assert_eq!(try_limited(&other, &attempts(["ann"])).await, [BuyOutcome::Empty]);
 }
 
-async fn ask(sale: &TestSale, address: &str, limit: Limit, spent: u32, want: u32) -> PermitAnswer {
-    let asks = [PermitRequest { address: address.to_owned(), spent, want }];
+async fn request_permits(
+    sale: &TestSale,
+    address: &str,
+    limit: Limit,
+    spent: u32,
+    want: u32,
+) -> PermitAnswer {
+    let requests = [PermitRequest { address: address.to_owned(), spent, want }];
     let bucket = &LimitBucket::all()[0];
-    sale.cluster.read(Admit { bucket, limit, asks: &asks }).await.unwrap()[0]
+    sale.cluster.read(Admit { bucket, limit, requests: &requests }).await.unwrap()[0]
 }
 
-/// An address that no other test has.
+/// Returns an address that no other test uses.
 fn address() -> String {
     OrderId::random().to_string()
 }
 
 #[tokio::test]
-async fn permits_are_handed_out_until_there_are_none() {
+async fn permits_are_granted_until_none_are_left() {
     let (sale, ann, slow) = (TestSale::selling(0).await, address(), Limit { permits: 10, ..THREE });
-    assert_eq!(ask(&sale, &ann, slow, 0, 2).await, PermitAnswer::Granted(2));
+    assert_eq!(request_permits(&sale, &ann, slow, 0, 2).await, PermitAnswer::Granted(2));
     assert_eq!(
-        ask(&sale, &ann, slow, 2, 4).await,
+        request_permits(&sale, &ann, slow, 2, 4).await,
         PermitAnswer::Granted(2),
         "a quarter of the six that are left"
     );
     for left in (1..=4).rev() {
-        assert_eq!(ask(&sale, &ann, slow, 0, 4).await, PermitAnswer::Granted(1), "{left} left");
+        assert_eq!(request_permits(&sale, &ann, slow, 0, 4).await, PermitAnswer::Granted(1), "{left} left");
     }
-    let none = ask(&sale, &ann, slow, 0, 4).await;
+    let none = request_permits(&sale, &ann, slow, 0, 4).await;
     assert!(matches!(none, PermitAnswer::After(wait) if wait > Duration::from_secs(15)), "{none:?}");
     assert_eq!(
-        ask(&sale, &address(), slow, 0, 2).await,
+        request_permits(&sale, &address(), slow, 0, 2).await,
         PermitAnswer::Granted(2),
         "another address has its own"
     );
@@ -89,11 +95,13 @@ async fn permits_are_handed_out_until_there_are_none() {
 async fn permits_come_back_one_by_one() {
     let (sale, ann) = (TestSale::selling(0).await, address());
     let quick = Limit { permits: 10, window: Duration::from_millis(200) };
-    assert_eq!(ask(&sale, &ann, quick, 9, 1).await, PermitAnswer::Granted(1));
-    let PermitAnswer::After(wait) = ask(&sale, &ann, quick, 0, 10).await else {
-        return; // This machine was away for as long as a permit takes to come back.
+    assert_eq!(request_permits(&sale, &ann, quick, 9, 1).await, PermitAnswer::Granted(1));
+    let PermitAnswer::After(wait) = request_permits(&sale, &ann, quick, 0, 10).await else {
+        return; // The machine paused for as long as a permit takes to come back.
     };
     assert!(wait <= Duration::from_millis(20));
     tokio::time::sleep(wait).await;
-    assert!(matches!(ask(&sale, &ann, quick, 0, 10).await, PermitAnswer::Granted(some) if some >= 1));
+    assert!(
+        matches!(request_permits(&sale, &ann, quick, 0, 10).await, PermitAnswer::Granted(some) if some >= 1)
+    );
 }

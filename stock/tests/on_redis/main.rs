@@ -1,9 +1,9 @@
-//! What the functions decide, and what a call goes through on its way: on a real Redis Cluster.
+//! Tests of the functions and of the calls to them, on a real Redis Cluster.
 //!
-//! The program is `redis-server`, or what `REDIS_SERVER` names. Tests that do no harm to it share one cluster and
-//! have a sale each; those that break something have a cluster of their own.
+//! The server is `redis-server`, or the program in `REDIS_SERVER`. Tests that do not damage their cluster share one,
+//! and each has its own sale. All other tests start a cluster of their own.
 
-#![expect(clippy::unwrap_used, reason = "a story whose stage cannot be set has failed")]
+#![expect(clippy::unwrap_used, reason = "a test whose fixture fails has failed")]
 
 mod against_reference;
 mod audit;
@@ -12,6 +12,7 @@ mod buy;
 mod configure;
 mod faults;
 mod find_and_level;
+mod fixture;
 mod lease;
 mod library;
 mod limits;
@@ -20,5 +21,4 @@ mod presence;
 mod record;
 mod reference;
 mod slow_disk;
-mod stage;
 mod transfer;

@@ -1,4 +1,4 @@
-//! A slot that moves to another primary while its shard sells: callers follow.
+//! Slots that move to another primary while their shard sells. Callers must follow.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use stock::calls::CallError;
 use stock::layout::Shard;
 use testkit::{ClusterOptions, RedisCluster};
 
-use crate::stage::{TestSale, claim_at_last, client_of};
+use crate::fixture::{TestSale, client_of, eventual_claim};
 
-/// Moves slots the way an operator's tools do.
+/// Moves slots as an operator's tools do.
 struct Mover<'a> {
     redis: &'a RedisCluster,
     from: SocketAddr,
@@ -19,7 +19,7 @@ struct Mover<'a> {
 }
 
 impl Mover<'_> {
-    /// Moves a shard, its keys in one step, as `redis-cli --cluster reshard` would.
+    /// Moves a shard, all its keys in one step, as `redis-cli --cluster reshard` does.
     async fn migrate(&self, shard: &Shard) {
         self.announce(shard).await;
         self.move_keys(&[&shard.meta, &shard.claims, &shard.orders]).await;
@@ -66,7 +66,7 @@ fn primary_of(sale: &TestSale, shard: &Shard) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn buyers_go_on_buying_while_their_shard_moves_there_and_back() {
+async fn purchases_succeed_while_the_shard_moves() {
     let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let sale = TestSale::on(client_of(&redis).await, &[100_000, 0, 0]).await;
     let (here, there) = (primary_of(&sale, sale.shard()), primary_of(&sale, sale.shard_at(1)));
@@ -82,7 +82,7 @@ async fn buyers_go_on_buying_while_their_shard_moves_there_and_back() {
     let buying = async {
         let mut sold = 0;
         while !moved.get() {
-            claim_at_last(sale.buys(&format!("user-{sold}")).await);
+            eventual_claim(sale.buy(&format!("user-{sold}")).await);
             sold += 1;
         }
         sold
@@ -91,13 +91,13 @@ async fn buyers_go_on_buying_while_their_shard_moves_there_and_back() {
 
     assert!(sold > 3, "only {sold} bought while the shard moved");
     assert_eq!(sale.level().await.sold, sold);
-    assert_eq!(primary_of(&sale, sale.shard()), there, "the caller's map is not the cluster's");
+    assert_eq!(primary_of(&sale, sale.shard()), there, "the client's map is outdated");
     assert_eq!(sale.entries().await.len() as u64, sold);
 }
 
-/// A client that has not heard of a move asks the old primary, is sent away, and looks at the map again.
+/// A client that does not know of a move calls the old primary, is redirected, and refreshes the map.
 #[tokio::test]
-async fn two_shards_that_moved_to_one_primary_are_both_found_and_the_books_are_right() {
+async fn client_finds_both_moved_shards() {
     let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let sale = TestSale::on(client_of(&redis).await, &[5, 5, 5, 5]).await;
     let old_map = sale.cluster.topology();
@@ -109,7 +109,7 @@ async fn two_shards_that_moved_to_one_primary_are_both_found_and_the_books_are_r
         mover.migrate(sale.shard_at(shard)).await;
     }
 
-    assert_eq!(sale.cluster.topology(), old_map, "nobody has told this client yet");
+    assert_eq!(sale.cluster.topology(), old_map, "the client does not know of the move yet");
     for shard in [0, 3] {
         assert_eq!(sale.level_of(sale.shard_at(shard)).await.stock, 5);
         assert_eq!(primary_of(&sale, sale.shard_at(shard)), there);
@@ -118,9 +118,9 @@ async fn two_shards_that_moved_to_one_primary_are_both_found_and_the_books_are_r
     assert!(audit.ok, "{:#?}", audit.violations);
 }
 
-/// Between its keys' leaving and the new map a slot belongs to nobody who would answer.
+/// After the keys have left and before the map changes, no primary answers for the slot.
 #[tokio::test]
-async fn a_shard_halfway_between_two_primaries_is_an_error_and_whole_again_afterwards() {
+async fn half_moved_shard_fails_until_moved() {
     let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let sale = TestSale::on(client_of(&redis).await, &[5, 0]).await;
     let mover = Mover {
@@ -129,7 +129,7 @@ async fn a_shard_halfway_between_two_primaries_is_an_error_and_whole_again_after
         to: primary_of(&sale, sale.shard_at(1)),
     };
     let buy = async |user| {
-        let attempts = crate::stage::attempts([user]);
+        let attempts = crate::fixture::attempts([user]);
         sale.cluster.write(stock::calls::Buy { shard: sale.shard(), attempts: &attempts, limit: None }).await
     };
 
@@ -138,14 +138,14 @@ async fn a_shard_halfway_between_two_primaries_is_an_error_and_whole_again_after
 
     mover.move_keys(&[&sale.shard().claims]).await;
     let split = buy("bob").await;
-    assert!(matches!(&split, Err(CallError::Moved(why)) if why.starts_with("TRYAGAIN")), "told {split:?}");
+    assert!(matches!(&split, Err(CallError::Moved(why)) if why.starts_with("TRYAGAIN")), "got {split:?}");
 
     mover.move_keys(&[&sale.shard().meta, &sale.shard().orders]).await;
     let left = buy("bob").await;
-    assert!(matches!(&left, Err(CallError::Moved(why)) if why.starts_with("ASK")), "told {left:?}");
+    assert!(matches!(&left, Err(CallError::Moved(why)) if why.starts_with("ASK")), "got {left:?}");
 
     mover.settle(sale.shard()).await;
-    claim_at_last(sale.buys("bob").await);
+    eventual_claim(sale.buy("bob").await);
     let level = sale.level().await;
     assert_eq!((level.stock, level.sold, level.seq), (3, 2, 2));
 }

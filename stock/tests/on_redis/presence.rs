@@ -1,4 +1,4 @@
-//! `presence`: processes say that they are there, and whoever asks reads who is.
+//! `presence`: processes report that they are running, and any caller can list them.
 
 use std::time::Duration;
 
@@ -8,35 +8,35 @@ use stock::layout::PRESENCE_KEY;
 use stock::presence::{Presence, PresenceUpdate, ProcessInfo, ProcessKind, ProcessList};
 use testkit::{ClusterOptions, RedisCluster};
 
-use crate::stage::client_of;
+use crate::fixture::client_of;
 
-/// A cluster of its own: there is one list a cluster.
-struct Stage {
+/// A dedicated cluster: there is one list per cluster.
+struct Fixture {
     cluster: Cluster,
     redis: RedisCluster,
 }
 
-impl Stage {
+impl Fixture {
     async fn new() -> Self {
         let options = ClusterOptions { replicas_per_primary: 0, ..ClusterOptions::default() };
         let redis = RedisCluster::start(options).await.unwrap();
         Self { cluster: client_of(&redis).await, redis }
     }
 
-    async fn says(&self, word: PresenceUpdate<'_>) -> ProcessList {
-        self.cluster.poll(Presence { word: Some(word) }).await.unwrap()
+    async fn report(&self, update: PresenceUpdate<'_>) -> ProcessList {
+        self.cluster.poll(Presence { update: Some(update) }).await.unwrap()
     }
 
-    async fn present(&self) -> ProcessList {
-        self.cluster.poll(Presence { word: None }).await.unwrap()
+    async fn list(&self) -> ProcessList {
+        self.cluster.poll(Presence { update: None }).await.unwrap()
     }
 
     async fn names(&self) -> Vec<String> {
-        names(&self.present().await)
+        names(&self.list().await)
     }
 
-    /// What the list holds, put there or read past the function.
-    async fn list<T: redis::FromRedisValue>(&self, command: &str, more: &[&str]) -> T {
+    /// Runs a command on the list directly, without the function.
+    async fn run_on_list<T: redis::FromRedisValue>(&self, command: &str, more: &[&str]) -> T {
         for primary in self.redis.primaries().await {
             let mut connection = self.redis.connection(primary).await.unwrap();
             if let Ok(answer) =
@@ -45,12 +45,12 @@ impl Stage {
                 return answer;
             }
         }
-        panic!("nobody serves the list");
+        panic!("no primary has the list");
     }
 }
 
-fn names(present: &ProcessList) -> Vec<String> {
-    present.processes.iter().map(|process| process.introduction.name.clone()).collect()
+fn names(list: &ProcessList) -> Vec<String> {
+    list.processes.iter().map(|process| process.info.name.clone()).collect()
 }
 
 fn of_kind(kind: ProcessKind, name: &str) -> ProcessInfo {
@@ -62,31 +62,31 @@ fn node(name: &str) -> ProcessInfo {
 }
 
 #[tokio::test]
-async fn who_says_so_is_there_with_its_age_until_it_goes() {
-    let stage = Stage::new().await;
+async fn process_is_listed_with_age_until_it_leaves() {
+    let fixture = Fixture::new().await;
     let (ann, lead) = (node("ann:1/a"), of_kind(ProcessKind::Coordinator, "lead:2/b"));
-    stage.says(PresenceUpdate::Here(&ann, Duration::from_secs(60))).await;
+    fixture.report(PresenceUpdate::Alive(&ann, Duration::from_secs(60))).await;
 
-    let told = stage.says(PresenceUpdate::Here(&lead, Duration::ZERO)).await;
+    let answer = fixture.report(PresenceUpdate::Alive(&lead, Duration::ZERO)).await;
 
-    let of = |index: usize| &told.processes[index];
-    assert_eq!((&of(0).introduction, &of(1).introduction), (&lead, &ann), "coordinators come first");
-    assert_eq!((of(0).started_at, of(0).seen_at), (told.at, told.at));
+    let of = |index: usize| &answer.processes[index];
+    assert_eq!((&of(0).info, &of(1).info), (&lead, &ann), "coordinators come first");
+    assert_eq!((of(0).started_at, of(0).seen_at), (answer.at, answer.at));
     assert_eq!(of(1).seen_at - of(1).started_at, 60_000);
-    assert_eq!(stage.present().await.processes, told.processes, "asking changes nothing");
+    assert_eq!(fixture.list().await.processes, answer.processes, "listing changes nothing");
 
-    assert_eq!(names(&stage.says(PresenceUpdate::Goodbye(&ann)).await), ["lead:2/b"]);
-    assert_eq!(stage.names().await, ["lead:2/b"]);
+    assert_eq!(names(&fixture.report(PresenceUpdate::Leaving(&ann)).await), ["lead:2/b"]);
+    assert_eq!(fixture.names().await, ["lead:2/b"]);
 }
 
 #[tokio::test]
-async fn who_says_it_again_is_there_once_and_seen_anew() {
-    let stage = Stage::new().await;
+async fn repeated_report_updates_the_entry() {
+    let fixture = Fixture::new().await;
     let ann = node("ann");
-    let first = stage.says(PresenceUpdate::Here(&ann, Duration::ZERO)).await.processes.remove(0);
+    let first = fixture.report(PresenceUpdate::Alive(&ann, Duration::ZERO)).await.processes.remove(0);
 
     let seen_later = async || {
-        let again = stage.says(PresenceUpdate::Here(&ann, Duration::ZERO)).await.processes;
+        let again = fixture.report(PresenceUpdate::Alive(&ann, Duration::ZERO)).await.processes;
         again.len() == 1 && again[0].seen_at > first.seen_at
     };
 
@@ -94,30 +94,30 @@ async fn who_says_it_again_is_there_once_and_seen_anew() {
 }
 
 #[tokio::test]
-async fn who_was_not_heard_of_for_ten_seconds_is_forgotten_by_whoever_looks() {
-    let stage = Stage::new().await;
-    let now = stage.present().await.at;
+async fn silent_process_is_removed_after_ten_seconds() {
+    let fixture = Fixture::new().await;
+    let now = fixture.list().await.at;
     let entry = |seconds: u64| format!("1:{}:node:0.1.0", now - 1_000 * seconds);
     let entries = ["silent", &entry(12), "slow", &entry(5), "garbled", "no entry"];
-    stage.list::<u64>("HSET", &entries).await;
+    fixture.run_on_list::<u64>("HSET", &entries).await;
 
-    assert_eq!(stage.names().await, ["slow"]);
+    assert_eq!(fixture.names().await, ["slow"]);
 
-    assert_eq!(stage.list::<Vec<String>>("HKEYS", &[]).await, ["slow"]);
+    assert_eq!(fixture.run_on_list::<Vec<String>>("HKEYS", &[]).await, ["slow"]);
 }
 
 #[tokio::test]
-async fn the_list_is_bounded_and_who_is_on_it_stays() {
-    let stage = Stage::new().await;
-    let now = stage.present().await.at;
+async fn full_list_keeps_its_entries() {
+    let fixture = Fixture::new().await;
+    let now = fixture.list().await.at;
     let crowd: Vec<String> =
         (0..256).flat_map(|n| [format!("n{n:03}"), format!("1:{now}:node:0.1.0")]).collect();
-    stage.list::<u64>("HSET", &crowd.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    fixture.run_on_list::<u64>("HSET", &crowd.iter().map(String::as_str).collect::<Vec<_>>()).await;
 
-    let told = stage.says(PresenceUpdate::Here(&node("one-too-many"), Duration::ZERO)).await;
-    assert_eq!((told.processes.len(), names(&told).contains(&"one-too-many".into())), (256, false));
+    let answer = fixture.report(PresenceUpdate::Alive(&node("one-too-many"), Duration::ZERO)).await;
+    assert_eq!((answer.processes.len(), names(&answer).contains(&"one-too-many".into())), (256, false));
 
-    let told = stage.says(PresenceUpdate::Here(&node("n007"), Duration::ZERO)).await;
-    let again = told.processes.iter().find(|process| process.introduction.name == "n007").unwrap();
-    assert_eq!((told.processes.len(), again.seen_at), (256, told.at));
+    let answer = fixture.report(PresenceUpdate::Alive(&node("n007"), Duration::ZERO)).await;
+    let again = answer.processes.iter().find(|process| process.info.name == "n007").unwrap();
+    assert_eq!((answer.processes.len(), again.seen_at), (256, answer.at));
 }

@@ -1,4 +1,4 @@
-//! `record`: a sale's config and its mint change together, and only from the version that the change is based on.
+//! `record`: config and mint of a sale change together, and only from the version that the change is based on.
 
 use redis::Cmd;
 use stock::calls::{CallError, Recall, Record, RecordAnswer, SaleRecord};
@@ -9,9 +9,9 @@ use stock::store::{AddSaleToList, ListSales, PublishSnapshot, ReadSnapshot, Rest
 
 use testkit::{ClusterOptions, RedisCluster};
 
-use crate::stage::{ALL_THE_TIME, TestSale, client_of};
+use crate::fixture::{ALWAYS, TestSale, client_of};
 
-/// A sale of which nothing is recorded yet.
+/// A sale without a record.
 struct Unrecorded {
     sale: TestSale,
     keys: SaleKeys,
@@ -31,24 +31,24 @@ impl Unrecorded {
         self.sale.cluster.write(Record { keys: &self.keys, based_on, config, mint }).await.unwrap()
     }
 
-    async fn held(&self) -> (Option<SaleConfig>, Vec<u64>) {
-        let held = self.sale.cluster.read(Recall { keys: &self.keys }).await.unwrap();
-        held.map_or((None, vec![]), |SaleRecord { config, mint }| (Some(config), mint))
+    async fn recorded(&self) -> (Option<SaleConfig>, Vec<u64>) {
+        let recorded = self.sale.cluster.read(Recall { keys: &self.keys }).await.unwrap();
+        recorded.map_or((None, vec![]), |SaleRecord { config, mint }| (Some(config), mint))
     }
 }
 
 #[tokio::test]
-async fn a_new_sale_is_recorded_with_its_mint() {
+async fn new_sale_is_recorded_with_its_mint() {
     let sale = Unrecorded::sale().await;
-    assert_eq!(sale.held().await, (None, vec![]));
+    assert_eq!(sale.recorded().await, (None, vec![]));
 
     assert_eq!(sale.record(0, &sale.at(1), &[50, 30, 20]).await, RecordAnswer::Done);
 
-    assert_eq!(sale.held().await, (Some(sale.at(1)), vec![50, 30, 20]));
+    assert_eq!(sale.recorded().await, (Some(sale.at(1)), vec![50, 30, 20]));
 }
 
 #[tokio::test]
-async fn a_call_that_is_repeated_finds_its_own_work() {
+async fn repeated_record_succeeds_and_changes_nothing() {
     let sale = Unrecorded::sale().await;
     sale.record(0, &sale.at(1), &[50, 30, 20]).await;
 
@@ -58,29 +58,25 @@ async fn a_call_that_is_repeated_finds_its_own_work() {
         "a lost answer became a refusal"
     );
 
-    assert_eq!(
-        sale.held().await,
-        (Some(sale.at(1)), vec![50, 30, 20]),
-        "what was minted once was minted twice"
-    );
+    assert_eq!(sale.recorded().await, (Some(sale.at(1)), vec![50, 30, 20]), "tokens were minted twice");
 }
 
 #[tokio::test]
-async fn of_two_who_change_a_sale_at_once_one_is_told_what_the_other_did() {
+async fn concurrent_change_is_overtaken() {
     let sale = Unrecorded::sale().await;
     sale.record(0, &sale.at(1), &[50, 30, 20]).await;
     let paused = SaleConfig { state: SaleState::Paused, ..sale.at(2) };
     assert_eq!(sale.record(1, &paused, &[]).await, RecordAnswer::Done);
 
     let ended = SaleConfig { state: SaleState::Ended, ..sale.at(2) };
-    let told = sale.record(1, &ended, &[99, 99, 99]).await;
+    let answer = sale.record(1, &ended, &[99, 99, 99]).await;
 
-    assert_eq!(told, RecordAnswer::Overtaken(Some(Box::new(paused.clone()))));
-    assert_eq!(sale.held().await, (Some(paused), vec![50, 30, 20]), "the loser's mint was recorded");
+    assert_eq!(answer, RecordAnswer::Overtaken(Some(Box::new(paused.clone()))));
+    assert_eq!(sale.recorded().await, (Some(paused), vec![50, 30, 20]), "the loser's mint was recorded");
 }
 
 #[tokio::test]
-async fn a_sale_that_exists_is_not_created_again_with_other_settings() {
+async fn existing_sale_is_not_created_with_other_settings() {
     let sale = Unrecorded::sale().await;
     sale.record(0, &sale.at(1), &[50, 30, 20]).await;
 
@@ -90,51 +86,51 @@ async fn a_sale_that_exists_is_not_created_again_with_other_settings() {
 }
 
 #[tokio::test]
-async fn a_change_to_a_sale_that_is_not_there_is_refused() {
+async fn change_of_a_missing_sale_is_refused() {
     let sale = Unrecorded::sale().await;
 
     assert_eq!(sale.record(4, &sale.at(5), &[50, 30, 20]).await, RecordAnswer::Overtaken(None));
 
-    assert_eq!(sale.held().await, (None, vec![]));
+    assert_eq!(sale.recorded().await, (None, vec![]));
 }
 
 #[tokio::test]
-async fn the_mint_only_grows() {
+async fn mint_only_grows() {
     let sale = Unrecorded::sale().await;
     sale.record(0, &sale.at(1), &[50, 30, 20]).await;
 
     let restocked = SaleConfig { total_stock: 1_000, ..sale.at(2) };
     sale.record(1, &restocked, &[40, 35, 915]).await;
 
-    assert_eq!(sale.held().await.1, [50, 35, 915], "tokens that were minted were taken back");
+    assert_eq!(sale.recorded().await.1, [50, 35, 915], "minted tokens were taken back");
 }
 
 #[tokio::test]
-async fn a_record_that_is_recalled_can_be_proven() {
+async fn recall_writes_tick() {
     let sale = Unrecorded::sale().await;
     sale.record(0, &sale.at(1), &[50, 30, 20]).await;
     let tick: Cmd = Cmd::hget(&sale.keys.mint, "tick");
-    let before: Option<u64> = sale.sale.ask_slot(sale.keys.slot, &tick).await;
+    let before: Option<u64> = sale.sale.query_slot(sale.keys.slot, &tick).await;
 
-    sale.held().await;
+    sale.recorded().await;
 
-    let after: Option<u64> = sale.sale.ask_slot(sale.keys.slot, &tick).await;
+    let after: Option<u64> = sale.sale.query_slot(sale.keys.slot, &tick).await;
     assert_eq!((before, after), (None, Some(1)), "the call must write, or its barrier proves nothing");
 }
 
 #[tokio::test]
-async fn a_sale_that_is_not_there_is_recalled_without_a_trace() {
+async fn recall_of_a_missing_sale_writes_nothing() {
     let sale = Unrecorded::sale().await;
-    assert_eq!(sale.held().await, (None, vec![]));
-    let keys: u64 = sale.sale.ask_slot(sale.keys.slot, redis::cmd("EXISTS").arg(&sale.keys.mint)).await;
+    assert_eq!(sale.recorded().await, (None, vec![]));
+    let keys: u64 = sale.sale.query_slot(sale.keys.slot, redis::cmd("EXISTS").arg(&sale.keys.mint)).await;
     assert_eq!(keys, 0);
 }
 
 #[tokio::test]
-async fn a_record_whose_mint_was_lost_is_refused() {
+async fn recall_refuses_a_record_without_mint() {
     let sale = Unrecorded::sale().await;
     sale.record(0, &sale.at(1), &[50, 30, 20]).await;
-    let _: u64 = sale.sale.ask_slot(sale.keys.slot, redis::cmd("DEL").arg(&sale.keys.mint)).await;
+    let _: u64 = sale.sale.query_slot(sale.keys.slot, redis::cmd("DEL").arg(&sale.keys.mint)).await;
 
     let read = sale.sale.cluster.read(Recall { keys: &sale.keys }).await;
 
@@ -142,14 +138,14 @@ async fn a_record_whose_mint_was_lost_is_refused() {
 }
 
 #[tokio::test]
-async fn a_list_is_lost_until_it_was_restored() {
+async fn list_is_lost_until_restored() {
     let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let cluster = client_of(&redis).await;
     let [chairs, tables] = ["chairs", "tables"].map(|id| id.parse().unwrap());
     let listed = async || cluster.read(ListSales).await.unwrap();
 
     cluster.write(AddSaleToList(&chairs)).await.unwrap();
-    assert_eq!(listed().await, None, "a list that names some of the sales passes for whole");
+    assert_eq!(listed().await, None, "an incomplete list was accepted as complete");
 
     cluster.write(RestoreSaleList(&[])).await.unwrap();
     assert_eq!(listed().await, Some(vec![chairs.clone()]));
@@ -161,7 +157,7 @@ async fn a_list_is_lost_until_it_was_restored() {
 }
 
 #[tokio::test]
-async fn records_and_shards_are_found_by_their_keys() {
+async fn search_finds_records_and_shards_by_key() {
     let sale = Unrecorded::sale().await;
     let (cluster, id) = (&sale.sale.cluster, sale.sale.sale.id());
     let is_recorded = async || recorded_sales(cluster).await.unwrap().contains(id);
@@ -170,13 +166,17 @@ async fn records_and_shards_are_found_by_their_keys() {
     sale.record(0, &sale.at(1), &[50, 30, 20]).await;
     assert_eq!((is_recorded().await, has_shards(cluster, id).await), (true, Ok(false)));
 
-    sale.sale.configure(1, SaleState::Creating, ALL_THE_TIME).await;
+    sale.sale.configure(1, SaleState::Creating, ALWAYS).await;
     assert_eq!(has_shards(cluster, id).await, Ok(true));
-    assert_eq!(has_shards(cluster, &"sale".parse().unwrap()).await, Ok(false), "a part of a name is no name");
+    assert_eq!(
+        has_shards(cluster, &"sale".parse().unwrap()).await,
+        Ok(false),
+        "a prefix of a name must not match"
+    );
 }
 
 #[tokio::test]
-async fn a_snapshot_that_was_published_reads_back_as_itself() {
+async fn published_snapshot_round_trips() {
     let sale = TestSale::over_shards(&[7, 5]).await;
     let keys = SaleKeys::new(sale.sale.id());
     assert_eq!(sale.cluster.read(ReadSnapshot(&keys)).await, Ok(None));

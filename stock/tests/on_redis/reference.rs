@@ -1,6 +1,7 @@
-//! The rules of a shard as plain Rust: what the functions must do, readable without knowing Redis.
+//! The rules of a shard in plain Rust: a specification of the functions that needs no knowledge of Redis.
 //!
-//! No clock, no network, no numbers as texts. Times are left out: an order id says which purchase a claim is of.
+//! It has no clock, no network, and no numbers as texts. Times are left out: an order id identifies the purchase of a
+//! claim.
 
 use std::collections::BTreeMap;
 
@@ -8,26 +9,26 @@ use stock::calls::TokenSource;
 use stock::ids::{OrderId, ShardId, UserId};
 use stock::sale::{SaleState, ShardSettings, Window};
 
-use crate::stage::ALL_THE_TIME;
+use crate::fixture::ALWAYS;
 
-/// A shard's books.
+/// The contents of a shard.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shard {
     pub(crate) settings: ShardSettings,
     pub(crate) stock: u64,
     pub(crate) sold: u64,
-    /// Calls that sold something, each an entry of the order stream.
+    /// Calls that sold something. Each is an entry of the order stream.
     pub(crate) entries: Vec<Vec<(UserId, OrderId)>>,
-    /// Writes whose only sense is that a barrier behind them proves what was read.
+    /// Writes whose only purpose is that a barrier after them covers what was read.
     pub(crate) tick: u64,
     pub(crate) claims: BTreeMap<String, OrderId>,
     pub(crate) accepted: BTreeMap<TokenSource, u64>,
     pub(crate) donated: BTreeMap<ShardId, u64>,
 }
 
-/// What a buyer is told; the claim's order where there is one.
+/// Outcome of an attempt, with the order id of the claim if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Outcome {
     Bought(OrderId),
     Repeat(OrderId),
     Duplicate(OrderId),
@@ -36,44 +37,48 @@ pub(crate) enum Told {
 }
 
 impl Shard {
-    /// A shard as a coordinator makes it: created, minted, opened.
+    /// Creates a shard as a coordinator does: created, minted, opened.
     pub(crate) fn selling(tokens: u64) -> Self {
         let mut shard = Self::default();
-        shard.configure(1, SaleState::Creating, ALL_THE_TIME);
+        shard.configure(1, SaleState::Creating, ALWAYS);
         shard.accept(TokenSource::Mint, tokens);
-        shard.configure(2, SaleState::Open, ALL_THE_TIME);
+        shard.configure(2, SaleState::Open, ALWAYS);
         shard
     }
 
-    /// Buyers are served one after the other; a user has one unit at most.
-    pub(crate) fn buy(&mut self, attempts: &[(UserId, OrderId)]) -> Vec<Told> {
+    /// Serves buyers one after the other. A user gets one unit at most.
+    pub(crate) fn buy(&mut self, attempts: &[(UserId, OrderId)]) -> Vec<Outcome> {
         let mut entry = Vec::new();
-        let told: Vec<Told> = attempts.iter().map(|attempt| self.serve(attempt, &mut entry)).collect();
+        let outcomes: Vec<Outcome> = attempts.iter().map(|attempt| self.serve(attempt, &mut entry)).collect();
         if !entry.is_empty() {
             self.entries.push(entry);
-        } else if told.iter().any(|told| matches!(told, Told::Repeat(_) | Told::Duplicate(_))) {
+        } else if outcomes
+            .iter()
+            .any(|outcomes| matches!(outcomes, Outcome::Repeat(_) | Outcome::Duplicate(_)))
+        {
             self.tick += 1;
         }
-        told
+        outcomes
     }
 
-    fn serve(&mut self, attempt: &(UserId, OrderId), entry: &mut Vec<(UserId, OrderId)>) -> Told {
+    fn serve(&mut self, attempt: &(UserId, OrderId), entry: &mut Vec<(UserId, OrderId)>) -> Outcome {
         let (user, order) = attempt;
         match self.claims.get(user.as_str()) {
-            Some(held) if held == order => return Told::Repeat(*held),
-            Some(held) => return Told::Duplicate(*held),
-            None if !self.is_open() => return Told::NotOpen,
-            None if self.stock == 0 => return Told::Empty,
+            Some(held) if held == order => return Outcome::Repeat(*held),
+            Some(held) => return Outcome::Duplicate(*held),
+            None if !self.is_open() => return Outcome::NotOpen,
+            None if self.stock == 0 => return Outcome::Empty,
             None => {}
         }
         self.stock -= 1;
         self.sold += 1;
         self.claims.insert(user.to_string(), *order);
         entry.push(attempt.clone());
-        Told::Bought(*order)
+        Outcome::Bought(*order)
     }
 
-    /// At most half, at least one, and only what is there. Answers all that ever entered the channel.
+    /// Gives at most half of the stock and at least one token, if there is one. Returns the cumulative value of the
+    /// channel.
     pub(crate) fn donate(&mut self, to: ShardId, want: u64) -> u64 {
         let given = want.min(self.stock).min((self.stock / 2).max(1));
         let before = self.donated.get(&to).copied().unwrap_or(0);
@@ -86,7 +91,7 @@ impl Shard {
         before + given
     }
 
-    /// The stock grows by what is new. Answers all that ever left the channel.
+    /// Adds the difference to the stock. Returns the cumulative value that has left the channel.
     pub(crate) fn accept(&mut self, from: TokenSource, cumulative: u64) -> u64 {
         let before = self.accepted.get(&from).copied().unwrap_or(0);
         let after = before.max(cumulative);
@@ -100,10 +105,10 @@ impl Shard {
     }
 
     fn is_open(&self) -> bool {
-        self.settings.state == SaleState::Open && self.settings.window == ALL_THE_TIME
+        self.settings.state == SaleState::Open && self.settings.window == ALWAYS
     }
 
-    /// Older settings do not apply, and those that are held already only tick.
+    /// Ignores older settings. Equal settings only write `tick`.
     pub(crate) fn configure(&mut self, version: u64, state: SaleState, window: Window) -> ShardSettings {
         let given = ShardSettings { version, state, window };
         if version < self.settings.version || given == self.settings {

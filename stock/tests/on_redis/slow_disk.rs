@@ -1,4 +1,4 @@
-//! A disk that is slow to sync: confirmed writes survive a primary that dies meanwhile and is back before it is replaced.
+//! A disk with slow syncs: confirmed writes survive when the primary dies meanwhile and is back before a failover.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -14,15 +14,15 @@ use stock::layout::slot_of_tag;
 use testkit::{ClusterOptions, Folder, RedisCluster, ServerBinary, until};
 use tokio::time::timeout;
 
-/// A server syncs once a second at least.
+/// Timeout of each wait. A server syncs at least once per second.
 const LIMIT: Duration = Duration::from_secs(10);
-/// A server that has not answered by then waits for its disk. Well below the time after which it would be replaced.
+/// A server that has not answered after this time waits for its disk. Well below the failover timeout.
 const STANDSTILL: Duration = Duration::from_millis(300);
-/// The hash tag of all keys here.
+/// Hash tag of all keys of this test.
 const TAG: &str = "slow-disk";
-/// In the data folder of a server: while it is there, the server's disk does not finish a sync.
-const SIGN: &str = "disk-is-slow";
-/// Replaces the C library's function in a server.
+/// File in the data directory of a server. While it exists, a sync of the server's disk does not end.
+const MARKER: &str = "disk-is-slow";
+/// Replaces the function of the C library in a server.
 const SLOW_SYNC: &str = r#"
 #define _GNU_SOURCE
 #include <sys/syscall.h>
@@ -35,8 +35,8 @@ int fdatasync(int fd) {
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn confirmed_writes_survive_a_primary_that_dies_while_its_disk_is_slow() {
-    // Given somebody who writes, and has each write confirmed by the replica.
+async fn confirmed_writes_survive_a_crash_during_slow_sync() {
+    // Given a client that writes and has each write confirmed by the replica.
     let folder = Folder::temporary().unwrap();
     let binary = Some(server_with_slow_syncs(folder.path()));
     let redis = RedisCluster::start(ClusterOptions { binary, ..ClusterOptions::default() }).await.unwrap();
@@ -46,19 +46,18 @@ async fn confirmed_writes_survive_a_primary_that_dies_while_its_disk_is_slow() {
     let writer = tokio::spawn(write(redis.connection(primary).await.unwrap(), Arc::clone(&confirmed)));
     until("confirmed writes", LIMIT, async || count() > 100).await.unwrap();
 
-    // When a sync does not end, writes go on for as long as the server lets them, and it is killed and started again.
-    let sign = redis.folder().path().join(format!("redis-{}", primary.port())).join(SIGN);
-    fs::write(&sign, "").unwrap();
+    // When a sync does not end, writes continue as long as the server accepts them. Then it is killed and restarted.
+    let marker = redis.folder().path().join(format!("redis-{}", primary.port())).join(MARKER);
+    fs::write(&marker, "").unwrap();
     until("a sync that does not end", LIMIT, async || waits_for_disk(&redis, primary).await).await.unwrap();
     let before = count();
-    let _stands_still =
-        timeout(STANDSTILL, until("more writes", LIMIT, async || count() > before + 50)).await;
+    let _blocked = timeout(STANDSTILL, until("more writes", LIMIT, async || count() > before + 50)).await;
     redis.kill(primary);
-    fs::remove_file(&sign).unwrap();
+    fs::remove_file(&marker).unwrap();
     redis.restart(primary).await.unwrap();
     redis.wait_until_whole().await.unwrap();
 
-    // Then no write is gone that was confirmed.
+    // Then no confirmed write is lost.
     writer.await.unwrap();
     let leader = redis.primary_of(slot_of_tag(TAG)).await.unwrap();
     let mut connection = redis.connection(leader).await.unwrap();
@@ -82,17 +81,17 @@ async fn write(mut connection: MultiplexedConnection, confirmed: Arc<Mutex<Vec<S
     }
 }
 
-/// Whether a server has a sync that does not end: one in the background, or one that it stands still for.
+/// Returns true when a sync of the server does not end: one in the background, or one that blocks the server.
 async fn waits_for_disk(redis: &RedisCluster, server: SocketAddr) -> bool {
     let info = async {
         let mut connection = redis.connection(server).await.ok()?;
         cmd("INFO").arg("persistence").query_async::<String>(&mut connection).await.ok()
     };
-    let told = timeout(STANDSTILL, info).await;
-    told.map_or(true, |info| info.is_some_and(|info| info.contains("aof_pending_bio_fsync:1")))
+    let reply = timeout(STANDSTILL, info).await;
+    reply.map_or(true, |info| info.is_some_and(|info| info.contains("aof_pending_bio_fsync:1")))
 }
 
-/// The server program with a disk that can be slow. Made of C, which Rust links with anyway.
+/// Builds a server program whose disk can be slow. Needs a C compiler, which Rust needs for linking anyway.
 fn server_with_slow_syncs(folder: &Path) -> ServerBinary {
     let (source, library) = (folder.join("slow_sync.c"), folder.join("slow_sync.so"));
     fs::write(&source, SLOW_SYNC).unwrap();

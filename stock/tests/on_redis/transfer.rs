@@ -1,10 +1,10 @@
-//! `donate` and `accept`: tokens leave one shard, lie in a channel, and enter another exactly once.
+//! `donate` and `accept`: tokens leave one shard, wait in a channel, and enter another shard exactly once.
 
 use stock::calls::{Accept, Accepted, BuyOutcome, CallError, Donate, Donation, TokenSource};
 use stock::ids::ShardId;
 use stock::layout::Shard;
 
-use crate::stage::{TestSale, claim, on_another_ring};
+use crate::fixture::{TestSale, claim, with_another_ring};
 
 const GIVER: ShardId = ShardId::new(0);
 const RECEIVER: ShardId = ShardId::new(1);
@@ -19,8 +19,8 @@ async fn accept(sale: &TestSale, cumulative: u64) -> Accepted {
 }
 
 #[tokio::test]
-async fn a_shard_gives_what_is_wanted_but_at_most_half_and_at_least_one() {
-    // Stock, wanted, given.
+async fn donate_gives_at_least_one_at_most_half() {
+    // (stock, wanted, given)
     let cases = [
         (0, 1, 0),
         (0, 100, 0),
@@ -54,7 +54,7 @@ async fn a_shard_gives_what_is_wanted_but_at_most_half_and_at_least_one() {
 }
 
 #[tokio::test]
-async fn donations_add_up_in_their_channel() {
+async fn donations_accumulate_per_channel() {
     let sale = TestSale::over_shards(&[8, 0, 0]).await;
 
     assert_eq!(donate(&sale, 3).await, Donation { cumulative: 3, stock: 5 });
@@ -66,7 +66,7 @@ async fn donations_add_up_in_their_channel() {
 }
 
 #[tokio::test]
-async fn wanting_nothing_repeats_the_channel_s_value_and_can_be_proven() {
+async fn donate_zero_repeats_the_value_and_writes_tick() {
     let sale = TestSale::over_shards(&[8, 0]).await;
 
     assert_eq!(donate(&sale, 0).await, Donation { cumulative: 0, stock: 8 });
@@ -78,7 +78,7 @@ async fn wanting_nothing_repeats_the_channel_s_value_and_can_be_proven() {
 }
 
 #[tokio::test]
-async fn an_empty_shard_repeats_what_it_gave_before_and_that_can_be_proven() {
+async fn empty_shard_repeats_its_donation_and_writes_tick() {
     let sale = TestSale::over_shards(&[1, 0]).await;
     let last = donate(&sale, 1).await;
 
@@ -87,7 +87,7 @@ async fn an_empty_shard_repeats_what_it_gave_before_and_that_can_be_proven() {
 }
 
 #[tokio::test]
-async fn donated_tokens_enter_the_other_shard_and_are_sold_there() {
+async fn donated_tokens_enter_the_receiving_shard() {
     let sale = TestSale::over_shards(&[8, 0]).await;
     let donation = donate(&sale, 3).await;
 
@@ -99,7 +99,7 @@ async fn donated_tokens_enter_the_other_shard_and_are_sold_there() {
 }
 
 #[tokio::test]
-async fn a_repeated_accept_adds_nothing() {
+async fn repeated_accept_adds_nothing() {
     let sale = TestSale::over_shards(&[8, 0]).await;
     let first = accept(&sale, donate(&sale, 3).await.cumulative).await;
 
@@ -108,7 +108,7 @@ async fn a_repeated_accept_adds_nothing() {
 }
 
 #[tokio::test]
-async fn an_accept_that_finds_its_work_done_can_be_proven() {
+async fn repeated_accept_writes_tick() {
     let sale = TestSale::selling(5).await;
     let again = Accept { shard: sale.shard(), from: TokenSource::Mint, cumulative: 5 };
 
@@ -118,7 +118,7 @@ async fn an_accept_that_finds_its_work_done_can_be_proven() {
 }
 
 #[tokio::test]
-async fn accepts_out_of_order_add_each_token_once() {
+async fn accepts_out_of_order_add_tokens_once() {
     let sale = TestSale::over_shards(&[8, 0]).await;
     let (early, late) = (donate(&sale, 2).await.cumulative, donate(&sale, 2).await.cumulative);
     assert_eq!((early, late), (2, 4));
@@ -127,15 +127,15 @@ async fn accepts_out_of_order_add_each_token_once() {
     assert_eq!(
         accept(&sale, early).await,
         Accepted { cumulative: 4, stock: 4 },
-        "a late word took tokens away"
+        "a stale accept removed tokens"
     );
 }
 
 #[tokio::test]
-async fn a_stale_accept_does_not_bring_sold_tokens_back() {
+async fn stale_accept_does_not_restore_sold_tokens() {
     let sale = TestSale::selling(2).await;
     for user in ["ann", "bob"] {
-        claim(sale.buys(user).await);
+        claim(sale.buy(user).await);
     }
 
     for cumulative in [2, 1, 0] {
@@ -143,11 +143,11 @@ async fn a_stale_accept_does_not_bring_sold_tokens_back() {
         assert_eq!(sale.cluster.write(again).await, Ok(Accepted { cumulative: 2, stock: 0 }));
     }
 
-    assert_eq!(sale.buys("cid").await, BuyOutcome::Empty, "a third unit of two was sold");
+    assert_eq!(sale.buy("cid").await, BuyOutcome::Empty, "a third unit of two was sold");
 }
 
 #[tokio::test]
-async fn each_source_has_a_channel_of_its_own() {
+async fn each_source_has_its_own_channel() {
     let sale = TestSale::over_shards(&[8, 5]).await;
 
     assert_eq!(accept(&sale, 3).await, Accepted { cumulative: 3, stock: 8 });
@@ -157,12 +157,12 @@ async fn each_source_has_a_channel_of_its_own() {
 }
 
 #[tokio::test]
-async fn transfers_of_another_ring_or_of_no_shard_move_nothing() {
+async fn transfer_without_shard_or_ring_moves_nothing() {
     let sale = TestSale::over_shards(&[8, 0]).await;
     let before = sale.contents().await;
     let missing = TestSale::planned(1).await;
 
-    let stranger = on_another_ring(sale.shard());
+    let stranger = with_another_ring(sale.shard());
     let both = async |shard: &Shard| {
         let given = sale.cluster.write(Donate { shard, to: RECEIVER, want: 1 }).await;
         let taken = sale.cluster.write(Accept { shard, from: TokenSource::Mint, cumulative: 99 }).await;

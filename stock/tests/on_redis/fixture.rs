@@ -1,4 +1,4 @@
-//! The stage of every story: a cluster, sales on it, and buyers.
+//! Fixtures shared by all tests: a cluster, sales on it, and buyers.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -15,13 +15,13 @@ use stock::sale::{ChangeHistory, EpochMs, LayoutConfig, Product, Sale, SaleConfi
 use testkit::RedisCluster;
 
 /// Open for as long as any test runs.
-pub(crate) const ALL_THE_TIME: Window = Window { starts_at: 0, ends_at: 4_000_000_000_000 };
-/// Over for long.
+pub(crate) const ALWAYS: Window = Window { starts_at: 0, ends_at: 4_000_000_000_000 };
+/// Ended long ago.
 pub(crate) const IN_THE_PAST: Window = Window { starts_at: 0, ends_at: 1 };
-/// Far from now.
+/// Far in the future.
 pub(crate) const IN_THE_FUTURE: Window = Window { starts_at: 4_000_000_000_000, ends_at: 4_000_000_000_001 };
 
-/// The cluster that tests share.
+/// Returns the cluster that tests share.
 pub(crate) async fn shared_redis() -> &'static RedisCluster {
     RedisCluster::shared().await.unwrap()
 }
@@ -30,7 +30,7 @@ pub(crate) fn options(seeds: &str) -> ConnectOptions {
     ConnectOptions::new(seeds.split(',').map(|seed| seed.into_connection_info().unwrap()).collect())
 }
 
-/// A client of this cluster, with the library loaded.
+/// Connects a client to this cluster and loads the library.
 pub(crate) async fn client_of(redis: &RedisCluster) -> Cluster {
     client_with(options(&redis.seeds())).await
 }
@@ -41,38 +41,38 @@ pub(crate) async fn client_with(options: ConnectOptions) -> Cluster {
     cluster
 }
 
-/// A sale with its shards on the shared cluster or on one of its own.
+/// A sale with its shards, on the shared cluster or on a dedicated one.
 pub(crate) struct TestSale {
     pub(crate) cluster: Cluster,
     pub(crate) sale: Sale,
 }
 
 impl TestSale {
-    /// One shard with so many tokens, open now.
+    /// Creates an open sale of one shard with this many tokens.
     pub(crate) async fn selling(tokens: u64) -> Self {
         Self::over_shards(&[tokens]).await
     }
 
-    /// A shard for each of these numbers of tokens, open now.
+    /// Creates an open sale with one shard per element, holding that many tokens.
     pub(crate) async fn over_shards(tokens: &[u64]) -> Self {
         Self::on(client_of(shared_redis().await).await, tokens).await
     }
 
-    /// One shard with so many tokens, in this state and window.
+    /// Creates a sale of one shard with this many tokens, in this state and window.
     pub(crate) async fn in_state(state: SaleState, window: Window, tokens: u64) -> Self {
         let sale = Self::selling(tokens).await;
         sale.configure(3, state, window).await;
         sale
     }
 
-    /// A sale on the cluster of this client.
+    /// Creates an open sale on the cluster of this client.
     pub(crate) async fn on(cluster: Cluster, tokens: &[u64]) -> Self {
         let sale = Self::planned_on(cluster, tokens.len() as u16, tokens.iter().sum());
         sale.create(tokens).await;
         sale
     }
 
-    /// A sale that has no shards yet.
+    /// Creates a sale that has no shards yet.
     pub(crate) async fn planned(shards: u16) -> Self {
         Self::planned_on(client_of(shared_redis().await).await, shards, 100)
     }
@@ -82,7 +82,7 @@ impl TestSale {
         Self { cluster, sale }
     }
 
-    /// As a coordinator does: recorded, made, minted, opened.
+    /// Records, creates, mints and opens the sale, as a coordinator does.
     async fn create(&self, tokens: &[u64]) {
         let (keys, shards) = (SaleKeys::new(self.sale.id()), self.sale.shards());
         self.cluster
@@ -90,16 +90,16 @@ impl TestSale {
             .await
             .unwrap();
         let configure = |version, state| {
-            let one = move |shard| Configure { shard, version, state, window: ALL_THE_TIME };
+            let one = move |shard| Configure { shard, version, state, window: ALWAYS };
             shards.iter().map(one).collect::<Vec<_>>()
         };
         let mint = |(shard, &cumulative)| Accept { shard, from: TokenSource::Mint, cumulative };
-        all_done(self.cluster.write_all(&configure(1, SaleState::Creating)).await);
-        all_done(self.cluster.write_all(&shards.iter().zip(tokens).map(mint).collect::<Vec<_>>()).await);
-        all_done(self.cluster.write_all(&configure(2, SaleState::Open)).await);
+        unwrap_all(self.cluster.write_all(&configure(1, SaleState::Creating)).await);
+        unwrap_all(self.cluster.write_all(&shards.iter().zip(tokens).map(mint).collect::<Vec<_>>()).await);
+        unwrap_all(self.cluster.write_all(&configure(2, SaleState::Open)).await);
     }
 
-    /// The only shard, or the first.
+    /// Returns the first shard, which is the only one in most tests.
     pub(crate) fn shard(&self) -> &Shard {
         self.shard_at(0)
     }
@@ -108,23 +108,23 @@ impl TestSale {
         self.sale.shard(ShardId::new(index))
     }
 
-    /// Brings the first shard to other settings.
+    /// Changes the settings of the first shard and returns the version that it then holds.
     pub(crate) async fn configure(&self, version: u64, state: SaleState, window: Window) -> u64 {
         let configure = Configure { shard: self.shard(), version, state, window };
         self.cluster.write(configure).await.unwrap().version
     }
 
-    /// A user tries to buy in the first shard, as never before.
-    pub(crate) async fn buys(&self, user: &str) -> BuyOutcome {
-        self.tries(&attempt(user)).await
+    /// Makes a new attempt of this user in the first shard.
+    pub(crate) async fn buy(&self, user: &str) -> BuyOutcome {
+        self.try_buy(&attempt(user)).await
     }
 
-    pub(crate) async fn tries(&self, attempt: &Attempt) -> BuyOutcome {
-        self.try_together(std::slice::from_ref(attempt)).await.outcomes[0]
+    pub(crate) async fn try_buy(&self, attempt: &Attempt) -> BuyOutcome {
+        self.buy_batch(std::slice::from_ref(attempt)).await.outcomes[0]
     }
 
-    /// Attempts in one call on the first shard.
-    pub(crate) async fn try_together(&self, attempts: &[Attempt]) -> BuyAnswer {
+    /// Makes several attempts in one call to the first shard.
+    pub(crate) async fn buy_batch(&self, attempts: &[Attempt]) -> BuyAnswer {
         self.cluster.write(Buy { shard: self.shard(), attempts, limit: None }).await.unwrap()
     }
 
@@ -140,45 +140,45 @@ impl TestSale {
         self.cluster.read(ReadLevel { shard }).await.unwrap()
     }
 
-    /// Everything that the shard's keys hold, to see that a call changed nothing.
+    /// Returns the contents of the shard's keys, to check that a call changed nothing.
     pub(crate) async fn contents(&self) -> (Vec<(String, String)>, Vec<(String, String)>, Vec<Entry>) {
         let Shard { meta, claims, .. } = self.shard();
-        (self.ask(&Cmd::hgetall(meta)).await, self.ask(&Cmd::hgetall(claims)).await, self.entries().await)
+        (self.query(&Cmd::hgetall(meta)).await, self.query(&Cmd::hgetall(claims)).await, self.entries().await)
     }
 
-    /// The order stream as it lies in Redis.
+    /// Returns the order stream as stored in Redis.
     pub(crate) async fn entries(&self) -> Vec<Entry> {
-        self.ask(redis::cmd("XRANGE").arg(&self.shard().orders).arg("-").arg("+")).await
+        self.query(redis::cmd("XRANGE").arg(&self.shard().orders).arg("-").arg("+")).await
     }
 
     pub(crate) async fn tick(&self) -> u64 {
         self.meta("tick").await.parse().unwrap()
     }
 
-    /// A field of the shard's meta, as its very text.
+    /// Returns a field of the shard's meta as stored.
     pub(crate) async fn meta(&self, field: &str) -> String {
-        self.ask(&Cmd::hget(&self.shard().meta, field)).await
+        self.query(&Cmd::hget(&self.shard().meta, field)).await
     }
 
-    /// Sends a command of the test's own to the primary of the first shard.
-    pub(crate) async fn ask<T: FromRedisValue>(&self, cmd: &Cmd) -> T {
-        self.ask_at(self.shard(), cmd).await
+    /// Sends a raw command to the primary of the first shard.
+    pub(crate) async fn query<T: FromRedisValue>(&self, cmd: &Cmd) -> T {
+        self.query_at(self.shard(), cmd).await
     }
 
-    pub(crate) async fn ask_at<T: FromRedisValue>(&self, shard: &Shard, cmd: &Cmd) -> T {
-        self.ask_slot(shard.slot, cmd).await
+    pub(crate) async fn query_at<T: FromRedisValue>(&self, shard: &Shard, cmd: &Cmd) -> T {
+        self.query_slot(shard.slot, cmd).await
     }
 
-    /// Sends a command of the test's own to the primary of a slot.
-    pub(crate) async fn ask_slot<T: FromRedisValue>(&self, slot: Slot, cmd: &Cmd) -> T {
+    /// Sends a raw command to the primary of a slot.
+    pub(crate) async fn query_slot<T: FromRedisValue>(&self, slot: Slot, cmd: &Cmd) -> T {
         from_redis_value(self.cluster.read(Raw { slot, cmd }).await.unwrap()).unwrap()
     }
 }
 
-/// An entry of the order stream: its id, and a field a buyer.
+/// An entry of the order stream: its id, and one field per buyer.
 pub(crate) type Entry = (String, Vec<(String, String)>);
 
-/// A command as a call.
+/// A raw command as a call.
 pub(crate) struct Raw<'a> {
     pub(crate) slot: Slot,
     pub(crate) cmd: &'a Cmd,
@@ -200,7 +200,7 @@ impl Call for Raw<'_> {
     }
 }
 
-/// A sale that no other test has, with shards all over the cluster.
+/// Returns the config of a sale that no other test uses, with shards spread over the cluster.
 pub(crate) fn config_on(cluster: &Cluster, shards: u16, total_stock: u64) -> SaleConfig {
     static SALES: AtomicU32 = AtomicU32::new(0);
     let id = format!("sale-{}", SALES.fetch_add(1, Ordering::Relaxed)).parse().unwrap();
@@ -210,7 +210,7 @@ pub(crate) fn config_on(cluster: &Cluster, shards: u16, total_stock: u64) -> Sal
         id,
         version: 2,
         state: SaleState::Open,
-        window: ALL_THE_TIME,
+        window: ALWAYS,
         total_stock,
         product: Product { name: "Chair".into(), price: 49.9, description: String::new() },
         user_ids: UserIdKind::Opaque,
@@ -223,13 +223,13 @@ pub(crate) fn user_id(id: &str) -> UserId {
     UserId::parse(id, UserIdKind::Opaque).unwrap()
 }
 
-/// A new attempt of this user.
+/// Creates a new attempt of this user.
 pub(crate) fn attempt(user: &str) -> Attempt {
     Attempt {
         user: user_id(user),
         order: OrderId::random(),
         correlation: CorrelationId::random(),
-        counts: true,
+        counts_towards_limit: true,
     }
 }
 
@@ -237,19 +237,19 @@ pub(crate) fn attempts<'a>(users: impl IntoIterator<Item = &'a str>) -> Vec<Atte
     users.into_iter().map(attempt).collect()
 }
 
-/// The claim of somebody who must have got a unit just now.
+/// Returns the claim of a purchase that must have succeeded in this call.
 #[track_caller]
 pub(crate) fn claim(bought: BuyOutcome) -> Claim {
     match bought {
         BuyOutcome::Bought(claim) => claim,
-        other => panic!("a buyer who should have got a unit was told {other:?}"),
+        other => panic!("a buyer who should have got a unit got {other:?}"),
     }
 }
 
-/// The claim of somebody who must have a unit by now. While servers come and go, the answer to the try that got it may be
-/// lost, and the next one finds it.
+/// Returns the claim of a purchase that must have succeeded by now. During a failover, the answer of the successful
+/// try may be lost, and the next try finds the claim.
 #[track_caller]
-pub(crate) fn claim_at_last(bought: BuyOutcome) -> Claim {
+pub(crate) fn eventual_claim(bought: BuyOutcome) -> Claim {
     match bought {
         BuyOutcome::Repeat(claim) => claim,
         other => claim(other),
@@ -257,16 +257,16 @@ pub(crate) fn claim_at_last(bought: BuyOutcome) -> Claim {
 }
 
 #[track_caller]
-pub(crate) fn all_done<T>(answers: Vec<Result<T, CallError>>) -> Vec<T> {
+pub(crate) fn unwrap_all<T>(answers: Vec<Result<T, CallError>>) -> Vec<T> {
     answers.into_iter().collect::<Result<_, _>>().unwrap()
 }
 
-/// The shard as a caller with another ring would address it.
-pub(crate) fn on_another_ring(shard: &Shard) -> Shard {
+/// Returns the shard as a caller with another ring would address it.
+pub(crate) fn with_another_ring(shard: &Shard) -> Shard {
     Shard { ring: LayoutConfig::new(vec![]).fingerprint, ..shard.clone() }
 }
 
-/// What the clock of the shard's primary says.
-pub(crate) async fn clock_of(sale: &TestSale) -> EpochMs {
+/// Returns the time by the clock of the shard's primary.
+pub(crate) async fn server_clock(sale: &TestSale) -> EpochMs {
     sale.level().await.at
 }
