@@ -1,4 +1,4 @@
-//! Programs to start: those of this workspace, built when needed, and those that are installed.
+//! Programs to start: those of this workspace, built when needed, and installed ones.
 
 use std::{
     collections::HashMap,
@@ -12,10 +12,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::workspace_root;
 
-/// Where administrators' programs such as nginx lie, also for users whose `PATH` leaves these out.
+/// Folders of system programs such as nginx. They are searched too because the `PATH` of some users lacks them.
 const ADMINISTRATION_FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
 
-/// How cargo builds: its profile, and the target folder.
+/// How cargo builds: the profile and the target folder.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BuildProfile {
     name: String,
@@ -23,45 +23,45 @@ pub struct BuildProfile {
 }
 
 impl BuildProfile {
-    /// What the running program itself was built with, so that nothing is built a second time.
+    /// Returns the profile and the target folder of the running program, so that cargo reuses what is already built.
     ///
     /// # Errors
-    /// When the running program does not lie in a target folder.
+    /// Fails when the running program is not in a target folder.
     pub fn of_this_program() -> Result<Self> {
         let program = env::current_exe()?;
         let folders = program.ancestors().skip(1).find(|folder| !folder.ends_with("deps"));
-        let folder = folders.context("the running program lies in no folder")?;
-        let target = folder.parent().context("the running program lies in no target folder")?;
+        let folder = folders.context("the running program has no parent folder")?;
+        let target = folder.parent().context("the running program is not in a target folder")?;
         let name = folder.file_name().context("the target folder has no profile")?.to_string_lossy();
-        // Cargo calls the profile `dev` and its folder `debug`.
+        // The folder of cargo's `dev` profile is called `debug`.
         let name = if name == "debug" { "dev".into() } else { name };
         Ok(Self { name: name.into_owned(), target: target.to_owned() })
     }
 
-    /// The same target folder with another profile: `dev`, `release`, …
+    /// Returns the same target folder with another profile: `dev`, `release`, …
     #[must_use]
     pub fn named(self, name: impl Into<String>) -> Self {
         Self { name: name.into(), ..self }
     }
 
-    /// What cargo calls it: `dev`, `release`, …
+    /// The name of the profile: `dev`, `release`, …
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Builds a program of this workspace and tells where it is.
+    /// Builds a program of this workspace and returns its path.
     ///
-    /// No package is named: cargo then chooses the features of dependencies for the whole workspace, as it does for
-    /// tests, and has not to build the same dependencies again for each program.
+    /// The command names no package, so cargo chooses the features of dependencies for the whole workspace, as it does
+    /// for tests. The same dependencies are then not built again for each program.
     ///
     /// # Errors
-    /// When it does not compile; the compiler's words have gone to standard error.
+    /// Fails when the program does not compile. The compiler's messages go to standard error.
     pub fn build(&self, program: &str) -> Result<PathBuf> {
         self.build_target("--bin", program, &[])?;
         Ok(self.folder().join(program))
     }
 
-    /// Builds a program that takes a feature (`package/feature`) and tells where it is.
+    /// Builds a program with a feature (`package/feature`) and returns its path.
     ///
     /// # Errors
     /// See [`Self::build`].
@@ -70,7 +70,7 @@ impl BuildProfile {
         Ok(self.folder().join(program))
     }
 
-    /// Builds an example of this workspace and tells where it is.
+    /// Builds an example of this workspace and returns its path.
     ///
     /// # Errors
     /// See [`Self::build`].
@@ -94,27 +94,28 @@ impl BuildProfile {
     }
 }
 
-/// Cargo, in this workspace, as if a person had called it.
+/// Returns a cargo command in this workspace with the environment of a developer's shell.
 ///
-/// What an outer cargo tells the programs that it runs is taken away: build scripts that look at it (ring's does)
-/// would run again, and everything behind them would be built again, in turn with the outer cargo.
+/// It removes the variables that an outer cargo sets for the programs it runs. Some build scripts read them (ring's
+/// does): these would run again and cause rebuilds, alternating with those of the outer cargo.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
     cargo.current_dir(workspace_root());
     for (variable, _) in
-        env::vars_os().filter(|(variable, _)| is_of_the_outer_cargo(&variable.to_string_lossy()))
+        env::vars_os().filter(|(variable, _)| is_set_by_outer_cargo(&variable.to_string_lossy()))
     {
         cargo.env_remove(variable);
     }
     cargo
 }
 
-fn is_of_the_outer_cargo(variable: &str) -> bool {
+fn is_set_by_outer_cargo(variable: &str) -> bool {
     let prefixes = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
     prefixes.iter().any(|prefix| variable.starts_with(prefix))
 }
 
-/// A program of this workspace, built like the running one, at most once a process.
+/// Builds a program of this workspace with the profile of the running one, at most once per process, and returns its
+/// path.
 ///
 /// # Errors
 /// See [`BuildProfile::build`].
@@ -129,7 +130,7 @@ pub fn binary(program: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Where an installed program is, if it is.
+/// Returns the path of an installed program, or `None` when it is not installed.
 pub fn installed(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(ADMINISTRATION_FOLDERS.map(PathBuf::from));

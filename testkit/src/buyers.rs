@@ -1,4 +1,4 @@
-//! A crowd of buyers: purchases over real connections, with the answers as a buyer reads them.
+//! Simulated buyers: they send purchases over real connections and read the answers as a client does.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -11,58 +11,58 @@ use reqwest::{Client, Response, StatusCode, header::RETRY_AFTER};
 use serde::Deserialize;
 use serde_json::json;
 
-/// A node answers or gives up well before; without an answer by then the buyer counts it as lost.
+/// Timeout of one request. A node answers or gives up well before; after this time the answer counts as lost.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
-/// How long a buyer waits before trying again where the answer does not say.
+/// Pause before a retry when the answer has no `Retry-After`.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_millis(200);
 
-/// Between two rounds of a crowd that is only there to see what happens: it leaves the machine to what happens.
-const BETWEEN_ROUNDS: Duration = Duration::from_millis(20);
+/// Pause between two rounds of [`Buyers::buy_during`]. It leaves CPU time for the event under test.
+const ROUND_PAUSE: Duration = Duration::from_millis(20);
 
-/// One wish to buy.
+/// One user's attempt to buy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PurchaseAttempt {
-    /// The buyer.
+    /// The id of the user.
     pub user: String,
-    /// Whom it is sent to: `http://…` of nginx or of one node.
+    /// The base URL of the request: `http://…` of nginx or of one node.
     pub base_url: String,
 }
 
-/// What a buyer was told.
+/// The answer to a purchase attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuyerAnswer {
-    /// The buyer.
+    /// The id of the user.
     pub user: String,
-    /// Who was asked.
+    /// The base URL of the request.
     pub base_url: String,
-    /// The status of the last answer; none if none came.
+    /// The status of the last answer, or `None` when no answer came.
     pub status: Option<u16>,
-    /// `already_purchased`, `out_of_stock`, … where the answer gives one; what broke, if no answer came.
+    /// The reason in the answer (`already_purchased`, `out_of_stock`, …), or the network error when no answer came.
     pub reason: Option<String>,
-    /// The order, where the answer names one.
+    /// The order id, if the answer contains one.
     pub order_id: Option<String>,
-    /// When that order was made, where the answer says.
+    /// The time of that order, if the answer contains it.
     pub purchased_at: Option<String>,
-    /// From the first byte of the first try to the last byte of the last answer.
+    /// Time from the start of the first try to the last byte of the last answer.
     pub latency: Duration,
-    /// How often it was tried.
+    /// Number of tries.
     pub tries: u32,
 }
 
 impl BuyerAnswer {
-    /// Whether this very request bought.
+    /// Returns true when this attempt bought a unit.
     pub fn is_purchased(&self) -> bool {
         self.status == Some(200)
     }
 
-    /// Whether the outcome is known: nothing would change it (no 429, no 5xx, no lost answer).
+    /// Returns true when the outcome is final: not a 429, not a 5xx and not a lost answer.
     pub fn is_definite(&self) -> bool {
         self.status.is_some_and(|status| status != StatusCode::TOO_MANY_REQUESTS && status < 500)
     }
 }
 
-/// Buyers who share a bounded number of connections.
+/// A group of buyers that shares a bounded number of connections.
 #[derive(Clone, Debug)]
 pub struct Buyers {
     client: Client,
@@ -71,62 +71,64 @@ pub struct Buyers {
 }
 
 impl Buyers {
-    /// Buyers of the default sale who send at most this many requests at a time, each on a connection of its own.
+    /// Creates buyers of the default sale. At most `connections` requests are in flight, each on a connection of its
+    /// own.
     pub fn new(connections: usize) -> Self {
         let client = Client::builder().pool_max_idle_per_host(connections).timeout(ANSWER_LIMIT).build();
-        let client = client.expect("a client without TLS has nothing that could fail");
+        let client = client.expect("building a client without TLS cannot fail");
         Self { client, connections, path: "/api/sale/purchase".into() }
     }
 
-    /// The same buyers, at another sale.
+    /// Returns the same buyers for another sale.
     #[must_use]
     pub fn of_sale(self, sale: &str) -> Self {
         Self { path: format!("/api/sales/{sale}/purchase"), ..self }
     }
 
-    /// Sends each purchase once; answers come in the order in which they arrived.
+    /// Sends each purchase once. The results are in order of arrival.
     pub async fn buy(&self, purchases: Vec<PurchaseAttempt>) -> Vec<BuyerAnswer> {
-        self.at_most_at_once(purchases, |purchase| self.once(purchase)).await
+        self.run_concurrently(purchases, |purchase| self.buy_once(purchase)).await
     }
 
-    /// Sends each purchase until its outcome is definite or `limit` is over; the tries of one purchase carry one
-    /// `Idempotency-Key`, and wait for as long as the answers ask.
+    /// Sends each purchase until its outcome is definite or `limit` has passed. All tries of one purchase carry the
+    /// same `Idempotency-Key` and honour `Retry-After`.
     pub async fn buy_persistently(
         &self,
         purchases: Vec<PurchaseAttempt>,
         limit: Duration,
     ) -> Vec<BuyerAnswer> {
         let deadline = Instant::now() + limit;
-        self.at_most_at_once(purchases, |purchase| self.until_definite(purchase, deadline)).await
+        self.run_concurrently(purchases, |purchase| self.buy_until_definite(purchase, deadline)).await
     }
 
-    /// Has ever new users buy, each once and as many at a time as there are connections, until `event` is over.
+    /// Sends purchases of new users until `event` completes, each user once, as many at a time as there are
+    /// connections.
     pub async fn buy_during<T>(
         &self,
         base_url: &str,
         event: impl Future<Output = T>,
     ) -> (T, Vec<BuyerAnswer>) {
-        let (crowd, over) = (random::<u32>(), AtomicBool::new(false));
+        let (crowd, finished) = (random::<u32>(), AtomicBool::new(false));
         let event = async {
             let outcome = event.await;
-            over.store(true, Ordering::Relaxed);
+            finished.store(true, Ordering::Relaxed);
             outcome
         };
         let buying = async {
             let mut answers = Vec::new();
-            while !over.load(Ordering::Relaxed) {
+            while !finished.load(Ordering::Relaxed) {
                 let numbers = answers.len()..answers.len() + self.connections;
                 let users = numbers.map(|n| format!("passer-by-{crowd:08x}-{n}"));
-                let wishes = users.map(|user| PurchaseAttempt { user, base_url: base_url.to_owned() });
-                answers.extend(self.buy(wishes.collect()).await);
-                tokio::time::sleep(BETWEEN_ROUNDS).await;
+                let attempts = users.map(|user| PurchaseAttempt { user, base_url: base_url.to_owned() });
+                answers.extend(self.buy(attempts.collect()).await);
+                tokio::time::sleep(ROUND_PAUSE).await;
             }
             answers
         };
         tokio::join!(event, buying)
     }
 
-    async fn at_most_at_once<Buying>(
+    async fn run_concurrently<Buying>(
         &self,
         purchases: Vec<PurchaseAttempt>,
         buy: impl Fn(PurchaseAttempt) -> Buying,
@@ -137,11 +139,11 @@ impl Buyers {
         stream::iter(purchases).map(buy).buffer_unordered(self.connections).collect().await
     }
 
-    async fn once(&self, purchase: PurchaseAttempt) -> BuyerAnswer {
+    async fn buy_once(&self, purchase: PurchaseAttempt) -> BuyerAnswer {
         self.try_once(&purchase, None).await.0
     }
 
-    async fn until_definite(&self, purchase: PurchaseAttempt, deadline: Instant) -> BuyerAnswer {
+    async fn buy_until_definite(&self, purchase: PurchaseAttempt, deadline: Instant) -> BuyerAnswer {
         let (key, began) = (format!("{:032x}", random::<u128>()), Instant::now());
         let mut tries = 1;
         loop {
@@ -154,24 +156,24 @@ impl Buyers {
         }
     }
 
-    /// One try, and how long to wait before the next.
+    /// Sends one request. Returns the answer and the pause before the next try.
     async fn try_once(&self, purchase: &PurchaseAttempt, key: Option<&str>) -> (BuyerAnswer, Duration) {
         let began = Instant::now();
         let url = format!("{}{}", purchase.base_url, self.path);
         let request = self.client.post(url).json(&json!({ "userId": purchase.user }));
         let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
-        let (status, told, pause) = match request.send().await {
+        let (status, body, pause) = match request.send().await {
             Ok(response) => read(response).await,
             Err(error) => (None, AnswerBody::broken(&error), RETRY_AFTER_DEFAULT),
         };
-        let AnswerBody { reason, order_id, purchased_at } = told;
+        let AnswerBody { reason, order_id, purchased_at } = body;
         let (user, base_url) = (purchase.user.clone(), purchase.base_url.clone());
         let latency = began.elapsed();
         (BuyerAnswer { user, base_url, status, reason, order_id, purchased_at, latency, tries: 1 }, pause)
     }
 }
 
-/// The fields of an answer's body that a buyer looks at.
+/// The fields that buyers read from the body of an answer.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct AnswerBody {

@@ -1,4 +1,4 @@
-//! The private folder of whatever is started: logs, data, configuration.
+//! The private folder of a group of started processes: logs, data, configuration.
 
 use std::{
     fs, io,
@@ -11,25 +11,25 @@ use tempfile::TempDir;
 /// A folder for the files of started processes.
 #[derive(Debug)]
 pub enum Folder {
-    /// Removed with its owner, unless that one panics: then the logs are what one wants to read.
+    /// Removed when the owner is dropped. Kept when the owner panics, because the logs explain the failure.
     Temporary(Option<TempDir>),
-    /// Stays.
+    /// Kept after the owner is dropped.
     Kept(PathBuf),
 }
 
 impl Folder {
-    /// A fresh folder that goes with its owner.
+    /// Creates a new temporary folder that is removed with its owner.
     ///
     /// # Errors
-    /// When the temp folder cannot be written.
+    /// Fails when the system's temporary folder is not writable.
     pub fn temporary() -> io::Result<Self> {
         Ok(Self::Temporary(Some(TempDir::with_prefix("flashsale-")?)))
     }
 
-    /// An empty folder at this place; what was there before is removed.
+    /// Creates an empty folder at `path` and removes its previous content.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// Fails when the folder cannot be removed or created.
     pub fn emptied(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
         if path.exists() {
@@ -39,7 +39,7 @@ impl Folder {
         Ok(Self::Kept(path))
     }
 
-    /// Where it is.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         match self {
             Self::Temporary(folder) => folder.as_ref().expect("taken only in drop").path(),
@@ -47,10 +47,10 @@ impl Folder {
         }
     }
 
-    /// Makes a folder inside.
+    /// Creates a subfolder and returns its path.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// Fails when the subfolder cannot be created.
     pub fn subfolder(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.path().join(name);
         fs::create_dir_all(&path)?;

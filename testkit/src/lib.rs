@@ -1,13 +1,13 @@
-//! Starts real processes - Redis servers, whole clusters, coordinators, nodes, nginx - and breaks them.
+//! Starts real processes (Redis servers, whole clusters, coordinators, nodes, nginx) and breaks them.
 //!
-//! The tests of every crate and `cargo xtask up` stand on it, so that what is tested is what a person starts.
-//! It knows how processes live and die and what their contracts are (settings, ports, HTTP answers); it does not
-//! know how any of them works inside and depends on no other crate of the workspace.
+//! The tests of every crate and `cargo xtask up` use this crate, so the tested setup is the one that a developer
+//! starts. It knows how processes start and end and what their contracts are (settings, ports, HTTP answers). It does
+//! not know how they work inside, and it depends on no other crate of the workspace.
 //!
-//! Invariant: whoever started an attached process outlives it. An owner that goes out of scope, panics or is killed
-//! takes its processes along; only what was started with [`Lifetime::Detached`] and then released stays.
+//! Invariant: an attached process never outlives its owner. When the owner goes out of scope, panics or is killed, its
+//! processes end too. Only a process that was started with [`Lifetime::Detached`] and then released keeps running.
 //!
-//! Errors are `anyhow` ones, unlike in the other libraries: a person reads them, nothing matches on them.
+//! Errors are `anyhow` errors, unlike in the other libraries: they are read at a terminal and never matched on.
 
 pub mod binary;
 pub mod buyers;

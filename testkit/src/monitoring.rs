@@ -1,5 +1,4 @@
-//! What watches a stack: Prometheus, and the exporter that asks Redis for it, with the configuration that is deployed.
-//! Only the targets are the stack's own.
+//! Monitoring of a stack: Prometheus and the Redis exporter, with the deployed configuration. Only the targets differ.
 
 use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -8,36 +7,36 @@ use serde_json::{Value, json};
 
 use crate::{Launch, Lifetime, Process, binary::installed, ports::loopback, workspace_root};
 
-/// Prometheus reads what an earlier run left before it is ready: here there is nothing.
+/// Prometheus replays the data of an earlier run before it is ready. Here the folder is empty, so it starts faster.
 const START_LIMIT: Duration = Duration::from_secs(20);
-/// It writes what it holds in memory to its disk.
+/// Before it ends, Prometheus writes the data in memory to disk.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
-/// Where Prometheus and the exporter listen, and where their files are.
+/// Ports and files of Prometheus and the exporter.
 #[derive(Clone, Debug)]
 pub struct MonitoringOptions {
-    /// Prometheus' port.
+    /// The port of Prometheus.
     pub prometheus: u16,
-    /// The exporter's port.
+    /// The port of the exporter.
     pub exporter: u16,
-    /// A folder for configuration, targets, logs and what is measured.
+    /// The folder for configuration, targets, logs and time series.
     pub folder: PathBuf,
-    /// Whether they may outlive us.
+    /// Defines if both processes may outlive their owner.
     pub lifetime: Lifetime,
 }
 
-/// Whom Prometheus asks.
+/// The addresses that Prometheus scrapes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Targets {
-    /// The second ports of the nodes.
+    /// The operations ports of the nodes.
     pub nodes: Vec<SocketAddr>,
     /// The coordinators.
     pub coordinators: Vec<SocketAddr>,
-    /// The Redis servers, replicas too.
+    /// The Redis servers, including replicas.
     pub redis: Vec<SocketAddr>,
 }
 
-/// Both, running.
+/// A running Prometheus with its Redis exporter.
 #[derive(Debug)]
 pub struct Monitoring {
     prometheus: Arc<Process>,
@@ -49,37 +48,37 @@ impl Monitoring {
     /// Starts both and waits until they answer.
     ///
     /// # Errors
-    /// When one is not installed, does not like its configuration, or cannot have its port.
+    /// Fails when one of them is not installed, rejects its configuration, or cannot bind its port.
     pub async fn start(options: MonitoringOptions, targets: &Targets) -> Result<Self> {
         options.copy_configuration()?;
         options.write_targets(targets)?;
-        let exporter = started(&options.launch_exporter()?, options.exporter, "health").await?;
-        let prometheus = started(&options.launch_prometheus()?, options.prometheus, "-/ready").await?;
+        let exporter = start_and_wait(&options.launch_exporter()?, options.exporter, "health").await?;
+        let prometheus = start_and_wait(&options.launch_prometheus()?, options.prometheus, "-/ready").await?;
         Ok(Self { prometheus, exporter, options })
     }
 
-    /// Where Prometheus is.
+    /// The URL of Prometheus.
     pub fn url(&self) -> String {
         format!("http://{}", loopback(self.options.prometheus))
     }
 
-    /// Has Prometheus ask these from now on. It notices by itself.
+    /// Replaces the targets. Prometheus notices the changed files without a restart.
     ///
     /// # Errors
-    /// When that cannot be written down.
-    pub fn watch(&self, targets: &Targets) -> Result<()> {
+    /// Fails when the target files cannot be written.
+    pub fn set_targets(&self, targets: &Targets) -> Result<()> {
         self.options.write_targets(targets)
     }
 
-    /// The processes, in the order in which they are to be stopped.
+    /// The processes, in the order in which they must be stopped.
     pub fn processes(&self) -> [Arc<Process>; 2] {
         [self.prometheus.clone(), self.exporter.clone()]
     }
 
-    /// Ends both in good order.
+    /// Stops both gracefully.
     ///
     /// # Errors
-    /// When one had to be killed.
+    /// Fails when a process had to be killed.
     pub async fn stop(self) -> Result<()> {
         for process in self.processes() {
             process.stop(STOP_LIMIT).await?;
@@ -88,8 +87,8 @@ impl Monitoring {
     }
 }
 
-/// A process that answers at this path.
-async fn started(launch: &Launch, port: u16, path: &str) -> Result<Arc<Process>> {
+/// Starts a process and waits until `GET path` succeeds.
+async fn start_and_wait(launch: &Launch, port: u16, path: &str) -> Result<Arc<Process>> {
     let (process, url) = (Arc::new(launch.spawn()?), format!("http://{}/{path}", loopback(port)));
     let answers = async || {
         let status = reqwest::get(&url).await?.status();
@@ -111,7 +110,7 @@ impl MonitoringOptions {
         Ok(launch.lifetime(self.lifetime))
     }
 
-    /// It is told with each question whom to ask.
+    /// The exporter has no fixed server: each scrape names its target.
     fn launch_exporter(&self) -> Result<Launch> {
         let name = "prometheus-redis-exporter";
         let program = installed(name).with_context(|| format!("{name} is not installed"))?;
@@ -136,14 +135,14 @@ impl MonitoringOptions {
         let all = |addrs: &[SocketAddr]| json!([{ "targets": addrs }]);
         let redis: Vec<String> = targets.redis.iter().map(|addr| format!("redis://{addr}")).collect();
         let exporter = json!({ "__exporter__": loopback(self.exporter) });
-        self.write("nodes", &all(&targets.nodes))?;
-        self.write("coordinators", &all(&targets.coordinators))?;
-        self.write("redis", &json!([{ "targets": redis, "labels": exporter }]))?;
-        self.write("prometheus", &all(&[loopback(self.prometheus)]))
+        self.write_target_file("nodes", &all(&targets.nodes))?;
+        self.write_target_file("coordinators", &all(&targets.coordinators))?;
+        self.write_target_file("redis", &json!([{ "targets": redis, "labels": exporter }]))?;
+        self.write_target_file("prometheus", &all(&[loopback(self.prometheus)]))
     }
 
-    /// All at once: Prometheus may be reading.
-    fn write(&self, job: &str, targets: &Value) -> Result<()> {
+    /// Replaces the file atomically, because Prometheus may be reading it.
+    fn write_target_file(&self, job: &str, targets: &Value) -> Result<()> {
         let folder = self.folder.join("targets");
         let unfinished = folder.join(format!("{job}.unfinished"));
         fs::write(&unfinished, targets.to_string())?;

@@ -1,11 +1,12 @@
-//! A network of its own for one process, joined to ours by a bridge that can be cut: a partition as machines see it.
+//! A network namespace for one process, connected to the host by a link that can be taken down. It simulates a network
+//! partition between machines.
 //!
-//! Processes on the loopback address cannot be parted. An island is a network namespace with one end of a veth pair;
-//! cutting the bridge takes that end down, so that nothing is refused and nothing arrives: connections stay, silent.
-//! Its addresses are from the range for benchmarks between networks (RFC 2544), which nobody routes.
+//! Processes on the loopback address cannot be separated. A server in a namespace is reached over a veth pair. Taking
+//! down the end inside the namespace drops all packets silently: nothing is refused, and connections stay open without
+//! traffic. The addresses come from the range for network benchmarks (RFC 2544), which is not routed.
 //!
-//! Making one takes root and the program `ip`. Islands go with their value; those that a killed process left are
-//! removed when the next one is made, told by the pid in their name.
+//! Creating a namespace needs root and the program `ip`. A namespace is removed when its value is dropped. Namespaces
+//! that a killed process left behind are removed when the next one is created; the pid in the name identifies them.
 
 use std::{
     ffi::OsStr,
@@ -18,98 +19,99 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{Launch, binary::installed, ports::BLOCK_PORTS, procfs::ProcessIdentity};
 
-/// Namespaces of ours are called so, with the pid of their maker behind it.
-const NAME_PREFIX: &str = "flashsale-island-";
+/// Prefix of the namespaces' names. The pid of the creator follows it.
+const NAME_PREFIX: &str = "flashsale-netns-";
 
-/// An island and its bridge.
+/// A network namespace and its link to the host.
 #[derive(Debug)]
 pub struct NetworkNamespace {
     name: String,
-    shore: String,
+    host_link: String,
     ip: PathBuf,
     number: u8,
 }
 
 impl NetworkNamespace {
-    /// Whether islands can be made here; else why not.
+    /// Checks that this process can create network namespaces.
     ///
     /// # Errors
-    /// Says what is missing.
+    /// Fails when a requirement is missing, and names it.
     pub fn ensure_possible() -> Result<()> {
-        ensure!(rustix::process::geteuid().is_root(), "network namespaces take root");
+        ensure!(rustix::process::geteuid().is_root(), "network namespaces need root");
         let ip = installed("ip").context("the program `ip` (package iproute2) is not installed")?;
-        run(&ip, ["netns", "list"]).context("there are no network namespaces here")
+        run(&ip, ["netns", "list"]).context("network namespaces do not work on this machine")
     }
 
-    /// Makes one. A port of the block that its maker holds tells it from the islands of others.
+    /// Creates a namespace. `port`, a port of the block that the caller holds, makes its addresses unique on this
+    /// machine.
     ///
     /// # Errors
     /// See [`Self::ensure_possible`].
-    pub fn make(port: u16) -> Result<Self> {
+    pub fn create(port: u16) -> Result<Self> {
         Self::ensure_possible()?;
-        let ip = installed("ip").context("`ip` was there just now")?;
+        let ip = installed("ip").context("the program `ip` is no longer installed")?;
         remove_abandoned(&ip)?;
         let number = u8::try_from(port / BLOCK_PORTS % 256)?;
         let name = format!("{NAME_PREFIX}{}", process::id());
-        let island =
-            Self { name: format!("{name}-{number}"), shore: format!("fs-shore-{number}"), ip, number };
-        island.build()?;
-        Ok(island)
+        let namespace =
+            Self { name: format!("{name}-{number}"), host_link: format!("fs-host-{number}"), ip, number };
+        namespace.build()?;
+        Ok(namespace)
     }
 
-    /// Our address, as the island sees it.
-    pub fn mainland(&self) -> Ipv4Addr {
+    /// The address of the host on the link.
+    pub fn host_address(&self) -> Ipv4Addr {
         Ipv4Addr::new(198, 18, self.number, 1)
     }
 
-    /// The island's address.
+    /// The address of the namespace on the link.
     pub fn address(&self) -> Ipv4Addr {
         Ipv4Addr::new(198, 18, self.number, 2)
     }
 
-    /// Cuts the bridge.
+    /// Takes the link down.
     ///
     /// # Errors
-    /// When `ip` refuses.
-    pub fn cut_off(&self) -> Result<()> {
-        self.inside(["link", "set", "bridge", "down"])
+    /// Fails when `ip` reports an error.
+    pub fn disconnect(&self) -> Result<()> {
+        self.run_inside(["link", "set", "uplink", "down"])
     }
 
-    /// Mends the bridge.
+    /// Brings the link up again.
     ///
     /// # Errors
-    /// When `ip` refuses.
+    /// Fails when `ip` reports an error.
     pub fn reconnect(&self) -> Result<()> {
-        self.inside(["link", "set", "bridge", "up"])
+        self.run_inside(["link", "set", "uplink", "up"])
     }
 
-    /// The start of a command that runs there.
+    /// Returns a launch that runs a command in the namespace. The caller appends the program and its arguments.
     pub(crate) fn launch(&self, name: &str, folder: &std::path::Path) -> Launch {
         Launch::new(name, &self.ip, folder).args(["netns", "exec", &self.name])
     }
 
     fn build(&self) -> Result<()> {
-        let Self { name, shore, ip, .. } = self;
+        let Self { name, host_link, ip, .. } = self;
         run(ip, ["netns", "add", name])?;
-        // A namespace that is removed lets go of its bridge a moment later.
-        run(ip, ["link", "delete", shore]).ok();
-        run(ip, ["link", "add", shore, "type", "veth", "peer", "name", "bridge", "netns", name])?;
-        run(ip, ["address", "add", &format!("{}/30", self.mainland()), "dev", shore])?;
-        run(ip, ["link", "set", shore, "up"])?;
-        self.inside(["address", "add", &format!("{}/30", self.address()), "dev", "bridge"])?;
-        self.inside(["link", "set", "lo", "up"])?;
+        // The link of a namespace removed just before can still exist for a moment.
+        run(ip, ["link", "delete", host_link]).ok();
+        run(ip, ["link", "add", host_link, "type", "veth", "peer", "name", "uplink", "netns", name])?;
+        run(ip, ["address", "add", &format!("{}/30", self.host_address()), "dev", host_link])?;
+        run(ip, ["link", "set", host_link, "up"])?;
+        self.run_inside(["address", "add", &format!("{}/30", self.address()), "dev", "uplink"])?;
+        self.run_inside(["link", "set", "lo", "up"])?;
         self.reconnect()
     }
 
-    fn inside<const N: usize>(&self, arguments: [&str; N]) -> Result<()> {
+    fn run_inside<const N: usize>(&self, arguments: [&str; N]) -> Result<()> {
         run(&self.ip, [&["-netns", self.name.as_str()], &arguments[..]].concat())
     }
 }
 
 impl Drop for NetworkNamespace {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by the next maker.
-        run(&self.ip, ["link", "delete", &self.shore]).ok();
+        // If this fails, the next creator removes the namespace.
+        run(&self.ip, ["link", "delete", &self.host_link]).ok();
         run(&self.ip, ["netns", "delete", &self.name]).ok();
     }
 }
@@ -125,8 +127,8 @@ fn remove_abandoned(ip: &PathBuf) -> Result<()> {
 }
 
 fn is_abandoned(name: &str) -> bool {
-    let maker = name.strip_prefix(NAME_PREFIX).and_then(|rest| rest.split('-').next()?.parse().ok());
-    maker.is_some_and(|pid| ProcessIdentity::of(pid).is_none())
+    let creator = name.strip_prefix(NAME_PREFIX).and_then(|rest| rest.split('-').next()?.parse().ok());
+    creator.is_some_and(|pid| ProcessIdentity::of(pid).is_none())
 }
 
 fn run(ip: &PathBuf, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<()> {
@@ -143,9 +145,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_islands_whose_maker_is_gone_are_abandoned() {
+    fn namespace_is_abandoned_when_its_creator_has_ended() {
         assert!(!is_abandoned(&format!("{NAME_PREFIX}{}-7", process::id())));
         assert!(is_abandoned(&format!("{NAME_PREFIX}4194999-7")), "no pid is that high");
-        assert!(!is_abandoned("somebody-elses"));
+        assert!(!is_abandoned("another-namespace"));
     }
 }

@@ -1,4 +1,4 @@
-//! The load balancer in front of the nodes, with the configuration that is deployed: only its placeholders are filled in.
+//! The load balancer in front of the nodes, with the deployed configuration. Only its placeholders are filled in.
 
 use std::{
     fs,
@@ -15,16 +15,16 @@ use crate::{Launch, Lifetime, Process, binary::installed, ports::loopback, procf
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// Where it listens, whom it serves, and where its files are.
+/// Address, upstream nodes and files of nginx.
 #[derive(Clone, Debug)]
 pub struct NginxOptions {
     /// The public port.
     pub port: u16,
     /// The nodes' public addresses.
     pub nodes: Vec<SocketAddr>,
-    /// A folder for its configuration, log and temporary files.
+    /// The folder for its configuration, log and temporary files.
     pub folder: PathBuf,
-    /// Whether it may outlive us.
+    /// Defines if nginx may outlive its owner.
     pub lifetime: Lifetime,
 }
 
@@ -36,32 +36,32 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts it and waits until it accepts connections.
+    /// Starts nginx and waits until it accepts connections.
     ///
     /// # Errors
-    /// When it is not installed, does not like its configuration, or cannot have its port.
+    /// Fails when nginx is not installed, rejects its configuration, or cannot bind its port.
     pub async fn start(options: NginxOptions) -> Result<Self> {
         options.write_configuration()?;
         let process = options.spawn().await?;
         Ok(Self { process: Mutex::new(process), options })
     }
 
-    /// Ends it if it runs, starts it again as it was, and waits until it accepts connections.
+    /// Stops nginx if it runs, starts it again with the same configuration, and waits until it accepts connections.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// Fails when nginx does not start.
     pub async fn restart(&self) -> Result<()> {
         self.process().kill();
         *self.lock() = self.options.spawn().await?;
         Ok(())
     }
 
-    /// Has requests go to these nodes, and waits until no worker takes connections for those of before; requests in
-    /// flight end where they are. An idle connection to such a worker is closed: who sends on it just then gets no
-    /// answer and has to try again.
+    /// Routes requests to `nodes` and waits until no worker accepts connections for the previous ones. Requests in
+    /// flight end at their node. An idle connection to an old worker is closed: a client that sends on it at that
+    /// moment gets no answer and must retry.
     ///
     /// # Errors
-    /// When the configuration cannot be written, or nginx does not take it up.
+    /// Fails when the configuration cannot be written, or nginx does not load it.
     pub async fn serve(&self, nodes: Vec<SocketAddr>) -> Result<()> {
         let (port, process) = (self.options.port, self.process());
         let mut workers = procfs::listeners(port);
@@ -69,10 +69,10 @@ impl Nginx {
         NginxOptions { nodes, ..self.options.clone() }.write_configuration()?;
         process.reload();
         let replaced = async || procfs::listeners(port).iter().all(|pid| !workers.contains(pid));
-        until("nginx with other nodes", START_LIMIT, replaced).await.with_context(|| process.log_tail())
+        until("the new nginx configuration", START_LIMIT, replaced).await.with_context(|| process.log_tail())
     }
 
-    /// Its master process; another one after a restart.
+    /// The master process. A restart replaces it.
     pub fn process(&self) -> Arc<Process> {
         self.lock().clone()
     }
@@ -83,18 +83,18 @@ impl Nginx {
 }
 
 impl NginxOptions {
-    /// Lets nginx itself check the configuration (`nginx -t`).
+    /// Checks the configuration with nginx itself (`nginx -t`).
     ///
     /// # Errors
-    /// With nginx's own words, also for what it would only warn of.
+    /// Fails with nginx's own message, also for warnings.
     pub async fn check(&self) -> Result<()> {
         self.write_configuration()?;
         let process = self.launch()?.arg("-t").spawn()?;
         let status = process.wait(START_LIMIT).await?;
-        let words = process.log_tail();
+        let log_tail = process.log_tail();
         ensure!(
-            status.success() && !words.contains("[warn]"),
-            "nginx does not like its configuration{words}"
+            status.success() && !log_tail.contains("[warn]"),
+            "nginx rejects its configuration{log_tail}"
         );
         Ok(())
     }
@@ -106,12 +106,12 @@ impl NginxOptions {
         Ok(Arc::new(process))
     }
 
-    /// Its workers are its own children: the master is asked to end, so that it takes them along.
+    /// Workers are children of the master. The master gets SIGTERM, so that it ends them too.
     fn launch(&self) -> Result<Launch> {
         let program = installed("nginx").context("nginx is not installed")?;
         let launch =
             Launch::new("nginx", program, &self.folder).args(["-e", "stderr", "-p"]).arg(&self.folder);
-        Ok(launch.arg("-c").arg(self.configuration()).lifetime(self.lifetime).terminated_with_us())
+        Ok(launch.arg("-c").arg(self.configuration()).lifetime(self.lifetime).terminate_on_parent_death())
     }
 
     fn configuration(&self) -> PathBuf {

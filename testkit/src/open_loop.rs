@@ -1,8 +1,8 @@
-//! Load that does not wait for answers: requests are due at a steady rate, whatever the server does.
+//! Open-loop load: requests are due at a steady rate, however fast the server answers.
 //!
-//! A crowd does not slow down because a server does. Latency is counted from the moment a request was due, so a
-//! server that stalls cannot hide it by keeping the next request from being sent. Written close to the socket: a
-//! request costs a tenth of what a full HTTP client takes.
+//! A real crowd does not slow down when a server does. Latency is counted from the moment a request was due, so a
+//! stalled server cannot hide its latency by delaying the next request. The client is written on plain sockets: a
+//! request costs a tenth of what it costs with a full HTTP client.
 
 use std::{
     net::SocketAddr,
@@ -21,98 +21,100 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-/// Without an answer by then a buyer has gone.
+/// Timeout of one request. Real buyers have left by then.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// Answers to a purchase have some hundred bytes of headers and of body.
+/// Size limit of an answer. The answer to a purchase has some hundred bytes of headers and of body.
 const ANSWER_BYTES_MAX: usize = 4096;
 
-/// A crowd of distinct users, each buying once.
+/// Load by distinct users, each buying once.
 #[derive(Clone, Debug)]
 pub struct OpenLoop {
-    /// Whom they ask.
+    /// The address that receives the requests.
     pub addr: SocketAddr,
-    /// What they call it, in the `Host` header.
+    /// The value of the `Host` header.
     pub host: String,
-    /// Where purchases go: `/api/sale/purchase` for the default sale.
+    /// The path of a purchase: `/api/sale/purchase` for the default sale.
     pub path: String,
-    /// What their ids begin with.
+    /// The prefix of the user ids.
     pub users: String,
-    /// How many come each second.
+    /// Requests per second.
     pub rate: u32,
-    /// How long they keep coming.
+    /// How long requests are due.
     pub duration: Duration,
-    /// Connections that they share. One more request than this at a time is sent late, and counts as late.
+    /// Number of connections. A request that is due while all are busy is sent late, and its latency includes the
+    /// delay.
     pub connections: usize,
 }
 
-/// What one of them met.
+/// The result of one request.
 #[derive(Clone, Debug)]
 pub struct BuyerResult {
-    /// The user, and the `Idempotency-Key` of the attempt: who comes back with it is recognised.
+    /// The user id. It is also the `Idempotency-Key`, so a retry by the same user is recognised.
     pub user: String,
-    /// When it was sent.
+    /// The time at which the request was sent.
     pub sent: std::time::Instant,
-    /// The answer's status; none if none came.
+    /// The status of the answer, or `None` when no answer came.
     pub status: Option<u16>,
-    /// Whether the answer says when to come back.
+    /// True when the answer has a `Retry-After` header.
     pub retry_after: bool,
-    /// The answer's body.
+    /// The body of the answer.
     pub body: Vec<u8>,
-    /// From when the request was due to the last byte of its answer.
+    /// Time from when the request was due to the last byte of its answer.
     pub latency: Duration,
-    /// From when it was sent.
+    /// Time from when the request was sent to the last byte of its answer.
     pub service_time: Duration,
 }
 
 impl OpenLoop {
-    /// Sends everything; what each met, in no order.
+    /// Sends all requests and returns the results, in no particular order.
     ///
     /// # Errors
-    /// When the connections cannot be had.
+    /// Fails when a connection cannot be opened.
     pub async fn run(self) -> Result<Vec<BuyerResult>> {
         self.run_while(|_| true).await
     }
 
-    /// Tells of each answer as it comes; once that returns false, nobody comes any more. What each met, in no order.
+    /// Sends requests and passes each result to `keep_going`. Once it returns false, no further request is sent. The
+    /// results are in no particular order.
     ///
     /// # Errors
-    /// When the connections cannot be had.
+    /// Fails when a connection cannot be opened.
     pub async fn run_while(
         self,
-        goes_on: impl Fn(&BuyerResult) -> bool + Send + Sync + 'static,
+        keep_going: impl Fn(&BuyerResult) -> bool + Send + Sync + 'static,
     ) -> Result<Vec<BuyerResult>> {
         let mut streams = Vec::with_capacity(self.connections);
         for _ in 0..self.connections {
-            let stream = TcpStream::connect(self.addr).await.context("no connection for the crowd")?;
+            let stream = TcpStream::connect(self.addr).await.context("cannot open a connection")?;
             stream.set_nodelay(true)?;
             streams.push(stream);
         }
-        let crowd = Arc::new(Schedule::begin(self, goes_on));
-        let mut visitors = JoinSet::new();
+        let schedule = Arc::new(Schedule::start(self, keep_going));
+        let mut connections = JoinSet::new();
         for stream in streams {
-            visitors.spawn(visit(stream, Arc::clone(&crowd)));
+            connections.spawn(run_connection(stream, Arc::clone(&schedule)));
         }
-        Ok(visitors.join_all().await.into_iter().flatten().collect())
+        Ok(connections.join_all().await.into_iter().flatten().collect())
     }
 }
 
-/// Who is next, and when.
+/// The requests that are not sent yet, shared by all connections.
 struct Schedule {
     began: Instant,
     next: AtomicU64,
     total: u64,
     options: OpenLoop,
-    goes_on: Box<dyn Fn(&BuyerResult) -> bool + Send + Sync>,
+    keep_going: Box<dyn Fn(&BuyerResult) -> bool + Send + Sync>,
 }
 
 impl Schedule {
-    fn begin(options: OpenLoop, goes_on: impl Fn(&BuyerResult) -> bool + Send + Sync + 'static) -> Self {
+    fn start(options: OpenLoop, keep_going: impl Fn(&BuyerResult) -> bool + Send + Sync + 'static) -> Self {
         Self {
             began: Instant::now(),
             next: AtomicU64::new(0),
             total: u64::from(options.rate) * options.duration.as_millis() as u64 / 1000,
             options,
-            goes_on: Box::new(goes_on),
+            keep_going: Box::new(keep_going),
         }
     }
 
@@ -123,29 +125,30 @@ impl Schedule {
     }
 }
 
-/// One connection: sends what is due, one request after the other, on a new socket where the old one broke.
-async fn visit(stream: TcpStream, crowd: Arc<Schedule>) -> Vec<BuyerResult> {
-    let (mut stream, mut shots) = (Some(stream), Vec::new());
-    while let Some((number, due)) = crowd.take() {
+/// Sends the due requests over one connection, one after the other. A broken socket is replaced.
+async fn run_connection(stream: TcpStream, schedule: Arc<Schedule>) -> Vec<BuyerResult> {
+    let (mut stream, mut results) = (Some(stream), Vec::new());
+    while let Some((number, due)) = schedule.take() {
         sleep_until(due).await;
-        let (user, sent) = (format!("{}-{number}", crowd.options.users), Instant::now());
-        let answer = timeout_at(sent + ANSWER_LIMIT, ask(&mut stream, &crowd.options, &user)).await;
-        let answer = answer.unwrap_or_else(|late| Err(late.into()));
+        let (user, sent) = (format!("{}-{number}", schedule.options.users), Instant::now());
+        let answer =
+            timeout_at(sent + ANSWER_LIMIT, send_request(&mut stream, &schedule.options, &user)).await;
+        let answer = answer.unwrap_or_else(|elapsed| Err(elapsed.into()));
         let (latency, service_time, sent) = (due.elapsed(), sent.elapsed(), sent.into_std());
         if answer.is_err() {
             stream = None;
         }
         let status = answer.as_ref().ok().map(|answer| answer.status);
         let Answer { retry_after, body, .. } = answer.unwrap_or_default();
-        shots.push(BuyerResult { user, sent, status, retry_after, body, latency, service_time });
-        if !shots.last().is_some_and(&crowd.goes_on) {
-            crowd.next.store(crowd.total, Ordering::Relaxed);
+        results.push(BuyerResult { user, sent, status, retry_after, body, latency, service_time });
+        if !results.last().is_some_and(&schedule.keep_going) {
+            schedule.next.store(schedule.total, Ordering::Relaxed);
         }
     }
-    shots
+    results
 }
 
-/// A complete answer.
+/// A complete HTTP response.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Answer {
     status: u16,
@@ -153,7 +156,7 @@ struct Answer {
     body: Vec<u8>,
 }
 
-async fn ask(stream: &mut Option<TcpStream>, options: &OpenLoop, user: &str) -> Result<Answer> {
+async fn send_request(stream: &mut Option<TcpStream>, options: &OpenLoop, user: &str) -> Result<Answer> {
     let stream = match stream {
         Some(stream) => stream,
         none => none.insert(TcpStream::connect(options.addr).await?),
@@ -168,7 +171,7 @@ async fn ask(stream: &mut Option<TcpStream>, options: &OpenLoop, user: &str) -> 
     let (mut buffer, mut read) = ([0; ANSWER_BYTES_MAX], 0);
     loop {
         let more = stream.read(&mut buffer[read..]).await?;
-        anyhow::ensure!(more > 0, "the server hung up");
+        anyhow::ensure!(more > 0, "the server closed the connection");
         read += more;
         if let Some(answer) = parse(&buffer[..read])? {
             return Ok(answer);
@@ -176,15 +179,15 @@ async fn ask(stream: &mut Option<TcpStream>, options: &OpenLoop, user: &str) -> 
     }
 }
 
-/// Nothing while the answer is not complete.
+/// Parses a response. Returns `None` while it is incomplete.
 fn parse(bytes: &[u8]) -> Result<Option<Answer>> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(head) = response.parse(bytes)? else { return Ok(None) };
     let header = |name: &str| response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
-    let length = header("content-length").context("an answer without a length")?;
+    let length = header("content-length").context("the answer has no content-length")?;
     let length: usize = std::str::from_utf8(length.value)?.parse()?;
-    let status = response.code.context("an answer without a status")?;
+    let status = response.code.context("the answer has no status")?;
     let (retry_after, body) = (header("retry-after").is_some(), bytes.get(head..head + length));
     Ok(body.map(|body| Answer { status, retry_after, body: body.into() }))
 }
@@ -194,11 +197,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_comes_when_is_decided_before_the_first_answer() {
+    fn due_times_do_not_depend_on_answers() {
         let (users, host, path) = ("u".to_owned(), "sale".to_owned(), "/api/sale/purchase".to_owned());
         let (addr, duration) = (([127, 0, 0, 1], 1).into(), Duration::from_millis(2_500));
-        let crowd = OpenLoop { addr, host, path, users, rate: 400, duration, connections: 1 };
-        let schedule = Schedule::begin(crowd, |_| true);
+        let load = OpenLoop { addr, host, path, users, rate: 400, duration, connections: 1 };
+        let schedule = Schedule::start(load, |_| true);
 
         let due: Vec<Duration> =
             std::iter::from_fn(|| schedule.take()).map(|(_, due)| due - schedule.began).collect();
@@ -209,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_read_once_it_is_complete() {
+    fn response_is_parsed_once_complete() {
         let answer = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 4\r\n\r\nbusy";
         let busy = Answer { status: 503, retry_after: true, body: b"busy".into() };
         assert_eq!(parse(answer).unwrap(), Some(busy));

@@ -1,4 +1,4 @@
-//! Ports on the loopback address: free ones for tests, and a check of fixed ones that says who is in the way.
+//! Ports on the loopback address: free ports for tests, and checks of fixed ports that name the process in the way.
 
 use std::{
     fs::{self, File},
@@ -11,16 +11,18 @@ use anyhow::{Context, Result, bail};
 
 use crate::procfs;
 
-/// Ports of one block: what one whole stack takes, rounded up.
+/// Ports per block: the ports of one whole stack, rounded up.
 pub const BLOCK_PORTS: u16 = 100;
 
-/// Below the range that Linux takes outgoing connections' ports from (32768 and up): nobody gets these by chance.
+/// Range of the test ports. It lies below the range from which Linux assigns ports to outgoing connections (32768 and
+/// up), so no connection takes one of these by chance.
 const TEST_PORTS: Range<u16> = 20_000..32_000;
 
-/// The ports are the machine's: all look here, wherever they keep their temporary files.
+/// Folder of the lock files. It is fixed because ports belong to the machine: all processes must use the same locks,
+/// even with different temporary folders.
 const LOCKS: &str = "/tmp/flashsale-test-ports";
 
-/// Adjacent ports that no other test process takes while this value lives.
+/// A block of adjacent ports, reserved among test processes while this value lives.
 #[derive(Debug)]
 pub struct PortBlock {
     first: u16,
@@ -28,10 +30,10 @@ pub struct PortBlock {
 }
 
 impl PortBlock {
-    /// Takes a block of which every port is free.
+    /// Reserves a block in which every port is free.
     ///
     /// # Errors
-    /// When all blocks are taken.
+    /// Fails when no such block is left.
     pub fn take() -> Result<Self> {
         TEST_PORTS
             .step_by(usize::from(BLOCK_PORTS))
@@ -39,12 +41,13 @@ impl PortBlock {
             .context("every block of test ports is taken")?
     }
 
-    /// The first of its [`BLOCK_PORTS`] ports.
+    /// The first of the [`BLOCK_PORTS`] ports of the block.
     pub fn first(&self) -> u16 {
         self.first
     }
 
-    /// The lock goes with the process that holds it, so a killed test leaves nothing to clean up.
+    /// Tries to reserve one block. The kernel releases the file lock when the process ends, so a killed test leaves
+    /// nothing to clean up.
     fn try_take(first: u16) -> Result<Option<Self>> {
         fs::create_dir_all(LOCKS)?;
         let lock =
@@ -54,20 +57,21 @@ impl PortBlock {
     }
 }
 
-/// The loopback address with this port.
+/// The loopback address with `port`.
 pub fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// Whether nothing listens on this port of the loopback address.
+/// Returns true when nothing listens on `port` of the loopback address.
 pub fn is_free(port: u16) -> bool {
     TcpListener::bind(loopback(port)).is_ok()
 }
 
-/// Checks that a fixed port can be had.
+/// Checks that a fixed port is free.
 ///
 /// # Errors
-/// When it is taken: names the port, what it was meant for, and who holds it where that can be seen.
+/// Fails when the port is taken. The message names the port, its purpose and, where `/proc` shows it, the process that
+/// holds it.
 pub fn ensure_free(port: u16, purpose: &str) -> Result<()> {
     if is_free(port) {
         return Ok(());

@@ -1,6 +1,7 @@
-//! Processes with an owner: how they are asked, stopped in the middle, killed, and waited for.
+//! Child processes with an owner: signals, freezing, killing, and waiting for their end.
 //!
-//! Each child leads a process group of its own, so a terminal's Ctrl-C reaches only us and we stop children in order.
+//! Each child leads a process group of its own. A terminal's Ctrl-C therefore reaches only the parent, which stops its
+//! children in order.
 
 mod launch;
 
@@ -26,10 +27,10 @@ use crate::{
 
 pub use launch::{Launch, Lifetime};
 
-/// How much of a dead process's log is shown: enough for an error and what led to it.
+/// Number of log lines shown for a dead process: enough for an error and its context.
 const LOG_LINES_SHOWN: usize = 12;
 
-/// A running child; dropping it kills its whole process group, unless it was released.
+/// A child process. Dropping it kills its whole process group, unless it was released.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -41,95 +42,96 @@ pub struct Process {
 
 impl Process {
     fn new(name: String, log: PathBuf, child: Child) -> Self {
-        // Nobody collected this child yet, so it has its entry under /proc, unless it is dead already.
+        // The child is not reaped yet, so its entry under /proc exists, unless the child has already ended.
         let identity = ProcessIdentity::of(child.id())
             .unwrap_or(ProcessIdentity { pid: child.id(), started_at_ticks: 0 });
         Self { name, identity, log, released: AtomicBool::new(false), child: Mutex::new(child) }
     }
 
-    /// Its name for people.
+    /// The name of the process, used in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.identity.pid
     }
 
-    /// What tells it from a later process with the same pid.
+    /// The identity, which distinguishes the process from a later one with the same pid.
     pub fn identity(&self) -> ProcessIdentity {
         self.identity
     }
 
-    /// Where its output goes.
+    /// The file that receives its output.
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// Asks it to end (SIGTERM).
+    /// Asks the process to end (SIGTERM).
     pub fn term(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// Asks it to end as a terminal's Ctrl-C does (SIGINT).
+    /// Interrupts the process as Ctrl-C in a terminal does (SIGINT).
     pub fn interrupt(&self) {
         self.signal(Signal::INT);
     }
 
-    /// Ends it and whatever it started, at once (SIGKILL to its group), and collects it.
+    /// Kills the process and all its children (SIGKILL to the group), and reaps it.
     pub fn kill(&self) {
         let mut child = self.child();
         if matches!(child.try_wait(), Ok(None)) {
-            // Either signal fails only if its target is gone already, which is what we want.
+            // Both calls fail only when the process has already ended, which is the desired state.
             kill_process_group(self.rustix_pid(), Signal::KILL).ok();
             child.wait().ok();
         }
     }
 
-    /// Stops it in the middle of whatever it does (SIGSTOP): its connections stay, nothing answers.
+    /// Freezes the process (SIGSTOP): its connections stay open and get no answers.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets a frozen one go on (SIGCONT).
+    /// Resumes a frozen process (SIGCONT).
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// Asks it to read its configuration again (SIGHUP).
+    /// Asks the process to reload its configuration (SIGHUP).
     pub fn reload(&self) {
         self.signal(Signal::HUP);
     }
 
-    /// Lets it outlive its owner. It outlives this whole process only if it was started [`Lifetime::Detached`].
+    /// Lets the process outlive this value. It outlives the parent process only when it was started as
+    /// [`Lifetime::Detached`].
     pub fn release(&self) {
         self.released.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it has not ended.
+    /// Returns true until the process has ended.
     pub fn is_running(&self) -> bool {
         self.exit_status().is_none()
     }
 
-    /// How it ended, if it did.
+    /// The exit status, or `None` while the process runs.
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.child().try_wait().expect("waiting for a child of ours cannot fail")
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     ///
     /// # Errors
-    /// When it still runs after `limit`.
+    /// Fails when the process still runs after `limit`.
     pub async fn wait(&self, limit: Duration) -> Result<ExitStatus> {
         until(&format!("end of {}", self.name), limit, async || !self.is_running()).await?;
-        Ok(self.exit_status().expect("it has just been seen to have ended"))
+        Ok(self.exit_status().expect("the wait above saw it end"))
     }
 
-    /// Asks it to end and waits; past `limit` it is killed, and that is an error.
+    /// Asks the process to end and waits. Kills it after `limit`.
     ///
     /// # Errors
-    /// When it had to be killed.
+    /// Fails when the process had to be killed.
     pub async fn stop(&self, limit: Duration) -> Result<ExitStatus> {
         self.term();
         let ended = self.wait(limit).await;
@@ -137,15 +139,20 @@ impl Process {
         ended
     }
 
-    /// Looks until `ready` is content.
+    /// Polls `ready` until it succeeds.
     ///
     /// # Errors
-    /// When it dies before, with the end of its log; or when it is not ready within `limit`, with the last reason.
-    pub async fn wait_until_ready<Look>(&self, limit: Duration, mut ready: impl FnMut() -> Look) -> Result<()>
+    /// Fails when the process ends before, with the end of its log. Fails when it is not ready within `limit`, with
+    /// the last error of `ready`.
+    pub async fn wait_until_ready<Check>(
+        &self,
+        limit: Duration,
+        mut ready: impl FnMut() -> Check,
+    ) -> Result<()>
     where
-        Look: Future<Output = Result<()>>,
+        Check: Future<Output = Result<()>>,
     {
-        // A dead process will never be ready, so its death ends the waiting as well.
+        // A dead process never gets ready, so its end stops the wait as well.
         let ready_or_dead =
             || OptionFuture::from(self.is_running().then(&mut ready)).map(|ready| ready.unwrap_or(Ok(())));
         let outcome = until_ok("readiness", limit, ready_or_dead).await;
@@ -155,7 +162,7 @@ impl Process {
         }
     }
 
-    /// The last lines of its log, each on a line of its own, with the log's path.
+    /// The path of the log and its last lines, each on its own line.
     pub fn log_tail(&self) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
@@ -168,7 +175,7 @@ impl Process {
     fn signal(&self, signal: Signal) {
         let mut child = self.child();
         if matches!(child.try_wait(), Ok(None)) {
-            // It may end between the look and the signal; nothing is lost then.
+            // The process may end between the check and the signal. The failed signal is then harmless.
             kill_process(self.rustix_pid(), signal).ok();
         }
     }
@@ -190,32 +197,33 @@ impl Drop for Process {
     }
 }
 
-/// How a process that is not our child came to its end.
+/// How a process that is not a child of this one ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessExit {
-    /// It did not run any more.
-    Over,
-    /// It was asked to end and did.
+    /// It was not running.
+    NotRunning,
+    /// It ended after SIGTERM.
     Stopped,
-    /// It had to be killed.
+    /// It was killed.
     Killed,
 }
 
-/// Ends a process that is not our child, such as a released one: asks it, and past `limit` kills its group.
+/// Ends a process that is not a child of this one, such as a released one. Sends SIGTERM, and after `limit` SIGKILL to
+/// its group.
 ///
 /// # Errors
-/// When we may not, or it does not even end then.
+/// Fails when the signal is not permitted, or the process survives SIGKILL for `limit`.
 pub async fn end(process: ProcessIdentity, limit: Duration) -> Result<ProcessExit> {
     let pid = Pid::from_raw(process.pid.cast_signed()).context("no process has this pid")?;
-    let over = async || !process.is_running();
-    if over().await {
-        return Ok(ProcessExit::Over);
+    let ended = async || !process.is_running();
+    if ended().await {
+        return Ok(ProcessExit::NotRunning);
     }
     kill_process(pid, Signal::TERM).with_context(|| format!("cannot end pid {}", process.pid))?;
-    if until("its end", limit, over).await.is_ok() {
+    if until("its end", limit, ended).await.is_ok() {
         return Ok(ProcessExit::Stopped);
     }
     kill_process_group(pid, Signal::KILL).with_context(|| format!("cannot kill pid {}", process.pid))?;
-    until(&format!("end of pid {}", process.pid), limit, over).await?;
+    until(&format!("end of pid {}", process.pid), limit, ended).await?;
     Ok(ProcessExit::Killed)
 }

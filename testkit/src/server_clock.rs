@@ -1,4 +1,5 @@
-//! The clock of one server, which a test sets while the server runs: libfaketime, preloaded, reads the offset from a file.
+//! The clock of one server, which a test can set while the server runs. The preloaded libfaketime reads the offset
+//! from a file.
 
 use std::{
     fs,
@@ -10,12 +11,12 @@ use jiff::SignedDuration;
 
 use crate::{Launch, binary::installed};
 
-/// The library, below a folder of libraries; the variant for programs with threads.
+/// Path of the library below a library folder. This variant supports programs with threads.
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
-/// Folders that hold libraries, or one folder of them per architecture.
+/// Library folders. Each contains libraries, or one subfolder per architecture.
 const LIBRARY_FOLDERS: [&str; 4] = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64"];
 
-/// A clock that can be set.
+/// A clock that can be set, for one server.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerClock {
     library: PathBuf,
@@ -23,20 +24,21 @@ pub(crate) struct ServerClock {
 }
 
 impl ServerClock {
-    /// A clock that shows the machine's time until it is set. Its file is named for the server.
+    /// Creates a clock that shows the machine's time until it is set. Its file is named after the server.
     ///
     /// # Errors
-    /// When libfaketime is not installed.
+    /// Fails when libfaketime is not installed.
     pub(crate) fn new(name: &str, folder: &Path) -> Result<Self> {
-        let clock = Self { library: library()?, file: folder.join(format!("{name}.clock")) };
+        let clock = Self { library: find_library()?, file: folder.join(format!("{name}.clock")) };
         clock.set(SignedDuration::ZERO)?;
         Ok(clock)
     }
 
-    /// Has a program see this clock. Its monotonic clock stays the machine's, as on a machine whose time is set.
-    pub(crate) fn launch(&self, launch: Launch) -> Launch {
-        // Debian's Redis allocates by jemalloc, which asks for the time before libfaketime can answer (its issue 130).
-        // With the C library named first, memory comes from there.
+    /// Makes a program use this clock. Its monotonic clock stays the machine's, as when an administrator sets the
+    /// time.
+    pub(crate) fn apply_to(&self, launch: Launch) -> Launch {
+        // Debian's Redis allocates with jemalloc, which asks for the time before libfaketime can answer (libfaketime
+        // issue 130). Preloading the C library makes allocations go there instead.
         launch
             .env("LD_PRELOAD", format!("{} libc.so.6", self.library.display()))
             .env("FAKETIME_TIMESTAMP_FILE", self.file.display())
@@ -44,27 +46,27 @@ impl ServerClock {
             .env("FAKETIME_DONT_FAKE_MONOTONIC", 1)
     }
 
-    /// Sets it: so far ahead of the machine's clock, or behind where `offset` is negative.
+    /// Sets the clock `offset` ahead of the machine's clock, or behind it when `offset` is negative.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// Fails when the file cannot be written.
     pub(crate) fn set(&self, offset: SignedDuration) -> Result<()> {
-        // A reader sees the old file or the new one, never half of one.
+        // The rename is atomic: a reader sees the old file or the new one.
         let next = self.file.with_extension("next");
         fs::write(&next, format!("{:+.3}\n", offset.as_secs_f64()))?;
         fs::rename(&next, &self.file).with_context(|| format!("cannot write {}", self.file.display()))
     }
 }
 
-/// Checks that clocks can be set on this machine.
+/// Checks that server clocks can be set on this machine.
 ///
 /// # Errors
-/// Names the package that is missing.
+/// Fails when a package is missing, and names it.
 pub fn ensure_clocks_can_be_set() -> Result<()> {
-    library().map(drop)
+    find_library().map(drop)
 }
 
-fn library() -> Result<PathBuf> {
+fn find_library() -> Result<PathBuf> {
     const MISSING: &str = "clocks are set by libfaketime, which is not installed (Debian package faketime)";
     installed("faketime").context(MISSING)?;
     let folders = LIBRARY_FOLDERS.iter().map(PathBuf::from);

@@ -1,4 +1,4 @@
-//! A whole flash sale: Redis Cluster, coordinators, nodes and nginx, in a private folder.
+//! A complete flash sale in a private folder: Redis Cluster, coordinators, nodes and nginx.
 
 mod actors;
 mod answers;
@@ -30,19 +30,19 @@ pub use rolling::RolloutStep;
 
 use plan::Plan;
 
-/// A node answers the requests in flight before it ends; those have deadlines well below this.
+/// Time limit of a graceful stop. A node answers the requests in flight first; their deadlines are well below this.
 const DRAIN_LIMIT: Duration = Duration::from_secs(15);
 
-/// A node that is ready may not have read the sale yet; it does several times a second.
+/// Time limit of the first status. A ready node may not have read the sale yet; it reads several times a second.
 const STATUS_LIMIT: Duration = Duration::from_secs(10);
 
-/// An audit reads every claim and every order of a sale.
+/// Timeout of one request. It is long because an audit reads every claim and every order of a sale.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
-/// A running stack; dropping it kills it, unless it was released.
+/// A running stack. Dropping it kills its processes, unless it was released.
 #[derive(Debug)]
 pub struct Stack {
-    // In this order they are dropped, too: whoever depends on another goes first, and the folder goes last.
+    // Fields are dropped in this order: each process before those that it depends on, the folder last.
     monitoring: Option<Monitoring>,
     nginx: Nginx,
     nodes: Mutex<Vec<Arc<Node>>>,
@@ -53,12 +53,11 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts everything and waits until the sale's status is answered through nginx. `progress` is told each step
-    /// when it is done.
+    /// Starts everything and waits until nginx answers with the sale's status. Calls `progress` after each step.
     ///
     /// # Errors
-    /// When a program is missing or does not compile, a port is taken, or a process does not come up in time: with the
-    /// end of its log. Nothing is left running then.
+    /// Fails when a program is missing or does not compile, a port is taken, or a process is not ready in time. The
+    /// error contains the end of that process's log. No process is left running.
     pub async fn start(options: StackOptions, mut progress: impl FnMut(&str)) -> Result<Self> {
         let plan = Plan::new(options)?;
         let redis = plan.start_redis().await?;
@@ -71,7 +70,7 @@ impl Stack {
         let client = Client::builder().timeout(ANSWER_LIMIT).build()?;
         let (nodes, coordinators) = (Mutex::new(nodes), Mutex::new(coordinators));
         let mut stack = Self { monitoring: None, nginx, nodes, coordinators, redis, client, plan };
-        stack.wait_until_it_sells().await?;
+        stack.wait_until_status_is_served().await?;
         progress("nginx");
         if stack.plan.options.observed {
             stack.monitoring = Some(stack.plan.start_monitoring(&stack.targets().await).await?);
@@ -80,17 +79,17 @@ impl Stack {
         Ok(stack)
     }
 
-    /// Where buyers reach the sale: nginx.
+    /// The URL for buyers, which is that of nginx.
     pub fn url(&self) -> String {
         format!("http://{}", loopback(self.plan.ports.public()))
     }
 
-    /// The nodes, dead ones too.
+    /// The nodes, including dead ones.
     pub fn nodes(&self) -> Vec<Arc<Node>> {
         self.lock_nodes().clone()
     }
 
-    /// The coordinators, dead ones too.
+    /// The coordinators, including dead ones.
     pub fn coordinators(&self) -> Vec<Arc<Coordinator>> {
         self.lock_coordinators().clone()
     }
@@ -105,12 +104,12 @@ impl Stack {
         &self.nginx
     }
 
-    /// What watches it, where that was asked for.
+    /// The monitoring, or `None` when it was not requested.
     pub fn monitoring(&self) -> Option<&Monitoring> {
         self.monitoring.as_ref()
     }
 
-    /// What the coordinators' admin API wants as bearer token.
+    /// The bearer token of the coordinators' admin API.
     pub fn admin_token(&self) -> &str {
         &self.plan.admin_token
     }
@@ -120,110 +119,114 @@ impl Stack {
         &self.plan.folder
     }
 
-    /// Every process, dead ones too, in the order in which they are to be stopped.
+    /// Every process, including dead ones, in the order in which they must be stopped.
     pub fn processes(&self) -> Vec<Arc<Process>> {
         let monitoring = self.monitoring.iter().flat_map(Monitoring::processes);
         let nginx = [self.nginx.process()];
         let nodes = self.nodes().into_iter().map(|node| node.process());
         let coordinators = self.coordinators().into_iter().map(|coordinator| coordinator.process());
-        let of_ours = nginx.into_iter().chain(nodes).chain(coordinators);
-        monitoring.chain(of_ours).chain(self.redis.processes()).collect()
+        let own = nginx.into_iter().chain(nodes).chain(coordinators);
+        monitoring.chain(own).chain(self.redis.processes()).collect()
     }
 
-    /// Lets every process outlive us; see [`Process::release`].
+    /// Lets every process outlive this value; see [`Process::release`].
     pub fn release(&self) {
         self.processes().iter().for_each(|process| process.release());
     }
 
-    /// Starts one more node and has nginx send requests to it.
+    /// Starts another node and adds it to nginx.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// Fails when the node does not start.
     pub async fn start_node(&self) -> Result<Arc<Node>> {
         let number = u16::try_from(self.lock_nodes().len())?;
         let node = Arc::new(self.plan.start_node(number, &self.redis).await?);
         self.lock_nodes().push(node.clone());
-        self.serve_nodes(number + 1).await?;
-        self.watch_all().await?;
+        self.route_to_nodes(number + 1).await?;
+        self.update_monitoring().await?;
         Ok(node)
     }
 
-    /// Starts one more node beside the others: another program, or one with further variables, that nginx does not
-    /// know. It is its caller's alone.
+    /// Starts a node from another program or with additional variables. nginx does not route to it, and the stack does
+    /// not keep it: it ends when the caller drops it.
     ///
     /// # Errors
-    /// When it does not come up.
-    pub async fn start_node_aside(&self, program: &Path, environment: &[(String, String)]) -> Result<Node> {
+    /// Fails when the node does not start.
+    pub async fn start_separate_node(
+        &self,
+        program: &Path,
+        environment: &[(String, String)],
+    ) -> Result<Node> {
         let number = u16::try_from(self.lock_nodes().len())?;
         self.plan.start_node_as(number, &self.redis, program, environment).await
     }
 
-    /// Takes the last node out, in good order: nginx sends it nothing new, and it answers what it has.
+    /// Removes the last node gracefully: nginx stops routing to it, and the node finishes its requests.
     ///
     /// # Errors
-    /// When it had to be killed.
+    /// Fails when the node had to be killed.
     pub async fn retire_node(&self) -> Result<()> {
         let (node, left) = {
             let mut nodes = self.lock_nodes();
             (nodes.pop().context("there is no node to retire")?, nodes.len())
         };
-        self.serve_nodes(u16::try_from(left)?).await?;
-        self.watch_all().await?;
+        self.route_to_nodes(u16::try_from(left)?).await?;
+        self.update_monitoring().await?;
         node.process().stop(DRAIN_LIMIT).await.map(drop)
     }
 
-    /// Starts one more coordinator.
+    /// Starts another coordinator.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// Fails when the coordinator does not start.
     pub async fn start_coordinator(&self) -> Result<Arc<Coordinator>> {
         let number = u16::try_from(self.lock_coordinators().len())?;
         let coordinator = Arc::new(self.plan.start_coordinator(number, &self.redis).await?);
         self.lock_coordinators().push(coordinator.clone());
-        self.watch_all().await?;
+        self.update_monitoring().await?;
         Ok(coordinator)
     }
 
-    /// The default sale's status, through nginx.
+    /// Reads the status of the default sale through nginx.
     ///
     /// # Errors
-    /// When no node answers.
+    /// Fails when no node answers.
     pub async fn status(&self) -> Result<SaleStatus> {
         self.status_of(&self.plan.options.sale.id).await
     }
 
-    /// The default sale's status as the other family of calls has it, through nginx.
+    /// Reads the status of the default sale through nginx, from the single-sale API (`GET /api/status`).
     ///
     /// # Errors
-    /// When no node answers.
+    /// Fails when no node answers.
     pub async fn stock_status(&self) -> Result<StockStatus> {
         read(self.client.get(format!("{}/api/status", self.url()))).await
     }
 
-    /// A sale's status, through nginx.
+    /// Reads the status of a sale through nginx.
     ///
     /// # Errors
-    /// When no node answers.
+    /// Fails when no node answers.
     pub async fn status_of(&self, sale: &str) -> Result<SaleStatus> {
         read(self.client.get(format!("{}/api/sales/{sale}/status", self.url()))).await
     }
 
-    /// A sale's audit by the first coordinator that runs.
+    /// Audits a sale on the first running coordinator.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// Fails when no coordinator runs, or it does not answer.
     pub async fn audit(&self, sale: &str) -> Result<AuditReport> {
         let running = self.coordinators().into_iter().find(|coordinator| coordinator.process().is_running());
-        let coordinator = running.context("a stack without a coordinator has no audit")?;
+        let coordinator = running.context("no coordinator is running")?;
         let audit = self.client.get(format!("{}/admin/sales/{sale}/audit", coordinator.url()));
         read(audit.bearer_auth(self.admin_token())).await
     }
 
-    /// Ends everything in good order: first nginx, so that nothing new comes in, then the nodes, which drain, then
+    /// Stops everything gracefully: nginx first, so that no new requests arrive, then the nodes, which drain, then the
     /// coordinators and Redis.
     ///
     /// # Errors
-    /// When something had to be killed; everything is down all the same.
+    /// Fails when a process had to be killed. All processes are down in that case, too.
     pub async fn stop(self) -> Result<()> {
         let Self { monitoring, nginx, nodes, coordinators, redis, plan, .. } = self;
         if let Some(monitoring) = monitoring {
@@ -239,22 +242,22 @@ impl Stack {
         Ok(())
     }
 
-    async fn wait_until_it_sells(&self) -> Result<()> {
+    async fn wait_until_status_is_served(&self) -> Result<()> {
         let answered = || self.status().map_ok(drop);
         until_ok("the sale's status through nginx", STATUS_LIMIT, answered).await
     }
 
-    /// Has Prometheus ask all that there is now.
-    async fn watch_all(&self) -> Result<()> {
+    /// Updates the scrape targets to the current processes.
+    async fn update_monitoring(&self) -> Result<()> {
         match &self.monitoring {
-            Some(monitoring) => monitoring.watch(&self.targets().await),
+            Some(monitoring) => monitoring.set_targets(&self.targets().await),
             None => Ok(()),
         }
     }
 
     async fn targets(&self) -> Targets {
         let addr =
-            |url: &str| url.trim_start_matches("http://").parse().expect("it was made from an address");
+            |url: &str| url.trim_start_matches("http://").parse().expect("the URL was made from an address");
         Targets {
             nodes: self.nodes().iter().map(|node| addr(node.ops_url())).collect(),
             coordinators: self.coordinators().iter().map(|coordinator| addr(coordinator.url())).collect(),
@@ -262,7 +265,7 @@ impl Stack {
         }
     }
 
-    async fn serve_nodes(&self, count: u16) -> Result<()> {
+    async fn route_to_nodes(&self, count: u16) -> Result<()> {
         self.nginx.serve((0..count).map(|number| self.plan.node_addr(number)).collect()).await
     }
 
@@ -282,7 +285,7 @@ async fn read<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {
     Ok(response.json().await?)
 }
 
-/// Asks all at once, so that they drain side by side.
+/// Stops all processes concurrently, so that they drain at the same time.
 async fn stop_all(processes: Vec<Arc<Process>>) -> Result<()> {
     try_join_all(processes.iter().map(|process| process.stop(DRAIN_LIMIT))).await?;
     Ok(())

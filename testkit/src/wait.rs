@@ -1,7 +1,8 @@
-//! Waiting for a condition with a deadline, never for a time.
+//! Waits for a condition with a deadline, never for a fixed time.
 //!
-//! Conditions are plain functions that return futures, not `AsyncFnMut`: what waits for such a one cannot be a task of
-//! its own (the compiler does not see that its future is `Send`), and a test's saboteur wants to be.
+//! Conditions are plain functions that return futures, not `AsyncFnMut`. With `AsyncFnMut` the compiler cannot see
+//! that the future is `Send`, so a function that waits could not run in a spawned task, as the faults of some tests
+//! do.
 
 use std::time::{Duration, Instant};
 
@@ -9,37 +10,38 @@ use anyhow::{Context, Result, anyhow, bail};
 use futures::FutureExt;
 use tokio::time::{sleep, timeout};
 
-/// Between two looks at a condition: short beside anything a test waits for, long beside a look's cost.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Time between two checks: short compared to anything a test waits for, long compared to the cost of a check.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Looks until `condition` holds.
+/// Polls `condition` until it returns true.
 ///
 /// # Errors
-/// When it does not hold within `limit`, counting a look that hangs; the message names `what` was waited for.
-pub async fn until<Look>(what: &str, limit: Duration, mut condition: impl FnMut() -> Look) -> Result<()>
+/// Fails when the condition is not true within `limit`; a check that hangs counts too. The message contains `what`.
+pub async fn until<Check>(what: &str, limit: Duration, mut condition: impl FnMut() -> Check) -> Result<()>
 where
-    Look: Future<Output = bool>,
+    Check: Future<Output = bool>,
 {
     let as_result = || condition().map(|holds| if holds { Ok(()) } else { Err(anyhow!("not yet")) });
     until_ok(what, limit, as_result).await
 }
 
-/// Like [`until`], for conditions that know why they do not hold: the last reason is part of the error.
-pub(crate) async fn until_ok<Look>(
+/// Like [`until`], for conditions that return an error while they do not hold. The last such error is part of the
+/// result.
+pub(crate) async fn until_ok<Check>(
     what: &str,
     limit: Duration,
-    mut condition: impl FnMut() -> Look,
+    mut condition: impl FnMut() -> Check,
 ) -> Result<()>
 where
-    Look: Future<Output = Result<()>>,
+    Check: Future<Output = Result<()>>,
 {
     let deadline = Instant::now() + limit;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let look = timeout(left, condition()).await;
-        match look {
+        let outcome = timeout(left, condition()).await;
+        match outcome {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(_)) if left > LOOK_EVERY => sleep(LOOK_EVERY).await,
+            Ok(Err(_)) if left > POLL_INTERVAL => sleep(POLL_INTERVAL).await,
             Ok(Err(reason)) => return Err(reason).with_context(|| not_within(what, limit)),
             Err(_) => bail!(not_within(what, limit)),
         }

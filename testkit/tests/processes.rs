@@ -37,7 +37,7 @@ async fn a_released_process_stays_until_it_is_ended_by_its_identity() {
     assert!(identity.is_running());
 
     assert_eq!(end(identity, LIMIT).await.unwrap(), ProcessExit::Stopped);
-    assert_eq!(end(identity, LIMIT).await.unwrap(), ProcessExit::Over);
+    assert_eq!(end(identity, LIMIT).await.unwrap(), ProcessExit::NotRunning);
 }
 
 #[tokio::test]

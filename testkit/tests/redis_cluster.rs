@@ -104,19 +104,19 @@ async fn an_islander_is_replaced_while_it_is_cut_off_and_comes_back() {
     if let Err(why) = NetworkNamespace::ensure_possible() {
         return println!("skipped: {why:#}");
     }
-    let options = ClusterOptions { island: true, ..ClusterOptions::default() };
+    let options = ClusterOptions { network_namespace: true, ..ClusterOptions::default() };
     let cluster = RedisCluster::start(options).await.unwrap();
-    let islander = cluster.islander().unwrap();
-    cluster.fail_over_to(islander, Failover::Agreed).await.unwrap();
+    let namespaced_server = cluster.namespaced_server().unwrap();
+    cluster.fail_over_to(namespaced_server, Failover::Agreed).await.unwrap();
     cluster.wait_until_whole().await.unwrap();
-    let replica = cluster.replicas_of(islander).await[0];
+    let replica = cluster.replicas_of(namespaced_server).await[0];
 
-    cluster.cut_off_the_islander().unwrap();
+    cluster.disconnect_namespaced_server().unwrap();
     cluster.wait_until_promoted(replica).await.unwrap();
-    cluster.reconnect_the_islander().unwrap();
+    cluster.reconnect_namespaced_server().unwrap();
     cluster.wait_until_whole().await.unwrap();
 
-    assert_eq!(cluster.replicas_of(replica).await, [islander]);
+    assert_eq!(cluster.replicas_of(replica).await, [namespaced_server]);
 }
 
 #[tokio::test]

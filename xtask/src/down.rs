@@ -48,7 +48,7 @@ async fn stop(running: &RunningSystem) -> Result<()> {
 
 fn report(name: &str, pid: u32, ending: ProcessExit) {
     match ending {
-        ProcessExit::Over => {}
+        ProcessExit::NotRunning => {}
         ProcessExit::Stopped => println!("{name} (pid {pid}) stopped"),
         ProcessExit::Killed => println!("{name} (pid {pid}) did not stop and was killed"),
     }

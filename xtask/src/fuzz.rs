@@ -71,7 +71,7 @@ async fn run_all(options: &Options) -> Result<()> {
         StackOptions { redis_server, programs, sale, folder, node_environment, ..StackOptions::default() };
     let stack = Stack::start(stack_options, |step| steps.done(step)).await?;
     let node = stack.nodes().first().cloned().context("a stack without nodes")?;
-    let jwt_node = stack.start_node_aside(&node_program, &environment(&JWT_ENVIRONMENT)).await?;
+    let jwt_node = stack.start_separate_node(&node_program, &environment(&JWT_ENVIRONMENT)).await?;
 
     schemathesis.run("a node", node.url(), ALL_PHASES, options).await?;
     schemathesis.run("nginx", &stack.url(), ALL_PHASES, options).await?;

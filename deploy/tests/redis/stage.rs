@@ -1,4 +1,4 @@
-//! The stage: servers as `start.sh` starts them, and what the other scripts say to them.
+//! Test fixture: servers started by `start.sh`, and runs of the other scripts.
 
 use std::{
     fs,
@@ -16,16 +16,16 @@ use testkit::{
     until,
 };
 
-/// Whatever has to happen happens by then, on a busy machine too.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// Time limit for anything that should happen soon, on a busy machine.
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 const USERS: [&str; 5] = ["node", "coordinator", "exporter", "replica", "admin"];
-/// The bus ports of a block follow after as many servers as any story has.
+/// Maximum number of servers in a test. The bus ports of a block follow after this many ports.
 const SERVERS_MAX: u16 = 20;
 
-/// Servers on the loopback address, by number; number 0 and 1 are the first pair.
+/// Servers on the loopback address, by number. Numbers 0 and 1 are the first pair.
 pub(crate) struct RedisFixture {
-    // In this order they are dropped: the folder and the ports go last.
+    // Fields are dropped in this order: the folder and the ports last.
     servers: Vec<Option<Process>>,
     binary: ServerBinary,
     tls: bool,
@@ -34,45 +34,46 @@ pub(crate) struct RedisFixture {
     pub(crate) ports: PortBlock,
 }
 
-/// How a script ended.
+/// The result of a script.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) code: Option<i32>,
-    pub(crate) said: String,
+    pub(crate) output: String,
 }
 
 impl Outcome {
     pub(crate) fn assert_ok(&self) {
-        assert_eq!(self.code, Some(0), "{}", self.said);
+        assert_eq!(self.code, Some(0), "{}", self.output);
     }
 
-    /// It refused with this code, in one line that has these words in it.
+    /// Asserts that the script failed with this code and one line that contains `words`.
     pub(crate) fn assert_refusal(&self, code: i32, words: &str) {
-        assert!(self.code == Some(code) && self.said.contains(words), "exit {:?}: {}", self.code, self.said);
-        assert_eq!(self.said.trim_end().lines().count(), 1, "one line: {}", self.said);
+        assert!(self.code == Some(code) && self.output.contains(words), "exit {:?}: {}", self.code, self.output);
+        assert_eq!(self.output.trim_end().lines().count(), 1, "one line: {}", self.output);
     }
 }
 
 impl RedisFixture {
-    /// Nothing runs yet; there are passwords, and certificates where the server program has a use for them.
+    /// Creates a fixture without running servers. It has passwords, and certificates when the server program supports
+    /// TLS.
     pub(crate) fn new() -> Self {
         let binary = ServerBinary::find().unwrap();
-        let tls = binary.speaks_tls().unwrap();
+        let tls = binary.supports_tls().unwrap();
         let (folder, ports) = (Folder::temporary().unwrap(), PortBlock::take().unwrap());
-        let place = Self { servers: Vec::new(), binary, tls, runs: AtomicU32::new(0), folder, ports };
-        USERS.iter().for_each(|user| place.write_passwords(user, &[&new_password()]));
+        let fixture = Self { servers: Vec::new(), binary, tls, runs: AtomicU32::new(0), folder, ports };
+        USERS.iter().for_each(|user| fixture.write_passwords(user, &[&new_password()]));
         if tls {
-            make_certificates(&place.folder.subfolder("tls").unwrap(), "localhost").unwrap();
+            make_certificates(&fixture.folder.subfolder("tls").unwrap(), "localhost").unwrap();
         }
-        place
+        fixture
     }
 
-    /// Servers that run and a cluster that is made of them.
+    /// Creates a fixture with running servers that form a cluster.
     pub(crate) async fn with_cluster_of(pairs: u16) -> Self {
-        let mut place = Self::new();
-        place.start_all(pairs).await;
-        place.cluster(pairs, &[]).await.assert_ok();
-        place
+        let mut fixture = Self::new();
+        fixture.start_all(pairs).await;
+        fixture.cluster(pairs, &[]).await.assert_ok();
+        fixture
     }
 
     pub(crate) async fn start_all(&mut self, pairs: u16) {
@@ -82,7 +83,7 @@ impl RedisFixture {
         }
     }
 
-    /// Starts a server over what it left, if it was there before; it may not answer yet.
+    /// Starts a server with the data of its previous run, if any. It may not answer yet.
     pub(crate) fn start(&mut self, number: u16) {
         let at = usize::from(number);
         self.servers.resize_with(self.servers.len().max(at + 1), || None);
@@ -91,8 +92,8 @@ impl RedisFixture {
     }
 
     pub(crate) async fn wait_until_up(&self, number: u16) {
-        let up = async || self.ask(number, "PING").trim_end() == "PONG";
-        until("a server's answer", SOON, up).await.unwrap_or_else(|late| {
+        let up = async || self.query(number, "PING").trim_end() == "PONG";
+        until("a server's answer", TIME_LIMIT, up).await.unwrap_or_else(|late| {
             panic!("{late:#}{}", self.process(number).log_tail());
         });
     }
@@ -109,28 +110,28 @@ impl RedisFixture {
         self.servers[usize::from(number)] = None;
     }
 
-    /// How a server is started: `start.sh` with the environment that its container would give it.
+    /// Launches a server: `start.sh` with the environment of its container.
     pub(crate) fn server(&self, number: u16) -> Launch {
         let bus = self.ports.first() + SERVERS_MAX + number;
         let launch = self.in_container(number, &format!("redis-{number}"), "start.sh");
         launch.args(["--bind", "127.0.0.1", "--cluster-port", &bus.to_string()])
     }
 
-    /// Has a server hand over, as its container would before it stops.
+    /// Runs the handover of a server, as its container does before it stops.
     pub(crate) async fn hand_over(&self, number: u16) -> Outcome {
         let run = self.runs.fetch_add(1, Ordering::Relaxed);
         let launch = self.in_container(number, &format!("handover-{run}"), "handover.sh");
         self.finish(launch.env("CLI", "redis-cli")).await
     }
 
-    /// Asks whether a server has what its pair has, as its container's probe would.
+    /// Runs the readiness probe of a server's container.
     pub(crate) async fn ready(&self, number: u16) -> Outcome {
         let run = self.runs.fetch_add(1, Ordering::Relaxed);
         let launch = self.in_container(number, &format!("ready-{run}"), "ready.sh");
         self.finish(launch.env("CLI", "redis-cli")).await
     }
 
-    /// A script in a server's container.
+    /// Launches a script in a server's container.
     fn in_container(&self, number: u16, name: &str, file: &str) -> Launch {
         let data = self.data(number);
         let launch = Launch::new(name, script(file), self.folder.path())
@@ -150,13 +151,13 @@ impl RedisFixture {
         self.folder.subfolder(&format!("data-{number}")).unwrap()
     }
 
-    /// Ends a server and forgets all that it had.
-    pub(crate) fn lose(&mut self, number: u16) {
+    /// Kills a server and deletes its data.
+    pub(crate) fn lose_data(&mut self, number: u16) {
         self.kill(number);
         fs::remove_dir_all(self.data(number)).unwrap();
     }
 
-    /// Runs `cluster.sh` over so many pairs, with these arguments.
+    /// Runs `cluster.sh` for the first `pairs` pairs of servers.
     pub(crate) async fn cluster(&self, pairs: u16, arguments: &[&str]) -> Outcome {
         self.finish(self.cluster_launch(pairs).args(arguments)).await
     }
@@ -169,13 +170,13 @@ impl RedisFixture {
     pub(crate) async fn finish(&self, launch: Launch) -> Outcome {
         let process = launch.spawn().unwrap();
         let code =
-            process.wait(SOON).await.unwrap_or_else(|late| panic!("{late:#}{}", process.log_tail())).code();
-        let said = fs::read_to_string(process.log()).unwrap();
+            process.wait(TIME_LIMIT).await.unwrap_or_else(|late| panic!("{late:#}{}", process.log_tail())).code();
+        let output = fs::read_to_string(process.log()).unwrap();
         fs::remove_file(process.log()).unwrap();
-        Outcome { code, said }
+        Outcome { code, output }
     }
 
-    /// A script that is told of so many pairs, each run with a log of its own.
+    /// Launches a script for the first `pairs` pairs of servers. Each run has its own log.
     pub(crate) fn script(&self, name: &str, pairs: u16) -> Launch {
         let run = self.runs.fetch_add(1, Ordering::Relaxed);
         let addr = |number| format!("localhost:{}", self.port(number));
@@ -210,26 +211,26 @@ impl RedisFixture {
         fs::write(self.passwords().join(user), passwords.join("\n") + "\n").unwrap();
     }
 
-    /// The first password of a user.
+    /// Returns the first password of a user.
     pub(crate) fn password(&self, user: &str) -> String {
         let passwords = fs::read_to_string(self.passwords().join(user)).unwrap();
         passwords.lines().next().unwrap().to_owned()
     }
 
-    /// Asks a server as the operator.
-    pub(crate) fn ask(&self, number: u16, command: &str) -> String {
-        self.ask_as("admin", &self.password("admin"), number, command)
+    /// Sends a command to a server as the operator.
+    pub(crate) fn query(&self, number: u16, command: &str) -> String {
+        self.query_as("admin", &self.password("admin"), number, command)
     }
 
-    /// Asks a server in words that are separated by blanks; the answer, or what went wrong.
-    pub(crate) fn ask_as(&self, user: &str, password: &str, number: u16, command: &str) -> String {
+    /// Sends a command to a server, with arguments separated by spaces. Returns the reply or the error.
+    pub(crate) fn query_as(&self, user: &str, password: &str, number: u16, command: &str) -> String {
         let mut cli = self.client(user, password, number);
         let output = cli.args(command.split(' ')).output().expect("redis-cli runs");
         let both = [output.stdout, output.stderr].concat();
         String::from_utf8_lossy(&both).replace('\r', "")
     }
 
-    /// The command-line client, for whom a server lets in.
+    /// Returns a command-line client that logs in as this user.
     pub(crate) fn client(&self, user: &str, password: &str, number: u16) -> Command {
         let mut cli = Command::new("redis-cli");
         cli.env("REDISCLI_AUTH", password).args(["--user", user, "-h", "localhost", "-p"]);
@@ -240,35 +241,35 @@ impl RedisFixture {
         cli
     }
 
-    /// A server's id in the cluster.
+    /// Returns a server's id in the cluster.
     pub(crate) fn id(&self, number: u16) -> String {
-        self.ask(number, "CLUSTER MYID").trim_end().to_owned()
+        self.query(number, "CLUSTER MYID").trim_end().to_owned()
     }
 
-    /// What a server knows of the cluster, without what changes from second to second.
+    /// Returns a server's view of the cluster, without the fields that change every second.
     pub(crate) fn map(&self, number: u16) -> Vec<String> {
-        let nodes = self.ask(number, "CLUSTER NODES");
-        let lasting = |line: &str| {
+        let nodes = self.query(number, "CLUSTER NODES");
+        let stable_fields = |line: &str| {
             let words: Vec<&str> = line.split(' ').collect();
-            let of_the_moment = |(at, _): &(usize, &&str)| *at != 4 && *at != 5;
+            let is_stable = |(at, _): &(usize, &&str)| *at != 4 && *at != 5;
             words
                 .iter()
                 .enumerate()
-                .filter(of_the_moment)
+                .filter(is_stable)
                 .map(|(_, word)| *word)
                 .collect::<Vec<_>>()
                 .join(" ")
         };
-        let mut lines: Vec<String> = nodes.trim_end().lines().map(lasting).collect();
+        let mut lines: Vec<String> = nodes.trim_end().lines().map(stable_fields).collect();
         lines.sort();
         lines
     }
 
-    /// How many slots each pair's primary has, and which number leads it; by the table that operators get.
+    /// Returns the number of each pair's primary and its slots, from `cluster.sh status`.
     pub(crate) async fn leaders(&self, pairs: u16) -> Vec<(u16, u32)> {
         let table = self.cluster(pairs, &["status"]).await;
         table.assert_ok();
-        table.said.lines().skip(1).map(|line| self.row(line)).collect()
+        table.output.lines().skip(1).map(|line| self.row(line)).collect()
     }
 
     fn row(&self, line: &str) -> (u16, u32) {
@@ -277,32 +278,32 @@ impl RedisFixture {
         (port - self.ports.first(), words[3].parse().unwrap())
     }
 
-    /// Whether a server says that it leads.
+    /// Returns true when a server reports that it is a primary.
     pub(crate) fn leads(&self, number: u16) -> bool {
-        self.ask(number, "ROLE").starts_with("master")
+        self.query(number, "ROLE").starts_with("master")
     }
 
-    /// Makes a replica lead.
+    /// Promotes a replica.
     pub(crate) async fn fail_over_to(&self, number: u16) {
         let leads = async || {
-            self.ask(number, "CLUSTER FAILOVER");
+            self.query(number, "CLUSTER FAILOVER");
             self.leads(number)
         };
-        until("a failover", SOON, leads).await.unwrap();
+        until("a failover", TIME_LIMIT, leads).await.unwrap();
     }
 
-    /// Sets keys where they belong.
+    /// Writes a key to its shard.
     pub(crate) fn write(&self, key: &str, value: &str) {
-        assert_eq!(self.ask_the_cluster(&format!("SET {key} {value}\n")), ["OK"]);
+        assert_eq!(self.query_cluster(&format!("SET {key} {value}\n")), ["OK"]);
     }
 
-    /// Reads a key, wherever it is.
+    /// Reads a key from its shard.
     pub(crate) fn read(&self, key: &str) -> String {
-        self.ask_the_cluster(&format!("GET {key}\n")).remove(0)
+        self.query_cluster(&format!("GET {key}\n")).remove(0)
     }
 
-    /// Asks commands, a line each, of whoever has their keys; the answers, a line each.
-    pub(crate) fn ask_the_cluster(&self, commands: &str) -> Vec<String> {
+    /// Sends commands, one per line, to the servers of their keys. Returns the replies, one per line.
+    pub(crate) fn query_cluster(&self, commands: &str) -> Vec<String> {
         let mut cli = self.client("admin", &self.password("admin"), 0);
         let mut cli = cli
             .arg("-c")
@@ -311,12 +312,12 @@ impl RedisFixture {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut questions = cli.stdin.take().unwrap();
+        let mut stdin = cli.stdin.take().unwrap();
         let commands = commands.to_owned();
-        // Beside reading the answers: both may be more than a pipe holds.
-        let asking = std::thread::spawn(move || questions.write_all(commands.as_bytes()));
+        // Writes in a thread while the replies are read: both may be larger than a pipe's buffer.
+        let writing = std::thread::spawn(move || stdin.write_all(commands.as_bytes()));
         let output = cli.wait_with_output().unwrap();
-        asking.join().unwrap().unwrap();
+        writing.join().unwrap().unwrap();
         assert!(output.status.success(), "{output:?}");
         let lines = String::from_utf8(output.stdout).unwrap();
         let answers = lines.lines().filter(|line| !line.starts_with("-> Redirected"));
@@ -324,20 +325,20 @@ impl RedisFixture {
     }
 }
 
-/// A cluster with a key, and who leads the pair that has it.
-pub(crate) async fn with_a_key() -> (RedisFixture, u16) {
-    let place = RedisFixture::with_cluster_of(3).await;
-    place.write("fs:{a}:meta", "kept");
-    let has_it = |number: &u16| place.ask(*number, "DBSIZE").trim_end() == "1";
-    let holder = [0, 2, 4].into_iter().find(has_it).expect("one of the primaries has it");
-    (place, holder)
+/// Returns a cluster with one key, and the number of the primary that holds it.
+pub(crate) async fn cluster_with_a_key() -> (RedisFixture, u16) {
+    let fixture = RedisFixture::with_cluster_of(3).await;
+    fixture.write("fs:{a}:meta", "kept");
+    let holds_key = |number: &u16| fixture.query(*number, "DBSIZE").trim_end() == "1";
+    let holder = [0, 2, 4].into_iter().find(holds_key).expect("one of the primaries has it");
+    (fixture, holder)
 }
 
 pub(crate) fn script(name: &str) -> PathBuf {
     deploy::folder().join("redis").join(name)
 }
 
-/// A copy of what the scripts read, to be changed.
+/// Returns a copy of the files that the scripts read, which a test can change.
 pub(crate) fn copy_of_conf(folder: &Path) -> PathBuf {
     let copy = folder.join("conf");
     fs::create_dir_all(&copy).unwrap();

@@ -1,8 +1,8 @@
-//! Starts processes so that they end with us.
+//! Starts processes that end together with their parent.
 //!
-//! An attached child dies with us, however we die: it runs under `setpriv --pdeathsig`. That signal is sent when the
-//! *thread* that spawned the child ends, and a test's thread ends before its process does, so every spawn goes through
-//! one thread that lives as long as the process.
+//! An attached child ends with its parent, even when the parent is killed: it runs under `setpriv --pdeathsig`. The
+//! kernel sends that signal when the *thread* that spawned the child ends, and the thread of a test ends before its
+//! process does. Every spawn therefore runs on one thread that lives as long as the process.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -19,16 +19,16 @@ use anyhow::{Context, Result, anyhow};
 
 use super::Process;
 
-/// Whether a child may outlive the process that started it.
+/// Defines if a child may outlive the process that started it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
-    /// Dies with its owner, also when we are killed.
+    /// Ends with its owner, even when the parent process is killed.
     Attached,
-    /// Dies with its owner too, until that one releases it: from then on it stays when we end.
+    /// Ends with its owner until the owner releases it. From then on it outlives the parent process.
     Detached,
 }
 
-/// What to start, and how it ends with us. Can be started again and again.
+/// The command, environment and lifetime of a process. It can be started any number of times.
 #[derive(Clone, Debug)]
 pub struct Launch {
     name: String,
@@ -41,7 +41,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// A program, named for people; its output goes to `<name>.log` in `folder`.
+    /// Creates a launch of `program`. `name` is used in messages, and the output goes to `<name>.log` in `folder`.
     pub fn new(name: impl Into<String>, program: impl Into<PathBuf>, folder: &Path) -> Self {
         let name = name.into();
         Self {
@@ -68,33 +68,33 @@ impl Launch {
         arguments.into_iter().fold(self, Self::arg)
     }
 
-    /// Sets a variable of its environment.
+    /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, variable: impl Into<String>, value: impl ToString) -> Self {
         self.environment.push((variable.into(), value.to_string()));
         self
     }
 
-    /// Says whether it may outlive us (attached if not said).
+    /// Sets the lifetime; the default is [`Lifetime::Attached`].
     #[must_use]
     pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
         self.lifetime = lifetime;
         self
     }
 
-    /// When we die it gets TERM instead of KILL: for a program that has children of its own to end.
+    /// Sends SIGTERM instead of SIGKILL when the parent ends: for programs that must end children of their own.
     #[must_use]
-    pub fn terminated_with_us(mut self) -> Self {
+    pub fn terminate_on_parent_death(mut self) -> Self {
         self.death_signal = "TERM";
         self
     }
 
-    /// Starts it.
+    /// Starts the process.
     ///
     /// # Errors
-    /// When the program is missing or its log cannot be written.
+    /// Fails when the program does not exist or its log cannot be written.
     pub fn spawn(&self) -> Result<Process> {
-        let child = on_the_spawning_thread(self.command()?)
+        let child = spawn_on_dedicated_thread(self.command()?)
             .with_context(|| format!("{} could not be started ({})", self.name, self.program.display()))?;
         Ok(Process::new(self.name.clone(), self.log.clone(), child))
     }
@@ -102,13 +102,13 @@ impl Launch {
     fn command(&self) -> Result<Command> {
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot write {}", self.log.display()))?;
-        let mut command = self.program_that_ends_with_us();
+        let mut command = self.base_command();
         command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         Ok(command)
     }
 
-    fn program_that_ends_with_us(&self) -> Command {
+    fn base_command(&self) -> Command {
         match self.lifetime {
             Lifetime::Detached => Command::new(&self.program),
             Lifetime::Attached => {
@@ -120,23 +120,23 @@ impl Launch {
     }
 }
 
-type Spawn = (Command, mpsc::Sender<io::Result<Child>>);
+type SpawnRequest = (Command, mpsc::Sender<io::Result<Child>>);
 
-fn on_the_spawning_thread(command: Command) -> Result<Child> {
-    static SPAWNING: LazyLock<mpsc::Sender<Spawn>> = LazyLock::new(start_the_spawning_thread);
+fn spawn_on_dedicated_thread(command: Command) -> Result<Child> {
+    static SPAWNER: LazyLock<mpsc::Sender<SpawnRequest>> = LazyLock::new(start_spawning_thread);
     let (answer, spawned) = mpsc::channel();
-    SPAWNING.send((command, answer)).map_err(|_| anyhow!("the spawning thread is gone"))?;
+    SPAWNER.send((command, answer)).map_err(|_| anyhow!("the spawning thread is gone"))?;
     Ok(spawned.recv()??)
 }
 
-fn start_the_spawning_thread() -> mpsc::Sender<Spawn> {
-    let (orders, inbox) = mpsc::channel::<Spawn>();
+fn start_spawning_thread() -> mpsc::Sender<SpawnRequest> {
+    let (sender, requests) = mpsc::channel::<SpawnRequest>();
     let run = move || {
-        for (mut command, answer) in inbox {
-            // Whoever asked may have given up; the child is dropped with the answer then, and ends with us.
+        for (mut command, answer) in requests {
+            // The caller may be gone. The unsent child is then dropped and ends with this process.
             answer.send(command.spawn()).ok();
         }
     };
-    thread::Builder::new().name("spawning".into()).spawn(run).expect("one more thread can be had");
-    orders
+    thread::Builder::new().name("spawning".into()).spawn(run).expect("the system can create another thread");
+    sender
 }

@@ -1,4 +1,4 @@
-//! Takes the data of servers away: their disks are lost, their place in the cluster is not.
+//! Deletes the data of servers. They keep their place in the cluster.
 
 use std::{fs, net::SocketAddr};
 
@@ -7,14 +7,14 @@ use futures::future::try_join_all;
 
 use super::RedisCluster;
 
-/// The file that a server knows the cluster from.
+/// The file in which a server stores its view of the cluster.
 const CLUSTER_FILE: &str = "nodes.conf";
 
 impl RedisCluster {
-    /// Kills these servers all at once, deletes their data, and starts them again: empty, with the slots they had.
+    /// Kills these servers at once, deletes their data, and starts them again: empty, with the same slots.
     ///
     /// # Errors
-    /// When a file cannot be deleted, or a server does not come up.
+    /// Fails when a file cannot be deleted, or a server does not start.
     pub async fn lose_data(&self, addrs: &[SocketAddr]) -> Result<()> {
         addrs.iter().for_each(|&addr| self.kill(addr));
         addrs.iter().try_for_each(|&addr| self.delete_data(addr))?;

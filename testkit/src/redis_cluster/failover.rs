@@ -1,48 +1,48 @@
-//! Has a replica take its primary's place while both are well.
+//! Manual failovers.
 
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Result;
 
-use super::{RedisCluster, ServerRole, ask_role, forming::run};
+use super::{RedisCluster, ServerRole, forming::run, query_role};
 use crate::wait::until_ok;
 
-/// A failover that is asked for takes well under a second; one that fails is given up by Redis after five, and asked
-/// for again.
+/// Time limit of a promotion. A manual failover takes well under a second. Redis aborts a failed one after 5 s, and it
+/// is then requested again.
 const FAILOVER_LIMIT: Duration = Duration::from_secs(30);
 
-/// How a replica takes over.
+/// The kind of a manual failover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failover {
     /// The primary stops, the replica catches up, the others vote.
     Agreed,
-    /// The others vote; the primary is not asked (`FORCE`).
+    /// The others vote without the primary's consent (`FORCE`).
     Forced,
-    /// Nobody is asked (`TAKEOVER`).
+    /// The replica takes over without a vote (`TAKEOVER`).
     Takeover,
 }
 
 impl RedisCluster {
-    /// Makes this replica the primary, and waits until it says that it is.
+    /// Promotes a replica, and waits until it reports to be a primary.
     ///
     /// # Errors
-    /// When it is not in time.
+    /// Fails when the replica is not promoted in time.
     pub async fn fail_over_to(&self, replica: SocketAddr, how: Failover) -> Result<()> {
         let server = self.server(replica);
         let promoted = async || {
             let mut command = redis::cmd("CLUSTER");
             command.arg("FAILOVER").arg(how.option());
-            // Refused while an earlier try is under way, or once it is a primary: what counts is what it is.
+            // Redis refuses this during an earlier failover and once the server is a primary. Only the role counts.
             run(&server, &mut command).await.ok();
             until_ok("a promotion", Duration::from_secs(2), async || is_primary(&server).await).await
         };
         until_ok("the replica's promotion", FAILOVER_LIMIT, promoted).await
     }
 
-    /// Waits until this server says that it is a primary.
+    /// Waits until this server reports to be a primary.
     ///
     /// # Errors
-    /// When it does not in time.
+    /// Fails when the server is not promoted in time.
     pub async fn wait_until_promoted(&self, replica: SocketAddr) -> Result<()> {
         let server = self.server(replica);
         until_ok("the replica's promotion", FAILOVER_LIMIT, async || is_primary(&server).await).await
@@ -60,7 +60,7 @@ impl Failover {
 }
 
 async fn is_primary(server: &crate::redis_server::Server) -> Result<()> {
-    let role = ask_role(server).await?;
+    let role = query_role(server).await?;
     anyhow::ensure!(role == ServerRole::Primary, "{} is still a replica", server.addr());
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Makes a cluster of servers that do not know each other, with plain commands (Valkey's package brings no command-line
-//! client), and tells when a cluster is whole.
+//! Forms a cluster of new servers and checks when it is whole. Uses plain commands, because Valkey's package has no
+//! command-line client.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,31 +9,32 @@ use redis::Cmd;
 
 use crate::{redis_server::Server, wait::until_ok};
 
-/// A Redis Cluster has this many slots, by its protocol.
+/// The number of slots in a Redis Cluster, fixed by its protocol.
 const SLOTS: usize = 16_384;
 
-/// A fresh cluster opens for writes two seconds after its primaries started, by a constant of the server; a failed
-/// primary's replacement and a full copy come on top. The rest is for a machine that is busy with everything else.
+/// Time limit until a cluster is whole. A new cluster accepts writes 2 s after its primaries started, by a constant of
+/// the server. The replacement of a failed primary and a full copy may come on top. The rest is for a busy machine.
 const WHOLE_LIMIT: Duration = Duration::from_secs(30);
 
-/// A server's part in a cluster that is to be formed.
+/// A server and its role in a new cluster.
 pub(crate) struct Member<'a> {
     pub(crate) server: &'a Server,
-    /// The number of the member it is a replica of; a primary if none.
-    pub(crate) copies: Option<usize>,
+    /// The index of the member that this one replicates, or `None` for a primary.
+    pub(crate) replica_of: Option<usize>,
 }
 
-/// Introduces the members, deals the slots to the primaries and gives each replica its primary.
+/// Introduces the members to each other, assigns the slots to the primaries, and attaches each replica to its primary.
 pub(crate) async fn form(members: &[Member<'_>]) -> Result<()> {
-    // A server takes an epoch only before it knows another one.
+    // A server accepts an epoch only before it knows another server.
     try_join_all((1_usize..).zip(members).map(|(epoch, member)| set_epoch(member, epoch))).await?;
     try_join_all(members.iter().enumerate().map(|(i, member)| introduce(i, member, members))).await?;
-    deal_slots(members).await?;
+    assign_slots(members).await?;
     try_join_all(members.iter().map(|member| follow_primary(member, members))).await?;
     Ok(())
 }
 
-/// Waits until every server sees every slot served and every other server, and each primary's replicas hold its data.
+/// Waits until the cluster is whole: every server sees every slot served and every other server, and each primary's
+/// replicas hold its data.
 pub(crate) async fn wait_until_whole(servers: &[Arc<Server>], replicas_per_primary: u16) -> Result<()> {
     let whole = async || {
         try_join_all(servers.iter().map(|server| ensure_whole(server, servers.len(), replicas_per_primary)))
@@ -43,12 +44,12 @@ pub(crate) async fn wait_until_whole(servers: &[Arc<Server>], replicas_per_prima
     until_ok("a whole cluster", WHOLE_LIMIT, whole).await
 }
 
-/// Distinct epochs spare the primaries the rounds of settling who may keep which slot.
+/// Sets a distinct epoch, so that the primaries need not settle conflicts over slots.
 async fn set_epoch(member: &Member<'_>, epoch: usize) -> Result<()> {
     run(member.server, redis::cmd("CLUSTER").arg("SET-CONFIG-EPOCH").arg(epoch)).await
 }
 
-/// Has a server meet all that come after it directly, which spares the gossip.
+/// Makes a server meet all later members directly, which is faster than gossip.
 async fn introduce(number: usize, member: &Member<'_>, members: &[Member<'_>]) -> Result<()> {
     for other in &members[number + 1..] {
         meet(member.server, other.server).await?;
@@ -56,7 +57,7 @@ async fn introduce(number: usize, member: &Member<'_>, members: &[Member<'_>]) -
     Ok(())
 }
 
-/// Has a server get to know another one.
+/// Makes a server meet another one.
 pub(crate) async fn meet(server: &Server, other: &Server) -> Result<()> {
     let (addr, bus) = (other.addr(), bus_port(other).await?);
     let mut meet = redis::cmd("CLUSTER");
@@ -67,27 +68,27 @@ async fn bus_port(server: &Server) -> Result<u16> {
     let mut connection = server.connection().await?;
     let answer: Vec<String> =
         redis::cmd("CONFIG").arg("GET").arg("cluster-port").query_async(&mut connection).await?;
-    Ok(answer.last().context("CONFIG GET cluster-port answered nothing")?.parse()?)
+    Ok(answer.last().context("CONFIG GET cluster-port has an empty answer")?.parse()?)
 }
 
-async fn deal_slots(members: &[Member<'_>]) -> Result<()> {
-    let primaries: Vec<_> = members.iter().filter(|member| member.copies.is_none()).collect();
+async fn assign_slots(members: &[Member<'_>]) -> Result<()> {
+    let primaries: Vec<_> = members.iter().filter(|member| member.replica_of.is_none()).collect();
     let bound = |i: usize| SLOTS * i / primaries.len();
-    let deals = primaries.iter().enumerate().map(async |(i, primary)| {
+    let assignments = primaries.iter().enumerate().map(async |(i, primary)| {
         let mut add = redis::cmd("CLUSTER");
         run(primary.server, add.arg("ADDSLOTSRANGE").arg(bound(i)).arg(bound(i + 1) - 1)).await
     });
-    try_join_all(deals).await?;
+    try_join_all(assignments).await?;
     Ok(())
 }
 
-/// A server refuses to follow one it has not met yet, so this is tried until it has.
+/// Attaches a replica to its primary.
 async fn follow_primary(member: &Member<'_>, members: &[Member<'_>]) -> Result<()> {
-    let Some(primary) = member.copies.map(|number| members[number].server) else { return Ok(()) };
+    let Some(primary) = member.replica_of.map(|number| members[number].server) else { return Ok(()) };
     replicate(member.server, primary).await
 }
 
-/// Has a server become a replica of a primary.
+/// Makes a server a replica of a primary. Retries, because a server refuses to follow one that it has not met yet.
 pub(crate) async fn replicate(server: &Server, primary: &Server) -> Result<()> {
     let primary_id = primary.id().await?;
     let follow = async || run(server, redis::cmd("CLUSTER").arg("REPLICATE").arg(&primary_id)).await;
@@ -103,11 +104,12 @@ async fn ensure_whole(server: &Server, servers: usize, replicas_per_primary: u16
     ensure_copied(server, replicas_per_primary).await
 }
 
-/// Clients read the slot map from any server: each must list every replica by now, and hear of each.
+/// Checks that a server lists all servers and replicas and is connected to them. Clients read the slot map from any
+/// server.
 async fn ensure_knows_all(server: &Server, servers: usize, replicas_per_primary: u16) -> Result<()> {
     let mut connection = server.connection().await?;
     let nodes: String = redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await?;
-    // A link that is missing carries no vote: a replica that started a moment ago would ask for a promotion in vain.
+    // Votes do not travel over a missing link, so a replica that started just before would not be promoted.
     ensure!(!nodes.contains(" disconnected"), "{} is not connected to all servers", server.addr());
     let flags: Vec<&str> = nodes.lines().filter_map(|line| line.split(' ').nth(2)).collect();
     let healthy = flags.iter().filter(|flags| !flags.contains("fail") && !flags.contains("handshake"));

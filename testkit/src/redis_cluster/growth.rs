@@ -1,4 +1,4 @@
-//! One more primary with its replicas joins a cluster that runs.
+//! Adds a primary with its replicas to a running cluster.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -12,13 +12,13 @@ use super::{
 use crate::redis_server::Server;
 
 impl RedisCluster {
-    /// Starts a primary with as many replicas as the others have, has them join, and waits until the cluster is whole
-    /// with them. The primary serves no slot yet.
+    /// Starts a primary with as many replicas as the others have, adds them to the cluster, and waits until it is
+    /// whole. The new primary serves no slot yet.
     ///
     /// # Errors
-    /// When there are no ports left, or a server or the cluster does not come up in time.
+    /// Fails when no port is left, or the servers or the cluster are not ready in time.
     pub async fn add_primary(&self) -> Result<SocketAddr> {
-        let members = self.all();
+        let members = self.all_servers();
         let primary = self.join(&members).await?;
         for _ in 0..self.options.replicas_per_primary {
             let replica = self.join(&members).await?;
@@ -30,7 +30,7 @@ impl RedisCluster {
     }
 
     async fn join(&self, members: &[Arc<Server>]) -> Result<Arc<Server>> {
-        let server = self.spawn_one()?;
+        let server = self.spawn_server()?;
         server.wait_until_ready().await?;
         try_join_all(members.iter().map(async |member| meet(&server, member).await)).await?;
         Ok(server)

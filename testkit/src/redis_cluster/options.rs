@@ -1,4 +1,4 @@
-//! What can be chosen about a cluster.
+//! Options of a cluster.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -9,33 +9,33 @@ use crate::{
     ports::{BLOCK_PORTS, PortBlock, ensure_free},
 };
 
-/// What a cluster is made of.
+/// The size, programs and features of a cluster. Defaults are in parentheses.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
-    /// How many primaries share the slots; at least 3, or no majority could replace one (3).
+    /// Number of primaries. At least 3, because fewer have no majority to replace one (3).
     pub primaries: u16,
-    /// How many replicas each primary has (1).
+    /// Number of replicas per primary (1).
     pub replicas_per_primary: u16,
-    /// The program; what [`ServerBinary::find`] finds if none is given.
+    /// The server program (the one that [`ServerBinary::find`] returns).
     pub binary: Option<ServerBinary>,
-    /// Ports of clients and, as many again, of the cluster's own bus; free ones if none are given.
+    /// Ports for clients and for the cluster bus (free ones).
     pub ports: Option<ClusterPorts>,
-    /// An empty folder for data and logs; one that goes with the cluster if none is given.
+    /// A folder for data and logs, which is emptied first (a temporary one).
     pub folder: Option<PathBuf>,
-    /// Replaces `cluster-node-timeout` of `redis.conf`.
+    /// Replaces `cluster-node-timeout` of `redis.conf` (not replaced).
     pub node_timeout: Option<Duration>,
-    /// Whether the servers may outlive us.
+    /// Defines if the servers may outlive their owner (attached).
     pub lifetime: Lifetime,
-    /// Whether the last server runs on an [`NetworkNamespace`], so that it can be cut off (no).
-    pub island: bool,
-    /// Whether it asks everybody who they are, and speaks TLS where the program can: by the files that are deployed (no).
+    /// Runs the last server in a [`NetworkNamespace`], so that it can be disconnected (false).
+    pub network_namespace: bool,
+    /// Uses the deployed users and, when the server program supports it, TLS (false).
     pub secured: bool,
-    /// Whether each server has a clock of its own that can be set; see
-    /// [`RedisCluster::set_clock`](crate::RedisCluster::set_clock) (no).
+    /// Gives each server a clock that can be set; see [`RedisCluster::set_clock`](crate::RedisCluster::set_clock)
+    /// (false).
     pub clocks: bool,
 }
 
-/// Where a cluster's ports start: server number i takes `clients + i` and `bus + i`.
+/// The first ports of a cluster. Server number i uses `clients + i` and `bus + i`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClusterPorts {
     /// The first port for clients.
@@ -54,7 +54,7 @@ impl Default for ClusterOptions {
             folder: None,
             node_timeout: None,
             lifetime: Lifetime::Attached,
-            island: false,
+            network_namespace: false,
             secured: false,
             clocks: false,
         }
@@ -66,7 +66,7 @@ impl ClusterOptions {
         self.primaries * (1 + self.replicas_per_primary)
     }
 
-    /// Fixed ports are checked first: an error that names who is in the way beats a server's log.
+    /// Checks fixed ports before the start: this error names the process in the way, while a server's log does not.
     pub(super) fn choose_ports(&self) -> Result<(ClusterPorts, Option<PortBlock>)> {
         match self.ports {
             Some(ports) => self.ensure_free(ports).map(|()| (ports, None)),
@@ -78,11 +78,11 @@ impl ClusterOptions {
         Ok(self.folder.as_ref().map_or_else(Folder::temporary, Folder::emptied)?)
     }
 
-    pub(super) fn choose_island(&self, ports: ClusterPorts) -> Result<Option<NetworkNamespace>> {
-        self.island.then(|| NetworkNamespace::make(ports.clients)).transpose()
+    pub(super) fn create_network_namespace(&self, ports: ClusterPorts) -> Result<Option<NetworkNamespace>> {
+        self.network_namespace.then(|| NetworkNamespace::create(ports.clients)).transpose()
     }
 
-    /// What a server's command line says besides what every server's says.
+    /// Returns the arguments that the cluster adds to each server's command line.
     pub(super) fn settings(&self, bus_port: u16) -> Vec<String> {
         let mut settings = vec!["--cluster-port".to_owned(), bus_port.to_string()];
         if let Some(timeout) = self.node_timeout {
@@ -100,7 +100,7 @@ impl ClusterOptions {
 
     fn take_free_ports(&self) -> Result<(ClusterPorts, PortBlock)> {
         const SERVERS_MAX: u16 = BLOCK_PORTS / 2;
-        ensure!(self.servers() <= SERVERS_MAX, "there are test ports for {SERVERS_MAX} servers at most");
+        ensure!(self.servers() <= SERVERS_MAX, "test ports suffice for at most {SERVERS_MAX} servers");
         let block = PortBlock::take()?;
         Ok((ClusterPorts { clients: block.first(), bus: block.first() + SERVERS_MAX }, block))
     }

@@ -1,4 +1,4 @@
-//! The server that can be cut off from all others.
+//! Disconnects one server from all others.
 
 use std::net::SocketAddr;
 
@@ -8,29 +8,29 @@ use super::RedisCluster;
 use crate::NetworkNamespace;
 
 impl RedisCluster {
-    /// The server on the island, if there is one.
-    pub fn islander(&self) -> Option<SocketAddr> {
-        let island = self.island.as_ref()?;
-        self.all().iter().map(|server| server.addr()).find(|addr| addr.ip() == island.address())
+    /// The server in the network namespace, or `None` when the cluster has no namespace.
+    pub fn namespaced_server(&self) -> Option<SocketAddr> {
+        let namespace = self.network_namespace.as_ref()?;
+        self.all_servers().iter().map(|server| server.addr()).find(|addr| addr.ip() == namespace.address())
     }
 
-    /// Cuts the islander off: from the other servers and from every client.
+    /// Disconnects that server from the other servers and from every client.
     ///
     /// # Errors
-    /// When there is none.
-    pub fn cut_off_the_islander(&self) -> Result<()> {
-        self.the_island()?.cut_off()
+    /// Fails when the cluster has no namespace.
+    pub fn disconnect_namespaced_server(&self) -> Result<()> {
+        self.namespace()?.disconnect()
     }
 
-    /// Joins the islander to the others again.
+    /// Connects that server to the others again.
     ///
     /// # Errors
-    /// When there is none.
-    pub fn reconnect_the_islander(&self) -> Result<()> {
-        self.the_island()?.reconnect()
+    /// Fails when the cluster has no namespace.
+    pub fn reconnect_namespaced_server(&self) -> Result<()> {
+        self.namespace()?.reconnect()
     }
 
-    fn the_island(&self) -> Result<&NetworkNamespace> {
-        self.island.as_ref().context("this cluster was started without an island")
+    fn namespace(&self) -> Result<&NetworkNamespace> {
+        self.network_namespace.as_ref().context("this cluster was started without a network namespace")
     }
 }

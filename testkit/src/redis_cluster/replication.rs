@@ -1,4 +1,4 @@
-//! Cuts the replication of a primary while both ends live: clients and the cluster's bus go on.
+//! Stops the replication from a primary while all servers live. Clients and the cluster bus are not affected.
 
 use std::net::SocketAddr;
 
@@ -8,41 +8,41 @@ use super::RedisCluster;
 use crate::{RedisServer, User};
 
 impl RedisCluster {
-    /// Ends all replication from this primary: replicas lose their link and are not let in again.
+    /// Disconnects all replicas of this primary and denies them to reconnect.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// Fails when the primary does not answer.
     pub async fn cut_replication(&self, primary: SocketAddr) -> Result<()> {
         self.permit_replication(primary, "-").await?;
         let mut kill = redis::cmd("CLIENT");
-        self.ask(primary, kill.arg("KILL").arg("TYPE").arg("replica")).await.map(|_killed: u64| ())
+        self.query(primary, kill.arg("KILL").arg("TYPE").arg("replica")).await.map(|_killed: u64| ())
     }
 
-    /// Lets replicas in again: they come back by themselves.
+    /// Permits replication again. The replicas reconnect without further commands.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// Fails when the primary does not answer.
     pub async fn restore_replication(&self, primary: SocketAddr) -> Result<()> {
         self.permit_replication(primary, "+").await
     }
 
-    /// Starts a server outside the cluster that copies this primary, also while [`Self::cut_replication`] keeps replicas
-    /// out. It ends when it is dropped.
+    /// Starts a server outside the cluster that replicates this primary, even after [`Self::cut_replication`].
+    /// Dropping it ends it.
     ///
     /// # Errors
-    /// When one of the two does not answer.
+    /// Fails when one of the two servers does not answer.
     pub async fn start_external_replica(&self, primary: SocketAddr) -> Result<RedisServer> {
         let outsider = RedisServer::start_with(&self.binary).await?;
         outsider.replicate_as_separate_user(&mut self.connection(primary).await?, primary).await?;
         Ok(outsider)
     }
 
-    /// Permits or denies `PSYNC`. The older `SYNC` stays denied: a replica falls back to it after a refused `PSYNC`, and one that
-    /// synchronized by it never learns its primary's offset, so that no barrier holds until it reconnects.
+    /// Permits or denies `PSYNC`. The older `SYNC` stays denied. A replica falls back to `SYNC` after a refused
+    /// `PSYNC`, and then never learns its primary's offset, so no barrier is confirmed until the replica reconnects.
     async fn permit_replication(&self, primary: SocketAddr, sign: &str) -> Result<()> {
         let user = if self.security().is_some() { User::Replica.name() } else { "default" };
         let mut command = redis::cmd("ACL");
         command.arg("SETUSER").arg(user).arg(format!("{sign}psync")).arg("-sync");
-        self.ask(primary, &command).await
+        self.query(primary, &command).await
     }
 }

@@ -1,4 +1,4 @@
-//! The cluster that the tests of one program share.
+//! A cluster that the tests of one program share.
 
 use std::{env, path::PathBuf};
 
@@ -8,11 +8,11 @@ use tokio::sync::OnceCell;
 use super::{ClusterOptions, RedisCluster};
 
 impl RedisCluster {
-    /// The same cluster for all tests of a program, started by the first that asks. It ends with the program; its
-    /// folder is emptied by the program's next run.
+    /// Returns the cluster that all tests of a program share; the first call starts it. It ends with the program. The
+    /// next run of the program empties its folder.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// Fails when the cluster does not start.
     pub async fn shared() -> Result<&'static Self> {
         static SHARED: OnceCell<RedisCluster> = OnceCell::const_new();
         let start = async || {
@@ -23,7 +23,7 @@ impl RedisCluster {
     }
 }
 
-/// Named by where the program lies: checkouts, crates and profiles have each their own.
+/// Returns a folder named after the path of the program, so that each checkout, crate and profile has its own.
 fn folder_of_this_program() -> Result<PathBuf> {
     let program = env::current_exe()?;
     let name = program.to_string_lossy().replace('/', "-");

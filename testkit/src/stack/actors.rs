@@ -1,4 +1,4 @@
-//! The programs of this workspace, started with the settings that their `--help` names.
+//! Running nodes and coordinators. Their settings are those that `--help` documents.
 
 use std::{
     path::PathBuf,
@@ -11,11 +11,11 @@ use reqwest::Client;
 
 use crate::{Launch, Process};
 
-/// A node and a coordinator are ready once they have their connections to Redis: a fraction of a second, on a machine
-/// that is not busy with building.
+/// Time limit of a start. A process is ready once it is connected to Redis: a fraction of a second, unless the machine
+/// is busy compiling.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// The programs that a stack is made of.
+/// The programs of a stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Programs {
     /// `flashsale-node`.
@@ -44,25 +44,25 @@ impl Node {
         Ok(Self { program: Restartable::start(launch, &ops_url).await?, url, ops_url })
     }
 
-    /// Where buyers reach this very node.
+    /// The node's URL for buyers.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Where its health, readiness and metrics are.
+    /// The URL of its health, readiness and metrics.
     pub fn ops_url(&self) -> &str {
         &self.ops_url
     }
 
-    /// Its process; another one after a restart.
+    /// The node's process. A restart replaces it.
     pub fn process(&self) -> Arc<Process> {
         self.program.process()
     }
 
-    /// Ends it if it runs, starts it again as it was, and waits until it is ready.
+    /// Kills the node if it runs, starts it again with the same settings, and waits until it is ready.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// Fails when the node does not start.
     pub async fn restart(&self) -> Result<()> {
         self.program.restart(&self.ops_url).await
     }
@@ -73,26 +73,26 @@ impl Coordinator {
         Ok(Self { program: Restartable::start(launch, &url).await?, url })
     }
 
-    /// Where its admin API, health and readiness are.
+    /// The URL of its admin API, health and readiness.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its process; another one after a restart.
+    /// The coordinator's process. A restart replaces it.
     pub fn process(&self) -> Arc<Process> {
         self.program.process()
     }
 
-    /// Ends it if it runs, starts it again as it was, and waits until it is ready.
+    /// Kills the coordinator if it runs, starts it again with the same settings, and waits until it is ready.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// Fails when the coordinator does not start.
     pub async fn restart(&self) -> Result<()> {
         self.program.restart(&self.url).await
     }
 }
 
-/// A program that can be started again as it was.
+/// A program that can be restarted with the same settings.
 #[derive(Debug)]
 struct Restartable {
     launch: Launch,
@@ -100,9 +100,9 @@ struct Restartable {
 }
 
 impl Restartable {
-    async fn start(launch: Launch, readiness_at: &str) -> Result<Self> {
+    async fn start(launch: Launch, base_url: &str) -> Result<Self> {
         let process = Arc::new(launch.spawn()?);
-        wait_until_ready(&process, readiness_at).await?;
+        wait_until_ready(&process, base_url).await?;
         Ok(Self { launch, process: Mutex::new(process) })
     }
 
@@ -110,17 +110,17 @@ impl Restartable {
         self.process.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn restart(&self, readiness_at: &str) -> Result<()> {
+    async fn restart(&self, base_url: &str) -> Result<()> {
         self.process().kill();
         let process = Arc::new(self.launch.spawn()?);
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = process.clone();
-        wait_until_ready(&process, readiness_at).await
+        wait_until_ready(&process, base_url).await
     }
 }
 
-/// Waits until its `/readyz` is content.
-async fn wait_until_ready(process: &Process, readiness_at: &str) -> Result<()> {
-    let readyz = format!("{readiness_at}/readyz");
+/// Waits until `/readyz` answers with success.
+async fn wait_until_ready(process: &Process, base_url: &str) -> Result<()> {
+    let readyz = format!("{base_url}/readyz");
     let client = Client::new();
     let ready = async || {
         let status = client.get(&readyz).send().await?.status();

@@ -1,20 +1,20 @@
-//! The answers of nodes and coordinators that tests and `xtask up` read.
+//! Answers of nodes and coordinators, as read by tests and `xtask up`.
 
 use serde::Deserialize;
 
-/// `GET /api/sale/status`.
+/// The answer to `GET /api/sale/status`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SaleStatus {
-    /// The sale.
+    /// The id of the sale.
     pub sale_id: String,
     /// `upcoming`, `active`, `paused` or `ended`.
     pub status: String,
     /// Units not sold yet.
     pub remaining_stock: u64,
-    /// Units there ever were.
+    /// Units offered in total.
     pub total_stock: u64,
-    /// The time that the sale goes by, ISO 8601.
+    /// The current time of the sale, ISO 8601.
     pub server_time: String,
 }
 
@@ -25,7 +25,7 @@ impl SaleStatus {
     }
 }
 
-/// `GET /api/status`, the other family's.
+/// The answer to `GET /api/status` of the single-sale API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct StockStatus {
     /// Units not sold yet.
@@ -34,24 +34,24 @@ pub struct StockStatus {
     pub sold: u64,
 }
 
-/// `GET /admin/sales/{sale}/audit`: a full read of the sale.
+/// The answer to `GET /admin/sales/{sale}/audit`, which reads the whole sale.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditReport {
-    /// Whether every invariant holds.
+    /// True when every invariant holds.
     pub ok: bool,
-    /// Those that do not, for people.
+    /// The violated invariants, for display.
     pub violations: Vec<serde_json::Value>,
-    /// Units there ever were.
+    /// Units offered in total.
     pub total: u64,
     /// Units sold.
     pub sold: u64,
-    /// Units lying in shards.
+    /// Units in the stock of shards.
     pub stock: u64,
-    /// Units on their way from one shard to another.
+    /// Units in channels: donated and not yet accepted.
     pub in_flight: u64,
-    /// Users with a claim.
+    /// Number of users with a claim.
     pub claims: u64,
-    /// Orders in the streams.
+    /// Number of orders in the streams.
     pub orders: u64,
 }

@@ -1,4 +1,4 @@
-//! What can be chosen about a stack; the defaults are what `cargo xtask up` starts.
+//! Options of a stack. The defaults are those of `cargo xtask up`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,56 +7,57 @@ use anyhow::Result;
 use super::{PortPlan, Programs};
 use crate::{Lifetime, ServerBinary};
 
-/// What a stack is made of, and the sale it opens.
+/// The processes of a stack and its default sale. Defaults are in parentheses.
 #[derive(Clone, Debug)]
 pub struct StackOptions {
-    /// Nodes behind nginx (2).
+    /// Number of nodes behind nginx (2).
     pub nodes: u16,
-    /// Coordinators (1).
+    /// Number of coordinators (1).
     pub coordinators: u16,
-    /// Primaries of the Redis Cluster (3).
+    /// Number of primaries in the Redis Cluster (3).
     pub primaries: u16,
-    /// Replicas of each primary (1).
+    /// Number of replicas per primary (1).
     pub replicas_per_primary: u16,
-    /// The Redis program; what [`ServerBinary::find`] finds if none is given.
+    /// The Redis program (the one that [`ServerBinary::find`] returns).
     pub redis_server: Option<ServerBinary>,
-    /// The programs to start; those of this workspace, built like the running program, if none are given.
+    /// The programs to start (those of this workspace, built with the profile of the running program).
     pub programs: Option<Programs>,
-    /// Fixed ports; free ones if none are given.
+    /// Fixed ports (free ones).
     pub ports: Option<PortPlan>,
-    /// A folder to empty and use; one that goes with the stack if none is given.
+    /// A folder for logs and data, which is emptied first (a temporary one).
     pub folder: Option<PathBuf>,
-    /// Whether the processes may outlive us.
+    /// Defines if the processes may outlive their owner (attached).
     pub lifetime: Lifetime,
-    /// Whether one Redis server runs on an [`NetworkNamespace`](crate::Island), so that it can be cut off (no).
-    pub island: bool,
-    /// Whether Redis asks everybody who they are, and speaks TLS where the program can (no).
+    /// Runs one Redis server in a [`NetworkNamespace`](crate::NetworkNamespace), so that it can be disconnected
+    /// (false).
+    pub network_namespace: bool,
+    /// Uses the deployed users and, when the server program supports it, TLS (false).
     pub secured: bool,
-    /// Whether each Redis server has a clock of its own that can be set; see
-    /// [`RedisCluster::set_clock`](crate::RedisCluster::set_clock) (no).
+    /// Gives each Redis server a clock that can be set; see
+    /// [`RedisCluster::set_clock`](crate::RedisCluster::set_clock) (false).
     pub clocks: bool,
-    /// Whether Prometheus watches it (no).
+    /// Starts Prometheus with the stack (false).
     pub observed: bool,
     /// The default sale.
     pub sale: SaleOptions,
-    /// Further variables for every node.
+    /// Additional environment variables of every node.
     pub node_environment: Vec<(String, String)>,
-    /// Further variables for every coordinator.
+    /// Additional environment variables of every coordinator.
     pub coordinator_environment: Vec<(String, String)>,
 }
 
 /// The default sale of a stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SaleOptions {
-    /// Its id (`flash`).
+    /// The id of the sale (`flash`).
     pub id: String,
-    /// Units to sell (1000).
+    /// Number of units to sell (1000).
     pub total_stock: u64,
-    /// How many shards; the coordinator's default if none is given.
+    /// Number of shards (the coordinator's default).
     pub shards: Option<u32>,
-    /// How long after the start of the stack's first coordinator it opens (at once).
+    /// Time from the start of the stack's first coordinator to the opening of the sale (0).
     pub starts_in: Duration,
-    /// How long it is open (an hour).
+    /// Time that the sale is open (1 h).
     pub duration: Duration,
 }
 
@@ -72,7 +73,7 @@ impl Default for StackOptions {
             ports: None,
             folder: None,
             lifetime: Lifetime::Attached,
-            island: false,
+            network_namespace: false,
             secured: false,
             clocks: false,
             observed: false,
@@ -96,10 +97,10 @@ impl Default for SaleOptions {
 }
 
 impl StackOptions {
-    /// Checks that the ports of such a stack can be had.
+    /// Checks that the ports of a stack with these options are free.
     ///
     /// # Errors
-    /// Names the first taken one, what it was meant for and who holds it.
+    /// Fails when a port is taken. The message names the first such port, its purpose and the process that holds it.
     pub fn ensure_ports_are_free(&self, ports: PortPlan) -> Result<()> {
         ports.ensure_free(self.nodes, self.coordinators, self.redis_servers(), self.observed)
     }

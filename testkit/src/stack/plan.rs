@@ -1,4 +1,4 @@
-//! What is decided before the first process starts, and how each process is started from it.
+//! The decisions made before the first process starts, and the start of each process.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -21,7 +21,7 @@ use crate::{
 
 const LOOPBACK: &str = "127.0.0.0/8";
 
-/// All that is decided before the first process starts.
+/// Options, programs, ports and folder of a stack. They do not change while it runs.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) options: StackOptions,
@@ -56,7 +56,7 @@ impl Plan {
             folder: Some(self.folder.subfolder("redis")?),
             node_timeout: None,
             lifetime: self.options.lifetime,
-            island: self.options.island,
+            network_namespace: self.options.network_namespace,
             secured: self.options.secured,
             clocks: self.options.clocks,
         })
@@ -85,7 +85,8 @@ impl Plan {
         Coordinator::start(launch, url(port)).await
     }
 
-    /// The sale's times are the same for every coordinator: one that starts later must not ask for another sale.
+    /// Returns the start and end of the sale. They are the same for every coordinator, because one that starts later
+    /// must not ask for a different sale.
     fn window(&self) -> (Timestamp, Timestamp) {
         *self.window.get_or_init(|| {
             let opens = Timestamp::now() + self.options.sale.starts_in;
@@ -103,7 +104,7 @@ impl Plan {
         self.start_node_as(number, redis, &self.programs.node, &[]).await
     }
 
-    /// A node of another program, or with further variables.
+    /// Starts a node from another program or with additional variables.
     pub(super) async fn start_node_as(
         &self,
         number: u16,
@@ -115,7 +116,7 @@ impl Plan {
         let (port, ops_port) = (self.ports.node(number), self.ports.node_ops(number));
         let launch = self.launch(&format!("node-{}", number + 1), program, port).env("OPS_PORT", ops_port);
         let launch = with_redis(launch, redis, User::Node);
-        // nginx is here, and so are the buyers that tests and load generators make.
+        // Trusts nginx as a proxy. Exempts the clients of tests and load generators from rate limits.
         let launch = launch.env("TRUSTED_PROXIES", LOOPBACK).env("RATE_LIMIT_EXEMPT", LOOPBACK);
         let launch = with_environment(launch, &self.options.node_environment);
         let launch = with_environment(launch, environment);
@@ -142,7 +143,7 @@ impl Plan {
         Monitoring::start(options, targets).await
     }
 
-    /// What nodes and coordinators are both told.
+    /// Returns a launch with the settings that nodes and coordinators share.
     fn launch(&self, name: &str, program: &Path, port: u16) -> Launch {
         Launch::new(name, program, self.folder.path())
             .env("HOST", Ipv4Addr::LOCALHOST)
@@ -171,11 +172,11 @@ fn choose_ports(fixed: Option<PortPlan>) -> Result<(PortPlan, Option<PortBlock>)
 }
 
 fn ensure_fits(what: &str, count: u16, count_max: u16) -> Result<()> {
-    ensure!(count <= count_max, "{count} {what} are asked for, and there are ports for {count_max}");
+    ensure!(count <= count_max, "{count} {what} were requested, but there are only ports for {count_max}");
     Ok(())
 }
 
-/// Where Redis is, and as whom to log in where that is asked.
+/// Adds the address of Redis and, when the cluster is secured, the login.
 fn with_redis(launch: Launch, redis: &RedisCluster, user: User) -> Launch {
     let login = redis.security().map(|security| security.environment(user)).unwrap_or_default();
     let launch = launch.env("REDIS_URL", redis.seeds());

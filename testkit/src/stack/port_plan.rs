@@ -1,4 +1,4 @@
-//! Where everything of one stack listens, derived from its first port: the one place that says so.
+//! The ports of a stack, all derived from the first one. Ports are assigned nowhere else.
 
 use anyhow::Result;
 
@@ -15,67 +15,67 @@ const NODE_OPS: u16 = 20;
 const REDIS: u16 = 30;
 const REDIS_BUS: u16 = 65;
 
-/// The ports of a stack; with 8080 as the first: nginx 8080, nodes 8081…, coordinators 8090…, Prometheus 8098 and its
-/// exporter for Redis 8099, the nodes' second ports 8100…, Redis 8110… and its bus 8145….
+/// The ports of a stack. When the first is 8080: nginx 8080, nodes 8081…, coordinators 8090…, Prometheus 8098, the
+/// Redis exporter 8099, the nodes' operations ports 8100…, Redis 8110… and its bus 8145….
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortPlan {
     first: u16,
 }
 
 impl PortPlan {
-    /// As many nodes as there are ports for.
+    /// The number of nodes that have ports.
     pub const NODES_MAX: u16 = COORDINATORS - NODES;
-    /// As many coordinators as there are ports for.
+    /// The number of coordinators that have ports.
     pub const COORDINATORS_MAX: u16 = PROMETHEUS - COORDINATORS;
-    /// As many Redis servers as there are ports for.
+    /// The number of Redis servers that have ports.
     pub const REDIS_MAX: u16 = REDIS_BUS - REDIS;
-    /// The highest first port whose last port is still a port.
+    /// The highest first port for which all ports of the plan are valid.
     pub const FIRST_MAX: u16 = u16::MAX - BLOCK_PORTS;
 
-    /// The plan that starts at this port.
+    /// Creates the plan with this first port.
     pub fn starting_at(first: u16) -> Self {
         Self { first }
     }
 
-    /// nginx.
+    /// The port of nginx.
     pub fn public(self) -> u16 {
         self.first
     }
 
-    /// A node's public port.
+    /// The port of a node for buyers.
     pub fn node(self, number: u16) -> u16 {
         self.first + NODES + number
     }
 
-    /// A node's second port: health, readiness, metrics.
+    /// The operations port of a node: health, readiness, metrics.
     pub fn node_ops(self, number: u16) -> u16 {
         self.first + NODE_OPS + number
     }
 
-    /// A coordinator's only port.
+    /// The only port of a coordinator.
     pub fn coordinator(self, number: u16) -> u16 {
         self.first + COORDINATORS + number
     }
 
-    /// Prometheus.
+    /// The port of Prometheus.
     pub fn prometheus(self) -> u16 {
         self.first + PROMETHEUS
     }
 
-    /// What Prometheus asks for the figures of Redis.
+    /// The port of the Redis exporter.
     pub fn redis_exporter(self) -> u16 {
         self.first + REDIS_EXPORTER
     }
 
-    /// The Redis Cluster's ports.
+    /// The ports of the Redis Cluster.
     pub fn redis(self) -> ClusterPorts {
         ClusterPorts { clients: self.first + REDIS, bus: self.first + REDIS_BUS }
     }
 
-    /// Checks, before anything is started, that every port a stack of this size takes is free.
+    /// Checks that every port of a stack of this size is free.
     ///
     /// # Errors
-    /// Names the first taken one, what it was meant for and who holds it.
+    /// Fails when a port is taken. The message names the first such port, its purpose and the process that holds it.
     pub fn ensure_free(
         self,
         nodes: u16,

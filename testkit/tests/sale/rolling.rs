@@ -108,7 +108,7 @@ impl Shop {
     }
 
     fn saw(&mut self, step: RolloutStep) {
-        println!("  {:5.2?}  {}", step.took, step.what);
+        println!("  {:5.2?}  {}", step.duration, step.description);
         self.steps.push(step);
     }
 
@@ -162,7 +162,7 @@ impl Story {
 
 /// Whether the request was under way during the step.
 fn overlap(step: &RolloutStep, asked: &Asked) -> bool {
-    asked.sent < step.began + step.took && asked.sent + asked.latency > step.began
+    asked.sent < step.started_at + step.duration && asked.sent + asked.latency > step.started_at
 }
 
 fn p99(asked: &[&Asked]) -> Duration {

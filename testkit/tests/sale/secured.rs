@@ -148,7 +148,7 @@ async fn a_library_that_nodes_may_not_load_comes_back_by_a_coordinator() {
     coordinator.process().kill();
     everywhere(&sale, cmd("FUNCTION").arg("FLUSH")).await;
     let program = testkit::binary("flashsale-node").unwrap();
-    let late = sale.stack.start_node_aside(&program, &[]).await.unwrap();
+    let late = sale.stack.start_separate_node(&program, &[]).await.unwrap();
 
     // Then nodes say that nothing was bought, and when to come again; they live on.
     for node in [&late, &*sale.stack.nodes()[0]] {

@@ -57,7 +57,7 @@ async fn purchases_outlive_a_primary_whose_replica_lost_its_link() {
     let redis = sale.stack.redis();
     let (primary, replica) = pair(&sale).await;
     let outsider = testkit::RedisServer::start().await.unwrap();
-    outsider.copy_as_another_user(&mut redis.connection(primary).await.unwrap(), primary).await.unwrap();
+    outsider.replicate_as_separate_user(&mut redis.connection(primary).await.unwrap(), primary).await.unwrap();
     let both_follow = async || info(&sale, primary, "replication").await.matches("state=online").count() == 2;
     until("the outsider's copy", LIMIT, both_follow).await.unwrap();
     let node = sale.stack.nodes()[0].url().to_owned();

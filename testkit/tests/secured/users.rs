@@ -93,7 +93,7 @@ async fn a_replica_copies_and_nothing_else() {
 #[tokio::test]
 async fn whoever_says_no_name_may_do_nothing() {
     let redis = shared_redis().await;
-    let mut nobody = redis.connection_of_nobody(redis.primaries().await[0]).await.unwrap();
+    let mut nobody = redis.unauthenticated_connection(redis.primaries().await[0]).await.unwrap();
     for command in
         DANGEROUS.into_iter().chain(WRITES_AND_CLAIMS).chain(["PING", "INFO", "TIME", "CLUSTER NODES"])
     {

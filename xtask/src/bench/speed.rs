@@ -72,7 +72,7 @@ pub(crate) async fn bench(options: Options) -> Result<()> {
     let (bare, bare_url) = start_baseline(&baseline, stack.folder().path()).await?;
     let node = stack.nodes().first().context("the stack has a node")?.clone();
     let other = match &options.against {
-        Some(program) => Some(stack.start_node_aside(program, &[]).await?),
+        Some(program) => Some(stack.start_separate_node(program, &[]).await?),
         None => None,
     };
 

@@ -1,4 +1,4 @@
-//! A server that is down loses the end of its append-only file.
+//! Truncates the append-only file of a stopped server.
 
 use std::{
     fs::{self, File},
@@ -11,10 +11,10 @@ use anyhow::{Context, Result, ensure};
 use super::RedisCluster;
 
 impl RedisCluster {
-    /// Cuts so many bytes off the end of a stopped server's append-only file.
+    /// Removes the last `bytes` bytes of a stopped server's append-only file.
     ///
     /// # Errors
-    /// When the file cannot be found or cut, or is not that long.
+    /// Fails when the file cannot be found or truncated, or is not longer than `bytes`.
     pub fn cut_append_only_file(&self, addr: SocketAddr, bytes: u64) -> Result<()> {
         let file = File::options().write(true).open(self.append_only_file(addr)?)?;
         let length = file.metadata()?.len();
@@ -22,20 +22,20 @@ impl RedisCluster {
         Ok(file.set_len(length - bytes)?)
     }
 
-    /// Starts a server that is down over the data it left. It may not answer yet, and may never.
+    /// Starts a stopped server with its data. Does not wait for an answer, which may never come.
     ///
     /// # Errors
-    /// When the program does not start.
+    /// Fails when the program does not start.
     pub fn start_server(&self, addr: SocketAddr) -> Result<()> {
         self.server(addr).restart()
     }
 
-    /// Whether the process of a server runs.
+    /// Returns true when the server's process runs.
     pub fn is_running(&self, addr: SocketAddr) -> bool {
         self.server(addr).process().is_running()
     }
 
-    /// The last file that the server has appended to.
+    /// The file that the server appended to last.
     fn append_only_file(&self, addr: SocketAddr) -> Result<PathBuf> {
         let folder = self.folder.path().join(format!("redis-{}", addr.port())).join("appendonlydir");
         let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
@@ -45,7 +45,7 @@ impl RedisCluster {
     }
 }
 
-/// Reads `appendonly.aof.12.incr.aof`.
+/// Parses the number in `appendonly.aof.12.incr.aof`.
 fn sequence_number(file: &Path) -> Option<u64> {
     file.file_name()?.to_str()?.rsplit('.').nth(2)?.parse().ok()
 }
