@@ -1,11 +1,12 @@
-// Redis' time, which decides when a sale opens and closes: from each report, and a clock that nobody can set in between.
+// Redis' time, which decides when a sale opens and closes: taken from each report, and advanced by a monotonic clock.
 
-// A report that was held up makes the clock late, never early; a clock that was set is believed.
+// A delayed report makes this clock late, never early. A larger difference means that Redis' clock was set, and is
+// adopted.
 const STEP_MS = 2_000;
 
 let ahead;
 
-/** Takes the time from a report. */
+/** Sets the clock by the time of a report. */
 export function hear(time) {
   const heard = time - performance.now();
   const isStep = ahead === undefined || Math.abs(heard - ahead) > STEP_MS;

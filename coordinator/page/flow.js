@@ -1,15 +1,15 @@
-// Tokens on their way from one shard to another, for those who like to see things move.
+// Animates tokens on their way from one shard to another.
 
 const FLIGHT_MS = 900;
 const APART_MS = 45;
-// A rush may move tokens between all shards at once: more dots than this tell nothing more.
+// A rush may move tokens between all shards at once. More dots than this would add no information.
 const DOTS_PER_MOVE = 14;
 const DOTS_MAX = 120;
 
 const flow = document.querySelector('#flow');
 const still = matchMedia('(prefers-reduced-motion: reduce)');
 
-/** Lets tokens fly from one tank to another. */
+/** Animates tokens from one tank to another. */
 export function fly(from, to, tokens) {
   if (still.matches || document.hidden) return;
   const dots = Math.min(DOTS_PER_MOVE, Math.ceil(Math.sqrt(tokens)) + 1, DOTS_MAX - flow.childElementCount);
@@ -33,7 +33,7 @@ function send(path, delay) {
   flight.finished.catch(() => {}).finally(() => dot.remove());
 }
 
-/** The middle of a tank's level, as the flow sees it. */
+/** The middle of a tank's surface, in coordinates of the flow element. */
 function middle(tank) {
   const [box, own] = [flow.getBoundingClientRect(), tank.getBoundingClientRect()];
   return { x: own.left - box.left + own.width / 2, y: Math.min(own.top - box.top, box.height - 8) };

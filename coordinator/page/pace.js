@@ -1,19 +1,19 @@
-// How fast a sale sells, from how much was sold by when.
+// How fast a sale sells, computed from the units sold over time.
 
-// The last minutes, as they are drawn.
+// Length of the chart.
 export const SECONDS = 180;
 const SECOND_MS = 1_000;
-// What counts as now: long enough to be steady, short enough to follow a rush.
+// Window for the current rate: long enough to be steady, short enough to follow a rush.
 const NOW_MS = 3_000;
 
 let points = [];
 
-/** Begins with what the coordinator remembers: `[[ms, sold], …]`, oldest first. */
+/** Starts with the coordinator's history: `[[ms, sold], …]`, oldest first. */
 export function begin(past) {
   points = [...past];
 }
 
-/** Takes in what was sold by then. */
+/** Adds the units sold by this time. */
 export function add(time, sold) {
   if (points.length && time <= points.at(-1)[0]) return;
   points.push([time, sold]);
@@ -21,7 +21,7 @@ export function add(time, sold) {
   points.splice(0, oldest);
 }
 
-/** Purchases a second, now. */
+/** The current rate, in purchases per second. */
 export function rate() {
   const [end, sold] = points.at(-1) ?? [0, 0];
   const recent = points.find(([at]) => at >= end - NOW_MS);
@@ -29,7 +29,7 @@ export function rate() {
   return Math.max(0, ((sold - recent[1]) * SECOND_MS) / (end - recent[0]));
 }
 
-/** Purchases in each of the last seconds; those that nobody saw count as none. */
+/** Purchases in each of the last seconds; seconds without data count as 0. */
 export function perSecond() {
   const end = Math.floor((points.at(-1)?.[0] ?? 0) / SECOND_MS);
   const marks = Array.from({ length: SECONDS + 1 }, (_, index) => (end - SECONDS + index) * SECOND_MS);
@@ -37,7 +37,7 @@ export function perSecond() {
   return sold.slice(1).map((by, index) => Math.max(0, by - sold[index]));
 }
 
-/** What was sold by each of these moments, which come in order; between two points as on a straight line. */
+/** The units sold by each of these times, which are in order; interpolated between two points. */
 function soldBy(moments) {
   let next = 0;
   return moments.map((moment) => {

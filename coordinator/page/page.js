@@ -1,4 +1,4 @@
-// The live view: what is known of a sale, and who tells it.
+// The live view: connects the stream of reports to the parts of the page.
 
 import * as clock from './clock.js';
 import * as pace from './pace.js';
@@ -50,7 +50,7 @@ function silence() {
   show();
 }
 
-/** Shows what is known, and again with the next second of the countdown. */
+/** Renders the known state, and again at the next second of the countdown. */
 function show() {
   clearTimeout(tick);
   const now = clock.now();

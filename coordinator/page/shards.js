@@ -1,16 +1,16 @@
-// Each shard as a tank: it drains as it sells, and is refilled when tokens come from another.
+// Shows each shard as a tank: it drains as the shard sells, and fills when tokens arrive from another.
 
 import { fly } from './flow.js';
 import * as words from './words.js';
 
 const LABEL_MS = 2_400;
-// With more, there is no room for what is written on them.
+// With more shards than this there is no room for labels.
 const WRITTEN_MAX = 48;
 
 const tanks = document.querySelector('#tanks');
 const labels = new WeakMap();
 
-/** Shows the shards as they are, and what moved. */
+/** Shows the shards' levels, and the tokens that moved. */
 export function show(shards, moves) {
   if (tanks.childElementCount !== shards.length) tanks.replaceChildren(...shards.map((_, number) => tank(number)));
   tanks.style.setProperty('--shards', shards.length);
@@ -60,7 +60,7 @@ function move(giver, receiver, tokens) {
   fly(giver.querySelector('.glass > span'), receiver.querySelector('.glass > span'), tokens);
 }
 
-/** What came or went, for a moment; more of the same within it is added. */
+/** Shows the tokens that arrived or left for a moment; further ones in the same direction are added. */
 function label(item, what, tokens) {
   const node = item.querySelector('.label');
   const shown = labels.get(node);

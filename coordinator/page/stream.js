@@ -1,10 +1,11 @@
-// Following a sale: a stream of reports, begun anew whenever it ends or falls silent. A hidden tab asks for nothing.
+// Follows a sale by a stream of reports, and reconnects when the stream ends or stays silent. A hidden tab does not
+// connect.
 
-// The coordinator speaks once a second at least; with so much silence nobody should believe what stands here.
+// The coordinator sends a report at least once a second. After this silence the page must not be trusted.
 const SILENCE_MS_MAX = 3_000;
 const PAUSE_MS = { least: 500, most: 1_500 };
 
-/** Tells `sales` (those there are), the `history` and each `live` report, `noSale`, and `silence`; for ever. */
+/** Calls the handlers `sales` (with the list), `history`, `live` (with each report), `noSale` and `silence`. Never returns. */
 export async function follow(sale, tell) {
   for (;;) {
     await visible();
@@ -29,7 +30,7 @@ async function listed() {
   }
 }
 
-/** Listens until the stream ends, for whatever reason. */
+/** Listens until the stream ends, for any reason. */
 function stream(sale, tell) {
   return new Promise((resolve) => {
     const source = new EventSource(sale === null ? '/live/sale/events' : `/live/sales/${encodeURIComponent(sale)}/events`);

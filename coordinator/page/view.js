@@ -1,4 +1,4 @@
-// What stands on the screen, as a function of what is known. It asks nothing and decides nothing.
+// Renders the known state. Requests nothing and decides nothing.
 
 import * as pace from './pace.js';
 import * as words from './words.js';
@@ -8,7 +8,7 @@ const [area, stroke] = element.line.children;
 
 export const { sale: choice } = element;
 
-/** Shows what is known. Only what changed is touched, so that a screen reader speaks when there is news. */
+/** Renders the known state. Touches only what has changed, so that a screen reader reads out changes only. */
 export function show({ report, now, silentSince, isNoSale }) {
   const isLive = Boolean(report) && !silentSince;
   document.body.dataset.live = isLive ? 'yes' : 'no';
@@ -17,7 +17,7 @@ export function show({ report, now, silentSince, isNoSale }) {
   else if (report) showReport(report, now);
 }
 
-/** Shows how fast it sells. */
+/** Shows the rate and its chart. */
 export function showPace() {
   const each = pace.perSecond();
   const most = Math.max(...each);
@@ -33,7 +33,7 @@ export function showMove(move, sum) {
   text('moved', words.moved(move, sum));
 }
 
-/** Offers the sales there are, where there are several. */
+/** Fills the choice of sales, if there are several. */
 export function offer(sales, shown) {
   element.choice.hidden = sales.length < 2;
   const ids = sales.map(({ id }) => id).join();

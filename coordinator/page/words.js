@@ -1,4 +1,4 @@
-// What is said, and how numbers are written.
+// Texts, and the format of numbers.
 
 const SECOND_MS = 1_000;
 const NUMBER = new Intl.NumberFormat('en');
@@ -12,13 +12,13 @@ export const KEPT = 'All books add up.';
 export const NO_PROCESSES = 'The list cannot be read.';
 
 export const number = (value) => NUMBER.format(value);
-/** A number with little room. */
+/** A number in little space. */
 export const short = (value) => (value < 10_000 ? String(value) : SHORT.format(value));
 export const notLive = (since) => `Not live since ${TIME.format(since)}. Trying again…`;
 
-/** Where a sale stands, and until when: `{phase, words, until}`. */
+/** The phase of a sale, its text, and when it ends: `{phase, words, until}`. */
 export function standing({ sale, total, sold }, now) {
-  if (sale.state === 'creating') return { phase: 'creating', words: 'Being made' };
+  if (sale.state === 'creating') return { phase: 'creating', words: 'Being created' };
   if (sale.state === 'paused') return { phase: 'paused', words: 'Paused. Closes in', until: sale.endsAt };
   if (sale.state === 'ended' || now >= sale.endsAt) return { phase: 'ended', words: 'The sale has ended' };
   if (now < sale.startsAt) return { phase: 'upcoming', words: 'Opens in', until: sale.startsAt };
@@ -26,7 +26,7 @@ export function standing({ sale, total, sold }, now) {
   return { phase: 'open', words: 'Open. Closes in', until: sale.endsAt };
 }
 
-/** Rounded up, so that it ends with the second that it counts. */
+/** Rounded up, so that 0 is shown only at the end. */
 export function countdown(ms) {
   const seconds = Math.max(0, Math.ceil(ms / SECOND_MS));
   const [days, hours, minutes] = [Math.floor(seconds / 86_400), Math.floor(seconds / 3_600) % 24, Math.floor(seconds / 60) % 60];
@@ -36,7 +36,7 @@ export function countdown(ms) {
 
 const two = (value) => String(value).padStart(2, '0');
 
-/** When all will be sold, at this rate. */
+/** When all units will be sold, at this rate. */
 export function soldOut(phase, left, rate, msToClose) {
   if (phase === 'soldout' || left === 0) return 'yes';
   if (phase !== 'open' || rate <= 0) return '–';
@@ -46,7 +46,7 @@ export function soldOut(phase, left, rate, msToClose) {
 
 export const ratePerSecond = (rate) => (rate > 0 && rate < 10 ? rate.toFixed(1) : number(Math.round(rate)));
 
-/** Since when, in the largest unit that fits. */
+/** A duration in the largest unit that fits. */
 export function age(ms) {
   const [seconds, minutes, hours] = [ms / 1_000, ms / 60_000, ms / 3_600_000].map(Math.floor);
   if (minutes < 1) return `${Math.max(0, seconds)} s`;
@@ -64,7 +64,7 @@ const SHARD_TROUBLES = {
 };
 export const shardTrouble = (trouble) => SHARD_TROUBLES[trouble] ?? trouble;
 
-/** A shard for who does not see it. */
+/** The text of a shard for screen readers. */
 export function shard({ stock, sold, trouble }) {
   const numbers = `${number(stock)} left, ${number(sold)} sold`;
   return trouble ? `${shardTrouble(trouble)}; last seen with ${numbers}` : numbers;
@@ -74,7 +74,7 @@ export function moved({ from, to, tokens }, sum) {
   return `${number(tokens)} from shard ${from} to ${to}; ${number(sum)} moved in all`;
 }
 
-/** What broke the promise, in words; empty where nothing did. */
+/** The violated invariants as text; empty if there are none. */
 export function violations({ oversold, books, record }) {
   const shards = (count, what) => `${count} ${count === 1 ? 'shard' : 'shards'} ${what}`;
   return [

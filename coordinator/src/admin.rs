@@ -1,6 +1,6 @@
-//! The admin API: what operators ask of the coordinator, over HTTP and with a token.
+//! The admin API for operators: HTTP with a bearer token.
 //!
-//! This is the edge: nothing behind it knows of statuses and headers.
+//! Only this module and `live` know status codes and headers.
 
 mod problems;
 mod requests;
@@ -31,29 +31,29 @@ use views::{CoordinatorsView, SaleDetail, SaleList, SaleView};
 
 pub use token::{AdminToken, InvalidToken};
 
-/// Longest time for anything that is asked here: an audit reads every claim and every order of a sale.
+/// Longest time for a request: an audit reads every claim and every order of a sale.
 const DEADLINE: Duration = Duration::from_mins(2);
 
-/// Whom the handlers ask. Empty until the cluster is there.
+/// Handle to the coordinator. Set once the Redis Cluster is reachable.
 #[derive(Clone, Default)]
 pub struct CoordinatorHandle(Arc<OnceLock<Arc<Coordinator>>>);
 
 impl CoordinatorHandle {
-    /// From now on this coordinator is asked.
+    /// Sets the coordinator that requests are handled by.
     ///
     /// # Panics
-    /// When there is one already.
+    /// When it is set already.
     pub fn set(&self, coordinator: Arc<Coordinator>) {
         assert!(self.0.set(coordinator).is_ok(), "the handle is set once");
     }
 
-    /// Who is asked, once the cluster is there.
+    /// Returns the coordinator, once it is set.
     pub(crate) fn coordinator(&self) -> Option<Arc<Coordinator>> {
         self.0.get().cloned()
     }
 }
 
-/// The admin API, and what is asked on behalf of operators all the time.
+/// The admin API, merged with `ops_routes`: probes and metrics, which need no token.
 pub fn router(handle: CoordinatorHandle, token: AdminToken, ops_routes: Router) -> Router {
     let admin = Router::new()
         .route("/admin/sales", get(list).post(create))
@@ -70,7 +70,7 @@ pub fn router(handle: CoordinatorHandle, token: AdminToken, ops_routes: Router) 
     edge::wrap(admin.merge(ops_routes), AdmitAll, DEADLINE)
 }
 
-/// The coordinator, once the cluster is there.
+/// Extracts the coordinator. Rejects the request with 503 until it is set.
 struct ReadyCoordinator(Arc<Coordinator>);
 
 impl FromRequestParts<CoordinatorHandle> for ReadyCoordinator {
@@ -81,7 +81,7 @@ impl FromRequestParts<CoordinatorHandle> for ReadyCoordinator {
     }
 }
 
-/// The sale in the path. A name that no sale can have is that of no sale.
+/// Extracts the sale id in the path. An invalid id gets the same 404 as an unknown one.
 struct SalePath(SaleId);
 
 impl FromRequestParts<CoordinatorHandle> for SalePath {

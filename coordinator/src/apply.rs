@@ -1,4 +1,4 @@
-//! Carries plans out. Everything here can be done twice, by several, and in part.
+//! Applies plans. Every operation here may run twice, in several coordinators at once, or in part.
 
 use std::fmt;
 
@@ -15,19 +15,19 @@ use crate::plan::PlanStep;
 use crate::records::Records;
 use crate::transfers::{Transfer, transfer};
 
-/// A shard that did not confirm.
+/// A shard that did not confirm an operation.
 #[derive(Clone, Debug)]
 pub struct UnconfirmedShard {
     /// The shard.
     pub shard: ShardId,
-    /// Why.
+    /// The reason.
     pub reason: UnconfirmedReason,
 }
 
 /// Why a shard did not confirm.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum UnconfirmedReason {
-    /// It did not answer, refused, or its answer may not last.
+    /// It did not answer, it refused, or its answer is not durable.
     #[error(transparent)]
     Call(#[from] CallError),
     /// It holds other settings, of a newer version.
@@ -41,7 +41,7 @@ impl fmt::Display for UnconfirmedShard {
     }
 }
 
-/// Carries out a plan. What fails is logged, and planned again.
+/// Applies a plan. Steps that fail are logged, and planned again in the next round.
 pub async fn apply(cluster: &Cluster, records: &Records, desired: &DesiredState, steps: &[PlanStep]) {
     let (mut behind, mut short, mut stalled) = (Vec::new(), Vec::new(), Vec::new());
     for &step in steps {
@@ -59,17 +59,19 @@ pub async fn apply(cluster: &Cluster, records: &Records, desired: &DesiredState,
     unconfirmed.iter().for_each(|failure| log(&desired.sale, failure));
 }
 
-/// Brings every shard to what is recorded. The shards that did not confirm that it is so and lasts.
+/// Brings every shard to the recorded state. Returns the shards that did not confirm it durably.
 pub async fn enforce(cluster: &Cluster, desired: &DesiredState) -> Vec<UnconfirmedShard> {
     let all: Vec<ShardId> = desired.sale.shards().iter().map(|shard| shard.id).collect();
     let unconfigured = configure(cluster, desired, &all).await;
     if unconfigured.is_empty() { mint(cluster, desired, &all).await } else { unconfigured }
 }
 
-/// Opens a sale that was being created, once every shard has confirmed that it holds its stock.
+/// Opens a sale that is being created, once every shard has confirmed that it holds its stock. Returns the shards that
+/// have not.
 ///
 /// # Errors
-/// When it is unknown whether the opening is recorded. That somebody else changed the sale first is none.
+/// Fails when it is unknown whether the opening is recorded. If another coordinator or operator changed the sale first,
+/// that is not an error.
 pub async fn open(
     cluster: &Cluster,
     records: &Records,
@@ -86,7 +88,7 @@ pub async fn open(
     Ok(Vec::new())
 }
 
-/// Records the same sale at another version, in this state.
+/// Records the same sale with another version and this state.
 async fn advance(
     cluster: &Cluster,
     records: &Records,
@@ -100,7 +102,8 @@ async fn advance(
     records.record(cluster, before.version, &DesiredState { sale, mint: desired.mint.clone() }).await
 }
 
-/// Based on the version that is known to last: a coordinator that has not heard of the latest change changes nothing.
+/// Raises the version of a record. The change is based on the version that is known to be durable, so a coordinator
+/// that has missed the latest change changes nothing.
 async fn raise_version(cluster: &Cluster, records: &Records, desired: &DesiredState, version: u64) {
     let (id, state) = (desired.sale.id(), desired.sale.config.state);
     match advance(cluster, records, desired, version, state).await {

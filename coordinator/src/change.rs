@@ -1,21 +1,21 @@
-//! What operators do to a sale that is there: pure, from what is recorded to what is to be recorded.
+//! Changes that operators make to an existing sale: pure functions from the recorded state to the next one.
 //!
-//! Each change can be asked for again. Whoever repeats it because an answer was lost finds it done.
+//! Each change is idempotent. An operator who repeats a change because the response was lost gets the same result.
 
 use stock::sale::{EpochMs, InvalidSale, Restock, SaleConfig, SaleState};
 
 use crate::desired_state::DesiredState;
 
-/// Most restocks of a sale. All are remembered, for a repeated one must be recognised however late it comes; each takes
-/// some 45 bytes of the config, which coordinators read ten times a second.
+/// Most restocks of a sale. All of them are kept, because a repeated restock must be recognised however late it
+/// arrives. Each takes about 45 bytes of the config, which coordinators read ten times a second.
 const RESTOCKS_MAX: usize = 256;
 
 /// A change to a sale.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Stops selling until it is resumed.
+    /// Stops selling until the sale is resumed.
     Pause,
-    /// Goes on selling.
+    /// Continues selling.
     Resume,
     /// Stops selling for good.
     End,
@@ -28,34 +28,35 @@ pub enum Change {
     Restock(Restock),
 }
 
-/// Why a change cannot be made. The text is fit for the operator who asked.
+/// Why a change is refused. The text is meant for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
     /// Not all shards hold their stock yet.
     #[error("the sale is still being created; repeat its creation, or wait")]
     Creating,
-    /// Nothing follows the end.
+    /// The sale has ended, which is final.
     #[error("the sale has ended, and that is final")]
     Ended,
-    /// A restock of nothing.
+    /// A restock of 0 units.
     #[error("a restock adds at least 1 unit")]
     NoUnits,
-    /// The idempotency key stands for another restock.
+    /// The idempotency key belongs to a restock of another size.
     #[error("a restock of {0} units went by this Idempotency-Key; another one needs a key of its own")]
     KeyTaken(u64),
-    /// Not one more could be remembered, and recognised when it is repeated.
+    /// The limit of restocks is reached. One more could not be remembered, and so not be recognised when it is
+    /// repeated.
     #[error("a sale is restocked at most {RESTOCKS_MAX} times")]
     TooManyRestocks,
-    /// The sale would become one that cannot be.
+    /// The changed sale would be invalid.
     #[error(transparent)]
     Invalid(#[from] InvalidSale),
 }
 
 impl Change {
-    /// The sale with this change; `None` where it is made already.
+    /// Returns the sale with this change; `None` if the change was made already.
     ///
     /// # Errors
-    /// Where the sale is in no state for it, or would become one that cannot be.
+    /// Fails when the state of the sale does not allow the change, or the changed sale would be invalid.
     pub fn apply(&self, desired: &DesiredState) -> Result<Option<DesiredState>, ChangeError> {
         let before = &*desired.sale.config;
         if self.is_made(before)? {
@@ -135,7 +136,7 @@ mod tests {
     }
 
     fn after(change: &Change, desired: &DesiredState) -> DesiredState {
-        change.apply(desired).unwrap().expect("not made yet")
+        change.apply(desired).unwrap().expect("the change is not made yet")
     }
 
     #[test]
@@ -204,7 +205,7 @@ mod tests {
         let all = (0..RESTOCKS_MAX)
             .fold(recorded(SaleState::Open, 2), |sale, n| after(&restock(&n.to_string(), 1), &sale));
         assert_eq!(all.sale.config.changes.restocked, RESTOCKS_MAX as u64);
-        assert_eq!(restock("0", 1).apply(&all), Ok(None), "the first was forgotten");
+        assert_eq!(restock("0", 1).apply(&all), Ok(None), "the first restock was forgotten");
         assert_eq!(restock("one more", 1).apply(&all), Err(ChangeError::TooManyRestocks));
     }
 

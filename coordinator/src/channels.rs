@@ -1,7 +1,7 @@
-//! Channels between shards that hold tokens, and since when nobody fetches them.
+//! Open channels between shards, and how long they have been idle.
 //!
-//! Whoever steals accepts within milliseconds of the donation. A channel that stays open much longer was left by
-//! somebody who died in between, or whose donation was done without an answer.
+//! A node that steals accepts the tokens within milliseconds of the donation. A channel that stays open much longer
+//! belongs to a node that died in between, or that never got the reply to its donation.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use stock::calls::{CallError, Level, TokenSource};
 use stock::ids::ShardId;
 use tokio::time::Instant;
 
-/// The way of tokens from one shard to another.
+/// A directed channel between two shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Channel {
-    /// The shard that gave them.
+    /// The shard that donates the tokens.
     pub donor: ShardId,
-    /// The shard that is to have them.
+    /// The shard that accepts the tokens.
     pub receiver: ShardId,
 }
 
-/// The channels seen open, and since when nothing left them.
+/// The open channels of a sale, and since when no tokens left them.
 #[derive(Clone, Debug, Default)]
 pub struct OpenChannels(HashMap<Channel, IdleChannel>);
 
@@ -27,13 +27,13 @@ pub struct OpenChannels(HashMap<Channel, IdleChannel>);
 struct IdleChannel {
     accepted: u64,
     since: Instant,
-    /// When it was last seen to, or since when nobody did.
+    /// Since when the channel is idle, or when it was last re-driven.
     waits_since: Instant,
 }
 
 impl OpenChannels {
-    /// Takes in what was seen of a sale's shards. That more enters a channel does not count as movement: what
-    /// lies in it has to leave.
+    /// Updates the channels from the levels of all shards. Only tokens that leave a channel count as progress; tokens
+    /// that enter do not.
     pub fn observe(&mut self, levels: &[Result<Level, CallError>], now: Instant) {
         let idle = |OpenChannel { channel, accepted, .. }| {
             let before = self.0.get(&channel).filter(|idle| idle.accepted == accepted);
@@ -42,12 +42,12 @@ impl OpenChannels {
         self.0 = open_channels(levels).map(idle).collect();
     }
 
-    /// Since when nothing has left the channel that stands still longest, however often it was seen to.
+    /// Returns since when the channel that has stalled longest is idle. Attempts to re-drive it do not count.
     pub fn stalled_since(&self) -> Option<Instant> {
         self.0.values().map(|idle| idle.since).min()
     }
 
-    /// The channels that nothing left, and nobody saw to, for so long.
+    /// Returns the channels that were idle, and not re-driven, for at least this long.
     pub fn stalled_for(&self, wait: Duration, now: Instant) -> Vec<Channel> {
         let stalled = self.0.iter().filter(|(_, idle)| now.duration_since(idle.waits_since) >= wait);
         let mut channels: Vec<Channel> = stalled.map(|(channel, _)| *channel).collect();
@@ -55,7 +55,7 @@ impl OpenChannels {
         channels
     }
 
-    /// Lets a channel wait anew: it is being seen to.
+    /// Restarts the wait for a channel, because it is being re-driven.
     pub fn restart_wait(&mut self, channel: Channel, now: Instant) {
         self.0.entry(channel).and_modify(|idle| idle.waits_since = now);
     }
@@ -65,13 +65,13 @@ impl OpenChannels {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OpenChannel {
     pub(crate) channel: Channel,
-    /// What was accepted from it, cumulative.
+    /// Tokens accepted from it, cumulative.
     accepted: u64,
-    /// What lies in it.
+    /// Tokens in the channel.
     pub(crate) tokens: u64,
 }
 
-/// The channels that hold tokens, of those of which both ends could be read.
+/// Returns the channels that hold tokens. Channels with an unreadable end are left out.
 pub(crate) fn open_channels(levels: &[Result<Level, CallError>]) -> impl Iterator<Item = OpenChannel> {
     (0..).map(ShardId::new).zip(levels).flat_map(move |(donor, level)| {
         let donated = level.as_ref().map_or(&[][..], |level| &level.donated);
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(channels.stalled_for(WAIT, start + WAIT), []);
         assert_eq!(channels.stalled_for(WAIT, start + WAIT * 2), [ZERO_TO_ONE]);
         channels.observe(&levels(3, 0), start + WAIT * 2);
-        assert_eq!(channels.stalled_since(), Some(start), "and is no less stalled for it");
+        assert_eq!(channels.stalled_since(), Some(start), "a re-driven channel is still stalled");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! What a coordinator does when it is asked to: create, change, show and audit sales.
+//! Operations on request: creates, changes, inspects and audits sales.
 //!
-//! It writes what is wanted, brings the shards to it, and answers once all of them have confirmed. Whatever is
-//! left undone when it dies, [`Coordinator::run`] of the next one does from what is written.
+//! Each operation records the desired state, brings the shards to it, and returns once all of them have confirmed. If a
+//! coordinator dies in between, [`Coordinator::run`] of the next one completes the work from the record.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,32 +35,32 @@ use crate::records::Records;
 use crate::replication::Replication;
 use crate::shard_problem::{ShardProblem, problems};
 
-/// Shards a primary, where the request does not say: slots then move to new primaries in even steps.
+/// Shards per primary if the request names no number. With four, slots can move to new primaries in even steps.
 const SHARDS_PER_PRIMARY: usize = 4;
 
-/// How often a change is based on a newer version before it gives up. Each further try means that another
-/// operator changed the same sale within the same few milliseconds.
+/// How many versions a change is based on before it gives up. Each further try means that another operator changed the
+/// same sale within the same few milliseconds.
 const CHANGE_TRIES_MAX: u32 = 5;
 
-/// Audits at a time. One reads every claim of a sale into memory.
+/// Most audits at a time. An audit reads every claim of a sale into memory.
 const AUDITS_MAX: usize = 1;
-/// Longest wait for another audit to end. One of a million claims takes some seconds.
+/// Longest wait for another audit to end. An audit of a million claims takes some seconds.
 const AUDIT_WAIT_MAX: Duration = Duration::from_secs(20);
 
-/// Longest wait for a reply to a look at the shards. Whoever does not answer by then is looked at again in the
-/// next round, and must not hold up the others for longer.
+/// Longest wait for a reply when reading shards. A primary that does not answer by then is asked again in the next
+/// round, and must not delay the results of the others.
 const READ_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// How often it looks, and how patient it is.
+/// Periods and waits of a coordinator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// From one snapshot to the next.
+    /// Time from one snapshot to the next.
     pub snapshot_period: Duration,
-    /// How long a channel may stay open.
+    /// How long a channel may stay idle before it is re-driven.
     pub redrive_after: Duration,
-    /// From one rebalancing to the next; none without it.
+    /// Time from one rebalancing to the next; `None` disables rebalancing.
     pub rebalance_period: Option<Duration>,
-    /// How long it leads without renewing that.
+    /// How long a coordinator leads without renewing the lease.
     pub lease_duration: Duration,
 }
 
@@ -77,75 +77,75 @@ impl Default for Timing {
 
 /// The control plane of all sales of a cluster.
 pub struct Coordinator {
-    /// For looking: short timeouts, and no barrier ever blocks its connections.
+    /// For reads: with short timeouts, and never blocked by a barrier.
     pub(crate) reads: Cluster,
     pub(crate) writes: Cluster,
     pub(crate) timing: Timing,
     pub(crate) leadership: Leadership,
     pub(crate) records: Records,
-    /// Whether the list of sales was seen not to name all that are known.
+    /// True if the list of sales was seen not to name all known sales.
     pub(crate) list_is_lost: AtomicBool,
     pub(crate) observations: ArcSwap<BTreeMap<SaleId, Observation>>,
-    /// Sales of which it is confirmed that so many units are sold, which was all of them.
+    /// The total of each sale for which it is confirmed that all units are sold.
     pub(crate) sold_out: ArcSwap<BTreeMap<SaleId, u64>>,
-    /// Since when the tokens of some channel of a sale have been waiting.
+    /// Since when tokens have been waiting in the channel of each sale that stalled longest.
     pub(crate) stalled_since: ArcSwap<BTreeMap<SaleId, Instant>>,
     /// The replicas of each primary.
     pub(crate) replication: ArcSwap<Vec<Replication>>,
-    /// How much the latest audit of a sale found.
+    /// The number of violations that the latest audit of each sale found.
     pub(crate) audited: ArcSwap<BTreeMap<SaleId, u64>>,
     pub(crate) map_is_suspect: AtomicBool,
     audits: Semaphore,
 }
 
-/// Why something was not done, or is not known to be.
+/// Why a request failed, or has an unknown outcome.
 #[derive(Debug, thiserror::Error)]
 pub enum CoordinatorError {
-    /// Nothing of this name.
+    /// No sale has this name.
     #[error("there is no sale {0:?}")]
     NoSale(String),
-    /// The name is taken.
+    /// A sale of this name exists with other settings.
     #[error("sale {id} exists with other settings: {}", join(fields))]
     DifferentSettings {
-        /// The sale.
+        /// The existing sale.
         id: SaleId,
-        /// What differs.
+        /// The settings that differ.
         fields: Vec<Field>,
     },
-    /// It was there once. What its shards hold, or held, may be sold.
+    /// The sale existed, and its record is lost. Units of its shards may have been sold.
     #[error(
         "the record of sale {0:?} is lost, and is not made anew, for its units may have been sold; restore the data of \
          Redis from a backup, or sell under another name"
     )]
     RecordLost(String),
-    /// No sale can be like that.
+    /// The settings are not valid.
     #[error(transparent)]
     Invalid(InvalidSale),
-    /// The sale cannot be changed like that.
+    /// The sale does not allow this change.
     #[error(transparent)]
     Refused(#[from] ChangeError),
-    /// Too many operators at once. Nothing was done.
+    /// Other operators kept changing the sale. Nothing was done.
     #[error("others keep changing this sale; repeat the request")]
     Contended,
-    /// Slots are served by nobody. Nothing was done.
+    /// Some slots have no primary. Nothing was done.
     #[error("the cluster has no place for {0} shards now")]
     NotEnoughSlots(u16),
-    /// Nothing was done.
+    /// The sale cannot be read. Nothing was done.
     #[error("the sale cannot be read: {0}")]
     Unreadable(CallError),
-    /// Nothing was done. The coordinator that leads restores the list from the records.
+    /// The list of sales is lost. Nothing was done. The leader restores the list from the records.
     #[error("the list of sales is lost, and being restored")]
     ListLost,
-    /// It may have been done.
+    /// The request may have been recorded.
     #[error("it is unknown whether the sale was recorded: {0}")]
     UnknownOutcome(CallError),
-    /// It is recorded, and will be done.
+    /// The request is recorded, and will be applied.
     #[error("recorded, but not confirmed by every shard yet: {}", join(.0))]
     Unconfirmed(Vec<UnconfirmedShard>),
-    /// Another audit is under way.
+    /// Another audit is running.
     #[error("another audit is under way")]
     AuditBusy,
-    /// The audit broke off.
+    /// The audit failed.
     #[error(transparent)]
     AuditFailed(#[from] AuditError),
 }
@@ -154,29 +154,29 @@ fn join<T: ToString>(items: &[T]) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The answer to a creation.
+/// The result of a creation.
 pub struct Created {
     /// The sale.
     pub sale: Sale,
-    /// Whether it was not there before.
+    /// True if the sale did not exist before.
     pub is_new: bool,
 }
 
-/// A sale, looked at.
+/// The current state of a sale.
 pub struct Inspection {
-    /// What is recorded.
+    /// The recorded state.
     pub desired: DesiredState,
-    /// What its shards hold.
+    /// The levels of its shards.
     pub levels: Vec<Result<Level, CallError>>,
-    /// Where they live.
+    /// The cluster's map, with the primary of each shard.
     pub topology: Arc<Topology>,
     /// The latest published snapshot.
     pub snapshot: Option<Snapshot>,
-    /// What is wrong.
+    /// The problems of its shards.
     pub problems: Vec<ShardProblem>,
 }
 
-/// How the shards are looked at: like everything else, but with less patience.
+/// Options for connections that only read: the same servers with shorter timeouts.
 pub fn read_options(options: &ConnectOptions) -> ConnectOptions {
     ConnectOptions {
         connect_timeout: options.connect_timeout.min(READ_TIMEOUT),
@@ -187,8 +187,8 @@ pub fn read_options(options: &ConnectOptions) -> ConnectOptions {
 }
 
 impl Coordinator {
-    /// A coordinator that looks through `reads` (see [`read_options`]) and acts through `writes`. No other process
-    /// has its name.
+    /// A coordinator that reads through `reads` (see [`read_options`]) and writes through `writes`. `name` must be
+    /// unique among all processes.
     pub fn new(name: String, reads: Cluster, writes: Cluster, timing: Timing) -> Self {
         Self {
             reads,
@@ -207,26 +207,27 @@ impl Coordinator {
         }
     }
 
-    /// Its place among the other coordinators.
+    /// The role of this coordinator among the others.
     pub fn leadership(&self) -> &Leadership {
         &self.leadership
     }
 
-    /// Creates a sale, or finds that it is there; carries on from wherever an earlier creation broke off.
+    /// Creates a sale, or returns the existing one. Continues a creation that was interrupted.
     ///
     /// # Errors
-    /// When the name is taken, the settings cannot be, or not every shard has confirmed.
+    /// Fails when the name is taken by a sale with other settings, the settings are not valid, or not every shard has
+    /// confirmed.
     pub async fn create(&self, wanted: &NewSale) -> Result<Created, CoordinatorError> {
         let (desired, is_new) = self.record_creation(wanted).await?;
         let sale = self.complete(desired).await?;
         Ok(Created { sale, is_new })
     }
 
-    /// Writes down that the sale is to be created: from here on it will be, by this coordinator or the next.
+    /// Records that the sale is to be created. From then on this coordinator or the next one creates it.
     ///
     /// # Errors
-    /// When the name is taken, the settings cannot be, it is unknown whether it is written, or it was written before
-    /// and lost since.
+    /// Fails when the name is taken by a sale with other settings, the settings are not valid, it is unknown whether
+    /// the sale was recorded, or the sale existed and its record was lost.
     pub async fn record_creation(&self, wanted: &NewSale) -> Result<(DesiredState, bool), CoordinatorError> {
         let (desired, is_new) = match self.find(&wanted.id).await? {
             Some(existing) => (existing, false),
@@ -235,7 +236,7 @@ impl Coordinator {
         if !is_new {
             check_same_settings(wanted, &desired)?;
         }
-        // Listed last: a name in the list was recorded once, so one without a record has lost it.
+        // The list comes last. So a name in the list was recorded once, and if its record is missing, it is lost.
         self.writes.write(AddSaleToList(&wanted.id)).await.map_err(CoordinatorError::UnknownOutcome)?;
         Ok((desired, is_new))
     }
@@ -262,7 +263,7 @@ impl Coordinator {
         let topology = self.writes.topology();
         let shards_default = (SHARDS_PER_PRIMARY * topology.primaries().len()).clamp(1, SHARDS_MAX.into());
         let shards = wanted.shards.unwrap_or(shards_default as u16);
-        // Before tags are looked for: nobody needs to look for thousands of them.
+        // Validates before the search for tags, which must not run for thousands of shards.
         wanted.validate(now()).map_err(CoordinatorError::Invalid)?;
         let owner = |slot| topology.primary(slot).map(|primary| primary.address.clone());
         let tags = choose_tags(&wanted.id, shards, owner);
@@ -273,11 +274,11 @@ impl Coordinator {
         Ok(DesiredState { mint: sale.split(wanted.total_stock), sale })
     }
 
-    /// Brings all shards to what is recorded, and opens the sale if it was being created. Where another operator has
-    /// changed it since, to that: shards may follow the later change first.
+    /// Brings all shards to the recorded state, and opens the sale if it is being created. If another operator has
+    /// changed the sale since, it applies the latest record: shards may have followed that one already.
     ///
     /// # Errors
-    /// When not every shard has confirmed.
+    /// Fails when not every shard has confirmed.
     pub async fn complete(&self, mut desired: DesiredState) -> Result<Sale, CoordinatorError> {
         for _ in 0..CHANGE_TRIES_MAX {
             let is_creating = desired.sale.config.state == SaleState::Creating;
@@ -298,10 +299,10 @@ impl Coordinator {
         Err(CoordinatorError::Contended)
     }
 
-    /// Changes a sale; the sale afterwards, once every shard has confirmed.
+    /// Changes a sale. Returns the changed sale once every shard has confirmed.
     ///
     /// # Errors
-    /// When there is no such sale, it cannot be changed so, or not every shard has confirmed.
+    /// Fails when the sale does not exist, does not allow the change, or not every shard has confirmed.
     pub async fn change(&self, id: &SaleId, change: &Change) -> Result<Sale, CoordinatorError> {
         for _ in 0..CHANGE_TRIES_MAX {
             let before = self.existing(id).await?;
@@ -316,15 +317,15 @@ impl Coordinator {
         Err(CoordinatorError::Contended)
     }
 
-    /// What is recorded of a sale, and lasts.
+    /// Returns the durable record of a sale.
     ///
     /// # Errors
-    /// When there is none of this name, it cannot be read, or its record was lost.
+    /// Fails when the sale does not exist, cannot be read, or its record was lost.
     pub async fn existing(&self, id: &SaleId) -> Result<DesiredState, CoordinatorError> {
         self.find(id).await?.ok_or_else(|| CoordinatorError::NoSale(id.to_string()))
     }
 
-    /// The same; `None` where there never was a sale of this name.
+    /// Like [`Self::existing`], but returns `None` if the sale never existed.
     async fn find(&self, id: &SaleId) -> Result<Option<DesiredState>, CoordinatorError> {
         let read =
             async || self.records.read_one(&self.writes, id).await.map_err(CoordinatorError::Unreadable);
@@ -332,11 +333,11 @@ impl Coordinator {
         if found.is_some() || !self.has_remains(id).await.map_err(CoordinatorError::Unreadable)? {
             return Ok(found);
         }
-        // Another coordinator may be creating it: the record comes before all traces.
+        // Another coordinator may have created the sale in between: it writes the record before everything else.
         read().await?.map(Some).ok_or_else(|| CoordinatorError::RecordLost(id.to_string()))
     }
 
-    /// Whether there is anything that only a recorded sale leaves.
+    /// Returns true if Redis or this coordinator still knows something that only a recorded sale leaves behind.
     async fn has_remains(&self, id: &SaleId) -> Result<bool, CallError> {
         if self.records.known().contains_key(id) {
             return Ok(true);
@@ -345,7 +346,7 @@ impl Coordinator {
         Ok(listed.is_some_and(|listed| listed.contains(id)) || has_shards(&self.writes, id).await?)
     }
 
-    /// A sale for people to look at: its record may not last.
+    /// Reads the record of a sale for display only, because it may not be durable.
     async fn read_unconfirmed(&self, id: &SaleId) -> Result<DesiredState, CoordinatorError> {
         let mut records = self.records.read_unconfirmed(&self.writes, std::slice::from_ref(id)).await;
         match records.pop().expect("one sale has one record").map_err(CoordinatorError::Unreadable)? {
@@ -354,10 +355,10 @@ impl Coordinator {
         }
     }
 
-    /// All sales.
+    /// Returns all sales.
     ///
     /// # Errors
-    /// When the list, or a sale of it, cannot be read.
+    /// Fails when the list of sales, or the record of a sale, cannot be read.
     pub async fn sales(&self) -> Result<Vec<Sale>, CoordinatorError> {
         let listed = self
             .writes
@@ -370,17 +371,18 @@ impl Coordinator {
         sales.collect::<Result<_, _>>().map_err(CoordinatorError::Unreadable)
     }
 
-    /// Looks at one sale. Shards that cannot be read are among the troubles.
+    /// Returns the current state of a sale. Shards that cannot be read are listed as problems.
     ///
     /// # Errors
-    /// When there is none of this name, or its record cannot be read.
+    /// Fails when the sale does not exist, or its record cannot be read.
     pub async fn inspect(&self, id: &SaleId) -> Result<Inspection, CoordinatorError> {
         let sale = self.read_unconfirmed(id).await?.sale;
         let snapshot =
             self.writes.read(ReadSnapshot(&SaleKeys::new(id))).await.map_err(CoordinatorError::Unreadable)?;
         let calls: Vec<_> = sale.shards().iter().map(|shard| ReadLevel { shard }).collect();
         let levels = self.reads.poll_all(&calls).await;
-        // Shards follow the record, so one that was changed meanwhile is not ahead of it.
+        // The record is read again after the levels: shards follow the record, so a shard that was changed in between
+        // does not appear ahead of it.
         let desired = self.read_unconfirmed(id).await?;
         if !desired.sale.has_same_layout_as(&sale) {
             return Err(CoordinatorError::Contended);
@@ -389,14 +391,14 @@ impl Coordinator {
         Ok(Inspection { problems: problems(&desired, &levels), desired, levels, topology, snapshot })
     }
 
-    /// Reads a whole sale and holds it against the promise.
+    /// Audits a sale: reads all of its data and checks the invariants.
     ///
     /// # Errors
-    /// When there is none of this name, a shard cannot be read, or others are being audited all the while.
+    /// Fails when the sale does not exist, a shard cannot be read, or other audits run for too long.
     pub async fn audit(&self, id: &SaleId) -> Result<AuditReport, CoordinatorError> {
         let desired = self.read_unconfirmed(id).await?;
         let permit = tokio::time::timeout(AUDIT_WAIT_MAX, self.audits.acquire()).await;
-        let _permit = permit.map_err(|_| CoordinatorError::AuditBusy)?.expect("nobody closes the audits");
+        let _permit = permit.map_err(|_| CoordinatorError::AuditBusy)?.expect("the semaphore is never closed");
         let found = audit(&self.writes, &desired.sale).await.map_err(CoordinatorError::from);
         metrics::audited(id, &found);
         if let Ok(audit) = &found {

@@ -1,39 +1,40 @@
-//! How fast the shards of a sale sell: purchases a second, from the levels that were seen lately.
+//! Estimates the demand on the shards of a sale, in purchases per second, from their recent levels.
 
 use stock::calls::{CallError, Level};
 use tokio::time::Instant;
 
-/// How long purchases count for, seconds: after so long they weigh a third. Long enough for a shard that sells ten a
-/// second to be told from one that sells twenty, short enough to follow a crowd that comes from elsewhere.
+/// Time constant of the estimate, in seconds: purchases of this age have a third of their weight. Long enough to
+/// distinguish a shard that sells ten a second from one that sells twenty, short enough to follow a change of the
+/// crowd.
 const MEMORY_S: f64 = 1.0;
 
-/// What a shard sells in a second. Few purchases tell little, so there are bounds: one standard deviation of a
-/// count that is as it comes (Poisson) to either side.
+/// Purchases per second of a shard. The estimate is uncertain when there are few purchases, so it has bounds of one
+/// standard deviation of a Poisson count to either side.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Demand {
-    /// Most likely so many.
+    /// The most likely rate.
     pub likely: f64,
-    /// Hardly fewer.
+    /// The lower bound.
     pub at_least: f64,
-    /// Hardly more.
+    /// The upper bound.
     pub at_most: f64,
 }
 
-/// The demand on all shards of a sale, as it is seen.
+/// Estimates the demand on all shards of a sale.
 #[derive(Clone, Debug, Default)]
 pub struct DemandEstimator(Vec<Shard>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Shard {
-    /// The latest sight: when, by our own clock that nobody sets, and what was sold by then.
+    /// The latest observation: its time by the monotonic clock, and the units sold by then.
     latest: Option<(Instant, u64)>,
-    /// Purchases, and the seconds in which they were made; both fade with age.
+    /// Purchases, and the seconds in which they were made. The weight of both decreases with age.
     purchases: f64,
     seconds: f64,
 }
 
 impl DemandEstimator {
-    /// Takes in what was seen of the shards at this moment. One that cannot be read keeps what is known of it.
+    /// Updates the estimate from the levels at this time. Shards that cannot be read keep their estimate.
     pub fn observe(&mut self, seen_at: Instant, levels: &[Result<Level, CallError>]) {
         self.0.resize(levels.len(), Shard::default());
         for (shard, level) in self.0.iter_mut().zip(levels) {
@@ -43,7 +44,7 @@ impl DemandEstimator {
         }
     }
 
-    /// The demand on each shard.
+    /// Returns the demand on each shard.
     pub fn demands(&self) -> Vec<Demand> {
         self.0.iter().map(Shard::demand).collect()
     }
@@ -59,7 +60,7 @@ impl Shard {
                 self.seconds = self.seconds * fading + seconds;
             }
             Some((before, _)) if at == before => return,
-            // The first sight; or a failover took purchases back.
+            // The first observation, or a failover lost purchases.
             _ => *self = Self::default(),
         }
         self.latest = Some((at, sold));
@@ -73,7 +74,7 @@ impl Shard {
         Demand {
             likely: purchases / self.seconds,
             at_least: (purchases - deviation).max(0.0) / self.seconds,
-            // Nothing seen is no proof of nothing to come.
+            // No purchases so far do not mean that none will follow.
             at_most: (purchases + deviation + 1.0) / self.seconds,
         }
     }
@@ -85,7 +86,7 @@ mod tests {
 
     use super::*;
 
-    /// The demand after a shard was seen at these times, in milliseconds, with so much sold.
+    /// Returns the demand after observations of a shard, as pairs of milliseconds and units sold.
     fn after(observations: &[(u64, u64)]) -> Demand {
         let (mut seen, start) = (DemandEstimator::default(), Instant::now());
         for &(at, sold) in observations {
@@ -130,7 +131,7 @@ mod tests {
         let mut seen = DemandEstimator::default();
         let start = Instant::now();
         for n in 0..=20 {
-            // After a second its clock jumps an hour ahead.
+            // After a second the primary's clock jumps an hour ahead.
             let at = 100 * n + if n > 10 { 3_600_000 } else { 0 };
             let level = Level { at, sold: 10 * n, ..Level::default() };
             seen.observe(start + Duration::from_millis(100 * n), &[Ok(level)]);

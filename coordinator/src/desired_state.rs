@@ -1,13 +1,13 @@
-//! What is recorded of a sale, and so what its shards are to be brought to.
+//! The recorded state of a sale, which its shards are brought to.
 
 use stock::sale::Sale;
 
-/// A sale as it is recorded: its config, and what was minted to each of its shards.
+/// The recorded state of a sale: its config, and the tokens minted to each shard.
 #[derive(Clone)]
 pub struct DesiredState {
     /// The sale.
     pub sale: Sale,
-    /// Tokens minted to each shard, cumulative. Together they are the sale's total.
+    /// Tokens minted to each shard, cumulative. Their sum is the sale's total.
     pub mint: Vec<u64>,
 }
 
@@ -19,6 +19,6 @@ impl PartialEq for DesiredState {
 
 impl std::fmt::Debug for DesiredState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Desired").field("config", &self.sale.config).field("mint", &self.mint).finish()
+        f.debug_struct("DesiredState").field("config", &self.sale.config).field("mint", &self.mint).finish()
     }
 }

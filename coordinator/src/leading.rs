@@ -1,8 +1,8 @@
-//! Of several coordinators one leads: takes the lease, renews it, and gives it up when it is asked to end.
+//! Leader election: one coordinator takes the lease, renews it, and releases it on shutdown.
 //!
-//! The lease only saves work. Whatever a leader does can be done twice, so two that both believe to lead, which
-//! a failover or a frozen process may bring about, do no harm. While nobody can be asked for the lease, nobody
-//! leads: sales go on selling and stealing, and nodes take snapshots of their own.
+//! The lease only saves work. Everything that a leader does may be done twice, so two coordinators that both believe to
+//! lead do no harm; a failover or a frozen process can cause that. While the lease cannot be requested, no coordinator
+//! leads. Sales then keep selling and stealing, and nodes take their own snapshots.
 
 use std::future::Future;
 use std::time::Duration;
@@ -18,11 +18,11 @@ use crate::coordinator::Coordinator;
 use crate::failure_log::FailureLog;
 use crate::lease_holder::{CoordinatorRole, LeaseHolder};
 
-/// Looks at the lease while it lasts. So many that one which is given up is found within a twentieth of it, and
-/// that a leader has many tries to renew it.
+/// How often the lease is checked during its lifetime. A released lease is found within a twentieth of it, and a leader
+/// has many tries to renew it.
 const CHECKS_PER_LEASE: u32 = 20;
 
-/// A coordinator's place among the others.
+/// The role of a coordinator among the others.
 pub struct Leadership {
     name: String,
     duration: Duration,
@@ -35,22 +35,22 @@ impl Leadership {
         Self { name, duration, lease_holder: ArcSwap::default() }
     }
 
-    /// What this coordinator is called among the others.
+    /// The name of this coordinator.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether this coordinator leads now.
+    /// Returns true if this coordinator leads now.
     pub fn leads(&self) -> bool {
         self.lease_holder.load().leads(Instant::now())
     }
 
-    /// What this coordinator is now.
+    /// The current role of this coordinator.
     pub fn role(&self) -> CoordinatorRole {
         self.lease_holder.load().role(Instant::now())
     }
 
-    /// Who leads, as far as this coordinator knows.
+    /// The name of the leader, as far as this coordinator knows.
     pub fn leader(&self) -> Option<String> {
         match self.role() {
             CoordinatorRole::Leading => Some(self.name.clone()),
@@ -60,7 +60,7 @@ impl Leadership {
 }
 
 impl Coordinator {
-    /// Leads whenever nobody else does, until `stop` completes; then hands over at once.
+    /// Tries to become the leader until `stop` completes, and then hands over at once.
     pub(crate) async fn seek_lease<S: Future<Output = ()>>(&self, stop: Shared<S>) {
         let (mut failures, mut logged) = (FailureLog::default(), None);
         loop {
@@ -76,14 +76,14 @@ impl Coordinator {
         self.hand_over().await;
     }
 
-    /// Says that it is there, until `stop` completes.
+    /// Announces this process until `stop` completes.
     pub(crate) async fn announce_presence<S: Future<Output = ()>>(&self, stop: Shared<S>) {
         let (name, version) = (self.leadership.name.clone(), env!("CARGO_PKG_VERSION").to_owned());
         presence::announce(&self.reads, &ProcessInfo { name, kind: ProcessKind::Coordinator, version }, stop)
             .await;
     }
 
-    /// Without an answer it is known as before who leads, until that runs out.
+    /// Requests or renews the lease. Without a response the last known leader is kept until its lease expires.
     async fn refresh_lease(&self, failures: &mut FailureLog) {
         let requested_at = Instant::now();
         let response = self.request_lease(self.leadership.duration).await;
@@ -94,7 +94,8 @@ impl Coordinator {
         }
     }
 
-    /// Others need not wait for the lease to run out, nor for a round of this one that is under way.
+    /// Releases the lease, so that the others do not wait for it to expire, nor for a round of this coordinator to
+    /// finish.
     async fn hand_over(&self) {
         if !self.leadership.leads() {
             return;
@@ -117,7 +118,7 @@ impl Leadership {
     }
 }
 
-/// Logs a role when it is a new one.
+/// Logs the role if it has changed.
 fn log_role(role: CoordinatorRole, logged: &mut Option<CoordinatorRole>) {
     if logged.as_ref() == Some(&role) {
         return;
@@ -126,7 +127,7 @@ fn log_role(role: CoordinatorRole, logged: &mut Option<CoordinatorRole>) {
         CoordinatorRole::Leading => tracing::info!("leading"),
         CoordinatorRole::Following(Some(leader)) => tracing::info!(coordinator.leader = %leader, "following"),
         CoordinatorRole::Following(None) => {
-            tracing::info!("following nobody: no coordinator is known to lead")
+            tracing::info!("following: no coordinator is known to lead")
         }
     }
     *logged = Some(role);

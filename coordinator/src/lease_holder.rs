@@ -1,15 +1,15 @@
-//! What a coordinator knows of the lease on leading: whether it leads, and who else does. Pure.
+//! The state of the lease as one coordinator knows it. Pure.
 
 use std::time::Duration;
 
 use stock::lease::Lease;
 use tokio::time::Instant;
 
-/// The part of a lease that its holder does not count on: clocks do not run equally fast, and a round that is
-/// begun takes a while.
+/// The holder stops leading a tenth before its lease expires: clocks do not run equally fast, and a round that has
+/// started takes a while.
 const MARGIN: u32 = 10;
 
-/// The latest answer to a look at the lease, for as long as it holds.
+/// The holder of the lease by the latest response, until the lease expires.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaseHolder {
     holder: Option<Holder>,
@@ -22,18 +22,19 @@ struct Holder {
     until: Instant,
 }
 
-/// What a coordinator is to the others.
+/// Role of a coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CoordinatorRole {
-    /// It does what one of them is to do.
+    /// It does the work that one coordinator has to do.
     Leading,
-    /// Another one does, or nobody that is known.
+    /// Another coordinator leads, or none is known to.
     Following(Option<String>),
 }
 
 impl LeaseHolder {
-    /// What an answer says to the coordinator of this name. Its own tenure counts from before it asked: the
-    /// answer may have been on its way for long. Another's counts from now, for the same reason.
+    /// The state after a response to the coordinator `name`. The coordinator's own lease counts from before the
+    /// request, because the response may have been on its way for long. For the same reason another coordinator's lease
+    /// counts from now.
     pub fn of(name: &str, response: Lease, requested_at: Instant, now: Instant) -> Self {
         let Lease { holder, left } = response;
         let holder = holder.map(|holder| match holder == name {
@@ -43,7 +44,7 @@ impl LeaseHolder {
         Self { holder }
     }
 
-    /// What it makes of its coordinator now. Without a newer answer it runs out by itself.
+    /// The role of this coordinator. Without a newer response the lease expires.
     pub fn role(&self, now: Instant) -> CoordinatorRole {
         match self.holder.as_ref().filter(|holder| now < holder.until) {
             Some(Holder { is_self: true, .. }) => CoordinatorRole::Leading,
@@ -51,12 +52,12 @@ impl LeaseHolder {
         }
     }
 
-    /// Whether its coordinator leads now.
+    /// Returns true if this coordinator leads.
     pub fn leads(&self, now: Instant) -> bool {
         self.holder.as_ref().is_some_and(|holder| holder.is_self && now < holder.until)
     }
 
-    /// When to look at the lease again: after a while, and at once when another's runs out.
+    /// Returns when to check the lease again: after the time `every`, or when another coordinator's lease expires.
     pub fn next_check(&self, now: Instant, every: Duration) -> Instant {
         let other = self.holder.as_ref().filter(|holder| !holder.is_self && now < holder.until);
         other.map_or(now + every, |other| other.until.min(now + every))

@@ -1,8 +1,8 @@
-//! The live view: a page on the coordinator's own port that shows a sale as it goes, and the events that feed it.
+//! The live view: a page on the coordinator's port that shows a sale in progress, and the events that feed it.
 //!
-//! It is read-only and asks for no token: it tells no user ids and nothing secret. Whoever can reach this port may look.
-//! Every coordinator shows the same, whether it leads or not: while somebody watches a sale, it looks at the shards
-//! itself. It decides nothing, and nothing waits for it.
+//! It is read-only and needs no token, because it shows no user ids and nothing secret. Everyone who can reach this
+//! port may watch. Every coordinator shows the same, as leader or follower: while a sale has viewers, the coordinator
+//! reads the shards itself. The live view makes no decisions, and no other part waits for it.
 
 mod history;
 mod moves;
@@ -35,15 +35,15 @@ use history::History;
 use report::LiveSaleList;
 use watch::SaleWatch;
 
-/// Who may watch at a time: some screens, and everybody who works on the sale.
+/// Most viewers at a time: some screens, and everyone who works on the sale.
 const VIEWERS_MAX: usize = 200;
-/// From one point of the purchases' history to the next.
+/// Time from one point of the history to the next.
 const HISTORY_PERIOD: Duration = Duration::from_secs(1);
-/// Longest time to the head of an answer.
+/// Longest time to the head of a response.
 const DEADLINE: Duration = Duration::from_secs(5);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What viewers are shown. Clones share it.
+/// The live view of all sales. Clones share it.
 #[derive(Clone)]
 pub struct LiveFeed(Arc<Inner>);
 
@@ -55,13 +55,13 @@ struct Inner {
 }
 
 impl LiveFeed {
-    /// A view of the sales of this desk's coordinator. Where no sale is named, it is of the default one.
+    /// A live view of the sales of this coordinator. Without a sale in the path it shows `default_sale`.
     pub fn new(handle: CoordinatorHandle, default_sale: SaleId) -> Self {
         let (events, histories) = (EventHub::new(VIEWERS_MAX), Mutex::default());
         Self(Arc::new(Inner { handle, default_sale, events, histories }))
     }
 
-    /// The page, and what it asks for.
+    /// The page and its endpoints.
     pub fn router(&self) -> Router {
         let routes = Router::new()
             .route("/live/sales", get(sales))
@@ -75,7 +75,7 @@ impl LiveFeed {
         self.0.events.close();
     }
 
-    /// Remembers how much was sold by when, so that a viewer who comes late sees the minutes before. Never ends.
+    /// Records how many units were sold at which time, so that new viewers see the last minutes. Never returns.
     pub async fn record_history(&self, coordinator: &Coordinator) {
         let mut ticks = interval(HISTORY_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -95,7 +95,7 @@ impl LiveFeed {
         self.0.histories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The sale that is meant, where there is one.
+    /// Returns the sale to show, if it exists.
     fn choose(&self, known: &BTreeMap<SaleId, DesiredState>, named: Option<&str>) -> Option<SaleId> {
         match named {
             Some(named) => named.parse().ok().filter(|id| known.contains_key(id)),
@@ -104,13 +104,13 @@ impl LiveFeed {
     }
 }
 
-/// The default sale, or without one the one that began last.
+/// The default sale; if it does not exist, the sale that starts last.
 fn default_sale(known: &BTreeMap<SaleId, DesiredState>, default: &SaleId) -> Option<SaleId> {
     let latest = || known.values().max_by_key(|desired| desired.sale.config.window.starts_at);
     known.get(default).or_else(latest).map(|desired| desired.sale.id().clone())
 }
 
-/// The latest snapshots. A sale whose snapshot cannot be read has a gap in its history.
+/// Reads the latest snapshots. A sale whose snapshot cannot be read has a gap in its history.
 async fn read_snapshots(coordinator: &Coordinator) -> Vec<(SaleId, Snapshot)> {
     let ids: Vec<SaleId> = coordinator.records.known().keys().cloned().collect();
     let keys: Vec<SaleKeys> = ids.iter().map(SaleKeys::new).collect();
@@ -140,7 +140,7 @@ fn no_sale() -> Problem {
     Problem::new(StatusCode::NOT_FOUND).detail("There is no such sale.")
 }
 
-/// There is no cluster yet, no place left, or the end is near.
+/// The problem when the cluster is not reachable yet, the limit of viewers is reached, or the process shuts down.
 fn unavailable() -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE).retry_after(RETRY_AFTER)
 }

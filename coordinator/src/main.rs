@@ -18,7 +18,8 @@ use service::ops::Readiness;
 use service::serve::{ConnectionLimits, Connections};
 use service::{exit, healthcheck, logs, ops, serve, shutdown, time};
 
-/// Longest time for requests in flight at the end: a change waits for its shards through a failover's first seconds.
+/// Longest time for requests in flight on shutdown: a change waits for its shards through the first seconds of a
+/// failover.
 const GRACE: Duration = Duration::from_secs(10);
 
 #[tokio::main]

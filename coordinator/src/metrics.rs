@@ -1,8 +1,8 @@
-//! What a coordinator counts, for Prometheus. Each metric stands here and nowhere else; its doc is its HELP. What every
-//! process of ours has besides is in `service::metrics`.
+//! The metrics of a coordinator. Each metric is defined here and nowhere else, and its doc comment is its HELP. The
+//! metrics that every process has are in `service::metrics`.
 //!
-//! Gauges are set from what was last seen when somebody asks. Only the coordinator that leads looks at the shards, so
-//! only it has figures of sales; the others have none rather than old ones.
+//! Gauges are set from the latest observations on each scrape. Only the leader observes shards, so only the leader has
+//! values for sales; followers have none, rather than old ones.
 
 use std::time::Duration;
 
@@ -22,13 +22,13 @@ use crate::replication::Replication;
 use crate::violations::Violations;
 
 service::name_metrics! {
-    /// Units of a sale that there ever were: its total.
+    /// Total units of a sale, including restocks.
     Gauge SALE_UNITS = "flashsale_sale_units";
     /// Units sold.
     Gauge SALE_SOLD = "flashsale_sale_sold";
     /// Tokens that lie in shards.
     Gauge SALE_STOCK = "flashsale_sale_stock";
-    /// Tokens that lie in no shard: on their way, or waiting in a channel.
+    /// Tokens that lie in no shard: they are being transferred, or wait in a channel.
     Gauge SALE_IN_FLIGHT = "flashsale_sale_in_flight";
     /// 1 once it is confirmed that every unit is sold.
     Gauge SALE_SOLD_OUT = "flashsale_sale_sold_out";
@@ -45,50 +45,50 @@ service::name_metrics! {
     Gauge SHARD_SOLD = "flashsale_shard_sold";
     /// Tokens on their way to a shard from others.
     Gauge SHARD_IN_FLIGHT = "flashsale_shard_in_flight";
-    /// 1 where the latest look could read the shard; else its other figures are older ones.
+    /// 1 if the latest observation could read the shard; otherwise its other values are older.
     Gauge SHARD_READABLE = "flashsale_shard_readable";
 
     /// Channels between shards that hold tokens.
     Gauge OPEN_CHANNELS = "flashsale_open_channels";
-    /// How long nothing has left the channel that stands still longest; 0 where none is open.
+    /// How long the channel that has stalled longest has been idle; 0 if none is open.
     Gauge CHANNEL_STALLED = "flashsale_channel_stalled_seconds";
-    /// What broke the promise, by the latest check of each kind; must be 0. Oversold: units sold beyond the total. Books:
-    /// shards that do not add up. Record: shards that are gone or not as recorded. Audit: findings of the latest audit
-    /// that this coordinator made.
+    /// Violated invariants, by the latest run of each check; must be 0. Oversold: units sold beyond the total. Books:
+    /// shards whose counters do not add up. Record: shards that are missing or not as recorded. Audit: findings of the
+    /// latest audit by this coordinator.
     Gauge VIOLATIONS = "flashsale_violations";
-    /// Audits that this coordinator was asked for, by what they found.
+    /// Audits requested from this coordinator, by result.
     Counter AUDITS = "flashsale_audits_total";
-    /// Channels whose tokens were brought to their receiver because nobody had fetched them in time.
+    /// Channels that were re-driven because their tokens were not accepted in time.
     Counter REDRIVEN_CHANNELS = "flashsale_redriven_channels_total";
     /// Tokens that were moved to shards that would have run dry first.
     Counter REBALANCED_TOKENS = "flashsale_rebalanced_tokens_total";
-    /// A look at all shards of all sales, with the publication of what was seen.
+    /// Time to read all shards of all sales and publish their snapshots.
     Histogram SNAPSHOT_DURATION = "flashsale_snapshot_duration_seconds";
     /// 1 on the coordinator that leads.
     Gauge LEADER = "flashsale_leader";
     /// How far the clock of a primary is ahead of the coordinator's.
     Gauge PRIMARY_CLOCK_AHEAD = "flashsale_primary_clock_ahead_seconds";
-    /// Replicas of a primary, by its own word. Listed: those on the cluster's map. Following: those of them that have
-    /// copied it and follow. Foreign: servers that copy it beyond those on the map.
+    /// Replicas of a primary, as the primary reports them. Listed: those on the cluster's map. Following: those of them
+    /// that are in sync and follow it. Foreign: servers that copy it beyond those on the map.
     Gauge PRIMARY_REPLICAS = "flashsale_primary_replicas";
 }
 
-/// From now on what a coordinator counts is kept.
+/// Installs the recorder for the metrics of a coordinator.
 ///
 /// # Errors
-/// When something else keeps it already.
+/// Fails when another recorder is installed already.
 pub fn install() -> anyhow::Result<Exporter> {
     let exporter = Exporter::install(env!("CARGO_PKG_VERSION"), describe)?;
     let _registered = histogram!(SNAPSHOT_DURATION);
     Ok(exporter)
 }
 
-/// Counts a look at the shards.
+/// Records the duration of a snapshot of all sales.
 pub(crate) fn snapshot_taken(took: Duration) {
     histogram!(SNAPSHOT_DURATION).record(took);
 }
 
-/// Counts channels whose tokens arrived.
+/// Counts channels that were re-driven.
 pub(crate) fn redriven(sale: &SaleId, channels: u64) {
     counter!(REDRIVEN_CHANNELS, "sale" => sale.to_string()).increment(channels);
 }
@@ -98,7 +98,7 @@ pub(crate) fn rebalanced(sale: &SaleId, tokens: u64) {
     counter!(REBALANCED_TOKENS, "sale" => sale.to_string()).increment(tokens);
 }
 
-/// Counts an audit that was asked for.
+/// Counts a requested audit.
 pub(crate) fn audited(sale: &SaleId, audit: &Result<AuditReport, CoordinatorError>) {
     let result = match audit {
         Ok(audit) if audit.ok => "ok",
@@ -113,7 +113,7 @@ fn audits(sale: &SaleId, result: &'static str, count: u64) {
 }
 
 impl Coordinator {
-    /// Shows what it last saw, for those who ask for metrics.
+    /// Sets all gauges from the latest observations.
     pub fn update_gauges(&self) {
         gauge!(LEADER).set(one_if(self.leadership.leads()));
         self.replication().iter().for_each(show_replication);
@@ -132,7 +132,7 @@ impl Coordinator {
     }
 }
 
-/// A counter that is first seen at 1 has no rate.
+/// Registers the counters of a sale at 0. A counter that first appears at 1 has no rate.
 fn start_at_zero(sale: &SaleId) {
     redriven(sale, 0);
     rebalanced(sale, 0);
@@ -180,7 +180,7 @@ fn show_violations(id: &SaleId, check: &'static str, found: u64) {
     gauge!(VIOLATIONS, "sale" => id.to_string(), "check" => check).set(found as f64);
 }
 
-/// Each level has the time of its primary; the coordinator's own is that of the middle of the look.
+/// Each level has the time of its primary. It is compared with the coordinator's time in the middle of the observation.
 fn show_clocks(observation: &Observation, topology: &Topology) {
     for (shard, level) in observation.desired.sale.shards().iter().zip(&observation.levels) {
         let (Ok(Level { at, .. }), Some(primary)) = (level, topology.primary(shard.slot)) else { continue };

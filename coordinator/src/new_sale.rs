@@ -1,8 +1,8 @@
-//! A sale as somebody asks for it, and whether a sale that is there is the one.
+//! A request for a sale, and its comparison with an existing one.
 //!
-//! Creating is asked for again and again: by every coordinator that starts, by a client whose answer was lost.
-//! So the question is never "is it there" but "is it the same", and it is asked of what the sale was created
-//! with: restocks and moved ends since then do not make it another.
+//! Creations are repeated by every coordinator that starts, and by clients whose response was lost. So an existing sale
+//! is compared with the request. The comparison uses what the sale was created with: later restocks and moved ends do
+//! not make it a different sale.
 
 use std::fmt;
 
@@ -13,10 +13,10 @@ use stock::sale::{
     ChangeHistory, EpochMs, InvalidSale, LayoutConfig, Product, SaleConfig, SaleState, Window,
 };
 
-/// The sale that is asked for.
+/// A request for a sale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewSale {
-    /// Its name.
+    /// Its id.
     pub id: SaleId,
     /// Units to sell.
     pub total_stock: u64,
@@ -24,15 +24,15 @@ pub struct NewSale {
     pub starts_at: TimeSetting,
     /// When it closes.
     pub ends_at: TimeSetting,
-    /// What is sold.
+    /// The product on sale.
     pub product: Product,
-    /// How user ids are read.
+    /// How user ids are compared.
     pub user_ids: UserIdKind,
-    /// How many shards; a number that suits the cluster if none is given.
+    /// Number of shards; by default it depends on the number of primaries.
     pub shards: Option<u16>,
 }
 
-/// A setting of a sale that can be wrong, or other than that of the sale that is there.
+/// A setting of a sale that can be invalid, or differ from the existing sale's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the member of the request and the variable that it is displayed as")]
 pub enum Field {
@@ -47,7 +47,7 @@ pub enum Field {
 }
 
 impl NewSale {
-    /// Its first config, at `now`, over shards with these tags.
+    /// Returns the sale's first config, at the time `now`, with shards of these tags.
     pub fn config(&self, tags: Vec<HashTag>, now: EpochMs) -> SaleConfig {
         SaleConfig {
             id: self.id.clone(),
@@ -62,17 +62,17 @@ impl NewSale {
         }
     }
 
-    /// Checks what can be checked without a cluster.
+    /// Validates everything that needs no cluster.
     ///
     /// # Errors
-    /// For settings that no sale can have.
+    /// Fails when the settings are not valid for a sale.
     pub fn validate(&self, now: EpochMs) -> Result<(), InvalidSale> {
         let tags = (0..self.shards.unwrap_or(1)).map(|shard| HashTag::new(shard.to_string()));
         self.config(tags.collect(), now).validate()
     }
 
-    /// Where a sale that is there was created otherwise. A relative moment means another one each time it is
-    /// read, so it is meant for the creation alone.
+    /// Returns the settings that an existing sale was created with otherwise. Relative times are not compared, because
+    /// they stand for another time whenever they are read.
     pub fn differences(&self, existing: &SaleConfig) -> Vec<Field> {
         let created_stock = existing.total_stock - existing.changes.restocked;
         let created_ends_at = existing.changes.created_ends_at.unwrap_or(existing.window.ends_at);
@@ -96,7 +96,7 @@ fn is_different(wanted: TimeSetting, at: EpochMs) -> bool {
 }
 
 impl Field {
-    /// The setting that is to blame.
+    /// The setting that is invalid.
     pub fn of(invalid: &InvalidSale) -> Self {
         match invalid {
             InvalidSale::TotalStock => Self::TotalStock,
@@ -107,7 +107,7 @@ impl Field {
         }
     }
 
-    /// Its environment variable, where it describes the default sale.
+    /// Its environment variable, for the default sale.
     pub const fn variable(self) -> &'static str {
         match self {
             Self::TotalStock => "TOTAL_STOCK",
@@ -121,7 +121,7 @@ impl Field {
         }
     }
 
-    /// Its member of a request.
+    /// Its member in a request body.
     pub const fn member(self) -> &'static str {
         match self {
             Self::TotalStock => "totalStock",

@@ -1,7 +1,7 @@
-//! What is to be done so that a sale's shards become what is recorded. Pure: it decides, others do.
+//! Plans the steps that bring a sale's shards to the recorded state. Pure.
 //!
-//! Everything is decided anew from what is recorded and what was seen, and every action can be done twice. So a
-//! coordinator that dies leaves nothing behind that the next one would have to know.
+//! Each plan is made from the record and the latest observation alone, and each step may run twice. So a coordinator
+//! that dies leaves nothing behind that the next one would have to know.
 
 use stock::calls::{CallError, Level, TokenSource};
 use stock::ids::ShardId;
@@ -10,25 +10,25 @@ use stock::sale::SaleState;
 use crate::channels::Channel;
 use crate::desired_state::DesiredState;
 
-/// One thing to do to a sale.
+/// A step of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PlanStep {
-    /// Brings a shard to the recorded settings; makes the shard while the sale is being created.
+    /// Brings a shard to the recorded settings. Creates the shard if the sale is being created.
     Configure(ShardId),
-    /// Brings a shard's stock to what was minted to it.
+    /// Mints the tokens that a shard lacks.
     Mint(ShardId),
-    /// Moves what lies in a channel to its receiver.
+    /// Moves the tokens in a channel to its receiver.
     Redrive(Channel),
-    /// Opens the sale: every shard is there and holds its stock.
+    /// Opens the sale: every shard exists and holds its stock.
     Open,
-    /// Records the sale as it is at this version, which is above that of each shard: shards that are ahead of a record
-    /// that was lost follow it again.
+    /// Records the sale unchanged with this version, which is higher than that of every shard. Shards that are ahead of
+    /// the record, because a newer one was lost, then follow it again.
     RaiseVersion(u64),
 }
 
-/// What is left to do. `stalled` are the channels that were left open.
+/// Returns the steps that are left to do. `stalled` are the channels to re-drive.
 ///
-/// A shard that is missing from a sale that was open is in no plan: minting it again would sell its tokens twice.
+/// A missing shard of a sale that was open is never recreated: minting its tokens again would sell them twice.
 pub fn plan(
     desired: &DesiredState,
     levels: &[Result<Level, CallError>],
@@ -65,14 +65,14 @@ fn plan_shard(
     configure.into_iter().chain(is_short.then_some(PlanStep::Mint(shard)))
 }
 
-/// A version above that of each shard, where one is ahead of the record.
+/// Returns a version above that of each shard, if one is ahead of the record.
 fn version_above(desired: &DesiredState, levels: &[Result<Level, CallError>]) -> Option<u64> {
     let own = levels.iter().flatten().filter(|level| is_own(desired, level));
     let highest = own.map(|level| level.settings.version).max()?;
     (highest > desired.sale.config.version).then(|| highest.checked_add(1)).flatten()
 }
 
-/// Shards of another ring are those of another sale of this name.
+/// Returns true if the shard has the recorded ring. A shard of another ring belongs to another sale of the same name.
 fn is_own(desired: &DesiredState, level: &Level) -> bool {
     level.ring == desired.sale.config.layout.fingerprint.as_str()
 }
@@ -97,7 +97,7 @@ mod tests {
         desired.sale.config.layout.fingerprint.as_str().to_owned()
     }
 
-    /// Shards that are what is recorded.
+    /// Levels of shards in the recorded state.
     fn converged(desired: &DesiredState) -> Vec<Result<Level, CallError>> {
         let level = |&minted| Level {
             ring: ring(desired),
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(plan(&sale, &converged(&sale), &[channel]), [PlanStep::Redrive(channel)]);
     }
 
-    /// Shards as plainly as can be: the rules of `configure`, `accept` and `donate`, and nothing else.
+    /// A minimal model of shards: the rules of `configure`, `accept` and `donate`, and nothing else.
     #[derive(Clone, Debug)]
     struct Model {
         shards: Vec<Option<Level>>,
@@ -237,7 +237,7 @@ mod tests {
             level.accepted.push((source, before.max(cumulative)));
         }
 
-        /// Does what was planned on top of `based_on`, which may not be what is recorded by now.
+        /// Applies a step that was planned on top of `based_on`, which may be outdated.
         fn apply(&mut self, step: PlanStep, based_on: &DesiredState, record: &mut DesiredState) {
             match step {
                 PlanStep::Configure(shard) => {
@@ -263,7 +263,7 @@ mod tests {
             }
         }
 
-        /// A shard that exists gets other settings than any record has.
+        /// Gives an existing shard settings that no record has.
         fn jolt(&mut self, shard: usize, versions_ahead: u64) {
             if let Some(Some(level)) = self.shards.get_mut(shard) {
                 level.settings.version += versions_ahead;
@@ -292,7 +292,7 @@ mod tests {
         }
     }
 
-    /// The rule of `record`: nothing happens where the record is not what this is based on.
+    /// The rule of `record`: it changes nothing if the current version is not the one it is based on.
     fn advance(based_on: &DesiredState, record: &mut DesiredState, version: u64, state: SaleState) {
         if record.sale.config.version == based_on.sale.config.version {
             let config = SaleConfig { version, state, ..(*based_on.sale.config).clone() };
@@ -305,8 +305,8 @@ mod tests {
     }
 
     proptest! {
-        /// Plans of which any part is lost, done twice or done late, by several coordinators, with thieves who
-        /// die in between and shards that get other settings, still lead to an open sale with every unit in a shard.
+        /// Several coordinators apply plans of which any step may be lost, repeated or late. Nodes die in the middle of
+        /// steals, and shards get unrecorded settings. Still the sale opens, with every unit in a shard.
         #[test]
         fn sale_converges_when_plans_are_lost_or_repeated(
             shards in 1..=5_usize,
@@ -329,7 +329,7 @@ mod tests {
                         model.apply(step, &known, &mut desired);
                     }
                 }
-                // Another coordinator does what it planned a round ago, on top of the record of then.
+                // Another coordinator applies its plan of the previous round, based on the record of that time.
                 let (steps, known) = std::mem::replace(&mut late, (steps, known));
                 steps.into_iter().for_each(|step| model.apply(step, &known, &mut desired));
                 if let Some((shard, versions_ahead)) = jolts.next() {

@@ -1,51 +1,53 @@
-//! Which tokens to move so that shards run dry together. Pure: it decides, others do.
+//! Plans which tokens to move so that shards run dry at the same time. Pure.
 //!
-//! A shard that sells more than its share of the ring runs dry before the others, and its buyers then wait for
-//! steals. So tokens are brought there ahead of them, from shards that have more than they will need. Nodes go on
-//! stealing whatever is missing; nothing rests on a plan being carried out, or being right.
+//! A shard that sells more than its share of the ring runs dry before the others, and its buyers then wait for steals.
+//! So tokens are moved there in advance, from shards that have more than they will need. Nodes keep stealing what is
+//! missing, so correctness does not depend on any plan.
 
 use stock::ids::ShardId;
 
 use crate::channels::Channel;
 use crate::demand::Demand;
 
-/// How far ahead it looks, seconds. What lasts longer is left alone: demand will have changed by then.
+/// How far a plan looks ahead, in seconds. Stock that lasts longer is not moved, because demand will have changed by
+/// then.
 const AHEAD_MAX_S: f64 = 5.0;
-/// From when on it leaves a sale to the nodes, seconds before it is sold out: what was seen is then too old by the
-/// time that tokens arrive.
+/// Seconds before the sale is sold out from which rebalancing stops: observations would be outdated by the time the
+/// tokens arrive. Nodes' steals do the rest.
 const AHEAD_MIN_S: f64 = 0.3;
-/// Purchases a second of the whole sale from which on it can tell who sells more than others.
+/// Smallest demand on the whole sale, in purchases per second, at which differences between shards can be told from
+/// chance.
 const DEMAND_MIN: f64 = 30.0;
-/// A shard is helped when it holds less than this part of what it needs. Those that sell alike differ by chance;
-/// and one that was helped holds all of it, so it is long until it is helped again.
+/// A shard gets tokens when it holds less than this fraction of its need. Shards with the same demand differ by chance,
+/// and must not cause moves. A shard that got tokens holds its full need, so it takes long until it gets tokens again.
 const NEEDY_BELOW: f64 = 0.75;
-/// Most moves at a time. Each is two calls of some 20 us of Redis, of which this many must not be felt.
+/// Most moves per plan. Each is two calls of about 20 us of Redis' time; this many must not be noticeable.
 const MOVES_MAX: usize = 32;
 
-/// A shard as a plan sees it.
+/// The state of a shard as the plan sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Holding {
     /// The shard.
     pub shard: ShardId,
-    /// Tokens there.
+    /// Tokens in the shard.
     pub stock: u64,
-    /// Tokens on their way there, in channels. They will arrive, if late; nobody else is asked for them.
+    /// Tokens on their way to the shard, in channels. They will arrive, so they are not requested again.
     pub incoming: u64,
-    /// What it sells.
+    /// Its demand.
     pub demand: Demand,
 }
 
-/// Tokens to move.
+/// A transfer of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlannedMove {
-    /// From where to where.
+    /// From which shard to which.
     pub channel: Channel,
-    /// How many.
+    /// How many tokens.
     pub tokens: u64,
 }
 
-/// The moves that make these shards of a sale last equally long. No shard gives and gets in one plan, and none
-/// gives more than half of its stock, or what it needs itself.
+/// Returns the moves that make all shards of a sale last equally long. No shard is donor and receiver in one plan. No
+/// donor gives more than half of its stock, or tokens that it needs itself.
 pub fn rebalance(shards: &[Holding]) -> Vec<PlannedMove> {
     let stock: u64 = shards.iter().map(|shard| shard.stock + shard.incoming).sum();
     let demand: f64 = shards.iter().map(|shard| shard.demand.likely).sum();
@@ -64,21 +66,22 @@ pub fn rebalance(shards: &[Holding]) -> Vec<PlannedMove> {
 }
 
 impl Holding {
-    /// What it lacks for so many seconds; nothing if that may be chance.
+    /// Tokens that the shard lacks for the next `ahead_s` seconds; 0 if that may be chance.
     fn missing(&self, ahead_s: f64) -> u64 {
         let stock = (self.stock + self.incoming) as f64;
         let is_needy = stock < NEEDY_BELOW * self.demand.at_least * ahead_s;
         if is_needy { (self.demand.likely * ahead_s - stock) as u64 } else { 0 }
     }
 
-    /// What it can do without for so many seconds, whatever comes.
+    /// Tokens that the shard can spare for the next `ahead_s` seconds, even at the upper bound of its demand.
     fn spare(&self, ahead_s: f64) -> u64 {
         let needed = (self.demand.at_most * ahead_s).ceil() as u64;
         self.stock.saturating_sub(needed).min(self.stock / 2)
     }
 }
 
-/// Gives each taker the same part of what it lacks, the whole if there is enough; largest first on both sides.
+/// Gives each receiver the same fraction of what it lacks, or all of it if there is enough. Largest amounts first on
+/// both sides.
 fn pair(mut spare: Vec<(ShardId, u64)>, missing: &[(ShardId, u64)]) -> Vec<PlannedMove> {
     let sum = |amounts: &[(ShardId, u64)]| amounts.iter().map(|&(_, tokens)| tokens).sum::<u64>();
     let (given, wanted) = (sum(&spare), sum(missing));

@@ -1,4 +1,4 @@
-//! Carries out rebalancing: a loop of its own, since a barrier must delay neither snapshots nor mending.
+//! Runs rebalancing in a loop of its own, because its barriers must delay neither snapshots nor repairs.
 
 use std::collections::HashMap;
 
@@ -15,16 +15,16 @@ use crate::rebalance::{Holding, PlannedMove, rebalance};
 use crate::reconcile::Observation;
 use crate::transfers::{Transfer, transfer};
 
-/// What rebalancing remembers from round to round.
+/// State of rebalancing between rounds.
 #[derive(Default)]
 pub(crate) struct Rebalancing {
     demand: HashMap<SaleId, DemandEstimator>,
-    /// When the latest moves had arrived, or were given up. What was seen before does not show them.
+    /// When the latest moves had arrived or failed. Earlier observations do not include them.
     moved_at: Option<Instant>,
 }
 
 impl Rebalancing {
-    /// The moves that are due after this sight of a sale. A shard that cannot be read has no part in them.
+    /// Returns the moves that follow from this observation of a sale. Shards that cannot be read take no part.
     fn plan(&mut self, id: &SaleId, observation: &Observation) -> Vec<PlannedMove> {
         let seen = self.demand.entry(id.clone()).or_default();
         seen.observe(observation.seen_at, &observation.levels);
@@ -45,7 +45,7 @@ impl Rebalancing {
 }
 
 impl Coordinator {
-    /// One pipeline a primary for the moves of all sales.
+    /// Rebalances all sales, with one pipeline per primary.
     pub(crate) async fn rebalance(&self, rebalancing: &mut Rebalancing) {
         if !self.leadership.leads() {
             *rebalancing = Rebalancing::default();
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use crate::testing::recorded;
 
-    /// Two shards with fifty units each, of which the first has sold so many.
+    /// Two shards with fifty units each, of which the first has sold `sold`.
     fn observation(at: u64, sold: u64, seen_at: Instant) -> Observation {
         let desired = recorded(SaleState::Open, 2);
         let level = |sold| Ok(Level { at, sold, stock: 50 - sold, ..Level::default() });
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(rebalancing.plan(&id, &second).len(), 1);
 
         rebalancing.moved_at = Some(start + Duration::from_millis(1_010));
-        assert_eq!(rebalancing.plan(&id, &second), [], "seen before the tokens arrived");
+        assert_eq!(rebalancing.plan(&id, &second), [], "observed before the tokens arrived");
         assert_eq!(
             rebalancing.plan(&id, &observation(2_100, 44, start + Duration::from_millis(1_100))).len(),
             1

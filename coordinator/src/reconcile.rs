@@ -1,7 +1,8 @@
-//! What a coordinator does by itself, again and again: read the records and keep the cluster's map fresh; and, while
-//! it leads, look at the shards and publish what it saw, mend what is not as recorded, and rebalance.
+//! The background loops of a coordinator. All coordinators read the records and refresh the cluster's map. The leader
+//! also observes the shards, publishes snapshots, repairs what is not as recorded, and rebalances.
 //!
-//! A loop each, so that none waits for another: a barrier that waits for a dead replica delays no snapshot.
+//! Each task has its own loop, so that none waits for another: a barrier that waits for a dead replica delays no
+//! snapshot.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
@@ -33,47 +34,47 @@ use crate::replication::ReplicationWatch;
 use crate::shard_problem::{ShardProblem, persistent, problems};
 use crate::violations::{Violations, violations};
 
-/// Longest time between two looks at the cluster's map. A failover is noticed by its errors, sooner.
+/// Longest time between two refreshes of the cluster's map. A failover is noticed earlier, by its errors.
 const MAP_AGE_MAX: Duration = Duration::from_millis(500);
-/// How often it is asked whether the map is in doubt.
+/// Time between two checks whether the map is suspect.
 const MAP_CHECK: Duration = Duration::from_millis(100);
-/// How often it is asked whether the list of sales is lost.
+/// Time between two checks whether the list of sales is lost.
 const LIST_CHECK: Duration = Duration::from_millis(100);
-/// From one search for sales that the list does not name to the next. One is only missed when the coordinator that
-/// created it died before it was listed.
+/// Time between two searches for sales that the list does not name. A sale is only missing from the list if the
+/// coordinator that created it died before it was listed.
 const SEARCH_PERIOD: Duration = Duration::from_secs(10);
-/// The same where the search failed. A list that is lost is tried to restore with each look at it.
+/// The same after a failed search. A lost list is restored as soon as it is noticed.
 const SEARCH_RETRY: Duration = Duration::from_secs(1);
-/// How often it is asked whether every primary has the function library. Nodes may not be allowed to load it, and call
-/// primaries without any shard, too: one that has just joined, one that somebody emptied.
+/// Time between two checks that every primary has the function library. Nodes may not be allowed to load it, and they
+/// also call primaries without any shard, such as one that has just joined or was flushed.
 const LIBRARY_CHECK: Duration = Duration::from_secs(1);
-/// How often each primary is asked which replicas follow it.
+/// Time between two checks of the replicas of each primary.
 const REPLICATION_CHECK: Duration = Duration::from_secs(1);
 
-/// A sale as it was seen in a round.
+/// An observation of a sale in one round.
 pub struct Observation {
-    /// When the look at it began.
+    /// When it began.
     pub seen_at: Instant,
-    /// What was recorded then.
+    /// The record at that time.
     pub desired: DesiredState,
-    /// What its shards held.
+    /// The levels of the shards.
     pub levels: Vec<Result<Level, CallError>>,
-    /// The snapshot of it.
+    /// The snapshot of these levels.
     pub snapshot: Snapshot,
-    /// What was wrong.
+    /// Problems of the shards.
     pub problems: Vec<ShardProblem>,
-    /// What was wrong at the look before, too.
+    /// Problems that the previous observation has found too.
     pub persistent: Vec<ShardProblem>,
-    /// When the look was half done, by the coordinator's own clock.
+    /// The middle of the observation, by the coordinator's wall clock.
     pub seen_at_ms: EpochMs,
-    /// What broke the promise, and was broken at the look before, too.
+    /// Violations that the previous observation has found too.
     pub violations: Violations,
-    /// The same by this look alone.
+    /// Violations in this observation alone.
     pub current_violations: Violations,
 }
 
 impl Coordinator {
-    /// Keeps all sales as they are recorded, until `stop` completes and the round is finished.
+    /// Runs all loops until `stop` completes and the current rounds are finished.
     pub async fn run(&self, stop: impl Future<Output = ()> + Send) {
         let (period, stop) = (self.timing.snapshot_period, stop.shared());
         let (mut record_failures, mut observe_failures) = (RecordFailures::default(), FailureLog::default());
@@ -97,7 +98,7 @@ impl Coordinator {
         );
     }
 
-    /// The sales as they were last seen; none before the first round, and none for who does not lead.
+    /// The latest observation of each sale. Empty before the first round, and on followers.
     pub fn observations(&self) -> Arc<BTreeMap<SaleId, Observation>> {
         self.observations.load_full()
     }
@@ -109,7 +110,8 @@ impl Coordinator {
         }
     }
 
-    /// Sales that are listed, and those that are known: what the list lost is not forgotten.
+    /// Follows the records of the sales in the list, and of those that are known already, so that a lost list does not
+    /// remove sales.
     async fn follow_records(&self, failures: &mut RecordFailures) {
         let listed = self.reads.read(ListSales).await;
         self.log_failure(&mut failures.calls, "list of sales".into(), listed.as_ref().err());
@@ -127,7 +129,8 @@ impl Coordinator {
         }
     }
 
-    /// The list of sales is made from the records: at the start, whenever it does not name all sales, and now and then.
+    /// Restores the list of sales from the records: at the start, when it does not name all known sales, and from time
+    /// to time.
     async fn maintain_list(&self, failures: &mut FailureLog, search_at: &mut Instant) {
         let is_due = *search_at <= Instant::now() || self.list_is_lost.swap(false, Ordering::Relaxed);
         if !self.leadership.leads() || !is_due {
@@ -138,8 +141,8 @@ impl Coordinator {
         *search_at = Instant::now() + if restored.is_ok() { SEARCH_PERIOD } else { SEARCH_RETRY };
     }
 
-    /// Nodes deny what a whole list does not name. So it only becomes whole once every record that there is was found,
-    /// and is known to last.
+    /// A complete list makes nodes answer 404 for all other names. So the list is marked complete only when every
+    /// existing record was found, and is known to be durable.
     async fn restore_list(&self) -> Result<(), CallError> {
         let found = recorded_sales(&self.reads).await?;
         let records = self.records.follow(&self.reads, &self.writes, &found).await;
@@ -153,7 +156,7 @@ impl Coordinator {
         }
     }
 
-    /// One pipeline a primary for all sales. A shard that does not answer is looked at in the next round.
+    /// Observes all sales with one pipeline per primary. A shard that does not answer is read again in the next round.
     async fn observe(&self, failures: &mut FailureLog) {
         if !self.leadership.leads() {
             self.observations.store(Arc::default());
@@ -211,7 +214,8 @@ impl Coordinator {
         }
     }
 
-    /// Nodes send buyers away for good once a snapshot says that all is sold: so it must be true whatever fails.
+    /// Nodes refuse buyers for good once a snapshot says that all units are sold. So this must stay true after any
+    /// failure.
     async fn confirm_sold_out(&self) {
         for (id, observation) in self.observations.load_full().iter() {
             let total = observation.snapshot.total;
@@ -262,9 +266,9 @@ impl Coordinator {
     }
 
     async fn ensure_library(&self) {
-        // A primary that is away is asked again soon; whoever misses the library there says so.
+        // An unreachable primary is asked again soon. A call that misses the library there reports an error.
         if let Err(error) = self.reads.load_library().await {
-            tracing::debug!(%error, "function library not looked for everywhere");
+            tracing::debug!(%error, "function library not checked on every primary");
         }
     }
 
@@ -281,8 +285,8 @@ impl Coordinator {
 }
 
 impl Observation {
-    /// What these levels show, looked at then: by the clock that only runs on, and by the one on the wall. `previous` has
-    /// the numbers of shards that cannot be read.
+    /// The observation of these levels at this time, by the monotonic clock and by the wall clock. `previous` has the
+    /// numbers of shards that cannot be read.
     pub(crate) fn of(
         desired: &DesiredState,
         levels: Vec<Result<Level, CallError>>,
@@ -303,7 +307,7 @@ impl Observation {
     }
 }
 
-/// What was told of records.
+/// The failures of records that were logged.
 #[derive(Default)]
 struct RecordFailures {
     calls: FailureLog,
@@ -315,12 +319,12 @@ impl RecordFailures {
         if is_lost && self.lost.insert(id.clone()) {
             tracing::error!(sale.id = %id, "{}", CoordinatorError::RecordLost(id.to_string()));
         } else if !is_lost && self.lost.remove(id) {
-            tracing::info!(sale.id = %id, "the record is there again");
+            tracing::info!(sale.id = %id, "the record exists again");
         }
     }
 }
 
-/// Logs a trouble when it comes and when it goes, not in every round.
+/// Logs a problem when it starts and when it ends, not in every round.
 fn log_changes(id: &SaleId, before: &[ShardProblem], now: &[ShardProblem]) {
     let is_new = |problem: &&ShardProblem| !before.iter().any(|known| known.is_like(problem));
     for ShardProblem { shard, kind, detail } in now.iter().filter(is_new) {

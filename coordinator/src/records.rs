@@ -1,10 +1,10 @@
-//! Reads and writes what is recorded of sales, and remembers of each what is known to last.
+//! Reads and writes the records of sales, and caches those that are known to be durable.
 //!
-//! A record that was merely read may be one that a failover takes back; shards that follow it would keep what no record
-//! holds. So a record that reads otherwise than the one that is known is read again behind a barrier, and counts from
-//! then on. One that has not changed costs nothing more than the reading.
+//! A failover can take back a record that was merely read, and shards that had followed it would keep settings that no
+//! record holds. So a record that differs from the cached one is read again behind a barrier, and is used only then. An
+//! unchanged record costs one read.
 //!
-//! A ring takes milliseconds to work out, so each sale's is kept: its layout is frozen.
+//! Computing a ring takes milliseconds, so the ring of each sale is kept: the layout never changes.
 
 use std::collections::BTreeMap;
 use std::slice;
@@ -21,36 +21,36 @@ use stock::store::ReadConfig;
 
 use crate::desired_state::DesiredState;
 
-/// The records of all sales, as far as they are known to last.
+/// The durable records of all sales.
 #[derive(Default)]
 pub struct Records {
     known: ArcSwap<BTreeMap<SaleId, DesiredState>>,
 }
 
-/// The record of a sale; `None` where there is none.
+/// The record of a sale; `None` if it does not exist.
 pub type RecordReading = Result<Option<DesiredState>, CallError>;
 
 impl Records {
-    /// The sales whose record is known to last, as it was then.
+    /// The latest record of each sale that is known to be durable.
     pub fn known(&self) -> Arc<BTreeMap<SaleId, DesiredState>> {
         self.known.load_full()
     }
 
-    /// Reads these sales through `reads`, and confirms through `writes` what has changed, with one try.
+    /// Reads these records through `reads`. Confirms changed ones through `writes`, with one try.
     pub async fn follow(&self, reads: &Cluster, writes: &Cluster, ids: &[SaleId]) -> Vec<RecordReading> {
         self.read(reads, ids, async |changed| writes.write_all_once(changed).await).await
     }
 
-    /// Reads one sale.
+    /// Reads the record of one sale.
     ///
     /// # Errors
-    /// When it cannot be read, is not known to last, or is not of a form that this release knows.
+    /// Fails when the record cannot be read, is not known to be durable, or has a form that this version does not know.
     pub async fn read_one(&self, cluster: &Cluster, id: &SaleId) -> RecordReading {
         let confirm = async |changed: &[Recall<'_>]| cluster.write_all(changed).await;
         self.read(cluster, slice::from_ref(id), confirm).await.pop().expect("one sale has one record")
     }
 
-    /// Reads these sales for people to look at. Nothing is done on the word of it: it may not last.
+    /// Reads these records for display only, because they may not be durable.
     pub async fn read_unconfirmed(&self, cluster: &Cluster, ids: &[SaleId]) -> Vec<RecordReading> {
         let keys: Vec<SaleKeys> = ids.iter().map(SaleKeys::new).collect();
         let records = cluster.read_all(&keys.iter().map(recall).collect::<Vec<_>>()).await;
@@ -82,7 +82,7 @@ impl Records {
                     Some(known) => Ok(Some(known.clone())),
                     None => {
                         self.remember_confirmed(
-                            confirmed.next().expect("an answer for each that has changed"),
+                            confirmed.next().expect("one reply for each changed record"),
                         )
                         .await
                     }
@@ -107,10 +107,10 @@ impl Records {
         Ok(Some(DesiredState { sale, mint }))
     }
 
-    /// Records a sale, unless somebody else changed it since the version that this is based on.
+    /// Writes the record of a sale, unless its version is no longer `based_on`.
     ///
     /// # Errors
-    /// When it is unknown whether that was done, or whether it lasts.
+    /// Fails when it is unknown whether the record was written, or whether it is durable.
     pub async fn record(
         &self,
         cluster: &Cluster,
@@ -125,10 +125,10 @@ impl Records {
         Ok(recorded)
     }
 
-    /// The sale of a config.
+    /// Builds the sale of a config.
     ///
     /// # Errors
-    /// When no sale can have this config.
+    /// Fails when the config is not valid for a sale.
     pub async fn sale(&self, config: SaleConfig) -> Result<Sale, InvalidSale> {
         match self.known().get(&config.id) {
             Some(known) if known.sale.config.layout == config.layout => known.sale.at(config),
@@ -151,5 +151,5 @@ const fn recall(keys: &SaleKeys) -> Recall<'_> {
 
 async fn build_sale(config: SaleConfig) -> Result<Sale, InvalidSale> {
     let building = tokio::task::spawn_blocking(|| Sale::new(config));
-    building.await.expect("working out a layout does not panic, and nothing cancels it")
+    building.await.expect("building a sale does not panic, and is not cancelled")
 }

@@ -1,8 +1,8 @@
-//! Looks once a second whether the replicas of each primary follow it, by what the primary says itself.
+//! Checks once a second whether the replicas of each primary follow it, as the primary itself reports.
 //!
-//! Barriers keep what buyers are told; this is for operators. A replica that the map lists may have lost its link: then
-//! purchases there are not confirmed, and a slot that was moved there has no copy. A server that copies a primary and is
-//! not on the map, such as a backup, is one that barriers wait for.
+//! Barriers protect what buyers are told; this check informs operators. A replica on the map may have lost its link:
+//! then purchases on its primary are not confirmed, and a slot that was moved there has no copy. A server that copies a
+//! primary without being on the map, such as a backup, takes part in the primary's barriers.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::coordinator::Coordinator;
 
-/// Longer than a replica needs to come back after its link broke for a moment.
+/// How long a problem must last before it is logged. A replica whose link broke for a moment is back sooner.
 const LOG_AFTER: Duration = Duration::from_secs(5);
 
 /// The replicas of a primary.
@@ -25,9 +25,9 @@ pub struct Replication {
     pub primary: Address,
     /// Replicas that the map lists for it.
     pub listed: usize,
-    /// Those of them that follow it.
+    /// Listed replicas that follow it.
     pub following: usize,
-    /// Servers that copy it beyond those. A server that copies over two connections may count twice meanwhile.
+    /// Other servers that copy it. A server that copies over two connections may temporarily count twice.
     pub foreign: usize,
 }
 
@@ -44,7 +44,7 @@ impl Replication {
         }
     }
 
-    /// What is wrong, for operators.
+    /// Describes the problem for operators, if there is one.
     fn problem(&self) -> Option<String> {
         let Self { primary, listed, following, foreign } = self;
         if following < listed {
@@ -62,7 +62,7 @@ impl Replication {
     }
 }
 
-/// What was seen so far, and the connections that it is seen by.
+/// State of the check between rounds: connections to the primaries, and current problems.
 #[derive(Default)]
 pub(crate) struct ReplicationWatch {
     connections: HashMap<Address, Connection>,
@@ -75,8 +75,7 @@ struct ReplicationProblem {
 }
 
 impl Coordinator {
-    /// The replicas of each primary as they were last seen; none before the first look, and none at a coordinator that
-    /// does not lead.
+    /// The replicas of each primary by the latest check. Empty before the first one, and on followers.
     pub fn replication(&self) -> Vec<Replication> {
         self.replication.load_full().to_vec()
     }
@@ -102,7 +101,7 @@ impl Coordinator {
         self.replication.store(seen.into());
     }
 
-    /// Asks a primary. One that does not answer is noticed by those who read its shards.
+    /// Queries a primary. One that does not answer is reported by the reads of its shards.
     async fn query(&self, primary: &Primary, known: Option<Connection>) -> Option<(Connection, Replication)> {
         let asked = async {
             let mut connection = match known {
@@ -117,7 +116,7 @@ impl Coordinator {
 }
 
 impl ReplicationWatch {
-    /// Logs a problem once it lasts, and its end.
+    /// Logs a problem once it has lasted, and when it ends.
     fn log_changes(&mut self, replication: &Replication) {
         let primary = &replication.primary;
         let Some(problem) = replication.problem() else {

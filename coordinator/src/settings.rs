@@ -1,4 +1,4 @@
-//! The coordinator's settings, and the default sale they describe.
+//! The coordinator's settings, including the default sale.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::admin::AdminToken;
 use crate::coordinator::Timing;
 use crate::new_sale::{Field, NewSale};
 
-/// Shortest lease: one look at it that nobody answers takes up to half of that.
+/// Shortest lease. A single request for it may take up to half of that before it times out.
 const LEASE_DURATION_MIN: Duration = Duration::from_millis(500);
 
-/// The control plane of a sharded flash sale: creates sales, takes snapshots, mends transfers, audits.
+/// The control plane of a sharded flash sale: creates sales, takes snapshots, repairs transfers, audits.
 #[derive(Parser)]
 #[command(name = "flashsale-coordinator", version, args_conflicts_with_subcommands = true)]
 #[command(subcommands = [healthcheck::command()], disable_help_subcommand = true)]
@@ -27,7 +27,7 @@ pub struct Settings {
     #[command(flatten)]
     pub listen: ListenSettings,
 
-    /// Where the cluster is.
+    /// How to reach the cluster.
     #[command(flatten)]
     pub redis: RedisSettings,
 
@@ -40,7 +40,7 @@ pub struct Settings {
     #[arg(long, env, value_parser = in_file::<AdminToken>)]
     admin_token_file: Option<AdminToken>,
 
-    /// From one snapshot of all shards to the next
+    /// Time from one snapshot of all shards to the next
     #[arg(long, env, value_parser = positive_duration, default_value = "100ms")]
     snapshot_period: Duration,
 
@@ -48,20 +48,20 @@ pub struct Settings {
     #[arg(long, env, value_parser = positive_duration, default_value = "1s")]
     redrive_after: Duration,
 
-    /// From one rebalancing of tokens between shards, ahead of demand, to the next; 0ms for none
+    /// Time from one rebalancing of tokens between shards, ahead of demand, to the next; 0ms for none
     #[arg(long, env, value_parser = duration, default_value = "100ms")]
     rebalance_period: Duration,
 
-    /// Of several coordinators, how long one leads without renewing that: if it dies, another takes over within this
-    /// time. At least 500ms
+    /// Of several coordinators, how long one leads without renewing the lease: if it dies, another takes over within
+    /// this time. At least 500ms
     #[arg(long, env, value_parser = lease_duration, default_value = "2s")]
     lease_duration: Duration,
 
-    /// How log lines look; text on a terminal, else json, if not set
+    /// Format of log lines; text on a terminal, else json, if not set
     #[arg(long, env, value_enum)]
     pub log_format: Option<LogFormat>,
 
-    /// Where traces go.
+    /// Where traces are sent.
     #[command(flatten)]
     pub traces: TraceSettings,
 
@@ -69,12 +69,12 @@ pub struct Settings {
     #[arg(long, env, default_value = "flash")]
     pub sale_id: SaleId,
 
-    /// Units of the default sale; without, there is no default sale
+    /// Units of the default sale; without it, there is no default sale
     #[arg(long, env, requires_all = ["sale_start_time", "sale_end_time"])]
     total_stock: Option<u64>,
 
     /// When the default sale opens: ISO 8601, seconds or milliseconds since 1970, or relative (1m). A relative time
-    /// counts when the sale is created, and is ignored once it exists
+    /// counts from the creation of the sale, and is ignored once it exists
     #[arg(long, env, requires = "total_stock", allow_hyphen_values = true)]
     sale_start_time: Option<TimeSetting>,
 
@@ -82,7 +82,7 @@ pub struct Settings {
     #[arg(long, env, requires = "total_stock", allow_hyphen_values = true)]
     sale_end_time: Option<TimeSetting>,
 
-    /// What the default sale sells
+    /// Name of the product that the default sale sells
     #[arg(long, env, default_value = "Flash sale item")]
     product_name: String,
 
@@ -90,15 +90,15 @@ pub struct Settings {
     #[arg(long, env, default_value_t = 0.0)]
     product_price: f64,
 
-    /// A few words on it
+    /// A short description of it
     #[arg(long, env, default_value = "")]
     product_description: String,
 
-    /// How the default sale reads user ids: opaque, or email, where case does not tell users apart
+    /// How the default sale compares user ids: opaque, or email, which ignores case
     #[arg(long, env, value_parser = user_ids, default_value = "opaque")]
     user_ids: UserIdKind,
 
-    /// Shards of the default sale, at most 256; 4 a primary if not set
+    /// Shards of the default sale, at most 256; 4 per primary if not set
     #[arg(long, env, value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
     shards: Option<u16>,
 }
@@ -116,14 +116,14 @@ pub struct ListenSettings {
 }
 
 impl ListenSettings {
-    /// Where everything is answered.
+    /// The address of the coordinator's only port.
     pub fn address(self) -> SocketAddr {
         SocketAddr::new(self.host, self.port)
     }
 }
 
 impl Settings {
-    /// The settings of this process. Ends it over a bad one, and over a default sale that cannot be.
+    /// Parses the settings of this process. Exits on an invalid setting, and on an invalid default sale.
     pub fn parse(now: EpochMs) -> Self {
         let settings: Self = service::settings::parse();
         if let Some(Err(invalid)) = settings.default_sale().map(|sale| sale.validate(now)) {
@@ -132,7 +132,7 @@ impl Settings {
         settings
     }
 
-    /// What operators must show.
+    /// The bearer token that operators must send.
     pub fn admin_token(&self) -> AdminToken {
         let given = self.admin_token.as_ref().or(self.admin_token_file.as_ref());
         given.expect("one of the two is required").clone()
@@ -152,7 +152,7 @@ impl Settings {
         })
     }
 
-    /// How often it looks, and how patient it is.
+    /// Periods and waits of the coordinator.
     pub fn timing(&self) -> Timing {
         Timing {
             snapshot_period: self.snapshot_period,

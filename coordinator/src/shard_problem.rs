@@ -1,4 +1,4 @@
-//! What is wrong with a sale's shards: told to people, and acted on by nobody here.
+//! Problems of a sale's shards. They are reported to operators; this module does not repair them.
 
 use std::fmt;
 
@@ -9,36 +9,37 @@ use stock::sale::SaleState;
 
 use crate::desired_state::DesiredState;
 
-/// Something wrong with a shard. One look may find a shard in the middle of a change; what two find lasts.
+/// A problem of a shard. A single observation may fall in the middle of a change; a problem is persistent when two in a
+/// row have found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardProblem {
     /// The shard.
     pub shard: ShardId,
-    /// What is wrong with it.
+    /// Kind of the problem.
     pub kind: ProblemKind,
-    /// The particulars, for people.
+    /// Details, for people.
     pub detail: String,
 }
 
-/// What can be wrong with a shard.
+/// Kind of a problem of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProblemKind {
-    /// It cannot be read now. Its primary may be failing over.
+    /// The shard cannot be read now. Its primary may be failing over.
     Unreadable,
-    /// It was there and is no more: its claims are lost. Never made again, for that would sell its tokens twice.
+    /// The shard existed and is gone, with its claims. It is never recreated, because its tokens would be sold twice.
     Missing,
-    /// It was made for another layout.
+    /// The shard was created for another layout.
     ForeignRing,
-    /// It holds more than was minted to it by the records: these were lost, or brought back from a backup.
+    /// The shard holds more tokens than the record minted to it: the record was lost, or restored from an older backup.
     Overminted,
-    /// It holds an older version than is recorded: a change has not reached it.
+    /// The shard holds an older version than the record: a change has not reached it.
     Behind,
-    /// It holds settings that are not recorded, of the recorded version or a newer one.
+    /// The shard holds unrecorded settings, of the recorded version or a newer one.
     Conflicting,
 }
 
 impl ProblemKind {
-    /// Whether it must never be. The others come and go with failovers and changes.
+    /// Returns true if this kind violates an invariant. The others come and go with failovers and changes.
     pub const fn is_violation(self) -> bool {
         match self {
             Self::Unreadable | Self::Behind => false,
@@ -48,7 +49,7 @@ impl ProblemKind {
 }
 
 impl ShardProblem {
-    /// Whether it is the same trouble, whatever its particulars.
+    /// Returns true if it is the same problem, regardless of its details.
     pub fn is_like(&self, other: &Self) -> bool {
         (self.shard, self.kind) == (other.shard, other.kind)
     }
@@ -60,12 +61,12 @@ impl fmt::Display for ShardProblem {
     }
 }
 
-/// The troubles that the look before has found, too.
+/// Returns the problems that the previous observation has found too.
 pub fn persistent(now: &[ShardProblem], before: &[ShardProblem]) -> Vec<ShardProblem> {
     now.iter().filter(|problem| before.iter().any(|known| known.is_like(problem))).cloned().collect()
 }
 
-/// What is wrong with the shards of a sale.
+/// Returns the problems of a sale's shards.
 pub fn problems(desired: &DesiredState, levels: &[Result<Level, CallError>]) -> Vec<ShardProblem> {
     let shards = desired.sale.shards().iter().zip(levels).zip(&desired.mint);
     shards.filter_map(|((shard, level), &minted)| problem_of(desired, shard, level, minted)).collect()

@@ -1,4 +1,4 @@
-//! What has to happen once, at the start.
+//! Work that is done once, at the start.
 
 use service::settings::refuse;
 use service::{connect, presence};
@@ -10,24 +10,24 @@ use crate::coordinator::{Coordinator, CoordinatorError, read_options};
 use crate::new_sale::{Field, NewSale};
 use crate::settings::Settings;
 
-/// Waits for the cluster and makes it ready to be called.
+/// Waits for the cluster, connects, and loads the function library.
 ///
 /// # Errors
-/// When there is something else at `REDIS_URL`.
+/// Fails when the server at `REDIS_URL` is not a cluster.
 pub async fn connect(settings: &Settings) -> anyhow::Result<Coordinator> {
     let options = settings.redis.connect_options();
     let not_a_cluster = |error: ClusterError| anyhow::Error::from(error).context("REDIS_URL");
     let writes = connect::cluster(&options).await.map_err(not_a_cluster)?;
     let reads = connect::cluster(&read_options(&options)).await.map_err(not_a_cluster)?;
     if let Err(error) = writes.load_library().await {
-        // A call that misses it loads it, too.
+        // Calls load it, too, where it is missing.
         tracing::warn!(%error, "function library not loaded everywhere");
     }
     Ok(Coordinator::new(presence::name(settings.listen.address().port()), reads, writes, settings.timing()))
 }
 
-/// Creates the default sale, however long that takes. Ends the process where there is another of its name. One whose
-/// record is lost is waited for: its data may be restored.
+/// Creates the default sale, with retries until it succeeds. Exits the process if a sale of the same name has other
+/// settings. If the record is lost it keeps trying, because the data may be restored.
 pub async fn default_sale(coordinator: &Coordinator, wanted: &NewSale) {
     let mut lost = false;
     for tries in 0.. {
@@ -49,7 +49,8 @@ pub async fn default_sale(coordinator: &Coordinator, wanted: &NewSale) {
     }
 }
 
-/// A sale that has been open before is not waited for: selling, it needs no coordinator.
+/// Records the sale, and completes its creation. A sale that has been open before is not waited for, because it needs
+/// no coordinator to sell.
 async fn create(coordinator: &Coordinator, wanted: &NewSale) -> Result<(), CoordinatorError> {
     let (recorded, _) = coordinator.record_creation(wanted).await?;
     if recorded.sale.config.state == SaleState::Creating {

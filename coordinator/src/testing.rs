@@ -1,4 +1,4 @@
-//! What the tests of this crate's pure parts start from.
+//! Fixtures for the unit tests of this crate.
 
 use service::settings::TimeSetting;
 use stock::ids::UserIdKind;
@@ -8,7 +8,7 @@ use stock::sale::{EpochMs, Product, Sale, SaleState};
 use crate::desired_state::DesiredState;
 use crate::new_sale::NewSale;
 
-/// When these tests take place.
+/// The current time in these tests.
 pub(crate) const NOW: EpochMs = 1_795_291_200_000;
 
 /// A request for a sale of a hundred chairs in two shards.
@@ -24,7 +24,7 @@ pub(crate) fn chairs() -> NewSale {
     }
 }
 
-/// The same sale in some state, over so many shards, with all of its stock minted.
+/// The recorded state of the same sale, with this state and number of shards, and all of its stock minted.
 pub(crate) fn recorded(state: SaleState, shards: usize) -> DesiredState {
     let tags = (0..shards).map(|shard| HashTag::new(shard.to_string()));
     let mut config = chairs().config(tags.collect(), NOW);

@@ -1,7 +1,7 @@
 //! Transfers of tokens between two shards: donate, barrier, accept.
 //!
-//! Each half is tried once: a donation that is repeated gives twice, and would drain the giver. Whatever breaks
-//! in between leaves the tokens in the channel, from where they are re-driven.
+//! Each half is tried once: a repeated donation gives twice, and would drain the donor. If the transfer fails in
+//! between, the tokens stay in the channel, which is re-driven later.
 
 use stock::calls::{Accept, CallError, Donate, TokenSource};
 use stock::cluster::Cluster;
@@ -10,20 +10,21 @@ use stock::sale::Sale;
 use crate::apply::UnconfirmedShard;
 use crate::channels::Channel;
 
-/// Tokens to be moved from one shard of a sale to another.
+/// A transfer of tokens from one shard of a sale to another.
 #[derive(Clone, Copy)]
 pub struct Transfer<'a> {
     /// The sale.
     pub sale: &'a Sale,
-    /// The way they take.
+    /// From which shard to which.
     pub channel: Channel,
-    /// How many. With 0, only what the channel holds already.
+    /// How many tokens. With 0, only the tokens that the channel holds already are moved.
     pub tokens: u64,
 }
 
-/// Carries out transfers side by side, one pipeline a primary for each half; which were not, and why.
+/// Runs transfers concurrently, with one pipeline per primary for each half. Returns the outcome of each.
 ///
-/// Only what the giver's replicas know of is accepted: else a failover would bring it back to the giver as well.
+/// Tokens are accepted only after the donation is confirmed by the donor's replicas; otherwise a failover could bring
+/// them back to the donor as well.
 pub async fn transfer(cluster: &Cluster, transfers: &[Transfer<'_>]) -> Vec<Result<(), UnconfirmedShard>> {
     let donates: Vec<_> = transfers.iter().map(Transfer::donate).collect();
     let donations = cluster.write_all_once(&donates).await;
@@ -38,7 +39,7 @@ pub async fn transfer(cluster: &Cluster, transfers: &[Transfer<'_>]) -> Vec<Resu
         let Channel { donor, receiver } = transfer.channel;
         let unconfirmed = |shard| move |error: CallError| UnconfirmedShard { shard, reason: error.into() };
         donation.map_err(unconfirmed(donor))?;
-        let accepted = accepted.next().expect("what was given was to be accepted");
+        let accepted = accepted.next().expect("each donation has one acceptance");
         accepted.map(drop).map_err(unconfirmed(receiver))
     };
     transfers.iter().zip(donations).map(outcome).collect()

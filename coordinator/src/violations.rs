@@ -1,6 +1,6 @@
-//! What broke the promise, as far as one look at the shards shows it. All of it must be nothing, always.
+//! Violations of the invariants, as far as one observation of the shards shows them. All of them must always be 0.
 //!
-//! A look is no audit: it reads neither claims nor orders, and so it can be had many times a second.
+//! This is less than an audit: it reads neither claims nor orders, and so it can run many times a second.
 
 use serde::Serialize;
 use stock::calls::{CallError, Level, TokenSource};
@@ -8,26 +8,26 @@ use stock::calls::{CallError, Level, TokenSource};
 use crate::desired_state::DesiredState;
 use crate::shard_problem::problems;
 
-/// What a look at a sale's shards finds broken.
+/// Violations in an observation of a sale's shards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Violations {
     /// Units sold beyond the total.
     pub oversold: u64,
-    /// Shards whose own books do not add up.
+    /// Shards whose own counters do not add up.
     pub books: u64,
-    /// Shards that are not as they are recorded: gone, of another ring, with more tokens than were minted to them, or with
-    /// settings of the recorded version or a newer one that are not recorded.
+    /// Shards that are not as recorded: missing, of another ring, with more tokens than were minted to them, or with
+    /// unrecorded settings of the recorded version or a newer one.
     pub record: u64,
 }
 
 impl Violations {
-    /// Whether nothing is broken.
+    /// Returns true if there are none.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What two looks have found, one after the other. A restock may reach the shards between the reading of its
-    /// record and the look at them: what is broken is still so the next time.
+    /// Returns the violations that two consecutive observations have found. A restock may reach the shards between the
+    /// read of its record and the observation; a real violation is still found the next time.
     #[must_use]
     pub fn persistent(self, before: Self) -> Self {
         Self {
@@ -38,11 +38,11 @@ impl Violations {
     }
 }
 
-/// Holds what was seen of a sale's shards against the promise. A shard that could not be read is taken to be in order.
+/// Returns the violations in these levels. Shards that cannot be read are assumed to be in order.
 pub fn violations(desired: &DesiredState, levels: &[Result<Level, CallError>]) -> Violations {
     let read = || levels.iter().flatten();
     let sold: u64 = read().map(|level| level.sold).sum();
-    // Whatever a shard was minted beyond the record is counted as such, and may be sold.
+    // Tokens minted beyond the record are counted as a violation of the record, so selling them does not count again.
     let minted = read().map(|level| level.accepted_from(TokenSource::Mint)).sum();
     let total = desired.sale.config.total_stock.max(minted);
     let record = problems(desired, levels).into_iter().filter(|problem| problem.kind.is_violation());
@@ -53,7 +53,8 @@ pub fn violations(desired: &DesiredState, levels: &[Result<Level, CallError>]) -
     }
 }
 
-/// All that a shard ever accepted lies there, was sold there, or was donated: its level is of one instant.
+/// Returns true if the tokens that the shard accepted equal its stock, its sales and its donations. A level is read at
+/// one instant.
 fn balances(level: &Level) -> bool {
     let accepted: u64 = level.accepted.iter().map(|(_, tokens)| tokens).sum();
     let donated: u64 = level.donated.iter().map(|(_, tokens)| tokens).sum();

@@ -1,4 +1,4 @@
-//! What operators are told when something was not done. The log has the rest.
+//! Problem responses for failed requests of operators. Details that clients must not see are logged.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::change::ChangeError;
 use crate::coordinator::CoordinatorError;
 use crate::new_sale::Field;
 
-/// When to repeat what a failover or another operator was in the way of.
+/// When to repeat a request that failed because of a failover or another operator.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 const NO_SALE: ProblemType = ProblemType { uri: "/problems/no-sale", title: "No such sale" };
@@ -60,12 +60,12 @@ impl From<CoordinatorError> for Problem {
     }
 }
 
-/// A member of the body that says nothing this API understands.
+/// The problem for a member of the body with an invalid value.
 pub(super) fn invalid_member(member: &'static str, reason: &impl Display) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST).detail(format!("{member} {reason}.")).with("field", member)
 }
 
-/// The cluster is not there yet.
+/// The problem while the cluster is not reachable yet.
 pub(super) fn no_cluster() -> Problem {
     unavailable().detail("There is no Redis Cluster yet.")
 }

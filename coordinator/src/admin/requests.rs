@@ -1,4 +1,4 @@
-//! What operators send.
+//! Bodies and headers that operators send.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -15,7 +15,7 @@ use crate::new_sale::{Field, NewSale};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// `POST /admin/sales`. A member that is misspelled is refused rather than ignored: it would be missed in the sale.
+/// `POST /admin/sales`. Unknown members are refused: a misspelled one would otherwise be missing from the sale.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct NewSaleRequest {
@@ -46,7 +46,7 @@ pub(super) struct RestockRequest {
     pub(super) units: u64,
 }
 
-/// A time as text, or as a number since 1970.
+/// A time as text, or as a number of seconds or milliseconds since 1970.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Time {
@@ -85,8 +85,8 @@ impl Time {
     }
 }
 
-/// What a restock is recognised by: a digest of its `Idempotency-Key`; one of its own where it has none, so that
-/// this coordinator's own tries are told from another restock.
+/// Identifies a restock: a digest of its `Idempotency-Key`, or a random value if it has none. The random value
+/// distinguishes this coordinator's own retries from other restocks.
 pub(super) struct RestockKey(pub(super) String);
 
 impl<S: Sync> FromRequestParts<S> for RestockKey {

@@ -1,4 +1,4 @@
-//! The API's edge without a cluster: who may ask, and what is refused before anybody is asked.
+//! The admin API without a cluster: authentication, and probes.
 
 use axum::body::{Body, to_bytes};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};

@@ -1,4 +1,4 @@
-//! The bearer token.
+//! The bearer token of the admin API.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use axum::response::{IntoResponse, Response};
 use service::problem::Problem;
 use sha2::{Digest, Sha256};
 
-/// Fewest characters of a token: 64 bits of random hexadecimal digits.
+/// Minimum length of a token: 64 bits as random hexadecimal digits.
 const TOKEN_CHARS_MIN: usize = 16;
 
-/// What whoever asks must show. Only its digest is kept: comparing digests tells a guesser by its duration
-/// nothing of the token.
+/// The bearer token that operators must send. Only its digest is stored: the duration of comparing digests reveals
+/// nothing about the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AdminToken([u8; 32]);
 
-/// Not a token.
+/// The value is not a valid token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be at least {TOKEN_CHARS_MIN} visible ASCII characters")]
 pub struct InvalidToken;
@@ -39,7 +39,7 @@ impl FromStr for AdminToken {
     }
 }
 
-/// Lets pass whoever shows the token.
+/// Admits only requests with the right token.
 pub(super) async fn require(State(token): State<Arc<AdminToken>>, request: Request, next: Next) -> Response {
     if presented_token(request.headers())
         .is_some_and(|presented_token| AdminToken::of(presented_token) == *token)

@@ -1,4 +1,4 @@
-//! What operators see.
+//! Response bodies for operators.
 
 use serde::Serialize;
 use service::time::iso8601;
@@ -16,7 +16,7 @@ use crate::leading::Leadership;
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CoordinatorsView {
-    /// Who leads, as far as the one that answers knows.
+    /// The leader, as far as the answering coordinator knows.
     leader: Option<String>,
     answered_by: String,
     leads: bool,
@@ -54,7 +54,7 @@ pub(super) struct SaleDetail {
     problems: Vec<String>,
 }
 
-/// A shard; without numbers where it cannot be read.
+/// A shard. Without its version and numbers if it cannot be read.
 #[derive(Serialize)]
 struct ShardView {
     id: ShardId,

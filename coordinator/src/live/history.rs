@@ -1,20 +1,20 @@
-//! How much of a sale was sold by when, for the last minutes.
+//! Units of a sale sold over time, for the last minutes.
 
 use std::collections::VecDeque;
 
 use serde::Serialize;
 use stock::sale::EpochMs;
 
-/// Points that are kept: five minutes, one a second.
+/// Most points: five minutes, one a second.
 const POINTS_MAX: usize = 300;
 
-/// When, and how much was sold by then; oldest first.
+/// Pairs of a time and the units sold by then; oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub(super) struct History(VecDeque<(EpochMs, u64)>);
 
 impl History {
-    /// Takes in what was seen, unless it was seen before: nobody takes snapshots while nobody leads.
+    /// Adds a point, unless the same snapshot was added before: without a leader no new ones are published.
     pub(super) fn push(&mut self, at: EpochMs, sold: u64) {
         if self.0.back().is_some_and(|&(latest, _)| at <= latest) {
             return;

@@ -1,10 +1,10 @@
-//! Which tokens moved between two looks at a sale's shards.
+//! Tokens that moved between two observations of a sale's shards.
 
 use serde::Serialize;
 use stock::calls::{CallError, Level, TokenSource};
 use stock::ids::ShardId;
 
-/// Tokens that came to a shard from another.
+/// Tokens that a shard accepted from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct TokenArrival {
     from: ShardId,
@@ -12,8 +12,8 @@ pub(super) struct TokenArrival {
     tokens: u64,
 }
 
-/// What shards accepted from each other since. A shard that could not be read in both looks has moved nothing that
-/// anybody could tell.
+/// Returns the tokens that shards accepted from each other between two observations. Shards that could not be read in
+/// one of them are left out.
 pub(super) fn moves(
     before: &[Result<Level, CallError>],
     now: &[Result<Level, CallError>],

@@ -1,11 +1,11 @@
-//! The page of the live view. The files lie in `coordinator/page`, and `service` sends them.
+//! The page of the live view. The files are in `coordinator/page`; `service` serves them.
 
 use axum::Router;
 use service::page::{self, Asset, CSS, JAVASCRIPT, Page, SVG};
 
 const DOCUMENT: &str = include_str!("../../page/index.html");
 
-/// What the document names.
+/// The files that the document references.
 const ASSETS: [Asset; 10] = [
     ("icon.svg", SVG, include_str!("../../page/icon.svg")),
     ("page.css", CSS, include_str!("../../page/page.css")),
@@ -28,7 +28,7 @@ pub(super) fn router() -> Router {
 mod tests {
     use super::*;
 
-    /// What stands between quotes after these words.
+    /// Returns the text between each occurrence of `words` and the next quote.
     fn quoted<'a>(text: &'a str, words: &str) -> Vec<&'a str> {
         text.split(words).skip(1).map(|rest| rest.split('"').next().unwrap()).collect()
     }

@@ -1,4 +1,4 @@
-//! What viewers are told, as they read it.
+//! Response bodies of the live view.
 
 use std::collections::BTreeMap;
 
@@ -14,13 +14,13 @@ use crate::reconcile::Observation;
 use crate::shard_problem::{ProblemKind, ShardProblem};
 use crate::violations::Violations;
 
-/// Sales that are offered for choice, those that begin last.
+/// Most sales to choose from: those that start last.
 const SALES_MAX: usize = 50;
 
 /// `GET /live/sales`.
 #[derive(Serialize)]
 pub(super) struct LiveSaleList {
-    /// The one that is shown where none is named.
+    /// The sale that is shown when none is named.
     default: Option<SaleId>,
     sales: Vec<SaleName>,
 }
@@ -31,17 +31,17 @@ struct SaleName {
     name: String,
 }
 
-/// The event `live`: a sale as it was seen.
+/// The event `live`: an observation of a sale.
 #[derive(Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LiveEvent {
-    /// When, by Redis' clock; none where nobody could be asked.
+    /// The time by Redis' clock; `None` if no shard could be read.
     time: Option<EpochMs>,
     #[serde(flatten)]
     pub(super) state: LiveState,
 }
 
-/// All of a report but the time.
+/// A report without its time.
 #[derive(Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LiveState {
@@ -51,10 +51,10 @@ pub(super) struct LiveState {
     stock: u64,
     in_flight: u64,
     shards: Vec<ShardBody>,
-    /// Tokens that moved since the report before.
+    /// Tokens that moved since the previous report.
     moves: Vec<TokenArrival>,
     violations: Violations,
-    /// None where the list could not be read.
+    /// `None` if the list could not be read.
     processes: Option<Vec<ProcessBody>>,
     answered_by: String,
 }
@@ -86,12 +86,12 @@ struct ProcessBody {
     kind: ProcessKind,
     version: String,
     started_at: EpochMs,
-    /// How long ago it was heard of, in whole seconds.
+    /// Whole seconds since its last announcement.
     silent_s: u64,
     leads: bool,
 }
 
-/// Everything that a report is made of.
+/// The input of a report.
 pub(super) struct LiveInput<'a> {
     pub(super) observation: &'a Observation,
     pub(super) moves: Vec<TokenArrival>,
@@ -155,7 +155,7 @@ fn problem_of(problems: &[ShardProblem], shard: usize) -> Option<&ShardProblem> 
     problems.iter().find(|problem| problem.shard.index() == shard)
 }
 
-/// The particulars are for the log: they name servers.
+/// The code of a problem. Its details are only logged, because they name servers.
 const fn problem_code(kind: ProblemKind) -> &'static str {
     match kind {
         ProblemKind::Unreadable => "unreadable",

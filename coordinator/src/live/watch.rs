@@ -1,4 +1,4 @@
-//! Watching one sale for whoever is looking at it: one task, however many they are, and none while nobody does.
+//! Observes one sale for all of its viewers: one task per sale, and none without viewers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,14 +20,14 @@ use crate::reconcile::Observation;
 use crate::shard_problem::{ShardProblem, persistent};
 use crate::violations::Violations;
 
-/// Longest time without a report: a page that hears nothing for much longer says that it is not live.
+/// Longest time without a report. The page shows that it is not live when it receives nothing for much longer.
 const SILENCE_MAX: Duration = Duration::from_millis(500);
-/// From one look at who is there to the next: as often as they say so.
+/// Time between two reads of the list of processes, which is as often as they announce themselves.
 const PRESENCE_PERIOD: Duration = Duration::from_secs(1);
-/// How long it goes on while nobody looks: a page that is loaded anew finds it going.
+/// How long the task continues without viewers. A page that is reloaded finds it still running.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// A sale that is being watched.
+/// A sale that has viewers.
 pub(super) struct SaleWatch {
     coordinator: Arc<Coordinator>,
     sale: SaleId,
@@ -36,7 +36,7 @@ pub(super) struct SaleWatch {
     asked_at: Option<Instant>,
 }
 
-/// What the look before has seen.
+/// The previous observation.
 #[derive(Default)]
 struct PreviousLook {
     levels: Vec<Result<Level, CallError>>,
@@ -50,10 +50,10 @@ impl SaleWatch {
         Self { coordinator, sale, previous: PreviousLook::default(), processes: None, asked_at: None }
     }
 
-    /// Tells what changes, until nobody has listened for a while or the sale is not known any more.
+    /// Publishes changes until there were no viewers for a while, or the sale is no longer known.
     pub(super) async fn run(mut self, publisher: EventPublisher) {
         let keys = SaleKeys::new(&self.sale);
-        // What the shards that cannot be read now held when they last could.
+        // The last known levels of shards that cannot be read now.
         self.previous.snapshot = self.coordinator.reads.poll(ReadSnapshot(&keys)).await.ok().flatten();
         let (mut sent, mut sent_at, mut watched_at) = (None::<LiveState>, Instant::now(), Instant::now());
         let mut ticks = interval(EVENT_PERIOD);

@@ -1,10 +1,10 @@
-//! What a plan promises, for any shards; and what becomes of a sale that follows it.
+//! Properties of a plan for any shards, and the progress of a sale that follows plans.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Shards with so many tokens, each selling so many a second for sure.
+/// Shards with pairs of stock and rate; the rates are certain.
 fn shards(stocks_and_rates: &[(u64, f64)]) -> Vec<Holding> {
     let shard = |(index, &(stock, rate)): (u16, &(u64, f64))| Holding {
         shard: ShardId::new(index),
@@ -15,7 +15,7 @@ fn shards(stocks_and_rates: &[(u64, f64)]) -> Vec<Holding> {
     (0..).zip(stocks_and_rates).map(shard).collect()
 }
 
-/// Demand that is known so well only: bounds of a deviation to either side.
+/// Makes the demand uncertain: bounds of one standard deviation to either side.
 fn uncertain(mut shards: Vec<Holding>) -> Vec<Holding> {
     for Holding { demand, .. } in &mut shards {
         let deviation = demand.likely.sqrt();
@@ -41,7 +41,7 @@ fn fast_selling_shard_gets_spare_tokens() {
     let moves = rebalance(&shards(&[(100, 80.0), (100, 10.0), (100, 10.0)]));
     let to_the_first = |donor| Channel { donor: ShardId::new(donor), receiver: ShardId::new(0) };
     let half = |donor| PlannedMove { channel: to_the_first(donor), tokens: 50 };
-    assert_eq!(moves, [half(1), half(2)], "it lacks 140, and each gives half at most");
+    assert_eq!(moves, [half(1), half(2)], "it lacks 140, and each gives at most half");
 }
 
 #[test]
@@ -58,8 +58,8 @@ fn long_lasting_stock_is_not_moved() {
 
 #[test]
 fn slow_or_ending_sale_is_not_rebalanced() {
-    assert_eq!(rebalance(&shards(&[(1, 8.0), (100, 1.0)])), [], "nine purchases tell nothing");
-    assert_eq!(rebalance(&shards(&[(0, 800.0), (100, 10.0)])), [], "it is over before tokens arrive");
+    assert_eq!(rebalance(&shards(&[(1, 8.0), (100, 1.0)])), [], "the demand is too small to compare shards");
+    assert_eq!(rebalance(&shards(&[(0, 800.0), (100, 10.0)])), [], "the sale ends before tokens arrive");
     assert_eq!(rebalance(&shards(&[(100, 0.0), (100, 0.0)])), []);
     assert_eq!(rebalance(&[]), []);
 }
@@ -111,7 +111,7 @@ proptest! {
         prop_assert_eq!(rebalance(&even), []);
     }
 
-    /// With the same demand throughout, plans come to an end, no token is lost, and whoever got once never gives.
+    /// With constant demand plans come to an end, no token is lost, and a receiver never becomes a donor.
     #[test]
     fn plans_converge_and_never_reverse(shards in any_shards()) {
         let (total, mut shards) = (stock(&shards), shards);
@@ -126,12 +126,12 @@ proptest! {
             apply(&mut shards, &moves);
             prop_assert_eq!(stock(&shards), total);
             rounds += 1;
-            prop_assert!(rounds <= 100, "still moving");
+            prop_assert!(rounds <= 100, "plans do not converge");
         }
     }
 }
 
-/// Four of five buyers are at home on two of twelve shards that hold a sixth of the tokens.
+/// Four of five buyers have their home on two of twelve shards, which hold a sixth of the tokens.
 #[test]
 fn skewed_demand_is_served_from_home_shards() {
     let rate = |shard| if shard < 2 { 200.0 } else { 10.0 };

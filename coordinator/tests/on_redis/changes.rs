@@ -1,4 +1,4 @@
-//! Operators change a sale, and every shard confirms.
+//! Changes by operators, which every shard confirms.
 
 use coordinator::change::{Change, ChangeError};
 use coordinator::coordinator::CoordinatorError;

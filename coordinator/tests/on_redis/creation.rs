@@ -1,4 +1,4 @@
-//! A sale comes into being: whole, once, and also when its coordinator dies on the way.
+//! Creation of sales: complete, once, and also when the coordinator dies in between.
 
 use std::collections::BTreeMap;
 
@@ -55,11 +55,12 @@ async fn concurrent_creations_create_one_sale() {
     let wanted = chairs("at-once");
     let (one_s, two_s) = tokio::join!(one.create(&wanted), two.create(&wanted));
     let is_new = [one_s.unwrap().is_new, two_s.unwrap().is_new];
-    assert!(is_new.contains(&true), "somebody created it");
+    assert!(is_new.contains(&true), "one of them created it");
     assert_clean(&one, &wanted.id, 100).await;
 }
 
-/// The coordinator dies with the sale written down, and with this many of its shards made and filled.
+/// The coordinator dies after it has recorded the sale, and created and filled this many of its shards. The next one
+/// completes the sale.
 async fn dies_after(id: &str, shards_made: usize) {
     let redis = shared_redis().await;
     let first = coordinator_on(redis).await;

@@ -1,4 +1,4 @@
-//! A record counts once it is durable: nothing is done on the word of one copy, nor of one that was lost.
+//! Records count only once they are durable: nothing follows a record that only one server has, or that is lost.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use testkit::{ClusterOptions, RedisCluster};
 
 use crate::fixture::{SOON, assert_clean, chairs, client_of, coordinator_on, levels, while_running};
 
-/// A sale on a cluster of its own, in which things die.
+/// A sale on a cluster of its own, which the test damages.
 struct Fixture {
     redis: RedisCluster,
     client: Cluster,
@@ -46,14 +46,14 @@ impl Fixture {
         self.client.topology().primary(slot).unwrap().address.to_string().parse().unwrap()
     }
 
-    /// The replica's data ends here: the record's primary goes on alone, and the cluster does not notice.
+    /// Cuts replication of the record's primary, without the cluster noticing: the replica misses all later writes.
     async fn cut_replication(&self) -> SocketAddr {
         let primary = self.record_primary();
         self.redis.cut_replication(primary).await.unwrap();
         primary
     }
 
-    /// The primary dies with all that only it had; its replica takes over.
+    /// Kills the primary, with everything that only it had, and waits until its replica is promoted.
     async fn lose(&self, primary: SocketAddr) {
         let replica = self.redis.replicas_of(primary).await[0];
         self.redis.kill(primary);
@@ -62,7 +62,7 @@ impl Fixture {
         testkit::until("the map to name the new primary", SOON, promoted).await.unwrap();
     }
 
-    /// An operator asks until the answer is definite, as one whose answer was "unknown" has to.
+    /// Repeats a change until its outcome is known, as an operator does who got "unknown".
     async fn change(&self, coordinator: &Coordinator, change: &Change) -> Sale {
         let changed = async || coordinator.change(self.id(), change).await.ok();
         testkit::until("the change", SOON, async || changed().await.is_some()).await.unwrap();
@@ -78,8 +78,8 @@ impl Fixture {
         coordinator.existing(self.id()).await.unwrap().sale
     }
 
-    /// Buyers at home in each shard take all that there is: so many units. Tokens that a rebalance moves behind them are
-    /// taken by those who come later.
+    /// Buys everything, with buyers at home in each shard, and returns the number of units. Tokens that rebalancing
+    /// moves meanwhile are bought in the next pass.
     async fn sell_out(&self, sale: &Sale) -> usize {
         let mut crowd = 0;
         let sold_out = async {
@@ -96,10 +96,10 @@ impl Fixture {
                 }
             }
         };
-        tokio::time::timeout(SOON, sold_out).await.expect("all units find a buyer")
+        tokio::time::timeout(SOON, sold_out).await.expect("all units are sold in time")
     }
 
-    /// A crowd of buyers takes what lies in a shard.
+    /// Buys the stock of one shard with a crowd of buyers.
     async fn sell(&self, sale: &Sale, shard: &Shard, crowd: u32) {
         let users = (0..).map(|n| user(&format!("buyer-{crowd}-{n}")));
         let mut users = users.filter(|user| sale.ring().home(user) == shard.id);
@@ -114,14 +114,14 @@ impl Fixture {
         }
     }
 
-    /// A field of a shard's meta is put to something else by hand.
+    /// Overwrites fields of a shard's meta hash.
     async fn tamper(&self, shard: &Shard, fields: &[(&str, &str)]) {
         let mut connection = self.redis.connection(self.primary_of(shard.slot)).await.unwrap();
         let mut set = redis::cmd("HSET");
         set.arg(&shard.meta).arg(fields).exec_async(&mut connection).await.unwrap();
     }
 
-    /// What a shard's meta holds.
+    /// Reads a field of a shard's meta hash.
     async fn held(&self, shard: &Shard, field: &str) -> String {
         let mut connection = self.redis.connection(self.primary_of(shard.slot)).await.unwrap();
         redis::cmd("HGET").arg(&shard.meta).arg(field).query_async(&mut connection).await.unwrap()
@@ -145,12 +145,12 @@ fn restock(key: &str, units: u64) -> Change {
     Change::Restock(Restock { key: key.into(), units })
 }
 
-/// The coordinator has looked at records and shards again and again, and has done what it does.
+/// Waits for ten rounds of the coordinator, in which it has read records and shards and repaired what it could.
 async fn ten_rounds(coordinator: &Coordinator, id: &SaleId) {
     for _ in 0..10 {
         let seen_at = || coordinator.observations().get(id).map(|observation| observation.seen_at);
         let before = seen_at();
-        testkit::until("another look", SOON, async || seen_at() > before).await.unwrap();
+        testkit::until("another round", SOON, async || seen_at() > before).await.unwrap();
     }
 }
 
@@ -166,7 +166,7 @@ async fn restock_without_replica_mints_nothing() {
     fixture.create(&coordinator).await;
     let id = fixture.id();
     while_running(&coordinator, async {
-        // Given a restock that only the primary of the record has.
+        // Given a restock that only the record's primary has.
         let primary = fixture.cut_replication().await;
         let error = coordinator.change(id, &restock("a", 300)).await.err().unwrap();
         assert!(matches!(error, CoordinatorError::UnknownOutcome(_)), "{error}");
@@ -176,7 +176,7 @@ async fn restock_without_replica_mints_nothing() {
         fixture.lose(primary).await;
         ten_rounds(&coordinator, id).await;
 
-        // Then no shard got a token of it, and repeated it is done once.
+        // Then no shard has minted it, and repeating it adds its units once.
         assert_eq!(minted(&coordinator, id).await, 600);
         let sale = fixture.change(&coordinator, &restock("a", 300)).await;
         assert_eq!(fixture.sell_out(&sale).await, 900);
@@ -199,7 +199,7 @@ async fn pause_without_replica_stops_no_shard() {
         let states = levels(&coordinator, id).await.into_iter().map(|level| level.settings.state);
         assert!(
             states.into_iter().all(|state| state == SaleState::Open),
-            "shards follow a record that may not last"
+            "shards follow a record that is not durable"
         );
         fixture.lose(primary).await;
         ten_rounds(&coordinator, id).await;
@@ -241,13 +241,13 @@ async fn shards_ahead_of_the_record_are_repaired() {
     fixture.create(&coordinator).await;
     let sale = fixture.sale(&coordinator).await;
     let shard = |number| sale.shard(ShardId::new(number));
-    // As a record leaves it that was rolled back after shards had followed it.
+    // This is the state after a record was rolled back that shards had already followed.
     fixture.tamper(shard(3), &[("version", "7"), ("state", "paused")]).await;
     fixture.tamper(shard(5), &[("version", "9"), ("ends_at", "2000")]).await;
 
     let audit = coordinator.audit(fixture.id()).await.unwrap();
     assert!(!audit.ok, "the audit does not see that shards are ahead of the record");
-    // An operator whose change no shard that is ahead has taken is not told that it is done.
+    // An operator must not get a success response for a change that the shards ahead have not taken.
     let extend = Change::Extend { ends_at: 3_900_000_000_000 };
     let error = coordinator.change(fixture.id(), &extend).await.err();
     assert!(matches!(&error, Some(CoordinatorError::Unconfirmed(shards)) if shards.len() == 2), "{error:?}");
@@ -306,7 +306,7 @@ async fn sale_with_lost_record_is_not_recreated() {
         fixture.sell_out(&sale).await;
         drop(coordinator);
 
-        // When the disks of the record's pair are lost, and perhaps the list of sales, too.
+        // When the record's primary and replica lose their data, and in one case the list of sales, too.
         let primary = fixture.record_primary();
         let replica = fixture.redis.replicas_of(primary).await[0];
         fixture.redis.lose_data(&[primary, replica]).await.unwrap();
@@ -315,7 +315,7 @@ async fn sale_with_lost_record_is_not_recreated() {
             delete_list(&fixture).await;
         }
 
-        // Then a coordinator that starts does not sell it again.
+        // Then a coordinator that starts does not sell the units again.
         let next = coordinator_on(&fixture.redis).await;
         while_running(&next, async {
             let refused = async {
@@ -367,7 +367,7 @@ async fn lost_sale_list_is_rebuilt_from_records() {
     .await;
     drop(first);
 
-    // A coordinator that starts knows nothing but what Redis holds.
+    // The second coordinator knows only what Redis holds.
     delete_list(&fixture).await;
     let second = coordinator_on(&fixture.redis).await;
     while_running(&second, async {
@@ -378,7 +378,7 @@ async fn lost_sale_list_is_rebuilt_from_records() {
     .await;
     drop(second);
 
-    // As a coordinator leaves it that dies between recording a sale and listing it.
+    // This is the state after a coordinator died between recording a sale and listing it.
     ask_list(&fixture, redis::cmd("SREM").arg(SALES_KEY).arg(fixture.id().as_str())).await;
     let third = coordinator_on(&fixture.redis).await;
     assert!(!is_listed(&third).await);

@@ -1,4 +1,4 @@
-//! The stage of every story: a cluster, coordinators, sales, a buyer.
+//! Fixtures: a cluster, coordinators, sales, a buyer.
 
 use std::future::pending;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,10 +15,10 @@ use stock::ids::{CorrelationId, OrderId, SaleId, UserId, UserIdKind};
 use stock::sale::Product;
 use testkit::RedisCluster;
 
-/// Whatever the coordinator does by itself is done by then, on a busy machine too.
+/// Deadline for everything that a coordinator does in the background, on a busy machine too.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-/// How patient these coordinators are.
+/// Timing of the coordinators in these tests.
 pub(crate) const TIMING: Timing = Timing {
     snapshot_period: Duration::from_millis(50),
     redrive_after: Duration::from_millis(300),
@@ -35,19 +35,19 @@ fn options(redis: &RedisCluster) -> ConnectOptions {
     ConnectOptions::new(redis.seeds().split(',').map(|seed| seed.into_connection_info().unwrap()).collect())
 }
 
-/// Somebody else who calls the shards: a node, a saboteur.
+/// A client that calls the shards like a node, or to damage them.
 pub(crate) async fn client_of(redis: &RedisCluster) -> Cluster {
     let cluster = Cluster::connect(options(redis)).await.unwrap();
     cluster.load_library().await.unwrap();
     cluster
 }
 
-/// A coordinator that does what it is asked to, and nothing by itself.
+/// A coordinator whose background loops do not run.
 pub(crate) async fn coordinator_on(redis: &RedisCluster) -> Coordinator {
     coordinator_with(redis, TIMING).await
 }
 
-/// The same with another patience.
+/// The same with another timing.
 pub(crate) async fn coordinator_with(redis: &RedisCluster, timing: Timing) -> Coordinator {
     let reads = Cluster::connect(read_options(&options(redis))).await.unwrap();
     static NAMES: AtomicU32 = AtomicU32::new(0);
@@ -55,10 +55,10 @@ pub(crate) async fn coordinator_with(redis: &RedisCluster, timing: Timing) -> Co
     Coordinator::new(name, reads, client_of(redis).await, timing)
 }
 
-/// Plays a story while the coordinator does its rounds. It is cut off when the story ends, wherever it stands.
+/// Runs a scenario while the coordinator's loops run. The loops are cancelled when the scenario ends.
 pub(crate) async fn while_running<T>(coordinator: &Coordinator, scenario: impl Future<Output = T>) -> T {
     tokio::select! {
-        () = coordinator.run(pending()) => unreachable!("nobody stops it"),
+        () = coordinator.run(pending()) => unreachable!("it is never stopped"),
         result = scenario => result,
     }
 }
@@ -76,7 +76,7 @@ pub(crate) fn chairs(id: &str) -> NewSale {
     }
 }
 
-/// What the shards of a sale hold. One that does not answer in time is looked at again, as the rounds do.
+/// Reads the levels of a sale's shards. Repeats the read after a timeout, as the coordinator does.
 pub(crate) async fn levels(coordinator: &Coordinator, id: &SaleId) -> Vec<Level> {
     let looked = tokio::time::timeout(SOON, async {
         loop {
@@ -87,18 +87,18 @@ pub(crate) async fn levels(coordinator: &Coordinator, id: &SaleId) -> Vec<Level>
             }
         }
     });
-    let levels: Result<Vec<Level>, CallError> = looked.await.expect("a look at all shards, soon");
+    let levels: Result<Vec<Level>, CallError> = looked.await.expect("all shards are read in time");
     levels.unwrap()
 }
 
-/// The audit finds nothing, and so many units.
+/// Asserts that the audit finds no violation, and this total.
 pub(crate) async fn assert_clean(coordinator: &Coordinator, id: &SaleId, total: u64) {
     let audit = coordinator.audit(id).await.unwrap();
     assert!(audit.ok, "{:?}", audit.violations);
     assert_eq!((audit.total, audit.in_flight), (total, 0));
 }
 
-/// A user tries to buy at home, as a node would.
+/// Buys once in the user's home shard, as a node does.
 pub(crate) async fn buy(coordinator: &Coordinator, client: &Cluster, id: &SaleId, user: &str) -> BuyOutcome {
     let sale = coordinator.existing(id).await.unwrap().sale;
     let user = UserId::parse(user, UserIdKind::Opaque).unwrap();

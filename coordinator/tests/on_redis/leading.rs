@@ -1,4 +1,4 @@
-//! Of several coordinators one leads, and it does no harm if two do.
+//! One of several coordinators leads, and two leaders do no harm.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::fixture::{
     SOON, TIMING, assert_clean, chairs, client_of, coordinator_on, coordinator_with, levels, while_running,
 };
 
-/// With a lease that does not run out while a test lasts.
+/// With a lease that does not expire during a test.
 const LONG_LEASE: Timing = Timing { lease_duration: Duration::from_mins(1), ..TIMING };
 
-/// A cluster whose coordinators are all in one test: there is one lease a cluster.
+/// A cluster whose coordinators all belong to one test, because a cluster has one lease.
 async fn redis_of_its_own() -> RedisCluster {
     RedisCluster::start(ClusterOptions::default()).await.unwrap()
 }
@@ -42,7 +42,7 @@ async fn primary_of_the_lease(redis: &RedisCluster) -> SocketAddr {
 
 #[tokio::test]
 async fn leader_hands_over_at_once_when_stopped() {
-    // Given one that leads, with a lease that would last long, and one that follows it.
+    // Given a leader with a long lease, and a follower.
     let redis = redis_of_its_own().await;
     let (one, two) = (coordinator_with(&redis, LONG_LEASE).await, coordinator_with(&redis, LONG_LEASE).await);
     let (stop, stopped) = oneshot::channel::<()>();
@@ -51,7 +51,7 @@ async fn leader_hands_over_at_once_when_stopped() {
         while_running(&two, async {
             until_following(&two, &one).await;
 
-            // When the leader is asked to stop, then the other one leads long before the lease would have run out.
+            // When the leader is stopped, then the follower leads long before the lease would have expired.
             stop.send(()).unwrap();
             let asked_at = Instant::now();
             until_leading(&two).await;
@@ -94,7 +94,7 @@ async fn follower_does_not_observe_shards() {
             until_following(&two, &one).await;
             // Long enough for many rounds.
             sleep(10 * TIMING.snapshot_period).await;
-            assert!(!sees(&two), "a follower looks at the shards as well");
+            assert!(!sees(&two), "a follower observes the shards as well");
         })
         .await;
     })
@@ -103,8 +103,8 @@ async fn follower_does_not_observe_shards() {
 
 #[tokio::test]
 async fn several_leaders_at_once_do_no_harm() {
-    // Given a lease that is forgotten whenever somebody has it, so that the next one gets it, too; and lasts so long
-    // that nobody looks at it again before the story is over.
+    // Given a lease that is deleted as soon as a coordinator has it, so that the next one gets it, too. It lasts so
+    // long that no coordinator checks it again before the scenario is over.
     let redis = redis_of_its_own().await;
     let primary = primary_of_the_lease(&redis).await;
     let leads_unknown_to_others = async |coordinator: &Coordinator| {
@@ -120,7 +120,7 @@ async fn several_leaders_at_once_do_no_harm() {
     let sale = one.create(&NewSale { shards: Some(3), ..chairs("crowded") }).await.unwrap().sale;
     let donor_node = client_of(&redis).await;
 
-    // When thieves leave tokens in channels while all of them lead.
+    // When tokens are left in channels while all of them lead.
     let stealing = async {
         leads_unknown_to_others(&three).await;
         assert!([&one, &two, &three].iter().all(|coordinator| coordinator.leadership().leads()));
@@ -130,7 +130,7 @@ async fn several_leaders_at_once_do_no_harm() {
         }
         let at_rest =
             async || levels(&one, sale.id()).await.iter().map(|level| level.stock).sum::<u64>() == 100;
-        until("rest", SOON, at_rest).await.unwrap();
+        until("all tokens to arrive", SOON, at_rest).await.unwrap();
     };
     let with_three = async {
         leads_unknown_to_others(&two).await;
@@ -142,6 +142,6 @@ async fn several_leaders_at_once_do_no_harm() {
     };
     while_running(&one, with_two).await;
 
-    // Then every token is where it belongs.
+    // Then every token arrives once.
     assert_clean(&one, sale.id(), 100).await;
 }

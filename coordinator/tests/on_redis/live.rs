@@ -1,4 +1,4 @@
-//! The live view: what viewers hear, from whichever coordinator they ask.
+//! The live view: the events that viewers get from leaders and followers.
 
 use std::sync::Arc;
 
@@ -30,14 +30,14 @@ async fn get(router: Router, path: &str) -> (u16, Body) {
     (response.status().as_u16(), response.into_body())
 }
 
-/// A viewer, and what it has not read yet.
+/// A viewer, and the received text that it has not parsed yet.
 struct Viewer {
     body: BodyDataStream,
     buffer: String,
 }
 
 impl Viewer {
-    /// Comes as soon as the sale is known.
+    /// Connects as soon as the sale is known.
     async fn of(live: &LiveFeed, path: &str) -> Self {
         let coming = async {
             loop {
@@ -63,22 +63,22 @@ impl Viewer {
                 self.buffer = rest.to_owned();
                 return Some(told);
             }
-            let bytes = timeout(SOON, self.body.next()).await.expect("something is heard soon")?.unwrap();
+            let bytes = timeout(SOON, self.body.next()).await.expect("an event arrives in time")?.unwrap();
             self.buffer.push_str(std::str::from_utf8(&bytes).unwrap());
         }
     }
 
-    /// The next report of which this holds.
+    /// Waits for a report that satisfies the condition.
     async fn next_where(&mut self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let seeing = async {
             loop {
-                match self.next().await.expect("the stream goes on") {
+                match self.next().await.expect("the stream continues") {
                     (kind, report) if kind == "live" && holds(&report) => return report,
                     _ => {}
                 }
             }
         };
-        timeout(SOON, seeing).await.unwrap_or_else(|_| panic!("nobody saw {what}"))
+        timeout(SOON, seeing).await.unwrap_or_else(|_| panic!("{what} was not reported"))
     }
 }
 
@@ -184,7 +184,7 @@ async fn closed_view_ends_streams_and_unknown_sale_404s() {
         }
         live.close();
         while viewer.next().await.is_some() {}
-        // Whoever comes now hears how it stands, and is sent on.
+        // A new viewer gets the first event, and then the stream ends.
         let mut late = Viewer::of(&live, "/live/sale/events").await;
         while late.next().await.is_some() {}
     })

@@ -1,9 +1,9 @@
-//! What becomes of sales under one or several coordinators: on a real Redis Cluster.
+//! Sales under one or several coordinators, on a real Redis Cluster.
 //!
-//! The program is `redis-server`, or what `REDIS_SERVER` names. Tests share one cluster and have a sale each; those
-//! that break something have a cluster of their own.
+//! The tests run `redis-server`, or the program that `REDIS_SERVER` names. They share one cluster and use a sale each;
+//! tests that break something start a cluster of their own.
 
-#![expect(clippy::unwrap_used, reason = "a story whose stage cannot be set has failed")]
+#![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
 
 mod changes;
 mod creation;

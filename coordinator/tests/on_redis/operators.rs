@@ -125,12 +125,12 @@ async fn invalid_request_is_refused_naming_the_field() {
 #[tokio::test]
 async fn unknown_sale_is_not_found() {
     let operator = Operator::new().await;
-    for name in ["nobody-s", "Not%20a%20name", "%ff", "{sale}"] {
+    for name in ["no-such-sale", "Not%20a%20name", "%ff", "{sale}"] {
         assert_eq!(
             operator.get(&format!("/admin/sales/{}", name.replace(['{', '}'], "%7B"))).await.0,
             StatusCode::NOT_FOUND
         );
     }
-    assert_eq!(operator.post("/admin/sales/nobody-s/pause", json!({})).await.0, StatusCode::NOT_FOUND);
-    assert_eq!(operator.get("/admin/sales/nobody-s/audit").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(operator.post("/admin/sales/no-such-sale/pause", json!({})).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(operator.get("/admin/sales/no-such-sale/audit").await.0, StatusCode::NOT_FOUND);
 }

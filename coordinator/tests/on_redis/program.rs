@@ -1,4 +1,4 @@
-//! The program itself: settings, exit codes, readiness, and a good end.
+//! The program: settings, exit codes, readiness and shutdown.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::fixture::{SOON, shared_redis};
 
 const TOKEN: &str = "0123456789abcdef";
 
-/// A place for one coordinator: a folder for its log, and a port.
+/// A folder for the log and a port for one coordinator.
 struct Instance {
     folder: Folder,
     ports: PortBlock,
@@ -41,7 +41,7 @@ impl Instance {
     }
 }
 
-/// The exit code and the log of a program that ends by itself.
+/// Waits until the program exits, and returns its exit code and log.
 async fn ends(process: Process) -> (Option<i32>, String) {
     let code = process.wait(SOON).await.unwrap().code();
     (code, std::fs::read_to_string(process.log()).unwrap())
@@ -72,7 +72,7 @@ async fn invalid_settings_exit_with_64_and_one_line() {
         let (code, log) = ends(launch.spawn().unwrap()).await;
         assert_eq!(code, Some(64), "{log}");
         assert!(log.lines().count() == 1 && log.contains(variable), "{log}");
-        assert!(!log.contains("short"), "a token is nobody's to read: {log}");
+        assert!(!log.contains("short"), "a token is in the log: {log}");
     }
 }
 

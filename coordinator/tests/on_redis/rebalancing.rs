@@ -1,4 +1,4 @@
-//! The leader brings tokens to a shard that sells faster than the others, and never without a barrier.
+//! The leader moves tokens to a shard that sells faster than the others, and never without a barrier.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use testkit::{ClusterOptions, RedisCluster, until};
 
 use crate::fixture::{SOON, assert_clean, chairs, client_of, coordinator_on, levels, while_running};
 
-/// Three shards of a thousand chairs or so each.
+/// A sale with three shards of about a thousand chairs each.
 async fn sale_on(coordinator: &Coordinator, id: &str) -> Sale {
     let wanted = NewSale { shards: Some(3), total_stock: 3_000, ..chairs(id) };
     coordinator.create(&wanted).await.unwrap().sale
 }
 
-/// Users of one shard buy, some hundreds a second, for as long as anybody lets them. No barrier makes them wait.
+/// Buys a few hundred times a second for users of one shard, until it is cancelled. No barrier delays the purchases.
 async fn keep_buying(client: &Cluster, sale: &Sale, home: ShardId) -> Infallible {
     let users = (0..).map(|n| UserId::parse(&format!("neighbour-{n}"), UserIdKind::Opaque).unwrap());
     let mut users = users.filter(|user| sale.ring().home(user) == home);
@@ -64,7 +64,7 @@ async fn fast_selling_shard_gets_tokens_before_running_dry() {
     let sale = sale_on(&coordinator, "skewed").await;
     let home = ShardId::new(1);
 
-    let supplied = until("tokens come to the shard", SOON, async || {
+    let supplied = until("tokens arrive at the shard", SOON, async || {
         let levels = levels(&coordinator, sale.id()).await;
         assert!(levels[home.index()].stock > 0, "the shard ran dry first");
         stolen(&levels[1..2]) > 0
@@ -78,7 +78,7 @@ async fn fast_selling_shard_gets_tokens_before_running_dry() {
 
 #[tokio::test]
 async fn unconfirmed_donations_are_not_accepted() {
-    // Given replicas that do not answer.
+    // Given replicas that do not respond.
     let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let (coordinator, buyers) = (coordinator_on(&redis).await, client_of(&redis).await);
     let sale = sale_on(&coordinator, "unconfirmed").await;
@@ -86,24 +86,24 @@ async fn unconfirmed_donations_are_not_accepted() {
     replicas.iter().for_each(|&replica| redis.freeze(replica));
 
     while_running(&coordinator, async {
-        // When a shard sells so fast that others give tokens.
+        // When a shard sells so fast that others donate tokens.
         let giving = until("a shard gives tokens", SOON, async || {
             let levels = levels(&coordinator, sale.id()).await;
-            assert_eq!(stolen(&levels), 0, "tokens arrived that a failover would bring back to their giver");
+            assert_eq!(stolen(&levels), 0, "tokens arrived that a failover would bring back to their donor");
             given(&levels) > 0
         });
         while_buying(&buyers, &sale, ShardId::new(1), giving).await.unwrap();
 
-        // Then they stay in their channels for as long as nobody confirms that they left, and no more follow them.
+        // Then the tokens stay in their channels while no replica confirms the donations, and no more tokens follow.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let levels_then = levels(&coordinator, sale.id()).await;
         assert_eq!(stolen(&levels_then), 0);
         for level in levels_then.iter().filter(|level| !level.donated.is_empty()) {
             let minted = level.accepted_from(TokenSource::Mint);
-            assert!(level.stock >= minted / 4, "{} of {minted} tokens are left to a giver", level.stock);
+            assert!(level.stock >= minted / 4, "{} of {minted} tokens are left to a donor", level.stock);
         }
 
-        // And arrive afterwards.
+        // And they arrive when the replicas respond again.
         replicas.iter().for_each(|&replica| redis.thaw(replica));
         let arrived = async || {
             let levels = levels(&coordinator, sale.id()).await;

@@ -1,4 +1,4 @@
-//! What a running coordinator mends by itself, and what it does not.
+//! Damage that a running coordinator repairs, and damage that it only reports.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ async fn flushed_function_library_is_reloaded() {
     coordinator.change(&wanted.id, &Change::Pause).await.unwrap();
 
     flush_functions(&redis).await;
-    let looked = testkit::until("a look at all shards", SOON, || async {
+    let looked = testkit::until("a snapshot of all shards", SOON, || async {
         snapshot(&coordinator, &wanted.id).await.is_some_and(|seen| seen.stock == 100)
     });
     while_running(&coordinator, looked).await.unwrap();
@@ -92,7 +92,7 @@ async fn deleted_shard_is_reported_and_not_recreated() {
     while_running(&coordinator, async {
         let refused = coordinator.change(sale.id(), &Change::Pause).await.err().unwrap();
         assert!(matches!(refused, CoordinatorError::Unconfirmed(shards) if shards.len() == 1));
-        let seen = testkit::until("sight of the loss", SOON, || async {
+        let seen = testkit::until("the loss to be observed", SOON, || async {
             coordinator
                 .observations()
                 .get(sale.id())
@@ -132,7 +132,7 @@ async fn snapshots_continue_during_a_primary_failover() {
         let coordinator = &coordinator;
         let id = sale.id();
         let count = |seen: Snapshot| seen.shards.iter().filter(|shard| shard.stale).count();
-        testkit::until("the snapshot to tell", SOON, move || async move {
+        testkit::until("the number of stale shards", SOON, move || async move {
             snapshot(coordinator, id).await.is_some_and(|seen| count(seen) == stale)
         })
     };
@@ -148,7 +148,7 @@ async fn snapshots_continue_during_a_primary_failover() {
     assert_clean(&coordinator, sale.id(), 100).await;
 }
 
-/// A primary with a shard, but with neither the sale's records nor the list of sales: those are read all the while.
+/// A primary with a shard, but without the sale's record and the list of sales, which are read all the time.
 async fn victim_without_records(
     redis: &RedisCluster,
     coordinator: &Coordinator,

@@ -1,4 +1,4 @@
-//! The leader sees which primaries are replicated, as their map says they are.
+//! The leader checks that replicas follow their primaries as the map says.
 
 use coordinator::coordinator::Coordinator;
 use coordinator::replication::Replication;
@@ -23,13 +23,13 @@ async fn leader_detects_lost_and_foreign_replicas() {
             until(what, SOON, async || seen(&coordinator).iter().any(is_so)).await.unwrap();
         };
 
-        // When the replica of one has lost its link, then the leader sees it, and when it is back.
+        // When one replica loses its link, the leader reports it, and also when the replica is back.
         redis.cut_replication(primary).await.unwrap();
         sees("a replica without a link", (1, 0, 0)).await;
         redis.restore_replication(primary).await.unwrap();
         sees("the replica again", (1, 1, 0)).await;
 
-        // And when a server outside the cluster copies that primary, it sees that, too.
+        // And when a server outside the cluster copies that primary, the leader reports that, too.
         let copier = RedisServer::start().await.unwrap();
         let mut replicate = redis::cmd("REPLICAOF");
         replicate.arg(primary.ip().to_string()).arg(primary.port());
