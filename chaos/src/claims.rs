@@ -1,4 +1,4 @@
-//! The truth that clients' words are held against: a sale's claims and settings, as they stand in Redis.
+//! Reads a sale's claims and settings from Redis. The audit compares clients' answers with them.
 
 use std::collections::HashMap;
 
@@ -16,36 +16,36 @@ use stock::{
 pub struct Claim {
     /// The order that got it.
     pub order: String,
-    /// When, by Redis' clock.
+    /// Time of the purchase, by Redis' clock.
     pub at_ms: EpochMs,
 }
 
-/// A sale at the end of a run.
+/// State of a sale at the end of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FinalState {
-    /// Every claim, by user.
+    /// All claims, by user.
     pub claims: HashMap<String, Claim>,
-    /// Units there are in all, by the books.
+    /// Total units, as counted by the coordinator's audit.
     pub total: u64,
-    /// The settings that each shard holds; none if they were not read.
+    /// Settings of each shard. Empty if they were not read.
     pub shards: Vec<ShardSettings>,
 }
 
-/// The settings that a shard sells by.
+/// Settings that a shard applies to purchases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardSettings {
-    /// The shard's number.
+    /// Number of the shard.
     pub shard: u16,
-    /// Its state.
+    /// State of the sale in this shard.
     pub state: SaleState,
-    /// Its window.
+    /// Time window of the sale in this shard.
     pub window: Window,
 }
 
 /// Reads the claims and each shard's settings.
 ///
 /// # Errors
-/// When a shard does not answer.
+/// Fails when a shard does not answer.
 pub async fn read_final_state(cluster: &Cluster, sale: &Sale, total: u64) -> Result<FinalState> {
     let mut shards = Vec::new();
     for shard in sale.shards() {
@@ -58,7 +58,7 @@ pub async fn read_final_state(cluster: &Cluster, sale: &Sale, total: u64) -> Res
 /// Reads all claims, by user.
 ///
 /// # Errors
-/// When a shard does not answer.
+/// Fails when a shard does not answer.
 pub async fn read_claims(cluster: &Cluster, sale: &Sale) -> Result<HashMap<String, Claim>> {
     let mut claims = HashMap::new();
     for shard in sale.shards() {
@@ -85,7 +85,7 @@ impl Call for ReadAll<'_> {
 
     fn answer(&self, reply: Value) -> Result<Self::Answer, CallError> {
         let fields: Vec<(String, String)> = from_redis_value(reply)?;
-        // The field without a name is what keeps the hash there while nobody has bought.
+        // The field with an empty name keeps the hash in existence before the first purchase.
         fields
             .into_iter()
             .filter(|(user, _)| !user.is_empty())
@@ -96,11 +96,11 @@ impl Call for ReadAll<'_> {
 
 fn parse(claim: &str) -> Result<Claim, CallError> {
     let parts = claim.split_once(':').and_then(|(order, at)| Some((order, at.parse().ok()?)));
-    let (order, at_ms) = parts.ok_or_else(|| CallError::Malformed(format!("{claim:?} is no claim")))?;
+    let (order, at_ms) = parts.ok_or_else(|| CallError::Malformed(format!("{claim:?} is not a claim")))?;
     Ok(Claim { order: order.to_owned(), at_ms })
 }
 
-/// The shard's own fields, not the record: a shard sells by what it holds.
+/// Reads the shard's own fields, not the sale's record: a shard sells by its own fields.
 struct ReadSettings<'a> {
     shard: &'a Shard,
 }

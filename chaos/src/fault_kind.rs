@@ -1,77 +1,78 @@
-//! The kinds of faults there are.
+//! The kinds of faults.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// One way to hurt a sale.
+/// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultKind {
-    /// A primary is killed, replaced, and comes back seconds later.
+    /// A primary is killed and restarted seconds after its replica was promoted.
     PrimaryKilled,
-    /// A primary is killed and comes back as soon as it was replaced.
+    /// A primary is killed and restarted as soon as its replica was promoted.
     PrimaryReplaced,
-    /// A primary is killed and started again at once, before anybody replaced it.
+    /// A primary is killed and restarted at once, before a replica is promoted.
     PrimaryRestarted,
-    /// A primary stands still until it was replaced, and goes on.
+    /// A primary is frozen until its replica was promoted, then continues.
     PrimaryFrozen,
-    /// A replica stands still for longer than the node timeout.
+    /// A replica is frozen for longer than the cluster's node timeout.
     ReplicaFrozen,
-    /// A replica is away, comes back, and its primary is killed.
+    /// A replica is killed and restarted; once it is in sync, its primary is killed.
     ReplicaThenPrimary,
-    /// A replica is killed, then its primary; the replica, which missed something, comes back first.
+    /// A replica is killed, then its primary. The replica, which lacks recent writes, is restarted first.
     PairKilled,
-    /// A primary is killed, and its replica, which leads alone, around the copy that the old primary makes of it.
+    /// A primary is killed and its replica promoted. The new primary fails while the old one copies its data.
     SuccessorKilled,
-    /// A replica loses its link while both servers live; then the link is back, or the primary is killed.
+    /// The replication link is cut while both servers run; then the link is restored or the primary is killed.
     LinkCut,
-    /// A replica takes over, as agreed with its primary.
+    /// A replica takes over in agreement with its primary (`CLUSTER FAILOVER`).
     FailoverAgreed,
-    /// A replica takes over without asking its primary.
+    /// A replica takes over without its primary's agreement (`CLUSTER FAILOVER FORCE`).
     FailoverForced,
-    /// A replica takes over without asking anybody.
+    /// A replica takes over without an election (`CLUSTER FAILOVER TAKEOVER`).
     Takeover,
-    /// A shard's slot moves to another primary and back while it sells.
+    /// A shard's slot moves to another primary and back while the shard sells.
     SlotMoved,
-    /// A shard's slot moves to another primary, which is killed right after.
+    /// A shard's slot moves to another primary, which is killed right afterwards.
     SlotMovedTargetKilled,
-    /// A new primary with a replica joins and gets a shard's slot.
+    /// A new primary with a replica joins the cluster and takes over a shard's slot.
     PrimaryAdded,
-    /// A primary is cut off from everybody, replaced, and comes back.
+    /// A primary is cut off from the network until its replica was promoted, then reconnected.
     Partition,
     /// A node is killed.
     NodeKilled,
-    /// A node is added, another is drained, and the added one leaves.
+    /// A node is added, another one is drained and restarted, and the added one is removed.
     NodesChanged,
-    /// A node dies at a named point in the middle of a steal.
+    /// A node dies at a chosen point of a steal.
     NodeDiesStealing,
-    /// A node and a primary stand still together until the primary was replaced, and go on.
+    /// A node and a primary are frozen together until the primary's replica was promoted, then both continue.
     NodeAndPrimaryFrozen,
-    /// The coordinator that leads is killed.
+    /// The leading coordinator is killed.
     CoordinatorKilled,
-    /// The coordinator that leads stands still past its lease, and goes on.
+    /// The leading coordinator is frozen for longer than its lease, then continues.
     CoordinatorFrozen,
-    /// Every coordinator is killed right after it answered an operator.
+    /// All coordinators are killed right after one of them answered an operator.
     CoordinatorsGone,
-    /// The function library is gone from every primary.
+    /// The function library is flushed from every primary.
     LibraryFlushed,
-    /// A key that can be rebuilt is deleted: the list of sales, the lease, the presence, the secret, or a snapshot.
+    /// A key that can be rebuilt is deleted: the list of sales, the lease, the presence, the CSRF secret, or a
+    /// snapshot.
     KeyLost,
     /// A primary refuses writes because its memory is full.
     MemoryFull,
-    /// The clock of a server steps, by draw its pair fails over, and the clock goes back.
+    /// The clock of a server steps and is set back later. Depending on the draw, its pair fails over in between.
     ClockStepped,
-    /// A primary, a node and the leading coordinator are killed at the same moment.
+    /// A primary, a node and the leading coordinator are killed at the same time.
     ThreeKilled,
-    /// All Redis processes are killed at once, and start again over what they had written.
+    /// All Redis processes are killed at once and restarted with their files on disk.
     RedisKilled,
-    /// Every process there is is killed at once.
+    /// All processes are killed at once.
     AllKilled,
 }
 
 impl FaultKind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 30] = [
         Self::PrimaryKilled,
         Self::PrimaryReplaced,
@@ -105,7 +106,7 @@ impl FaultKind {
         Self::AllKilled,
     ];
 
-    /// Its name on the command line and in reports.
+    /// Returns the kind's name on the command line and in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::PrimaryKilled => "primary-killed",
@@ -141,7 +142,8 @@ impl FaultKind {
         }
     }
 
-    /// How often it may be in one schedule: each new primary is two more processes until the end.
+    /// Returns how often a schedule may contain this kind. [`Self::PrimaryAdded`] is limited to one: each new primary
+    /// adds two processes until the end of the run.
     pub(crate) fn times_max(self) -> usize {
         if self == Self::PrimaryAdded { 1 } else { usize::MAX }
     }
@@ -159,7 +161,7 @@ impl FromStr for FaultKind {
     fn from_str(name: &str) -> Result<Self, String> {
         let names = || Self::ALL.map(Self::name).join(", ");
         let found = Self::ALL.into_iter().find(|kind| kind.name() == name);
-        found.ok_or_else(|| format!("`{name}` is none of {}", names()))
+        found.ok_or_else(|| format!("unknown kind `{name}`: expected one of {}", names()))
     }
 }
 
@@ -168,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kind_reads_back_from_its_name_everywhere() {
+    fn kind_parses_from_its_name() {
         for kind in FaultKind::ALL {
             assert_eq!(kind.name().parse(), Ok(kind));
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());

@@ -1,5 +1,7 @@
-//! The faults themselves. Each ends with what it hurt running again; waiting until the cluster is whole comes after
-//! all of them alike.
+//! Implements the faults.
+//!
+//! Each fault restarts the processes that it stopped. [`inject`] then waits until the cluster is healthy, which is the
+//! same for all faults.
 
 mod clocks;
 mod cluster;
@@ -18,67 +20,67 @@ use tokio::time::sleep;
 
 use crate::{FaultKind, PlannedFault, testbed::Testbed};
 
-/// How long what was hurt stays away once its place was taken: long enough for buyers to notice.
+/// Time for which a fault's state is held, so that buyers notice it.
 const HOLD: Duration = Duration::from_secs(3);
 
-/// Past the cluster's node timeout and the coordinators' lease: whoever stood still for so long was given up.
+/// Longer than the cluster's node timeout and the coordinators' lease: a process frozen for this long is replaced.
 const STANDSTILL: Duration = Duration::from_secs(5);
 
-/// What a fault did.
+/// Effect of an injected fault.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FaultEffect {
-    /// Whom it hit, for people.
+    /// Description of the target, for the report.
     pub target: String,
-    /// The shards whose buyers it hit.
+    /// Shards whose buyers are affected.
     pub shards: Vec<u16>,
-    /// What it broke for good: promises that were looked at while it happened.
+    /// Promises that were found broken while the fault lasted.
     pub violations: Vec<String>,
 }
 
 impl FaultEffect {
-    fn to(target: impl ToString, shards: Vec<u16>) -> Self {
+    fn on(target: impl ToString, shards: Vec<u16>) -> Self {
         Self { target: target.to_string(), shards, violations: Vec::new() }
     }
 }
 
-/// Commits a fault and mends it; when this returns the cluster is whole again.
-pub(crate) async fn commit(stage: &Testbed, fault: PlannedFault) -> Result<FaultEffect> {
+/// Injects a fault and repairs the cluster. Returns once the cluster is healthy again.
+pub(crate) async fn inject(testbed: &Testbed, fault: PlannedFault) -> Result<FaultEffect> {
     let draw = fault.draw;
-    let harm = match fault.kind {
-        FaultKind::PrimaryKilled => redis_servers::primary_killed(stage, draw).await,
-        FaultKind::PrimaryReplaced => redis_servers::primary_replaced(stage, draw).await,
-        FaultKind::PrimaryRestarted => redis_servers::primary_restarted(stage, draw).await,
-        FaultKind::PrimaryFrozen => redis_servers::primary_frozen(stage, draw).await,
-        FaultKind::ReplicaFrozen => redis_servers::replica_frozen(stage, draw).await,
-        FaultKind::ReplicaThenPrimary => redis_servers::replica_then_primary(stage, draw).await,
-        FaultKind::PairKilled => redis_servers::pair_killed(stage, draw).await,
-        FaultKind::SuccessorKilled => replication::successor_killed(stage, draw).await,
-        FaultKind::LinkCut => replication::link_cut(stage, draw).await,
-        FaultKind::LibraryFlushed => redis_servers::library_flushed(stage).await,
-        FaultKind::MemoryFull => redis_servers::memory_full(stage, draw).await,
-        FaultKind::KeyLost => keys::key_lost(stage, draw).await,
-        FaultKind::ClockStepped => clocks::clock_stepped(stage, draw).await,
-        FaultKind::FailoverAgreed => cluster::failover(stage, draw, testkit::Failover::Agreed).await,
-        FaultKind::FailoverForced => cluster::failover(stage, draw, testkit::Failover::Forced).await,
-        FaultKind::Takeover => cluster::failover(stage, draw, testkit::Failover::Takeover).await,
-        FaultKind::SlotMoved => cluster::slot_moved(stage, draw).await,
-        FaultKind::SlotMovedTargetKilled => cluster::slot_moved_target_killed(stage, draw).await,
-        FaultKind::PrimaryAdded => cluster::primary_added(stage, draw).await,
-        FaultKind::Partition => cluster::partition(stage).await,
-        FaultKind::NodeKilled => processes::node_killed(stage, draw).await,
-        FaultKind::NodesChanged => processes::nodes_changed(stage, draw).await,
-        FaultKind::NodeDiesStealing => steal::node_dies_stealing(stage, draw).await,
-        FaultKind::NodeAndPrimaryFrozen => processes::node_and_primary_frozen(stage, draw).await,
-        FaultKind::CoordinatorKilled => processes::coordinator_killed(stage).await,
-        FaultKind::CoordinatorFrozen => processes::coordinator_frozen(stage).await,
-        FaultKind::CoordinatorsGone => coordinators::coordinators_gone(stage, draw).await,
-        FaultKind::ThreeKilled => processes::three_killed(stage, draw).await,
-        FaultKind::RedisKilled => processes::redis_killed(stage).await,
-        FaultKind::AllKilled => processes::all_killed(stage).await,
+    let effect = match fault.kind {
+        FaultKind::PrimaryKilled => redis_servers::primary_killed(testbed, draw).await,
+        FaultKind::PrimaryReplaced => redis_servers::primary_replaced(testbed, draw).await,
+        FaultKind::PrimaryRestarted => redis_servers::primary_restarted(testbed, draw).await,
+        FaultKind::PrimaryFrozen => redis_servers::primary_frozen(testbed, draw).await,
+        FaultKind::ReplicaFrozen => redis_servers::replica_frozen(testbed, draw).await,
+        FaultKind::ReplicaThenPrimary => redis_servers::replica_then_primary(testbed, draw).await,
+        FaultKind::PairKilled => redis_servers::pair_killed(testbed, draw).await,
+        FaultKind::SuccessorKilled => replication::successor_killed(testbed, draw).await,
+        FaultKind::LinkCut => replication::link_cut(testbed, draw).await,
+        FaultKind::LibraryFlushed => redis_servers::library_flushed(testbed).await,
+        FaultKind::MemoryFull => redis_servers::memory_full(testbed, draw).await,
+        FaultKind::KeyLost => keys::key_lost(testbed, draw).await,
+        FaultKind::ClockStepped => clocks::clock_stepped(testbed, draw).await,
+        FaultKind::FailoverAgreed => cluster::failover(testbed, draw, testkit::Failover::Agreed).await,
+        FaultKind::FailoverForced => cluster::failover(testbed, draw, testkit::Failover::Forced).await,
+        FaultKind::Takeover => cluster::failover(testbed, draw, testkit::Failover::Takeover).await,
+        FaultKind::SlotMoved => cluster::slot_moved(testbed, draw).await,
+        FaultKind::SlotMovedTargetKilled => cluster::slot_moved_target_killed(testbed, draw).await,
+        FaultKind::PrimaryAdded => cluster::primary_added(testbed, draw).await,
+        FaultKind::Partition => cluster::partition(testbed).await,
+        FaultKind::NodeKilled => processes::node_killed(testbed, draw).await,
+        FaultKind::NodesChanged => processes::nodes_changed(testbed, draw).await,
+        FaultKind::NodeDiesStealing => steal::node_dies_stealing(testbed, draw).await,
+        FaultKind::NodeAndPrimaryFrozen => processes::node_and_primary_frozen(testbed, draw).await,
+        FaultKind::CoordinatorKilled => processes::coordinator_killed(testbed).await,
+        FaultKind::CoordinatorFrozen => processes::coordinator_frozen(testbed).await,
+        FaultKind::CoordinatorsGone => coordinators::coordinators_gone(testbed, draw).await,
+        FaultKind::ThreeKilled => processes::three_killed(testbed, draw).await,
+        FaultKind::RedisKilled => processes::redis_killed(testbed).await,
+        FaultKind::AllKilled => processes::all_killed(testbed).await,
     };
-    let harm = harm.with_context(|| format!("{} could not be carried out", fault.kind))?;
-    stage.wait_until_whole().await.with_context(|| format!("after {}", fault.kind))?;
-    Ok(harm)
+    let effect = effect.with_context(|| format!("{} could not be injected", fault.kind))?;
+    testbed.wait_until_whole().await.with_context(|| format!("after {}", fault.kind))?;
+    Ok(effect)
 }
 
 async fn hold() {

@@ -1,7 +1,8 @@
-//! The clients' journal: what was asked and what was told, on disk before it counts.
+//! The clients' journal of requests and answers.
 //!
-//! A request is written down and synced before it is sent, and its answer before anybody acts on it: whatever the
-//! journal holds did happen, and whatever happened is in it. Requests that come together share one sync.
+//! Invariant: a request is on disk before it is sent, and its answer before a client acts on it. So each entry
+//! describes something that happened, and everything that happened has an entry. Entries written at the same time share
+//! one sync.
 
 mod file;
 mod record;

@@ -1,14 +1,19 @@
-//! Attacks a real flash sale under load, and holds what clients were told against what is true.
+//! Attacks a real flash sale under load, and compares the answers that clients got with the state in Redis.
 //!
-//! A run has a [`Schedule`] that its seed alone decides, a sale on real processes, buyers who write everything down
-//! before they ask and before they believe ([`journal`]), an operator at work, side sales, one fault after the other ([`FaultKind`]), and an audit from three
-//! sides: the books in Redis, the clients' journal ([`verdict`]), and the status that everybody sees.
+//! A run consists of:
 //!
-//! It looks at the product from outside: over HTTP, over Redis, and by signals to processes. `testkit` starts and
-//! breaks what it is told to; what is worth breaking, and what must hold then, is said here.
+//! - a [`Schedule`] of faults ([`FaultKind`]), made from the seed alone, injected one after the other;
+//! - a sale on real processes, plus smaller side sales;
+//! - buyers and an operator. They write each request to the [`journal`] before they send it, and each answer before they
+//!   act on it;
+//! - an audit from three sources: the coordinator's audit of Redis, the clients' journal ([`verdict`]), and the sale's
+//!   public status.
 //!
-//! Invariant: a fault ends with the cluster whole again, so that one fault is tried at a time and what the audit finds
-//! can be told from the schedule.
+//! The crate uses the product from outside: over HTTP, over Redis, and by signals to processes. `testkit` starts and
+//! breaks processes. This crate decides which faults are injected and which promises must hold.
+//!
+//! Invariant: a fault ends when the cluster is healthy again. Only one fault is active at a time, so a finding of the
+//! audit can be traced to the schedule.
 
 mod audit;
 mod claims;

@@ -1,10 +1,10 @@
-//! Buyers who keep a journal: a paced stream of them while faults come, and a crowd at the end that buys the rest.
+//! Generates load: buyers who keep a journal. They arrive at a fixed rate while faults happen, and a crowd buys the
+//! rest at the end.
 //!
-//! Each home shard has a number of requests it may have under way: a shard that does not answer holds up its own
-//! buyers, and nobody else's.
+//! The number of requests in flight is limited per home shard: a shard that does not answer delays only its own buyers.
 //!
-//! Some buyers of the default sale use the second family of calls, and some send no `Idempotency-Key`: which ones
-//! follows from their number.
+//! Some buyers of the default sale use the second family of calls, and some send no `Idempotency-Key`. Which ones
+//! follows from the buyer's number.
 
 mod behaviours;
 mod buyers;

@@ -1,10 +1,10 @@
-//! An operator at work while faults happen: creates sales, restocks, pauses and resumes, extends and ends.
+//! An operator who changes sales while faults happen: creates, restocks, pauses, resumes, extends and ends them.
 //!
-//! Each change is tried through a coordinator that runs, with the same key and body, until its answer is definite or
-//! [`PATIENCE`] is over. Each try and its answer are in the journal.
+//! Each change is sent to a running coordinator and retried, with the same key and body, until its answer is definite
+//! or [`CHANGE_LIMIT`] is over. Each try and its answer are in the journal.
 
+mod execute;
 mod plan;
-mod work;
 
 use std::{
     sync::{
@@ -28,16 +28,16 @@ use crate::{
     load::retry_after,
 };
 
+pub(crate) use execute::{FinishedSale, OperatorContext, execute};
 pub(crate) use plan::{SalePlan, plans};
-pub(crate) use work::{FinishedSale, OperatorContext, work};
 
-/// How long a change is tried. Faults follow each other, and one of them may take most of this.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Time for which a change is retried. Faults follow each other, and one of them may take most of this.
+const CHANGE_LIMIT: Duration = Duration::from_secs(90);
 
-/// A coordinator that answers at all does so within seconds. A frozen one goes on before this.
+/// Time limit of a request. A running coordinator answers within seconds, and a frozen one continues before this.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// Makes changes and keeps their journal. Cheap to clone.
+/// Sends changes and writes their journal. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Operator {
     client: Client,
@@ -53,7 +53,7 @@ struct Counters {
     done: AtomicU64,
 }
 
-/// What operators asked for.
+/// Counts of operators' changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ChangeCounts {
     pub(crate) asked: u64,
@@ -62,10 +62,10 @@ pub(crate) struct ChangeCounts {
 }
 
 impl Operator {
-    /// An operator who writes down what happens.
+    /// Creates an operator with this journal.
     pub fn new(stack: Arc<Stack>, journal: Journal) -> Self {
         let client = Client::builder().timeout(ANSWER_LIMIT).build();
-        let client = client.expect("a client without TLS has nothing that could fail");
+        let client = client.expect("a client without TLS can be built");
         Self { client, stack, journal, counters: Arc::default() }
     }
 
@@ -75,14 +75,14 @@ impl Operator {
         ChangeCounts { asked: load(operations), tries: load(tries), done: load(done) }
     }
 
-    /// Makes a change. Says whether it was answered that it is done.
+    /// Applies a change. Returns true when a coordinator confirmed it.
     ///
     /// # Errors
-    /// When the journal cannot be written.
-    pub async fn make(&self, sale: &str, change: Change) -> Result<bool> {
+    /// Fails when the journal cannot be written.
+    pub async fn apply(&self, sale: &str, change: Change) -> Result<bool> {
         self.counters.operations.fetch_add(1, Ordering::Relaxed);
         let operation = self.journal.next_request();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + CHANGE_LIMIT;
         while Instant::now() < deadline {
             let (answer, pause) = self.try_once(sale, operation, change).await?;
             if let Some(is_done) = answer.is_done() {
@@ -96,22 +96,22 @@ impl Operator {
 
     async fn try_once(&self, sale: &str, operation: u64, change: Change) -> Result<(Answered, Duration)> {
         self.counters.tries.fetch_add(1, Ordering::Relaxed);
-        let Some(coordinator) = self.some_coordinator() else {
+        let Some(coordinator) = self.pick_coordinator() else {
             return Ok((Answered::default(), PAUSE_DEFAULT));
         };
         let request = self.journal.next_request();
         let prepared = self.request(coordinator.url(), sale, operation, change);
         let (at, sale, via) = (self.journal.now(), sale.to_owned(), coordinator.process().name().to_owned());
         let operated = Operated { request, at, sale, via, operation, change };
-        self.journal.note(&JournalEntry::Operated(operated)).await?;
+        self.journal.append(&JournalEntry::Operated(operated)).await?;
         let (mut answered, pause) = read(prepared.send().await).await;
         (answered.request, answered.at) = (request, self.journal.now());
-        self.journal.note(&JournalEntry::Answered(answered.clone())).await?;
+        self.journal.append(&JournalEntry::Answered(answered.clone())).await?;
         Ok((answered, pause))
     }
 
-    /// One of the coordinators whose process runs; it may be frozen.
-    fn some_coordinator(&self) -> Option<Arc<Coordinator>> {
+    /// Returns a random coordinator whose process runs. It may be frozen.
+    fn pick_coordinator(&self) -> Option<Arc<Coordinator>> {
         let mut running = self.stack.coordinators();
         running.retain(|coordinator| coordinator.process().is_running());
         let chosen = rng().random_range(0..running.len().max(1));
@@ -147,19 +147,19 @@ impl Operator {
     }
 }
 
-/// Between two tries, where the answer does not say.
+/// Pause between two tries when the answer has no `Retry-After`.
 const PAUSE_DEFAULT: Duration = Duration::from_millis(300);
 
 async fn read(sent: reqwest::Result<reqwest::Response>) -> (Answered, Duration) {
-    let told = match sent {
+    let received = match sent {
         Ok(response) => {
             let (status, pause) = (response.status().as_u16(), retry_after(&response));
             response.text().await.map(|body| (status, body, pause))
         }
         Err(error) => Err(error),
     };
-    match told {
-        // Settings that are as asked for say nothing new.
+    match received {
+        // The body of a success repeats the requested settings, so it is not kept.
         Ok((status @ (200 | 201), _, pause)) => {
             (Answered { status: Some(status), ..Answered::default() }, pause)
         }

@@ -1,73 +1,74 @@
-//! What a run found, in numbers.
+//! Results of a run, in numbers.
 
 use serde::{Deserialize, Serialize};
 
 use crate::FaultKind;
 
-/// A whole run.
+/// Results of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// What its schedule was made from.
+    /// Seed of the schedule.
     pub seed: u64,
-    /// The server that was attacked.
+    /// Version of the Redis server.
     pub redis: String,
-    /// Sales that were audited.
+    /// Audited sales.
     pub sales: u64,
-    /// Changes that operators asked for.
+    /// Changes that operators requested.
     pub changes: u64,
-    /// Those of them that were answered to be done.
+    /// Changes that were confirmed.
     pub changes_done: u64,
-    /// Requests that it took.
+    /// Requests for these changes, including retries.
     pub change_tries: u64,
-    /// Requests sent.
+    /// Buyers' requests.
     pub requests: u64,
-    /// Purchases told, each held against its claim.
+    /// Reported purchases, each compared with its claim.
     pub purchases: u64,
-    /// Requests whose answer left things unknown; each was asked again.
+    /// Requests with an unknown outcome; each was retried.
     pub unknown: u64,
-    /// Refusals because a sale was not selling then.
+    /// Refusals because a sale was not selling.
     pub not_active: u64,
-    /// Requests of the second family of calls.
+    /// Requests in the second family of calls.
     pub single_sale: u64,
-    /// Purchases asked for without an `Idempotency-Key`.
+    /// Purchase requests without an `Idempotency-Key`.
     pub without_key: u64,
-    /// 99 % of the requests in quiet times were answered within this.
+    /// 99th percentile of the latency between faults, in milliseconds.
     pub quiet_p99_ms: f64,
-    /// Answers in quiet times that left things unknown.
+    /// Requests with an unknown outcome between faults.
     pub quiet_unknown: u64,
-    /// From the opening to the end of the audit.
+    /// Seconds from the opening to the end of the audit.
     pub seconds: f64,
-    /// Each fault, in order.
+    /// The faults, in order.
     pub faults: Vec<FaultReport>,
-    /// Each broken promise, in words; empty if all is well.
+    /// Descriptions of broken promises. Empty if every promise held.
     pub violations: Vec<String>,
 }
 
-/// A fault, from its first signal until the cluster was whole again.
+/// Results of one fault, from its first signal until the cluster was healthy again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FaultReport {
-    /// What.
+    /// Kind of the fault.
     pub kind: FaultKind,
-    /// Seconds after the opening.
+    /// Seconds from the opening to the fault.
     pub at_seconds: f64,
-    /// Whom.
+    /// Description of the target.
     pub target: String,
-    /// The shards whose buyers it hit.
+    /// Shards whose buyers were affected.
     pub shards: Vec<u16>,
-    /// Until everything ran and the cluster was whole.
+    /// Seconds until every process ran and the cluster was healthy.
     pub whole_after_seconds: f64,
-    /// The longest time in which buyers of an affected shard heard nothing definite.
+    /// Longest time without a definite answer for buyers of an affected shard, in seconds. None if no shard was
+    /// affected.
     pub outage_seconds: Option<f64>,
-    /// Purchases told meanwhile.
+    /// Purchases reported during the fault.
     pub purchases: u64,
-    /// Requests sent meanwhile whose answer left things unknown.
+    /// Requests sent during the fault with an unknown outcome.
     pub unknown: u64,
-    /// Requests sent meanwhile by buyers of other shards, through nginx.
+    /// Requests sent during the fault by buyers of other shards, through nginx.
     pub others_requests: u64,
-    /// Those of them whose answer left things unknown.
+    /// Requests among `others_requests` with an unknown outcome.
     pub others_unknown: u64,
-    /// 99 % of the definite ones were answered within this.
+    /// 99th percentile of the latency of other shards' definite answers, in milliseconds.
     pub others_p99_ms: f64,
 }

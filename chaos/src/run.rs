@@ -1,4 +1,4 @@
-//! A run from the first process to the verdict.
+//! A run, from the first process to the audit.
 
 use std::{
     path::PathBuf,
@@ -20,81 +20,82 @@ use futures::future::try_join_all;
 
 use crate::{
     FaultKind, FaultReport, PlannedFault, Report, Schedule,
-    audit::{audit, of_both_statuses},
-    faults::{FaultEffect, commit},
+    audit::{audit, status_contradiction},
+    faults::{FaultEffect, inject},
     journal::{Change, Journal},
     load::{ArrivalRate, BuyerCrowd, Counts},
-    operator::{FinishedSale, Operator, OperatorContext, SalePlan, plans, work},
+    operator::{FinishedSale, Operator, OperatorContext, SalePlan, execute, plans},
     testbed::{SALE, Testbed},
     timeline::{Span, Timeline},
 };
 
-/// The sale's shards: four a primary, as by default.
+/// Shards of the sale: four for each primary, as by default.
 const SHARDS: u32 = 12;
 
-/// How long those who came during the faults may wait for a definite answer once all is well again.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time that buyers get, after the last fault, to reach a definite answer.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long the crowd at the end may take to buy what is left.
+/// Time limit for the crowd at the end to buy the remaining units.
 const SELL_OUT_LIMIT: Duration = Duration::from_mins(3);
 
-/// How many of those who came come back at the end to see what they have.
-const COME_BACK: usize = 500;
+/// Number of earlier buyers that buy again and look their purchase up at the end.
+const RETURN_VISITS: usize = 500;
 
-/// Above the schedule itself: starting, faults that take longer than planned, the crowd at the end, and the audit.
-const OVERTIME: Duration = Duration::from_mins(8);
+/// Time limit beyond the schedule: for starting, faults that take longer than planned, the crowd at the end, and the
+/// audit.
+const RUN_OVERHEAD: Duration = Duration::from_mins(8);
 
-/// Further than a fault moves a server's clock.
+/// Larger than any clock step of a fault.
 const CLOCK_STEP_MAX: Duration = Duration::from_hours(2);
 
-/// What can be chosen about a run.
+/// Options of a run.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// What the schedule is made from.
+    /// Seed of the schedule.
     pub seed: u64,
-    /// How long faults come.
+    /// Time during which faults are injected.
     pub duration: Duration,
-    /// From one fault to the next, at least.
+    /// Shortest time between two faults.
     pub pace: Duration,
-    /// Which.
+    /// Kinds of faults to inject.
     pub kinds: Vec<FaultKind>,
-    /// Units to sell; as many as there are buyers in this time, and some, if none are given.
+    /// Units to sell. By default, one and a half times the buyers that arrive in `duration`, at least 1,000.
     pub stock: Option<u64>,
-    /// Requests a second, all in all.
+    /// Total requests per second.
     pub requests_per_second: f64,
-    /// A folder to empty and use, for logs, data and the journal.
+    /// Folder for logs, data and the journal. It is emptied first.
     pub folder: PathBuf,
-    /// The Redis program; what is installed if none is given.
+    /// The Redis program. The installed one if none is given.
     pub redis_server: Option<ServerBinary>,
-    /// The programs to attack; built if none are given.
+    /// The programs to attack. They are built if none are given.
     pub programs: Option<Programs>,
-    /// The node that dies where it is told to; without it nodes do not die in the middle of steals.
+    /// A node that can be made to die at a chosen point. Required for [`FaultKind::NodeDiesStealing`].
     pub sabotaged_node: Option<PathBuf>,
 }
 
-/// What happens in a run, for whoever watches.
+/// Progress of a run.
 #[derive(Clone, Debug)]
 pub enum RunEvent {
-    /// Everything runs, and the sale is open.
+    /// All processes run and the sale is open.
     Open {
         /// Units to sell.
         units: u64,
     },
-    /// A fault is over. Boxed, for it is much larger than the others.
+    /// A fault is over. Boxed, because it is much larger than the other variants.
     Fault(Box<FaultReport>),
-    /// How far it is.
+    /// Counts so far, sent once a second.
     Progress(Counts),
-    /// The faults are over; this is done now.
+    /// The faults are over. Names the step that begins.
     Closing(&'static str),
 }
 
 impl RunOptions {
-    /// The faults to come.
+    /// Returns the schedule of faults.
     pub fn schedule(&self) -> Schedule {
         Schedule::of(self.seed, self.duration, self.pace, &self.kinds)
     }
 
-    /// What operators do, and at which sales.
+    /// Returns the plans of all sales.
     fn plans(&self) -> Vec<SalePlan> {
         plans(self.seed, self.duration)
     }
@@ -104,13 +105,13 @@ impl RunOptions {
         if steps { CLOCK_STEP_MAX } else { Duration::ZERO }
     }
 
-    fn crowd(&self) -> ArrivalRate {
+    fn arrival_rate(&self) -> ArrivalRate {
         ArrivalRate::of_requests(self.requests_per_second)
     }
 
-    /// Faults may take twice as long as planned before the stock is at its reserve.
+    /// Enough units for faults that take longer than planned: the reserve must not be reached before the last one.
     fn units(&self) -> u64 {
-        self.stock.unwrap_or_else(|| (self.crowd().buyers_in(self.duration) * 3 / 2).max(1_000))
+        self.stock.unwrap_or_else(|| (self.arrival_rate().buyers_in(self.duration) * 3 / 2).max(1_000))
     }
 
     fn stack(&self) -> StackOptions {
@@ -126,54 +127,56 @@ impl RunOptions {
             redis_server: self.redis_server.clone(),
             programs: self.programs.clone(),
             folder: Some(self.folder.clone()),
-            island: self.kinds.contains(&FaultKind::Partition),
+            network_namespace: self.kinds.contains(&FaultKind::Partition),
             clocks: self.kinds.contains(&FaultKind::ClockStepped),
             sale,
-            // Buyers who wait for a failover try again and again; here that is their virtue.
+            // Buyers retry many times during a failover, which is intended here.
             node_environment: vec![("RATE_LIMIT_USER_MAX".into(), "0".into())],
             ..StackOptions::default()
         }
     }
 }
 
-/// Starts everything, attacks it by the schedule while buyers buy, sells out, and audits. Ends with nothing running.
+/// Starts all processes, injects the scheduled faults while buyers buy, sells the rest, and audits. Stops all processes
+/// at the end.
 ///
 /// # Errors
-/// When something could not be started, hurt or healed, or not all of it in time: then there is no verdict.
-pub async fn run(options: &RunOptions, news: &UnboundedSender<RunEvent>) -> Result<Report> {
-    let limit = options.duration * 2 + OVERTIME;
-    timeout(limit, attack_and_audit(options, news))
+/// Fails when a process could not be started, a fault could not be injected or repaired, or the time limit was
+/// exceeded. Then the run has no verdict.
+pub async fn run(options: &RunOptions, events: &UnboundedSender<RunEvent>) -> Result<Report> {
+    let limit = options.duration * 2 + RUN_OVERHEAD;
+    timeout(limit, attack_and_audit(options, events))
         .await
-        .with_context(|| format!("not over within {limit:.0?}"))?
+        .with_context(|| format!("the run took longer than {limit:.0?}"))?
 }
 
-async fn attack_and_audit(options: &RunOptions, news: &UnboundedSender<RunEvent>) -> Result<Report> {
+async fn attack_and_audit(options: &RunOptions, events: &UnboundedSender<RunEvent>) -> Result<Report> {
     let stack = Arc::new(Stack::start(options.stack(), |_| ()).await?);
     let journal = Journal::create(options.folder.join("journal.jsonl"))?;
     let operator = Operator::new(stack.clone(), journal.clone());
-    let stage = Testbed::on(stack.clone(), operator.clone(), options.sabotaged_node.clone()).await?;
-    let shop = BuyerCrowd::new(stage.sale.clone(), stack, journal);
-    shop.open(options.clock_error()).await?;
+    let testbed = Testbed::new(stack.clone(), operator.clone(), options.sabotaged_node.clone()).await?;
+    let crowd = BuyerCrowd::new(testbed.sale.clone(), stack, journal);
+    crowd.open(options.clock_error()).await?;
     let run = Run {
-        shop,
+        crowd,
         operator,
-        stage,
-        news,
+        testbed,
+        events,
         opened: Instant::now(),
         spans: Vec::new(),
         faults: Vec::new(),
         violations: Vec::new(),
     };
-    run.tell(RunEvent::Open { units: options.units() });
+    run.emit(RunEvent::Open { units: options.units() });
     run.finish(options).await
 }
 
-/// A run that is under way.
+/// A run in progress.
 struct Run<'a> {
-    stage: Testbed,
-    shop: BuyerCrowd,
+    testbed: Testbed,
+    crowd: BuyerCrowd,
     operator: Operator,
-    news: &'a UnboundedSender<RunEvent>,
+    events: &'a UnboundedSender<RunEvent>,
     opened: Instant,
     spans: Vec<Span>,
     faults: Vec<FaultReport>,
@@ -183,25 +186,25 @@ struct Run<'a> {
 impl Run<'_> {
     async fn finish(mut self, options: &RunOptions) -> Result<Report> {
         let sales = self.attack_while_selling(options).await?;
-        let attacked_until = self.shop.journal().now();
-        self.tell(RunEvent::Closing("a crowd buys what is left"));
+        let attacked_until = self.crowd.journal().now();
+        self.emit(RunEvent::Closing("a crowd buys what is left"));
         for sale in &sales {
-            self.close(sale).await?;
+            self.close_sale(sale).await?;
         }
-        self.tell(RunEvent::Closing("audit"));
-        let records = crate::journal::read(self.shop.journal().path())?;
-        for FinishedSale { shop, .. } in &sales {
-            let found = audit(&self.stage.stack, shop.sale(), &records).await?;
-            self.violations.extend(found.into_iter().map(|what| format!("{}: {what}", shop.sale().id())));
+        self.emit(RunEvent::Closing("audit"));
+        let records = crate::journal::read(self.crowd.journal().path())?;
+        for FinishedSale { crowd, .. } in &sales {
+            let found = audit(&self.testbed.stack, crowd.sale(), &records).await?;
+            self.violations.extend(found.into_iter().map(|what| format!("{}: {what}", crowd.sale().id())));
         }
-        self.violations.extend(of_both_statuses(&self.stage.stack).await?);
+        self.violations.extend(status_contradiction(&self.testbed.stack).await?);
 
         let quiet = Timeline::of(&records).outside(&self.spans, attacked_until);
-        let counts = sales.iter().fold(Counts::default(), |sum, sale| sum + sale.shop.counts());
+        let counts = sales.iter().fold(Counts::default(), |sum, sale| sum + sale.crowd.counts());
         let changes = self.operator.changes();
         Ok(Report {
             seed: options.seed,
-            redis: self.stage.redis().version().to_owned(),
+            redis: self.testbed.redis().version().to_owned(),
             sales: sales.len() as u64,
             changes: changes.asked,
             changes_done: changes.done,
@@ -220,79 +223,82 @@ impl Run<'_> {
         })
     }
 
-    /// A crowd buys what is left, and some come back and look; where it is planned, an operator ends the sale.
-    async fn close(&mut self, FinishedSale { shop, ends_at, is_ended_by_hand }: &FinishedSale) -> Result<()> {
-        let id = shop.sale().id().as_str();
+    /// Lets a crowd buy the rest and earlier buyers return. If planned, an operator ends the sale in between.
+    async fn close_sale(
+        &mut self,
+        FinishedSale { crowd, ends_at, is_ended_by_operator }: &FinishedSale,
+    ) -> Result<()> {
+        let id = crowd.sale().id().as_str();
         if ends_at.is_none() {
-            // A change that nobody knows of was perhaps a pause.
-            self.operator.make(id, Change::Resume).await?;
-            // Whoever keeps trying and gets neither a unit nor a refusal was let down; the audit says where the units are.
-            let sold_out = shop.sell_out(SELL_OUT_LIMIT).await;
+            // The last change may be a pause whose outcome is unknown.
+            self.operator.apply(id, Change::Resume).await?;
+            // Every buyer who retries must get a unit or a refusal. The audit reports where the unsold units are.
+            let sold_out = crowd.sell_out(SELL_OUT_LIMIT).await;
             self.violations.extend(sold_out.err().map(|error| format!("{id}: crowd: {error:#}")));
         }
-        if *is_ended_by_hand {
-            self.operator.make(id, Change::End).await?;
-            shop.is_over_at(0);
+        if *is_ended_by_operator {
+            self.operator.apply(id, Change::End).await?;
+            crowd.stop_at(0);
         }
-        shop.come_back(COME_BACK, PATIENCE).await
+        crowd.return_visits(RETURN_VISITS, SETTLE_LIMIT).await
     }
 
-    /// Buyers come and operators work until the last fault is over and the sales have been quiet for a moment.
+    /// Runs buyers and operators until the last fault is over and the planned duration has passed.
     async fn attack_while_selling(&mut self, options: &RunOptions) -> Result<Vec<FinishedSale>> {
-        let (shop, news) = (self.shop.clone(), self.news.clone());
+        let (crowd, events) = (self.crowd.clone(), self.events.clone());
         let (over, is_over) = watch::channel(false);
-        let place = OperatorContext {
+        let context = OperatorContext {
             operator: self.operator.clone(),
-            stack: self.stage.stack.clone(),
+            stack: self.testbed.stack.clone(),
             opened: self.opened,
-            patience: PATIENCE,
+            settle_limit: SETTLE_LIMIT,
             clock_error: options.clock_error(),
             is_over: is_over.clone(),
         };
         let plans = options.plans();
-        let working = try_join_all(plans.iter().map(|plan| work(&place, plan, &shop)));
+        let running_plans = try_join_all(plans.iter().map(|plan| execute(&context, plan, &crowd)));
         let mut until_over = is_over;
         let stop = async move { until_over.wait_for(|over| *over).await.map(drop).unwrap_or(()) };
-        let selling = shop.sell(options.crowd(), stop, PATIENCE);
+        let selling = crowd.run_buyers(options.arrival_rate(), stop, SETTLE_LIMIT);
         let attacking = async {
             for fault in options.schedule().faults {
-                self.suffer(fault).await?;
+                self.run_fault(fault).await?;
             }
             sleep(options.duration.saturating_sub(self.opened.elapsed())).await;
             over.send(true).ok();
             anyhow::Ok(())
         };
         tokio::select! {
-            all = async { tokio::try_join!(selling, attacking, working) } => {
+            all = async { tokio::try_join!(selling, attacking, running_plans) } => {
                 all.map(|((), (), sales)| sales.into_iter().flatten().collect())
             }
-            () = show_progress(&shop, &news) => unreachable!("progress is shown for ever"),
+            () = show_progress(&crowd, &events) => unreachable!("progress is shown for ever"),
         }
     }
 
-    async fn suffer(&mut self, fault: PlannedFault) -> Result<()> {
+    async fn run_fault(&mut self, fault: PlannedFault) -> Result<()> {
         sleep(fault.at.saturating_sub(self.opened.elapsed())).await;
-        let (at, from) = (self.opened.elapsed(), self.shop.journal().now());
-        let harm = commit(&self.stage, fault).await?;
-        let span = Span { from, to: self.shop.journal().now() };
-        self.violations.extend(harm.violations.iter().map(|what| format!("{}: {what}", fault.kind)));
-        let report = self.report(fault.kind, at, span, harm);
-        self.tell(RunEvent::Fault(Box::new(report.clone())));
+        let (at, from) = (self.opened.elapsed(), self.crowd.journal().now());
+        let effect = inject(&self.testbed, fault).await?;
+        let span = Span { from, to: self.crowd.journal().now() };
+        self.violations.extend(effect.violations.iter().map(|what| format!("{}: {what}", fault.kind)));
+        let report = self.report(fault.kind, at, span, effect);
+        self.emit(RunEvent::Fault(Box::new(report.clone())));
         self.spans.push(span);
         self.faults.push(report);
         Ok(())
     }
 
-    fn report(&self, kind: FaultKind, at: Duration, span: Span, harm: FaultEffect) -> FaultReport {
-        let timeline = Timeline::of(&self.shop.journal().since(span.from));
-        let (all, others) = (timeline.within(span), timeline.of_others(&harm.shards, span));
+    fn report(&self, kind: FaultKind, at: Duration, span: Span, effect: FaultEffect) -> FaultReport {
+        let timeline = Timeline::of(&self.crowd.journal().since(span.from));
+        let (all, others) = (timeline.within(span), timeline.other_shards(&effect.shards, span));
         FaultReport {
             kind,
             at_seconds: at.as_secs_f64(),
-            target: harm.target,
+            target: effect.target,
             whole_after_seconds: Duration::from_micros(span.to - span.from).as_secs_f64(),
-            outage_seconds: timeline.outage(&harm.shards, span).map(|outage| outage.as_secs_f64()),
-            shards: harm.shards,
+            outage_seconds: timeline.outage(&effect.shards, span).map(|outage| outage.as_secs_f64()),
+            shards: effect.shards,
             purchases: all.purchases as u64,
             unknown: all.unknown as u64,
             others_requests: others.requests as u64,
@@ -301,16 +307,16 @@ impl Run<'_> {
         }
     }
 
-    /// Nobody may be watching any more; that changes nothing.
-    fn tell(&self, news: RunEvent) {
-        self.news.send(news).ok();
+    /// Sends an event. A closed channel is not an error: the receiver is optional.
+    fn emit(&self, event: RunEvent) {
+        self.events.send(event).ok();
     }
 }
 
-async fn show_progress(shop: &BuyerCrowd, news: &UnboundedSender<RunEvent>) {
-    let mut looks = interval(Duration::from_secs(1));
+async fn show_progress(crowd: &BuyerCrowd, events: &UnboundedSender<RunEvent>) {
+    let mut ticks = interval(Duration::from_secs(1));
     loop {
-        looks.tick().await;
-        news.send(RunEvent::Progress(shop.counts())).ok();
+        ticks.tick().await;
+        events.send(RunEvent::Progress(crowd.counts())).ok();
     }
 }

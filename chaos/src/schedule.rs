@@ -1,4 +1,4 @@
-//! When which fault comes: a pure function of the seed.
+//! The schedule of faults: a pure function of the seed.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -6,49 +6,49 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use crate::FaultKind;
 
-/// The sale runs undisturbed for so long first: what is quiet is measured here.
+/// Time without faults at the beginning, for the latency in normal operation.
 const WARM_UP: Duration = Duration::from_secs(5);
 
-/// Faults do not come like clockwork: each is late by up to this part of the pace.
-const LATE_PARTS: u32 = 5;
+/// The start of each fault is delayed by up to this fraction of the pace, so that faults are not evenly spaced.
+const JITTER_DIVISOR: u32 = 5;
 
-/// A fault that is to come.
+/// A planned fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlannedFault {
-    /// When, from the opening of the sale; later if the one before takes longer.
+    /// Time after the opening of the sale. Later if the fault before takes longer.
     pub at: Duration,
-    /// What.
+    /// Kind of the fault.
     pub kind: FaultKind,
-    /// Whom: the one with this number, modulo as many as there are at that moment.
+    /// Random number that selects the target: its index, modulo the number of possible targets at that moment.
     pub draw: u32,
 }
 
-/// All faults of a run, in order.
+/// All planned faults of a run, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
-    /// What it was made from.
+    /// Seed of the schedule.
     pub seed: u64,
     /// The faults.
     pub faults: Vec<PlannedFault>,
 }
 
 impl Schedule {
-    /// Faults of these kinds for so long, one each `pace`. Every kind comes once before one comes twice.
+    /// Plans one fault per `pace` for `duration`. Every kind is used once before any kind is used twice.
     pub fn of(seed: u64, duration: Duration, pace: Duration, kinds: &[FaultKind]) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let places = duration.saturating_sub(WARM_UP).as_millis() / pace.as_millis().max(1);
+        let count = duration.saturating_sub(WARM_UP).as_millis() / pace.as_millis().max(1);
         let mut deck = FaultDeck::of(kinds);
-        let plan = |place: u128| {
+        let plan = |number: u128| {
             let kind = deck.draw(&mut rng)?;
-            let late = rng.random_range(Duration::ZERO..=pace / LATE_PARTS);
-            let at = WARM_UP + pace * u32::try_from(place).ok()? + late;
+            let jitter = rng.random_range(Duration::ZERO..=pace / JITTER_DIVISOR);
+            let at = WARM_UP + pace * u32::try_from(number).ok()? + jitter;
             Some(PlannedFault { at, kind, draw: rng.random() })
         };
-        Self { seed, faults: (0..places).map_while(plan).collect() }
+        Self { seed, faults: (0..count).map_while(plan).collect() }
     }
 }
 
-/// Kinds to draw from, shuffled again whenever all were drawn.
+/// Kinds to draw from. They are shuffled again after all were drawn.
 struct FaultDeck {
     kinds: Vec<(FaultKind, usize)>,
     shuffled: VecDeque<FaultKind>,
@@ -79,21 +79,21 @@ mod tests {
 
     use super::*;
 
-    /// As the command line has it by default.
+    /// Default of the command line.
     const PACE_DEFAULT: Duration = Duration::from_secs(10);
 
-    /// The same.
+    /// Default of the command line.
     const DURATION_DEFAULT: Duration = Duration::from_mins(6);
 
     #[test]
-    fn the_same_seed_makes_the_same_schedule_and_another_seed_another() {
+    fn schedule_depends_on_the_seed() {
         let schedule = |seed| Schedule::of(seed, DURATION_DEFAULT, PACE_DEFAULT, &FaultKind::ALL);
         assert_eq!(schedule(7), schedule(7));
         assert_ne!(schedule(7).faults, schedule(8).faults);
     }
 
     #[test]
-    fn every_kind_comes_in_a_run_of_the_default_length() {
+    fn default_run_has_every_kind() {
         for seed in 1..=20 {
             let kinds: HashSet<FaultKind> =
                 Schedule::of(seed, DURATION_DEFAULT, PACE_DEFAULT, &FaultKind::ALL)
@@ -106,14 +106,14 @@ mod tests {
     }
 
     #[test]
-    fn faults_come_in_order_within_the_time_and_new_primaries_once() {
+    fn faults_are_ordered_and_primary_added_once() {
         let long = Schedule::of(3, Duration::from_mins(20), PACE_DEFAULT, &FaultKind::ALL).faults;
         assert!(long.is_sorted_by_key(|fault| fault.at) && long.last().unwrap().at < Duration::from_mins(20));
         assert_eq!(long.iter().filter(|fault| fault.kind == FaultKind::PrimaryAdded).count(), 1);
     }
 
     #[test]
-    fn a_schedule_keeps_to_the_kinds_it_was_given() {
+    fn schedule_has_only_the_given_kinds() {
         let kinds = [FaultKind::PrimaryAdded, FaultKind::NodeKilled];
         let faults = Schedule::of(1, DURATION_DEFAULT, PACE_DEFAULT, &kinds).faults;
         assert!(faults.iter().all(|fault| kinds.contains(&fault.kind)) && faults.len() == 35);

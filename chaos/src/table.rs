@@ -1,44 +1,44 @@
-//! The table of many runs, for the README.
+//! Formats the results of many runs as a table for the documentation.
 
 use std::fmt::Write as _;
 
 use crate::{FaultKind, FaultReport, Report};
 
-/// A fault, and the run it was in.
+/// A fault and its run.
 type FaultInRun<'a> = (&'a FaultReport, &'a Report);
 
-/// A row for each kind, and the totals, as Markdown.
+/// Returns a Markdown table with a row for each kind of fault, followed by the totals.
 pub fn markdown(reports: &[Report]) -> String {
     let mut table = String::from(
-        "| fault | times | purchases audited | unknown answers | longest outage of an affected shard | others: unknown | others: p99 (in quiet) |\n\
+        "| fault | times | purchases audited | unknown answers | longest outage of an affected shard | others: unknown | others: p99 (without faults) |\n\
          |---|---|---|---|---|---|---|\n",
     );
     let all = || reports.iter().flat_map(|report| report.faults.iter().map(move |fault| (fault, report)));
     for kind in FaultKind::ALL {
-        let suffered: Vec<FaultInRun<'_>> = all().filter(|(fault, _)| fault.kind == kind).collect();
-        if !suffered.is_empty() {
-            table += &row(kind, &suffered);
+        let faults: Vec<FaultInRun<'_>> = all().filter(|(fault, _)| fault.kind == kind).collect();
+        if !faults.is_empty() {
+            table += &row(kind, &faults);
         }
     }
     table + &totals(reports)
 }
 
-fn row(kind: FaultKind, suffered: &[FaultInRun<'_>]) -> String {
-    let sum = |part: fn(&FaultReport) -> u64| suffered.iter().map(|(fault, _)| part(fault)).sum::<u64>();
-    let longest = suffered.iter().filter_map(|(fault, _)| fault.outage_seconds).max_by(f64::total_cmp);
+fn row(kind: FaultKind, faults: &[FaultInRun<'_>]) -> String {
+    let sum = |part: fn(&FaultReport) -> u64| faults.iter().map(|(fault, _)| part(fault)).sum::<u64>();
+    let longest = faults.iter().filter_map(|(fault, _)| fault.outage_seconds).max_by(f64::total_cmp);
     let outage = longest.map_or("none affected".into(), |seconds| format!("{seconds:.1} s"));
     format!(
         "| {kind} | {} | {} | {} | {outage} | {} |\n",
-        suffered.len(),
+        faults.len(),
         sum(|fault| fault.purchases),
         sum(|fault| fault.unknown),
-        effect_on_others(suffered),
+        effect_on_others(faults),
     )
 }
 
-/// Medians: a run on a machine that is busy with something else is slow in quiet times, too.
-fn effect_on_others(suffered: &[FaultInRun<'_>]) -> String {
-    let with_others: Vec<_> = suffered.iter().filter(|(fault, _)| fault.others_requests > 0).collect();
+/// Uses medians, because single runs on a busy machine are slow without faults, too.
+fn effect_on_others(faults: &[FaultInRun<'_>]) -> String {
+    let with_others: Vec<_> = faults.iter().filter(|(fault, _)| fault.others_requests > 0).collect();
     if with_others.is_empty() {
         return "no others | ".into();
     }
@@ -64,7 +64,7 @@ fn totals(reports: &[Report]) -> String {
     writeln!(
         text,
         "{} runs, {faults} faults, {} sales, {} requests, {} purchases audited, {} changes of operators, {violations} \
-         violations; in quiet times {} unknown answers, p99 at most {quiet:.0} ms.",
+         violations; without faults {} unknown answers, p99 at most {quiet:.0} ms.",
         reports.len(),
         sum(|r| r.sales),
         sum(|r| r.requests),
@@ -89,7 +89,7 @@ mod tests {
         FaultReport {
             kind,
             at_seconds: 5.0,
-            target: "somebody".into(),
+            target: "target".into(),
             shards: Vec::new(),
             whole_after_seconds: 6.0,
             outage_seconds,
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_added_up_over_runs_and_outages_are_the_longest() {
+    fn table_sums_kinds_and_shows_longest_outage() {
         let killed = |outage, p99| fault(FaultKind::PrimaryKilled, Some(outage), 50, p99);
         let of_all = fault(FaultKind::RedisKilled, Some(4.0), 0, 0.0);
         let runs = [report(vec![killed(2.0, 10.0), of_all]), report(vec![killed(3.25, 20.0)])];

@@ -1,4 +1,4 @@
-//! What faults happen to: the processes, and which shards lie where.
+//! The running system that faults are injected into, and the location of its shards.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -14,35 +14,35 @@ use testkit::{RedisCluster, Stack, stack::Coordinator, until};
 
 use crate::operator::Operator;
 
-/// The id of the sale that faults meet.
+/// Id of the main sale, which faults are injected into.
 pub(crate) const SALE: &str = "flash";
 
-/// The lease runs out within seconds, and somebody else takes it.
+/// Time limit for a leader: the lease expires within seconds, and another coordinator takes it.
 const LEADER_LIMIT: Duration = Duration::from_secs(30);
 
-/// Admin calls that change nothing take milliseconds.
+/// Time limit of an admin call that changes nothing.
 const ADMIN_LIMIT: Duration = Duration::from_secs(5);
 
-/// Everything there is to be hurt.
+/// The processes and the sale that faults are injected into.
 pub(crate) struct Testbed {
     pub(crate) stack: Arc<Stack>,
     pub(crate) sale: Sale,
-    /// Changes that a fault makes go through the operator, so that they are in the journal.
+    /// Sends the changes that faults make, so that they are in the journal.
     pub(crate) operator: Operator,
-    /// The node that can be told to die at a named point.
+    /// A node that can be made to die at a chosen point.
     pub(crate) sabotaged_node: Option<PathBuf>,
 }
 
-/// A primary that is to be hurt.
+/// A primary that is the target of a fault.
 pub(crate) struct Victim {
     pub(crate) addr: SocketAddr,
     pub(crate) replica: SocketAddr,
-    /// The shards that it serves.
+    /// Shards that the primary serves.
     pub(crate) shards: Vec<u16>,
 }
 
 impl Testbed {
-    pub(crate) async fn on(
+    pub(crate) async fn new(
         stack: Arc<Stack>,
         operator: Operator,
         sabotaged_node: Option<PathBuf>,
@@ -55,10 +55,10 @@ impl Testbed {
         self.stack.redis()
     }
 
-    /// One of the primaries that serve shards.
+    /// Returns one of the primaries that serve shards, selected by `draw`.
     pub(crate) async fn victim(&self, draw: u32) -> Result<Victim> {
         let mut primaries: Vec<SocketAddr> = Vec::new();
-        for (_, primary) in self.places().await? {
+        for (_, primary) in self.shard_primaries().await? {
             if !primaries.contains(&primary) {
                 primaries.push(primary);
             }
@@ -68,46 +68,47 @@ impl Testbed {
         self.victim_at(addr).await
     }
 
-    /// This primary.
+    /// Returns this primary with its replica and shards.
     pub(crate) async fn victim_at(&self, addr: SocketAddr) -> Result<Victim> {
         let replica = self.redis().replicas_of(addr).await.first().copied();
         let replica = replica.with_context(|| format!("{addr} has no replica"))?;
-        let places = self.places().await?;
-        let shards = places.into_iter().filter(|(_, at)| *at == addr).map(|(shard, _)| shard).collect();
+        let shard_primaries = self.shard_primaries().await?;
+        let shards =
+            shard_primaries.into_iter().filter(|(_, at)| *at == addr).map(|(shard, _)| shard).collect();
         Ok(Victim { addr, replica, shards })
     }
 
-    /// Every shard, and the primary that serves it.
-    pub(crate) async fn places(&self) -> Result<Vec<(u16, SocketAddr)>> {
-        let mut places = Vec::new();
+    /// Returns every shard with the primary that serves it.
+    pub(crate) async fn shard_primaries(&self) -> Result<Vec<(u16, SocketAddr)>> {
+        let mut shard_primaries = Vec::new();
         for shard in self.sale.shards() {
-            places.push((shard.id.index() as u16, self.redis().primary_of(shard.slot).await?));
+            shard_primaries.push((shard.id.index() as u16, self.redis().primary_of(shard.slot).await?));
         }
-        Ok(places)
+        Ok(shard_primaries)
     }
 
-    /// All shards.
-    pub(crate) fn every_shard(&self) -> Vec<u16> {
+    /// Returns the numbers of all shards.
+    pub(crate) fn all_shards(&self) -> Vec<u16> {
         (0..self.sale.shards().len() as u16).collect()
     }
 
-    /// The coordinator that leads, once one does.
+    /// Waits until a coordinator leads and returns it.
     pub(crate) async fn leader(&self) -> Result<Arc<Coordinator>> {
-        let leading = async || self.leading_now().await.is_some();
-        until("a coordinator that leads", LEADER_LIMIT, leading).await?;
-        self.leading_now().await.context("a coordinator led just now")
+        let leading = async || self.current_leader().await.is_some();
+        until("a leading coordinator", LEADER_LIMIT, leading).await?;
+        self.current_leader().await.context("the leader lost its lease")
     }
 
-    async fn leading_now(&self) -> Option<Arc<Coordinator>> {
+    async fn current_leader(&self) -> Option<Arc<Coordinator>> {
         for coordinator in self.stack.coordinators() {
-            if self.leads(&coordinator).await.unwrap_or(false) {
+            if self.is_leader(&coordinator).await.unwrap_or(false) {
                 return Some(coordinator);
             }
         }
         None
     }
 
-    async fn leads(&self, coordinator: &Coordinator) -> Result<bool> {
+    async fn is_leader(&self, coordinator: &Coordinator) -> Result<bool> {
         let request =
             Client::new().get(format!("{}/admin/coordinators", coordinator.url())).timeout(ADMIN_LIMIT);
         let view: Value = request.bearer_auth(self.stack.admin_token()).send().await?.json().await?;
@@ -119,30 +120,30 @@ impl Testbed {
     }
 }
 
-/// The one with this number, modulo as many as there are.
+/// Returns the element at `draw`, modulo the number of elements.
 pub(crate) fn pick<T: Clone>(all: &[T], draw: u32) -> Option<T> {
     all.get(draw as usize % all.len().max(1)).cloned()
 }
 
-/// A connection to all of a cluster.
+/// Connects to a cluster.
 ///
 /// # Errors
-/// When nobody answers, or not every slot is served.
+/// Fails when no server answers, or when a slot is not served.
 pub async fn connect(redis: &RedisCluster) -> Result<Cluster> {
     let seeds = redis.seeds();
     let seeds = seeds.split(',').map(|seed| seed.into_connection_info()).collect::<Result<_, _>>()?;
     Ok(Cluster::connect(ConnectOptions::new(seeds)).await?)
 }
 
-/// The sale of this id, once it is recorded.
+/// Waits until the sale with this id is recorded and returns it.
 ///
 /// # Errors
-/// When it is not in time.
+/// Fails when the sale is not recorded within 10 s.
 pub async fn read_sale(cluster: &Cluster, id: &str) -> Result<Sale> {
     let id: SaleId = id.parse()?;
     let keys = SaleKeys::new(&id);
     let recorded = async || matches!(cluster.read(ReadConfig(&keys)).await, Ok(Some(_)));
     until("the sale's record", Duration::from_secs(10), recorded).await?;
-    let config = cluster.read(ReadConfig(&keys)).await?.context("the sale was there just now")?;
+    let config = cluster.read(ReadConfig(&keys)).await?.context("the sale's record disappeared")?;
     Ok(Sale::new(config)?)
 }

@@ -1,4 +1,4 @@
-//! What requests met, and when: read off a journal.
+//! Computes outages and latencies from a journal.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -8,27 +8,27 @@ use crate::{
     testbed::SALE,
 };
 
-/// Requests and answers of a journal, at the sale that faults meet: their shards are its own.
+/// Requests and answers at the main sale.
 pub(crate) struct Timeline {
     exchanges: Vec<Exchange>,
 }
 
-/// A stretch of time.
+/// A time span, without its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
     pub(crate) from: Micros,
     pub(crate) to: Micros,
 }
 
-/// How requests fared.
+/// Statistics of a set of requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct RequestStats {
     pub(crate) requests: usize,
-    /// Answers that left things unknown.
+    /// Requests with an unknown outcome.
     pub(crate) unknown: usize,
-    /// Purchases told.
+    /// Reported purchases.
     pub(crate) purchases: usize,
-    /// Of requests with a definite answer.
+    /// 99th percentile of the latency of definite answers.
     pub(crate) p99: Duration,
 }
 
@@ -43,7 +43,7 @@ struct Exchange {
 }
 
 impl Span {
-    fn holds(self, at: Micros) -> bool {
+    fn contains(self, at: Micros) -> bool {
         (self.from..self.to).contains(&at)
     }
 
@@ -72,68 +72,71 @@ impl Timeline {
         Self { exchanges }
     }
 
-    /// The longest time within the span in which buyers at home in one of these shards heard nothing definite.
+    /// Returns the longest time within the span without a definite answer to buyers of one of these home shards.
     pub(crate) fn outage(&self, shards: &[u16], span: Span) -> Option<Duration> {
-        shards.iter().map(|&shard| self.silence(shard, span)).max()
+        shards.iter().map(|&shard| self.longest_gap(shard, span)).max()
     }
 
-    fn silence(&self, shard: u16, span: Span) -> Duration {
-        let definite = self.exchanges.iter().filter(|seen| seen.shard == shard && !seen.is_unknown);
+    fn longest_gap(&self, shard: u16, span: Span) -> Duration {
+        let definite =
+            self.exchanges.iter().filter(|exchange| exchange.shard == shard && !exchange.is_unknown);
         let mut times: Vec<Micros> =
-            definite.map(|seen| seen.answered).filter(|&at| span.holds(at)).collect();
+            definite.map(|exchange| exchange.answered).filter(|&at| span.contains(at)).collect();
         times.extend([span.from, span.to]);
         times.sort_unstable();
         let gaps = times.windows(2).map(|pair| Span { from: pair[0], to: pair[1] }.length());
         gaps.max().unwrap_or_default()
     }
 
-    /// How all requests fared that were sent in the span.
+    /// Returns the statistics of all requests sent in the span.
     pub(crate) fn within(&self, span: Span) -> RequestStats {
-        fared(self.exchanges.iter().filter(|seen| span.holds(seen.sent)))
+        request_stats(self.exchanges.iter().filter(|exchange| span.contains(exchange.sent)))
     }
 
-    /// How requests fared that were sent in the span by those at home in other shards, through nginx: whoever goes to
-    /// one node directly has chosen what to depend on.
-    pub(crate) fn of_others(&self, shards: &[u16], span: Span) -> RequestStats {
-        let is_other = |seen: &&Exchange| seen.is_through_nginx && !shards.contains(&seen.shard);
-        fared(self.exchanges.iter().filter(|seen| span.holds(seen.sent)).filter(is_other))
+    /// Returns the statistics of requests sent in the span through nginx by buyers of other home shards. Requests sent
+    /// directly to a node are left out, because they fail with that node.
+    pub(crate) fn other_shards(&self, shards: &[u16], span: Span) -> RequestStats {
+        let is_other = |exchange: &&Exchange| exchange.is_through_nginx && !shards.contains(&exchange.shard);
+        request_stats(self.exchanges.iter().filter(|exchange| span.contains(exchange.sent)).filter(is_other))
     }
 
-    /// How requests fared until `end` that were sent outside all of these spans.
+    /// Returns the statistics of requests sent before `end` and outside all of these spans.
     pub(crate) fn outside(&self, spans: &[Span], end: Micros) -> RequestStats {
-        let is_quiet = |seen: &&Exchange| seen.sent < end && !spans.iter().any(|span| span.holds(seen.sent));
-        fared(self.exchanges.iter().filter(is_quiet))
+        let is_quiet = |exchange: &&Exchange| {
+            exchange.sent < end && !spans.iter().any(|span| span.contains(exchange.sent))
+        };
+        request_stats(self.exchanges.iter().filter(is_quiet))
     }
 }
 
 impl Exchange {
     fn of(invoked: &Invoked, answered: &Answered) -> Self {
-        let told = answered.told(&invoked.ask);
+        let reported = answered.reported(&invoked.ask);
         Self {
             shard: invoked.shard,
             sent: invoked.at,
             answered: answered.at,
-            is_unknown: told == Reported::Unknown,
-            is_purchase: matches!(told, Reported::Purchased(_)),
+            is_unknown: reported == Reported::Unknown,
+            is_purchase: matches!(reported, Reported::Purchased(_)),
             is_through_nginx: invoked.via == NGINX,
         }
     }
 }
 
-fn fared<'a>(exchanges: impl Iterator<Item = &'a Exchange>) -> RequestStats {
-    let mut fared = RequestStats::default();
+fn request_stats<'a>(exchanges: impl Iterator<Item = &'a Exchange>) -> RequestStats {
+    let mut stats = RequestStats::default();
     let mut latencies = Vec::new();
-    for seen in exchanges {
-        fared.requests += 1;
-        fared.unknown += usize::from(seen.is_unknown);
-        fared.purchases += usize::from(seen.is_purchase);
-        if !seen.is_unknown {
-            latencies.push(seen.answered.saturating_sub(seen.sent));
+    for exchange in exchanges {
+        stats.requests += 1;
+        stats.unknown += usize::from(exchange.is_unknown);
+        stats.purchases += usize::from(exchange.is_purchase);
+        if !exchange.is_unknown {
+            latencies.push(exchange.answered.saturating_sub(exchange.sent));
         }
     }
     latencies.sort_unstable();
     let p99 = latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default();
-    RequestStats { p99: Duration::from_micros(p99), ..fared }
+    RequestStats { p99: Duration::from_micros(p99), ..stats }
 }
 
 #[cfg(test)]
@@ -141,7 +144,7 @@ mod tests {
     use super::*;
     use crate::journal::{ApiFamily, BuyerRequest};
 
-    /// A lookup of somebody at home in this shard, in milliseconds.
+    /// A lookup by a buyer of this home shard. Times are in milliseconds.
     fn exchange(request: u64, shard: u16, sent: Micros, answered: Micros, status: u16) -> [JournalEntry; 2] {
         let (user, via, sale) = (format!("user-{request}"), NGINX.into(), SALE.into());
         let (at, api, ask) = (sent * 1_000, ApiFamily::BySale, BuyerRequest::Lookup);
@@ -163,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_the_longest_time_without_a_definite_answer() {
+    fn outage_is_longest_time_without_definite_answer() {
         let span = Span { from: 5_000, to: 1_000_000 };
         assert_eq!(timeline().outage(&[0], span), Some(Duration::from_millis(890)));
         assert_eq!(timeline().outage(&[1], span), Some(Duration::from_millis(765)));
@@ -172,9 +175,9 @@ mod tests {
     }
 
     #[test]
-    fn others_are_those_at_home_elsewhere() {
+    fn other_shards_counts_only_other_home_shards() {
         let span = Span { from: 0, to: 600_000 };
-        let others = timeline().of_others(&[0], span);
+        let others = timeline().other_shards(&[0], span);
         assert_eq!((others.requests, others.unknown, others.p99), (1, 0, Duration::from_millis(10)));
         assert_eq!(timeline().within(span).unknown, 1);
         assert_eq!(timeline().outside(&[span], 1_000_000).requests, 1);

@@ -1,7 +1,7 @@
-//! The journal's audit: holds what buyers and operators were told against the sale in Redis and against itself.
+//! The audit of the journal: compares the answers to buyers and operators with the sale in Redis and with each other.
 //!
-//! A pure function. Each rule stands in a function of its own and has a test that goes red without it. The rules on one
-//! user are here, those on the times of a sale in [`sale_rules`], those on operators in [`operator_rules`].
+//! A pure function. Each rule has its own function and a test that fails without it. The rules for a single user are
+//! here, those for a sale's state and window in [`sale_rules`], those for operators in [`operator_rules`].
 
 mod operations;
 mod operator_rules;
@@ -22,18 +22,18 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// A promise that was broken, with the lines that show it.
+/// A broken promise, with the journal lines that show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which promise.
+    /// Name of the broken rule.
     pub rule: &'static str,
-    /// How, for people.
+    /// Description of the violation.
     pub what: String,
-    /// The journal's lines on that user.
+    /// The journal's lines of that user or operator.
     pub lines: Vec<String>,
 }
 
-/// A request with its answer.
+/// A request with its answer, if any.
 #[derive(Clone, Copy, Debug)]
 struct Exchange<'a> {
     invoked: &'a Invoked,
@@ -41,11 +41,11 @@ struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    fn told(self) -> Reported<'a> {
-        self.answered.map_or(Reported::Unknown, |answered| answered.told(&self.invoked.ask))
+    fn reported(self) -> Reported<'a> {
+        self.answered.map_or(Reported::Unknown, |answered| answered.reported(&self.invoked.ask))
     }
 
-    /// The attempt's name, of a purchase, and its order, where it has a key.
+    /// Returns the attempt's name and, if it has a key, its order. None if the request is not a purchase.
     fn attempt(self) -> Option<(&'a str, Option<&'a str>)> {
         match &self.invoked.ask {
             BuyerRequest::Purchase { key, order } => Some((key, Some(order))),
@@ -54,22 +54,23 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The attempt's key and order, of a purchase with a key.
+    /// Returns the attempt's key and order. None if the request is not a purchase with a key.
     fn keyed(self) -> Option<(&'a str, &'a str)> {
         self.attempt().and_then(|(key, order)| Some((key, order?)))
     }
 
-    /// The order that the user was told to have, and when.
-    fn proof(self) -> Option<(&'a str, Micros)> {
-        match self.told() {
+    /// Returns the order that the answer reported, and the time of the answer.
+    fn reported_order(self) -> Option<(&'a str, Micros)> {
+        match self.reported() {
             Reported::Purchased(order) | Reported::Has(order) => Some((order, self.answered?.at)),
             _ => None,
         }
     }
 
-    /// Whether it says that the user has no unit. Long after the end nodes no longer look: `over_at` is when that is.
+    /// Returns true when the answer denies that the user has a unit. From `over_at` on, nodes refuse without a lookup,
+    /// so their refusals no longer count.
     fn denies(self, over_at: Micros) -> bool {
-        match self.told() {
+        match self.reported() {
             Reported::HasNone | Reported::SoldOut | Reported::NoSale | Reported::Refused(_) => true,
             Reported::NotActive => self.answered.is_some_and(|answered| answered.at < over_at),
             Reported::Purchased(_) | Reported::Has(_) | Reported::Unknown => false,
@@ -77,44 +78,44 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// All that is known of one user.
+/// Requests and claim of one user.
 struct UserHistory<'a> {
     user: &'a str,
     exchanges: Vec<Exchange<'a>>,
     claim: Option<&'a Claim>,
-    /// From then on nodes refuse without looking for a claim.
+    /// Time from which nodes refuse without looking for a claim.
     over_at: Micros,
-    /// How wrong a claim's time may be.
+    /// Largest error of a claim's time.
     clock_error: Micros,
 }
 
-/// Every broken promise in the journal of one sale, given the sale at its end.
-pub fn violations(records: &[JournalEntry], end: &FinalState) -> Vec<Violation> {
+/// Returns every broken promise in the journal of one sale, given the sale's final state.
+pub fn violations(records: &[JournalEntry], final_state: &FinalState) -> Vec<Violation> {
     let operations = Operations::of(records);
-    let claims = &end.claims;
-    let cases = cases(records, claims, &operations);
-    // First those that are few: only the first violations are spelled out.
-    let mut found = operator_rules::violations(records, &operations, end);
-    found.extend(cases.iter().flat_map(UserHistory::violations));
-    found.extend(sale_rules::violations(&cases, &operations));
-    let known: HashSet<&str> = cases.iter().map(|case| case.user).collect();
-    let strangers = claims.keys().filter(|user| !known.contains(user.as_str()));
-    found.extend(strangers.map(|user| Violation {
-        rule: "every claim is somebody's who asked",
-        what: format!("{user} has a claim and never asked for one"),
+    let claims = &final_state.claims;
+    let histories = histories(records, claims, &operations);
+    // Operators' violations come first, because they are few and only the first violations are listed.
+    let mut found = operator_rules::violations(records, &operations, final_state);
+    found.extend(histories.iter().flat_map(UserHistory::violations));
+    found.extend(sale_rules::violations(&histories, &operations));
+    let known: HashSet<&str> = histories.iter().map(|history| history.user).collect();
+    let unknown_claims = claims.keys().filter(|user| !known.contains(user.as_str()));
+    found.extend(unknown_claims.map(|user| Violation {
+        rule: "every claim belongs to a user who sent a request",
+        what: format!("{user} has a claim and sent no request"),
         lines: Vec::new(),
     }));
     found
 }
 
-fn cases<'a>(
+fn histories<'a>(
     records: &'a [JournalEntry],
     claims: &'a HashMap<String, Claim>,
     operations: &Operations,
 ) -> Vec<UserHistory<'a>> {
     let end = operations.ends(0, Micros::MAX).into_iter().min();
     let clock_error = operations.clock_error;
-    let over_at = end.map_or(Micros::MAX, |end| end * 1_000 + LOOKED_FOR_AFTER_END - clock_error);
+    let over_at = end.map_or(Micros::MAX, |end| end * 1_000 + CLAIM_LOOKUP_AFTER_END - clock_error);
     let answered = records.iter().filter_map(|record| match record {
         JournalEntry::Answered(answered) => Some((answered.request, answered)),
         JournalEntry::SaleOpened(_) | JournalEntry::Invoked(_) | JournalEntry::Operated(_) => None,
@@ -127,22 +128,22 @@ fn cases<'a>(
             by_user.entry(&invoked.user).or_default().push(Exchange { invoked, answered });
         }
     }
-    let case =
+    let history =
         |(user, exchanges)| UserHistory { user, exchanges, claim: claims.get(user), over_at, clock_error };
-    by_user.into_iter().map(case).collect()
+    by_user.into_iter().map(history).collect()
 }
 
 impl UserHistory<'_> {
     fn violations(&self) -> Vec<Violation> {
         let rules: [(&'static str, Option<String>); 8] = [
-            ("what was told to be bought is a claim, by that very order", self.told_without_claim()),
-            ("nobody buys twice", self.bought_twice()),
-            ("a purchase is told with the order of its own attempt", self.told_of_a_strange_order()),
-            ("nobody who has a unit is told that they cannot have one", self.denied_although_bought()),
-            ("a purchase once told stays true", self.denied_after_proof()),
-            ("an attempt is not refused for its own order", self.refused_for_itself()),
-            ("who was refused has no unit by that attempt", self.refused_and_claimed()),
-            ("every attempt has a definite answer in the end", self.left_in_doubt()),
+            ("a reported purchase has a claim with the same order", self.reported_without_claim()),
+            ("a user buys at most once", self.bought_twice()),
+            ("a purchase is reported with its attempt's own order", self.purchased_with_other_order()),
+            ("a user with a unit is not refused", self.refused_with_claim()),
+            ("a reported purchase is not denied later", self.denied_after_purchase()),
+            ("an attempt is not refused for its own order", self.refused_for_own_order()),
+            ("a refused attempt has no claim", self.refused_and_claimed()),
+            ("every attempt has a definite answer in the end", self.left_unresolved()),
         ];
         let broken = rules.into_iter().filter_map(|(rule, what)| Some((rule, what?)));
         broken.map(|(rule, what)| Violation { rule, what, lines: self.lines() }).collect()
@@ -152,61 +153,66 @@ impl UserHistory<'_> {
         exchange.denies(self.over_at)
     }
 
-    fn told_without_claim(&self) -> Option<String> {
+    fn reported_without_claim(&self) -> Option<String> {
         let held = self.claim.map(|claim| claim.order.as_str());
-        let (order, _) =
-            self.exchanges.iter().filter_map(|e| e.proof()).find(|(order, _)| Some(*order) != held)?;
+        let (order, _) = self
+            .exchanges
+            .iter()
+            .filter_map(|e| e.reported_order())
+            .find(|(order, _)| Some(*order) != held)?;
         Some(format!(
-            "{} was told of order {order}, and Redis holds {}",
+            "{} was answered with order {order}, but Redis holds {}",
             self.user,
             held.unwrap_or("no claim")
         ))
     }
 
-    /// Tries of one key are one purchase. Tries without a key are one each.
+    /// Counts tries with the same key as one purchase, and each try without a key as its own.
     fn bought_twice(&self) -> Option<String> {
         let bought =
-            self.exchanges.iter().filter(|exchange| matches!(exchange.told(), Reported::Purchased(_)));
+            self.exchanges.iter().filter(|exchange| matches!(exchange.reported(), Reported::Purchased(_)));
         let purchase = |exchange: &Exchange<'_>| match exchange.keyed() {
             Some((key, _)) => key.to_owned(),
             None => format!("request {}", exchange.invoked.request),
         };
         let bought: HashSet<String> = bought.map(purchase).collect();
         (bought.len() > 1)
-            .then(|| format!("{} was told `purchased` for {} attempts", self.user, bought.len()))
+            .then(|| format!("{} was answered `purchased` for {} attempts", self.user, bought.len()))
     }
 
-    fn told_of_a_strange_order(&self) -> Option<String> {
-        self.exchanges.iter().find_map(|exchange| match (exchange.told(), exchange.keyed()?) {
-            (Reported::Purchased(order), (key, own)) if order != own => {
-                Some(format!("attempt {key} of {} leads to order {own} and was told {order}", self.user))
-            }
+    fn purchased_with_other_order(&self) -> Option<String> {
+        self.exchanges.iter().find_map(|exchange| match (exchange.reported(), exchange.keyed()?) {
+            (Reported::Purchased(order), (key, own)) if order != own => Some(format!(
+                "attempt {key} of {} has order {own} and was answered with order {order}",
+                self.user
+            )),
             _ => None,
         })
     }
 
-    /// The claim's own time counts: also where nobody had been told of it yet.
-    fn denied_although_bought(&self) -> Option<String> {
+    /// Compares with the time of the claim, so a claim counts even before it was reported.
+    fn refused_with_claim(&self) -> Option<String> {
         let since = self.claim?.at_ms * 1_000 + self.clock_error;
         let denied =
             self.exchanges.iter().find(|e| self.is_denied(e) && e.invoked.at > since + CLAIM_PRECISION)?;
         Some(format!(
-            "{} had a claim when request {} was sent and refused",
+            "{} had a claim before request {} was sent, and was refused",
             self.user, denied.invoked.request
         ))
     }
 
-    fn denied_after_proof(&self) -> Option<String> {
-        let (order, since) = self.exchanges.iter().filter_map(|e| e.proof()).min_by_key(|(_, at)| *at)?;
+    fn denied_after_purchase(&self) -> Option<String> {
+        let (order, since) =
+            self.exchanges.iter().filter_map(|e| e.reported_order()).min_by_key(|(_, at)| *at)?;
         let denied = self.exchanges.iter().find(|e| self.is_denied(e) && e.invoked.at >= since)?;
         Some(format!(
-            "{} was told of order {order}, and later no in request {}",
+            "{} was answered with order {order}, and denied a unit in the later request {}",
             self.user, denied.invoked.request
         ))
     }
 
-    fn refused_for_itself(&self) -> Option<String> {
-        self.exchanges.iter().find_map(|exchange| match (exchange.told(), exchange.keyed()?) {
+    fn refused_for_own_order(&self) -> Option<String> {
+        self.exchanges.iter().find_map(|exchange| match (exchange.reported(), exchange.keyed()?) {
             (Reported::Has(order), (key, own)) if order == own => {
                 Some(format!("attempt {key} of {} was refused for its own order {own}", self.user))
             }
@@ -220,17 +226,17 @@ impl UserHistory<'_> {
             self.is_denied(exchange) && exchange.keyed().is_some_and(|(_, own)| own == claim.order)
         })?;
         Some(format!(
-            "{} was refused in request {}, and has a claim by it",
+            "{} was refused in request {}, but has a claim with its order",
             self.user, refused.invoked.request
         ))
     }
 
-    fn left_in_doubt(&self) -> Option<String> {
+    fn left_unresolved(&self) -> Option<String> {
         let mut last: BTreeMap<&str, Exchange<'_>> = BTreeMap::new();
         for exchange in &self.exchanges {
             last.extend(exchange.attempt().map(|(key, _)| (key, *exchange)));
         }
-        let (key, _) = last.into_iter().find(|(_, exchange)| exchange.told() == Reported::Unknown)?;
+        let (key, _) = last.into_iter().find(|(_, exchange)| exchange.reported() == Reported::Unknown)?;
         Some(format!("attempt {key} of {} never got a definite answer", self.user))
     }
 
@@ -242,10 +248,11 @@ impl UserHistory<'_> {
     }
 }
 
-/// Nodes look for a claim for a minute after the end; a second less, for their clocks.
-const LOOKED_FOR_AFTER_END: Micros = 59_000_000;
+/// Time after the end during which nodes still look for a claim: a minute, minus a second for differences of their
+/// clocks.
+const CLAIM_LOOKUP_AFTER_END: Micros = 59_000_000;
 
-/// A claim's time has milliseconds.
+/// Precision of a claim's time: one millisecond.
 const CLAIM_PRECISION: Micros = 1_000;
 
 fn line(exchange: Exchange<'_>) -> String {
@@ -266,7 +273,7 @@ fn line(exchange: Exchange<'_>) -> String {
             answered.reason.as_deref().unwrap_or_default(),
             answered.order.as_deref().unwrap_or_default()
         ),
-        None => write!(line, " -> nothing"),
+        None => write!(line, " -> no answer"),
     }
     .expect("writing to a String cannot fail");
     line

@@ -1,4 +1,4 @@
-//! Changes of the cluster that are nobody's death: roles, slots, members, and the network between them.
+//! Faults in the cluster's layout: roles, slots, members, and network partitions. No process has to die.
 
 use std::net::SocketAddr;
 
@@ -8,68 +8,69 @@ use testkit::Failover;
 use super::{FaultEffect, hold, redis_servers::make_primary};
 use crate::testbed::{Testbed, pick};
 
-pub(super) async fn failover(stage: &Testbed, draw: u32, how: Failover) -> Result<FaultEffect> {
-    let victim = stage.victim(draw).await?;
-    stage.redis().fail_over_to(victim.replica, how).await?;
-    Ok(victim.harm())
+pub(super) async fn failover(testbed: &Testbed, draw: u32, how: Failover) -> Result<FaultEffect> {
+    let victim = testbed.victim(draw).await?;
+    testbed.redis().fail_over_to(victim.replica, how).await?;
+    Ok(victim.effect())
 }
 
-pub(super) async fn slot_moved(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
-    let Move { shard, slot, here, there } = a_move(stage, draw).await?;
-    stage.redis().move_slot(slot, there).await?;
+pub(super) async fn slot_moved(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
+    let SlotMove { shard, slot, from, to } = pick_move(testbed, draw).await?;
+    testbed.redis().move_slot(slot, to).await?;
     hold().await;
-    stage.redis().move_slot(slot, here).await?;
-    Ok(FaultEffect::to(format!("shard {shard} from {here} to {there} and back"), vec![shard]))
+    testbed.redis().move_slot(slot, from).await?;
+    Ok(FaultEffect::on(format!("shard {shard} from {from} to {to} and back"), vec![shard]))
 }
 
-/// What moved must be on the target's replica by the end of the move.
-pub(super) async fn slot_moved_target_killed(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
-    let Move { shard, slot, here, there } = a_move(stage, draw).await?;
-    let target = stage.victim_at(there).await?;
-    stage.redis().move_slot(slot, there).await?;
-    stage.redis().kill(there);
-    stage.redis().wait_until_promoted(target.replica).await?;
+/// Kills the target after the move: the moved keys must be on the target's replica by then.
+pub(super) async fn slot_moved_target_killed(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
+    let SlotMove { shard, slot, from, to } = pick_move(testbed, draw).await?;
+    let target = testbed.victim_at(to).await?;
+    testbed.redis().move_slot(slot, to).await?;
+    testbed.redis().kill(to);
+    testbed.redis().wait_until_promoted(target.replica).await?;
     hold().await;
-    stage.redis().restart(there).await?;
-    stage.wait_until_whole().await?;
-    stage.redis().move_slot(slot, here).await?;
+    testbed.redis().restart(to).await?;
+    testbed.wait_until_whole().await?;
+    testbed.redis().move_slot(slot, from).await?;
     let shards = [target.shards, vec![shard]].concat();
-    Ok(FaultEffect::to(format!("shard {shard} from {here} to {there}, which dies"), shards))
+    Ok(FaultEffect::on(format!("shard {shard} from {from} to {to}, which is killed"), shards))
 }
 
-pub(super) async fn primary_added(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
-    let shard = pick(stage.sale.shards(), draw).context("a sale has shards")?;
-    let newcomer = stage.redis().add_primary().await?;
-    stage.redis().move_slot(shard.slot, newcomer).await?;
-    Ok(FaultEffect::to(format!("{newcomer} gets shard {}", shard.id), vec![shard.id.index() as u16]))
+pub(super) async fn primary_added(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
+    let shard = pick(testbed.sale.shards(), draw).context("a sale has shards")?;
+    let added = testbed.redis().add_primary().await?;
+    testbed.redis().move_slot(shard.slot, added).await?;
+    Ok(FaultEffect::on(format!("{added} gets shard {}", shard.id), vec![shard.id.index() as u16]))
 }
 
-pub(super) async fn partition(stage: &Testbed) -> Result<FaultEffect> {
-    let islander = stage.redis().islander().context("no server lives on an island")?;
-    make_primary(stage, islander).await?;
-    let victim = stage.victim_at(islander).await?;
-    stage.redis().cut_off_the_islander()?;
-    let promoted = stage.redis().wait_until_promoted(victim.replica).await;
+pub(super) async fn partition(testbed: &Testbed) -> Result<FaultEffect> {
+    let namespaced =
+        testbed.redis().namespaced_server().context("no server runs in a network namespace of its own")?;
+    make_primary(testbed, namespaced).await?;
+    let victim = testbed.victim_at(namespaced).await?;
+    testbed.redis().disconnect_namespaced_server()?;
+    let promoted = testbed.redis().wait_until_promoted(victim.replica).await;
     if promoted.is_ok() {
         hold().await;
     }
-    stage.redis().reconnect_the_islander()?;
-    promoted.map(|()| victim.harm())
+    testbed.redis().reconnect_namespaced_server()?;
+    promoted.map(|()| victim.effect())
 }
 
-/// A shard's slot, where it is, and where it is to go.
-struct Move {
+/// A planned move of a shard's slot between two primaries.
+struct SlotMove {
     shard: u16,
     slot: u16,
-    here: SocketAddr,
-    there: SocketAddr,
+    from: SocketAddr,
+    to: SocketAddr,
 }
 
-async fn a_move(stage: &Testbed, draw: u32) -> Result<Move> {
-    let shard = pick(stage.sale.shards(), draw).context("a sale has shards")?;
-    let here = stage.redis().primary_of(shard.slot).await?;
+async fn pick_move(testbed: &Testbed, draw: u32) -> Result<SlotMove> {
+    let shard = pick(testbed.sale.shards(), draw).context("a sale has shards")?;
+    let from = testbed.redis().primary_of(shard.slot).await?;
     let others: Vec<_> =
-        stage.redis().primaries().await.into_iter().filter(|&primary| primary != here).collect();
-    let there = pick(&others, draw).context("a cluster has several primaries")?;
-    Ok(Move { shard: shard.id.index() as u16, slot: shard.slot, here, there })
+        testbed.redis().primaries().await.into_iter().filter(|&primary| primary != from).collect();
+    let to = pick(&others, draw).context("a cluster has several primaries")?;
+    Ok(SlotMove { shard: shard.id.index() as u16, slot: shard.slot, from, to })
 }

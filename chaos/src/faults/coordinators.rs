@@ -1,4 +1,4 @@
-//! Every coordinator is gone right after one of them answered an operator.
+//! Kills all coordinators right after one of them answered an operator.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::{
     testbed::{SALE, Testbed, pick},
 };
 
-/// Few beside the stock.
+/// Units of a restock: few, compared with the sale's stock.
 const UNITS: u64 = 5;
 
-/// A look at a sale reads every shard.
+/// Time limit for reading a sale: the coordinator reads every shard.
 const READ_LIMIT: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug)]
@@ -27,50 +27,53 @@ enum Change {
     Extend,
 }
 
-/// The sale as a coordinator answers.
+/// The sale, as a coordinator returns it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+struct SaleView {
     total_stock: u64,
     #[serde(deserialize_with = "nodes::timestamp")]
     ends_at: Timestamp,
 }
 
-/// What an operator was answered holds without any coordinator: each node acts on it.
-pub(super) async fn coordinators_gone(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
-    let change = pick(&[Change::Restock, Change::Extend], draw >> 8).context("there are changes")?;
-    let answer = carry_out(stage, change, draw).await?;
-    let coordinators = stage.stack.coordinators();
+/// A confirmed change must be applied by each node without any coordinator.
+pub(super) async fn coordinators_gone(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
+    let change = pick(&[Change::Restock, Change::Extend], draw >> 8).context("no changes")?;
+    let sale = apply_change(testbed, change, draw).await?;
+    let coordinators = testbed.stack.coordinators();
     coordinators.iter().for_each(|coordinator| coordinator.process().kill());
 
-    let what = format!("{answer:?}");
-    let violations = nodes::unlike(stage, &what, |status| {
-        status.total_stock >= answer.total_stock && status.ends_at >= answer.ends_at
+    let expectation = format!("{sale:?}");
+    let violations = nodes::mismatches(testbed, &expectation, |status| {
+        status.total_stock >= sale.total_stock && status.ends_at >= sale.ends_at
     });
     let violations = violations.await?;
     hold().await;
     try_join_all(coordinators.iter().map(|coordinator| coordinator.restart())).await?;
     Ok(FaultEffect {
         violations,
-        ..FaultEffect::to(format!("all coordinators after {change:?}"), Vec::new())
+        ..FaultEffect::on(format!("all coordinators after {change:?}"), Vec::new())
     })
 }
 
-/// Repeats the change until it is answered; the sale as a coordinator has it then.
-async fn carry_out(stage: &Testbed, change: Change, draw: u32) -> Result<Answer> {
-    let coordinator = stage.leader().await?;
-    let ends_at = read(stage, &coordinator).await?.ends_at + SignedDuration::from_mins(1);
-    let made = match change {
+/// Repeats the change until it is answered. Returns the sale as the coordinator reports it then.
+async fn apply_change(testbed: &Testbed, change: Change, draw: u32) -> Result<SaleView> {
+    let coordinator = testbed.leader().await?;
+    let ends_at = read_sale_view(testbed, &coordinator).await?.ends_at + SignedDuration::from_mins(1);
+    let journal_change = match change {
         Change::Restock => journal::Change::Restock { units: UNITS },
         Change::Extend => journal::Change::Extend { ends_at: ends_at.as_millisecond().cast_unsigned() },
     };
-    ensure!(stage.operator.make(SALE, made).await?, "{change:?} is not done, by draw {draw}");
-    read(stage, &coordinator).await
+    ensure!(
+        testbed.operator.apply(SALE, journal_change).await?,
+        "{change:?} was not confirmed (draw {draw})"
+    );
+    read_sale_view(testbed, &coordinator).await
 }
 
-async fn read(stage: &Testbed, coordinator: &Coordinator) -> Result<Answer> {
+async fn read_sale_view(testbed: &Testbed, coordinator: &Coordinator) -> Result<SaleView> {
     let request = Client::new().get(format!("{}/admin/sales/{SALE}", coordinator.url()));
-    let response = request.bearer_auth(stage.stack.admin_token()).timeout(READ_LIMIT).send().await?;
-    ensure!(response.status().is_success(), "{SALE} is not read: {}", response.text().await?);
+    let response = request.bearer_auth(testbed.stack.admin_token()).timeout(READ_LIMIT).send().await?;
+    ensure!(response.status().is_success(), "{SALE} cannot be read: {}", response.text().await?);
     Ok(response.json().await?)
 }

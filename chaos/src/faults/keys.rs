@@ -1,4 +1,4 @@
-//! Single keys are lost. Each can be rebuilt from what else there is.
+//! Deletes single keys. Each of them can be rebuilt from other data.
 
 use std::time::Duration;
 
@@ -12,53 +12,54 @@ use tokio::time::{Instant, sleep};
 use super::{FaultEffect, HOLD, nodes};
 use crate::testbed::{SALE, Testbed, pick};
 
-/// Coordinators and nodes write what is theirs every few seconds at least.
+/// Time limit for rebuilding a key. Coordinators and nodes rewrite their keys every few seconds.
 const REBUILD_LIMIT: Duration = Duration::from_secs(15);
 
-/// Between two looks at what nodes say.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Pause between two status requests to the nodes.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-pub(super) async fn key_lost(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
-    let sale = SaleKeys::new(stage.sale.id());
-    let of_all = [SALES_KEY, LEASE_KEY, PRESENCE_KEY, SECRET_KEY].map(|key| (key, slot_of_tag(SALES_KEY)));
-    let keys = [&of_all[..], &[(sale.snapshot.as_str(), sale.slot)]].concat();
-    let (key, slot) = pick(&keys, draw >> 8).context("there are keys")?;
+pub(super) async fn key_lost(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
+    let sale = SaleKeys::new(testbed.sale.id());
+    let shared_keys =
+        [SALES_KEY, LEASE_KEY, PRESENCE_KEY, SECRET_KEY].map(|key| (key, slot_of_tag(SALES_KEY)));
+    let keys = [&shared_keys[..], &[(sale.snapshot.as_str(), sale.slot)]].concat();
+    let (key, slot) = pick(&keys, draw >> 8).context("no keys")?;
 
-    let deleted: u64 = ask(stage, slot, redis::cmd("DEL").arg(key)).await?;
-    let mut violations = denials(stage).await;
+    let deleted: u64 = query(testbed, slot, redis::cmd("DEL").arg(key)).await?;
+    let mut violations = nodes_without_sale(testbed).await;
     if deleted > 0 {
-        let is_there = async || is_there(stage, key, slot).await.unwrap_or(false);
-        let rebuilt = until("a key that is rebuilt", REBUILD_LIMIT, is_there).await;
-        violations.extend(rebuilt.err().map(|_| format!("{key} is not there {REBUILD_LIMIT:?} later")));
+        let exists = async || exists(testbed, key, slot).await.unwrap_or(false);
+        let rebuilt = until("a rebuilt key", REBUILD_LIMIT, exists).await;
+        violations.extend(rebuilt.err().map(|_| format!("{key} was not rebuilt within {REBUILD_LIMIT:?}")));
     }
-    Ok(FaultEffect { violations, ..FaultEffect::to(key, Vec::new()) })
+    Ok(FaultEffect { violations, ..FaultEffect::on(key, Vec::new()) })
 }
 
-/// The nodes that say for a while that there is no such sale.
-async fn denials(stage: &Testbed) -> Vec<String> {
+/// Polls all nodes for [`HOLD`] and returns those that answer 404 for the sale, as text.
+async fn nodes_without_sale(testbed: &Testbed) -> Vec<String> {
     let mut found = Vec::new();
     let deadline = Instant::now() + HOLD;
     while Instant::now() < deadline {
-        for node in stage.stack.nodes() {
-            if matches!(nodes::ask(&node).await, Ok(Err(StatusCode::NOT_FOUND))) {
-                found.push(format!("{} says that there is no such sale", node.process().name()));
+        for node in testbed.stack.nodes() {
+            if matches!(nodes::fetch_status(&node).await, Ok(Err(StatusCode::NOT_FOUND))) {
+                found.push(format!("{} answers 404 for the sale", node.process().name()));
             }
         }
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_INTERVAL).await;
     }
     found.sort();
     found.dedup();
     found
 }
 
-async fn is_there(stage: &Testbed, key: &str, slot: Slot) -> Result<bool> {
+async fn exists(testbed: &Testbed, key: &str, slot: Slot) -> Result<bool> {
     if key == SALES_KEY {
-        return ask(stage, slot, redis::cmd("SISMEMBER").arg(key).arg(SALE)).await;
+        return query(testbed, slot, redis::cmd("SISMEMBER").arg(key).arg(SALE)).await;
     }
-    ask(stage, slot, redis::cmd("EXISTS").arg(key)).await
+    query(testbed, slot, redis::cmd("EXISTS").arg(key)).await
 }
 
-async fn ask<T: FromRedisValue>(stage: &Testbed, slot: Slot, command: &Cmd) -> Result<T> {
-    let primary = stage.redis().primary_of(slot).await?;
-    Ok(command.query_async(&mut stage.redis().connection(primary).await?).await?)
+async fn query<T: FromRedisValue>(testbed: &Testbed, slot: Slot, command: &Cmd) -> Result<T> {
+    let primary = testbed.redis().primary_of(slot).await?;
+    Ok(command.query_async(&mut testbed.redis().connection(primary).await?).await?)
 }

@@ -1,4 +1,4 @@
-//! The status of a sale as each node tells it: asked while a fault lasts, for what must hold then.
+//! Reads the sale's status from each node while a fault lasts, to check what must hold during the fault.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use testkit::{stack::Node, until};
 
 use crate::testbed::{SALE, Testbed};
 
-/// A node answers from memory.
+/// Time limit of one request. A node answers from memory.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-/// A node that cannot answer now is asked again for so long.
+/// Time limit for a node to report the expected status. Failed requests are retried until then.
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
 
-/// The status of the sale, where a fault looks at it.
+/// The fields of the sale's status that faults check.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Status {
@@ -26,30 +26,33 @@ pub(super) struct Status {
     pub(super) ends_at: Timestamp,
 }
 
-/// Reads a time as text.
+/// Deserializes a timestamp from text.
 pub(super) fn timestamp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
     String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
 }
 
-/// The nodes that do not say soon what they must, in words.
-pub(super) async fn unlike(
-    stage: &Testbed,
-    what: &str,
-    is_told: impl Fn(&Status) -> bool,
+/// Returns the nodes that do not report the expected status within [`STATUS_LIMIT`], as text.
+pub(super) async fn mismatches(
+    testbed: &Testbed,
+    expectation: &str,
+    is_expected: impl Fn(&Status) -> bool,
 ) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    for node in stage.stack.nodes() {
-        let told = async || ask(&node).await.is_ok_and(|status| status.is_ok_and(|status| is_told(&status)));
-        if until("a status", STATUS_LIMIT, told).await.is_err() {
-            let (name, says) = (node.process().name().to_owned(), ask(&node).await?);
-            found.push(format!("{name} does not say {what} after {STATUS_LIMIT:?}, but {says:?}"));
+    for node in testbed.stack.nodes() {
+        let matches = async || {
+            fetch_status(&node).await.is_ok_and(|status| status.is_ok_and(|status| is_expected(&status)))
+        };
+        if until("a status", STATUS_LIMIT, matches).await.is_err() {
+            let (name, answer) = (node.process().name().to_owned(), fetch_status(&node).await?);
+            found
+                .push(format!("{name} does not report {expectation} after {STATUS_LIMIT:?}, but {answer:?}"));
         }
     }
     Ok(found)
 }
 
-/// What a node says, or the status code of its refusal.
-pub(super) async fn ask(node: &Node) -> Result<Result<Status, StatusCode>> {
+/// Returns the status that a node reports, or the HTTP status code of its refusal.
+pub(super) async fn fetch_status(node: &Node) -> Result<Result<Status, StatusCode>> {
     let url = format!("{}/api/sales/{SALE}/status", node.url());
     let response = Client::new().get(url).timeout(ANSWER_LIMIT).send().await?;
     Ok(match response.status() {

@@ -1,4 +1,4 @@
-//! Single Redis servers: killed, frozen, emptied, full.
+//! Faults of single Redis servers: killed, frozen, without its functions, out of memory.
 
 use anyhow::Result;
 use redis::Cmd;
@@ -8,92 +8,92 @@ use tokio::time::sleep;
 use super::{FaultEffect, STANDSTILL, hold};
 use crate::testbed::{Testbed, Victim};
 
-pub(super) async fn primary_killed(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
-    let victim = stage.victim(draw).await?;
-    stage.redis().kill(victim.addr);
-    stage.redis().wait_until_promoted(victim.replica).await?;
+pub(super) async fn primary_killed(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
+    let victim = testbed.victim(draw).await?;
+    testbed.redis().kill(victim.addr);
+    testbed.redis().wait_until_promoted(victim.replica).await?;
     hold().await;
-    stage.redis().restart(victim.addr).await?;
-    Ok(victim.harm())
+    testbed.redis().restart(victim.addr).await?;
+    Ok(victim.effect())
 }
 
-pub(super) async fn primary_replaced(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
-    let victim = stage.victim(draw).await?;
-    stage.redis().kill(victim.addr);
-    stage.redis().wait_until_promoted(victim.replica).await?;
-    stage.redis().restart(victim.addr).await?;
-    Ok(victim.harm())
+pub(super) async fn primary_replaced(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
+    let victim = testbed.victim(draw).await?;
+    testbed.redis().kill(victim.addr);
+    testbed.redis().wait_until_promoted(victim.replica).await?;
+    testbed.redis().restart(victim.addr).await?;
+    Ok(victim.effect())
 }
 
-pub(super) async fn primary_restarted(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
-    let victim = stage.victim(draw).await?;
-    stage.redis().restart(victim.addr).await?;
-    Ok(victim.harm())
+pub(super) async fn primary_restarted(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
+    let victim = testbed.victim(draw).await?;
+    testbed.redis().restart(victim.addr).await?;
+    Ok(victim.effect())
 }
 
-pub(super) async fn primary_frozen(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
-    let victim = stage.victim(draw).await?;
-    stage.redis().freeze(victim.addr);
-    let promoted = stage.redis().wait_until_promoted(victim.replica).await;
+pub(super) async fn primary_frozen(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
+    let victim = testbed.victim(draw).await?;
+    testbed.redis().freeze(victim.addr);
+    let promoted = testbed.redis().wait_until_promoted(victim.replica).await;
     if promoted.is_ok() {
         hold().await;
     }
-    stage.redis().thaw(victim.addr);
-    promoted.map(|()| victim.harm())
+    testbed.redis().thaw(victim.addr);
+    promoted.map(|()| victim.effect())
 }
 
-pub(super) async fn replica_frozen(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
-    let victim = stage.victim(draw).await?;
-    stage.redis().freeze(victim.replica);
+pub(super) async fn replica_frozen(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
+    let victim = testbed.victim(draw).await?;
+    testbed.redis().freeze(victim.replica);
     sleep(STANDSTILL).await;
-    stage.redis().thaw(victim.replica);
-    Ok(FaultEffect::to(victim.replica, victim.shards))
+    testbed.redis().thaw(victim.replica);
+    Ok(FaultEffect::on(victim.replica, victim.shards))
 }
 
-/// The replica that takes over was away a moment before: it must have caught up with all that was confirmed.
-pub(super) async fn replica_then_primary(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
-    let victim = stage.victim(draw).await?;
-    stage.redis().kill(victim.replica);
+/// The promoted replica was down shortly before: it must have caught up with all confirmed writes.
+pub(super) async fn replica_then_primary(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
+    let victim = testbed.victim(draw).await?;
+    testbed.redis().kill(victim.replica);
     hold().await;
-    stage.redis().restart(victim.replica).await?;
-    stage.wait_until_whole().await?;
-    stage.redis().kill(victim.addr);
-    stage.redis().wait_until_promoted(victim.replica).await?;
-    stage.redis().restart(victim.addr).await?;
-    Ok(FaultEffect::to(format!("{}, then {}", victim.replica, victim.addr), victim.shards))
+    testbed.redis().restart(victim.replica).await?;
+    testbed.wait_until_whole().await?;
+    testbed.redis().kill(victim.addr);
+    testbed.redis().wait_until_promoted(victim.replica).await?;
+    testbed.redis().restart(victim.addr).await?;
+    Ok(FaultEffect::on(format!("{}, then {}", victim.replica, victim.addr), victim.shards))
 }
 
-/// The replica misses what its primary sells meanwhile, which nobody is told of, and comes back before it.
-pub(super) async fn pair_killed(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
-    let victim = stage.victim(draw).await?;
-    stage.redis().kill(victim.replica);
+/// The replica lacks the unconfirmed sales that its primary made while it was down, and is restarted first.
+pub(super) async fn pair_killed(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
+    let victim = testbed.victim(draw).await?;
+    testbed.redis().kill(victim.replica);
     hold().await;
-    stage.redis().kill(victim.addr);
-    stage.redis().restart(victim.replica).await?;
+    testbed.redis().kill(victim.addr);
+    testbed.redis().restart(victim.replica).await?;
     hold().await;
-    stage.redis().restart(victim.addr).await?;
-    Ok(FaultEffect::to(format!("{} and {}", victim.replica, victim.addr), victim.shards))
+    testbed.redis().restart(victim.addr).await?;
+    Ok(FaultEffect::on(format!("{} and {}", victim.replica, victim.addr), victim.shards))
 }
 
-pub(super) async fn library_flushed(stage: &Testbed) -> Result<FaultEffect> {
-    for primary in stage.redis().primaries().await {
-        tell(stage, primary, redis::cmd("FUNCTION").arg("FLUSH").arg("SYNC")).await?;
+pub(super) async fn library_flushed(testbed: &Testbed) -> Result<FaultEffect> {
+    for primary in testbed.redis().primaries().await {
+        run_command(testbed, primary, redis::cmd("FUNCTION").arg("FLUSH").arg("SYNC")).await?;
     }
     hold().await;
-    Ok(FaultEffect::to("every primary", stage.every_shard()))
+    Ok(FaultEffect::on("every primary", testbed.all_shards()))
 }
 
-pub(super) async fn memory_full(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
-    let victim = stage.victim(draw).await?;
-    tell(stage, victim.addr, config_set("maxmemory", "1mb")).await?;
+pub(super) async fn memory_full(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
+    let victim = testbed.victim(draw).await?;
+    run_command(testbed, victim.addr, config_set("maxmemory", "1mb")).await?;
     hold().await;
-    tell(stage, victim.addr, config_set("maxmemory", "0")).await?;
-    Ok(victim.harm())
+    run_command(testbed, victim.addr, config_set("maxmemory", "0")).await?;
+    Ok(victim.effect())
 }
 
 impl Victim {
-    pub(super) fn harm(&self) -> FaultEffect {
-        FaultEffect::to(self.addr, self.shards.clone())
+    pub(super) fn effect(&self) -> FaultEffect {
+        FaultEffect::on(self.addr, self.shards.clone())
     }
 }
 
@@ -103,20 +103,20 @@ pub(super) fn config_set(setting: &str, value: &str) -> Cmd {
     command
 }
 
-pub(super) async fn tell(
-    stage: &Testbed,
+pub(super) async fn run_command(
+    testbed: &Testbed,
     server: std::net::SocketAddr,
     command: impl std::borrow::Borrow<Cmd>,
 ) -> Result<()> {
-    let mut connection = stage.redis().connection(server).await?;
+    let mut connection = testbed.redis().connection(server).await?;
     Ok(command.borrow().exec_async(&mut connection).await?)
 }
 
-/// Makes this server a primary, if it is none.
-pub(super) async fn make_primary(stage: &Testbed, server: std::net::SocketAddr) -> Result<()> {
-    if stage.redis().replicas().await.contains(&server) {
-        stage.redis().fail_over_to(server, Failover::Agreed).await?;
-        stage.wait_until_whole().await?;
+/// Makes this server a primary if it is a replica.
+pub(super) async fn make_primary(testbed: &Testbed, server: std::net::SocketAddr) -> Result<()> {
+    if testbed.redis().replicas().await.contains(&server) {
+        testbed.redis().fail_over_to(server, Failover::Agreed).await?;
+        testbed.wait_until_whole().await?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! A node dies at a named point in the middle of a steal, at a small sale of its own that then sells out.
+//! Lets a node die at a named point of a steal, at a small side sale that is then sold out.
 //!
-//! In the large sale steals are rare and nobody knows when the next one comes. Here all buyers live in one of three
-//! shards: when it has sold its part, the next buyer's node steals.
+//! In the large sale, steals are rare and cannot be predicted. At the side sale all buyers have the same home shard,
+//! one of three. Once that shard is empty, the next buyer's node steals.
 
 use std::time::Duration;
 
@@ -19,60 +19,67 @@ use crate::{
     testbed::{Testbed, connect, read_sale},
 };
 
-/// The points, by the names that the sabotaged node knows.
+/// Points of death, by the names that the sabotaged node accepts.
 const POINTS: [&str; 4] =
     ["die-after-donate-sent", "die-after-donate", "die-after-accept-sent", "die-after-accept"];
 
-/// Few enough to be sold in a moment, enough for several steals.
+/// Few enough to be sold quickly, enough for several steals.
 const UNITS: u64 = 60;
 
 const SHARDS: u16 = 3;
 
-/// How many sales are tried until a node steals.
+/// Number of side sales that are tried until a node steals.
 const SALES_MAX: usize = 5;
 
-/// A steal comes as soon as the first shard is dry.
+/// Time limit for the buyers whose node steals. A steal begins as soon as the home shard is empty.
 const STEAL_LIMIT: Duration = Duration::from_secs(20);
 
-/// Longest time for the others to sell what is left.
+/// Time limit for other buyers to buy the rest.
 const SELL_OUT_LIMIT: Duration = Duration::from_secs(60);
 
-/// Admin calls wait for every shard.
+/// Time limit of an admin call, which waits for every shard.
 const ADMIN_LIMIT: Duration = Duration::from_secs(20);
 
-/// Opens sales until a node steals at one, for a coordinator may have brought tokens ahead of it.
-pub(super) async fn node_dies_stealing(stage: &Testbed, draw: u32) -> Result<FaultEffect> {
+/// Opens side sales until a node steals. A coordinator may have moved tokens ahead of a steal, so one may not be
+/// enough.
+pub(super) async fn node_dies_stealing(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
     let point = POINTS[draw as usize % POINTS.len()];
-    let mut harm = FaultEffect::default();
+    let mut effect = FaultEffect::default();
     for number in 1..=SALES_MAX {
         let id = format!("side-{draw}-{number}");
-        let (died, found) = sell_aside(stage, &id, point, ShardId::new(draw as u16 % SHARDS)).await?;
-        harm.violations.extend(found.into_iter().map(|what| format!("{point} at {id}: {what}")));
+        let (died, found) = run_side_sale(testbed, &id, point, ShardId::new(draw as u16 % SHARDS)).await?;
+        effect.violations.extend(found.into_iter().map(|what| format!("{point} at {id}: {what}")));
         if died {
-            harm.target = format!("{point} at {id}");
-            return Ok(harm);
+            effect.target = format!("{point} at {id}");
+            return Ok(effect);
         }
     }
     bail!("{point}: no node stole at any of {SALES_MAX} sales")
 }
 
-/// A whole sale with a node that is to die in its first steal. Says whether it did, and what the audit found.
-async fn sell_aside(stage: &Testbed, id: &str, point: &str, home: ShardId) -> Result<(bool, Vec<String>)> {
-    let program = stage.sabotaged_node.as_ref().context("there is no sabotaged node")?;
-    let sale = open_side_sale(stage, id).await?;
-    let journal = Journal::create(stage.stack.folder().path().join(format!("journal-{id}.jsonl")))?;
-    let shop = BuyerCrowd::new(sale, stage.stack.clone(), journal);
-    let doomed = stage.stack.start_node_aside(program, &[("SABOTAGE".into(), point.into())]).await?;
-    // Who hears nothing at the doomed node goes to nginx.
-    shop.all_buy_at(shop.neighbours(home, UNITS as usize), &doomed, STEAL_LIMIT).await?;
-    let died = !doomed.process().is_running();
-    shop.sell_out(SELL_OUT_LIMIT).await?;
-    let records = read(shop.journal().path())?;
-    Ok((died, audit(&stage.stack, shop.sale(), &records).await?))
+/// Runs a side sale with a node that dies in its first steal. Returns whether it died, and the audit's findings.
+async fn run_side_sale(
+    testbed: &Testbed,
+    id: &str,
+    point: &str,
+    home: ShardId,
+) -> Result<(bool, Vec<String>)> {
+    let program = testbed.sabotaged_node.as_ref().context("no sabotaged node is configured")?;
+    let sale = open_side_sale(testbed, id).await?;
+    let journal = Journal::create(testbed.stack.folder().path().join(format!("journal-{id}.jsonl")))?;
+    let crowd = BuyerCrowd::new(sale, testbed.stack.clone(), journal);
+    let failing_node =
+        testbed.stack.start_separate_node(program, &[("SABOTAGE".into(), point.into())]).await?;
+    // Buyers who get no answer from the failing node continue through nginx.
+    crowd.buy_all_at(crowd.new_buyers_at(home, UNITS as usize), &failing_node, STEAL_LIMIT).await?;
+    let died = !failing_node.process().is_running();
+    crowd.sell_out(SELL_OUT_LIMIT).await?;
+    let records = read(crowd.journal().path())?;
+    Ok((died, audit(&testbed.stack, crowd.sale(), &records).await?))
 }
 
-async fn open_side_sale(stage: &Testbed, id: &str) -> Result<Sale> {
-    let coordinator = stage.leader().await?;
+async fn open_side_sale(testbed: &Testbed, id: &str) -> Result<Sale> {
+    let coordinator = testbed.leader().await?;
     let now = Timestamp::now();
     let body = json!({
         "id": id,
@@ -84,7 +91,7 @@ async fn open_side_sale(stage: &Testbed, id: &str) -> Result<Sale> {
         "shards": SHARDS,
     });
     let request = Client::new().post(format!("{}/admin/sales", coordinator.url())).timeout(ADMIN_LIMIT);
-    let response = request.bearer_auth(stage.stack.admin_token()).json(&body).send().await?;
+    let response = request.bearer_auth(testbed.stack.admin_token()).json(&body).send().await?;
     ensure!(response.status().is_success(), "a sale was refused: {}", response.text().await?);
-    read_sale(&connect(stage.redis()).await?, id).await
+    read_sale(&connect(testbed.redis()).await?, id).await
 }

@@ -1,4 +1,4 @@
-//! The lines of a journal.
+//! The entries of a journal.
 
 use std::collections::HashSet;
 
@@ -8,57 +8,57 @@ use stock::sale::EpochMs;
 /// Microseconds since 1970, by a clock that does not step back while a journal is written.
 pub type Micros = u64;
 
-/// One line.
+/// One line of a journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "camelCase")]
 pub enum JournalEntry {
-    /// A sale as it stood before its first buyer came.
+    /// A sale before its first request.
     SaleOpened(SaleOpened),
     /// A buyer's request is about to be sent.
     Invoked(Invoked),
     /// An operator's request is about to be sent.
     Operated(Operated),
-    /// The answer to a request, or that there was none.
+    /// The answer to a request, or its failure.
     Answered(Answered),
 }
 
-/// A sale as it stood before its first buyer came.
+/// The settings of a sale before its first request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SaleOpened {
-    /// When it was read.
+    /// Time at which the settings were read.
     pub at: Micros,
-    /// The sale.
+    /// Id of the sale.
     pub sale: String,
-    /// Its units.
+    /// Units to sell.
     pub total_stock: u64,
     /// The first millisecond in which it sells.
     pub starts_at: EpochMs,
     /// The first millisecond in which it no longer does.
     pub ends_at: EpochMs,
-    /// How wrong the clocks of shards may be in this run.
+    /// Largest error of a shard's clock in this run, in milliseconds.
     pub clock_error_ms: EpochMs,
 }
 
-/// A request that is about to be sent.
+/// A buyer's request that is about to be sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Invoked {
-    /// Its number.
+    /// Number of the request.
     pub request: u64,
-    /// Before it was sent.
+    /// Time before it was sent.
     pub at: Micros,
-    /// The sale.
+    /// Id of the sale.
     pub sale: String,
-    /// The family of calls it belongs to.
+    /// Family of calls that the request belongs to.
     pub api: ApiFamily,
-    /// Who asks.
+    /// The user's id.
     pub user: String,
-    /// The user's home.
+    /// The user's home shard.
     pub shard: u16,
-    /// Whom: `nginx`, or a node.
+    /// Receiver of the request: `nginx`, or a node's name.
     pub via: String,
-    /// For what.
+    /// Content of the request.
     pub ask: BuyerRequest,
 }
 
@@ -77,29 +77,29 @@ pub enum ApiFamily {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Operated {
-    /// Its number.
+    /// Number of the request.
     pub request: u64,
-    /// Before it was sent.
+    /// Time before it was sent.
     pub at: Micros,
-    /// The sale.
+    /// Id of the sale.
     pub sale: String,
-    /// The coordinator.
+    /// Name of the coordinator.
     pub via: String,
-    /// The change that it tries. All tries of one change share this number.
+    /// Number of the change. All tries of one change share it.
     pub operation: u64,
     /// The change.
     pub change: Change,
 }
 
-/// What an operator does to a sale.
+/// A change that an operator makes to a sale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Change {
-    /// Creates it.
+    /// Creates the sale.
     Create {
-        /// Its units.
+        /// Units to sell.
         total_stock: u64,
-        /// Its shards.
+        /// Number of shards.
         shards: u16,
         /// The first millisecond in which it sells.
         starts_at: EpochMs,
@@ -108,87 +108,87 @@ pub enum Change {
     },
     /// Adds units. The operation's number is its `Idempotency-Key`.
     Restock {
-        /// So many.
+        /// Number of units.
         units: u64,
     },
-    /// Halts it.
+    /// Pauses the sale.
     Pause,
-    /// Goes on.
+    /// Resumes the sale.
     Resume,
-    /// Moves its end.
+    /// Moves the end of the sale.
     Extend {
         /// The new end.
         ends_at: EpochMs,
     },
-    /// Ends it for good.
+    /// Ends the sale for good.
     End,
 }
 
-/// What is asked for.
+/// Content of a buyer's request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum BuyerRequest {
-    /// A unit. Tries of one attempt share key and order.
+    /// A purchase. Tries of one attempt share key and order.
     Purchase {
         /// The `Idempotency-Key`.
         key: String,
-        /// The order that this key leads to.
+        /// The order id that is derived from this key.
         order: String,
     },
-    /// A unit, without an `Idempotency-Key`: each try has a random order.
+    /// A purchase without an `Idempotency-Key`: each try has a random order id.
     PurchaseWithoutKey {
-        /// Names the attempt in the journal only; its tries share it.
+        /// Name of the attempt, used in the journal only. Its tries share it.
         attempt: String,
     },
-    /// Whether the user has one.
+    /// A lookup of the user's purchase.
     Lookup,
 }
 
-/// The reason of a request that was given up on because its time was over.
+/// Reason that is recorded when a request timed out.
 pub const TIMED_OUT: &str = "timed out";
 
-/// An answer, or that there was none.
+/// The answer to a request, or its failure.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Answered {
     /// The number of the request.
     pub request: u64,
-    /// After the last byte.
+    /// Time after the last byte of the answer.
     pub at: Micros,
-    /// The status; none if no answer came.
+    /// HTTP status. None if no answer came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// The reason that a refusal gives; what broke, if no answer came.
+    /// Reason of a refusal, or the transport error if no answer came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The order that the answer names.
+    /// Order id in the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<String>,
 }
 
-/// What an answer says.
+/// Meaning of an answer to a buyer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reported<'a> {
-    /// A unit is the user's, by this very attempt.
+    /// The user has a unit, bought by this attempt.
     Purchased(&'a str),
-    /// A unit is the user's, by this order.
+    /// The user has a unit, by this order.
     Has(&'a str),
-    /// The user has none.
+    /// The user has no unit.
     HasNone,
-    /// No unit: all are sold.
+    /// Refused: all units are sold.
     SoldOut,
-    /// No unit: the sale is not selling now.
+    /// Refused: the sale is not selling now.
     NotActive,
-    /// There is no such sale.
+    /// The sale does not exist.
     NoSale,
-    /// No unit, for another reason.
+    /// Refused for another reason.
     Refused(&'a str),
-    /// Nothing is certain: ask again.
+    /// The outcome is unknown: retry.
     Unknown,
 }
 
 impl JournalEntry {
-    /// When it was written down.
+    /// Returns the time of the entry.
     pub fn at(&self) -> Micros {
         match self {
             Self::SaleOpened(opened) => opened.at,
@@ -200,8 +200,8 @@ impl JournalEntry {
 }
 
 impl Answered {
-    /// What it says to a buyer who asked for this.
-    pub fn told(&self, ask: &BuyerRequest) -> Reported<'_> {
+    /// Returns the meaning of the answer to this request.
+    pub fn reported(&self, ask: &BuyerRequest) -> Reported<'_> {
         let (reason, order) = (self.reason.as_deref().unwrap_or("no reason"), self.order.as_deref());
         let is_purchase = *ask != BuyerRequest::Lookup;
         match (self.status, order) {
@@ -215,13 +215,14 @@ impl Answered {
         }
     }
 
-    /// Whether the request may be read at any later time: it was given up on while its connection stood. A connection
-    /// that was refused or broken is that of a process that is gone.
-    pub fn may_be_read_late(&self) -> bool {
+    /// Returns true when the request may still take effect later: it timed out while its connection was open. When the
+    /// connection was refused or broken, the process is gone.
+    pub fn may_take_effect_late(&self) -> bool {
         self.status.is_none() && self.reason.as_deref() == Some(TIMED_OUT)
     }
 
-    /// Whether an operator's change is done, refused, or neither for certain.
+    /// Returns true when an operator's change was confirmed, false when it was refused, and `None` when neither is
+    /// certain.
     pub fn is_done(&self) -> Option<bool> {
         match self.status {
             Some(200 | 201) => Some(true),
@@ -231,18 +232,18 @@ impl Answered {
     }
 }
 
-/// The reasons of both families of calls.
+/// Maps the reason of a refusal, in the words of both families of calls.
 fn refusal(reason: &str) -> Reported<'_> {
     match reason {
         "out_of_stock" | "sold_out" => Reported::SoldOut,
         "sale_not_active" | "not_active" => Reported::NotActive,
-        // The token is too old, or signed by a secret that nodes no longer use. The answer brings another.
+        // The token is too old, or signed by a secret that nodes no longer use. The answer brings a new token.
         "csrf" => Reported::Unknown,
         reason => Reported::Refused(reason),
     }
 }
 
-/// The records of one sale, with the answers to its requests.
+/// Returns the entries of one sale, with the answers to its requests.
 pub fn of_sale(records: &[JournalEntry], sale: &str) -> Vec<JournalEntry> {
     let mut requests = HashSet::new();
     let belongs = |record: &&JournalEntry| match record {

@@ -1,4 +1,4 @@
-//! What one buyer does, from the first request to the last.
+//! The sequence of requests that one buyer sends.
 
 use std::time::Duration;
 
@@ -12,80 +12,80 @@ use super::{
 };
 use crate::journal::BuyerRequest;
 
-/// How somebody buys. Which one follows from the person's number.
+/// Behaviour of a buyer, chosen by the buyer's number.
 #[derive(Clone, Copy, Debug)]
 enum BuyerBehaviour {
-    /// Comes once, through nginx.
+    /// Buys once, through nginx.
     Plain,
-    /// Comes once, directly to a node.
+    /// Buys once, directly at a node.
     Direct,
-    /// Sends two attempts at once, through different doors.
+    /// Sends two attempts at once, through nginx and to a node.
     Twice,
-    /// Comes again later, with another attempt.
+    /// Buys again later, with another attempt.
     Again,
-    /// Looks later whether it is still true.
-    Looks,
+    /// Looks the purchase up later.
+    LooksUp,
 }
 
 impl BuyerBehaviour {
-    fn of(person: &Buyer) -> Self {
-        match person.number % 10 {
+    fn of(buyer: &Buyer) -> Self {
+        match buyer.number % 10 {
             0 | 1 => Self::Twice,
             2 => Self::Again,
-            3 | 4 => Self::Looks,
+            3 | 4 => Self::LooksUp,
             5 => Self::Direct,
             _ => Self::Plain,
         }
     }
 }
 
-/// How long a buyer waits before another attempt at a sale that is not selling, in milliseconds.
+/// Pause of a buyer before another attempt at a sale that is not selling, in milliseconds.
 const NOT_ACTIVE_PAUSE_MS: std::ops::Range<u64> = 300..1_300;
 
-/// Requests of a buyer, on average: what the pace of buyers is reckoned from.
-pub(super) const REQUESTS_PER_STORY: f64 = 1.5;
+/// Average number of requests of a buyer, used to derive the arrival rate.
+pub(super) const REQUESTS_PER_BUYER: f64 = 1.5;
 
 impl BuyerCrowd {
-    /// A buyer's whole story. Ends when every attempt has a definite answer.
-    pub(super) async fn story(&self, person: &Buyer) -> Result<()> {
-        match BuyerBehaviour::of(person) {
-            BuyerBehaviour::Plain => self.buys(person, "first", None).await,
-            BuyerBehaviour::Direct => self.buys(person, "first", self.node(person.number)).await,
+    /// Runs all requests of a buyer. Returns when every attempt has a definite answer.
+    pub(super) async fn run_behaviour(&self, buyer: &Buyer) -> Result<()> {
+        match BuyerBehaviour::of(buyer) {
+            BuyerBehaviour::Plain => self.buy(buyer, "first", None).await,
+            BuyerBehaviour::Direct => self.buy(buyer, "first", self.node(buyer.number)).await,
             BuyerBehaviour::Twice => {
                 let (one, other) = tokio::join!(
-                    self.buys(person, "first", None),
-                    self.buys(person, "second", self.node(person.number)),
+                    self.buy(buyer, "first", None),
+                    self.buy(buyer, "second", self.node(buyer.number)),
                 );
                 one.and(other)
             }
             BuyerBehaviour::Again => {
-                self.buys(person, "first", None).await?;
+                self.buy(buyer, "first", None).await?;
                 later().await;
-                self.buys(person, "again", None).await
+                self.buy(buyer, "again", None).await
             }
-            BuyerBehaviour::Looks => {
-                self.buys(person, "first", None).await?;
+            BuyerBehaviour::LooksUp => {
+                self.buy(buyer, "first", None).await?;
                 later().await;
-                self.looks(person).await
+                self.look_up(buyer).await
             }
         }
     }
 
-    /// Somebody who came before comes once more, with a new attempt, and looks.
-    pub(super) async fn comes_back(&self, person: &Buyer) -> Result<()> {
+    /// Lets an earlier buyer buy once more, with a new attempt, and look the purchase up.
+    pub(super) async fn return_visit(&self, buyer: &Buyer) -> Result<()> {
         let name = format!("back-{}", random_range(0..u32::MAX));
-        self.buys(person, &name, None).await?;
-        self.looks(person).await
+        self.buy(buyer, &name, None).await?;
+        self.look_up(buyer).await
     }
 
-    /// Buys, each attempt until its answer is definite; while the sale is not selling, with one attempt after the
-    /// other.
-    pub(super) async fn buys(&self, person: &Buyer, name: &str, mut first: Option<Endpoint>) -> Result<()> {
+    /// Buys, and retries each attempt until its answer is definite. While the sale is not selling, starts one attempt
+    /// after the other.
+    pub(super) async fn buy(&self, buyer: &Buyer, name: &str, mut first: Option<Endpoint>) -> Result<()> {
         for number in 0_u64.. {
             let name = if number == 0 { name.to_owned() } else { format!("{name}-{number}") };
-            let ask = person.purchase(self.sale(), &name);
-            let heard = self.until_definite(person, &ask, first.take()).await?;
-            if heard != RequestOutcome::NotActive || self.is_over() {
+            let ask = buyer.purchase(self.sale(), &name);
+            let outcome = self.ask_until_definite(buyer, &ask, first.take()).await?;
+            if outcome != RequestOutcome::NotActive || self.is_over() {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(random_range(NOT_ACTIVE_PAUSE_MS))).await;
@@ -93,36 +93,37 @@ impl BuyerCrowd {
         unreachable!("numbers do not end")
     }
 
-    async fn looks(&self, person: &Buyer) -> Result<()> {
-        self.until_definite(person, &BuyerRequest::Lookup, None).await.map(drop)
+    async fn look_up(&self, buyer: &Buyer) -> Result<()> {
+        self.ask_until_definite(buyer, &BuyerRequest::Lookup, None).await.map(drop)
     }
 
-    /// Asks the same thing until the answer is definite, waiting for as long as answers ask in between. Whoever hears
-    /// nothing at the first door goes to nginx.
-    pub(super) async fn until_definite(
+    /// Repeats a request until its answer is definite, and waits in between as the answers ask. The first request goes
+    /// to
+    /// `first`, if given, and all others to nginx.
+    pub(super) async fn ask_until_definite(
         &self,
-        person: &Buyer,
+        buyer: &Buyer,
         ask: &BuyerRequest,
         mut first: Option<Endpoint>,
     ) -> Result<RequestOutcome> {
-        let _doubt = self.doubt();
+        let _unresolved = self.track_attempt();
         loop {
-            let heard = {
-                let _place = self.place_at(person.home).await;
-                let door = first.take().unwrap_or_else(|| self.nginx());
-                self.teller().ask(person, ask, &door).await?
+            let outcome = {
+                let _permit = self.permit(buyer.home).await;
+                let endpoint = first.take().unwrap_or_else(|| self.nginx());
+                self.client().ask(buyer, ask, &endpoint).await?
             };
-            match heard {
+            match outcome {
                 RequestOutcome::Bought | RequestOutcome::Denied | RequestOutcome::NotActive => {
-                    return Ok(heard);
+                    return Ok(outcome);
                 }
-                RequestOutcome::Nothing(pause) => tokio::time::sleep(pause).await,
+                RequestOutcome::Unknown(pause) => tokio::time::sleep(pause).await,
             }
         }
     }
 }
 
-/// Some time in the next seconds: before, in the middle of, or after what is happening now.
+/// Waits for a random time: the next request comes before, during or after the current fault.
 async fn later() {
     tokio::time::sleep(Duration::from_millis(random_range(100..12_000))).await;
 }

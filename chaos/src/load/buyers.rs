@@ -1,4 +1,4 @@
-//! Who comes to buy: users with a home, made up one after the other.
+//! Creates buyers: numbered users with a home shard.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,16 +12,16 @@ use crate::{
     testbed::SALE,
 };
 
-/// One in so many lives in the shard that most like: it runs dry early and steals from then on.
-const ONE_IN_THE_CROWDED_SHARD: u64 = 4;
+/// One in this many buyers has the crowded shard as home: it is empty early, and nodes steal for it from then on.
+const CROWDED_SHARD_ONE_IN: u64 = 4;
 
-/// One in so many buyers sends no `Idempotency-Key`.
-const ONE_WITHOUT_KEY: u64 = 7;
+/// One in this many buyers sends no `Idempotency-Key`.
+const NO_KEY_ONE_IN: u64 = 7;
 
-/// One in so many buyers of the default sale uses the second family of calls.
-const ONE_AT_THE_SINGLE_SALE: u64 = 6;
+/// One in this many buyers of the default sale uses the second family of calls.
+const SINGLE_SALE_ONE_IN: u64 = 6;
 
-/// Somebody who wants a unit.
+/// A simulated user who wants a unit.
 #[derive(Clone, Debug)]
 pub struct Buyer {
     pub(super) user: UserId,
@@ -31,39 +31,39 @@ pub struct Buyer {
     pub(super) has_key: bool,
 }
 
-/// Makes up people, each another one.
+/// Creates buyers with distinct numbers.
 #[derive(Debug, Default)]
 pub(crate) struct BuyerFactory {
     count: AtomicU64,
 }
 
 impl BuyerFactory {
-    /// How many there are so far.
+    /// Returns the number of buyers created so far.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// The next one; one in four at home in the first shard, whatever its share of the ring.
+    /// Creates the next buyer. One in four has the first shard as home, independent of its share of the ring.
     pub(crate) fn next(&self, sale: &Sale) -> Buyer {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let home = number.is_multiple_of(ONE_IN_THE_CROWDED_SHARD).then(|| ShardId::new(0));
-        person(sale, number, home).with_habits_of(sale)
+        let home = number.is_multiple_of(CROWDED_SHARD_ONE_IN).then(|| ShardId::new(0));
+        make_buyer(sale, number, home).with_call_style(sale)
     }
 
-    /// The next one, at home in this shard.
+    /// Creates the next buyer, with this home shard.
     pub(crate) fn next_at(&self, sale: &Sale, home: ShardId) -> Buyer {
-        person(sale, self.count.fetch_add(1, Ordering::Relaxed), Some(home))
+        make_buyer(sale, self.count.fetch_add(1, Ordering::Relaxed), Some(home))
     }
 }
 
-/// Somebody who came before.
-pub(crate) fn known(sale: &Sale, number: u64) -> Buyer {
-    let home = number.is_multiple_of(ONE_IN_THE_CROWDED_SHARD).then(|| ShardId::new(0));
-    person(sale, number, home).with_habits_of(sale)
+/// Returns the buyer that [`BuyerFactory::next`] created with this number.
+pub(crate) fn existing_buyer(sale: &Sale, number: u64) -> Buyer {
+    let home = number.is_multiple_of(CROWDED_SHARD_ONE_IN).then(|| ShardId::new(0));
+    make_buyer(sale, number, home).with_call_style(sale)
 }
 
 impl Buyer {
-    /// What this buyer sends to buy: a try of the attempt of this name.
+    /// Returns the purchase request of the attempt with this name.
     pub(super) fn purchase(&self, sale: &Sale, name: &str) -> BuyerRequest {
         if self.has_key {
             self.attempt(sale, name)
@@ -72,13 +72,13 @@ impl Buyer {
         }
     }
 
-    fn with_habits_of(self, sale: &Sale) -> Self {
-        let is_single = sale.id().as_str() == SALE && self.number % ONE_AT_THE_SINGLE_SALE == 1;
+    fn with_call_style(self, sale: &Sale) -> Self {
+        let is_single = sale.id().as_str() == SALE && self.number % SINGLE_SALE_ONE_IN == 1;
         let api = if is_single { ApiFamily::SingleSale } else { ApiFamily::BySale };
-        Self { api, has_key: self.number % ONE_WITHOUT_KEY != 2, ..self }
+        Self { api, has_key: self.number % NO_KEY_ONE_IN != 2, ..self }
     }
 
-    /// The attempt of this name, with a key.
+    /// Returns the purchase request of the attempt with this name, with a key.
     pub(crate) fn attempt(&self, sale: &Sale, name: &str) -> BuyerRequest {
         let key = format!("{}-{name}", self.user);
         let order = OrderId::derived(sale.id(), &self.user, &key).to_string();
@@ -86,7 +86,7 @@ impl Buyer {
     }
 }
 
-fn person(sale: &Sale, number: u64, home: Option<ShardId>) -> Buyer {
+fn make_buyer(sale: &Sale, number: u64, home: Option<ShardId>) -> Buyer {
     let candidates = (0..).map(|n| {
         let user = UserId::parse(&format!("buyer-{number}-{n}"), UserIdKind::Opaque);
         let user = user.expect("letters, digits and dashes are a user id");

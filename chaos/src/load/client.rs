@@ -1,4 +1,4 @@
-//! One request, by the book: written down, sent, its answer written down, and only then believed.
+//! Sends single requests: writes the request to the journal, sends it, writes the answer, and only then returns it.
 
 use std::{
     sync::{
@@ -20,29 +20,29 @@ use super::{
 };
 use crate::journal::{Answered, ApiFamily, BuyerRequest, Invoked, Journal, JournalEntry, Reported};
 
-/// A node answers or gives up well before, and nginx too; without an answer by then the buyer counts it as lost.
+/// Time limit of a request. Nodes and nginx answer or give up well before; later the buyer counts the answer as lost.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
-/// How long a buyer waits before trying again where the answer does not say.
+/// Pause before a retry when the answer has no `Retry-After`.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_millis(200);
 
-/// What was asked and told so far.
+/// Counts of requests and answers so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Requests sent.
     pub requests: u64,
-    /// Purchases told.
+    /// Answers that reported a purchase.
     pub purchases: u64,
-    /// Requests whose answer left things unknown.
+    /// Requests with an unknown outcome.
     pub unknown: u64,
-    /// Refusals because the sale was not selling then.
+    /// Refusals because the sale was not selling.
     pub not_active: u64,
-    /// Requests of the second family of calls.
+    /// Requests in the second family of calls.
     pub single_sale: u64,
-    /// Purchases asked for without an `Idempotency-Key`.
+    /// Purchase requests without an `Idempotency-Key`.
     pub without_key: u64,
-    /// Attempts that have no definite answer yet.
-    pub in_doubt: u64,
+    /// Attempts without a definite answer at this moment.
+    pub unresolved: u64,
 }
 
 impl std::ops::Add for Counts {
@@ -56,12 +56,12 @@ impl std::ops::Add for Counts {
             not_active: self.not_active + other.not_active,
             single_sale: self.single_sale + other.single_sale,
             without_key: self.without_key + other.without_key,
-            in_doubt: self.in_doubt + other.in_doubt,
+            unresolved: self.unresolved + other.unresolved,
         }
     }
 }
 
-/// Sends requests of one sale and keeps their journal.
+/// Sends the requests of one sale's buyers and writes their journal.
 #[derive(Clone, Debug)]
 pub(crate) struct JournalingClient {
     client: Client,
@@ -81,23 +81,23 @@ struct Counters {
     without_key: AtomicU64,
 }
 
-/// What came of a request.
+/// Outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestOutcome {
     /// The user has a unit.
     Bought,
-    /// The user has none, and will not get one.
+    /// The user has no unit and will not get one.
     Denied,
     /// The sale is not selling now; another attempt later may get a unit.
     NotActive,
-    /// Nothing is certain; how long to wait before asking again.
-    Nothing(Duration),
+    /// The outcome is unknown. Contains the pause before the retry.
+    Unknown(Duration),
 }
 
 impl JournalingClient {
     pub(crate) fn new(sale: &str, journal: Journal) -> Self {
         let client = Client::builder().timeout(ANSWER_LIMIT).build();
-        let client = client.expect("a client without TLS has nothing that could fail");
+        let client = client.expect("a client without TLS can be built");
         Self { client, sale: sale.into(), journal, counters: Arc::default(), csrf: Arc::default() }
     }
 
@@ -115,50 +115,50 @@ impl JournalingClient {
             not_active: load(&counters.not_active),
             single_sale: load(&counters.single_sale),
             without_key: load(&counters.without_key),
-            in_doubt: 0,
+            unresolved: 0,
         }
     }
 
-    /// One request of this person through this door.
+    /// Sends one request of this buyer to this endpoint.
     pub(crate) async fn ask(
         &self,
-        person: &Buyer,
+        buyer: &Buyer,
         ask: &BuyerRequest,
         (via, base_url): &Endpoint,
     ) -> Result<RequestOutcome> {
-        if person.api == ApiFamily::SingleSale {
+        if buyer.api == ApiFamily::SingleSale {
             self.csrf.prepare(&self.client, base_url).await;
         }
         let request = self.journal.next_request();
-        let prepared = self.request(base_url, person, ask);
+        let prepared = self.request(base_url, buyer, ask);
         let invoked = Invoked {
             request,
             at: self.journal.now(),
             sale: self.sale.to_string(),
-            api: person.api,
-            user: person.user.to_string(),
-            shard: person.home.index() as u16,
+            api: buyer.api,
+            user: buyer.user.to_string(),
+            shard: buyer.home.index() as u16,
             via: via.clone(),
             ask: ask.clone(),
         };
-        self.journal.note(&JournalEntry::Invoked(invoked)).await?;
+        self.journal.append(&JournalEntry::Invoked(invoked)).await?;
         let (mut answered, pause) = self.read(prepared.send().await).await;
         (answered.request, answered.at) = (request, self.journal.now());
-        self.count_kind(person.api, ask);
-        let heard = self.count(&answered.told(ask), pause);
-        self.journal.note(&JournalEntry::Answered(answered)).await?;
-        Ok(heard)
+        self.count_request(buyer.api, ask);
+        let outcome = self.count(&answered.reported(ask), pause);
+        self.journal.append(&JournalEntry::Answered(answered)).await?;
+        Ok(outcome)
     }
 
-    fn request(&self, base_url: &str, person: &Buyer, ask: &BuyerRequest) -> RequestBuilder {
-        let user = person.user.as_str();
-        let url = match person.api {
+    fn request(&self, base_url: &str, buyer: &Buyer, ask: &BuyerRequest) -> RequestBuilder {
+        let user = buyer.user.as_str();
+        let url = match buyer.api {
             ApiFamily::BySale => format!("{base_url}/api/sales/{}/purchase", self.sale),
             ApiFamily::SingleSale => format!("{base_url}/api/purchase"),
         };
         let post = || {
             let post = self.client.post(&url).json(&json!({ "userId": user }));
-            if person.api == ApiFamily::SingleSale { self.csrf.add_to(post) } else { post }
+            if buyer.api == ApiFamily::SingleSale { self.csrf.add_to(post) } else { post }
         };
         match ask {
             BuyerRequest::Purchase { key, .. } => post().header("idempotency-key", key),
@@ -167,7 +167,7 @@ impl JournalingClient {
         }
     }
 
-    fn count_kind(&self, api: ApiFamily, ask: &BuyerRequest) {
+    fn count_request(&self, api: ApiFamily, ask: &BuyerRequest) {
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
         if api == ApiFamily::SingleSale {
             self.counters.single_sale.fetch_add(1, Ordering::Relaxed);
@@ -177,23 +177,23 @@ impl JournalingClient {
         }
     }
 
-    fn count(&self, told: &Reported<'_>, pause: Duration) -> RequestOutcome {
+    fn count(&self, reported: &Reported<'_>, pause: Duration) -> RequestOutcome {
         let counters = &self.counters;
-        let (counter, heard) = match told {
+        let (counter, outcome) = match reported {
             Reported::Purchased(_) => (&counters.purchases, RequestOutcome::Bought),
             Reported::Has(_) => return RequestOutcome::Bought,
             Reported::HasNone | Reported::SoldOut | Reported::Refused(_) => return RequestOutcome::Denied,
             Reported::NotActive => (&counters.not_active, RequestOutcome::NotActive),
-            // A node reads the list of sales several times a second.
+            // The node may not know a new sale yet: it reads the list of sales several times a second.
             Reported::NoSale => return RequestOutcome::NotActive,
-            Reported::Unknown => (&counters.unknown, RequestOutcome::Nothing(pause)),
+            Reported::Unknown => (&counters.unknown, RequestOutcome::Unknown(pause)),
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        heard
+        outcome
     }
 
     async fn read(&self, sent: reqwest::Result<Response>) -> (Answered, Duration) {
-        let told = match sent {
+        let received = match sent {
             Ok(response) => {
                 let (status, pause) = (response.status().as_u16(), retry_after(&response));
                 let cookie = cookie_of(&response);
@@ -201,7 +201,7 @@ impl JournalingClient {
             }
             Err(error) => Err(error),
         };
-        match told {
+        match received {
             Ok((status, body, pause, cookie)) => {
                 self.csrf.keep(cookie, &body);
                 let body: Body = serde_json::from_slice(&body).unwrap_or_default();
@@ -215,19 +215,19 @@ impl JournalingClient {
     }
 }
 
-/// The fields of an answer's body that a buyer looks at, in both families of calls.
+/// The fields of an answer's body that a buyer reads, in both families of calls.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Body {
     reason: Option<String>,
     order_id: Option<String>,
     error: Option<String>,
-    /// A word in the second family, a number in a problem.
+    /// Text in the second family of calls, a number in a problem document.
     status: Option<Value>,
 }
 
 impl Body {
-    /// The reason that a refusal gives. The second family has it in `error` or `status`; beside an `error`, its
+    /// Returns the reason of a refusal. The second family has it in `error` or `status`. Beside an `error`, its
     /// `reason` only says what is wrong with the token.
     fn refusal(self, status: u16) -> Option<String> {
         let word = self.status.as_ref().and_then(Value::as_str).filter(|_| status != 200);

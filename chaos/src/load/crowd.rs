@@ -1,4 +1,4 @@
-//! The crowd at one sale: how many may be asking at once, how fast they come, and when they stop.
+//! The buyers of one sale: limits their requests in flight, sets their arrival rate, and ends their attempts.
 
 use std::{
     sync::{
@@ -22,48 +22,48 @@ use tokio::{
 };
 
 use super::{
-    behaviours::REQUESTS_PER_STORY,
-    buyers::{Buyer, BuyerFactory, known},
+    behaviours::REQUESTS_PER_BUYER,
+    buyers::{Buyer, BuyerFactory, existing_buyer},
     client::{Counts, JournalingClient, RequestOutcome},
 };
 use crate::journal::{Journal, JournalEntry, Micros, SaleOpened};
 
-/// Requests that may be under way for one home shard. With 12 shards that is 72 connections if nothing answers, and a
-/// handful if all is well.
+/// Requests in flight for one home shard. With 12 shards that is 72 connections if no shard answers, and a handful in
+/// normal operation.
 const REQUESTS_PER_SHARD: usize = 6;
 
-/// Buyers under way, those included who wait to come again: bounds memory, not load.
-const STORIES_MAX: usize = 20_000;
+/// Number of active buyers, including those that pause between requests. Bounds memory, not load.
+const BUYERS_MAX: usize = 20_000;
 
-/// The last part of the stock is left to the crowd at the end, so that no fault meets a sale that is sold out.
+/// The stock's last tenth is kept for the crowd at the end, so that the sale is not sold out before the last fault.
 const RESERVE_PARTS: u64 = 10;
 
-/// Buyers of one wave of the crowd at the end.
+/// Number of buyers in one wave of the crowd at the end.
 const WAVE: usize = 400;
 
-/// How fast buyers come.
+/// Rate at which buyers arrive.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ArrivalRate {
-    /// From one buyer to the next.
+    /// Time between two buyers.
     pub(crate) between_buyers: Duration,
-    /// Whether the last part of the stock is left to the crowd at the end.
+    /// Keeps the last part of the stock for the crowd at the end.
     pub(crate) keeps_reserve: bool,
 }
 
 impl ArrivalRate {
-    /// So many requests a second, all in all, at a sale that is not sold out before the end.
+    /// Rate with `per_second` requests in total, at a sale that is not sold out before the end.
     pub(crate) fn of_requests(per_second: f64) -> Self {
-        let between_buyers = Duration::from_secs_f64(REQUESTS_PER_STORY / per_second);
+        let between_buyers = Duration::from_secs_f64(REQUESTS_PER_BUYER / per_second);
         Self { between_buyers, keeps_reserve: true }
     }
 
-    /// New buyers in this time.
+    /// Number of new buyers in this time.
     pub(crate) fn buyers_in(self, time: Duration) -> u64 {
         (time.as_secs_f64() / self.between_buyers.as_secs_f64()) as u64
     }
 }
 
-/// The buyers of one sale, and where they buy. Cheap to clone.
+/// The buyers of one sale and their endpoints. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct BuyerCrowd(Arc<CrowdState>);
 
@@ -71,14 +71,14 @@ pub struct BuyerCrowd(Arc<CrowdState>);
 struct CrowdState {
     sale: SaleHandle,
     stack: Arc<Stack>,
-    teller: JournalingClient,
-    people: BuyerFactory,
-    places: Vec<Semaphore>,
-    in_doubt: AtomicI64,
-    over_at: AtomicU64,
+    client: JournalingClient,
+    buyers: BuyerFactory,
+    permits: Vec<Semaphore>,
+    unresolved: AtomicI64,
+    stop_at: AtomicU64,
 }
 
-/// A sale has no `Debug` of its own; its id says enough.
+/// A sale with a `Debug` implementation, which prints its id.
 struct SaleHandle(Sale);
 
 impl std::fmt::Debug for SaleHandle {
@@ -87,13 +87,13 @@ impl std::fmt::Debug for SaleHandle {
     }
 }
 
-/// What journals call the way in for everybody.
+/// Name of the load balancer in the journal.
 pub(crate) const NGINX: &str = "nginx";
 
-/// Where one may ask: what it is called, and its base URL.
+/// Name and base URL of a server that answers buyers.
 pub(super) type Endpoint = (String, String);
 
-/// An attempt without a definite answer, while it lives.
+/// Counts an attempt as unresolved until it is dropped.
 pub(super) struct UnresolvedAttempt<'a>(&'a AtomicI64);
 
 impl Drop for UnresolvedAttempt<'_> {
@@ -103,19 +103,20 @@ impl Drop for UnresolvedAttempt<'_> {
 }
 
 impl BuyerCrowd {
-    /// Buyers of this sale, who write down what happens.
+    /// Creates the buyers of this sale, with their journal.
     pub fn new(sale: Sale, stack: Arc<Stack>, journal: Journal) -> Self {
-        let places = sale.shards().iter().map(|_| Semaphore::new(REQUESTS_PER_SHARD)).collect();
-        let teller = JournalingClient::new(sale.id().as_str(), journal);
-        let (people, in_doubt) = (BuyerFactory::default(), AtomicI64::new(0));
-        let (sale, over_at) = (SaleHandle(sale), AtomicU64::new(Micros::MAX));
-        Self(Arc::new(CrowdState { sale, stack, teller, people, places, in_doubt, over_at }))
+        let permits = sale.shards().iter().map(|_| Semaphore::new(REQUESTS_PER_SHARD)).collect();
+        let client = JournalingClient::new(sale.id().as_str(), journal);
+        let (buyers, unresolved) = (BuyerFactory::default(), AtomicI64::new(0));
+        let (sale, stop_at) = (SaleHandle(sale), AtomicU64::new(Micros::MAX));
+        Self(Arc::new(CrowdState { sale, stack, client, buyers, permits, unresolved, stop_at }))
     }
 
-    /// Writes down how the sale stands before the first buyer comes, and how wrong clocks of shards may be.
+    /// Writes the sale's settings, and the largest error of a shard's clock, to the journal. Must be called before the
+    /// first buyer.
     ///
     /// # Errors
-    /// When the journal cannot be written.
+    /// Fails when the journal cannot be written.
     pub async fn open(&self, clock_error: Duration) -> Result<()> {
         let config = &self.sale().config;
         let opened = SaleOpened {
@@ -126,16 +127,16 @@ impl BuyerCrowd {
             ends_at: config.window.ends_at,
             clock_error_ms: clock_error.as_millis() as EpochMs,
         };
-        self.journal().note(&JournalEntry::SaleOpened(opened)).await
+        self.journal().append(&JournalEntry::SaleOpened(opened)).await
     }
 
-    /// Tells buyers when there is no point in further attempts at a sale that is not selling.
-    pub(crate) fn is_over_at(&self, at: Micros) {
-        self.0.over_at.store(at, Ordering::Relaxed);
+    /// Sets the time after which buyers start no further attempts while the sale is not selling.
+    pub(crate) fn stop_at(&self, at: Micros) {
+        self.0.stop_at.store(at, Ordering::Relaxed);
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.journal().now() >= self.0.over_at.load(Ordering::Relaxed)
+        self.journal().now() >= self.0.stop_at.load(Ordering::Relaxed)
     }
 
     /// The sale.
@@ -143,151 +144,157 @@ impl BuyerCrowd {
         &self.0.sale.0
     }
 
-    /// Their journal.
+    /// The buyers' journal.
     pub fn journal(&self) -> &Journal {
-        self.0.teller.journal()
+        self.0.client.journal()
     }
 
-    /// What was asked and told so far.
+    /// Counts of requests and answers so far.
     pub fn counts(&self) -> Counts {
-        let in_doubt = u64::try_from(self.0.in_doubt.load(Ordering::Relaxed)).unwrap_or_default();
-        Counts { in_doubt, ..self.0.teller.counts() }
+        let unresolved = u64::try_from(self.0.unresolved.load(Ordering::Relaxed)).unwrap_or_default();
+        Counts { unresolved, ..self.0.client.counts() }
     }
 
-    /// Buyers come at this pace until `stop` completes; then those who came get their answers.
-    pub(crate) async fn sell(
+    /// Lets buyers arrive at this rate until `stop` completes, then waits up to `settle_limit` for their answers.
+    pub(crate) async fn run_buyers(
         &self,
-        pace: ArrivalRate,
+        rate: ArrivalRate,
         stop: impl Future<Output = ()>,
-        patience: Duration,
+        settle_limit: Duration,
     ) -> Result<()> {
-        let mut stories = JoinSet::new();
-        let mut ticks = interval(pace.between_buyers);
-        // A machine that was busy does not make up for it with a rush.
+        let mut tasks = JoinSet::new();
+        let mut ticks = interval(rate.between_buyers);
+        // After a delay, buyers arrive at the same rate again, without a burst.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => break,
-                _ = ticks.tick() => self.somebody_comes(pace, &mut stories),
-                Some(ended) = stories.join_next() => ended.context("a buyer's task failed")??,
+                _ = ticks.tick() => self.spawn_buyer(rate, &mut tasks),
+                Some(ended) = tasks.join_next() => ended.context("a buyer's task failed")??,
             }
         }
-        // Who is left without an answer then is found in the journal.
-        timeout(patience, join_all(stories)).await.unwrap_or(Ok(()))
+        // Attempts without an answer by then are found in the journal.
+        timeout(settle_limit, join_all(tasks)).await.unwrap_or(Ok(()))
     }
 
-    /// Buyers come, as many at once as there are places, until every unit is sold and a wave of them got none.
+    /// Lets waves of buyers buy until a wave gets no unit.
     ///
     /// # Errors
-    /// When that takes longer than `limit`, or the journal cannot be written.
+    /// Fails when that takes longer than `limit`, or when the journal cannot be written.
     pub async fn sell_out(&self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         loop {
             let before = self.counts().purchases;
-            let wave = (0..WAVE).map(|_| self.0.people.next(self.sale())).collect();
-            self.all_come(wave, None, deadline).await?;
+            let wave = (0..WAVE).map(|_| self.0.buyers.next(self.sale())).collect();
+            self.run_purchases(wave, None, deadline).await?;
             if self.counts().purchases == before {
                 return Ok(());
             }
         }
     }
 
-    /// People who came before come once more and look what they have.
-    pub(crate) async fn come_back(&self, count: usize, limit: Duration) -> Result<()> {
-        let earlier = self.0.people.count();
-        let mut stories = JoinSet::new();
+    /// Lets `count` earlier buyers buy once more and look their purchase up.
+    pub(crate) async fn return_visits(&self, count: usize, limit: Duration) -> Result<()> {
+        let known_buyers = self.0.buyers.count();
+        let mut tasks = JoinSet::new();
         for _ in 0..count {
-            let (shop, person) = (self.clone(), known(self.sale(), random_range(0..earlier.max(1))));
-            stories.spawn(async move { shop.comes_back(&person).await });
+            let (crowd, buyer) =
+                (self.clone(), existing_buyer(self.sale(), random_range(0..known_buyers.max(1))));
+            tasks.spawn(async move { crowd.return_visit(&buyer).await });
         }
-        timeout(limit, join_all(stories)).await.unwrap_or(Ok(()))
+        timeout(limit, join_all(tasks)).await.unwrap_or(Ok(()))
     }
 
-    /// So many new buyers at home in one shard.
-    pub fn neighbours(&self, home: ShardId, count: usize) -> Vec<Buyer> {
-        (0..count).map(|_| self.0.people.next_at(self.sale(), home)).collect()
+    /// Creates `count` buyers with this home shard.
+    pub fn new_buyers_at(&self, home: ShardId, count: usize) -> Vec<Buyer> {
+        (0..count).map(|_| self.0.buyers.next_at(self.sale(), home)).collect()
     }
 
-    /// One request through nginx: a try of the attempt of this name.
+    /// Sends one request of the attempt with this name through nginx.
     ///
     /// # Errors
-    /// When the journal cannot be written.
-    pub async fn try_once(&self, person: &Buyer, attempt: &str) -> Result<RequestOutcome> {
-        let ask = person.attempt(self.sale(), attempt);
-        self.teller().ask(person, &ask, &self.nginx()).await
+    /// Fails when the journal cannot be written.
+    pub async fn try_once(&self, buyer: &Buyer, attempt: &str) -> Result<RequestOutcome> {
+        let ask = buyer.attempt(self.sale(), attempt);
+        self.client().ask(buyer, &ask, &self.nginx()).await
     }
 
-    /// These people buy, each trying until the answer is definite.
+    /// Lets these buyers buy. Each retries until the answer is definite.
     ///
     /// # Errors
-    /// When that takes longer than `limit`, or the journal cannot be written.
-    pub async fn all_buy(&self, people: Vec<Buyer>, limit: Duration) -> Result<()> {
-        self.all_come(people, None, Instant::now() + limit).await
+    /// Fails when that takes longer than `limit`, or when the journal cannot be written.
+    pub async fn buy_all(&self, buyers: Vec<Buyer>, limit: Duration) -> Result<()> {
+        self.run_purchases(buyers, None, Instant::now() + limit).await
     }
 
-    /// These people buy, each first at this node.
-    pub(crate) async fn all_buy_at(&self, people: Vec<Buyer>, node: &Node, limit: Duration) -> Result<()> {
-        let door = (node.process().name().to_owned(), node.url().to_owned());
-        self.all_come(people, Some(door), Instant::now() + limit).await
+    /// Lets these buyers buy. Each sends the first request to this node.
+    pub(crate) async fn buy_all_at(&self, buyers: Vec<Buyer>, node: &Node, limit: Duration) -> Result<()> {
+        let endpoint = (node.process().name().to_owned(), node.url().to_owned());
+        self.run_purchases(buyers, Some(endpoint), Instant::now() + limit).await
     }
 
-    pub(crate) fn teller(&self) -> &JournalingClient {
-        &self.0.teller
+    pub(crate) fn client(&self) -> &JournalingClient {
+        &self.0.client
     }
 
-    /// The way in for everybody.
+    /// The load balancer's endpoint.
     pub(super) fn nginx(&self) -> Endpoint {
         (NGINX.into(), self.0.stack.url())
     }
 
-    /// The door of the node of this number, modulo as many as there are.
+    /// The endpoint of the node with this number, modulo the number of nodes.
     pub(super) fn node(&self, number: u64) -> Option<Endpoint> {
         let nodes = self.0.stack.nodes();
         let node = nodes.get(number as usize % nodes.len().max(1))?;
         Some((node.process().name().to_owned(), node.url().to_owned()))
     }
 
-    pub(super) fn doubt(&self) -> UnresolvedAttempt<'_> {
-        self.0.in_doubt.fetch_add(1, Ordering::Relaxed);
-        UnresolvedAttempt(&self.0.in_doubt)
+    pub(super) fn track_attempt(&self) -> UnresolvedAttempt<'_> {
+        self.0.unresolved.fetch_add(1, Ordering::Relaxed);
+        UnresolvedAttempt(&self.0.unresolved)
     }
 
-    pub(super) async fn place_at(&self, home: ShardId) -> SemaphorePermit<'_> {
-        self.0.places[home.index()].acquire().await.expect("nobody closes the shop")
+    pub(super) async fn permit(&self, home: ShardId) -> SemaphorePermit<'_> {
+        self.0.permits[home.index()].acquire().await.expect("the semaphores are never closed")
     }
 
-    /// Somebody new; where a reserve is kept, somebody who came before near the end of the stock.
-    fn somebody_comes(&self, pace: ArrivalRate, stories: &mut JoinSet<Result<()>>) {
-        if stories.len() >= STORIES_MAX {
+    /// Starts a new buyer. When only the reserve is left, starts an earlier buyer instead.
+    fn spawn_buyer(&self, rate: ArrivalRate, tasks: &mut JoinSet<Result<()>>) {
+        if tasks.len() >= BUYERS_MAX {
             return;
         }
-        let (shop, total) = (self.clone(), self.sale().config.total_stock);
-        let earlier = self.0.people.count();
-        if !pace.keeps_reserve || earlier < total - total / RESERVE_PARTS {
-            let person = self.0.people.next(self.sale());
-            stories.spawn(async move { shop.story(&person).await });
+        let (crowd, total) = (self.clone(), self.sale().config.total_stock);
+        let known_buyers = self.0.buyers.count();
+        if !rate.keeps_reserve || known_buyers < total - total / RESERVE_PARTS {
+            let buyer = self.0.buyers.next(self.sale());
+            tasks.spawn(async move { crowd.run_behaviour(&buyer).await });
         } else {
-            let person = known(self.sale(), random_range(0..earlier.max(1)));
-            stories.spawn(async move { shop.comes_back(&person).await });
+            let buyer = existing_buyer(self.sale(), random_range(0..known_buyers.max(1)));
+            tasks.spawn(async move { crowd.return_visit(&buyer).await });
         }
     }
 
-    async fn all_come(&self, people: Vec<Buyer>, door: Option<Endpoint>, deadline: Instant) -> Result<()> {
-        let mut stories = JoinSet::new();
-        for person in people {
-            let (shop, door) = (self.clone(), door.clone());
-            stories.spawn(async move { shop.buys(&person, "first", door).await });
+    async fn run_purchases(
+        &self,
+        buyers: Vec<Buyer>,
+        endpoint: Option<Endpoint>,
+        deadline: Instant,
+    ) -> Result<()> {
+        let mut tasks = JoinSet::new();
+        for buyer in buyers {
+            let (crowd, endpoint) = (self.clone(), endpoint.clone());
+            tasks.spawn(async move { crowd.buy(&buyer, "first", endpoint).await });
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        let all = timeout(left, join_all(stories)).await;
+        let all = timeout(left, join_all(tasks)).await;
         ensure!(all.is_ok(), "the sale is not sold out in time: {:?}", self.counts());
         all?
     }
 }
 
-async fn join_all(mut stories: JoinSet<Result<()>>) -> Result<()> {
-    while let Some(ended) = stories.join_next().await {
+async fn join_all(mut tasks: JoinSet<Result<()>>) -> Result<()> {
+    while let Some(ended) = tasks.join_next().await {
         ended.context("a buyer's task failed")??;
     }
     Ok(())

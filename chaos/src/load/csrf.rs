@@ -1,11 +1,11 @@
-//! The CSRF token of the second family of calls, kept as its clients keep it: with its cookie, until it is refused.
+//! The CSRF token of the second family of calls. Like a browser, it is kept with its cookie until a node refuses it.
 
 use std::sync::{Mutex, PoisonError};
 
 use reqwest::{Client, RequestBuilder, Response, header::SET_COOKIE};
 use serde::Deserialize;
 
-/// A token and its cookie, for all buyers of one sale.
+/// A token and its cookie, shared by all buyers of one sale.
 #[derive(Debug, Default)]
 pub(super) struct CsrfToken(Mutex<Option<Pair>>);
 
@@ -22,7 +22,7 @@ struct TokenBody {
 }
 
 impl CsrfToken {
-    /// Adds the token to a request; without one, the answer brings one.
+    /// Adds the token to a request. A request without a token gets one with the answer.
     pub(super) fn add_to(&self, request: RequestBuilder) -> RequestBuilder {
         match self.0.lock().unwrap_or_else(PoisonError::into_inner).clone() {
             Some(Pair { token, cookie }) => request.header("x-csrf-token", token).header("cookie", cookie),
@@ -30,7 +30,7 @@ impl CsrfToken {
         }
     }
 
-    /// Gets the first token, where there is none. A failure is left to the purchase, whose answer brings a token.
+    /// Requests the first token, if there is none yet. Ignores failures: the purchase's answer brings a token, too.
     pub(super) async fn prepare(&self, client: &Client, base_url: &str) {
         if self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
             return;
@@ -41,7 +41,7 @@ impl CsrfToken {
         }
     }
 
-    /// Keeps the token of an answer that has one.
+    /// Keeps the token of an answer, if it has one.
     pub(super) fn keep(&self, cookie: Option<String>, body: &[u8]) {
         if let (Some(cookie), Ok(TokenBody { csrf_token })) = (cookie, serde_json::from_slice(body)) {
             let pair = Pair { token: csrf_token, cookie };
@@ -50,7 +50,7 @@ impl CsrfToken {
     }
 }
 
-/// The cookie that an answer sets.
+/// Returns the cookie that an answer sets.
 pub(super) fn cookie_of(answer: &Response) -> Option<String> {
     let cookie = answer.headers().get(SET_COOKIE)?.to_str().ok()?;
     Some(cookie.split(';').next()?.to_owned())

@@ -1,4 +1,4 @@
-//! Which sales there are beside the one that faults meet, and what operators do to each: a pure function of the seed.
+//! Plans the side sales and the operators' changes of each sale. A pure function of the seed.
 
 use std::time::Duration;
 
@@ -6,56 +6,56 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::testbed::SALE;
 
-/// Between two changes of one sale.
+/// Time between two changes of one sale.
 const CHANGE_PACE_SECONDS: std::ops::Range<f64> = 3.0..9.0;
 
-/// How long a sale is paused: long enough for buyers to notice.
+/// Length of a pause: long enough for buyers to notice.
 const PAUSE_SECONDS: std::ops::Range<f64> = 0.3..1.0;
 
-/// From the creation of a sale to its start: its creation may take several tries.
+/// Time from the creation of a sale to its start: the creation may take several tries.
 const START_AHEAD_SECONDS: std::ops::Range<f64> = 8.0..14.0;
 
-/// Units of a side sale: few enough to be sold in the time, so that a restock meets a sale that is sold out.
+/// Units of a side sale: few enough to be sold during the run, so that a restock happens after it is sold out.
 const UNITS: std::ops::Range<u64> = 200..400;
 
-/// Buyers of side sales come slowly: the machine is busy with the large one.
+/// Time between two buyers of a side sale. It is long because the machine is busy with the large sale.
 const SECONDS_BETWEEN_BUYERS: f64 = 0.15;
 
-/// What happens to one sale.
+/// Plan of one sale.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SalePlan {
     pub(crate) id: String,
-    /// How it is created; none for the sale that is there from the beginning.
+    /// Creation of the sale. None for the sale that exists from the beginning.
     pub(crate) created: Option<Creation>,
-    /// What is done to it, in order.
-    pub(crate) works: Vec<PlannedTask>,
-    /// Whether an operator ends it once it is sold out.
-    pub(crate) is_ended_by_hand: bool,
+    /// Changes of the sale, in order.
+    pub(crate) tasks: Vec<PlannedTask>,
+    /// An operator ends the sale once it is sold out.
+    pub(crate) is_ended_by_operator: bool,
 }
 
-/// How a side sale begins.
+/// Creation of a side sale.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Creation {
-    /// When, from the opening of the sale that faults meet.
+    /// Time after the opening of the main sale.
     pub(crate) at: Duration,
     pub(crate) units: u64,
     pub(crate) shards: u16,
-    /// From the creation on.
+    /// Time from the creation to the start of the window.
     pub(crate) starts_in: Duration,
-    /// How long it is open; if none, for longer than any run.
+    /// Length of the window. If none, it is longer than any run.
     pub(crate) lasts: Option<Duration>,
     pub(crate) between_buyers: Duration,
 }
 
-/// Something that an operator does.
+/// A change that an operator makes at a given time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct PlannedTask {
-    /// When, from the opening of the sale that faults meet; later if the one before takes longer.
+    /// Time after the opening of the main sale. Later if the task before takes longer.
     pub(crate) at: Duration,
-    pub(crate) work: OperatorTask,
+    pub(crate) task: OperatorTask,
 }
 
-/// Kinds of work.
+/// Kinds of changes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum OperatorTask {
     /// Pauses the sale and resumes it after this time.
@@ -66,28 +66,29 @@ pub(crate) enum OperatorTask {
     Extend(Duration),
 }
 
-/// The plan of every sale for a run of this length. Every run has all of it: changes of the large sale, a side sale that
-/// is restocked and ended by hand, one that is created later and starts during the run, and one that ends during it.
+/// Returns the plans of all sales for a run of this length. Every run has all of these: changes of the main sale, a
+/// side sale that is restocked and then ended by an operator, one that is created later and starts during the run, and
+/// one whose window ends during the run.
 pub(crate) fn plans(seed: u64, duration: Duration) -> Vec<SalePlan> {
-    let mut rng = StdRng::seed_from_u64(seed ^ PLAN);
+    let mut rng = StdRng::seed_from_u64(seed ^ PLAN_SEED_SALT);
     let rng = &mut rng;
     vec![
         SalePlan {
             id: SALE.into(),
             created: None,
-            works: without_extensions(rng, duration),
-            is_ended_by_hand: false,
+            tasks: without_extensions(rng, duration),
+            is_ended_by_operator: false,
         },
-        restocked(rng, duration),
-        started(rng, duration),
-        finished(rng, duration),
+        restocked_sale(rng, duration),
+        started_sale(rng, duration),
+        finished_sale(rng, duration),
     ]
 }
 
-/// The schedule of faults is made from the same seed, and is to be another series of numbers.
-const PLAN: u64 = 0x6f70_6572_6174_6f72;
+/// Combined with the seed, so that the plans use other random numbers than the schedule of faults.
+const PLAN_SEED_SALT: u64 = 0x6f70_6572_6174_6f72;
 
-fn restocked(rng: &mut StdRng, duration: Duration) -> SalePlan {
+fn restocked_sale(rng: &mut StdRng, duration: Duration) -> SalePlan {
     let created = Creation {
         at: Duration::from_secs(1),
         units: rng.random_range(UNITS),
@@ -99,12 +100,12 @@ fn restocked(rng: &mut StdRng, duration: Duration) -> SalePlan {
     SalePlan {
         id: format!("{SALE}-restocked"),
         created: Some(created),
-        works: works(rng, duration),
-        is_ended_by_hand: true,
+        tasks: tasks(rng, duration),
+        is_ended_by_operator: true,
     }
 }
 
-fn started(rng: &mut StdRng, duration: Duration) -> SalePlan {
+fn started_sale(rng: &mut StdRng, duration: Duration) -> SalePlan {
     let created = Creation {
         at: duration.mul_f64(rng.random_range(0.2..0.5)),
         units: rng.random_range(UNITS),
@@ -116,13 +117,13 @@ fn started(rng: &mut StdRng, duration: Duration) -> SalePlan {
     SalePlan {
         id: format!("{SALE}-started"),
         created: Some(created),
-        works: Vec::new(),
-        is_ended_by_hand: false,
+        tasks: Vec::new(),
+        is_ended_by_operator: false,
     }
 }
 
-/// Its end is moved once, well before it comes.
-fn finished(rng: &mut StdRng, duration: Duration) -> SalePlan {
+/// Its end is moved once, well before it is reached.
+fn finished_sale(rng: &mut StdRng, duration: Duration) -> SalePlan {
     let lasts = duration.mul_f64(rng.random_range(0.4..0.6));
     let created = Creation {
         at: Duration::from_secs(2),
@@ -134,36 +135,36 @@ fn finished(rng: &mut StdRng, duration: Duration) -> SalePlan {
     };
     let extended = PlannedTask {
         at: lasts.mul_f64(0.5),
-        work: OperatorTask::Extend(duration.mul_f64(rng.random_range(0.1..0.3))),
+        task: OperatorTask::Extend(duration.mul_f64(rng.random_range(0.1..0.3))),
     };
     SalePlan {
         id: format!("{SALE}-finished"),
         created: Some(created),
-        works: vec![extended],
-        is_ended_by_hand: false,
+        tasks: vec![extended],
+        is_ended_by_operator: false,
     }
 }
 
-/// A fault extends the sale that faults meet, and looks whether that end stays.
+/// Leaves out extensions of the main sale: a fault extends it and checks that the new end stays.
 fn without_extensions(rng: &mut StdRng, duration: Duration) -> Vec<PlannedTask> {
-    let mut works = works(rng, duration);
-    works.retain(|planned| !matches!(planned.work, OperatorTask::Extend(_)));
-    works
+    let mut tasks = tasks(rng, duration);
+    tasks.retain(|planned| !matches!(planned.task, OperatorTask::Extend(_)));
+    tasks
 }
 
-fn works(rng: &mut StdRng, duration: Duration) -> Vec<PlannedTask> {
-    let mut works = Vec::new();
+fn tasks(rng: &mut StdRng, duration: Duration) -> Vec<PlannedTask> {
+    let mut tasks = Vec::new();
     let mut at = seconds(rng, CHANGE_PACE_SECONDS);
     while at < duration {
-        let work = match rng.random_range(0..4) {
+        let task = match rng.random_range(0..4) {
             0 | 1 => OperatorTask::Pause(seconds(rng, PAUSE_SECONDS)),
             2 => OperatorTask::Restock(rng.random_range(1..60)),
             _ => OperatorTask::Extend(Duration::from_secs(rng.random_range(60..3_600))),
         };
-        works.push(PlannedTask { at, work });
+        tasks.push(PlannedTask { at, task });
         at += seconds(rng, CHANGE_PACE_SECONDS);
     }
-    works
+    tasks
 }
 
 fn seconds(rng: &mut StdRng, range: std::ops::Range<f64>) -> Duration {
@@ -177,7 +178,7 @@ mod tests {
     const RUN: Duration = Duration::from_secs(90);
 
     #[test]
-    fn plans_follow_from_the_seed_alone() {
+    fn plans_depend_on_the_seed_alone() {
         assert_eq!(plans(7, RUN), plans(7, RUN));
         assert_ne!(plans(7, RUN), plans(8, RUN));
     }
@@ -193,27 +194,30 @@ mod tests {
                 "seed {seed}: none is created in the middle"
             );
             assert!(created.iter().any(|sale| sale.lasts.is_some()), "seed {seed}: none ends in the run");
-            assert!(plans.iter().any(|plan| plan.is_ended_by_hand), "seed {seed}: none is ended by hand");
+            assert!(
+                plans.iter().any(|plan| plan.is_ended_by_operator),
+                "seed {seed}: none is ended by an operator"
+            );
         }
     }
 
     #[test]
-    fn an_end_is_moved_before_it_comes() {
+    fn extension_comes_before_the_old_end() {
         for seed in 1..=20 {
             let plans = plans(seed, RUN);
             let sale = plans.iter().find(|plan| plan.created.is_some_and(|created| created.lasts.is_some()));
             let sale = sale.unwrap();
             let lasts = sale.created.and_then(|created| created.lasts).unwrap();
             assert!(
-                matches!(sale.works[..], [PlannedTask { at, work: OperatorTask::Extend(_) }] if at < lasts)
+                matches!(sale.tasks[..], [PlannedTask { at, task: OperatorTask::Extend(_) }] if at < lasts)
             );
         }
     }
 
     #[test]
-    fn works_come_in_order_within_the_run() {
-        let works = works(&mut StdRng::seed_from_u64(3), RUN);
-        assert!(works.is_sorted_by_key(|planned| planned.at) && works.len() > 8);
-        assert!(works.iter().all(|planned| planned.at < RUN));
+    fn tasks_are_ordered_within_the_run() {
+        let tasks = tasks(&mut StdRng::seed_from_u64(3), RUN);
+        assert!(tasks.is_sorted_by_key(|planned| planned.at) && tasks.len() > 8);
+        assert!(tasks.iter().all(|planned| planned.at < RUN));
     }
 }

@@ -1,8 +1,8 @@
-//! An operator's changes of one sale, with their tries put together, and the settings that may have been in force.
+//! Operators' changes of one sale, each with all its tries, and the settings that may be in force at a given time.
 //!
-//! A change may take effect between the first try of it and the answer that it is done. A change without such an answer
-//! may take effect until one that began later is done. A try that was never answered may be read by its coordinator at
-//! any later time, for instance when a frozen one goes on.
+//! A confirmed change takes effect between its first try and its confirmation. An unconfirmed change may take effect
+//! until a change that began later is confirmed. A try without an answer may reach its coordinator at any later time,
+//! for instance when a frozen coordinator continues.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,23 +15,23 @@ use crate::journal::{Answered, Change, JournalEntry, Micros, Operated};
 pub(super) struct Operation {
     pub(super) change: Change,
     pub(super) began: Micros,
-    /// When it was answered that it is done.
+    /// Time of the confirmation.
     pub(super) done: Option<Micros>,
-    /// The last answer, or the last try where that has none.
+    /// Time of the last answer, or of the last try if that has no answer.
     pub(super) ended: Micros,
-    /// It was answered that it cannot be.
+    /// True when a try was refused.
     pub(super) is_refused: bool,
-    /// A try was never answered: it may take effect late.
+    /// True when a try was never answered, so it may take effect late.
     pub(super) has_lost_try: bool,
 }
 
-/// All changes of a sale, and how the sale was before them.
+/// All changes of a sale, and its settings before them.
 #[derive(Debug, Default)]
 pub(super) struct Operations {
     all: Vec<Operation>,
-    /// Units and window at the creation, and when it was known to exist.
+    /// Units and window at the creation, and the time from which the sale is known to exist.
     pub(super) created: Option<(u64, Window, Micros)>,
-    /// How wrong a shard's clock may be.
+    /// Largest error of a shard's clock.
     pub(super) clock_error: Micros,
 }
 
@@ -64,7 +64,7 @@ impl Operations {
         &self.all
     }
 
-    /// The states that may have been in force at some time from `from` to `to`.
+    /// Returns the states that may have been in force at some time from `from` to `to`.
     pub(super) fn states(&self, from: Micros, to: Micros) -> Vec<SaleState> {
         let state = |change| match change {
             Change::Pause => Some(SaleState::Paused),
@@ -75,7 +75,8 @@ impl Operations {
         self.possible(from, to, SaleState::Open, state)
     }
 
-    /// The ends that may have been in force at some time from `from` to `to`; none if the sale is not known.
+    /// Returns the ends that may have been in force at some time from `from` to `to`. Empty if the sale's creation is
+    /// unknown.
     pub(super) fn ends(&self, from: Micros, to: Micros) -> Vec<EpochMs> {
         let Some((_, window, _)) = self.created else { return Vec::new() };
         let end = |change| match change {
@@ -85,7 +86,7 @@ impl Operations {
         self.possible(from, to, window.ends_at, end)
     }
 
-    /// Units that were surely there at this time.
+    /// Returns the units that certainly existed at this time. None if the sale's creation is unknown.
     pub(super) fn total_at(&self, at: Micros) -> Option<u64> {
         let restocked =
             self.restocks().filter(|(_, operation)| operation.done.is_some_and(|done| done <= at));
@@ -93,7 +94,7 @@ impl Operations {
         Some(created + restocked.map(|(units, _)| units).sum::<u64>())
     }
 
-    /// Restocks that may or may not have been made, by their units.
+    /// Returns the units of restocks whose outcome is unknown.
     pub(super) fn unknown_restocks(&self) -> Vec<u64> {
         let unknown = self.restocks().filter(|(_, operation)| operation.done.is_none());
         unknown.filter(|(_, operation)| !operation.is_refused).map(|(units, _)| units).collect()
@@ -115,15 +116,15 @@ impl Operations {
     ) -> Vec<T> {
         let of_kind: Vec<(T, &Operation)> =
             self.all.iter().filter_map(|operation| Some((value(operation.change)?, operation))).collect();
-        // Operators may work at the same time: a change is over when another one was done that began after it.
-        let was_replaced = |ended: Micros| {
+        // Changes may overlap: one is superseded when another one that began after its end is confirmed.
+        let is_superseded = |ended: Micros| {
             of_kind
                 .iter()
                 .any(|(_, later)| later.began >= ended && later.done.is_some_and(|done| done <= from))
         };
-        let mut possible = if was_replaced(0) { Vec::new() } else { vec![first] };
+        let mut possible = if is_superseded(0) { Vec::new() } else { vec![first] };
         for (value, operation) in &of_kind {
-            let may_hold = operation.has_lost_try || !operation.is_refused && !was_replaced(operation.ended);
+            let may_hold = operation.has_lost_try || !operation.is_refused && !is_superseded(operation.ended);
             if operation.began <= to && may_hold && !possible.contains(value) {
                 possible.push(*value);
             }
@@ -158,7 +159,7 @@ fn collect(records: &[JournalEntry]) -> Vec<Operation> {
         match answer.and_then(|answer| answer.is_done()) {
             Some(true) => operation.done = operation.done.or(answer.map(|answer| answer.at)),
             Some(false) => operation.is_refused = true,
-            None => operation.has_lost_try |= answer.is_none_or(|answer| answer.may_be_read_late()),
+            None => operation.has_lost_try |= answer.is_none_or(|answer| answer.may_take_effect_late()),
         }
     }
     operations.into_values().collect()

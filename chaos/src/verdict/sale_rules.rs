@@ -1,7 +1,8 @@
-//! What buyers were told and got, held against the times at which their sale was selling.
+//! Rules that compare the answers to buyers with the times at which the sale was selling.
 //!
-//! Two clocks are told apart. A claim's own time is its shard's, and so is the window. Answers are held against
-//! operators' answers by the journal alone: an answer that is written down before a request is sent came before it.
+//! Two clocks are used. A claim's time and the sale's window are by the shard's clock. The answers to buyers are
+//! compared with those to operators by the journal's clock alone: an answer that is written before a request is sent
+//! came before that request.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,71 +11,71 @@ use stock::sale::SaleState;
 use super::{Exchange, UserHistory, Violation, operations::Operations};
 use crate::journal::{Micros, Reported};
 
-/// Near an edge of the window the clocks of journal and shards may differ by this: both are this machine's, but a
-/// shard's time is the one at which it reads the call.
-const EDGE: Micros = 1_000_000;
+/// Tolerance between the clocks of journal and shards near the start and end of the window. Both are this machine's,
+/// but a shard uses the time at which it reads the call.
+const WINDOW_TOLERANCE: Micros = 1_000_000;
 
-/// Each rule, and how the first user broke it.
-pub(super) fn violations(cases: &[UserHistory<'_>], operations: &Operations) -> Vec<Violation> {
-    let times = Times { operations, attempts: first_invocations(cases) };
-    cases.iter().flat_map(|case| times.violations(case)).collect()
+/// Returns the violations of these rules, for each user.
+pub(super) fn violations(histories: &[UserHistory<'_>], operations: &Operations) -> Vec<Violation> {
+    let rules = SaleRules { operations, attempts: first_invocations(histories) };
+    histories.iter().flat_map(|history| rules.violations(history)).collect()
 }
 
-struct Times<'a> {
+struct SaleRules<'a> {
     operations: &'a Operations,
-    /// When each purchase that ended in a claim was first asked for, in order.
+    /// Times at which the purchases with a claim were first requested, in order.
     attempts: Vec<Micros>,
 }
 
-impl Times<'_> {
-    fn violations(&self, case: &UserHistory<'_>) -> Vec<Violation> {
+impl SaleRules<'_> {
+    fn violations(&self, history: &UserHistory<'_>) -> Vec<Violation> {
         let rules: [(&'static str, Option<String>); 5] = [
-            ("within its window and without a pause a sale is active", self.inactive_while_selling(case)),
-            ("no unit is sold outside the window", self.sold_outside_the_window(case)),
-            ("no unit is sold during a pause", self.sold_during_a_pause(case)),
-            ("sold out is only said when every unit is sold", self.sold_out_too_early(case)),
-            ("a sale that was created is found", self.not_found(case)),
+            ("an open sale is not reported as not active", self.inactive_while_open(history)),
+            ("no unit is sold outside the window", self.sold_outside_window(history)),
+            ("no unit is sold during a pause", self.sold_during_pause(history)),
+            ("sold out is reported only when every unit is sold", self.sold_out_too_early(history)),
+            ("a created sale is found", self.not_found(history)),
         ];
         let broken = rules.into_iter().filter_map(|(rule, what)| Some((rule, what?)));
-        broken.map(|(rule, what)| Violation { rule, what, lines: case.lines() }).collect()
+        broken.map(|(rule, what)| Violation { rule, what, lines: history.lines() }).collect()
     }
 
-    fn inactive_while_selling(&self, case: &UserHistory<'_>) -> Option<String> {
-        let refused = case.exchanges.iter().filter(|exchange| exchange.told() == Reported::NotActive);
+    fn inactive_while_open(&self, history: &UserHistory<'_>) -> Option<String> {
+        let refused = history.exchanges.iter().filter(|exchange| exchange.reported() == Reported::NotActive);
         let wrong = refused.filter_map(|exchange| Some((exchange, exchange.answered?.at)));
         let (exchange, _) = wrong.into_iter().find(|(exchange, to)| {
-            self.operations.created.is_some() && self.surely_sells(exchange.invoked.at, *to)
+            self.operations.created.is_some() && self.is_certainly_open(exchange.invoked.at, *to)
         })?;
         Some(format!(
-            "{} was told in request {} that the sale is not active",
-            case.user, exchange.invoked.request
+            "{} was answered in request {} that the sale is not active",
+            history.user, exchange.invoked.request
         ))
     }
 
-    /// Whether the sale was open all the time from `from` to `to`.
-    fn surely_sells(&self, from: Micros, to: Micros) -> bool {
+    /// Returns true when the sale was certainly open all the time from `from` to `to`.
+    fn is_certainly_open(&self, from: Micros, to: Micros) -> bool {
         let Some((_, window, known)) = self.operations.created else { return false };
         let ends = self.operations.ends(from, to);
         let is_open = self.operations.states(from, to) == [SaleState::Open];
-        let edge = EDGE + self.operations.clock_error;
-        let is_inside =
-            from >= window.starts_at * 1_000 + edge && ends.iter().all(|end| to + edge <= end * 1_000);
+        let tolerance = WINDOW_TOLERANCE + self.operations.clock_error;
+        let is_inside = from >= window.starts_at * 1_000 + tolerance
+            && ends.iter().all(|end| to + tolerance <= end * 1_000);
         is_open && is_inside && from >= known
     }
 
-    fn sold_outside_the_window(&self, case: &UserHistory<'_>) -> Option<String> {
-        let (claim, (_, window, _)) = (case.claim?, self.operations.created?);
+    fn sold_outside_window(&self, history: &UserHistory<'_>) -> Option<String> {
+        let (claim, (_, window, _)) = (history.claim?, self.operations.created?);
         let ends = self.operations.ends(0, Micros::MAX);
         let is_outside = claim.at_ms < window.starts_at || ends.iter().all(|end| claim.at_ms >= *end);
         is_outside.then(|| {
-            format!("{} bought at {} ms, outside {window:?} with ends at {ends:?}", case.user, claim.at_ms)
+            format!("{} bought at {} ms, outside {window:?} with ends at {ends:?}", history.user, claim.at_ms)
         })
     }
 
-    /// An attempt that began after the pause was told to be done and was told `purchased` before the next change.
-    fn sold_during_a_pause(&self, case: &UserHistory<'_>) -> Option<String> {
+    /// Finds an attempt that began after a confirmed pause and was answered `purchased` before the next change.
+    fn sold_during_pause(&self, history: &UserHistory<'_>) -> Option<String> {
         let mut began: HashMap<&str, Micros> = HashMap::new();
-        for exchange in &case.exchanges {
+        for exchange in &history.exchanges {
             if let Some((attempt, _)) = exchange.attempt() {
                 began.entry(attempt).or_insert(exchange.invoked.at);
             }
@@ -84,53 +85,55 @@ impl Times<'_> {
                 return false;
             };
             let states = self.operations.states(began[attempt], answered.at);
-            matches!(exchange.told(), Reported::Purchased(_)) && !states.contains(&SaleState::Open)
+            matches!(exchange.reported(), Reported::Purchased(_)) && !states.contains(&SaleState::Open)
         };
-        let exchange = case.exchanges.iter().find(bought)?;
+        let exchange = history.exchanges.iter().find(bought)?;
         Some(format!(
             "{} bought in request {} while the sale was paused",
-            case.user, exchange.invoked.request
+            history.user, exchange.invoked.request
         ))
     }
 
-    /// Counts all who may have had a unit by then: whoever has one in the end and had asked for it.
-    fn sold_out_too_early(&self, case: &UserHistory<'_>) -> Option<String> {
-        let refused = case.exchanges.iter().filter(|exchange| exchange.told() == Reported::SoldOut);
+    /// Compares with the number of users who may have had a unit by then: those with a claim in the end whose purchase
+    /// had been requested by then.
+    fn sold_out_too_early(&self, history: &UserHistory<'_>) -> Option<String> {
+        let refused = history.exchanges.iter().filter(|exchange| exchange.reported() == Reported::SoldOut);
         refused.filter_map(|exchange| Some((exchange, exchange.answered?.at))).find_map(|(exchange, to)| {
             let total = self.operations.total_at(exchange.invoked.at)?;
             let sold = self.attempts.partition_point(|at| *at <= to) as u64;
             (sold < total).then(|| {
                 let request = exchange.invoked.request;
                 format!(
-                    "{} was told in request {request}, when at most {sold} of {total} were sold",
-                    case.user
+                    "{} was answered `sold out` in request {request}, when at most {sold} of {total} units were sold",
+                    history.user
                 )
             })
         })
     }
 
-    fn not_found(&self, case: &UserHistory<'_>) -> Option<String> {
+    fn not_found(&self, history: &UserHistory<'_>) -> Option<String> {
         let (_, _, known) = self.operations.created?;
         let is_wrong =
-            |exchange: &&Exchange<'_>| exchange.told() == Reported::NoSale && exchange.invoked.at > known;
-        let exchange = case.exchanges.iter().find(is_wrong)?;
+            |exchange: &&Exchange<'_>| exchange.reported() == Reported::NoSale && exchange.invoked.at > known;
+        let exchange = history.exchanges.iter().find(is_wrong)?;
         Some(format!(
-            "{} was told in request {} that there is no such sale",
-            case.user, exchange.invoked.request
+            "{} was answered in request {} that the sale does not exist",
+            history.user, exchange.invoked.request
         ))
     }
 }
 
-/// When each purchase that ended in a claim was first asked for, in order.
-fn first_invocations(cases: &[UserHistory<'_>]) -> Vec<Micros> {
-    let mut attempts: Vec<Micros> = cases.iter().filter_map(UserHistory::asked_for_the_claim_at).collect();
+/// Returns the times at which the purchases with a claim were first requested, in order.
+fn first_invocations(histories: &[UserHistory<'_>]) -> Vec<Micros> {
+    let mut attempts: Vec<Micros> = histories.iter().filter_map(UserHistory::claim_requested_at).collect();
     attempts.sort_unstable();
     attempts
 }
 
 impl UserHistory<'_> {
-    /// When the attempt that got the claim was first sent; any attempt of this user, if it sends no keys.
-    fn asked_for_the_claim_at(&self) -> Option<Micros> {
+    /// Returns the time of the first request of the attempt with the claim, or of any attempt if the user sends no
+    /// keys.
+    fn claim_requested_at(&self) -> Option<Micros> {
         let claim = self.claim?;
         let mut by_order: BTreeMap<&str, Micros> = BTreeMap::new();
         let mut first = None;

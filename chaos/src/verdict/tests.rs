@@ -1,4 +1,4 @@
-//! Journals by hand: a sound one, and for each rule one that breaks that rule and no other.
+//! Tests with constructed journals: a correct one, and for each rule one that violates only that rule.
 
 mod operators;
 mod times;
@@ -6,11 +6,11 @@ mod times;
 use super::*;
 use crate::journal::ApiFamily;
 
-/// A story of one user and one operator, told line by line.
+/// Builds the journal of one user and one operator, entry by entry.
 #[derive(Default)]
 struct JournalBuilder {
     records: Vec<JournalEntry>,
-    end: FinalState,
+    final_state: FinalState,
     operations: u64,
     now: Micros,
 }
@@ -47,13 +47,19 @@ impl JournalBuilder {
         }));
     }
 
-    /// An attempt with this key, whose order is `order-<key>`.
+    /// Starts an attempt with this key, whose order is `order-<key>`.
     fn attempt(&mut self, key: &str) -> u64 {
         self.ask(BuyerRequest::Purchase { key: key.into(), order: format!("order-{key}") })
     }
 
-    /// A try of the attempt of this name, without a key.
-    fn without_key(mut self, attempt: &str, status: u16, reason: Option<&str>, order: Option<&str>) -> Self {
+    /// Adds a try of the attempt with this name, without a key.
+    fn tries_without_key(
+        mut self,
+        attempt: &str,
+        status: u16,
+        reason: Option<&str>,
+        order: Option<&str>,
+    ) -> Self {
         let request = self.ask(BuyerRequest::PurchaseWithoutKey { attempt: attempt.into() });
         self.answer(request, Some(status), reason, order);
         self
@@ -65,25 +71,25 @@ impl JournalBuilder {
         self
     }
 
-    fn buys_and_is_told(mut self, key: &str, order: &str) -> Self {
+    fn buys_with_order(mut self, key: &str, order: &str) -> Self {
         let request = self.attempt(key);
         self.answer(request, Some(200), None, Some(order));
         self
     }
 
-    fn hears_nothing(mut self, key: &str) -> Self {
+    fn gets_unknown_outcome(mut self, key: &str) -> Self {
         let request = self.attempt(key);
         self.answer(request, Some(503), None, None);
         self
     }
 
-    fn hears_no(mut self, key: &str, reason: &str, order: Option<&str>) -> Self {
+    fn is_refused(mut self, key: &str, reason: &str, order: Option<&str>) -> Self {
         let request = self.attempt(key);
         self.answer(request, Some(409), Some(reason), order);
         self
     }
 
-    fn looks_and_sees(mut self, order: Option<&str>) -> Self {
+    fn lookup_finds(mut self, order: Option<&str>) -> Self {
         let request = self.ask(BuyerRequest::Lookup);
         self.answer(request, Some(200), None, order);
         self
@@ -95,154 +101,158 @@ impl JournalBuilder {
     }
 
     fn claimed_at(mut self, order: &str, at: Micros) -> Self {
-        self.end.total = self.end.total.max(1);
-        self.end.claims.insert("ann".into(), Claim { order: order.into(), at_ms: at / 1_000 });
+        self.final_state.total = self.final_state.total.max(1);
+        self.final_state.claims.insert("ann".into(), Claim { order: order.into(), at_ms: at / 1_000 });
         self
     }
 
-    fn broken_rules(&self) -> Vec<&'static str> {
-        violations(&self.records, &self.end).iter().map(|violation| violation.rule).collect()
+    fn violated_rules(&self) -> Vec<&'static str> {
+        violations(&self.records, &self.final_state).iter().map(|violation| violation.rule).collect()
     }
 
     #[track_caller]
-    fn breaks(&self, rule: &str) {
-        assert_eq!(self.broken_rules(), [rule]);
+    fn violates(&self, rule: &str) {
+        assert_eq!(self.violated_rules(), [rule]);
     }
 }
 
 #[test]
-fn a_sound_story_breaks_nothing() {
-    let story = JournalBuilder::default().hears_nothing("a").buys("a").claimed("order-a");
-    let story = story.hears_no("b", "already_purchased", Some("order-a")).looks_and_sees(Some("order-a"));
-    assert_eq!(story.broken_rules(), Vec::<&str>::new());
+fn correct_journal_has_no_violations() {
+    let journal = JournalBuilder::default().gets_unknown_outcome("a").buys("a").claimed("order-a");
+    let journal = journal.is_refused("b", "already_purchased", Some("order-a")).lookup_finds(Some("order-a"));
+    assert_eq!(journal.violated_rules(), Vec::<&str>::new());
 }
 
 #[test]
-fn who_is_sold_out_and_has_nothing_breaks_nothing() {
-    let story =
-        JournalBuilder::default().hears_nothing("a").hears_no("a", "out_of_stock", None).looks_and_sees(None);
-    assert_eq!(story.broken_rules(), Vec::<&str>::new());
+fn sold_out_user_without_claim_is_no_violation() {
+    let journal = JournalBuilder::default()
+        .gets_unknown_outcome("a")
+        .is_refused("a", "out_of_stock", None)
+        .lookup_finds(None);
+    assert_eq!(journal.violated_rules(), Vec::<&str>::new());
 }
 
 #[test]
-fn a_lost_answer_without_a_key_may_be_told_as_already_purchased() {
-    let story = JournalBuilder::default().without_key("a", 503, None, None).claimed("random");
-    let story = story.without_key("a", 409, Some("already_purchased"), Some("random"));
-    assert_eq!(story.broken_rules(), Vec::<&str>::new());
+fn keyless_retry_may_get_already_purchased() {
+    let journal = JournalBuilder::default().tries_without_key("a", 503, None, None).claimed("random");
+    let journal = journal.tries_without_key("a", 409, Some("already_purchased"), Some("random"));
+    assert_eq!(journal.violated_rules(), Vec::<&str>::new());
 }
 
 #[test]
-fn a_buyer_without_a_key_hears_of_two_orders() {
-    let story = JournalBuilder::default()
-        .without_key("a", 409, Some("already_purchased"), Some("one"))
+fn keyless_buyer_with_two_orders_is_found() {
+    let journal = JournalBuilder::default()
+        .tries_without_key("a", 409, Some("already_purchased"), Some("one"))
         .claimed("other");
-    let story = story.without_key("a", 409, Some("already_purchased"), Some("other"));
-    story.breaks("what was told to be bought is a claim, by that very order");
+    let journal = journal.tries_without_key("a", 409, Some("already_purchased"), Some("other"));
+    journal.violates("a reported purchase has a claim with the same order");
 }
 
 #[test]
-fn a_buyer_without_a_key_buys_twice() {
-    let story = JournalBuilder::default().without_key("a", 200, None, Some("one")).claimed_at("one", SECOND);
-    story.without_key("b", 200, None, Some("one")).breaks("nobody buys twice");
+fn keyless_buyer_with_two_purchases_is_found() {
+    let journal =
+        JournalBuilder::default().tries_without_key("a", 200, None, Some("one")).claimed_at("one", SECOND);
+    journal.tries_without_key("b", 200, None, Some("one")).violates("a user buys at most once");
 }
 
 #[test]
-fn a_buyer_without_a_key_is_told_sold_out_after_a_purchase() {
-    let story = JournalBuilder::default().without_key("a", 200, None, Some("one"));
-    let story = story.without_key("b", 409, Some("out_of_stock"), None).claimed("one");
-    story.breaks("a purchase once told stays true");
+fn keyless_sold_out_after_purchase_is_found() {
+    let journal = JournalBuilder::default().tries_without_key("a", 200, None, Some("one"));
+    let journal = journal.tries_without_key("b", 409, Some("out_of_stock"), None).claimed("one");
+    journal.violates("a reported purchase is not denied later");
 }
 
 #[test]
-fn a_buyer_without_a_key_is_left_without_an_answer() {
+fn keyless_attempt_without_answer_is_found() {
     JournalBuilder::default()
-        .without_key("a", 503, None, None)
-        .breaks("every attempt has a definite answer in the end");
+        .tries_without_key("a", 503, None, None)
+        .violates("every attempt has a definite answer in the end");
 }
 
 #[test]
-fn the_second_family_of_calls_is_understood() {
-    let story = JournalBuilder::default().without_key("a", 403, Some("csrf"), None);
-    let story = story.without_key("a", 403, Some("not_active"), None);
-    let story = story.without_key("b", 410, Some("sold_out"), None);
-    assert_eq!(story.broken_rules(), Vec::<&str>::new());
-    let story = JournalBuilder::default().buys("a").claimed_at("order-a", SECOND);
-    let story = story.without_key("b", 410, Some("sold_out"), None);
-    assert!(story.broken_rules().contains(&"a purchase once told stays true"));
+fn second_family_of_calls_is_understood() {
+    let journal = JournalBuilder::default().tries_without_key("a", 403, Some("csrf"), None);
+    let journal = journal.tries_without_key("a", 403, Some("not_active"), None);
+    let journal = journal.tries_without_key("b", 410, Some("sold_out"), None);
+    assert_eq!(journal.violated_rules(), Vec::<&str>::new());
+    let journal = JournalBuilder::default().buys("a").claimed_at("order-a", SECOND);
+    let journal = journal.tries_without_key("b", 410, Some("sold_out"), None);
+    assert!(journal.violated_rules().contains(&"a reported purchase is not denied later"));
 }
 
 #[test]
-fn a_purchase_that_redis_does_not_know() {
-    JournalBuilder::default().buys("a").breaks("what was told to be bought is a claim, by that very order");
+fn purchase_without_claim_is_found() {
+    JournalBuilder::default().buys("a").violates("a reported purchase has a claim with the same order");
 }
 
 #[test]
-fn a_purchase_that_redis_knows_by_another_order() {
-    let story = JournalBuilder::default().looks_and_sees(Some("order-b")).claimed("order-a");
-    story.breaks("what was told to be bought is a claim, by that very order");
+fn claim_with_another_order_is_found() {
+    let journal = JournalBuilder::default().lookup_finds(Some("order-b")).claimed("order-a");
+    journal.violates("a reported purchase has a claim with the same order");
 }
 
 #[test]
-fn two_purchases_of_one_user() {
-    // The second one is told the first one's order: only the number of purchases gives it away, and that it is strange.
-    let story =
-        JournalBuilder::default().buys("a").buys_and_is_told("b", "order-a").claimed_at("order-a", SECOND);
-    let broken = story.broken_rules();
-    assert!(broken.contains(&"nobody buys twice"), "{broken:?}");
+fn two_purchases_of_one_user_are_found() {
+    // The second purchase has the first one's order, so the number of purchases and the wrong order are the only
+    // evidence.
+    let journal =
+        JournalBuilder::default().buys("a").buys_with_order("b", "order-a").claimed_at("order-a", SECOND);
+    let violated = journal.violated_rules();
+    assert!(violated.contains(&"a user buys at most once"), "{violated:?}");
 }
 
 #[test]
-fn a_purchase_told_with_another_attempt_s_order() {
-    let story = JournalBuilder::default().buys_and_is_told("a", "order-b").claimed("order-b");
-    story.breaks("a purchase is told with the order of its own attempt");
+fn purchase_with_another_attempts_order_is_found() {
+    let journal = JournalBuilder::default().buys_with_order("a", "order-b").claimed("order-b");
+    journal.violates("a purchase is reported with its attempt's own order");
 }
 
 #[test]
-fn sold_out_to_somebody_whose_claim_nobody_had_told_yet() {
-    let story = JournalBuilder::default().hears_nothing("a").claimed("order-a");
-    let story = story.hears_no("b", "out_of_stock", None).buys("a");
-    story.breaks("nobody who has a unit is told that they cannot have one");
+fn refusal_with_unreported_claim_is_found() {
+    let journal = JournalBuilder::default().gets_unknown_outcome("a").claimed("order-a");
+    let journal = journal.is_refused("b", "out_of_stock", None).buys("a");
+    journal.violates("a user with a unit is not refused");
 }
 
 #[test]
-fn a_purchase_that_is_forgotten_and_made_again() {
-    // The claim is younger than the refusal, so only the earlier answer shows it.
-    let story = JournalBuilder::default().buys("a").looks_and_sees(None).claimed("order-a");
-    story.breaks("a purchase once told stays true");
+fn lost_and_repeated_purchase_is_found() {
+    // The claim is newer than the refusal, so only the earlier answer shows the violation.
+    let journal = JournalBuilder::default().buys("a").lookup_finds(None).claimed("order-a");
+    journal.violates("a reported purchase is not denied later");
 }
 
 #[test]
-fn an_attempt_refused_for_its_own_order() {
-    let story = JournalBuilder::default().hears_nothing("a").claimed("order-a");
-    story
-        .hears_no("a", "already_purchased", Some("order-a"))
-        .breaks("an attempt is not refused for its own order");
+fn attempt_refused_for_own_order_is_found() {
+    let journal = JournalBuilder::default().gets_unknown_outcome("a").claimed("order-a");
+    journal
+        .is_refused("a", "already_purchased", Some("order-a"))
+        .violates("an attempt is not refused for its own order");
 }
 
 #[test]
-fn a_refusal_that_sold_all_the_same() {
-    let story = JournalBuilder::default().hears_no("a", "out_of_stock", None).claimed("order-a");
-    story.breaks("who was refused has no unit by that attempt");
+fn claim_of_refused_attempt_is_found() {
+    let journal = JournalBuilder::default().is_refused("a", "out_of_stock", None).claimed("order-a");
+    journal.violates("a refused attempt has no claim");
 }
 
 #[test]
-fn an_attempt_without_an_end() {
+fn attempt_without_definite_answer_is_found() {
     let rule = "every attempt has a definite answer in the end";
-    JournalBuilder::default().hears_nothing("a").breaks(rule);
+    JournalBuilder::default().gets_unknown_outcome("a").violates(rule);
     let mut unanswered = JournalBuilder::default();
     unanswered.attempt("a");
-    unanswered.breaks(rule);
+    unanswered.violates(rule);
 }
 
 #[test]
-fn a_claim_from_nowhere() {
-    JournalBuilder::default().claimed("order-a").breaks("every claim is somebody's who asked");
+fn claim_without_request_is_found() {
+    JournalBuilder::default().claimed("order-a").violates("every claim belongs to a user who sent a request");
 }
 
 #[test]
-fn a_violation_shows_the_lines_of_its_user() {
-    let story = JournalBuilder::default().buys("a");
-    let found = violations(&story.records, &story.end);
+fn violation_shows_the_lines_of_its_user() {
+    let journal = JournalBuilder::default().buys("a");
+    let found = violations(&journal.records, &journal.final_state);
     assert_eq!(
         found[0].lines,
         ["request 0 at 1000000 via nginx: purchase by attempt a (order order-a) -> at 2000000 200  order-a"]

@@ -1,86 +1,89 @@
-//! The barriers: what no replica has may be forgotten, so nothing may rest on it.
+//! The barriers: no answer and no transfer may rest on a write that no replica has.
 
 use chaos::RequestOutcome;
 
-use crate::fixture::{TesterFixture, assert_clean, assert_names};
+use crate::fixture::{TesterFixture, assert_clean, assert_reports};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_barrier_before_purchased_a_purchase_is_forgotten() {
-    let scene = TesterFixture::with("no-b1").await;
-    let heard = buys_what_a_failover_forgets(&scene).await;
+async fn purchase_is_lost_without_barrier_b1() {
+    let fixture = TesterFixture::with_sabotage("no-b1").await;
+    let outcome = buy_before_failover(&fixture).await;
 
-    assert_eq!(heard, RequestOutcome::Bought, "the barrier is still there");
-    let verdict = scene.verdict().await;
-    assert_names(&verdict, "what was told to be bought is a claim, by that very order");
+    assert_eq!(outcome, RequestOutcome::Bought, "the barrier is still active");
+    let audit_findings = fixture.audit_findings().await;
+    assert_reports(&audit_findings, "a reported purchase has a claim with the same order");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_the_barrier_nobody_is_told_of_a_purchase_that_is_forgotten() {
-    let scene = TesterFixture::sound().await;
-    let heard = buys_what_a_failover_forgets(&scene).await;
-
-    assert!(matches!(heard, RequestOutcome::Nothing(_)), "told {heard:?} of what no replica has");
-    assert_clean(&scene.verdict().await);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_the_barrier_before_accept_tokens_are_there_twice() {
-    let scene = TesterFixture::with("no-b2").await;
-    let heard = steals_what_a_failover_brings_back(&scene).await;
-
-    assert_eq!(heard, RequestOutcome::Bought, "the barrier is still there");
-    let verdict = scene.verdict().await;
-    assert_names(&verdict, "accepted of");
-    assert_names(&verdict, "are more than the 60 units there are");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn with_the_barrier_tokens_that_come_back_were_not_accepted() {
-    let scene = TesterFixture::sound().await;
-    let heard = steals_what_a_failover_brings_back(&scene).await;
+async fn purchase_is_not_confirmed_without_replica() {
+    let fixture = TesterFixture::intact().await;
+    let outcome = buy_before_failover(&fixture).await;
 
     assert!(
-        matches!(heard, RequestOutcome::Nothing(_)),
-        "told {heard:?} over tokens that no replica has given away"
+        matches!(outcome, RequestOutcome::Unknown(_)),
+        "{outcome:?} was answered for a purchase that no replica has"
     );
-    assert_clean(&scene.verdict().await);
+    assert_clean(&fixture.audit_findings().await);
 }
 
-/// Ann buys while nothing gets to the replica, which then takes over.
-async fn buys_what_a_failover_forgets(scene: &TesterFixture) -> RequestOutcome {
-    let (ann, pair) = (scene.somebody_at(0), scene.pair_of(0).await);
-    scene.part(pair).await;
-    let heard = scene.tries(&ann, "hers").await;
-    scene.promote_over_dead(pair).await;
-    if heard != RequestOutcome::Bought {
-        scene.stack.redis().wait_until_whole().await.unwrap();
-        scene.keeps_trying(&ann, "hers").await;
-    }
-    heard
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_duplicated_without_barrier_b2() {
+    let fixture = TesterFixture::with_sabotage("no-b2").await;
+    let outcome = steal_before_failover(&fixture).await;
+
+    assert_eq!(outcome, RequestOutcome::Bought, "the barrier is still active");
+    let audit_findings = fixture.audit_findings().await;
+    assert_reports(&audit_findings, "accepted of");
+    assert_reports(&audit_findings, "are more than the 60 units there are");
 }
 
-/// Ann's shard is dry, so tokens are brought there while nothing gets to the givers' replicas; then the giver's
-/// replica takes over, and sells all that it thinks it has. (Were tokens to leave it by the same channel again, its
-/// counter would catch up with what was accepted, and the channel would swallow what came back.)
-async fn steals_what_a_failover_brings_back(scene: &TesterFixture) -> RequestOutcome {
-    scene.run_dry(0).await;
-    let (ann, givers) = (scene.somebody_at(0), [scene.pair_of(1).await, scene.pair_of(2).await]);
-    for giver in givers {
-        scene.part(giver).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_not_accepted_without_replica() {
+    let fixture = TesterFixture::intact().await;
+    let outcome = steal_before_failover(&fixture).await;
+
+    assert!(
+        matches!(outcome, RequestOutcome::Unknown(_)),
+        "{outcome:?} was answered for tokens whose donation no replica has"
+    );
+    assert_clean(&fixture.audit_findings().await);
+}
+
+/// Lets a buyer buy while the replica gets no writes. The replica then takes over.
+async fn buy_before_failover(fixture: &TesterFixture) -> RequestOutcome {
+    let (buyer, pair) = (fixture.buyer_at(0), fixture.pair_of(0).await);
+    fixture.stop_replication(pair).await;
+    let outcome = fixture.try_once(&buyer, "first").await;
+    fixture.fail_over(pair).await;
+    if outcome != RequestOutcome::Bought {
+        fixture.stack.redis().wait_until_whole().await.unwrap();
+        fixture.retry_until_definite(&buyer, "first").await;
     }
-    let heard = scene.tries(&ann, "hers").await;
-    let giver = scene.donor().await;
-    for (number, pair) in (1..).zip(givers) {
-        if number == giver {
-            scene.promote_over_dead(pair).await;
+    outcome
+}
+
+/// Lets a buyer of an empty shard cause a steal while the donors' replicas get no writes. The donor's replica then
+/// takes over and sells all tokens it knows of. (If it donated through the same channel again, its counter would catch
+/// up with the accepted tokens, and the channel would absorb the duplicates.)
+async fn steal_before_failover(fixture: &TesterFixture) -> RequestOutcome {
+    fixture.sell_out_shard(0).await;
+    let (buyer, donors) = (fixture.buyer_at(0), [fixture.pair_of(1).await, fixture.pair_of(2).await]);
+    for donor in donors {
+        fixture.stop_replication(donor).await;
+    }
+    let outcome = fixture.try_once(&buyer, "first").await;
+    let donor = fixture.donor().await;
+    for (number, pair) in (1..).zip(donors) {
+        if number == donor {
+            fixture.fail_over(pair).await;
         } else {
-            scene.stack.redis().thaw(pair.1);
+            fixture.stack.redis().thaw(pair.1);
         }
     }
-    scene.stack.redis().wait_until_whole().await.unwrap();
-    scene.run_dry(giver).await;
-    if heard != RequestOutcome::Bought {
-        scene.keeps_trying(&ann, "hers").await;
+    fixture.stack.redis().wait_until_whole().await.unwrap();
+    fixture.sell_out_shard(donor).await;
+    if outcome != RequestOutcome::Bought {
+        fixture.retry_until_definite(&buyer, "first").await;
     }
-    heard
+    outcome
 }

@@ -1,4 +1,4 @@
-//! A small sale on three primaries, one shard each, and one node that may lack a protection.
+//! A small sale on three primaries with one shard each, and one node that may lack a protection.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,93 +19,93 @@ use testkit::stack::{Programs, SaleOptions};
 use testkit::{BuildProfile, Stack, StackOptions, binary, until};
 use tokio::sync::{Mutex, MutexGuard};
 
-/// One scene at a time: two would share the machine's cores and time each other out.
-static STAGE: Mutex<()> = Mutex::const_new(());
+/// Runs one test at a time: parallel ones would compete for the machine's cores and time out.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-/// Each shard has 20 of them, about.
+/// Units of the sale, about 20 in each shard.
 pub(crate) const UNITS: u64 = 60;
 
-/// Whatever has to happen happens by then, on a busy machine too.
-const SOON: Duration = Duration::from_secs(60);
+/// Time limit of each step, long enough for a busy machine.
+const STEP_LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) struct TesterFixture {
     pub(crate) stack: Arc<Stack>,
-    pub(crate) shop: BuyerCrowd,
-    _stage: MutexGuard<'static, ()>,
+    pub(crate) crowd: BuyerCrowd,
+    _guard: MutexGuard<'static, ()>,
 }
 
 impl TesterFixture {
-    /// With every protection in.
-    pub(crate) async fn sound() -> Self {
-        Self::with("").await
+    /// Starts a sale with all protections.
+    pub(crate) async fn intact() -> Self {
+        Self::with_sabotage("").await
     }
 
-    /// With a node that lacks the protection of this name.
-    pub(crate) async fn with(sabotage: &str) -> Self {
-        let stage = STAGE.lock().await;
+    /// Starts a sale with a node that lacks the protection with this name.
+    pub(crate) async fn with_sabotage(sabotage: &str) -> Self {
+        let guard = ONE_AT_A_TIME.lock().await;
         let stack = Arc::new(Stack::start(options(sabotage), |_| ()).await.unwrap());
         let sale = read_sale(&connect(stack.redis()).await.unwrap(), "flash").await.unwrap();
         let journal = Journal::create(stack.folder().path().join("journal.jsonl")).unwrap();
-        let shop = BuyerCrowd::new(sale, stack.clone(), journal);
-        shop.open(Duration::ZERO).await.unwrap();
-        Self { shop, stack, _stage: stage }
+        let crowd = BuyerCrowd::new(sale, stack.clone(), journal);
+        crowd.open(Duration::ZERO).await.unwrap();
+        Self { crowd, stack, _guard: guard }
     }
 
-    /// With functions in which one line is another, loaded under the very same name on every primary.
+    /// Starts a sale with one line of the functions replaced, and loads them under the same name on every primary.
     pub(crate) async fn with_function_line(line: &str, instead: &str) -> Self {
-        let scene = Self::sound().await;
-        let code = mutated(line, instead);
-        for primary in scene.stack.redis().primaries().await {
-            let mut connection = scene.stack.redis().connection(primary).await.unwrap();
+        let fixture = Self::intact().await;
+        let code = with_line_replaced(line, instead);
+        for primary in fixture.stack.redis().primaries().await {
+            let mut connection = fixture.stack.redis().connection(primary).await.unwrap();
             let mut load = cmd("FUNCTION");
             let name: String =
                 load.arg("LOAD").arg("REPLACE").arg(&code).query_async(&mut connection).await.unwrap();
             assert_eq!(name, LIBRARY.name);
         }
-        scene
+        fixture
     }
 
     pub(crate) fn shard(&self, number: u16) -> &Shard {
-        self.shop.sale().shard(ShardId::new(number))
+        self.crowd.sale().shard(ShardId::new(number))
     }
 
-    /// Somebody at home in this shard.
-    pub(crate) fn somebody_at(&self, shard: u16) -> Buyer {
-        self.shop.neighbours(ShardId::new(shard), 1).remove(0)
+    /// Creates a buyer with this home shard.
+    pub(crate) fn buyer_at(&self, shard: u16) -> Buyer {
+        self.crowd.new_buyers_at(ShardId::new(shard), 1).remove(0)
     }
 
-    pub(crate) async fn tries(&self, person: &Buyer, attempt: &str) -> RequestOutcome {
-        self.shop.try_once(person, attempt).await.unwrap()
+    pub(crate) async fn try_once(&self, buyer: &Buyer, attempt: &str) -> RequestOutcome {
+        self.crowd.try_once(buyer, attempt).await.unwrap()
     }
 
-    /// An operator makes a change and is told that it is done.
-    pub(crate) async fn changes(&self, change: Change) {
-        let operator = Operator::new(self.stack.clone(), self.shop.journal().clone());
-        assert!(operator.make("flash", change).await.unwrap(), "{change:?} is not done");
+    /// Applies an operator's change, which must be confirmed.
+    pub(crate) async fn change_sale(&self, change: Change) {
+        let operator = Operator::new(self.stack.clone(), self.crowd.journal().clone());
+        assert!(operator.apply("flash", change).await.unwrap(), "{change:?} was not confirmed");
     }
 
-    /// Tries the same attempt until it has a definite answer.
-    pub(crate) async fn keeps_trying(&self, person: &Buyer, attempt: &str) {
-        let settled = async || !matches!(self.tries(person, attempt).await, RequestOutcome::Nothing(_));
-        until("a definite answer", SOON, settled).await.unwrap();
+    /// Retries an attempt until its answer is definite.
+    pub(crate) async fn retry_until_definite(&self, buyer: &Buyer, attempt: &str) {
+        let settled = async || !matches!(self.try_once(buyer, attempt).await, RequestOutcome::Unknown(_));
+        until("a definite answer", STEP_LIMIT, settled).await.unwrap();
     }
 
-    /// People at home in this shard buy all it has.
-    pub(crate) async fn run_dry(&self, shard: u16) {
-        let units = self.shop.sale().split(UNITS)[usize::from(shard)];
-        self.neighbours_buy(shard, units as usize).await;
+    /// Lets buyers with this home shard buy all its units.
+    pub(crate) async fn sell_out_shard(&self, shard: u16) {
+        let units = self.crowd.sale().split(UNITS)[usize::from(shard)];
+        self.buy_at(shard, units as usize).await;
     }
 
-    /// So many people at home in this shard buy.
-    pub(crate) async fn neighbours_buy(&self, shard: u16, count: usize) {
-        let people = self.shop.neighbours(ShardId::new(shard), count);
-        self.shop.all_buy(people, SOON).await.unwrap();
+    /// Lets `count` new buyers with this home shard buy.
+    pub(crate) async fn buy_at(&self, shard: u16, count: usize) {
+        let buyers = self.crowd.new_buyers_at(ShardId::new(shard), count);
+        self.crowd.buy_all(buyers, STEP_LIMIT).await.unwrap();
     }
 
-    /// What the coordinator calls a problem of the sale now.
+    /// Returns the problems that the coordinator reports for the sale.
     pub(crate) async fn problems(&self) -> Vec<String> {
         let coordinators = self.stack.coordinators();
-        let url = format!("{}/admin/sales/{}", coordinators[0].url(), self.shop.sale().id());
+        let url = format!("{}/admin/sales/{}", coordinators[0].url(), self.crowd.sale().id());
         let request = reqwest::Client::new().get(url).bearer_auth(self.stack.admin_token());
         let Ok(response) = request.send().await else { return Vec::new() };
         let sale: serde_json::Value = response.json().await.unwrap_or_default();
@@ -113,26 +113,25 @@ impl TesterFixture {
         problems.filter_map(|problem| problem.as_str().map(str::to_owned)).collect()
     }
 
-    /// The promises that were broken to people at home in other shards than this one.
-    pub(crate) async fn violations_apart_from(&self, lost: u16) -> Vec<String> {
-        let mut records = read(self.shop.journal().path()).unwrap();
+    /// Returns the violations found for users of all home shards but this one.
+    pub(crate) async fn violations_outside(&self, lost: u16) -> Vec<String> {
+        let mut records = read(self.crowd.journal().path()).unwrap();
         records.retain(|record| !matches!(record, JournalEntry::Invoked(invoked) if invoked.shard == lost));
         let claims =
-            read_claims(&connect(self.stack.redis()).await.unwrap(), self.shop.sale()).await.unwrap();
+            read_claims(&connect(self.stack.redis()).await.unwrap(), self.crowd.sale()).await.unwrap();
         let end = FinalState { claims, total: UNITS, shards: Vec::new() };
         violations(&records, &end).into_iter().map(|found| format!("{found:?}")).collect()
     }
 
-    /// Primary and replica of a shard.
+    /// Returns primary and replica of a shard.
     pub(crate) async fn pair_of(&self, shard: u16) -> (SocketAddr, SocketAddr) {
         let redis = self.stack.redis();
         let primary = redis.primary_of(self.shard(shard).slot).await.unwrap();
         (primary, redis.replicas_of(primary).await[0])
     }
 
-    /// From now on nothing of what the primary writes gets to its replica: that one stands still, and its connection
-    /// is gone, so that nothing waits in it either.
-    pub(crate) async fn part(&self, (primary, replica): (SocketAddr, SocketAddr)) {
+    /// Stops replication to this replica: freezes it, and closes its connection so that no writes wait in it.
+    pub(crate) async fn stop_replication(&self, (primary, replica): (SocketAddr, SocketAddr)) {
         self.stack.redis().freeze(replica);
         let mut connection = self.stack.redis().connection(primary).await.unwrap();
         let mut kill = cmd("CLIENT");
@@ -141,30 +140,30 @@ impl TesterFixture {
         assert_eq!(killed, 1, "{primary} had another number of replicas");
     }
 
-    /// The replica takes its dead primary's place, with what it has; the primary comes back as its replica.
-    pub(crate) async fn promote_over_dead(&self, (primary, replica): (SocketAddr, SocketAddr)) {
+    /// Kills the primary, waits until its replica is promoted, and restarts the old primary as a replica.
+    pub(crate) async fn fail_over(&self, (primary, replica): (SocketAddr, SocketAddr)) {
         self.stack.redis().kill(primary);
         self.stack.redis().thaw(replica);
         self.stack.redis().wait_until_promoted(replica).await.unwrap();
         self.stack.redis().restart(primary).await.unwrap();
     }
 
-    /// The first shard that gave tokens to another.
+    /// Returns the first shard that donated tokens.
     pub(crate) async fn donor(&self) -> u16 {
         let cluster = connect(self.stack.redis()).await.unwrap();
-        let levels = read_levels(&cluster, self.shop.sale()).await;
-        let gave = |level: &Result<stock::calls::Level, _>| {
+        let levels = read_levels(&cluster, self.crowd.sale()).await;
+        let donated = |level: &Result<stock::calls::Level, _>| {
             level.as_ref().is_ok_and(|level| level.donated.iter().any(|(_, tokens)| *tokens > 0))
         };
-        levels.iter().position(gave).expect("no shard gave tokens") as u16
+        levels.iter().position(donated).expect("no shard donated tokens") as u16
     }
 
-    /// What the audit says once everything runs and everything is sold.
-    pub(crate) async fn verdict(self) -> Vec<String> {
+    /// Sells the rest, once the cluster is healthy, and returns the findings of the audit.
+    pub(crate) async fn audit_findings(self) -> Vec<String> {
         self.stack.redis().wait_until_whole().await.unwrap();
-        self.shop.sell_out(SOON).await.unwrap();
-        let records = read(self.shop.journal().path()).unwrap();
-        audit(&self.stack, self.shop.sale(), &records).await.unwrap()
+        self.crowd.sell_out(STEP_LIMIT).await.unwrap();
+        let records = read(self.crowd.journal().path()).unwrap();
+        audit(&self.stack, self.crowd.sale(), &records).await.unwrap()
     }
 }
 
@@ -177,13 +176,13 @@ fn options(sabotage: &str) -> StackOptions {
             ("SABOTAGE".into(), sabotage.into()),
             ("RATE_LIMIT_USER_MAX".into(), "0".into()),
         ],
-        // Tokens move when a buyer needs them, and not ahead of that: a story knows when.
+        // Without rebalancing, tokens move only when a buyer needs them, so the tests control when.
         coordinator_environment: vec![("REBALANCE_PERIOD".into(), "0s".into())],
         ..StackOptions::default()
     }
 }
 
-/// The same node with and without protections: only what it is told differs.
+/// Returns the same programs with and without protections. The environment selects which one is missing.
 fn programs() -> Programs {
     Programs { node: sabotaged_node(), coordinator: binary("flashsale-coordinator").unwrap() }
 }
@@ -193,18 +192,18 @@ fn sabotaged_node() -> PathBuf {
     profile.build_with("flashsale-node-sabotaged", "node/sabotage").unwrap()
 }
 
-fn mutated(line: &str, instead: &str) -> String {
-    assert_eq!(LIBRARY.code.matches(line).count(), 1, "the functions have no such line any more: {line}");
+fn with_line_replaced(line: &str, instead: &str) -> String {
+    assert_eq!(LIBRARY.code.matches(line).count(), 1, "the functions no longer have this line: {line}");
     LIBRARY.code.replace(line, instead)
 }
 
 #[track_caller]
-pub(crate) fn assert_clean(verdict: &[String]) {
-    assert!(verdict.is_empty(), "{}", verdict.join("\n"));
+pub(crate) fn assert_clean(audit_findings: &[String]) {
+    assert!(audit_findings.is_empty(), "{}", audit_findings.join("\n"));
 }
 
 #[track_caller]
-pub(crate) fn assert_names(verdict: &[String], violation: &str) {
-    let named = verdict.iter().any(|found| found.contains(violation));
-    assert!(named, "nothing says {violation:?} in:\n{}", verdict.join("\n"));
+pub(crate) fn assert_reports(audit_findings: &[String], violation: &str) {
+    let named = audit_findings.iter().any(|found| found.contains(violation));
+    assert!(named, "no finding has {violation:?} in:\n{}", audit_findings.join("\n"));
 }

@@ -1,7 +1,6 @@
-//! Who tests the testers: with a protection taken out, the audit must turn red, and with it in, the very same story
-//! is clean.
+//! Tests of the audit: it reports violations when a protection is removed, and none in the same scenario with it.
 
-#![expect(clippy::unwrap_used, reason = "what a story cannot go on without fails it")]
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod barriers;
 mod fixture;
