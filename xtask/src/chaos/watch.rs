@@ -91,9 +91,9 @@ struct ProgressLine {
 
 impl ProgressLine {
     fn show(&mut self, counts: Counts) {
-        let Counts { requests, purchases, unknown, in_doubt, .. } = counts;
+        let Counts { requests, purchases, unknown, unresolved, .. } = counts;
         let text =
-            format!("{requests} requests, {purchases} bought, {unknown} unknown, {in_doubt} in doubt now");
+            format!("{requests} requests, {purchases} bought, {unknown} unknown, {unresolved} unresolved now");
         self.updates += 1;
         match self.in_place {
             true => print!("{REWRITE}          {text}"),
