@@ -1,5 +1,5 @@
-//! The yardstick of `cargo xtask bench`: the least that a JSON endpoint of axum can do. It reads the body of a
-//! purchase and answers as long a body as a purchase has, without a layer, a log line or Redis.
+//! Baseline of `cargo xtask bench`: the smallest JSON endpoint of axum. It reads the body of a purchase and returns a
+//! body of the same length as a purchase does, without layers, logs or Redis.
 
 use axum::routing::post;
 use axum::{Json, Router};

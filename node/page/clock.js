@@ -1,19 +1,19 @@
-// The shop's time. What this device believes does not matter: a look at the status brings the server's time, and from
-// one to the next a clock counts that nobody can set. It is late by an answer's way here, so nothing opens too early.
+// The shop's time. It does not depend on the clock of this device: the status contains the server's time, and a
+// monotonic clock counts from there. It is late by the latency of the response, so nothing opens too early.
 
 let ahead = 0;
 
-/** Takes the time from an answer that was given just now. */
+/** Sets the time from a response that was created just now. */
 export function set(serverTime) {
   ahead = aheadOf(serverTime);
 }
 
-/** Takes the time from an event: it may have been written down long ago, so it only ever moves the clock on. */
-export function hear(serverTime) {
+/** Sets the time from an event. Events may be delayed, so they only move the clock forward. */
+export function advance(serverTime) {
   ahead = Math.max(ahead, aheadOf(serverTime));
 }
 
-/** The shop's time now, in ms since 1970. */
+/** Returns the shop's time now, in ms since 1970. */
 export const now = () => performance.now() + ahead;
 
 const aheadOf = (serverTime) => Date.parse(serverTime) - performance.now();

@@ -1,76 +1,75 @@
-// Following the sale: a stream of events while there is one, looks at the status where there is none. A hidden tab
-// asks for nothing.
+// Follows the sale: an event stream while one works, and status requests otherwise. A hidden tab sends no requests.
 
 import * as clock from './clock.js';
 import { backoff, pause } from './pause.js';
 import * as shop from './shop.js';
 
-// A node that ends drops all who listen; over this range they come back.
+// A stopping node drops all listeners. They return over this range.
 const SPREAD_MS = { first: 2_000, most: 15_000 };
-// A stream begins with the status; where it does not, somebody in between holds it back.
+// A stream starts with the status, unless a proxy buffers it.
 const FIRST_EVENT_MS_MAX = 5_000;
-// A silent stream may be dead without knowing: a look each minute or two costs little.
+// A silent connection may be dead. A request every minute or two costs little.
 const SILENCE_MS_MAX = 60_000;
-// Changing tabs for a moment is no reason to hang up.
+// Switching tabs for a moment does not close the stream.
 const HIDDEN_MS_MAX = 10_000;
-// After so many streams that brought nothing, only each tenth look tries one.
-const DEAF_MAX = 3;
-const DEAF_LOOKS = 10;
+// After this many streams without an event, only every tenth look opens one.
+const MISSES_MAX = 3;
+const RETRY_EVERY = 10;
 
-/** Tells each `status`, that there is `noSale`, and each `silence`, until the page is left. */
-export async function follow(tell) {
-  let deaf = 0;
+/** Follows the sale until the page is left. Calls `status`, `noSale` or `silence` of `on`. */
+export async function follow(on) {
+  let misses = 0;
   for (let failures = 0; ; ) {
     await visible();
     const { status, body } = await shop.status();
     if (status === 200) {
       clock.set(body.serverTime);
-      tell.status(body);
-    } else if (status === 404) tell.noSale();
-    else tell.silence();
+      on.status(body);
+    } else if (status === 404) on.noSale();
+    else on.silence();
 
     failures = status === 200 ? 0 : failures + 1;
-    const isStreamWorthIt = deaf < DEAF_MAX || deaf % DEAF_LOOKS === 0;
-    if (status === 200) deaf = isStreamWorthIt && (await stream(tell)) ? 0 : deaf + 1;
+    const isStreamWorthIt = misses < MISSES_MAX || misses % RETRY_EVERY === 0;
+    if (status === 200) misses = isStreamWorthIt && (await stream(on)) ? 0 : misses + 1;
     await pause(backoff(failures + 1, SPREAD_MS));
   }
 }
 
-/** Listens until the stream ends, for whatever reason; says whether it brought anything. */
-function stream(tell) {
+/** Listens until the stream ends. Resolves to true when it delivered an event. */
+function stream(on) {
   return new Promise((resolve) => {
     const source = new EventSource(shop.events);
-    const over = new AbortController();
-    let heard = false;
+    const ended = new AbortController();
+    let hasEvents = false;
     let watchdog = setTimeout(broken, FIRST_EVENT_MS_MAX);
     let hidden;
 
     source.addEventListener('status', ({ data }) => {
-      heard = true;
+      hasEvents = true;
       clearTimeout(watchdog);
       watchdog = setTimeout(end, SILENCE_MS_MAX * (1 + Math.random()));
       const body = JSON.parse(data);
-      clock.hear(body.serverTime);
-      tell.status(body);
+      clock.advance(body.serverTime);
+      on.status(body);
     });
-    // The browser would come back by itself, with all the others: `follow` does it by chance.
+    // The browser would reconnect at once, together with all others. `follow` reconnects after a random time instead.
     source.addEventListener('error', broken);
-    addEventListener('offline', broken, over);
+    addEventListener('offline', broken, ended);
     document.addEventListener('visibilitychange', () => {
       clearTimeout(hidden);
       if (document.hidden) hidden = setTimeout(end, HIDDEN_MS_MAX);
-    }, over);
+    }, ended);
 
     function broken() {
-      tell.silence();
+      on.silence();
       end();
     }
     function end() {
       source.close();
-      over.abort();
+      ended.abort();
       clearTimeout(watchdog);
       clearTimeout(hidden);
-      resolve(heard);
+      resolve(hasEvents);
     }
   });
 }

@@ -1,12 +1,12 @@
-// What this browser remembers. One that remembers nothing (a private window may refuse) still buys.
+// Values stored in this browser. Buying also works when the browser stores nothing, as some private windows do.
 
-/** The e-mail or customer number that was typed last. */
+/** The last e-mail or customer number entered. */
 export const user = entry('localStorage', 'flashsale.user');
 
-/** What the shop's sign-in handed over, for as long as this tab is open. */
+/** The token from the shop's sign-in, while this tab is open. */
 export const token = entry('sessionStorage', 'flashsale.token');
 
-/** `{outcome, user, orderId, purchasedAt}` of a sale. */
+/** The receipt of a sale: `{outcome, user, orderId, purchasedAt}`. */
 export const receipt = (sale) => entry('localStorage', `flashsale.receipt.${sale}`);
 
 function entry(storage, key) {

@@ -1,4 +1,4 @@
-// The page: what is known, who tells it, and what a buyer may do about it.
+// The page: combines the sale's state, its sources, and the actions of a buyer.
 
 import { buy, find } from './attempt.js';
 import { now } from './clock.js';
@@ -9,75 +9,75 @@ import * as shop from './shop.js';
 import * as view from './view.js';
 import * as words from './words.js';
 
-// A node that ends is replaced within this time, and nobody needs to hear of it.
+// A node that stops is replaced within this time, so shorter gaps are not shown.
 const OFFLINE_AFTER_MS = 4_000;
 const SECOND_MS = 1_000;
 
-const known = { sale: null, noSale: false, isOffline: false, asking: '', news: '', receipt: null };
+const state = { sale: null, noSale: false, isOffline: false, asking: '', news: '', receipt: null };
 let silence;
 let tick;
 
 view.user.value = memory.user.get() ?? '';
 view.form.addEventListener('submit', submit);
-view.other.addEventListener('click', buyForSomebodyElse);
-follow({ status, noSale, silence: silent });
+view.other.addEventListener('click', buyForAnotherUser);
+follow({ status, noSale, silence: markSilent });
 show();
 
 function status(body) {
-  const isFirst = !known.sale;
-  known.sale = read(body);
-  known.noSale = false;
-  heard();
+  const isFirst = !state.sale;
+  state.sale = read(body);
+  state.noSale = false;
+  markOnline();
   if (isFirst) begin();
   show();
 }
 
 function noSale() {
-  known.noSale = !known.sale;
-  heard();
+  state.noSale = !state.sale;
+  markOnline();
   show();
 }
 
-function heard() {
+function markOnline() {
   clearTimeout(silence);
   silence = undefined;
-  known.isOffline = false;
+  state.isOffline = false;
 }
 
-function silent() {
-  silence ??= setTimeout(() => learn({ isOffline: true }), OFFLINE_AFTER_MS);
+function markSilent() {
+  silence ??= setTimeout(() => update({ isOffline: true }), OFFLINE_AFTER_MS);
 }
 
-/** Once the sale is known: its receipt, from this browser or from the shop, and what a purchase will need. */
+/** Runs once the sale is state: restores the receipt from this browser or the shop, and prepares a purchase. */
 async function begin() {
-  known.receipt = memory.receipt(known.sale.id).get();
+  state.receipt = memory.receipt(state.sale.id).get();
   shop.prepare();
   const user = buyer();
-  if (known.receipt || !user) return;
-  const { outcome, body } = await find(user, known.sale);
-  if (outcome === 'found' && !known.receipt) keep({ outcome, user, ...body });
+  if (state.receipt || !user) return;
+  const { outcome, body } = await find(user, state.sale);
+  if (outcome === 'found' && !state.receipt) keep({ outcome, user, ...body });
 }
 
 function submit(event) {
   event.preventDefault();
   const task = TASKS[phaseNow()];
-  if (phaseNow() === 'upcoming') learn({ news: words.NOT_YET });
-  else if (task && !known.asking && !known.isOffline) ask(task, buyer());
+  if (phaseNow() === 'upcoming') update({ news: words.NOT_YET });
+  else if (task && !state.asking && !state.isOffline) ask(task, buyer());
 }
 
 async function ask(task, user) {
-  const isNobody = !user && !shop.isSignedIn;
-  view.markUser(isNobody);
-  if (isNobody) return learn({ news: words.WHO });
+  const isMissing = !user && !shop.isSignedIn;
+  view.markUser(isMissing);
+  if (isMissing) return update({ news: words.WHO });
   if (!shop.isSignedIn) memory.user.set(user);
-  learn({ asking: task, news: '' });
-  const answer = await (task === 'find' ? find(user, known.sale) : buy(user, known.sale, again));
-  learn({ asking: '' });
+  update({ asking: task, news: '' });
+  const answer = await (task === 'find' ? find(user, state.sale) : buy(user, state.sale, onRetry));
+  update({ asking: '' });
   settle(user, answer);
 }
 
-function again(news) {
-  learn({ asking: 'again', news: words.trying(news) });
+function onRetry(news) {
+  update({ asking: 'again', news: words.trying(news) });
 }
 
 function settle(user, answer) {
@@ -86,21 +86,21 @@ function settle(user, answer) {
     keep({ outcome, user, ...body });
     return view.goToReceipt();
   }
-  learn({ news: words.refusal(answer) });
+  update({ news: words.refusal(answer) });
   view.markUser(outcome === 'invalid_user_id');
 }
 
 function keep({ outcome, user, orderId, purchasedAt }) {
   const receipt = { outcome, user, orderId, purchasedAt };
-  memory.receipt(known.sale.id).set(receipt);
-  learn({ receipt, news: '' });
+  memory.receipt(state.sale.id).set(receipt);
+  update({ receipt, news: '' });
 }
 
-function buyForSomebodyElse() {
-  memory.receipt(known.sale.id).set(null);
+function buyForAnotherUser() {
+  memory.receipt(state.sale.id).set(null);
   memory.user.set('');
   view.user.value = '';
-  learn({ receipt: null });
+  update({ receipt: null });
   view.user.focus();
 }
 
@@ -109,22 +109,22 @@ function buyer() {
 }
 
 function phaseNow() {
-  if (known.noSale) return 'noSale';
-  return known.sale ? phaseOf(known.sale, now()) : 'loading';
+  if (state.noSale) return 'noSale';
+  return state.sale ? phaseOf(state.sale, now()) : 'loading';
 }
 
-function learn(more) {
-  Object.assign(known, more);
+function update(more) {
+  Object.assign(state, more);
   show();
 }
 
-/** Shows what is known, and again with the next second of the countdown. */
+/** Renders the state, and again at the next second of the countdown. */
 function show() {
   clearTimeout(tick);
   const phase = phaseNow();
-  if (known.news === words.NOT_YET && phase !== 'upcoming') known.news = '';
-  view.show({ ...known, phase, task: TASKS[phase], now: now(), isSignedIn: shop.isSignedIn });
-  const { startsAt, endsAt } = known.sale ?? {};
+  if (state.news === words.NOT_YET && phase !== 'upcoming') state.news = '';
+  view.show({ ...state, phase, task: TASKS[phase], now: now(), isSignedIn: shop.isSignedIn });
+  const { startsAt, endsAt } = state.sale ?? {};
   const left = (now() < startsAt ? startsAt : endsAt) - now();
   if (left > 0) tick = setTimeout(show, (left % SECOND_MS) + 1);
 }

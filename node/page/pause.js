@@ -1,18 +1,18 @@
-// Waiting: always by chance, so that a crowd that was sent away does not come back all at once.
+// Random pauses, so that refused clients do not all return at once.
 
-/** A pause after so many failures in a row: never shorter than asked for, and spread over a range that doubles. */
+/** Returns `askedFor` plus a random time. Its range doubles with each failure. */
 export function backoff(failures, { first, most }, askedFor = 0) {
   return askedFor + Math.random() * Math.min(most, first * 2 ** (failures - 1));
 }
 
-/** Waits; a connection that comes back ends it. */
+/** Waits for this time, or until the browser is online again. */
 export function pause(ms) {
   return new Promise((resolve) => {
-    const timer = setTimeout(over, ms);
-    addEventListener('online', over);
-    function over() {
+    const timer = setTimeout(done, ms);
+    addEventListener('online', done);
+    function done() {
       clearTimeout(timer);
-      removeEventListener('online', over);
+      removeEventListener('online', done);
       resolve();
     }
   });

@@ -1,4 +1,4 @@
-// The sale as its last status tells it, and where it stands by now.
+// The sale as of its last status, and its current phase.
 
 export function read(body) {
   return {
@@ -14,7 +14,7 @@ export function read(body) {
   };
 }
 
-/** `upcoming`, `active`, `paused`, `soldOut` or `ended`. Start and end come by the clock, and need no news. */
+/** Returns `upcoming`, `active`, `paused`, `soldOut` or `ended`. Start and end follow the clock and need no event. */
 export function phaseOf({ status, startsAt, endsAt, isSoldOut }, now) {
   if (status === 'ended' || now >= endsAt) return 'ended';
   if (isSoldOut) return 'soldOut';
@@ -22,5 +22,5 @@ export function phaseOf({ status, startsAt, endsAt, isSoldOut }, now) {
   return status;
 }
 
-/** What a buyer can do then. */
+/** The action of a buyer in each phase. */
 export const TASKS = { active: 'buy', soldOut: 'find', ended: 'find' };

@@ -1,9 +1,9 @@
-// The shop's API: which sale, who asks, and every request that this page makes. An answer is `{status, body,
-// retryAfterMs}`; one that never came, or broke off, has the status 0.
+// The shop's API: the sale, the user, and all requests of this page. A response is `{status, body, retryAfterMs}`. The
+// status is 0 when no complete response came.
 
 import * as memory from './memory.js';
 
-// Longer than a node and the load balancer before it take to give up.
+// Longer than the timeouts of a node and of the load balancer.
 const ANSWER_MS_MAX = 15_000;
 const NO_ANSWER = { status: 0, body: {}, retryAfterMs: 0 };
 
@@ -11,10 +11,10 @@ const base = pathOf(new URLSearchParams(location.search).get('sale'));
 const token = tokenFromAddress() ?? memory.token.get();
 let csrfToken;
 
-/** Where the sale's events come from. */
+/** URL of the sale's event stream. */
 export const events = `${base}/events`;
 
-/** Who is signed in, as the token says; none where buyers type who they are. */
+/** The user that the token names, if any. Without a token, buyers enter their own id. */
 export const signedInAs = token && subjectOf(token);
 export const isSignedIn = Boolean(token);
 
@@ -22,12 +22,12 @@ export const status = () => ask(`${base}/status`);
 
 export const find = (user) => ask(`${base}/purchase/${encodeURIComponent(user)}`);
 
-/** Asks for what a purchase has to bring along, before the rush. A shop without it sells, too. */
+/** Requests a CSRF token before the rush. A shop without CSRF tokens sells too. */
 export async function prepare() {
   csrfToken ??= (await ask('/api/csrf')).body.csrfToken;
 }
 
-/** One try to buy. A token that the shop does not take any more is replaced, once. */
+/** Tries to buy once. A CSRF token that the shop refuses is replaced once. */
 export async function purchase(user, key) {
   await prepare();
   const answer = await post(user, key);
@@ -38,7 +38,7 @@ export async function purchase(user, key) {
 
 function post(user, key) {
   const headers = { 'Content-Type': 'application/json', 'Idempotency-Key': key };
-  // Without its cookie a token is worth nothing; then the browser's word has to do.
+  // A token is useless without its cookie.
   if (csrfToken && navigator.cookieEnabled) headers['X-CSRF-Token'] = csrfToken;
   return ask(`${base}/purchase`, { method: 'POST', headers, body: JSON.stringify({ userId: user || undefined }) });
 }
@@ -48,7 +48,7 @@ async function ask(url, { headers = {}, ...request } = {}) {
   try {
     const signal = AbortSignal.timeout(ANSWER_MS_MAX);
     const response = await fetch(url, { cache: 'no-store', signal, headers, ...request });
-    // An error may come from somebody who does not speak JSON; a 200 without its body is no answer.
+    // An error may have no JSON body. A 200 without one counts as no response.
     const body = await response.json().catch((broken) => (response.ok ? Promise.reject(broken) : {}));
     const retryAfterMs = 1000 * (Number(response.headers.get('Retry-After')) || 0);
     return { status: response.status, body, retryAfterMs };
@@ -57,13 +57,13 @@ async function ask(url, { headers = {}, ...request } = {}) {
   }
 }
 
-/** An id that cannot be is that of no sale; `_` is one, and leads to no other path. */
+/** Returns the path of a sale. An invalid id becomes `_`, which is no sale and leads to no other path. */
 function pathOf(sale) {
   if (!sale) return '/api/sale';
   return `/api/sales/${/^[a-z0-9-]{1,32}$/.test(sale) ? sale : '_'}`;
 }
 
-/** A token comes in the fragment, which is sent to nobody, and leaves the address bar at once. */
+/** Takes a token from the fragment, which is never sent to a server, and removes it from the address bar. */
 function tokenFromAddress() {
   const [, token] = /^#token=(.+)$/.exec(location.hash) ?? [];
   if (!token) return null;
@@ -72,7 +72,7 @@ function tokenFromAddress() {
   return token;
 }
 
-/** The shop checks the token; here it only says whom to greet and to look up. */
+/** Returns the user of the token, for display and lookups. The shop verifies the token. */
 function subjectOf(token) {
   try {
     const claims = token.split('.')[1].replaceAll('-', '+').replaceAll('_', '/');

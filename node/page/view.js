@@ -1,4 +1,4 @@
-// What stands on the screen, as a function of what is known. It asks nothing and decides nothing.
+// Renders the state. Sends no requests and makes no decisions.
 
 import * as words from './words.js';
 
@@ -7,7 +7,7 @@ const element = Object.fromEntries([...document.querySelectorAll('[id]')].map((n
 export const { form, user, other } = element;
 
 /**
- * Shows it all. Only what changed is touched, so that a screen reader speaks when there is news and not each second.
+ * Renders everything. Only changed elements are touched, so a screen reader does not speak every second.
  */
 export function show({ sale, phase, task, now, isOffline, isSignedIn, asking, news, receipt }) {
   const { headline, note, button } = words.PHASES[phase](sale, now);
@@ -31,7 +31,7 @@ export function markUser(isInvalid) {
   if (isInvalid) user.focus();
 }
 
-/** The form is gone: whoever works without a mouse goes on at the receipt. */
+/** Moves the focus to the receipt for keyboard users, because the form is hidden. */
 export function goToReceipt() {
   element.thanks.focus();
 }

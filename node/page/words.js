@@ -1,4 +1,4 @@
-// Everything that this page says.
+// All texts of this page.
 
 const number = new Intl.NumberFormat('en');
 const price = new Intl.NumberFormat('en', { minimumFractionDigits: 2 });
@@ -8,7 +8,7 @@ const moments = new Intl.DateTimeFormat('en-GB', { dateStyle: 'medium', timeStyl
 const SECOND = 1_000;
 const DAY = 86_400 * SECOND;
 
-/** Where the sale stands: a headline, what it means, and what the button says. */
+/** Texts of each phase: headline, note and button. */
 export const PHASES = {
   loading: () => ({ headline: 'Looking up the sale…', button: 'One moment…' }),
   noSale: () => ({ headline: 'There is no such sale', note: 'Please check the link that brought you here.' }),
@@ -26,7 +26,7 @@ export const PHASES = {
   }),
   ended: ({ endsAt }, now) => ({
     headline: 'The sale has ended',
-    // It may have been ended before its time.
+    // The sale may have been ended early.
     note: now < endsAt ? '' : `It was open until ${moment.format(endsAt)}, your time.`,
     button: 'Find my order',
   }),
@@ -47,12 +47,12 @@ const TRYING_WHY = {
   unknown: 'The answer got lost.',
 };
 
-/** Before a further try. */
+/** Shown before a further try. */
 export function trying({ why, next, of }) {
   return `${TRYING_WHY[why]} Still trying, ${next} of ${of}.`;
 }
 
-/** Why an attempt ended without a unit. */
+/** Explains why an attempt ended without a unit. */
 export function refusal({ outcome, body, retryAfterMs }) {
   const reference = body.correlationId ? ` Reference: ${body.correlationId}` : '';
   const refusals = {
@@ -76,7 +76,7 @@ export const priceOf = (sale) => price.format(sale.price);
 
 export const boughtAt = (purchasedAt) => moments.format(Date.parse(purchasedAt));
 
-/** A time to go, in whole seconds: `2 d 03:04:05`, `03:04:05`, `04:05`. It reads 00:01 until it is over. */
+/** Formats a remaining time in whole seconds: `2 d 03:04:05`, `03:04:05`, `04:05`. It shows 00:01 until the end. */
 export function countdown(ms) {
   const seconds = Math.ceil(ms / SECOND);
   const [s, m, h] = [seconds % 60, Math.floor(seconds / 60) % 60, Math.floor(seconds / 3_600) % 24];

@@ -1,8 +1,8 @@
-//! CSRF tokens: made by any node, good on every node, for a while.
+//! CSRF tokens. Any node can issue one, and every node accepts it until it expires.
 //!
-//! A page of another site can make a browser send the cookie with a token, but cannot read it, and so cannot repeat it
-//! in a header. The signature keeps a pair out that somebody made up, for instance on a sibling domain that may set
-//! cookies for ours.
+//! A page of another site can make a browser send the cookie, but cannot read it, and so cannot repeat the token in a
+//! header. The signature rejects pairs that an attacker made up, for instance from a sibling domain that may set
+//! cookies for this site.
 
 use std::time::Duration;
 
@@ -16,31 +16,31 @@ const PURPOSE: &str = "csrf";
 const EXPIRY_BYTES: usize = 8;
 const NONCE_BYTES: usize = 12;
 const TOKEN_BYTES: usize = EXPIRY_BYTES + NONCE_BYTES + SIGNATURE_BYTES;
-/// Longest text that is looked at.
+/// Longest text that is decoded.
 const TOKEN_CHARS_MAX: usize = TOKEN_BYTES.div_ceil(3) * 4;
 
-/// Makes tokens and checks them.
+/// Issues and checks tokens.
 #[derive(Clone)]
 pub struct CsrfTokens {
     signer: Signer,
     lifetime: Duration,
 }
 
-/// Why a token is not good.
+/// Reasons for rejecting a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadToken {
-    /// There is none in the header, or none in the cookie.
+    /// The header or the cookie is missing.
     Missing,
     /// Header and cookie differ.
     Mismatch,
-    /// Not one of ours.
+    /// The token was not signed by a node.
     Invalid,
-    /// It was good once.
+    /// The token has expired.
     Expired,
 }
 
 impl BadToken {
-    /// The reason in one word, for programs.
+    /// Returns the reason as one word, for programs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -52,17 +52,17 @@ impl BadToken {
 }
 
 impl CsrfTokens {
-    /// Tokens that are good for this long.
+    /// Creates an issuer of tokens with this lifetime.
     pub fn new(signer: Signer, lifetime: Duration) -> Self {
         Self { signer, lifetime }
     }
 
-    /// How long a token is good.
+    /// Returns how long a token is valid.
     pub fn lifetime(&self) -> Duration {
         self.lifetime
     }
 
-    /// A new token.
+    /// Issues a new token.
     pub fn make(&self, now: EpochMs) -> String {
         let expires_at = now.saturating_add(self.lifetime.as_millis() as EpochMs);
         let mut token = [0; TOKEN_BYTES];
@@ -73,10 +73,10 @@ impl CsrfTokens {
         BASE64_URL_SAFE_NO_PAD.encode(token)
     }
 
-    /// Checks the pair that a request brought: what its header says, and what its cookies say.
+    /// Checks the token in a request's header against those in its cookies.
     ///
     /// # Errors
-    /// When the two do not show that a page of ours meant the request.
+    /// Fails when header and cookies do not prove that a page of this site sent the request.
     pub fn check<'a>(
         &self,
         header: Option<&str>,
@@ -121,38 +121,38 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_good_on_every_node_until_it_expires() {
+    fn token_is_valid_on_every_node_until_expiry() {
         let token = tokens("all").make(1_000);
         assert_eq!(check(&tokens("all"), &token, &token, 60_999), Ok(()));
         assert_eq!(check(&tokens("all"), &token, &token, 61_000), Err(BadToken::Expired));
-        assert_ne!(token, tokens("all").make(1_000), "no two are alike");
+        assert_ne!(token, tokens("all").make(1_000), "each token is unique");
     }
 
     #[test]
-    fn a_pair_that_somebody_made_up_is_refused() {
-        let ours = tokens("ours");
+    fn forged_pair_is_refused() {
+        let issuer = tokens("ours");
         let foreign = tokens("foreign").make(1_000);
-        let altered = ours.make(1_000).replacen('A', "B", 1);
-        let too_long = ours.make(1_000) + "AAAA";
-        for made_up in
+        let altered = issuer.make(1_000).replacen('A', "B", 1);
+        let too_long = issuer.make(1_000) + "AAAA";
+        for forged in
             ["", "a", "made-up", &foreign, &altered, &too_long, &"A".repeat(70), &"A".repeat(10_000)]
         {
-            assert_eq!(check(&ours, made_up, made_up, 1_000), Err(BadToken::Invalid), "{made_up}");
+            assert_eq!(check(&issuer, forged, forged, 1_000), Err(BadToken::Invalid), "{forged}");
         }
     }
 
     #[test]
-    fn header_and_cookie_must_both_be_there_and_the_same() {
-        let ours = tokens("ours");
-        let (token, other) = (ours.make(1_000), ours.make(1_000));
-        assert_eq!(ours.check(None, [&*token].into_iter(), 1_000), Err(BadToken::Missing));
-        assert_eq!(ours.check(Some(&token), [].into_iter(), 1_000), Err(BadToken::Missing));
-        assert_eq!(check(&ours, &token, &other, 1_000), Err(BadToken::Mismatch));
-        let tossed = [&*other, &*token];
+    fn header_and_cookie_must_match() {
+        let issuer = tokens("ours");
+        let (token, other) = (issuer.make(1_000), issuer.make(1_000));
+        assert_eq!(issuer.check(None, [&*token].into_iter(), 1_000), Err(BadToken::Missing));
+        assert_eq!(issuer.check(Some(&token), [].into_iter(), 1_000), Err(BadToken::Missing));
+        assert_eq!(check(&issuer, &token, &other, 1_000), Err(BadToken::Mismatch));
+        let cookies = [&*other, &*token];
         assert_eq!(
-            ours.check(Some(&token), tossed.into_iter(), 1_000),
+            issuer.check(Some(&token), cookies.into_iter(), 1_000),
             Ok(()),
-            "a cookie of a parent domain is no harm"
+            "a cookie of a parent domain is ignored"
         );
     }
 }

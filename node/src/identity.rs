@@ -1,7 +1,7 @@
-//! Who a client is, where a signed token says so.
+//! Verifies bearer tokens (AUTH=jwt), which name the user of a request.
 //!
-//! Each key is good for one algorithm alone, so that a public key can never pass for a secret, and `none` never for
-//! an algorithm. A key that cannot be read is a reason not to start: nobody is let in by mistake.
+//! Each key is valid for one algorithm only. So a public key is never used as an HMAC secret, and `none` is never an
+//! algorithm. A node with an unreadable key does not start, so a mistake never lets a client in.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,20 +13,20 @@ use serde::Deserialize;
 
 use crate::settings::{Auth, AuthSettings};
 
-/// How far the clock of whoever signs may be off.
+/// Largest clock difference to the token issuer.
 const LEEWAY: Duration = Duration::from_secs(5);
-/// Longest token that is looked at.
+/// Longest token that is parsed, bytes.
 const TOKEN_BYTES_MAX: usize = 4_096;
 
-/// How clients are told apart.
+/// Source of a request's user id.
 pub enum Identity {
-    /// By what the request says.
+    /// The request names its user, unverified.
     FromRequest,
-    /// By a bearer token.
+    /// A bearer token names the user.
     FromToken(TokenVerifier),
 }
 
-/// Checks bearer tokens.
+/// Verifies bearer tokens.
 pub struct TokenVerifier {
     keys: VerificationKeys,
     audience: String,
@@ -35,7 +35,7 @@ pub struct TokenVerifier {
 
 enum VerificationKeys {
     Single(VerifyingKey),
-    /// By their ids.
+    /// Keys by key id (`kid`).
     ById(HashMap<String, VerifyingKey>),
 }
 
@@ -44,43 +44,43 @@ struct VerifyingKey {
     key: DecodingKey,
 }
 
-/// Why nobody could be identified by these settings.
+/// Invalid authentication settings.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthSettingsError {
-    /// A setting that AUTH=jwt needs.
+    /// A setting that AUTH=jwt requires is missing.
     #[error("AUTH=jwt needs {0}")]
     Missing(&'static str),
-    /// A setting that does nothing without AUTH=jwt, and whoever set it thought that it does.
+    /// A setting is set that has no effect without AUTH=jwt. The operator probably expected tokens to be checked.
     #[error("{0} is set, but AUTH is not jwt: tokens would not be checked")]
     Unused(&'static str),
-    /// A file that cannot be read.
+    /// A key file cannot be read.
     #[error("{setting} cannot be read: {path}: {error}")]
     Unreadable {
-        /// The variable.
+        /// The environment variable.
         setting: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         error: std::io::Error,
     },
-    /// A file without a key of ours.
+    /// A key file contains no supported key.
     #[error("{setting}: {path} {reason}")]
     InvalidKey {
-        /// The variable.
+        /// The environment variable.
         setting: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why the content was rejected.
         reason: &'static str,
     },
 }
 
-/// Why a token shows nothing.
+/// Reasons for rejecting a bearer token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BearerTokenError {
-    /// It was good once.
+    /// The token has expired.
     Expired,
-    /// It never was, or not here.
+    /// The token is malformed, has a wrong signature, or is meant for another audience or issuer.
     Invalid,
 }
 
@@ -93,7 +93,7 @@ impl Identity {
     /// Reads the keys.
     ///
     /// # Errors
-    /// When settings are missing or contradict each other, or there is no key in the file that is named.
+    /// Fails when settings are missing or contradict each other, or when a key file holds no supported key.
     pub fn from_settings(settings: &AuthSettings) -> Result<Self, AuthSettingsError> {
         match settings.auth {
             Auth::None => refuse_unused(settings).map(|()| Self::FromRequest),
@@ -107,10 +107,11 @@ impl Identity {
 }
 
 impl TokenVerifier {
-    /// The user that a token names.
+    /// Returns the user that a token names.
     ///
     /// # Errors
-    /// When it is not signed by one of the keys, not for this audience, not from this issuer, or expired.
+    /// Fails when the token is not signed by one of the keys, is for another audience, is from another issuer, or has
+    /// expired.
     pub fn subject(&self, token: &str) -> Result<String, BearerTokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(BearerTokenError::Invalid);
@@ -188,7 +189,7 @@ fn read_keys(
 }
 
 fn key_from_pem(text: &[u8]) -> Option<VerificationKeys> {
-    // A private key can be read where a public one is meant, and has no business on a node.
+    // The parser also accepts private keys, which must not be stored on a node.
     if !text.windows(10).any(|window| window == b"PUBLIC KEY") {
         return None;
     }
@@ -205,7 +206,7 @@ fn keys_from_jwks(text: &[u8]) -> Option<VerificationKeys> {
     (!keys.is_empty()).then_some(VerificationKeys::ById(keys))
 }
 
-/// Keys of other kinds may stand beside ours: whoever signs users in signs other things, too.
+/// Returns `None` for unsupported kinds of keys: the issuer may publish keys for other uses in the same set.
 fn key_from_jwk(jwk: &Jwk) -> Option<(String, VerifyingKey)> {
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,

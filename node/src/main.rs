@@ -1,4 +1,4 @@
-//! `flashsale-node`: settings, logs, cluster, sales; serve, drain, end.
+//! `flashsale-node`: reads settings, connects to the cluster, serves buyers, drains and exits.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use service::serve::{Connections, ServeOutcome};
 use service::{connect, exit, files, healthcheck, logs, ops, serve, settings, shutdown};
 use stock::presence::{ProcessInfo, ProcessKind};
 
-/// A request allocates some fifty times: with glibc's allocator that is a sixth of a node's CPU.
+/// A request makes about fifty allocations. With glibc's allocator they take a sixth of a node's CPU time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -36,7 +36,7 @@ pub(crate) async fn main() -> ExitCode {
     exit::code(run(settings, identity).await)
 }
 
-/// Answers operators for as long as the node lives.
+/// Serves the operators' port for the whole life of the process.
 async fn run(settings: Settings, identity: Identity) -> anyhow::Result<()> {
     let readiness = Readiness::starting("waiting for the Redis Cluster");
     let exporter = metrics::install()?;
@@ -50,7 +50,7 @@ async fn run(settings: Settings, identity: Identity) -> anyhow::Result<()> {
     serve::during(listener, router, exporter.with_upkeep(serving)).await
 }
 
-/// Answers buyers from the moment there is a cluster until the node is asked to stop.
+/// Serves buyers from the moment the cluster is reachable until the process is asked to stop.
 async fn serve_buyers(
     settings: Settings,
     identity: Identity,
@@ -79,8 +79,9 @@ async fn serve_buyers(
             show_connections(connections.open());
         }
     });
-    let drained = begin_drain(stop, readiness, &connections, settings.drain).inspect(|()| state.close());
-    let served = serve::until(listener, router, connections.clone(), drained, settings.drain.timeout).await;
+    let port_closing = begin_drain(stop, readiness, &connections, settings.drain).inspect(|()| state.close());
+    let served =
+        serve::until(listener, router, connections.clone(), port_closing, settings.drain.timeout).await;
     if served == ServeOutcome::TimedOut {
         tracing::warn!("some requests were not answered within DRAIN_TIMEOUT");
     }
@@ -90,7 +91,7 @@ async fn serve_buyers(
     Ok(())
 }
 
-/// What there is once there is a cluster.
+/// Parts of a node that need a connection to the cluster.
 struct NodeServices {
     sales: Sales,
     signer: Signer,
@@ -100,7 +101,7 @@ struct NodeServices {
 
 async fn connect(settings: &Settings) -> anyhow::Result<NodeServices> {
     let cluster = connect::cluster(&settings.redis.connect_options()).await.context("REDIS_URL")?;
-    // A primary that is away now is no reason to die: its lane loads the library when it misses it.
+    // An unreachable primary does not stop the start: its lane loads the library when it finds it missing.
     if let Err(error) = cluster.load_library().await {
         tracing::warn!(error = %error, "function library not loaded everywhere");
     }
@@ -115,7 +116,7 @@ async fn connect(settings: &Settings) -> anyhow::Result<NodeServices> {
     Ok(NodeServices { sales, signer, admission, presence })
 }
 
-/// How the node is found on the list of those who are there.
+/// Describes this process for the list of running processes in Redis.
 fn process_info(settings: &Settings) -> ProcessInfo {
     let name = presence::name(settings.listen.public().port());
     ProcessInfo { name, kind: ProcessKind::Node, version: env!("CARGO_PKG_VERSION").to_owned() }
@@ -126,8 +127,8 @@ fn log_start(settings: &Settings) {
     tracing::info!(http.address = %public, ops.address = %ops, sale.id = %settings.sale_id, "node serves");
 }
 
-/// Completes when the port for buyers is to be closed: load balancers have had time to look elsewhere, and those who
-/// keep connections were told to.
+/// Completes when the port for buyers has to close. By then readiness has been red for `DRAIN_DELAY`, so load balancers
+/// have stopped sending requests, and clients with keep-alive connections have been asked to close them.
 async fn begin_drain(
     stop: impl Future<Output = ()>,
     readiness: Readiness,

@@ -1,8 +1,9 @@
-//! What a node counts, for Prometheus. Each metric stands here and nowhere else; its doc is its HELP. What every process
-//! of ours has besides is in `service::metrics`.
+//! Prometheus metrics of a node. Each metric is defined once, and its doc comment is its HELP. Metrics that every
+//! process has are in `service::metrics`.
 //!
-//! Whoever counts holds a handle that was found once: counting is one addition, and no label grows with users.
-//! Every counter starts at 0, for one that is first seen at 1 has no rate. Gauges are set when somebody asks.
+//! Counters and histograms use handles that are looked up once, so counting is one addition. No label grows with the
+//! number of users. Every counter starts at 0, because a series that first appears at 1 has no rate. Gauges are set
+//! when Prometheus scrapes.
 
 use std::time::Duration;
 
@@ -16,55 +17,56 @@ use stock::topology::Address;
 use crate::sales::Outcome;
 
 service::name_metrics! {
-    /// Answers to purchases, by outcome: one for each request. Limited, busy: nothing was done. Unknown: it may have been.
+    /// Answers to purchases, by outcome: one for each request. Limited and busy: nothing was bought. Unknown: the
+    /// purchase may have been made.
     Counter PURCHASES = "flashsale_purchases_total";
-    /// Purchases that succeeded after their buyer found no token at home and waited until some were brought there.
+    /// Purchases that succeeded after the buyer found the home shard empty and waited for tokens from another shard.
     Counter PURCHASES_DELAYED_BY_STEAL = "flashsale_purchases_delayed_by_steal_total";
     /// Requests that were refused because their client address made too many.
     Counter REQUESTS_LIMITED = "flashsale_requests_limited_total";
-    /// Whether the node would be sent buyers: 1 where /readyz answers 200.
+    /// 1 while the node is ready for buyers and /readyz answers 200, else 0.
     Gauge READY = "flashsale_ready";
-    /// Listeners to a sale's events.
+    /// Clients that listen to a sale's events.
     Gauge EVENT_LISTENERS = "flashsale_event_listeners";
 
     /// Buyers, lookups and transfers that wait in the lane to a primary.
     Gauge LANE_QUEUE_LENGTH = "flashsale_lane_queue_length";
-    /// How many may wait in a lane: LANE_QUEUE_MAX.
+    /// Largest number that may wait in a lane: LANE_QUEUE_MAX.
     Gauge LANE_QUEUE_LENGTH_MAX = "flashsale_lane_queue_length_max";
-    /// 1 while a primary does not answer, or its replicas do not.
+    /// 1 while a primary or its replicas do not answer.
     Gauge LANE_IN_DOUBT = "flashsale_lane_in_doubt";
-    /// Buyers, lookups and transfers that one pipeline carried.
+    /// Buyers, lookups and transfers in one pipeline.
     Histogram LANE_BATCH_SIZE = "flashsale_lane_batch_size";
-    /// From sending a pipeline to its last reply, as the node sees it.
+    /// Time from sending a pipeline to its last reply, measured by the node.
     Histogram PIPELINE_DURATION = "flashsale_pipeline_duration_seconds";
-    /// Pipelines that got no reply; what they did is unknown.
+    /// Pipelines that got no reply. Their effect is unknown.
     Counter PIPELINE_FAILURES = "flashsale_pipeline_failures_total";
-    /// What a primary spent on all function calls of one pipeline, by its own clock.
+    /// Time that a primary spent on all function calls of one pipeline, by its own clock.
     Histogram FUNCTION_CALL_DURATION = "flashsale_function_call_duration_seconds";
-    /// How long the replicas took to confirm what a pipeline did, by the primary's clock.
+    /// Time that the replicas took to confirm a pipeline, by the primary's clock.
     Histogram BARRIER_DURATION = "flashsale_barrier_duration_seconds";
-    /// Barriers that too few replicas confirmed in time: nobody was told that they bought.
+    /// Barriers that too few replicas confirmed in time. Their buyers were not told that they bought.
     Counter BARRIER_FAILURES = "flashsale_barrier_failures_total";
-    /// Connections of a lane that replaced a broken one.
+    /// Lane connections that replaced a broken one.
     Counter CONNECTION_REBUILDS = "flashsale_connection_rebuilds_total";
 
-    /// Attempts to bring tokens to an empty shard. Stolen: they came. Empty: the donor had none. Failed: it gave no
-    /// answer. In flight: they wait in the channel, since the shard did not confirm them.
+    /// Attempts to bring tokens to an empty shard. Stolen: tokens arrived. Empty: the donor had none. Failed: the donor
+    /// did not answer. In flight: the tokens wait in the channel, because the shard did not confirm them.
     Counter STEALS = "flashsale_steals_total";
     /// Tokens that steals brought to a shard.
     Counter STOLEN_TOKENS = "flashsale_stolen_tokens_total";
     /// Tokens that steals took from a shard.
     Counter GIVEN_TOKENS = "flashsale_given_tokens_total";
-    /// How long ago the node saw the latest snapshot of a sale.
+    /// Time since the node saw the latest snapshot of a sale.
     Gauge SNAPSHOT_AGE = "flashsale_snapshot_age_seconds";
-    /// Snapshots that the node took for itself, because no coordinator had published one for too long.
+    /// Snapshots that the node took itself, because no coordinator had published one for too long.
     Counter OWN_SNAPSHOTS = "flashsale_own_snapshots_total";
 }
 
-/// From now on what a node counts is kept.
+/// Installs the metrics recorder and describes all metrics.
 ///
 /// # Errors
-/// When something else keeps it already.
+/// Fails when another recorder is installed already.
 pub fn install() -> anyhow::Result<Exporter> {
     let exporter = Exporter::install(env!("CARGO_PKG_VERSION"), describe)?;
     counter!(REQUESTS_LIMITED).increment(0);
@@ -74,41 +76,41 @@ pub fn install() -> anyhow::Result<Exporter> {
     Ok(exporter)
 }
 
-/// The routes that sell, and what they answer to purchases that are well-formed.
+/// The purchase routes, and the statuses with which they answer well-formed purchases.
 const PURCHASE_ROUTES: [(&str, &[u16]); 3] = [
     ("/api/sales/{sale}/purchase", &[200, 403, 404, 409, 429, 503]),
     ("/api/sale/purchase", &[200, 403, 409, 429, 503]),
     ("/api/purchase", &[200, 403, 409, 410, 429, 503]),
 ];
 
-/// Counts a request of an address that made too many.
+/// Counts a request that was refused by the limit of its client address.
 pub(crate) fn count_limited_request() {
     counter!(REQUESTS_LIMITED).increment(1);
 }
 
-/// Shows whether the node would be sent buyers.
+/// Sets the readiness gauge.
 pub fn set_readiness(is_ready: bool) {
     gauge!(READY).set(f64::from(u8::from(is_ready)));
 }
 
-/// Shows how many listen to events.
+/// Sets the number of clients that listen to events.
 pub(crate) fn set_event_listeners(listeners: usize) {
     gauge!(EVENT_LISTENERS).set(listeners as f64);
 }
 
-/// Shows a lane from outside.
+/// Sets the gauges of one lane.
 pub(crate) fn set_lane(primary: &Address, queue: usize, queue_max: usize, is_suspect: bool) {
     gauge!(LANE_QUEUE_LENGTH, "primary" => primary.to_string()).set(queue as f64);
     gauge!(LANE_QUEUE_LENGTH_MAX).set(queue_max as f64);
     gauge!(LANE_IN_DOUBT, "primary" => primary.to_string()).set(f64::from(u8::from(is_suspect)));
 }
 
-/// Shows how old what the node knows of a sale is.
+/// Sets the age of a sale's latest snapshot.
 pub(crate) fn set_snapshot_age(sale: &SaleId, age: Duration) {
     gauge!(SNAPSHOT_AGE, "sale" => sale.to_string()).set(age.as_secs_f64());
 }
 
-/// Counts a snapshot that nobody published.
+/// Counts a snapshot that the node took itself.
 pub(crate) fn count_own_snapshot(sale: &SaleId) {
     own_snapshots(sale).increment(1);
 }
@@ -117,7 +119,7 @@ fn own_snapshots(sale: &SaleId) -> Counter {
     counter!(OWN_SNAPSHOTS, "sale" => sale.to_string())
 }
 
-/// What is counted in one lane.
+/// Metrics of one lane.
 pub(crate) struct LaneMetrics {
     batch_size: Histogram,
     duration: Histogram,
@@ -130,8 +132,8 @@ pub(crate) struct LaneMetrics {
 }
 
 impl LaneMetrics {
-    /// Those of the lane to this primary.
-    pub(crate) fn of(primary: &Address) -> Self {
+    /// Creates the metrics of the lane to this primary.
+    pub(crate) fn new(primary: &Address) -> Self {
         let primary = || primary.to_string();
         Self {
             batch_size: histogram!(LANE_BATCH_SIZE, "primary" => primary()),
@@ -145,12 +147,12 @@ impl LaneMetrics {
         }
     }
 
-    /// A pipeline is about to be sent that so many wait for.
+    /// Records the size of a pipeline that is about to be sent: the number of jobs that wait for it.
     pub(crate) fn pipeline_sent(&self, waiting: usize) {
         self.batch_size.record(waiting as f64);
     }
 
-    /// It was answered.
+    /// Records the timing of an answered pipeline, and whether its barrier failed.
     pub(crate) fn pipeline_answered(&self, duration: Duration, time: PipelineTime, is_durable: bool) {
         self.duration.record(duration);
         time.calls.into_iter().for_each(|calls| self.calls.record(calls));
@@ -158,18 +160,18 @@ impl LaneMetrics {
         self.barrier_failures.increment(u64::from(!is_durable));
     }
 
-    /// It was not.
+    /// Counts a pipeline that got no reply.
     pub(crate) fn pipeline_failed(&self) {
         self.failures.increment(1);
     }
 
-    /// The lane has a connection.
+    /// Counts a new connection of the lane, except the first.
     pub(crate) fn connected(&mut self) {
         self.rebuilds.increment(u64::from(std::mem::replace(&mut self.was_connected, true)));
     }
 }
 
-/// What is counted of the steals of one sale.
+/// Metrics of the steals of one sale.
 pub(crate) struct StealMetrics {
     stolen: Counter,
     empty: Counter,
@@ -178,15 +180,15 @@ pub(crate) struct StealMetrics {
     shards: Vec<TokenCounters>,
 }
 
-/// What steals moved to and from a shard.
+/// Counters of the tokens that steals moved to and from a shard.
 struct TokenCounters {
     stolen: Counter,
     given: Counter,
 }
 
 impl StealMetrics {
-    /// Those of a sale with so many shards.
-    pub(crate) fn of(sale: &SaleId, shards: usize) -> Self {
+    /// Creates the metrics of a sale with this number of shards.
+    pub(crate) fn new(sale: &SaleId, shards: usize) -> Self {
         let outcome = |outcome: &'static str| {
             from_zero(counter!(STEALS, "sale" => sale.to_string(), "outcome" => outcome))
         };
@@ -205,34 +207,34 @@ impl StealMetrics {
         }
     }
 
-    /// A donor gave no answer.
+    /// Counts a donor that did not answer.
     pub(crate) fn failed(&self) {
         self.failed.increment(1);
     }
 
-    /// A donor had nothing to give.
+    /// Counts a donor that had no tokens to give.
     pub(crate) fn empty(&self) {
         self.empty.increment(1);
     }
 
-    /// So many tokens left a donor.
+    /// Counts the tokens donated by a shard.
     pub(crate) fn given(&self, donor: ShardId, tokens: u64) {
         self.shards[donor.index()].given.increment(tokens);
     }
 
-    /// They arrived.
+    /// Counts a steal whose tokens arrived.
     pub(crate) fn stolen(&self, home: ShardId, tokens: u64) {
         self.stolen.increment(1);
         self.shards[home.index()].stolen.increment(tokens);
     }
 
-    /// They are in the channel.
+    /// Counts a steal whose tokens stayed in the channel.
     pub(crate) fn in_flight(&self) {
         self.in_flight.increment(1);
     }
 }
 
-/// The counters of one sale.
+/// Counters of one sale.
 pub(crate) struct SaleCounters {
     purchased: Counter,
     already_purchased: Counter,
@@ -245,8 +247,8 @@ pub(crate) struct SaleCounters {
 }
 
 impl SaleCounters {
-    /// Those of this sale, all of them there from now on.
-    pub(crate) fn of(sale: &SaleId) -> Self {
+    /// Creates the counters of this sale, all of them at 0.
+    pub(crate) fn new(sale: &SaleId) -> Self {
         own_snapshots(sale).increment(0);
         let sale = sale.as_str();
         let outcome = |outcome: &'static str| {
@@ -264,7 +266,7 @@ impl SaleCounters {
         }
     }
 
-    /// Counts the answer to a purchase, and whether its buyer waited for tokens.
+    /// Counts the outcome of a purchase. `waited_for_tokens` is true when its buyer waited for a steal.
     pub(crate) fn answered(&self, outcome: &Outcome, waited_for_tokens: bool) {
         self.of_outcome(outcome).increment(1);
         if waited_for_tokens && matches!(outcome, Outcome::Purchased(_)) {
@@ -285,7 +287,7 @@ impl SaleCounters {
     }
 }
 
-/// A series is there from the start.
+/// Creates the series at once, with the value 0.
 fn from_zero(counter: Counter) -> Counter {
     counter.increment(0);
     counter
@@ -298,7 +300,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_expected_of_purchases_is_what_the_api_says_of_them() {
+    fn purchase_statuses_match_the_api_description() {
         let described: Value = serde_json::from_str(include_str!("../openapi.json")).unwrap();
         for (route, statuses) in PURCHASE_ROUTES {
             let answers = &described["paths"][route]["post"]["responses"];

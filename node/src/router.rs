@@ -1,4 +1,4 @@
-//! The table of contents: one line an endpoint, by who calls it.
+//! All endpoints, one line each, grouped by the clients that call them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use service::edge::{self, AdmissionControl};
 
 use crate::http::{AppState, by_sale, cors, csrf, docs, events, openapi, page, single_sale};
 
-/// Longest time to the head of an answer: longer than PURCHASE_TIMEOUT and than a body may take.
+/// Deadline for the head of a response. Longer than PURCHASE_TIMEOUT and than the time limit for a request body.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// Everything on the port for buyers.
+/// Builds the router of the buyers' port.
 pub fn router(state: Arc<AppState>, admission: impl AdmissionControl) -> Router {
     let cors = cors::layer(state.origins());
     let routes =
         Router::new().merge(by_sale_routes()).merge(single_sale_routes()).merge(documentation_routes());
-    // Browsers: the storefront page, which calls the first of these families.
+    // The storefront page. It calls the first family of endpoints.
     let router = edge::wrap(routes.with_state(state).merge(page::router()), admission, DEADLINE);
-    // Outermost: a page of another site must be able to read a refusal, too.
+    // CORS is the outermost layer, because pages of other sites must be able to read error responses too.
     cors.into_iter().fold(router, Router::layer)
 }
 
-/// Clients that know of many sales, and say which one or mean the default one.
+/// Endpoints for clients that know several sales. The path names a sale or means the default one.
 #[rustfmt::skip]
 fn by_sale_routes() -> Router<Arc<AppState>> {
     Router::new()
@@ -38,7 +38,7 @@ fn by_sale_routes() -> Router<Arc<AppState>> {
         .route("/api/sale/events",                    get(events::events))
 }
 
-/// Clients that know of one sale only: the default one.
+/// Endpoints for clients that know a single sale: the default one.
 #[rustfmt::skip]
 fn single_sale_routes() -> Router<Arc<AppState>> {
     Router::new()
@@ -48,7 +48,7 @@ fn single_sale_routes() -> Router<Arc<AppState>> {
         .route("/api/purchase/{userId}", get(single_sale::find))
 }
 
-/// People and programs that want to know what there is to ask.
+/// API documentation for people and programs.
 #[rustfmt::skip]
 fn documentation_routes() -> Router<Arc<AppState>> {
     Router::new()

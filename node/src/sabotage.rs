@@ -1,19 +1,19 @@
-//! Protections taken out, and deaths at named points: for tests that must see the audit turn red, and for chaos.
+//! Removes protections or kills the process at named points. Used by chaos, and by tests that expect the audit to fail.
 //!
-//! Only the program `flashsale-node-sabotaged` is built with it. Without the feature every function here does nothing.
+//! Only `flashsale-node-sabotaged` is built with the feature `sabotage`. Without it, every function here does nothing.
 
 use stock::connection::Barrier;
 
-/// Points at which a node can be told to die, by `SABOTAGE=<name>`.
+/// Points at which `SABOTAGE=<name>` kills the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AbortPoint {
-    /// `die-after-donate-sent`: the donor may have given; nobody here knows.
+    /// `die-after-donate-sent`: the donor may or may not have donated. This node does not know.
     DonateSent,
-    /// `die-after-donate`: the tokens are in the channel for good.
+    /// `die-after-donate`: the tokens are durably in the channel.
     Donated,
     /// `die-after-accept-sent`: the tokens may have arrived.
     AcceptSent,
-    /// `die-after-accept`: the tokens have arrived, and no buyer has one.
+    /// `die-after-accept`: the tokens have arrived, and no buyer has one yet.
     Accepted,
 }
 
@@ -40,12 +40,12 @@ mod effect {
 
     use super::{AbortPoint, Barrier};
 
-    /// What is handed to a connection is on its way by then.
+    /// By this time, bytes handed to a connection have been sent.
     const SEND_DELAY: Duration = Duration::from_millis(1);
 
     static SELECTED: LazyLock<String> = LazyLock::new(|| std::env::var("SABOTAGE").unwrap_or_default());
 
-    /// Dies here, at once and for good, if this is the chosen point.
+    /// Kills the process with SIGKILL if this point is selected.
     pub(crate) fn abort_at(point: AbortPoint) {
         if *SELECTED == point.name() {
             if point.is_delayed() {
@@ -59,7 +59,7 @@ mod effect {
         }
     }
 
-    /// `no-b1` drops the barrier before "purchased", `no-b2` the one before tokens are accepted.
+    /// `no-b1` drops the barrier before "purchased". `no-b2` drops the barrier before tokens are accepted.
     pub(crate) fn weaken(barrier: Barrier, donates: bool) -> Barrier {
         match SELECTED.as_str() {
             "no-b1" if !donates => Barrier::None,

@@ -1,4 +1,4 @@
-//! `flashsale-node-sabotaged`: the same program, over a library that can be told to break its promises.
+//! `flashsale-node-sabotaged`: the same program, built with protections that `SABOTAGE` can switch off.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
-//! What all nodes sign with: from a setting, or agreed on through Redis.
+//! The secret that all nodes sign with: a setting, or a value shared through Redis.
 //!
-//! A failover may forget what was agreed on. So each node proposes its own again and again: one that is there stays,
-//! and one that was lost is put back by whoever comes first.
+//! A failover may lose the shared value. Each node therefore proposes its secret every 5 s. Redis keeps an existing
+//! value, and the first proposal restores a lost one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,20 +19,20 @@ use tokio::time::{sleep, timeout};
 
 use crate::settings::Secret;
 
-/// Bytes of a signature.
+/// Length of a signature, bytes.
 pub const SIGNATURE_BYTES: usize = 32;
-/// How often a node makes sure that the secret it shares is still in Redis.
+/// How often a node checks that the shared secret is still in Redis.
 const SHARE_PERIOD: Duration = Duration::from_secs(5);
-/// How often a node that signs with a secret of its own tries to share one.
+/// How often a node tries to share a secret while it signs with a local one.
 const SHARE_RETRY_PERIOD: Duration = Duration::from_millis(250);
-/// Longest that a starting node waits for the shared secret: a failover takes less. After that it signs with its own,
-/// and other nodes refuse its tokens until the secret is shared.
+/// Longest wait of a starting node for the shared secret. A failover takes less time. After that the node signs with a
+/// local secret, and other nodes refuse its tokens until the secret is shared.
 const SHARE_TIMEOUT_AT_START: Duration = Duration::from_secs(5);
 
-/// Signs for one purpose or another. A signature for one is none for another.
+/// Signs data for a named purpose. A signature made for one purpose is invalid for another.
 #[derive(Clone)]
 pub struct Signer {
-    /// The first signs, all of them are good.
+    /// The first key signs. All keys verify.
     keys: Arc<ArcSwap<Vec<Key>>>,
     _tasks: Arc<JoinSet<()>>,
 }
@@ -40,22 +40,22 @@ pub struct Signer {
 type Key = Hmac<Sha256>;
 
 impl Signer {
-    /// Signs with the first of these secrets, of which there is at least one.
+    /// Creates a signer that signs with the first of these secrets and verifies with all. `secrets` must not be empty.
     pub fn with(secrets: &[Secret]) -> Self {
         Self::of(secrets.iter().map(|secret| key(secret.as_bytes())).collect(), JoinSet::new())
     }
 
-    /// Signs with the secret that all nodes of this cluster share.
+    /// Creates a signer with the secret that all nodes of this cluster share.
     pub async fn shared(cluster: Arc<Cluster>) -> Self {
-        let own = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-        let agreed = timeout(SHARE_TIMEOUT_AT_START, share_with_retries(&cluster, &own)).await;
-        let secret = agreed.as_ref().unwrap_or_else(|_| {
+        let local = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+        let current = timeout(SHARE_TIMEOUT_AT_START, share_with_retries(&cluster, &local)).await;
+        let secret = current.as_ref().unwrap_or_else(|_| {
             tracing::warn!("the nodes' secret cannot be shared yet; other nodes refuse this node's tokens");
-            &own
+            &local
         });
         let signer = Self::of(vec![key(secret.as_bytes())], JoinSet::new());
         let mut tasks = JoinSet::new();
-        tasks.spawn(keep_shared(cluster, own, agreed.ok(), Arc::clone(&signer.keys)));
+        tasks.spawn(keep_shared(cluster, local, current.ok(), Arc::clone(&signer.keys)));
         Self { _tasks: Arc::new(tasks), ..signer }
     }
 
@@ -63,14 +63,14 @@ impl Signer {
         Self { keys: Arc::new(ArcSwap::from_pointee(keys)), _tasks: Arc::new(tasks) }
     }
 
-    /// Signs.
+    /// Signs the data with the first key.
     pub fn sign(&self, purpose: &str, data: &[u8]) -> [u8; SIGNATURE_BYTES] {
         let keys = self.keys.load();
-        let first = keys.first().expect("there is always a key");
+        let first = keys.first().expect("the list of keys is never empty");
         mac(first, purpose, data).finalize().into_bytes().into()
     }
 
-    /// Whether one of the secrets made this signature.
+    /// Returns true when one of the keys made this signature.
     pub fn verify(&self, purpose: &str, data: &[u8], signature: &[u8]) -> bool {
         self.keys.load().iter().any(|key| mac(key, purpose, data).verify_slice(signature).is_ok())
     }
@@ -91,27 +91,27 @@ async fn share(cluster: &Cluster, proposal: &str) -> Result<String, CallError> {
 async fn share_with_retries(cluster: &Cluster, proposal: &str) -> String {
     loop {
         match share(cluster, proposal).await {
-            Ok(agreed) => return agreed,
+            Ok(shared) => return shared,
             Err(error) => tracing::debug!(error = %error, "the nodes' secret could not be shared"),
         }
         sleep(SHARE_RETRY_PERIOD).await;
     }
 }
 
-/// Puts the shared secret back where a failover lost it. Tokens signed with this node's own secret stay good here.
+/// Restores the shared secret after a failover lost it. Tokens signed with the previous secret stay valid on this node.
 async fn keep_shared(
     cluster: Arc<Cluster>,
-    own: String,
-    mut agreed: Option<String>,
+    local: String,
+    mut current: Option<String>,
     keys: Arc<ArcSwap<Vec<Key>>>,
 ) {
     loop {
-        sleep(if agreed.is_some() { SHARE_PERIOD } else { SHARE_RETRY_PERIOD }).await;
-        let shared = share_with_retries(&cluster, agreed.as_ref().unwrap_or(&own)).await;
-        if agreed.as_ref() != Some(&shared) {
-            let previous = agreed.as_ref().unwrap_or(&own);
+        sleep(if current.is_some() { SHARE_PERIOD } else { SHARE_RETRY_PERIOD }).await;
+        let shared = share_with_retries(&cluster, current.as_ref().unwrap_or(&local)).await;
+        if current.as_ref() != Some(&shared) {
+            let previous = current.as_ref().unwrap_or(&local);
             keys.store(Arc::new(vec![key(shared.as_bytes()), key(previous.as_bytes())]));
-            agreed = Some(shared);
+            current = Some(shared);
         }
     }
 }
@@ -122,7 +122,7 @@ mod tests {
     use crate::settings::secret_named;
 
     #[test]
-    fn a_signature_is_good_for_its_data_and_purpose_alone() {
+    fn signature_is_bound_to_data_and_purpose() {
         let signer = Signer::with(&[secret_named("a")]);
         let signature = signer.sign("csrf", b"data");
         assert!(signer.verify("csrf", b"data", &signature));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_can_be_replaced_while_its_signatures_are_still_good() {
+    fn old_secret_verifies_after_rotation() {
         let old = Signer::with(&[secret_named("old")]);
         let both = Signer::with(&[secret_named("new"), secret_named("old")]);
         assert!(both.verify("csrf", b"data", &old.sign("csrf", b"data")));

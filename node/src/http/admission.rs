@@ -1,4 +1,4 @@
-//! Who is let in at all: finds out which client a request is from, and how many it may make.
+//! Admission of requests: determines the client's address and applies its rate limit.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use crate::limits::{AddressLimits, RateLimited};
 use crate::metrics;
 use crate::settings::{LimitSettings, WebSettings};
 
-/// What is limited: the page and its parts cost nobody anything, and may come from a cache.
+/// Only the API is limited. The page and its assets are cheap and may come from a cache.
 const API_PREFIX: &str = "/api/";
 
-/// The way in for the public.
+/// Admission control of the buyers' port.
 pub struct ClientAdmission {
     proxies: Proxies,
     addresses: Option<Arc<AddressLimits>>,
 }
 
 impl ClientAdmission {
-    /// A gate that counts through this cluster.
+    /// Creates an admission control that counts requests through this cluster.
     pub fn new(cluster: &Arc<Cluster>, web: &WebSettings, limits: &LimitSettings) -> Self {
         let limit = limits.for_address();
         let addresses = limit

@@ -1,4 +1,4 @@
-//! The family of `/api/sales/{sale}/…`, and of `/api/sale/…` for the default sale.
+//! The first family of endpoints: `/api/sales/{sale}/…`, and `/api/sale/…` for the default sale.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub(crate) async fn find(
     }
 }
 
-/// A sale as everybody sees it.
+/// Public status of a sale.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = SaleStatus)]
@@ -88,7 +88,7 @@ pub(crate) struct StatusBody {
     server_time: String,
 }
 
-/// Where a sale stands. Being sold out is told apart from it.
+/// Phase of a sale. A sold-out sale is marked by a member of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = SaleStatusWord)]
@@ -99,7 +99,7 @@ enum SaleStatusCode {
     Ended,
 }
 
-/// The answer to a purchase.
+/// Answer to a purchase.
 pub(crate) enum PurchaseAnswer {
     /// 200
     Purchased(Purchased),
@@ -107,7 +107,7 @@ pub(crate) enum PurchaseAnswer {
     Refused(Refused),
 }
 
-/// A unit is the buyer's.
+/// The buyer has a unit.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Purchased {
@@ -119,7 +119,7 @@ pub(crate) struct Purchased {
     purchased_at: String,
 }
 
-/// No unit, and no mistake either.
+/// The buyer gets no unit, and this is no error.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Refused {
@@ -135,7 +135,7 @@ pub(crate) struct Refused {
     purchased_at: Option<String>,
 }
 
-/// Why not, for programs.
+/// Reason of a refusal, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum RefusalReason {
@@ -145,7 +145,7 @@ enum RefusalReason {
     InvalidUserId,
 }
 
-/// The answer to a lookup.
+/// Answer to a lookup.
 pub(crate) enum LookupAnswer {
     /// 200
     LookupBody(LookupBody),
@@ -153,7 +153,7 @@ pub(crate) enum LookupAnswer {
     Refused(Refused),
 }
 
-/// Whether a user has a unit.
+/// Tells if a user has a unit.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LookupBody {
@@ -183,7 +183,7 @@ impl StatusBody {
         }
     }
 
-    /// Whether nothing has changed but the time.
+    /// Returns true when nothing but the time differs.
     pub(super) fn equals_except_time(&self, later: &Self) -> bool {
         Self { server_time: later.server_time.clone(), ..self.clone() } == *later
     }
@@ -247,7 +247,7 @@ impl Refused {
             Phase::Upcoming => "The sale has not started yet.",
             Phase::Paused => "The sale is paused.",
             Phase::Ended => "The sale has ended.",
-            // The node's clock and that of Redis differ by a moment at an edge of the window.
+            // At an edge of the window, the clocks of the node and of Redis may differ by a moment.
             Phase::Active => "The sale is not active at this moment.",
         };
         Self::new(RefusalReason::SaleNotActive, message)
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_purchase_is_answered_with_order_and_time() {
+    async fn purchase_returns_order_and_time() {
         let (status, body) = answer(PurchaseAnswer::to(Outcome::Purchased(claim()))).await;
         let expected = json!({
             "success": true,
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_second_purchase_is_refused_with_the_first_one_s_order() {
+    async fn second_purchase_returns_the_first_order() {
         let (status, body) = answer(PurchaseAnswer::to(Outcome::AlreadyPurchased(claim()))).await;
         let expected = json!({
             "success": false,
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refusals_say_why_in_a_word_and_in_a_sentence() {
+    async fn refusals_have_a_reason_and_a_message() {
         let cases = [
             (Outcome::OutOfStock, 409, "out_of_stock", "Every unit is sold."),
             (Outcome::NotActive(Phase::Upcoming), 403, "sale_not_active", "The sale has not started yet."),
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_got_no_answer_comes_back_and_is_never_told_of_a_purchase_or_a_sell_out() {
+    async fn busy_and_unknown_outcomes_are_503_problems() {
         let (status, busy) = answer(PurchaseAnswer::to(Outcome::Busy)).await;
         assert_eq!((status, &busy["type"]), (503, &json!("/problems/busy")));
 
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lookup_names_the_order_only_where_there_is_one() {
+    async fn lookup_contains_the_order_only_if_bought() {
         let held = answer(LookupAnswer::LookupBody(LookupBody::of(Some(claim())))).await;
         let expected = json!({
             "hasPurchased": true,

@@ -1,4 +1,4 @@
-//! Who asks, and whether that is who the request is about.
+//! The caller of a request, and the check that the request is about that caller.
 
 use std::sync::Arc;
 
@@ -14,20 +14,20 @@ use super::problems::unauthenticated;
 use super::request::RawUserId;
 use crate::identity::{BearerTokenError, Identity};
 
-/// Who asks.
+/// The caller of a request.
 pub(crate) enum Caller {
-    /// Whoever the request says.
+    /// Not authenticated: the request names its user itself.
     Unverified,
-    /// The user whom a signed token names.
+    /// The user that a signed token names.
     Verified(String),
 }
 
-/// Why a request names no user that it could be about.
+/// Reasons why the user of a request is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RequestError {
-    /// There can be no such user.
+    /// The user id is invalid.
     InvalidId(InvalidId),
-    /// It is not about whoever asks.
+    /// The request is about another user than the token.
     OtherUser,
 }
 
@@ -38,13 +38,16 @@ impl From<InvalidId> for RequestError {
 }
 
 impl Caller {
-    /// The user that a request is about, read the way its sale does.
+    /// Returns the user that a request is about. `kind` is the sale's kind of user ids.
+    ///
+    /// # Errors
+    /// Fails when the user id is invalid, or names another user than the token.
     pub(crate) fn user(&self, raw: &RawUserId, kind: UserIdKind) -> Result<UserId, RequestError> {
-        let Self::Verified(subject) = self else { return Ok(raw.read(kind)?) };
+        let Self::Verified(subject) = self else { return Ok(raw.parse(kind)?) };
         let user = UserId::parse(subject, kind)?;
         match raw {
             RawUserId::Absent => Ok(user),
-            raw if raw.read(kind).as_ref() == Ok(&user) => Ok(user),
+            raw if raw.parse(kind).as_ref() == Ok(&user) => Ok(user),
             _ => Err(RequestError::OtherUser),
         }
     }
@@ -82,19 +85,19 @@ mod tests {
     }
 
     #[test]
-    fn without_tokens_the_request_says_who_it_is_about() {
+    fn unverified_caller_names_its_user() {
         assert_eq!(user(&Caller::Unverified, &text("Ann@shop.example")), Ok("ann@shop.example".into()));
         assert!(matches!(user(&Caller::Unverified, &RawUserId::Absent), Err(RequestError::InvalidId(_))));
     }
 
     #[test]
-    fn with_a_token_it_is_about_the_token_s_user_or_nobody() {
+    fn verified_caller_cannot_name_another_user() {
         let ann = Caller::Verified("ann@shop.example".into());
         assert_eq!(user(&ann, &RawUserId::Absent), Ok("ann@shop.example".into()));
         assert_eq!(
             user(&ann, &text(" ANN@shop.example")),
             Ok("ann@shop.example".into()),
-            "one name in two spellings"
+            "the same user in another spelling"
         );
         for other in [text("bob@shop.example"), text(""), RawUserId::NotText] {
             assert_eq!(user(&ann, &other), Err(RequestError::OtherUser));

@@ -1,7 +1,7 @@
-//! Who is at the far end of a request: behind the proxies that are ours, and no further.
+//! The client's address, determined from the connection and the headers of trusted proxies.
 //!
-//! A header is believed only as far as trusted hands wrote it: from the right, up to the first hop that is not ours.
-//! That hop is the client, whatever it claims about hops before it.
+//! `X-Forwarded-For` is trusted only as far as trusted proxies wrote it: from the right, up to the first hop that is
+//! not one of them. That hop is the client. Entries to the left of it are ignored, because the client can forge them.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,15 +11,15 @@ use ipnet::IpNet;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// The client that a request came from.
+/// The client that sent a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Client {
     pub(crate) address: IpAddr,
-    /// Whether it speaks TLS with the outermost of our proxies.
+    /// True when the client uses TLS to the outermost trusted proxy.
     pub(crate) is_secure: bool,
 }
 
-/// The networks of the proxies in front.
+/// Networks of the proxies in front.
 pub(super) struct Proxies(pub(super) Vec<IpNet>);
 
 impl Proxies {
@@ -32,8 +32,8 @@ impl Proxies {
         Client { address: self.rightmost_untrusted(peer, headers), is_secure }
     }
 
-    /// The first hop from the right that is not ours. What cannot be read ends the search: whoever let it through is
-    /// the last one known.
+    /// Returns the first hop from the right that is not a trusted proxy. An unreadable entry ends the search; then the
+    /// client is the proxy that forwarded it.
     fn rightmost_untrusted(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut nearest = peer;
         let lines = headers.get_all(X_FORWARDED_FOR).iter().map(|line| line.to_str().unwrap_or_default());
@@ -52,7 +52,7 @@ impl Proxies {
     }
 }
 
-/// Some proxies write the port, too.
+/// Parses a hop. Some proxies add the port.
 fn parse_hop(hop: &str) -> Option<IpAddr> {
     let address = hop.parse().or_else(|_| hop.parse().map(|hop: SocketAddr| hop.ip()));
     let bracketed = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
@@ -74,13 +74,13 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_comes_directly_cannot_choose_its_address() {
+    fn direct_client_cannot_spoof_its_address() {
         assert_eq!(seen("192.0.2.7", &["203.0.113.9"]), "192.0.2.7");
         assert_eq!(seen("192.0.2.7", &["10.0.0.1"]), "192.0.2.7");
     }
 
     #[test]
-    fn behind_our_proxies_the_rightmost_stranger_is_the_client() {
+    fn rightmost_untrusted_hop_is_the_client() {
         assert_eq!(seen("10.0.0.1", &["203.0.113.9"]), "203.0.113.9");
         assert_eq!(seen("10.0.0.1", &["203.0.113.9, 10.0.0.2"]), "203.0.113.9");
         assert_eq!(seen("10.0.0.1", &["spoofed, 1.1.1.1, 203.0.113.9,10.0.0.2"]), "203.0.113.9");
@@ -95,14 +95,14 @@ mod tests {
     }
 
     #[test]
-    fn where_the_trail_ends_the_last_one_known_is_the_client() {
+    fn last_readable_hop_is_the_client() {
         assert_eq!(seen("10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(seen("10.0.0.1", &["1.1.1.1, unknown, 10.0.0.2"]), "10.0.0.2");
         assert_eq!(seen("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
     }
 
     #[test]
-    fn only_our_proxies_say_that_a_client_speaks_tls() {
+    fn only_trusted_proxies_report_tls() {
         let proxies = Proxies(vec!["10.0.0.0/8".parse().unwrap()]);
         let headers = HeaderMap::from_iter([(X_FORWARDED_PROTO, HeaderValue::from_static("https"))]);
         assert!(proxies.client("10.0.0.1".parse().unwrap(), &headers).is_secure);

@@ -1,4 +1,4 @@
-//! What pages of other sites may do here.
+//! Cross-origin resource sharing (CORS): requests that pages of other sites may make.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use super::problems::{RATELIMIT_LIMIT, RATELIMIT_POLICY, RATELIMIT_REMAINING, RA
 use super::request::IDEMPOTENCY_KEY;
 use crate::settings::Origin;
 
-/// How long a browser need not ask again.
+/// Time for which a browser may cache a preflight response.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_mins(10);
 
-/// The answers to browsers that ask on behalf of these origins; none where there are none.
+/// Returns the CORS layer for these origins, or `None` when there are no origins.
 pub(crate) fn layer(origins: &[Origin]) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;

@@ -1,4 +1,5 @@
-//! Whether whoever sent a request meant it: a page of ours, of a site that is allowed, or no browser at all.
+//! Rejects cross-site requests (CSRF). Accepts requests from pages of this site, from pages of allowed sites, and from
+//! clients that are not browsers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use super::problems::csrf_rejected;
 use crate::csrf::{BadToken, CsrfTokens};
 use crate::settings::Origin;
 
-/// The cookie that a token is kept in. Readable by script, which has to repeat it.
+/// Name of the cookie that holds a token. Scripts can read it, because they have to repeat it in a header.
 const COOKIE_NAME: &str = "csrfToken";
 pub(crate) const X_CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -56,7 +57,7 @@ impl IntoResponse for IssuedToken {
     }
 }
 
-/// Makes cookies that fit the way a client came.
+/// Builds the token cookie, with `Secure` for clients that use TLS.
 pub(crate) struct CookieMaker {
     is_secure: bool,
 }
@@ -71,7 +72,7 @@ impl CookieMaker {
     }
 }
 
-/// The cookie that a token is kept in for as long as it is good.
+/// Returns the cookie for a token. It expires with the token.
 pub(super) fn cookie_of(token: &str, lifetime: Duration, is_secure: bool) -> HeaderValue {
     let (seconds, secure) = (lifetime.as_secs(), if is_secure { "; Secure" } else { "" });
     let cookie = format!("{COOKIE_NAME}={token}; Path=/; Max-Age={seconds}; SameSite=Lax{secure}");
@@ -86,9 +87,10 @@ impl<S: Sync> FromRequestParts<S> for CookieMaker {
     }
 }
 
-/// A request that a page of ours, or of a site that is allowed, or no browser has sent.
+/// Extractor that rejects cross-site requests.
 ///
-/// A token is not asked for where the browser itself says where the request is from; one that is sent must be good.
+/// Requires no token when the browser's own headers prove where the request comes from. A token that is sent must be
+/// valid.
 pub(crate) struct CsrfGuard;
 
 impl FromRequestParts<Arc<AppState>> for CsrfGuard {
@@ -109,7 +111,7 @@ impl FromRequestParts<Arc<AppState>> for CsrfGuard {
     }
 }
 
-/// A request with a token, which clients of the second family always send.
+/// Extractor that requires a valid token. Clients of the second family always send one.
 pub(crate) struct CsrfTokenGuard;
 
 impl FromRequestParts<Arc<AppState>> for CsrfTokenGuard {
@@ -124,7 +126,7 @@ impl FromRequestParts<Arc<AppState>> for CsrfTokenGuard {
     }
 }
 
-/// No token, or none that is good. Here is a new one.
+/// The CSRF token is missing or invalid. The response contains a new one.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct MissingCsrfToken {
@@ -155,14 +157,15 @@ fn check(headers: &HeaderMap, tokens: &CsrfTokens) -> Result<(), BadToken> {
     tokens.check(header, cookies(headers), now())
 }
 
-/// Every token in the cookies: a sibling domain may have set one, too.
+/// Returns every token in the cookies. A sibling domain may have set another one.
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.filter(|(name, _)| *name == COOKIE_NAME).map(|(_, token)| token)
 }
 
-/// Whether a request was meant, by what a browser says of it; `None` where its token is to decide.
+/// Decides by the browser's own headers: true for an allowed request, false for a cross-site one. Returns `None` when
+/// the request has a token, which then decides.
 fn passes_origin_check(headers: &HeaderMap, allowed: &[Origin]) -> Option<bool> {
     if headers.contains_key(X_CSRF_TOKEN) {
         return None;
@@ -179,7 +182,7 @@ fn passes_origin_check(headers: &HeaderMap, allowed: &[Origin]) -> Option<bool> 
     let is_ours = match (site, origin) {
         (Some("same-origin" | "none"), _) => true,
         (_, Some(origin)) if is_allowed(origin) => true,
-        // A browser that is too old to say where a request is from.
+        // An old browser, which sends no `Sec-Fetch-Site`.
         (None, Some(origin)) => {
             text(&HOST).is_some_and(|host| origin.split_once("://").is_some_and(|(_, from)| from == host))
         }
@@ -202,13 +205,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_browser_and_brings_no_cookies_is_taken_at_its_word() {
+    fn client_without_browser_headers_and_cookies_is_allowed() {
         assert_eq!(origin_check(&[("host", "shop.example")], &[]), Some(true));
         assert_eq!(origin_check(&[("cookie", "session=1")], &[]), Some(false));
     }
 
     #[test]
-    fn a_page_of_ours_needs_no_token_and_one_of_another_site_does() {
+    fn only_same_origin_pages_need_no_token() {
         assert_eq!(origin_check(&[("sec-fetch-site", "same-origin"), ("cookie", "a=b")], &[]), Some(true));
         for site in ["cross-site", "same-site", "", "made-up"] {
             assert_eq!(
@@ -219,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_site_that_is_allowed_may_send_what_it_wants() {
+    fn allowed_site_may_send_requests() {
         let request =
             [("sec-fetch-site", "cross-site"), ("origin", "https://shop.example"), ("cookie", "a=b")];
         assert_eq!(origin_check(&request, &["https://shop.example"]), Some(true));
@@ -229,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_browser_is_known_by_its_origin() {
+    fn old_browser_is_checked_by_its_origin() {
         let from = |origin| {
             origin_check(&[("host", "shop.example:8080"), ("origin", origin), ("cookie", "a=b")], &[])
         };
@@ -240,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_is_sent_decides() {
+    fn sent_token_decides() {
         assert_eq!(origin_check(&[("sec-fetch-site", "same-origin"), ("x-csrf-token", "stale")], &[]), None);
     }
 }

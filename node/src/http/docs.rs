@@ -1,4 +1,4 @@
-//! The page that shows the API to people: Swagger UI, out of this program, so that it needs no net.
+//! Swagger UI for the API, embedded in this program. It needs no access to the internet.
 
 use std::sync::{Arc, LazyLock};
 
@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use service::problem::Problem;
 use utoipa_swagger_ui::{Config, SwaggerFile, serve};
 
-/// Nothing but its own files; it draws its icons from `data:`, and asks this API alone.
+/// The page loads only its own files, draws icons from `data:` URLs, and calls only this API.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -32,7 +32,7 @@ pub(crate) async fn file(Path(name): Path<String>) -> Result<Response, Problem> 
     }
 }
 
-/// What is packed leaves packed: there is no browser that could not read it.
+/// Compressed files are sent as they are, because every browser supports gzip.
 fn answer(file: SwaggerFile<'static>) -> Response {
     let SwaggerFile { bytes, content_type, gzpipped: is_gzipped, .. } = file;
     let headers = [

@@ -1,4 +1,4 @@
-//! `GET events`: a sale's status, sent to whoever listens whenever it changes.
+//! `GET events`: streams a sale's status to listening clients whenever it changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use super::problems::too_many_listeners;
 use super::request::SalePath;
 use crate::sales::SaleView;
 
-/// A line without meaning is sent after this long without an event: proxies close connections that are silent.
+/// An empty comment is sent after this time without an event, because proxies close silent connections.
 const HEARTBEAT_PERIOD: Duration = Duration::from_secs(10);
 
-/// Whoever listens to a sale.
+/// Listeners of each sale.
 pub(crate) type Events = events::EventHub<SaleId>;
 
 /// `GET events`
@@ -33,7 +33,7 @@ pub(crate) async fn events(State(state): State<Arc<AppState>>, path: SalePath) -
     stream.map(stream_of).ok_or_else(too_many_listeners)
 }
 
-/// Writes down what changes, for as long as the node serves the sale.
+/// Publishes each change of the status while the node serves the sale.
 async fn publish_changes(mut views: watch::Receiver<Arc<SaleView>>, publisher: EventPublisher) {
     let mut sent: Option<StatusBody> = None;
     let mut heartbeat_at = Instant::now();
@@ -54,7 +54,7 @@ async fn publish_changes(mut views: watch::Receiver<Arc<SaleView>>, publisher: E
     }
 }
 
-/// An event as it is sent.
+/// Serializes a status event.
 pub(super) fn event(status: &StatusBody) -> Bytes {
     events::event("status", status)
 }

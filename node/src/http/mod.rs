@@ -1,7 +1,7 @@
-//! The edge: requests become the domain's types, outcomes become answers.
+//! The HTTP edge: parses requests into domain types and turns outcomes into responses.
 //!
-//! Nothing else in this crate knows status codes or JSON, and no raw string gets past here. The answers of each
-//! family of clients are in one file.
+//! Nothing else in this crate knows status codes or JSON, and no raw string gets past this module. Each family of
+//! endpoints has its responses in one file.
 
 mod admission;
 pub(crate) mod by_sale;

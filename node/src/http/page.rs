@@ -1,4 +1,4 @@
-//! The storefront page: whether somebody may buy, it never decides; what it shows comes from the API. The files lie in
+//! The storefront page. It only shows what the API reports, and never decides if a user may buy. The files are in
 //! `node/page`, and `service` sends them.
 
 use axum::Router;
@@ -6,7 +6,7 @@ use service::page::{self, Asset, CSS, JAVASCRIPT, Page, SVG};
 
 const DOCUMENT: &str = include_str!("../../page/index.html");
 
-/// What the document names.
+/// Files that the document refers to.
 const ASSETS: [Asset; 12] = [
     ("icon.svg", SVG, include_str!("../../page/icon.svg")),
     ("page.css", CSS, include_str!("../../page/page.css")),
@@ -22,7 +22,7 @@ const ASSETS: [Asset; 12] = [
     ("words.js", JAVASCRIPT, include_str!("../../page/words.js")),
 ];
 
-/// `GET /` and its assets.
+/// Returns the routes of `GET /` and its assets.
 pub(crate) fn router() -> Router {
     page::router(Page::new(DOCUMENT, &ASSETS))
 }

@@ -1,4 +1,4 @@
-//! The problems that both families share, and what each asks the client to do.
+//! Problems that both families share. Each tells the client what to do next.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ pub(super) const RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("rate
 pub(super) const RATELIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 pub(super) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// When to come back to a node that could not answer: by then a lane has emptied its queue several times, or a
-/// failover is well under way.
+/// Time after which a client should retry. By then a lane has emptied its queue several times, or a failover is well
+/// under way.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) fn unknown_sale() -> Problem {
@@ -50,7 +50,7 @@ pub(super) fn unknown_outcome(order: OrderId) -> Problem {
     )
 }
 
-/// With a new token, in the body and in a cookie that is for the caller to add, so that one retry is enough.
+/// Contains a new token, so that one retry is enough. The caller adds the cookie.
 pub(super) fn csrf_rejected(error: BadToken, new_token: String) -> Problem {
     let kind = ProblemType { uri: "/problems/csrf", title: "CSRF token needed" };
     Problem::new(StatusCode::FORBIDDEN)
@@ -60,7 +60,7 @@ pub(super) fn csrf_rejected(error: BadToken, new_token: String) -> Problem {
         .detail("Repeat the request with the new token: in the X-CSRF-Token header, and in the cookie that came with it.")
 }
 
-/// Without a reason, no token came at all.
+/// `None` means that the request had no token.
 pub(super) fn unauthenticated(error: Option<identity::BearerTokenError>) -> Problem {
     let kind = ProblemType { uri: "/problems/unauthenticated", title: "Sign in first" };
     let (challenge, detail) = match error {
@@ -85,13 +85,13 @@ pub(super) fn other_user() -> Problem {
         .detail("You can buy only for the user that your token names.")
 }
 
-/// As if there were nothing: who has bought is nobody else's business.
+/// Does not reveal if the other user has bought.
 pub(super) fn order_not_found() -> Problem {
     let kind = ProblemType { uri: "/problems/not-found", title: "Not found" };
     Problem::new(StatusCode::NOT_FOUND).of_kind(kind).detail("There is nothing of yours under this user id.")
 }
 
-/// Of an address, or of a user.
+/// For the limit of an address or of a user.
 pub(super) fn too_many_requests(RateLimited { retry_after: wait, limit }: RateLimited) -> Problem {
     let kind = ProblemType { uri: "/problems/too-many-requests", title: "Too many requests" };
     let policy = format!("{};w={}", limit.permits, limit.window.as_secs().max(1));
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_is_to_come_back_is_told_when() {
+    fn retryable_problems_have_a_retry_after_header() {
         for problem in [busy(), unavailable(), unknown_outcome(OrderId::random())] {
             let response = problem.into_response();
             assert_eq!(response.status(), 503);

@@ -1,6 +1,6 @@
-//! What requests bring with them, read into the domain's types.
+//! Contents of requests, parsed into domain types.
 //!
-//! How a user id is to be read, only its sale knows; until then it stays as it was sent.
+//! Only the sale knows the kind of its user ids, so a user id stays raw until the sale is known.
 
 use std::borrow::Cow;
 
@@ -25,17 +25,17 @@ pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempote
 
 /// A user id as it was sent.
 pub(crate) enum RawUserId {
-    /// There was none.
+    /// The request has none.
     Absent,
-    /// It was no text.
+    /// The user id is not a string.
     NotText,
-    /// It was this.
+    /// The string that was sent.
     Text(String),
 }
 
 impl RawUserId {
-    /// Reads the id the way its sale does.
-    pub(crate) fn read(&self, kind: UserIdKind) -> Result<UserId, InvalidId> {
+    /// Parses the user id as this kind.
+    pub(crate) fn parse(&self, kind: UserIdKind) -> Result<UserId, InvalidId> {
         match self {
             Self::Text(raw) => UserId::parse(raw, kind),
             Self::Absent | Self::NotText => Err(InvalidId::Malformed("a string")),
@@ -43,7 +43,7 @@ impl RawUserId {
     }
 }
 
-/// What the path names.
+/// Parameters of the path.
 pub(crate) struct SalePath {
     /// `None` means the default sale.
     pub(crate) sale: Option<SaleId>,
@@ -60,7 +60,7 @@ struct PathParameters {
 impl<S: Send + Sync> FromRequestParts<S> for SalePath {
     type Rejection = Problem;
 
-    /// A sale id that cannot be is the id of no sale.
+    /// An invalid sale id is treated like an unknown sale.
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let parameters = match Path::<PathParameters>::from_request_parts(parts, state).await {
             Ok(Path(parameters)) => parameters,
@@ -87,7 +87,7 @@ pub(crate) struct PurchaseRequest {
 }
 
 impl PurchaseRequest {
-    /// The attempt that this request makes at a sale.
+    /// Returns the purchase attempt that this request makes.
     pub(crate) fn attempt(self, sale: &SaleConfig, caller: &Caller) -> Result<Attempt, RequestError> {
         let user = caller.user(&self.user, sale.user_ids)?;
         let order = match &self.idempotency_key {
@@ -117,7 +117,7 @@ struct PurchaseBody<'a> {
     user_id: Option<&'a RawValue>,
 }
 
-/// A user id of another type than text is not a broken body: clients expect the answer to a bad user id.
+/// A user id that is not a string is not a malformed body: clients expect the response for an invalid user id.
 fn user_id_in(document: &JsonBody) -> Result<RawUserId, Problem> {
     let PurchaseBody { user_id } = document.parse()?;
     let Some(value) = user_id else { return Ok(RawUserId::Absent) };
@@ -125,7 +125,7 @@ fn user_id_in(document: &JsonBody) -> Result<RawUserId, Problem> {
     Ok(text.map_or(RawUserId::NotText, |text| RawUserId::Text(text.into_owned())))
 }
 
-/// The name that a client gives to an attempt, to repeat it safely.
+/// The client's key for an attempt. A client that repeats the attempt sends it again.
 struct IdempotencyKey(HeaderValue);
 
 impl IdempotencyKey {
@@ -137,6 +137,6 @@ impl IdempotencyKey {
     }
 
     fn as_str(&self) -> &str {
-        self.0.to_str().expect("only visible ASCII is taken")
+        self.0.to_str().expect("the key is visible ASCII")
     }
 }

@@ -1,4 +1,4 @@
-//! The family of `/api/status` and `/api/purchase`: clients that know of one sale only.
+//! The second family of endpoints: `/api/status` and `/api/purchase`, for clients that know a single sale.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use super::request::{PurchaseRequest, SalePath};
 use super::state::{AppState, SaleLookupError};
 use crate::sales::{Outcome, Phase, Status};
 
-/// Shortest user id that clients of this family expect to be taken, in characters.
+/// Shortest user id that clients of this family expect to be accepted, in characters.
 const USER_ID_CHARS_MIN: usize = 3;
 
 /// `GET status`
@@ -73,7 +73,7 @@ fn is_long_enough(user: &UserId) -> bool {
     user.as_str().chars().take(USER_ID_CHARS_MIN).count() == USER_ID_CHARS_MIN
 }
 
-/// The sale as everybody sees it.
+/// Public status of the sale.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = SingleSaleStatus)]
@@ -90,7 +90,7 @@ pub(crate) struct StatusBody {
     product_description: String,
 }
 
-/// Where the sale stands.
+/// Phase of the sale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = SingleSaleStatusWord)]
@@ -101,7 +101,7 @@ enum SaleStatusCode {
     Ended,
 }
 
-/// The answer to a purchase.
+/// Answer to a purchase.
 pub(crate) enum PurchaseAnswer {
     /// 200, 403, 409 or 410
     PurchaseResult(PurchaseResult),
@@ -111,7 +111,7 @@ pub(crate) enum PurchaseAnswer {
     InvalidUser(InvalidUser),
 }
 
-/// What became of a purchase.
+/// Result of a purchase.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PurchaseResult {
@@ -130,7 +130,7 @@ enum PurchaseResultCode {
     NotActive,
 }
 
-/// Nothing was done: come back.
+/// Nothing was bought; the client should retry.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Busy {
@@ -139,14 +139,14 @@ pub(crate) struct Busy {
     retry_after_ms: u64,
 }
 
-/// The user id cannot be.
+/// The user id is invalid.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct InvalidUser {
     #[schema(pattern = "^invalid_user$")]
     error: &'static str,
 }
 
-/// The answer to a lookup.
+/// Answer to a lookup.
 pub(crate) enum LookupAnswer {
     /// 200
     LookupBody(LookupBody),
@@ -154,13 +154,13 @@ pub(crate) enum LookupAnswer {
     InvalidUser(InvalidUser),
 }
 
-/// Whether a user has a unit.
+/// Tells if a user has a unit.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = SingleSaleFound)]
 pub(crate) struct LookupBody {
     purchased: bool,
-    /// Null where there is none.
+    /// Null when the user has none.
     #[schema(value_type = Option<schemas::OrderId>, required = true)]
     order_id: Option<OrderId>,
 }
@@ -186,7 +186,7 @@ impl SaleStatusCode {
             Phase::Ended => Self::Ended,
             _ if status.sold_out => Self::SoldOut,
             Phase::Active => Self::Active,
-            // These clients know no pause. What they do with an upcoming sale is right for a paused one as well:
+            // These clients do not know a paused sale. They treat an upcoming sale as a paused one should be treated:
             // they wait and ask again.
             Phase::Upcoming | Phase::Paused => Self::Upcoming,
         }
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_outcome_has_a_status_of_its_own() {
+    async fn outcomes_map_to_statuses() {
         let cases = [
             (Outcome::Purchased(claim()), 200, json!({ "status": "purchased", "orderId": "0123456789ABCD" })),
             (
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_is_to_come_back_is_told_when_in_the_header_too() {
+    async fn busy_response_has_a_retry_after_header() {
         let busy = PurchaseAnswer::to(Outcome::Busy).into_response();
         assert_eq!(busy.headers()[RETRY_AFTER_HEADER], "1");
         let (status, unknown) = answer(PurchaseAnswer::to(Outcome::Unknown(claim().order))).await;
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lookup_always_has_an_order_id_if_only_null() {
+    async fn lookup_always_contains_an_order_id_or_null() {
         let held = answer(LookupAnswer::LookupBody(LookupBody::of(Some(claim())))).await;
         assert_eq!(held, (200, json!({ "purchased": true, "orderId": "0123456789ABCD" })));
         let none = answer(LookupAnswer::LookupBody(LookupBody::of(None))).await;
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_needs_three_characters_however_many_bytes_they_have() {
+    fn user_id_needs_three_characters_not_bytes() {
         let user = |id| UserId::parse(id, UserIdKind::Opaque).unwrap();
         for (id, is_enough) in
             [("ab", false), ("\u{1f980}\u{1f980}", false), ("abc", true), ("\u{e4}\u{f6}\u{fc}", true)]

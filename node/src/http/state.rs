@@ -1,4 +1,4 @@
-//! What every handler has at hand.
+//! State that all handlers share.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::sales::{LiveSale, Outcome, Sales, Unavailable};
 use crate::secret::Signer;
 use crate::settings::{Origin, Settings};
 
-/// The sales, and which of them is meant where a path names none.
+/// The sales, the default sale, and everything else that handlers need.
 pub struct AppState {
     sales: Sales,
     default_sale: SaleId,
@@ -27,7 +27,7 @@ pub struct AppState {
 }
 
 impl AppState {
-    /// A shop of these sales.
+    /// Creates the state for these sales.
     pub fn new(sales: Sales, settings: &Settings, signer: Signer, identity: Identity) -> Self {
         let web = &settings.web;
         Self {
@@ -41,22 +41,22 @@ impl AppState {
         }
     }
 
-    /// Whose pages may ask besides ours.
+    /// Returns the other sites whose pages may call the API.
     pub(crate) fn origins(&self) -> &[Origin] {
         &self.origins
     }
 
-    /// Ends what would go on as long as a client listens.
+    /// Ends all event streams.
     pub fn close(&self) {
         self.events.close();
     }
 
-    /// Shows how many listen, for those who ask for metrics.
+    /// Sets the gauge of event listeners.
     pub fn update_gauges(&self) {
         metrics::set_event_listeners(self.events.listeners());
     }
 
-    /// Buys, and has the log say what became of it.
+    /// Buys one unit and logs the outcome.
     pub(super) async fn purchase(&self, sale: &LiveSale, attempt: Attempt) -> Outcome {
         let outcome = sale.purchase(&attempt).await;
         let Attempt { user, order, correlation, .. } = &attempt;
@@ -78,24 +78,25 @@ impl AppState {
         outcome
     }
 
-    /// What stands for a user in the log: the same on every node, and nobody can find out whose it is by trying names.
+    /// Returns a pseudonym of a user for the log. It is the same on every node, and cannot be reversed by trying user
+    /// ids.
     fn user_hash(&self, user: &UserId) -> String {
         let signature = self.signer.sign("log", user.as_str().as_bytes());
         signature[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The sale that a path names, or the default one.
+    /// Returns the named sale, or the default one.
     pub(super) async fn sale(&self, named: Option<&SaleId>) -> Result<Arc<LiveSale>, SaleLookupError> {
         let sale = self.sales.get(named.unwrap_or(&self.default_sale)).await;
         sale.map_err(|Unavailable| SaleLookupError::Unavailable)?.ok_or(SaleLookupError::Unknown)
     }
 }
 
-/// Why there is no sale to ask.
+/// Reasons why a sale cannot be used.
 pub(super) enum SaleLookupError {
-    /// There is none of this id.
+    /// No sale has this id.
     Unknown,
-    /// There may be one: it could not be read.
+    /// The sale may exist, but could not be read.
     Unavailable,
 }
 

@@ -1,4 +1,4 @@
-//! A lane's pipeline: what waits, gathered by shard, as few calls as possible.
+//! One pipeline of a lane: waiting jobs grouped by shard, in as few calls as possible.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use tracing::Span;
 
 use super::{LaneJob, Reply};
 
-/// What a pipeline holds. The order within a shard matters: tokens come in before buyers ask for them, and
-/// leave only after this node's own buyers had their turn.
+/// Jobs of one pipeline. The order within a shard matters: tokens are accepted before buyers ask for them, and donated
+/// only after this node's own buyers were served.
 #[derive(Default)]
 pub(super) struct Batch {
     shards: Vec<ShardWork>,
@@ -32,27 +32,27 @@ struct ShardWork {
 }
 
 impl Batch {
-    /// Gathers what waits. Who no longer does (a client that hung up) is left out.
+    /// Groups the jobs by shard. Drops jobs whose client hung up.
     pub(super) fn gather(work: impl Iterator<Item = LaneJob>) -> Self {
         let mut batch = Self::default();
         for work in work {
             match work {
                 LaneJob::Buy { shard, attempt, reply } if !reply.is_cancelled() => {
-                    let work = batch.of(shard);
+                    let work = batch.work_of(shard);
                     work.attempts.push(attempt);
                     work.buyers.push(reply);
                 }
                 LaneJob::Find { shard, user, reply } if !reply.is_cancelled() => {
-                    let work = batch.of(shard);
+                    let work = batch.work_of(shard);
                     work.users.push(user);
                     work.finders.push(reply);
                 }
                 LaneJob::Donate { shard, to, want, reply } if !reply.is_cancelled() => {
-                    batch.of(shard).donates.push((to, want, reply));
+                    batch.work_of(shard).donates.push((to, want, reply));
                 }
-                // Tokens that were donated are brought in, whoever waits for them.
+                // Donated tokens are accepted even when no task waits for the result.
                 LaneJob::Accept { shard, from, cumulative, reply } => {
-                    batch.of(shard).accepts.push((from, cumulative, reply));
+                    batch.work_of(shard).accepts.push((from, cumulative, reply));
                 }
                 LaneJob::Buy { .. } | LaneJob::Find { .. } | LaneJob::Donate { .. } => {}
             }
@@ -60,8 +60,8 @@ impl Batch {
         batch
     }
 
-    /// Few shards lie on one primary: looking through them is faster than hashing.
-    fn of(&mut self, shard: Arc<Shard>) -> &mut ShardWork {
+    /// A primary serves few shards, so a linear search is faster than hashing.
+    fn work_of(&mut self, shard: Arc<Shard>) -> &mut ShardWork {
         let index = self.shards.iter().position(|work| Arc::ptr_eq(&work.shard, &shard));
         let index = index.unwrap_or_else(|| {
             self.shards.push(ShardWork::new(shard));
@@ -70,13 +70,13 @@ impl Batch {
         &mut self.shards[index]
     }
 
-    /// Whether a token leaves a shard, which takes a barrier whatever the settings say.
+    /// Returns true when tokens leave a shard. That needs a barrier with every setting of DURABILITY.
     pub(super) fn donates(&self) -> bool {
         self.shards.iter().any(|work| !work.donates.is_empty())
     }
 
-    /// Refuses to let tokens leave: with a replica away the barrier behind them could not hold, and each try
-    /// would put half of the stock into a channel.
+    /// Refuses all donations. While a replica is down, their barrier could not hold, and each try would move half of
+    /// the stock into a channel.
     pub(super) fn refuse_donations(&mut self, primary: &Primary) {
         let replicas = primary.replicas.len();
         let error = CallError::NotDurable { confirmed: replicas - primary.replicas_failed(), replicas };
@@ -85,12 +85,12 @@ impl Batch {
         }
     }
 
-    /// Whether there is nothing to send.
+    /// Returns true when there is nothing to send.
     pub(super) fn is_empty(&self) -> bool {
         self.shards.is_empty()
     }
 
-    /// How many wait for its answers.
+    /// Returns the number of jobs that wait for a reply.
     pub(super) fn len(&self) -> usize {
         let waiting = |work: &ShardWork| {
             work.accepts.len() + work.buyers.len() + work.finders.len() + work.donates.len()
@@ -98,13 +98,13 @@ impl Batch {
         self.shards.iter().map(waiting).sum()
     }
 
-    /// The call to Redis as the trace of each who waits shows it; nothing where nobody is traced. They end with the call.
+    /// Creates a span of the Redis call for each traced job. The spans end when they are dropped.
     pub(super) fn spans(&self, primary: &Address) -> Vec<Span> {
         let traced = |span: &Span| (!span.is_disabled()).then(|| call_span(span, primary, self.len()));
         self.shards.iter().flat_map(ShardWork::waits).filter_map(traced).collect()
     }
 
-    /// The calls, in order.
+    /// Returns the calls, in order.
     pub(super) fn pipeline(&self, user_limit: Option<Limit>) -> TimedPipeline {
         let mut pipeline = TimedPipeline::begin();
         for work in &self.shards {
@@ -113,8 +113,8 @@ impl Batch {
         pipeline
     }
 
-    /// Hands out the answers, in the order of [`Batch::pipeline`]. Gives back an error that a whole call met,
-    /// for whoever looks after the lane.
+    /// Distributes the replies, in the order of [`Batch::pipeline`]. Returns an error that a whole call met, for the
+    /// lane to handle.
     pub(super) fn answer(self, mut replies: Replies) -> Option<CallError> {
         let mut last_error = None;
         for work in self.shards {
@@ -123,7 +123,7 @@ impl Batch {
         last_error
     }
 
-    /// Tells everybody that the pipeline as a whole has no answer.
+    /// Answers all jobs with an error of the whole pipeline.
     pub(super) fn fail(self, error: &CallError) {
         for work in self.shards {
             work.buyers.into_iter().for_each(|reply| reply.send(Err(error.clone())));
@@ -199,7 +199,7 @@ impl ShardWork {
     }
 }
 
-/// Named as OpenTelemetry has it.
+/// The fields follow OpenTelemetry's semantic conventions.
 fn call_span(span: &Span, primary: &Address, batch: usize) -> Span {
     tracing::debug_span!(
         parent: span,
@@ -213,14 +213,14 @@ fn call_span(span: &Span, primary: &Address, batch: usize) -> Span {
     )
 }
 
-/// Keeps the last error that was met.
+/// Keeps the last error.
 fn record_error(last_error: &mut Option<CallError>, error: Option<&CallError>) {
     if let Some(error) = error {
         *last_error = Some(error.clone());
     }
 }
 
-/// Gives each of the next `count` in line their part of an answer, or all of them its error.
+/// Sends their part of an answer to each of the next `count` waiting jobs, or its error to all of them.
 fn send_each<T>(
     waiting: &mut impl Iterator<Item = Reply<T>>,
     count: usize,

@@ -1,7 +1,8 @@
 //! One lane: an actor with a queue, a connection, and one pipeline in flight.
 //!
-//! It ends with its primary's reign: when the map names another one, what is in flight is given up at once and
-//! what waits is sent back, for only the new primary's answers count. A frozen process would keep it for long.
+//! A lane ends when its server is no longer primary. When the map names another primary, the pipeline in flight is
+//! abandoned at once and waiting jobs are returned, because only the new primary's replies count. A frozen server would
+//! otherwise hold them for a long time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,14 +22,14 @@ use crate::metrics::LaneMetrics;
 use crate::sabotage::{self, AbortPoint};
 use crate::settings::{Durability, DurabilityFallback, LaneSettings};
 
-/// Most that one pipeline takes along: eight calls of 64 buyers take about 2 ms of Redis, which is as long as
-/// the first of them should wait for the last.
+/// Largest number of jobs in one pipeline. Eight calls of 64 buyers take about 2 ms in Redis, which is as long as the
+/// first buyer should wait for the last.
 pub(super) const WORK_PER_PIPELINE_MAX: usize = 512;
-/// From this many in a pipeline on, a lane counts as busy: so many came while one pipeline was under way that
-/// waiting a moment makes the next one fuller and everybody's share of it cheaper.
+/// Pipeline size from which a lane counts as busy. When this many jobs arrive while one pipeline is in flight, a short
+/// wait makes the next pipeline fuller and each job cheaper.
 const BUSY_FROM: usize = 8;
-/// A pipeline takes a few milliseconds. From here on its primary is in doubt: the map is watched closely, although
-/// the timeouts that would end the wait are longer.
+/// A pipeline normally takes a few milliseconds. After this time its primary is suspect and the map is read more often,
+/// although the timeouts that would end the wait are longer.
 const SUSPECT_AFTER: Duration = Duration::from_millis(250);
 
 pub(super) struct Lane {
@@ -49,7 +50,7 @@ impl Lane {
         user_limit: Option<Limit>,
         health: Arc<PrimaryHealth>,
     ) -> Self {
-        let metrics = LaneMetrics::of(&address);
+        let metrics = LaneMetrics::new(&address);
         Self { cluster, address, settings, user_limit, health, connection: None, metrics }
     }
 
@@ -69,7 +70,7 @@ impl Lane {
         }
     }
 
-    /// Lets a pipeline that is not full yet fill up for a moment.
+    /// Waits a moment for more jobs when the pipeline is not full.
     async fn linger(&self, queue: &mut mpsc::Receiver<LaneJob>, waiting: &mut Vec<LaneJob>) {
         let room = WORK_PER_PIPELINE_MAX.saturating_sub(waiting.len());
         if room == 0 || self.settings.linger == Duration::ZERO {
@@ -88,7 +89,7 @@ impl Lane {
         let topology = self.cluster.topology();
         let Some(primary) = topology.primaries().iter().find(|primary| primary.address == self.address)
         else {
-            // Nothing counts that a deposed primary says, not even with a barrier: it may know no replicas.
+            // Replies of a demoted primary never count, not even with a barrier: it may know no replicas.
             return batch.fail(&CallError::Moved(format!("{} serves no slots", self.address)));
         };
         if primary.replicas_failed() > 0 {
@@ -127,7 +128,7 @@ impl Lane {
         }
     }
 
-    /// Sends a pipeline and waits for its replies, but not longer than its primary reigns.
+    /// Sends a pipeline and waits for its replies, but only while the server is primary.
     async fn exchange(
         &mut self,
         pipeline: TimedPipeline,
@@ -146,7 +147,8 @@ impl Lane {
         }
     }
 
-    /// B1 as the settings ask for it, B2 always: tokens that come back with an old replica would be sold twice.
+    /// Returns the barrier that the settings ask for (B1). Donations always have the full barrier (B2), because tokens
+    /// that a stale replica brings back would be sold twice.
     fn barrier(&self, batch: &Batch, primary: &Primary) -> Barrier {
         match (self.settings.durability, self.settings.durability_fallback) {
             (Durability::None, _) if !batch.donates() => Barrier::None,
@@ -168,7 +170,7 @@ impl Lane {
         }
     }
 
-    /// Mends what a single call met; those who waited for it come again.
+    /// Handles an error of a single call. Its callers retry.
     async fn handle_call_error(&self, error: &CallError) {
         match error {
             CallError::FunctionMissing => {
@@ -177,7 +179,7 @@ impl Lane {
                 }
             }
             CallError::Moved(_) => self.health.request_map_refresh(),
-            // A barrier that fails may be a map that is older than a failover.
+            // A failed barrier may mean that the map is older than a failover.
             CallError::NotDurable { .. } | CallError::NoReply(_) => self.health.mark_suspect(error),
             error => tracing::warn!(redis.address = %self.address, error = %error, "a lane's call failed"),
         }

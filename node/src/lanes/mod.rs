@@ -1,8 +1,8 @@
-//! The way to Redis for buyers: a lane a primary, each with a connection of its own.
+//! The buyers' path to Redis: one lane for each primary, with its own connection.
 //!
-//! Whatever a node wants of a shard - buy, find, donate, accept - waits in the lane of the shard's primary and
-//! travels in its next pipeline, so that one barrier serves all of it. A lane tries once and reports what
-//! happened; who repeats, and until when, is decided by those who wait.
+//! All calls of a node to a shard (buy, find, donate, accept) wait in the lane of the shard's primary and travel in its
+//! next pipeline, so one barrier serves them all. A lane tries once and reports the result. Its callers decide about
+//! retries.
 
 mod batch;
 mod lane;
@@ -28,37 +28,37 @@ use self::primary_health::PrimaryHealth;
 use crate::limits::RateLimited;
 use crate::settings::LaneSettings;
 
-/// Why a lane has no answer.
+/// Reasons why a lane has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum LaneError {
-    /// Too many wait already. Nothing was done.
+    /// The queue is full, or the wait would be too long. Nothing was done.
     #[error("the lane is full")]
     Full,
-    /// It was tried.
+    /// The call was made and failed.
     #[error(transparent)]
     Call(#[from] CallError),
 }
 
-/// Where one who waits gets an answer.
+/// Sender of the answer to a waiting job.
 struct Reply<T> {
     to: oneshot::Sender<Result<T, CallError>>,
-    /// The wait, as traces show it: from lining up to the answer.
+    /// Span of the wait, from enqueueing to the answer.
     span: Span,
 }
 
 impl<T> Reply<T> {
-    /// Whether nobody waits any more: a client that hung up.
+    /// Returns true when the caller no longer waits, for instance because the client hung up.
     fn is_cancelled(&self) -> bool {
         self.to.is_closed()
     }
 
-    /// Answers one who waits. Who hung up meanwhile learns it another way: the claim is there.
+    /// Sends the answer. A client that hung up can look up its claim later.
     fn send(self, answer: Result<T, CallError>) {
         let _hung_up = self.to.send(answer);
     }
 }
 
-/// One thing that waits in a lane.
+/// A job that waits in a lane.
 enum LaneJob {
     Buy { shard: Arc<Shard>, attempt: Attempt, reply: Reply<BuyOutcome> },
     Find { shard: Arc<Shard>, user: UserId, reply: Reply<Option<Claim>> },
@@ -67,30 +67,34 @@ enum LaneJob {
 }
 
 impl LaneJob {
-    /// Whether a buyer waits for it, who can come back; tokens cannot.
+    /// Returns true when a buyer waits for the job. Buyers can retry, while transfers of tokens must not be turned
+    /// away.
     fn is_for_buyer(&self) -> bool {
         matches!(self, Self::Buy { .. } | Self::Find { .. })
     }
 }
 
-/// The answer of a lane to something that stands in it.
+/// Pending answer of a lane to an enqueued job.
 pub struct Pending<T>(oneshot::Receiver<Result<T, CallError>>);
 
 impl<T> Pending<T> {
-    /// Waits for it.
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// Returns [`LaneError::Call`] when the call failed or the lane was closed.
     pub async fn answer(self) -> Result<T, LaneError> {
         let closed = || CallError::NoReply("the lane was closed".into());
         self.0.await.unwrap_or_else(|_| Err(closed())).map_err(LaneError::from)
     }
 }
 
-/// All lanes of this node. Those to new primaries open when they are needed.
+/// All lanes of this node. The lane to a new primary opens on first use.
 pub struct Lanes {
     cluster: Arc<Cluster>,
     settings: LaneSettings,
     user_limit: Option<Limit>,
     open: Mutex<OpenLanes>,
-    /// Wakes whoever watches the cluster's map: a lane saw something that the map does not explain.
+    /// Wakes the task that reads the cluster map. A lane notifies it when a reply contradicts the map.
     pub(crate) map_refresh: Arc<Notify>,
 }
 
@@ -100,7 +104,7 @@ struct OpenLanes {
     tasks: JoinSet<()>,
 }
 
-/// What is seen of a lane from outside.
+/// Handle to a running lane.
 #[derive(Clone)]
 struct LaneHandle {
     queue: mpsc::Sender<LaneJob>,
@@ -108,43 +112,42 @@ struct LaneHandle {
 }
 
 impl LaneHandle {
-    /// Whether a newcomer would wait too long: for the pipeline under way, those that the queue fills, and their own.
-    /// A queue is bounded by time as well as by number, for how fast it moves is for Redis to say. Less than a
-    /// pipeline's worth is always let in, or nobody would notice when it moves again.
-    fn exceeds_wait(&self, wait_max: Duration) -> bool {
+    /// Returns true when a new job would wait too long: for the pipeline in flight, for those that the queue fills, and
+    /// for its own. The queue is limited by time as well as by length, because Redis decides how fast it moves. Less
+    /// than one pipeline is always admitted, or a recovery would go unnoticed.
+    fn wait_exceeds(&self, wait_max: Duration) -> bool {
         let ahead = (self.queue.max_capacity() - self.queue.capacity()) / WORK_PER_PIPELINE_MAX;
         ahead > 0 && self.health.pipeline_time() * (ahead as u32 + 2) > wait_max
     }
 }
 
 impl Lanes {
-    /// No lane is open yet.
+    /// Creates the lanes. None is open yet.
     pub fn new(cluster: Arc<Cluster>, settings: LaneSettings, user_limit: Option<Limit>) -> Self {
         Self { cluster, settings, user_limit, open: Mutex::default(), map_refresh: Arc::default() }
     }
 
-    /// What to tell a user who has to wait this long.
+    /// Returns the rejection of a user who has to wait this long, or `None` without a user limit.
     pub(crate) fn limited(&self, retry_after: Duration) -> Option<RateLimited> {
         self.user_limit.map(|limit| RateLimited { retry_after, limit })
     }
 
-    /// Buys for one user in their home shard.
+    /// Buys for one user in the user's home shard.
     pub async fn buy(&self, shard: &Arc<Shard>, attempt: Attempt) -> Result<BuyOutcome, LaneError> {
         self.enqueue(shard, |shard, reply| LaneJob::Buy { shard, attempt, reply })?.answer().await
     }
 
-    /// Looks up a user's claim in their home shard.
+    /// Looks up a user's claim in the user's home shard.
     pub async fn find(&self, shard: &Arc<Shard>, user: UserId) -> Result<Option<Claim>, LaneError> {
         self.enqueue(shard, |shard, reply| LaneJob::Find { shard, user, reply })?.answer().await
     }
 
-    /// Takes tokens from a shard for another. When the answer is here, B2 has been passed.
+    /// Takes tokens from a shard for another one. The answer comes after barrier B2.
     pub async fn donate(&self, shard: &Arc<Shard>, to: ShardId, want: u64) -> Result<Donation, LaneError> {
         self.enqueue(shard, |shard, reply| LaneJob::Donate { shard, to, want, reply })?.answer().await
     }
 
-    /// Brings tokens into a shard. It stands in the lane when this returns: whoever lines up behind it finds
-    /// the tokens there.
+    /// Brings tokens into a shard. The job is in the lane when this returns, so every later job finds the tokens there.
     pub fn accept(
         &self,
         shard: &Arc<Shard>,
@@ -162,7 +165,7 @@ impl Lanes {
         let (to, answer) = oneshot::channel();
         let span = tracing::debug_span!("lane", shard.id = %shard.id);
         let (handle, work) = (self.handle(shard)?, work(Arc::clone(shard), Reply { to, span }));
-        if work.is_for_buyer() && handle.exceeds_wait(self.settings.wait_max) {
+        if work.is_for_buyer() && handle.wait_exceeds(self.settings.wait_max) {
             return Err(LaneError::Full);
         }
         handle.queue.try_send(work).map_err(|refused| match refused {
@@ -172,12 +175,12 @@ impl Lanes {
         Ok(Pending(answer))
     }
 
-    /// The lane that leads to this shard now.
+    /// Returns the lane that currently leads to this shard. Opens it if necessary.
     fn handle(&self, shard: &Shard) -> Result<LaneHandle, CallError> {
         let topology = self.cluster.topology();
         let Some(primary) = topology.primary(shard.slot) else {
             self.map_refresh.notify_one();
-            return Err(CallError::Moved("nobody serves the slot".into()));
+            return Err(CallError::Moved("no primary serves the slot".into()));
         };
         let mut open = self.open();
         if let Some(handle) = open.handles.get(&primary.address) {
@@ -198,7 +201,7 @@ impl Lanes {
         Ok(handle)
     }
 
-    /// Whether the primary of this shard is not known to be in trouble.
+    /// Returns true unless the shard's primary is known to be suspect or has a failed replica.
     pub(crate) fn is_healthy(&self, shard: &Shard) -> bool {
         let topology = self.cluster.topology();
         topology.primary(shard.slot).is_some_and(|primary| {
@@ -208,7 +211,8 @@ impl Lanes {
         })
     }
 
-    /// How many wait in each lane and how many may, and whether its primary is in doubt.
+    /// Calls `visit` for each lane with its address, its queue length, its queue capacity, and whether its primary is
+    /// suspect.
     pub(crate) fn for_each_lane(&self, visit: impl Fn(&Address, usize, usize, bool)) {
         for (address, LaneHandle { queue, health }) in &self.open().handles {
             let room = queue.max_capacity();
@@ -216,12 +220,12 @@ impl Lanes {
         }
     }
 
-    /// Whether any lane's primary is in trouble.
+    /// Returns true when the primary of any lane is suspect.
     pub(crate) fn any_suspect(&self) -> bool {
         self.open().handles.values().any(|handle| handle.health.is_suspect())
     }
 
-    /// Closes the lanes to nodes that serve no slots any more. Who waits in one comes again, to the new primary.
+    /// Closes the lanes to servers that are no longer primary. Their waiting callers retry with the new primary.
     pub(crate) fn close_demoted(&self) {
         let topology = self.cluster.topology();
         let mut open = self.open();
@@ -235,7 +239,7 @@ impl Lanes {
         while open.tasks.try_join_next().is_some() {}
     }
 
-    /// Closes all lanes and waits until what waited in them has been answered.
+    /// Closes all lanes and waits until their jobs have been answered.
     pub(crate) async fn close(&self) {
         let OpenLanes { handles, mut tasks } = std::mem::take(&mut *self.open());
         drop(handles);

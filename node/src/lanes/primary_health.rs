@@ -1,5 +1,5 @@
-//! What a lane and those around it tell each other: whether its primary answers and how fast, and when its reign
-//! ends.
+//! Health of a lane's primary, shared between the lane and its users: whether it answers, how fast, and whether it has
+//! been demoted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,10 +11,10 @@ use tokio::sync::Notify;
 
 pub(super) struct PrimaryHealth {
     address: Address,
-    /// Wakes whoever watches the cluster's map: a lane saw something that the map does not explain.
+    /// Wakes the task that reads the cluster map. A lane notifies it when a reply contradicts the map.
     map_refresh: Arc<Notify>,
     suspect: AtomicBool,
-    /// How long a pipeline takes, in microseconds: each new one counts for an eighth.
+    /// Duration of a pipeline, microseconds. A moving average in which each new value has a weight of one eighth.
     pipeline_time_us: AtomicU64,
     demoted: Notify,
 }
@@ -30,24 +30,24 @@ impl PrimaryHealth {
         }
     }
 
-    /// How long a pipeline takes.
+    /// Returns the average duration of a pipeline.
     pub(super) fn pipeline_time(&self) -> Duration {
         Duration::from_micros(self.pipeline_time_us.load(Ordering::Relaxed))
     }
 
-    /// A pipeline took so long. Only its lane says so: nobody else writes in between.
+    /// Adds a measured duration. Only the lane itself calls this, so there are no concurrent writers.
     pub(super) fn record_pipeline_time(&self, pipeline_time: Duration) {
         let before = self.pipeline_time_us.load(Ordering::Relaxed);
         let after = (7 * before + u64::try_from(pipeline_time.as_micros()).unwrap_or(u64::MAX / 8)) / 8;
         self.pipeline_time_us.store(after, Ordering::Relaxed);
     }
 
-    /// Whether its primary does not answer, or its replicas do not.
+    /// Returns true while the primary or its replicas do not answer.
     pub(super) fn is_suspect(&self) -> bool {
         self.suspect.load(Ordering::Relaxed)
     }
 
-    /// Told once when it begins: those who wait come again many times a second.
+    /// Marks the primary as suspect. Logs only the first time, because waiting callers retry many times a second.
     pub(super) fn mark_suspect(&self, error: &CallError) {
         if !self.suspect.swap(true, Ordering::Relaxed) {
             tracing::warn!(redis.address = %self.address, error = %error, "a primary is suspect");
@@ -62,17 +62,17 @@ impl PrimaryHealth {
         }
     }
 
-    /// The map may be out of date.
+    /// Requests a read of the cluster map, which may be out of date.
     pub(super) fn request_map_refresh(&self) {
         self.map_refresh.notify_one();
     }
 
-    /// The primary serves no slots any more.
+    /// Signals that the server is no longer primary.
     pub(super) fn demote(&self) {
         self.demoted.notify_one();
     }
 
-    /// Completes when the primary is deposed.
+    /// Completes when the primary is demoted.
     pub(super) async fn demoted(&self) {
         self.demoted.notified().await;
     }

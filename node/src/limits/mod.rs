@@ -1,11 +1,11 @@
-//! How many requests a client address may make, over all nodes together.
+//! Limits the requests of a client address, over all nodes together.
 //!
-//! Asking Redis for each request would double what a request costs. So a node takes permits in advance: a quarter of
-//! those that are left at a time, which lapse when as many have come back in Redis. An address that makes few requests gets
-//! along with those that it has free of asking; when it makes more, they are counted with the first ask. So nodes
-//! agree within the free permits of each, a fortieth of the limit.
+//! Asking Redis for each request would double the cost of a request. A node therefore takes permits in advance: a
+//! quarter of the remaining ones at a time. They expire when as many have been regenerated in Redis. An address that
+//! makes few requests needs no call to Redis, because each node gives it some free permits; when it makes more, they
+//! are counted with the first call. So the nodes agree within the free permits of each: a fortieth of the limit.
 //!
-//! Redis away: a node hands out the same permits on its own word. A limit protects the sale; it must not stop it.
+//! While Redis is unreachable, a node grants the same permits itself. A limit protects the sale and must not stop it.
 
 mod permits;
 mod refiller;
@@ -25,7 +25,7 @@ pub use self::permits::ClientNetwork;
 use self::permits::{PermitCache, PermitDecision};
 use self::refiller::PermitRefillers;
 
-/// Longest wait for permits. Longer than Redis ever needs; whoever waited in vain is let in.
+/// Longest wait for permits. Redis never needs that long. A request that waited in vain is admitted.
 const PERMIT_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Limits the requests of client addresses.
@@ -37,17 +37,17 @@ pub struct AddressLimits {
     _tasks: JoinSet<()>,
 }
 
-/// An address made too many requests.
+/// A client address or a user made too many requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimited {
-    /// When the next one may come.
+    /// Time until the next request may come.
     pub retry_after: Duration,
-    /// How many there may be.
+    /// The limit in force.
     pub limit: Limit,
 }
 
 impl AddressLimits {
-    /// Limits all addresses but the exempt ones.
+    /// Starts limiting all addresses except the exempt ones.
     pub fn start(cluster: &Arc<Cluster>, limit: Limit, exempt: Vec<IpNet>) -> Self {
         let cache = Arc::new(PermitCache::new(limit));
         let mut tasks = JoinSet::new();
@@ -55,7 +55,8 @@ impl AddressLimits {
         Self { limit, exempt, cache, refillers, _tasks: tasks }
     }
 
-    /// Lets a request of this address pass, or not, where that is known at once: nearly always.
+    /// Decides about a request without waiting, which is nearly always possible. Returns `None` when the permits are
+    /// not known yet.
     pub fn try_admit(&self, address: IpAddr) -> Option<Result<(), RateLimited>> {
         let address = address.to_canonical();
         if self.exempt.iter().any(|network| network.contains(&address)) {
@@ -64,10 +65,10 @@ impl AddressLimits {
         self.check(ClientNetwork::of(address)).ok()
     }
 
-    /// Lets a request of this address pass, or not.
+    /// Decides about a request. Waits for permits if necessary.
     ///
     /// # Errors
-    /// When it makes too many.
+    /// Returns [`RateLimited`] when the address made too many requests.
     pub async fn admit(&self, address: IpAddr) -> Result<(), RateLimited> {
         let (network, deadline) = (ClientNetwork::of(address), Instant::now() + PERMIT_TIMEOUT);
         loop {
@@ -81,17 +82,17 @@ impl AddressLimits {
         }
     }
 
-    /// What the book says; where it does not know yet, who will tell when it does.
+    /// Returns the decision of the cache, or a receiver that changes once permits have arrived.
     fn check(&self, network: ClientNetwork) -> Result<Result<(), RateLimited>, watch::Receiver<()>> {
         match self.cache.take(network, Instant::now()) {
             PermitDecision::Pass => Ok(Ok(())),
-            PermitDecision::PassAndRefill(ask) => {
-                self.refillers.send(network, ask);
+            PermitDecision::PassAndRefill(batch) => {
+                self.refillers.send(network, batch);
                 Ok(Ok(()))
             }
             PermitDecision::Refuse(retry_after) => Ok(Err(RateLimited { retry_after, limit: self.limit })),
-            PermitDecision::Wait { answered, ask } => {
-                ask.into_iter().for_each(|ask| self.refillers.send(network, ask));
+            PermitDecision::Wait { answered, batch } => {
+                batch.into_iter().for_each(|batch| self.refillers.send(network, batch));
                 Err(answered)
             }
         }

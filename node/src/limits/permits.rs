@@ -1,7 +1,7 @@
-//! What a node knows of each client address: the permits in hand, and what it was told last.
+//! Permits that a node holds for each client address, and the latest refusals.
 //!
-//! Pure: no clock, no Redis. Bounded: names are kept in two generations, and the older one is forgotten when the newer
-//! one is full or a window has passed. Whoever is forgotten starts anew, with free permits.
+//! Pure: no clock and no Redis. Memory is bounded: networks are kept in two generations, and the older one is dropped
+//! when the newer one is full or a window has passed. A forgotten network starts again with free permits.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,30 +13,30 @@ use stock::limit::{Limit, PermitAnswer};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// The part of the limit that a node wants at a time; it gets less as they run out.
+/// A node asks for this fraction of the limit at a time: 1/4. It gets less as permits run out.
 const CHUNK_DIVISOR: u32 = 4;
-/// The part of the limit that an address has on each node without asking, a window.
+/// Each node gives an address this fraction of the limit for free in each window: 1/40.
 const FREE_DIVISOR: u32 = 40;
-/// With less than this part of what was granted left, more is asked for before anybody has to wait.
+/// More permits are requested when less than this fraction of the last grant is left: 1/4. So no request has to wait.
 const LOW_WATER_DIVISOR: u32 = 4;
 /// Shortest time for which an address is refused from memory.
 const REFUSAL_MIN: Duration = Duration::from_millis(100);
-/// Parts of the book, each with a lock of its own.
+/// Number of cache segments. Each has its own lock.
 const SEGMENTS: usize = 16;
-/// Most names in a generation of a page: with all pages and both generations some 20 MB.
+/// Largest number of networks in one generation of a segment. All segments and both generations take about 20 MB.
 const NETWORKS_PER_SEGMENT_MAX: usize = 4_096;
 
-/// Whom a limit holds for: an IPv4 address, or the /64 of an IPv6 address, which is what one customer has.
+/// The unit that a limit applies to: an IPv4 address, or the /64 of an IPv6 address, which is what one customer has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientNetwork {
     /// One address.
     V4(Ipv4Addr),
-    /// The first half of the address.
+    /// The upper 64 bits of the address.
     V6(u64),
 }
 
 impl ClientNetwork {
-    /// The network of an address.
+    /// Returns the network of an address.
     pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address),
@@ -44,7 +44,7 @@ impl ClientNetwork {
         }
     }
 
-    /// A number that spreads networks over places.
+    /// Returns a hash that spreads networks evenly.
     pub(super) fn spread(self) -> usize {
         let bits = match self {
             Self::V4(address) => u64::from(address.to_bits()),
@@ -63,7 +63,7 @@ impl fmt::Display for ClientNetwork {
     }
 }
 
-/// All accounts of this node.
+/// Permits of all networks known to this node.
 pub(super) struct PermitCache {
     limit: Limit,
     segments: [Mutex<Segment>; SEGMENTS],
@@ -75,40 +75,40 @@ struct Segment {
     rotated_at: Instant,
 }
 
-/// What an address may do next.
+/// Decision about the next request of an address.
 pub(super) enum PermitDecision {
-    /// Come in.
+    /// Admit the request.
     Pass,
-    /// Come in, and more permits are to be asked for.
+    /// Admit the request, and ask Redis for more permits.
     PassAndRefill(PermitBatch),
-    /// Not before this time has passed.
+    /// Refuse until this time has passed.
     Refuse(Duration),
-    /// Wait for permits, which are asked for already or are to be.
-    Wait { answered: watch::Receiver<()>, ask: Option<PermitBatch> },
+    /// Wait for permits. `batch` is set when they have not been requested yet.
+    Wait { answered: watch::Receiver<()>, batch: Option<PermitBatch> },
 }
 
-/// What to ask Redis for.
+/// A request for permits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PermitBatch {
-    /// Permits that were used without asking.
+    /// Free permits that have been used.
     pub(super) spent: u32,
-    /// Permits to have in advance.
+    /// Permits to take in advance.
     pub(super) want: u32,
 }
 
 struct AddressPermits {
-    /// Permits in hand.
+    /// Permits left.
     left: u32,
-    /// With fewer in hand, more are asked for.
+    /// More permits are requested when fewer than this are left.
     low_water: u32,
-    /// When those in hand lapse.
+    /// Time at which the permits left expire.
     expires_at: Instant,
-    /// Whether those in hand are free: nobody was asked for them yet.
+    /// True while the permits are free ones that Redis does not know of.
     is_free: bool,
-    /// Free permits that were used.
+    /// Free permits that have been used.
     spent: u32,
     refused_until: Option<Instant>,
-    /// Somebody asks; who has to wait is told when there is an answer.
+    /// Set while a request for permits is in flight. Dropping it wakes the requests that wait.
     pending: Option<watch::Sender<()>>,
 }
 
@@ -124,12 +124,12 @@ impl PermitCache {
         Self { limit, segments: std::array::from_fn(|_| segment()) }
     }
 
-    /// What this network's next request may do.
+    /// Decides about this network's next request.
     pub(super) fn take(&self, network: ClientNetwork, now: Instant) -> PermitDecision {
         self.segment(network).permits_of(network, self.limit, now).take(self.limit, now)
     }
 
-    /// Takes in the answer to what was asked for.
+    /// Applies the answer to a request for permits.
     pub(super) fn apply(&self, network: ClientNetwork, permits: PermitAnswer, now: Instant) {
         self.segment(network).permits_of(network, self.limit, now).apply(permits, self.limit, now);
     }
@@ -174,19 +174,19 @@ impl AddressPermits {
             self.left = 0;
         }
         if self.left == 0 {
-            let ask = self.pending.is_none().then(|| self.ask(limit));
+            let batch = self.pending.is_none().then(|| self.next_batch(limit));
             let answered = self.pending.get_or_insert_default().subscribe();
-            return PermitDecision::Wait { answered, ask };
+            return PermitDecision::Wait { answered, batch };
         }
         self.left -= 1;
         self.spent += u32::from(self.is_free);
         if self.is_free || self.left >= self.low_water || self.pending.is_some() {
             return PermitDecision::Pass;
         }
-        PermitDecision::PassAndRefill(self.ask(limit))
+        PermitDecision::PassAndRefill(self.next_batch(limit))
     }
 
-    fn ask(&mut self, limit: Limit) -> PermitBatch {
+    fn next_batch(&mut self, limit: Limit) -> PermitBatch {
         self.pending = Some(watch::Sender::default());
         PermitBatch { spent: std::mem::take(&mut self.spent), want: chunk(limit) }
     }
@@ -204,12 +204,12 @@ impl AddressPermits {
             }
         }
         self.is_free = false;
-        // Whoever waits for it hears that it ended.
+        // Dropping the sender wakes the requests that wait.
         self.pending = None;
     }
 }
 
-/// How many permits a node takes at a time.
+/// Returns the number of permits that a node takes at a time.
 pub(super) fn chunk(limit: Limit) -> u32 {
     (limit.permits / CHUNK_DIVISOR).max(1)
 }
@@ -232,37 +232,37 @@ mod tests {
         }
     }
 
-    fn asks(cache: &PermitCache, now: Instant) -> PermitBatch {
+    fn requested(cache: &PermitCache, now: Instant) -> PermitBatch {
         match cache.take(ann(), now) {
-            PermitDecision::PassAndRefill(ask) | PermitDecision::Wait { ask: Some(ask), .. } => ask,
+            PermitDecision::PassAndRefill(batch) | PermitDecision::Wait { batch: Some(batch), .. } => batch,
             PermitDecision::Pass | PermitDecision::Wait { .. } | PermitDecision::Refuse(_) => {
-                panic!("nothing is asked for")
+                panic!("no permits were requested")
             }
         }
     }
 
     #[test]
-    fn an_address_that_makes_few_requests_costs_no_call() {
+    fn few_requests_need_no_call() {
         let (cache, now) = (PermitCache::new(LIMIT), Instant::now());
         passes(&cache, FREE, now);
     }
 
     #[test]
-    fn one_that_makes_more_is_charged_for_what_it_had_free() {
+    fn first_call_reports_used_free_permits() {
         let (cache, now) = (PermitCache::new(LIMIT), Instant::now());
         passes(&cache, FREE, now);
-        assert_eq!(asks(&cache, now), PermitBatch { spent: FREE, want: CHUNK });
+        assert_eq!(requested(&cache, now), PermitBatch { spent: FREE, want: CHUNK });
         assert!(
-            matches!(cache.take(ann(), now), PermitDecision::Wait { ask: None, .. }),
-            "one ask at a time"
+            matches!(cache.take(ann(), now), PermitDecision::Wait { batch: None, .. }),
+            "one request at a time"
         );
     }
 
     #[test]
-    fn the_next_permits_are_asked_for_before_anybody_waits() {
+    fn permits_are_refilled_before_they_run_out() {
         let (cache, now) = (PermitCache::new(LIMIT), Instant::now());
         passes(&cache, FREE, now);
-        asks(&cache, now);
+        requested(&cache, now);
         cache.apply(ann(), PermitAnswer::Granted(CHUNK), now);
         passes(&cache, CHUNK - CHUNK / LOW_WATER_DIVISOR, now);
         assert!(matches!(
@@ -270,47 +270,47 @@ mod tests {
             PermitDecision::PassAndRefill(PermitBatch { spent: 0, want: CHUNK })
         ));
         passes(&cache, CHUNK / LOW_WATER_DIVISOR - 1, now);
-        assert!(matches!(cache.take(ann(), now), PermitDecision::Wait { ask: None, .. }));
+        assert!(matches!(cache.take(ann(), now), PermitDecision::Wait { batch: None, .. }));
     }
 
     #[test]
-    fn a_refusal_is_remembered_until_there_are_permits_again() {
+    fn refusal_is_cached_until_permits_are_available() {
         let (cache, now) = (PermitCache::new(LIMIT), Instant::now());
         passes(&cache, FREE, now);
-        asks(&cache, now);
+        requested(&cache, now);
         cache.apply(ann(), PermitAnswer::After(Duration::from_secs(3)), now);
         let after = |ms| now + Duration::from_millis(ms);
         assert!(
             matches!(cache.take(ann(), after(2_000)), PermitDecision::Refuse(left) if left == Duration::from_secs(1))
         );
-        assert_eq!(asks(&cache, after(3_000)), PermitBatch { spent: 0, want: CHUNK });
+        assert_eq!(requested(&cache, after(3_000)), PermitBatch { spent: 0, want: CHUNK });
     }
 
     #[test]
-    fn permits_that_were_not_used_lapse_when_as_many_have_come_back() {
+    fn unused_permits_expire() {
         let (cache, now) = (PermitCache::new(LIMIT), Instant::now());
         passes(&cache, FREE, now);
-        asks(&cache, now);
+        requested(&cache, now);
         cache.apply(ann(), PermitAnswer::Granted(CHUNK), now);
         passes(&cache, 1, now + Duration::from_millis(9_999));
-        assert_eq!(asks(&cache, now + Duration::from_secs(10)), PermitBatch { spent: 0, want: CHUNK });
+        assert_eq!(requested(&cache, now + Duration::from_secs(10)), PermitBatch { spent: 0, want: CHUNK });
     }
 
     #[test]
-    fn however_many_addresses_come_the_book_stays_bounded() {
+    fn cache_size_is_bounded() {
         let (cache, now) = (PermitCache::new(LIMIT), Instant::now());
         for number in 0..300_000_u32 {
             cache.take(ClientNetwork::of(Ipv4Addr::from_bits(number).into()), now);
         }
-        let names = cache.segments.iter().map(|segment| {
+        let networks = cache.segments.iter().map(|segment| {
             let segment = segment.lock().unwrap();
             segment.current.len() + segment.previous.len()
         });
-        assert!(names.sum::<usize>() <= 2 * SEGMENTS * NETWORKS_PER_SEGMENT_MAX);
+        assert!(networks.sum::<usize>() <= 2 * SEGMENTS * NETWORKS_PER_SEGMENT_MAX);
     }
 
     #[test]
-    fn all_addresses_of_a_customer_s_ipv6_network_are_one() {
+    fn ipv6_addresses_share_the_limit_of_their_64() {
         let of = |address: &str| ClientNetwork::of(address.parse().unwrap());
         assert_eq!(of("2001:db8:0:1::1"), of("2001:db8:0:1:ffff::2"));
         assert_ne!(of("2001:db8:0:1::1"), of("2001:db8:0:2::1"));

@@ -1,4 +1,4 @@
-//! Asks Redis for permits: many addresses in one call, one call at a time a bucket.
+//! Asks Redis for permits: many addresses in one call, and one call at a time for each bucket.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use tokio::time::{Instant, timeout};
 
 use super::permits::{ClientNetwork, PermitBatch, PermitCache, chunk};
 
-/// Most addresses in a call: it then takes some 0.1 ms of Redis.
+/// Largest number of addresses in a call. A full call takes about 0.1 ms in Redis.
 const NETWORKS_PER_CALL_MAX: usize = 64;
-/// How many asks may wait at a bucket. Beyond that nodes hand out permits on their own word.
+/// Largest number of requests that may wait for a bucket. Beyond that, nodes grant permits themselves.
 const QUEUE_MAX: usize = 1_024;
 /// Longest wait for Redis.
 const CALL_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// One clerk a bucket.
+/// Handle to the refill tasks, one for each bucket.
 pub(super) struct PermitRefillers {
     queues: Vec<mpsc::Sender<(ClientNetwork, PermitBatch)>>,
     cache: Arc<PermitCache>,
@@ -42,19 +42,19 @@ impl PermitRefillers {
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let queues = LimitBucket::all().into_iter().map(|bucket| {
-            let (queue, asks) = mpsc::channel(QUEUE_MAX);
+            let (queue, requests) = mpsc::channel(QUEUE_MAX);
             let refiller =
                 PermitRefiller { cluster: Arc::clone(cluster), bucket, limit, cache: Arc::clone(cache) };
-            tasks.spawn(refiller.run(asks));
+            tasks.spawn(refiller.run(requests));
             queue
         });
         Self { queues: queues.collect(), cache: Arc::clone(cache), limit }
     }
 
-    /// Has permits asked for. The book gets the answer.
-    pub(super) fn send(&self, network: ClientNetwork, asking: PermitBatch) {
+    /// Requests permits. The answer goes to the cache.
+    pub(super) fn send(&self, network: ClientNetwork, batch: PermitBatch) {
         let queue = &self.queues[network.spread() % self.queues.len()];
-        if queue.try_send((network, asking)).is_err() {
+        if queue.try_send((network, batch)).is_err() {
             self.cache.apply(network, local_grant(self.limit), Instant::now());
         }
     }
@@ -65,7 +65,7 @@ impl PermitRefiller {
         let mut waiting = Vec::with_capacity(NETWORKS_PER_CALL_MAX);
         let mut failing = false;
         while queue.recv_many(&mut waiting, NETWORKS_PER_CALL_MAX).await > 0 {
-            let answers = self.ask(&waiting).await;
+            let answers = self.request(&waiting).await;
             match &answers {
                 Ok(_) => failing = false,
                 Err(error) if failing => tracing::debug!(error = %error, "still no answer on address limits"),
@@ -81,20 +81,23 @@ impl PermitRefiller {
         }
     }
 
-    async fn ask(&self, waiting: &[(ClientNetwork, PermitBatch)]) -> Result<Vec<PermitAnswer>, CallError> {
-        let ask = |(network, PermitBatch { spent, want }): &(ClientNetwork, PermitBatch)| PermitRequest {
+    async fn request(
+        &self,
+        waiting: &[(ClientNetwork, PermitBatch)],
+    ) -> Result<Vec<PermitAnswer>, CallError> {
+        let request = |(network, PermitBatch { spent, want }): &(ClientNetwork, PermitBatch)| PermitRequest {
             address: network.to_string(),
             spent: *spent,
             want: *want,
         };
-        let asks: Vec<PermitRequest> = waiting.iter().map(ask).collect();
-        let admit = Admit { bucket: &self.bucket, limit: self.limit, requests: &asks };
+        let requests: Vec<PermitRequest> = waiting.iter().map(request).collect();
+        let admit = Admit { bucket: &self.bucket, limit: self.limit, requests: &requests };
         let no_reply = |_| Err(CallError::NoReply("Redis took too long".into()));
         timeout(CALL_TIMEOUT, self.cluster.poll(admit)).await.unwrap_or_else(no_reply)
     }
 }
 
-/// What a node grants on its own word.
+/// Returns the permits that a node grants without asking Redis.
 fn local_grant(limit: Limit) -> PermitAnswer {
     PermitAnswer::Granted(chunk(limit))
 }

@@ -1,8 +1,8 @@
-//! The time by Redis, as far as a node knows it. Each primary opens and ends the sales of its shards by its own clock,
-//! and any of these clocks may be wrong.
+//! Redis time, as known to a node. Each primary opens and ends the sales of its shards by its own clock, and any of
+//! these clocks may be wrong.
 //!
-//! A refusal from memory takes all primaries' clocks to agree. The time that is shown is their median, and never runs
-//! backwards. This machine's own clock decides nothing: it stands in for clocks that are not known.
+//! The node refuses from memory only while the clocks of all primaries agree. The time that is shown is their median,
+//! and never runs backwards. The local clock decides nothing; it only replaces clocks that are not known.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use futures::future::join_all;
 
-/// The primaries' clocks.
+/// Clocks of the primaries.
 #[derive(Debug, Default)]
 pub(super) struct Clocks(Mutex<ClockReadings>);
 
@@ -29,28 +29,27 @@ struct ClockReadings {
 }
 
 impl Clocks {
-    /// Asks each primary for its time, for no longer than `limit`. Answers whether any of them answered.
+    /// Asks each primary for its time, for at most `limit`. Returns true when at least one answered.
     pub(super) async fn measure(&self, cluster: &Cluster, limit: Duration) -> bool {
         let topology = cluster.topology();
-        let asking = topology.primaries().iter().map(|primary| async move {
+        let requests = topology.primaries().iter().map(|primary| async move {
             let ahead = timeout(limit, measure_offset_us(cluster, &primary.address)).await;
             (primary.address.clone(), ahead.ok().and_then(Result::ok))
         });
-        let measured = join_all(asking).await;
+        let measured = join_all(requests).await;
         let any_answered = measured.iter().any(|(_, ahead)| ahead.is_some());
         self.lock().offsets.update(measured);
         any_answered
     }
 
-    /// The time to show: the median of the primaries' clocks.
+    /// Returns the time to show: the median of the primaries' clocks.
     pub(super) fn now(&self) -> EpochMs {
         let readings = &mut *self.lock();
         let local = local_us();
         readings.shown.at(local, local + readings.offsets.median_us()).max(0) as EpochMs / 1_000
     }
 
-    /// The time by the clock that is furthest behind and by the one that is furthest ahead; `None` while the clock of
-    /// any primary is not known.
+    /// Returns the range from the slowest to the fastest clock, or `None` while the clock of any primary is unknown.
     pub(super) fn bounds(&self) -> Option<RangeInclusive<EpochMs>> {
         let at = |ahead_us: i64| (local_us() + ahead_us).max(0) as EpochMs / 1_000;
         let (behind, ahead) = self.lock().offsets.extremes_us()?;
@@ -62,14 +61,16 @@ impl Clocks {
     }
 }
 
-/// How far a primary's clock is ahead. Takes the middle of the request for the moment of the answer.
+/// Measures how far a primary's clock is ahead of the local one, in microseconds. Assumes that the primary read its
+/// clock halfway between request and response.
 async fn measure_offset_us(cluster: &Cluster, primary: &Address) -> Result<i64, CallError> {
     let asked = local_us();
     let answered = cluster.poll_at(primary, ReadTime).await?;
     Ok(answered as i64 * 1_000 - asked.midpoint(local_us()))
 }
 
-/// This machine's clock as it was when the process started, and what has passed since: nobody sets that.
+/// Returns the local clock at the start of the process plus the elapsed monotonic time. Setting the system clock does
+/// not change it.
 fn local_us() -> i64 {
     static STARTED: LazyLock<(Instant, Duration)> = LazyLock::new(|| {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -79,7 +80,7 @@ fn local_us() -> i64 {
     (at + started.elapsed()).as_micros() as i64
 }
 
-/// How far the clock of each primary is ahead of this machine's, microseconds.
+/// Offset of each primary's clock from the local one, in microseconds.
 #[derive(Debug, Default)]
 struct Offsets {
     by_primary: BTreeMap<Address, Offset>,
@@ -87,14 +88,14 @@ struct Offsets {
 
 #[derive(Clone, Copy, Debug)]
 struct Offset {
-    /// Zero where it was never measured.
+    /// Zero when it was never measured.
     ahead_us: i64,
-    /// Whether the primary answered when it was last asked.
+    /// True when the primary answered the latest measurement.
     is_current: bool,
 }
 
 impl Offsets {
-    /// Takes in what each of the present primaries answered. One that did not answer keeps its place in the median.
+    /// Replaces the offsets by those of the current primaries. A primary that did not answer keeps its last offset.
     fn update(&mut self, measured: Vec<(Address, Option<i64>)>) {
         let before = std::mem::take(&mut self.by_primary);
         let offset = |(address, ahead): (Address, Option<i64>)| {
@@ -105,7 +106,8 @@ impl Offsets {
         self.by_primary = measured.into_iter().map(offset).collect();
     }
 
-    /// Of an even number of primaries this machine's clock makes an odd one: two that disagree are no majority.
+    /// Returns the median offset. With an even number of primaries the local clock is added, because two clocks that
+    /// disagree have no majority.
     fn median_us(&self) -> i64 {
         let own = self.by_primary.len().is_multiple_of(2).then_some(0);
         let mut ahead: Vec<i64> = self.by_primary.values().map(|offset| offset.ahead_us).chain(own).collect();
@@ -120,7 +122,7 @@ impl Offsets {
     }
 }
 
-/// The time as it was last shown.
+/// The time that was last shown.
 #[derive(Debug, Default)]
 struct LastShownTime {
     local_us: i64,
@@ -128,7 +130,7 @@ struct LastShownTime {
 }
 
 impl LastShownTime {
-    /// The time to show now. Where the clocks went back it runs at half speed until they have caught up.
+    /// Returns the time to show now. When the clocks went back, it runs at half speed until they have caught up.
     fn at(&mut self, local_us: i64, clocks_us: i64) -> i64 {
         let slowly = self.shown_us + (local_us - self.local_us).max(0) / 2;
         *self = Self { local_us, shown_us: clocks_us.max(slowly) };
@@ -153,31 +155,31 @@ mod tests {
     }
 
     #[test]
-    fn one_wrong_clock_does_not_move_the_median() {
+    fn median_ignores_one_wrong_clock() {
         assert_eq!(offsets(&[(1, Some(5)), (2, Some(HOUR_US)), (3, Some(7))]).median_us(), 7);
         assert_eq!(offsets(&[(1, Some(5)), (2, Some(-HOUR_US)), (3, Some(7))]).median_us(), 5);
         assert_eq!(
             offsets(&[(1, Some(5)), (2, Some(HOUR_US))]).median_us(),
             5,
-            "our own clock breaks the tie"
+            "the local clock breaks the tie"
         );
     }
 
     #[test]
-    fn a_primary_that_does_not_answer_keeps_its_place_in_the_median() {
+    fn silent_primary_keeps_its_offset_in_the_median() {
         let mut offsets = offsets(&[(1, Some(5)), (2, Some(HOUR_US)), (3, Some(-HOUR_US))]);
         offsets.update(vec![(primary(1), None), (primary(2), Some(HOUR_US)), (primary(3), Some(-HOUR_US))]);
         assert_eq!(offsets.median_us(), 5);
     }
 
     #[test]
-    fn an_unknown_clock_is_taken_for_our_own_in_the_median() {
+    fn unknown_clock_counts_as_the_local_clock() {
         assert_eq!(offsets(&[(1, None), (2, Some(HOUR_US)), (3, None)]).median_us(), 0);
         assert_eq!(Offsets::default().median_us(), 0);
     }
 
     #[test]
-    fn the_extremes_are_known_only_while_each_primary_answers() {
+    fn extremes_are_known_only_while_all_primaries_answer() {
         let all = offsets(&[(1, Some(5)), (2, Some(HOUR_US)), (3, Some(-7))]);
         assert_eq!(all.extremes_us(), Some((-7, HOUR_US)));
         assert_eq!(offsets(&[(1, Some(5)), (2, None), (3, Some(7))]).extremes_us(), None);
@@ -185,21 +187,21 @@ mod tests {
     }
 
     #[test]
-    fn a_promoted_primary_is_unknown_until_it_has_answered() {
+    fn promoted_primary_is_unknown_until_it_answers() {
         let mut offsets = offsets(&[(1, Some(5)), (2, Some(6))]);
         offsets.update(vec![(primary(1), Some(5)), (primary(9), None)]);
         assert_eq!(offsets.extremes_us(), None);
         offsets.update(vec![(primary(1), Some(5)), (primary(9), Some(-HOUR_US))]);
-        assert_eq!(offsets.extremes_us(), Some((-HOUR_US, 5)), "the one that was replaced counts no more");
+        assert_eq!(offsets.extremes_us(), Some((-HOUR_US, 5)), "the replaced primary no longer counts");
     }
 
     #[test]
     fn shown_time_never_runs_backwards_and_catches_up() {
         let mut shown = LastShownTime::default();
         assert_eq!(shown.at(1_000, 51_000), 51_000);
-        assert_eq!(shown.at(2_000, 12_000), 51_500, "the clocks went back: time runs slower");
+        assert_eq!(shown.at(2_000, 12_000), 51_500, "the clocks went back, so time runs slower");
         assert_eq!(shown.at(10_000, 20_000), 55_500);
-        assert_eq!(shown.at(90_000, 100_000), 100_000, "and is right again");
+        assert_eq!(shown.at(90_000, 100_000), 100_000, "it has caught up");
         assert_eq!(shown.at(80_000, 90_000), 100_000);
     }
 }

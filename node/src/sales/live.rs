@@ -1,4 +1,4 @@
-//! A sale that this node serves: purchases and lookups, each repeated until the answer is definite.
+//! A sale that this node serves. Purchases and lookups are retried until the answer is definite.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::limits::RateLimited;
 use crate::metrics::SaleCounters;
 use crate::settings::LaneSettings;
 
-/// One sale as this node sees it now.
+/// A sale and the node's current view of it.
 pub struct LiveSale {
     lanes: Arc<Lanes>,
     shards: Arc<[Arc<Shard>]>,
@@ -28,33 +28,33 @@ pub struct LiveSale {
     counters: SaleCounters,
 }
 
-/// The answer to a purchase.
+/// Outcome of a purchase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// This attempt has a unit, and it will stay so.
+    /// This attempt has a unit. The answer is final.
     Purchased(Claim),
-    /// Another attempt of this user has a unit, and it will stay so.
+    /// Another attempt of this user has a unit. The answer is final.
     AlreadyPurchased(Claim),
     /// Every unit is sold, and this user has none.
     OutOfStock,
     /// The sale is not selling now.
     NotActive(Phase),
-    /// Nothing was done: this user tried too often.
+    /// Nothing was bought: this user made too many attempts.
     Limited(RateLimited),
-    /// Nothing was done: too many are waiting, or the last tokens are on their way. Try again.
+    /// Nothing was bought: the queue is full, or the last tokens are still in transit. The client should retry.
     Busy,
-    /// It may or may not have been done: repeat the same attempt.
+    /// The purchase may have been made. The client should repeat the same attempt.
     Unknown(OrderId),
 }
 
-/// No answer to a lookup in time.
+/// The lookup got no answer in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unavailable;
 
 impl LiveSale {
     pub(super) fn start(view: SaleView, lanes: Arc<Lanes>, settings: &LaneSettings) -> Arc<Self> {
         let shards: Arc<[Arc<Shard>]> = view.sale.shards().iter().cloned().map(Arc::new).collect();
-        let counters = SaleCounters::of(view.sale.id());
+        let counters = SaleCounters::new(view.sale.id());
         let view = watch::Sender::new(Arc::new(view));
         let steals =
             Steals::new(Arc::clone(&lanes), Arc::clone(&shards), view.subscribe(), settings.queue_max);
@@ -62,7 +62,7 @@ impl LiveSale {
         Arc::new(Self { lanes, shards, view, steals, purchase_timeout, counters })
     }
 
-    /// Takes in what the latest reading found.
+    /// Replaces the view by a newer one.
     pub(super) fn update(&self, view: SaleView) {
         if let Some(snapshot) = &view.snapshot {
             self.steals.update_levels(snapshot);
@@ -70,7 +70,7 @@ impl LiveSale {
         self.view.send_replace(Arc::new(view));
     }
 
-    /// Its outlooks from now on, until the node no longer serves it.
+    /// Returns a receiver of this sale's views. It closes when the node no longer serves the sale.
     pub fn views(&self) -> watch::Receiver<Arc<SaleView>> {
         self.view.subscribe()
     }
@@ -83,50 +83,51 @@ impl LiveSale {
         self.steals.close().await;
     }
 
-    /// The config in force.
+    /// Returns the config in force.
     pub fn config(&self) -> Arc<SaleConfig> {
         Arc::clone(&self.view.borrow().sale.config)
     }
 
-    /// From memory: no call to Redis.
+    /// Returns the status from memory, without a call to Redis.
     pub fn status(&self) -> Status {
         self.view.borrow().status()
     }
 
-    /// Buys one unit for one user, whatever it takes, within the purchase timeout.
+    /// Buys one unit for one user. Retries within the purchase timeout.
     pub async fn purchase(&self, attempt: &Attempt) -> Outcome {
         let mut state = AttemptState::default();
-        let outcome = self.answer(attempt, &mut state).await;
+        let outcome = self.purchase_within_timeout(attempt, &mut state).await;
         self.counters.answered(&outcome, state.waited_for_tokens);
         outcome
     }
 
-    async fn answer(&self, attempt: &Attempt, state: &mut AttemptState) -> Outcome {
+    async fn purchase_within_timeout(&self, attempt: &Attempt, state: &mut AttemptState) -> Outcome {
         if let Some(phase) = self.view().refusal() {
             return Outcome::NotActive(phase);
         }
         let order = attempt.order;
-        let bought = timeout(self.purchase_timeout, self.buy(attempt, state)).await;
-        match bought {
+        let result = timeout(self.purchase_timeout, self.buy(attempt, state)).await;
+        match result {
             Ok(Some(outcome)) => outcome,
-            // Out of time, or of room in the lane.
+            // The timeout passed, or the lane is full.
             Ok(None) | Err(_) if state.is_unresolved() => Outcome::Unknown(order),
             Ok(None) | Err(_) => Outcome::Busy,
         }
     }
 
-    /// Tries until the answer is definite. `None`: there is no point in going on now.
+    /// Retries until the answer is definite. Returns `None` when another try cannot help now.
     async fn buy(&self, attempt: &Attempt, state: &mut AttemptState) -> Option<Outcome> {
         let user = &attempt.user;
         let home = self.view().sale.ring().home(user);
         for tries in 0.. {
-            // However often it is tried here, the user asked once.
+            // Retries of the node do not count towards the user's limit, because the user sent one request.
             let attempt = Attempt { counts_towards_limit: tries == 0, ..attempt.clone() };
-            // Seen before asking: then an empty answer comes from a time when all units were claimed, and none
-            // of the claims is this user's.
+            // This must be read before the call. A later `empty` then proves that all units were claimed, and none by
+            // this user.
             let sold_out = self.view.borrow().sold_out();
-            let answer = state.track(self.lanes.buy(&self.shards[home.index()], attempt)).await;
-            match answer {
+            let purchase_within_timeout =
+                state.track(self.lanes.buy(&self.shards[home.index()], attempt)).await;
+            match purchase_within_timeout {
                 Ok(BuyOutcome::Bought(claim) | BuyOutcome::Repeat(claim)) => {
                     return Some(Outcome::Purchased(claim));
                 }
@@ -145,7 +146,10 @@ impl LiveSale {
         unreachable!("tries are not counted out")
     }
 
-    /// The user's claim.
+    /// Returns the user's claim, if any.
+    ///
+    /// # Errors
+    /// Returns [`Unavailable`] when the lane is full or no answer comes within the purchase timeout.
     pub async fn find(&self, user: UserId) -> Result<Option<Claim>, Unavailable> {
         timeout(self.purchase_timeout, self.find_until_answered(user)).await.map_err(|_| Unavailable)?
     }
@@ -162,7 +166,7 @@ impl LiveSale {
         unreachable!("tries are not counted out")
     }
 
-    /// Pauses before the next try; `None` where trying again cannot help.
+    /// Waits before the next try. Returns `None` when the error is permanent.
     async fn pause_after(&self, error: &CallError, tries: u32) -> Option<()> {
         if !error.is_transient() {
             return None;

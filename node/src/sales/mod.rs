@@ -1,4 +1,4 @@
-//! The sales this node serves, as it sees them: read once a period, however many clients ask.
+//! The sales that this node serves. They are read from Redis once a period, independent of the number of clients.
 
 mod clock;
 mod live;
@@ -24,16 +24,16 @@ use crate::lanes::Lanes;
 use crate::metrics;
 use crate::settings::LaneSettings;
 
-/// How often the list of sales, their records and their snapshots are read: as often as coordinators publish.
+/// How often the list of sales, their records and their snapshots are read. Coordinators publish at the same rate.
 const PERIOD: Duration = Duration::from_millis(100);
-/// How long without an answer of any primary until the node no longer calls itself ready.
+/// Time without an answer from any primary after which the node is no longer ready.
 const READY_WITHIN: Duration = Duration::from_secs(3);
-/// How often the cluster's map is read when nothing looks odd: three times as often as it has to be for barriers to hold.
+/// How often the cluster map is read while all primaries are healthy: three times as often as barriers need it.
 const MAP_PERIOD: Duration = Duration::from_millis(400);
-/// How often while a primary is in doubt: buyers wait for the one that takes over.
+/// How often the map is read while a primary is suspect, because its buyers wait for the new primary.
 const MAP_PERIOD_SUSPECT: Duration = Duration::from_millis(100);
 
-/// The sales this node serves. Cheap to clone.
+/// The sales that this node serves. Cheap to clone.
 #[derive(Clone)]
 pub struct Sales {
     lanes: Arc<Lanes>,
@@ -41,15 +41,15 @@ pub struct Sales {
     tasks: Arc<Tasks>,
 }
 
-/// What the last reading found.
+/// Result of the latest read.
 #[derive(Clone)]
 struct KnownSales {
     sales: Arc<HashMap<SaleId, Arc<LiveSale>>>,
-    /// Sales that are known or listed and could not be read.
+    /// Sales that are known or listed but could not be read.
     unreadable: Arc<HashSet<SaleId>>,
-    /// How often the whole list was read.
+    /// Number of times that the complete list was read.
     reads: u64,
-    /// When any primary last answered.
+    /// Time of the latest answer from any primary.
     answered_at: Instant,
 }
 
@@ -59,7 +59,7 @@ struct Tasks {
 }
 
 impl Sales {
-    /// Starts reading. The first reading is under way when this returns.
+    /// Starts the background tasks. The first read is in flight when this returns.
     pub fn start(cluster: Arc<Cluster>, settings: LaneSettings, user_limit: Option<Limit>) -> Self {
         let lanes = Arc::new(Lanes::new(Arc::clone(&cluster), settings.clone(), user_limit));
         let initial = KnownSales {
@@ -78,11 +78,11 @@ impl Sales {
         Self { lanes, known, tasks: Arc::new(Tasks { stop, running: running.into() }) }
     }
 
-    /// The sale of this id, where there is one. A sale that was created a moment ago is waited for: until the
-    /// list has been read once more from beginning to end, which takes two periods at most.
+    /// Returns the sale with this id, if it exists. When the sale is unknown, waits until the whole list has been read
+    /// once more, because the sale may have just been created. That takes two periods at most.
     ///
     /// # Errors
-    /// When the list, or the sale, could not be read or was lost: then there may be one.
+    /// Returns [`Unavailable`] when the list or the sale could not be read or was lost. The sale may exist then.
     pub async fn get(&self, id: &SaleId) -> Result<Option<Arc<LiveSale>>, Unavailable> {
         let reads = {
             let known = self.known.borrow();
@@ -100,7 +100,7 @@ impl Sales {
         Ok(listed.sales.get(id).map(Arc::clone))
     }
 
-    /// Whether the node is able to sell; else why not.
+    /// Returns `Ok` when the node is able to sell, else the reason.
     pub fn ready(&self) -> Result<(), String> {
         let known = self.known.borrow();
         match known.answered_at.elapsed() {
@@ -110,7 +110,7 @@ impl Sales {
         }
     }
 
-    /// Shows lanes and sales as they are now, for those who ask for metrics.
+    /// Sets the gauges of lanes and sales to their current values.
     pub fn update_gauges(&self) {
         self.lanes.for_each_lane(metrics::set_lane);
         for (id, sale) in &*self.known.borrow().sales {
@@ -118,7 +118,7 @@ impl Sales {
         }
     }
 
-    /// Stops reading and closes the lanes once everybody in them has been answered.
+    /// Stops reading, and closes the lanes after all jobs in them have been answered.
     pub async fn stop(&self) {
         self.tasks.stop.send_replace(true);
         for task in self.tasks.running.lock().await.drain(..) {
@@ -141,7 +141,7 @@ async fn run_until_stopped(mut stopped: watch::Receiver<bool>, task: impl Future
     }
 }
 
-/// Keeps the cluster's map fresh: every period, and at once when a lane met something that it does not explain.
+/// Keeps the cluster map fresh: reads it every period, and at once when a lane requests it.
 async fn watch_map(cluster: Arc<Cluster>, lanes: Arc<Lanes>) {
     loop {
         let period = if lanes.any_suspect() { MAP_PERIOD_SUSPECT } else { MAP_PERIOD };
@@ -150,7 +150,7 @@ async fn watch_map(cluster: Arc<Cluster>, lanes: Arc<Lanes>) {
             Ok(()) => lanes.close_demoted(),
             Err(error) => tracing::warn!(error = %error, "the cluster's map could not be read"),
         }
-        // However many lanes are suspicious, the map is read at most ten times a second.
+        // Reads the map at most ten times a second, even when many lanes request it.
         tokio::time::sleep(MAP_PERIOD_SUSPECT).await;
     }
 }

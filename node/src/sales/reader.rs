@@ -1,8 +1,8 @@
-//! Reads the list of sales, and of each sale its record and its snapshot, every period.
+//! Reads the list of sales, and the record and snapshot of each sale, once every period.
 //!
-//! Each part fails by itself. Without the list the sales that are known go on; a sale whose record or snapshot cannot be
-//! read keeps what is known of it, and the node looks at its shards itself. One poll a period and part, each with a
-//! short limit: a primary that is away delays the others by no more.
+//! Parts fail independently. Without the list, known sales go on. A sale whose record or snapshot cannot be read keeps
+//! its last view, and the node reads the levels of its shards itself. Each part is polled once a period with a short
+//! timeout, so an unreachable primary delays the others by no more than that.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -27,12 +27,12 @@ use crate::lanes::Lanes;
 use crate::metrics;
 use crate::settings::LaneSettings;
 
-/// Longest wait for one answer. A primary that does not answer by then is asked again in the next period.
+/// Longest wait for one answer. The next period polls again.
 const POLL_TIMEOUT: Duration = Duration::from_millis(250);
-/// Longest wait for the barriers behind "sold out".
+/// Longest wait for the barriers that confirm "sold out".
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
-/// How old a snapshot gets before the node takes one of its own, for itself alone: selling and stealing must
-/// not depend on a coordinator being there.
+/// Age of a snapshot after which the node takes its own, for itself only. Selling and stealing must not depend on a
+/// running coordinator.
 const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(1);
 
 pub(super) struct Reader {
@@ -41,20 +41,20 @@ pub(super) struct Reader {
     settings: LaneSettings,
     clocks: Arc<Clocks>,
     publish: watch::Sender<KnownSales>,
-    /// What was last read of each sale, as it was stored.
+    /// Latest texts of each sale that have been applied.
     texts_seen: HashMap<SaleId, StoredTexts>,
-    /// Why the list could not be used the last time.
+    /// Why the list could not be used in the latest read.
     list_problem: Option<String>,
 }
 
-/// A sale's record and its snapshot, as they are stored.
+/// Record and snapshot of a sale, as stored in Redis.
 #[derive(Clone, Default)]
 struct StoredTexts {
     config: Option<String>,
     snapshot: Option<String>,
 }
 
-/// What one reading found of a sale.
+/// Result of reading one sale.
 struct SaleReading {
     live: Option<Arc<LiveSale>>,
     texts_seen: StoredTexts,
@@ -106,7 +106,7 @@ impl Reader {
         });
     }
 
-    /// The list where it is whole. Says in the log when it is not any more.
+    /// Returns the list if it is complete. Logs when that changes.
     fn check_list(&mut self, listed: Result<Option<Vec<SaleId>>, CallError>) -> Option<Vec<SaleId>> {
         let (listed, problem) = match listed {
             Ok(Some(listed)) => (Some(listed), None),
@@ -124,7 +124,7 @@ impl Reader {
         listed
     }
 
-    /// The sale as it is now. What cannot be read stays as it was.
+    /// Reads one sale. Parts that cannot be read keep their last state.
     async fn read_sale(&self, id: &SaleId, live: Option<&Arc<LiveSale>>) -> SaleReading {
         let mut texts_seen = self.texts_seen.get(id).cloned().unwrap_or_default();
         let known = live.map(|live| live.view());
@@ -150,7 +150,8 @@ impl Reader {
         Ok(StoredTexts { config: config?, snapshot: snapshot? })
     }
 
-    /// What is known after these texts; none where there is no sale that is ready to sell. What has become known is `texts_seen`.
+    /// Returns the view after applying these texts, or `None` while the sale is not ready to sell. Texts that were
+    /// applied are stored in `texts_seen`.
     fn apply_texts(
         &self,
         known: Option<&SaleView>,
@@ -162,7 +163,7 @@ impl Reader {
             match sale_of(texts.config.as_deref(), known.map(|known| &known.sale)) {
                 Ok(Some(sale)) => {
                     let same = known.filter(|known| sale.has_same_layout_as(&known.sale));
-                    // Of a sale with other shards no snapshot was seen yet.
+                    // A sale with another layout has not seen a snapshot yet.
                     *texts_seen =
                         StoredTexts { config: texts.config, snapshot: same.and(texts_seen.snapshot.take()) };
                     view = Some(match same {
@@ -174,8 +175,8 @@ impl Reader {
                 Err(error) => problem = Some(error),
             }
         }
-        let fresh = texts.snapshot.filter(|text| texts_seen.snapshot.as_ref() != Some(text));
-        if let (Some(known), Some(text)) = (&view, fresh) {
+        let new_snapshot = texts.snapshot.filter(|text| texts_seen.snapshot.as_ref() != Some(text));
+        if let (Some(known), Some(text)) = (&view, new_snapshot) {
             match parse_snapshot(&text) {
                 Ok(snapshot) => {
                     view = Some(known.with_snapshot(snapshot));
@@ -187,7 +188,7 @@ impl Reader {
         (view, problem)
     }
 
-    /// Adds a snapshot of the node's own where no other has come for too long.
+    /// Adds a snapshot of the node's own when the latest one is too old.
     async fn with_own_snapshot(&self, view: SaleView) -> SaleView {
         if view.snapshot_age() < SNAPSHOT_AGE_MAX {
             return view;
@@ -207,7 +208,7 @@ impl Reader {
         view.with_snapshot(snapshot)
     }
 
-    /// Makes one call, once, for a short time: it is made again in the next period anyway.
+    /// Makes one call once, with a short timeout. The next period repeats it anyway.
     async fn poll<C: Call>(&self, call: C) -> Result<C::Answer, CallError> {
         let polling = timeout(POLL_TIMEOUT, self.cluster.poll(call)).await;
         let answer = polling.unwrap_or_else(|_| Err(CallError::NoReply("none in time".into())));
@@ -218,7 +219,7 @@ impl Reader {
     }
 }
 
-/// The sale by the text of its record; `None` where it is not ready to sell.
+/// Parses the sale's record. Returns `None` while the sale is not ready to sell.
 fn sale_of(config: Option<&str>, known: Option<&Sale>) -> Result<Option<Sale>, CallError> {
     let config = config.ok_or_else(|| CallError::Malformed("the sale has no record".into()))?;
     let config = parse_config(config)?;

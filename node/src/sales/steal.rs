@@ -1,10 +1,10 @@
-//! Stealing: brings tokens to a shard whose buyers found it empty.
+//! Stealing: brings tokens to a shard that buyers found empty.
 //!
-//! Single-flight: each empty shard has one attendant, however many buyers wait there. It asks only shards that
-//! are thought to hold tokens, takes half of what one has (so the number of steals grows with the logarithm of
-//! the stock, not with the buyers), and wakes as many buyers as tokens come. When nobody is thought to have
-//! any, it waits for the next snapshot instead of asking around. A token on its way when something dies stays
-//! in its channel; the next steal of the same channel brings it along, or the coordinator does.
+//! Each empty shard has a single steal task on this node, however many buyers wait. The task asks only shards that are
+//! believed to hold tokens and takes half of a donor's stock, so the number of steals grows with the logarithm of the
+//! stock and not with the number of buyers. It then notifies as many buyers as tokens arrive. When no shard is believed
+//! to hold tokens, the task waits for the next snapshot instead of polling the shards. After a crash, tokens in transit
+//! stay in their channel until the next steal of that channel, or a coordinator, delivers them.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,38 +24,38 @@ use crate::lanes::{LaneError, Lanes};
 use crate::metrics::StealMetrics;
 use crate::sabotage::{self, AbortPoint};
 
-/// Longest wait for a donor. Those who wait are to be served by the next one, and what it gives later is in its
+/// Longest wait for a donor. After it the waiting buyers are served by the next donor, and a late donation stays in its
 /// channel.
 const DONATION_TIMEOUT: Duration = Duration::from_millis(300);
-/// Longest wait for a snapshot that shows where tokens are; then the levels at hand are looked at again.
+/// Longest wait for a snapshot that shows where tokens are. After it the known levels are checked again.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The steals of one sale on this node.
+/// Steals of one sale on this node.
 pub(super) struct Steals {
     scheduler: Arc<StealScheduler>,
     tasks: Mutex<JoinSet<()>>,
-    /// How many buyers may wait at a shard, as many as in a lane.
+    /// Largest number of buyers that may wait at a shard. The same as for a lane.
     queue_max: usize,
 }
 
-/// Too many wait at the shard already.
+/// Too many buyers wait at the shard already.
 pub(super) struct QueueFull;
 
-/// What all attendants of a sale share.
+/// State that all steal tasks of a sale share.
 struct StealScheduler {
     lanes: Arc<Lanes>,
     view: watch::Receiver<Arc<SaleView>>,
     shards: Arc<[Arc<Shard>]>,
     queues: Vec<ShardQueue>,
-    /// What was accepted from each channel, as far as this node saw.
+    /// Highest cumulative value accepted from each channel, as far as this node knows.
     accepted: Mutex<HashMap<(ShardId, ShardId), u64>>,
     metrics: StealMetrics,
 }
 
-/// A shard's place in the market.
+/// The buyers that wait at a shard, and its estimated stock.
 struct ShardQueue {
     queue: Mutex<Queue>,
-    /// Tokens it is thought to hold: from the latest snapshot, or from a later answer.
+    /// Estimated stock: from the latest snapshot, or from a later answer.
     stock: AtomicU64,
 }
 
@@ -72,24 +72,24 @@ impl Steals {
         view: watch::Receiver<Arc<SaleView>>,
         queue_max: usize,
     ) -> Self {
-        // Before the first snapshot each shard may have something.
+        // Before the first snapshot, each shard may have tokens.
         let queues =
             shards.iter().map(|_| ShardQueue { queue: Mutex::default(), stock: AtomicU64::new(1) }).collect();
-        let metrics = StealMetrics::of(view.borrow().sale.id(), shards.len());
+        let metrics = StealMetrics::new(view.borrow().sale.id(), shards.len());
         let scheduler =
             Arc::new(StealScheduler { lanes, view, shards, queues, accepted: Mutex::default(), metrics });
         Self { scheduler, tasks: Mutex::default(), queue_max }
     }
 
-    /// Learns from a snapshot who holds what.
+    /// Takes the stock of each shard from a snapshot.
     pub(super) fn update_levels(&self, snapshot: &Snapshot) {
         for (shard_queue, level) in self.scheduler.queues.iter().zip(&snapshot.shards) {
             shard_queue.stock.store(level.stock, Ordering::Relaxed);
         }
     }
 
-    /// Waits until it is worth asking `home` again: tokens are there, or all are sold. The user has just
-    /// found it empty.
+    /// Waits until it is worth asking `home` again, because tokens arrived or all are sold. The user has just found it
+    /// empty.
     pub(super) async fn wait_for_tokens(&self, home: ShardId, user: &UserId) -> Result<(), QueueFull> {
         let shard_queue = self.scheduler.shard_queue(home);
         let (notify, notified) = oneshot::channel();
@@ -111,7 +111,7 @@ impl Steals {
         Ok(())
     }
 
-    /// Ends all steals. Tokens that are on their way are in their channels.
+    /// Stops all steal tasks. Tokens in transit stay in their channels.
     pub(super) async fn close(&self) {
         let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
@@ -119,7 +119,7 @@ impl Steals {
 }
 
 impl StealScheduler {
-    /// Serves the buyers who wait at a shard until there is none.
+    /// Serves the buyers that wait at a shard until none is left.
     async fn run_task(self: Arc<Self>, home: ShardId) {
         let mut view = self.view.clone();
         while let Some(user) = self.shard_queue(home).first_waiting() {
@@ -135,8 +135,8 @@ impl StealScheduler {
         }
     }
 
-    /// Brings tokens from the first donor that has some. Answers whether any came. Donors whose primary is in
-    /// trouble are left out, unless all are.
+    /// Steals from the first donor that has tokens. Returns true when tokens arrived. Donors with a suspect primary are
+    /// tried last.
     async fn steal(&self, view: &SaleView, home: ShardId, user: &UserId) -> bool {
         let donors: Vec<ShardId> = view.sale.ring().donors(user).collect();
         let healthy = |donor: &ShardId| self.lanes.is_healthy(&self.shards[donor.index()]);
@@ -161,7 +161,7 @@ impl StealScheduler {
             Err(error) => {
                 tracing::debug!(shard.id = %home, donor.id = %donor, error = %error, "a steal got no answer");
                 self.metrics.failed();
-                // Not asked again before a snapshot shows that it has some.
+                // Do not ask this donor again before a snapshot shows stock.
                 self.shard_queue(donor).stock.store(0, Ordering::Relaxed);
                 return false;
             }
@@ -177,7 +177,7 @@ impl StealScheduler {
         self.accept_donation(donor, home, donation.cumulative, new_tokens).await
     }
 
-    /// Puts the tokens into the lane first and wakes the buyers then: they queue up behind the tokens.
+    /// Enqueues the `accept` first and notifies the buyers afterwards, so that they follow it in the lane.
     async fn accept_donation(&self, donor: ShardId, home: ShardId, cumulative: u64, new_tokens: u64) -> bool {
         let accepting = self.lanes.accept(&self.shards[home.index()], TokenSource::Shard(donor), cumulative);
         sabotage::abort_at(AbortPoint::AcceptSent);
@@ -193,7 +193,7 @@ impl StealScheduler {
                 self.metrics.stolen(home, new_tokens);
                 tracing::debug!(shard.id = %home, donor.id = %donor, tokens = new_tokens, "stole tokens");
             }
-            // They wait in the channel: the next steal from this donor brings them, or the coordinator.
+            // The tokens stay in the channel until the next steal from this donor, or a coordinator, delivers them.
             Err(error) => {
                 self.metrics.in_flight();
                 tracing::warn!(shard.id = %home, donor.id = %donor, error = %error, "stolen tokens are in flight");
@@ -220,7 +220,7 @@ fn donor_timeout() -> LaneError {
 }
 
 impl ShardQueue {
-    /// Who waits longest. With nobody there the attendant leaves, and the next to come calls another.
+    /// Returns the buyer who waits longest. When none is left, the steal task ends, and the next buyer starts another.
     fn first_waiting(&self) -> Option<UserId> {
         let mut queue = self.queue();
         queue.waiting.retain(|(_, notify)| !notify.is_closed());
@@ -233,7 +233,7 @@ impl ShardQueue {
         self.queue().waiting.len() as u64
     }
 
-    /// Wakes as many as can hope for a token, first come first served.
+    /// Notifies as many buyers as there are tokens, first come, first served.
     fn notify_waiting(&self, tokens: u64) {
         let mut queue = self.queue();
         let count = queue.waiting.len().min(usize::try_from(tokens).unwrap_or(usize::MAX));

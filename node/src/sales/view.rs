@@ -1,7 +1,7 @@
-//! What a node knows of a sale without asking: the config, the latest snapshot, and the primaries' clocks.
+//! A node's view of a sale, in memory: the config, the latest snapshot, and the primaries' clocks.
 //!
-//! Snapshots are in no order but that in which they were read: their times come from clocks that may be wrong. So an older
-//! one may follow a newer, and must not take back what buyers were told.
+//! Snapshots are ordered only by when they were read, because their times come from clocks that may be wrong. An older
+//! snapshot may therefore follow a newer one, and must not revoke what buyers were told.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -13,102 +13,103 @@ use tokio::time::Instant;
 
 use super::clock::Clocks;
 
-/// Before the start, the node refuses from memory up to this long; from then on Redis decides. Far more than
-/// the error of the clock, which is half a round trip.
+/// Until this long before the start, the node refuses from memory. After that Redis decides. The margin is far longer
+/// than the error of the measured clock, which is half a round trip.
 const START_MARGIN_MS: EpochMs = 1_000;
-/// After the end, buyers still reach Redis for this long: one whose answer was lost gets it.
+/// For this long after the end, buyers still reach Redis, so that a client whose response was lost can get it.
 const END_MARGIN_MS: EpochMs = 60_000;
 
-/// A node's view of a sale at some moment.
+/// View of a sale at one moment.
 #[derive(Clone)]
 pub struct SaleView {
     /// Config and layout.
     pub sale: Sale,
-    /// The latest snapshot, a coordinator's or the node's own.
+    /// The latest snapshot, published by a coordinator or taken by this node.
     pub snapshot: Option<Snapshot>,
     snapshot_seen_at: Instant,
-    /// What the snapshot before said: units in all, and units sold.
-    sold_before: Option<(u64, u64)>,
-    /// The highest number of units that were once sold for good.
-    sold_out_of: Option<u64>,
+    /// Total and sold units of the previous snapshot.
+    previous_sold: Option<(u64, u64)>,
+    /// The highest total that was sold out. Being sold out is final for that total.
+    sold_out_total: Option<u64>,
     clocks: Arc<Clocks>,
 }
 
-/// Where a sale stands.
+/// Phase of a sale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Not started.
     Upcoming,
-    /// Selling, or sold out inside its window.
+    /// Inside its window, selling or sold out.
     Active,
-    /// Halted; will go on.
+    /// Paused by an operator. It can be resumed.
     Paused,
     /// Over.
     Ended,
 }
 
-/// What a sale shows to everybody, taken from memory.
+/// Public status of a sale, from memory.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// Product, window, total.
+    /// Product, window and total.
     pub config: Arc<SaleConfig>,
-    /// Where it stands in time, by Redis' clock.
+    /// Phase by the clocks of the primaries.
     pub phase: Phase,
     /// Units sold, as of the latest snapshot.
     pub sold: u64,
-    /// Whether every unit is sold.
+    /// True when every unit is sold.
     pub sold_out: bool,
-    /// Redis' clock now.
+    /// Current time by the clocks of the primaries.
     pub server_time: EpochMs,
 }
 
 impl SaleView {
     pub(super) fn new(sale: Sale, clocks: Arc<Clocks>) -> Self {
         let snapshot_seen_at = Instant::now();
-        Self { sale, snapshot: None, snapshot_seen_at, sold_before: None, sold_out_of: None, clocks }
+        Self { sale, snapshot: None, snapshot_seen_at, previous_sold: None, sold_out_total: None, clocks }
     }
 
-    /// The same with another record of the sale.
+    /// Returns the view with another record of the sale.
     pub(super) fn with_sale(&self, sale: Sale) -> Self {
         Self { sale, ..self.clone() }
     }
 
-    /// The same with another snapshot, whenever it says that it was taken.
+    /// Returns the view with another snapshot. The timestamps of the two are not compared.
     pub(super) fn with_snapshot(&self, snapshot: Snapshot) -> Self {
         Self {
-            sold_before: self.snapshot.as_ref().map(|before| (before.total, before.sold)),
-            sold_out_of: self.sold_out_of.max(snapshot.sold_out.then_some(snapshot.total)),
+            previous_sold: self.snapshot.as_ref().map(|before| (before.total, before.sold)),
+            sold_out_total: self.sold_out_total.max(snapshot.sold_out.then_some(snapshot.total)),
             snapshot: Some(snapshot),
             snapshot_seen_at: Instant::now(),
             ..self.clone()
         }
     }
 
-    /// How long ago the snapshot was first seen; where there is none, since when there is none.
+    /// Returns the time since the snapshot was first seen, or since the view was created when there is none.
     pub(super) fn snapshot_age(&self) -> Duration {
         self.snapshot_seen_at.elapsed()
     }
 
-    /// Whether every unit is sold. It stays so until there are more units.
+    /// Returns true when every unit is sold. It stays true until an operator adds units.
     pub fn sold_out(&self) -> bool {
-        self.sold_out_of.is_some_and(|total| total >= self.sale.config.total_stock)
+        self.sold_out_total.is_some_and(|total| total >= self.sale.config.total_stock)
     }
 
-    /// Units sold. One snapshot that says less than the one before is not believed: a coordinator that was frozen may
-    /// have published it late.
+    /// Returns the units sold. A single snapshot with fewer sold units than the one before it is ignored: a coordinator
+    /// that was frozen may have published it late.
     fn sold(&self) -> u64 {
         let Some(snapshot) = &self.snapshot else { return 0 };
-        let before = self.sold_before.filter(|(total, _)| *total == snapshot.total);
+        let before = self.previous_sold.filter(|(total, _)| *total == snapshot.total);
         let sold = before.map_or(snapshot.sold, |(_, sold)| sold.max(snapshot.sold));
         if self.sold_out() { sold.max(self.sale.config.total_stock) } else { sold }
     }
 
-    /// The phase by the primaries' clocks, as well as they are known here.
+    /// Returns the phase by the primaries' clocks, as known to this node.
     pub fn phase(&self) -> Phase {
         phase_at(&self.sale.config, self.clocks.now())
     }
 
-    /// The phase to tell a buyer whom Redis refused: near an edge, this node's idea of the time may differ.
+    /// Returns the phase to report to a buyer that Redis refused. Near an edge of the window this node's time may
+    /// differ from that of Redis.
     pub(super) fn refused_phase(&self) -> Phase {
         match self.phase() {
             Phase::Active if self.clocks.now() < self.sale.config.window.middle() => Phase::Upcoming,
@@ -117,13 +118,14 @@ impl SaleView {
         }
     }
 
-    /// The phase, where it is certain that Redis would refuse to sell: by the clock of every primary, and so far from
-    /// the window's edges that no error of the measuring matters. A refusal may come from memory; permission never does.
+    /// Returns the phase when it is certain that Redis would refuse to sell: by the clocks of all primaries, and far
+    /// enough from the window's edges that measuring errors do not matter. The node may refuse from memory, but never
+    /// permits from memory.
     pub(super) fn refusal(&self) -> Option<Phase> {
         refusal_at(&self.sale.config, self.clocks.bounds()?)
     }
 
-    /// What everybody may see.
+    /// Returns the public status.
     pub fn status(&self) -> Status {
         Status {
             config: Arc::clone(&self.sale.config),
@@ -145,7 +147,7 @@ fn phase_at(config: &SaleConfig, now: EpochMs) -> Phase {
     }
 }
 
-/// `now` is the time by the clock that is furthest behind, up to that by the one that is furthest ahead.
+/// `now` is the range from the slowest to the fastest clock.
 fn refusal_at(config: &SaleConfig, now: RangeInclusive<EpochMs>) -> Option<Phase> {
     let window = config.window;
     if *now.end() + START_MARGIN_MS < window.starts_at {
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_phase_follows_window_and_state() {
+    fn phase_follows_window_and_state() {
         let phase = |state, now| phase_at(&sale(state), now);
         assert_eq!(phase(SaleState::Open, 99_999), Phase::Upcoming);
         assert_eq!(phase(SaleState::Open, 100_000), Phase::Active);
@@ -189,27 +191,27 @@ mod tests {
     }
 
     #[test]
-    fn near_the_edges_of_the_window_redis_is_asked() {
+    fn redis_decides_near_the_edges_of_the_window() {
         let refusal = |now| refusal_at(&sale(SaleState::Open), now..=now);
         assert_eq!(refusal(98_000), Some(Phase::Upcoming));
         assert_eq!(refusal(99_000), None, "a node whose clock is late must not open late");
         assert_eq!(refusal(200_500), None, "a node whose clock is early must not close early");
-        assert_eq!(refusal(259_999), None, "a lost answer can still be had");
+        assert_eq!(refusal(259_999), None, "a client can still fetch a lost response");
         assert_eq!(refusal(260_000), Some(Phase::Ended));
     }
 
     #[test]
-    fn a_paused_sale_still_knows_who_bought() {
+    fn paused_sale_is_not_refused_from_memory() {
         assert_eq!(refusal_at(&sale(SaleState::Paused), 150_000..=150_000), None);
         assert_eq!(refusal_at(&sale(SaleState::Ended), 150_000..=150_000), None);
     }
 
     #[test]
-    fn nobody_is_refused_from_memory_while_any_clock_may_let_them_in() {
+    fn refusal_needs_the_clocks_of_all_primaries() {
         let refusal = |clocks| refusal_at(&sale(SaleState::Open), clocks);
         assert_eq!(refusal(90_000..=98_000), Some(Phase::Upcoming));
-        assert_eq!(refusal(90_000..=150_000), None, "one is ahead");
-        assert_eq!(refusal(150_000..=999_000), None, "one is far ahead");
+        assert_eq!(refusal(90_000..=150_000), None, "one clock is ahead");
+        assert_eq!(refusal(150_000..=999_000), None, "one clock is far ahead");
         assert_eq!(refusal(90_000..=999_000), None);
         assert_eq!(refusal(260_000..=999_000), Some(Phase::Ended));
     }
@@ -229,24 +231,24 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_replaces_another_whatever_time_it_carries() {
+    fn later_snapshot_replaces_another_despite_its_timestamp() {
         let ahead = view(10).with_snapshot(snapshot(20_000, 10, 3));
         assert_eq!(ahead.with_snapshot(snapshot(1_000, 10, 7)).status().sold, 7);
     }
 
     #[test]
-    fn sold_out_is_not_taken_back_by_an_older_snapshot_but_by_more_units() {
-        let told = view(10).with_snapshot(sold_out(20_000, 10));
-        let older = told.with_snapshot(snapshot(1_000, 10, 6)).with_snapshot(snapshot(1_100, 10, 6));
+    fn sold_out_is_revoked_only_by_more_units() {
+        let sold_out_view = view(10).with_snapshot(sold_out(20_000, 10));
+        let older = sold_out_view.with_snapshot(snapshot(1_000, 10, 6)).with_snapshot(snapshot(1_100, 10, 6));
         assert!(older.sold_out() && older.status().sold == 10);
         let restocked = older.with_sale(view(11).sale);
         assert!(!restocked.sold_out());
-        assert!(!restocked.with_snapshot(sold_out(30_000, 10)).sold_out(), "it is of the old total");
+        assert!(!restocked.with_snapshot(sold_out(30_000, 10)).sold_out(), "that snapshot has the old total");
         assert!(restocked.with_snapshot(sold_out(30_000, 11)).sold_out());
     }
 
     #[test]
-    fn one_snapshot_with_fewer_units_sold_is_not_shown() {
+    fn single_snapshot_with_fewer_sales_is_ignored() {
         let seen = view(10).with_snapshot(snapshot(1_000, 10, 6));
         let late = seen.with_snapshot(snapshot(900, 10, 4));
         assert_eq!(late.status().sold, 6);
@@ -254,7 +256,7 @@ mod tests {
         assert_eq!(
             late.with_snapshot(snapshot(1_100, 10, 5)).status().sold,
             5,
-            "a failover took purchases back"
+            "two snapshots agree: a failover lost purchases"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The node's settings. Each is an environment variable and a flag.
+//! Settings of the node. Each is an environment variable and a flag.
 
 mod lanes;
 mod public;
@@ -24,52 +24,52 @@ pub use public::{Auth, AuthSettings, LimitSettings, Origin, Secret, WebSettings}
 #[command(name = "flashsale-node", version, args_conflicts_with_subcommands = true)]
 #[command(subcommands = [healthcheck::command()], disable_help_subcommand = true)]
 pub struct Settings {
-    /// Where buyers and operators reach the node.
+    /// Addresses to listen on.
     #[command(flatten)]
     pub listen: ListenSettings,
 
-    /// The default sale: the one that is meant where a path names none
+    /// The default sale, for paths that name none
     #[arg(long, env, default_value = "flash")]
     pub sale_id: SaleId,
 
-    /// Where the cluster is.
+    /// Connection to the Redis Cluster.
     #[command(flatten)]
     pub redis: RedisSettings,
 
-    /// How buyers wait for Redis.
+    /// Settings of the lanes to Redis.
     #[command(flatten)]
     pub lanes: LaneSettings,
 
-    /// How many may connect.
+    /// Limits on connections.
     #[command(flatten)]
     pub connections: ConnectionLimits,
 
-    /// How much one client may ask for.
+    /// Rate limits.
     #[command(flatten)]
     pub limits: LimitSettings,
 
-    /// What browsers and proxies are trusted with.
+    /// Trust in browsers and proxies.
     #[command(flatten)]
     pub web: WebSettings,
 
-    /// How a client shows who it is.
+    /// Authentication of clients.
     #[command(flatten)]
     pub auth: AuthSettings,
 
-    /// How the node ends.
+    /// Shutdown behaviour.
     #[command(flatten)]
     pub drain: DrainSettings,
 
-    /// How log lines look; text on a terminal, else JSON. RUST_LOG filters them
+    /// Format of log lines; text on a terminal, else JSON. RUST_LOG filters them
     #[arg(long, env, value_enum, default_value_t)]
     pub log_format: LogFormat,
 
-    /// Where traces go.
+    /// Export of traces.
     #[command(flatten)]
     pub traces: TraceSettings,
 }
 
-/// Where buyers and operators reach the node.
+/// Addresses to listen on.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct ListenSettings {
     /// The address to listen on, on both ports
@@ -85,7 +85,7 @@ pub struct ListenSettings {
     ops_port: u16,
 }
 
-/// How the node ends.
+/// Shutdown behaviour.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct DrainSettings {
     /// How long readiness is red before the port for buyers closes: as long as load balancers take to notice
@@ -98,12 +98,12 @@ pub struct DrainSettings {
 }
 
 impl ListenSettings {
-    /// Where buyers reach the node.
+    /// Returns the address that buyers connect to.
     pub fn public(self) -> SocketAddr {
         SocketAddr::new(self.host, self.port)
     }
 
-    /// Where operators reach it.
+    /// Returns the address that operators connect to.
     pub fn ops(self) -> SocketAddr {
         SocketAddr::new(self.host, self.ops_port)
     }

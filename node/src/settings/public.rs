@@ -1,4 +1,4 @@
-//! Who is let in from the internet, and as whom.
+//! Settings of the public side: rate limits, trusted browsers and proxies, authentication.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,15 +10,15 @@ use ipnet::IpNet;
 use service::settings::{in_file, positive_duration};
 use stock::limit::Limit;
 
-/// Shortest secret to sign with: as long as what HMAC-SHA256 and HS256 make of it.
+/// Shortest secret, bytes: as long as the output of HMAC-SHA256 and HS256.
 const SECRET_BYTES_MIN: usize = 32;
 
-/// How much one client may ask for.
+/// Rate limits.
 #[derive(Args, Clone, Debug)]
 pub struct LimitSettings {
-    /// Requests that one client address has in RATE_LIMIT_WINDOW, over all nodes; an IPv6 address stands for its /64; 0 is
-    /// no limit
-    // Ten a second for a minute: a household that polls every second from several phones is far below.
+    /// Requests that one client address has in RATE_LIMIT_WINDOW, over all nodes; an IPv6 address counts as its /64; 0
+    /// is no limit
+    // Ten a second for a minute. A household that polls every second from several phones stays far below.
     #[arg(long, env, default_value = "600")]
     rate_limit_max: u32,
 
@@ -26,7 +26,7 @@ pub struct LimitSettings {
     #[arg(long, env, default_value = "30")]
     rate_limit_user_max: u32,
 
-    /// How long until all attempts and requests have come back
+    /// Time in which all attempts and requests are regenerated
     #[arg(long, env, value_parser = positive_duration, default_value = "1m")]
     rate_limit_window: Duration,
 
@@ -36,12 +36,12 @@ pub struct LimitSettings {
 }
 
 impl LimitSettings {
-    /// What an address may ask for.
+    /// Returns the limit of a client address, if any.
     pub fn for_address(&self) -> Option<Limit> {
         self.limit(self.rate_limit_max)
     }
 
-    /// What a user may attempt.
+    /// Returns the limit of a user's attempts, if any.
     pub fn for_user(&self) -> Option<Limit> {
         self.limit(self.rate_limit_user_max)
     }
@@ -51,11 +51,11 @@ impl LimitSettings {
     }
 }
 
-/// What browsers and proxies are trusted with.
+/// Trust in browsers and proxies.
 #[derive(Args, Clone)]
 pub struct WebSettings {
-    /// Networks of the proxies in front, comma-separated. Only theirs are the X-Forwarded-For and X-Forwarded-Proto
-    /// headers that are believed
+    /// Networks of the proxies in front, comma-separated. Only their X-Forwarded-For and X-Forwarded-Proto headers are
+    /// trusted
     #[arg(long, env, value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
 
@@ -64,37 +64,37 @@ pub struct WebSettings {
     #[arg(long = "cors-origin", env = "CORS_ORIGIN", value_delimiter = ',')]
     pub cors_origins: Vec<Origin>,
 
-    /// What CSRF tokens are signed with, on all nodes the same; comma-separated: the first signs, all of them are good.
-    /// At least 32 characters each. Where none is set, the nodes agree on one through Redis
+    /// Secrets for signing CSRF tokens, the same on all nodes; comma-separated: the first signs, all are accepted. At
+    /// least 32 characters each. When none is set, the nodes share one through Redis
     #[arg(long, env, conflicts_with = "csrf_secret_file", hide_env_values = true)]
     csrf_secret: Option<Secrets>,
 
-    /// A file with what stands in CSRF_SECRET, instead of it
+    /// A file with the content of CSRF_SECRET, instead of it
     #[arg(long, env, value_parser = in_file::<Secrets>)]
     csrf_secret_file: Option<Secrets>,
 
-    /// How long a CSRF token is good
+    /// How long a CSRF token is valid
     #[arg(long, env, value_parser = positive_duration, default_value = "2h")]
     pub csrf_lifetime: Duration,
 
-    /// How many clients may listen to events; further ones are told to come back
-    // A listener takes some 20 kB: as many as this take 300 MB.
+    /// Largest number of clients that listen to events; further ones are asked to retry
+    // A listener takes about 20 kB, so this many take 300 MB.
     #[arg(long, env, default_value = "15000")]
     pub event_listeners_max: usize,
 }
 
 impl WebSettings {
-    /// What CSRF tokens are signed with; where there is nothing, the nodes agree on something.
+    /// Returns the secrets for CSRF tokens. When it is empty, the nodes share one through Redis.
     pub fn csrf_secrets(&self) -> &[Secret] {
         let given = self.csrf_secret.as_ref().or(self.csrf_secret_file.as_ref());
         given.map_or(&[], |Secrets(secrets)| secrets)
     }
 }
 
-/// How a client shows who it is.
+/// Authentication of clients.
 #[derive(Args, Clone)]
 pub struct AuthSettings {
-    /// Who says which user it is
+    /// Where the user id of a request comes from
     #[arg(long, env, value_enum, default_value_t = Auth::None)]
     pub auth: Auth,
 
@@ -110,40 +110,40 @@ pub struct AuthSettings {
     #[arg(long, env, group = "jwt_key")]
     pub jwt_jwks_file: Option<PathBuf>,
 
-    /// The audience that a token must be for
+    /// The audience that a token must have
     #[arg(long, env)]
     pub jwt_audience: Option<String>,
 
-    /// The issuer that a token must be from
+    /// The issuer that a token must have
     #[arg(long, env)]
     pub jwt_issuer: Option<String>,
 }
 
-/// Who says which user it is.
+/// Where the user id of a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Auth {
-    /// The request itself: for development, and behind a gateway that is trusted.
+    /// The request itself, unverified: for development, and behind a trusted gateway.
     None,
-    /// A bearer token, signed by whoever signs users in.
+    /// A bearer token, signed by the issuer.
     Jwt,
 }
 
-/// Something to sign with. Never shown.
+/// A signing secret. It is never shown.
 #[derive(Clone)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Its bytes.
+    /// Returns its bytes.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
 }
 
-/// Several to sign with: the first signs, all of them are good.
+/// Several signing secrets: the first signs, all are accepted.
 #[derive(Clone)]
 struct Secrets(Vec<Secret>);
 
-/// The origin of a page, as browsers write it; or any.
+/// The origin of a page, as browsers send it, or any origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// `*`
@@ -152,7 +152,7 @@ pub enum Origin {
     Exact(String),
 }
 
-/// Not a value of these settings.
+/// Invalid value of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidValue {
     /// Not a network.
@@ -203,13 +203,13 @@ impl FromStr for Origin {
 pub(crate) mod tests {
     use super::*;
 
-    /// A secret that is long enough, for tests.
+    /// Returns a secret of sufficient length, for tests.
     pub(crate) fn secret_named(name: &str) -> Secret {
         secret(&name.repeat(SECRET_BYTES_MIN)).unwrap()
     }
 
     #[test]
-    fn a_network_may_be_a_single_address() {
+    fn network_may_be_a_single_address() {
         for (raw, holds) in
             [("10.0.0.0/8", "10.1.2.3"), (" 192.0.2.7", "192.0.2.7"), ("2001:db8::/32", "2001:db8::1")]
         {
@@ -221,7 +221,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_origin_has_a_scheme_and_no_path() {
+    fn origin_has_a_scheme_and_no_path() {
         assert_eq!("*".parse(), Ok(Origin::Any));
         assert_eq!("https://Shop.example".parse(), Ok(Origin::Exact("https://shop.example".into())));
         assert!("http://localhost:5173".parse::<Origin>().is_ok());
@@ -233,7 +233,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_secret_that_could_be_guessed_is_refused() {
+    fn short_secret_is_refused() {
         assert!(secret("changeme").is_err());
         assert!(secret(&"x".repeat(32)).is_ok());
     }

@@ -1,4 +1,4 @@
-//! What buyers are told, in the words of their family.
+//! Responses to buyers, in the form of each family.
 
 use axum::http::Request;
 use axum::http::header::CONTENT_TYPE;
@@ -9,7 +9,7 @@ use stock::sale::{SaleState, Window};
 use crate::fixture::{Answer, TestNode};
 
 #[tokio::test]
-async fn the_status_of_a_sale_says_what_is_sold_when_and_how_much_is_left() {
+async fn status_shows_product_window_and_stock() {
     let node = TestNode::selling(10).await;
     for path in ["/api/sale/status".to_owned(), format!("/api/sales/{}/status", node.sale)] {
         let Answer { status, mut body, .. } = node.get(&path).await;
@@ -31,7 +31,7 @@ async fn the_status_of_a_sale_says_what_is_sold_when_and_how_much_is_left() {
 }
 
 #[tokio::test]
-async fn clients_of_a_single_sale_get_epoch_times_and_the_sale_as_product() {
+async fn single_sale_status_has_epoch_times() {
     let node = TestNode::selling(10).await;
     let expected = json!({
         "status": "active",
@@ -47,7 +47,7 @@ async fn clients_of_a_single_sale_get_epoch_times_and_the_sale_as_product() {
 }
 
 #[tokio::test]
-async fn a_unit_bought_in_one_family_is_known_in_the_other() {
+async fn purchase_is_visible_in_both_families() {
     let node = TestNode::selling(10).await;
 
     let bought = node.buy("/api/sale/purchase", "ann").await;
@@ -67,15 +67,15 @@ async fn a_unit_bought_in_one_family_is_known_in_the_other() {
 }
 
 #[tokio::test]
-async fn whoever_has_bought_nothing_is_told_so() {
+async fn lookup_without_a_purchase_says_so() {
     let node = TestNode::selling(10).await;
     assert_eq!(node.get("/api/sale/purchase/ann").await.body, json!({ "hasPurchased": false }));
     assert_eq!(node.get("/api/purchase/ann").await.body, json!({ "purchased": false, "orderId": null }));
 }
 
 #[tokio::test]
-async fn a_paused_sale_sells_nothing_and_says_so_in_each_family_s_words() {
-    let node = TestNode::with(10, |config| config.state = SaleState::Paused).await;
+async fn paused_sale_refuses_purchases_in_both_families() {
+    let node = TestNode::with_config(10, |config| config.state = SaleState::Paused).await;
     assert_eq!(node.get("/api/sale/status").await.body["status"], "paused");
     assert_eq!(node.get("/api/status").await.body["status"], "upcoming");
     let refused = node.buy("/api/sale/purchase", "ann").await;
@@ -85,8 +85,8 @@ async fn a_paused_sale_sells_nothing_and_says_so_in_each_family_s_words() {
 }
 
 #[tokio::test]
-async fn a_sale_that_is_over_says_so() {
-    let node = TestNode::with(10, |config| config.window = Window { starts_at: 0, ends_at: 1 }).await;
+async fn ended_sale_refuses_purchases() {
+    let node = TestNode::with_config(10, |config| config.window = Window { starts_at: 0, ends_at: 1 }).await;
     assert_eq!(node.get("/api/sale/status").await.body["status"], "ended");
     assert_eq!(node.get("/api/status").await.body["status"], "ended");
     let refused = node.buy("/api/sale/purchase", "ann").await;
@@ -94,7 +94,7 @@ async fn a_sale_that_is_over_says_so() {
 }
 
 #[tokio::test]
-async fn a_purchase_repeated_with_its_key_succeeds_again_and_with_another_does_not() {
+async fn purchase_succeeds_again_with_the_same_key() {
     let node = TestNode::selling(10).await;
     for path in ["/api/sale/purchase", "/api/purchase"] {
         let user = format!("ann of {path}");
@@ -112,15 +112,15 @@ async fn buy_with_key(node: &TestNode, path: &str, user: &str, key: &str) -> Ans
 }
 
 #[tokio::test]
-async fn a_sale_to_e_mail_addresses_takes_every_spelling_of_one_for_one_buyer() {
-    let node = TestNode::with(10, |config| config.user_ids = UserIdKind::Email).await;
+async fn email_spellings_count_as_one_buyer() {
+    let node = TestNode::with_config(10, |config| config.user_ids = UserIdKind::Email).await;
     assert_eq!(node.buy("/api/sale/purchase", "Ann@Shop.example").await.status, 200);
     assert_eq!(node.buy("/api/sale/purchase", "ann@shop.EXAMPLE").await.status, 409);
     assert_eq!(node.get("/api/sale/purchase/ANN@shop.example").await.body["hasPurchased"], true);
 }
 
 #[tokio::test]
-async fn every_answer_carries_the_correlation_id() {
+async fn every_response_has_a_correlation_id() {
     let node = TestNode::selling(10).await;
     for path in ["/api/sale/status", "/api/sale/purchase/ann", "/api/sales/none/status", "/nowhere"] {
         let request = Request::get(path).header("x-correlation-id", "trace-1");
@@ -131,7 +131,7 @@ async fn every_answer_carries_the_correlation_id() {
 }
 
 #[tokio::test]
-async fn odd_but_harmless_user_ids_buy_and_are_found_again() {
+async fn unusual_user_ids_can_buy() {
     let node = TestNode::selling(100).await;
     let odd = [
         ("{sale}", "%7Bsale%7D"),

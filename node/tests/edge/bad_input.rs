@@ -1,4 +1,4 @@
-//! What nobody should send: refused in the words of the family, and never by accident.
+//! Invalid requests, and their refusal in the form of each family.
 
 use axum::http::Request;
 use axum::http::header::{ALLOW, CONTENT_TYPE};
@@ -9,7 +9,7 @@ use crate::fixture::{Answer, TestNode};
 const BOTH_FAMILIES: [&str; 2] = ["/api/sale/purchase", "/api/purchase"];
 
 /// Asserts that both families refuse a user id, the first one with this message.
-async fn user_id_is_refused(node: &TestNode, body: &str, message: &str) {
+async fn assert_user_id_refused(node: &TestNode, body: &str, message: &str) {
     let by_sale = node.post("/api/sale/purchase", body.to_owned()).await;
     assert_eq!(by_sale.status, 400, "{body}");
     assert_eq!(
@@ -17,16 +17,16 @@ async fn user_id_is_refused(node: &TestNode, body: &str, message: &str) {
         json!({ "success": false, "reason": "invalid_user_id", "message": message }),
         "{body}"
     );
-    is_invalid_user(&node.post("/api/purchase", body.to_owned()).await);
+    assert_invalid_user(&node.post("/api/purchase", body.to_owned()).await);
 }
 
 #[track_caller]
-fn is_invalid_user(answer: &Answer) {
+fn assert_invalid_user(answer: &Answer) {
     assert_eq!((answer.status, &answer.body), (422, &json!({ "error": "invalid_user" })));
 }
 
 #[tokio::test]
-async fn a_user_id_that_cannot_be_is_refused_with_the_reason() {
+async fn invalid_user_id_is_refused_with_the_reason() {
     let node = TestNode::selling(10).await;
     let refused = [
         (json!(""), "The user id must not be empty."),
@@ -42,23 +42,23 @@ async fn a_user_id_that_cannot_be_is_refused_with_the_reason() {
         (json!({ "id": "ann" }), "The user id must be a string."),
     ];
     for (user, message) in refused {
-        user_id_is_refused(&node, &json!({ "userId": user }).to_string(), message).await;
+        assert_user_id_refused(&node, &json!({ "userId": user }).to_string(), message).await;
     }
-    user_id_is_refused(&node, "{}", "The user id must be a string.").await;
-    user_id_is_refused(&node, r#"{"userid":"ann"}"#, "The user id must be a string.").await;
-    user_id_is_refused(&node, r#"{"userId":"\ud800"}"#, "The user id must be a string.").await;
+    assert_user_id_refused(&node, "{}", "The user id must be a string.").await;
+    assert_user_id_refused(&node, r#"{"userid":"ann"}"#, "The user id must be a string.").await;
+    assert_user_id_refused(&node, r#"{"userId":"\ud800"}"#, "The user id must be a string.").await;
 }
 
 #[tokio::test]
-async fn clients_of_a_single_sale_need_ids_of_three_characters() {
+async fn single_sale_user_id_needs_three_characters() {
     let node = TestNode::selling(10).await;
-    is_invalid_user(&node.buy("/api/purchase", "ab").await);
-    is_invalid_user(&node.get("/api/purchase/ab").await);
+    assert_invalid_user(&node.buy("/api/purchase", "ab").await);
+    assert_invalid_user(&node.get("/api/purchase/ab").await);
     assert_eq!(node.buy("/api/sale/purchase", "ab").await.status, 200, "the other family asks for one");
 }
 
 #[tokio::test]
-async fn a_lookup_of_a_user_id_that_cannot_be_is_refused_like_a_purchase() {
+async fn lookup_of_an_invalid_user_id_is_refused() {
     let node = TestNode::selling(10).await;
     for user in ["%20", "%00", "%FF%FE", "a%0D%0Ab", &"a".repeat(129)] {
         for path in
@@ -67,63 +67,63 @@ async fn a_lookup_of_a_user_id_that_cannot_be_is_refused_like_a_purchase() {
             let answer = node.get(&path).await;
             assert_eq!((answer.status, &answer.body["reason"]), (400, &json!("invalid_user_id")), "{path}");
         }
-        is_invalid_user(&node.get(&format!("/api/purchase/{user}")).await);
+        assert_invalid_user(&node.get(&format!("/api/purchase/{user}")).await);
     }
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_json_object_is_a_problem() {
+async fn body_must_be_a_json_object() {
     let node = TestNode::selling(10).await;
     let nested = "[".repeat(8_000);
     let broken =
         ["", " ", "ann", "{", r#"{"userId":"ann""#, r#"["ann"]"#, r#""ann""#, "null", "7", nested.as_str()];
     for path in BOTH_FAMILIES {
         for body in broken {
-            node.post(path, body.to_owned()).await.is_problem(400);
+            node.post(path, body.to_owned()).await.assert_problem(400);
         }
-        node.post(path, &b"{\"userId\":\"a\xff\xfe\"}"[..]).await.is_problem(400);
-        node.post(path, r#"{"userId":"ann","userId":"bob"}"#).await.is_problem(400);
+        node.post(path, &b"{\"userId\":\"a\xff\xfe\"}"[..]).await.assert_problem(400);
+        node.post(path, r#"{"userId":"ann","userId":"bob"}"#).await.assert_problem(400);
     }
 }
 
 #[tokio::test]
-async fn deep_nesting_costs_nothing_and_buys_nothing() {
+async fn deeply_nested_user_id_is_refused() {
     let node = TestNode::selling(10).await;
     let deep =
         |open: &str, close: &str| format!(r#"{{"userId":{}1{}}}"#, open.repeat(2_000), close.repeat(2_000));
-    user_id_is_refused(&node, &deep("[", "]"), "The user id must be a string.").await;
-    user_id_is_refused(&node, &deep("{\"a\":", "}"), "The user id must be a string.").await;
+    assert_user_id_refused(&node, &deep("[", "]"), "The user id must be a string.").await;
+    assert_user_id_refused(&node, &deep("{\"a\":", "}"), "The user id must be a string.").await;
 }
 
 #[tokio::test]
-async fn members_that_nobody_asked_for_do_no_harm() {
+async fn unknown_members_are_ignored() {
     let node = TestNode::selling(10).await;
     let body = json!({ "userId": "ann", "sale": "other", "quantity": 100 });
     assert_eq!(node.post("/api/sale/purchase", body.to_string()).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_body_over_16_kib_is_too_large_and_one_just_below_is_not() {
+async fn body_is_limited_to_16_kib() {
     let node = TestNode::selling(10).await;
     let padded = |bytes: usize| format!("{}{}", json!({ "userId": "ann" }), " ".repeat(bytes - 16));
     for path in BOTH_FAMILIES {
-        node.post(path, padded(1 << 20)).await.is_problem(413);
-        node.post(path, padded(16 * 1024 + 1)).await.is_problem(413);
+        node.post(path, padded(1 << 20)).await.assert_problem(413);
+        node.post(path, padded(16 * 1024 + 1)).await.assert_problem(413);
     }
     assert_eq!(node.post("/api/sale/purchase", padded(16 * 1024)).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_body_of_another_content_type_is_unsupported() {
+async fn other_content_types_are_unsupported() {
     let node = TestNode::selling(10).await;
     for path in BOTH_FAMILIES {
         node.send(node.with_csrf_token(Request::post(path)).await, r#"{"userId":"ann"}"#)
             .await
-            .is_problem(415);
+            .assert_problem(415);
         for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "x", ""]
         {
             let request = Request::post(path).header(CONTENT_TYPE, content_type);
-            node.send(node.with_csrf_token(request).await, r#"{"userId":"ann"}"#).await.is_problem(415);
+            node.send(node.with_csrf_token(request).await, r#"{"userId":"ann"}"#).await.assert_problem(415);
         }
     }
     let request = Request::post("/api/sale/purchase").header(CONTENT_TYPE, "Application/JSON; charset=utf-8");
@@ -131,45 +131,45 @@ async fn a_body_of_another_content_type_is_unsupported() {
 }
 
 #[tokio::test]
-async fn a_sale_that_is_not_there_and_one_that_cannot_be_are_equally_unknown() {
+async fn unknown_and_invalid_sale_ids_are_not_found() {
     let node = TestNode::selling(10).await;
     for sale in ["no-such-sale", "Flash", "%7Bflash%7D", "fs:flash", "%FF", "%00", "a%2Fb", &"a".repeat(33)] {
-        node.get(&format!("/api/sales/{sale}/status")).await.is_problem(404);
-        node.get(&format!("/api/sales/{sale}/purchase/ann")).await.is_problem(404);
-        node.buy(&format!("/api/sales/{sale}/purchase"), "ann").await.is_problem(404);
+        node.get(&format!("/api/sales/{sale}/status")).await.assert_problem(404);
+        node.get(&format!("/api/sales/{sale}/purchase/ann")).await.assert_problem(404);
+        node.buy(&format!("/api/sales/{sale}/purchase"), "ann").await.assert_problem(404);
     }
 }
 
 #[tokio::test]
-async fn a_path_that_is_not_there_is_not_found() {
+async fn unknown_path_is_not_found() {
     let node = TestNode::selling(10).await;
     for path in
         ["/api", "/api/sale/purchase/", "/api/sale/status/", "/api/sales//status", "/api/purchase/a/b"]
     {
-        node.get(path).await.is_problem(404);
+        node.get(path).await.assert_problem(404);
     }
 }
 
 #[tokio::test]
-async fn another_method_is_refused_with_those_that_are_allowed() {
+async fn wrong_method_is_refused_with_allowed_methods() {
     let node = TestNode::selling(10).await;
     for (path, allowed) in
         [("/api/sale/purchase", "POST"), ("/api/status", "GET,HEAD"), ("/api/purchase/ann", "GET,HEAD")]
     {
         let answer = node.send(Request::delete(path), "").await;
-        answer.is_problem(405);
+        answer.assert_problem(405);
         assert_eq!(answer.headers[ALLOW], allowed, "{path}");
     }
 }
 
 #[tokio::test]
-async fn an_idempotency_key_that_cannot_be_is_refused_before_anything_is_bought() {
+async fn invalid_idempotency_key_is_refused_before_the_purchase() {
     let node = TestNode::selling(10).await;
     for path in BOTH_FAMILIES {
         for key in ["", "a b", "\u{e9}", &"k".repeat(256)] {
             let request =
                 Request::post(path).header(CONTENT_TYPE, "application/json").header("idempotency-key", key);
-            node.send(node.with_csrf_token(request).await, r#"{"userId":"ann"}"#).await.is_problem(400);
+            node.send(node.with_csrf_token(request).await, r#"{"userId":"ann"}"#).await.assert_problem(400);
         }
     }
     assert_eq!(node.get("/api/sale/purchase/ann").await.body["hasPurchased"], Value::Bool(false));

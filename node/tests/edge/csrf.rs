@@ -1,4 +1,4 @@
-//! Who may buy from a browser, and how a client gets a new token.
+//! Purchases from browsers, and how a client gets a new token.
 
 use axum::http::header::{CONTENT_TYPE, COOKIE, SET_COOKIE};
 use axum::http::{Request, request};
@@ -22,7 +22,7 @@ async fn send(node: &TestNode, request: request::Builder, user: &str) -> Answer 
     node.send(request, json!({ "userId": user }).to_string()).await
 }
 
-/// The token in a cookie that an answer sets.
+/// Returns the token in the cookie that a response sets.
 #[track_caller]
 fn cookie(answer: &Answer) -> String {
     let cookie = answer.headers[SET_COOKIE].to_str().unwrap();
@@ -33,7 +33,7 @@ fn cookie(answer: &Answer) -> String {
 }
 
 #[tokio::test]
-async fn a_client_of_the_second_family_is_given_a_token_and_buys_with_it() {
+async fn single_sale_client_buys_with_an_issued_token() {
     let node = TestNode::selling(10).await;
     let issued = node.get("/api/csrf").await;
     let token = issued.body["csrfToken"].as_str().unwrap();
@@ -44,7 +44,7 @@ async fn a_client_of_the_second_family_is_given_a_token_and_buys_with_it() {
 }
 
 #[tokio::test]
-async fn a_client_whose_token_is_refused_succeeds_with_one_retry() {
+async fn client_succeeds_with_the_token_of_a_refusal() {
     let node = TestNode::selling(10).await;
     for (user, request, reason) in [
         ("ann", purchase(SINGLE_SALE), "missing"),
@@ -63,10 +63,10 @@ async fn a_client_whose_token_is_refused_succeeds_with_one_retry() {
 }
 
 #[tokio::test]
-async fn the_first_family_refuses_a_bad_pair_as_a_problem_that_brings_a_good_one() {
+async fn by_sale_refusal_is_a_problem_with_token() {
     let node = TestNode::selling(10).await;
     let refused = send(&node, with_pair(BY_SALE, "self-made", "self-made"), "ann").await;
-    refused.is_problem(403);
+    refused.assert_problem(403);
     assert_eq!(
         (&refused.body["type"], &refused.body["reason"]),
         (&json!("/problems/csrf"), &json!("invalid"))
@@ -77,30 +77,30 @@ async fn the_first_family_refuses_a_bad_pair_as_a_problem_that_brings_a_good_one
 }
 
 #[tokio::test]
-async fn a_token_of_one_node_is_good_on_another() {
+async fn token_is_valid_on_another_node() {
     let (one, other) = (TestNode::selling(10).await, TestNode::selling(10).await);
     let token = one.get("/api/csrf").await.body["csrfToken"].as_str().unwrap().to_owned();
     assert_eq!(send(&other, with_pair(SINGLE_SALE, &token, &token), "ann").await.status, 200);
 }
 
 #[tokio::test]
-async fn a_token_expires() {
-    let node = TestNode::set(&["--csrf-lifetime", "1ms"]).await;
+async fn token_expires() {
+    let node = TestNode::with_flags(&["--csrf-lifetime", "1ms"]).await;
     let token = node.get("/api/csrf").await.body["csrfToken"].as_str().unwrap().to_owned();
     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     assert_eq!(send(&node, with_pair(SINGLE_SALE, &token, &token), "ann").await.body["reason"], "expired");
 }
 
 #[tokio::test]
-async fn a_page_of_another_site_buys_nothing_and_one_of_an_allowed_site_does() {
-    let node = TestNode::set(&["--cors-origin", "https://shop.example,https://app.example"]).await;
+async fn only_allowed_sites_can_buy() {
+    let node = TestNode::with_flags(&["--cors-origin", "https://shop.example,https://app.example"]).await;
     let from = |origin| {
         purchase(BY_SALE)
             .header("sec-fetch-site", "cross-site")
             .header("origin", origin)
             .header(COOKIE, "a=b")
     };
-    send(&node, from("https://evil.example"), "ann").await.is_problem(403);
+    send(&node, from("https://evil.example"), "ann").await.assert_problem(403);
     let allowed = send(&node, from("https://app.example"), "ann").await;
     assert_eq!(allowed.status, 200);
     assert_eq!(allowed.headers["access-control-allow-origin"], "https://app.example");
@@ -108,8 +108,8 @@ async fn a_page_of_another_site_buys_nothing_and_one_of_an_allowed_site_does() {
 }
 
 #[tokio::test]
-async fn a_browser_that_asks_first_is_told_what_other_sites_may_do() {
-    let node = TestNode::set(&["--cors-origin", "https://shop.example"]).await;
+async fn preflight_allows_only_configured_origins() {
+    let node = TestNode::with_flags(&["--cors-origin", "https://shop.example"]).await;
     let preflight = |origin| {
         let request = Request::options(BY_SALE).header("origin", origin);
         let request = request.header("access-control-request-method", "POST");
@@ -124,8 +124,8 @@ async fn a_browser_that_asks_first_is_told_what_other_sites_may_do() {
 }
 
 #[tokio::test]
-async fn behind_tls_the_cookie_is_for_tls_alone() {
-    let node = TestNode::set(&["--trusted-proxies", "10.0.0.0/8"]).await;
+async fn cookie_is_secure_behind_tls() {
+    let node = TestNode::with_flags(&["--trusted-proxies", "10.0.0.0/8"]).await;
     let through = |peer: &str, proto| {
         let peer = Peer(format!("{peer}:1").parse().unwrap());
         Request::get("/api/csrf").extension(peer).header("x-forwarded-proto", proto)
@@ -140,7 +140,7 @@ async fn behind_tls_the_cookie_is_for_tls_alone() {
 }
 
 #[tokio::test]
-async fn every_answer_tells_browsers_to_keep_it_to_themselves() {
+async fn every_response_has_security_headers() {
     let node = TestNode::selling(10).await;
     for path in ["/api/sale/status", "/api/csrf", "/nowhere"] {
         let answer = node.get(path).await;

@@ -1,4 +1,4 @@
-//! What the API tells of itself, to programs and to people.
+//! The description of the API, for programs and for people.
 
 use axum::http::Request;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
@@ -6,7 +6,7 @@ use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
 use crate::fixture::TestNode;
 
 #[tokio::test]
-async fn the_description_is_openapi_and_has_the_path_it_is_served_at() {
+async fn description_is_openapi_and_includes_itself() {
     let node = TestNode::selling(10).await;
     let description = node.get("/api/openapi.json").await;
     assert_eq!(
@@ -18,7 +18,7 @@ async fn the_description_is_openapi_and_has_the_path_it_is_served_at() {
 }
 
 #[tokio::test]
-async fn the_page_comes_with_all_its_parts_and_lets_no_others_in() {
+async fn docs_page_serves_only_its_own_files() {
     let node = TestNode::selling(10).await;
     let page = node.get("/api/docs").await;
     assert_eq!((page.status, &page.headers[LOCATION]), (308, &"/api/docs/index.html".parse().unwrap()));
@@ -31,6 +31,6 @@ async fn the_page_comes_with_all_its_parts_and_lets_no_others_in() {
         assert!(policy.contains("default-src 'none'; script-src 'self';"), "{policy}");
         assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
     }
-    node.get("/api/docs/none.html").await.is_problem(404);
-    node.send(Request::post("/api/docs/index.html"), "").await.is_problem(405);
+    node.get("/api/docs/none.html").await.assert_problem(404);
+    node.send(Request::post("/api/docs/index.html"), "").await.assert_problem(405);
 }

@@ -1,4 +1,4 @@
-//! The status as it changes, for those who listen.
+//! Event streams of a sale's status.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::fixture::TestNode;
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// What a listener hears, event by event.
+/// Reads a stream event by event.
 struct EventStream {
     body: axum::body::BodyDataStream,
     received: String,
@@ -27,7 +27,7 @@ impl EventStream {
         Self { body: Body::into_data_stream(response.into_body()), received: String::new() }
     }
 
-    /// The next event as it came; `None` at the end.
+    /// Returns the next event as it came, or `None` at the end.
     async fn next(&mut self) -> Option<String> {
         loop {
             if let Some((event, rest)) = self.received.split_once("\n\n") {
@@ -35,7 +35,7 @@ impl EventStream {
                 self.received = rest;
                 return Some(event);
             }
-            let bytes = timeout(SOON, self.body.next()).await.expect("something is heard soon")?.unwrap();
+            let bytes = timeout(SOON, self.body.next()).await.expect("an event arrives soon")?.unwrap();
             self.received.push_str(std::str::from_utf8(&bytes).unwrap());
         }
     }
@@ -49,7 +49,7 @@ impl EventStream {
 }
 
 #[tokio::test]
-async fn a_listener_hears_the_status_at_once_and_each_time_it_changes() {
+async fn stream_sends_the_status_and_each_change() {
     let node = TestNode::selling(3).await;
     let mut receiver = EventStream::on(&node, "/api/sale/events").await;
     let mut status = receiver.status().await;
@@ -65,7 +65,7 @@ async fn a_listener_hears_the_status_at_once_and_each_time_it_changes() {
 }
 
 #[tokio::test]
-async fn a_listener_is_told_when_to_come_back_and_the_stream_ends_when_the_node_does() {
+async fn stream_sends_retry_and_ends_on_close() {
     let node = TestNode::selling(3).await;
     let mut receiver = EventStream::on(&node, &format!("/api/sales/{}/events", node.sale)).await;
     let first = receiver.next().await.unwrap();
@@ -74,15 +74,15 @@ async fn a_listener_is_told_when_to_come_back_and_the_stream_ends_when_the_node_
 
     node.state.close();
 
-    while let Some(_last_words) = receiver.next().await {}
-    // Whoever comes now is no worse off: a browser that is refused does not come back.
+    while let Some(_remaining) = receiver.next().await {}
+    // Later clients also get a stream that ends, because a browser does not retry after a refusal.
     let mut late = EventStream::on(&node, "/api/sale/events").await;
     assert!(late.next().await.unwrap().contains("retry: "));
     assert_eq!(late.next().await, None);
 }
 
 #[tokio::test]
-async fn whoever_comes_late_hears_what_time_it_is_then() {
+async fn late_listener_gets_the_current_time() {
     let node = TestNode::selling(3).await;
     EventStream::on(&node, "/api/sale/events").await.status().await;
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -95,18 +95,18 @@ async fn whoever_comes_late_hears_what_time_it_is_then() {
 }
 
 #[tokio::test]
-async fn there_are_so_many_places_for_listeners_and_a_place_that_is_left_is_free() {
-    let node = TestNode::set(&["--event-listeners-max", "2"]).await;
+async fn number_of_listeners_is_limited() {
+    let node = TestNode::with_flags(&["--event-listeners-max", "2"]).await;
     let first = EventStream::on(&node, "/api/sale/events").await;
     let _second = EventStream::on(&node, "/api/sale/events").await;
-    let refused = timeout(SOON, node.get("/api/sale/events")).await.expect("a third listener is sent away");
-    refused.is_problem(503);
+    let refused = timeout(SOON, node.get("/api/sale/events")).await.expect("a third listener is refused");
+    refused.assert_problem(503);
     assert_eq!(refused.headers["retry-after"], "1");
     drop(first);
     EventStream::on(&node, "/api/sale/events").await;
 }
 
 #[tokio::test]
-async fn nobody_listens_to_a_sale_that_there_is_not() {
-    TestNode::selling(1).await.get("/api/sales/none/events").await.is_problem(404);
+async fn events_of_an_unknown_sale_are_not_found() {
+    TestNode::selling(1).await.get("/api/sales/none/events").await.assert_problem(404);
 }

@@ -1,4 +1,4 @@
-//! The stage: a sale on a real cluster, and a node's router in front of it.
+//! Fixture: a sale on a real cluster, and a node's router in front of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -32,14 +32,14 @@ pub(crate) async fn shared_redis() -> &'static RedisCluster {
     RedisCluster::shared().await.unwrap()
 }
 
-/// A node whose default sale is one that no other test has.
+/// A node whose default sale no other test uses.
 pub(crate) struct TestNode {
     pub(crate) sale: SaleId,
     pub(crate) state: Arc<AppState>,
     router: Router,
 }
 
-/// An answer, read to its end.
+/// A complete response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -48,22 +48,22 @@ pub(crate) struct Answer {
 }
 
 impl TestNode {
-    /// Selling so many units now.
+    /// Starts a node that sells this number of units now.
     pub(crate) async fn selling(units: u64) -> Self {
-        Self::with(units, |_| {}).await
+        Self::with_config(units, |_| {}).await
     }
 
-    /// Selling so many units, of a sale that differs from the usual one.
-    pub(crate) async fn with(units: u64, change: impl FnOnce(&mut SaleConfig)) -> Self {
-        Self::set_up(&[], units, change).await
+    /// Starts a node that sells this number of units, with a changed sale config.
+    pub(crate) async fn with_config(units: u64, change: impl FnOnce(&mut SaleConfig)) -> Self {
+        Self::start(&[], units, change).await
     }
 
-    /// Selling a few units, with flags that differ from the usual ones.
-    pub(crate) async fn set(flags: &[&str]) -> Self {
-        Self::set_up(flags, 10, |_| {}).await
+    /// Starts a node that sells a few units, with further flags.
+    pub(crate) async fn with_flags(flags: &[&str]) -> Self {
+        Self::start(flags, 10, |_| {}).await
     }
 
-    async fn set_up(flags: &[&str], units: u64, change: impl FnOnce(&mut SaleConfig)) -> Self {
+    async fn start(flags: &[&str], units: u64, change: impl FnOnce(&mut SaleConfig)) -> Self {
         let seeds = shared_redis().await.seeds();
         let settings = Settings::parse_from(["node", "--redis-url", &seeds].iter().chain(flags));
         let cluster = Cluster::connect(settings.redis.connect_options()).await.unwrap();
@@ -87,13 +87,13 @@ impl TestNode {
         self.send(Request::get(path), "").await
     }
 
-    /// Posts JSON, with a token.
+    /// Posts JSON, with a CSRF token.
     pub(crate) async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
         let request = Request::post(path).header(CONTENT_TYPE, "application/json");
         self.send(self.with_csrf_token(request).await, body).await
     }
 
-    /// The request with a token.
+    /// Adds a CSRF token to the request.
     pub(crate) async fn with_csrf_token(&self, request: request::Builder) -> request::Builder {
         let token = self.get("/api/csrf").await.body["csrfToken"].as_str().unwrap().to_owned();
         request.header("x-csrf-token", &token).header(COOKIE, format!("csrfToken={token}"))
@@ -103,7 +103,7 @@ impl TestNode {
         self.post(path, serde_json::json!({ "userId": user }).to_string()).await
     }
 
-    /// The answer before its body is read.
+    /// Returns the response before its body is read.
     pub(crate) async fn respond(&self, request: request::Builder) -> Response {
         self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
     }
@@ -118,9 +118,9 @@ impl TestNode {
 }
 
 impl Answer {
-    /// Asserts that it is a problem of this status, with the correlation id of its request in header and body.
+    /// Asserts that it is a problem with this status, and that header and body have the correlation id of the request.
     #[track_caller]
-    pub(crate) fn is_problem(&self, status: u16) {
+    pub(crate) fn assert_problem(&self, status: u16) {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.headers[CONTENT_TYPE], "application/problem+json");
         assert_eq!(self.body["status"], status);
@@ -146,7 +146,7 @@ fn config_on(cluster: &Cluster, total_stock: u64) -> SaleConfig {
     }
 }
 
-/// As a coordinator does: listed, recorded, made, minted, opened.
+/// Creates the sale as a coordinator does: lists and records it, creates its shards, mints its tokens and opens it.
 async fn create(cluster: &Cluster, sale: &Sale) {
     let (keys, config, shards) = (SaleKeys::new(sale.id()), &*sale.config, sale.shards());
     let mut tokens = vec![0; shards.len()];

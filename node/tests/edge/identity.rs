@@ -1,4 +1,4 @@
-//! Who a client is, where AUTH=jwt.
+//! Authentication of clients with AUTH=jwt.
 
 use std::path::Path;
 
@@ -18,17 +18,18 @@ fn in_keys(file: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/edge/keys").join(file).to_string_lossy().into_owned()
 }
 
-/// A node that trusts tokens for `shop` from `issuer`.
+/// A node that accepts tokens for the audience `shop` from `https://issuer.example`.
 async fn node(key: [&str; 2]) -> TestNode {
-    let who = ["--auth", "jwt", "--jwt-audience", "shop", "--jwt-issuer", "https://issuer.example"];
-    TestNode::set(&[&who[..], &key].concat()).await
+    let audience_and_issuer =
+        ["--auth", "jwt", "--jwt-audience", "shop", "--jwt-issuer", "https://issuer.example"];
+    TestNode::with_flags(&[&audience_and_issuer[..], &key].concat()).await
 }
 
 async fn node_with_secret() -> TestNode {
     node(["--jwt-secret", SECRET]).await
 }
 
-/// The claims of a token that is good for a minute.
+/// Claims of a token that is valid for a minute.
 fn claims() -> Value {
     let expires_at = now() / 1_000 + 60;
     json!({ "sub": "ann", "aud": "shop", "iss": "https://issuer.example", "exp": expires_at })
@@ -48,7 +49,7 @@ async fn buy_with(node: &TestNode, token: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn the_token_says_who_buys() {
+async fn token_names_the_buyer() {
     let node = node_with_secret().await;
     let bearer = format!("Bearer {}", signed(&claims()));
     assert_eq!(buy(&node, &bearer, json!({})).await.status, 200);
@@ -59,29 +60,29 @@ async fn the_token_says_who_buys() {
 }
 
 #[tokio::test]
-async fn nobody_buys_for_another_or_learns_what_another_bought() {
+async fn token_gives_no_access_to_other_users() {
     let node = node_with_secret().await;
     let bearer = format!("Bearer {}", signed(&claims()));
-    buy(&node, &bearer, json!({ "userId": "bob" })).await.is_problem(403);
+    buy(&node, &bearer, json!({ "userId": "bob" })).await.assert_problem(403);
     for path in ["/api/sale/purchase/bob", "/api/purchase/bob"] {
-        node.send(Request::get(path).header(AUTHORIZATION, &bearer), "").await.is_problem(404);
+        node.send(Request::get(path).header(AUTHORIZATION, &bearer), "").await.assert_problem(404);
     }
 }
 
 #[tokio::test]
-async fn without_a_token_nobody_buys_and_everybody_sees_the_status() {
+async fn purchase_needs_a_token_and_status_does_not() {
     let node = node_with_secret().await;
     for authorization in ["", "Bearer", "Bearer ", "Basic YW5uOnNlY3JldA=="] {
         let refused = buy(&node, authorization, json!({ "userId": "ann" })).await;
-        refused.is_problem(401);
+        refused.assert_problem(401);
         assert!(refused.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
     }
-    node.get("/api/sale/purchase/ann").await.is_problem(401);
+    node.get("/api/sale/purchase/ann").await.assert_problem(401);
     assert_eq!(node.get("/api/sale/status").await.status, 200);
 }
 
 #[tokio::test]
-async fn a_token_that_shows_nothing_is_refused() {
+async fn invalid_tokens_are_refused() {
     let node = node_with_secret().await;
     let with = |claim: &str, value: Value| {
         let mut claims = claims();
@@ -98,38 +99,38 @@ async fn a_token_that_shows_nothing_is_refused() {
             |json: Value| base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, json.to_string());
         format!("{}.{}.", part(json!({ "alg": alg, "typ": "JWT" })), part(claims()))
     };
-    let by = |key: &EncodingKey, algorithm| encode(&Header::new(algorithm), &claims(), key).unwrap();
-    for (token, why) in [
+    let signed_by = |key: &EncodingKey, algorithm| encode(&Header::new(algorithm), &claims(), key).unwrap();
+    for (token, case) in [
         (with("exp", json!(now() / 1_000 - 60)), "expired"),
-        (without("exp"), "never expires"),
-        (with("aud", json!("another shop")), "for somebody else"),
-        (without("aud"), "for nobody"),
-        (with("iss", json!("https://evil.example")), "from somebody else"),
-        (without("iss"), "from nobody"),
-        (without("sub"), "of nobody"),
-        (with("nbf", json!(now() / 1_000 + 60)), "of tomorrow"),
+        (without("exp"), "no expiry"),
+        (with("aud", json!("another shop")), "another audience"),
+        (without("aud"), "no audience"),
+        (with("iss", json!("https://evil.example")), "another issuer"),
+        (without("iss"), "no issuer"),
+        (without("sub"), "no subject"),
+        (with("nbf", json!(now() / 1_000 + 60)), "not valid yet"),
         (unsigned("none"), "alg none"),
         (unsigned("None"), "alg None"),
         (unsigned("HS256"), "no signature"),
-        (by(&EncodingKey::from_secret(b"guessed"), Algorithm::HS256), "another secret"),
-        (by(&EncodingKey::from_secret(SECRET.as_bytes()), Algorithm::HS384), "another algorithm"),
-        (by(&EncodingKey::from_rsa_pem(RSA).unwrap(), Algorithm::RS256), "another kind of key"),
-        ("a.b.c".to_owned(), "no token"),
+        (signed_by(&EncodingKey::from_secret(b"guessed"), Algorithm::HS256), "another secret"),
+        (signed_by(&EncodingKey::from_secret(SECRET.as_bytes()), Algorithm::HS384), "another algorithm"),
+        (signed_by(&EncodingKey::from_rsa_pem(RSA).unwrap(), Algorithm::RS256), "another kind of key"),
+        ("a.b.c".to_owned(), "not a token"),
         ("x".repeat(100_000), "too long"),
     ] {
         let refused = buy_with(&node, &token).await;
-        assert_eq!(refused.status, 401, "{why}");
-        refused.is_problem(401);
+        assert_eq!(refused.status, 401, "{case}");
+        refused.assert_problem(401);
     }
-    assert_eq!(buy_with(&node, &signed(&claims())).await.status, 200, "and a good one is good still");
+    assert_eq!(buy_with(&node, &signed(&claims())).await.status, 200, "a valid token is still accepted");
 }
 
 #[tokio::test]
-async fn a_public_key_is_no_secret() {
+async fn public_key_is_not_accepted_as_a_secret() {
     let node = node(["--jwt-public-key-file", &in_keys("rsa.pub.pem")]).await;
     let public = std::fs::read(in_keys("rsa.pub.pem")).unwrap();
     let confused = encode(&Header::default(), &claims(), &EncodingKey::from_secret(&public)).unwrap();
-    buy_with(&node, &confused).await.is_problem(401);
+    buy_with(&node, &confused).await.assert_problem(401);
 
     let good =
         encode(&Header::new(Algorithm::RS256), &claims(), &EncodingKey::from_rsa_pem(RSA).unwrap()).unwrap();
@@ -137,7 +138,7 @@ async fn a_public_key_is_no_secret() {
 }
 
 #[tokio::test]
-async fn keys_may_be_ed25519_and_several_by_name() {
+async fn ed25519_keys_and_jwks_are_supported() {
     let node = node(["--jwt-public-key-file", &in_keys("ed25519.pub.pem")]).await;
     let key = EncodingKey::from_ed_pem(ED25519).unwrap();
     let named = |kid: Option<&str>| {
@@ -159,6 +160,6 @@ async fn keys_may_be_ed25519_and_several_by_name() {
     let node = self::node(["--jwt-jwks-file", &path.to_string_lossy()]).await;
     assert_eq!(buy_with(&node, &named(Some("key-2026"))).await.status, 200);
     for unknown in [None, Some("key-2025"), Some("")] {
-        buy_with(&node, &named(unknown)).await.is_problem(401);
+        buy_with(&node, &named(unknown)).await.assert_problem(401);
     }
 }

@@ -1,4 +1,4 @@
-//! How much one client may ask for: of one node, and of several together.
+//! Rate limits of one client, on one node and on several together.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use crate::fixture::{Answer, TestNode, shared_redis};
 
 const STATUS: &str = "/api/sale/status";
 
-/// Nodes behind a proxy, each address with 200 requests in 20 seconds.
+/// Starts nodes behind a proxy. Each address has 200 requests in 20 seconds.
 async fn nodes(count: usize) -> Vec<TestNode> {
     let mut nodes = Vec::new();
     for _ in 0..count {
         let limit = ["--rate-limit-max", "200", "--rate-limit-window", "20s"];
-        nodes.push(TestNode::set(&[&limit[..], &["--trusted-proxies", "127.0.0.1"]].concat()).await);
+        nodes.push(TestNode::with_flags(&[&limit[..], &["--trusted-proxies", "127.0.0.1"]].concat()).await);
     }
     nodes
 }
 
-/// An address that nobody else has.
-fn address() -> String {
+/// Returns an address that no other test uses.
+fn unused_address() -> String {
     static ADDRESSES: AtomicU32 = AtomicU32::new(0);
     let run = (std::process::id() << 12) & 0x00FF_FFFF;
     Ipv4Addr::from_bits(0x0B00_0000 + run + ADDRESSES.fetch_add(1, Ordering::Relaxed)).to_string()
@@ -40,7 +40,7 @@ async fn ask(node: &TestNode, address: &str) -> Answer {
     node.send(from(address), "").await
 }
 
-/// How many of these requests were let in, each node in turn.
+/// Sends requests to the nodes in turn, and returns the number that was admitted.
 async fn admitted(nodes: &[TestNode], address: &str, requests: usize) -> usize {
     let mut admitted = 0;
     for node in nodes.iter().cycle().take(requests) {
@@ -50,30 +50,30 @@ async fn admitted(nodes: &[TestNode], address: &str, requests: usize) -> usize {
 }
 
 #[tokio::test]
-async fn whoever_asks_too_much_is_told_to_wait_and_nobody_else_is() {
+async fn only_the_limited_address_is_refused() {
     let nodes = nodes(1).await;
-    let ann = address();
-    admitted(&nodes, &ann, 250).await;
+    let limited_address = unused_address();
+    admitted(&nodes, &limited_address, 250).await;
 
-    let refused = ask(&nodes[0], &ann).await;
+    let refused = ask(&nodes[0], &limited_address).await;
 
-    refused.is_problem(429);
+    refused.assert_problem(429);
     assert_eq!(refused.headers["retry-after"], "1");
     assert_eq!(refused.headers["ratelimit-limit"], "200");
     assert_eq!(refused.headers["ratelimit-remaining"], "0");
     assert_eq!(refused.headers["ratelimit-reset"], "1");
     assert_eq!(refused.headers["ratelimit-policy"], "200;w=20");
-    assert_eq!(ask(&nodes[0], &address()).await.status, 200);
+    assert_eq!(ask(&nodes[0], &unused_address()).await.status, 200);
 }
 
 #[tokio::test]
-async fn however_many_nodes_there_are_an_address_has_one_limit() {
+async fn address_limit_holds_across_nodes() {
     for count in [1, 2, 4] {
-        let (nodes, ann) = (nodes(count).await, address());
+        let (nodes, limited_address) = (nodes(count).await, unused_address());
         let began = Instant::now();
         let mut admitted_in_all = 0;
         while began.elapsed() < Duration::from_secs(4) {
-            admitted_in_all += admitted(&nodes, &ann, 40).await;
+            admitted_in_all += admitted(&nodes, &limited_address, 40).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let allowed = 200.0 + began.elapsed().as_secs_f64() * 10.0;
@@ -86,11 +86,11 @@ async fn however_many_nodes_there_are_an_address_has_one_limit() {
 }
 
 #[tokio::test]
-async fn below_the_limit_a_request_costs_a_tenth_of_a_call_at_most() {
+async fn ten_requests_cost_at_most_one_call() {
     for count in [1, 2, 4] {
-        let (nodes, ann) = (nodes(count).await, address());
-        let calls = Calls::naming(&ann).await;
-        assert_eq!(admitted(&nodes, &ann, 180).await, 180);
+        let (nodes, limited_address) = (nodes(count).await, unused_address());
+        let calls = CallCounter::start(&limited_address).await;
+        assert_eq!(admitted(&nodes, &limited_address, 180).await, 180);
         let calls = calls.count().await;
         println!("{count} nodes: {calls} calls for 180 requests");
         assert!((1..=18).contains(&calls), "{count} nodes made {calls} calls for 180 requests");
@@ -98,20 +98,20 @@ async fn below_the_limit_a_request_costs_a_tenth_of_a_call_at_most() {
 }
 
 #[tokio::test]
-async fn an_address_cannot_be_chosen_by_whoever_comes_directly() {
-    let node = TestNode::set(&["--rate-limit-max", "40", "--rate-limit-window", "1h"]).await;
-    let stranger = Peer(format!("{}:1", address()).parse().unwrap());
+async fn direct_client_cannot_choose_its_address() {
+    let node = TestNode::with_flags(&["--rate-limit-max", "40", "--rate-limit-window", "1h"]).await;
+    let client = Peer(format!("{}:1", unused_address()).parse().unwrap());
     let mut refused = 0;
     for _ in 0..60 {
-        let spoofed = Request::get(STATUS).extension(stranger).header("x-forwarded-for", address());
+        let spoofed = Request::get(STATUS).extension(client).header("x-forwarded-for", unused_address());
         refused += usize::from(node.send(spoofed, "").await.status == 429);
     }
-    assert_eq!(refused, 20, "another X-Forwarded-For each time made no difference");
+    assert_eq!(refused, 20, "a different X-Forwarded-For each time makes no difference");
 }
 
 #[tokio::test]
-async fn networks_that_are_exempt_ask_as_much_as_they_want() {
-    let node = TestNode::set(&["--rate-limit-max", "5", "--rate-limit-exempt", "192.0.2.0/24"]).await;
+async fn exempt_networks_are_not_limited() {
+    let node = TestNode::with_flags(&["--rate-limit-max", "5", "--rate-limit-exempt", "192.0.2.0/24"]).await;
     for _ in 0..50 {
         let tester = Peer("192.0.2.7:1".parse().unwrap());
         assert_eq!(node.send(Request::get(STATUS).extension(tester), "").await.status, 200);
@@ -119,29 +119,29 @@ async fn networks_that_are_exempt_ask_as_much_as_they_want() {
 }
 
 #[tokio::test]
-async fn a_user_s_attempts_are_limited_wherever_they_come_from() {
-    let node = TestNode::set(&["--rate-limit-user-max", "3", "--rate-limit-window", "1h"]).await;
+async fn user_attempts_are_limited_across_families() {
+    let node = TestNode::with_flags(&["--rate-limit-user-max", "3", "--rate-limit-window", "1h"]).await;
     let mut answers = Vec::new();
     for _ in 0..5 {
         answers.push(node.buy("/api/sale/purchase", "ann").await);
     }
     assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 409, 409, 429, 429]);
-    answers[4].is_problem(429);
+    answers[4].assert_problem(429);
     assert_eq!(answers[4].headers["retry-after"], "1200");
     assert_eq!(answers[4].headers["ratelimit-limit"], "3");
-    node.buy("/api/purchase", "ann").await.is_problem(429);
+    node.buy("/api/purchase", "ann").await.assert_problem(429);
     assert_eq!(node.buy("/api/sale/purchase", "bob").await.status, 200);
     assert_eq!(node.get("/api/sale/purchase/ann").await.body["hasPurchased"], json!(true));
 }
 
-/// Watches all primaries for calls in the name of an address.
-struct Calls {
+/// Counts the calls to all primaries that name an address.
+struct CallCounter {
     seen: Arc<AtomicU32>,
     watching: tokio::task::JoinSet<()>,
 }
 
-impl Calls {
-    async fn naming(address: &str) -> Self {
+impl CallCounter {
+    async fn start(address: &str) -> Self {
         let (seen, mut watching) = (Arc::new(AtomicU32::new(0)), tokio::task::JoinSet::new());
         for seed in shared_redis().await.seeds().split(',') {
             let client = redis::Client::open(seed).unwrap();
@@ -157,7 +157,7 @@ impl Calls {
         Self { seen, watching }
     }
 
-    /// How many there were, once all of them have been seen.
+    /// Returns the number of calls, after waiting until all have been seen.
     async fn count(mut self) -> u32 {
         tokio::time::sleep(Duration::from_millis(300)).await;
         self.watching.shutdown().await;

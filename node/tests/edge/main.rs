@@ -1,7 +1,7 @@
-//! The node's edge: what buyers may send, and what they are told, through the real router and a real Redis
-//! Cluster; and the process around it, from its settings to its end.
+//! Tests of the node's edge through the real router and a real Redis Cluster: requests of buyers and their responses.
+//! And tests of the process, from its settings to its end.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where, also in what it is told with")]
+#![expect(clippy::unwrap_used, reason = "a failing unwrap names its line, also in test helpers")]
 
 mod answers;
 mod bad_input;

@@ -12,12 +12,12 @@ use crate::fixture::{TestNode, shared_redis};
 const NODE: &str = env!("CARGO_BIN_EXE_flashsale-node");
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-/// Runs a node with nothing but these variables, to its end.
+/// Runs a node with only these variables, until it exits.
 fn run(variables: &[(&str, &str)]) -> Output {
     Command::new(NODE).env_clear().envs(variables.iter().copied()).output().unwrap()
 }
 
-/// The one line that a node ends with over bad settings.
+/// Returns the single line that a node prints for invalid settings.
 #[track_caller]
 fn refusal(variables: &[(&str, &str)]) -> String {
     let output = run(variables);
@@ -30,7 +30,7 @@ const SECRET: &str = "a secret of thirty-two characters";
 const REDIS: (&str, &str) = ("REDIS_URL", "redis://127.0.0.1:1");
 
 #[test]
-fn a_bad_setting_is_one_line_that_names_it_and_what_it_may_be() {
+fn invalid_setting_is_reported_in_one_line() {
     let refused = |variable, value| refusal(&[REDIS, (variable, value)]);
     assert_eq!(
         refused("PORT", "70000"),
@@ -62,7 +62,7 @@ fn a_bad_setting_is_one_line_that_names_it_and_what_it_may_be() {
 }
 
 #[test]
-fn a_redis_url_is_checked_and_its_password_is_not_repeated() {
+fn invalid_redis_url_is_reported_without_password() {
     assert_eq!(refusal(&[]), "error: REDIS_URL (--redis-url) must be set");
     let line = refusal(&[("REDIS_URL", "redis://host:7000,http://ann:secret@host")]);
     assert!(
@@ -72,13 +72,13 @@ fn a_redis_url_is_checked_and_its_password_is_not_repeated() {
 }
 
 #[test]
-fn a_variable_set_to_nothing_counts_as_not_set() {
+fn empty_variable_counts_as_unset() {
     assert_eq!(refusal(&[("REDIS_URL", "")]), "error: REDIS_URL (--redis-url) must be set");
     assert!(refusal(&[REDIS, ("PORT", ""), ("LANE_LINGER", "x")]).contains("LANE_LINGER"));
 }
 
 #[test]
-fn help_names_every_variable_and_shows_no_password() {
+fn help_lists_variables_and_hides_passwords() {
     let output = Command::new(NODE).arg("--help").env("REDIS_URL", "redis://:hunter2@host").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
@@ -91,7 +91,7 @@ fn help_names_every_variable_and_shows_no_password() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_named_with_its_setting() {
+fn port_in_use_is_reported_with_its_setting() {
     let taken = TcpListener::bind(loopback(0)).unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let output = run(&[REDIS, ("HOST", "127.0.0.1"), ("OPS_PORT", &port)]);
@@ -100,20 +100,20 @@ fn a_port_that_is_taken_is_named_with_its_setting() {
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// A running node and where its ports are.
-pub(crate) struct Running {
+/// A running node and its ports.
+pub(crate) struct RunningNode {
     pub(crate) process: Process,
     ports: PortBlock,
     _folder: Folder,
 }
 
-impl Running {
-    fn with(redis_url: &str) -> Self {
-        Self::set(redis_url, &[])
+impl RunningNode {
+    fn start(redis_url: &str) -> Self {
+        Self::with_env(redis_url, &[])
     }
 
-    /// With further variables.
-    pub(crate) fn set(redis_url: &str, variables: &[(&str, &str)]) -> Self {
+    /// Starts a node with further variables.
+    pub(crate) fn with_env(redis_url: &str, variables: &[(&str, &str)]) -> Self {
         let (ports, folder) = (PortBlock::take().unwrap(), Folder::temporary().unwrap());
         let launch = Launch::new("node", NODE, folder.path())
             .env("HOST", "127.0.0.1")
@@ -133,29 +133,29 @@ impl Running {
         format!("http://{}{path}", loopback(self.ports.first() + 1))
     }
 
-    /// The status of an operator's request; 0 where nobody listens.
+    /// Returns the status of an operators' endpoint, or 0 when the connection is refused.
     async fn probe(&self, path: &str) -> u16 {
         reqwest::get(self.ops_url(path)).await.map_or(0, |answer| answer.status().as_u16())
     }
 
-    pub(crate) async fn answers(&self, path: &str, status: u16) {
+    pub(crate) async fn wait_for_status(&self, path: &str, status: u16) {
         let what = format!("GET {path} answers {status}");
         testkit::until(&what, LIMIT, async || self.probe(path).await == status).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn without_a_cluster_a_node_lives_and_waits_and_says_why() {
-    let nobody = PortBlock::take().unwrap();
-    let node = Running::with(&format!("redis://ann:secret@{}", loopback(nobody.first())));
+async fn node_waits_for_an_unreachable_cluster() {
+    let unused_ports = PortBlock::take().unwrap();
+    let node = RunningNode::start(&format!("redis://ann:secret@{}", loopback(unused_ports.first())));
 
-    node.answers("/healthz", 200).await;
+    node.wait_for_status("/healthz", 200).await;
     let ready = reqwest::get(node.ops_url("/readyz")).await.unwrap();
     assert_eq!(ready.status(), 503);
     assert_eq!(ready.text().await.unwrap(), "waiting for the Redis Cluster\n");
     assert!(
         reqwest::get(node.url("/api/status")).await.is_err(),
-        "the port for buyers is closed until there is a sale"
+        "the port for buyers is closed until the cluster is reachable"
     );
 
     let warned = async || {
@@ -165,32 +165,32 @@ async fn without_a_cluster_a_node_lives_and_waits_and_says_why() {
     let status = node.process.stop(LIMIT).await.unwrap();
     assert!(status.success());
     let log = std::fs::read_to_string(node.process.log()).unwrap();
-    assert_eq!(log.matches("\"level\":\"WARN\"").count(), 1, "one reason is one line: {log}");
+    assert_eq!(log.matches("\"level\":\"WARN\"").count(), 1, "each reason is logged once: {log}");
     assert!(!log.contains("secret"), "{log}");
 }
 
 #[tokio::test]
-async fn a_node_serves_buyers_until_it_is_stopped_and_is_unready_first() {
-    let node = Running::with(&shared_redis().await.seeds());
-    node.answers("/readyz", 200).await;
+async fn stopping_node_is_unready_before_it_closes() {
+    let node = RunningNode::start(&shared_redis().await.seeds());
+    node.wait_for_status("/readyz", 200).await;
     assert_eq!(reqwest::get(node.url("/nowhere")).await.unwrap().status(), 404);
 
     node.process.term();
 
-    node.answers("/readyz", 503).await;
+    node.wait_for_status("/readyz", 503).await;
     let answer = reqwest::get(node.url("/nowhere")).await.unwrap();
-    assert_eq!(answer.status(), 404, "still serves while load balancers notice");
-    assert_eq!(answer.headers()["connection"], "close", "and tells those who keep connections");
+    assert_eq!(answer.status(), 404, "still serves until load balancers notice");
+    assert_eq!(answer.headers()["connection"], "close", "and asks clients to close their connections");
     assert!(node.process.wait(LIMIT).await.unwrap().success());
 }
 
 #[tokio::test]
-async fn purchases_are_counted_by_outcome_from_zero_on() {
-    // Given a sale of one unit and a node that has just learned of it.
+async fn purchases_are_counted_by_outcome_from_zero() {
+    // Given a sale of one unit and a node that has just found it.
     let test_node = TestNode::selling(1).await;
     let sale = test_node.sale.as_str();
-    let node = Running::with(&shared_redis().await.seeds());
-    let counted = async |outcome: &str, count: u32| {
+    let node = RunningNode::start(&shared_redis().await.seeds());
+    let wait_for_count = async |outcome: &str, count: u32| {
         let line = format!("flashsale_purchases_total{{sale=\"{sale}\",outcome=\"{outcome}\"}} {count}\n");
         let shown = async || match reqwest::get(node.ops_url("/metrics")).await {
             Ok(answer) => answer.text().await.unwrap().contains(&line),
@@ -199,19 +199,19 @@ async fn purchases_are_counted_by_outcome_from_zero_on() {
         testkit::until(&line, LIMIT, shown).await.unwrap();
     };
     for outcome in ["purchased", "already_purchased", "out_of_stock", "not_active", "busy", "unknown"] {
-        counted(outcome, 0).await;
+        wait_for_count(outcome, 0).await;
     }
 
-    // When somebody buys twice and another one comes too late.
-    node.answers("/readyz", 200).await;
+    // When one buyer buys twice and another one comes too late.
+    node.wait_for_status("/readyz", 200).await;
     for user in ["ann", "ann", "bob"] {
         let url = node.url(&format!("/api/sales/{sale}/purchase"));
         reqwest::Client::new().post(url).json(&serde_json::json!({ "userId": user })).send().await.unwrap();
     }
 
-    // Then each is counted once, with what it was told.
-    counted("purchased", 1).await;
-    counted("already_purchased", 1).await;
+    // Then each purchase is counted once, by its outcome.
+    wait_for_count("purchased", 1).await;
+    wait_for_count("already_purchased", 1).await;
     let metrics = reqwest::get(node.ops_url("/metrics")).await.unwrap().text().await.unwrap();
     assert!(
         metrics.contains("# HELP flashsale_purchases_total Answers to purchases, by outcome"),
@@ -220,14 +220,14 @@ async fn purchases_are_counted_by_outcome_from_zero_on() {
 }
 
 #[tokio::test]
-async fn a_lone_redis_server_is_no_cluster() {
+async fn node_refuses_a_redis_without_cluster_mode() {
     let (ports, folder) = (PortBlock::take().unwrap(), Folder::temporary().unwrap());
     let port = ports.first().to_string();
     let lone = Launch::new("redis", "redis-server", folder.path())
         .args(["--port", &port, "--save", ""])
         .spawn()
         .unwrap();
-    let node = Running::with(&format!("redis://127.0.0.1:{port}"));
+    let node = RunningNode::start(&format!("redis://127.0.0.1:{port}"));
 
     let status = node.process.wait(LIMIT).await.unwrap();
 
@@ -237,10 +237,13 @@ async fn a_lone_redis_server_is_no_cluster() {
 }
 
 #[test]
-fn a_key_that_cannot_be_read_lets_nobody_in_because_the_node_does_not_start() {
+fn node_does_not_start_with_invalid_keys() {
     let refused = |variables: &[_]| refusal(&[&[REDIS, ("AUTH", "jwt")], variables].concat());
-    let who = [("JWT_AUDIENCE", "shop"), ("JWT_ISSUER", "https://issuer.example")];
-    assert_eq!(refused(&who), "error: AUTH=jwt needs JWT_SECRET, JWT_PUBLIC_KEY_FILE or JWT_JWKS_FILE");
+    let audience_and_issuer = [("JWT_AUDIENCE", "shop"), ("JWT_ISSUER", "https://issuer.example")];
+    assert_eq!(
+        refused(&audience_and_issuer),
+        "error: AUTH=jwt needs JWT_SECRET, JWT_PUBLIC_KEY_FILE or JWT_JWKS_FILE"
+    );
     assert_eq!(
         refused(&[("JWT_SECRET", "short")]),
         "error: JWT_SECRET (--jwt-secret): must be at least 32 characters long"
@@ -251,9 +254,9 @@ fn a_key_that_cannot_be_read_lets_nobody_in_because_the_node_does_not_start() {
     std::fs::write(&file, "not a key").unwrap();
     let file = file.to_str().unwrap();
     for setting in ["JWT_PUBLIC_KEY_FILE", "JWT_JWKS_FILE"] {
-        let line = refused(&[&who[..], &[(setting, file)]].concat());
+        let line = refused(&[&audience_and_issuer[..], &[(setting, file)]].concat());
         assert!(line.starts_with(&format!("error: {setting}: {file} is not ")), "{line}");
-        let line = refused(&[&who[..], &[(setting, "/nowhere")]].concat());
+        let line = refused(&[&audience_and_issuer[..], &[(setting, "/nowhere")]].concat());
         assert!(line.starts_with(&format!("error: {setting} cannot be read: /nowhere: ")), "{line}");
     }
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Traces, as an OpenTelemetry collector gets them from a node.
+//! Traces, as an OpenTelemetry collector receives them from a node.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,13 +8,13 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::fixture::{TestNode, shared_redis};
-use crate::process::{LIMIT, Running};
+use crate::process::{LIMIT, RunningNode};
 
-/// The trace that a client says it is in, and its own span there.
+/// The trace of the client's request, and the client's own span.
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CLIENT_SPAN: &str = "00f067aa0ba902b7";
 
-/// Takes what nodes hand over.
+/// Receives traces from nodes.
 struct Collector {
     endpoint: String,
     received: Arc<Mutex<Vec<Value>>>,
@@ -31,7 +31,7 @@ impl Collector {
         Self { endpoint, received }
     }
 
-    /// The spans of the client's trace.
+    /// Returns the spans of the client's trace.
     fn spans(&self) -> Vec<Value> {
         let received = self.received.lock().unwrap();
         let under = |value: &Value, key| value[key].as_array().cloned().unwrap_or_default();
@@ -42,7 +42,7 @@ impl Collector {
     }
 }
 
-/// An attribute of a span, as text.
+/// Returns an attribute of a span as text.
 fn attribute(span: &Value, key: &str) -> String {
     let attributes = span["attributes"].as_array().unwrap();
     let attribute = attributes.iter().find(|attribute| attribute["key"] == key);
@@ -52,16 +52,16 @@ fn attribute(span: &Value, key: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_purchase_is_one_trace_from_the_client_s_span_to_the_call_to_redis() {
+async fn purchase_trace_reaches_from_client_to_redis() {
     // Given a node with a collector, and a sale.
     let (test_node, collector) = (TestNode::selling(1).await, Collector::start().await);
-    let node = Running::set(
+    let node = RunningNode::with_env(
         &shared_redis().await.seeds(),
         &[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")],
     );
-    node.answers("/readyz", 200).await;
+    node.wait_for_status("/readyz", 200).await;
 
-    // When somebody buys, whose client is in a trace already, and the node ends.
+    // When a client with a trace buys, and the node ends.
     let url = node.url(&format!("/api/sales/{}/purchase", test_node.sale));
     let body = serde_json::json!({ "userId": "ann" });
     let request = reqwest::Client::new().post(url).json(&body);
@@ -71,7 +71,8 @@ async fn a_purchase_is_one_trace_from_the_client_s_span_to_the_call_to_redis() {
     node.process.term();
     assert!(node.process.wait(LIMIT).await.unwrap().success());
 
-    // Then the client's trace has the request in it, the request the wait in a lane, and that the call.
+    // Then the client's span contains the request, the request contains the wait in a lane, and the wait contains the
+    // call.
     let spans = collector.spans();
     let inside = |parent: &str, name: &str| {
         let span = spans.iter().find(|span| span["parentSpanId"] == parent && span["name"] == name);
@@ -85,5 +86,5 @@ async fn a_purchase_is_one_trace_from_the_client_s_span_to_the_call_to_redis() {
     assert_eq!(attribute(request, "correlation.id"), "basket-7");
     assert_eq!(attribute(call, "db.system.name"), "redis");
     assert_eq!(attribute(call, "db.operation.batch.size"), "1");
-    assert!(!spans.iter().any(|span| span.to_string().contains("ann")), "no user is named: {spans:#?}");
+    assert!(!spans.iter().any(|span| span.to_string().contains("ann")), "no span names the user: {spans:#?}");
 }

@@ -1,4 +1,4 @@
-//! The answers of an operation, told from samples of them.
+//! Responses of an operation, described from samples of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,11 +18,11 @@ use utoipa::openapi::{
 
 use super::{headers, samples, schemas};
 
-/// What may be answered, by status.
+/// Possible responses, by status.
 #[derive(Default)]
 pub(super) struct Answers(BTreeMap<u16, Answer>);
 
-/// What is answered with one status.
+/// All responses with one status.
 #[derive(Default)]
 struct Answer {
     summary: Vec<String>,
@@ -32,10 +32,10 @@ struct Answer {
     links: Vec<(&'static str, Link)>,
 }
 
-/// What is said in one schema.
+/// Bodies that share one schema.
 struct Body {
     schema: String,
-    /// The member whose value tells the samples apart.
+    /// The member whose value distinguishes the samples.
     discriminator: Option<&'static str>,
     samples: Vec<Sample>,
 }
@@ -46,12 +46,12 @@ struct Sample {
 }
 
 impl Answers {
-    /// One answer of its kind.
+    /// Adds a response.
     pub(super) fn answer<T: ToSchema>(self, summary: &str, sample: impl IntoResponse) -> Self {
         self.add(summary, &T::name(), None, sample.into_response())
     }
 
-    /// One of several answers that a member tells apart.
+    /// Adds one of several responses that a member distinguishes.
     pub(super) fn answer_by_member<T: ToSchema>(
         self,
         member: &'static str,
@@ -61,7 +61,7 @@ impl Answers {
         self.add(summary, &T::name(), Some(member), sample.into_response())
     }
 
-    /// Problems, in their own words.
+    /// Adds problems. Their titles describe them.
     pub(super) fn problems(self, problems: impl IntoIterator<Item = Problem>) -> Self {
         problems.into_iter().fold(self, |answers, problem| {
             let summary = problem.title();
@@ -69,7 +69,7 @@ impl Answers {
         })
     }
 
-    /// What can be asked next, after an answer with this status.
+    /// Adds a link to an operation that may follow a response with this status.
     pub(super) fn link(mut self, status: u16, name: &'static str, link: Link) -> Self {
         self.0.entry(status).or_default().links.push((name, link));
         self
@@ -83,10 +83,10 @@ impl Answers {
         sample: Response,
     ) -> Self {
         let answer = self.0.entry(sample.status().as_u16()).or_default();
-        if !answer.summary.iter().any(|said| said == summary) {
+        if !answer.summary.iter().any(|existing| existing == summary) {
             answer.summary.push(summary.to_owned());
         }
-        answer.headers.insert(headers::ALWAYS);
+        answer.headers.insert(headers::CORRELATION_ID_HEADER);
         answer.headers.extend(sample.headers().keys().filter_map(|name| headers::documented(name.as_str())));
         let (media_type, value) = read(sample);
         let sample = Sample { summary: summary.to_owned(), value };
@@ -99,11 +99,11 @@ impl Answers {
     }
 }
 
-/// The media type and the body of a sample, as the edge lets it out.
+/// Returns the media type and the body of a sample, as sent by the edge.
 fn read(sample: Response) -> (String, Value) {
     let media_type = sample.headers()[CONTENT_TYPE].to_str().expect("media types are ASCII").to_owned();
     let bytes = to_bytes(sample.into_body(), usize::MAX).now_or_never();
-    let bytes = bytes.and_then(Result::ok).expect("a sample lies in memory");
+    let bytes = bytes.and_then(Result::ok).expect("a sample is in memory");
     let text = || Value::from(String::from_utf8_lossy(&bytes));
     let mut value = serde_json::from_slice(&bytes).unwrap_or_else(|_| text());
     if media_type == "application/problem+json" {
@@ -143,14 +143,14 @@ fn content(bodies: &[Body]) -> Content {
 }
 
 impl Body {
-    /// The schema, with no other values of the member that tells the samples apart than theirs.
+    /// Returns the schema. The distinguishing member is restricted to the values in the samples.
     fn schema(&self) -> RefOr<Schema> {
         let named = Ref::from_schema_name(&self.schema);
         let Some(member) = self.discriminator else { return named.into() };
         let values: BTreeSet<&str> =
             self.samples.iter().filter_map(|sample| sample.value[member].as_str()).collect();
-        let told = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values));
-        let narrowed = ObjectBuilder::new().property(member, told).required(member);
+        let member_schema = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values));
+        let narrowed = ObjectBuilder::new().property(member, member_schema).required(member);
         AllOfBuilder::new().item(named).item(narrowed).into()
     }
 

@@ -1,4 +1,4 @@
-//! What can be asked by clients that say which sale they mean, or mean the default one.
+//! Operations for clients that know several sales. The path names a sale or means the default one.
 
 use axum::Json;
 use axum::http::header::SET_COOKIE;
@@ -9,8 +9,8 @@ use utoipa::openapi::path::{HttpMethod, OperationBuilder};
 
 use super::answers::Answers;
 use super::operations::{
-    BUYER, Entry, INVALID_USER_ID, OF_PURCHASE, authenticated, body, entry, of_lookups, of_purchases,
-    operation,
+    BUYER_EXPRESSION, Entry, INVALID_USER_ID, PURCHASE_DESCRIPTION, authenticated, body, entry,
+    lookup_problems, operation, purchase_problems,
 };
 use super::parameters::{idempotency_key, optional_csrf_token, sale, user};
 use super::samples;
@@ -24,12 +24,12 @@ use crate::sales::Phase;
 
 pub(super) const TAG: &str = "by sale";
 
-/// Every operation, of a sale that is named and of the default one.
+/// Returns all operations, for a named sale and for the default one.
 pub(super) fn all() -> impl Iterator<Item = Entry> {
     [SaleSelector::ById, SaleSelector::Default].into_iter().flat_map(of)
 }
 
-/// The two ways to say which sale is meant.
+/// Two ways to select a sale.
 #[derive(Clone, Copy)]
 enum SaleSelector {
     ById,
@@ -44,16 +44,16 @@ impl SaleSelector {
         }
     }
 
-    fn id(self, does: &str) -> String {
+    fn id(self, operation: &str) -> String {
         match self {
-            Self::ById => format!("{does}OfSale"),
-            Self::Default => format!("{does}OfDefaultSale"),
+            Self::ById => format!("{operation}OfSale"),
+            Self::Default => format!("{operation}OfDefaultSale"),
         }
     }
 
-    /// Something else about the same sale.
-    fn same_sale(self, does: &str) -> LinkBuilder {
-        let link = Link::builder().operation_id(self.id(does));
+    /// Starts a link to another operation on the same sale.
+    fn same_sale(self, operation: &str) -> LinkBuilder {
+        let link = Link::builder().operation_id(self.id(operation));
         match self {
             Self::ById => link.parameter("sale", "$request.path.sale"),
             Self::Default => link,
@@ -61,45 +61,46 @@ impl SaleSelector {
     }
 }
 
-fn of(which: SaleSelector) -> [Entry; 4] {
-    [status(which), purchase(which), find(which), events(which)]
+fn of(selector: SaleSelector) -> [Entry; 4] {
+    [status(selector), purchase(selector), find(selector), events(selector)]
 }
 
-fn status(which: SaleSelector) -> Entry {
+fn status(selector: SaleSelector) -> Entry {
     let answers = Answers::default()
         .answer::<StatusBody>("The sale", Json(StatusBody::of(&samples::status())))
         .problems([unknown_sale(), unavailable()]);
-    let answers = match which {
+    let answers = match selector {
         SaleSelector::ById => answers,
         SaleSelector::Default => {
             answers.link(200, "byItsId", by_id("status")).link(200, "buyByItsId", by_id("purchase"))
         }
     };
-    let operation = operation(TAG, &which.id("status"), "The sale as everybody sees it", answers).description(
-        Some("From memory, at most a fraction of a second old. A sold-out sale is `active` with `soldOut` until its window closes."),
+    let operation = operation(TAG, &selector.id("status"), "Status of the sale", answers).description(
+        Some("From memory, at most a fraction of a second old. A sold-out sale stays `active`, with `soldOut`, until its window closes."),
     );
-    which.entry("status", HttpMethod::Get, operation)
+    selector.entry("status", HttpMethod::Get, operation)
 }
 
-/// The sale of this answer by its id.
-fn by_id(does: &str) -> Link {
-    let link =
-        Link::builder().operation_id(SaleSelector::ById.id(does)).parameter("sale", "$response.body#/saleId");
+/// Links to an operation on the sale in the response, by its id.
+fn by_id(operation: &str) -> Link {
+    let link = Link::builder()
+        .operation_id(SaleSelector::ById.id(operation))
+        .parameter("sale", "$response.body#/saleId");
     link.build()
 }
 
-fn purchase(which: SaleSelector) -> Entry {
+fn purchase(selector: SaleSelector) -> Entry {
     let add_outcome = |answers: Answers, (summary, outcome)| {
         answers.answer_by_member::<Refused>("reason", summary, PurchaseAnswer::to(outcome))
     };
     let refused = [
-        ("The buyer has a unit already", AlreadyPurchased(samples::claim())),
+        ("The buyer had a unit already", AlreadyPurchased(samples::claim())),
         ("Every unit is sold", OutOfStock),
         ("The sale is not active", NotActive(Phase::Upcoming)),
     ];
     let foreign = csrf_rejected(BadToken::Missing, samples::CSRF_TOKEN.into());
     let answers = Answers::default().answer::<Purchased>(
-        "A unit is the buyer's",
+        "The buyer has a unit",
         PurchaseAnswer::to(Outcome::Purchased(samples::claim())),
     );
     let answers = refused
@@ -107,37 +108,38 @@ fn purchase(which: SaleSelector) -> Entry {
         .fold(answers, add_outcome)
         .answer_by_member::<Refused>("reason", INVALID_USER_ID, Refused::invalid_user_id(&InvalidId::Empty))
         .problems([foreign.header(SET_COOKIE, samples::csrf_cookie())])
-        .problems(of_purchases())
+        .problems(purchase_problems())
         .problems([busy(), unavailable()]);
-    let answers = answers.link(200, "lookUp", which.same_sale("find").parameter("userId", BUYER).build());
-    let operation = operation(TAG, &which.id("purchase"), "Buy one unit", answers)
-        .description(Some(OF_PURCHASE))
+    let answers =
+        answers.link(200, "lookUp", selector.same_sale("find").parameter("userId", BUYER_EXPRESSION).build());
+    let operation = operation(TAG, &selector.id("purchase"), "Buy one unit", answers)
+        .description(Some(PURCHASE_DESCRIPTION))
         .parameter(idempotency_key())
         .parameters(Some(optional_csrf_token()))
         .request_body(Some(body::<Purchase>()));
-    which.entry("purchase", HttpMethod::Post, authenticated(operation))
+    selector.entry("purchase", HttpMethod::Post, authenticated(operation))
 }
 
-fn find(which: SaleSelector) -> Entry {
+fn find(selector: SaleSelector) -> Entry {
     let answers = Answers::default()
-        .answer::<LookupBody>("A unit is the user's", Json(LookupBody::of(Some(samples::claim()))))
-        .answer::<LookupBody>("None is", Json(LookupBody::of(None)))
+        .answer::<LookupBody>("The user has a unit", Json(LookupBody::of(Some(samples::claim()))))
+        .answer::<LookupBody>("The user has none", Json(LookupBody::of(None)))
         .answer_by_member::<Refused>("reason", INVALID_USER_ID, Refused::invalid_user_id(&InvalidId::Empty))
-        .problems(of_lookups());
-    let operation = operation(TAG, &which.id("find"), "Look a purchase up", answers)
+        .problems(lookup_problems());
+    let operation = operation(TAG, &selector.id("find"), "Look up a purchase", answers)
         .description(Some("Asks the user's home shard."))
         .parameter(user::<UserId>());
-    which.entry("purchase/{userId}", HttpMethod::Get, authenticated(operation))
+    selector.entry("purchase/{userId}", HttpMethod::Get, authenticated(operation))
 }
 
-fn events(which: SaleSelector) -> Entry {
+fn events(selector: SaleSelector) -> Entry {
     let sample = event(&StatusBody::of(&samples::status()));
     let answers = Answers::default()
-        .answer::<Event>("The status, whenever it changes", stream_of(sample.into()))
+        .answer::<Event>("The status, sent whenever it changes", stream_of(sample.into()))
         .problems([unknown_sale(), unavailable(), too_many_listeners()]);
-    let operation = operation(TAG, &which.id("events"), "Listen to the sale", answers).description(Some(
-        "Server-sent events of the type `status`, each with what `GET status` answers: one at once, then one a change, at \
-         most five a second; a comment where there was none for 10 seconds.",
+    let operation = operation(TAG, &selector.id("events"), "Stream the status of the sale", answers).description(Some(
+        "Server-sent events of the type `status`, each with the response of `GET status`: one at once, then one for each \
+         change, at most five a second. After 10 seconds without an event a comment is sent.",
     ));
-    which.entry("events", HttpMethod::Get, operation)
+    selector.entry("events", HttpMethod::Get, operation)
 }

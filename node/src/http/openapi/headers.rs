@@ -1,38 +1,41 @@
-//! The headers of answers.
+//! Response headers.
 
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{Header, HeaderBuilder};
 
-/// On every answer.
-pub(super) const ALWAYS: &str = "X-Correlation-Id";
+/// Sent with every response.
+pub(super) const CORRELATION_ID_HEADER: &str = "X-Correlation-Id";
 
-/// Every header that an answer may be told by, with what it says.
+/// Returns every documented response header.
 pub(super) fn all() -> [(&'static str, Header); 8] {
     [
         (
-            ALWAYS,
+            CORRELATION_ID_HEADER,
             text(
-                "Names the request, from the client's log to the order in the stream: the one that was sent, or a new one.",
+                "Id of the request, from the client's log to the order in the stream: the one that was sent, or a new one.",
                 "5c66c6bc8212cebf",
             ),
         ),
-        ("Retry-After", seconds("When to try again.")),
-        ("RateLimit-Limit", count("How many requests there may be.")),
-        ("RateLimit-Remaining", count("How many are left.")),
-        ("RateLimit-Reset", seconds("When the next one may come.")),
-        ("RateLimit-Policy", text("How many there may be in how many seconds.", "600;w=60")),
+        ("Retry-After", seconds("Time until the client should retry.")),
+        ("RateLimit-Limit", count("Number of requests that are allowed.")),
+        ("RateLimit-Remaining", count("Number of requests that are left.")),
+        ("RateLimit-Reset", seconds("Time until the next request is allowed.")),
+        (
+            "RateLimit-Policy",
+            text("Number of requests that are allowed, and the window in seconds.", "600;w=60"),
+        ),
         (
             "Set-Cookie",
             text(
-                "`csrfToken`, readable by script, which has to repeat it in `X-CSRF-Token`.",
+                "`csrfToken`, readable by scripts, which have to repeat it in `X-CSRF-Token`.",
                 "csrfToken=…; Path=/; Max-Age=7200; SameSite=Lax",
             ),
         ),
-        ("WWW-Authenticate", text("How to show who asks.", "Bearer")),
+        ("WWW-Authenticate", text("How to authenticate.", "Bearer")),
     ]
 }
 
-/// The name of one of them as documents write it.
+/// Returns the documented spelling of a header name, if it is documented.
 pub(super) fn documented(name: &str) -> Option<&'static str> {
     all()
         .into_iter()

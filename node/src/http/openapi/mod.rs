@@ -1,9 +1,7 @@
-//! The API as it describes itself: an OpenAPI document, made from the types that requests are read into and from the
-//! answers themselves.
+//! The API's own description: an OpenAPI document, built from the request types and from real responses.
 //!
-//! What an answer looks like is never written down a second time: status, headers, media type and example are taken
-//! from a sample that goes through the same code as the answer to a buyer. Only what a program cannot know stands here
-//! in words.
+//! Nothing about a response is written twice: status, headers, media type and example come from a sample that passes
+//! through the same code as a response to a buyer. Only facts that a program cannot know are written here as text.
 
 mod answers;
 mod by_sale;
@@ -25,17 +23,17 @@ use utoipa::openapi::{Components, ComponentsBuilder, InfoBuilder, OpenApi, OpenA
 
 use operations::Entry;
 
-/// The name of the security scheme of AUTH=jwt.
+/// Name of the security scheme of AUTH=jwt.
 const BEARER: &str = "bearer";
 
 const ABOUT: &str = "\
-A flash sale: a fixed stock, sold to a crowd that arrives in the same second. No unit is sold twice, nobody gets more \
-than one, and an answer that was given stays true.\n\n\
-Two families of calls are over the same sales; a unit bought in one is known in the other. \
-Every error that a family has no words of its own for is `application/problem+json` (RFC 9457). \
-Every answer carries `X-Correlation-Id`, and every problem has it as `correlationId`. \
-A 503 says that nothing is known to have been bought: come back after `Retry-After`. \
-A method that a path does not have is answered 405 with `Allow`. Bodies are at most 16 KiB.";
+A flash sale: a fixed stock for a crowd that arrives in the same second. No unit is sold twice, no user gets more than \
+one, and every answer stays true.\n\n\
+Two families of endpoints serve the same sales: a unit bought through one is visible in the other. \
+Errors without a format of the family's own are `application/problem+json` (RFC 9457). \
+Every response has an `X-Correlation-Id`, and every problem repeats it as `correlationId`. \
+A 503 means that no purchase is known to have been made: retry after `Retry-After`. \
+An unsupported method is answered with 405 and `Allow`. Bodies are limited to 16 KiB.";
 
 /// `GET /api/openapi.json`
 pub(crate) async fn document() -> impl IntoResponse {
@@ -53,9 +51,12 @@ fn description() -> OpenApi {
         .build();
     let tag = |name, about| TagBuilder::new().name(name).description(Some(about)).build();
     let tags = [
-        tag(by_sale::TAG, "Clients that know of many sales, and say which one or mean the default one."),
-        tag(single_sale::TAG, "Clients that know of one sale only: the default one."),
-        tag(operations::TAG, "What this is."),
+        tag(
+            by_sale::TAG,
+            "For clients that know several sales. The path names a sale or means the default one.",
+        ),
+        tag(single_sale::TAG, "For clients that know a single sale: the default one."),
+        tag(operations::TAG, "This document."),
     ];
     let paths = operations::all()
         .into_iter()
@@ -65,7 +66,7 @@ fn description() -> OpenApi {
 
 fn components() -> Components {
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(
-        "Only where the nodes run with AUTH=jwt: the token's `sub` is the user, and no request is about anybody else.",
+        "Only with AUTH=jwt: the token's `sub` is the user, and requests for other users are refused.",
     ));
     let components = ComponentsBuilder::new().security_scheme(BEARER, SecurityScheme::Http(bearer.build()));
     let components =

@@ -1,4 +1,4 @@
-//! What operations have in common, and the one that gives this description.
+//! Parts that operations share, and the operation that returns this description.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -22,33 +22,33 @@ use crate::http::problems::{
 
 pub(super) const TAG: &str = "description";
 
-/// What is said of a purchase in both families.
-pub(super) const OF_PURCHASE: &str = "\
-One unit for one user, once. `200` is said only when the replicas have it, too. Without an `Idempotency-Key` every \
-request is an attempt of its own. After a 503 the same attempt can be made again; where the outcome is unknown, \
-only with the same `Idempotency-Key` is it told from a second purchase.";
-pub(super) const INVALID_USER_ID: &str = "There can be no such user id";
-/// The user id that a purchase was made with.
-pub(super) const BUYER: &str = "$request.body#/userId";
+/// Description of a purchase, for both families.
+pub(super) const PURCHASE_DESCRIPTION: &str = "\
+Buys one unit for one user, once. The response is `200` only when the replicas have the purchase too. Without an \
+`Idempotency-Key` every request is a new attempt. After a 503 the attempt can be repeated. When its outcome is unknown, \
+the same `Idempotency-Key` is needed: with another one, a purchase that was made is answered like a second purchase.";
+pub(super) const INVALID_USER_ID: &str = "The user id is invalid";
+/// Link expression for the user id of a purchase.
+pub(super) const BUYER_EXPRESSION: &str = "$request.body#/userId";
 
-/// A path and what can be done there.
+/// A path and its operations.
 pub(super) struct Entry {
     pub(super) path: String,
     pub(super) item: PathItem,
 }
 
-/// Every operation of the public port.
+/// Returns every operation of the public port.
 pub(super) fn all() -> Vec<Entry> {
-    by_sale::all().chain(single_sale::all()).chain([itself()]).collect()
+    by_sale::all().chain(single_sale::all()).chain([description()]).collect()
 }
 
-fn itself() -> Entry {
+fn description() -> Entry {
     let sample = Json(serde_json::json!({ "openapi": "3.1.0" }));
     let answers = Answers::default().answer::<Document>("This document", sample);
     entry("/api/openapi.json", HttpMethod::Get, operation(TAG, "description", "This document", answers))
 }
 
-/// What any operation has, besides what is its own.
+/// Starts an operation with the parts that all operations have.
 pub(super) fn operation(tag: &str, id: &str, summary: &str, answers: Answers) -> OperationBuilder {
     let answers = answers.problems([too_many_requests(samples::limited()), edge::timed_out()]);
     OperationBuilder::new()
@@ -59,8 +59,8 @@ pub(super) fn operation(tag: &str, id: &str, summary: &str, answers: Answers) ->
         .responses(answers)
 }
 
-/// What may become of any purchase, in the words that both families share.
-pub(super) fn of_purchases() -> [Problem; 9] {
+/// Returns the problems of a purchase that both families share.
+pub(super) fn purchase_problems() -> [Problem; 9] {
     [
         unknown_sale(),
         json::no_object(),
@@ -74,14 +74,13 @@ pub(super) fn of_purchases() -> [Problem; 9] {
     ]
 }
 
-/// What may become of any lookup, in the words that both families share. A path that HTTP or nginx cannot bear gets no
-/// further than there.
-pub(super) fn of_lookups() -> [Problem; 5] {
+/// Returns the problems of a lookup that both families share. The plain 400 is for paths that HTTP or nginx rejects.
+pub(super) fn lookup_problems() -> [Problem; 5] {
     let bad_path = Problem::new(StatusCode::BAD_REQUEST);
     [bad_path, unknown_sale(), order_not_found(), unauthenticated(None), unavailable()]
 }
 
-/// With AUTH=jwt a token says who asks; without it none is looked at.
+/// Allows a bearer token. With AUTH=jwt it is required; otherwise it is ignored.
 pub(super) fn authenticated(operation: OperationBuilder) -> OperationBuilder {
     let no_scopes: [&str; 0] = [];
     operation.security(SecurityRequirement::default()).security(SecurityRequirement::new(BEARER, no_scopes))
@@ -90,7 +89,7 @@ pub(super) fn authenticated(operation: OperationBuilder) -> OperationBuilder {
 pub(super) fn body<T: ToSchema>() -> RequestBody {
     let content = ContentBuilder::new().schema(Some(reference::<T>()));
     RequestBodyBuilder::new()
-        .description(Some("Further members are ignored."))
+        .description(Some("Other members are ignored."))
         .content("application/json", content.example(Some(serde_json::json!({ "userId": "ada" }))).build())
         .required(Some(Required::True))
         .build()

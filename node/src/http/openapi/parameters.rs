@@ -1,4 +1,4 @@
-//! What requests may say besides their body.
+//! Parameters of requests.
 
 use stock::ids::IDEMPOTENCY_KEY_BYTES_MAX;
 use utoipa::ToSchema;
@@ -8,27 +8,27 @@ use utoipa::openapi::{Ref, RefOr, Required, Schema};
 
 use super::schemas::{CsrfToken, SaleId};
 
-/// Which sale.
+/// The sale, in the path.
 pub(super) fn sale() -> Parameter {
-    in_path("sale", "Which sale.", reference::<SaleId>())
+    in_path("sale", "Id of the sale.", reference::<SaleId>())
 }
 
-/// Which user.
+/// The user, in the path.
 pub(super) fn user<Id: ToSchema>() -> Parameter {
-    in_path("userId", "Whose purchase.", reference::<Id>())
+    in_path("userId", "Id of the user.", reference::<Id>())
 }
 
-/// Names the request.
+/// The id of the request.
 pub(super) fn correlation_id() -> Parameter {
-    let about = "Names the request; it is logged, kept with the order and sent back. One that is not 1 to 64 visible ASCII \
-                 characters is replaced.";
+    let about = "Id of the request. It is logged, stored with the order and sent back. A value that is not 1 to 64 visible \
+                 ASCII characters is replaced.";
     header("X-Correlation-Id", about, ObjectBuilder::new().schema_type(Type::String).into())
 }
 
-/// Names the attempt.
+/// The key of the attempt.
 pub(super) fn idempotency_key() -> Parameter {
-    let about = "Names the attempt: repeated with the same key, a purchase that was made is answered 200 again, with the \
-                 same order id, and not 409.";
+    let about = "Names the attempt. When a purchase that was made is repeated with the same key, the response is 200 with the \
+                 same order id again, not 409.";
     let key = ObjectBuilder::new()
         .schema_type(Type::String)
         .pattern(Some(format!("^[!-~]{{1,{IDEMPOTENCY_KEY_BYTES_MAX}}}$")))
@@ -36,26 +36,26 @@ pub(super) fn idempotency_key() -> Parameter {
     header("Idempotency-Key", about, key.into())
 }
 
-/// The token, as every purchase of one family brings it.
+/// The CSRF token, as every purchase of the second family sends it.
 pub(super) fn csrf_token() -> [Parameter; 2] {
     let about = "The same token as in the cookie.";
     [
         with_required(header("X-CSRF-Token", about, reference::<CsrfToken>()), Required::True),
-        cookie("The token that `GET /api/csrf` gave.", Required::True),
+        cookie("The token from `GET /api/csrf`.", Required::True),
     ]
 }
 
-/// The token, where a request says nothing else of where it is from.
+/// The CSRF token, for requests whose origin the browser does not state.
 pub(super) fn optional_csrf_token() -> [Parameter; 2] {
-    let about = "The same token as in the cookie. It is asked for where cookies come with the request and the browser \
-                 does not say by `Sec-Fetch-Site` or `Origin` that a page of ours sent it; one that is sent must be good.";
+    let about = "The same token as in the cookie. It is required when the request has cookies and the browser does not show \
+                 by `Sec-Fetch-Site` or `Origin` that a page of this site sent it. A token that is sent must be valid.";
     [
         header("X-CSRF-Token", about, reference::<CsrfToken>()),
-        cookie("The token that `GET /api/csrf` gave.", Required::False),
+        cookie("The token from `GET /api/csrf`.", Required::False),
     ]
 }
 
-/// A schema by its name.
+/// Refers to a schema by its name.
 pub(super) fn reference<T: ToSchema>() -> RefOr<Schema> {
     Ref::from_schema_name(T::name()).into()
 }

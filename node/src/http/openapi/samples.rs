@@ -1,4 +1,4 @@
-//! A sale, a purchase and a token that answers are shown with.
+//! Sample sale, purchase and token for the described responses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::limits::RateLimited;
 use crate::sales::{Phase, Status};
 
 pub(super) const CORRELATION_ID: &str = "5c66c6bc8212cebf";
-/// As long as a token is, and signed by nobody.
+/// Has the length of a token, but no valid signature.
 pub(super) const CSRF_TOKEN: &str = "AAABoKqLw4BqUXm1cWJrT2pZV0Y5c1lHd0xNQ0tQbkR4Y2pUa0hSdGJ5WmVBdVNpT3dGZw";
 
 /// 2026-11-21T20:00:00.007Z
@@ -44,27 +44,27 @@ pub(super) fn status() -> Status {
     }
 }
 
-/// A purchase in it.
+/// A purchase in that sale.
 pub(super) fn claim() -> Claim {
     Claim { order: order(), purchased_at: PURCHASED_AT }
 }
 
-/// Its order.
+/// Its order id.
 pub(super) fn order() -> OrderId {
-    "71R7D8J57MH5DF".parse().expect("it is one")
+    "71R7D8J57MH5DF".parse().expect("a valid order id")
 }
 
-/// A token's cookie.
+/// The cookie of a token.
 pub(super) fn csrf_cookie() -> HeaderValue {
     cookie_of(CSRF_TOKEN, Duration::from_hours(2), false)
 }
 
-/// An address that asked too often.
+/// A rate limit that was exceeded.
 pub(super) fn limited() -> RateLimited {
     let limit = Limit { permits: 600, window: Duration::from_mins(1) };
     RateLimited { retry_after: Duration::from_secs(1), limit }
 }
 
 fn sale_id() -> SaleId {
-    "flash".parse().expect("it is one")
+    "flash".parse().expect("a valid sale id")
 }

@@ -1,6 +1,6 @@
-//! What is named in requests and answers, as JSON Schema.
+//! JSON Schemas of requests and responses.
 
-#![expect(dead_code, reason = "these types only describe others; nobody makes one")]
+#![expect(dead_code, reason = "these types only describe others and are never constructed")]
 
 use utoipa::openapi::schema::{ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
@@ -8,7 +8,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::http::{by_sale, csrf, single_sale};
 
-/// Every schema that is named, in any order.
+/// Returns every named schema, in any order.
 pub(super) fn all() -> Vec<(String, RefOr<Schema>)> {
     let mut all = Vec::new();
     add::<by_sale::StatusBody>(&mut all);
@@ -35,42 +35,42 @@ fn add<T: ToSchema>(all: &mut Vec<(String, RefOr<Schema>)>) {
     T::schemas(all);
 }
 
-/// Who buys.
+/// Request to buy one unit.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Purchase {
     user_id: UserId,
 }
 
-/// Who buys.
+/// Request to buy one unit.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SingleSalePurchase {
     user_id: LongUserId,
 }
 
-/// What is the matter (RFC 9457).
+/// A problem (RFC 9457).
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Problem {
-    /// The kind of problem, for programs; `about:blank` where the status says all.
+    /// The type of problem, for programs; `about:blank` when the status says all.
     #[serde(rename = "type")]
     #[schema(format = "uri-reference")]
     kind: String,
-    /// The kind in words.
+    /// The type in words.
     title: String,
-    /// The status of the answer.
+    /// The status of the response.
     status: u16,
-    /// What is the matter this time, and what to do about it.
+    /// The reason for this problem, and how to solve it.
     #[schema(required = false, value_type = String)]
     detail: Option<String>,
-    /// The request that it belongs to; the same as in `X-Correlation-Id`.
+    /// The id of the request; the same as in `X-Correlation-Id`.
     #[schema(max_length = 64)]
     correlation_id: String,
-    /// With `/problems/unknown-outcome`: the purchase attempt that may have been made.
+    /// With `/problems/unknown-outcome`: the purchase attempt that may have succeeded.
     #[schema(required = false, value_type = OrderId)]
     order_id: Option<OrderId>,
-    /// With `/problems/csrf`: what is wrong with the token that came.
+    /// With `/problems/csrf`: why the token was refused.
     #[schema(required = false, value_type = BadToken)]
     reason: Option<BadToken>,
     /// With `/problems/csrf`: a new token.
@@ -78,7 +78,7 @@ pub(super) struct Problem {
     csrf_token: Option<CsrfToken>,
 }
 
-/// What is wrong with a CSRF token.
+/// Why a CSRF token was refused.
 #[derive(ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BadToken {
@@ -95,7 +95,7 @@ pub(super) struct Event;
 #[derive(ToSchema)]
 pub(super) struct Document(serde_json::Map<String, serde_json::Value>);
 
-/// A sale's name.
+/// The id of a sale.
 #[derive(ToSchema)]
 #[schema(pattern = "^[a-z0-9-]{1,32}$", examples("flash"))]
 pub(crate) struct SaleId(String);
@@ -105,18 +105,18 @@ pub(crate) struct SaleId(String);
 #[schema(pattern = "^[0-9A-HJKMNP-TV-Z]{14}$", examples("71R7D8J57MH5DF"))]
 pub(crate) struct OrderId(String);
 
-/// A moment, UTC.
+/// A point in time, UTC.
 #[derive(ToSchema)]
 #[schema(format = DateTime, examples("2026-11-21T20:00:00.007Z"))]
 pub(crate) struct Moment(String);
 
-/// A CSRF token: signed, good on every node for two hours (CSRF_LIFETIME).
+/// A CSRF token: signed, valid on every node for two hours (CSRF_LIFETIME).
 #[derive(ToSchema)]
 #[schema(pattern = "^[A-Za-z0-9_-]{70}$")]
 pub(crate) struct CsrfToken(String);
 
-/// What Unicode calls white space, which is trimmed away.
-macro_rules! white {
+/// Unicode white space, which is trimmed.
+macro_rules! white_space {
     () => {
         r"\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
     };
@@ -128,29 +128,29 @@ macro_rules! control {
     };
 }
 
-/// Who buys or has bought, as any sale takes it.
+/// A user id, as every sale accepts it.
 pub(crate) struct UserId;
 
-/// The same with at least three characters.
+/// A user id of at least three characters.
 pub(crate) struct LongUserId;
 
 impl UserId {
-    /// White space, then at most 128 characters, none of them a control character and the outer ones not white either,
-    /// then white space.
+    /// White space, then at most 128 characters without control characters, of which the first and the last are not
+    /// white space, then white space.
     const PATTERN: &str = concat!(
         "^[",
-        white!(),
+        white_space!(),
         "]*[^",
-        white!(),
+        white_space!(),
         control!(),
         "]",
         "([^",
         control!(),
         "]{0,126}[^",
-        white!(),
+        white_space!(),
         control!(),
         "])?[",
-        white!(),
+        white_space!(),
         "]*$"
     );
 }
@@ -158,23 +158,23 @@ impl UserId {
 impl LongUserId {
     const PATTERN: &str = concat!(
         "^[",
-        white!(),
+        white_space!(),
         "]*[^",
-        white!(),
+        white_space!(),
         control!(),
         "]",
         "[^",
         control!(),
         "]{1,126}[^",
-        white!(),
+        white_space!(),
         control!(),
         "][",
-        white!(),
+        white_space!(),
         "]*$"
     );
 }
 
-/// JSON Schema counts characters: that bytes are limited is left to the format, which is told in words.
+/// JSON Schema limits characters, not bytes. The limit of bytes is part of the format, which the description states.
 fn user_id(pattern: &str, about: &str) -> RefOr<Schema> {
     let schema = ObjectBuilder::new()
         .schema_type(Type::String)
@@ -193,12 +193,12 @@ impl PartialSchema for Event {
     fn schema() -> RefOr<Schema> {
         let status = ObjectBuilder::new()
             .schema_type(Type::String)
-            .description(Some("What `GET status` answers."))
+            .description(Some("The response of `GET status`."))
             .content_media_type("application/json")
             .content_schema(Some(Ref::from_schema_name(by_sale::StatusBody::name())));
         let event = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["status"]));
         let retry = ObjectBuilder::new().schema_type(Type::Integer).description(Some(
-            "With the first event: after how many milliseconds to come back once the stream has ended.",
+            "With the first event: time in milliseconds after which to reconnect once the stream has ended.",
         ));
         let schema = ObjectBuilder::new()
             .description(Some("A server-sent event."))
@@ -213,15 +213,16 @@ impl PartialSchema for Event {
 
 impl PartialSchema for UserId {
     fn schema() -> RefOr<Schema> {
-        let about = "Who buys. It is trimmed and brought to NFC; what is left must be 1 to 128 bytes of UTF-8 without \
-                     control characters. Where the sale says that its user ids are e-mail addresses, all spellings \
-                     of one are that one, and none may only look like another. With AUTH=jwt it may be left out of a body: the token names the user.";
+        let about = "The buyer. The id is trimmed and normalized to NFC. The result must be 1 to 128 bytes of UTF-8 without \
+                     control characters. When the sale's user ids are e-mail addresses, all spellings of an address are the \
+                     same user, and addresses that only look like another one are refused. With AUTH=jwt the body may omit the id: the \
+                     token names the user.";
         user_id(Self::PATTERN, about)
     }
 }
 
 impl PartialSchema for LongUserId {
     fn schema() -> RefOr<Schema> {
-        user_id(Self::PATTERN, "As `UserId`, but of at least 3 characters.")
+        user_id(Self::PATTERN, "Like `UserId`, with at least 3 characters.")
     }
 }

@@ -1,4 +1,4 @@
-//! What can be asked by clients that know of one sale only.
+//! Operations for clients that know a single sale: the default one.
 
 use axum::Json;
 use utoipa::openapi::link::Link;
@@ -6,8 +6,8 @@ use utoipa::openapi::path::HttpMethod;
 
 use super::answers::Answers;
 use super::operations::{
-    BUYER, Entry, INVALID_USER_ID, OF_PURCHASE, authenticated, body, entry, of_lookups, of_purchases,
-    operation,
+    BUYER_EXPRESSION, Entry, INVALID_USER_ID, PURCHASE_DESCRIPTION, authenticated, body, entry,
+    lookup_problems, operation, purchase_problems,
 };
 use super::parameters::{self, idempotency_key, user};
 use super::samples;
@@ -21,7 +21,7 @@ use crate::sales::Phase;
 
 pub(super) const TAG: &str = "single sale";
 
-/// Every operation.
+/// Returns all operations.
 pub(super) fn all() -> [Entry; 4] {
     [status(), csrf_token(), purchase(), find()]
 }
@@ -30,7 +30,7 @@ fn status() -> Entry {
     let answers = Answers::default()
         .answer::<StatusBody>("The sale", Json(StatusBody::of(&samples::status())))
         .problems([unknown_sale(), unavailable()]);
-    let operation = operation(TAG, "status", "The sale as everybody sees it", answers).description(Some(
+    let operation = operation(TAG, "status", "Status of the sale", answers).description(Some(
         "From memory, at most a fraction of a second old. A paused sale is `upcoming` here.",
     ));
     entry("/api/status", HttpMethod::Get, operation)
@@ -54,24 +54,27 @@ fn purchase() -> Entry {
         answers.answer_by_member::<PurchaseResult>("status", summary, PurchaseAnswer::to(outcome))
     };
     let settled = [
-        ("A unit is the buyer's", Purchased(samples::claim())),
-        ("The buyer has a unit already", AlreadyPurchased(samples::claim())),
+        ("The buyer has a unit", Purchased(samples::claim())),
+        ("The buyer had a unit already", AlreadyPurchased(samples::claim())),
         ("Every unit is sold", OutOfStock),
         ("The sale is not active", NotActive(Phase::Upcoming)),
     ];
     let without_token =
         MissingCsrfToken::new(BadToken::Missing, samples::CSRF_TOKEN.into(), samples::csrf_cookie());
-    let found = Link::builder().operation_id("find").parameter("userId", BUYER);
+    let found = Link::builder().operation_id("find").parameter("userId", BUYER_EXPRESSION);
     let answers = settled
         .into_iter()
         .fold(Answers::default(), add_outcome)
-        .answer::<Busy>("Too many are waiting", PurchaseAnswer::to(Outcome::Busy))
+        .answer::<Busy>("Too many buyers are waiting", PurchaseAnswer::to(Outcome::Busy))
         .answer::<InvalidUser>(INVALID_USER_ID, InvalidUser::default())
-        .answer::<MissingCsrfToken>("No token, or none that is good; here is a new one", without_token)
-        .problems(of_purchases())
+        .answer::<MissingCsrfToken>(
+            "The token is missing or invalid; the response contains a new one",
+            without_token,
+        )
+        .problems(purchase_problems())
         .link(200, "lookUp", found.build());
     let operation = operation(TAG, "purchase", "Buy one unit", answers)
-        .description(Some(OF_PURCHASE))
+        .description(Some(PURCHASE_DESCRIPTION))
         .parameter(idempotency_key())
         .parameters(Some(parameters::csrf_token()))
         .request_body(Some(body::<SingleSalePurchase>()));
@@ -80,11 +83,11 @@ fn purchase() -> Entry {
 
 fn find() -> Entry {
     let answers = Answers::default()
-        .answer::<LookupBody>("A unit is the user's", Json(LookupBody::of(Some(samples::claim()))))
-        .answer::<LookupBody>("None is", Json(LookupBody::of(None)))
+        .answer::<LookupBody>("The user has a unit", Json(LookupBody::of(Some(samples::claim()))))
+        .answer::<LookupBody>("The user has none", Json(LookupBody::of(None)))
         .answer::<InvalidUser>(INVALID_USER_ID, InvalidUser::default())
-        .problems(of_lookups());
-    let operation = operation(TAG, "find", "Look a purchase up", answers)
+        .problems(lookup_problems());
+    let operation = operation(TAG, "find", "Look up a purchase", answers)
         .description(Some("Asks the user's home shard."))
         .parameter(user::<LongUserId>());
     entry("/api/purchase/{userId}", HttpMethod::Get, authenticated(operation))

@@ -3,9 +3,9 @@ use std::path::Path;
 
 use super::*;
 
-/// What others read, and see in a diff what a change does to it.
+/// The tracked copy shows in a diff how a change affects the API.
 #[test]
-fn the_tracked_copy_is_what_is_served() {
+fn tracked_copy_matches_the_served_document() {
     let tracked = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.json");
     let served = description().to_pretty_json().unwrap() + "\n";
     if std::env::var_os("UPDATE_OPENAPI").is_some() {
@@ -13,12 +13,12 @@ fn the_tracked_copy_is_what_is_served() {
     }
     assert!(
         std::fs::read_to_string(&tracked).unwrap_or_default() == served,
-        "node/openapi.json is another document; `UPDATE_OPENAPI=1 cargo test -p node openapi` rewrites it"
+        "node/openapi.json differs from the served document; `UPDATE_OPENAPI=1 cargo test -p node openapi` rewrites it"
     );
 }
 
 #[test]
-fn every_route_of_the_api_is_described() {
+fn every_api_route_is_described() {
     let router = include_str!("../../router.rs");
     let routes = router.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next());
     let routes: BTreeSet<&str> =
@@ -28,7 +28,7 @@ fn every_route_of_the_api_is_described() {
 }
 
 #[test]
-fn whatever_is_referred_to_is_there() {
+fn references_and_linked_operations_exist() {
     let document = serde_json::to_value(description()).unwrap();
     let text = document.to_string();
     for pointer in text.split("\"$ref\":\"#").skip(1).filter_map(|rest| rest.split('"').next()) {
@@ -36,6 +36,6 @@ fn whatever_is_referred_to_is_there() {
     }
     for id in text.split("\"operationId\":\"").skip(1).filter_map(|rest| rest.split('"').next()) {
         let described = format!("\"operationId\":\"{id}\",\"parameters\":[");
-        assert!(text.contains(&described), "{id} is linked to, and no operation");
+        assert!(text.contains(&described), "a link names {id}, which is no operation");
     }
 }

@@ -14,7 +14,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 
-/// Every buyer loads it, some on a bad line.
+/// Every buyer loads the page, some over a slow connection.
 const BYTES_MAX: usize = 30_000;
 
 struct Answer {
@@ -53,7 +53,7 @@ async fn load(path: &str, headers: &[(HeaderName, &str)]) -> Answer {
     send(Method::GET, path, headers).await
 }
 
-/// What stands between quotes after these words.
+/// Returns the text after each occurrence of `words`, up to the next quote.
 fn quoted<'a>(text: &'a str, words: &str) -> Vec<&'a str> {
     text.split(words).skip(1).map(|rest| rest.split('"').next().unwrap()).collect()
 }
@@ -66,13 +66,13 @@ async fn addresses() -> Vec<String> {
 }
 
 #[test]
-fn the_whole_page_is_small() {
+fn page_stays_below_its_size_limit() {
     let bytes = DOCUMENT.len() + ASSETS.iter().map(|(_, _, content)| content.len()).sum::<usize>();
     assert!(bytes < BYTES_MAX, "{bytes} bytes");
 }
 
 #[tokio::test]
-async fn every_file_that_the_document_names_is_there_forever_and_no_other() {
+async fn document_names_exactly_the_embedded_immutable_assets() {
     let mut names = Vec::new();
     for address in addresses().await {
         let asset = load(&address, &[]).await;
@@ -85,21 +85,21 @@ async fn every_file_that_the_document_names_is_there_forever_and_no_other() {
     names.dedup();
     let mut known = ASSETS.map(|(name, _, _)| name);
     known.sort_unstable();
-    assert_eq!(names, known, "named in the document, and embedded");
+    assert_eq!(names, known, "assets named in the document, and embedded assets");
 }
 
 #[test]
-fn modules_import_only_what_is_there() {
+fn modules_import_only_embedded_assets() {
     for (module, _, content) in ASSETS {
         for imported in quoted(&content.replace('\'', "\""), " from \"") {
-            let is_there = ASSETS.iter().any(|(name, _, _)| imported.strip_prefix("./") == Some(name));
-            assert!(is_there, "{module} imports {imported}");
+            let exists = ASSETS.iter().any(|(name, _, _)| imported.strip_prefix("./") == Some(name));
+            assert!(exists, "{module} imports {imported}");
         }
     }
 }
 
 #[tokio::test]
-async fn the_address_of_an_asset_names_its_content() {
+async fn asset_address_contains_the_content_version() {
     let page = Page::new(DOCUMENT, &ASSETS);
     let version = page.version();
     assert!(version.len() == 16 && version.bytes().all(|byte| byte.is_ascii_hexdigit()), "{version}");
@@ -109,7 +109,7 @@ async fn the_address_of_an_asset_names_its_content() {
 }
 
 #[tokio::test]
-async fn an_asset_that_is_not_there_is_a_problem_that_no_cache_keeps() {
+async fn missing_asset_is_an_uncacheable_problem() {
     let page = Page::new(DOCUMENT, &ASSETS);
     let version = page.version();
     for path in ["/assets/0000000000000000/page.css", &format!("/assets/{version}/other.js")] {
@@ -122,15 +122,15 @@ async fn an_asset_that_is_not_there_is_a_problem_that_no_cache_keeps() {
 }
 
 #[tokio::test]
-async fn whoever_has_the_document_is_told_so() {
+async fn known_etag_is_answered_with_304() {
     let document = load("/", &[]).await;
     let etag = document.header(ETAG).unwrap();
-    assert!(etag.starts_with('"'), "a strong one: {etag}");
+    assert!(etag.starts_with('"'), "a strong ETag: {etag}");
     for known in [etag, &format!("W/{etag}"), &format!("\"other\", {etag}"), "*"] {
         let again = load("/", &[(IF_NONE_MATCH, known)]).await;
         assert_eq!((again.status, again.body.len()), (304, 0), "{known}");
         assert_eq!(again.header(ETAG), Some(etag));
-        // Browsers replace what they know by what a 304 says: another policy would break the page.
+        // Browsers update a cached page with the headers of a 304: another policy would break the page.
         for name in [CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, VARY] {
             assert_eq!(again.header(name.clone()), document.header(name));
         }
@@ -139,7 +139,7 @@ async fn whoever_has_the_document_is_told_so() {
 }
 
 #[tokio::test]
-async fn whoever_takes_gzip_gets_the_same_in_it_under_another_etag() {
+async fn gzip_response_has_its_own_etag() {
     let plain = load("/", &[]).await;
     let gzip = load("/", &[(ACCEPT_ENCODING, "br;q=1.0, gzip;q=0.8, *;q=0.1")]).await;
     assert_eq!((plain.header(CONTENT_ENCODING), gzip.header(CONTENT_ENCODING)), (None, Some("gzip")));
@@ -148,8 +148,8 @@ async fn whoever_takes_gzip_gets_the_same_in_it_under_another_etag() {
     assert_eq!(gzip.unzipped(), plain.text());
 
     let etag = plain.header(ETAG).unwrap();
-    let changed_its_mind = load("/", &[(ACCEPT_ENCODING, "gzip"), (IF_NONE_MATCH, etag)]).await;
-    assert_eq!(changed_its_mind.status, 200);
+    let other_encoding = load("/", &[(ACCEPT_ENCODING, "gzip"), (IF_NONE_MATCH, etag)]).await;
+    assert_eq!(other_encoding.status, 200);
     for refusal in ["identity", "gzip;q=0", "gzip; q=0.000", "xgzip"] {
         assert_eq!(
             load("/", &[(ACCEPT_ENCODING, refusal)]).await.header(CONTENT_ENCODING),
@@ -160,7 +160,7 @@ async fn whoever_takes_gzip_gets_the_same_in_it_under_another_etag() {
 }
 
 #[tokio::test]
-async fn head_is_get_without_the_body() {
+async fn head_returns_the_headers_of_get() {
     let (get, head) = (load("/", &[]).await, send(Method::HEAD, "/", &[]).await);
     assert_eq!((head.status, head.body.len()), (200, 0));
     for name in [ETAG, CONTENT_TYPE, CACHE_CONTROL, CONTENT_SECURITY_POLICY] {
@@ -170,7 +170,7 @@ async fn head_is_get_without_the_body() {
 }
 
 #[tokio::test]
-async fn the_page_runs_and_asks_nothing_but_its_own() {
+async fn page_loads_nothing_from_other_sites() {
     let document = load("/", &[]).await;
     let policy = document.header(CONTENT_SECURITY_POLICY).unwrap();
     assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{policy}");
