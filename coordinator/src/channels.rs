@@ -26,9 +26,9 @@ pub struct OpenChannels(HashMap<Channel, IdleChannel>);
 #[derive(Clone, Copy, Debug)]
 struct IdleChannel {
     accepted: u64,
-    since: Instant,
+    idle_since: Instant,
     /// Since when the channel is idle, or when it was last re-driven.
-    waits_since: Instant,
+    waiting_since: Instant,
 }
 
 impl OpenChannels {
@@ -37,19 +37,19 @@ impl OpenChannels {
     pub fn observe(&mut self, levels: &[Result<Level, CallError>], now: Instant) {
         let idle = |OpenChannel { channel, accepted, .. }| {
             let before = self.0.get(&channel).filter(|idle| idle.accepted == accepted);
-            (channel, *before.unwrap_or(&IdleChannel { accepted, since: now, waits_since: now }))
+            (channel, *before.unwrap_or(&IdleChannel { accepted, idle_since: now, waiting_since: now }))
         };
         self.0 = open_channels(levels).map(idle).collect();
     }
 
     /// Returns since when the channel that has stalled longest is idle. Attempts to re-drive it do not count.
     pub fn stalled_since(&self) -> Option<Instant> {
-        self.0.values().map(|idle| idle.since).min()
+        self.0.values().map(|idle| idle.idle_since).min()
     }
 
     /// Returns the channels that were idle, and not re-driven, for at least this long.
     pub fn stalled_for(&self, wait: Duration, now: Instant) -> Vec<Channel> {
-        let stalled = self.0.iter().filter(|(_, idle)| now.duration_since(idle.waits_since) >= wait);
+        let stalled = self.0.iter().filter(|(_, idle)| now.duration_since(idle.waiting_since) >= wait);
         let mut channels: Vec<Channel> = stalled.map(|(channel, _)| *channel).collect();
         channels.sort_unstable();
         channels
@@ -57,7 +57,7 @@ impl OpenChannels {
 
     /// Restarts the wait for a channel, because it is being re-driven.
     pub fn restart_wait(&mut self, channel: Channel, now: Instant) {
-        self.0.entry(channel).and_modify(|idle| idle.waits_since = now);
+        self.0.entry(channel).and_modify(|idle| idle.waiting_since = now);
     }
 }
 
@@ -99,7 +99,7 @@ mod tests {
         [Ok(donor), Ok(receiver)]
     }
 
-    fn seen(observations: &[(u64, [Result<Level, CallError>; 2])]) -> Vec<Channel> {
+    fn stalled_after(observations: &[(u64, [Result<Level, CallError>; 2])]) -> Vec<Channel> {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut channels = OpenChannels::default();
@@ -109,24 +109,27 @@ mod tests {
 
     #[test]
     fn channel_is_stalled_after_the_wait() {
-        assert_eq!(seen(&[(0, levels(3, 0))]), []);
-        assert_eq!(seen(&[(0, levels(3, 0)), (999, levels(3, 0))]), []);
-        assert_eq!(seen(&[(0, levels(3, 0)), (1_000, levels(3, 0))]), [ZERO_TO_ONE]);
+        assert_eq!(stalled_after(&[(0, levels(3, 0))]), []);
+        assert_eq!(stalled_after(&[(0, levels(3, 0)), (999, levels(3, 0))]), []);
+        assert_eq!(stalled_after(&[(0, levels(3, 0)), (1_000, levels(3, 0))]), [ZERO_TO_ONE]);
     }
 
     #[test]
     fn only_leaving_tokens_restart_the_wait() {
-        assert_eq!(seen(&[(0, levels(3, 0)), (900, levels(5, 2)), (1_000, levels(5, 2))]), []);
-        assert_eq!(seen(&[(0, levels(3, 0)), (900, levels(5, 0)), (1_000, levels(5, 0))]), [ZERO_TO_ONE]);
-        assert_eq!(seen(&[(0, levels(3, 0)), (500, levels(3, 3)), (1_000, levels(4, 3))]), []);
+        assert_eq!(stalled_after(&[(0, levels(3, 0)), (900, levels(5, 2)), (1_000, levels(5, 2))]), []);
+        assert_eq!(
+            stalled_after(&[(0, levels(3, 0)), (900, levels(5, 0)), (1_000, levels(5, 0))]),
+            [ZERO_TO_ONE]
+        );
+        assert_eq!(stalled_after(&[(0, levels(3, 0)), (500, levels(3, 3)), (1_000, levels(4, 3))]), []);
     }
 
     #[test]
     fn unreadable_shard_restarts_the_wait() {
         let [donor, _] = levels(3, 0);
         let unreadable = [donor, Err(CallError::NoReply("gone".into()))];
-        assert_eq!(seen(&[(0, levels(3, 0)), (1_000, unreadable.clone())]), []);
-        assert_eq!(seen(&[(0, levels(3, 0)), (900, unreadable), (1_000, levels(3, 0))]), []);
+        assert_eq!(stalled_after(&[(0, levels(3, 0)), (1_000, unreadable.clone())]), []);
+        assert_eq!(stalled_after(&[(0, levels(3, 0)), (900, unreadable), (1_000, levels(3, 0))]), []);
     }
 
     #[test]

@@ -398,7 +398,8 @@ impl Coordinator {
     pub async fn audit(&self, id: &SaleId) -> Result<AuditReport, CoordinatorError> {
         let desired = self.read_unconfirmed(id).await?;
         let permit = tokio::time::timeout(AUDIT_WAIT_MAX, self.audits.acquire()).await;
-        let _permit = permit.map_err(|_| CoordinatorError::AuditBusy)?.expect("the semaphore is never closed");
+        let _permit =
+            permit.map_err(|_| CoordinatorError::AuditBusy)?.expect("the semaphore is never closed");
         let found = audit(&self.writes, &desired.sale).await.map_err(CoordinatorError::from);
         metrics::audited(id, &found);
         if let Ok(audit) = &found {

@@ -35,11 +35,11 @@ struct Shard {
 
 impl DemandEstimator {
     /// Updates the estimate from the levels at this time. Shards that cannot be read keep their estimate.
-    pub fn observe(&mut self, seen_at: Instant, levels: &[Result<Level, CallError>]) {
+    pub fn observe(&mut self, observed_at: Instant, levels: &[Result<Level, CallError>]) {
         self.0.resize(levels.len(), Shard::default());
         for (shard, level) in self.0.iter_mut().zip(levels) {
             if let Ok(level) = level {
-                shard.observe(seen_at, level.sold);
+                shard.observe(observed_at, level.sold);
             }
         }
     }
@@ -87,13 +87,13 @@ mod tests {
     use super::*;
 
     /// Returns the demand after observations of a shard, as pairs of milliseconds and units sold.
-    fn after(observations: &[(u64, u64)]) -> Demand {
-        let (mut seen, start) = (DemandEstimator::default(), Instant::now());
+    fn demand_after(observations: &[(u64, u64)]) -> Demand {
+        let (mut estimator, start) = (DemandEstimator::default(), Instant::now());
         for &(at, sold) in observations {
-            let seen_at = start + Duration::from_millis(at);
-            seen.observe(seen_at, &[Ok(Level { sold, ..Level::default() })]);
+            let observed_at = start + Duration::from_millis(at);
+            estimator.observe(observed_at, &[Ok(Level { sold, ..Level::default() })]);
         }
-        seen.demands()[0]
+        estimator.demands()[0]
     }
 
     fn selling(per_observation: u64, observations: u64) -> Vec<(u64, u64)> {
@@ -102,12 +102,12 @@ mod tests {
 
     #[test]
     fn single_observation_gives_no_demand() {
-        assert_eq!(after(&[(1_000, 70)]), Demand::default());
+        assert_eq!(demand_after(&[(1_000, 70)]), Demand::default());
     }
 
     #[test]
     fn steady_rate_is_estimated_with_tightening_bounds() {
-        let (early, late) = (after(&selling(10, 2)), after(&selling(10, 50)));
+        let (early, late) = (demand_after(&selling(10, 2)), demand_after(&selling(10, 50)));
         assert!((early.likely - 100.0).abs() < 1e-6 && (late.likely - 100.0).abs() < 1e-6);
         assert!(early.at_least < late.at_least && late.at_least < 100.0, "{early:?} {late:?}");
         assert!(early.at_most > late.at_most && late.at_most > 100.0, "{early:?} {late:?}");
@@ -118,29 +118,36 @@ mod tests {
         let mut observations = selling(10, 50);
         let (at, sold) = *observations.last().unwrap();
         observations.extend((1..=20).map(|n| (at + 100 * n, sold + 40 * n)));
-        assert!((350.0..400.0).contains(&after(&observations).likely), "{:?}", after(&observations));
+        assert!(
+            (350.0..400.0).contains(&demand_after(&observations).likely),
+            "{:?}",
+            demand_after(&observations)
+        );
     }
 
     #[test]
     fn estimate_resets_when_sold_decreases() {
-        assert_eq!(after(&[(1_000, 50), (1_100, 60), (1_200, 55)]), Demand::default());
+        assert_eq!(demand_after(&[(1_000, 50), (1_100, 60), (1_200, 55)]), Demand::default());
     }
 
     #[test]
     fn estimate_ignores_jumps_of_the_primary_clock() {
-        let mut seen = DemandEstimator::default();
+        let mut estimator = DemandEstimator::default();
         let start = Instant::now();
         for n in 0..=20 {
             // After a second the primary's clock jumps an hour ahead.
             let at = 100 * n + if n > 10 { 3_600_000 } else { 0 };
             let level = Level { at, sold: 10 * n, ..Level::default() };
-            seen.observe(start + Duration::from_millis(100 * n), &[Ok(level)]);
+            estimator.observe(start + Duration::from_millis(100 * n), &[Ok(level)]);
         }
-        assert!((seen.demands()[0].likely - 100.0).abs() < 1e-6, "{:?}", seen.demands());
+        assert!((estimator.demands()[0].likely - 100.0).abs() < 1e-6, "{:?}", estimator.demands());
     }
 
     #[test]
     fn repeated_observation_counts_once() {
-        assert_eq!(after(&[(1_000, 0), (1_100, 10), (1_100, 10)]), after(&[(1_000, 0), (1_100, 10)]));
+        assert_eq!(
+            demand_after(&[(1_000, 0), (1_100, 10), (1_100, 10)]),
+            demand_after(&[(1_000, 0), (1_100, 10)])
+        );
     }
 }

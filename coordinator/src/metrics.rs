@@ -184,7 +184,7 @@ fn show_violations(id: &SaleId, check: &'static str, found: u64) {
 fn show_clocks(observation: &Observation, topology: &Topology) {
     for (shard, level) in observation.desired.sale.shards().iter().zip(&observation.levels) {
         let (Ok(Level { at, .. }), Some(primary)) = (level, topology.primary(shard.slot)) else { continue };
-        let ahead_ms = *at as f64 - observation.seen_at_ms as f64;
+        let ahead_ms = *at as f64 - observation.observed_at_ms as f64;
         gauge!(PRIMARY_CLOCK_AHEAD, "primary" => primary.address.to_string()).set(ahead_ms / 1e3);
     }
 }

@@ -26,16 +26,17 @@ pub(crate) struct Rebalancing {
 impl Rebalancing {
     /// Returns the moves that follow from this observation of a sale. Shards that cannot be read take no part.
     fn plan(&mut self, id: &SaleId, observation: &Observation) -> Vec<PlannedMove> {
-        let seen = self.demand.entry(id.clone()).or_default();
-        seen.observe(observation.seen_at, &observation.levels);
-        if self.moved_at.is_some_and(|moved_at| observation.seen_at <= moved_at) {
+        let estimator = self.demand.entry(id.clone()).or_default();
+        estimator.observe(observation.observed_at, &observation.levels);
+        if self.moved_at.is_some_and(|moved_at| observation.observed_at <= moved_at) {
             return Vec::new();
         }
         let mut incoming = vec![0; observation.levels.len()];
         for OpenChannel { channel, tokens, .. } in open_channels(&observation.levels) {
             incoming[channel.receiver.index()] += tokens;
         }
-        let shards = observation.desired.sale.shards().iter().zip(&observation.levels).zip(seen.demands());
+        let shards =
+            observation.desired.sale.shards().iter().zip(&observation.levels).zip(estimator.demands());
         let holding = |((shard, level), demand): ((&Shard, &Result<Level, _>), _)| {
             let stock = level.as_ref().ok()?.stock;
             Some(Holding { shard: shard.id, stock, incoming: incoming[shard.id.index()], demand })
@@ -87,11 +88,11 @@ mod tests {
     use crate::testing::recorded;
 
     /// Two shards with fifty units each, of which the first has sold `sold`.
-    fn observation(at: u64, sold: u64, seen_at: Instant) -> Observation {
+    fn observation(at: u64, sold: u64, observed_at: Instant) -> Observation {
         let desired = recorded(SaleState::Open, 2);
         let level = |sold| Ok(Level { at, sold, stock: 50 - sold, ..Level::default() });
         let levels = vec![level(sold), level(0)];
-        Observation::of(&desired, levels, (seen_at, at), None)
+        Observation::of(&desired, levels, (observed_at, at), None)
     }
 
     #[test]

@@ -54,7 +54,7 @@ const REPLICATION_CHECK: Duration = Duration::from_secs(1);
 /// An observation of a sale in one round.
 pub struct Observation {
     /// When it began.
-    pub seen_at: Instant,
+    pub observed_at: Instant,
     /// The record at that time.
     pub desired: DesiredState,
     /// The levels of the shards.
@@ -64,9 +64,9 @@ pub struct Observation {
     /// Problems of the shards.
     pub problems: Vec<ShardProblem>,
     /// Problems that the previous observation has found too.
-    pub persistent: Vec<ShardProblem>,
+    pub persistent_problems: Vec<ShardProblem>,
     /// The middle of the observation, by the coordinator's wall clock.
-    pub seen_at_ms: EpochMs,
+    pub observed_at_ms: EpochMs,
     /// Violations that the previous observation has found too.
     pub violations: Violations,
     /// Violations in this observation alone.
@@ -79,7 +79,7 @@ impl Coordinator {
         let (period, stop) = (self.timing.snapshot_period, stop.shared());
         let (mut record_failures, mut observe_failures) = (RecordFailures::default(), FailureLog::default());
         let (mut list_failures, mut search_at) = (FailureLog::default(), Instant::now());
-        let (mut channels, mut map_seen) = (HashMap::new(), Instant::now());
+        let (mut channels, mut map_refreshed_at) = (HashMap::new(), Instant::now());
         let mut replication = ReplicationWatch::default();
         tokio::join!(
             self.seek_lease(stop.clone()),
@@ -92,7 +92,7 @@ impl Coordinator {
             every(period, stop.clone(), async || self.confirm_sold_out().await),
             every(period, stop.clone(), async || self.repair(&mut channels).await),
             self.run_rebalancing(stop.clone()),
-            every(MAP_CHECK, stop.clone(), async || self.follow_map(&mut map_seen).await),
+            every(MAP_CHECK, stop.clone(), async || self.follow_map(&mut map_refreshed_at).await),
             every(LIBRARY_CHECK, stop.clone(), async || self.ensure_library().await),
             every(REPLICATION_CHECK, stop.clone(), async || self.check_replication(&mut replication).await),
         );
@@ -162,33 +162,28 @@ impl Coordinator {
             self.observations.store(Arc::default());
             return;
         }
-        let (seen_at, asked_at_ms, known) = (Instant::now(), now(), self.records.known());
+        let (observed_at, started_at_ms, known) = (Instant::now(), now(), self.records.known());
         let shards = known.values().flat_map(|desired| desired.sale.shards());
         let calls: Vec<_> = shards.map(|shard| ReadLevel { shard }).collect();
         let mut levels = self.reads.poll_all(&calls).await.into_iter();
-        let when = (seen_at, asked_at_ms.midpoint(now()));
+        let when = (observed_at, started_at_ms.midpoint(now()));
 
         let before = self.observations.load_full();
         let sold_out = self.sold_out.load_full();
         let observation = |(id, desired): (&SaleId, &DesiredState)| {
             let levels = levels.by_ref().take(desired.sale.shards().len()).collect();
-            let seen_before = before.get(id);
-            let previous = seen_before.map(|observation| &observation.snapshot);
-            let mut observation = Observation::of(desired, levels, when, previous);
-            observation.violations = observation.current_violations.persistent(
-                seen_before.map(|observation| observation.current_violations).unwrap_or_default(),
-            );
-            observation.persistent = persistent(
-                &observation.problems,
-                seen_before.map_or(&[], |observation| &observation.problems),
-            );
-            observation.snapshot.sold_out |=
-                sold_out.get(id).is_some_and(|&units| units >= observation.snapshot.total);
-            (id.clone(), observation)
+            let previous = before.get(id);
+            let mut seen = Observation::of(desired, levels, when, previous.map(|before| &before.snapshot));
+            let violations = previous.map(|before| before.current_violations).unwrap_or_default();
+            seen.violations = seen.current_violations.persistent(violations);
+            seen.persistent_problems =
+                persistent(&seen.problems, previous.map_or(&[], |before| &before.problems));
+            seen.snapshot.sold_out |= sold_out.get(id).is_some_and(|&units| units >= seen.snapshot.total);
+            (id.clone(), seen)
         };
         let observations: BTreeMap<SaleId, Observation> = known.iter().map(observation).collect();
         self.publish(&observations, failures).await;
-        metrics::snapshot_taken(seen_at.elapsed());
+        metrics::snapshot_taken(observed_at.elapsed());
         for (id, observation) in &observations {
             observation
                 .levels
@@ -197,8 +192,8 @@ impl Coordinator {
                 .for_each(|error| self.suspect_map(error));
             log_changes(
                 id,
-                before.get(id).map_or(&[], |observation| &observation.persistent),
-                &observation.persistent,
+                before.get(id).map_or(&[], |observation| &observation.persistent_problems),
+                &observation.persistent_problems,
             );
         }
         self.observations.store(observations.into());
@@ -254,11 +249,11 @@ impl Coordinator {
         join_all(work.map(|(desired, steps)| apply(&self.writes, &self.records, desired, steps))).await;
     }
 
-    async fn follow_map(&self, seen: &mut Instant) {
-        if !self.map_is_suspect.swap(false, Ordering::Relaxed) && seen.elapsed() < MAP_AGE_MAX {
+    async fn follow_map(&self, refreshed_at: &mut Instant) {
+        if !self.map_is_suspect.swap(false, Ordering::Relaxed) && refreshed_at.elapsed() < MAP_AGE_MAX {
             return;
         }
-        *seen = Instant::now();
+        *refreshed_at = Instant::now();
         let (reads, writes) = tokio::join!(self.reads.refresh(), self.writes.refresh());
         if let Err(error) = reads.and(writes) {
             tracing::debug!(%error, "the cluster's map could not be refreshed");
@@ -290,17 +285,17 @@ impl Observation {
     pub(crate) fn of(
         desired: &DesiredState,
         levels: Vec<Result<Level, CallError>>,
-        (seen_at, seen_at_ms): (Instant, EpochMs),
+        (observed_at, observed_at_ms): (Instant, EpochMs),
         previous: Option<&Snapshot>,
     ) -> Self {
         Self {
-            seen_at_ms,
+            observed_at_ms,
             current_violations: violations(desired, &levels),
             violations: Violations::default(),
-            seen_at,
+            observed_at,
             snapshot: Snapshot::of(&desired.sale, &levels, previous),
             problems: problems(desired, &levels),
-            persistent: Vec::new(),
+            persistent_problems: Vec::new(),
             desired: desired.clone(),
             levels,
         }

@@ -81,10 +81,8 @@ impl Records {
                 Ok(Some(config)) => match unchanged(id, &config) {
                     Some(known) => Ok(Some(known.clone())),
                     None => {
-                        self.remember_confirmed(
-                            confirmed.next().expect("one reply for each changed record"),
-                        )
-                        .await
+                        self.remember_confirmed(confirmed.next().expect("one reply for each changed record"))
+                            .await
                     }
                 },
                 Ok(None) => Ok(None),

@@ -92,18 +92,18 @@ impl Coordinator {
         let connections = primaries.iter().map(|primary| watch.connections.remove(&primary.address));
         let queries =
             primaries.iter().zip(connections).map(|(primary, connection)| self.query(primary, connection));
-        let mut seen = Vec::new();
+        let mut replications = Vec::new();
         for (connection, replication) in join_all(queries).await.into_iter().flatten() {
             watch.connections.insert(replication.primary.clone(), connection);
             watch.log_changes(&replication);
-            seen.push(replication);
+            replications.push(replication);
         }
-        self.replication.store(seen.into());
+        self.replication.store(replications.into());
     }
 
     /// Queries a primary. One that does not answer is reported by the reads of its shards.
     async fn query(&self, primary: &Primary, known: Option<Connection>) -> Option<(Connection, Replication)> {
-        let asked = async {
+        let result = async {
             let mut connection = match known {
                 Some(connection) => connection,
                 None => Connection::open(self.reads.options(), &primary.address).await?,
@@ -111,7 +111,7 @@ impl Coordinator {
             let copiers = connection.replication_info().await?;
             Ok::<_, CallError>(copiers.map(|copiers| (connection, Replication::of(primary, &copiers))))
         };
-        asked.await.ok().flatten()
+        result.await.ok().flatten()
     }
 }
 

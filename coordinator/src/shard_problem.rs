@@ -157,8 +157,8 @@ mod tests {
             ProblemKind::Conflicting,
         ];
         assert_eq!(kinds(&sale, &levels), expected);
-        let told = problems(&sale, &levels).pop().unwrap().to_string();
-        assert_eq!(told, "shard 5: not as recorded: state paused, recorded open");
+        let text = problems(&sale, &levels).pop().unwrap().to_string();
+        assert_eq!(text, "shard 5: not as recorded: state paused, recorded open");
     }
 
     #[test]

@@ -85,7 +85,7 @@ mod tests {
         (desired, levels)
     }
 
-    fn seen(desired: &DesiredState, levels: Vec<Level>) -> Violations {
+    fn violations_of(desired: &DesiredState, levels: Vec<Level>) -> Violations {
         violations(desired, &levels.into_iter().map(Ok).collect::<Vec<_>>())
     }
 
@@ -97,42 +97,42 @@ mod tests {
         (receiver.stock, receiver.sold) = (0, receiver.stock + 3);
         receiver.accepted.push((TokenSource::Shard(ShardId::new(0)), 3));
 
-        assert!(seen(&desired, levels).is_none());
+        assert!(violations_of(&desired, levels).is_none());
     }
 
     #[test]
     fn missing_shard_is_a_violation_unreadable_is_not() {
         let (desired, levels) = sale();
-        let look = |error| violations(&desired, &[Err(error), Ok(levels[1].clone())]);
-        assert!(look(CallError::NoReply("failing over".into())).is_none());
-        assert_eq!(look(GONE), Violations { record: 1, ..Violations::default() });
+        let violations_with = |error| violations(&desired, &[Err(error), Ok(levels[1].clone())]);
+        assert!(violations_with(CallError::NoReply("failing over".into())).is_none());
+        assert_eq!(violations_with(GONE), Violations { record: 1, ..Violations::default() });
     }
 
     #[test]
     fn unrecorded_settings_are_a_violation_older_ones_not() {
         let (desired, mut levels) = sale();
         levels[0].settings.version -= 1;
-        assert!(seen(&desired, levels.clone()).is_none());
+        assert!(violations_of(&desired, levels.clone()).is_none());
         levels[0].settings.version += 2;
-        assert_eq!(seen(&desired, levels), Violations { record: 1, ..Violations::default() });
+        assert_eq!(violations_of(&desired, levels), Violations { record: 1, ..Violations::default() });
     }
 
     #[test]
     fn unit_sold_without_a_token_is_detected() {
         let (desired, mut levels) = sale();
         levels[0].sold += 1;
-        assert_eq!(seen(&desired, levels), Violations { books: 1, ..Violations::default() });
+        assert_eq!(violations_of(&desired, levels), Violations { books: 1, ..Violations::default() });
     }
 
     #[test]
     fn oversale_is_detected_once_all_is_sold() {
         let (desired, mut levels) = sale();
         levels.iter_mut().for_each(|level| (level.sold, level.stock) = (level.stock, 0));
-        assert!(seen(&desired, levels.clone()).is_none(), "sold out");
+        assert!(violations_of(&desired, levels.clone()).is_none(), "sold out");
         // A failover brought a donated token back, and both were sold.
         levels[1].accepted.push((TokenSource::Shard(ShardId::new(0)), 1));
         levels[1].sold += 1;
-        assert_eq!(seen(&desired, levels), Violations { oversold: 1, ..Violations::default() });
+        assert_eq!(violations_of(&desired, levels), Violations { oversold: 1, ..Violations::default() });
     }
 
     #[test]
@@ -141,14 +141,14 @@ mod tests {
         levels[0].accepted[0].1 += 50;
         levels[0].sold = levels[0].stock + 50;
         levels[0].stock = 0;
-        assert_eq!(seen(&desired, levels), Violations { record: 1, ..Violations::default() });
+        assert_eq!(violations_of(&desired, levels), Violations { record: 1, ..Violations::default() });
     }
 
     #[test]
     fn violation_must_be_observed_twice() {
-        let found = Violations { oversold: 2, books: 0, record: 1 };
+        let earlier = Violations { oversold: 2, books: 0, record: 1 };
         let later = Violations { oversold: 3, books: 1, record: 0 };
-        assert!(found.persistent(Violations::default()).is_none());
-        assert_eq!(later.persistent(found), Violations { oversold: 2, ..Violations::default() });
+        assert!(earlier.persistent(Violations::default()).is_none());
+        assert_eq!(later.persistent(earlier), Violations { oversold: 2, ..Violations::default() });
     }
 }

@@ -30,8 +30,9 @@ const OK_STATUS: &[u8] = b"HTTP/1.1 200 ";
 
 /// The subcommand, as shown in a program's help.
 pub fn command() -> Command {
-    Command::new(NAME)
-        .about("Checks whether the process that runs here is alive (/healthz): exit code 0, or 1 and the reason")
+    Command::new(NAME).about(
+        "Checks whether the process that runs here is alive (/healthz): exit code 0, or 1 and the reason",
+    )
 }
 
 /// Runs the health check if the command line asks for it, and returns its exit code; otherwise returns `None`.

@@ -86,10 +86,6 @@ mod tests {
         assert_eq!(readiness.check(), Err("list of sales not read".to_owned()));
         readiness.draining();
         readiness.serving(|| Ok(()));
-        assert_eq!(
-            readiness.check(),
-            Err("draining".to_owned()),
-            "draining is final"
-        );
+        assert_eq!(readiness.check(), Err("draining".to_owned()), "draining is final");
     }
 }

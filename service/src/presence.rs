@@ -70,6 +70,6 @@ pub async fn announce(cluster: &Cluster, process: &ProcessInfo, stop: impl Futur
     }
 }
 
-async fn send(cluster: &Cluster, word: PresenceUpdate<'_>) -> Result<(), CallError> {
-    cluster.poll(Presence { update: Some(word) }).await.map(drop)
+async fn send(cluster: &Cluster, update: PresenceUpdate<'_>) -> Result<(), CallError> {
+    cluster.poll(Presence { update: Some(update) }).await.map(drop)
 }

@@ -19,14 +19,14 @@ pub(super) fn moves(
     now: &[Result<Level, CallError>],
 ) -> Vec<TokenArrival> {
     let receivers = (0..).map(ShardId::new).zip(before.iter().zip(now));
-    receivers.flat_map(|(to, looks)| received(to, looks)).collect()
+    receivers.flat_map(|(to, levels)| received(to, levels)).collect()
 }
 
 fn received(
     to: ShardId,
-    looks: (&Result<Level, CallError>, &Result<Level, CallError>),
+    levels: (&Result<Level, CallError>, &Result<Level, CallError>),
 ) -> impl Iterator<Item = TokenArrival> {
-    let both = match looks {
+    let both = match levels {
         (Ok(before), Ok(now)) => Some((before, now)),
         _ => None,
     };

@@ -48,8 +48,8 @@ mod tests {
     fn modules_import_only_existing_files() {
         for (module, _, content) in ASSETS {
             for imported in quoted(&content.replace('\'', "\""), " from \"") {
-                let is_there = ASSETS.iter().any(|(name, _, _)| imported.strip_prefix("./") == Some(name));
-                assert!(is_there, "{module} imports {imported}");
+                let exists = ASSETS.iter().any(|(name, _, _)| imported.strip_prefix("./") == Some(name));
+                assert!(exists, "{module} imports {imported}");
             }
         }
     }

@@ -113,13 +113,13 @@ impl LiveSaleList {
 }
 
 impl LiveEvent {
-    pub(super) fn of(seen: LiveInput<'_>) -> Self {
-        let Observation { desired, snapshot, .. } = seen.observation;
+    pub(super) fn of(input: LiveInput<'_>) -> Self {
+        let Observation { desired, snapshot, .. } = input.observation;
         let Snapshot { taken_at, total, sold, stock, in_flight, .. } = *snapshot;
         let shards = snapshot.shards.iter().zip(&desired.mint).enumerate();
         let body =
-            |(shard, (level, &minted))| ShardBody::of(level, minted, problem_of(&seen.problems, shard));
-        let processes = seen.processes.map(|processes| ProcessBody::all(processes, seen.leader));
+            |(shard, (level, &minted))| ShardBody::of(level, minted, problem_of(&input.problems, shard));
+        let processes = input.processes.map(|processes| ProcessBody::all(processes, input.leader));
         let state = LiveState {
             sale: SaleBody::of(&desired.sale.config),
             total,
@@ -127,10 +127,10 @@ impl LiveEvent {
             stock,
             in_flight,
             shards: shards.map(body).collect(),
-            moves: seen.moves,
-            violations: seen.violations,
+            moves: input.moves,
+            violations: input.violations,
             processes,
-            answered_by: seen.answered_by.to_owned(),
+            answered_by: input.answered_by.to_owned(),
         };
         Self { time: (taken_at > 0).then_some(taken_at), state }
     }

@@ -25,7 +25,7 @@ const SILENCE_MAX: Duration = Duration::from_millis(500);
 /// Time between two reads of the list of processes, which is as often as they announce themselves.
 const PRESENCE_PERIOD: Duration = Duration::from_secs(1);
 /// How long the task continues without viewers. A page that is reloaded finds it still running.
-const LINGER: Duration = Duration::from_secs(5);
+const IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// A sale that has viewers.
 pub(super) struct SaleWatch {
@@ -33,7 +33,7 @@ pub(super) struct SaleWatch {
     sale: SaleId,
     previous: PreviousLook,
     processes: Option<ProcessList>,
-    asked_at: Option<Instant>,
+    processes_read_at: Option<Instant>,
 }
 
 /// The previous observation.
@@ -47,7 +47,13 @@ struct PreviousLook {
 
 impl SaleWatch {
     pub(super) fn new(coordinator: Arc<Coordinator>, sale: SaleId) -> Self {
-        Self { coordinator, sale, previous: PreviousLook::default(), processes: None, asked_at: None }
+        Self {
+            coordinator,
+            sale,
+            previous: PreviousLook::default(),
+            processes: None,
+            processes_read_at: None,
+        }
     }
 
     /// Publishes changes until there were no viewers for a while, or the sale is no longer known.
@@ -58,7 +64,7 @@ impl SaleWatch {
         let (mut sent, mut sent_at, mut watched_at) = (None::<LiveState>, Instant::now(), Instant::now());
         let mut ticks = interval(EVENT_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while watched_at.elapsed() < LINGER {
+        while watched_at.elapsed() < IDLE_MAX {
             ticks.tick().await;
             if publisher.has_listeners() {
                 watched_at = Instant::now();
@@ -96,8 +102,11 @@ impl SaleWatch {
     }
 
     async fn refresh_processes(&mut self, coordinator: &Coordinator) {
-        if self.asked_at.is_none_or(|asked_at| asked_at.elapsed() >= PRESENCE_PERIOD) {
-            self.asked_at = Some(Instant::now());
+        if self
+            .processes_read_at
+            .is_none_or(|processes_read_at| processes_read_at.elapsed() >= PRESENCE_PERIOD)
+        {
+            self.processes_read_at = Some(Instant::now());
             self.processes = coordinator.reads.poll(Presence { update: None }).await.ok();
         }
     }

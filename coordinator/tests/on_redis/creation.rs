@@ -19,10 +19,10 @@ async fn shards_and_stock_are_spread_evenly() {
     assert!(created.is_new);
     assert_eq!(created.sale.config.state, SaleState::Open);
 
-    let seen = coordinator.inspect(created.sale.id()).await.unwrap();
+    let inspection = coordinator.inspect(created.sale.id()).await.unwrap();
     let mut shards_of: BTreeMap<String, u32> = BTreeMap::new();
     for shard in created.sale.shards() {
-        let primary = seen.topology.primary(shard.slot).unwrap();
+        let primary = inspection.topology.primary(shard.slot).unwrap();
         *shards_of.entry(primary.address.to_string()).or_default() += 1;
     }
     assert_eq!(shards_of.into_values().collect::<Vec<_>>(), [4, 4, 4]);
@@ -61,7 +61,7 @@ async fn concurrent_creations_create_one_sale() {
 
 /// The coordinator dies after it has recorded the sale, and created and filled this many of its shards. The next one
 /// completes the sale.
-async fn dies_after(id: &str, shards_made: usize) {
+async fn next_coordinator_completes_after(id: &str, shards_made: usize) {
     let redis = shared_redis().await;
     let first = coordinator_on(redis).await;
     let (recorded, _) = first.record_creation(&chairs(id)).await.unwrap();
@@ -84,15 +84,15 @@ async fn dies_after(id: &str, shards_made: usize) {
 
 #[tokio::test]
 async fn next_coordinator_creates_a_recorded_sale() {
-    dies_after("written-down", 0).await;
+    next_coordinator_completes_after("written-down", 0).await;
 }
 
 #[tokio::test]
 async fn next_coordinator_completes_a_half_created_sale() {
-    dies_after("half-made", 6).await;
+    next_coordinator_completes_after("half-made", 6).await;
 }
 
 #[tokio::test]
 async fn next_coordinator_opens_a_fully_minted_sale() {
-    dies_after("not-open", 12).await;
+    next_coordinator_completes_after("not-open", 12).await;
 }

@@ -148,9 +148,9 @@ fn restock(key: &str, units: u64) -> Change {
 /// Waits for ten rounds of the coordinator, in which it has read records and shards and repaired what it could.
 async fn ten_rounds(coordinator: &Coordinator, id: &SaleId) {
     for _ in 0..10 {
-        let seen_at = || coordinator.observations().get(id).map(|observation| observation.seen_at);
-        let before = seen_at();
-        testkit::until("another round", SOON, async || seen_at() > before).await.unwrap();
+        let observed_at = || coordinator.observations().get(id).map(|observation| observation.observed_at);
+        let before = observed_at();
+        testkit::until("another round", SOON, async || observed_at() > before).await.unwrap();
     }
 }
 

@@ -20,7 +20,7 @@ use crate::fixture::{
 const LONG_LEASE: Timing = Timing { lease_duration: Duration::from_mins(1), ..TIMING };
 
 /// A cluster whose coordinators all belong to one test, because a cluster has one lease.
-async fn redis_of_its_own() -> RedisCluster {
+async fn start_redis() -> RedisCluster {
     RedisCluster::start(ClusterOptions::default()).await.unwrap()
 }
 
@@ -43,7 +43,7 @@ async fn primary_of_the_lease(redis: &RedisCluster) -> SocketAddr {
 #[tokio::test]
 async fn leader_hands_over_at_once_when_stopped() {
     // Given a leader with a long lease, and a follower.
-    let redis = redis_of_its_own().await;
+    let redis = start_redis().await;
     let (one, two) = (coordinator_with(&redis, LONG_LEASE).await, coordinator_with(&redis, LONG_LEASE).await);
     let (stop, stopped) = oneshot::channel::<()>();
     let scenario = async {
@@ -65,7 +65,7 @@ async fn leader_hands_over_at_once_when_stopped() {
 
 #[tokio::test]
 async fn leader_stops_leading_when_its_lease_expires() {
-    let redis = redis_of_its_own().await;
+    let redis = start_redis().await;
     let coordinator = coordinator_on(&redis).await;
     let primary = primary_of_the_lease(&redis).await;
     while_running(&coordinator, async {
@@ -83,7 +83,7 @@ async fn leader_stops_leading_when_its_lease_expires() {
 
 #[tokio::test]
 async fn follower_does_not_observe_shards() {
-    let redis = redis_of_its_own().await;
+    let redis = start_redis().await;
     let (one, two) = (coordinator_on(&redis).await, coordinator_on(&redis).await);
     let sale = one.create(&chairs("followed")).await.unwrap().sale;
     let sees = |coordinator: &Coordinator| coordinator.observations().contains_key(sale.id());
@@ -105,7 +105,7 @@ async fn follower_does_not_observe_shards() {
 async fn several_leaders_at_once_do_no_harm() {
     // Given a lease that is deleted as soon as a coordinator has it, so that the next one gets it, too. It lasts so
     // long that no coordinator checks it again before the scenario is over.
-    let redis = redis_of_its_own().await;
+    let redis = start_redis().await;
     let primary = primary_of_the_lease(&redis).await;
     let leads_unknown_to_others = async |coordinator: &Coordinator| {
         until_leading(coordinator).await;

@@ -56,12 +56,12 @@ impl Viewer {
         loop {
             if let Some((event, rest)) = self.buffer.split_once("\n\n") {
                 let part = |name| event.lines().find_map(|line| line.strip_prefix(name));
-                let told = (
+                let parsed = (
                     part("event: ").unwrap().to_owned(),
                     serde_json::from_str(part("data: ").unwrap()).unwrap(),
                 );
                 self.buffer = rest.to_owned();
-                return Some(told);
+                return Some(parsed);
             }
             let bytes = timeout(SOON, self.body.next()).await.expect("an event arrives in time")?.unwrap();
             self.buffer.push_str(std::str::from_utf8(&bytes).unwrap());
@@ -162,9 +162,9 @@ async fn viewer_sees_processes_and_answering_coordinator() {
                 named(&node.name) && named(report["answeredBy"].as_str().unwrap())
             })
             .await;
-        let told =
+        let process =
             report["processes"].as_array().unwrap().iter().find(|one| one["name"] == node.name.as_str());
-        assert_eq!((&told.unwrap()["kind"], &told.unwrap()["version"]), (&"node".into(), &"9".into()));
+        assert_eq!((&process.unwrap()["kind"], &process.unwrap()["version"]), (&"node".into(), &"9".into()));
     })
     .await;
     client.poll(Presence { update: Some(PresenceUpdate::Leaving(&node)) }).await.unwrap();

@@ -69,7 +69,7 @@ async fn flushed_function_library_is_reloaded() {
 
     flush_functions(&redis).await;
     let looked = testkit::until("a snapshot of all shards", SOON, || async {
-        snapshot(&coordinator, &wanted.id).await.is_some_and(|seen| seen.stock == 100)
+        snapshot(&coordinator, &wanted.id).await.is_some_and(|snapshot| snapshot.stock == 100)
     });
     while_running(&coordinator, looked).await.unwrap();
     assert_clean(&coordinator, &wanted.id, 100).await;
@@ -92,13 +92,13 @@ async fn deleted_shard_is_reported_and_not_recreated() {
     while_running(&coordinator, async {
         let refused = coordinator.change(sale.id(), &Change::Pause).await.err().unwrap();
         assert!(matches!(refused, CoordinatorError::Unconfirmed(shards) if shards.len() == 1));
-        let seen = testkit::until("the loss to be observed", SOON, || async {
+        let observed = testkit::until("the loss to be observed", SOON, || async {
             coordinator
                 .observations()
                 .get(sale.id())
                 .is_some_and(|observation| !observation.problems.is_empty())
         });
-        seen.await.unwrap();
+        observed.await.unwrap();
     })
     .await;
     let problems = coordinator.inspect(sale.id()).await.unwrap().problems;
@@ -131,9 +131,9 @@ async fn snapshots_continue_during_a_primary_failover() {
     let staleness = |stale: usize| {
         let coordinator = &coordinator;
         let id = sale.id();
-        let count = |seen: Snapshot| seen.shards.iter().filter(|shard| shard.stale).count();
+        let count = |snapshot: Snapshot| snapshot.shards.iter().filter(|shard| shard.stale).count();
         testkit::until("the number of stale shards", SOON, move || async move {
-            snapshot(coordinator, id).await.is_some_and(|seen| count(seen) == stale)
+            snapshot(coordinator, id).await.is_some_and(|snapshot| count(snapshot) == stale)
         })
     };
     while_running(&coordinator, async {
