@@ -426,7 +426,7 @@ mod tests {
 
         fn transfer(&mut self, donated: u64, accepted: u64) {
             let [giver, receiver, _] = &mut self.contents[..] else {
-                unreachable!("the story has three shards")
+                unreachable!("the fixture has three shards")
             };
             for level in [&mut giver.before, &mut giver.after] {
                 level.stock -= donated;
@@ -455,11 +455,11 @@ mod tests {
         }
 
         #[track_caller]
-        fn assert_violation(&self, words: &str) -> AuditReport {
+        fn assert_violation(&self, text: &str) -> AuditReport {
             let audit = self.audit();
             assert!(!audit.ok, "the audit passes a broken sale");
-            let said = audit.violations.iter().any(|violation| violation.contains(words));
-            assert!(said, "no violation says {words:?}: {:#?}", audit.violations);
+            let is_listed = audit.violations.iter().any(|violation| violation.contains(text));
+            assert!(is_listed, "no violation contains {text:?}: {:#?}", audit.violations);
             audit
         }
     }

@@ -33,8 +33,8 @@ const MAP_TIMEOUT: Duration = Duration::from_millis(500);
 const MAP_GRACE: Duration = Duration::from_millis(100);
 
 /// Maximum age of a map that may confirm a barrier. It is shorter than the time in which a replica can join, be
-/// promoted, and leave a demoted primary behind that still believes to be primary. A process that was frozen may hold
-/// an older map.
+/// promoted, and leave a demoted primary behind that still believes that it is primary. A process that was frozen may
+/// hold an older map.
 const MAP_AGE_MAX: Duration = Duration::from_millis(1_500);
 
 /// Returns the pause before each further try: 20 ms, doubled with each try, with random jitter of up to half.

@@ -107,10 +107,10 @@ impl Barrier {
     /// Requires every replica that the cluster does not report as failed. A failed replica that comes back with old
     /// data and is promoted may lose writes that were confirmed without it.
     pub fn live_replicas(primary: &Primary) -> Self {
-        let (failed, living): (Vec<&Replica>, Vec<_>) =
+        let (failed, live): (Vec<&Replica>, Vec<_>) =
             primary.replicas.iter().partition(|replica| replica.is_failed);
         let endpoints = |replicas: Vec<&Replica>| replicas.into_iter().map(|r| r.endpoint.clone()).collect();
-        Self::Copies { required: endpoints(living), excused: endpoints(failed) }
+        Self::Copies { required: endpoints(live), excused: endpoints(failed) }
     }
 
     /// Returns true when the barrier includes every replica of this primary. A replica that joined later could be
@@ -153,23 +153,23 @@ impl Barrier {
     /// that is no longer a primary proves nothing.
     fn check(&self, mut replies: Vec<Value>) -> (Result<(), CallError>, usize) {
         let Self::Copies { required, excused } = self else { return (Ok(()), 0) };
-        let unknown = if required.is_empty() { self.unlisted_replicas(replies.pop()) } else { 0 };
-        let copiers = replies.pop().and_then(ReplicationInfo::of_primary);
+        let unlisted = if required.is_empty() { self.unlisted_replicas(replies.pop()) } else { 0 };
+        let replication = replies.pop().and_then(ReplicationInfo::of_primary);
         let confirmed = replies.pop().map_or(0, |reply| redis::from_redis_value(reply).unwrap_or(0));
-        let Some(copiers) = copiers else {
+        let Some(replication) = replication else {
             let replicas = required.len().max(1);
             return (Err(CallError::NotDurable { confirmed: 0, replicas }), required.len());
         };
-        let following = required.iter().filter(|replica| copiers.online.contains(replica)).count();
+        let followers = required.iter().filter(|replica| replication.online.contains(replica)).count();
         // `WAIT` reports how many servers confirmed, not which ones. So all servers that copy must confirm, except
         // excused ones that have been silent all the time. A copy in progress confirms nothing, and may be promoted
         // once it is complete.
-        let left_out = excused.iter().filter(|replica| copiers.silent.contains(replica)).count();
-        let replicas = required.len().max(copiers.count - left_out).max(unknown);
-        let holds = following == required.len() && confirmed >= replicas && unknown == 0;
-        let confirmed = confirmed.min(following);
-        let held = if holds { Ok(()) } else { Err(CallError::NotDurable { confirmed, replicas }) };
-        (held, replicas)
+        let left_out = excused.iter().filter(|replica| replication.silent.contains(replica)).count();
+        let replicas = required.len().max(replication.count - left_out).max(unlisted);
+        let holds = followers == required.len() && confirmed >= replicas && unlisted == 0;
+        let confirmed = confirmed.min(followers);
+        let result = if holds { Ok(()) } else { Err(CallError::NotDurable { confirmed, replicas }) };
+        (result, replicas)
     }
 }
 
@@ -321,8 +321,8 @@ impl Connection {
         let durable = self.check(barrier, barrier_replies);
         let called = replies.pop();
         let mut replies = replies.into_iter();
-        let spent = PipelineTime::between(replies.next(), called, confirmed);
-        Ok((Replies { replies, durable }, spent))
+        let time_spent = PipelineTime::between(replies.next(), called, confirmed);
+        Ok((Replies { replies, durable }, time_spent))
     }
 
     fn append(&self, barrier: &Barrier, pipeline: &mut Pipeline) -> usize {
@@ -330,9 +330,9 @@ impl Connection {
     }
 
     fn check(&self, barrier: &Barrier, replies: Vec<Value>) -> Result<(), CallError> {
-        let (held, needed) = barrier.check(replies);
+        let (result, needed) = barrier.check(replies);
         self.needed.store(needed, Ordering::Relaxed);
-        held
+        result
     }
 
     async fn exchange(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, CallError> {
@@ -473,7 +473,7 @@ master_repl_offset:9\r
         Address { host: host.into(), port }
     }
 
-    fn held(required: &[u16], excused: &[u16], confirmed: i64, info: &str) -> Result<(), CallError> {
+    fn check(required: &[u16], excused: &[u16], confirmed: i64, info: &str) -> Result<(), CallError> {
         let endpoints = |ports: &[u16]| ports.iter().map(|&port| endpoint("127.0.0.1", port)).collect();
         let barrier = Barrier::Copies { required: endpoints(required), excused: endpoints(excused) };
         let own_map = "aaa 127.0.0.1:7001@17001 myself,master - 0 0 1 connected 0-5460\n".into();
@@ -484,9 +484,9 @@ master_repl_offset:9\r
 
     #[test]
     fn replication_info_parses_the_reply() {
-        let copiers = ReplicationInfo::of_primary(Value::BulkString(INFO.into())).unwrap();
+        let replication = ReplicationInfo::of_primary(Value::BulkString(INFO.into())).unwrap();
         let online = vec![endpoint("127.0.0.1", 7004), endpoint("::1", 7006)];
-        assert_eq!(copiers, ReplicationInfo { count: 3, online, silent: Vec::new() });
+        assert_eq!(replication, ReplicationInfo { count: 3, online, silent: Vec::new() });
         let replica = INFO.replace("role:master", "role:slave");
         assert_eq!(ReplicationInfo::of_primary(Value::BulkString(replica.into())), None);
     }
@@ -494,20 +494,24 @@ master_repl_offset:9\r
     #[test]
     fn barrier_holds_when_all_copying_servers_confirmed() {
         let without_copy = INFO.replace("connected_slaves:3", "connected_slaves:2");
-        assert_eq!(held(&[7004], &[], 2, &without_copy), Ok(()));
-        let unknown = |confirmed, replicas| Err(CallError::NotDurable { confirmed, replicas });
-        assert_eq!(held(&[7004], &[], 1, &without_copy), unknown(1, 2), "another server also copies");
-        assert_eq!(held(&[7004], &[], 2, INFO), unknown(1, 3), "a copy is in progress");
-        assert_eq!(held(&[7005], &[], 2, &without_copy), unknown(0, 2), "the replica does not follow yet");
+        assert_eq!(check(&[7004], &[], 2, &without_copy), Ok(()));
+        let not_durable = |confirmed, replicas| Err(CallError::NotDurable { confirmed, replicas });
+        assert_eq!(check(&[7004], &[], 1, &without_copy), not_durable(1, 2), "another server also copies");
+        assert_eq!(check(&[7004], &[], 2, INFO), not_durable(1, 3), "a copy is in progress");
         assert_eq!(
-            held(&[], &[7004], 1, &without_copy),
-            unknown(0, 2),
+            check(&[7005], &[], 2, &without_copy),
+            not_durable(0, 2),
+            "the replica does not follow yet"
+        );
+        assert_eq!(
+            check(&[], &[7004], 1, &without_copy),
+            not_durable(0, 2),
             "the failed replica may be the one that confirmed"
         );
         let silent = without_copy.replacen("lag=0", "lag=2", 1);
-        assert_eq!(held(&[], &[7004], 1, &silent), Ok(()), "a silent failed replica may be left out");
-        assert_eq!(held(&[7004], &[], 1, &silent), unknown(1, 2), "but only when it is excused");
-        assert_eq!(held(&[], &[], 0, "role:master\nconnected_slaves:0\n"), Ok(()));
-        assert_eq!(held(&[], &[], 0, "role:slave\nconnected_slaves:0\n"), unknown(0, 1));
+        assert_eq!(check(&[], &[7004], 1, &silent), Ok(()), "a silent failed replica may be left out");
+        assert_eq!(check(&[7004], &[], 1, &silent), not_durable(1, 2), "but only when it is excused");
+        assert_eq!(check(&[], &[], 0, "role:master\nconnected_slaves:0\n"), Ok(()));
+        assert_eq!(check(&[], &[], 0, "role:slave\nconnected_slaves:0\n"), not_durable(0, 1));
     }
 }

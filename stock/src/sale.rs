@@ -418,8 +418,8 @@ pub(crate) mod tests {
         assert_eq!(recorded.differences(recorded), Vec::<String>::new());
         let window = Window { ends_at: 7, ..recorded.window };
         let held = ShardSettings { version: 9, state: SaleState::Paused, window };
-        let said = ["version 9, recorded 1", "state paused, recorded open", "end 7, recorded 2000"];
-        assert_eq!(held.differences(recorded), said);
+        let expected = ["version 9, recorded 1", "state paused, recorded open", "end 7, recorded 2000"];
+        assert_eq!(held.differences(recorded), expected);
     }
 
     #[test]

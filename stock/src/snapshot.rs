@@ -56,7 +56,7 @@ impl Snapshot {
     /// Builds the snapshot of these levels. A shard that could not be read keeps its values from the `previous`
     /// snapshot. Its `sold` is then too low, never too high, so a sale is never reported as sold out too early.
     pub fn of(sale: &Sale, levels: &[Result<Level, CallError>], previous: Option<&Self>) -> Self {
-        let unread = |shard: usize| {
+        let previous_level = |shard: usize| {
             let before = previous.and_then(|snapshot| snapshot.shards.get(shard));
             before.map_or(ShardLevel { stock: 0, sold: 0, stale: true }, |level| ShardLevel {
                 stale: true,
@@ -65,7 +65,7 @@ impl Snapshot {
         };
         let shard = |(shard, level): (usize, &Result<Level, _>)| match level {
             Ok(level) => ShardLevel { stock: level.stock, sold: level.sold, stale: false },
-            Err(_) => unread(shard),
+            Err(_) => previous_level(shard),
         };
         let shards: Vec<ShardLevel> = levels.iter().enumerate().map(shard).collect();
         let (stock, sold) = shards.iter().fold((0, 0), |(stock, sold), s| (stock + s.stock, sold + s.sold));
@@ -165,8 +165,8 @@ mod tests {
         };
         assert_eq!(taken_at([5, 3_600_000, 7]), 7);
         assert_eq!(taken_at([5, 0, 7]), 5);
-        let unread = [(); 3].map(|()| Err(CallError::NoReply("gone".into())));
-        assert_eq!(Snapshot::of(&sale(), &unread, None).taken_at, 0);
+        let unreadable = [(); 3].map(|()| Err(CallError::NoReply("gone".into())));
+        assert_eq!(Snapshot::of(&sale(), &unreadable, None).taken_at, 0);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub fn parse_snapshot(json: &str) -> Result<Snapshot, CallError> {
 /// Lists all sales. Returns `None` when the list was lost or never created.
 ///
 /// A complete list also contains the empty text. Redis deletes empty sets, so without it a list without sales could
-/// not be told from a lost list.
+/// not be distinguished from a lost list.
 pub struct ListSales;
 
 const COMPLETE_MARKER: &str = "";

@@ -262,10 +262,10 @@ ggg :0@0 slave,fail,noaddr fff 0 1426238316232 2 disconnected
     #[test]
     fn map_of_a_new_node_does_not_supersede() {
         let known = Topology::parse(NODES, &asked(), false).unwrap();
-        let alone = "hhh 127.0.0.1:7009@17009 myself,master - 0 0 9 connected\n";
-        let joined = Topology::parse(&format!("{NODES}{alone}"), &asked(), false).unwrap();
-        let alone = Topology::parse(alone, &asked(), false).unwrap();
-        assert!(!alone.supersedes(&known), "it serves nothing, so its epoch says nothing");
+        let new_node = "hhh 127.0.0.1:7009@17009 myself,master - 0 0 9 connected\n";
+        let joined = Topology::parse(&format!("{NODES}{new_node}"), &asked(), false).unwrap();
+        let new_node = Topology::parse(new_node, &asked(), false).unwrap();
+        assert!(!new_node.supersedes(&known), "the epoch of a node without slots does not count");
         assert!(known.supersedes(&joined) && joined.supersedes(&known));
         let half =
             Topology::parse(&NODES.replace("10923-16382 16383", "10923-16382"), &asked(), false).unwrap();

@@ -195,7 +195,7 @@ mod tests {
     fn header_has_all_parts() {
         for operation in Function::ALL {
             for part in ["-- KEYS  ", "-- ARGV  ", "-- Answer  ", "-- Atomic because"] {
-                assert!(operation.source().contains(part), "{operation:?} does not say {part:?}");
+                assert!(operation.source().contains(part), "{operation:?} lacks {part:?}");
             }
         }
     }

@@ -41,11 +41,11 @@ impl TestSale {
         audit(&self.cluster, &self.sale).await.unwrap()
     }
 
-    async fn assert_violation(&self, words: &str) -> AuditReport {
+    async fn assert_violation(&self, text: &str) -> AuditReport {
         let audit = self.audit().await;
         assert!(!audit.ok, "the audit passes a broken sale");
-        let said = audit.violations.iter().any(|violation| violation.contains(words));
-        assert!(said, "no violation says {words:?}: {:#?}", audit.violations);
+        let is_listed = audit.violations.iter().any(|violation| violation.contains(text));
+        assert!(is_listed, "no violation contains {text:?}: {:#?}", audit.violations);
         audit
     }
 
@@ -135,10 +135,10 @@ async fn audit_detects_a_user_with_two_units() {
     let user = sale.user_at(sale.shard_at(0));
 
     let attempts = [attempt(&user)];
-    let strange =
+    let misdirected =
         sale.cluster.write(Buy { shard: sale.shard_at(1), attempts: &attempts, limit: None }).await.unwrap();
     assert!(
-        matches!(strange.outcomes[0], BuyOutcome::Bought(_)),
+        matches!(misdirected.outcomes[0], BuyOutcome::Bought(_)),
         "a shard does not know which users are at home in it"
     );
 

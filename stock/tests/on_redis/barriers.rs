@@ -27,8 +27,12 @@ async fn barrier_fails_while_a_copy_is_in_progress() {
     let (old, primary) = primary_and_replica_of(&redis, &sale).await;
     redis.kill(old);
     redis.wait_until_promoted(primary).await.unwrap();
-    let alone = wait_for_map(&sale.cluster, primary, 0).await;
-    assert_eq!(try_purchase(&sale, &alone, "ann").await, Ok(()), "a promoted primary sells alone");
+    let without_replicas = wait_for_map(&sale.cluster, primary, 0).await;
+    assert_eq!(
+        try_purchase(&sale, &without_replicas, "ann").await,
+        Ok(()),
+        "a promoted primary without replicas must sell"
+    );
 
     // When the old primary starts to copy and is not online yet.
     set(&redis, primary, "rdb-key-save-delay", SLOW_COPY_US_PER_KEY).await;
@@ -38,7 +42,7 @@ async fn barrier_fails_while_a_copy_is_in_progress() {
 
     // Then the earlier map proves nothing: the copy lacks this purchase and may be promoted.
     assert_eq!(
-        try_purchase(&sale, &alone, "bob").await,
+        try_purchase(&sale, &without_replicas, "bob").await,
         Err(CallError::NotDurable { confirmed: 0, replicas: 1 }),
         "{}",
         replication(&redis, primary).await
@@ -53,7 +57,7 @@ async fn barrier_requires_replica_that_joined_after_the_map() {
     let sale = TestSale::on(client_of(&redis).await, &[100]).await;
     let (primary, _) = primary_and_replica_of(&redis, &sale).await;
     let known = wait_for_map(&sale.cluster, primary, 1).await;
-    let alone = Primary { replicas: Vec::new(), ..known.clone() };
+    let without_replicas = Primary { replicas: Vec::new(), ..known.clone() };
     let mut connection = Connection::open(sale.cluster.options(), &known.address).await.unwrap();
 
     // Then no answer counts without the replica. With a newer map, answers that the replica confirmed count.
@@ -65,8 +69,8 @@ async fn barrier_requires_replica_that_joined_after_the_map() {
         connection.send(pipeline, barrier).await.unwrap().next(&buy).map(drop)
     };
     let unknown = Err(CallError::NotDurable { confirmed: 0, replicas: 1 });
-    assert_eq!(try_purchase(&Barrier::all_replicas(&alone)).await, unknown);
-    assert_eq!(try_purchase(&Barrier::all_replicas(&alone)).await, unknown);
+    assert_eq!(try_purchase(&Barrier::all_replicas(&without_replicas)).await, unknown);
+    assert_eq!(try_purchase(&Barrier::all_replicas(&without_replicas)).await, unknown);
     assert_eq!(try_purchase(&Barrier::all_replicas(&known)).await, Ok(()));
     assert_eq!(try_purchase(&Barrier::None).await, Ok(()));
 }
@@ -78,14 +82,14 @@ async fn barrier_fails_while_a_replica_has_no_link() {
     let sale = TestSale::on(client_of(&redis).await, &[100]).await;
     let (primary, _) = primary_and_replica_of(&redis, &sale).await;
     let known = wait_for_map(&sale.cluster, primary, 1).await;
-    let alone = Primary { replicas: Vec::new(), ..known };
+    let without_replicas = Primary { replicas: Vec::new(), ..known };
     redis.cut_replication(primary).await.unwrap();
     let cut = async || replication(&redis, primary).await.contains("connected_slaves:0");
     until("a link that is cut", LIMIT, cut).await.unwrap();
 
     // Then the primary alone proves nothing: the replica may be promoted.
     assert_eq!(
-        try_purchase(&sale, &alone, "ann").await,
+        try_purchase(&sale, &without_replicas, "ann").await,
         Err(CallError::NotDurable { confirmed: 0, replicas: 1 })
     );
     redis.restore_replication(primary).await.unwrap();
@@ -98,15 +102,15 @@ async fn recheck_needs_a_fresh_map_without_other_replicas() {
     let sale = TestSale::on(client_of(&redis).await, &[1]).await;
     let (primary, _) = primary_and_replica_of(&redis, &sale).await;
     let known = wait_for_map(&sale.cluster, primary, 1).await;
-    let alone = Barrier::all_replicas(&Primary { replicas: Vec::new(), ..known.clone() });
+    let without_replicas = Barrier::all_replicas(&Primary { replicas: Vec::new(), ..known.clone() });
 
     // Then its answer does not count with a map that shows a replica. Nor does the answer of a server that is not a
     // primary.
     let recheck = |barrier: &Barrier| sale.cluster.recheck_barrier(&known.address, barrier);
     assert_eq!(recheck(&Barrier::all_replicas(&known)), Ok(()));
-    assert_eq!(recheck(&alone), Err(CallError::NotDurable { confirmed: 0, replicas: 1 }));
+    assert_eq!(recheck(&without_replicas), Err(CallError::NotDurable { confirmed: 0, replicas: 1 }));
     let replica = &known.replicas[0].endpoint;
-    assert!(matches!(sale.cluster.recheck_barrier(replica, &alone), Err(CallError::NoReply(_))));
+    assert!(matches!(sale.cluster.recheck_barrier(replica, &without_replicas), Err(CallError::NoReply(_))));
 
     // And no answer counts with a map that was not refreshed for seconds, as after a freeze.
     let is_refused = async || recheck(&Barrier::all_replicas(&known)).is_err();
@@ -122,20 +126,20 @@ async fn outside_server_does_not_confirm_for_a_replica() {
     let sale = TestSale::on(client_of(&redis).await, &[100]).await;
     let (primary, _) = primary_and_replica_of(&redis, &sale).await;
     let known = wait_for_map(&sale.cluster, primary, 1).await;
-    let outsider = RedisServer::start().await.unwrap();
-    outsider
+    let outside_server = RedisServer::start().await.unwrap();
+    outside_server
         .replicate_as_separate_user(&mut redis.connection(primary).await.unwrap(), primary)
         .await
         .unwrap();
     let both_follow = async || replication(&redis, primary).await.matches("state=online").count() == 2;
-    until("the outsider's copy", LIMIT, both_follow).await.unwrap();
+    until("the outside server online", LIMIT, both_follow).await.unwrap();
     let confirmed = async || try_purchase(&sale, &known, "ann").await.is_ok();
     until("a barrier that both confirm", LIMIT, confirmed).await.unwrap();
 
     // When the replica can no longer follow, and the outside server can.
     redis.cut_replication(primary).await.unwrap();
     let outsider_follows = async || replication(&redis, primary).await.matches("state=online").count() == 1;
-    until("the outsider alone", LIMIT, outsider_follows).await.unwrap();
+    until("only the outside server online", LIMIT, outsider_follows).await.unwrap();
 
     // Then the outside server's confirmation proves nothing: the replica would be promoted without this purchase.
     assert_eq!(

@@ -203,9 +203,9 @@ async fn buy_with_another_ring_is_refused() {
     let refused =
         sale.cluster.write(Buy { shard: &shard, attempts: &attempts(["ann", "bob"]), limit: None }).await;
 
-    let words =
+    let error_text =
         format!("this shard belongs to ring {}, not {}", sale.shard().ring.as_str(), shard.ring.as_str());
-    assert_eq!(refused, Err(CallError::WrongRing(words)));
+    assert_eq!(refused, Err(CallError::WrongRing(error_text)));
     assert_eq!(sale.contents().await, before);
 }
 
@@ -309,7 +309,7 @@ async fn keys_exist_before_the_first_purchase() {
     let (_, claims, entries) = sale.contents().await;
 
     assert_eq!(exist, 3);
-    assert_eq!(claims, [(String::new(), String::new())], "a hash cannot be empty, so one field is there");
+    assert_eq!(claims, [(String::new(), String::new())], "a hash cannot be empty, so it has one field");
     assert_eq!(entries, []);
 }
 

@@ -25,8 +25,11 @@ async fn connect_rejects_a_standalone_server() {
 
     let refused = Cluster::connect(options(&server.url())).await.err();
 
-    let said = refused.expect("a standalone server was accepted").to_string();
-    assert_eq!(said, format!("{} is not a Redis Cluster node (cluster support is disabled)", server.addr()));
+    let error_text = refused.expect("a standalone server was accepted").to_string();
+    assert_eq!(
+        error_text,
+        format!("{} is not a Redis Cluster node (cluster support is disabled)", server.addr())
+    );
 }
 
 #[tokio::test]
@@ -71,8 +74,8 @@ async fn connect_rejects_a_cluster_with_missing_slots() {
 
     let refused = Cluster::connect(options(&redis.seeds())).await.err();
 
-    let said = refused.expect("a cluster with an unserved slot was accepted").to_string();
-    assert_eq!(said, "1 of the cluster's 16384 slots have no primary");
+    let error_text = refused.expect("a cluster with an unserved slot was accepted").to_string();
+    assert_eq!(error_text, "1 of the cluster's 16384 slots have no primary");
 }
 
 /// Returns the replica of the primary that serves the first shard.

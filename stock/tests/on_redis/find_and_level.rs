@@ -10,7 +10,7 @@ use crate::fixture::{TestSale, attempts, claim, server_clock, user_id, with_anot
 async fn find_answers_in_order_of_the_users() {
     let sale = TestSale::selling(5).await;
     let purchases = sale.buy_batch(&attempts(["ann", "bob"])).await;
-    let users = ["nobody", "bob", "ann", "bob"].map(user_id);
+    let users = ["stranger", "bob", "ann", "bob"].map(user_id);
 
     let found = sale.cluster.write(Find { shard: sale.shard(), users: &users }).await.unwrap();
 
@@ -23,7 +23,7 @@ async fn find_writes_tick_only_for_claims() {
     let sale = TestSale::selling(5).await;
     claim(sale.buy("ann").await);
 
-    assert_eq!(sale.claim_of("nobody").await, None);
+    assert_eq!(sale.claim_of("stranger").await, None);
     assert_eq!(sale.tick().await, 0);
 
     assert!(sale.claim_of("ann").await.is_some());

@@ -21,12 +21,12 @@ struct Mover<'a> {
 impl Mover<'_> {
     /// Moves a shard, all its keys in one step, as `redis-cli --cluster reshard` does.
     async fn migrate(&self, shard: &Shard) {
-        self.announce(shard).await;
+        self.start_move(shard).await;
         self.move_keys(&[&shard.meta, &shard.claims, &shard.orders]).await;
-        self.settle(shard).await;
+        self.finish_move(shard).await;
     }
 
-    async fn announce(&self, shard: &Shard) {
+    async fn start_move(&self, shard: &Shard) {
         let (from, to) = (self.id_of(self.from).await, self.id_of(self.to).await);
         self.run::<()>(self.to, setslot(shard).arg("IMPORTING").arg(from)).await;
         self.run::<()>(self.from, setslot(shard).arg("MIGRATING").arg(to)).await;
@@ -38,7 +38,7 @@ impl Mover<'_> {
         self.run::<()>(self.from, &migrate).await;
     }
 
-    async fn settle(&self, shard: &Shard) {
+    async fn finish_move(&self, shard: &Shard) {
         let to = self.id_of(self.to).await;
         for primary in [self.to, self.from] {
             self.run::<()>(primary, setslot(shard).arg("NODE").arg(&to)).await;
@@ -133,7 +133,7 @@ async fn half_moved_shard_fails_until_moved() {
         sale.cluster.write(stock::calls::Buy { shard: sale.shard(), attempts: &attempts, limit: None }).await
     };
 
-    mover.announce(sale.shard()).await;
+    mover.start_move(sale.shard()).await;
     assert!(buy("ann").await.is_ok(), "as long as its keys are there, it sells");
 
     mover.move_keys(&[&sale.shard().claims]).await;
@@ -144,7 +144,7 @@ async fn half_moved_shard_fails_until_moved() {
     let left = buy("bob").await;
     assert!(matches!(&left, Err(CallError::Moved(why)) if why.starts_with("ASK")), "got {left:?}");
 
-    mover.settle(sale.shard()).await;
+    mover.finish_move(sale.shard()).await;
     eventual_claim(sale.buy("bob").await);
     let level = sale.level().await;
     assert_eq!((level.stock, level.sold, level.seq), (3, 2, 2));

@@ -62,7 +62,7 @@ async fn donations_accumulate_per_channel() {
 
     let another = Donate { shard: sale.shard(), to: ShardId::new(2), want: 1 };
     assert_eq!(sale.cluster.write(another).await, Ok(Donation { cumulative: 1, stock: 2 }));
-    assert_eq!(sale.level().await.donated.len(), 2, "each receiver has a channel of its own");
+    assert_eq!(sale.level().await.donated.len(), 2, "each receiver has its own channel");
 }
 
 #[tokio::test]
