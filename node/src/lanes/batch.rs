@@ -33,10 +33,10 @@ struct ShardWork {
 
 impl Batch {
     /// Groups the jobs by shard. Drops jobs whose client hung up.
-    pub(super) fn gather(work: impl Iterator<Item = LaneJob>) -> Self {
+    pub(super) fn gather(jobs: impl Iterator<Item = LaneJob>) -> Self {
         let mut batch = Self::default();
-        for work in work {
-            match work {
+        for job in jobs {
+            match job {
                 LaneJob::Buy { shard, attempt, reply } if !reply.is_cancelled() => {
                     let work = batch.work_of(shard);
                     work.attempts.push(attempt);

@@ -24,7 +24,7 @@ use crate::settings::{Durability, DurabilityFallback, LaneSettings};
 
 /// Largest number of jobs in one pipeline. Eight calls of 64 buyers take about 2 ms in Redis, which is as long as the
 /// first buyer should wait for the last.
-pub(super) const WORK_PER_PIPELINE_MAX: usize = 512;
+pub(super) const JOBS_PER_PIPELINE_MAX: usize = 512;
 /// Pipeline size from which a lane counts as busy. When this many jobs arrive while one pipeline is in flight, a short
 /// wait makes the next pipeline fuller and each job cheaper.
 const BUSY_FROM: usize = 8;
@@ -58,7 +58,7 @@ impl Lane {
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<LaneJob>) {
         let mut waiting = Vec::new();
         let mut busy = false;
-        while queue.recv_many(&mut waiting, WORK_PER_PIPELINE_MAX).await > 0 {
+        while queue.recv_many(&mut waiting, JOBS_PER_PIPELINE_MAX).await > 0 {
             if busy {
                 self.linger(&mut queue, &mut waiting).await;
             }
@@ -72,14 +72,14 @@ impl Lane {
 
     /// Waits a moment for more jobs when the pipeline is not full.
     async fn linger(&self, queue: &mut mpsc::Receiver<LaneJob>, waiting: &mut Vec<LaneJob>) {
-        let room = WORK_PER_PIPELINE_MAX.saturating_sub(waiting.len());
+        let room = JOBS_PER_PIPELINE_MAX.saturating_sub(waiting.len());
         if room == 0 || self.settings.linger == Duration::ZERO {
             return;
         }
         sleep(self.settings.linger).await;
         for _ in 0..room {
             match queue.try_recv() {
-                Ok(work) => waiting.push(work),
+                Ok(job) => waiting.push(job),
                 Err(_) => return,
             }
         }
@@ -101,13 +101,13 @@ impl Lane {
             return;
         }
         self.metrics.pipeline_sent(batch.len());
-        let calls = batch.spans(&self.address);
+        let spans = batch.spans(&self.address);
         let began = Instant::now();
         if batch.donates() {
             sabotage::abort_at(AbortPoint::DonateSent);
         }
         let exchanged = self.exchange(pipeline, &barrier).await;
-        drop(calls);
+        drop(spans);
         match exchanged {
             Ok((replies, time)) => {
                 let replies = replies.require(self.cluster.recheck_barrier(&self.address, &barrier));

@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::Span;
 
-use self::lane::{Lane, WORK_PER_PIPELINE_MAX};
+use self::lane::{JOBS_PER_PIPELINE_MAX, Lane};
 use self::primary_health::PrimaryHealth;
 use crate::limits::RateLimited;
 use crate::settings::LaneSettings;
@@ -116,7 +116,7 @@ impl LaneHandle {
     /// for its own. The queue is limited by time as well as by length, because Redis decides how fast it moves. Less
     /// than one pipeline is always admitted, or a recovery would go unnoticed.
     fn wait_exceeds(&self, wait_max: Duration) -> bool {
-        let ahead = (self.queue.max_capacity() - self.queue.capacity()) / WORK_PER_PIPELINE_MAX;
+        let ahead = (self.queue.max_capacity() - self.queue.capacity()) / JOBS_PER_PIPELINE_MAX;
         ahead > 0 && self.health.pipeline_time() * (ahead as u32 + 2) > wait_max
     }
 }
@@ -160,15 +160,15 @@ impl Lanes {
     fn enqueue<T>(
         &self,
         shard: &Arc<Shard>,
-        work: impl FnOnce(Arc<Shard>, Reply<T>) -> LaneJob,
+        job: impl FnOnce(Arc<Shard>, Reply<T>) -> LaneJob,
     ) -> Result<Pending<T>, LaneError> {
         let (to, answer) = oneshot::channel();
         let span = tracing::debug_span!("lane", shard.id = %shard.id);
-        let (handle, work) = (self.handle(shard)?, work(Arc::clone(shard), Reply { to, span }));
-        if work.is_for_buyer() && handle.wait_exceeds(self.settings.wait_max) {
+        let (handle, job) = (self.handle(shard)?, job(Arc::clone(shard), Reply { to, span }));
+        if job.is_for_buyer() && handle.wait_exceeds(self.settings.wait_max) {
             return Err(LaneError::Full);
         }
-        handle.queue.try_send(work).map_err(|refused| match refused {
+        handle.queue.try_send(job).map_err(|refused| match refused {
             TrySendError::Full(_) => LaneError::Full,
             TrySendError::Closed(_) => CallError::Moved("the lane was closed".into()).into(),
         })?;
@@ -186,7 +186,7 @@ impl Lanes {
         if let Some(handle) = open.handles.get(&primary.address) {
             return Ok(handle.clone());
         }
-        let (queue, work) = mpsc::channel(self.settings.queue_max);
+        let (queue, jobs) = mpsc::channel(self.settings.queue_max);
         let health = Arc::new(PrimaryHealth::new(primary.address.clone(), Arc::clone(&self.map_refresh)));
         let lane = Lane::new(
             Arc::clone(&self.cluster),
@@ -195,7 +195,7 @@ impl Lanes {
             self.user_limit,
             Arc::clone(&health),
         );
-        open.tasks.spawn(lane.run(work));
+        open.tasks.spawn(lane.run(jobs));
         let handle = LaneHandle { queue, health };
         open.handles.insert(primary.address.clone(), handle.clone());
         Ok(handle)

@@ -125,9 +125,8 @@ impl LiveSale {
             // This must be read before the call. A later `empty` then proves that all units were claimed, and none by
             // this user.
             let sold_out = self.view.borrow().sold_out();
-            let purchase_within_timeout =
-                state.track(self.lanes.buy(&self.shards[home.index()], attempt)).await;
-            match purchase_within_timeout {
+            let answer = state.track(self.lanes.buy(&self.shards[home.index()], attempt)).await;
+            match answer {
                 Ok(BuyOutcome::Bought(claim) | BuyOutcome::Repeat(claim)) => {
                     return Some(Outcome::Purchased(claim));
                 }
@@ -143,7 +142,7 @@ impl LiveSale {
                 Err(LaneError::Call(error)) => self.pause_after(&error, tries).await?,
             }
         }
-        unreachable!("tries are not counted out")
+        unreachable!("the range of tries has no end")
     }
 
     /// Returns the user's claim, if any.
@@ -163,7 +162,7 @@ impl LiveSale {
                 Err(LaneError::Call(error)) => self.pause_after(&error, tries).await.ok_or(Unavailable)?,
             }
         }
-        unreachable!("tries are not counted out")
+        unreachable!("the range of tries has no end")
     }
 
     /// Waits before the next try. Returns `None` when the error is permanent.
