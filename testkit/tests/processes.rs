@@ -1,6 +1,6 @@
-//! Who owns a process, and what a taken port looks like.
+//! Ownership of processes, and errors about taken ports.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where, also in what it is told with")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap ends the test and shows its line")]
 
 use std::{net::TcpListener, time::Duration};
 
@@ -13,13 +13,13 @@ use testkit::{
 const LIMIT: Duration = Duration::from_secs(5);
 
 #[tokio::test]
-async fn a_process_dies_with_its_owner_and_not_with_the_thread_that_asked_for_it() {
+async fn process_ends_with_owner_not_with_spawning_thread() {
     let folder = Folder::temporary().unwrap();
     let launch = shell("echo ready; sleep 600", &folder);
 
-    let process = std::thread::spawn(move || spawn_and_see_it_work(&launch)).join().unwrap();
+    let process = std::thread::spawn(move || spawn_and_wait_until_ready(&launch)).join().unwrap();
     let died = process.wait(Duration::from_millis(300)).await.is_ok();
-    assert!(!died, "it died with the thread that asked for it");
+    assert!(!died, "it ended with the thread that spawned it");
 
     let identity = process.identity();
     drop(process);
@@ -27,7 +27,7 @@ async fn a_process_dies_with_its_owner_and_not_with_the_thread_that_asked_for_it
 }
 
 #[tokio::test]
-async fn a_released_process_stays_until_it_is_ended_by_its_identity() {
+async fn released_process_runs_until_ended_by_identity() {
     let folder = Folder::temporary().unwrap();
     let process = sleeper(&folder).lifetime(Lifetime::Detached).spawn().unwrap();
     let identity = process.identity();
@@ -41,21 +41,21 @@ async fn a_released_process_stays_until_it_is_ended_by_its_identity() {
 }
 
 #[tokio::test]
-async fn a_process_that_dies_early_shows_the_end_of_its_log() {
+async fn early_exit_error_contains_the_log_tail() {
     let folder = Folder::temporary().unwrap();
     let process = shell("echo no such sale >&2; exit 64", &folder).spawn().unwrap();
 
     let error = process.wait_until_ready(LIMIT, async || anyhow::bail!("not yet")).await.unwrap_err();
 
-    let words = format!("{error:#}");
+    let message = format!("{error:#}");
     assert!(
-        words.contains("shell ended early (exit status: 64)") && words.contains("no such sale"),
-        "{words}"
+        message.contains("shell ended early (exit status: 64)") && message.contains("no such sale"),
+        "{message}"
     );
 }
 
 #[tokio::test]
-async fn a_process_that_ignores_a_polite_request_is_killed_with_its_children() {
+async fn process_ignoring_sigterm_is_killed_with_its_children() {
     let folder = Folder::temporary().unwrap();
     let process = shell("trap '' TERM; sleep 600 & echo ready; wait; wait", &folder).spawn().unwrap();
     testkit::until("the trap", LIMIT, async || process.log_tail().contains("ready")).await.unwrap();
@@ -66,7 +66,7 @@ async fn a_process_that_ignores_a_polite_request_is_killed_with_its_children() {
 }
 
 #[test]
-fn a_taken_port_is_named_with_what_holds_it() {
+fn taken_port_error_names_its_holder() {
     let listener = TcpListener::bind(loopback(0)).unwrap();
     let port = listener.local_addr().unwrap().port();
 
@@ -77,14 +77,14 @@ fn a_taken_port_is_named_with_what_holds_it() {
 }
 
 #[test]
-fn two_takers_never_get_the_same_ports() {
+fn port_blocks_are_distinct() {
     let (one, other) = (PortBlock::take().unwrap(), PortBlock::take().unwrap());
 
     assert_ne!(one.first(), other.first());
 }
 
-/// Until it works, it may not have asked yet to die with its parent.
-fn spawn_and_see_it_work(launch: &Launch) -> Process {
+/// Spawns a process and waits for its output. Before that, `setpriv` may not have requested the death signal yet.
+fn spawn_and_wait_until_ready(launch: &Launch) -> Process {
     let process = launch.spawn().unwrap();
     while !process.log_tail().contains("ready") {
         std::thread::yield_now();

@@ -1,4 +1,4 @@
-//! A cluster is formed of real servers, survives what a test does to it, and leaves nothing behind.
+//! A cluster is formed of real servers, survives the faults that tests inject, and leaves nothing behind.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -8,11 +8,11 @@ use testkit::{
     procfs::ProcessIdentity, until,
 };
 
-/// Detecting a dead primary takes its timeout, and the election about as long again.
+/// The time to detect a dead primary is the node timeout, and the election takes about as long.
 const FAILOVER_LIMIT: Duration = Duration::from_secs(20);
 
 #[tokio::test]
-async fn a_cluster_starts_whole_and_leaves_nothing_behind() {
+async fn cluster_starts_whole_and_stops_completely() {
     let cluster = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let servers = cluster.servers().await;
     let roles = |role| servers.iter().filter(|server| server.role == role).count();
@@ -29,7 +29,7 @@ async fn a_cluster_starts_whole_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_killed_primary_is_replaced_and_comes_back_as_a_replica() {
+async fn killed_primary_is_replaced_and_rejoins_as_replica() {
     let cluster = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let victim = cluster.primaries().await[0];
 
@@ -43,7 +43,7 @@ async fn a_killed_primary_is_replaced_and_comes_back_as_a_replica() {
 }
 
 #[tokio::test]
-async fn a_frozen_server_is_silent_until_it_is_thawed() {
+async fn frozen_server_is_silent_until_thawed() {
     let cluster = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let frozen = cluster.replicas().await[0];
     let role = async || cluster.servers().await.iter().find(|server| server.addr == frozen).unwrap().role;
@@ -57,39 +57,39 @@ async fn a_frozen_server_is_silent_until_it_is_thawed() {
 }
 
 #[tokio::test]
-async fn a_saboteur_may_be_a_task_of_its_own() {
+async fn faults_can_run_in_a_spawned_task() {
     let starting = tokio::spawn(RedisCluster::start(ClusterOptions::default()));
     let cluster = Arc::new(starting.await.unwrap().unwrap());
     let victim = cluster.replicas().await[0];
 
-    let at_work = cluster.clone();
-    let saboteur = tokio::spawn(async move {
-        at_work.restart(victim).await?;
-        at_work.wait_until_whole().await?;
-        at_work.command_stats("ping").await
+    let shared = cluster.clone();
+    let fault = tokio::spawn(async move {
+        shared.restart(victim).await?;
+        shared.wait_until_whole().await?;
+        shared.command_stats("ping").await
     });
-    saboteur.await.unwrap().unwrap();
+    fault.await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn a_slot_moves_to_a_primary_that_has_just_joined() {
+async fn slot_moves_to_a_newly_added_primary() {
     let cluster = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let slot = 12_182; // of the key `foo`
     let mut connection = cluster.connection(cluster.primary_of(slot).await.unwrap()).await.unwrap();
     redis::cmd("SET").arg("foo").arg("bar").exec_async(&mut connection).await.unwrap();
 
-    let newcomer = cluster.add_primary().await.unwrap();
-    cluster.move_slot(slot, newcomer).await.unwrap();
+    let new_primary = cluster.add_primary().await.unwrap();
+    cluster.move_slot(slot, new_primary).await.unwrap();
 
-    assert_eq!(cluster.primary_of(slot).await.unwrap(), newcomer);
-    let mut connection = cluster.connection(newcomer).await.unwrap();
+    assert_eq!(cluster.primary_of(slot).await.unwrap(), new_primary);
+    let mut connection = cluster.connection(new_primary).await.unwrap();
     let moved: String = redis::cmd("GET").arg("foo").query_async(&mut connection).await.unwrap();
     assert_eq!(moved, "bar");
-    assert_eq!((cluster.primaries().await.len(), cluster.replicas_of(newcomer).await.len()), (4, 1));
+    assert_eq!((cluster.primaries().await.len(), cluster.replicas_of(new_primary).await.len()), (4, 1));
 }
 
 #[tokio::test]
-async fn a_replica_takes_over_when_it_is_told_to() {
+async fn replica_takes_over_on_request() {
     let cluster = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     for how in [Failover::Agreed, Failover::Forced, Failover::Takeover] {
         let replica = cluster.replicas().await[0];
@@ -100,7 +100,7 @@ async fn a_replica_takes_over_when_it_is_told_to() {
 }
 
 #[tokio::test]
-async fn an_islander_is_replaced_while_it_is_cut_off_and_comes_back() {
+async fn disconnected_primary_is_replaced_and_rejoins() {
     if let Err(why) = NetworkNamespace::ensure_possible() {
         return println!("skipped: {why:#}");
     }
@@ -120,7 +120,7 @@ async fn an_islander_is_replaced_while_it_is_cut_off_and_comes_back() {
 }
 
 #[tokio::test]
-async fn calls_are_counted_over_all_primaries() {
+async fn command_stats_cover_all_primaries() {
     let cluster = RedisCluster::start(ClusterOptions::default()).await.unwrap();
 
     for primary in cluster.primaries().await {
@@ -132,7 +132,7 @@ async fn calls_are_counted_over_all_primaries() {
 }
 
 #[tokio::test]
-async fn a_server_of_its_own_is_no_cluster() {
+async fn standalone_server_has_cluster_mode_disabled() {
     let server = RedisServer::start().await.unwrap();
     let mut connection = server.connection().await.unwrap();
 
@@ -143,24 +143,24 @@ async fn a_server_of_its_own_is_no_cluster() {
 }
 
 #[tokio::test]
-async fn a_server_that_dies_at_its_start_says_why() {
-    let no_server_at_all = ServerBinary::at("/bin/cat").unwrap();
-    let options = ClusterOptions { binary: Some(no_server_at_all), ..ClusterOptions::default() };
+async fn start_error_contains_the_servers_output() {
+    let not_a_server = ServerBinary::at("/bin/cat").unwrap();
+    let options = ClusterOptions { binary: Some(not_a_server), ..ClusterOptions::default() };
 
     let error = RedisCluster::start(options).await.unwrap_err();
 
-    let words = format!("{error:#}");
-    assert!(words.contains("ended early") && words.contains("unrecognized option '--port'"), "{words}");
+    let message = format!("{error:#}");
+    assert!(message.contains("ended early") && message.contains("unrecognized option '--port'"), "{message}");
 }
 
 #[tokio::test]
-async fn a_servers_clock_can_be_set_while_it_runs() {
-    // Given a cluster whose servers have clocks of their own.
+async fn server_clock_can_be_set_while_running() {
+    // Given a cluster whose servers have clocks that can be set.
     let options = ClusterOptions { clocks: true, ..ClusterOptions::default() };
     let cluster = RedisCluster::start(options).await.unwrap();
     let (replica, primary) = (cluster.replicas().await[0], cluster.primaries().await[0]);
 
-    // When they are set forward and back, then they show it, and the others do not.
+    // When the clock of one server is set forward and back, then it shows that time, and the others do not.
     for seconds in [3_600, -20] {
         cluster.set_clock(replica, SignedDuration::from_secs(seconds)).unwrap();
         let shown = async || seconds_ahead(&cluster, replica).await == seconds;
@@ -168,17 +168,17 @@ async fn a_servers_clock_can_be_set_while_it_runs() {
         assert_eq!(seconds_ahead(&cluster, primary).await, 0);
     }
 
-    // And a server keeps its clock over a restart, and has its place again.
+    // And a restarted server keeps its clock and rejoins the cluster.
     cluster.restart(replica).await.unwrap();
     assert_eq!(seconds_ahead(&cluster, replica).await, -20);
     cluster.wait_until_whole().await.unwrap();
 }
 
-/// How far a server's clock is ahead of ours, in whole seconds.
+/// Offset of a server's clock from this machine's clock, in whole seconds.
 async fn seconds_ahead(cluster: &RedisCluster, server: SocketAddr) -> i64 {
     let mut connection = cluster.connection(server).await.expect("the server answers");
     let time = redis::cmd("TIME").query_async(&mut connection).await;
     let (seconds, micros): (i64, i64) = time.expect("TIME is two numbers");
-    let shown = Timestamp::from_microsecond(seconds * 1_000_000 + micros).expect("a time of our days");
+    let shown = Timestamp::from_microsecond(seconds * 1_000_000 + micros).expect("a valid timestamp");
     shown.duration_since(Timestamp::now()).as_secs_f64().round() as i64
 }

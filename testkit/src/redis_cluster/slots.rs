@@ -56,7 +56,7 @@ impl RedisCluster {
             self.query::<()>(primary, set_slot(slot).arg("NODE").arg(&to_id)).await?;
         }
         let confirmed = self.wait_until_copied(to).await;
-        confirmed.with_context(|| format!("slot {slot} is at {to}, and its keys may be there alone"))?;
+        confirmed.with_context(|| format!("slot {slot} is at {to}, but its keys may not be replicated"))?;
         self.wait_until_known(slot, &to_id).await
     }
 

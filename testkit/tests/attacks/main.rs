@@ -1,9 +1,9 @@
-//! What strangers send to a public address, tried on a whole stack: each attack is refused, and after each the service
-//! sells as before. What needs no network is tried at the router of a node, in the crate `node`.
+//! Attacks on the public address, tried on a whole stack. Each attack is refused, and the service still sells after
+//! it. Attacks that need no network are tested at a node's router, in the crate `node`.
 
-#![expect(clippy::unwrap_used, reason = "what a story cannot go on without fails it")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap ends the test and shows its line")]
 
 mod crowds;
-mod names;
-mod stage;
-mod wire;
+mod fixture;
+mod identifiers;
+mod malformed_requests;

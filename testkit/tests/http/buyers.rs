@@ -1,4 +1,4 @@
-//! What buyers send, and how they read the answers.
+//! The requests that buyers send, and how they read the answers.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::fake_node::FakeNode;
 const LIMIT: Duration = Duration::from_secs(5);
 
 #[tokio::test]
-async fn each_of_a_crowd_gets_an_answer_over_a_bounded_number_of_connections() {
+async fn buyers_get_answers_over_bounded_connections() {
     let node = FakeNode::answering(&[200]).await;
     let purchases = (0..2_000).map(|i| purchase(&format!("buyer-{i}"), &node)).collect();
 
@@ -21,19 +21,19 @@ async fn each_of_a_crowd_gets_an_answer_over_a_bounded_number_of_connections() {
 }
 
 #[tokio::test]
-async fn a_persistent_buyer_tries_one_attempt_until_its_outcome_is_known() {
+async fn persistent_buyer_retries_one_attempt_until_definite() {
     let node = FakeNode::answering(&[503, 429, 200]).await;
 
     let answers = Buyers::new(64).buy_persistently(vec![purchase("ada", &node)], LIMIT).await;
 
     assert_eq!((answers[0].status, answers[0].tries), (Some(200), 3));
-    let keys = node.saw("idempotency-key");
+    let keys = node.header_values("idempotency-key");
     assert!(keys.iter().all(|key| key.is_some() && *key == keys[0]));
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_told_as_one() {
-    let node = FakeNode::dying_at_each_request().await;
+async fn lost_answer_is_reported_as_lost() {
+    let node = FakeNode::closing_each_connection().await;
 
     let answers = Buyers::new(1).buy(vec![purchase("ada", &node)]).await;
 

@@ -1,4 +1,4 @@
-//! A stand-in for a node: answers what it is told to and remembers what it was asked.
+//! A substitute for a node: it sends configured answers and records the requests.
 
 use std::{
     net::SocketAddr,
@@ -17,54 +17,54 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// Its address and the headers of every request it saw.
+/// A fake node with the headers of every request it received.
 pub(crate) struct FakeNode {
     pub(crate) addr: SocketAddr,
-    seen: Arc<Mutex<Vec<HeaderMap>>>,
+    requests: Arc<Mutex<Vec<HeaderMap>>>,
 }
 
 impl FakeNode {
-    /// Answers every request with the next of these statuses, the last one again and again; 503 with `Retry-After`.
+    /// Answers the requests with these statuses in turn and repeats the last one. A 503 has `Retry-After`.
     pub(crate) async fn answering(statuses: &[u16]) -> Self {
         Self::answering_at(loopback(0), statuses).await
     }
 
-    /// The same at this address.
+    /// Does the same on a given address.
     pub(crate) async fn answering_at(addr: SocketAddr, statuses: &[u16]) -> Self {
         let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let (remembered, statuses) = (seen.clone(), statuses.to_vec());
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (recorded, statuses) = (requests.clone(), statuses.to_vec());
         let answer = async move |request: Request| {
-            let mut seen = remembered.lock().unwrap();
-            let status = statuses[seen.len().min(statuses.len() - 1)];
-            seen.push(request.headers().clone());
+            let mut requests = recorded.lock().unwrap();
+            let status = statuses[requests.len().min(statuses.len() - 1)];
+            requests.push(request.headers().clone());
             (StatusCode::from_u16(status).unwrap(), [("retry-after", "0")], r#"{"orderId":"o-1"}"#)
                 .into_response()
         };
         tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await.unwrap() });
-        Self { addr, seen }
+        Self { addr, requests }
     }
 
-    /// Takes each request and hangs up without an answer, as a node does that dies in the middle.
-    pub(crate) async fn dying_at_each_request() -> Self {
+    /// Reads each request and closes the connection without an answer, as a node does that dies in between.
+    pub(crate) async fn closing_each_connection() -> Self {
         let listener = TcpListener::bind(loopback(0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let remembered = seen.clone();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let recorded = requests.clone();
         tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
                 let headers = read_headers(connection).await;
-                remembered.lock().unwrap().push(headers);
+                recorded.lock().unwrap().push(headers);
             }
         });
-        Self { addr, seen }
+        Self { addr, requests }
     }
 
-    /// The values of one header, request by request.
-    pub(crate) fn saw(&self, header: &str) -> Vec<Option<String>> {
+    /// The values of one header, one per request.
+    pub(crate) fn header_values(&self, header: &str) -> Vec<Option<String>> {
         let value = |headers: &HeaderMap| Some(headers.get(header)?.to_str().unwrap().to_owned());
-        self.seen.lock().unwrap().iter().map(value).collect()
+        self.requests.lock().unwrap().iter().map(value).collect()
     }
 }
 

@@ -1,6 +1,6 @@
-//! Purchases on the wire: what buyers send, what nginx makes of it, and what a node gets.
+//! Purchases on the wire: what buyers send, what nginx changes, and what a node receives.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where, also in what it is told with")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap ends the test and shows its line")]
 
 mod buyers;
 mod fake_node;

@@ -1,4 +1,4 @@
-//! Clients that know nothing but the tables of calls: one of each family, written as shops have them already.
+//! Clients written from the documented API alone: one for each family of calls.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use testkit::StackOptions;
 use testkit::stack::SaleOptions;
 use tokio::time::sleep;
 
-use crate::actors::OpenSale;
+use crate::fixture::OpenSale;
 
-/// Asks for the status each second until the sale is active, then buys.
+/// Polls the status every second until the sale is active, then buys.
 struct PollingClient {
     http: Client,
     url: String,
@@ -46,7 +46,7 @@ impl PollingClient {
     }
 }
 
-/// Keeps its token and its cookies; where they are refused it takes the new token and tries once more.
+/// Keeps a CSRF token and its cookie. When they are refused, it takes the new token and retries once.
 struct TokenClient {
     http: Client,
     url: String,
@@ -62,7 +62,7 @@ impl TokenClient {
         Self { http, url, token, cookie }
     }
 
-    /// What was answered at the end, and how often it was tried.
+    /// Returns the last answer and the number of tries.
     async fn buy(&mut self, user: &str) -> ((u16, Value), u32) {
         let refused = self.try_to_buy(user).await;
         if refused.status() != 403 {
@@ -95,14 +95,14 @@ async fn read(answer: Response) -> (u16, Value) {
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
 
-async fn sale_that_opens_in(starts_in: Duration) -> OpenSale {
+async fn start_sale_opening_in(starts_in: Duration) -> OpenSale {
     let sale = SaleOptions { total_stock: 2, starts_in, ..SaleOptions::default() };
-    OpenSale::with(StackOptions { sale, ..StackOptions::default() }).await
+    OpenSale::start_with(StackOptions { sale, ..StackOptions::default() }).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_polls_each_second_buys_when_the_sale_opens() {
-    let sale = sale_that_opens_in(Duration::from_secs(9)).await;
+async fn polling_client_buys_when_sale_opens() {
+    let sale = start_sale_opening_in(Duration::from_secs(9)).await;
     let client = PollingClient { http: Client::new(), url: sale.stack.url() };
 
     let early = client.buy("ann").await;
@@ -130,8 +130,8 @@ async fn a_client_that_polls_each_second_buys_when_the_sale_opens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_whose_token_went_stale_takes_the_new_one_and_buys() {
-    let sale = sale_that_opens_in(Duration::ZERO).await;
+async fn client_with_stale_token_retries_and_buys() {
+    let sale = start_sale_opening_in(Duration::ZERO).await;
     let mut client = TokenClient::start(Client::new(), sale.stack.url()).await;
 
     let ((code, bought), tries) = client.buy("ann").await;
@@ -149,7 +149,7 @@ async fn a_client_whose_token_went_stale_takes_the_new_one_and_buys() {
 
     assert_eq!(client.buy("bob").await.0.0, 200);
     let sold_out = async || client.get("/api/status").await["status"] == "sold_out";
-    testkit::until("the status says so", Duration::from_secs(5), sold_out).await.unwrap();
+    testkit::until("the status is sold_out", Duration::from_secs(5), sold_out).await.unwrap();
     let status = client.get("/api/status").await;
     assert_eq!((&status["stock"], &status["sold"]), (&json!(0), &json!(2)));
     let mut late = TokenClient::start(Client::new(), sale.stack.url()).await;
@@ -158,13 +158,13 @@ async fn a_client_whose_token_went_stale_takes_the_new_one_and_buys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_share_their_secret_when_everything_starts_at_once() {
-    // Given a sale whose nodes and Redis servers all died.
-    let sale = sale_that_opens_in(Duration::ZERO).await;
+async fn nodes_share_csrf_secret_after_simultaneous_start() {
+    // Given a sale whose nodes and Redis servers have all died.
+    let sale = start_sale_opening_in(Duration::ZERO).await;
     let (redis, nodes) = (sale.stack.redis(), sale.stack.nodes());
     nodes.iter().map(|node| node.process()).chain(redis.processes()).for_each(|process| process.kill());
 
-    // When they start at the same time: Redis serves no slot for its first two seconds.
+    // When all of them start at the same time. Redis serves no slot during the first two seconds.
     let servers = redis.servers().await;
     tokio::try_join!(
         try_join_all(servers.iter().map(|server| redis.restart(server.addr))),
@@ -172,7 +172,7 @@ async fn nodes_share_their_secret_when_everything_starts_at_once() {
     )
     .unwrap();
 
-    // Then each node accepts the other's tokens from its first answer on.
+    // Then each node accepts the other's tokens, beginning with its first answer.
     for (issuer, other) in [(&nodes[0], &nodes[1]), (&nodes[1], &nodes[0])] {
         let mut client = TokenClient::start(Client::new(), issuer.url().to_owned()).await;
         client.url = other.url().to_owned();

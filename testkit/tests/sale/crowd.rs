@@ -1,25 +1,26 @@
-//! The crowd arrives: everything is sold, to somebody else each, at a bounded number of calls.
+//! A large crowd buys everything: each unit goes to a different buyer, at a bounded number of calls.
 
 use stock::ids::ShardId;
 use testkit::{BuyerAnswer, Buyers, PurchaseAttempt};
 
-use crate::actors::{
-    OpenSale, assert_all_definite, assert_repeats_recognised, purchases, tally, users_at_home_in, wishes,
+use crate::fixture::{
+    OpenSale, assert_all_definite, assert_repeats_recognised, purchase_attempts, purchases, tally,
+    users_with_home,
 };
 
-/// Function calls a purchase request may cost over a whole sale, snapshots included.
+/// Maximum of function calls per purchase request over a whole sale, including snapshots.
 const CALLS_PER_REQUEST_MAX: f64 = 1.1;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_thousand_buyers_get_a_thousand_units_one_each() {
-    let sale = OpenSale::of(1_000).await;
+async fn thousand_units_go_to_distinct_buyers() {
+    let sale = OpenSale::start(1_000).await;
     let users: Vec<String> = (0..20_000).map(|n| format!("buyer-{n:05}")).collect();
     let before = sale.function_calls().await;
 
-    // Every third buyer sends the purchase twice at the same time; of those, every other through both nodes.
+    // Every third buyer sends the purchase twice at once. Half of these use both nodes.
     let mut answers = Vec::new();
     for (wave, connections) in users.chunks(users.len() / 4 + 1).zip([512, 64, 128, 256]) {
-        answers.extend(Buyers::new(connections).buy(impatient(wave, &sale)).await);
+        answers.extend(Buyers::new(connections).buy(attempts_with_repeats(wave, &sale)).await);
     }
 
     assert_eq!(purchases(&answers).len(), 1_000);
@@ -27,37 +28,37 @@ async fn twenty_thousand_buyers_get_a_thousand_units_one_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn seven_units_on_twelve_shards_are_all_sold() {
-    let sale = OpenSale::of(7).await;
+async fn seven_units_on_twelve_shards_sell_out() {
+    let sale = OpenSale::start(7).await;
     let users: Vec<String> = (0..5_000).map(|n| format!("buyer-{n:05}")).collect();
     let before = sale.function_calls().await;
 
-    let answers = Buyers::new(128).buy(impatient(&users, &sale)).await;
+    let answers = Buyers::new(128).buy(attempts_with_repeats(&users, &sale)).await;
 
     assert_all_served(&sale, &answers, before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn buyers_who_all_live_in_one_shard_get_everything() {
-    let sale = OpenSale::of(1_000).await;
-    let users = users_at_home_in(&sale.sale, ShardId::new(5), 4_000);
+async fn buyers_of_one_home_shard_buy_everything() {
+    let sale = OpenSale::start(1_000).await;
+    let users = users_with_home(&sale.sale, ShardId::new(5), 4_000);
     let before = sale.function_calls().await;
 
-    let answers = Buyers::new(128).buy(impatient(&users, &sale)).await;
+    let answers = Buyers::new(128).buy(attempts_with_repeats(&users, &sale)).await;
 
     assert_all_served(&sale, &answers, before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_buyer_after_the_other_costs_no_more_calls() {
-    let sale = OpenSale::of(300).await;
-    let users = users_at_home_in(&sale.sale, ShardId::new(0), 400);
+async fn sequential_buyers_cost_few_calls() {
+    let sale = OpenSale::start(300).await;
+    let users = users_with_home(&sale.sale, ShardId::new(0), 400);
     let before = sale.function_calls().await;
     let began = std::time::Instant::now();
 
-    let answers = Buyers::new(1).buy(wishes(&users, &sale.stack.url())).await;
+    let answers = Buyers::new(1).buy(purchase_attempts(&users, &sale.stack.url())).await;
 
-    // Nothing can be batched here, so the snapshots (12 calls, ten times a second) would be most of the count.
+    // Sequential purchases cannot be batched, so the snapshots (12 calls, ten times a second) dominate the count.
     let snapshots = (began.elapsed().as_secs_f64() + 1.0) * 10.0 * 12.0;
     let calls = sale.function_calls().await - before;
     println!("answers: {:?}, {calls} calls, at most {snapshots:.0} of them for snapshots", tally(&answers));
@@ -68,7 +69,7 @@ async fn one_buyer_after_the_other_costs_no_more_calls() {
     assert!(of_buyers as f64 <= answers.len() as f64 * 2.0, "{of_buyers} calls for {} buyers", answers.len());
 }
 
-/// Everybody got an answer that a shop can show, everything is sold, and it took few calls since `calls_before`.
+/// Asserts that every answer is definite, everything is sold, and few calls were made since `calls_before`.
 async fn assert_all_served(sale: &OpenSale, answers: &[BuyerAnswer], calls_before: u64) {
     println!("answers: {:?}", tally(answers));
     assert_all_definite(answers);
@@ -77,17 +78,18 @@ async fn assert_all_served(sale: &OpenSale, answers: &[BuyerAnswer], calls_befor
     assert_calls_bounded(sale.function_calls().await - calls_before, answers.len());
 }
 
-/// Every third of these users sends the purchase twice in a row, every sixth through both nodes.
-fn impatient(users: &[String], sale: &OpenSale) -> Vec<PurchaseAttempt> {
+/// Purchase attempts of these users. Every third user sends the purchase twice in a row, every sixth through both
+/// nodes.
+fn attempts_with_repeats(users: &[String], sale: &OpenSale) -> Vec<PurchaseAttempt> {
     let nodes: Vec<String> = sale.stack.nodes().iter().map(|node| node.url().to_owned()).collect();
-    let wish =
+    let attempt =
         |user: &String, base_url: &str| PurchaseAttempt { user: user.clone(), base_url: base_url.to_owned() };
-    let wishes_of = |(n, user): (usize, &String)| match n % 6 {
-        0 => nodes.iter().map(|node| wish(user, node)).collect(),
-        3 => vec![wish(user, &sale.stack.url()), wish(user, &sale.stack.url())],
-        _ => vec![wish(user, &sale.stack.url())],
+    let attempts_of = |(n, user): (usize, &String)| match n % 6 {
+        0 => nodes.iter().map(|node| attempt(user, node)).collect(),
+        3 => vec![attempt(user, &sale.stack.url()), attempt(user, &sale.stack.url())],
+        _ => vec![attempt(user, &sale.stack.url())],
     };
-    users.iter().enumerate().flat_map(wishes_of).collect()
+    users.iter().enumerate().flat_map(attempts_of).collect()
 }
 
 fn assert_calls_bounded(calls: u64, requests: usize) {

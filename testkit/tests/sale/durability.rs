@@ -1,4 +1,4 @@
-//! B1: nobody is told `purchased` before the replica has it.
+//! Barrier B1: a purchase is acknowledged only when the replica has it.
 
 use std::time::{Duration, Instant};
 
@@ -8,28 +8,28 @@ use stock::ids::ShardId;
 use testkit::stack::SaleOptions;
 use testkit::{StackOptions, until};
 
-use crate::actors::{OpenSale, sale_of, users_at_home_in};
+use crate::fixture::{OpenSale, sale_options, users_with_home};
 
-/// The cluster gives a server up after its timeout of 1 s, and once most of the others agree.
-const GIVEN_UP: Duration = Duration::from_secs(15);
-/// A node's default. Whether the cluster gives a replica up before a purchase does is a matter of chance.
+/// Time until the cluster marks a server as failed: the node timeout of 1 s, then agreement of a majority.
+const FAILURE_DETECTED_MAX: Duration = Duration::from_secs(15);
+/// The default of a node. The cluster may mark a replica as failed before or after a purchase times out.
 const BARRIER_TIMEOUT: Duration = Duration::from_millis(500);
-/// A node has read the cluster's map by then, once more.
+/// Within this time a node has read the cluster's map again.
 const MAP_PERIOD: Duration = Duration::from_millis(1_500);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_purchase_that_no_replica_confirmed_is_not_called_purchased() {
-    // Given replicas that do not answer.
-    let sale = OpenSale::of(100).await;
+async fn purchase_without_replica_confirmation_has_unknown_outcome() {
+    // Given frozen replicas.
+    let sale = OpenSale::start(100).await;
     let replicas = sale.stack.redis().replicas().await;
     replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
 
-    // When somebody buys, then the answer is "unknown, try again", with the order to come back with.
+    // When a buyer buys, then the outcome is unknown, and the answer names the order for a retry.
     let (status, refused) = buy(&sale, "ann", "her-attempt").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{refused}");
-    let order = refused["orderId"].as_str().expect("an unknown outcome names its order").to_owned();
+    let order = refused["orderId"].as_str().expect("an unknown outcome contains its order id").to_owned();
 
-    // And once the replicas are back, the same attempt is confirmed.
+    // And once the replicas resume, the same attempt is confirmed.
     replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
     let (status, bought) = buy(&sale, "ann", "her-attempt").await;
     assert_eq!(status, StatusCode::OK, "{bought}");
@@ -39,13 +39,13 @@ async fn a_purchase_that_no_replica_confirmed_is_not_called_purchased() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_for_no_durability_gets_an_answer_without_replicas() {
+async fn durability_none_answers_without_replicas() {
     let options = StackOptions {
-        sale: sale_of(100),
+        sale: sale_options(100),
         node_environment: vec![("DURABILITY".into(), "none".into())],
         ..StackOptions::default()
     };
-    let sale = OpenSale::with(options).await;
+    let sale = OpenSale::start_with(options).await;
     let replicas = sale.stack.redis().replicas().await;
     replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
 
@@ -56,39 +56,40 @@ async fn who_asks_for_no_durability_gets_an_answer_without_replicas() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shard_whose_replica_is_dead_may_sell_alone_where_the_operator_says_so() {
-    // Given nodes that may fall back to the primary's copy, and replicas that die.
+async fn fallback_primary_sells_without_a_dead_replica() {
+    // Given nodes that may fall back to the primary's copy, and frozen replicas.
     let options = StackOptions {
-        sale: sale_of(100),
+        sale: sale_options(100),
         node_environment: vec![("DURABILITY_FALLBACK".into(), "primary".into())],
         ..StackOptions::default()
     };
-    let sale = OpenSale::with(options).await;
+    let sale = OpenSale::start_with(options).await;
     let replicas = sale.stack.redis().replicas().await;
     replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
 
-    // While the cluster has not given them up, the outcome is unknown; then the primary's word is enough.
+    // When the cluster marks the replicas as failed, then the primary alone suffices. Until then the outcome is
+    // unknown.
     let bought = async || buy(&sale, "ann", "her-attempt").await.0 == StatusCode::OK;
-    until("a purchase on the primary alone", GIVEN_UP, bought).await.unwrap();
+    until("a purchase on the primary alone", FAILURE_DETECTED_MAX, bought).await.unwrap();
 
-    // And once they are back, they are waited for again.
+    // And once the replicas are back, their confirmation is required again.
     replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
     sale.stack.redis().wait_until_whole().await.unwrap();
     tokio::time::sleep(MAP_PERIOD).await;
     replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
     let asked = Instant::now();
     let (status, told) = buy(&sale, "bob", "his-attempt").await;
-    assert!(asked.elapsed() >= BARRIER_TIMEOUT, "nobody was waited for: {status} {told}");
+    assert!(asked.elapsed() >= BARRIER_TIMEOUT, "the node did not wait for the replica: {status} {told}");
     replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_that_word_a_dead_replica_is_waited_for_however_long_it_is_dead() {
-    let sale = OpenSale::of(100).await;
+async fn fallback_refuse_waits_for_a_dead_replica() {
+    let sale = OpenSale::start(100).await;
     let replicas = sale.stack.redis().replicas().await;
     replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
     let given_up = async || sale.stack.redis().failed().await.len() == replicas.len();
-    until("the cluster gives the replicas up", GIVEN_UP, given_up).await.unwrap();
+    until("the cluster marks the replicas as failed", FAILURE_DETECTED_MAX, given_up).await.unwrap();
     tokio::time::sleep(MAP_PERIOD).await;
 
     let (status, refused) = buy(&sale, "ann", "her-attempt").await;
@@ -99,12 +100,12 @@ async fn without_that_word_a_dead_replica_is_waited_for_however_long_it_is_dead(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_sent_away_for_good_because_of_a_sale_that_may_yet_be_forgotten() {
-    // Given a sale of three units in three shards, of which the last one was sold and no replica knows of it.
-    let shop = SaleOptions { shards: Some(3), ..sale_of(3) };
-    let sale = OpenSale::with(StackOptions { sale: shop, ..StackOptions::default() }).await;
+async fn sold_out_waits_for_confirmation_by_replicas() {
+    // Given a sale of three units in three shards, whose last purchase no replica has.
+    let sale = SaleOptions { shards: Some(3), ..sale_options(3) };
+    let sale = OpenSale::start_with(StackOptions { sale: sale, ..StackOptions::default() }).await;
     assert_eq!(sale.sale.split(3), [1, 1, 1], "each shard has one unit");
-    let [first, second, third] = [0, 1, 2].map(|shard| users_at_home_in(&sale.sale, ShardId::new(shard), 2));
+    let [first, second, third] = [0, 1, 2].map(|shard| users_with_home(&sale.sale, ShardId::new(shard), 2));
     for user in [&first[0], &second[0]] {
         assert_eq!(buy(&sale, user, "first").await.0, StatusCode::OK);
     }
@@ -112,17 +113,17 @@ async fn nobody_is_sent_away_for_good_because_of_a_sale_that_may_yet_be_forgotte
     replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
     assert_eq!(buy(&sale, &third[0], "first").await.0, StatusCode::SERVICE_UNAVAILABLE);
     let status = sale.stack.status().await.unwrap();
-    assert_eq!(status.remaining_stock, 0, "it looks sold out");
+    assert_eq!(status.remaining_stock, 0, "the status shows no stock");
 
-    // When others ask for one, then they are told to come back.
+    // When another buyer asks, then the answer is to retry.
     let (status, told) = buy(&sale, &first[1], "second").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{told}");
 
-    // And once the replica knows, that there are none left.
+    // And once the replica has the purchase, the sale is sold out.
     replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
     let told = async || buy(&sale, &first[1], "second").await.1["reason"] == "out_of_stock";
-    until("it is sold out", GIVEN_UP, told).await.unwrap();
-    assert_eq!(buy(&sale, &third[0], "first").await.0, StatusCode::OK, "the last one was sold all the same");
+    until("it is sold out", FAILURE_DETECTED_MAX, told).await.unwrap();
+    assert_eq!(buy(&sale, &third[0], "first").await.0, StatusCode::OK, "the last unit was sold");
 }
 
 async fn buy(sale: &OpenSale, user: &str, key: &str) -> (StatusCode, Value) {
@@ -130,7 +131,7 @@ async fn buy(sale: &OpenSale, user: &str, key: &str) -> (StatusCode, Value) {
     let request = Client::new().post(url).header("idempotency-key", key).json(&json!({ "userId": user }));
     let response = request.send().await.unwrap();
     if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-        assert!(response.headers().contains_key("retry-after"), "a 503 says when to come back");
+        assert!(response.headers().contains_key("retry-after"), "a 503 has Retry-After");
     }
     (response.status(), response.json().await.unwrap())
 }

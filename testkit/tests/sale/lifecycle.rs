@@ -1,4 +1,4 @@
-//! Nodes come and go: they start before Redis, refuse what is not a cluster, and leave without losing a request.
+//! Start and stop of nodes: they start before Redis, refuse a standalone Redis, and stop without losing a request.
 
 use std::time::Duration;
 
@@ -10,25 +10,25 @@ use testkit::{
     Buyers, ClusterOptions, Launch, RedisCluster, RedisServer, User, binary, ports::PortBlock, until,
 };
 
-use crate::actors::{OpenSale, assert_all_definite, purchases, wishes};
+use crate::fixture::{OpenSale, assert_all_definite, purchase_attempts, purchases};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_is_stopped_answers_everybody_first() {
-    // Given a crowd that buys through nginx and two nodes.
-    let sale = OpenSale::of(20_000).await;
+async fn stopped_node_answers_pending_requests_first() {
+    // Given buyers who buy through nginx and two nodes.
+    let sale = OpenSale::start(20_000).await;
     let users: Vec<String> = (0..16_000).map(|n| format!("buyer-{n:05}")).collect();
-    let wishes = wishes(&users, &sale.stack.url());
-    let buying = tokio::spawn(async move { Buyers::new(64).buy(wishes).await });
+    let purchase_attempts = purchase_attempts(&users, &sale.stack.url());
+    let buying = tokio::spawn(async move { Buyers::new(64).buy(purchase_attempts).await });
 
-    // When one node is asked to stop in the middle.
+    // When one node is stopped in between.
     let node = sale.stack.nodes()[0].clone();
     let selling = async || sale.stack.status().await.unwrap().sold() > 0;
     until("the first purchases", Duration::from_secs(10), selling).await.unwrap();
-    assert!(!buying.is_finished(), "the crowd was served before the node could be stopped");
+    assert!(!buying.is_finished(), "all buyers were served before the node was stopped");
     node.process().term();
 
-    // Then its readiness goes red while it still serves, and it ends well.
-    until("readiness is red", Duration::from_secs(2), async || {
+    // Then its readiness fails while it still serves, and it exits with code 0.
+    until("readiness fails", Duration::from_secs(2), async || {
         let ready = Client::new().get(format!("{}/readyz", node.ops_url())).send().await;
         ready.is_ok_and(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE)
     })
@@ -37,17 +37,17 @@ async fn a_node_that_is_stopped_answers_everybody_first() {
     let exit = node.process().wait(Duration::from_secs(15)).await.unwrap();
     assert_eq!(exit.code(), Some(0), "{}", node.process().log_tail());
 
-    // And nobody noticed.
+    // And every buyer has a definite answer.
     let answers = buying.await.unwrap();
     assert_all_definite(&answers);
     assert_eq!(purchases(&answers).len(), 16_000);
 }
 
-/// Right after everything was started again, a shop would tell its customers that there is no such sale.
+/// Right after a restart of everything, a shop would otherwise answer that the sale does not exist.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sale_that_cannot_be_looked_up_is_not_called_unknown() {
-    // Given a node that has not heard of a sale, and a Redis that says nothing.
-    let sale = OpenSale::of(1).await;
+async fn sale_is_not_unknown_while_redis_is_silent() {
+    // Given a node that does not know a sale, and frozen Redis servers.
+    let sale = OpenSale::start(1).await;
     let redis = sale.stack.redis();
     let servers: Vec<_> = redis.servers().await.iter().map(|server| server.addr).collect();
     servers.iter().for_each(|&server| redis.freeze(server));
@@ -57,15 +57,15 @@ async fn a_sale_that_cannot_be_looked_up_is_not_called_unknown() {
         answer.unwrap().status()
     };
 
-    // Then whoever asks for it is told to come back, and once Redis answers, that there is none.
+    // Then a request for it is answered with 503, and with 404 once Redis answers.
     assert_eq!(status().await, StatusCode::SERVICE_UNAVAILABLE);
     servers.iter().for_each(|&server| redis.thaw(server));
     let unknown = async || status().await == StatusCode::NOT_FOUND;
-    until("it is known that there is no such sale", Duration::from_secs(20), unknown).await.unwrap();
+    until("the sale is known not to exist", Duration::from_secs(20), unknown).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_waits_for_its_cluster_and_says_so() {
+async fn node_waits_for_the_cluster_and_logs_it() {
     // Given a node that was started before Redis.
     let folder = testkit::Folder::temporary().unwrap();
     let block = PortBlock::take().unwrap();
@@ -83,28 +83,30 @@ async fn a_node_waits_for_its_cluster_and_says_so() {
         answer.ok().map(|answer| answer.status())
     };
 
-    // Then it lives, is not ready, and its log says what it waits for.
+    // Then it is alive and not ready, and its log contains the reason.
     let limit = Duration::from_secs(10);
     until("the node is alive", limit, async || get("/healthz").await == Some(StatusCode::OK)).await.unwrap();
     assert_eq!(get("/readyz").await, Some(StatusCode::SERVICE_UNAVAILABLE));
-    until("the log tells why", limit, async || node.log_tail().contains("no node of the cluster answers"))
-        .await
-        .unwrap();
+    until("the log contains the reason", limit, async || {
+        node.log_tail().contains("no node of the cluster answers")
+    })
+    .await
+    .unwrap();
 
-    // And when Redis comes, with a list of sales, it gets ready by itself.
+    // And when Redis starts and has a list of sales, the node becomes ready.
     let options = ClusterOptions { ports: Some(ports), ..ClusterOptions::default() };
     let cluster = RedisCluster::start(options).await.unwrap();
-    make_list_of_sales(&cluster).await;
+    create_sale_list(&cluster).await;
     until("the node is ready", limit, async || get("/readyz").await == Some(StatusCode::OK)).await.unwrap();
     let warnings = std::fs::read_to_string(node.log()).unwrap();
     let repeated = warnings.matches("no node of the cluster answers").count();
-    assert!(repeated <= 5, "the log says it {repeated} times");
+    assert!(repeated <= 5, "the log repeats it {repeated} times");
     node.term();
     assert_eq!(node.wait(limit).await.unwrap().code(), Some(0));
 }
 
-/// What the first coordinator does: a list without any sale.
-async fn make_list_of_sales(cluster: &RedisCluster) {
+/// Creates a list without any sale, as the first coordinator does.
+async fn create_sale_list(cluster: &RedisCluster) {
     let seeds = cluster.logins(User::Admin).unwrap();
     let cluster = Cluster::connect(ConnectOptions::new(seeds)).await.unwrap();
     let owner = cluster.topology().primary(slot_of_tag(SALES_KEY)).unwrap().address.to_string();
@@ -114,7 +116,7 @@ async fn make_list_of_sales(cluster: &RedisCluster) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_a_cluster_is_refused_with_a_word() {
+async fn standalone_redis_is_refused_with_a_message() {
     let server = RedisServer::start().await.unwrap();
     let folder = testkit::Folder::temporary().unwrap();
     let block = PortBlock::take().unwrap();

@@ -1,22 +1,22 @@
 //! Whole sales on real processes: Redis Cluster, coordinator, nodes and nginx.
 
-#![expect(clippy::unwrap_used, reason = "what a story cannot go on without fails it")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap ends the test and shows its line")]
 
-mod actors;
-mod alone;
 mod clients;
 mod clocks;
+mod consecutive_faults;
 mod coordinators;
 mod crowd;
+mod degraded;
 mod disks;
 mod durability;
 mod failover;
 mod faults;
+mod fixture;
 mod lifecycle;
 mod moving_slots;
 mod overload;
-mod path;
+mod purchase_path;
 mod rebalance;
 mod rolling;
 mod secured;
-mod successors;

@@ -1,4 +1,4 @@
-//! Everything is replaced, one process after the other, while a shop full of people buys: nobody notices.
+//! Rolling restarts of everything while visitors use the sale: no request fails.
 
 mod listeners;
 mod visitors;
@@ -12,90 +12,95 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use self::listeners::{HeardEvents, listen};
-use self::visitors::{Asked, visit};
-use crate::actors::{OpenSale, sale_of};
+use self::visitors::{VisitorRequest, visit};
+use crate::fixture::{OpenSale, sale_options};
 
-/// More than anybody buys meanwhile.
+/// More units than visitors buy during a test.
 const UNITS: u64 = 200_000;
-/// Each has a connection to nginx of its own, and so have those who listen.
+/// Each visitor and each listener has its own connection to nginx.
 const VISITORS: usize = 240;
 const LISTENERS: usize = 40;
-/// Before the first step and after the last one, for a picture of quiet times. Who listened to a node that went is told
-/// to come back within 3 s.
+/// Time before the first step and after the last one, to measure normal latency. Listeners of a stopped node reconnect
+/// within 3 s.
 const QUIET: Duration = Duration::from_millis(3_500);
-/// Those 3 s, and some for a busy machine.
+/// These 3 s, and some for a busy machine.
 const SILENCE_MAX: Duration = Duration::from_secs(6);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_that_are_replaced_in_turn_fail_nobody() {
-    let sale = visited_sale().await;
-    let mut shop = Shop::open(&sale);
+async fn replacing_nodes_in_turn_fails_no_request() {
+    let sale = start_sale().await;
+    let mut traffic = Traffic::open(&sale);
 
-    shop.quiet().await;
-    sale.stack.roll_nodes(|step| shop.saw(step)).await.unwrap();
-    shop.quiet().await;
+    traffic.quiet().await;
+    sale.stack.roll_nodes(|step| traffic.record_step(step)).await.unwrap();
+    traffic.quiet().await;
 
-    let story = shop.close().await;
-    story.assert_nobody_noticed(&sale).await;
-    assert!(story.heard.iter().all(|heard| heard.streams > 1), "each of them listened to a node that went");
+    let result = traffic.close().await;
+    result.assert_no_failures(&sale).await;
+    assert!(result.heard.iter().all(|heard| heard.streams > 1), "each listener used a node that was stopped");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_whose_successors_come_first_fail_nobody() {
-    let sale = visited_sale().await;
+async fn replacing_nodes_with_a_spare_fails_no_request() {
+    let sale = start_sale().await;
     let spare = sale.stack.start_node().await.unwrap();
     spare.process().kill();
-    let mut shop = Shop::open(&sale);
+    let mut traffic = Traffic::open(&sale);
 
-    shop.quiet().await;
-    sale.stack.roll_nodes_with_spare(|step| shop.saw(step)).await.unwrap();
-    shop.quiet().await;
+    traffic.quiet().await;
+    sale.stack.roll_nodes_with_spare(|step| traffic.record_step(step)).await.unwrap();
+    traffic.quiet().await;
 
-    let story = shop.close().await;
-    story.assert_nobody_noticed(&sale).await;
+    let result = traffic.close().await;
+    result.assert_no_failures(&sale).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn coordinators_that_are_replaced_in_turn_fail_nobody() {
-    let sale = visited_sale().await;
-    let mut shop = Shop::open(&sale);
+async fn replacing_coordinators_in_turn_fails_no_request() {
+    let sale = start_sale().await;
+    let mut traffic = Traffic::open(&sale);
 
-    shop.quiet().await;
-    sale.stack.roll_coordinators(|step| shop.saw(step)).await.unwrap();
-    shop.quiet().await;
+    traffic.quiet().await;
+    sale.stack.roll_coordinators(|step| traffic.record_step(step)).await.unwrap();
+    traffic.quiet().await;
 
-    let story = shop.close().await;
-    story.assert_nobody_noticed(&sale).await;
+    let result = traffic.close().await;
+    result.assert_no_failures(&sale).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_servers_that_are_replaced_in_turn_fail_nobody() {
-    let sale = visited_sale().await;
-    let mut shop = Shop::open(&sale);
+async fn replacing_redis_servers_fails_no_request() {
+    let sale = start_sale().await;
+    let mut traffic = Traffic::open(&sale);
 
-    shop.quiet().await;
-    sale.stack.roll_redis(|step| shop.saw(step)).await.unwrap();
-    shop.quiet().await;
+    traffic.quiet().await;
+    sale.stack.roll_redis(|step| traffic.record_step(step)).await.unwrap();
+    traffic.quiet().await;
 
-    let story = shop.close().await;
-    story.assert_nobody_noticed(&sale).await;
+    let result = traffic.close().await;
+    result.assert_no_failures(&sale).await;
 }
 
-async fn visited_sale() -> OpenSale {
+async fn start_sale() -> OpenSale {
     service::files::raise_open_files_limit();
-    OpenSale::with(StackOptions { coordinators: 2, sale: sale_of(UNITS), ..StackOptions::default() }).await
+    OpenSale::start_with(StackOptions {
+        coordinators: 2,
+        sale: sale_options(UNITS),
+        ..StackOptions::default()
+    })
+    .await
 }
 
-/// People at a shop, and what is done to it meanwhile.
-struct Shop {
+/// Visitors and listeners of a sale, and the steps of a rolling restart meanwhile.
+struct Traffic {
     closed: watch::Sender<bool>,
-    visitors: JoinSet<Vec<Asked>>,
+    visitors: JoinSet<Vec<VisitorRequest>>,
     listeners: JoinSet<HeardEvents>,
     steps: Vec<RolloutStep>,
 }
 
-impl Shop {
-    /// All come at once, through nginx.
+impl Traffic {
+    /// Starts all of them at once, through nginx.
     fn open(sale: &OpenSale) -> Self {
         let (closed, url) = (watch::Sender::new(false), sale.stack.url());
         let visitors = (0..VISITORS).map(|number| visit(number, url.clone(), closed.subscribe())).collect();
@@ -107,37 +112,37 @@ impl Shop {
         sleep(QUIET).await;
     }
 
-    fn saw(&mut self, step: RolloutStep) {
+    fn record_step(&mut self, step: RolloutStep) {
         println!("  {:5.2?}  {}", step.duration, step.description);
         self.steps.push(step);
     }
 
-    async fn close(self) -> Story {
+    async fn close(self) -> RolloutResult {
         self.closed.send_replace(true);
-        let asked = self.visitors.join_all().await.into_iter().flatten().collect();
-        Story { asked, heard: self.listeners.join_all().await, steps: self.steps }
+        let requests = self.visitors.join_all().await.into_iter().flatten().collect();
+        RolloutResult { requests, heard: self.listeners.join_all().await, steps: self.steps }
     }
 }
 
-/// What people met.
-struct Story {
-    asked: Vec<Asked>,
+/// The requests, streams and steps of a rolling restart.
+struct RolloutResult {
+    requests: Vec<VisitorRequest>,
     heard: Vec<HeardEvents>,
     steps: Vec<RolloutStep>,
 }
 
-impl Story {
-    /// Every request was answered as it should be, and what was told is in the books.
-    async fn assert_nobody_noticed(&self, sale: &OpenSale) {
-        let failures: Vec<_> = self.asked.iter().filter(|asked| asked.failure.is_some()).collect();
-        let told = self.asked.iter().filter(|asked| asked.is_a_purchase()).count();
-        let (meanwhile, quiet): (Vec<&Asked>, Vec<&Asked>) =
-            self.asked.iter().partition(|asked| self.steps.iter().any(|step| overlap(step, asked)));
+impl RolloutResult {
+    /// Asserts that every request got the right answer, and that the claims equal the acknowledged purchases.
+    async fn assert_no_failures(&self, sale: &OpenSale) {
+        let failures: Vec<_> = self.requests.iter().filter(|requests| requests.failure.is_some()).collect();
+        let purchased = self.requests.iter().filter(|requests| requests.is_purchase()).count();
+        let (meanwhile, quiet): (Vec<&VisitorRequest>, Vec<&VisitorRequest>) =
+            self.requests.iter().partition(|requests| self.steps.iter().any(|step| overlaps(step, requests)));
         let streams: usize = self.heard.iter().map(|heard| heard.streams).sum();
         println!(
-            "{} requests, {told} of them purchases, {} failed; p99 {:.1?} and longest {:.1?} during the steps, {:.1?} and \
+            "{} requests, {purchased} of them purchases, {} failed; p99 {:.1?} and longest {:.1?} during the steps, {:.1?} and \
              {:.1?} in between; {} listeners, {streams} streams",
-            self.asked.len(),
+            self.requests.len(),
             failures.len(),
             p99(&meanwhile),
             longest(&meanwhile),
@@ -150,27 +155,27 @@ impl Story {
         }
         assert!(failures.is_empty(), "{} requests failed", failures.len());
         let cut: Vec<&String> = self.heard.iter().flat_map(|heard| &heard.failures).collect();
-        assert!(cut.is_empty(), "{} listeners met failures: {:?}", cut.len(), cut.first());
+        assert!(cut.is_empty(), "{} streams failed: {:?}", cut.len(), cut.first());
         let silence = self.heard.iter().map(|heard| heard.longest_silence).max().unwrap();
-        assert!(silence < SILENCE_MAX, "a listener heard nothing for {silence:?}");
+        assert!(silence < SILENCE_MAX, "a listener received no event for {silence:?}");
 
         let audit = sale.stack.audit("flash").await.unwrap();
         assert!(audit.ok, "the audit found {:?}", audit.violations);
-        assert_eq!(audit.claims, told as u64, "claims in the books and purchases that were told");
+        assert_eq!(audit.claims, purchased as u64, "claims and acknowledged purchases");
     }
 }
 
-/// Whether the request was under way during the step.
-fn overlap(step: &RolloutStep, asked: &Asked) -> bool {
-    asked.sent < step.started_at + step.duration && asked.sent + asked.latency > step.started_at
+/// Returns true when the request was in flight during the step.
+fn overlaps(step: &RolloutStep, requests: &VisitorRequest) -> bool {
+    requests.sent < step.started_at + step.duration && requests.sent + requests.latency > step.started_at
 }
 
-fn p99(asked: &[&Asked]) -> Duration {
-    let mut latencies: Vec<Duration> = asked.iter().map(|asked| asked.latency).collect();
+fn p99(requests: &[&VisitorRequest]) -> Duration {
+    let mut latencies: Vec<Duration> = requests.iter().map(|requests| requests.latency).collect();
     latencies.sort_unstable();
     latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default()
 }
 
-fn longest(asked: &[&Asked]) -> Duration {
-    asked.iter().map(|asked| asked.latency).max().unwrap_or_default()
+fn longest(requests: &[&VisitorRequest]) -> Duration {
+    requests.iter().map(|requests| requests.latency).max().unwrap_or_default()
 }

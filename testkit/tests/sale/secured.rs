@@ -1,5 +1,5 @@
-//! A sale behind passwords and TLS, by the files that are deployed: whoever takes part may do all that it has to, and
-//! nothing that a server would have had to refuse.
+//! A sale on a cluster with passwords and TLS, from the deployed files. Every program has the permissions that it
+//! needs, and no server refuses a command.
 
 use std::time::Duration;
 
@@ -10,22 +10,26 @@ use testkit::security::new_password;
 use testkit::stack::Node;
 use testkit::{BuyerAnswer, Buyers, Failover, Security, StackOptions, User, until};
 
-use crate::actors::{
-    OpenSale, assert_all_definite, assert_repeats_recognised, purchases, sale_of, tally, users_at_home_in,
-    wishes,
+use crate::fixture::{
+    OpenSale, assert_all_definite, assert_repeats_recognised, purchase_attempts, purchases, sale_options,
+    tally, users_with_home,
 };
 
-/// Whatever has to happen happens by then, on a busy machine too.
-const SOON: Duration = Duration::from_secs(40);
+/// Time limit for any expected change, on a busy machine too.
+const TIMEOUT: Duration = Duration::from_secs(40);
 
-/// How long nginx sends nothing to a node that refused a connection (`fail_timeout`), and some more.
-const NODE_IS_LEFT_OUT: Duration = Duration::from_millis(1_500);
+/// Time during which nginx avoids a node that refused a connection (`fail_timeout`), with a margin.
+const NGINX_FAIL_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-async fn secured(total_stock: u64, coordinators: u16) -> OpenSale {
-    let options =
-        StackOptions { secured: true, coordinators, sale: sale_of(total_stock), ..StackOptions::default() };
-    let sale = OpenSale::with(options).await;
-    let spoken = if security(&sale).is_tls() { "TLS and users" } else { "users alone: it has no TLS" };
+async fn start_secured(total_stock: u64, coordinators: u16) -> OpenSale {
+    let options = StackOptions {
+        secured: true,
+        coordinators,
+        sale: sale_options(total_stock),
+        ..StackOptions::default()
+    };
+    let sale = OpenSale::start_with(options).await;
+    let spoken = if security(&sale).is_tls() { "TLS and users" } else { "users without TLS" };
     println!("{}: {spoken}", sale.stack.redis().version());
     sale
 }
@@ -35,12 +39,12 @@ fn security(sale: &OpenSale) -> &Security {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_whole_sale_meets_nothing_that_is_forbidden() {
-    // Given two coordinators and two nodes, and a crowd that is at home in one shard, so that most units are stolen.
-    let sale = secured(600, 2).await;
-    let users = users_at_home_in(&sale.sale, ShardId::new(5), 700);
+async fn secured_sale_triggers_no_acl_refusal() {
+    // Given two coordinators, two nodes, and buyers of one home shard, so that most units are stolen.
+    let sale = start_secured(600, 2).await;
+    let users = users_with_home(&sale.sale, ShardId::new(5), 700);
 
-    // When everybody buys, a replica is promoted on the way, and everybody asks again.
+    // When all users buy, a replica is promoted in between, and all users try again.
     let buying = buy(&sale, &users[..350]);
     let replica = sale.stack.redis().replicas().await[0];
     let (mut answers, promoted) =
@@ -49,7 +53,7 @@ async fn a_whole_sale_meets_nothing_that_is_forbidden() {
     answers.extend(buy(&sale, &users[350..]).await);
     answers.extend(buy(&sale, &users).await);
 
-    // Then all is sold, what buyers were told is true, and no server had to refuse anything.
+    // Then everything is sold, the answers are true, and no server refused a command.
     assert_all_definite(&answers);
     assert_repeats_recognised(&answers);
     sale.assert_sold_out(&answers).await;
@@ -57,13 +61,13 @@ async fn a_whole_sale_meets_nothing_that_is_forbidden() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_primary_is_replaced_behind_the_same_doors() {
-    let sale = secured(2_000, 1).await;
+async fn secured_cluster_replaces_a_dead_primary() {
+    let sale = start_secured(2_000, 1).await;
     let users: Vec<String> = (0..2_400).map(|n| format!("buyer-{n:05}")).collect();
     let victim = sale.stack.redis().primaries().await[0];
     let successor = sale.stack.redis().replicas_of(victim).await[0];
 
-    // When a primary dies in the middle of it, and comes back as a replica.
+    // When a primary dies during the sale and returns as a replica.
     let killing = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         sale.stack.redis().kill(victim);
@@ -73,29 +77,29 @@ async fn a_dead_primary_is_replaced_behind_the_same_doors() {
     };
     let (answers, ()) = tokio::join!(buy(&sale, &users), killing);
 
-    // Then everybody has an answer, and the returned one copies its successor: it logged in.
+    // Then every buyer has a definite answer, and the returned server replicates its successor, so its login worked.
     assert_all_definite(&answers);
     sale.assert_sold_out(&answers).await;
     assert_eq!(sale.stack.redis().replicas_of(successor).await, [victim]);
     assert_eq!(refusals(&sale).await, Vec::<String>::new());
 }
 
-/// What a server reads from its own file at a start it runs as the default user, on Redis 7.0 by that user's permissions:
-/// one that may do nothing would forget every purchase.
+/// At a start, a server runs the commands of its own file as the default user, on Redis 7.0 with that user's
+/// permissions. Without permissions it would lose every purchase.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_that_lost_power_remembers_every_purchase() {
-    let sale = secured(400, 1).await;
+async fn secured_cluster_keeps_purchases_after_power_loss() {
+    let sale = start_secured(400, 1).await;
     let users: Vec<String> = (0..300).map(|n| format!("buyer-{n:03}")).collect();
     let mut answers = buy(&sale, &users).await;
 
-    // When all servers die at once, and come back over what they wrote.
+    // When all servers die at once and restart with their data.
     let redis = sale.stack.redis();
     let servers: Vec<_> = redis.servers().await.iter().map(|server| server.addr).collect();
     servers.iter().for_each(|&server| redis.kill(server));
     try_join_all(servers.iter().map(|&server| redis.restart(server))).await.unwrap();
     redis.wait_until_whole().await.unwrap();
 
-    // Then the books are as they were, and the rest is sold.
+    // Then all purchases are there, and the remaining units are sold.
     let users: Vec<String> = (0..500).map(|n| format!("buyer-{n:03}")).collect();
     answers.extend(buy(&sale, &users).await);
     assert_all_definite(&answers);
@@ -105,30 +109,30 @@ async fn a_cluster_that_lost_power_remembers_every_purchase() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_is_replaced_without_a_failed_purchase() {
-    let sale = secured(100_000, 1).await;
+async fn password_rotation_fails_no_purchase() {
+    let sale = start_secured(100_000, 1).await;
     let (old, new) = (security(&sale).password(User::Node).unwrap(), new_password());
 
-    // When, while a crowd buys, servers take either password, nodes start with the new one, one by one, and servers
-    // forget the old one.
-    let replacing = async {
-        everywhere(&sale, cmd("ACL").arg("SETUSER").arg("node").arg(format!(">{new}"))).await;
+    // When, while buyers buy, the servers accept both passwords, the nodes restart one by one with the new one, and
+    // the servers drop the old one.
+    let rotation = async {
+        on_all_servers(&sale, cmd("ACL").arg("SETUSER").arg("node").arg(format!(">{new}"))).await;
         security(&sale).set_password(User::Node, &new).unwrap();
         for node in sale.stack.nodes() {
             replace(&node).await;
         }
-        everywhere(&sale, cmd("ACL").arg("SETUSER").arg("node").arg(format!("<{old}"))).await;
-        everywhere(&sale, cmd("ACL").arg("SAVE")).await;
-        // Whoever still held a connection by the old one has to log in again.
-        everywhere(&sale, cmd("CLIENT").arg("KILL").arg("USER").arg("node")).await;
+        on_all_servers(&sale, cmd("ACL").arg("SETUSER").arg("node").arg(format!("<{old}"))).await;
+        on_all_servers(&sale, cmd("ACL").arg("SAVE")).await;
+        // Connections that logged in with the old password must log in again.
+        on_all_servers(&sale, cmd("CLIENT").arg("KILL").arg("USER").arg("node")).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
-    let ((), answers) = Buyers::new(16).buy_during(&sale.stack.url(), replacing).await;
+    let ((), answers) = Buyers::new(16).buy_during(&sale.stack.url(), rotation).await;
 
-    // Then nobody noticed, and the old password opens nothing.
+    // Then no purchase failed, and the old password is rejected.
     println!("{} purchases while the password was replaced", answers.len());
-    assert!(answers.len() > 500, "the crowd was hardly there");
-    assert!(answers.iter().all(BuyerAnswer::is_purchased), "buyers were told {:?}", tally(&answers));
+    assert!(answers.len() > 500, "too few purchases for a meaningful test");
+    assert!(answers.iter().all(BuyerAnswer::is_purchased), "the answers are {:?}", tally(&answers));
     assert!(sale.stack.audit("flash").await.unwrap().ok);
     security(&sale).set_password(User::Node, &old).unwrap();
     let redis = sale.stack.redis();
@@ -137,20 +141,20 @@ async fn a_password_is_replaced_without_a_failed_purchase() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_library_that_nodes_may_not_load_comes_back_by_a_coordinator() {
-    let sale = secured(1_000, 1).await;
+async fn coordinator_reloads_a_flushed_function_library() {
+    let sale = start_secured(1_000, 1).await;
     let coordinator = sale.stack.coordinators()[0].clone();
     let buys = async |user: &str, node: &Node| {
-        Buyers::new(1).buy(wishes([&user.to_owned()], node.url())).await.remove(0)
+        Buyers::new(1).buy(purchase_attempts([&user.to_owned()], node.url())).await.remove(0)
     };
 
-    // Given functions that somebody threw away while no coordinator was there, and a node that starts only now.
+    // Given functions that were deleted while no coordinator ran, and a node that starts afterwards.
     coordinator.process().kill();
-    everywhere(&sale, cmd("FUNCTION").arg("FLUSH")).await;
+    on_all_servers(&sale, cmd("FUNCTION").arg("FLUSH")).await;
     let program = testkit::binary("flashsale-node").unwrap();
     let late = sale.stack.start_separate_node(&program, &[]).await.unwrap();
 
-    // Then nodes say that nothing was bought, and when to come again; they live on.
+    // Then nodes answer 503 and keep running.
     for node in [&late, &*sale.stack.nodes()[0]] {
         let answer = buys("ann", node).await;
         assert_eq!(answer.status, Some(503), "{answer:?}");
@@ -159,11 +163,11 @@ async fn a_library_that_nodes_may_not_load_comes_back_by_a_coordinator() {
     let log = std::fs::read_to_string(late.process().log()).unwrap();
     assert_eq!(log.matches("left to a coordinator").count(), 1, "{log}");
 
-    // And they sell as soon as there is a coordinator.
+    // And they sell as soon as a coordinator runs.
     coordinator.restart().await.unwrap();
     let sells = async || buys("ann", &late).await.is_purchased();
-    until("the library is back", SOON, sells).await.unwrap();
-    everywhere(&sale, cmd("FUNCTION").arg("FLUSH")).await;
+    until("the library is back", TIMEOUT, sells).await.unwrap();
+    on_all_servers(&sale, cmd("FUNCTION").arg("FLUSH")).await;
     let users: Vec<String> = (0..200).map(|n| format!("buyer-{n:03}")).collect();
     assert_eq!(purchases(&buy(&sale, &users).await).len(), 200);
     let forbidden = refusals(&sale).await;
@@ -171,42 +175,42 @@ async fn a_library_that_nodes_may_not_load_comes_back_by_a_coordinator() {
 }
 
 async fn buy(sale: &OpenSale, users: &[String]) -> Vec<BuyerAnswer> {
-    Buyers::new(64).buy_persistently(wishes(users, &sale.stack.url()), SOON).await
+    Buyers::new(64).buy_persistently(purchase_attempts(users, &sale.stack.url()), TIMEOUT).await
 }
 
-/// One node in good order, then the same again.
+/// Stops a node gracefully and starts it again.
 async fn replace(node: &Node) {
     node.process().term();
-    let exit = node.process().wait(SOON).await.unwrap();
+    let exit = node.process().wait(TIMEOUT).await.unwrap();
     assert_eq!(exit.code(), Some(0), "{}", node.process().log_tail());
     node.restart().await.unwrap();
-    tokio::time::sleep(NODE_IS_LEFT_OUT).await;
+    tokio::time::sleep(NGINX_FAIL_TIMEOUT).await;
 }
 
-/// Asks every server, as the one who may do all.
-async fn everywhere(sale: &OpenSale, command: &redis::Cmd) -> Vec<Value> {
+/// Sends a command to every server as an operator.
+async fn on_all_servers(sale: &OpenSale, command: &redis::Cmd) -> Vec<Value> {
     let redis = sale.stack.redis();
     let mut answers = Vec::new();
     for server in redis.servers().await {
         let mut connection = redis.connection(server.addr).await.unwrap();
         let answer = command.query_async(&mut connection).await;
-        // Functions are thrown away on primaries, and are gone on their replicas.
+        // Functions are deleted on primaries. Their replicas refuse the command and follow.
         answers.push(answer.unwrap_or(Value::Nil));
     }
     answers
 }
 
-/// What servers refused so far, and to whom: `node: function|load`.
+/// The commands that servers have refused so far, with the user: `node: function|load`.
 async fn refusals(sale: &OpenSale) -> Vec<String> {
-    let logs = everywhere(sale, cmd("ACL").arg("LOG")).await;
+    let logs = on_all_servers(sale, cmd("ACL").arg("LOG")).await;
     let entries = logs.into_iter().flat_map(|log| redis::from_redis_value::<Vec<Value>>(log).unwrap());
     let field = |entry: &[Value], name: &str| {
         let text = |value: &Value| redis::from_redis_value::<String>(value.clone()).unwrap_or_default();
         entry.chunks(2).find(|pair| text(&pair[0]) == name).map(|pair| text(&pair[1])).unwrap()
     };
-    let told = |entry: Value| {
+    let refusal = |entry: Value| {
         let entry: Vec<Value> = redis::from_redis_value(entry).unwrap();
         format!("{}: {}", field(&entry, "username"), field(&entry, "object"))
     };
-    entries.map(told).collect()
+    entries.map(refusal).collect()
 }

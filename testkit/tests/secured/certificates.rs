@@ -1,4 +1,4 @@
-//! The script that makes certificates.
+//! The script that creates certificates.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -17,7 +17,7 @@ fn openssl(folder: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_certificate_is_good_for_names_and_addresses_and_as_many_days_as_asked_for() {
+fn certificate_has_requested_names_and_lifetime() {
     let folder = Folder::temporary().unwrap();
     let path = folder.path().to_str().unwrap();
     let made = script(&["--days", "2", path, "redis-a-0,*.flashsale.svc,10.0.0.1,::1"]);
@@ -33,7 +33,7 @@ fn a_certificate_is_good_for_names_and_addresses_and_as_many_days_as_asked_for()
 }
 
 #[test]
-fn a_new_certificate_is_from_the_same_authority_and_keys_are_for_their_owner_alone() {
+fn new_certificate_keeps_authority_and_private_key_modes() {
     let folder = Folder::temporary().unwrap();
     let read = |file: &str| std::fs::read(folder.path().join(file)).unwrap();
     make_certificates(folder.path(), "one").unwrap();
@@ -50,7 +50,7 @@ fn a_new_certificate_is_from_the_same_authority_and_keys_are_for_their_owner_alo
 }
 
 #[test]
-fn what_it_is_told_wrongly_is_one_line() {
+fn wrong_arguments_give_a_one_line_error() {
     let folder = Folder::temporary().unwrap();
     let path = folder.path().to_str().unwrap();
     for wrong in [

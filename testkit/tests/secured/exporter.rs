@@ -1,4 +1,4 @@
-//! The exporter that Prometheus asks for the figures of Redis, as its own user: it gets all that it asks for.
+//! The Redis exporter runs as its own user and may run every command that it needs.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use testkit::{Folder, Launch, User, binary, until};
 use crate::{security_of, shared_redis};
 
 #[tokio::test]
-async fn an_exporter_sees_a_server_without_asking_for_anything_forbidden() {
+async fn exporter_reads_metrics_without_forbidden_commands() {
     let redis = shared_redis().await;
     let (security, server) = (security_of(redis), redis.primaries().await[1]);
     let (folder, ports) = (Folder::temporary().unwrap(), PortBlock::take().unwrap());

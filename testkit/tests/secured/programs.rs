@@ -1,4 +1,4 @@
-//! What an operator reads in the log of a program that is not let in; and that it goes on as soon as it is.
+//! A node whose login is rejected logs the reason, and continues as soon as the login is accepted.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use testkit::{Folder, Launch, Process, RedisCluster, User, binary, until};
 
 use crate::{security_of, shared_redis};
 
-const SOON: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A node that is started with these files.
-struct Started {
+/// A running node with its own folder and ports.
+struct RunningNode {
     process: Process,
     folder: Folder,
     _ports: PortBlock,
 }
 
-fn node(redis: &RedisCluster, password: &str, ca: Option<&std::path::Path>) -> Started {
+fn node(redis: &RedisCluster, password: &str, ca: Option<&std::path::Path>) -> RunningNode {
     let (folder, ports) = (Folder::temporary().unwrap(), PortBlock::take().unwrap());
     let file = folder.path().join("password");
     std::fs::write(&file, format!("{password}\n")).unwrap();
@@ -29,14 +29,14 @@ fn node(redis: &RedisCluster, password: &str, ca: Option<&std::path::Path>) -> S
         .env("REDIS_USERNAME", "node")
         .env("REDIS_PASSWORD_FILE", file.display());
     let launch = ca.into_iter().fold(launch, |launch, ca| launch.env("REDIS_CA_FILE", ca.display()));
-    Started { process: launch.spawn().unwrap(), folder, _ports: ports }
+    RunningNode { process: launch.spawn().unwrap(), folder, _ports: ports }
 }
 
-impl Started {
-    async fn says(&self, words: &str) {
-        let said = async || self.log().contains(words);
-        until(words, SOON, said).await.unwrap_or_else(|_| panic!("{words} is not in\n{}", self.log()));
-        assert!(self.process.is_running(), "it ended:\n{}", self.log());
+impl RunningNode {
+    async fn wait_for_log(&self, text: &str) {
+        let logged = async || self.log().contains(text);
+        until(text, TIMEOUT, logged).await.unwrap_or_else(|_| panic!("{text} is not in\n{}", self.log()));
+        assert!(self.process.is_running(), "the node ended:\n{}", self.log());
     }
 
     fn log(&self) -> String {
@@ -45,35 +45,36 @@ impl Started {
 }
 
 #[tokio::test]
-async fn a_password_that_is_not_known_yet_is_waited_for() {
+async fn node_waits_until_its_password_is_accepted() {
     let (redis, password) = (shared_redis().await, new_password());
-    let started = node(redis, &password, security_of(redis).ca_file().as_deref());
+    let node = node(redis, &password, security_of(redis).ca_file().as_deref());
 
-    started.says("waiting for the Redis Cluster").await;
-    started.says("the login as \\\"node\\\" is refused: another password, or no such user (WRONGPASS)").await;
-    assert_eq!(started.log().matches("WRONGPASS").count(), 1, "one reason is told once: {}", started.log());
+    node.wait_for_log("waiting for the Redis Cluster").await;
+    node.wait_for_log("the login as \\\"node\\\" is refused: another password, or no such user (WRONGPASS)")
+        .await;
+    assert_eq!(node.log().matches("WRONGPASS").count(), 1, "the reason is logged once: {}", node.log());
 
     for server in redis.servers().await {
         let mut connection = redis.connection(server.addr).await.unwrap();
-        let mut also = redis::cmd("ACL");
-        also.arg("SETUSER").arg(User::Node.name()).arg(format!(">{password}"));
-        also.exec_async(&mut connection).await.unwrap();
+        let mut add_password = redis::cmd("ACL");
+        add_password.arg("SETUSER").arg(User::Node.name()).arg(format!(">{password}"));
+        add_password.exec_async(&mut connection).await.unwrap();
     }
-    started.says("the list of sales cannot be read").await;
-    assert!(!started.log().contains(&password), "{}", started.log());
+    node.wait_for_log("the list of sales cannot be read").await;
+    assert!(!node.log().contains(&password), "{}", node.log());
 }
 
 #[tokio::test]
-async fn an_authority_that_is_not_trusted_is_named_as_the_reason() {
+async fn node_logs_an_untrusted_authority() {
     let redis = shared_redis().await;
     if !security_of(redis).is_tls() {
         return println!("{} has no TLS: there is no authority", redis.version());
     }
-    let strangers = Folder::temporary().unwrap();
-    make_certificates(strangers.path(), "localhost").unwrap();
+    let other_authority = Folder::temporary().unwrap();
+    make_certificates(other_authority.path(), "localhost").unwrap();
     let password = security_of(redis).password(User::Node).unwrap();
-    let started = node(redis, &password, Some(&strangers.path().join("ca.crt")));
+    let node = node(redis, &password, Some(&other_authority.path().join("ca.crt")));
 
-    started.says("its certificate is from an authority that is not trusted here").await;
-    assert!(!started.log().contains(&password), "{}", started.log());
+    node.wait_for_log("its certificate is from an authority that is not trusted here").await;
+    assert!(!node.log().contains(&password), "{}", node.log());
 }

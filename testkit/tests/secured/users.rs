@@ -1,4 +1,4 @@
-//! What each user is refused, by the file of users that is deployed.
+//! The permissions of each user in the deployed users file.
 
 use redis::Value;
 use redis::aio::MultiplexedConnection;
@@ -6,7 +6,7 @@ use testkit::{RedisCluster, User};
 
 use crate::shared_redis;
 
-/// Whatever throws things away, stops a server, reads its secrets, runs code, or looks at the keys of others.
+/// Commands that delete data, stop a server, read its secrets, run code, or access other keys.
 const DANGEROUS: [&str; 37] = [
     "FLUSHALL",
     "FLUSHDB",
@@ -61,54 +61,55 @@ const WRITES_AND_CLAIMS: [&str; 10] = [
 ];
 
 #[tokio::test]
-async fn a_node_calls_functions_and_does_nothing_dangerous() {
+async fn node_is_denied_dangerous_commands() {
     assert_forbidden(User::Node, DANGEROUS).await;
     assert_forbidden(User::Node, ["FUNCTION LOAD x", "XDEL fs:{a}:orders 1", "DEL fs:{a}:meta"]).await;
     assert_permitted(User::Node, ["TIME", "INFO replication", "CLUSTER NODES", "GET fs:{a}:config"]).await;
 }
 
 #[tokio::test]
-async fn a_coordinator_loads_functions_and_throws_none_away() {
-    // It looks for the records of sales that the list has lost.
-    let finding = |command: &&str| !command.starts_with("SCAN");
-    assert_forbidden(User::Coordinator, DANGEROUS.into_iter().filter(finding)).await;
+async fn coordinator_is_denied_dangerous_commands() {
+    // A coordinator scans for the records of sales that the list has lost.
+    let is_denied = |command: &&str| !command.starts_with("SCAN");
+    assert_forbidden(User::Coordinator, DANGEROUS.into_iter().filter(is_denied)).await;
     let permitted = ["TIME", "INFO replication", "CLUSTER NODES", "SCAN 0", "HSCAN fs:{a}:claims 0"];
     assert_permitted(User::Coordinator, permitted).await;
 }
 
 #[tokio::test]
-async fn an_exporter_reads_figures_and_nothing_else() {
+async fn exporter_may_only_read_metrics() {
     assert_forbidden(User::Exporter, DANGEROUS).await;
     assert_forbidden(User::Exporter, WRITES_AND_CLAIMS).await;
     assert_permitted(User::Exporter, ["INFO all", "CLUSTER INFO", "SLOWLOG LEN"]).await;
 }
 
 #[tokio::test]
-async fn a_replica_copies_and_nothing_else() {
-    let copying = |command: &&str| !command.starts_with("PSYNC");
-    assert_forbidden(User::Replica, DANGEROUS.into_iter().filter(copying)).await;
+async fn replica_may_only_replicate() {
+    let is_denied = |command: &&str| !command.starts_with("PSYNC");
+    assert_forbidden(User::Replica, DANGEROUS.into_iter().filter(is_denied)).await;
     assert_forbidden(User::Replica, WRITES_AND_CLAIMS).await;
 }
 
 #[tokio::test]
-async fn whoever_says_no_name_may_do_nothing() {
+async fn unauthenticated_client_is_denied_everything() {
     let redis = shared_redis().await;
-    let mut nobody = redis.unauthenticated_connection(redis.primaries().await[0]).await.unwrap();
+    let mut unauthenticated = redis.unauthenticated_connection(redis.primaries().await[0]).await.unwrap();
     for command in
         DANGEROUS.into_iter().chain(WRITES_AND_CLAIMS).chain(["PING", "INFO", "TIME", "CLUSTER NODES"])
     {
-        let refusal = ask(&mut nobody, command).await.unwrap_err();
+        let refusal = ask(&mut unauthenticated, command).await.unwrap_err();
         assert!(is_refused(&refusal, "NOAUTH"), "{command}: {refusal}");
     }
-    // It has all permissions, for what a server reads from its own file; so nobody may ever become it.
+    // The default user has all permissions, because a server loads its own file as that user. No client may log in as
+    // it.
     for login in ["AUTH default x", "AUTH x", "HELLO 3 AUTH default x"] {
-        let refusal = ask(&mut nobody, login).await.unwrap_err();
+        let refusal = ask(&mut unauthenticated, login).await.unwrap_err();
         assert!(refusal.starts_with("WRONGPASS"), "{login}: {refusal}");
     }
 }
 
 #[tokio::test]
-async fn an_operator_may_do_all() {
+async fn operator_may_run_every_command() {
     assert_permitted(User::Admin, ["CONFIG GET maxmemory", "ACL LIST", "FUNCTION LIST", "CLUSTER NODES"])
         .await;
 }
@@ -122,7 +123,7 @@ async fn assert_forbidden(user: User, commands: impl IntoIterator<Item = &'stati
     }
 }
 
-/// DEBUG is refused to everybody, before anybody is asked who they are.
+/// The server rejects DEBUG before it checks the login, so it answers with another error.
 fn is_refused(refusal: &str, code: &str) -> bool {
     refusal.starts_with(code) || refusal.starts_with("ERR DEBUG command not allowed")
 }
@@ -131,7 +132,7 @@ async fn assert_permitted(user: User, commands: impl IntoIterator<Item = &'stati
     let redis = shared_redis().await;
     let mut connection = connected(redis, user).await;
     for command in commands {
-        // Another server's slot is not a refusal.
+        // A redirection to another server is not a refusal.
         let answer = ask(&mut connection, command).await;
         assert!(
             answer.as_ref().err().is_none_or(|error| error.starts_with("MOVED")),
@@ -144,11 +145,11 @@ async fn connected(redis: &RedisCluster, user: User) -> MultiplexedConnection {
     redis.connection_as(user, redis.primaries().await[0]).await.unwrap()
 }
 
-/// The answer, or the code and the words of the refusal.
+/// Returns the answer, or the code and the details of the refusal.
 async fn ask(connection: &mut MultiplexedConnection, command: &str) -> Result<Value, String> {
     let mut words = command.split(' ');
     let mut cmd = redis::cmd(words.next().unwrap());
-    // A script is one word, and has no keys.
+    // A script is a single argument, and it has no keys.
     if command.starts_with("EVAL ") || command.starts_with("EVAL_RO ") {
         cmd.arg(command.split_once(' ').unwrap().1).arg(0);
     } else {

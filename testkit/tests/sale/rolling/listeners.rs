@@ -1,4 +1,4 @@
-//! Who listens to a sale, and comes back when the stream ends.
+//! Listeners of a sale's events, which reconnect when a stream ends.
 
 use std::time::{Duration, Instant};
 
@@ -7,66 +7,66 @@ use reqwest::{Client, Response, StatusCode};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// What a browser waits before it comes back to who does not say.
-const COMES_BACK_AFTER: Duration = Duration::from_secs(3);
+/// Time after which a browser reconnects when the stream does not set one.
+const RECONNECT_DELAY_DEFAULT: Duration = Duration::from_secs(3);
 
-/// What a listener met.
+/// The streams of one listener.
 #[derive(Debug, Default)]
 pub(super) struct HeardEvents {
-    /// How often it began to listen.
+    /// Number of streams.
     pub(super) streams: usize,
-    /// Refusals, and streams that broke instead of ending.
+    /// Refused requests, and streams that broke instead of ending.
     pub(super) failures: Vec<String>,
     /// Longest time without an event.
     pub(super) longest_silence: Duration,
 }
 
-/// Listens until the shop closes.
+/// Listens until the test closes the traffic.
 pub(super) async fn listen(url: String, mut closed: watch::Receiver<bool>) -> HeardEvents {
-    let (client, mut ear) = (Client::new(), EventReceiver::new());
+    let (client, mut receiver) = (Client::new(), EventReceiver::new());
     let listening = async {
         loop {
             let stream = client.get(format!("{url}/api/sale/events")).send().await;
-            if let Err(error) = ear.follow(stream).await {
-                ear.heard.failures.push(format!("{error:?}"));
+            if let Err(error) = receiver.follow(stream).await {
+                receiver.heard.failures.push(format!("{error:?}"));
             }
-            sleep(ear.comes_back_after).await;
+            sleep(receiver.reconnect_delay).await;
         }
     };
     tokio::select! {
         () = listening => {}
         _ = closed.wait_for(|closed| *closed) => {}
     }
-    ear.hear();
-    ear.heard
+    receiver.record_event();
+    receiver.heard
 }
 
 struct EventReceiver {
     heard: HeardEvents,
     last: Instant,
-    comes_back_after: Duration,
+    reconnect_delay: Duration,
 }
 
 impl EventReceiver {
     fn new() -> Self {
-        Self { heard: HeardEvents::default(), last: Instant::now(), comes_back_after: COMES_BACK_AFTER }
+        Self { heard: HeardEvents::default(), last: Instant::now(), reconnect_delay: RECONNECT_DELAY_DEFAULT }
     }
 
-    /// Listens until the stream ends as streams do.
+    /// Reads one stream until it ends regularly.
     async fn follow(&mut self, stream: reqwest::Result<Response>) -> Result<()> {
         let mut stream = stream?;
         ensure!(stream.status() == StatusCode::OK, "{}: {}", stream.status(), stream.text().await?);
         self.heard.streams += 1;
         while let Some(bytes) = stream.chunk().await? {
-            self.hear();
+            self.record_event();
             let text = String::from_utf8_lossy(&bytes).into_owned();
             let retry = text.lines().find_map(|line| line.strip_prefix("retry: ")?.parse().ok());
-            self.comes_back_after = retry.map_or(self.comes_back_after, Duration::from_millis);
+            self.reconnect_delay = retry.map_or(self.reconnect_delay, Duration::from_millis);
         }
         Ok(())
     }
 
-    fn hear(&mut self) {
+    fn record_event(&mut self) {
         self.heard.longest_silence = self.heard.longest_silence.max(self.last.elapsed());
         self.last = Instant::now();
     }

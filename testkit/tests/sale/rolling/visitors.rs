@@ -1,4 +1,4 @@
-//! Who looks at the status, buys, and looks the purchase up, again and again, each time as somebody new.
+//! Visitors who read the status, buy, and look up the purchase, again and again, each time as a new user.
 
 use std::time::{Duration, Instant};
 
@@ -8,71 +8,71 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// Whoever waits longer has gone.
+/// Timeout of a request. A real visitor would have left.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// From an answer to the next request, by chance: kept connections are busy and idle by turns.
+/// Range of the random pause between an answer and the next request, so that kept connections are both busy and idle.
 const PAUSE_MS: std::ops::Range<u64> = 20..260;
 
-/// One request, and what came of it.
+/// One request and its result.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
-    what: What,
+pub(super) struct VisitorRequest {
+    kind: RequestKind,
     pub(super) sent: Instant,
     pub(super) latency: Duration,
-    /// What was wrong, where anything was.
+    /// The error, or `None` when the answer was right.
     pub(super) failure: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
+enum RequestKind {
     Status,
     Purchase,
     Lookup,
 }
 
-impl Asked {
-    /// Whether somebody was told `purchased`.
-    pub(super) fn is_a_purchase(&self) -> bool {
-        self.what == What::Purchase && self.failure.is_none()
+impl VisitorRequest {
+    /// Returns true for an acknowledged purchase.
+    pub(super) fn is_purchase(&self) -> bool {
+        self.kind == RequestKind::Purchase && self.failure.is_none()
     }
 }
 
-/// Visits until the shop closes.
-pub(super) async fn visit(number: usize, url: String, closed: watch::Receiver<bool>) -> Vec<Asked> {
+/// Visits until the test closes the traffic.
+pub(super) async fn visit(number: usize, url: String, closed: watch::Receiver<bool>) -> Vec<VisitorRequest> {
     let client = Client::builder().pool_max_idle_per_host(1).timeout(PATIENCE).build().unwrap();
-    let mut visitor = Visitor { client, url, asked: Vec::new() };
-    for turn in 0.. {
+    let mut visitor = Visitor { client, url, requests: Vec::new() };
+    for round in 0.. {
         if *closed.borrow() {
             break;
         }
-        visitor.turn(&format!("visitor-{number:03}-{turn:04}")).await;
+        visitor.run_round(&format!("visitor-{number:03}-{round:04}")).await;
     }
-    visitor.asked
+    visitor.requests
 }
 
 struct Visitor {
     client: Client,
     url: String,
-    asked: Vec<Asked>,
+    requests: Vec<VisitorRequest>,
 }
 
 impl Visitor {
-    async fn turn(&mut self, user: &str) {
+    async fn run_round(&mut self, user: &str) {
         let status = self.client.get(format!("{}/api/sale/status", self.url));
-        self.ask(What::Status, status, |answer| answer["status"] == "active").await;
+        self.ask(RequestKind::Status, status, |answer| answer["status"] == "active").await;
         let purchase = self.client.post(format!("{}/api/sale/purchase", self.url));
         let purchase = purchase.json(&json!({ "userId": user }));
-        let bought = self.ask(What::Purchase, purchase, |answer| answer["orderId"].is_string()).await;
+        let bought = self.ask(RequestKind::Purchase, purchase, |answer| answer["orderId"].is_string()).await;
         let lookup = self.client.get(format!("{}/api/sale/purchase/{user}", self.url));
         let order = bought.map(|answer| answer["orderId"].clone());
         let is_told = |answer: &Value| order.as_ref().is_none_or(|order| answer["orderId"] == *order);
-        self.ask(What::Lookup, lookup, is_told).await;
+        self.ask(RequestKind::Lookup, lookup, is_told).await;
     }
 
-    /// The answer, if it is the right one.
+    /// Sends a request. Returns the answer when it is the right one.
     async fn ask(
         &mut self,
-        what: What,
+        kind: RequestKind,
         request: RequestBuilder,
         is_right: impl Fn(&Value) -> bool,
     ) -> Option<Value> {
@@ -80,7 +80,7 @@ impl Visitor {
         let sent = Instant::now();
         let answer = answer(request, is_right).await;
         let failure = answer.as_ref().err().map(|error| format!("{error:?}"));
-        self.asked.push(Asked { what, sent, latency: sent.elapsed(), failure });
+        self.requests.push(VisitorRequest { kind, sent, latency: sent.elapsed(), failure });
         answer.ok()
     }
 }

@@ -1,4 +1,4 @@
-//! The path of a purchase, as Redis sees it.
+//! The commands that a purchase causes in Redis.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,64 +7,64 @@ use testkit::Buyers;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use crate::actors::{OpenSale, purchases, wishes};
+use crate::fixture::{OpenSale, purchase_attempts, purchases};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_purchase_is_part_of_one_call_and_a_pipeline_ends_in_one_wait() {
-    // Given three primaries, each watched.
-    let sale = OpenSale::of(10_000).await;
-    let mut watchers = Vec::new();
+async fn pipeline_batches_purchases_and_ends_in_wait() {
+    // Given three primaries, each with a monitor.
+    let sale = OpenSale::start(10_000).await;
+    let mut monitors = Vec::new();
     for primary in sale.stack.redis().primaries().await {
-        watchers.push(Watcher::of(primary).await);
+        monitors.push(CommandMonitor::of(primary).await);
     }
 
     // When 600 buyers buy, 64 at a time.
     let users: Vec<String> = (0..600).map(|n| format!("buyer-{n:03}")).collect();
-    let answers = Buyers::new(64).buy(wishes(&users, &sale.stack.url())).await;
+    let answers = Buyers::new(64).buy(purchase_attempts(&users, &sale.stack.url())).await;
     assert_eq!(purchases(&answers).len(), 600);
 
-    // Then each buyer stands in one call, and behind the calls of a pipeline there is one WAIT, and one look at who copies.
-    // The primary looks at its clock before the calls, behind them, and at the end.
-    let (mut buyers, mut calls, mut waits, mut copiers, mut looks) = (0, 0, 0, 0, 0);
-    for watcher in watchers {
-        for (connection, commands) in watcher.commands_by_connection().await {
+    // Then each buyer is in exactly one call. The calls of a pipeline are followed by one WAIT and one INFO, which
+    // lists the replicas. TIME comes before the calls, after them, and at the end.
+    let (mut buyer_count, mut calls, mut waits, mut info_calls, mut time_calls) = (0, 0, 0, 0, 0);
+    for monitor in monitors {
+        for (connection, commands) in monitor.commands_by_connection().await {
             let mut in_pipeline = 0;
             for command in commands {
                 match command.name() {
                     "FCALL" if command.operation() == "buy" => {
                         assert!(command.keys_share_a_slot(), "{command:?} touches several slots");
-                        (buyers, calls, in_pipeline) =
-                            (buyers + command.buyers(), calls + 1, in_pipeline + 1);
+                        (buyer_count, calls, in_pipeline) =
+                            (buyer_count + command.buyer_count(), calls + 1, in_pipeline + 1);
                     }
                     "WAIT" => {
-                        assert!(in_pipeline > 0, "{connection} waits for nothing");
+                        assert!(in_pipeline > 0, "{connection} sent a WAIT without calls");
                         (waits, in_pipeline) = (waits + 1, 0);
                     }
-                    "INFO" => copiers += 1,
-                    "TIME" => looks += 1,
-                    other => panic!("{connection} of a lane also sends {other}"),
+                    "INFO" => info_calls += 1,
+                    "TIME" => time_calls += 1,
+                    other => panic!("the lane connection {connection} also sent {other}"),
                 }
             }
-            assert_eq!(in_pipeline, 0, "{connection} did not wait behind its last calls");
+            assert_eq!(in_pipeline, 0, "{connection} sent no WAIT after its last calls");
         }
     }
-    assert_eq!(copiers, waits, "a look at who copies that nobody asked for, or that is missing");
-    assert_eq!(looks, 3 * waits, "a clock that nobody asked for, or did not");
+    assert_eq!(info_calls, waits, "each WAIT needs one INFO");
+    assert_eq!(time_calls, 3 * waits, "each WAIT needs three TIME");
     println!("600 purchases: {calls} calls in {waits} pipelines");
-    assert_eq!(buyers, 600, "a buyer was sent more than once, or not at all");
+    assert_eq!(buyer_count, 600, "each buyer is sent once");
     assert!(calls < 600 && waits <= calls, "nothing was batched: {calls} calls, {waits} waits");
 }
 
-/// Sees every command that a server executes.
-struct Watcher {
+/// Reads every command that a server executes.
+struct CommandMonitor {
     lines: tokio::io::Lines<BufReader<TcpStream>>,
 }
 
-/// A command as MONITOR shows it.
+/// A command as shown by MONITOR.
 #[derive(Debug)]
-struct Seen(Vec<String>);
+struct ObservedCommand(Vec<String>);
 
-impl Watcher {
+impl CommandMonitor {
     async fn of(server: std::net::SocketAddr) -> Self {
         let mut stream = TcpStream::connect(server).await.unwrap();
         stream.write_all(b"MONITOR\r\n").await.unwrap();
@@ -73,12 +73,12 @@ impl Watcher {
         Self { lines }
     }
 
-    /// What each connection that made a purchase sent, in order. What functions do inside is left out.
-    async fn commands_by_connection(mut self) -> BTreeMap<String, Vec<Seen>> {
-        let mut seen: BTreeMap<String, Vec<Seen>> = BTreeMap::new();
+    /// The commands of each connection that made a purchase, in order. Commands inside functions are omitted.
+    async fn commands_by_connection(mut self) -> BTreeMap<String, Vec<ObservedCommand>> {
+        let mut by_connection: BTreeMap<String, Vec<ObservedCommand>> = BTreeMap::new();
         let silence = Duration::from_millis(300);
         let mut is_over = false;
-        // Snapshots and the lease never stop, so it is over when no purchase came for a while.
+        // Snapshots and the lease never stop, so the end is a period without purchases.
         let mut last_purchase = std::time::Instant::now();
         while !is_over {
             let Ok(Ok(Some(line))) = tokio::time::timeout(silence, self.lines.next_line()).await else {
@@ -91,23 +91,23 @@ impl Watcher {
             }
             let words: Vec<String> =
                 command.split("\" \"").map(|word| word.trim_matches('"').to_owned()).collect();
-            let command = Seen(words);
+            let command = ObservedCommand(words);
             if command.operation() == "buy" {
                 last_purchase = std::time::Instant::now();
             }
-            seen.entry(connection).or_default().push(command);
+            by_connection.entry(connection).or_default().push(command);
             is_over = last_purchase.elapsed() > silence;
         }
-        seen.retain(|_, commands| commands.iter().any(|command| command.operation() == "buy"));
-        // A connection introduces itself before its first call.
-        for commands in seen.values_mut() {
+        by_connection.retain(|_, commands| commands.iter().any(|command| command.operation() == "buy"));
+        // Removes the handshake of each connection.
+        for commands in by_connection.values_mut() {
             commands.retain(|command| !matches!(command.name(), "CLIENT" | "client" | "HELLO" | "hello"));
         }
-        seen
+        by_connection
     }
 }
 
-impl Seen {
+impl ObservedCommand {
     fn name(&self) -> &str {
         &self.0[0]
     }
@@ -125,8 +125,8 @@ impl Seen {
         self.keys().iter().all(|key| tag(key) == tag(&self.keys()[0]))
     }
 
-    /// Three arguments a buyer, behind the ring's fingerprint.
-    fn buyers(&self) -> usize {
+    /// The number of buyers in a `buy` call, from its arguments.
+    fn buyer_count(&self) -> usize {
         (self.0.len() - 3 - self.keys().len() - 3) / 4
     }
 }

@@ -1,33 +1,42 @@
-//! Attacks by what things are called.
+//! Attacks through the ids of sales, users and requests.
 
 use serde_json::json;
 
-use crate::stage::{Target, buy, is_problem};
+use crate::fixture::{Target, assert_problem, buy};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_that_could_mean_something_to_redis_or_http_means_nothing() {
+async fn special_characters_in_ids_have_no_effect() {
     let target = Target::open().await;
-    for door in target.doors() {
+    for base_url in target.base_urls() {
         for sale in ["%7Bflash%7D", "flash.0", "{flash.0}", "FLASH", "a".repeat(1_000).as_str()] {
-            let status = target.client.get(format!("{door}/api/sales/{sale}/status")).send().await.unwrap();
+            let status =
+                target.client.get(format!("{base_url}/api/sales/{sale}/status")).send().await.unwrap();
             assert_eq!(status.status(), 404, "sale {sale}");
         }
         for user in ["a%0d%0aset-cookie:%20b", "a%00b", "%ff", "%0a"] {
-            let found = target.client.get(format!("{door}/api/sale/purchase/{user}")).send().await.unwrap();
+            let found =
+                target.client.get(format!("{base_url}/api/sale/purchase/{user}")).send().await.unwrap();
             assert_eq!(found.status(), 400, "user {user}");
             assert!(!found.headers().contains_key("set-cookie"), "user {user}");
         }
         for user in ["a\r\nset-cookie: b", "a\0b", "\u{7f}", "", " ", &"a".repeat(129)] {
-            assert_eq!(buy(&target.client, &door, user).send().await.unwrap().status(), 400, "user {user:?}");
+            assert_eq!(
+                buy(&target.client, &base_url, user).send().await.unwrap().status(),
+                400,
+                "user {user:?}"
+            );
         }
         for id in ["a b", "\u{e9}", &"a".repeat(65)] {
-            let status =
-                target.client.get(format!("{door}/api/sale/status")).header("x-correlation-id", id).send();
+            let status = target
+                .client
+                .get(format!("{base_url}/api/sale/status"))
+                .header("x-correlation-id", id)
+                .send();
             assert_ne!(status.await.unwrap().headers()["x-correlation-id"].as_bytes(), id.as_bytes());
         }
-        target.is_healthy("odd names").await;
+        target.assert_healthy("odd names").await;
     }
-    // Harmless where ids are only ever values: such a buyer is a buyer like any other.
+    // Ids are only ever used as values, so these are harmless: such a buyer is treated like any other.
     for user in
         ["{flash.1}", "fs:{flash.0}:claims", "' OR 1=1 --", "*3\u{2028}$3", "${jndi:ldap://x}", "<script>"]
     {
@@ -42,11 +51,11 @@ async fn a_name_that_could_mean_something_to_redis_or_http_means_nothing() {
             "{user}"
         );
     }
-    target.audit().await;
+    target.assert_audit_ok().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_e_mail_that_only_looks_new_buys_no_second_unit() {
+async fn look_alike_email_buys_no_second_unit() {
     let target = Target::open().await;
     let sale = json!({
         "id": "mail", "totalStock": 100, "startsAt": "0s", "endsAt": "1h", "userIds": "email",
@@ -80,19 +89,21 @@ async fn an_e_mail_that_only_looks_new_buys_no_second_unit() {
     }
     let audit = target.stack.audit("mail").await.unwrap();
     assert!(audit.ok && audit.sold == 1, "{audit:?}");
-    target.is_healthy("look-alikes").await;
-    target.audit().await;
+    target.assert_healthy("look-alikes").await;
+    target.assert_audit_ok().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pair_of_tokens_that_somebody_made_up_is_refused_at_every_door() {
+async fn forged_csrf_tokens_and_foreign_origins_are_refused() {
     let target = Target::open().await;
-    for door in target.doors() {
+    for base_url in target.base_urls() {
         for path in ["/api/purchase", "/api/sale/purchase"] {
-            let made_up = target.client.post(format!("{door}{path}")).json(&json!({ "userId": "mallory" }));
+            let made_up =
+                target.client.post(format!("{base_url}{path}")).json(&json!({ "userId": "mallory" }));
             let made_up = made_up.header("x-csrf-token", "made-up").header("cookie", "csrfToken=made-up");
             assert_eq!(made_up.send().await.unwrap().status(), 403, "{path}");
-            let foreign = target.client.post(format!("{door}{path}")).json(&json!({ "userId": "mallory" }));
+            let foreign =
+                target.client.post(format!("{base_url}{path}")).json(&json!({ "userId": "mallory" }));
             let foreign =
                 foreign.header("origin", "https://evil.example").header("sec-fetch-site", "cross-site");
             assert_eq!(foreign.header("cookie", "a=b").send().await.unwrap().status(), 403, "{path}");
@@ -101,7 +112,7 @@ async fn a_pair_of_tokens_that_somebody_made_up_is_refused_at_every_door() {
     assert!(!target.has_bought("mallory").await);
     let form = target.client.post(format!("{}/api/sale/purchase", target.stack.url()));
     let form = form.header("content-type", "text/plain").body(r#"{"userId":"mallory"}"#);
-    is_problem(form.send().await.unwrap(), 415, "a form that looks like JSON").await;
-    target.is_healthy("foreign requests").await;
-    target.audit().await;
+    assert_problem(form.send().await.unwrap(), 415, "a form that looks like JSON").await;
+    target.assert_healthy("foreign requests").await;
+    target.assert_audit_ok().await;
 }

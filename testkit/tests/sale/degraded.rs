@@ -1,4 +1,4 @@
-//! Nodes on their own: the coordinator is gone, or the primary that holds what coordinators publish.
+//! Nodes sell on their own: without a coordinator, or without the primary that holds the coordinators' data.
 
 use std::time::Duration;
 
@@ -9,31 +9,31 @@ use stock::layout::{SALES_KEY, SaleKeys, slot_of_tag};
 use testkit::stack::SaleOptions;
 use testkit::{BuyerAnswer, Buyers, StackOptions, until};
 
-use crate::actors::{OpenSale, assert_all_definite, purchases, sale_of, tally, wishes};
+use crate::fixture::{OpenSale, assert_all_definite, purchase_attempts, purchases, sale_options, tally};
 
-/// What has to happen happens by then, on a busy machine too.
-const SOON: Duration = Duration::from_secs(20);
-/// How soon each node goes by what an operator changed.
+/// Time limit for any expected change, on a busy machine too.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// Time within which each node applies an operator's change.
 const CHANGE_SEEN_MAX: Duration = Duration::from_secs(1);
 
 fn users(numbers: std::ops::Range<u32>) -> Vec<String> {
     numbers.map(|n| format!("buyer-{n:04}")).collect()
 }
 
-async fn buys(sale: &OpenSale, users: &[String]) -> Vec<BuyerAnswer> {
-    Buyers::new(16).buy_persistently(wishes(users, &sale.stack.url()), SOON).await
+async fn buy(sale: &OpenSale, users: &[String]) -> Vec<BuyerAnswer> {
+    Buyers::new(16).buy_persistently(purchase_attempts(users, &sale.stack.url()), TIMEOUT).await
 }
 
-/// A sale with two coordinators.
-async fn with_two_coordinators(options: StackOptions) -> OpenSale {
-    OpenSale::with(StackOptions { coordinators: 2, ..options }).await
+/// Starts a sale with two coordinators.
+async fn start_with_two_coordinators(options: StackOptions) -> OpenSale {
+    OpenSale::start_with(StackOptions { coordinators: 2, ..options }).await
 }
 
-/// Changes the sale while its leader is frozen, and kills both coordinators as soon as the other has answered: none of
-/// them published a snapshot after the change.
-async fn change_and_lose_coordinators(sale: &OpenSale, action: &str, body: Value) {
+/// Changes the sale while the leader is frozen, and kills both coordinators as soon as the follower has answered. No
+/// coordinator publishes a snapshot after the change.
+async fn change_then_kill_coordinators(sale: &OpenSale, action: &str, body: Value) {
     let coordinators = sale.stack.coordinators();
-    let client = Client::builder().timeout(SOON).build().unwrap();
+    let client = Client::builder().timeout(TIMEOUT).build().unwrap();
     let leads = async |url: &str| {
         let view = client.get(format!("{url}/admin/coordinators")).bearer_auth(sale.stack.admin_token());
         view.send().await.unwrap().json::<Value>().await.unwrap()["leads"] == true
@@ -51,13 +51,13 @@ async fn change_and_lose_coordinators(sale: &OpenSale, action: &str, body: Value
     assert_eq!(status, StatusCode::OK);
 }
 
-/// A node's status of the sale; `None` where it does not say.
+/// Reads the status of the sale from one node, or returns `None` when the node does not answer with success.
 async fn status_at(node: &str) -> Option<Value> {
     let answer = Client::new().get(format!("{node}/api/sale/status")).send().await.ok()?;
     if answer.status().is_success() { answer.json().await.ok() } else { None }
 }
 
-async fn until_each_node_shows(
+async fn wait_until_each_node_shows(
     sale: &OpenSale,
     what: &str,
     limit: Duration,
@@ -70,25 +70,26 @@ async fn until_each_node_shows(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn units_restocked_right_before_all_coordinators_die_are_sold() {
-    // Given a sale of which every unit is sold.
-    let sale = with_two_coordinators(StackOptions { sale: sale_of(60), ..StackOptions::default() }).await;
-    let mut answers = buys(&sale, &users(0..80)).await;
+async fn restock_is_sold_when_coordinators_die_afterwards() {
+    // Given a sale that is sold out.
+    let sale =
+        start_with_two_coordinators(StackOptions { sale: sale_options(60), ..StackOptions::default() }).await;
+    let mut answers = buy(&sale, &users(0..80)).await;
     assert_all_definite(&answers);
     assert_eq!(purchases(&answers).len(), 60);
 
-    // When an operator is told that there are more, and all coordinators die at once.
-    change_and_lose_coordinators(&sale, "restock", json!({ "units": 110 })).await;
-    until_each_node_shows(&sale, "the new total", CHANGE_SEEN_MAX, |status| status["totalStock"] == 170)
+    // When a restock is acknowledged, and both coordinators die at once.
+    change_then_kill_coordinators(&sale, "restock", json!({ "units": 110 })).await;
+    wait_until_each_node_shows(&sale, "the new total", CHANGE_SEEN_MAX, |status| status["totalStock"] == 170)
         .await;
 
-    // Then nobody is sent away while there are units.
-    let later = buys(&sale, &users(100..210)).await;
-    assert_eq!(purchases(&later).len(), 110, "buyers were told {:?}", tally(&later));
-    let too_late = buys(&sale, &users(300..320)).await;
+    // Then no buyer is sent away while units are left.
+    let later = buy(&sale, &users(100..210)).await;
+    assert_eq!(purchases(&later).len(), 110, "the answers are {:?}", tally(&later));
+    let too_late = buy(&sale, &users(300..320)).await;
     assert_eq!(tally(&too_late).keys().collect::<Vec<_>>(), ["409 out_of_stock"]);
 
-    // And a coordinator that comes back finds the books right.
+    // And a restarted coordinator finds no violation.
     answers.extend(later);
     sale.stack.start_coordinator().await.unwrap();
     let audit = sale.stack.audit("flash").await.unwrap();
@@ -96,17 +97,18 @@ async fn units_restocked_right_before_all_coordinators_die_are_sold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_window_extended_right_before_all_coordinators_die_stays_open() {
-    // Given a sale that is nearly over, and more than a minute later buyers are refused without asking Redis.
+async fn extension_applies_when_coordinators_die_afterwards() {
+    // Given a sale that ends in ten minutes. Nodes refuse buyers more than a minute after the end without asking
+    // Redis.
     let minutes = |minutes| Duration::from_mins(minutes);
-    let options = SaleOptions { duration: minutes(10), ..sale_of(600) };
+    let options = SaleOptions { duration: minutes(10), ..sale_options(600) };
     let options = StackOptions { clocks: true, sale: options, ..StackOptions::default() };
-    let sale = with_two_coordinators(options).await;
+    let sale = start_with_two_coordinators(options).await;
     let old_end = sale.sale.config.window.ends_at;
 
-    // When an operator is told that it goes on, all coordinators die at once, and the old end is long past.
+    // When an extension is acknowledged, both coordinators die at once, and the old end passes.
     let end = jiff::Timestamp::now() + minutes(60);
-    change_and_lose_coordinators(&sale, "extend", json!({ "endsAt": end.to_string() })).await;
+    change_then_kill_coordinators(&sale, "extend", json!({ "endsAt": end.to_string() })).await;
     let redis = sale.stack.redis();
     for server in redis.servers().await {
         redis.set_clock(server.addr, SignedDuration::from_mins(15)).unwrap();
@@ -115,67 +117,69 @@ async fn a_window_extended_right_before_all_coordinators_die_stays_open() {
         let now: jiff::Timestamp = status["serverTime"].as_str().unwrap().parse().unwrap();
         now.as_millisecond() as u64 > old_end
     };
-    until_each_node_shows(&sale, "a time after the old end", SOON, is_past).await;
-    until_each_node_shows(&sale, "that it goes on", CHANGE_SEEN_MAX, |status| status["status"] == "active")
-        .await;
+    wait_until_each_node_shows(&sale, "a time after the old end", TIMEOUT, is_past).await;
+    wait_until_each_node_shows(&sale, "the extended sale is active", CHANGE_SEEN_MAX, |status| {
+        status["status"] == "active"
+    })
+    .await;
 
     // Then buyers are served.
-    let answers = buys(&sale, &users(0..100)).await;
-    assert_eq!(purchases(&answers).len(), 100, "buyers were told {:?}", tally(&answers));
+    let answers = buy(&sale, &users(0..100)).await;
+    assert_eq!(purchases(&answers).len(), 100, "the answers are {:?}", tally(&answers));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_list_stops_no_node_that_sells_and_hides_no_sale() {
-    // Given a sale without any coordinator, two nodes of which one is not running, and the list of sales gone.
-    let sale = OpenSale::of(300).await;
+async fn nodes_keep_selling_when_sale_list_is_lost() {
+    // Given a sale without a coordinator, two nodes of which one is stopped, and a deleted list of sales.
+    let sale = OpenSale::start(300).await;
     let (node, other) = (sale.stack.nodes()[0].clone(), sale.stack.nodes()[1].clone());
     sale.stack.coordinators()[0].process().kill();
     other.process().kill();
     let redis = sale.stack.redis();
     let topology = sale.cluster.topology();
-    let of_list = topology.primary(slot_of_tag(SALES_KEY)).unwrap().address.to_string().parse().unwrap();
-    let mut connection = redis.connection(of_list).await.unwrap();
+    let list_primary = topology.primary(slot_of_tag(SALES_KEY)).unwrap().address.to_string().parse().unwrap();
+    let mut connection = redis.connection(list_primary).await.unwrap();
     let deleted: u64 = redis::cmd("DEL").arg(SALES_KEY).query_async(&mut connection).await.unwrap();
     assert_eq!(deleted, 1);
 
-    // When the node that runs has looked for the list again: one that is asked for another sale cannot know it.
+    // When the running node has noticed the missing list: it answers 503 for a sale that it does not know.
     let status_of = async |node: &str, sale: &str| {
         let answer = Client::new().get(format!("{node}/api/sales/{sale}/status")).send().await;
         answer.map_or(StatusCode::BAD_GATEWAY, |answer| answer.status())
     };
     let unknown = async || status_of(node.url(), "another").await == StatusCode::SERVICE_UNAVAILABLE;
-    until("the node misses the list", SOON, unknown).await.unwrap();
+    until("the node notices the missing list", TIMEOUT, unknown).await.unwrap();
 
-    // Then it goes on selling.
-    let wishes = wishes(&users(0..100), node.url());
-    let answers = Buyers::new(16).buy_persistently(wishes, SOON).await;
-    assert_eq!(purchases(&answers).len(), 100, "buyers were told {:?}", tally(&answers));
+    // Then it continues to sell.
+    let purchase_attempts = purchase_attempts(&users(0..100), node.url());
+    let answers = Buyers::new(16).buy_persistently(purchase_attempts, TIMEOUT).await;
+    assert_eq!(purchases(&answers).len(), 100, "the answers are {:?}", tally(&answers));
 
-    // And one that starts now says that it does not know, never that there is no such sale.
-    let asking = async {
+    // And a node that starts now answers 503, never 404.
+    let checks = async {
         let answers = async || status_of(other.url(), "flash").await == StatusCode::SERVICE_UNAVAILABLE;
-        until("the fresh node answers", SOON, answers).await.unwrap();
+        until("the fresh node answers", TIMEOUT, answers).await.unwrap();
         for _ in 0..20 {
             assert_eq!(status_of(other.url(), "flash").await, StatusCode::SERVICE_UNAVAILABLE);
         }
     };
     tokio::select! {
-        ready = other.restart() => panic!("a node that knows no sale says that it is ready: {ready:?}"),
-        () = asking => {}
+        ready = other.restart() => panic!("a node without a list of sales became ready: {ready:?}"),
+        () = checks => {}
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_status_moves_on_while_the_pair_with_its_snapshot_is_away() {
-    // Given a sale whose snapshot lies on one pair, and nobody has bought.
-    let sale = OpenSale::of(1_200).await;
+async fn status_advances_while_snapshot_shard_is_frozen() {
+    // Given a sale without purchases, whose snapshot is held by one primary and its replica.
+    let sale = OpenSale::start(1_200).await;
     let redis = sale.stack.redis();
     let topology = sale.cluster.topology();
     let slot = SaleKeys::new(sale.sale.id()).slot;
     let primary = topology.primary(slot).unwrap().address.to_string().parse().unwrap();
     let replica = redis.replicas_of(primary).await[0];
 
-    // When both servers of it freeze, and buyers come whose shards lie elsewhere.
+    // When both freeze, and buyers come whose shards are on other primaries.
     let elsewhere = |user: &&String| {
         let user = stock::ids::UserId::parse(user, stock::ids::UserIdKind::Opaque).unwrap();
         let shard = sale.sale.shard(sale.sale.ring().home(&user));
@@ -183,11 +187,11 @@ async fn the_status_moves_on_while_the_pair_with_its_snapshot_is_away() {
     };
     let users: Vec<String> = users(0..300).iter().filter(elsewhere).take(100).cloned().collect();
     [primary, replica].iter().for_each(|&server| redis.freeze(server));
-    let answers = buys(&sale, &users).await;
-    assert_eq!(purchases(&answers).len(), 100, "buyers were told {:?}", tally(&answers));
+    let answers = buy(&sale, &users).await;
+    assert_eq!(purchases(&answers).len(), 100, "the answers are {:?}", tally(&answers));
 
-    // Then the status shows what they bought.
+    // Then the status shows these purchases.
     let bought = |status: &Value| status["remainingStock"].as_u64() == Some(1_100);
-    until_each_node_shows(&sale, "what the others sold", SOON, bought).await;
+    wait_until_each_node_shows(&sale, "the purchases on other shards", TIMEOUT, bought).await;
     [primary, replica].iter().for_each(|&server| redis.thaw(server));
 }

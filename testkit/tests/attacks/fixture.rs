@@ -1,4 +1,4 @@
-//! The stage: a stack that all attacks share, one after the other, and whoever asks whether it is healthy.
+//! A stack under attack with checks that it is healthy. Only one such stack runs at a time.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -12,25 +12,25 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
-/// Longest time that an honest buyer is made to wait by an attack.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a node waits for the head of a request here.
+/// Longest time that a legitimate purchase may take during an attack.
+const HEALTHY_LATENCY_MAX: Duration = Duration::from_secs(2);
+/// The node's timeout for the head of a request in these tests.
 pub(crate) const HEAD_LIMIT: Duration = Duration::from_secs(3);
 const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 
-static STAGE: Mutex<()> = Mutex::const_new(());
+static STACK_LOCK: Mutex<()> = Mutex::const_new(());
 
 /// A sale under attack.
 pub(crate) struct Target {
     pub(crate) stack: Stack,
     pub(crate) client: Client,
     buyers: AtomicU32,
-    _stage: MutexGuard<'static, ()>,
+    _stack_lock: MutexGuard<'static, ()>,
 }
 
 impl Target {
     pub(crate) async fn open() -> Self {
-        let stage = STAGE.lock().await;
+        let stack_lock = STACK_LOCK.lock().await;
         let options = StackOptions {
             nodes: 1,
             sale: SaleOptions { total_stock: 1_000, ..SaleOptions::default() },
@@ -38,24 +38,24 @@ impl Target {
             ..StackOptions::default()
         };
         let stack = Stack::start(options, |_| ()).await.unwrap();
-        Self { stack, client: Client::new(), buyers: AtomicU32::new(0), _stage: stage }
+        Self { stack, client: Client::new(), buyers: AtomicU32::new(0), _stack_lock: stack_lock }
     }
 
-    /// Both ways in: through nginx, and straight to the node.
-    pub(crate) fn doors(&self) -> [String; 2] {
+    /// Both ways to the service: through nginx, and directly to the node.
+    pub(crate) fn base_urls(&self) -> [String; 2] {
         [self.stack.url(), self.stack.nodes()[0].url().to_owned()]
     }
 
-    /// Asserts that somebody who means no harm can buy, quickly, at both doors.
-    pub(crate) async fn is_healthy(&self, after: &str) {
-        for door in self.doors() {
+    /// Asserts that a legitimate buyer can buy at both URLs without delay.
+    pub(crate) async fn assert_healthy(&self, after: &str) {
+        for base_url in self.base_urls() {
             let user = format!("honest-{}", self.buyers.fetch_add(1, Ordering::Relaxed));
             let began = Instant::now();
-            let answer = buy(&self.client, &door, &user).timeout(ANSWER_LIMIT).send().await.unwrap();
-            assert_eq!(answer.status(), 200, "after {after} at {door}");
+            let answer = buy(&self.client, &base_url, &user).timeout(ANSWER_LIMIT).send().await.unwrap();
+            assert_eq!(answer.status(), 200, "after {after} at {base_url}");
             assert!(
-                began.elapsed() < PATIENCE,
-                "after {after} a purchase at {door} took {:?}",
+                began.elapsed() < HEALTHY_LATENCY_MAX,
+                "after {after} a purchase at {base_url} took {:?}",
                 began.elapsed()
             );
         }
@@ -64,36 +64,36 @@ impl Target {
         assert_eq!(ready.status(), 200, "after {after}");
     }
 
-    /// Whether this user has a unit.
+    /// Returns true when this user has bought a unit.
     pub(crate) async fn has_bought(&self, user: &str) -> bool {
         let found =
             self.client.get(format!("{}/api/sale/purchase/{user}", self.stack.url())).send().await.unwrap();
         found.json::<Value>().await.unwrap()["hasPurchased"] == true
     }
 
-    /// Ends it: nothing was sold twice, or to nobody.
-    pub(crate) async fn audit(self) {
+    /// Asserts that the audit finds no violation, and ends the stack.
+    pub(crate) async fn assert_audit_ok(self) {
         let audit = self.stack.audit("flash").await.unwrap();
         assert!(audit.ok, "{audit:?}");
     }
 }
 
-pub(crate) fn buy(client: &Client, door: &str, user: &str) -> RequestBuilder {
-    client.post(format!("{door}/api/sale/purchase")).json(&json!({ "userId": user }))
+pub(crate) fn buy(client: &Client, base_url: &str, user: &str) -> RequestBuilder {
+    client.post(format!("{base_url}/api/sale/purchase")).json(&json!({ "userId": user }))
 }
 
-/// An answer that refuses, as a problem with the name of its request.
-pub(crate) async fn is_problem(answer: Response, status: u16, what: &str) {
+/// Asserts that the answer is a problem+json with this status and the request's correlation id.
+pub(crate) async fn assert_problem(answer: Response, status: u16, what: &str) {
     assert_eq!(answer.status(), status, "{what}");
     assert_eq!(answer.headers()["content-type"], "application/problem+json", "{what}");
     let correlation = answer.headers()["x-correlation-id"].to_str().unwrap().to_owned();
     assert_eq!(answer.json::<Value>().await.unwrap()["correlationId"], correlation, "{what}");
 }
 
-/// Sends bytes as they are, and reads what comes back until the connection is closed or nothing comes any more.
-pub(crate) async fn wire(door: &str, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(door.trim_start_matches("http://")).await.unwrap();
-    // A server may refuse before everything was sent.
+/// Sends raw bytes, and reads until the connection is closed or silent for 700 ms.
+pub(crate) async fn send_raw(base_url: &str, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(base_url.trim_start_matches("http://")).await.unwrap();
+    // A server may reject the request before all bytes were sent.
     let _refused_early = stream.write_all(bytes).await;
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
@@ -103,7 +103,7 @@ pub(crate) async fn wire(door: &str, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// The statuses in what came back over a connection.
+/// Returns the statuses of all answers in the text.
 pub(crate) fn statuses(answer: &str) -> Vec<&str> {
     answer.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect()
 }

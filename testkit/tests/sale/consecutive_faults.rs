@@ -1,4 +1,4 @@
-//! Faults of one pair that come one after the other: purchases that buyers were told of outlive all of them.
+//! Two faults of the same primary and replica, one after the other: acknowledged purchases survive both.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,67 +7,72 @@ use stock::calls::Find;
 use stock::ids::{ShardId, UserId, UserIdKind};
 use testkit::{BuyerAnswer, Buyers, StackOptions, until};
 
-use crate::actors::{OpenSale, sale_of};
+use crate::fixture::{OpenSale, sale_options};
 
-/// More than are bought meanwhile.
+/// More units than are bought during a test.
 const UNITS: u64 = 100_000;
-/// Buyers at a time.
+/// Number of concurrent buyers.
 const CONNECTIONS: usize = 64;
-/// Detecting a dead primary takes its timeout of a second, the election as long again, and the copy some seconds here.
+/// Detecting a dead primary takes the timeout of 1 s, the election as long again, and the copy some seconds here.
 const LIMIT: Duration = Duration::from_secs(30);
-/// A copy writes and loads each of a pair's dozen keys with this delay, so it takes seconds.
+/// Delay per key while a copy is written and loaded. A server has a dozen keys, so a copy takes seconds.
 const KEY_DELAY_US: u32 = 150_000;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn purchases_outlive_a_successor_that_dies_while_it_is_copied() {
-    // Given a primary that was killed, and its replica, which leads alone.
+async fn purchases_survive_when_successor_dies_during_resync() {
+    // Given a killed primary, and its promoted replica without a replica of its own.
     let sale =
-        OpenSale::with(StackOptions { nodes: 1, sale: sale_of(UNITS), ..StackOptions::default() }).await;
+        OpenSale::start_with(StackOptions { nodes: 1, sale: sale_options(UNITS), ..StackOptions::default() })
+            .await;
     let redis = sale.stack.redis();
     let (first, successor) = pair(&sale).await;
     redis.kill(first);
     redis.wait_until_promoted(successor).await.unwrap();
 
-    // When the old primary copies, slowly, and the successor dies as the copy is being loaded, while a crowd buys.
+    // When the old primary copies slowly, and the successor dies while the copy is loaded and buyers buy.
     let node = sale.stack.nodes()[0].url().to_owned();
     let second_fault = async {
         set(&sale, successor, "rdb-key-save-delay", KEY_DELAY_US).await;
         redis.restart(first).await.unwrap();
         set(&sale, first, "key-load-delay", KEY_DELAY_US).await;
-        // The copy is sent, and follows once it is loaded: until then the loading server answers nobody.
+        // `state=online` means that the copy was sent. The receiver then loads it and answers no request meanwhile.
         let sent = async || info(&sale, successor, "replication").await.contains("state=online");
-        until("the copy sent", LIMIT, sent).await.unwrap();
+        until("the copy is sent", LIMIT, sent).await.unwrap();
         redis.kill(successor);
         redis.wait_until_promoted(first).await.unwrap();
         set(&sale, first, "key-load-delay", 0).await;
     };
     let ((), answers) = Buyers::new(CONNECTIONS).buy_during(&node, second_fault).await;
 
-    // Then every purchase that somebody was told of is there.
+    // Then every acknowledged purchase exists.
     redis.restart(successor).await.unwrap();
     redis.wait_until_whole().await.unwrap();
     assert_all_found(&sale, &answers).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn purchases_outlive_a_primary_whose_replica_lost_its_link() {
-    // Given a primary that its replica cannot follow, while a server outside the cluster copies it.
+async fn purchases_survive_when_primary_dies_without_replica_link() {
+    // Given a primary with a replica in the cluster and another replica outside of it.
     let sale =
-        OpenSale::with(StackOptions { nodes: 1, sale: sale_of(UNITS), ..StackOptions::default() }).await;
+        OpenSale::start_with(StackOptions { nodes: 1, sale: sale_options(UNITS), ..StackOptions::default() })
+            .await;
     let redis = sale.stack.redis();
     let (primary, replica) = pair(&sale).await;
-    let outsider = testkit::RedisServer::start().await.unwrap();
-    outsider.replicate_as_separate_user(&mut redis.connection(primary).await.unwrap(), primary).await.unwrap();
+    let external_replica = testkit::RedisServer::start().await.unwrap();
+    external_replica
+        .replicate_as_separate_user(&mut redis.connection(primary).await.unwrap(), primary)
+        .await
+        .unwrap();
     let both_follow = async || info(&sale, primary, "replication").await.matches("state=online").count() == 2;
-    until("the outsider's copy", LIMIT, both_follow).await.unwrap();
+    until("both replicas follow", LIMIT, both_follow).await.unwrap();
     let node = sale.stack.nodes()[0].url().to_owned();
 
-    // When the link is cut and the primary dies later, while a crowd buys.
+    // When the replica loses its link, and the primary dies later, while buyers buy.
     let faults = async {
         redis.cut_replication(primary).await.unwrap();
-        let outsider_follows =
+        let external_replica_follows =
             async || info(&sale, primary, "replication").await.matches("state=online").count() == 1;
-        until("the outsider alone", LIMIT, outsider_follows).await.unwrap();
+        until("only the external replica follows", LIMIT, external_replica_follows).await.unwrap();
         let bought = sale.stack.status().await.unwrap().remaining_stock;
         let more = async || sale.stack.status().await.unwrap().remaining_stock + 90 < bought;
         until("purchases that the replica lacks", LIMIT, more).await.unwrap();
@@ -76,17 +81,18 @@ async fn purchases_outlive_a_primary_whose_replica_lost_its_link() {
     };
     let ((), answers) = Buyers::new(CONNECTIONS).buy_during(&node, faults).await;
 
-    // Then every purchase that somebody was told of is there.
+    // Then every acknowledged purchase exists.
     redis.restart(primary).await.unwrap();
     redis.wait_until_whole().await.unwrap();
     assert_all_found(&sale, &answers).await;
 }
 
-/// Looks up everybody who was told of a purchase. The audit cannot: it sees only what Redis still holds.
+/// Looks up every user with an acknowledged purchase. The audit cannot find a loss: it sees only what Redis still
+/// holds.
 async fn assert_all_found(sale: &OpenSale, answers: &[BuyerAnswer]) {
-    let told: Vec<&BuyerAnswer> = answers.iter().filter(|answer| answer.is_purchased()).collect();
+    let acknowledged: Vec<&BuyerAnswer> = answers.iter().filter(|answer| answer.is_purchased()).collect();
     let mut lost = Vec::new();
-    for answer in &told {
+    for answer in &acknowledged {
         let user = UserId::parse(&answer.user, UserIdKind::Opaque).unwrap();
         let shard = sale.sale.shard(sale.sale.ring().home(&user));
         let found = sale.cluster.read(Find { shard, users: &[user] }).await.unwrap().remove(0);
@@ -94,9 +100,9 @@ async fn assert_all_found(sale: &OpenSale, answers: &[BuyerAnswer]) {
             lost.push(&answer.user);
         }
     }
-    println!("{} of {} told purchases are there", told.len() - lost.len(), told.len());
-    assert!(told.len() > CONNECTIONS, "too few bought for the story to mean something");
-    assert!(lost.is_empty(), "{} of {} told purchases are lost", lost.len(), told.len());
+    println!("{} of {} acknowledged purchases exist", acknowledged.len() - lost.len(), acknowledged.len());
+    assert!(acknowledged.len() > CONNECTIONS, "too few purchases for a meaningful test");
+    assert!(lost.is_empty(), "{} of {} acknowledged purchases are lost", lost.len(), acknowledged.len());
     let audit = sale.stack.audit("flash").await.unwrap();
     assert!(audit.ok, "{:?}", audit.violations);
 }
