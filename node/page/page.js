@@ -48,7 +48,7 @@ function markSilent() {
   silence ??= setTimeout(() => update({ isOffline: true }), OFFLINE_AFTER_MS);
 }
 
-/** Runs once the sale is state: restores the receipt from this browser or the shop, and prepares a purchase. */
+/** Runs once the sale is known: restores the receipt from this browser or the shop, and prepares a purchase. */
 async function begin() {
   state.receipt = memory.receipt(state.sale.id).get();
   shop.prepare();
