@@ -1,4 +1,4 @@
-//! The coordinator's admin API: sales of our own, and the audit.
+//! Client of the coordinator's admin API: opens sales and reads the audit.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use reqwest::{Client, RequestBuilder};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-/// An audit reads every claim and every order of a sale, one audit at a time.
+/// Time limit of a request. An audit reads all claims and orders of a sale, and audits run one at a time.
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
-/// Relative, as the admin API takes it: longer than any run that is worth waiting for.
+/// Length of an opened sale, relative to now. Longer than any run.
 const OPEN_FOR: &str = "24h";
 
-/// Who answers operators.
+/// Client of one coordinator.
 #[derive(Debug)]
 pub(crate) struct Admin {
     client: Client,
@@ -20,18 +20,18 @@ pub(crate) struct Admin {
     token: String,
 }
 
-/// `GET /admin/sales/{sale}/audit`: a full read of the sale.
+/// Response of `GET /admin/sales/{sale}/audit`: the result of a full read of the sale.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AuditReport {
     pub(crate) ok: bool,
-    /// What is wrong, for people.
+    /// Descriptions of the violations.
     pub(crate) violations: Vec<Value>,
     pub(crate) total: u64,
     pub(crate) sold: u64,
-    /// Units lying in shards.
+    /// Units in shards.
     pub(crate) stock: u64,
-    /// Units on their way from one shard to another.
+    /// Units in channels between shards.
     pub(crate) in_flight: u64,
     pub(crate) claims: u64,
     pub(crate) orders: u64,
@@ -41,10 +41,10 @@ pub(crate) struct AuditReport {
 impl Admin {
     pub(crate) fn new(url: String, token: String) -> Self {
         let client = Client::builder().timeout(ANSWER_LIMIT).build();
-        Self { client: client.expect("nothing of these settings can be missing"), url, token }
+        Self { client: client.expect("a client with these settings can be built"), url, token }
     }
 
-    /// Opens a sale, now.
+    /// Creates a sale that starts now.
     pub(crate) async fn open_sale(&self, id: &str, units: u64) -> Result<()> {
         let sale = json!({
             "id": id,

@@ -1,7 +1,7 @@
-//! Who was told of which order: what buyers could prove.
+//! Log of the orders that buyers were answered with.
 //!
-//! It believes every answer, and finds those that contradict each other. A denial only counts where it answers a
-//! request that was sent after the order was told: answers overtake each other.
+//! It takes every answer as true and reports answers that contradict each other. A denial is compared only with orders
+//! that were answered before its request was sent, because answers can overtake each other.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -9,90 +9,91 @@ use std::{
     time::Instant,
 };
 
-/// Contradictions that are spelled out. A broken sale could have one for each of its buyers.
+/// Number of contradictions that are listed. A broken sale could have one for each of its buyers.
 const LISTED_MAX: usize = 10;
 
-/// What all buyers were told of their orders.
+/// The orders that all buyers were answered with.
 #[derive(Debug, Default)]
 pub(crate) struct AnswerLog {
-    pages: Mutex<Pages>,
+    state: Mutex<LogState>,
 }
 
 #[derive(Debug, Default)]
-struct Pages {
-    accounts: HashMap<String, Account>,
+struct LogState {
+    users: HashMap<String, UserRecord>,
     contradictions: Contradictions,
 }
 
-/// What one user was told.
+/// The order that one user was answered with.
 #[derive(Debug)]
-struct Account {
+struct UserRecord {
     order: String,
     since: Instant,
-    /// The attempt that was told `purchased`.
+    /// The attempt that was answered `purchased`.
     attempt: Option<String>,
 }
 
-/// Answers that cannot all be true.
+/// Counts contradictions and lists the first of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Contradictions {
     pub(crate) count: usize,
-    /// The first of them, in words.
+    /// Descriptions of the first contradictions.
     pub(crate) listed: Vec<String>,
 }
 
 impl AnswerLog {
-    /// `purchased`, for the attempt of this key.
+    /// Records the answer `purchased` for the attempt with this key.
     pub(crate) fn purchased(&self, user: &str, attempt: &str, order: &str) {
-        let mut pages = self.lock();
-        pages.told(user, order);
-        let account = pages.accounts.get_mut(user);
-        let other = account.and_then(|account| account.attempt.replace(attempt.to_owned()));
+        let mut state = self.lock();
+        state.record_order(user, order);
+        let user_record = state.users.get_mut(user);
+        let other = user_record.and_then(|user_record| user_record.attempt.replace(attempt.to_owned()));
         if other.is_some_and(|other| other != attempt) {
-            pages.contradictions.add(format!("{user} was told `purchased` for two attempts"));
+            state.contradictions.add(format!("{user} was answered `purchased` for two attempts"));
         }
     }
 
-    /// `already_purchased`, or a lookup that found something.
+    /// Records the answer `already_purchased`, or a lookup that found an order.
     pub(crate) fn has(&self, user: &str, order: &str) {
-        self.lock().told(user, order);
+        self.lock().record_order(user, order);
     }
 
-    /// Sold out, or a lookup that found nothing: the answer to a request that was sent at that time.
+    /// Records the answer sold out, or a lookup that found nothing, to a request sent at this time.
     pub(crate) fn has_none(&self, user: &str, sent: Instant) {
-        let mut pages = self.lock();
-        let Pages { accounts, contradictions } = &mut *pages;
-        if let Some(account) = accounts.get(user).filter(|account| account.since < sent) {
-            let order = &account.order;
-            contradictions.add(format!("{user} was told of order {order}, and later that there is none"));
+        let mut state = self.lock();
+        let LogState { users, contradictions } = &mut *state;
+        if let Some(user_record) = users.get(user).filter(|user_record| user_record.since < sent) {
+            let order = &user_record.order;
+            contradictions.add(format!("{user} was answered with order {order}, and later with none"));
         }
     }
 
-    /// Everybody who was told `purchased`, with the order.
+    /// Returns all users that were answered `purchased`, with the order.
     pub(crate) fn buyers(&self) -> Vec<(String, String)> {
-        let pages = self.lock();
-        let bought = pages.accounts.iter().filter(|(_, account)| account.attempt.is_some());
-        bought.map(|(user, account)| (user.clone(), account.order.clone())).collect()
+        let state = self.lock();
+        let bought = state.users.iter().filter(|(_, user_record)| user_record.attempt.is_some());
+        bought.map(|(user, user_record)| (user.clone(), user_record.order.clone())).collect()
     }
 
     pub(crate) fn contradictions(&self) -> Contradictions {
         self.lock().contradictions.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Pages> {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, LogState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Pages {
-    fn told(&mut self, user: &str, order: &str) {
-        match self.accounts.entry(user.to_owned()) {
+impl LogState {
+    fn record_order(&mut self, user: &str, order: &str) {
+        match self.users.entry(user.to_owned()) {
             Entry::Vacant(entry) => {
-                entry.insert(Account { order: order.to_owned(), since: Instant::now(), attempt: None });
+                entry.insert(UserRecord { order: order.to_owned(), since: Instant::now(), attempt: None });
             }
             Entry::Occupied(entry) if entry.get().order != order => {
                 let first = &entry.get().order;
-                self.contradictions.add(format!("{user} was told of order {first} and of order {order}"));
+                self.contradictions
+                    .add(format!("{user} was answered with order {first} and with order {order}"));
             }
             Entry::Occupied(_) => {}
         }
@@ -113,51 +114,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_order_told_again_is_no_contradiction() {
-        let ledger = AnswerLog::default();
+    fn repeated_order_is_no_contradiction() {
+        let log = AnswerLog::default();
         let before = Instant::now();
-        ledger.purchased("ann", "first", "A");
-        ledger.purchased("ann", "first", "A");
-        ledger.has("ann", "A");
-        ledger.has("bob", "B");
-        ledger.has_none("ann", before);
-        ledger.has_none("eve", Instant::now());
-        assert_eq!(ledger.contradictions().count, 0);
-        assert_eq!(ledger.buyers(), [("ann".to_owned(), "A".to_owned())], "bob was not told `purchased`");
+        log.purchased("ann", "first", "A");
+        log.purchased("ann", "first", "A");
+        log.has("ann", "A");
+        log.has("bob", "B");
+        log.has_none("ann", before);
+        log.has_none("eve", Instant::now());
+        assert_eq!(log.contradictions().count, 0);
+        assert_eq!(log.buyers(), [("ann".to_owned(), "A".to_owned())], "bob was not answered `purchased`");
     }
 
     #[test]
-    fn two_orders_of_one_user_contradict_each_other() {
-        let ledger = AnswerLog::default();
-        ledger.purchased("ann", "first", "A");
-        ledger.has("ann", "B");
-        assert_eq!(ledger.contradictions().listed, ["ann was told of order A and of order B"]);
+    fn two_orders_of_one_user_are_a_contradiction() {
+        let log = AnswerLog::default();
+        log.purchased("ann", "first", "A");
+        log.has("ann", "B");
+        assert_eq!(log.contradictions().listed, ["ann was answered with order A and with order B"]);
     }
 
     #[test]
-    fn two_attempts_cannot_both_be_the_one_that_bought() {
-        let ledger = AnswerLog::default();
-        ledger.purchased("ann", "first", "A");
-        ledger.purchased("ann", "second", "A");
-        assert_eq!(ledger.contradictions().listed, ["ann was told `purchased` for two attempts"]);
+    fn two_purchased_attempts_are_a_contradiction() {
+        let log = AnswerLog::default();
+        log.purchased("ann", "first", "A");
+        log.purchased("ann", "second", "A");
+        assert_eq!(log.contradictions().listed, ["ann was answered `purchased` for two attempts"]);
     }
 
     #[test]
-    fn an_order_that_was_told_cannot_be_gone() {
-        let ledger = AnswerLog::default();
-        ledger.purchased("ann", "first", "A");
-        ledger.has_none("ann", Instant::now());
-        assert_eq!(ledger.contradictions().count, 1);
+    fn denial_after_an_order_is_a_contradiction() {
+        let log = AnswerLog::default();
+        log.purchased("ann", "first", "A");
+        log.has_none("ann", Instant::now());
+        assert_eq!(log.contradictions().count, 1);
     }
 
     #[test]
-    fn contradictions_are_counted_and_the_first_of_them_listed() {
-        let ledger = AnswerLog::default();
-        ledger.has("ann", "A");
+    fn first_contradictions_are_listed_and_all_counted() {
+        let log = AnswerLog::default();
+        log.has("ann", "A");
         for order in 0..100 {
-            ledger.has("ann", &format!("B{order}"));
+            log.has("ann", &format!("B{order}"));
         }
-        let Contradictions { count, listed } = ledger.contradictions();
+        let Contradictions { count, listed } = log.contradictions();
         assert_eq!((count, listed.len()), (100, LISTED_MAX));
     }
 }

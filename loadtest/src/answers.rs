@@ -1,7 +1,7 @@
-//! What nodes answer, in the words of either family of calls.
+//! Parses the nodes' answers in both families of calls.
 //!
-//! Pure: a status, whether the answer says when to come back, and a body. What is not to the letter of the contract is
-//! `Unexpected`: a load test that reads answers generously finds nothing.
+//! Pure functions of the status, `Retry-After` and the body. An answer that does not match the contract exactly is
+//! `Unexpected`: a lenient parser would hide errors from the load test.
 
 use std::time::Duration;
 
@@ -10,49 +10,49 @@ use serde_json::Value;
 #[cfg(test)]
 mod tests;
 
-/// The two families of calls that there are.
+/// The two families of calls that nodes answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ApiFamily {
     /// `/api/sales/{sale}/…`, and `/api/sale/…` for the default sale.
     BySale,
     /// `/api/status`, `/api/purchase`, …: the default sale, with a CSRF token.
-    Single,
+    SingleSale,
 }
 
-/// What an answer says, in one word.
+/// Kind of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum AnswerKind {
-    /// What was asked for: a status, a token, events, a lookup.
-    Told,
+    /// The requested data: a status, a token, events, a lookup.
+    Data,
     Purchased,
     AlreadyPurchased,
     SoldOut,
     NotActive,
-    /// 503: nothing was done, come back.
+    /// 503: nothing was done, retry later.
     Busy,
-    /// 503: it may or may not have been done.
+    /// 503: the outcome is unknown.
     Unknown,
-    /// 429
+    /// 429: a rate limit was exceeded.
     Limited,
     CsrfRefused,
     /// No answer came.
     Transport,
-    /// An answer that the contract does not have.
+    /// An answer that is not part of the contract.
     Unexpected,
 }
 
-/// An answer, as a buyer reads it.
+/// A parsed answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) kind: AnswerKind,
     pub(crate) order: Option<String>,
-    /// The CSRF token that it brings.
+    /// CSRF token in the answer.
     pub(crate) token: Option<String>,
     pub(crate) retry_after: Option<Duration>,
 }
 
 impl AnswerKind {
-    /// What a request can have come to, in the order in which people want to read it.
+    /// The possible outcomes of a purchase, in the order of the report.
     pub(crate) const OUTCOMES: [Self; 10] = [
         Self::Purchased,
         Self::AlreadyPurchased,
@@ -66,24 +66,24 @@ impl AnswerKind {
         Self::Unexpected,
     ];
 
-    /// Nothing would change it.
+    /// Returns true when a retry would not change the outcome.
     pub(crate) fn is_definite(self) -> bool {
         matches!(self, Self::Purchased | Self::AlreadyPurchased | Self::SoldOut | Self::NotActive)
     }
 
-    /// The server did not do as it should. Being sent away in good order is none.
+    /// Returns true when the server behaved incorrectly. A rejection with `Retry-After` is not an error.
     pub(crate) fn is_error(self) -> bool {
         matches!(self, Self::CsrfRefused | Self::Transport | Self::Unexpected)
     }
 
-    /// What Goose counts as a success.
+    /// Returns true when Goose should count the request as a success.
     pub(crate) fn is_success(self) -> bool {
-        self == Self::Told || self.is_definite()
+        self == Self::Data || self.is_definite()
     }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Told => "told",
+            Self::Data => "data",
             Self::Purchased => "purchased",
             Self::AlreadyPurchased => "already purchased",
             Self::SoldOut => "sold out",
@@ -99,12 +99,12 @@ impl AnswerKind {
 }
 
 impl Answer {
-    /// No answer came.
+    /// Returns the answer of a request that got none.
     pub(crate) fn none() -> Self {
         Self::of(AnswerKind::Transport)
     }
 
-    /// The answer to a purchase.
+    /// Parses the answer to a purchase.
     pub(crate) fn to_purchase(
         family: ApiFamily,
         status: u16,
@@ -112,9 +112,9 @@ impl Answer {
         body: &[u8],
     ) -> Self {
         let body = Body::read(body);
-        let kind = shed(status, retry_after, &body).or_else(|| match family {
+        let kind = rejection(status, retry_after, &body).or_else(|| match family {
             ApiFamily::BySale => purchase_by_sale(status, &body),
-            ApiFamily::Single => purchase_of_single(status, &body),
+            ApiFamily::SingleSale => purchase_of_single_sale(status, &body),
         });
         let names_order = matches!(kind, Some(AnswerKind::Purchased | AnswerKind::AlreadyPurchased));
         let order = body.text("orderId").filter(|_| names_order);
@@ -126,7 +126,7 @@ impl Answer {
         }
     }
 
-    /// The answer to a lookup; with the order, if there is one.
+    /// Parses the answer to a lookup, with the order if one exists.
     pub(crate) fn to_lookup(
         family: ApiFamily,
         status: u16,
@@ -138,13 +138,13 @@ impl Answer {
         let order = body.text("orderId");
         match has.and_then(Value::as_bool) {
             Some(has) if status == 200 && has == order.is_some() => {
-                Self { order, ..Self::of(AnswerKind::Told) }
+                Self { order, ..Self::of(AnswerKind::Data) }
             }
-            _ => Self::to_look(status, retry_after, &body, false),
+            _ => Self::to_read(status, retry_after, &body, false),
         }
     }
 
-    /// The answer to whoever asks for the sale's status.
+    /// Parses the answer to a request for the sale's status.
     pub(crate) fn to_status(
         family: ApiFamily,
         status: u16,
@@ -154,18 +154,18 @@ impl Answer {
         let body = Body::read(body);
         let units = if family == ApiFamily::BySale { "remainingStock" } else { "stock" };
         let is_complete = body.text("status").is_some() && body.0.get(units).is_some_and(Value::is_u64);
-        Self::to_look(status, retry_after, &body, is_complete)
+        Self::to_read(status, retry_after, &body, is_complete)
     }
 
-    /// The answer to whoever asks for a CSRF token.
+    /// Parses the answer to a request for a CSRF token.
     pub(crate) fn to_csrf(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
         let body = Body::read(body);
         let token = body.text("csrfToken");
-        let look = Self::to_look(status, retry_after, &body, token.is_some());
+        let look = Self::to_read(status, retry_after, &body, token.is_some());
         Self { token, ..look }
     }
 
-    /// The answer to whoever wants to listen.
+    /// Parses the answer to a subscription to the sale's events.
     pub(crate) fn to_listener(
         status: u16,
         retry_after: Option<Duration>,
@@ -173,14 +173,14 @@ impl Answer {
     ) -> Self {
         match first_event {
             Some(event) => Self::to_status(ApiFamily::BySale, status, retry_after, event),
-            None => Self::to_look(status, retry_after, &Body(Value::Null), false),
+            None => Self::to_read(status, retry_after, &Body(Value::Null), false),
         }
     }
 
-    fn to_look(status: u16, retry_after: Option<Duration>, body: &Body, is_complete: bool) -> Self {
-        let kind = match shed(status, retry_after, body) {
+    fn to_read(status: u16, retry_after: Option<Duration>, body: &Body, is_complete: bool) -> Self {
+        let kind = match rejection(status, retry_after, body) {
             Some(kind) => kind,
-            None if status == 200 && is_complete => AnswerKind::Told,
+            None if status == 200 && is_complete => AnswerKind::Data,
             None => AnswerKind::Unexpected,
         };
         Self { retry_after, ..Self::of(kind) }
@@ -191,18 +191,18 @@ impl Answer {
     }
 }
 
-/// Sent away: a 429 or 503 that says when to come back, or a token that is not good.
-fn shed(status: u16, retry_after: Option<Duration>, body: &Body) -> Option<AnswerKind> {
+/// Returns the kind of a rejection: a 429 or 503 with `Retry-After`, or a refused CSRF token. None for other answers.
+fn rejection(status: u16, retry_after: Option<Duration>, body: &Body) -> Option<AnswerKind> {
     let problem = body.text("type");
     match (status, retry_after) {
         (429, Some(_)) => Some(AnswerKind::Limited),
-        (503, Some(_)) if body.says("status", "busy") => Some(AnswerKind::Busy),
+        (503, Some(_)) if body.has_text("status", "busy") => Some(AnswerKind::Busy),
         (503, Some(_)) => match problem.as_deref() {
             Some("/problems/busy" | "/problems/unavailable") => Some(AnswerKind::Busy),
-            // Also a load balancer that lost its node: nobody knows what that one did.
+            // Includes a load balancer that lost its node: the outcome at that node is unknown.
             _ => Some(AnswerKind::Unknown),
         },
-        (403, _) if body.says("error", "csrf") || problem.as_deref() == Some("/problems/csrf") => {
+        (403, _) if body.has_text("error", "csrf") || problem.as_deref() == Some("/problems/csrf") => {
             Some(AnswerKind::CsrfRefused)
         }
         _ => None,
@@ -220,7 +220,7 @@ fn purchase_by_sale(status: u16, body: &Body) -> Option<AnswerKind> {
     }
 }
 
-fn purchase_of_single(status: u16, body: &Body) -> Option<AnswerKind> {
+fn purchase_of_single_sale(status: u16, body: &Body) -> Option<AnswerKind> {
     match (status, body.text("status")?.as_str()) {
         (200, "purchased") => Some(AnswerKind::Purchased),
         (409, "already_purchased") => Some(AnswerKind::AlreadyPurchased),
@@ -230,7 +230,7 @@ fn purchase_of_single(status: u16, body: &Body) -> Option<AnswerKind> {
     }
 }
 
-/// A JSON body; null if it is none.
+/// A JSON body. Null if the body is not JSON.
 struct Body(Value);
 
 impl Body {
@@ -242,7 +242,7 @@ impl Body {
         self.0.get(member)?.as_str().map(str::to_owned)
     }
 
-    fn says(&self, member: &str, word: &str) -> bool {
+    fn has_text(&self, member: &str, word: &str) -> bool {
         self.0.get(member).and_then(Value::as_str) == Some(word)
     }
 }

@@ -1,4 +1,4 @@
-//! Goose: users who come and go by a plan, and its reports.
+//! Runs Goose: users who start and stop by a plan, and Goose's reports.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -12,15 +12,15 @@ use goose::{
 
 use crate::client::Exchange;
 
-/// What Goose calls its reports; the extension says which kind each is.
+/// File names of Goose's reports. The extension selects the format.
 const REPORTS: [&str; 3] = ["goose.html", "goose.json", "goose.md"];
 
-/// So many users, and the time until there are.
+/// Number of users, and the time until that number is reached.
 pub(crate) type Step = (u32, Duration);
 
-/// Runs people through a plan. Ctrl-C ends the plan early: those who are there finish what they are at.
+/// Runs a scenario by a plan. Ctrl-C ends the plan early: active users finish their transaction.
 pub(crate) async fn attack(
-    people: Scenario,
+    scenario: Scenario,
     plan: &[Step],
     url: &str,
     reports: &Path,
@@ -28,10 +28,10 @@ pub(crate) async fn attack(
 ) -> Result<()> {
     fs::create_dir_all(reports).with_context(|| format!("cannot write to {}", reports.display()))?;
     let configuration = configuration(&arguments(plan, url, reports, verbose))?;
-    run(configuration, people).await.map_err(|error| anyhow::anyhow!("Goose: {error}"))
+    run(configuration, scenario).await.map_err(|error| anyhow::anyhow!("Goose: {error}"))
 }
 
-/// Tells Goose of a request.
+/// Records a request in Goose's statistics.
 pub(crate) async fn record(user: &mut GooseUser, exchange: &Exchange) -> TransactionResult {
     let Exchange { method, name, status, answer, latency } = exchange;
     let error = format!("{name}: {}", answer.kind.name());
@@ -39,12 +39,12 @@ pub(crate) async fn record(user: &mut GooseUser, exchange: &Exchange) -> Transac
     user.record_custom_request_duration(method, name, *latency, is_success, *status, Some(&error)).await
 }
 
-async fn run(configuration: GooseConfiguration, people: Scenario) -> Result<(), GooseError> {
-    // Its clients send nothing here, and one costs less than a thousand.
+async fn run(configuration: GooseConfiguration, scenario: Scenario) -> Result<(), GooseError> {
+    // Goose's own clients send nothing here, so one shared client is enough.
     let client = GooseClientBuilder::new().without_cookies();
     let attack = GooseAttack::initialize_with_config(configuration)?;
     let attack = attack.set_client_builder_without_cookies(client)?;
-    attack.register_scenario(people).execute().await.map(drop)
+    attack.register_scenario(scenario).execute().await.map(drop)
 }
 
 fn configuration(arguments: &[String]) -> Result<GooseConfiguration> {
@@ -53,7 +53,7 @@ fn configuration(arguments: &[String]) -> Result<GooseConfiguration> {
 
 fn arguments(plan: &[Step], url: &str, reports: &Path, verbose: bool) -> Vec<String> {
     let mut arguments: Vec<String> = ["--no-telnet", "--no-print-metrics"].map(str::to_owned).into();
-    arguments.extend(["--host".to_owned(), url.to_owned(), "--test-plan".to_owned(), text(plan)]);
+    arguments.extend(["--host".to_owned(), url.to_owned(), "--test-plan".to_owned(), plan_text(plan)]);
     let files = REPORTS.map(|report| reports.join(report).to_string_lossy().into_owned());
     arguments.extend(files.into_iter().flat_map(|file| ["--report-file".to_owned(), file]));
     if !verbose {
@@ -62,8 +62,8 @@ fn arguments(plan: &[Step], url: &str, reports: &Path, verbose: bool) -> Vec<Str
     arguments
 }
 
-/// A plan in Goose's notation.
-fn text(plan: &[Step]) -> String {
+/// Formats a plan in Goose's notation.
+fn plan_text(plan: &[Step]) -> String {
     let steps: Vec<String> =
         plan.iter().map(|(users, time)| format!("{users},{}s", time.as_secs())).collect();
     steps.join(";")
@@ -74,12 +74,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn goose_takes_what_it_is_told() {
+    fn goose_accepts_the_arguments() {
         let plan = [(10, Duration::from_secs(90)), (0, Duration::ZERO)];
-        assert_eq!(text(&plan), "10,90s;0,0s");
+        assert_eq!(plan_text(&plan), "10,90s;0,0s");
         let arguments = arguments(&plan, "http://127.0.0.1:8080", Path::new("reports"), false);
         let configuration = configuration(&arguments).unwrap();
-        assert!(configuration.no_telnet && !configuration.websocket, "nobody else gives it orders");
+        assert!(configuration.no_telnet && !configuration.websocket, "Goose listens on no control port");
         assert_eq!(
             configuration.report_file,
             ["reports/goose.html", "reports/goose.json", "reports/goose.md"]

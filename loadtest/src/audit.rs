@@ -1,7 +1,7 @@
-//! The audit after a run: what clients were told, held against the books and against what the sale says now.
+//! The audit after a run: compares the answers to buyers with the coordinator's audit and with lookups.
 //!
-//! Gathering evidence asks; the verdict on it is a pure function, in which each promise is a line of its own.
-//! Whether a sale should be sold out needs no guess: it is, if anybody was told so.
+//! [`Evidence::gather`] sends the requests. [`Evidence::violations`] is a pure function of the evidence, with one check
+//! for each promise. A sale must be sold out if any buyer was answered sold out.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,48 +22,51 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// Purchases that are looked up afterwards. Of more, so many by chance: minutes would not make it surer.
+/// Number of purchases that are looked up again. If there are more, a random sample of this size: more would take
+/// minutes and add little confidence.
 const LOOKUPS_MAX: usize = 10_000;
 const LOOKUPS_AT_ONCE: usize = 16;
-/// A failover is over by then.
+/// Tries of a lookup. They take longer than a failover.
 const LOOKUP_TRIES_MAX: u32 = 20;
 const LOOKUP_PAUSE: Duration = Duration::from_millis(500);
 
-/// All that a verdict rests on.
+/// Input of the verdict.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Evidence {
     pub(crate) before: AuditReport,
     pub(crate) after: AuditReport,
-    /// Distinct users who were told `purchased`.
+    /// Distinct users that were answered `purchased`.
     pub(crate) buyers: usize,
-    /// Answers that said sold out.
+    /// Number of answers `sold out`.
     pub(crate) sold_out: u64,
     pub(crate) lookups: Lookups,
     pub(crate) contradictions: Contradictions,
 }
 
-/// Looking purchases up again.
+/// Results of looking purchases up again.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lookups {
     pub(crate) asked: usize,
-    /// Those that are not there any more, or under another order.
+    /// Purchases that were not found, or found with another order.
     pub(crate) lost: Contradictions,
 }
 
 impl Evidence {
-    /// Gathers what there is to know of a run that is over.
+    /// Gathers the evidence of a finished run.
     ///
     /// # Errors
-    /// When a purchase cannot be looked up, or the books cannot be read: then there is no verdict.
+    /// Fails when a purchase cannot be looked up, or when the coordinator's audit cannot be read. Then there is no
+    /// verdict.
     pub(crate) async fn gather(
-        place: &Arc<LoadTarget>,
+        target: &Arc<LoadTarget>,
         before: AuditReport,
         counts: &Counts,
     ) -> Result<Self> {
-        let (contradictions, buyers) = (place.shop.ledger.contradictions(), place.shop.ledger.buyers());
+        let (contradictions, buyers) =
+            (target.sale_client.answer_log.contradictions(), target.sale_client.answer_log.buyers());
         let count = buyers.len();
-        let lookups = look_up(place, buyers).await?;
-        let after = place.admin.audit(&place.sale).await?;
+        let lookups = look_up(target, buyers).await?;
+        let after = target.admin.audit(&target.sale).await?;
         Ok(Self {
             before,
             after,
@@ -74,66 +77,72 @@ impl Evidence {
         })
     }
 
-    /// Every promise that was broken, in words.
-    pub(crate) fn broken(&self) -> Vec<String> {
-        let mut broken = self.of_the_books();
-        broken.extend(self.of_what_was_told());
-        broken.extend(spelled_out(&self.contradictions));
-        broken.extend(spelled_out(&self.lookups.lost));
-        broken
+    /// Returns the description of every broken promise.
+    pub(crate) fn violations(&self) -> Vec<String> {
+        let mut violations = self.audit_violations();
+        violations.extend(self.answer_violations());
+        violations.extend(listed_violations(&self.contradictions));
+        violations.extend(listed_violations(&self.lookups.lost));
+        violations
     }
 
-    fn of_the_books(&self) -> Vec<String> {
+    fn audit_violations(&self) -> Vec<String> {
         let AuditReport { ok, violations, total, sold, buyers_twice, .. } = &self.after;
         let mut found = Contradictions::default();
-        violations.iter().for_each(|violation| found.add(format!("the books: {}", words(violation))));
-        let mut broken = spelled_out(&found);
-        if !ok && broken.is_empty() {
-            broken.push("the books are not in order, and the audit does not say why".into());
+        violations
+            .iter()
+            .for_each(|violation| found.add(format!("coordinator's audit: {}", violation_text(violation))));
+        let mut violations = listed_violations(&found);
+        if !ok && violations.is_empty() {
+            violations.push("coordinator's audit: failed and does not say why".into());
         }
         if sold > total {
-            broken.push(format!("{sold} are sold of {total} units there are"));
+            violations.push(format!("{sold} units are sold, but only {total} exist"));
         }
         if *buyers_twice > 0 {
-            broken.push(format!("{buyers_twice} users have claims in two shards"));
+            violations.push(format!("{buyers_twice} users have claims in two shards"));
         }
-        broken
+        violations
     }
 
-    fn of_what_was_told(&self) -> Vec<String> {
+    fn answer_violations(&self) -> Vec<String> {
         let AuditReport { total, sold, .. } = &self.after;
-        let (meanwhile, buyers, mut broken) = (self.sold_meanwhile(), self.buyers, Vec::new());
-        if buyers as u64 > meanwhile {
-            broken.push(format!("{buyers} users were told `purchased`, and {meanwhile} units were sold"));
+        let (sold_in_run, buyers, mut violations) = (self.sold_in_run(), self.buyers, Vec::new());
+        if buyers as u64 > sold_in_run {
+            violations
+                .push(format!("{buyers} users were answered `purchased`, but {sold_in_run} units were sold"));
         }
         if self.sold_out > 0 && sold < total {
-            broken.push(format!("{} were told `sold out`, and {sold} of {total} are sold", self.sold_out));
+            violations.push(format!(
+                "{} requests were answered `sold out`, but {sold} of {total} units are sold",
+                self.sold_out
+            ));
         }
-        broken
+        violations
     }
 
-    /// Units sold during the run, to anybody.
-    pub(crate) fn sold_meanwhile(&self) -> u64 {
+    /// Returns the units sold during the run, to buyers of this run or others.
+    pub(crate) fn sold_in_run(&self) -> u64 {
         self.after.sold.saturating_sub(self.before.sold)
     }
 }
 
-/// A violation as the coordinator words it.
-fn words(violation: &Value) -> String {
+/// Returns a violation in the coordinator's words.
+fn violation_text(violation: &Value) -> String {
     violation.as_str().map_or_else(|| violation.to_string(), str::to_owned)
 }
 
-fn spelled_out(contradictions: &Contradictions) -> Vec<String> {
+fn listed_violations(contradictions: &Contradictions) -> Vec<String> {
     let Contradictions { count, listed } = contradictions;
     let more = (*count > listed.len()).then(|| format!("and {} more like these", count - listed.len()));
     listed.iter().cloned().chain(more).collect()
 }
 
-async fn look_up(place: &Arc<LoadTarget>, mut buyers: Vec<(String, String)>) -> Result<Lookups> {
+async fn look_up(target: &Arc<LoadTarget>, mut buyers: Vec<(String, String)>) -> Result<Lookups> {
     buyers.shuffle(&mut rng());
     buyers.truncate(LOOKUPS_MAX);
     let asked = buyers.len();
-    let asking = buyers.into_iter().map(|(user, order)| async move { verify(place, &user, &order).await });
+    let asking = buyers.into_iter().map(|(user, order)| async move { verify(target, &user, &order).await });
     let found: Vec<Result<Option<String>>> =
         stream::iter(asking).buffer_unordered(LOOKUPS_AT_ONCE).collect().await;
     let mut lost = Contradictions::default();
@@ -143,17 +152,17 @@ async fn look_up(place: &Arc<LoadTarget>, mut buyers: Vec<(String, String)>) -> 
     Ok(Lookups { asked, lost })
 }
 
-/// What is wrong with this purchase, if anything is.
-async fn verify(place: &LoadTarget, user: &str, order: &str) -> Result<Option<String>> {
+/// Looks a purchase up. Returns a description if it is not found with this order.
+async fn verify(target: &LoadTarget, user: &str, order: &str) -> Result<Option<String>> {
     for _ in 0..LOOKUP_TRIES_MAX {
-        match place.shop.look_up(ApiFamily::BySale, user).await.answer {
-            Answer { kind: AnswerKind::Told, order: held, .. } => {
+        match target.sale_client.look_up(ApiFamily::BySale, user).await.answer {
+            Answer { kind: AnswerKind::Data, order: held, .. } => {
                 return Ok(lost(user, order, held.as_deref()));
             }
             _ => sleep(LOOKUP_PAUSE).await,
         }
     }
-    bail!("what became of the purchase of {user} cannot be looked up");
+    bail!("the purchase of {user} cannot be looked up");
 }
 
 fn lost(user: &str, order: &str, held: Option<&str>) -> Option<String> {
@@ -162,5 +171,5 @@ fn lost(user: &str, order: &str, held: Option<&str>) -> Option<String> {
         Some(held) => format!("order {held}"),
         None => "nothing".into(),
     };
-    Some(format!("{user} was told of order {order}, and a lookup finds {held}"))
+    Some(format!("{user} was answered with order {order}, but a lookup finds {held}"))
 }

@@ -1,8 +1,8 @@
-//! The sale as a buyer reaches it: the calls of both families, each counted and each answer believed.
+//! HTTP client of buyers, in both families of calls. Counts each request and logs each answer.
 //!
-//! Requests are sent here and not by Goose: it takes every 4xx for a failure, stops the clock at the answer's head, and
-//! lets a user ask one thing at a time. It is told of each request afterwards. All users share connections, as many as
-//! there are requests in flight.
+//! Goose does not send the requests itself, for three reasons: it counts every 4xx as a failure, it stops its clock at
+//! the response's head, and a user of Goose sends one request at a time. Requests are reported to Goose afterwards. All
+//! users share connections, as many as there are requests in flight.
 
 use std::{
     sync::Arc,
@@ -23,28 +23,28 @@ use crate::{
     tally::Tally,
 };
 
-/// A node answers or gives up well before, and nginx too; without an answer by then the buyer counts it as lost.
+/// Time limit of a request. Nodes and nginx answer or give up well before; later the buyer counts the answer as lost.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
-/// How often a buyer tries before giving up: as often as the storefront's page does. It spans a failover.
+/// Tries of an attempt before a buyer gives up: as many as the storefront's page makes. They span a failover.
 const TRIES_MAX: u32 = 8;
-/// How long a buyer waits before trying again where the answer does not say.
+/// Pause before a retry when the answer has no `Retry-After`.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_millis(500);
-/// Buyers who were sent away together do not all come back in the same moment.
+/// Random part of the pause, so that buyers rejected together do not retry together.
 const RETRY_JITTER: Duration = Duration::from_millis(250);
 
-/// One sale, and what everybody was told at it.
+/// Client of one sale. Logs the answers to all buyers.
 #[derive(Debug)]
 pub(crate) struct SaleClient {
     client: Client,
     url: String,
-    /// Of the first family: `/api/sale`, or `/api/sales/{sale}`.
+    /// Path of the first family of calls: `/api/sale`, or `/api/sales/{sale}`.
     path: String,
     is_default: bool,
     pub(crate) tally: Tally,
-    pub(crate) ledger: AnswerLog,
+    pub(crate) answer_log: AnswerLog,
 }
 
-/// A wish to buy, which its tries share.
+/// An attempt to buy. Its tries share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     pub(crate) user: Arc<str>,
@@ -53,51 +53,51 @@ pub(crate) struct Attempt {
     pub(crate) token: Option<String>,
 }
 
-/// A request, and what came of it.
+/// A request and its answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Exchange {
     pub(crate) method: &'static str,
     pub(crate) name: &'static str,
     pub(crate) status: Option<u16>,
     pub(crate) answer: Answer,
-    /// Until the last byte of the answer; of events, until the first one.
+    /// Time until the last byte of the answer, or until the first event.
     pub(crate) latency: Duration,
 }
 
 impl Attempt {
-    /// An attempt of its own.
+    /// Creates an attempt with a random key.
     pub(crate) fn new(user: Arc<str>, family: ApiFamily, token: Option<String>) -> Self {
         Self { user, family, key: format!("{:032x}", random::<u128>()), token }
     }
 }
 
 impl SaleClient {
-    /// The shop behind a load balancer; of the default sale, or of the one with this id.
+    /// Creates a client of the sale with this id behind a load balancer, or of the default sale if `sale` is `None`.
     pub(crate) fn new(url: &str, sale: Option<&str>) -> Self {
         let client = Client::builder().timeout(ANSWER_LIMIT).pool_max_idle_per_host(usize::MAX).build();
         Self {
-            client: client.expect("nothing of these settings can be missing"),
+            client: client.expect("a client with these settings can be built"),
             url: url.to_owned(),
             path: sale.map_or("/api/sale".into(), |sale| format!("/api/sales/{sale}")),
             is_default: sale.is_none(),
             tally: Tally::begin(),
-            ledger: AnswerLog::default(),
+            answer_log: AnswerLog::default(),
         }
     }
 
-    /// Where its load balancer is.
+    /// URL of the load balancer.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// The path of purchases by the first family.
+    /// Path of purchases in the first family of calls.
     pub(crate) fn purchase_path(&self) -> String {
         format!("{}/purchase", self.path)
     }
 
-    /// A family that buyers of this sale can have: the second one knows the default sale only.
+    /// Returns a random family of calls that supports this sale. The second one supports only the default sale.
     pub(crate) fn any_family(&self) -> ApiFamily {
-        if self.is_default && random() { ApiFamily::Single } else { ApiFamily::BySale }
+        if self.is_default && random() { ApiFamily::SingleSale } else { ApiFamily::BySale }
     }
 
     pub(crate) async fn status(&self, family: ApiFamily) -> Exchange {
@@ -110,43 +110,43 @@ impl SaleClient {
         self.exchange("csrf", self.client.get(format!("{}/api/csrf", self.url)), Answer::to_csrf).await
     }
 
-    /// Whether this user has a unit.
+    /// Looks up the purchase of this user.
     pub(crate) async fn look_up(&self, family: ApiFamily, user: &str) -> Exchange {
         let url = self.api(family, &format!("purchase/{user}"));
         let sent = Instant::now();
         let read = |status, pause, body: &[u8]| Answer::to_lookup(family, status, pause, body);
         let exchange = self.exchange("lookup", self.client.get(url), read).await;
         match &exchange.answer {
-            Answer { kind: AnswerKind::Told, order: Some(order), .. } => self.ledger.has(user, order),
-            Answer { kind: AnswerKind::Told, order: None, .. } => self.ledger.has_none(user, sent),
+            Answer { kind: AnswerKind::Data, order: Some(order), .. } => self.answer_log.has(user, order),
+            Answer { kind: AnswerKind::Data, order: None, .. } => self.answer_log.has_none(user, sent),
             _ => {}
         }
         exchange
     }
 
-    /// Buys, again and again with one key, until the answer is definite or a buyer would give up.
-    pub(crate) async fn buy(&self, via: &str, attempt: Attempt) -> Vec<Exchange> {
-        let first = self.try_to_buy(via, &attempt, "purchase").await;
+    /// Buys: retries one attempt until the answer is definite or the buyer gives up. Returns all tries.
+    pub(crate) async fn buy(&self, base_url: &str, attempt: Attempt) -> Vec<Exchange> {
+        let first = self.try_to_buy(base_url, &attempt, "purchase").await;
         let Answer { kind, token, retry_after, .. } = first.answer.clone();
         let mut tries = vec![first];
         if !kind.is_definite() {
             let token = token.or_else(|| attempt.token.clone());
-            tries.extend(self.come_back(via, Attempt { token, ..attempt }, retry_after).await);
+            tries.extend(self.retry(base_url, Attempt { token, ..attempt }, retry_after).await);
         }
         tries
     }
 
-    /// Comes back with an attempt that has no definite answer after its first try, when that answer said so.
-    pub(crate) async fn come_back(
+    /// Retries an attempt whose first try got no definite answer, after the pause that the answer asks for.
+    pub(crate) async fn retry(
         &self,
-        via: &str,
+        base_url: &str,
         mut attempt: Attempt,
         mut pause: Option<Duration>,
     ) -> Vec<Exchange> {
         let mut tries = Vec::new();
         for _ in 1..TRIES_MAX {
             sleep(pause.unwrap_or(RETRY_AFTER_DEFAULT) + random_range(Duration::ZERO..RETRY_JITTER)).await;
-            let exchange = self.try_to_buy(via, &attempt, "purchase again").await;
+            let exchange = self.try_to_buy(base_url, &attempt, "purchase again").await;
             let Answer { kind, token, retry_after, .. } = exchange.answer.clone();
             tries.push(exchange);
             if kind.is_definite() {
@@ -158,9 +158,9 @@ impl SaleClient {
         tries
     }
 
-    async fn try_to_buy(&self, via: &str, attempt: &Attempt, name: &'static str) -> Exchange {
+    async fn try_to_buy(&self, base_url: &str, attempt: &Attempt, name: &'static str) -> Exchange {
         let Attempt { user, family, key, token } = attempt;
-        let url = format!("{via}{}", self.path_of(*family, "purchase"));
+        let url = format!("{base_url}{}", self.path_of(*family, "purchase"));
         let request = self.client.post(url).header("idempotency-key", key).json(&json!({ "userId": **user }));
         let with_token = |request: RequestBuilder, token: &String| {
             request.header("x-csrf-token", token).header(COOKIE, format!("csrfToken={token}"))
@@ -168,21 +168,21 @@ impl SaleClient {
         let (request, sent) = (token.iter().fold(request, with_token), Instant::now());
         let read = |status, pause, body: &[u8]| Answer::to_purchase(*family, status, pause, body);
         let exchange = self.exchange(name, request, read).await;
-        self.believe(user, key, sent, &exchange.answer);
+        self.log_answer(user, key, sent, &exchange.answer);
         exchange
     }
 
-    /// Enters in the ledger what a buyer was told of a purchase.
-    pub(crate) fn believe(&self, user: &str, key: &str, sent: Instant, answer: &Answer) {
+    /// Logs the answer to a purchase.
+    pub(crate) fn log_answer(&self, user: &str, key: &str, sent: Instant, answer: &Answer) {
         match (answer.kind, &answer.order) {
-            (AnswerKind::Purchased, Some(order)) => self.ledger.purchased(user, key, order),
-            (AnswerKind::AlreadyPurchased, Some(order)) => self.ledger.has(user, order),
-            (AnswerKind::SoldOut, _) => self.ledger.has_none(user, sent),
+            (AnswerKind::Purchased, Some(order)) => self.answer_log.purchased(user, key, order),
+            (AnswerKind::AlreadyPurchased, Some(order)) => self.answer_log.has(user, order),
+            (AnswerKind::SoldOut, _) => self.answer_log.has_none(user, sent),
             _ => {}
         }
     }
 
-    /// Follows the sale's events for so long.
+    /// Listens to the sale's events for this time.
     pub(crate) async fn listen(&self, duration: Duration) -> Exchange {
         let (url, sent) = (format!("{}{}/events", self.url, self.path), Instant::now());
         let until = tokio::time::Instant::now() + duration;
@@ -192,13 +192,13 @@ impl SaleClient {
                 let (status, pause) = (response.status().as_u16(), retry_after(&response));
                 let event = first_event(&mut response).await;
                 let latency = sent.elapsed();
-                // What follows is only heard: it keeps the connection busy, as a page does.
+                // Later events are read and dropped. They keep the connection busy, as a page does.
                 while let Ok(Ok(Some(_))) = timeout_at(until, response.chunk()).await {}
                 (Some(status), Answer::to_listener(status, pause, event.as_deref()), latency)
             }
             Err(_) => (None, Answer::none(), sent.elapsed()),
         };
-        self.note_if_error("events", answer.kind, || format!("{status:?}, and no event that is a status"));
+        self.record_error("events", answer.kind, || format!("{status:?}, and no event that is a status"));
         self.count(Exchange { method: "GET", name: "events", status, answer, latency })
     }
 
@@ -212,13 +212,13 @@ impl SaleClient {
         let (status, answer) = match answered(request).await {
             Ok((status, pause, body)) => {
                 let answer = read(status, pause, &body);
-                self.note_if_error(name, answer.kind, || {
+                self.record_error(name, answer.kind, || {
                     format!("{status} {}", String::from_utf8_lossy(&body))
                 });
                 (Some(status), answer)
             }
             Err(error) => {
-                self.note_if_error(name, AnswerKind::Transport, || format!("{error:?}"));
+                self.record_error(name, AnswerKind::Transport, || format!("{error:?}"));
                 (None, Answer::none())
             }
         };
@@ -226,10 +226,10 @@ impl SaleClient {
         self.count(Exchange { method, name, status, answer, latency: sent.elapsed() })
     }
 
-    /// Keeps what was answered, where that is an error, for whoever has to find out why.
-    pub(crate) fn note_if_error(&self, name: &str, kind: AnswerKind, answer: impl Fn() -> String) {
+    /// Keeps an answer that is an error, for the report.
+    pub(crate) fn record_error(&self, name: &str, kind: AnswerKind, answer: impl Fn() -> String) {
         if kind.is_error() {
-            self.tally.note(|| format!("{name}, {}: {}", kind.name(), answer()));
+            self.tally.record_error(|| format!("{name}, {}: {}", kind.name(), answer()));
         }
     }
 
@@ -245,12 +245,12 @@ impl SaleClient {
     fn path_of(&self, family: ApiFamily, call: &str) -> String {
         match family {
             ApiFamily::BySale => format!("{}/{call}", self.path),
-            ApiFamily::Single => format!("/api/{call}"),
+            ApiFamily::SingleSale => format!("/api/{call}"),
         }
     }
 }
 
-/// Status, when to come back, and the whole body.
+/// Sends a request. Returns the status, `Retry-After` and the whole body.
 async fn answered(request: RequestBuilder) -> reqwest::Result<(u16, Option<Duration>, Vec<u8>)> {
     let response = request.send().await?;
     let (status, pause) = (response.status().as_u16(), retry_after(&response));
@@ -262,12 +262,12 @@ fn retry_after(response: &Response) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// The data of the first event; none if the stream ends before.
+/// Returns the data of the first event. None if the stream ends before.
 async fn first_event(response: &mut Response) -> Option<Vec<u8>> {
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
-        heard.extend_from_slice(&chunk);
-        let text = String::from_utf8_lossy(&heard);
+        received.extend_from_slice(&chunk);
+        let text = String::from_utf8_lossy(&received);
         let complete = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
         if let Some(data) = complete.lines().find_map(|line| line.strip_prefix("data:")) {
             return Some(data.trim().into());

@@ -1,13 +1,13 @@
-//! How the program ends: its exit code, and its last words on standard error.
+//! Exit codes of the program, and its error message.
 
 use std::{fmt::Display, process::ExitCode};
 
 use anyhow::Result;
 
-/// An option that cannot be, as with the other programs.
-const OPTIONS: u8 = 64;
+/// Exit code for an invalid option, as in the other programs.
+const USAGE_ERROR: u8 = 64;
 
-/// What a run that came to its end has shown.
+/// Result of a finished run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunResult {
     Clean,
@@ -18,8 +18,8 @@ pub(crate) enum RunResult {
 }
 
 impl From<RunResult> for ExitCode {
-    fn from(ending: RunResult) -> Self {
-        Self::from(match ending {
+    fn from(result: RunResult) -> Self {
+        Self::from(match result {
             RunResult::Clean => 0,
             RunResult::Broken => 2,
             RunResult::Missed => 3,
@@ -27,25 +27,25 @@ impl From<RunResult> for ExitCode {
     }
 }
 
-/// The exit code of a run. A failure is told in one line.
-pub(crate) fn code(result: Result<RunResult>) -> ExitCode {
+/// Returns the exit code of a run. Prints an error in one line.
+pub(crate) fn exit_code(result: Result<RunResult>) -> ExitCode {
     result.map_or_else(
         |error| {
-            say(format_args!("{error:#}"));
+            print_error(format_args!("{error:#}"));
             ExitCode::FAILURE
         },
         ExitCode::from,
     )
 }
 
-/// Ends the process over an option that cannot be, in clap's words: it names the option and what it may be.
-pub(crate) fn over_options(error: &clap::Error) -> ! {
+/// Ends the process because of an invalid option. Prints clap's message, which names the option and its valid values.
+pub(crate) fn exit_with_usage_error(error: &clap::Error) -> ! {
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();
-    say(line.trim_start_matches("error: "));
-    std::process::exit(OPTIONS.into())
+    print_error(line.trim_start_matches("error: "));
+    std::process::exit(USAGE_ERROR.into())
 }
 
-fn say(line: impl Display) {
+fn print_error(line: impl Display) {
     eprintln!("error: {line}");
 }

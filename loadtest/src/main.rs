@@ -30,29 +30,29 @@ use target::LoadTarget;
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = options::parse();
-    exit::code(load(&options.scenario).await)
+    exit::exit_code(load(&options.scenario).await)
 }
 
-/// Finds the sale, lets the crowd come, and audits what it was told.
+/// Finds the sale, generates the load, and audits the answers.
 async fn load(scenario: &Scenario) -> Result<RunResult> {
-    let place = Arc::new(LoadTarget::find(scenario).await?);
-    let before = place.admin.audit(&place.sale).await?;
-    println!("{} at {}, sale `{}`", scenario.name(), place.shop.url(), place.sale);
+    let target = Arc::new(LoadTarget::find(scenario).await?);
+    let before = target.admin.audit(&target.sale).await?;
+    println!("{} at {}, sale `{}`", scenario.name(), target.sale_client.url(), target.sale);
 
-    let progress = Progress::begin(&place.shop);
-    scenarios::run(scenario, &place).await?;
+    let progress = Progress::begin(&target.sale_client);
+    scenarios::run(scenario, &target).await?;
     drop(progress);
 
-    let (counts, latencies) = (place.shop.tally.counts(), place.shop.tally.latencies());
-    let evidence = Evidence::gather(&place, before, &counts).await?;
-    let (name, sale, limits) = (scenario.name(), place.sale.clone(), scenario.limits());
+    let (counts, latencies) = (target.sale_client.tally.counts(), target.sale_client.tally.latencies());
+    let evidence = Evidence::gather(&target, before, &counts).await?;
+    let (name, sale, limits) = (scenario.name(), target.sale.clone(), scenario.limits());
     let report = Report { scenario: name, sale, counts, latencies, evidence, limits };
-    hand_over(&report, scenario)?;
-    Ok(report.ending())
+    write_report(&report, scenario)?;
+    Ok(report.result())
 }
 
-/// To whoever waits, and to a file for later.
-fn hand_over(report: &Report, scenario: &Scenario) -> Result<()> {
+/// Prints the report and writes it to a file.
+fn write_report(report: &Report, scenario: &Scenario) -> Result<()> {
     let (text, folder) = (report.text(), scenario.reports());
     print!("{text}");
     fs::create_dir_all(&folder)

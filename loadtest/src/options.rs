@@ -16,12 +16,12 @@ use crate::{exit, thresholds::Limits};
 const EXIT_CODES: &str = "\
 Exit codes:
   0   every promise held, every threshold was met
-  1   no verdict: something could not be reached or written
-  2   a promise was broken: oversold, bought twice, a purchase lost, or an audit that is not in order
+  1   no verdict: a server could not be reached or a report could not be written
+  2   a promise was broken: oversold, bought twice, a purchase lost, or a failed audit
   3   a threshold was missed
-  64  an option that cannot be";
+  64  an invalid option";
 
-/// Loads a running flash sale like a crowd, and audits what it told its buyers.
+/// Generates load on a running flash sale, and audits the answers to its buyers.
 #[derive(Debug, Parser)]
 #[command(name = "flashsale-loadtest", version, after_help = EXIT_CODES)]
 pub(crate) struct Options {
@@ -31,15 +31,15 @@ pub(crate) struct Options {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Scenario {
-    /// A crowd that grows to 1000 people and goes again: they look, buy, and look their purchase up.
+    /// A crowd that grows to 1000 users and shrinks again: they read the status, buy, and look their purchase up.
     Rush(Rush),
-    /// Everybody buys many times at once, by many ways: only one order may ever be told.
+    /// Each user buys many times at once, through several endpoints: each user must get one order only.
     Duplicates(Duplicates),
-    /// People who only look: the status, and server-sent events.
+    /// Users who do not buy: they read the status and listen to server-sent events.
     Browse(Steady),
     /// A moderate crowd for a long time.
     Soak(Steady),
-    /// The opening second, open-loop: buyers come at a rate, however slow the answers are.
+    /// The opening second as an open loop: buyers arrive at a fixed rate, however slow the answers are.
     Spike(Spike),
 }
 
@@ -47,16 +47,16 @@ pub(crate) enum Scenario {
 pub(crate) struct Rush {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// People at the height of it; the steps before are a tenth and a half of them.
+    /// Highest number of concurrent users. The steps before have a tenth and a half of it.
     #[arg(long, default_value_t = 1000, value_parser = value_parser!(u32).range(10..=20_000))]
     pub(crate) users: u32,
-    /// How long each of the five steps takes: up, up, up, stay, down. Whole seconds.
+    /// Length of each of the five steps: three up, one at the highest number, one down. Whole seconds.
     #[arg(long, value_name = "TIME", default_value = "6s", value_parser = seconds)]
     pub(crate) step: Duration,
-    /// How long a person pauses between two clicks, on average.
+    /// Average pause of a user between two requests.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = time)]
     pub(crate) pause: Duration,
-    /// The longest that 95 % of the requests of each name may take.
+    /// Limit of the p95 latency of each kind of request.
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = time)]
     p95: Duration,
 }
@@ -65,16 +65,16 @@ pub(crate) struct Rush {
 pub(crate) struct Duplicates {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// People at a time.
+    /// Number of concurrent users.
     #[arg(long, default_value_t = 10, value_parser = value_parser!(u32).range(1..=1_000))]
     pub(crate) users: u32,
-    /// Purchases that each of them sends at once.
+    /// Purchases that each user sends at once.
     #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = value_parser!(u32).range(2..=1_000))]
     pub(crate) copies: u32,
-    /// How long they keep coming. Whole seconds.
+    /// Length of the run. Whole seconds.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = seconds)]
     pub(crate) run_time: Duration,
-    /// The longest that 95 % of the requests of each name may take.
+    /// Limit of the p95 latency of each kind of request.
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = time)]
     p95: Duration,
 }
@@ -83,16 +83,16 @@ pub(crate) struct Duplicates {
 pub(crate) struct Steady {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// People at a time.
+    /// Number of concurrent users.
     #[arg(long, default_value_t = 100, value_parser = value_parser!(u32).range(2..=20_000))]
     pub(crate) users: u32,
-    /// How long they stay. Whole seconds.
+    /// Length of the run. Whole seconds.
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     run_time: Option<Duration>,
-    /// How long a person pauses between two clicks, on average.
+    /// Average pause of a user between two requests.
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = time)]
     pub(crate) pause: Duration,
-    /// The longest that 95 % of the requests of each name may take.
+    /// Limit of the p95 latency of each kind of request.
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = time)]
     p95: Duration,
 }
@@ -101,60 +101,61 @@ pub(crate) struct Steady {
 pub(crate) struct Spike {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Buyers a second.
+    /// Buyers per second.
     #[arg(long, default_value_t = 1000, value_parser = value_parser!(u32).range(1..=100_000))]
     pub(crate) rate: u32,
-    /// How long they keep coming.
+    /// Time during which buyers arrive.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time)]
     pub(crate) duration: Duration,
-    /// Connections they share. One more buyer than this at a time is late, and counts as late.
+    /// Number of connections. A buyer who finds all of them busy waits, and the wait counts as latency.
     #[arg(long, default_value_t = 256, value_parser = value_parser!(u32).range(1..=4_000))]
     pub(crate) connections: u32,
-    /// The longest that 95 % of them may have to wait, from when they came.
+    /// Limit of the p95 latency, from each buyer's arrival.
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = time)]
     p95: Duration,
 }
 
-/// What every scenario is told.
+/// Options of all scenarios.
 #[derive(Debug, Args)]
 pub(crate) struct Common {
-    /// Open a sale of so many units and load that one; the default sale as it is if not given.
+    /// Create a sale with this many units and use it. Without this option, use the default sale as it is.
     ///
-    /// Buyers of another sale than the default one use the first family of calls alone. Half of them send a CSRF token,
-    /// which that family takes if it is good.
+    /// Buyers of a created sale use only the first family of calls, because the second one supports only the default
+    /// sale. Half of them send a CSRF token, which the first family accepts if it is valid.
     #[arg(long, value_name = "UNITS", value_parser = value_parser!(u64).range(1..))]
     pub(crate) stock: Option<u64>,
-    /// Where buyers reach the sale; what `cargo xtask up` runs if not given.
+    /// URL of the load balancer. Without this option, use the system that `cargo xtask up` runs.
     #[arg(long, value_name = "URL", value_parser = address, requires_all = ["admin_url", "admin_token"])]
     pub(crate) host: Option<String>,
-    /// A node's own address, for the duplicates; may be repeated.
+    /// URL of a node, for `duplicates`. May be repeated.
     #[arg(long, value_name = "URL", value_parser = address, requires = "host")]
     pub(crate) node: Vec<String>,
-    /// A coordinator, for the audit.
+    /// URL of a coordinator, for the audit.
     #[arg(long, value_name = "URL", value_parser = address, requires = "host")]
     pub(crate) admin_url: Option<String>,
-    /// What the coordinator wants as bearer token.
+    /// Bearer token of the admin API.
     #[arg(long, value_name = "TOKEN", env = "ADMIN_TOKEN", hide_env_values = true)]
     pub(crate) admin_token: Option<String>,
-    /// Where `up.json` lies and reports go.
+    /// Folder of `up.json` and of the reports.
     #[arg(long, value_name = "PATH", env = "LOADTEST_FOLDER", default_value = ".local")]
     pub(crate) folder: PathBuf,
-    /// Where the reports of this run go; `loadtest/SCENARIO` in the folder if not given.
+    /// Folder for the reports of this run. By default `loadtest/SCENARIO` in `--folder`.
     #[arg(long, value_name = "PATH")]
     report: Option<PathBuf>,
-    /// As many errors are allowed.
+    /// Number of errors that are allowed.
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     errors: u64,
-    /// Show Goose's own log.
+    /// Show Goose's log.
     #[arg(short, long)]
     pub(crate) verbose: bool,
 }
 
-/// The options of this process. Answers `--help` and `--version`, and ends the process over a bad one.
+/// Parses the options of this process. Handles `--help` and `--version`, and ends the process when an option is
+/// invalid.
 pub(crate) fn parse() -> Options {
     try_parse(std::env::args_os()).unwrap_or_else(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
-        _ => exit::over_options(&error),
+        _ => exit::exit_with_usage_error(&error),
     })
 }
 
@@ -192,28 +193,28 @@ impl Scenario {
         Limits { p95, errors: self.common().errors }
     }
 
-    /// Where its reports go.
+    /// Returns the folder for the reports.
     pub(crate) fn reports(&self) -> PathBuf {
         let common = self.common();
         let default = || common.folder.join("loadtest").join(self.name());
         common.report.clone().unwrap_or_else(default)
     }
 
-    /// Whether anybody wants to buy.
+    /// Returns true when the scenario's users buy.
     pub(crate) fn buys(&self) -> bool {
         !matches!(self, Self::Browse(_))
     }
 }
 
 impl Steady {
-    /// How long the people stay, or as long as this.
+    /// Returns the length of the run, or `default` if none is given.
     pub(crate) fn run_time_or(&self, default: Duration) -> Duration {
         self.run_time.unwrap_or(default)
     }
 }
 
 impl Common {
-    /// What `up` wrote.
+    /// Returns the path of the file that `cargo xtask up` writes.
     pub(crate) fn up_json(&self) -> PathBuf {
         Path::join(&self.folder, "up.json")
     }
@@ -225,14 +226,14 @@ fn time(text: &str) -> Result<Duration> {
     Duration::try_from(time).context("a time is not negative")
 }
 
-/// Goose's plans have whole seconds.
+/// Parses a time in whole seconds, as Goose's plans require.
 fn seconds(text: &str) -> Result<Duration> {
     let time = time(text)?;
     anyhow::ensure!(time.subsec_nanos() == 0 && !time.is_zero(), "`{text}` is not a whole number of seconds");
     Ok(time)
 }
 
-/// A URL's scheme, host and port: paths are added to it.
+/// Parses a URL with scheme, host and port only: paths are added to it.
 fn address(text: &str) -> Result<String> {
     let url: Url = text.parse().with_context(|| format!("`{text}` is not a URL"))?;
     anyhow::ensure!(
@@ -256,12 +257,12 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn command_line_is_valid() {
         Options::command().debug_assert();
     }
 
     #[test]
-    fn each_scenario_has_sensible_defaults() {
+    fn each_scenario_has_valid_defaults() {
         for name in ["rush", "duplicates", "browse", "soak", "spike"] {
             let scenario = parsed(name).unwrap().scenario;
             assert_eq!(scenario.name(), name);
@@ -272,14 +273,14 @@ mod tests {
     }
 
     #[test]
-    fn another_system_is_named_in_full() {
+    fn remote_system_needs_all_addresses() {
         assert!(parsed("rush --host http://shop:80 --admin-url http://admin:3100 --admin-token x").is_ok());
         assert!(parsed("rush --host http://shop:80 --admin-token x").is_err(), "without an audit");
         assert!(parsed("rush --admin-url http://admin:3100").is_err(), "another system's audit");
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn invalid_options_are_refused() {
         for line in [
             "",
             "stampede",
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_no_path() {
+    fn address_has_no_path() {
         assert_eq!(address("http://shop.example:8080/").unwrap(), "http://shop.example:8080");
         for wrong in ["shop.example:8080", "ftp://shop", "http://shop/api", "http://shop/?a=b"] {
             assert!(address(wrong).is_err(), "{wrong}");

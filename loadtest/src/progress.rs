@@ -1,4 +1,4 @@
-//! One line a second for a person who waits.
+//! Prints one line of progress per second.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,16 +11,16 @@ use crate::{answers::AnswerKind, client::SaleClient, tally::Counts};
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Prints lines while it lives.
+/// Prints progress until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Progress {
     task: JoinHandle<()>,
 }
 
 impl Progress {
-    pub(crate) fn begin(shop: &Arc<SaleClient>) -> Self {
-        let shop = Arc::clone(shop);
-        Self { task: tokio::spawn(async move { tell(&shop).await }) }
+    pub(crate) fn begin(sale_client: &Arc<SaleClient>) -> Self {
+        let sale_client = Arc::clone(sale_client);
+        Self { task: tokio::spawn(async move { print_lines(&sale_client).await }) }
     }
 }
 
@@ -30,14 +30,14 @@ impl Drop for Progress {
     }
 }
 
-async fn tell(shop: &SaleClient) {
+async fn print_lines(sale_client: &SaleClient) {
     let mut clock = interval(EVERY);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut before = shop.tally.counts();
+    let mut before = sale_client.tally.counts();
     clock.tick().await;
     loop {
         clock.tick().await;
-        let now = shop.tally.counts();
+        let now = sale_client.tally.counts();
         println!("{}", line(&before, &now));
         before = now;
     }
@@ -66,13 +66,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_has_what_happened_so_far_and_the_rate_of_the_last_second() {
+    fn line_has_totals_and_the_current_rate() {
         let at = |seconds, requests| Counts {
             elapsed: Duration::from_secs(seconds),
             users: 500,
             requests,
             outcomes: BTreeMap::from([
-                (AnswerKind::Told, 9),
+                (AnswerKind::Data, 9),
                 (AnswerKind::Purchased, 100),
                 (AnswerKind::Transport, 2),
             ]),

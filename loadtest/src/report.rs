@@ -1,4 +1,4 @@
-//! What a person reads at the end: one table, one verdict.
+//! The report at the end of a run: tables and a verdict.
 
 use std::fmt::Write as _;
 
@@ -11,10 +11,10 @@ use crate::{
     thresholds::{Check, Limits, millis},
 };
 
-/// Wide enough for every label.
+/// Width of the label column.
 const LABEL: usize = 24;
 
-/// A run that is over.
+/// Results of a finished run.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) scenario: &'static str,
@@ -26,8 +26,8 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn ending(&self) -> RunResult {
-        if !self.evidence.broken().is_empty() {
+    pub(crate) fn result(&self) -> RunResult {
+        if !self.evidence.violations().is_empty() {
             RunResult::Broken
         } else if self.checks().iter().any(|check| !check.is_met) {
             RunResult::Missed
@@ -36,7 +36,7 @@ impl Report {
         }
     }
 
-    /// The whole of it as aligned text.
+    /// Returns the report as aligned text.
     pub(crate) fn text(&self) -> String {
         let Self { scenario, sale, counts, .. } = self;
         let seconds = counts.elapsed.as_secs_f64();
@@ -45,7 +45,7 @@ impl Report {
             write!(text, ", up to {} users at a time", counts.users_max).expect(IN_MEMORY);
         }
         text += "\n";
-        for part in [self.requests(), self.outcomes(), self.books(), self.thresholds(), self.verdict()] {
+        for part in [self.requests(), self.outcomes(), self.audit(), self.thresholds(), self.verdict()] {
             text += "\n";
             text += &part;
         }
@@ -64,16 +64,16 @@ impl Report {
     }
 
     fn outcomes(&self) -> String {
-        let mut text = String::from("what they came to\n");
+        let mut text = String::from("outcomes\n");
         for kind in AnswerKind::OUTCOMES {
             text += &row(kind.name(), self.counts.of(kind), "");
         }
         text += &row("gave up", self.counts.gave_up, "");
-        let errors: String = self.counts.notes.iter().map(|note| format!("  {note}\n")).collect();
+        let errors: String = self.counts.errors_listed.iter().map(|error| format!("  {error}\n")).collect();
         if errors.is_empty() { text } else { format!("{text}\nthe first errors\n{errors}") }
     }
 
-    fn books(&self) -> String {
+    fn audit(&self) -> String {
         let Evidence { before, after, buyers, lookups, contradictions, .. } = &self.evidence;
         let AuditReport { total, sold, stock, in_flight, claims, orders, .. } = after;
         let found = lookups.asked - lookups.lost.count;
@@ -84,16 +84,12 @@ impl Report {
                 before.total - before.sold.min(before.total),
                 &format!("of {}", before.total),
             ),
-            row(
-                "sold",
-                *sold,
-                &format!("of {total}, {} of them in this run", self.evidence.sold_meanwhile()),
-            ),
+            row("sold", *sold, &format!("of {total}, {} of them in this run", self.evidence.sold_in_run())),
             row("left", *stock, ""),
             row("between shards", *in_flight, ""),
             row("claims", *claims, ""),
             row("orders", *orders, ""),
-            row("told `purchased`", *buyers as u64, "distinct users"),
+            row("answered `purchased`", *buyers as u64, "distinct users"),
             row("found by a lookup", found as u64, &format!("of {} that were looked up", lookups.asked)),
             row("contradictions", contradictions.count as u64, "between answers"),
         ]
@@ -110,11 +106,12 @@ impl Report {
     }
 
     fn verdict(&self) -> String {
-        let broken: String = self.evidence.broken().iter().map(|what| format!("  {what}\n")).collect();
-        match self.ending() {
+        let violations: String =
+            self.evidence.violations().iter().map(|what| format!("  {what}\n")).collect();
+        match self.result() {
             RunResult::Clean => "verdict: clean. Every promise held, every threshold was met.\n".into(),
             RunResult::Missed => "verdict: missed. Every promise held, but a threshold was missed.\n".into(),
-            RunResult::Broken => format!("verdict: BROKEN. Promises that did not hold:\n{broken}"),
+            RunResult::Broken => format!("verdict: BROKEN. Promises that did not hold:\n{violations}"),
         }
     }
 
@@ -138,7 +135,7 @@ mod tests {
 
     fn report() -> Report {
         let ms = Duration::from_millis;
-        let books = AuditReport { ok: true, total: 100, ..AuditReport::default() };
+        let audit = AuditReport { ok: true, total: 100, ..AuditReport::default() };
         Report {
             scenario: "rush",
             sale: "flash".into(),
@@ -157,8 +154,8 @@ mod tests {
                 max: ms(120),
             }],
             evidence: Evidence {
-                before: AuditReport { stock: 100, ..books.clone() },
-                after: AuditReport { sold: 100, claims: 100, orders: 100, ..books },
+                before: AuditReport { stock: 100, ..audit.clone() },
+                after: AuditReport { sold: 100, claims: 100, orders: 100, ..audit },
                 buyers: 100,
                 sold_out: 4321,
                 lookups: Lookups { asked: 100, ..Lookups::default() },
@@ -169,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_aligned_and_ends_with_the_verdict() {
+    fn report_is_aligned_and_ends_with_verdict() {
         let text = report().text();
         for line in [
             "rush at sale `flash`, 30 s, up to 1000 users at a time",
@@ -183,26 +180,26 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "no line `{line}` in\n{text}");
         }
-        assert_eq!(report().ending(), RunResult::Clean);
+        assert_eq!(report().result(), RunResult::Clean);
     }
 
     #[test]
-    fn errors_are_told_in_their_own_words() {
+    fn errors_are_listed_in_full() {
         let mut report = report();
         assert!(!report.text().contains("the first errors"));
-        report.counts.notes = vec!["purchase, unexpected: 500 oops".into()];
+        report.counts.errors_listed = vec!["purchase, unexpected: 500 oops".into()];
         assert!(report.text().contains("\nthe first errors\n  purchase, unexpected: 500 oops\n\n"));
     }
 
     #[test]
-    fn a_broken_promise_weighs_more_than_a_missed_threshold() {
+    fn broken_promise_outranks_missed_threshold() {
         let mut report = report();
         report.limits.p95 = Duration::ZERO;
-        assert_eq!(report.ending(), RunResult::Missed);
+        assert_eq!(report.result(), RunResult::Missed);
         report.evidence.after.sold = 101;
-        assert_eq!(report.ending(), RunResult::Broken);
-        assert!(
-            report.text().contains("verdict: BROKEN. Promises that did not hold:\n  101 are sold of 100")
-        );
+        assert_eq!(report.result(), RunResult::Broken);
+        assert!(report.text().contains(
+            "verdict: BROKEN. Promises that did not hold:\n  101 units are sold, but only 100 exist"
+        ));
     }
 }

@@ -1,4 +1,4 @@
-//! What people do at a sale.
+//! The scenarios: what their users do, and how many run at a time.
 
 mod browse;
 mod duplicates;
@@ -18,30 +18,30 @@ use crate::{
 
 const BROWSE_TIME: Duration = Duration::from_secs(30);
 const SOAK_TIME: Duration = Duration::from_mins(10);
-/// How many people come or go in a second where their coming is not the point.
+/// Users that start or stop per second in scenarios with a constant number of users.
 const STEADY_RAMP: u32 = 50;
 
-/// Lets the people of this scenario come, until they have gone.
-pub(crate) async fn run(scenario: &Scenario, place: &Arc<LoadTarget>) -> Result<()> {
-    let (reports, verbose, url) = (scenario.reports(), scenario.common().verbose, place.shop.url());
-    let (people, plan) = match scenario {
-        Scenario::Rush(rush) => (rush::people(place, rush.pause)?, waves(rush.users, rush.step)),
+/// Runs a scenario to its end.
+pub(crate) async fn run(scenario: &Scenario, target: &Arc<LoadTarget>) -> Result<()> {
+    let (reports, verbose, url) = (scenario.reports(), scenario.common().verbose, target.sale_client.url());
+    let (scenario, plan) = match scenario {
+        Scenario::Rush(rush) => (rush::scenario(target, rush.pause)?, steps(rush.users, rush.step)),
         Scenario::Soak(soak) => {
-            (rush::people(place, soak.pause)?, steady(soak.users, soak.run_time_or(SOAK_TIME)))
+            (rush::scenario(target, soak.pause)?, steady(soak.users, soak.run_time_or(SOAK_TIME)))
         }
         Scenario::Browse(browse) => {
-            (browse::people(place, browse.pause)?, steady(browse.users, browse.run_time_or(BROWSE_TIME)))
+            (browse::scenario(target, browse.pause)?, steady(browse.users, browse.run_time_or(BROWSE_TIME)))
         }
         Scenario::Duplicates(duplicates) => {
-            (duplicates::people(place, duplicates.copies), steady(duplicates.users, duplicates.run_time))
+            (duplicates::scenario(target, duplicates.copies), steady(duplicates.users, duplicates.run_time))
         }
-        Scenario::Spike(spike) => return spike::run(spike, place, Path::new(&reports)).await,
+        Scenario::Spike(spike) => return spike::run(spike, target, Path::new(&reports)).await,
     };
-    attack(people, &plan, url, &reports, verbose).await
+    attack(scenario, &plan, url, &reports, verbose).await
 }
 
-/// Up in three steps, each steeper than the one before; a while at the height; and down.
-fn waves(users: u32, step: Duration) -> Vec<Step> {
+/// Returns a plan that grows in three steps, stays, and shrinks.
+fn steps(users: u32, step: Duration) -> Vec<Step> {
     [users / 10, users / 2, users, users, 0].map(|users| (users, step)).into()
 }
 
@@ -55,18 +55,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rush_grows_stays_and_goes() {
+    fn rush_grows_stays_and_shrinks() {
         let step = Duration::from_secs(6);
-        let users = waves(1000, step).into_iter().map(|(users, time)| (users, time == step));
+        let users = steps(1000, step).into_iter().map(|(users, time)| (users, time == step));
         let expected = [100, 500, 1000, 1000, 0].map(|users| (users, true));
         assert!(users.eq(expected));
     }
 
     #[test]
-    fn a_steady_crowd_stays_as_long_as_it_is_told() {
+    fn steady_plan_has_the_given_length() {
         let time = Duration::from_secs(60);
         let second = Duration::from_secs;
         assert_eq!(steady(100, time), [(100, second(2)), (100, time), (0, second(0))]);
-        assert_eq!(steady(2, time)[0], (2, second(1)), "Goose takes no time at all for a mistake");
+        assert_eq!(steady(2, time)[0], (2, second(1)), "Goose refuses a ramp of no time");
     }
 }

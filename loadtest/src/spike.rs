@@ -1,8 +1,8 @@
-//! The opening second: buyers who come at a rate, each once, whatever the answers take.
+//! The opening second as an open loop: buyers arrive at a fixed rate, once each, however long the answers take.
 //!
-//! Goose's users wait for an answer before they ask again, so a server that stalls is asked less, and the stall hardly
-//! shows. Here a buyer's latency counts from the moment when he came, also where there was no connection to ask on. Who
-//! is sent away comes back after the spike, and counts apart: the figures are those of first tries.
+//! Goose's users wait for an answer before the next request. So a server that stalls gets fewer requests, and the stall
+//! hardly shows in the latencies. Here latency counts from a buyer's arrival, including the wait for a free connection.
+//! Rejected buyers retry after the spike and are counted separately: the figures are those of first tries.
 
 mod page;
 mod plot;
@@ -33,43 +33,43 @@ use crate::{
     target::LoadTarget,
 };
 
-/// The answers say when to come back, and it is always this.
-const COME_BACK: Duration = Duration::from_secs(1);
+/// Value of `Retry-After` in all rejections.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What the buyers of a spike waited.
+/// Latencies of a spike's buyers.
 pub(crate) struct WaitTimes {
     pub(crate) rate: u32,
-    /// From when they came.
+    /// From a buyer's arrival.
     pub(crate) from_arrival: Histogram<u64>,
-    /// From when they were sent: what a closed loop would have seen.
+    /// From the sending of the request, as a closed loop would measure.
     pub(crate) from_sending: Histogram<u64>,
 }
 
-/// Lets them come, has those come back who were sent away, and draws what they waited.
-pub(crate) async fn run(spike: &Spike, place: &Arc<LoadTarget>, reports: &Path) -> Result<()> {
-    let (shop, interrupted) = (Arc::clone(&place.shop), Arc::new(AtomicBool::new(false)));
-    let interruption = Interruption::listen(Arc::clone(&interrupted));
-    let crowd = open_loop(spike, &shop).await?;
-    let listening = Arc::clone(&shop);
-    let goes_on = move |shot: &BuyerResult| {
-        hear(&listening, shot);
+/// Runs the spike, writes its reports, and lets rejected buyers retry.
+pub(crate) async fn run(spike: &Spike, target: &Arc<LoadTarget>, reports: &Path) -> Result<()> {
+    let (sale_client, interrupted) = (Arc::clone(&target.sale_client), Arc::new(AtomicBool::new(false)));
+    let interrupt_handler = InterruptHandler::listen(Arc::clone(&interrupted));
+    let generator = open_loop(spike, &sale_client).await?;
+    let client = Arc::clone(&sale_client);
+    let on_result = move |buyer_result: &BuyerResult| {
+        record_answer(&client, buyer_result);
         !interrupted.load(Ordering::Relaxed)
     };
-    let shots = crowd.run_while(goes_on).await?;
-    let waits = WaitTimes::of(spike.rate, &shots);
+    let results = generator.run_while(on_result).await?;
+    let waits = WaitTimes::of(spike.rate, &results);
     print!("{}", waits.text());
     page::write(reports, &waits)?;
-    come_back(&shop, shots, spike.connections as usize).await;
-    drop(interruption);
+    retry_unresolved(&sale_client, results, spike.connections as usize).await;
+    drop(interrupt_handler);
     Ok(())
 }
 
-async fn open_loop(spike: &Spike, shop: &SaleClient) -> Result<OpenLoop> {
-    let (addr, host) = address(shop.url()).await?;
+async fn open_loop(spike: &Spike, sale_client: &SaleClient) -> Result<OpenLoop> {
+    let (addr, host) = address(sale_client.url()).await?;
     Ok(OpenLoop {
         addr,
         host,
-        path: shop.purchase_path(),
+        path: sale_client.purchase_path(),
         users: format!("spike-{:08x}", random::<u32>()),
         rate: spike.rate,
         duration: spike.duration,
@@ -77,7 +77,7 @@ async fn open_loop(spike: &Spike, shop: &SaleClient) -> Result<OpenLoop> {
     })
 }
 
-/// Where the load balancer is, and what it is called.
+/// Returns the load balancer's address and the value of the `Host` header.
 async fn address(url: &str) -> Result<(SocketAddr, String)> {
     let parsed: Url = url.parse()?;
     anyhow::ensure!(parsed.scheme() == "http", "a spike is plain HTTP: {url} is not");
@@ -86,56 +86,56 @@ async fn address(url: &str) -> Result<(SocketAddr, String)> {
     let port = parsed.port_or_known_default().unwrap_or(80);
     let found =
         lookup_host((name.trim_matches(['[', ']']), port)).await.ok().and_then(|mut found| found.next());
-    Ok((found.with_context(|| format!("nobody knows where {name} is"))?, host))
+    Ok((found.with_context(|| format!("{name} cannot be resolved"))?, host))
 }
 
-/// Counts an answer, and believes it.
-fn hear(shop: &SaleClient, shot: &BuyerResult) {
-    let answer = answer(shot);
-    shop.tally.answered("purchase", answer.kind, shot.latency);
-    let said = || format!("{:?} {}", shot.status, String::from_utf8_lossy(&shot.body));
-    shop.note_if_error("purchase", answer.kind, said);
-    shop.believe(&shot.user, &shot.user, shot.sent, &answer);
+/// Counts an answer and logs it.
+fn record_answer(sale_client: &SaleClient, buyer_result: &BuyerResult) {
+    let answer = answer(buyer_result);
+    sale_client.tally.answered("purchase", answer.kind, buyer_result.latency);
+    let text = || format!("{:?} {}", buyer_result.status, String::from_utf8_lossy(&buyer_result.body));
+    sale_client.record_error("purchase", answer.kind, text);
+    sale_client.log_answer(&buyer_result.user, &buyer_result.user, buyer_result.sent, &answer);
 }
 
-fn answer(shot: &BuyerResult) -> Answer {
-    match shot.status {
+fn answer(buyer_result: &BuyerResult) -> Answer {
+    match buyer_result.status {
         Some(status) => {
-            let retry_after = shot.retry_after.then_some(COME_BACK);
-            Answer::to_purchase(ApiFamily::BySale, status, retry_after, &shot.body)
+            let retry_after = buyer_result.retry_after.then_some(RETRY_AFTER);
+            Answer::to_purchase(ApiFamily::BySale, status, retry_after, &buyer_result.body)
         }
         None => Answer::none(),
     }
 }
 
-/// Nobody stays in doubt. The attempt's key is the user's name, as it was at the first try.
-async fn come_back(shop: &SaleClient, shots: Vec<BuyerResult>, at_once: usize) {
-    let in_doubt = shots.into_iter().filter(|shot| !answer(shot).kind.is_definite());
-    let coming = in_doubt.map(|BuyerResult { user, .. }| async move {
+/// Retries all attempts without a definite answer. An attempt's key is the user's id, as in the first try.
+async fn retry_unresolved(sale_client: &SaleClient, results: Vec<BuyerResult>, at_once: usize) {
+    let unresolved = results.into_iter().filter(|buyer_result| !answer(buyer_result).kind.is_definite());
+    let retries = unresolved.map(|BuyerResult { user, .. }| async move {
         let attempt =
             Attempt { user: user.as_str().into(), family: ApiFamily::BySale, key: user.clone(), token: None };
-        shop.come_back(shop.url(), attempt, Some(COME_BACK)).await
+        sale_client.retry(sale_client.url(), attempt, Some(RETRY_AFTER)).await
     });
-    stream::iter(coming).buffer_unordered(at_once).for_each(async |_| ()).await;
+    stream::iter(retries).buffer_unordered(at_once).for_each(async |_| ()).await;
 }
 
 impl WaitTimes {
-    fn of(rate: u32, shots: &[BuyerResult]) -> Self {
+    fn of(rate: u32, results: &[BuyerResult]) -> Self {
         let (mut from_arrival, mut from_sending) = (histogram(), histogram());
-        for shot in shots {
-            from_arrival.saturating_record(micros(shot.latency));
-            from_sending.saturating_record(micros(shot.service_time));
+        for buyer_result in results {
+            from_arrival.saturating_record(micros(buyer_result.latency));
+            from_sending.saturating_record(micros(buyer_result.service_time));
         }
         Self { rate, from_arrival, from_sending }
     }
 }
 
-/// Ctrl-C: the first one ends the spike, the second one the program.
-struct Interruption {
+/// Handles Ctrl-C: the first one ends the spike, the second one the program.
+struct InterruptHandler {
     task: JoinHandle<()>,
 }
 
-impl Interruption {
+impl InterruptHandler {
     fn listen(interrupted: Arc<AtomicBool>) -> Self {
         let task = tokio::spawn(async move {
             while ctrl_c().await.is_ok() {
@@ -148,7 +148,7 @@ impl Interruption {
     }
 }
 
-impl Drop for Interruption {
+impl Drop for InterruptHandler {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -161,28 +161,31 @@ mod tests {
     use super::*;
     use crate::answers::AnswerKind;
 
-    fn shot(status: Option<u16>, retry_after: bool, body: &str) -> BuyerResult {
+    fn buyer_result(status: Option<u16>, retry_after: bool, body: &str) -> BuyerResult {
         let (latency, service_time) = (Duration::from_millis(900), Duration::from_millis(3));
         let (user, sent) = ("ann".to_owned(), Instant::now());
         BuyerResult { user, sent, status, retry_after, body: body.into(), latency, service_time }
     }
 
     #[test]
-    fn waiting_for_a_connection_is_waiting() {
-        let waits = WaitTimes::of(1, &[shot(Some(200), false, "")]);
+    fn latency_includes_the_wait_for_a_connection() {
+        let waits = WaitTimes::of(1, &[buyer_result(Some(200), false, "")]);
         assert!(waits.from_arrival.max() >= 900_000 && waits.from_sending.max() < 4_000);
     }
 
     #[test]
-    fn a_shot_is_read_like_any_other_answer() {
+    fn spike_answers_are_parsed_like_others() {
         let sold_out = r#"{"success":false,"reason":"out_of_stock"}"#;
-        assert_eq!(answer(&shot(Some(409), false, sold_out)).kind, AnswerKind::SoldOut);
-        assert_eq!(answer(&shot(Some(503), true, r#"{"type":"/problems/busy"}"#)).kind, AnswerKind::Busy);
-        assert_eq!(answer(&shot(None, false, "")).kind, AnswerKind::Transport);
+        assert_eq!(answer(&buyer_result(Some(409), false, sold_out)).kind, AnswerKind::SoldOut);
+        assert_eq!(
+            answer(&buyer_result(Some(503), true, r#"{"type":"/problems/busy"}"#)).kind,
+            AnswerKind::Busy
+        );
+        assert_eq!(answer(&buyer_result(None, false, "")).kind, AnswerKind::Transport);
     }
 
     #[tokio::test]
-    async fn an_address_keeps_the_name_it_is_called_by() {
+    async fn address_keeps_the_host_name() {
         let (addr, host) = address("http://127.0.0.1:8080").await.unwrap();
         assert_eq!((addr.to_string().as_str(), host.as_str()), ("127.0.0.1:8080", "127.0.0.1:8080"));
         assert!(address("https://127.0.0.1").await.is_err());

@@ -1,4 +1,4 @@
-//! What the crowd met: outcomes, latencies and users, counted while they happen.
+//! Counts outcomes, latencies and users during a run.
 
 use std::{
     collections::BTreeMap,
@@ -13,17 +13,17 @@ use hdrhistogram::Histogram;
 
 use crate::answers::AnswerKind;
 
-/// Longer than any request is waited for.
+/// Upper bound of recorded latencies, longer than the time limit of a request.
 const LATENCY_MAX: Duration = Duration::from_mins(1);
-/// Three digits: a hundred milliseconds are told from a hundred and one.
+/// Significant digits of recorded latencies: 100 ms and 101 ms are distinguished.
 const DIGITS: u8 = 3;
 
-/// Errors that are told in full. One cause has thousands of them.
-const NOTES_MAX: usize = 5;
-/// As much of each as fits on a few lines.
-const NOTE_CHARS_MAX: usize = 300;
+/// Number of errors that are listed in full. One cause can produce thousands of them.
+const ERRORS_LISTED_MAX: usize = 5;
+/// Length limit of a listed error, in characters.
+const ERROR_CHARS_MAX: usize = 300;
 
-/// Counts of one run.
+/// Counters of one run.
 #[derive(Debug)]
 pub(crate) struct Tally {
     began: Instant,
@@ -33,24 +33,24 @@ pub(crate) struct Tally {
     gave_up: AtomicU64,
     outcomes: Mutex<BTreeMap<AnswerKind, u64>>,
     latencies: Mutex<BTreeMap<&'static str, Histogram<u64>>>,
-    notes: Mutex<Vec<String>>,
+    errors_listed: Mutex<Vec<String>>,
 }
 
-/// The counts at one moment.
+/// Snapshot of the counters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) elapsed: Duration,
     pub(crate) users: u64,
     pub(crate) users_max: u64,
     pub(crate) requests: u64,
-    /// Attempts that were given up without a definite answer.
+    /// Attempts given up without a definite answer.
     pub(crate) gave_up: u64,
     pub(crate) outcomes: BTreeMap<AnswerKind, u64>,
     /// The first errors, in full.
-    pub(crate) notes: Vec<String>,
+    pub(crate) errors_listed: Vec<String>,
 }
 
-/// How long requests of one name took.
+/// Latencies of one kind of request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Latency {
     pub(crate) name: &'static str,
@@ -71,11 +71,11 @@ impl Tally {
             gave_up: AtomicU64::new(0),
             outcomes: Mutex::default(),
             latencies: Mutex::default(),
-            notes: Mutex::default(),
+            errors_listed: Mutex::default(),
         }
     }
 
-    /// A request of this name was answered, or was not.
+    /// Counts a request of this kind with its answer, or without one.
     pub(crate) fn answered(&self, name: &'static str, kind: AnswerKind, latency: Duration) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         *lock(&self.outcomes).entry(kind).or_default() += 1;
@@ -83,11 +83,11 @@ impl Tally {
         latencies.entry(name).or_insert_with(histogram).saturating_record(micros(latency));
     }
 
-    /// Keeps what was wrong, if it is among the first.
-    pub(crate) fn note(&self, what: impl FnOnce() -> String) {
-        let mut notes = lock(&self.notes);
-        if notes.len() < NOTES_MAX {
-            notes.push(what().chars().take(NOTE_CHARS_MAX).collect());
+    /// Keeps the description of an error, if it is one of the first.
+    pub(crate) fn record_error(&self, what: impl FnOnce() -> String) {
+        let mut errors_listed = lock(&self.errors_listed);
+        if errors_listed.len() < ERRORS_LISTED_MAX {
+            errors_listed.push(what().chars().take(ERROR_CHARS_MAX).collect());
         }
     }
 
@@ -95,12 +95,12 @@ impl Tally {
         self.gave_up.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn user_comes(&self) {
+    pub(crate) fn user_started(&self) {
         let users = self.users.fetch_add(1, Ordering::Relaxed) + 1;
         self.users_max.fetch_max(users, Ordering::Relaxed);
     }
 
-    pub(crate) fn user_goes(&self) {
+    pub(crate) fn user_stopped(&self) {
         self.users.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -113,7 +113,7 @@ impl Tally {
             requests: load(&self.requests),
             gave_up: load(&self.gave_up),
             outcomes: lock(&self.outcomes).clone(),
-            notes: lock(&self.notes).clone(),
+            errors_listed: lock(&self.errors_listed).clone(),
         }
     }
 
@@ -127,7 +127,7 @@ impl Counts {
         self.outcomes.get(&kind).copied().unwrap_or_default()
     }
 
-    /// Requests that went wrong, and buyers who gave up.
+    /// Returns the number of errors: failed requests, and buyers who gave up.
     pub(crate) fn errors(&self) -> u64 {
         let wrong = self.outcomes.iter().filter(|(kind, _)| kind.is_error());
         wrong.map(|(_, count)| count).sum::<u64>() + self.gave_up
@@ -148,12 +148,12 @@ impl Latency {
     }
 }
 
-/// A histogram of microseconds.
+/// Creates a histogram of microseconds.
 pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, micros(LATENCY_MAX), DIGITS).expect("bounds and digits are in range")
 }
 
-/// Microseconds; never more than a histogram holds.
+/// Converts to microseconds, limited to the range of a histogram.
 pub(crate) fn micros(latency: Duration) -> u64 {
     latency.min(LATENCY_MAX).as_micros() as u64
 }
@@ -167,10 +167,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn latencies_are_told_apart_by_name() {
+    fn latencies_are_kept_by_kind() {
         let tally = Tally::begin();
         for ms in 1..=100 {
-            tally.answered("status", AnswerKind::Told, Duration::from_millis(ms));
+            tally.answered("status", AnswerKind::Data, Duration::from_millis(ms));
         }
         tally.answered("purchase", AnswerKind::SoldOut, Duration::from_hours(1));
 
@@ -180,11 +180,11 @@ mod tests {
         assert_eq!((status.name, status.requests), ("status", 100));
         let p95 = status.p95.as_secs_f64() * 1e3;
         assert!((94.9..95.2).contains(&p95), "{p95} ms");
-        assert!(purchase.max >= Duration::from_secs(59), "what takes longest is not forgotten");
+        assert!(purchase.max >= Duration::from_secs(59), "the longest latency is kept");
     }
 
     #[test]
-    fn being_sent_away_is_no_error_and_giving_up_is_one() {
+    fn rejection_is_no_error_and_giving_up_is() {
         let tally = Tally::begin();
         for kind in AnswerKind::OUTCOMES {
             tally.answered("purchase", kind, Duration::from_millis(1));
@@ -196,21 +196,21 @@ mod tests {
     }
 
     #[test]
-    fn the_first_errors_are_kept_within_bounds() {
+    fn first_errors_are_kept_and_shortened() {
         let tally = Tally::begin();
-        (0..100).for_each(|n| tally.note(|| format!("{n} {}", "x".repeat(10_000))));
-        let notes = tally.counts().notes;
-        assert_eq!(notes.len(), NOTES_MAX);
-        assert!(notes[0].starts_with("0 x") && notes[0].len() == NOTE_CHARS_MAX);
+        (0..100).for_each(|n| tally.record_error(|| format!("{n} {}", "x".repeat(10_000))));
+        let errors_listed = tally.counts().errors_listed;
+        assert_eq!(errors_listed.len(), ERRORS_LISTED_MAX);
+        assert!(errors_listed[0].starts_with("0 x") && errors_listed[0].len() == ERROR_CHARS_MAX);
     }
 
     #[test]
-    fn the_most_users_at_a_time_are_remembered() {
+    fn highest_number_of_users_is_kept() {
         let tally = Tally::begin();
-        tally.user_comes();
-        tally.user_comes();
-        tally.user_goes();
-        tally.user_comes();
+        tally.user_started();
+        tally.user_started();
+        tally.user_stopped();
+        tally.user_started();
         assert_eq!((tally.counts().users, tally.counts().users_max), (2, 2));
     }
 }

@@ -1,17 +1,17 @@
-//! What a run is measured by.
+//! The thresholds of a run.
 
 use std::time::Duration;
 
 use crate::tally::{Counts, Latency};
 
-/// The most that is allowed.
+/// Upper limits for a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     pub(crate) p95: Duration,
     pub(crate) errors: u64,
 }
 
-/// A limit, and what was measured.
+/// A limit and the measured value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Check {
     pub(crate) what: &'static str,
@@ -21,12 +21,12 @@ pub(crate) struct Check {
 }
 
 impl Limits {
-    /// Holds a run against the limits. Each kind of request has to be fast by itself: a thousand quick looks do not make
-    /// up for a slow purchase.
+    /// Compares a run with the limits. The latency limit applies to each kind of request separately: many fast status
+    /// requests do not compensate for slow purchases.
     pub(crate) fn check(&self, counts: &Counts, latencies: &[Latency]) -> Vec<Check> {
         let slowest = latencies.iter().max_by_key(|latency| latency.p95);
         let p95 = slowest.map(|latency| latency.p95).unwrap_or_default();
-        let name = slowest.map_or("nothing was asked", |latency| latency.name);
+        let name = slowest.map_or("no requests", |latency| latency.name);
         vec![
             Check {
                 what: "p95 of each kind",
@@ -44,7 +44,7 @@ impl Limits {
     }
 }
 
-/// A time for people.
+/// Formats a time in milliseconds.
 pub(crate) fn millis(time: Duration) -> String {
     let ms = time.as_secs_f64() * 1e3;
     if ms < 100.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
@@ -71,22 +71,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_just_allowed_is_met() {
+    fn value_at_the_limit_is_met() {
         assert_eq!(met(LIMITS, 1, &[latency("status", 100)]), [true, true]);
     }
 
     #[test]
-    fn the_slowest_kind_of_request_counts() {
+    fn slowest_kind_of_request_counts() {
         assert_eq!(met(LIMITS, 0, &[latency("status", 1), latency("purchase", 101)]), [false, true]);
     }
 
     #[test]
-    fn one_error_too_many_is_missed() {
+    fn error_above_the_limit_is_missed() {
         assert_eq!(met(LIMITS, 2, &[latency("status", 1)]), [true, false]);
     }
 
     #[test]
-    fn a_run_that_asked_nothing_has_met_nothing() {
+    fn run_without_requests_misses_the_latency_limit() {
         assert_eq!(met(LIMITS, 0, &[]), [false, true]);
     }
 }

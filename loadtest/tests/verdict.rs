@@ -1,6 +1,6 @@
-//! What the program says of a sound sale, and of one that lost a protection: by its exit code, as a script would ask.
+//! Tests of the program's verdict and exit code, for an intact sale and for one that lost a protection.
 
-#![expect(clippy::unwrap_used, reason = "what a story cannot go on without fails it")]
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::{
     process::{Output, Stdio},
@@ -13,13 +13,13 @@ use tempfile::TempDir;
 use testkit::{Stack, StackOptions, stack::SaleOptions, until};
 use tokio::{process::Command, sync::Mutex, time::timeout};
 
-/// One sale at a time: two would share the machine's cores and time each other out.
-static STAGE: Mutex<()> = Mutex::const_new(());
+/// Runs one test at a time: parallel ones would compete for the machine's cores and time out.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-/// Whatever has to happen happens by then, on a busy machine too.
-const SOON: Duration = Duration::from_secs(60);
+/// Time limit of each step, long enough for a busy machine.
+const STEP_LIMIT: Duration = Duration::from_secs(60);
 
-/// Short, of a sale of its own each time, and as slow as this machine likes to be while it builds something else.
+/// A short run at a new sale. Its latency limit is high, because the machine may be building something else.
 const DUPLICATES: &[&str] =
     &["duplicates", "--users", "4", "--copies", "8", "--run-time", "2s", "--stock", "2000", "--p95", "30s"];
 
@@ -28,81 +28,81 @@ struct Sale {
     reports: TempDir,
 }
 
-/// What the program ended with, and what it said.
-struct Said {
+/// Exit code and output of the program.
+struct ProgramOutput {
     code: i32,
-    words: String,
+    text: String,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sound_sale_is_clean_unless_more_is_asked_of_it_than_can_be() {
-    let _stage = STAGE.lock().await;
+async fn intact_sale_is_clean_or_misses_threshold() {
+    let _guard = ONE_AT_A_TIME.lock().await;
     let sale = Sale::open(50).await;
 
     let rush = ["rush", "--users", "20", "--step", "1s", "--pause", "50ms", "--p95", "30s"];
-    let said = sale.load(&rush).await;
-    assert_eq!(said.code, 0, "{}", said.words);
-    said.assert_says("sold                          50  of 50, 50 of them in this run");
-    said.assert_says("verdict: clean");
+    let output = sale.run(&rush).await;
+    assert_eq!(output.code, 0, "{}", output.text);
+    output.assert_contains("sold                          50  of 50, 50 of them in this run");
+    output.assert_contains("verdict: clean");
     for report in ["goose.html", "goose.json", "goose.md", "verdict.txt"] {
         assert!(sale.reports.path().join(report).metadata().unwrap().len() > 0, "{report} is empty");
     }
 
-    let said = sale.load(&["spike", "--rate", "100", "--stock", "30", "--p95", "0s"]).await;
-    assert_eq!(said.code, 3, "{}", said.words);
-    said.assert_says("verdict: missed");
+    let output = sale.run(&["spike", "--rate", "100", "--stock", "30", "--p95", "0s"]).await;
+    assert_eq!(output.code, 3, "{}", output.text);
+    output.assert_contains("verdict: missed");
 
-    let said = sale.load(&rush).await;
-    assert_eq!(said.code, 1, "there is nothing left to buy");
-    said.assert_says("error: sale `flash` is sold out");
+    let output = sale.run(&rush).await;
+    assert_eq!(output.code, 1, "there is nothing left to buy");
+    output.assert_contains("error: sale `flash` is sold out");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sale_that_forgets_to_look_for_a_claim_is_broken() {
-    let _stage = STAGE.lock().await;
+async fn sale_without_claim_check_is_broken() {
+    let _guard = ONE_AT_A_TIME.lock().await;
     let sale = Sale::open(1).await;
-    sale.change("local claim = held[buyer] or taken[user]", "local claim = taken[user]").await;
+    sale.replace_line("local claim = held[buyer] or taken[user]", "local claim = taken[user]").await;
 
-    let said = sale.load(DUPLICATES).await;
-    assert_eq!(said.code, 2, "{}", said.words);
-    said.assert_says("has two orders");
-    said.assert_says("and of order");
+    let output = sale.run(DUPLICATES).await;
+    assert_eq!(output.code, 2, "{}", output.text);
+    output.assert_contains("has two orders");
+    output.assert_contains("and with order");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_contradict_each_other_are_broken_although_the_books_are_in_order() {
-    let _stage = STAGE.lock().await;
+async fn contradicting_answers_are_broken() {
+    let _guard = ONE_AT_A_TIME.lock().await;
     let sale = Sale::open(1).await;
 
-    let said = sale.load(DUPLICATES).await;
-    assert_eq!(said.code, 0, "{}", said.words);
+    let output = sale.run(DUPLICATES).await;
+    assert_eq!(output.code, 0, "{}", output.text);
 
-    sale.change("answers[buyer] = claim\n", "answers[buyer] = 1\n").await;
-    let said = sale.load(DUPLICATES).await;
-    assert_eq!(said.code, 2, "{}", said.words);
-    said.assert_says("was told `purchased` for two attempts");
-    assert!(!said.words.contains("the books"), "{}", said.words);
+    sale.replace_line("answers[buyer] = claim\n", "answers[buyer] = 1\n").await;
+    let output = sale.run(DUPLICATES).await;
+    assert_eq!(output.code, 2, "{}", output.text);
+    output.assert_contains("was answered `purchased` for two attempts");
+    assert!(!output.text.contains("coordinator's audit"), "{}", output.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_interrupts_a_run_still_learns_what_it_found() {
-    let _stage = STAGE.lock().await;
+async fn interrupted_run_still_has_a_verdict() {
+    let _guard = ONE_AT_A_TIME.lock().await;
     let sale = Sale::open(5).await;
     let soak = ["soak", "--users", "20", "--pause", "100ms", "--p95", "30s"];
     let program = sale.program(&soak).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let sold_out = async || sale.stack.status().await.is_ok_and(|status| status.remaining_stock == 0);
-    until("the sale is sold out", SOON, sold_out).await.unwrap();
+    until("the sale is sold out", STEP_LIMIT, sold_out).await.unwrap();
 
     let pid = program.id().unwrap().to_string();
     Command::new("kill").args(["-INT", &pid]).status().await.unwrap();
 
-    let said = Said::of(timeout(SOON, program.wait_with_output()).await.unwrap().unwrap());
-    assert_eq!(said.code, 0, "{}", said.words);
-    said.assert_says("sold                           5  of 5, 5 of them in this run");
+    let output = ProgramOutput::of(timeout(STEP_LIMIT, program.wait_with_output()).await.unwrap().unwrap());
+    assert_eq!(output.code, 0, "{}", output.text);
+    output.assert_contains("sold                           5  of 5, 5 of them in this run");
 }
 
 #[tokio::test]
-async fn an_option_that_cannot_be_and_a_sale_that_does_not_run_are_told_apart() {
+async fn exit_code_distinguishes_bad_option_and_missing_sale() {
     let program = env!("CARGO_BIN_EXE_flashsale-loadtest");
     let code = async |arguments: &[&str]| {
         Command::new(program).args(arguments).output().await.unwrap().status.code()
@@ -119,11 +119,11 @@ impl Sale {
         Self { stack, reports: TempDir::new().unwrap() }
     }
 
-    async fn load(&self, arguments: &[&str]) -> Said {
-        Said::of(self.program(arguments).output().await.unwrap())
+    async fn run(&self, arguments: &[&str]) -> ProgramOutput {
+        ProgramOutput::of(self.program(arguments).output().await.unwrap())
     }
 
-    /// The program, against this sale as against any other system.
+    /// Returns the program's command line with the addresses of this sale.
     fn program(&self, arguments: &[&str]) -> Command {
         let mut program = Command::new(env!("CARGO_BIN_EXE_flashsale-loadtest"));
         program.args(arguments).args(["--host", &self.stack.url()]).arg("--report").arg(self.reports.path());
@@ -135,9 +135,9 @@ impl Sale {
         program
     }
 
-    /// Another line in the functions, loaded under the very same name on every primary.
-    async fn change(&self, line: &str, instead: &str) {
-        assert_eq!(LIBRARY.code.matches(line).count(), 1, "the functions have no such line any more: {line}");
+    /// Replaces one line of the functions and loads them under the same name on every primary.
+    async fn replace_line(&self, line: &str, instead: &str) {
+        assert_eq!(LIBRARY.code.matches(line).count(), 1, "the functions no longer have this line: {line}");
         let code = LIBRARY.code.replace(line, instead);
         for primary in self.stack.redis().primaries().await {
             let mut connection = self.stack.redis().connection(primary).await.unwrap();
@@ -149,14 +149,14 @@ impl Sale {
     }
 }
 
-impl Said {
+impl ProgramOutput {
     fn of(output: Output) -> Self {
-        let words = [output.stdout, output.stderr].concat();
-        Self { code: output.status.code().unwrap(), words: String::from_utf8(words).unwrap() }
+        let text = [output.stdout, output.stderr].concat();
+        Self { code: output.status.code().unwrap(), text: String::from_utf8(text).unwrap() }
     }
 
     #[track_caller]
-    fn assert_says(&self, words: &str) {
-        assert!(self.words.contains(words), "nothing says `{words}` in\n{}", self.words);
+    fn assert_contains(&self, text: &str) {
+        assert!(self.text.contains(text), "no output has `{text}` in\n{}", self.text);
     }
 }

@@ -1,4 +1,4 @@
-//! One of Goose's users, who is one person after the other.
+//! State of a Goose user, which represents one visitor after the other.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -7,34 +7,35 @@ use rand::random;
 
 use crate::{answers::ApiFamily, attack::record, client::Exchange, target::LoadTarget};
 
-/// The person that a user is at the moment.
+/// The visitor that a Goose user currently represents.
 #[derive(Clone, Debug)]
 pub(super) struct Visitor {
-    pub(super) place: Arc<LoadTarget>,
+    pub(super) target: Arc<LoadTarget>,
     pub(super) id: Arc<str>,
     pub(super) family: ApiFamily,
     pub(super) token: Option<String>,
-    /// Whether the last purchase brought a unit.
+    /// True when the last purchase brought a unit.
     pub(super) has_bought: bool,
 }
 
 impl Visitor {
-    /// Somebody who was never here before.
-    pub(super) fn somebody(place: &Arc<LoadTarget>) -> Self {
-        let family = place.shop.any_family();
+    /// Creates a visitor with a new user id.
+    pub(super) fn new(target: &Arc<LoadTarget>) -> Self {
+        let family = target.sale_client.any_family();
         let id = format!("load-{:016x}", random::<u64>()).into();
-        Self { place: Arc::clone(place), id, family, token: None, has_bought: false }
+        Self { target: Arc::clone(target), id, family, token: None, has_bought: false }
     }
 
-    /// Who this user is.
-    pub(super) fn of(user: &GooseUser) -> Self {
+    /// Returns the current visitor of a Goose user.
+    pub(super) fn current(user: &GooseUser) -> Self {
         user.get_session_data_unchecked::<Self>().clone()
     }
 
-    /// Gets a token where the family asks for one, and in half of all other cases: a good one is welcome there, too.
+    /// Requests a CSRF token if the family of calls requires one, and in half of all other cases, where it is accepted,
+    /// too.
     pub(super) async fn get_token(&mut self, user: &mut GooseUser) -> TransactionResult {
-        if self.family == ApiFamily::Single || random() {
-            let exchange = self.place.shop.csrf().await;
+        if self.family == ApiFamily::SingleSale || random() {
+            let exchange = self.target.sale_client.csrf().await;
             record(user, &exchange).await?;
             self.token = exchange.answer.token;
         }
@@ -42,24 +43,24 @@ impl Visitor {
     }
 }
 
-/// A scenario of people at this place, without anything to do yet. Who comes and goes is counted.
-pub(super) fn people(name: &str, place: &Arc<LoadTarget>) -> Scenario {
-    let (here, there) = (Arc::clone(place), Arc::clone(place));
-    let come: TransactionFunction = Arc::new(move |user| {
-        here.shop.tally.user_comes();
-        user.set_session_data(Visitor::somebody(&here));
+/// Creates a scenario without transactions, which counts the users that start and stop.
+pub(super) fn scenario(name: &str, target: &Arc<LoadTarget>) -> Scenario {
+    let (target_on_start, target_on_stop) = (Arc::clone(target), Arc::clone(target));
+    let on_start: TransactionFunction = Arc::new(move |user| {
+        target_on_start.sale_client.tally.user_started();
+        user.set_session_data(Visitor::new(&target_on_start));
         done()
     });
-    let go: TransactionFunction = Arc::new(move |_| {
-        there.shop.tally.user_goes();
+    let on_stop: TransactionFunction = Arc::new(move |_| {
+        target_on_stop.sale_client.tally.user_stopped();
         done()
     });
     Scenario::new(name)
-        .register_transaction(Transaction::new(come).set_name("come").set_on_start())
-        .register_transaction(Transaction::new(go).set_name("go").set_on_stop())
+        .register_transaction(Transaction::new(on_start).set_name("come").set_on_start())
+        .register_transaction(Transaction::new(on_stop).set_name("go").set_on_stop())
 }
 
-/// Tells Goose of all of these.
+/// Records all of these requests in Goose's statistics.
 pub(super) async fn record_all(user: &mut GooseUser, exchanges: &[Exchange]) -> TransactionResult {
     for exchange in exchanges {
         record(user, exchange).await?;

@@ -1,4 +1,4 @@
-//! The page of a spike: its percentiles and their plot, for a browser, and as text.
+//! The reports of a spike: percentiles and their plot, as a page and as text.
 
 use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
@@ -20,7 +20,7 @@ const PERCENTILES: [(&str, f64); 7] = [
     ("100 %", 1.0),
 ];
 
-/// Writes `spike.html`, and the plot by itself.
+/// Writes `spike.html` and the plot as a separate file.
 pub(super) fn write(folder: &Path, waits: &WaitTimes) -> Result<()> {
     let plot = waits.plot();
     let written = fs::create_dir_all(folder)
@@ -30,7 +30,7 @@ pub(super) fn write(folder: &Path, waits: &WaitTimes) -> Result<()> {
 }
 
 impl WaitTimes {
-    /// Percentiles as aligned text.
+    /// Returns the percentiles as aligned text.
     pub(super) fn text(&self) -> String {
         let mut text = format!("\n{:>9}{:>14}{:>14}\n", "", "from arrival", "from sending");
         for [percentile, from_arrival, from_sending] in self.rows() {
@@ -41,9 +41,9 @@ impl WaitTimes {
 
     fn plot(&self) -> String {
         svg(&[
-            Curve { label: "from when a buyer came", color: "#c0392b", histogram: &self.from_arrival },
+            Curve { label: "from the buyer's arrival", color: "#c0392b", histogram: &self.from_arrival },
             Curve {
-                label: "from when the request was sent",
+                label: "from the sending of the request",
                 color: "#2980b9",
                 histogram: &self.from_sending,
             },
@@ -61,7 +61,7 @@ impl WaitTimes {
              <style>body {{ font-family: sans-serif; max-width: 60em; margin: 2em auto }} \
              th, td {{ text-align: right; padding: .2em 1em }}</style>\n\
              <h1>{buyers} buyers, {rate} a second</h1>\n\
-             <p>They come at this rate whatever the answers take. A buyer waits from the moment of coming.</p>\n\
+             <p>They arrive at this rate, however long the answers take. Latency counts from a buyer's arrival.</p>\n\
              {plot}<table>\n<tr><th></th><th>from arrival</th><th>from sending</th></tr>\n{rows}</table>\n</html>\n"
         )
     }
@@ -91,14 +91,14 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_to_count_stand_side_by_side() {
+    fn text_shows_both_latencies() {
         let text = waits().text();
         let p95 = text.lines().find(|line| line.contains("95 %")).unwrap();
         assert_eq!(p95.split_whitespace().collect::<Vec<_>>(), ["95", "%", "95.0", "ms", "2.0", "ms"]);
     }
 
     #[test]
-    fn the_page_has_the_table_and_the_plot() {
+    fn page_has_table_and_plot() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), &waits()).unwrap();
         let page = fs::read_to_string(folder.path().join("spike.html")).unwrap();

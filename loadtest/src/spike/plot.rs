@@ -1,4 +1,4 @@
-//! Latency by percentile, as HDR histograms are drawn: each nine takes as much room as the one before.
+//! Plots latency by percentile, as is usual for HDR histograms: each further nine of the percentile has the same width.
 
 use std::fmt::Write as _;
 
@@ -10,19 +10,19 @@ const LEFT: f64 = 70.0;
 const RIGHT: f64 = 34.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 46.0;
-/// Points of a curve for each nine.
+/// Points of a curve per nine.
 const POINTS: u32 = 40;
 const PERCENTILES: [(&str, f64); 6] =
     [("0 %", 0.0), ("90 %", 1.0), ("99 %", 2.0), ("99.9 %", 3.0), ("99.99 %", 4.0), ("99.999 %", 5.0)];
 
-/// A histogram of microseconds, and how it is drawn.
+/// A histogram in microseconds, with its label and color.
 pub(super) struct Curve<'a> {
     pub(super) label: &'static str,
     pub(super) color: &'static str,
     pub(super) histogram: &'a Histogram<u64>,
 }
 
-/// The picture.
+/// Returns the plot as SVG.
 pub(super) fn svg(curves: &[Curve<'_>]) -> String {
     let axes = Axes::of(curves);
     let mut svg = format!(
@@ -36,7 +36,7 @@ pub(super) fn svg(curves: &[Curve<'_>]) -> String {
     svg + "</svg>\n"
 }
 
-/// Where things are on the picture.
+/// Ranges of the axes.
 struct Axes {
     nines_max: f64,
     ms_max: f64,
@@ -86,7 +86,7 @@ impl Axes {
     }
 }
 
-/// Nines and milliseconds, as far as there are buyers to tell from.
+/// Returns the points of a curve in nines and milliseconds, up to the last nine that the number of buyers supports.
 fn points(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
     let last = nines_of(histogram.len());
     let steps = (last * f64::from(POINTS)).floor() as u32;
@@ -95,12 +95,12 @@ fn points(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
     nines.map(|nines| (nines, ms(nines))).collect()
 }
 
-/// The nines that the slowest of so many stands for: of a thousand, three.
+/// Returns the number of nines that `count` values support: three for a thousand.
 fn nines_of(count: u64) -> f64 {
     (count.max(1) as f64).log10()
 }
 
-/// The next of 1, 2, 5, 10, 20, 50, …
+/// Rounds up to the next of 1, 2, 5, 10, 20, 50, …
 fn round_up(value: f64) -> f64 {
     let power = 10.0_f64.powf(value.log10().floor());
     [1.0, 2.0, 5.0, 10.0].map(|step| step * power).into_iter().find(|step| *step >= value).unwrap_or(value)
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_curve_ends_with_the_slowest() {
+    fn curve_ends_with_the_slowest_buyer() {
         let points = points(&thousand());
         let at = |wanted: f64| points.iter().find(|(nines, _)| (nines - wanted).abs() < 1e-9).unwrap().1;
         assert!((899.0..902.0).contains(&at(1.0)), "the 90th percentile");
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_picture_is_complete_and_stays_within_its_frame() {
+    fn plot_is_complete_and_within_its_frame() {
         let histogram = thousand();
         let svg = svg(&[Curve { label: "one", color: "blue", histogram: &histogram }]);
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
@@ -151,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn a_spike_of_nobody_has_a_picture_too() {
-        let nobody = histogram();
-        let svg = svg(&[Curve { label: "nobody", color: "blue", histogram: &nobody }]);
+    fn empty_histogram_can_be_plotted() {
+        let empty = histogram();
+        let svg = svg(&[Curve { label: "empty", color: "blue", histogram: &empty }]);
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
     }
 
     #[test]
-    fn scales_are_round() {
+    fn scales_are_rounded_up() {
         let round = [0.4, 1.0, 1.1, 33.0, 51.0, 999.0].map(round_up);
         assert_eq!(round, [0.5, 1.0, 2.0, 50.0, 100.0, 1000.0]);
     }
