@@ -1,4 +1,4 @@
-//! Which settings the programs have: whatever sets one is held against this.
+//! The settings of the programs. Tests check every file that sets one against this list.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -6,22 +6,22 @@ use std::ffi::OsStr;
 use anyhow::{Result, bail};
 use clap::{Command, CommandFactory as _};
 
-/// What filters log lines. It is read by the library that writes them, so it is no argument of ours.
+/// The filter for log lines. The logging library reads it, so it is not an argument of the programs.
 const LOG_FILTER: &str = "RUST_LOG";
 
-/// The variables that a program reads: those that its `--help` shows.
+/// Returns the variables that a program reads, as listed by its `--help`.
 ///
 /// # Errors
-/// When there is no such program.
+/// Fails when the program is unknown.
 pub fn of(program: &str) -> Result<BTreeSet<String>> {
     let variables = variables(&command(program)?);
     Ok(variables.into_iter().chain([LOG_FILTER.to_owned()]).collect())
 }
 
-/// What a program does where a variable is not set.
+/// Returns the default of a variable.
 ///
 /// # Errors
-/// When there is no such program.
+/// Fails when the program is unknown.
 pub fn default_of(program: &str, variable: &str) -> Result<Option<String>> {
     let command = command(program)?;
     let argument = command.get_arguments().find(|argument| argument.get_env() == Some(OsStr::new(variable)));
@@ -33,7 +33,7 @@ fn command(program: &str) -> Result<Command> {
     Ok(match program {
         "flashsale-node" => node::settings::Settings::command(),
         "flashsale-coordinator" => coordinator::settings::Settings::command(),
-        _ => bail!("there is no program {program:?}"),
+        _ => bail!("unknown program {program:?}"),
     })
 }
 
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_program_has_its_own_settings() {
+    fn settings_differ_by_program() {
         let (node, coordinator) = (of("flashsale-node").unwrap(), of("flashsale-coordinator").unwrap());
         for both in ["HOST", "PORT", "REDIS_URL", "RUST_LOG", "OTEL_EXPORTER_OTLP_ENDPOINT"] {
             assert!(node.contains(both) && coordinator.contains(both), "{both}");
@@ -55,5 +55,36 @@ mod tests {
         assert!(node.contains("OPS_PORT") && !coordinator.contains("OPS_PORT"));
         assert!(coordinator.contains("ADMIN_TOKEN") && !node.contains("ADMIN_TOKEN"));
         assert!(of("flashsale-loadtest").is_err());
+    }
+
+    #[test]
+    fn documentation_lists_exactly_the_settings() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/settings.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        for (program, section) in [("flashsale-node", "Node"), ("flashsale-coordinator", "Coordinator")] {
+            let settings: BTreeSet<String> =
+                of(program).unwrap().into_iter().chain(OTEL_SAMPLER.map(String::from)).collect();
+            let documented = documented(&page, &["Node and coordinator", section]);
+            assert_eq!(documented, settings, "docs/settings.md and the settings of {program} differ");
+        }
+    }
+
+    /// Variables of the OpenTelemetry library, which are documented and are no arguments of ours.
+    const OTEL_SAMPLER: [&str; 2] = ["OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"];
+
+    /// The variables in the first column of the tables in these sections.
+    fn documented(page: &str, sections: &[&str]) -> BTreeSet<String> {
+        let mut in_section = false;
+        let mut variables = BTreeSet::new();
+        for line in page.lines() {
+            if let Some(title) = line.strip_prefix("## ") {
+                in_section = sections.contains(&title);
+            } else if in_section && line.starts_with("| `") {
+                let names =
+                    line.split('|').nth(1).into_iter().flat_map(|cell| cell.split('`').skip(1).step_by(2));
+                variables.extend(names.map(str::to_owned));
+            }
+        }
+        variables
     }
 }
