@@ -7,10 +7,10 @@ const STEP_MS = 2_000;
 let ahead;
 
 /** Sets the clock by the time of a report. */
-export function hear(time) {
-  const heard = time - performance.now();
-  const isStep = ahead === undefined || Math.abs(heard - ahead) > STEP_MS;
-  ahead = isStep ? heard : Math.max(ahead, heard);
+export function sync(time) {
+  const offset = time - performance.now();
+  const isStep = ahead === undefined || Math.abs(offset - ahead) > STEP_MS;
+  ahead = isStep ? offset : Math.max(ahead, offset);
 }
 
 /** The time now, in ms since 1970. */

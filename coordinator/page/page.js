@@ -28,7 +28,7 @@ function history(past) {
 function live(report) {
   Object.assign(known, { report, silentSince: null, isNoSale: false });
   if (report.time) {
-    clock.hear(report.time);
+    clock.sync(report.time);
     pace.add(report.time, report.sold);
   }
   shards.show(report.shards, report.moves);

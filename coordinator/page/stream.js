@@ -6,16 +6,16 @@ const SILENCE_MS_MAX = 3_000;
 const PAUSE_MS = { least: 500, most: 1_500 };
 
 /** Calls the handlers `sales` (with the list), `history`, `live` (with each report), `noSale` and `silence`. Never returns. */
-export async function follow(sale, tell) {
+export async function follow(sale, handlers) {
   for (;;) {
     await visible();
     const sales = await listed();
-    if (!sales) tell.silence();
+    if (!sales) handlers.silence();
     else {
-      tell.sales(sales);
+      handlers.sales(sales);
       const isThere = sale === null ? sales.default : sales.sales.some(({ id }) => id === sale);
-      if (isThere) await stream(sale, tell);
-      else tell.noSale();
+      if (isThere) await stream(sale, handlers);
+      else handlers.noSale();
     }
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS.least + Math.random() * (PAUSE_MS.most - PAUSE_MS.least)));
   }
@@ -31,24 +31,24 @@ async function listed() {
 }
 
 /** Listens until the stream ends, for any reason. */
-function stream(sale, tell) {
+function stream(sale, handlers) {
   return new Promise((resolve) => {
     const source = new EventSource(sale === null ? '/live/sale/events' : `/live/sales/${encodeURIComponent(sale)}/events`);
     const over = new AbortController();
     let watchdog = setTimeout(broken, SILENCE_MS_MAX);
 
-    source.addEventListener('history', ({ data }) => tell.history(JSON.parse(data)));
+    source.addEventListener('history', ({ data }) => handlers.history(JSON.parse(data)));
     source.addEventListener('live', ({ data }) => {
       clearTimeout(watchdog);
       watchdog = setTimeout(broken, SILENCE_MS_MAX);
-      tell.live(JSON.parse(data));
+      handlers.live(JSON.parse(data));
     });
     source.addEventListener('error', broken);
     addEventListener('offline', broken, over);
     document.addEventListener('visibilitychange', () => document.hidden && end(), over);
 
     function broken() {
-      tell.silence();
+      handlers.silence();
       end();
     }
     function end() {

@@ -126,9 +126,7 @@ fn log_role(role: CoordinatorRole, logged: &mut Option<CoordinatorRole>) {
     match &role {
         CoordinatorRole::Leading => tracing::info!("leading"),
         CoordinatorRole::Following(Some(leader)) => tracing::info!(coordinator.leader = %leader, "following"),
-        CoordinatorRole::Following(None) => {
-            tracing::info!("following: no coordinator is known to lead")
-        }
+        CoordinatorRole::Following(None) => tracing::info!("following: no coordinator is known to lead"),
     }
     *logged = Some(role);
 }

@@ -1,4 +1,4 @@
-//! Runs rebalancing in a loop of its own, because its barriers must delay neither snapshots nor repairs.
+//! Runs rebalancing in a separate loop, because its barriers must delay neither snapshots nor repairs.
 
 use std::collections::HashMap;
 

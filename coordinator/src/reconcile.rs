@@ -43,7 +43,7 @@ const LIST_CHECK: Duration = Duration::from_millis(100);
 /// Time between two searches for sales that the list does not name. A sale is only missing from the list if the
 /// coordinator that created it died before it was listed.
 const SEARCH_PERIOD: Duration = Duration::from_secs(10);
-/// The same after a failed search. A lost list is restored as soon as it is noticed.
+/// The same after a failed search. Restoring a lost list is tried again at every check.
 const SEARCH_RETRY: Duration = Duration::from_secs(1);
 /// Time between two checks that every primary has the function library. Nodes may not be allowed to load it, and they
 /// also call primaries without any shard, such as one that has just joined or was flushed.
@@ -78,16 +78,14 @@ impl Coordinator {
     pub async fn run(&self, stop: impl Future<Output = ()> + Send) {
         let (period, stop) = (self.timing.snapshot_period, stop.shared());
         let (mut record_failures, mut observe_failures) = (RecordFailures::default(), FailureLog::default());
-        let (mut list_failures, mut search_at) = (FailureLog::default(), Instant::now());
+        let (mut list_log, mut search_at) = (FailureLog::default(), Instant::now());
         let (mut channels, mut map_refreshed_at) = (HashMap::new(), Instant::now());
         let mut replication = ReplicationWatch::default();
         tokio::join!(
             self.seek_lease(stop.clone()),
             self.announce_presence(stop.clone()),
             every(period, stop.clone(), async || self.follow_records(&mut record_failures).await),
-            every(LIST_CHECK, stop.clone(), async || self
-                .maintain_list(&mut list_failures, &mut search_at)
-                .await),
+            every(LIST_CHECK, stop.clone(), async || self.maintain_list(&mut list_log, &mut search_at).await),
             every(period, stop.clone(), async || self.observe(&mut observe_failures).await),
             every(period, stop.clone(), async || self.confirm_sold_out().await),
             every(period, stop.clone(), async || self.repair(&mut channels).await),

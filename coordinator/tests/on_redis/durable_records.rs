@@ -17,7 +17,7 @@ use testkit::{ClusterOptions, RedisCluster};
 
 use crate::fixture::{SOON, assert_clean, chairs, client_of, coordinator_on, levels, while_running};
 
-/// A sale on a cluster of its own, which the test damages.
+/// A sale on a separate cluster, which the test damages.
 struct Fixture {
     redis: RedisCluster,
     client: Cluster,
