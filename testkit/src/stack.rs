@@ -166,11 +166,11 @@ impl Stack {
     /// # Errors
     /// Fails when the node had to be killed.
     pub async fn retire_node(&self) -> Result<()> {
-        let (node, left) = {
+        let (node, remaining) = {
             let mut nodes = self.lock_nodes();
             (nodes.pop().context("there is no node to retire")?, nodes.len())
         };
-        self.route_to_nodes(u16::try_from(left)?).await?;
+        self.route_to_nodes(u16::try_from(remaining)?).await?;
         self.update_monitoring().await?;
         node.process().stop(DRAIN_LIMIT).await.map(drop)
     }

@@ -78,8 +78,9 @@ impl Stack {
         Ok(())
     }
 
-    /// Restarts every Redis server, one primary and its replicas after the other. The replicas come first. Then a failover
-    /// promotes one of them, and the old primary restarts as its replica. Each step begins when the cluster is whole.
+    /// Restarts every Redis server, one primary with its replicas after the other. The replicas come first. Then a
+    /// failover promotes one of them, and the old primary restarts as its replica. Each step begins when the cluster
+    /// is whole.
     ///
     /// # Errors
     /// Fails when a server did not end gracefully, or the cluster is not whole again in time.

@@ -92,12 +92,12 @@ async fn ten_thousand_listeners_get_events_and_clean_end() {
 /// Waits until every listener has received `text`.
 async fn wait_for_event(listeners: &mut [TcpStream], text: &str) {
     for listener in listeners {
-        let mut heard = String::new();
+        let mut received = String::new();
         let mut buffer = [0; 2048];
-        while !heard.contains(text) {
+        while !received.contains(text) {
             let count = timeout(Duration::from_secs(10), listener.read(&mut buffer)).await.unwrap().unwrap();
-            assert_ne!(count, 0, "a listener's stream ended early: {heard}");
-            heard.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
+            assert_ne!(count, 0, "a listener's stream ended early: {received}");
+            received.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
         }
     }
 }

@@ -104,7 +104,7 @@ async fn nginx_uses_only_recovered_node_at_once() {
 async fn nginx_answer_echoes_only_valid_correlation_ids() {
     let unused_ports = PortBlock::take().unwrap();
     let nginx = NginxFixture::in_front_of_addresses(&[loopback(unused_ports.first())]).await;
-    let ask = async |id: &str| {
+    let post_with_id = async |id: &str| {
         let answer =
             nginx.client.post(nginx.url(PURCHASE)).header("x-correlation-id", id).send().await.unwrap();
         let echoed = answer.headers()["x-correlation-id"].to_str().unwrap().to_owned();
@@ -113,8 +113,8 @@ async fn nginx_answer_echoes_only_valid_correlation_ids() {
         echoed
     };
 
-    assert_eq!(ask("trace-1").await, "trace-1");
-    assert_ne!(ask(r#"","status":200,"x":""#).await, r#"","status":200,"x":""#);
+    assert_eq!(post_with_id("trace-1").await, "trace-1");
+    assert_ne!(post_with_id(r#"","status":200,"x":""#).await, r#"","status":200,"x":""#);
 }
 
 #[tokio::test]

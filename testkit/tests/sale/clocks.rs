@@ -32,9 +32,9 @@ fn primary_of(sale: &OpenSale, slot: Slot) -> SocketAddr {
 }
 
 /// Users whose home shards are on other primaries than this one, the same number for each shard.
-fn users_elsewhere(sale: &OpenSale, than: SocketAddr, per_shard: usize) -> Vec<String> {
+fn users_elsewhere(sale: &OpenSale, excluded: SocketAddr, per_shard: usize) -> Vec<String> {
     let shards = sale.sale.shards().iter().zip((0..).map(ShardId::new));
-    let elsewhere = shards.filter(|(shard, _)| primary_of(sale, shard.slot) != than);
+    let elsewhere = shards.filter(|(shard, _)| primary_of(sale, shard.slot) != excluded);
     elsewhere.flat_map(|(_, id)| users_with_home(&sale.sale, id, per_shard)).collect()
 }
 
@@ -62,9 +62,9 @@ async fn fast_clock_does_not_close_other_shards() {
     .unwrap();
 
     // Then buyers with shards on the other primaries are served, and the status shows the time of those primaries.
-    for some in users.chunks(6) {
-        let answers = buy(&sale, some).await;
-        assert_eq!(purchases(&answers).len(), some.len(), "the answers are {:?}", tally(&answers));
+    for group in users.chunks(6) {
+        let answers = buy(&sale, group).await;
+        assert_eq!(purchases(&answers).len(), group.len(), "the answers are {:?}", tally(&answers));
         let status = sale.stack.status().await.unwrap();
         assert_eq!(status.status, "active");
         let shown: Timestamp = status.server_time.parse().unwrap();

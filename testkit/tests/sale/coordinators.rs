@@ -20,18 +20,19 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// The answer to `GET /admin/coordinators`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct CoordinatorsView {
+struct LeadershipView {
     leader: Option<String>,
     answered_by: String,
     leads: bool,
 }
 
-async fn view_of(sale: &OpenSale, coordinator: &Coordinator) -> Option<CoordinatorsView> {
-    let (status, view) = ask(sale, coordinator, Method::GET, "/admin/coordinators", &Value::Null).await?;
+async fn view_of(sale: &OpenSale, coordinator: &Coordinator) -> Option<LeadershipView> {
+    let (status, view) =
+        send_request(sale, coordinator, Method::GET, "/admin/coordinators", &Value::Null).await?;
     (status == StatusCode::OK).then(|| serde_json::from_value(view).unwrap())
 }
 
-async fn ask(
+async fn send_request(
     sale: &OpenSale,
     coordinator: &Coordinator,
     method: Method,
@@ -135,11 +136,12 @@ async fn leader_frozen_past_its_lease_resumes_as_follower() {
 #[tokio::test(flavor = "multi_thread")]
 async fn any_coordinator_serves_the_admin_api() {
     let (sale, _leader, follower) = start_with_leader_and_follower(10).await;
-    let ask =
-        async |method, path: &str, body: Value| ask(&sale, &follower, method, path, &body).await.unwrap();
+    let send_request = async |method, path: &str, body: Value| {
+        send_request(&sale, &follower, method, path, &body).await.unwrap()
+    };
 
     // Reads.
-    let (status, detail) = ask(Method::GET, "/admin/sales/flash", Value::Null).await;
+    let (status, detail) = send_request(Method::GET, "/admin/sales/flash", Value::Null).await;
     assert_eq!((status, &detail["problems"]), (StatusCode::OK, &json!([])));
     let stock: u64 =
         detail["shards"].as_array().unwrap().iter().map(|one| one["stock"].as_u64().unwrap()).sum();
@@ -148,7 +150,7 @@ async fn any_coordinator_serves_the_admin_api() {
     // Changes.
     for (action, state) in [("pause", "paused"), ("resume", "open")] {
         let path = format!("/admin/sales/flash/{action}");
-        let (status, changed) = ask(Method::POST, &path, json!({})).await;
+        let (status, changed) = send_request(Method::POST, &path, json!({})).await;
         assert_eq!((status, &changed["state"]), (StatusCode::OK, &json!(state)));
     }
 
@@ -157,11 +159,11 @@ async fn any_coordinator_serves_the_admin_api() {
         "id": "lamps", "totalStock": 3, "startsAt": "-1m", "endsAt": "1h",
         "productName": "Lamp", "productPrice": 9.5,
     });
-    assert_eq!(ask(Method::POST, "/admin/sales", lamps).await.0, StatusCode::CREATED);
+    assert_eq!(send_request(Method::POST, "/admin/sales", lamps).await.0, StatusCode::CREATED);
     let attempt = purchase_attempts(&["ann".to_owned()], &sale.stack.url());
     let answers = Buyers::new(1).of_sale("lamps").buy(attempt).await;
     assert!(answers[0].is_purchased(), "{answers:?}");
-    let (status, audit) = ask(Method::GET, "/admin/sales/lamps/audit", Value::Null).await;
+    let (status, audit) = send_request(Method::GET, "/admin/sales/lamps/audit", Value::Null).await;
     assert_eq!((status, &audit["ok"], &audit["sold"]), (StatusCode::OK, &json!(true), &json!(1)));
 }
 

@@ -64,9 +64,13 @@ async fn sequential_buyers_cost_few_calls() {
     println!("answers: {:?}, {calls} calls, at most {snapshots:.0} of them for snapshots", tally(&answers));
     assert_all_definite(&answers);
     sale.assert_sold_out(&answers).await;
-    let of_buyers = sale.stack.redis().command_stats("fcall").await.unwrap().calls;
-    println!("{of_buyers} calls that write");
-    assert!(of_buyers as f64 <= answers.len() as f64 * 2.0, "{of_buyers} calls for {} buyers", answers.len());
+    let writing_calls = sale.stack.redis().command_stats("fcall").await.unwrap().calls;
+    println!("{writing_calls} calls that write");
+    assert!(
+        writing_calls as f64 <= answers.len() as f64 * 2.0,
+        "{writing_calls} calls for {} buyers",
+        answers.len()
+    );
 }
 
 /// Asserts that every answer is definite, everything is sold, and few calls were made since `calls_before`.

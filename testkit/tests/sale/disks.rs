@@ -33,8 +33,8 @@ async fn primary_with_truncated_file_does_not_start() {
 
     // Then each buyer gets the same order again.
     answers.extend(Buyers::new(8).buy_persistently(purchase_attempts(&users, &node), RETRY_LIMIT).await);
-    let told_twice = answers[users.len()..].iter().filter(|answer| answer.is_purchased()).count();
-    assert_eq!(told_twice, 0, "of {} purchases, this number was bought again", users.len());
+    let bought_again = answers[users.len()..].iter().filter(|answer| answer.is_purchased()).count();
+    assert_eq!(bought_again, 0, "of {} purchases, this number was bought again", users.len());
     assert_repeats_recognised(&answers);
 
     // And the replica is primary, because the old primary does not start.
@@ -53,13 +53,13 @@ async fn restarted_replica_serves_only_after_manual_promotion() {
     let redis = sale.stack.redis();
     let (primary, replica) = primary_and_replica(&sale, ShardId::new(0)).await;
     [primary, replica].iter().for_each(|&server| redis.kill(server));
-    let given_up = async || redis.failed().await.contains(&primary);
-    until("the cluster marks the primary as failed", FAILURE_DETECTED_MAX, given_up).await.unwrap();
+    let failure_detected = async || redis.failed().await.contains(&primary);
+    until("the cluster marks the primary as failed", FAILURE_DETECTED_MAX, failure_detected).await.unwrap();
 
     // When only the replica restarts, then it stays a replica, because it cannot know what it missed.
     redis.restart(replica).await.unwrap();
-    let told = Buyers::new(1).buy(purchase_attempts(&users[..1], &node)).await;
-    assert_eq!(told[0].status, Some(503), "{told:?}");
+    let answers_meanwhile = Buyers::new(1).buy(purchase_attempts(&users[..1], &node)).await;
+    assert_eq!(answers_meanwhile[0].status, Some(503), "{answers_meanwhile:?}");
     assert!(redis.replicas().await.contains(&replica));
 
     // And once an operator promotes it, each buyer gets the same order again.

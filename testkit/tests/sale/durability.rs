@@ -77,9 +77,12 @@ async fn fallback_primary_sells_without_a_dead_replica() {
     sale.stack.redis().wait_until_whole().await.unwrap();
     tokio::time::sleep(MAP_PERIOD).await;
     replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
-    let asked = Instant::now();
-    let (status, told) = buy(&sale, "bob", "his-attempt").await;
-    assert!(asked.elapsed() >= BARRIER_TIMEOUT, "the node did not wait for the replica: {status} {told}");
+    let started_at = Instant::now();
+    let (status, body) = buy(&sale, "bob", "his-attempt").await;
+    assert!(
+        started_at.elapsed() >= BARRIER_TIMEOUT,
+        "the node did not wait for the replica: {status} {body}"
+    );
     replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
 }
 
@@ -88,8 +91,8 @@ async fn fallback_refuse_waits_for_a_dead_replica() {
     let sale = OpenSale::start(100).await;
     let replicas = sale.stack.redis().replicas().await;
     replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
-    let given_up = async || sale.stack.redis().failed().await.len() == replicas.len();
-    until("the cluster marks the replicas as failed", FAILURE_DETECTED_MAX, given_up).await.unwrap();
+    let failure_detected = async || sale.stack.redis().failed().await.len() == replicas.len();
+    until("the cluster marks the replicas as failed", FAILURE_DETECTED_MAX, failure_detected).await.unwrap();
     tokio::time::sleep(MAP_PERIOD).await;
 
     let (status, refused) = buy(&sale, "ann", "her-attempt").await;
@@ -116,13 +119,13 @@ async fn sold_out_waits_for_confirmation_by_replicas() {
     assert_eq!(status.remaining_stock, 0, "the status shows no stock");
 
     // When another buyer asks, then the answer is to retry.
-    let (status, told) = buy(&sale, &first[1], "second").await;
-    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{told}");
+    let (status, body) = buy(&sale, &first[1], "second").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
 
     // And once the replica has the purchase, the sale is sold out.
     replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
-    let told = async || buy(&sale, &first[1], "second").await.1["reason"] == "out_of_stock";
-    until("it is sold out", FAILURE_DETECTED_MAX, told).await.unwrap();
+    let sold_out = async || buy(&sale, &first[1], "second").await.1["reason"] == "out_of_stock";
+    until("it is sold out", FAILURE_DETECTED_MAX, sold_out).await.unwrap();
     assert_eq!(buy(&sale, &third[0], "first").await.0, StatusCode::OK, "the last unit was sold");
 }
 

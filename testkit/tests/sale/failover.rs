@@ -169,7 +169,7 @@ impl Incident {
         let (victim, successor) = primary_and_replica(sale, ShardId::new(0)).await;
         let node = sale.stack.nodes()[0].url().to_owned();
         let cluster = connect(&sale.stack).await;
-        let lives_on_victim = |user: &str| {
+        let is_affected = |user: &str| {
             let home = sale.sale.ring().home(&UserId::parse(user, UserIdKind::Opaque).unwrap());
             let primary = cluster.topology().primary(sale.sale.shard(home).slot).unwrap().address.to_string();
             primary == victim.to_string()
@@ -178,7 +178,7 @@ impl Incident {
         let (began, mut pace) = (Instant::now(), tokio::time::interval(ARRIVAL_INTERVAL));
         let mut fault_at = None;
         let promotion =
-            tokio::spawn(wait_until_master(sale.stack.redis().connection(successor).await.unwrap()));
+            tokio::spawn(wait_until_promoted(sale.stack.redis().connection(successor).await.unwrap()));
         for n in 0.. {
             let now = pace.tick().await.into_std();
             if fault_at.is_none() && now - began > QUIET {
@@ -189,7 +189,7 @@ impl Incident {
                 break;
             }
             let user = format!("buyer-{n:06}");
-            let (affected, buyers) = (lives_on_victim(&user), buyers.clone());
+            let (affected, buyers) = (is_affected(&user), buyers.clone());
             let attempt = vec![PurchaseAttempt { user, base_url: node.clone() }];
             buying.spawn(async move {
                 let sent = Instant::now();
@@ -202,7 +202,7 @@ impl Incident {
         Self { victim, purchases_sent: buying.join_all().await, fault_at, promoted_at }
     }
 
-    fn assert_answers(&self, what: &str) {
+    fn assert_answers(&self, fault: &str) {
         let answers: Vec<BuyerAnswer> =
             self.purchases_sent.iter().map(|purchase| purchase.answer.clone()).collect();
         assert!(answers.iter().all(BuyerAnswer::is_purchased), "the answers are {:?}", tally(&answers));
@@ -220,7 +220,7 @@ impl Incident {
         let (outage, recovery) =
             (first_after - self.fault_at, first_after.saturating_duration_since(self.promoted_at));
         println!(
-            "{what}: outage {outage:.2?}, of it {recovery:.2?} after the promotion; {} affected buyers; the \
+            "{fault}: outage {outage:.2?}, of it {recovery:.2?} after the promotion; {} affected buyers; the \
              others' p99 {meanwhile:.2?}, in quiet times {quiet:.2?}",
             affected.iter().filter(|purchase| purchase.answer.latency > Duration::from_millis(500)).count()
         );
@@ -260,7 +260,7 @@ fn p99(purchases_sent: &[&TimedPurchase]) -> Duration {
 }
 
 /// Waits until this replica is promoted and returns the time of that.
-async fn wait_until_master(mut replica: MultiplexedConnection) -> Instant {
+async fn wait_until_promoted(mut replica: MultiplexedConnection) -> Instant {
     let mut leads = async || {
         let role: Value = redis::cmd("ROLE").query_async(&mut replica).await.unwrap();
         matches!(role.as_sequence(), Some([Value::BulkString(role), ..]) if role == b"master")

@@ -136,8 +136,14 @@ pub(crate) fn assert_repeats_recognised(answers: &[BuyerAnswer]) {
     let orders = purchases(answers);
     for answer in answers.iter().filter(|answer| !answer.is_purchased()) {
         let bought = orders.get(answer.user.as_str());
-        let stated =
+        let reported_order =
             (answer.reason.as_deref() == Some("already_purchased")).then_some(answer.order_id.as_deref());
-        assert_eq!(stated, bought.map(|order| Some(*order)), "{} got {:?}", answer.user, answer.reason);
+        assert_eq!(
+            reported_order,
+            bought.map(|order| Some(*order)),
+            "{} got {:?}",
+            answer.user,
+            answer.reason
+        );
     }
 }

@@ -49,9 +49,9 @@ async fn move_fails_when_replica_does_not_confirm() {
 
     // Valkey itself asks its replicas before a slot moves, so the slot stays there.
     let failed = format!("{:#}", moved.unwrap_err());
-    let may_be_unreplicated =
+    let is_unreplicated =
         failed.contains(&format!("slot {slot} is at {to}, but its keys may not be replicated"));
-    assert!(may_be_unreplicated || redis.primary_of(slot).await.unwrap() == from, "{failed}");
+    assert!(is_unreplicated || redis.primary_of(slot).await.unwrap() == from, "{failed}");
     redis.thaw(replica);
 }
 

@@ -14,8 +14,8 @@ use crate::fixture::{OpenSale, sale_options};
 
 /// More units than are sold, so that stock never limits.
 const UNITS: u64 = 2_000_000;
-/// Time per [`REPLICA_TURN`] in which the replicas run. All buyers use one primary, so a pipeline takes
-/// about one turn, on a fast machine and on a busy one.
+/// Time per [`REPLICA_TURN`] in which the replicas run. All buyers use one primary, so a pipeline takes about
+/// one turn, on a fast machine and on a busy one.
 const REPLICA_WORK: Duration = Duration::from_millis(10);
 const REPLICA_TURN: Duration = Duration::from_millis(200);
 /// As many as the queues of all lanes can hold.

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use self::listeners::{HeardEvents, listen};
+use self::listeners::{ListenerResult, listen};
 use self::visitors::{VisitorRequest, visit};
 use crate::fixture::{OpenSale, sale_options};
 
@@ -31,13 +31,16 @@ async fn replacing_nodes_in_turn_fails_no_request() {
     let sale = start_sale().await;
     let mut traffic = Traffic::open(&sale);
 
-    traffic.quiet().await;
+    traffic.wait_undisturbed().await;
     sale.stack.roll_nodes(|step| traffic.record_step(step)).await.unwrap();
-    traffic.quiet().await;
+    traffic.wait_undisturbed().await;
 
     let result = traffic.close().await;
     result.assert_no_failures(&sale).await;
-    assert!(result.heard.iter().all(|heard| heard.streams > 1), "each listener used a node that was stopped");
+    assert!(
+        result.listeners.iter().all(|listener| listener.streams > 1),
+        "each listener used a node that was stopped"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,9 +50,9 @@ async fn replacing_nodes_with_a_spare_fails_no_request() {
     spare.process().kill();
     let mut traffic = Traffic::open(&sale);
 
-    traffic.quiet().await;
+    traffic.wait_undisturbed().await;
     sale.stack.roll_nodes_with_spare(|step| traffic.record_step(step)).await.unwrap();
-    traffic.quiet().await;
+    traffic.wait_undisturbed().await;
 
     let result = traffic.close().await;
     result.assert_no_failures(&sale).await;
@@ -60,9 +63,9 @@ async fn replacing_coordinators_in_turn_fails_no_request() {
     let sale = start_sale().await;
     let mut traffic = Traffic::open(&sale);
 
-    traffic.quiet().await;
+    traffic.wait_undisturbed().await;
     sale.stack.roll_coordinators(|step| traffic.record_step(step)).await.unwrap();
-    traffic.quiet().await;
+    traffic.wait_undisturbed().await;
 
     let result = traffic.close().await;
     result.assert_no_failures(&sale).await;
@@ -73,9 +76,9 @@ async fn replacing_redis_servers_fails_no_request() {
     let sale = start_sale().await;
     let mut traffic = Traffic::open(&sale);
 
-    traffic.quiet().await;
+    traffic.wait_undisturbed().await;
     sale.stack.roll_redis(|step| traffic.record_step(step)).await.unwrap();
-    traffic.quiet().await;
+    traffic.wait_undisturbed().await;
 
     let result = traffic.close().await;
     result.assert_no_failures(&sale).await;
@@ -95,7 +98,7 @@ async fn start_sale() -> OpenSale {
 struct Traffic {
     closed: watch::Sender<bool>,
     visitors: JoinSet<Vec<VisitorRequest>>,
-    listeners: JoinSet<HeardEvents>,
+    listeners: JoinSet<ListenerResult>,
     steps: Vec<RolloutStep>,
 }
 
@@ -108,7 +111,7 @@ impl Traffic {
         Self { closed, visitors, listeners, steps: Vec::new() }
     }
 
-    async fn quiet(&self) {
+    async fn wait_undisturbed(&self) {
         sleep(QUIET).await;
     }
 
@@ -120,25 +123,25 @@ impl Traffic {
     async fn close(self) -> RolloutResult {
         self.closed.send_replace(true);
         let requests = self.visitors.join_all().await.into_iter().flatten().collect();
-        RolloutResult { requests, heard: self.listeners.join_all().await, steps: self.steps }
+        RolloutResult { requests, listeners: self.listeners.join_all().await, steps: self.steps }
     }
 }
 
 /// The requests, streams and steps of a rolling restart.
 struct RolloutResult {
     requests: Vec<VisitorRequest>,
-    heard: Vec<HeardEvents>,
+    listeners: Vec<ListenerResult>,
     steps: Vec<RolloutStep>,
 }
 
 impl RolloutResult {
     /// Asserts that every request got the right answer, and that the claims equal the acknowledged purchases.
     async fn assert_no_failures(&self, sale: &OpenSale) {
-        let failures: Vec<_> = self.requests.iter().filter(|requests| requests.failure.is_some()).collect();
-        let purchased = self.requests.iter().filter(|requests| requests.is_purchase()).count();
+        let failures: Vec<_> = self.requests.iter().filter(|request| request.failure.is_some()).collect();
+        let purchased = self.requests.iter().filter(|request| request.is_purchase()).count();
         let (meanwhile, quiet): (Vec<&VisitorRequest>, Vec<&VisitorRequest>) =
-            self.requests.iter().partition(|requests| self.steps.iter().any(|step| overlaps(step, requests)));
-        let streams: usize = self.heard.iter().map(|heard| heard.streams).sum();
+            self.requests.iter().partition(|request| self.steps.iter().any(|step| overlaps(step, request)));
+        let streams: usize = self.listeners.iter().map(|listener| listener.streams).sum();
         println!(
             "{} requests, {purchased} of them purchases, {} failed; p99 {:.1?} and longest {:.1?} during the steps, {:.1?} and \
              {:.1?} in between; {} listeners, {streams} streams",
@@ -148,15 +151,15 @@ impl RolloutResult {
             longest(&meanwhile),
             p99(&quiet),
             longest(&quiet),
-            self.heard.len(),
+            self.listeners.len(),
         );
         for failure in failures.iter().take(10) {
             println!("  {failure:?}");
         }
         assert!(failures.is_empty(), "{} requests failed", failures.len());
-        let cut: Vec<&String> = self.heard.iter().flat_map(|heard| &heard.failures).collect();
+        let cut: Vec<&String> = self.listeners.iter().flat_map(|listener| &listener.failures).collect();
         assert!(cut.is_empty(), "{} streams failed: {:?}", cut.len(), cut.first());
-        let silence = self.heard.iter().map(|heard| heard.longest_silence).max().unwrap();
+        let silence = self.listeners.iter().map(|listener| listener.longest_silence).max().unwrap();
         assert!(silence < SILENCE_MAX, "a listener received no event for {silence:?}");
 
         let audit = sale.stack.audit("flash").await.unwrap();
@@ -166,16 +169,16 @@ impl RolloutResult {
 }
 
 /// Returns true when the request was in flight during the step.
-fn overlaps(step: &RolloutStep, requests: &VisitorRequest) -> bool {
-    requests.sent < step.started_at + step.duration && requests.sent + requests.latency > step.started_at
+fn overlaps(step: &RolloutStep, request: &VisitorRequest) -> bool {
+    request.sent < step.started_at + step.duration && request.sent + request.latency > step.started_at
 }
 
 fn p99(requests: &[&VisitorRequest]) -> Duration {
-    let mut latencies: Vec<Duration> = requests.iter().map(|requests| requests.latency).collect();
+    let mut latencies: Vec<Duration> = requests.iter().map(|request| request.latency).collect();
     latencies.sort_unstable();
     latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default()
 }
 
 fn longest(requests: &[&VisitorRequest]) -> Duration {
-    requests.iter().map(|requests| requests.latency).max().unwrap_or_default()
+    requests.iter().map(|request| request.latency).max().unwrap_or_default()
 }

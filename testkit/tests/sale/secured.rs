@@ -68,14 +68,14 @@ async fn secured_cluster_replaces_a_dead_primary() {
     let successor = sale.stack.redis().replicas_of(victim).await[0];
 
     // When a primary dies during the sale and returns as a replica.
-    let killing = async {
+    let failover = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         sale.stack.redis().kill(victim);
         sale.stack.redis().wait_until_promoted(successor).await.unwrap();
         sale.stack.redis().restart(victim).await.unwrap();
         sale.stack.redis().wait_until_whole().await.unwrap();
     };
-    let (answers, ()) = tokio::join!(buy(&sale, &users), killing);
+    let (answers, ()) = tokio::join!(buy(&sale, &users), failover);
 
     // Then every buyer has a definite answer, and the returned server replicates its successor, so its login worked.
     assert_all_definite(&answers);

@@ -97,13 +97,13 @@ async fn unauthenticated_client_is_denied_everything() {
     for command in
         DANGEROUS.into_iter().chain(WRITES_AND_CLAIMS).chain(["PING", "INFO", "TIME", "CLUSTER NODES"])
     {
-        let refusal = ask(&mut unauthenticated, command).await.unwrap_err();
+        let refusal = run_command(&mut unauthenticated, command).await.unwrap_err();
         assert!(is_refused(&refusal, "NOAUTH"), "{command}: {refusal}");
     }
     // The default user has all permissions, because a server loads its own file as that user. No client may log in as
     // it.
     for login in ["AUTH default x", "AUTH x", "HELLO 3 AUTH default x"] {
-        let refusal = ask(&mut unauthenticated, login).await.unwrap_err();
+        let refusal = run_command(&mut unauthenticated, login).await.unwrap_err();
         assert!(refusal.starts_with("WRONGPASS"), "{login}: {refusal}");
     }
 }
@@ -118,7 +118,7 @@ async fn assert_forbidden(user: User, commands: impl IntoIterator<Item = &'stati
     let redis = shared_redis().await;
     let mut connection = connected(redis, user).await;
     for command in commands {
-        let refusal = ask(&mut connection, command).await.expect_err(command);
+        let refusal = run_command(&mut connection, command).await.expect_err(command);
         assert!(is_refused(&refusal, "NOPERM"), "{user:?} {command}: {refusal}");
     }
 }
@@ -133,7 +133,7 @@ async fn assert_permitted(user: User, commands: impl IntoIterator<Item = &'stati
     let mut connection = connected(redis, user).await;
     for command in commands {
         // A redirection to another server is not a refusal.
-        let answer = ask(&mut connection, command).await;
+        let answer = run_command(&mut connection, command).await;
         assert!(
             answer.as_ref().err().is_none_or(|error| error.starts_with("MOVED")),
             "{command}: {answer:?}"
@@ -146,7 +146,7 @@ async fn connected(redis: &RedisCluster, user: User) -> MultiplexedConnection {
 }
 
 /// Returns the answer, or the code and the details of the refusal.
-async fn ask(connection: &mut MultiplexedConnection, command: &str) -> Result<Value, String> {
+async fn run_command(connection: &mut MultiplexedConnection, command: &str) -> Result<Value, String> {
     let mut words = command.split(' ');
     let mut cmd = redis::cmd(words.next().unwrap());
     // A script is a single argument, and it has no keys.

@@ -12,7 +12,7 @@ const RECONNECT_DELAY_DEFAULT: Duration = Duration::from_secs(3);
 
 /// The streams of one listener.
 #[derive(Debug, Default)]
-pub(super) struct HeardEvents {
+pub(super) struct ListenerResult {
     /// Number of streams.
     pub(super) streams: usize,
     /// Refused requests, and streams that broke instead of ending.
@@ -22,13 +22,13 @@ pub(super) struct HeardEvents {
 }
 
 /// Listens until the test closes the traffic.
-pub(super) async fn listen(url: String, mut closed: watch::Receiver<bool>) -> HeardEvents {
+pub(super) async fn listen(url: String, mut closed: watch::Receiver<bool>) -> ListenerResult {
     let (client, mut receiver) = (Client::new(), EventReceiver::new());
     let listening = async {
         loop {
             let stream = client.get(format!("{url}/api/sale/events")).send().await;
             if let Err(error) = receiver.follow(stream).await {
-                receiver.heard.failures.push(format!("{error:?}"));
+                receiver.result.failures.push(format!("{error:?}"));
             }
             sleep(receiver.reconnect_delay).await;
         }
@@ -38,25 +38,29 @@ pub(super) async fn listen(url: String, mut closed: watch::Receiver<bool>) -> He
         _ = closed.wait_for(|closed| *closed) => {}
     }
     receiver.record_event();
-    receiver.heard
+    receiver.result
 }
 
 struct EventReceiver {
-    heard: HeardEvents,
+    result: ListenerResult,
     last: Instant,
     reconnect_delay: Duration,
 }
 
 impl EventReceiver {
     fn new() -> Self {
-        Self { heard: HeardEvents::default(), last: Instant::now(), reconnect_delay: RECONNECT_DELAY_DEFAULT }
+        Self {
+            result: ListenerResult::default(),
+            last: Instant::now(),
+            reconnect_delay: RECONNECT_DELAY_DEFAULT,
+        }
     }
 
     /// Reads one stream until it ends regularly.
     async fn follow(&mut self, stream: reqwest::Result<Response>) -> Result<()> {
         let mut stream = stream?;
         ensure!(stream.status() == StatusCode::OK, "{}: {}", stream.status(), stream.text().await?);
-        self.heard.streams += 1;
+        self.result.streams += 1;
         while let Some(bytes) = stream.chunk().await? {
             self.record_event();
             let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -67,7 +71,7 @@ impl EventReceiver {
     }
 
     fn record_event(&mut self) {
-        self.heard.longest_silence = self.heard.longest_silence.max(self.last.elapsed());
+        self.result.longest_silence = self.result.longest_silence.max(self.last.elapsed());
         self.last = Instant::now();
     }
 }

@@ -59,18 +59,18 @@ struct Visitor {
 impl Visitor {
     async fn run_round(&mut self, user: &str) {
         let status = self.client.get(format!("{}/api/sale/status", self.url));
-        self.ask(RequestKind::Status, status, |answer| answer["status"] == "active").await;
+        self.send(RequestKind::Status, status, |answer| answer["status"] == "active").await;
         let purchase = self.client.post(format!("{}/api/sale/purchase", self.url));
         let purchase = purchase.json(&json!({ "userId": user }));
-        let bought = self.ask(RequestKind::Purchase, purchase, |answer| answer["orderId"].is_string()).await;
+        let bought = self.send(RequestKind::Purchase, purchase, |answer| answer["orderId"].is_string()).await;
         let lookup = self.client.get(format!("{}/api/sale/purchase/{user}", self.url));
         let order = bought.map(|answer| answer["orderId"].clone());
-        let is_told = |answer: &Value| order.as_ref().is_none_or(|order| answer["orderId"] == *order);
-        self.ask(RequestKind::Lookup, lookup, is_told).await;
+        let has_order = |answer: &Value| order.as_ref().is_none_or(|order| answer["orderId"] == *order);
+        self.send(RequestKind::Lookup, lookup, has_order).await;
     }
 
     /// Sends a request. Returns the answer when it is the right one.
-    async fn ask(
+    async fn send(
         &mut self,
         kind: RequestKind,
         request: RequestBuilder,
