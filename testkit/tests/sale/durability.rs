@@ -106,7 +106,7 @@ async fn fallback_refuse_waits_for_a_dead_replica() {
 async fn sold_out_waits_for_confirmation_by_replicas() {
     // Given a sale of three units in three shards, whose last purchase no replica has.
     let sale = SaleOptions { shards: Some(3), ..sale_options(3) };
-    let sale = OpenSale::start_with(StackOptions { sale: sale, ..StackOptions::default() }).await;
+    let sale = OpenSale::start_with(StackOptions { sale, ..StackOptions::default() }).await;
     assert_eq!(sale.sale.split(3), [1, 1, 1], "each shard has one unit");
     let [first, second, third] = [0, 1, 2].map(|shard| users_with_home(&sale.sale, ShardId::new(shard), 2));
     for user in [&first[0], &second[0]] {

@@ -24,7 +24,7 @@ async fn tokens_are_sold_after_node_dies_mid_steal() {
     // Given a sale whose buyers all have one home shard, which is empty. Each shard has a primary of its own, so
     // donors have other replicas than the shard that accepts.
     let sale = SaleOptions { shards: Some(3), ..sale_options(UNITS) };
-    let options = StackOptions { nodes: 1, sale: sale, ..StackOptions::default() };
+    let options = StackOptions { nodes: 1, sale, ..StackOptions::default() };
     let sale = OpenSale::start_with(options).await;
     let home = ShardId::new(1);
     let users = users_with_home(&sale.sale, home, 2_000);
@@ -66,7 +66,7 @@ async fn shards_keep_tokens_while_replicas_are_failed() {
     let sale = SaleOptions { shards: Some(3), ..sale_options(UNITS) };
     let options = StackOptions {
         nodes: 1,
-        sale: sale,
+        sale,
         coordinator_environment: vec![("REBALANCE_PERIOD".into(), "0s".into())],
         ..StackOptions::default()
     };
