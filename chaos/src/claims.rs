@@ -14,7 +14,7 @@ use stock::{
 /// The record that a user has a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// The order that got it.
+    /// Id of the order that created the claim.
     pub order: String,
     /// Time of the purchase, by Redis' clock.
     pub at_ms: EpochMs,

@@ -1,4 +1,4 @@
-//! Faults in the cluster's layout: roles, slots, members, and network partitions. No process has to die.
+//! Faults in the cluster's layout: roles, slots, members, and network partitions.
 
 use std::net::SocketAddr;
 

@@ -71,7 +71,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Returns the entries since `from`, from memory, for progress reports. The audit reads the file.
+    /// Returns the entries since `from`, from memory, for the report of a fault. The audit reads the file.
     pub fn since(&self, from: Micros) -> Vec<JournalEntry> {
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let first = written.iter().rposition(|record| record.at() < from).map_or(0, |last| last + 1);

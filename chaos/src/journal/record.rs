@@ -32,9 +32,9 @@ pub struct SaleOpened {
     pub sale: String,
     /// Units to sell.
     pub total_stock: u64,
-    /// The first millisecond in which it sells.
+    /// First millisecond in which the sale sells.
     pub starts_at: EpochMs,
-    /// The first millisecond in which it no longer does.
+    /// First millisecond in which the sale no longer sells.
     pub ends_at: EpochMs,
     /// Largest error of a shard's clock in this run, in milliseconds.
     pub clock_error_ms: EpochMs,
@@ -101,9 +101,9 @@ pub enum Change {
         total_stock: u64,
         /// Number of shards.
         shards: u16,
-        /// The first millisecond in which it sells.
+        /// First millisecond in which the sale sells.
         starts_at: EpochMs,
-        /// The first millisecond in which it no longer does.
+        /// First millisecond in which the sale no longer sells.
         ends_at: EpochMs,
     },
     /// Adds units. The operation's number is its `Idempotency-Key`.

@@ -97,9 +97,8 @@ impl BuyerCrowd {
         self.ask_until_definite(buyer, &BuyerRequest::Lookup, None).await.map(drop)
     }
 
-    /// Repeats a request until its answer is definite, and waits in between as the answers ask. The first request goes
-    /// to
-    /// `first`, if given, and all others to nginx.
+    /// Repeats a request until its answer is definite, and waits in between as the answers ask. Sends the first request
+    /// to `first`, if given, and all others to nginx.
     pub(super) async fn ask_until_definite(
         &self,
         buyer: &Buyer,
