@@ -1,23 +1,23 @@
-//! Which metrics the code counts: the string literals `"flashsale_…"` of the files that declare them.
+//! The metrics that the code declares: the string literals `"flashsale_…"` in the files that declare metrics.
 //!
-//! The sources are read as text, so that this crate depends on no program, and a name that was mistyped on either side
-//! is found without starting anything.
+//! The sources are read as text, so this crate depends on no program. A mistyped name on either side is found without
+//! starting a process.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::{files, folder, text};
 
-/// The crates that count something, each in its file or folder `metrics`.
+/// The crates with metrics, each in `metrics.rs` or a folder `metrics`.
 const CRATES: [&str; 3] = ["node", "coordinator", "service"];
-/// What every metric of ours begins with.
+/// Prefix of every metric of the project, with the opening quote.
 const PREFIX: &str = "\"flashsale_";
 
-/// The names of all metrics that the code declares.
+/// Returns the names of all metrics that the code declares.
 ///
 /// # Errors
-/// When a file cannot be read.
-pub fn metrics_of_the_code() -> anyhow::Result<BTreeSet<String>> {
+/// Fails when a file cannot be read.
+pub fn declared_metrics() -> anyhow::Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for file in sources()? {
         names.extend(declared_in(&text(&file)?));
@@ -25,18 +25,18 @@ pub fn metrics_of_the_code() -> anyhow::Result<BTreeSet<String>> {
     Ok(names)
 }
 
-/// The names of metrics among the string literals of a source.
+/// Returns the metric names among the string literals of a source.
 pub fn declared_in(source: &str) -> BTreeSet<String> {
     let literals =
         source.match_indices(PREFIX).filter_map(|(start, _)| source[start + 1..].split('"').next());
-    literals.filter(|literal| literal.chars().all(is_of_a_name)).map(str::to_owned).collect()
+    literals.filter(|literal| literal.chars().all(is_name_char)).map(str::to_owned).collect()
 }
 
-fn is_of_a_name(c: char) -> bool {
+fn is_name_char(c: char) -> bool {
     c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'
 }
 
-/// `metrics.rs` and `metrics/*.rs` of each crate, as far as there are such.
+/// Returns the existing files `metrics.rs` and `metrics/*.rs` of each crate.
 fn sources() -> anyhow::Result<Vec<PathBuf>> {
     let mut sources = Vec::new();
     for name in CRATES {
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_literals_and_not_comments() {
+    fn names_come_from_literals_not_comments() {
         let source = r#"
             // flashsale_forgotten_total
             const A: &str = "flashsale_a_total";

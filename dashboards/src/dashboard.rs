@@ -1,4 +1,4 @@
-//! A dashboard as it lies in its file: of Grafana's model as much as the tests ask about.
+//! A dashboard file: the parts of Grafana's model that the tests check.
 
 use std::path::Path;
 
@@ -7,59 +7,59 @@ use serde::Deserialize;
 
 use crate::{files, folder, text};
 
-/// A dashboard of Grafana.
+/// A Grafana dashboard.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Dashboard {
-    /// What links and bookmarks name it by.
+    /// Identifier in links and bookmarks.
     pub uid: String,
-    /// Its title.
+    /// Title.
     pub title: String,
-    /// The question it answers.
+    /// The question that it answers.
     pub description: String,
-    /// What other dashboards find it by.
+    /// Tags by which other dashboards find it.
     pub tags: Vec<String>,
-    /// The version of Grafana's model.
+    /// Version of Grafana's model.
     pub schema_version: u32,
-    /// Whether it can be changed in the browser.
+    /// True when it can be changed in the browser.
     pub editable: bool,
     /// Links to other dashboards.
     pub links: Vec<Link>,
-    /// Marks in time that all panels show.
+    /// Annotations, shown in all panels.
     pub annotations: Annotations,
-    /// What a viewer can choose.
+    /// Variables that a viewer can choose.
     pub templating: Templating,
-    /// Rows too: they are panels to Grafana.
+    /// Panels, including rows.
     pub panels: Vec<Panel>,
 }
 
 /// A link to other dashboards.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Link {
-    /// `dashboards`: those with the tags.
+    /// `dashboards` for all dashboards with the tags.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The tags.
+    /// Tags.
     pub tags: Vec<String>,
 }
 
-/// Marks in time.
+/// Annotations: marks in time.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Annotations {
-    /// Each with its query, where Prometheus is asked for it.
+    /// The annotations. Those from Prometheus have a query.
     pub list: Vec<Annotation>,
 }
 
-/// A mark in time.
+/// One annotation.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Annotation {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// The query, if it has one.
+    /// Query, if any.
     pub expr: Option<String>,
 }
 
-/// What a viewer can choose.
+/// Variables that a viewer can choose.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Templating {
     /// The variables.
@@ -70,30 +70,30 @@ pub struct Templating {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Variable {
-    /// Its name, without `$`.
+    /// Name without `$`.
     pub name: String,
-    /// What a viewer reads.
+    /// Label for viewers.
     pub label: String,
     /// `datasource` or `query`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Whom it asks.
+    /// Data source of its query.
     pub datasource: Option<Datasource>,
-    /// What its values come from.
+    /// The query for its values.
     pub query: String,
-    /// Whether several values can be chosen.
+    /// True when several values can be chosen.
     pub multi: bool,
-    /// Whether all values can be chosen at once.
+    /// True when all values can be chosen at once.
     pub include_all: bool,
-    /// What stands for all values.
+    /// Value that stands for all values.
     pub all_value: Option<String>,
-    /// When its values are asked for again; 2: whenever the time range changes.
+    /// Time of refresh. 2 means on every change of the time range.
     pub refresh: u32,
-    /// What is chosen at first.
+    /// Initial choice.
     pub current: Current,
 }
 
-/// What is chosen of a variable.
+/// The chosen values of a variable.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Current {
     /// The values.
@@ -101,13 +101,13 @@ pub struct Current {
     pub value: Vec<String>,
 }
 
-/// Whom to ask.
+/// A data source.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Datasource {
     /// `prometheus`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Which of them.
+    /// Identifier of the data source.
     pub uid: String,
 }
 
@@ -120,24 +120,24 @@ pub struct Panel {
     /// `row`, `stat`, `timeseries`, …
     #[serde(rename = "type")]
     pub kind: String,
-    /// Its title.
+    /// Title.
     pub title: String,
-    /// The question it answers, and what is bad.
+    /// The question that it answers, and which values are bad.
     #[serde(default)]
     pub description: String,
-    /// Whom it asks.
+    /// Data source.
     pub datasource: Option<Datasource>,
-    /// Its place.
+    /// Position.
     pub grid_pos: GridPos,
-    /// How values look.
+    /// Display of values.
     #[serde(default)]
     pub field_config: FieldConfig,
-    /// Its queries.
+    /// Queries.
     #[serde(default)]
     pub targets: Vec<Target>,
 }
 
-/// A place on the grid, which is 24 columns wide.
+/// A position on the grid, which is 24 columns wide.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct GridPos {
     /// Height.
@@ -146,84 +146,84 @@ pub struct GridPos {
     pub w: u32,
     /// Column.
     pub x: u32,
-    /// Line.
+    /// Row.
     pub y: u32,
 }
 
-/// How values look.
+/// Display of values.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct FieldConfig {
-    /// Of all series.
+    /// Settings for all series.
     pub defaults: Defaults,
-    /// Of some of them.
+    /// Settings for some series.
     pub overrides: Vec<Override>,
 }
 
-/// How values of all series look.
+/// Display settings for all series.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Defaults {
-    /// Grafana's name of the unit.
+    /// Unit, in Grafana's notation.
     pub unit: Option<String>,
-    /// Where colours change.
+    /// Values at which the colour changes.
     pub thresholds: Option<Thresholds>,
 }
 
-/// Where colours change.
+/// Values at which the colour changes.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Thresholds {
-    /// From the lowest on.
+    /// Steps in ascending order.
     pub steps: Vec<Threshold>,
 }
 
-/// From here on this colour.
+/// A colour from a value on.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Threshold {
-    /// The colour.
+    /// Colour.
     pub color: String,
-    /// From here on; none for the lowest.
+    /// First value with this colour. `None` for the lowest step.
     pub value: Option<f64>,
 }
 
-/// How some series look.
+/// Display settings for some series.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Override {
-    /// Which.
+    /// Selects the series.
     pub matcher: Matcher,
-    /// What differs.
+    /// Settings that differ.
     pub properties: Vec<OverrideProperty>,
 }
 
-/// Which series.
+/// Selects series.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Matcher {
     /// `byName` or `byRegexp`.
     pub id: String,
-    /// The name or the expression.
+    /// Name or regular expression.
     pub options: String,
 }
 
-/// What differs.
+/// A setting that differs.
 #[derive(Clone, Debug, Deserialize)]
 pub struct OverrideProperty {
-    /// Which property.
+    /// Name of the property.
     pub id: String,
-    /// Its value.
+    /// Value.
     pub value: serde_json::Value,
 }
 
 impl OverrideProperty {
-    /// The colour, where it is one that is fixed.
+    /// Returns the colour, if this property sets a fixed colour.
     pub fn colour(&self) -> Option<Colour> {
         let is_colour = self.id == "color";
         is_colour.then(|| serde_json::from_value(self.value.clone()).ok()).flatten()
     }
 }
 
-/// A colour that is fixed.
+/// A fixed colour.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Colour {
-    /// Its name, or `#rrggbb`.
+    /// Name, or `#rrggbb`.
     pub fixed_color: String,
 }
 
@@ -233,21 +233,21 @@ pub struct Colour {
 pub struct Target {
     /// Unique within its panel.
     pub ref_id: String,
-    /// Whom it asks.
+    /// Data source.
     pub datasource: Datasource,
-    /// The query, with variables.
+    /// Query with variables.
     pub expr: String,
-    /// What series are called.
+    /// Names of the series.
     pub legend_format: String,
-    /// Whether only the latest moment is asked for.
+    /// True when only the latest value is requested.
     pub instant: bool,
 }
 
 impl Dashboard {
-    /// All of them.
+    /// Reads all dashboards.
     ///
     /// # Errors
-    /// When a file cannot be read or is no dashboard.
+    /// Fails when a file cannot be read or is not a dashboard.
     pub fn all() -> anyhow::Result<Vec<Self>> {
         files(&folder().join("grafana/dashboards"), "json")?.iter().map(|path| Self::read(path)).collect()
     }
@@ -256,12 +256,12 @@ impl Dashboard {
         serde_json::from_str(&text(path)?).with_context(|| path.display().to_string())
     }
 
-    /// Panels that show something: all but rows.
-    pub fn shown(&self) -> impl Iterator<Item = &Panel> {
+    /// Returns all panels except rows.
+    pub fn data_panels(&self) -> impl Iterator<Item = &Panel> {
         self.panels.iter().filter(|panel| panel.kind != "row")
     }
 
-    /// The variable of this name.
+    /// Returns the variable with this name.
     pub fn variable(&self, name: &str) -> Option<&Variable> {
         self.templating.list.iter().find(|variable| variable.name == name)
     }

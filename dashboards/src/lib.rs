@@ -1,10 +1,10 @@
-//! The Grafana dashboards and Prometheus rules of a flash sale, read into types, for tests that hold them against each
-//! other and against the code.
+//! Parsers for the Grafana dashboards and Prometheus rules of a flash sale. Tests use them to check the files against
+//! each other and against the code.
 //!
-//! The files are kept by hand and are the truth: nothing is generated, and nothing is written. What they are for, and
-//! what to do when an alert fires, stands in `dashboards/README.md`.
+//! The files are written by hand and are the source of truth; nothing is generated. `dashboards/README.md` describes
+//! their purpose and has the runbook for alerts.
 //!
-//! It knows no metric by name. Which there are, the code that counts them says; `tests/names.rs` compares.
+//! This crate contains no list of the project's metrics. The code declares them, and `tests/names.rs` compares.
 
 mod code;
 mod dashboard;
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-pub use code::{declared_in, metrics_of_the_code};
+pub use code::{declared_in, declared_metrics};
 pub use dashboard::{
     Annotation, Annotations, Colour, Current, Dashboard, Datasource, Defaults, FieldConfig, GridPos, Link,
     Matcher, Override, OverrideProperty, Panel, Target, Templating, Threshold, Thresholds, Variable,
@@ -28,12 +28,12 @@ pub use queries::{Query, queries};
 pub use rules::{AlertTest, Expected, Group, InputSeries, Rule, RuleFile, RuleTest, TestFile};
 pub use variables::Variables;
 
-/// The folder `dashboards` of this repository.
+/// Returns the folder `dashboards` of this repository.
 pub fn folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The files of a folder with this extension, by name.
+/// Returns the files of a folder with this extension, sorted by name.
 fn files(folder: &Path, extension: &str) -> anyhow::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
     let paths: Vec<_> = entries.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<_>>()?;
@@ -43,7 +43,7 @@ fn files(folder: &Path, extension: &str) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The text of a file.
+/// Reads a file.
 fn text(path: &Path) -> anyhow::Result<String> {
     fs::read_to_string(path).with_context(|| path.display().to_string())
 }

@@ -1,4 +1,4 @@
-//! What a query of Prometheus asks for: its selectors, wherever they stand in it.
+//! The selectors of a PromQL query.
 
 use std::time::Duration;
 
@@ -6,23 +6,23 @@ use anyhow::{Context as _, anyhow, bail};
 use promql_parser::label::MatchOp;
 use promql_parser::parser::{self, Expr, VectorSelector};
 
-/// Series that a query asks for.
+/// A selector: the series that a query requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selector {
-    /// The name of the metric.
+    /// Name of the metric.
     pub metric: String,
-    /// Labels that have to match an expression (`=~`), with the expression.
+    /// Labels with a regular expression (`=~`), and the expression.
     pub regexps: Vec<(String, String)>,
-    /// How far it looks back, where it asks for a range.
+    /// Time range, for range selectors.
     pub range: Option<Duration>,
-    /// The function it is handed to directly, where it is.
+    /// The function that receives the selector directly, if any.
     pub function: Option<&'static str>,
 }
 
-/// All selectors of a query without variables.
+/// Returns all selectors of a query without variables.
 ///
 /// # Errors
-/// When it is no PromQL, or asks for series without naming a metric.
+/// Fails when the query is not valid PromQL, or has a selector without a metric name.
 pub fn selectors(query: &str) -> anyhow::Result<Vec<Selector>> {
     let expr =
         parser::parse(query).map_err(|message| anyhow!("{message}")).with_context(|| query.to_owned())?;
@@ -31,7 +31,7 @@ pub fn selectors(query: &str) -> anyhow::Result<Vec<Selector>> {
     Ok(found)
 }
 
-/// Adds the selectors of `expr`, which is handed to `function`.
+/// Adds the selectors of `expr`, which is an argument of `function`.
 fn collect(expr: &Expr, function: Option<&'static str>, found: &mut Vec<Selector>) -> anyhow::Result<()> {
     match expr {
         Expr::Aggregate(aggregate) => {
@@ -56,7 +56,7 @@ fn collect(expr: &Expr, function: Option<&'static str>, found: &mut Vec<Selector
         Expr::Call(call) => {
             call.args.args.iter().try_for_each(|expr| collect(expr, Some(call.func.name), found))
         }
-        Expr::Extension(_) => bail!("the parser makes none of these"),
+        Expr::Extension(_) => bail!("unexpected extension expression"),
     }
 }
 
@@ -65,7 +65,7 @@ fn selector(
     range: Option<Duration>,
     function: Option<&'static str>,
 ) -> anyhow::Result<Selector> {
-    let metric = vector.name.clone().context("a selector without the name of a metric")?;
+    let metric = vector.name.clone().context("a selector without a metric name")?;
     let matchers = vector.matchers.matchers.iter();
     let regexps = matchers.filter(|matcher| matches!(matcher.op, MatchOp::Re(_)));
     let regexps = regexps.map(|matcher| (matcher.name.clone(), matcher.value.clone())).collect();
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn selectors_are_found_wherever_they_stand() {
+    fn selectors_are_found_in_all_expressions() {
         let found =
             selectors(r#"sum by (a) (rate(x_total{job=~"j"}[1m])) / (up > 0) or max_over_time(y[5m:5s])"#);
         let found = found.unwrap();
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_promql_is_an_error() {
+    fn invalid_promql_is_an_error() {
         assert!(selectors("sum by (up").is_err());
         assert!(selectors(r#"{job="a"}"#).is_err());
     }

@@ -1,28 +1,28 @@
-//! What the panels ask Prometheus.
+//! The queries of the panels.
 
 use crate::{Dashboard, Variables};
 
-/// A query of a panel, ready for Prometheus.
+/// A query of a panel, with its variables replaced.
 #[derive(Clone, Debug)]
 pub struct Query {
-    /// The dashboard, by its uid.
+    /// Uid of the dashboard.
     pub dashboard: String,
-    /// The panel, by its title.
+    /// Title of the panel.
     pub panel: String,
-    /// The query within the panel: `A`, `B`, …
+    /// Query within the panel: `A`, `B`, …
     pub ref_id: String,
     /// The query, with values in place of variables.
     pub expr: String,
 }
 
-/// All queries of all panels of all dashboards.
+/// Returns all queries of all panels of all dashboards.
 ///
 /// # Errors
-/// When a dashboard cannot be read, or a query names a variable without a value.
+/// Fails when a dashboard cannot be read, or a query contains a variable without a value.
 pub fn queries(variables: &Variables) -> anyhow::Result<Vec<Query>> {
     let mut queries = Vec::new();
     for dashboard in Dashboard::all()? {
-        for panel in dashboard.shown() {
+        for panel in dashboard.data_panels() {
             for target in &panel.targets {
                 queries.push(Query {
                     dashboard: dashboard.uid.clone(),

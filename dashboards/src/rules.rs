@@ -1,4 +1,4 @@
-//! Rules of Prometheus, and what `promtool test rules` is asked to try on them.
+//! Prometheus rules, and the tests for `promtool test rules`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,32 +12,32 @@ use crate::{files, folder, text};
 /// A file of rules.
 #[derive(Clone, Debug, Deserialize)]
 pub struct RuleFile {
-    /// Its groups.
+    /// Groups of rules.
     pub groups: Vec<Group>,
 }
 
-/// Rules that are evaluated one after the other.
+/// A group of rules that are evaluated in order.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Group {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// The rules.
+    /// Rules.
     pub rules: Vec<Rule>,
 }
 
-/// A rule: an alert, or a series that is recorded.
+/// An alert or a recording rule.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Rule {
-    /// The name of the alert.
+    /// Name of the alert.
     pub alert: Option<String>,
-    /// The name of the series.
+    /// Name of the recorded series.
     pub record: Option<String>,
-    /// The query.
+    /// Query.
     pub expr: String,
     /// Labels of the alert.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// What people read.
+    /// Texts for people.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
 }
@@ -45,59 +45,59 @@ pub struct Rule {
 /// A file of tests.
 #[derive(Clone, Debug, Deserialize)]
 pub struct TestFile {
-    /// The tests.
+    /// Tests.
     pub tests: Vec<RuleTest>,
 }
 
-/// A story of series, and the alerts it ends in.
+/// A test: input series, and the alerts that they cause.
 #[derive(Clone, Debug, Deserialize)]
 pub struct RuleTest {
-    /// What it tells.
+    /// Name.
     pub name: String,
-    /// What is measured meanwhile.
+    /// Input series.
     pub input_series: Vec<InputSeries>,
-    /// The alerts.
+    /// Expected alerts.
     pub alert_rule_test: Vec<AlertTest>,
 }
 
-/// What is measured.
+/// An input series.
 #[derive(Clone, Debug, Deserialize)]
 pub struct InputSeries {
-    /// The name with its labels.
+    /// Name with labels.
     pub series: String,
 }
 
-/// Whether an alert fires.
+/// The expectation for one alert.
 #[derive(Clone, Debug, Deserialize)]
 pub struct AlertTest {
-    /// The alert.
+    /// Name of the alert.
     pub alertname: String,
-    /// How it fires; nothing if it stays silent.
+    /// Expected alerts. Empty when it must stay silent.
     pub exp_alerts: Vec<Expected>,
 }
 
-/// How an alert fires.
+/// An expected alert.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Expected {
-    /// With these labels.
+    /// Its labels.
     pub exp_labels: BTreeMap<String, String>,
 }
 
 impl RuleFile {
-    /// `recording.yml` and `alerts.yml`.
+    /// Reads `recording.yml` and `alerts.yml`.
     ///
     /// # Errors
-    /// When one cannot be read or has no rules.
+    /// Fails when a file cannot be read or has no rules.
     pub fn all() -> anyhow::Result<Vec<Self>> {
         Self::paths().iter().map(|path| read(path)).collect()
     }
 
-    /// Where they are.
+    /// Returns the paths of the rule files.
     pub fn paths() -> [PathBuf; 2] {
         ["recording.yml", "alerts.yml"].map(|name| folder().join("prometheus").join(name))
     }
 
-    /// All rules of all files.
+    /// Returns all rules of all files.
     ///
     /// # Errors
     /// See [`RuleFile::all`].
@@ -107,18 +107,18 @@ impl RuleFile {
 }
 
 impl TestFile {
-    /// All of them.
+    /// Reads all test files.
     ///
     /// # Errors
-    /// When one cannot be read or has no tests.
+    /// Fails when a file cannot be read or has no tests.
     pub fn all() -> anyhow::Result<Vec<Self>> {
         Self::paths()?.iter().map(|path| read(path)).collect()
     }
 
-    /// Where they are.
+    /// Returns the paths of the test files.
     ///
     /// # Errors
-    /// When their folder cannot be read.
+    /// Fails when their folder cannot be read.
     pub fn paths() -> anyhow::Result<Vec<PathBuf>> {
         files(&folder().join("prometheus/tests"), "yml")
     }

@@ -1,4 +1,4 @@
-//! Grafana's variables, and what stands for them when Prometheus is asked without Grafana.
+//! Grafana's variables, and their values for queries that go to Prometheus directly.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use anyhow::Context as _;
 pub struct Variables(BTreeMap<String, String>);
 
 impl Variables {
-    /// Everything there is, over the latest minute: what a look at a system that was just started needs.
+    /// Returns values that select all series over the last minute, for a system that was just started.
     pub fn live() -> Self {
         let values = [
             ("job", ".+"),
@@ -22,17 +22,17 @@ impl Variables {
         Self(values.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
-    /// The same, but for this one.
+    /// Replaces the value of one variable.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.0.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    /// The text with values in place of `$name` and `${name}`.
+    /// Returns the text with values in place of `$name` and `${name}`.
     ///
     /// # Errors
-    /// When it names a variable that has no value here.
+    /// Fails when the text contains a variable without a value.
     pub fn substitute(&self, text: &str) -> anyhow::Result<String> {
         let mut pieces = text.split('$');
         let mut substituted = pieces.next().unwrap_or_default().to_owned();
@@ -46,7 +46,7 @@ impl Variables {
     }
 }
 
-/// What follows a `$`: the name of the variable, and what stands behind it.
+/// Splits the text after a `$` into the variable's name and the rest.
 fn name_and_rest(piece: &str) -> (&str, &str) {
     if let Some((name, rest)) = piece.strip_prefix('{').and_then(|braced| braced.split_once('}')) {
         return (name, rest);
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_nobody_knows_is_an_error() {
+    fn unknown_variable_is_an_error() {
         let error = Variables::live().substitute("up[$foo]").unwrap_err();
         assert_eq!(error.to_string(), "no value for `$foo` in up[$foo]");
     }

@@ -1,21 +1,21 @@
-//! What every dashboard has to be, whatever it shows.
+//! Rules for every dashboard.
 //!
-//! Grafana's own dashboard-linter asks most of this; its rules have their names here. It is a Go program that has no
-//! release to install, and what else is asked here (places, colours, descriptions) it does not know.
+//! Most of them are rules of Grafana's dashboard-linter, and the tests have their names. The linter is a Go program
+//! without a release to install, and it lacks the other checks (positions, colours, descriptions).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dashboards::{Dashboard, GridPos, Panel, RuleFile, Selector, Variable, Variables, selectors};
 
-/// Links and bookmarks hold these: they never change.
+/// Links and bookmarks contain these, so they never change.
 const UIDS: [&str; 4] = ["flashsale-nodes", "flashsale-redis", "flashsale-sale", "flashsale-shards"];
-/// What stands for `$__rate_interval` while queries are read: no one would write it by hand.
+/// Stands for `$__rate_interval` in parsed queries: an unusual value that is never written by hand.
 const RATE_INTERVAL: Duration = Duration::from_secs(4271);
 /// The same for `$__range`.
 const RANGE: Duration = Duration::from_secs(8543);
-/// Units of Grafana that the panels use. It shows others that it does not know as text behind the number, so a unit that
-/// is new here is looked up in its list of value formats first.
+/// Grafana units that the panels use. Grafana shows an unknown unit as plain text after the number, so look up a new
+/// unit in Grafana's list of value formats before adding it.
 const UNITS: [&str; 13] = [
     "Bps",
     "bool",
@@ -33,22 +33,22 @@ const UNITS: [&str; 13] = [
 ];
 
 fn dashboards() -> Vec<Dashboard> {
-    Dashboard::all().expect("dashboards that can be read")
+    Dashboard::all().expect("readable dashboards")
 }
 
-/// Each panel that shows something, with a name for people.
+/// Returns each panel except rows, with a readable name.
 fn panels(dashboards: &[Dashboard]) -> impl Iterator<Item = (String, &Panel)> {
     dashboards.iter().flat_map(|dashboard| {
-        dashboard.shown().map(|panel| (format!("{} / {}", dashboard.uid, panel.title), panel))
+        dashboard.data_panels().map(|panel| (format!("{} / {}", dashboard.uid, panel.title), panel))
     })
 }
 
-/// The selectors of each panel, with a name for people. `$job` and `$instance` are left as they are.
+/// Returns the selectors of each panel, with a readable name. `$job` and `$instance` are not replaced.
 fn selectors_of_panels() -> Vec<(String, Selector)> {
     let mut found = Vec::new();
     for (name, panel) in panels(&dashboards()) {
         for target in &panel.targets {
-            let query = unchosen().substitute(&target.expr).expect("variables that Grafana has");
+            let query = recognisable_variables().substitute(&target.expr).expect("known variables");
             found.extend(
                 selectors(&query).expect("PromQL").into_iter().map(|selector| (name.clone(), selector)),
             );
@@ -57,8 +57,8 @@ fn selectors_of_panels() -> Vec<(String, Selector)> {
     found
 }
 
-/// Variables whose values can be told in a query that was read.
-fn unchosen() -> Variables {
+/// Returns variables whose values can be recognised in a parsed query.
+fn recognisable_variables() -> Variables {
     let seconds = |duration: Duration| format!("{}s", duration.as_secs());
     let chosen_by_viewers = ["job", "instance", "sale"];
     let variables =
@@ -72,7 +72,7 @@ fn assert_none(wrong: impl IntoIterator<Item = String>, what: &str) {
 }
 
 #[test]
-fn uids_are_the_names_of_the_files_and_never_change() {
+fn uids_equal_the_file_names() {
     let uids: Vec<_> = dashboards().into_iter().map(|dashboard| dashboard.uid).collect();
     assert_eq!(uids, UIDS);
     let files = dashboards::folder().join("grafana/dashboards");
@@ -83,21 +83,24 @@ fn uids_are_the_names_of_the_files_and_never_change() {
 }
 
 #[test]
-fn each_dashboard_says_what_it_answers_and_links_to_the_others() {
+fn dashboards_state_their_question_and_link_others() {
     for dashboard in dashboards() {
         assert!(dashboard.title.starts_with("Flash sale / "), "{}", dashboard.title);
         assert!(dashboard.description.contains('?'), "{}: {}", dashboard.uid, dashboard.description);
         assert_eq!(dashboard.tags, ["flashsale"], "{}", dashboard.uid);
         let link = dashboard.links.iter().find(|link| link.kind == "dashboards");
         assert!(link.is_some_and(|link| link.tags == dashboard.tags), "{}", dashboard.uid);
-        // Grafana 10.1 was the first with this one; later ones read it and bring it up to date.
+        // Grafana 10.1 was the first version with this schema. Later versions read and update it.
         assert_eq!(dashboard.schema_version, 39, "{}", dashboard.uid);
     }
 }
 
 #[test]
 fn uneditable_dashboard_rule() {
-    assert_none(dashboards().into_iter().filter(|d| d.editable).map(|d| d.uid), "the file is the truth");
+    assert_none(
+        dashboards().into_iter().filter(|d| d.editable).map(|d| d.uid),
+        "dashboards must not be editable",
+    );
 }
 
 #[test]
@@ -113,15 +116,15 @@ fn template_datasource_rule() {
 fn template_job_rule_and_template_instance_rule() {
     for dashboard in dashboards() {
         for (name, label) in [("job", "Job"), ("instance", "Instance")] {
-            let variable = dashboard.variable(name).expect("the variable is there");
+            let variable = dashboard.variable(name).expect("the dashboard has the variable");
             assert_eq!(variable.label, label, "{}", dashboard.uid);
-            assert_asks_for_all(&dashboard, variable);
+            assert_selects_all_values(&dashboard, variable);
         }
-        dashboard.variable("sale").into_iter().for_each(|sale| assert_asks_for_all(&dashboard, sale));
+        dashboard.variable("sale").into_iter().for_each(|sale| assert_selects_all_values(&dashboard, sale));
     }
 }
 
-fn assert_asks_for_all(dashboard: &Dashboard, variable: &Variable) {
+fn assert_selects_all_values(dashboard: &Dashboard, variable: &Variable) {
     let name = format!("{} ${}", dashboard.uid, variable.name);
     assert_eq!(variable.kind, "query", "{name}");
     assert!(variable.datasource.as_ref().is_some_and(|source| source.uid == "${datasource}"), "{name}");
@@ -139,7 +142,7 @@ fn template_label_promql_rule() {
             let (series, label) =
                 arguments.and_then(|both| both.rsplit_once(", ")).expect("label_values(series, label)");
             assert_eq!(label, variable.name, "{}", dashboard.uid);
-            selectors(&unchosen().substitute(series).unwrap()).unwrap();
+            selectors(&recognisable_variables().substitute(series).unwrap()).unwrap();
         }
     }
 }
@@ -149,10 +152,7 @@ fn template_on_time_change_reload_rule() {
     let dashboards = dashboards();
     let variables = dashboards.iter().flat_map(|dashboard| &dashboard.templating.list);
     let stale = variables.filter(|variable| variable.kind == "query" && variable.refresh != 2);
-    assert_none(
-        stale.map(|variable| variable.name.clone()),
-        "not asked for again when the time range changes",
-    );
+    assert_none(stale.map(|variable| variable.name.clone()), "not refreshed when the time range changes");
 }
 
 #[test]
@@ -174,14 +174,14 @@ fn panel_datasource_rule() {
 #[test]
 fn panel_title_description_rule() {
     let dashboards = dashboards();
-    let untold = |panel: &Panel| panel.title.is_empty() || !panel.description.contains('?');
+    let lacks_question = |panel: &Panel| panel.title.is_empty() || !panel.description.contains('?');
     assert_none(
-        panels(&dashboards).filter(|(_, panel)| untold(panel)).map(|(name, _)| name),
-        "a panel has a title, and says the question it answers",
+        panels(&dashboards).filter(|(_, panel)| lacks_question(panel)).map(|(name, _)| name),
+        "a panel without a title or a question",
     );
     for dashboard in &dashboards {
         let titles: BTreeSet<_> = dashboard.panels.iter().map(|panel| &panel.title).collect();
-        assert_eq!(titles.len(), dashboard.panels.len(), "{}: two panels of one title", dashboard.uid);
+        assert_eq!(titles.len(), dashboard.panels.len(), "{}: two panels with the same title", dashboard.uid);
     }
 }
 
@@ -189,27 +189,27 @@ fn panel_title_description_rule() {
 fn panel_units_rule() {
     let dashboards = dashboards();
     let unit = |panel: &Panel| panel.field_config.defaults.unit.clone().unwrap_or_default();
-    let odd = panels(&dashboards).filter(|(_, panel)| !UNITS.contains(&unit(panel).as_str()));
+    let unknown = panels(&dashboards).filter(|(_, panel)| !UNITS.contains(&unit(panel).as_str()));
     assert_none(
-        odd.map(|(name, panel)| format!("{name}: `{}`", unit(panel))),
-        "no unit, or one nobody looked up",
+        unknown.map(|(name, panel)| format!("{name}: `{}`", unit(panel))),
+        "no unit, or an unknown unit",
     );
 }
 
 #[test]
 fn panel_no_targets_rule() {
     let dashboards = dashboards();
-    let silent = panels(&dashboards).filter(|(_, panel)| panel.targets.is_empty());
-    assert_none(silent.map(|(name, _)| name), "asks nothing");
+    let empty = panels(&dashboards).filter(|(_, panel)| panel.targets.is_empty());
+    assert_none(empty.map(|(name, _)| name), "no query");
     for (name, panel) in panels(&dashboards) {
         let ids: BTreeSet<_> = panel.targets.iter().map(|target| &target.ref_id).collect();
-        assert_eq!(ids.len(), panel.targets.len(), "{name}: two queries of one refId");
+        assert_eq!(ids.len(), panel.targets.len(), "{name}: two queries with the same refId");
     }
 }
 
 #[test]
 fn target_promql_rule() {
-    assert!(selectors_of_panels().len() > 100, "every query names series");
+    assert!(selectors_of_panels().len() > 100, "queries have selectors");
     for dashboard in dashboards() {
         for expr in dashboard.annotations.list.iter().filter_map(|annotation| annotation.expr.as_ref()) {
             selectors(expr).unwrap();
@@ -218,7 +218,7 @@ fn target_promql_rule() {
 }
 
 #[test]
-fn rules_are_promql_too() {
+fn rules_are_valid_promql() {
     for rule in RuleFile::rules().unwrap() {
         assert!(!selectors(&rule.expr).unwrap().is_empty(), "{:?} {:?}", rule.alert, rule.record);
     }
@@ -228,8 +228,8 @@ fn rules_are_promql_too() {
 fn target_rate_interval_rule() {
     let ranges = selectors_of_panels().into_iter().filter(|(_, selector)| selector.range.is_some());
     let fixed = ranges.filter(|(_, selector)| {
-        let in_all_that_is_shown = selector.range == Some(RANGE) && selector.function == Some("increase");
-        selector.range != Some(RATE_INTERVAL) && !in_all_that_is_shown
+        let is_over_whole_range = selector.range == Some(RANGE) && selector.function == Some("increase");
+        selector.range != Some(RATE_INTERVAL) && !is_over_whole_range
     });
     assert_none(
         fixed.map(|(name, selector)| format!("{name}: {}", selector.metric)),
@@ -251,12 +251,14 @@ fn target_job_rule_and_target_instance_rule() {
 }
 
 #[test]
-fn a_dashboard_with_a_choice_of_sales_heeds_it() {
+fn sale_variable_is_used_by_its_dashboard() {
     for dashboard in dashboards() {
-        let chooses = dashboard.variable("sale").is_some();
-        let heeds =
-            dashboard.shown().flat_map(|panel| &panel.targets).any(|t| t.expr.contains("sale=~\"$sale\""));
-        assert_eq!(chooses, heeds, "{}", dashboard.uid);
+        let has_variable = dashboard.variable("sale").is_some();
+        let uses_variable = dashboard
+            .data_panels()
+            .flat_map(|panel| &panel.targets)
+            .any(|t| t.expr.contains("sale=~\"$sale\""));
+        assert_eq!(has_variable, uses_variable, "{}", dashboard.uid);
     }
 }
 
@@ -270,12 +272,12 @@ fn target_counter_agg_rule() {
     });
     assert_none(
         bare.map(|(name, selector)| format!("{name}: {}", selector.metric)),
-        "a counter that is no rate",
+        "a counter without a rate",
     );
 }
 
 #[test]
-fn ids_of_panels_are_unique() {
+fn panel_ids_are_unique() {
     for dashboard in dashboards() {
         let ids: BTreeSet<_> = dashboard.panels.iter().map(|panel| panel.id).collect();
         assert_eq!(ids.len(), dashboard.panels.len(), "{}", dashboard.uid);
@@ -283,15 +285,18 @@ fn ids_of_panels_are_unique() {
 }
 
 #[test]
-fn panels_fit_the_grid_and_no_two_lie_in_one_place() {
+fn panels_fit_the_grid_without_overlap() {
     for dashboard in dashboards() {
         for (index, panel) in dashboard.panels.iter().enumerate() {
             let name = format!("{} / {}", dashboard.uid, panel.title);
-            let place = panel.grid_pos;
-            assert!(place.w > 0 && place.h > 0 && place.x + place.w <= 24, "{name}: {place:?}");
+            let position = panel.grid_pos;
+            assert!(
+                position.w > 0 && position.h > 0 && position.x + position.w <= 24,
+                "{name}: {position:?}"
+            );
             let others = &dashboard.panels[index + 1..];
-            let in_its_way = others.iter().find(|other| overlap(place, other.grid_pos));
-            assert!(in_its_way.is_none(), "{name} and {}", in_its_way.map_or("", |other| &other.title));
+            let overlapping = others.iter().find(|other| overlap(position, other.grid_pos));
+            assert!(overlapping.is_none(), "{name} and {}", overlapping.map_or("", |other| &other.title));
         }
     }
 }
@@ -301,25 +306,27 @@ fn overlap(a: GridPos, b: GridPos) -> bool {
 }
 
 #[test]
-fn lines_of_panels_are_full() {
+fn panel_rows_are_full() {
     for dashboard in dashboards() {
         let height = dashboard.panels.iter().map(|panel| panel.grid_pos.y + panel.grid_pos.h).max().unwrap();
         for line in 0..height {
-            let there = |place: &GridPos| (place.y..place.y + place.h).contains(&line);
-            let places = dashboard.panels.iter().map(|panel| panel.grid_pos).filter(there);
+            let is_in_line = |place: &GridPos| (place.y..place.y + place.h).contains(&line);
+            let places = dashboard.panels.iter().map(|panel| panel.grid_pos).filter(is_in_line);
             assert_eq!(places.map(|place| place.w).sum::<u32>(), 24, "{}, line {line}", dashboard.uid);
         }
     }
 }
 
-/// Whoever looks from one panel to the next must not have to read the legend again.
+/// A viewer who compares panels should not have to read each legend again.
 #[test]
-fn a_name_has_the_same_colour_everywhere() {
+fn series_have_the_same_colour_everywhere() {
     let mut colours = BTreeMap::new();
     for (name, panel) in panels(&dashboards()) {
-        for of_some in panel.field_config.overrides.iter().filter(|of_some| of_some.matcher.id == "byName") {
-            for colour in of_some.properties.iter().filter_map(|property| property.colour()) {
-                let series = of_some.matcher.options.clone();
+        for overriding in
+            panel.field_config.overrides.iter().filter(|overriding| overriding.matcher.id == "byName")
+        {
+            for colour in overriding.properties.iter().filter_map(|property| property.colour()) {
+                let series = overriding.matcher.options.clone();
                 let first = colours.entry(series.clone()).or_insert_with(|| colour.clone());
                 assert_eq!(*first, colour, "{name}: {series}");
             }
@@ -329,14 +336,14 @@ fn a_name_has_the_same_colour_everywhere() {
 }
 
 #[test]
-fn outcomes_of_purchases_have_their_colours_wherever_they_are_shown() {
+fn purchase_outcomes_have_fixed_colours() {
     let outcomes =
         ["purchased", "already_purchased", "out_of_stock", "not_active", "limited", "busy", "unknown"];
-    let is_of_outcomes = |panel: &Panel| {
+    let shows_outcomes = |panel: &Panel| {
         panel.targets.iter().any(|t| t.expr.contains("sum by (outcome) (rate(flashsale_purchases_total"))
     };
     let dashboards = dashboards();
-    let mut shown = panels(&dashboards).filter(|(_, panel)| is_of_outcomes(panel)).peekable();
+    let mut shown = panels(&dashboards).filter(|(_, panel)| shows_outcomes(panel)).peekable();
     assert!(shown.peek().is_some(), "outcomes are shown");
     for (name, panel) in shown {
         let coloured: BTreeSet<_> =
@@ -346,7 +353,7 @@ fn outcomes_of_purchases_have_their_colours_wherever_they_are_shown() {
 }
 
 #[test]
-fn thresholds_begin_at_the_lowest_and_grow() {
+fn thresholds_ascend_from_the_lowest() {
     for (name, panel) in panels(&dashboards()) {
         let steps = panel.field_config.defaults.thresholds.iter().flat_map(|thresholds| &thresholds.steps);
         let values: Vec<_> = steps.map(|step| step.value.unwrap_or(f64::NEG_INFINITY)).collect();

@@ -1,5 +1,5 @@
-//! Dashboards and rules in front of a running system: a panel that asks for nothing that is there shows nothing, and
-//! Prometheus does not say so.
+//! Dashboards and rules against a running system. A panel whose query matches nothing stays empty, and Prometheus
+//! reports no error.
 
 use std::time::Duration;
 
@@ -11,45 +11,46 @@ use testkit::{OpenLoop, Stack, StackOptions, stack::SaleOptions};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-/// Enough for a node to be busy, and little enough for two cores that do more than this.
+/// Enough to keep a node busy, but few enough for two cores that run everything else as well.
 const BUYERS_PER_SECOND: u32 = 60;
-/// Longer than Prometheus needs for two scrapes and a few evaluations of each rule, on a machine that builds beside it.
-const PATIENCE: Duration = Duration::from_secs(90);
-/// From one look at the panels that are empty yet to the next.
-const LOOK_PERIOD: Duration = Duration::from_secs(2);
+/// Longer than Prometheus needs for two scrapes and a few evaluations of each rule, on a machine that builds at the
+/// same time.
+const TIME_LIMIT: Duration = Duration::from_secs(90);
+/// Interval between two checks of the panels that are still empty.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_panel_shows_something_of_a_system_that_sells_and_nothing_alarms() -> Result<()> {
-    // Given a system that is watched, with somebody who listens to its events.
-    let stack = Stack::start(watched(), |_| ()).await?;
+async fn panels_have_data_and_no_alert_fires() -> Result<()> {
+    // Given a monitored system with a listener of its events.
+    let stack = Stack::start(monitored(), |_| ()).await?;
     let prometheus = Prometheus::of(&stack)?;
     let _listener = reqwest::get(format!("{}/api/sale/events", stack.url())).await?;
 
-    // When buyers come.
-    let buyers = buyers_for(PATIENCE, &stack)?;
+    // When buyers arrive.
+    let buyers = buyers_for(TIME_LIMIT, &stack)?;
 
-    // Then every query of every panel has an answer.
+    // Then every query of every panel has a result.
     let mut empty = queries(&Variables::live())?;
-    ensure!(!empty.is_empty(), "there are no panels");
-    let deadline = Instant::now() + PATIENCE;
+    ensure!(!empty.is_empty(), "no panels");
+    let deadline = Instant::now() + TIME_LIMIT;
     while !empty.is_empty() && Instant::now() < deadline {
-        sleep(LOOK_PERIOD).await;
+        sleep(CHECK_INTERVAL).await;
         empty = prometheus.still_empty(empty).await?;
     }
     let titles: Vec<String> =
         empty.iter().map(|query| format!("{} / {}: {}", query.dashboard, query.panel, query.expr)).collect();
-    assert!(titles.is_empty(), "panels that show nothing:\n{}", titles.join("\n"));
+    assert!(titles.is_empty(), "panels without data:\n{}", titles.join("\n"));
 
-    // And every rule can be evaluated, and none wakes anybody.
+    // And every rule can be evaluated, and no alert fires.
     assert_eq!(prometheus.broken_rules().await?, Vec::<String>::new());
-    assert_eq!(prometheus.firing().await?, Vec::<String>::new(), "alerts of a system that is well");
+    assert_eq!(prometheus.firing().await?, Vec::<String>::new(), "alerts of a healthy system");
     buyers.abort();
     let audit = stack.audit("flash").await?;
     assert!(audit.ok && audit.sold > 0, "{audit:?}");
     stack.stop().await
 }
 
-fn watched() -> StackOptions {
+fn monitored() -> StackOptions {
     let sale = SaleOptions { total_stock: 1_000_000, ..SaleOptions::default() };
     StackOptions { observed: true, sale, ..StackOptions::default() }
 }
@@ -67,12 +68,12 @@ fn buyers_for(duration: Duration, stack: &Stack) -> Result<JoinHandle<()>> {
     };
     Ok(tokio::spawn(async move {
         if let Err(error) = crowd.run().await {
-            panic!("the buyers did not come: {error:#}");
+            panic!("the buyers failed: {error:#}");
         }
     }))
 }
 
-/// Prometheus, to be asked.
+/// A client for Prometheus.
 struct Prometheus {
     url: Url,
     client: Client,
@@ -80,15 +81,15 @@ struct Prometheus {
 
 impl Prometheus {
     fn of(stack: &Stack) -> Result<Self> {
-        let monitoring = stack.monitoring().context("nothing watches")?;
+        let monitoring = stack.monitoring().context("the stack has no monitoring")?;
         Ok(Self { url: monitoring.url().parse()?, client: Client::new() })
     }
 
-    /// Those of the queries that have no answer yet.
+    /// Returns the queries without a result.
     async fn still_empty(&self, queries: Vec<Query>) -> Result<Vec<Query>> {
         let mut empty = Vec::new();
         for query in queries {
-            let samples = self.ask(&query.expr).await;
+            let samples = self.query(&query.expr).await;
             if samples.with_context(|| format!("{} / {}", query.dashboard, query.panel))?.is_empty() {
                 empty.push(query);
             }
@@ -96,8 +97,8 @@ impl Prometheus {
         Ok(empty)
     }
 
-    /// The samples that answer a query. What is not a number says as little as nothing.
-    async fn ask(&self, expr: &str) -> Result<Vec<Value>> {
+    /// Returns the samples of a query. NaN counts as no result.
+    async fn query(&self, expr: &str) -> Result<Vec<Value>> {
         let data = self.get("api/v1/query", &[("query", expr)]).await.with_context(|| expr.to_owned())?;
         let samples = data["result"].as_array().cloned().context("an answer without a result")?;
         Ok(samples.into_iter().filter(|sample| sample["value"][1] != "NaN").collect())
@@ -112,7 +113,7 @@ impl Prometheus {
     }
 
     async fn firing(&self) -> Result<Vec<String>> {
-        let firing = self.ask(r#"ALERTS{alertstate="firing"}"#).await?;
+        let firing = self.query(r#"ALERTS{alertstate="firing"}"#).await?;
         Ok(firing.iter().map(|alert| alert["metric"].to_string()).collect())
     }
 
@@ -120,7 +121,7 @@ impl Prometheus {
         let mut url = self.url.join(path)?;
         url.query_pairs_mut().extend_pairs(parameters);
         let mut answer: Value = self.client.get(url).send().await?.json().await?;
-        ensure!(answer["status"] == "success", "Prometheus says {}", answer["error"]);
+        ensure!(answer["status"] == "success", "Prometheus answered {}", answer["error"]);
         Ok(answer["data"].take())
     }
 }

@@ -1,18 +1,18 @@
-//! Dashboards, rules and code name the same metrics. Prometheus answers a query for a metric that does not exist with
-//! nothing, and without an error: a name that was mistyped would be an alert that never fires.
+//! Dashboards, rules and code use the same metric names. Prometheus answers a query for an unknown metric with an
+//! empty result and no error, so a mistyped name would be an alert that never fires.
 
 use std::collections::BTreeSet;
 
-use dashboards::{Dashboard, RuleFile, TestFile, Variables, metrics_of_the_code, queries, selectors};
+use dashboards::{Dashboard, RuleFile, TestFile, Variables, declared_metrics, queries, selectors};
 
-/// What a histogram `x` is asked by: it has no series `x`.
-const OF_A_HISTOGRAM: [&str; 3] = ["_bucket", "_sum", "_count"];
+/// Suffixes of the series of a histogram `x`. There is no series `x`.
+const HISTOGRAM_SUFFIXES: [&str; 3] = ["_bucket", "_sum", "_count"];
 
-const READABLE: &str = "dashboards and rules that can be read";
+const READABLE: &str = "readable dashboards and rules";
 
-/// What others count: Prometheus itself, the process (metrics-process), and Debian's prometheus-redis-exporter 1.45 in
-/// front of Redis 7.0.
-const OF_OTHERS: [&str; 36] = [
+/// Metrics of other programs: Prometheus itself, the process (metrics-process), and Debian's
+/// prometheus-redis-exporter 1.45 with Redis 7.0.
+const THIRD_PARTY_METRICS: [&str; 36] = [
     "ALERTS",
     "process_cpu_seconds_total",
     "process_max_fds",
@@ -51,8 +51,8 @@ const OF_OTHERS: [&str; 36] = [
     "up",
 ];
 
-/// The metrics that panels, variables and annotations of dashboards name.
-fn shown() -> BTreeSet<String> {
+/// Returns the metrics in panels, variables and annotations of dashboards.
+fn metrics_of_dashboards() -> BTreeSet<String> {
     let mut exprs: Vec<_> =
         queries(&Variables::live()).expect("queries").into_iter().map(|query| query.expr).collect();
     for dashboard in Dashboard::all().expect(READABLE) {
@@ -61,8 +61,8 @@ fn shown() -> BTreeSet<String> {
     metrics(&exprs)
 }
 
-/// The metrics that rules name.
-fn watched() -> BTreeSet<String> {
+/// Returns the metrics in rules.
+fn metrics_of_rules() -> BTreeSet<String> {
     metrics(&RuleFile::rules().expect(READABLE).into_iter().map(|rule| rule.expr).collect::<Vec<_>>())
 }
 
@@ -70,14 +70,14 @@ fn metrics(exprs: &[String]) -> BTreeSet<String> {
     exprs.iter().flat_map(|expr| selectors(expr).expect(READABLE)).map(|selector| selector.metric).collect()
 }
 
-/// The series that rules record.
+/// Returns the series that rules record.
 fn recorded() -> BTreeSet<String> {
     RuleFile::rules().expect(READABLE).into_iter().filter_map(|rule| rule.record).collect()
 }
 
-/// The metric as the code names it.
-fn of_the_code(metric: &str, declared: &BTreeSet<String>) -> Option<String> {
-    let of_a_histogram = OF_A_HISTOGRAM.iter().filter_map(|suffix| metric.strip_suffix(suffix));
+/// Returns the metric's name in the code.
+fn name_in_code(metric: &str, declared: &BTreeSet<String>) -> Option<String> {
+    let of_a_histogram = HISTOGRAM_SUFFIXES.iter().filter_map(|suffix| metric.strip_suffix(suffix));
     [metric].into_iter().chain(of_a_histogram).find(|name| declared.contains(*name)).map(str::to_owned)
 }
 
@@ -86,59 +86,65 @@ fn assert_none(wrong: &BTreeSet<String>, what: &str) {
 }
 
 #[test]
-fn the_code_declares_metrics() {
-    assert!(!metrics_of_the_code().unwrap().is_empty(), "no file declares any");
+fn code_declares_metrics() {
+    assert!(!declared_metrics().unwrap().is_empty(), "no file declares a metric");
 }
 
 #[test]
-fn every_metric_of_ours_that_is_asked_for_is_counted_by_the_code() {
-    let declared = metrics_of_the_code().unwrap();
-    let asked = shown().into_iter().chain(watched()).filter(|metric| metric.starts_with("flashsale_"));
-    let unknown = asked.filter(|metric| of_the_code(metric, &declared).is_none()).collect();
-    assert_none(&unknown, "asked for, but no code counts it");
+fn code_declares_every_metric_in_use() {
+    let declared = declared_metrics().unwrap();
+    let used_metrics = metrics_of_dashboards()
+        .into_iter()
+        .chain(metrics_of_rules())
+        .filter(|metric| metric.starts_with("flashsale_"));
+    let unknown = used_metrics.filter(|metric| name_in_code(metric, &declared).is_none()).collect();
+    assert_none(&unknown, "used, but not declared in the code");
 }
 
 #[test]
-fn every_metric_that_the_code_counts_is_asked_for() {
-    let declared = metrics_of_the_code().unwrap();
-    let asked: BTreeSet<_> =
-        shown().iter().chain(&watched()).filter_map(|metric| of_the_code(metric, &declared)).collect();
+fn every_declared_metric_is_in_use() {
+    let declared = declared_metrics().unwrap();
+    let used_metrics: BTreeSet<_> = metrics_of_dashboards()
+        .iter()
+        .chain(&metrics_of_rules())
+        .filter_map(|metric| name_in_code(metric, &declared))
+        .collect();
     assert_none(
-        &declared.difference(&asked).cloned().collect(),
-        "counted, but on no dashboard and in no rule",
+        &declared.difference(&used_metrics).cloned().collect(),
+        "declared, but on no dashboard and in no rule",
     );
 }
 
 #[test]
-fn metrics_of_others_are_in_one_list_and_all_of_them_are_asked_for() {
-    let others: BTreeSet<_> = OF_OTHERS.map(str::to_owned).into();
+fn third_party_metrics_equal_the_list() {
+    let others: BTreeSet<_> = THIRD_PARTY_METRICS.map(str::to_owned).into();
     let recorded = recorded();
-    let asked: BTreeSet<_> = shown()
+    let used_metrics: BTreeSet<_> = metrics_of_dashboards()
         .into_iter()
-        .chain(watched())
+        .chain(metrics_of_rules())
         .filter(|metric| !metric.starts_with("flashsale_") && !recorded.contains(metric))
         .collect();
-    assert_eq!(asked, others);
+    assert_eq!(used_metrics, others);
 }
 
 #[test]
-fn what_is_recorded_is_named_by_level_metric_and_operations_and_asked_for_by_a_rule() {
-    let watched = watched();
+fn recorded_series_are_well_named_and_used() {
+    let used = metrics_of_rules();
     for name in recorded() {
         assert_eq!(name.split(':').count(), 3, "{name}");
-        assert!(watched.contains(&name), "{name} is recorded for nobody");
+        assert!(used.contains(&name), "{name} is recorded, but not used");
     }
 }
 
-/// A test of a rule that feeds it a series of another name proves nothing.
+/// A test that feeds a rule a series with another name proves nothing.
 #[test]
-fn tests_of_rules_feed_them_what_they_ask_for() {
-    let watched = watched();
+fn rule_tests_feed_exactly_the_used_metrics() {
+    let used = metrics_of_rules();
     let fed =
         TestFile::all().unwrap().into_iter().flat_map(|file| file.tests).flat_map(|test| test.input_series);
     let fed: BTreeSet<_> =
         fed.flat_map(|input| selectors(&input.series).unwrap()).map(|s| s.metric).collect();
-    assert_none(&fed.difference(&watched).cloned().collect(), "fed to rules, but no rule asks for it");
-    let ours = watched.difference(&recorded()).cloned().collect::<BTreeSet<_>>();
-    assert_none(&ours.difference(&fed).cloned().collect(), "asked for by rules, but no test feeds it");
+    assert_none(&fed.difference(&used).cloned().collect(), "in a rule test, but in no rule");
+    let ours = used.difference(&recorded()).cloned().collect::<BTreeSet<_>>();
+    assert_none(&ours.difference(&fed).cloned().collect(), "in a rule, but in no rule test");
 }

@@ -1,4 +1,4 @@
-//! Each alert is worth waking for: it says what it means and what to do, and fires when it should and only then.
+//! Alerts: each explains itself, links to the runbook, and fires exactly when it should.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -11,18 +11,18 @@ use dashboards::{AlertTest, Rule, RuleFile, TestFile, folder};
 const RUNBOOK: &str = "dashboards/README.md#";
 
 fn alerts() -> Vec<(String, Rule)> {
-    let rules = RuleFile::rules().expect("rules that can be read");
+    let rules = RuleFile::rules().expect("readable rules");
     rules.into_iter().filter_map(|rule| Some((rule.alert.clone()?, rule))).collect()
 }
 
-/// What the tests expect of alerts.
+/// Returns the expectations of all alert tests.
 fn expectations() -> Vec<AlertTest> {
-    let tests = TestFile::all().expect("tests that can be read").into_iter().flat_map(|file| file.tests);
+    let tests = TestFile::all().expect("readable tests").into_iter().flat_map(|file| file.tests);
     tests.flat_map(|test| test.alert_rule_test).collect()
 }
 
 #[test]
-fn each_alert_says_how_urgent_it_is_what_it_means_and_where_to_read_on() {
+fn alerts_have_severity_texts_and_runbook() {
     for (name, rule) in alerts() {
         let severity = rule.labels.get("severity").map(String::as_str);
         assert!(matches!(severity, Some("page" | "ticket")), "{name}: {severity:?}");
@@ -36,13 +36,13 @@ fn each_alert_says_how_urgent_it_is_what_it_means_and_where_to_read_on() {
 }
 
 #[test]
-fn names_of_alerts_are_unique() {
+fn alert_names_are_unique() {
     let names: BTreeSet<_> = alerts().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names.len(), alerts().len());
 }
 
 #[test]
-fn each_alert_has_a_paragraph_in_the_runbook_and_each_paragraph_an_alert() {
+fn runbook_has_one_paragraph_per_alert() {
     let readme = fs::read_to_string(folder().join("README.md")).unwrap();
     let headings = readme.lines().filter_map(|line| line.strip_prefix("### "));
     let anchors: BTreeSet<_> =
@@ -58,23 +58,23 @@ fn each_alert_has_a_paragraph_in_the_runbook_and_each_paragraph_an_alert() {
     assert_eq!(anchors, linked);
 }
 
-/// Where a link to a heading goes, for headings of one word.
+/// Returns the anchor of a heading of one word.
 fn anchor(heading: &str) -> String {
     heading.to_lowercase()
 }
 
 #[test]
-fn each_alert_has_a_test_that_it_fires_and_one_that_it_stays_silent() {
+fn alerts_have_firing_and_silent_tests() {
     for (name, _) in alerts() {
-        let of_it: Vec<_> = expectations().into_iter().filter(|test| test.alertname == name).collect();
-        assert!(of_it.iter().any(|test| !test.exp_alerts.is_empty()), "{name}: no test sees it fire");
-        assert!(of_it.iter().any(|test| test.exp_alerts.is_empty()), "{name}: no test sees it silent");
+        let of_alert: Vec<_> = expectations().into_iter().filter(|test| test.alertname == name).collect();
+        assert!(of_alert.iter().any(|test| !test.exp_alerts.is_empty()), "{name}: no test sees it fire");
+        assert!(of_alert.iter().any(|test| test.exp_alerts.is_empty()), "{name}: no test sees it silent");
     }
 }
 
-/// A test of an alert that does not exist would find it silent, and be green.
+/// A test of an unknown alert would find it silent and pass.
 #[test]
-fn tests_are_of_alerts_that_exist_and_say_so() {
+fn tests_name_an_existing_alert() {
     let names: BTreeSet<_> = alerts().into_iter().map(|(name, _)| name).collect();
     for test in TestFile::all().unwrap().into_iter().flat_map(|file| file.tests) {
         for expected in &test.alert_rule_test {
@@ -90,12 +90,12 @@ fn tests_are_of_alerts_that_exist_and_say_so() {
 }
 
 #[test]
-fn promtool_finds_nothing_wrong_with_the_rules() {
+fn promtool_accepts_the_rules() {
     promtool(["check", "rules", "--lint=all", "--lint-fatal"], &RuleFile::paths());
 }
 
 #[test]
-fn promtool_finds_nothing_wrong_with_the_configuration() {
+fn promtool_accepts_the_configuration() {
     promtool(
         ["check", "config", "--lint=all", "--lint-fatal"],
         &[folder().join("prometheus/prometheus.yml")],
@@ -103,15 +103,20 @@ fn promtool_finds_nothing_wrong_with_the_configuration() {
 }
 
 #[test]
-fn alerts_fire_when_they_should_and_only_then() {
+fn rule_tests_pass() {
     promtool(["test", "rules"], &TestFile::paths().unwrap());
 }
 
-/// Runs Prometheus' own tool, and shows what it says if it is not content.
+/// Runs `promtool`, and shows its output when it fails.
 fn promtool<const N: usize>(arguments: [&str; N], files: &[impl AsRef<Path>]) {
     let files = files.iter().map(|file| file.as_ref().as_os_str());
     let run = Command::new("promtool").args(arguments.map(OsStr::new).into_iter().chain(files)).output();
     let output = run.expect("promtool on the PATH: apt-get install prometheus");
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "promtool {}:\n{}", arguments.join(" "), String::from_utf8_lossy(&said));
+    let output_text = [output.stdout, output.stderr].concat();
+    assert!(
+        output.status.success(),
+        "promtool {}:\n{}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output_text)
+    );
 }

@@ -1,15 +1,16 @@
 #!/bin/sh
-# Makes what is secret, each thing once, and prints it as the Secrets that the pods mount:
+# Creates each secret once, and prints all of them as the Secrets that the pods mount:
 #
 #   secrets.sh FOLDER | kubectl apply --server-side -f -
 #
-# FOLDER/redis-passwords/  a file a user of users.acl, for the servers: every line is a password that is good
-# FOLDER/redis-logins/     node, coordinator, exporter: the one line each logs in with
-# FOLDER/redis-tls/        tls.crt, tls.key and ca.crt of the servers; and ca.key, which goes into no Secret
+# FOLDER/redis-passwords/  one file per user of users.acl, for the servers: every line is a valid password
+# FOLDER/redis-logins/     node, coordinator, exporter: the one password that each logs in with
+# FOLDER/redis-tls/        tls.crt, tls.key and ca.crt of the servers; and ca.key, which is in no Secret
 # FOLDER/flashsale-admin/  token, the bearer token of the admin API
-# FOLDER/flashsale-csrf/   secret, what the nodes sign tokens with
+# FOLDER/flashsale-csrf/   secret, the key with which nodes sign tokens
 #
-# A file that is there is kept, so run again it prints the same; what was changed by hand is what is printed then.
+# Existing files are kept, so a second run prints the same Secrets. A file that was changed by hand is printed with
+# its new contents.
 
 set -eu
 umask 077
@@ -18,7 +19,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
 cd "$1"
 
-# A name that is there holds a whole secret: it is moved into its place. Without an end of line: one of them is a variable.
+# An existing file always holds a complete secret, because it is renamed into place. It has no newline at its end,
+# because one of the secrets becomes an environment variable.
 once() {
   [ -s "$1" ] || { openssl rand -hex 24 | tr -d '\n' > "$1.new" && mv "$1.new" "$1"; }
 }

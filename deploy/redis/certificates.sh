@@ -1,15 +1,16 @@
 #!/bin/sh
-# Makes what TLS between all parts needs: a CA of one's own, and one certificate for all Redis servers.
+# Creates the TLS files: a private CA, and one certificate for all Redis servers.
 #
 #   certificates.sh [--days N] FOLDER NAME[,NAME…]
 #
-# FOLDER/ca.crt   whom clients and servers trust (REDIS_CA_FILE, --tls-ca-cert-file); not secret
-# FOLDER/ca.key   signs further certificates; keep it where no server runs
-# FOLDER/tls.crt  the servers' certificate, good for every NAME: host names, `*.names`, and IP addresses
-# FOLDER/tls.key  its key, for the servers alone
+# FOLDER/ca.crt   trusted by clients and servers (REDIS_CA_FILE, --tls-ca-cert-file); not secret
+# FOLDER/ca.key   signs further certificates; keep it on a machine that runs no server
+# FOLDER/tls.crt  the servers' certificate, valid for every NAME: host names, `*.names`, and IP addresses
+# FOLDER/tls.key  its key, only for the servers
 #
-# Where FOLDER has a CA already, it signs the new certificate: so a certificate is renewed, or gets further names, and
-# nobody has to learn of another CA. The certificate is good for N days (365), a CA that is made here for ten times that.
+# A CA that already exists in FOLDER signs the new certificate. To renew a certificate or to add names, run the script
+# again in the same folder: clients keep their ca.crt. The certificate is valid for N days (default 365), a new CA for
+# ten times as long.
 set -eu
 umask 077
 
@@ -28,7 +29,7 @@ case $days in '' | *[!0-9]* | 0*) fail "--days must be a whole number above 0, n
 [ $# -eq 2 ] || fail 'usage: certificates.sh [--days N] FOLDER NAME[,NAME…]'
 folder=$1
 
-# `DNS:a,IP:10.0.0.1` for `a,10.0.0.1`.
+# Converts `a,10.0.0.1` to `DNS:a,IP:10.0.0.1`.
 alternative_names() {
     echo "$1" | tr ',' '\n' | while read -r name; do
         case $name in
@@ -43,19 +44,19 @@ names=$(alternative_names "$2") || exit 64
 names=$(echo "$names" | paste -s -d , -)
 
 mkdir -p "$folder"
-# Elliptic curves: a server signs fifteen times as many handshakes as with RSA (`openssl speed ecdsap256 rsa2048`), and
-# after a failover all clients come at once.
+# Elliptic curves: a server signs fifteen times as many handshakes as with RSA (`openssl speed ecdsap256 rsa2048`),
+# and after a failover all clients reconnect at once.
 new_key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1"; }
 
 if [ ! -e "$folder/ca.key" ]; then
-    # While one CA replaces another, clients trust both: they are told apart by name.
+    # The random suffix tells two CAs apart. Clients trust both while one replaces the other.
     new_key "$folder/ca.key"
     openssl req -x509 -new -key "$folder/ca.key" -sha256 -days $((days * 10)) -subj "/CN=flash sale Redis CA $(openssl rand -hex 4)" \
         -addext 'basicConstraints=critical,CA:TRUE,pathlen:0' -addext 'keyUsage=critical,keyCertSign,cRLSign' \
         -out "$folder/ca.crt"
 fi
 
-# A server is a client, too: of its primary, and of the other servers' bus.
+# A server is also a client: of its primary, and of the other servers' bus.
 new_key "$folder/tls.key"
 openssl req -new -key "$folder/tls.key" -subj '/CN=flash sale Redis' -out "$folder/tls.csr"
 cat >"$folder/tls.ext" <<EXTENSIONS

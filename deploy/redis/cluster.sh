@@ -1,26 +1,27 @@
 #!/bin/sh
-# Makes a cluster of the servers that PAIRS names, lets it grow, and mends it.
+# Creates a cluster from the servers in PAIRS, grows it, and repairs it.
 #
-#   cluster.sh           makes, grows or mends; on a cluster that is whole it says "nothing to do"
-#   cluster.sh status    a line a pair: who leads, who copies, slots, link, keys
+#   cluster.sh           create, grow or repair; on a healthy cluster it prints "nothing to do"
+#   cluster.sh status    one line per pair: primary, replica, slots, link, keys
 #
 # Environment:
-#   PAIRS             host:port,host:port host:port,host:port …   a pair is one shard of the cluster, whoever of it leads;
-#                     of a new pair the first begins as the primary. More pairs than before: the cluster grows.
-#   PASSWORDS_FOLDER  with the file `admin` (passwords.sh says what is in it)
-#   TLS_FOLDER        with ca.crt; without it nothing is encrypted
-#   CLI               the program (valkey-cli; redis-cli does as well)
-#   WAIT_LIMIT        longest wait, in seconds, for a server, for all to agree, … (300)
+#   PAIRS             host:port,host:port host:port,host:port …   A pair is one shard of the cluster. Either server may be
+#                     the primary; in a new pair it is the first one. More pairs than before: the cluster grows.
+#   PASSWORDS_FOLDER  contains the file `admin` (format: see passwords.sh)
+#   TLS_FOLDER        contains ca.crt; without it connections are not encrypted
+#   CLI               the client program (default valkey-cli; redis-cli works as well)
+#   WAIT_LIMIT        maximum time to wait for each condition, in seconds (default 300)
 #
-# Exit code 0: the cluster is whole. 64: a setting is bad. 1: something is refused, or did not come about in time: one line.
+# Exit codes: 0 when the cluster is healthy. 64 when a setting is invalid. 1 when the script refuses to act or a
+# condition is not met in time; it prints one line.
 #
-# Why it can be run at any time, again and again, and be killed anywhere: each step looks at the servers, and does only what
-# is missing. Who leads is never changed. Slots are dealt only where no server holds a key and none was served before. A
-# slot moves in the order in which a key is at every moment with somebody who gives it out (slots.sh), and one that was
-# left halfway is moved on to where it was going. A server that holds data but has forgotten its cluster, a second
-# cluster, members that PAIRS does not name: none of these is touched.
+# The script can be run at any time, repeatedly, and killed at any point: each step reads the servers' state and does
+# only what is missing. It never changes which server of a pair is the primary. It assigns slots only when no server
+# holds a key and no other server ever served a slot. Slots move in an order that keeps every key available on exactly
+# one server (slots.sh), and the move of an open slot is continued to its target. The script does not touch a server
+# that holds data but has forgotten its cluster, a second cluster, or members that are not in PAIRS.
 #
-# It does not shrink a cluster. Only one may run at a time.
+# It does not shrink a cluster. Only one instance may run at a time.
 
 set -eu
 # shellcheck source-path=SCRIPTDIR source=passwords.sh
@@ -32,54 +33,54 @@ set -eu
 # shellcheck source-path=SCRIPTDIR source=slots.sh
 . "$(dirname "$0")/slots.sh"
 
-make() {
+make_cluster() {
   changed=
   wait_for_servers
-  wait_until "every server's view" look_around
-  refuse_the_unsafe
-  wait_until "all servers to know each other" acquainted
-  deal_slots
-  wait_until "the only copies of data to lead" no_orphans
-  let_replicas_in
+  wait_until "every server's view" read_facts
+  refuse_unsafe_state
+  wait_until "all servers to know each other" all_introduced
+  assign_slots
+  wait_until "the only copies of data to be promoted" only_copies_lead
+  allow_replicas
   follow_primaries
-  forget_lost_selves
-  wait_until "the cluster to be whole" whole
+  forget_dead_nodes
+  wait_until "the cluster to be healthy" healthy
   finish_open_slots
-  even_out_slots
-  wait_until "the cluster to be whole" whole
-  if [ -n "$changed" ]; then say "the cluster is whole"; else say "nothing to do"; fi
+  balance_slots
+  wait_until "the cluster to be healthy" healthy
+  if [ -n "$changed" ]; then say "the cluster is healthy"; else say "nothing to do"; fi
 }
 
-# What nobody but a person can decide.
-refuse_the_unsafe() {
-  trouble=$(of_facts '
-    function found(what) { print what; exit }
+# Refuses states that only a person can resolve.
+refuse_unsafe_state() {
+  problem=$(of_facts '
+    function refuse(reason) { print reason; exit }
     END {
       for (i = 1; i <= total; i++) {
         s = order[i]
         if (!met[s] && (keys[s] || count[s]))
-          found(s (keys[s] ? " holds " keys[s] " keys" : " serves slots") " but knows no other server: its nodes.conf is " \
+          refuse(s (keys[s] ? " holds " keys[s] " keys" : " serves slots") " but knows no other server: its nodes.conf is " \
                 "lost. Restore it; or empty its data folder, if its partner " partner[s] " has everything")
         if (count[s] && count[partner[s]])
-          found(s " and " partner[s] " both serve slots: they are no pair")
+          refuse(s " and " partner[s] " both serve slots: they are not a pair")
         if (role[s] == "replica" && primary[s] != id[partner[s]] && primary[s] in named)
-          found(s " copies " named[primary[s]] ", which is not its partner")
+          refuse(s " copies " named[primary[s]] ", which is not its partner")
         for (j = 1; j < i; j++)
           if (met[s] && met[order[j]] && (keys[s] || count[s]) && (keys[order[j]] || count[order[j]]) &&
               !((s, id[order[j]]) in knows))
-            found(s " and " order[j] " hold data but do not know each other: these are two clusters")
+            refuse(s " and " order[j] " hold data but do not know each other: these are two clusters")
       }
-      for (who in endpoint)
-        if (!(who in named) && !(endpoint[who] in at) && flags[who] !~ /handshake|noaddr/)
-          found(witness[who] " knows " endpoint[who] " (" who "), which PAIRS does not name; this only lets a cluster grow")
+      for (node in endpoint)
+        if (!(node in named) && !(endpoint[node] in at) && flags[node] !~ /handshake|noaddr/)
+          refuse(witness[node] " knows " endpoint[node] " (" node "), which PAIRS does not name; this script only grows a cluster")
     }')
-  [ -z "$trouble" ] || fail "$trouble. Nothing was changed"
+  [ -z "$problem" ] || fail "$problem. Nothing was changed"
 }
 
-# Introduces servers that do not know each other; content once there are none.
-acquainted() {
-  look_around || return 1
-  meetings=$(of_facts '
+# Introduces servers that do not know each other. Returns 0 when all know each other.
+all_introduced() {
+  read_facts || return 1
+  introductions=$(of_facts '
     END {
       for (i = 1; i <= total; i++) for (j = i + 1; j <= total; j++) {
         s = order[i]; other = order[j]
@@ -87,26 +88,27 @@ acquainted() {
           print s, "CLUSTER MEET", ip[other], port[other], bus[other]
       }
     }')
-  [ -n "$meetings" ] || return 0
-  carry_out "$meetings"
-  why="$(printf '%s\n' "$meetings" | wc -l) pairs do not know each other yet"
+  [ -n "$introductions" ] || return 0
+  execute "$introductions"
+  why="$(printf '%s\n' "$introductions" | wc -l) pairs of servers do not know each other yet"
   return 1
 }
 
-# A server that came back with an empty folder has a new id; what it was before is dead and serves nothing any more.
-forget_lost_selves() {
-  ghosts=$(of_facts '
+# Forgets dead nodes. A server that came back with an empty folder has a new id, and its old id serves nothing.
+forget_dead_nodes() {
+  dead_nodes=$(of_facts '
     END {
-      for (i = 1; i <= total; i++) for (who in endpoint)
-        if ((order[i], who) in knows && !(who in named) && !serving[who] && flags[who] ~ /fail|noaddr/)
-          print order[i], "CLUSTER FORGET", who
+      for (i = 1; i <= total; i++) for (node in endpoint)
+        if ((order[i], node) in knows && !(node in named) && !serving[node] && flags[node] ~ /fail|noaddr/)
+          print order[i], "CLUSTER FORGET", node
     }')
-  [ -z "$ghosts" ] || carry_out "$ghosts"
+  [ -z "$dead_nodes" ] || execute "$dead_nodes"
 }
 
-# Deals what nobody serves, on a cluster that is not made yet: no server holds a key, and no one else ever served a slot.
-deal_slots() {
-  deals=$(of_facts '
+# Assigns unserved slots in a cluster that is being created: no server holds a key, and no other server ever served a
+# slot.
+assign_slots() {
+  assignments=$(of_facts '
     END {
       for (i = 1; i <= total; i++) if (keys[order[i]]) exit
       for (v = 1; v <= views; v++) {
@@ -132,19 +134,20 @@ deal_slots() {
         if (deal != "") print s, "CLUSTER ADDSLOTSRANGE" deal
       }
     }')
-  [ -z "$deals" ] || carry_out "$deals"
+  [ -z "$assignments" ] || execute "$assignments"
 }
 
-# A primary that came back with an empty folder is another server to the cluster, and its replica has the only copy of the
-# data until it leads. It must not be told to copy the empty one.
-no_orphans() {
-  look_around || return 1
+# Returns 0 when no replica holds the only copy of its pair. A primary that came back with an empty folder is a new
+# server to the cluster. Until its replica is promoted, that replica has the only copy of the data and must not be
+# told to copy the empty server.
+only_copies_lead() {
+  read_facts || return 1
   why=$(of_facts '
     END {
       for (i = 1; i <= total; i++) {
         s = order[i]
         if (role[s] == "replica" && primary[s] != id[partner[s]] && keys[s]) {
-          print s " has the only copy of its pair and does not lead; if it stays so, tell it CLUSTER FAILOVER TAKEOVER"
+          print s " has the only copy of its pair and is not the primary; if this persists, run CLUSTER FAILOVER TAKEOVER on it"
           exit
         }
       }
@@ -152,13 +155,14 @@ no_orphans() {
   [ -z "$why" ]
 }
 
-# A server that was never taken in is closed to replicas: one with the only copy of the data could be copying its address.
-let_replicas_in() {
-  openings=$(of_facts 'END { for (i = 1; i <= total; i++) if (order[i] in closed) print order[i], "ACL SETUSER replica on" }')
-  [ -z "$openings" ] || carry_out "$openings"
+# Enables the user `replica` on servers that block replicas. start.sh disables it on a server that was never part of a
+# cluster, because a replica with the only copy of the data could be copying from that address.
+allow_replicas() {
+  permissions=$(of_facts 'END { for (i = 1; i <= total; i++) if (order[i] in closed) print order[i], "ACL SETUSER replica on" }')
+  [ -z "$permissions" ] || execute "$permissions"
 }
 
-# Has each server that serves nothing copy its partner.
+# Makes each server without slots a replica of its partner.
 follow_primaries() {
   followers=$(of_facts '
     END {
@@ -167,29 +171,29 @@ follow_primaries() {
         if (s != leader && !(role[s] == "replica" && primary[s] == id[leader])) print s, "CLUSTER REPLICATE", id[leader]
       }
     }')
-  [ -z "$followers" ] || carry_out "$followers"
+  [ -z "$followers" ] || execute "$followers"
 }
 
-# Every slot is served, by the same pair in every view, and every pair has a replica with its primary's data.
-# Whoever is told so may write at once. A slot that a server is getting is nobody's to it once who gave it is replaced: it
-# waits to be told (finish_open_slots).
-whole() {
-  look_around || return 1
+# Returns 0 when every slot is served by the same pair in every server's view, and every pair has a replica with its
+# primary's data. Clients may write as soon as this holds. Exception: the slot of a move whose source was replaced is
+# not served by any server until the move is finished (finish_open_slots).
+healthy() {
+  read_facts || return 1
   why=$(of_facts '
-    function lacking(what) { print what; exit }
+    function report(reason) { print reason; exit }
     END {
       for (i = 1; i <= total; i++) {
         s = order[i]
         if (role[s] == "replica" ? link[s] != "up" : is_primary(partner[s]))
-          lacking(role[s] == "replica" ? s " has not its primary'"'"'s data yet" : s " and its partner both lead")
+          report(role[s] == "replica" ? s " does not have its primary'"'"'s data yet" : s " and its partner are both primaries")
       }
       for (v = 1; v <= views; v++) {
-        if (!(owner[v] in named)) lacking(ranges[v] " were served by " endpoint[owner[v]] ", and it is gone")
+        if (!(owner[v] in named)) report("slots" ranges[v] " were served by " endpoint[owner[v]] ", which is gone")
         n = split(ranges[v], parts, " ")
         for (p = 1; p <= n; p++) {
           bounds = split(parts[p], ends, "-")
           for (slot = ends[1] + 0; slot <= ends[bounds] + 0; slot++) {
-            if (slot in by && by[slot] != pair[named[owner[v]]]) lacking("slot " slot " is not in the same pair for all")
+            if (slot in by && by[slot] != pair[named[owner[v]]]) report("servers disagree about the pair of slot " slot)
             by[slot] = pair[named[owner[v]]]
             delete entering[viewer[v], slot]
             seen[viewer[v]]++
@@ -198,25 +202,25 @@ whole() {
       }
       for (end in entering) { split(end, ends, SUBSEP); seen[ends[1]]++ }
       for (i = 1; i <= total; i++)
-        if (seen[order[i]] != 16384) lacking(order[i] " knows of " 16384 - seen[order[i]] " slots that nobody serves")
-      for (i = 1; i <= total; i++) if (state[order[i]] != "ok") lacking(order[i] " does not serve yet")
+        if (seen[order[i]] != 16384) report(order[i] " knows of " 16384 - seen[order[i]] " unserved slots")
+      for (i = 1; i <= total; i++) if (state[order[i]] != "ok") report(order[i] " does not serve requests yet")
     }')
   [ -z "$why" ]
 }
 
-# carry_out COMMANDS: lines of a server and what to tell it.
-carry_out() {
+# execute COMMANDS: sends lines of the form "server command" to the servers.
+execute() {
   changed=yes
   for server in $servers; do
     commands=$(printf '%s\n' "$1" | awk -v server="$server" '$1 == server { print substr($0, length($1) + 2) }')
     [ -n "$commands" ] || continue
     printf '%s\n' "$commands" | while read -r command; do say "$server: $command"; done
-    printf '%s\n' "$commands" | tell "$server" || exit
+    printf '%s\n' "$commands" | send "$server" || exit
   done
 }
 
 status() {
-  wait_until "every server's view" look_around
+  wait_until "every server's view" read_facts
   of_facts '
     BEGIN { line = "%-4s  %-28s  %-28s  %6s  %-4s  %9s\n"; printf line, "pair", "primary", "replica", "slots", "link", "keys" }
     END {
@@ -232,7 +236,7 @@ prepare_servers
 admin_password=$(password_of admin)
 log_in_with "$admin_password"
 case ${1-make} in
-  make) make ;;
+  make) make_cluster ;;
   status) status ;;
   *) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" && exit 64 ;;
 esac

@@ -1,21 +1,22 @@
-# What there is to know before anything is done. Sourced by cluster.sh, after servers.sh.
+# Facts about the cluster, read before each decision. Sourced by cluster.sh, after servers.sh.
 #
-# `look` asks every server for its own view of the cluster and prints facts, one a line, that begin with the server:
+# `collect_facts` asks every server for its own view of the cluster and prints one fact per line, beginning with the
+# server:
 #
-#   <server> pair <number> <partner>                the first of a pair comes first
+#   <server> pair <number> <partner>                the first server of a pair comes first
 #   <server> self <id> <role> <primary's id> <ip> <port> <bus port>
-#   <server> knows <id> <flags> <ip:port>           another one
-#   <server> serves <id> <slots> …                  somebody serves these, as this server has it
-#   <server> leaving <slot> <id>                    a slot that it is giving away
-#   <server> entering <slot> <id>                   a slot that it is getting
+#   <server> knows <id> <flags> <ip:port>           another server
+#   <server> serves <id> <slots> …                  slots of a server, in this server's view
+#   <server> leaving <slot> <id>                    a slot that it gives away
+#   <server> entering <slot> <id>                   a slot that it receives
 #   <server> keys <number>
 #   <server> link <up or down>                      of a replica to its primary
-#   <server> closed                                 to replicas (start.sh says why)
-#   <server> state <ok or fail>                     whether it serves at all: a fresh primary waits for two seconds
+#   <server> closed                                 blocks replicas (see start.sh)
+#   <server> state <ok or fail>                     whether it serves requests; a new primary waits for two seconds
 #
-# Every question is a program that reads them (`of_facts`), so what is decided from them is decided from one look.
+# Each decision is an awk program over these facts (`of_facts`), so it is based on one consistent reading.
 
-look() {
+collect_facts() {
   number=0
   for pair in $PAIRS; do
     number=$((number + 1))
@@ -23,13 +24,13 @@ look() {
     echo "${pair#*,} pair $number ${pair%,*}"
   done
   for server in $servers; do
-    printf '%s\n' 'CLUSTER NODES' 'CLUSTER INFO' DBSIZE 'INFO replication' 'ACL GETUSER replica' | ask "$server" |
-      view_of "$server"
+    printf '%s\n' 'CLUSTER NODES' 'CLUSTER INFO' DBSIZE 'INFO replication' 'ACL GETUSER replica' | query "$server" |
+      facts_of "$server"
   done
 }
 
-# Reads the answers of one server.
-view_of() {
+# Converts the replies of one server to facts.
+facts_of() {
   tr -d '\r' | awk -v server="$1" '
     length($1) == 40 && NF >= 8 {
       endpoint = $2
@@ -60,7 +61,7 @@ view_of() {
 '
 }
 
-# of_facts PROGRAM: runs it over `facts`, once all of them are in these arrays.
+# of_facts PROGRAM: runs an awk program over `facts`. The facts are loaded into these arrays first.
 of_facts() {
   printf '%s\n' "$facts" | awk '
     function count_of(ranges,    n, parts, i, ends, count) {
@@ -69,7 +70,7 @@ of_facts() {
       return count + 0
     }
     function is_primary(server) { return role[server] == "primary" }
-    # Who leads a pair: whoever serves, else who is copied, else the first.
+    # The primary of a pair: the server with slots, else the server that is copied, else the first.
     function leader_of(server,    other) {
       other = partner[server]
       if (count[server] || count[other]) return count[server] ? server : other
@@ -100,9 +101,9 @@ of_facts() {
     '"$1"
 }
 
-# Looks, and is content once every server has answered.
-look_around() {
-  facts=$(look)
-  why=$(of_facts 'END { for (i = 1; i <= total; i++) if (!(order[i] in id)) { print order[i], "did not tell"; exit } }')
+# Reads the facts again. Returns 0 when every server has answered.
+read_facts() {
+  facts=$(collect_facts)
+  why=$(of_facts 'END { for (i = 1; i <= total; i++) if (!(order[i] in id)) { print order[i], "did not answer"; exit } }')
   [ -z "$why" ]
 }

@@ -1,41 +1,42 @@
-# What the password files say. Sourced by the scripts that log in, and by start.sh.
+# Reads the password files. Sourced by start.sh and by the scripts that log in.
 #
-# PASSWORDS_FOLDER holds one file a user, named like the user. Every line of it is a password that is good; the first is
-# the one that we log in with ourselves. So a password changes without a moment in which nobody gets in. What a user may
-# do stands in users.acl, where `#${NODE_PASSWORD_SHA256}` stands for whatever the file `node` holds.
+# PASSWORDS_FOLDER contains one file per user, named after the user. Every line is a valid password, and the scripts
+# log in with the first one. This allows a password to be replaced without locking out any client. The rights of a
+# user are in users.acl, where `#${NODE_PASSWORD_SHA256}` stands for the passwords in the file `node`.
 
-# Bytes are bytes, whatever the place speaks.
+# Treat text as bytes, in any locale.
 export LC_ALL=C
 
 say() {
   printf '%s\n' "${0##*/}: $1"
 }
 
-# Something went wrong, or is refused: one line.
+# Fails with one line: an error or a refusal.
 fail() {
   say "$1" >&2
   exit 1
 }
 
-# A setting is bad: one line, and the exit code that the other programs have for it.
+# Fails with one line for an invalid setting. The exit code 64 is the same in all programs of the service.
 bad_setting() {
   say "$1" >&2
   exit 64
 }
 
-# The passwords of a user, one a line.
+# Prints all passwords of a user, one per line.
 passwords_of() {
   [ -r "$PASSWORDS_FOLDER/$1" ] || bad_setting "PASSWORDS_FOLDER: $PASSWORDS_FOLDER/$1 cannot be read"
   grep . "$PASSWORDS_FOLDER/$1" || bad_setting "PASSWORDS_FOLDER: $PASSWORDS_FOLDER/$1 holds no password"
 }
 
-# The one to log in with.
+# Prints the password to log in with.
 password_of() {
   passwords=$(passwords_of "$1") || exit
   printf '%s\n' "$passwords" | sed -n 1p
 }
 
-# The SHA-256 of each, as they follow a `#` in an ACL: `<first> #<second>`. No password is an argument of a program.
+# Prints the SHA-256 of each password in ACL syntax without the first `#`: `<first> #<second>`. No password is passed
+# as a program argument.
 hashes_of() {
   passwords=$(passwords_of "$1") || exit
   printf '%s\n' "$passwords" | while IFS= read -r password; do
@@ -43,18 +44,18 @@ hashes_of() {
   done | awk '{ printf "%s%s", between, $1; between = " #" }'
 }
 
-# The users of an ACL file whose passwords come from files.
+# Prints the users of an ACL file whose passwords come from files.
 users_in() {
-  # shellcheck disable=SC2016 # placeholders are meant
+  # shellcheck disable=SC2016 # the placeholders are literal
   placeholders=$(grep -v '^#' "$1" | grep -o '\${[^}]*}' | sort -u) || true
   for placeholder in $placeholders; do
     user=$(printf '%s\n' "$placeholder" | sed -n 's/^\${\([A-Z]*\)_PASSWORD_SHA256}$/\1/p')
-    [ -n "$user" ] || bad_setting "$1: nothing is known of $placeholder"
+    [ -n "$user" ] || bad_setting "$1: unknown placeholder $placeholder"
     printf '%s\n' "$user" | tr '[:upper:]' '[:lower:]'
   done
 }
 
-# A value as the servers' own files and command lines read it.
+# Quotes a value for the servers' configuration files and command lines.
 quoted() {
   printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g')"
 }

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Whether this server holds what its pair holds: the readiness of its container. A replica that has still to copy from its
-# primary does not, and while it is so nobody may stop that primary.
+# Readiness probe of a server's container: the server has all data of its pair. A replica that is still copying is not
+# ready, and its primary must not be stopped in the meantime.
 #
-# Environment: PASSWORDS_FOLDER, TLS_FOLDER, PORT and CLI, as for start.sh and cluster.sh. Exit code 0: it does. 1: a line.
+# Environment: PASSWORDS_FOLDER, TLS_FOLDER, PORT and CLI, as for start.sh and cluster.sh. Exit codes: 0 when ready, 1
+# with one line when not.
 
 set -eu
 # shellcheck source-path=SCRIPTDIR source=passwords.sh
@@ -10,20 +11,20 @@ set -eu
 # shellcheck source-path=SCRIPTDIR source=servers.sh
 . "$(dirname "$0")/servers.sh"
 
-# The container's probe waits no longer than 5 s.
+# The container's probe times out after 5 s.
 SESSION_S_MAX=4
 
 : "${TLS_FOLDER=}" "${CLI:=valkey-cli}" "${PORT:=6379}"
 own=127.0.0.1:$PORT
 admin_password=$(password_of admin)
 log_in_with "$admin_password"
-facts=$(printf '%s\n' 'INFO persistence' 'INFO replication' | ask "$own" | tr -d '\r')
+facts=$(printf '%s\n' 'INFO persistence' 'INFO replication' | query "$own" | tr -d '\r')
 fact() {
   printf '%s\n' "$facts" | sed -n "s/^$1://p"
 }
 case $(fact loading),$(fact role),$(fact master_link_status) in
   0,master, | 0,slave,up) ;;
   ,*) fail "it does not answer: $(printf '%s\n' "$facts" | sed -n 1p)" ;;
-  1,*) fail "it reads its file" ;;
-  *) fail "it has not its primary's data yet" ;;
+  1,*) fail "it is loading its data" ;;
+  *) fail "it does not have its primary's data yet" ;;
 esac

@@ -1,17 +1,19 @@
 #!/bin/sh
-# Has every server of the cluster take over what the password files say now: nothing restarts, no connection is dropped.
+# Updates the passwords on every running server of the cluster from the password files. No server restarts, and no
+# connection is dropped.
 #
-# Environment: as for cluster.sh, and CONF_FOLDER, with users.acl (where this script lies).
+# Environment: as for cluster.sh, and CONF_FOLDER with users.acl (default: the folder of this script).
 #
-# How a password is replaced, with nobody shut out at any time:
+# To replace a password without locking out any client:
 #
-#   1. put the new one on a second line of the user's file; run this: both are good now
-#   2. make it the first line; run this, and restart who logs in with it (nodes, coordinators, the exporter)
-#   3. take the old line away; run this: only the new one is good
+#   1. Add the new password as the second line of the user's file and run this script: both passwords are valid.
+#   2. Make it the first line, run this script, and restart the programs that log in with it (nodes, coordinators, the
+#      exporter).
+#   3. Remove the old line and run this script: only the new password is valid.
 #
-# A server that starts later reads the same files (start.sh), so nothing has to be kept. Run twice it does the same twice;
-# killed halfway, some servers have the new passwords and some the old ones: run it again. It logs in with whichever of
-# admin's passwords a server takes.
+# A server that starts later reads the same files (start.sh), so the change is permanent. The script can be repeated.
+# When it was killed, some servers have the new passwords and some the old ones: run it again. It logs in with any of
+# admin's passwords that a server accepts.
 
 set -eu
 # shellcheck source-path=SCRIPTDIR source=passwords.sh
@@ -19,7 +21,7 @@ set -eu
 # shellcheck source-path=SCRIPTDIR source=servers.sh
 . "$(dirname "$0")/servers.sh"
 
-# Who is connected stays so. ACL LOAD would hang up on everybody.
+# ACL SETUSER keeps existing connections. ACL LOAD would close all of them.
 new_passwords() {
   for user in $(users_in "$CONF_FOLDER/users.acl"); do
     hashes=$(hashes_of "$user") || exit
@@ -33,7 +35,7 @@ log_in() {
   passwords=$(passwords_of admin) || exit
   while IFS= read -r password; do
     log_in_with "$password"
-    case $(echo PING | ask "$1" | sed -n 1p) in
+    case $(echo PING | query "$1" | sed -n 1p) in
       PONG) return 0 ;;
       *WRONGPASS*) ;;
       *) break ;;
@@ -46,9 +48,9 @@ END
 
 prepare_servers
 : "${CONF_FOLDER:=$(dirname "$0")}"
-orders=$(new_passwords)
+commands=$(new_passwords)
 for server in $servers; do
   log_in "$server"
-  printf '%s\n' "$orders" | tell "$server"
+  printf '%s\n' "$commands" | send "$server"
   say "$server has the passwords of $PASSWORDS_FOLDER"
 done

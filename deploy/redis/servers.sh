@@ -1,9 +1,11 @@
-# How the servers of the cluster are asked and told. Sourced by cluster.sh, handover.sh, ready.sh and rotate.sh, after passwords.sh.
+# Queries and commands to the servers of the cluster. Sourced by cluster.sh, handover.sh, ready.sh and rotate.sh,
+# after passwords.sh.
 #
-# PAIRS names them, `host:port,host:port host:port,host:port …`; a server is called `host:port` throughout. We are the user
-# `admin`; the password goes through the environment. Whatever is asked has a deadline: a frozen server answers nothing.
+# PAIRS lists the servers: `host:port,host:port host:port,host:port …`. The scripts identify a server by its
+# `host:port` and log in as the user `admin`, with the password in the environment. Every query has a deadline,
+# because a frozen server never answers.
 
-# Longest time for one session with a server; the longest, with some hundred slots that move, takes seconds.
+# Maximum time for one session with a server. The longest sessions move some hundred slots and take seconds.
 SESSION_S_MAX=60
 
 prepare_servers() {
@@ -18,9 +20,9 @@ prepare_servers() {
       *) bad_setting "PAIRS: $pair is not host:port,host:port" ;;
     esac
   done
-  # shellcheck disable=SC2086 # words are meant
-  twice=$(printf '%s\n' $servers | sort | uniq -d | sed -n 1p)
-  [ -z "$twice" ] || bad_setting "PAIRS: $twice stands there twice"
+  # shellcheck disable=SC2086 # splitting into words is intended
+  duplicate=$(printf '%s\n' $servers | sort | uniq -d | sed -n 1p)
+  [ -z "$duplicate" ] || bad_setting "PAIRS: $duplicate is listed twice"
 }
 
 prepare_client() {
@@ -29,13 +31,14 @@ prepare_client() {
   [ -z "$TLS_FOLDER" ] || [ -r "$TLS_FOLDER/ca.crt" ] || bad_setting "TLS_FOLDER: $TLS_FOLDER/ca.crt cannot be read"
 }
 
-# Valkey's client knows the first name from 9.0 on, Redis' and older ones the second.
+# Valkey's client reads the first variable since version 9.0. Redis' client and older versions read the second.
 log_in_with() {
   export VALKEYCLI_AUTH="$1" REDISCLI_AUTH="$1"
 }
 
-# Asks a server what is on standard input, a command a line; the answers come in that order, errors among them.
-ask() {
+# Sends the commands on standard input to a server, one per line. Prints the replies in the same order, including
+# errors.
+query() {
   server=$1
   shift
   set -- -h "${server%:*}" -p "${server##*:}" --user admin "$@"
@@ -43,13 +46,13 @@ ask() {
   timeout "$SESSION_S_MAX" "$CLI" "$@" 2>&1 || echo "no answer within $SESSION_S_MAX s"
 }
 
-# Tells a server what is on standard input; anything but an OK to each command ends it all.
-tell() {
-  wrong=$(ask "$1" | grep -v -x -e OK -e '' | sed -n 1p)
-  [ -z "$wrong" ] || fail "$1: $wrong"
+# Sends the commands on standard input to a server, and fails on the first reply other than OK.
+send() {
+  refused=$(query "$1" | grep -v -x -e OK -e '' | sed -n 1p)
+  [ -z "$refused" ] || fail "$1: $refused"
 }
 
-# Waits until every server answers, and says once in a while for whom.
+# Waits until every server answers, and reports every few seconds which server is missing.
 wait_for_servers() {
   for server in $servers; do
     wait_until "$server to answer" answers "$server"
@@ -57,7 +60,7 @@ wait_for_servers() {
 }
 
 answers() {
-  answer=$(echo PING | ask "$1" | sed -n 1p)
+  answer=$(echo PING | query "$1" | sed -n 1p)
   case $answer in
     PONG) return 0 ;;
     *WRONGPASS* | *NOAUTH* | *NOPERM*) bad_setting "$1 does not let admin in: $answer" ;;
@@ -66,14 +69,15 @@ answers() {
   return 1
 }
 
-# wait_until WHAT CONDITION…: tries until WAIT_LIMIT seconds are over. The condition leaves in `why` what is missing.
+# wait_until WHAT CONDITION…: repeats the condition for up to WAIT_LIMIT seconds. The condition stores in `why` what
+# is missing.
 wait_until() {
-  what=$1 deadline=$(($(date +%s) + ${WAIT_LIMIT:=300})) told_at=$(date +%s)
+  condition_name=$1 deadline=$(($(date +%s) + ${WAIT_LIMIT:=300})) reported_at=$(date +%s)
   shift
   while ! "$@"; do
     now=$(date +%s)
-    [ "$now" -lt "$deadline" ] || fail "waited $WAIT_LIMIT s for $what: $why"
-    [ "$now" -lt $((told_at + 5)) ] || { say "waiting for $what: $why"; told_at=$now; }
+    [ "$now" -lt "$deadline" ] || fail "waited $WAIT_LIMIT s for $condition_name: $why"
+    [ "$now" -lt $((reported_at + 5)) ] || { say "waiting for $condition_name: $why"; reported_at=$now; }
     sleep 0.2
   done
 }

@@ -1,33 +1,34 @@
-# How slots move from primary to primary while their keys are in use. Sourced by cluster.sh, after facts.sh.
+# Moves slots from primary to primary while their keys are in use. Sourced by cluster.sh, after facts.sh.
 #
-# A shard's function names all of the shard's keys, and while a slot is halfway a server refuses a call that names a key it
-# has and another that it has not. So the keys of a slot travel in one MIGRATE, and the slot is the target's right after.
-# In this order every key is at any moment with the one server that gives it out:
+# A shard's function uses all keys of the shard. While a slot is moving, a server refuses a call that uses one key it
+# has and another it does not have. Therefore all keys of a slot move in one MIGRATE, and the slot is assigned to the
+# target right after it. This order keeps every key available on exactly one server:
 #
-#   0. the target is replicated: all replicas that the map lists for it follow, and at least one does
-#   1. the target will take it in (IMPORTING)
-#   2. the source makes no new keys in it (MIGRATING)
-#   3. all its keys travel at once; a key that the target has already stops everything
-#   4. the source says once more that it leads, makes no new keys and holds none
-#   5. the target, then the source, say whose it is now (NODE)
-#   6. the target's replicas confirm all that it had written by then
+#   0. The target is replicated: all replicas that the map lists for it follow, and there is at least one.
+#   1. The target prepares to receive the slot (IMPORTING).
+#   2. The source stops creating keys in it (MIGRATING).
+#   3. All its keys move at once. A key that already exists on the target stops the whole script.
+#   4. The source confirms that it is a primary, creates no new keys in the slot and holds none.
+#   5. The target, then the source, assign the slot to the target (NODE).
+#   6. The target's replicas confirm everything that it had written by then.
 #
-# Between 3. and 6. the keys are on one server only: MIGRATE waits for no replica. So moves stop at 0. or 6. at the first slot
-# that would be, or is, without a copy.
+# Between steps 3 and 6 the keys exist on one server only, because MIGRATE waits for no replica. Moves therefore stop
+# at step 0 or 6 at the first slot without a copy.
 #
-# Killed anywhere before 5., the slot is still the source's, and open: the next run goes on from 1. Killed in 5., the target
-# has it already.
+# When the script is killed before step 5, the slot still belongs to the source and is open; the next run continues
+# with step 1. When it is killed in step 5, the target already has the slot.
 
-# A slot without keys is a matter of some calls: many share a session. So many at a time are open at once.
+# A slot without keys takes a few calls, so many slots share a session. Number of slots that are open at the same
+# time.
 SLOTS_AT_ONCE=512
-# Some servers have each such call wait for their replica: so many sessions wait side by side.
+# Some servers let each such call wait for their replica, so several sessions run in parallel.
 SESSIONS_AT_ONCE=8
-# Keys in one MIGRATE; a sale has three a shard.
+# Maximum number of keys in one MIGRATE. A sale has three keys per shard.
 KEYS_AT_ONCE=10000
-# Longest time that a MIGRATE may wait for the target, in ms.
+# Maximum time that MIGRATE waits for the target, in ms.
 MIGRATE_MS_MAX=5000
-# A pair with so many per cent of its share is left alone.
-EVEN_WITHIN_PERCENT=2
+# A pair within this percentage of its share is not changed.
+BALANCED_WITHIN_PERCENT=2
 
 finish_open_slots() {
   open=$(of_facts '
@@ -37,7 +38,7 @@ finish_open_slots() {
         split(opened[i], fact, " ")
         if (!is_primary(fact[1])) continue
         target = fact[2] == "entering" ? fact[1] : leader_of(named[fact[4]])
-        if (fact[3] in to && to[fact[3]] != target) { print "torn", fact[3]; exit }
+        if (fact[3] in to && to[fact[3]] != target) { print "conflict", fact[3]; exit }
         to[fact[3]] = target
         holders[fact[3]] = holders[fact[3]] " " fact[1]
       }
@@ -59,33 +60,34 @@ finish_open_slots() {
       }
     }')
   [ -n "$open" ] || return 0
-  case $open in *torn*) fail "slot ${open##*torn } is on its way to two servers. Nothing was changed" ;; esac
-  say "finishing $(printf '%s\n' "$open" | grep -c -v '^name') slots that were left halfway"
-  # If who gave it was replaced since, the target takes it for nobody's, and nothing in.
+  case $open in *conflict*) fail "slot ${open##*conflict } is moving to two servers. Nothing was changed" ;; esac
+  say "finishing the move of $(printf '%s\n' "$open" | grep -c -v '^name') slots"
+  # When the source was replaced in the meantime, the target regards the slot as unserved and imports nothing.
   naming=$(printf '%s\n' "$open" | awk '$1 == "name" { print $2, "CLUSTER SETSLOT", $3, "NODE", $4 }')
-  [ -z "$naming" ] || carry_out "$naming"
+  [ -z "$naming" ] || execute "$naming"
   closing=$(printf '%s\n' "$open" | awk '$1 == "close" { print $2, "CLUSTER SETSLOT", $3, "STABLE" }')
-  [ -z "$closing" ] || carry_out "$closing"
-  carry_out_moves "$(printf '%s\n' "$open" | sed -n 's/^move //p')"
-  wait_until "the cluster to be whole" whole
+  [ -z "$closing" ] || execute "$closing"
+  execute_moves "$(printf '%s\n' "$open" | sed -n 's/^move //p')"
+  wait_until "the cluster to be healthy" healthy
 }
 
-# Brings every pair to its share of the slots, and of those that hold keys: a sale's shards are what the load goes to.
-even_out_slots() {
-  uneven=$(of_facts '
+# Gives every pair its share of the slots, and of the slots that hold keys, because the load goes to the shards of
+# sales.
+balance_slots() {
+  is_uneven=$(of_facts '
     END { for (i = 1; i <= pairs; i++) { off = count[leader_of(first[i])] * pairs / 16384 - 1
-          if (off * off > ('"$EVEN_WITHIN_PERCENT"' / 100) ^ 2) { print "yes"; exit } } }')
-  [ -n "$uneven" ] || return 0
+          if (off * off > ('"$BALANCED_WITHIN_PERCENT"' / 100) ^ 2) { print "yes"; exit } } }')
+  [ -n "$is_uneven" ] || return 0
   say "looking for the slots that hold keys"
   filled=$(for server in $(of_facts 'END { for (s in slots) print s }'); do
     filled=$(filled_slots "$server") || exit
     printf '%s\n' "$filled" | sed -n "s/./$server filled &/p"
   done)
   facts=$(printf '%s\n' "$facts" "$filled")
-  carry_out_moves "$(plan)"
+  execute_moves "$(plan)"
 }
 
-# The slots of a server that hold keys.
+# Prints the slots of a server that hold keys.
 filled_slots() {
   own=$(of_facts '
     END { n = split(slots["'"$1"'"], parts, " ")
@@ -96,17 +98,18 @@ filled_slots() {
   filled_among "$1" "$own"
 }
 
-# filled_among SERVER SLOTS: those of them that hold keys there.
+# filled_among SERVER SLOTS: prints the given slots that hold keys on the server.
 filled_among() {
   [ -n "$2" ] || return 0
-  counts=$(for_each "$2" "CLUSTER COUNTKEYSINSLOT &" | ask "$1")
+  counts=$(for_each "$2" "CLUSTER COUNTKEYSINSLOT &" | query "$1")
   wrong=$(printf '%s\n' "$counts" | grep -v -x '[0-9]*' | sed -n 1p)
   [ -z "$wrong" ] || fail "$1: $wrong"
   printf '%s\n' "$2" "$counts" | awk -v total="$(printf '%s\n' "$2" | wc -l)" '
     NR <= total { slot[NR] = $0 } NR > total && $0 != 0 { print slot[NR - total] }'
 }
 
-# Lines of a source, a target and a slot: as few moves as make all even, slots with keys first, the others from the end.
+# Prints lines of source, target and slot: the minimum number of moves that evens out the pairs. Slots with keys come
+# first, the others are taken from the end.
 plan() {
   of_facts '
     $2 == "filled" { filled[$1, $3] = 1; full[$1]++; all++ }
@@ -151,8 +154,8 @@ plan() {
     }'
 }
 
-# Those with keys one at a time, so that each is open for a moment only; the others many at a time.
-carry_out_moves() {
+# Moves slots with keys one at a time, so that each is open only briefly. Moves slots without keys in large groups.
+execute_moves() {
   [ -n "$1" ] || return 0
   changed=yes
   routes=$(printf '%s\n' "$1" | awk '!seen[$1, $2]++ { print $1 "," $2 }')
@@ -175,25 +178,25 @@ carry_out_moves() {
 # move FROM TO SLOTS
 move() {
   wait_until "replicas of $2, before slot $(printf '%s\n' "$3" | sed -n 1p) moves there from $1" replicated "$2"
-  carried=
+  moved=
   from_id=$(of_facts 'END { print id["'"$1"'"] }')
   to_id=$(of_facts 'END { print id["'"$2"'"] }')
-  for_each "$3" "CLUSTER SETSLOT & IMPORTING $from_id" | tell_side_by_side "$2"
+  for_each "$3" "CLUSTER SETSLOT & IMPORTING $from_id" | send_in_parallel "$2"
   while :; do
-    for_each "$3" "CLUSTER SETSLOT & MIGRATING $to_id" | tell_side_by_side "$1"
+    for_each "$3" "CLUSTER SETSLOT & MIGRATING $to_id" | send_in_parallel "$1"
     filled=$(filled_among "$1" "$3")
     [ -n "$filled" ] || break
     for slot in $filled; do
       carry_keys "$1" "$2" "$slot"
-      carried="${carried:+$carried }$slot"
+      moved="${moved:+$moved }$slot"
     done
   done
-  for_each "$3" "CLUSTER SETSLOT & NODE $to_id" | tell_side_by_side "$2"
-  for_each "$3" "CLUSTER SETSLOT & NODE $to_id" | tell_side_by_side "$1"
-  [ -z "$carried" ] || wait_for_copies "$2" "$carried"
+  for_each "$3" "CLUSTER SETSLOT & NODE $to_id" | send_in_parallel "$2"
+  for_each "$3" "CLUSTER SETSLOT & NODE $to_id" | send_in_parallel "$1"
+  [ -z "$moved" ] || wait_for_copies "$2" "$moved"
 }
 
-# Content if all replicas that the map lists for a primary follow it, and at least one does.
+# Returns 0 when all replicas that the map lists for a primary follow it, and there is at least one.
 replicated() {
   replication=$(replication_of "$1")
   why=$(printf '%s\n' "$replication" | awk '
@@ -202,61 +205,62 @@ replicated() {
   [ -z "$why" ]
 }
 
-# wait_for_copies PRIMARY SLOTS: until its replicas have all that it has now. WAIT would not do: it speaks for what its own
-# connection wrote, and the keys came over another one.
+# wait_for_copies PRIMARY SLOTS: waits until its replicas have everything that it has now. WAIT cannot be used: it
+# covers only the writes of its own connection, and the keys arrived over another one.
 wait_for_copies() {
   written=$(replication_of "$1" | sed -n 's/^wrote //p')
-  wait_until "the replicas of $1 to confirm slot $2, which is there now, maybe without a copy" copied "$1" "$written"
+  wait_until "the replicas of $1 to confirm slot $2, which is on that server now, possibly without a copy" copies_confirm "$1" "$written"
 }
 
-copied() {
+copies_confirm() {
   replicated "$1" || return 1
   why=$(printf '%s\n' "$replication" | awk -v written="$2" '
     $1 == "follows" && $2 < written + 0 { print "a replica is at", $2, "of", written; exit }')
   [ -z "$why" ]
 }
 
-# What a primary tells of its copies, a line each: how many replicas its map lists, how far each that follows has
-# confirmed, and how much it wrote itself.
+# Prints the replication state of a primary, one line each: how many replicas its map lists, the offset that each
+# following replica has confirmed, and the primary's own offset.
 replication_of() {
-  printf '%s\n' 'CLUSTER NODES' 'INFO replication' | ask "$1" | tr -d '\r' | awk '
+  printf '%s\n' 'CLUSTER NODES' 'INFO replication' | query "$1" | tr -d '\r' | awk '
     length($1) == 40 && NF >= 8 { primary[$1] = $4; if ($3 ~ /myself/) self = $1 }
     /^slave[0-9]+:/ && /state=online/ { sub(/.*offset=/, ""); sub(/,.*/, ""); print "follows", $0 }
     /^master_repl_offset:/ { sub(/.*:/, ""); print "wrote", $0 }
     END { for (server in primary) if (primary[server] == self) listed++; print "lists", listed + 0 }'
 }
 
-# carry_keys FROM TO SLOT. Names of keys stay in the quotes in which the client shows them: whatever bytes they are made of.
+# carry_keys FROM TO SLOT: moves all keys of a slot. Key names stay in the quotes that the client prints, so any bytes
+# are safe.
 carry_keys() {
-  keys=$(echo "CLUSTER GETKEYSINSLOT $3 $KEYS_AT_ONCE" | ask "$1" --no-raw | sed -n 's/^ *[0-9]*) //p' | tr '\n' ' ')
+  keys=$(echo "CLUSTER GETKEYSINSLOT $3 $KEYS_AT_ONCE" | query "$1" --no-raw | sed -n 's/^ *[0-9]*) //p' | tr '\n' ' ')
   [ -n "$keys" ] || return 0
   address=$(of_facts 'END { print ip["'"$2"'"], port["'"$2"'"] }')
   login="AUTH2 admin $(quoted "$admin_password")"
-  answer=$(printf '%s\n' "MIGRATE $address \"\" 0 $MIGRATE_MS_MAX $login KEYS $keys" | ask "$1")
+  answer=$(printf '%s\n' "MIGRATE $address \"\" 0 $MIGRATE_MS_MAX $login KEYS $keys" | query "$1")
   case $answer in
-    # A key may have expired on the way.
+    # A key may have expired in the meantime.
     OK | NOKEY) ;;
-    *BUSYKEY*) fail "slot $3: a key is both on $1 and on $2, and which is the right one is not known here: $keys" ;;
-    *) fail "slot $3 is left halfway from $1 to $2: $answer" ;;
+    *BUSYKEY*) fail "slot $3: a key exists on both $1 and $2, and this script cannot tell which copy is right: $keys" ;;
+    *) fail "the move of slot $3 from $1 to $2 is incomplete: $answer" ;;
   esac
 }
 
-# for_each SLOTS COMMAND: the command for each slot, which stands where it has `&`.
+# for_each SLOTS COMMAND: prints the command once per slot, with the slot in place of `&`.
 for_each() {
   printf '%s\n' "$1" | sed "s/.*/$2/"
 }
 
-# Like `tell`, in as many sessions as are worth it.
-tell_side_by_side() {
+# Like `send`, in several parallel sessions.
+send_in_parallel() {
   commands=$(cat)
   sessions=$(printf '%s\n' "$commands" | awk -v most="$SESSIONS_AT_ONCE" 'END { n = int(NR / 32) + 1; print n < most ? n : most }')
-  telling=
+  pending=
   for session in $(seq 0 $((sessions - 1))); do
-    printf '%s\n' "$commands" | awk -v all="$sessions" -v this="$session" 'NR % all == this' | tell "$1" &
-    telling="$telling $!"
+    printf '%s\n' "$commands" | awk -v all="$sessions" -v this="$session" 'NR % all == this' | send "$1" &
+    pending="$pending $!"
   done
   told=0
-  for session in $telling; do
+  for session in $pending; do
     wait "$session" || told=1
   done
   [ "$told" -eq 0 ] || exit 1

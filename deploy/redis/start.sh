@@ -1,31 +1,32 @@
 #!/bin/sh
-# Starts one Redis (or Valkey) server of the cluster: what its container runs.
+# Starts one Redis (or Valkey) server of the cluster. This is the entry point of its container.
 #
-# It writes what differs from server to server, and what is secret, into RUN_FOLDER, and becomes the server:
+# It writes the settings that differ between servers, and the secrets, to RUN_FOLDER and then becomes the server:
 #
-#   users.acl    who may do what, with the passwords' hashes in their places
-#   server.conf  redis.conf, tls.conf with TLS, and then addresses, folders and the password for the own primary
+#   users.acl    users and rights, with the hashes of the passwords
+#   server.conf  redis.conf, tls.conf with TLS, then addresses, folders and the password for its primary
 #
 # Environment:
-#   PASSWORDS_FOLDER   one file a user: node, coordinator, exporter, replica, admin (passwords.sh says what is in them)
-#   TLS_FOLDER         tls.crt, tls.key and ca.crt; without it nothing is encrypted
-#   DATA_FOLDER        what must outlive the server: the append-only file, and nodes.conf (/data)
-#   CONF_FOLDER        redis.conf, tls.conf and users.acl (where this script lies)
-#   RUN_FOLDER         a folder in memory that is the server's alone (/run/flashsale)
-#   PORT               for clients; the cluster's bus is 10000 above (6379)
-#   ANNOUNCE_HOSTNAME  the name that the others and the clients know it by, and that its certificate carries
-#   ANNOUNCE_IP        its address for the others; without it, what ANNOUNCE_HOSTNAME resolves to
-#   SERVER             the program (valkey-server)
-# Arguments go to the server.
+#   PASSWORDS_FOLDER   one file per user: node, coordinator, exporter, replica, admin (format: see passwords.sh)
+#   TLS_FOLDER         tls.crt, tls.key and ca.crt; without it connections are not encrypted
+#   DATA_FOLDER        the data that must survive a restart: the append-only file and nodes.conf (default /data)
+#   CONF_FOLDER        redis.conf, tls.conf and users.acl (default: the folder of this script)
+#   RUN_FOLDER         a folder in memory, only for this server (default /run/flashsale)
+#   PORT               the port for clients; the cluster bus uses this port + 10000 (default 6379)
+#   ANNOUNCE_HOSTNAME  the name that other servers and clients use, and that is in its certificate
+#   ANNOUNCE_IP        its address for other servers; default: the address of ANNOUNCE_HOSTNAME
+#   SERVER             the server program (default valkey-server)
+# Arguments are passed to the server.
 #
-# A bad setting is one line and exit code 64. Running it again is safe: it writes the same files anew and touches
-# nothing in DATA_FOLDER. Passwords are in no command line, and the files are the user's alone.
+# An invalid setting is reported in one line, with exit code 64. The script can be run again: it rewrites the same
+# files and does not touch DATA_FOLDER. Passwords are in no command line, and only the server's user can read the
+# files.
 
 set -eu
 # shellcheck source-path=SCRIPTDIR source=passwords.sh
 . "$(dirname "$0")/passwords.sh"
 
-# A name may be known a moment later than the server that it belongs to.
+# DNS may learn a name shortly after its server starts.
 NAME_TRIES_MAX=30
 
 prepare() {
@@ -45,18 +46,18 @@ prepare() {
   mkdir -p "$RUN_FOLDER" || bad_setting "RUN_FOLDER: $RUN_FOLDER cannot be made"
 }
 
-# users.acl with hashes where it has placeholders. A server reads no comments there.
+# Prints users.acl with hashes in place of the placeholders. A server does not accept comments in this file.
 users() {
   users=$(users_in "$CONF_FOLDER/users.acl") || exit
   hashes=$(for user in $users; do
     hashes=$(hashes_of "$user") || exit
-    # shellcheck disable=SC2016 # a placeholder is meant
+    # shellcheck disable=SC2016 # the placeholder is literal
     printf '${%s_PASSWORD_SHA256} %s\n' "$(printf '%s' "$user" | tr '[:lower:]' '[:upper:]')" "$hashes"
   done) || exit
-  printf '%s\n' "$hashes" | awk -v taken_in="$(taken_in && echo yes)" '
+  printf '%s\n' "$hashes" | awk -v was_member="$(was_member && echo yes)" '
     NR == FNR { hashes[$1] = substr($0, length($1) + 2); next }
     /^#/ || /^$/ { next }
-    !taken_in { sub(/^user replica reset on/, "user replica reset off") }
+    !was_member { sub(/^user replica reset on/, "user replica reset off") }
     {
       for (name in hashes)
         while (name != "" && (at = index($0, name)))
@@ -65,10 +66,10 @@ users() {
     }' - "$CONF_FOLDER/users.acl"
 }
 
-# Whether this server has had a part in a cluster. One that has not lets no replica in, until cluster.sh says so: replicas
-# copy an address. Where a primary lost its disk, its replica would find an empty server there, copy that, and the only
-# copy of the data would be gone before the replica is promoted.
-taken_in() {
+# Returns 0 when this server has been part of a cluster. A server that has not blocks replicas until cluster.sh allows
+# them, because a replica copies from an address. When a primary lost its disk, its replica would find an empty server
+# at that address and copy it, and the only copy of the data would be gone before the replica is promoted.
+was_member() {
   grep -q -s -e 'myself,slave' -e 'myself,master.* connected [0-9]' "$DATA_FOLDER/nodes.conf"
 }
 
@@ -76,7 +77,7 @@ was_replica() {
   grep -q -s 'myself,slave' "$DATA_FOLDER/nodes.conf"
 }
 
-# Some shells' echo takes backslashes for more than they are.
+# The echo of some shells interprets backslashes.
 line() {
   printf '%s\n' "$1"
 }
@@ -86,7 +87,7 @@ settings() {
   listening
   announced
   line "dir $(quoted "$DATA_FOLDER")"
-  # A replica copies its primary before it can lead: a write that a kill cut short does not keep it down.
+  # A replica copies its primary before it can be promoted, so it may start with a file that a kill has truncated.
   ! was_replica || line "aof-load-truncated yes"
   line "aclfile $(quoted "$RUN_FOLDER/users.acl")"
   password=$(password_of replica) || exit
@@ -107,8 +108,9 @@ listening() {
   fi
 }
 
-# Clients are sent on to names, for certificates carry names; servers find each other by address. A primary lists its
-# replicas by the address that they announce to it, and barriers look for the cluster's replicas there: it must be the same.
+# Clients are redirected to names, because certificates contain names. Servers find each other by address. A primary
+# lists its replicas by the address that they announce to it, and barriers look for the cluster's replicas under that
+# address, so both announced addresses must be equal.
 announced() {
   [ -n "$ANNOUNCE_IP" ] || [ -z "$ANNOUNCE_HOSTNAME" ] || ANNOUNCE_IP=$(address_of "$ANNOUNCE_HOSTNAME") || exit
   [ -z "$ANNOUNCE_IP" ] || line "cluster-announce-ip $ANNOUNCE_IP"

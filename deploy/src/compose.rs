@@ -1,4 +1,4 @@
-//! `deploy/compose.yaml`, as far as tests hold it against something.
+//! The parts of `deploy/compose.yaml` that tests check.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,116 +7,116 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// The whole file, with its anchors followed.
+/// The whole file, with its anchors resolved.
 #[derive(Debug, Deserialize)]
 pub struct Compose {
-    /// What runs.
+    /// Services by name.
     pub services: BTreeMap<String, Service>,
-    /// What outlives it.
+    /// Named volumes.
     pub volumes: BTreeMap<String, Option<IgnoredAny>>,
 }
 
-/// A container.
+/// One container.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Service {
-    /// What it is made of.
+    /// Image reference.
     pub image: String,
-    /// How that is built, if it is ours.
+    /// Build of the image, for the project's own images.
     pub build: Option<Build>,
-    /// What it runs, instead of the image's own.
+    /// Replaces the image's entrypoint.
     pub entrypoint: Vec<String>,
-    /// With which arguments.
+    /// Arguments.
     pub command: Vec<String>,
-    /// Whom it waits for.
+    /// Services that must start or finish first.
     pub depends_on: BTreeMap<String, Dependency>,
-    /// Its settings.
+    /// Environment variables.
     pub environment: BTreeMap<String, String>,
-    /// Ports of the host that lead to it, `address:port:port`.
+    /// Published ports, `address:port:port`.
     pub ports: Vec<String>,
-    /// What it sees of the host and of volumes.
+    /// Mounts of host paths and volumes.
     pub volumes: Vec<Mount>,
-    /// Folders in memory, each with options behind a colon.
+    /// Folders in memory. Options follow after a colon.
     pub tmpfs: Vec<String>,
-    /// What tells whether it is healthy.
+    /// Health check.
     pub healthcheck: Option<IgnoredAny>,
-    /// Whether it can change nothing of its image.
+    /// True when the image's files cannot be changed.
     pub read_only: bool,
-    /// Rights of root that it does without.
+    /// Dropped capabilities.
     pub cap_drop: Vec<String>,
     /// Further restrictions.
     pub security_opt: Vec<String>,
-    /// What becomes of it when it ends.
+    /// Restart policy.
     pub restart: String,
-    /// How long it may take to end.
+    /// Time to stop before it is killed.
     pub stop_grace_period: Option<String>,
-    /// What it may take.
+    /// Resource limits.
     pub deploy: Option<Deploy>,
-    /// Its place in a network, where it has a fixed one.
+    /// Networks in which the service has a static address.
     pub networks: BTreeMap<String, StaticAddress>,
 }
 
-/// A fixed place in a network.
+/// A static address in a network.
 #[derive(Debug, Deserialize)]
 pub struct StaticAddress {
-    /// Its address.
+    /// IPv4 address.
     pub ipv4_address: String,
 }
 
-/// How an image of ours is built.
+/// Build of one of the project's own images.
 #[derive(Debug, Deserialize)]
 pub struct Build {
-    /// Where its context is, from here.
+    /// Build context, relative to `deploy`.
     pub context: String,
-    /// The file, from the context.
+    /// Dockerfile, relative to the context.
     pub dockerfile: String,
-    /// The stage.
+    /// Build stage.
     pub target: String,
 }
 
-/// What has to be so before a container starts.
+/// A condition for starting a container.
 #[derive(Debug, Deserialize)]
 pub struct Dependency {
-    /// In Compose's words.
+    /// Name of the condition in Compose.
     pub condition: String,
 }
 
-/// Limits, where Compose has them.
+/// The `deploy` section of a service.
 #[derive(Debug, Deserialize)]
 pub struct Deploy {
-    /// As the cluster's scheduler would.
+    /// Resources of a container.
     pub resources: Resources,
 }
 
-/// What a container may take.
+/// Resources of a container.
 #[derive(Debug, Deserialize)]
 pub struct Resources {
-    /// At most.
+    /// Upper limits.
     pub limits: BTreeMap<String, String>,
 }
 
-/// A folder or file that a container sees.
+/// A mounted folder or file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(from = "MountSyntax")]
 pub struct Mount {
-    /// A path from here, or a volume's name.
+    /// A path relative to `deploy`, or the name of a volume.
     pub source: String,
-    /// Where the container sees it.
+    /// Path in the container.
     pub target: String,
-    /// The folder of the volume that is seen, where it is not the whole.
+    /// The mounted folder of the volume. Empty for the whole volume.
     pub subpath: String,
-    /// Whether it can only be read.
+    /// True when the container cannot write to it.
     pub read_only: bool,
 }
 
 impl Mount {
-    /// Whether it is a path of the repository, and no volume.
+    /// Returns true for a path of the repository, and false for a volume.
     pub fn is_path(&self) -> bool {
         self.source.starts_with('.')
     }
 }
 
-/// The two ways to write a mount down.
+/// The short and the long syntax of a mount.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum MountSyntax {
@@ -144,10 +144,10 @@ impl From<MountSyntax> for Mount {
     }
 }
 
-/// Reads the file.
+/// Reads `deploy/compose.yaml`.
 ///
 /// # Errors
-/// When it is not what Compose would take.
+/// Fails when the file cannot be read or is not valid.
 pub fn read() -> Result<Compose> {
     let text = fs::read_to_string(crate::folder().join("compose.yaml"))?;
     serde_saphyr::from_str(&text).context("deploy/compose.yaml")

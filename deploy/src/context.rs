@@ -1,31 +1,32 @@
-//! The context of `docker build`: what `.dockerignore` lets through.
+//! The context of `docker build`: the files that `.dockerignore` includes.
 //!
-//! The file is kept so simple that it cannot be misread: everything is left out, and then paths are named, each as it is.
+//! The file has a simple form that cannot be misread: the first pattern excludes everything, and each further line
+//! includes one literal path.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Every file of the context, from the root of the repository.
+/// Returns every file of the context, relative to the root of the repository.
 ///
 /// # Errors
-/// When `.dockerignore` is not of that simple form, or names what is not there.
+/// Fails when `.dockerignore` does not have this form, or names a path that does not exist.
 pub fn files() -> Result<Vec<PathBuf>> {
     let root = crate::repository();
     let mut files = Vec::new();
     for path in named(&fs::read_to_string(root.join(".dockerignore"))?)? {
         let full = root.join(&path);
-        ensure!(full.exists(), ".dockerignore names {path}, which is not there");
+        ensure!(full.exists(), ".dockerignore names {path}, which does not exist");
         collect(&full, &mut files)?;
     }
     Ok(files.into_iter().filter_map(|file| Some(file.strip_prefix(&root).ok()?.to_owned())).collect())
 }
 
-/// Copies the context into a folder, as it would be sent, and tells how many bytes that is.
+/// Copies the context into a folder and returns its size in bytes.
 ///
 /// # Errors
-/// When it cannot be read or written.
+/// Fails when a file cannot be read or written.
 pub fn copy_to(folder: &Path) -> Result<u64> {
     let mut bytes = 0;
     for file in files()? {
@@ -38,10 +39,10 @@ pub fn copy_to(folder: &Path) -> Result<u64> {
 
 fn named(ignored: &str) -> Result<Vec<String>> {
     let mut patterns = ignored.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    ensure!(patterns.next() == Some("*"), "the first pattern leaves everything out");
+    ensure!(patterns.next() == Some("*"), "the first pattern must exclude everything");
     let path = |pattern: &str| {
         let path = pattern.strip_prefix('!').filter(|path| !path.contains(['*', '?', '[', '\\']));
-        Ok(path.with_context(|| format!("{pattern} is not a path that is let in"))?.to_owned())
+        Ok(path.with_context(|| format!("{pattern} does not include a literal path"))?.to_owned())
     };
     patterns.map(path).collect()
 }
@@ -59,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_paths_are_let_in_and_after_everything_was_left_out() {
+    fn only_literal_paths_are_included() {
         assert_eq!(named("# why\n*\n\n!a/b\n!c\n").unwrap(), ["a/b", "c"]);
         for other in ["!a\n", "*\na\n", "*\n!a/*\n", ""] {
             assert!(named(other).is_err(), "{other:?}");

@@ -1,50 +1,51 @@
-//! `deploy/containers/Dockerfile`: its stages, and the images that come out.
+//! The stages of `deploy/containers/Dockerfile` and the images that they build.
 
 use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context as _, Result};
 
-/// A stage, from its `FROM` to the next.
+/// A build stage, from its `FROM` to the next.
 #[derive(Debug)]
 pub struct Stage {
-    /// The image, or the stage, that it begins with.
+    /// The base image or base stage.
     pub from: String,
-    /// What other stages and `--target` call it.
+    /// The name of the stage, used by other stages and by `--target`.
     pub name: String,
-    /// Keywords in upper case, each with what follows it.
+    /// Instructions: the keyword in upper case and the rest.
     pub instructions: Vec<(String, String)>,
 }
 
-/// What is known of an image without building it: of its stages, the last one counts.
+/// The properties of an image that are known without building it. An instruction of a later stage replaces an earlier
+/// one.
 #[derive(Debug, Default)]
 pub struct Image {
-    /// Who it runs as.
+    /// User and group.
     pub user: String,
-    /// What it runs.
+    /// Program and arguments.
     pub entrypoint: Vec<String>,
-    /// What tells whether it is healthy.
+    /// Command of the health check.
     pub healthcheck: Vec<String>,
-    /// Ports that others reach.
+    /// Exposed ports.
     pub exposed: Vec<u16>,
-    /// Its labels.
+    /// Labels.
     pub labels: BTreeMap<String, String>,
 }
 
-/// Arguments that stand before the first stage, with their defaults.
+/// Returns the arguments before the first stage, with their defaults.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// Fails when the file cannot be read.
 pub fn arguments() -> Result<BTreeMap<String, String>> {
     let instructions = instructions()?.into_iter().take_while(|(keyword, _)| keyword != "FROM");
     let arguments = instructions.filter(|(keyword, _)| keyword == "ARG");
     Ok(arguments.filter_map(|(_, argument)| pair(&argument)).collect())
 }
 
-/// All stages, in order.
+/// Returns all stages in order.
 ///
 /// # Errors
-/// When the file cannot be read, or a stage has no name.
+/// Fails when the file cannot be read, or a stage has no name.
 pub fn stages() -> Result<Vec<Stage>> {
     let mut stages: Vec<Stage> = Vec::new();
     for (keyword, rest) in instructions()? {
@@ -58,14 +59,14 @@ pub fn stages() -> Result<Vec<Stage>> {
     Ok(stages)
 }
 
-/// The image that `--target` makes, with the stages that it is made on.
+/// Returns the image that `--target` builds, including the instructions of its base stages.
 ///
 /// # Errors
-/// When there is no such stage, or what it says cannot be read.
+/// Fails when no such stage exists, or an instruction cannot be parsed.
 pub fn image(target: &str) -> Result<Image> {
     let stages = stages()?;
     let stage = stages.iter().find(|stage| stage.name == target);
-    let stage = stage.with_context(|| format!("no stage is called {target}"))?;
+    let stage = stage.with_context(|| format!("no stage is named {target}"))?;
     let is_ours = stages.iter().any(|other| other.name == stage.from);
     let base = if is_ours { image(&stage.from)? } else { Image::default() };
     stage.instructions.iter().try_fold(base, Image::with)
@@ -75,10 +76,10 @@ impl Image {
     fn with(mut self, (keyword, rest): &(String, String)) -> Result<Self> {
         match keyword.as_str() {
             "USER" => self.user.clone_from(rest),
-            "ENTRYPOINT" => self.entrypoint = exec(rest)?,
+            "ENTRYPOINT" => self.entrypoint = parse_exec_form(rest)?,
             "HEALTHCHECK" => {
                 let (_, command) = rest.split_once("CMD ").context("a healthcheck has no CMD")?;
-                self.healthcheck = exec(command)?;
+                self.healthcheck = parse_exec_form(command)?;
             }
             "EXPOSE" => {
                 let ports: Result<Vec<u16>, _> = rest.split_whitespace().map(str::parse).collect();
@@ -91,8 +92,8 @@ impl Image {
     }
 }
 
-/// The form that needs no shell: `["program", "argument"]`.
-fn exec(command: &str) -> Result<Vec<String>> {
+/// Parses the exec form, which needs no shell: `["program", "argument"]`.
+fn parse_exec_form(command: &str) -> Result<Vec<String>> {
     serde_saphyr::from_str(command).with_context(|| format!("{command} would be run by a shell"))
 }
 
@@ -105,7 +106,7 @@ fn pair(text: &str) -> Option<(String, String)> {
     Some((name.to_owned(), value.trim().trim_matches('"').to_owned()))
 }
 
-/// Lines without comments, those that go on joined.
+/// Reads the instructions without comments. Continuation lines are joined.
 fn instructions() -> Result<Vec<(String, String)>> {
     let text = fs::read_to_string(crate::folder().join("containers/Dockerfile"))?;
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();

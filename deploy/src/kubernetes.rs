@@ -1,7 +1,7 @@
-//! What `kubectl kustomize` makes of the overlays in `deploy/k8s`, and how its objects refer to each other.
+//! The overlays in `deploy/k8s` as `kubectl kustomize` builds them, and the references between their objects.
 //!
-//! Objects stay as they are written: whoever looks at one names its fields as the manifests do. What is not there is
-//! `null`, as a server would see it.
+//! Objects are untyped: callers access fields by their names in the manifests. A missing field is `null`, as on a
+//! server.
 
 mod pods;
 mod secrets;
@@ -19,28 +19,28 @@ pub use pods::{Container, Mounted, Pod, Workload};
 pub use secrets::secrets;
 pub use selector::selects;
 
-/// All that one overlay applies.
+/// All objects that one overlay applies.
 #[derive(Clone, Debug)]
 pub struct Overlay {
-    /// Its folder's name.
+    /// Name of its folder.
     pub name: String,
-    /// In the order of `kubectl`.
+    /// Objects in the order of `kubectl`.
     pub objects: Vec<Object>,
 }
 
-/// One object.
+/// One Kubernetes object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Object(pub Value);
 
-/// The folder of all manifests.
+/// Returns the folder of all manifests.
 pub fn folder() -> PathBuf {
     crate::folder().join("k8s")
 }
 
-/// Names of the overlays that there are.
+/// Returns the names of all overlays.
 ///
 /// # Errors
-/// When their folder cannot be read.
+/// Fails when their folder cannot be read.
 pub fn overlays() -> Result<Vec<String>> {
     let folder = folder().join("overlays");
     let entries = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
@@ -52,55 +52,55 @@ pub fn overlays() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What a folder with a `kustomization.yaml` makes, as YAML.
+/// Builds a folder with a `kustomization.yaml` and returns the result as YAML.
 ///
 /// # Errors
-/// When `kubectl` refuses it: with its words.
+/// Fails when `kubectl` refuses it, with the message of `kubectl`.
 pub fn kustomize(folder: &Path) -> Result<String> {
     let built = Command::new(crate::tool("kubectl")?).arg("kustomize").arg(folder).output()?;
-    // What is deprecated is a warning, and would be an error one day.
+    // Deprecations are printed as warnings. They are errors here, because they will fail one day.
     let words = String::from_utf8_lossy(&built.stderr);
     ensure!(built.status.success() && words.is_empty(), "{}: {words}", folder.display());
     Ok(String::from_utf8(built.stdout)?)
 }
 
 impl Overlay {
-    /// Builds one.
+    /// Builds an overlay.
     ///
     /// # Errors
-    /// When it cannot be built.
+    /// Fails when it cannot be built.
     pub fn build(name: &str) -> Result<Self> {
         let text = kustomize(&folder().join("overlays").join(name))?;
         let objects: Vec<Value> = serde_saphyr::from_multiple(&text).with_context(|| name.to_owned())?;
         Ok(Self { name: name.to_owned(), objects: objects.into_iter().map(Object).collect() })
     }
 
-    /// All objects of a kind.
+    /// Returns all objects of a kind.
     pub fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Object> {
         self.objects.iter().filter(move |object| object.kind() == kind)
     }
 
-    /// The object that others refer to so.
+    /// Returns the object with this kind and name.
     pub fn find(&self, kind: &str, name: &str) -> Option<&Object> {
         self.objects.iter().find(|object| object.kind() == kind && object.name() == name)
     }
 
-    /// Whatever has pods.
+    /// Returns all objects that create pods.
     pub fn workloads(&self) -> Vec<Workload<'_>> {
         self.objects.iter().filter_map(Workload::of).collect()
     }
 
-    /// Every container, those that run before the others too.
+    /// Returns all containers, including init containers.
     pub fn containers(&self) -> Vec<Container<'_>> {
         self.workloads().iter().flat_map(Workload::containers).collect()
     }
 
-    /// Every pod that there is at least.
+    /// Returns every pod of the minimum number of replicas.
     pub fn pods(&self) -> Vec<Pod<'_>> {
         self.workloads().into_iter().flat_map(|workload| workload.pods(self.replicas(&workload))).collect()
     }
 
-    /// How many pods a workload has at least.
+    /// Returns the minimum number of pods of a workload.
     pub fn replicas(&self, workload: &Workload<'_>) -> u64 {
         let is_its_scaler = |scaler: &&Object| {
             let target = &scaler.0["spec"]["scaleTargetRef"];
@@ -114,7 +114,7 @@ impl Overlay {
         count.as_u64().unwrap_or(1)
     }
 
-    /// A container's variables; those without a value get theirs where nobody sees it before.
+    /// Returns a container's variables. A variable that is set only at runtime has no value.
     pub fn environment(&self, container: &Container<'_>) -> BTreeMap<String, Option<String>> {
         let mut environment = BTreeMap::new();
         for source in list(&container.value["envFrom"]) {
@@ -132,33 +132,33 @@ impl Overlay {
 }
 
 impl Object {
-    /// Its kind.
+    /// The kind.
     pub fn kind(&self) -> &str {
         text(&self.0["kind"])
     }
 
-    /// Its name.
+    /// The name.
     pub fn name(&self) -> &str {
         text(&self.0["metadata"]["name"])
     }
 
-    /// What people call it.
+    /// Kind and name, as `kubectl` prints them.
     pub fn title(&self) -> String {
         format!("{}/{}", self.kind(), self.name())
     }
 }
 
-/// A field's text; of one that is not there, or is none, nothing.
+/// Returns a field's text. Empty when the field is missing or not a string.
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// A field's entries; of one that is not there, none.
+/// Returns a field's entries. Empty when the field is missing.
 pub fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// A field's keys with their values; of one that is not there, none.
+/// Returns a field's keys and values. Empty when the field is missing.
 pub fn pairs(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flatten()
 }

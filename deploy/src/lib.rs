@@ -1,8 +1,8 @@
-//! What a flash sale is deployed with - container files, Compose, Kubernetes, nginx, Redis - read for tests that hold it
-//! against itself and against the code.
+//! Parsers for the deployment files of the flash sale: container files, Compose, Kubernetes, nginx and Redis. Tests
+//! use them to check the files for consistency and against the code.
 //!
-//! The files are kept by hand and are the truth; how they are used stands in `deploy/README.md`. Linters that are not
-//! Rust's are installed by `cargo xtask test` into `.local/deploy-tools` ([`tool`]).
+//! The files are written by hand and are the source of truth; `deploy/README.md` describes their use. `cargo xtask
+//! test` installs linters that are not Rust crates into `.local/deploy-tools` ([`tool`]).
 
 pub mod compose;
 pub mod context;
@@ -14,20 +14,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 
-/// The folder `deploy` of this repository.
+/// Returns the folder `deploy` of this repository.
 pub fn folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The root of this repository.
+/// Returns the root of this repository.
 pub fn repository() -> PathBuf {
     folder().parent().expect("`deploy` lies in the repository").to_owned()
 }
 
-/// A linter that `cargo xtask test` installs.
+/// Returns the path of a linter that `cargo xtask test` installs.
 ///
 /// # Errors
-/// When it is not there yet: with what to type.
+/// Fails when the linter is not installed yet. The error names the command that installs it.
 pub fn tool(name: &str) -> Result<PathBuf> {
     let tools = repository().join(".local/deploy-tools");
     let programs = [tools.join("bin").join(name), tools.join("node_modules/.bin").join(name)];

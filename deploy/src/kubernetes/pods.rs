@@ -1,4 +1,4 @@
-//! Pods: what they run, what they see, and what they are called.
+//! Pods: their containers, mounts and labels.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,72 +6,72 @@ use serde_json::Value;
 
 use super::{Object, Overlay, list, pairs, text};
 
-/// An object that makes pods.
+/// An object that creates pods.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload<'a> {
     /// The object.
     pub object: &'a Object,
-    /// Where its pods' template begins.
-    pub template_at: &'static str,
-    /// That template.
+    /// JSON pointer to the pod template.
+    pub template_pointer: &'static str,
+    /// The pod template.
     pub template: &'a Value,
 }
 
 /// A container of a workload.
 #[derive(Clone, Debug)]
 pub struct Container<'a> {
-    /// Whose.
+    /// The workload.
     pub workload: Workload<'a>,
-    /// Where it stands in its object.
-    pub at: String,
-    /// Itself.
+    /// JSON pointer to the container in its object.
+    pub pointer: String,
+    /// The container's fields.
     pub value: &'a Value,
 }
 
 /// One pod.
 #[derive(Clone, Debug)]
 pub struct Pod<'a> {
-    /// What makes it.
+    /// The workload that creates it.
     pub workload: Workload<'a>,
-    /// Its labels, with those that Kubernetes adds.
+    /// Its labels, including those that Kubernetes adds.
     pub labels: BTreeMap<String, String>,
 }
 
-/// What a container sees in a folder.
+/// Contents of a mounted folder.
 #[derive(Debug)]
 pub enum Mounted {
-    /// These files, of ConfigMaps.
+    /// Names of files from ConfigMaps.
     Configuration(BTreeSet<String>),
-    /// Keys of a Secret, each as a file; without any, all of the Secret's.
+    /// A Secret, and pairs of key and file name. Without pairs, all keys of the Secret.
     Secret(String, Vec<(String, String)>),
-    /// Whatever is written there.
+    /// A folder that the container writes.
     Written,
 }
 
 impl<'a> Workload<'a> {
-    /// The object as one, if it has pods.
+    /// Returns the workload of an object, if it creates pods.
     pub fn of(object: &'a Object) -> Option<Self> {
-        let template_at = match object.kind() {
+        let template_pointer = match object.kind() {
             "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Job" => "/spec/template",
             "CronJob" => "/spec/jobTemplate/spec/template",
             "Pod" => "",
             _ => return None,
         };
-        let template = object.0.pointer(template_at).unwrap_or(&Value::Null);
-        Some(Self { object, template_at, template })
+        let template = object.0.pointer(template_pointer).unwrap_or(&Value::Null);
+        Some(Self { object, template_pointer, template })
     }
 
-    /// What its pods are.
+    /// The pod spec.
     pub fn spec(&self) -> &'a Value {
         &self.template["spec"]
     }
 
-    /// Whether it goes on until it is stopped.
+    /// Returns false for jobs, which end when their work is done.
     pub fn serves(&self) -> bool {
         !matches!(self.object.kind(), "Job" | "CronJob")
     }
 
-    /// Its pods' labels.
+    /// Labels of its pods.
     pub fn labels(&self) -> BTreeMap<String, String> {
         let labels = pairs(&self.template["metadata"]["labels"]);
         labels.map(|(key, value)| (key.clone(), text(value).to_owned())).collect()
@@ -79,9 +79,13 @@ impl<'a> Workload<'a> {
 
     pub(super) fn containers(&self) -> Vec<Container<'a>> {
         let of = |field: &'static str| {
-            let at = format!("{}/spec/{field}", self.template_at);
+            let pointer = format!("{}/spec/{field}", self.template_pointer);
             let containers = list(&self.spec()[field]).iter().enumerate();
-            containers.map(move |(i, value)| Container { workload: *self, at: format!("{at}/{i}"), value })
+            containers.map(move |(i, value)| Container {
+                workload: *self,
+                pointer: format!("{pointer}/{i}"),
+                value,
+            })
         };
         of("initContainers").chain(of("containers")).collect()
     }
@@ -99,20 +103,20 @@ impl<'a> Workload<'a> {
 }
 
 impl<'a> Container<'a> {
-    /// Our program that its image is of.
+    /// Returns the project's program in the image, if it is one of the project's images.
     pub fn program(&self) -> Option<&'static str> {
         let image = text(&self.value["image"]);
         let name = image.rsplit('/').next()?.split([':', '@']).next()?;
         ["flashsale-node", "flashsale-coordinator"].into_iter().find(|program| *program == name)
     }
 
-    /// The number of each port, by its name.
+    /// Port numbers by name.
     pub fn ports(&self) -> BTreeMap<&'a str, u64> {
         let ports = list(&self.value["ports"]).iter();
         ports.filter_map(|port| Some((text(&port["name"]), port["containerPort"].as_u64()?))).collect()
     }
 
-    /// The folders that are not of its image, each with where it is.
+    /// Returns the mounted folders with their contents.
     pub fn mounts(&self, overlay: &Overlay) -> Vec<(&'a str, Mounted)> {
         let volumes = list(&self.workload.spec()["volumes"]);
         let volume = |mount: &Value| volumes.iter().find(|volume| volume["name"] == mount["name"]);

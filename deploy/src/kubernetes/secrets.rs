@@ -1,17 +1,18 @@
-//! Secrets: they are made by people, and no manifest has one. What there must be is a table in `deploy/k8s/README.md`.
+//! Secrets. No manifest contains one; operators create them. A table in `deploy/k8s/README.md` lists the required
+//! Secrets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// The column that names a Secret; the next one has its keys.
+/// Beginning of the table's header row. The first column names a Secret, the second its keys.
 const HEAD: &str = "| Secret";
 
-/// The keys of each Secret, as the table has them.
+/// Reads the keys of each Secret from the table.
 ///
 /// # Errors
-/// When there is no table.
+/// Fails when the README cannot be read or has no such table.
 pub fn secrets() -> Result<BTreeMap<String, BTreeSet<String>>> {
     let path = super::folder().join("README.md");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -30,7 +31,7 @@ fn in_table(text: &str) -> BTreeMap<String, BTreeSet<String>> {
     rows.collect()
 }
 
-/// What stands between backticks.
+/// Returns the texts between backticks.
 fn quoted(cell: &str) -> impl Iterator<Item = String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned)
 }
@@ -40,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_is_a_secret_with_its_keys() {
+    fn table_rows_list_secrets_and_keys() {
         let text = "`other`\n\n| Secret | Keys | |\n|---|---|---|\n| `a-b` | `x.crt`, `y` | of `z` |\n\n| `no` | `x` |\n";
         let keys = BTreeSet::from(["x.crt".to_owned(), "y".to_owned()]);
         assert_eq!(in_table(text), BTreeMap::from([("a-b".to_owned(), keys)]));

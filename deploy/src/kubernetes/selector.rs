@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{list, pairs, text};
 
-/// Whether a selector means what has these labels. An empty one means everything, one that is not there nothing.
+/// Returns true when a selector matches these labels. An empty selector matches everything, a missing one nothing.
 pub fn selects(selector: &Value, labels: &BTreeMap<String, String>) -> bool {
     let is_equal = |(key, value): (&String, &Value)| labels.get(key).map(String::as_str) == value.as_str();
     selector.is_object()
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_that_a_selector_asks_has_to_hold() {
+    fn selector_matches_when_all_conditions_hold() {
         let labels = BTreeMap::from([("app".to_owned(), "node".to_owned())]);
         assert!(selects(&json!({}), &labels) && !selects(&Value::Null, &labels));
         assert!(selects(&json!({"matchLabels": {"app": "node"}}), &labels));

@@ -1,4 +1,4 @@
-//! What other programs are configured with, by those programs.
+//! Configuration of third-party services, checked with their own programs.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,12 +13,12 @@ use testkit::binary::installed;
 
 use crate::fixture::ComposeFixture;
 
-/// Fills in the template as nginx' image does: with GNU's `envsubst`, and only what is set in the environment. Tells where
-/// the result is.
-pub(crate) fn fill_in_nginx(here: &ComposeFixture) -> Result<PathBuf> {
-    let environment = here.environment("nginx")?;
+/// Fills in the nginx template in the same way as the nginx image: with GNU's `envsubst`, and only for variables that
+/// are set. Returns the path of the result.
+pub(crate) fn fill_in_nginx(fixture: &ComposeFixture) -> Result<PathBuf> {
+    let environment = fixture.environment("nginx")?;
     let variables: Vec<String> = environment.keys().map(|name| format!("${{{name}}}")).collect();
-    let (template, configuration) = template_and_result(here)?;
+    let (template, configuration) = template_and_result(fixture)?;
     let filled = Command::new("envsubst")
         .arg(variables.join(" "))
         .stdin(fs::File::open(template)?)
@@ -30,28 +30,31 @@ pub(crate) fn fill_in_nginx(here: &ComposeFixture) -> Result<PathBuf> {
     Ok(configuration)
 }
 
-/// The image takes `<name>.template` of one folder, and writes `<name>` into another.
-fn template_and_result(here: &ComposeFixture) -> Result<(PathBuf, PathBuf)> {
+/// Returns the paths of template and result. The image reads `<name>.template` from one folder and writes `<name>` to
+/// another.
+fn template_and_result(fixture: &ComposeFixture) -> Result<(PathBuf, PathBuf)> {
     let templates = Path::new("/etc/nginx/templates");
-    let folders = here.folders("nginx")?;
+    let folders = fixture.folders("nginx")?;
     let template =
-        folders.iter().find_map(|(inside, here)| Some((inside.strip_prefix(templates).ok()?, here)));
-    let (name, template) = template.context("no template is where the image looks for it")?;
-    let result = here.environment("nginx")?["NGINX_ENVSUBST_OUTPUT_DIR"].clone();
-    let name =
-        name.to_str().and_then(|name| name.strip_suffix(".template")).context("the image passes over it")?;
+        folders.iter().find_map(|(inside, local)| Some((inside.strip_prefix(templates).ok()?, local)));
+    let (name, template) = template.context("no template in the folder that the image reads")?;
+    let result = fixture.environment("nginx")?["NGINX_ENVSUBST_OUTPUT_DIR"].clone();
+    let name = name
+        .to_str()
+        .and_then(|name| name.strip_suffix(".template"))
+        .context("the image ignores other names")?;
     Ok((template.clone(), Path::new(&result).join(name)))
 }
 
 #[test]
-fn nginx_loads_its_template_and_nothing_is_left_to_fill_in() {
-    let here = ComposeFixture::new().unwrap();
-    let configuration = fill_in_nginx(&here).unwrap();
+fn nginx_loads_its_filled_in_template() {
+    let fixture = ComposeFixture::new().unwrap();
+    let configuration = fill_in_nginx(&fixture).unwrap();
     let text = fs::read_to_string(&configuration).unwrap();
     assert!(!text.contains("${NGINX_"), "{text}");
-    assert!(text.contains("$http_idempotency_key"), "what is nginx' own is gone");
-    for once in [" max_fails=3 fail_timeout=1s;", " max_fails=0 backup;"] {
-        assert_eq!(text.matches(once).count(), here.services("node-").len(), "{once}");
+    assert!(text.contains("$http_idempotency_key"), "a variable of nginx was replaced");
+    for server_line in [" max_fails=3 fail_timeout=1s;", " max_fails=0 backup;"] {
+        assert_eq!(text.matches(server_line).count(), fixture.services("node-").len(), "{server_line}");
     }
 
     let checked = Command::new(installed("nginx").unwrap())
@@ -59,11 +62,11 @@ fn nginx_loads_its_template_and_nothing_is_left_to_fill_in() {
         .arg(&configuration)
         .output()
         .unwrap();
-    let words = String::from_utf8_lossy(&checked.stderr);
-    assert!(checked.status.success() && !words.contains("[warn]"), "{words}");
+    let output = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success() && !output.contains("[warn]"), "{output}");
 }
 
-/// The folder that a container sees at a path, made of what is mounted below it.
+/// Creates the folder that a container has at a path, from everything mounted below it.
 fn mounted(compose: &Compose, service: &str, path: &str) -> Folder {
     let folder = Folder::temporary().expect("a folder");
     for mount in compose.services[service].volumes.iter().filter(|mount| mount.is_path()) {
@@ -75,13 +78,13 @@ fn mounted(compose: &Compose, service: &str, path: &str) -> Folder {
 }
 
 #[test]
-fn prometheus_loads_its_configuration_and_finds_targets_for_each_job() {
+fn prometheus_finds_targets_for_each_job() {
     let folder = mounted(&read().unwrap(), "prometheus", "/etc/prometheus");
     let configuration = folder.path().join("prometheus.yml");
     let checked = Command::new("promtool").args(["check", "config"]).arg(&configuration).output().unwrap();
-    let words = String::from_utf8_lossy(&checked.stdout) + String::from_utf8_lossy(&checked.stderr);
-    assert!(checked.status.success(), "{words}");
-    // It is content with a pattern that no file matches.
+    let output = String::from_utf8_lossy(&checked.stdout) + String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success(), "{output}");
+    // promtool accepts a pattern that matches no file.
     let jobs = fs::read_to_string(&configuration).unwrap();
     let patterns: Vec<&str> = jobs
         .lines()
@@ -95,9 +98,9 @@ fn prometheus_loads_its_configuration_and_finds_targets_for_each_job() {
     }
 }
 
-/// Everything of ours runs twice or more, and nobody is left unwatched.
+/// All programs of the project have at least two instances, and every instance is scraped.
 #[test]
-fn prometheus_watches_everybody() {
+fn prometheus_scrapes_every_instance() {
     let compose = read().unwrap();
     let targets = deploy::folder().join("compose/targets");
     let targets: String = fs::read_dir(targets)
@@ -106,12 +109,12 @@ fn prometheus_watches_everybody() {
         .collect();
     let watched = ["node-", "coordinator-", "redis-"];
     for name in compose.services.keys().filter(|name| watched.iter().any(|prefix| name.starts_with(prefix))) {
-        assert!(targets.contains(&format!("{name}:")), "nobody watches {name}");
+        assert!(targets.contains(&format!("{name}:")), "{name} is not scraped");
     }
 }
 
 #[test]
-fn grafana_finds_what_it_is_provisioned_with() {
+fn grafana_finds_its_provisioned_files() {
     let compose = read().unwrap();
     let grafana = &compose.services["grafana"];
     let provisioning = mounted(&compose, "grafana", "/etc/grafana");
@@ -119,7 +122,7 @@ fn grafana_finds_what_it_is_provisioned_with() {
         let text = fs::read_to_string(provisioning.path().join("provisioning").join(kind)).unwrap();
         let wanted = text.split("${").skip(1).filter_map(|rest| rest.split_once('}'));
         for (variable, _) in wanted {
-            assert!(grafana.environment.contains_key(variable), "{kind} wants {variable}");
+            assert!(grafana.environment.contains_key(variable), "{kind} needs {variable}");
         }
     }
     let dashboards = &grafana.environment["FLASHSALE_DASHBOARDS"];

@@ -1,4 +1,5 @@
-//! Containers as plain processes of this machine: what they call each other leads to ports, and what they see to folders.
+//! Runs containers as plain processes on this machine. Host names and ports of services are mapped to local ports,
+//! and mounted paths to local folders.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,34 +14,34 @@ use testkit::{Folder, Launch, binary};
 
 use crate::ports_of;
 
-/// Where everything is on this machine.
+/// The mapping of all services to this machine.
 pub(crate) struct ComposeFixture {
     compose: Compose,
     ports: BTreeMap<(String, u16), u16>,
     folder: Folder,
-    _held: PortBlock,
+    _block: PortBlock,
 }
 
 impl ComposeFixture {
     pub(crate) fn new() -> Result<Self> {
-        let (compose, held) = (read()?, PortBlock::take()?);
+        let (compose, block) = (read()?, PortBlock::take()?);
         let mut ports = BTreeMap::new();
         for (name, service) in &compose.services {
             for inside in ports_of(name, service)? {
-                let next = held.first() + u16::try_from(ports.len())?;
+                let next = block.first() + u16::try_from(ports.len())?;
                 ports.insert((name.clone(), inside), next);
             }
         }
-        Ok(Self { compose, ports, folder: Folder::temporary()?, _held: held })
+        Ok(Self { compose, ports, folder: Folder::temporary()?, _block: block })
     }
 
-    /// The services with such a name, in order.
+    /// Returns the services whose names begin with `prefix`, in order. Exporters are left out.
     pub(crate) fn services(&self, prefix: &str) -> Vec<&str> {
         let names = self.compose.services.keys().map(String::as_str);
         names.filter(|name| name.starts_with(prefix) && !name.ends_with("exporter")).collect()
     }
 
-    /// Where a port of a service is here.
+    /// Returns the local port for a port of a service.
     pub(crate) fn port(&self, service: &str, inside: u16) -> u16 {
         self.ports[&(service.to_owned(), inside)]
     }
@@ -49,24 +50,24 @@ impl ComposeFixture {
         format!("http://{}{path}", loopback(self.port(service, inside)))
     }
 
-    /// What a service runs, with its settings.
+    /// Returns a launch of the service's program with its settings.
     pub(crate) fn launch(&self, service: &str) -> Result<Launch> {
-        let described = self.service(service);
-        let entrypoint = match &described.build {
+        let definition = self.service(service);
+        let entrypoint = match &definition.build {
             Some(build) => image(&build.target)?.entrypoint,
-            None => described.entrypoint.clone(),
+            None => definition.entrypoint.clone(),
         };
-        let command: Vec<String> = entrypoint.iter().chain(&described.command).cloned().collect();
+        let command: Vec<String> = entrypoint.iter().chain(&definition.command).cloned().collect();
         self.command(service, service, &command)
     }
 
-    /// The healthcheck of our image, in the same container.
+    /// Returns a launch of the image's health check, in the same container.
     pub(crate) fn healthcheck(&self, service: &str) -> Result<Launch> {
-        let build = self.service(service).build.as_ref().context("it is no image of ours")?;
+        let build = self.service(service).build.as_ref().context("it has no image of the project")?;
         self.command(service, &format!("{service}-health"), &image(&build.target)?.healthcheck)
     }
 
-    /// A command in a service's container.
+    /// Returns a launch of a command in a service's container.
     pub(crate) fn command(&self, service: &str, name: &str, command: &[String]) -> Result<Launch> {
         let (program, arguments) = command.split_first().context("a command names a program")?;
         let program = program.rsplit('/').next().unwrap_or(program);
@@ -75,54 +76,58 @@ impl ComposeFixture {
         } else {
             installed(program).with_context(|| format!("{program} is not installed"))?
         };
-        let arguments: Result<Vec<String>> = arguments.iter().map(|word| self.here(service, word)).collect();
+        let arguments: Result<Vec<String>> =
+            arguments.iter().map(|word| self.localize(service, word)).collect();
         let launch = Launch::new(name, program, self.folder.path()).args(arguments?);
         let environment = self.environment(service)?;
         Ok(environment.iter().fold(launch, |launch, (variable, value)| launch.env(variable, value)))
     }
 
-    /// A container's settings, as they have to be here.
+    /// Returns a container's settings with all addresses and paths mapped to this machine.
     pub(crate) fn environment(&self, service: &str) -> Result<BTreeMap<String, String>> {
         let settings = &self.service(service).environment;
-        settings.iter().map(|(variable, value)| Ok((variable.clone(), self.here(service, value)?))).collect()
+        settings
+            .iter()
+            .map(|(variable, value)| Ok((variable.clone(), self.localize(service, value)?)))
+            .collect()
     }
 
-    /// A word of a container's settings or command, as it has to be here.
-    pub(crate) fn here(&self, service: &str, text: &str) -> Result<String> {
-        // Whoever listens everywhere does so on a port of its own here.
+    /// Maps one word of a container's settings or command to this machine.
+    pub(crate) fn localize(&self, service: &str, text: &str) -> Result<String> {
+        // A service that listens on all addresses gets its own local port.
         let mut text = text.replace("0.0.0.0:", &format!("{service}:"));
         for ((name, inside), port) in &self.ports {
             text = text.replace(&format!("{name}:{inside}"), &loopback(*port).to_string());
         }
-        let is_a_host = self.compose.services.iter().any(|(name, described)| {
-            let has_address = described.networks.values().any(|place| place.ipv4_address == text);
+        let is_a_host = self.compose.services.iter().any(|(name, definition)| {
+            let has_address = definition.networks.values().any(|place| place.ipv4_address == text);
             *name == text || has_address
         });
         if is_a_host {
             return Ok("127.0.0.1".to_owned());
         }
-        for (inside, here) in self.folders(service)? {
+        for (inside, local) in self.folders(service)? {
             if let Ok(below) = Path::new(&text).strip_prefix(inside) {
-                return Ok(here.join(below).display().to_string().trim_end_matches('/').to_owned());
+                return Ok(local.join(below).display().to_string().trim_end_matches('/').to_owned());
             }
         }
         Ok(text)
     }
 
-    /// What a container sees of folders and files, and where that is here.
+    /// Returns the paths of mounts in a container, and the local paths for them.
     pub(crate) fn folders(&self, service: &str) -> Result<Vec<(PathBuf, PathBuf)>> {
         let mut folders = Vec::new();
         for mount in &self.service(service).volumes {
-            let here = if mount.is_path() {
+            let local = if mount.is_path() {
                 deploy::folder().join(&mount.source)
             } else {
-                self.made(&Path::new("volumes").join(&mount.source).join(&mount.subpath))?
+                self.create(&Path::new("volumes").join(&mount.source).join(&mount.subpath))?
             };
-            folders.push((PathBuf::from(&mount.target), here));
+            folders.push((PathBuf::from(&mount.target), local));
         }
         for mount in &self.service(service).tmpfs {
             let inside = mount.split(':').next().unwrap_or(mount);
-            folders.push((PathBuf::from(inside), self.made(&Path::new("memory").join(service))?));
+            folders.push((PathBuf::from(inside), self.create(&Path::new("memory").join(service))?));
         }
         Ok(folders)
     }
@@ -131,7 +136,7 @@ impl ComposeFixture {
         &self.compose.services[name]
     }
 
-    fn made(&self, folder: &Path) -> Result<PathBuf> {
+    fn create(&self, folder: &Path) -> Result<PathBuf> {
         let folder = self.folder.path().join(folder);
         fs::create_dir_all(&folder)?;
         Ok(folder)

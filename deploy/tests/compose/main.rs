@@ -1,4 +1,5 @@
-//! `deploy/compose.yaml`: against itself, against the programs and files it names, and run as plain processes.
+//! `deploy/compose.yaml`, checked for consistency and against the programs and files that it names, and run as plain
+//! processes.
 
 mod configuration;
 mod fixture;
@@ -9,7 +10,7 @@ use anyhow::{Context as _, Result};
 use deploy::compose::Service;
 use deploy::dockerfile::image;
 
-/// Where a service answers others, in its container.
+/// Returns the ports on which a service answers in its container.
 fn ports_of(name: &str, service: &Service) -> Result<Vec<u16>> {
     Ok(match (&service.build, name) {
         (Some(build), _) => image(&build.target)?.exposed,
@@ -20,7 +21,7 @@ fn ports_of(name: &str, service: &Service) -> Result<Vec<u16>> {
         (None, "grafana") => vec![3000],
         (None, "prometheus") => vec![9090],
         (None, "redis-exporter") => vec![9121],
-        // Clients; the other servers.
+        // The port for clients, and the cluster bus.
         (None, _) if service.environment.contains_key("ANNOUNCE_HOSTNAME") => vec![6379, 16379],
         _ => Vec::new(),
     })

@@ -17,7 +17,7 @@ use crate::fixture::ComposeFixture;
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn one_command_leads_to_a_sale() -> Result<()> {
+async fn compose_services_start_a_sale() -> Result<()> {
     let fixture = ComposeFixture::new()?;
 
     // Secrets are created once. A second run changes none.
@@ -32,8 +32,8 @@ async fn one_command_leads_to_a_sale() -> Result<()> {
             .env("SERVER", "redis-server")
             .env("PORT", fixture.port(server, 6379))
             .args(["--cluster-port", &fixture.port(server, 16379).to_string()])
-            .env("RUN_FOLDER", fixture.fixture(server, "/run/flashsale")?)
-            .env("DATA_FOLDER", fixture.fixture(server, "/data")?))
+            .env("RUN_FOLDER", fixture.localize(server, "/run/flashsale")?)
+            .env("DATA_FOLDER", fixture.localize(server, "/data")?))
     })?;
     succeeds(&fixture.launch("cluster")?.env("CLI", "redis-cli")).await?;
 
@@ -42,7 +42,8 @@ async fn one_command_leads_to_a_sale() -> Result<()> {
     let _nodes = start(&fixture, "node-", on_ports)?;
     for name in fixture.services("coordinator-").into_iter().chain(fixture.services("node-")) {
         let healthcheck = on_ports(&fixture, name, fixture.healthcheck(name)?)?;
-        until(&format!("health of {name}"), START_LIMIT, async || succeeds(&healthcheck).await.is_ok()).await?;
+        until(&format!("health of {name}"), START_LIMIT, async || succeeds(&healthcheck).await.is_ok())
+            .await?;
         let port = if name.starts_with("node-") { 9001 } else { 3100 };
         wait_for_answer(&fixture.url(name, port, "/readyz")).await?;
     }
@@ -50,8 +51,8 @@ async fn one_command_leads_to_a_sale() -> Result<()> {
     // nginx, with its template filled in as the image does it.
     let configuration = fill_in_nginx(&fixture)?;
     ensure!(
-        Path::new(&fixture.fixture("nginx", "/tmp/nginx.conf")?) == configuration,
-        "it would read another file"
+        Path::new(&fixture.localize("nginx", "/tmp/nginx.conf")?) == configuration,
+        "nginx would read another file"
     );
     let _nginx = fixture.launch("nginx")?.terminate_on_parent_death().spawn()?;
     let status = fixture.url("nginx", 8080, "/api/status");
@@ -60,7 +61,8 @@ async fn one_command_leads_to_a_sale() -> Result<()> {
     assert_eq!(status["stock"].as_u64(), Some(10_000), "{status}");
 
     // The exporter reads Redis as a user with no further rights.
-    let exporter = fixture.command("redis-exporter", "exporter", &["prometheus-redis-exporter".to_owned()])?;
+    let exporter =
+        fixture.command("redis-exporter", "exporter", &["prometheus-redis-exporter".to_owned()])?;
     let listen = loopback(fixture.port("redis-exporter", 9121));
     let _exporter = exporter.env("REDIS_EXPORTER_WEB_LISTEN_ADDRESS", listen).spawn()?;
     for server in fixture.services("redis-") {
@@ -79,7 +81,7 @@ fn start(
     adapt: impl Fn(&ComposeFixture, &str, Launch) -> Result<Launch>,
 ) -> Result<Vec<Process>> {
     let services = fixture.services(prefix);
-    ensure!(services.len() > 1, "there are too few {prefix}…");
+    ensure!(services.len() > 1, "too few services {prefix}…");
     services.into_iter().map(|service| adapt(fixture, service, fixture.launch(service)?)?.spawn()).collect()
 }
 
@@ -94,17 +96,18 @@ fn on_ports(fixture: &ComposeFixture, name: &str, launch: Launch) -> Result<Laun
 async fn succeeds(launch: &Launch) -> Result<()> {
     let process = launch.spawn()?;
     let status = process.wait(START_LIMIT).await?;
-    ensure!(status.success(), "{} ended with {status}{}", process.name(), process.log_tail());
+    ensure!(status.success(), "{} exited with {status}{}", process.name(), process.log_tail());
     Ok(())
 }
 
 async fn wait_for_answer(url: &str) -> Result<()> {
-    until(url, START_LIMIT, async || reqwest::get(url).await.is_ok_and(|answer| answer.status().is_success())).await
+    until(url, START_LIMIT, async || reqwest::get(url).await.is_ok_and(|answer| answer.status().is_success()))
+        .await
 }
 
 /// Returns all secrets by path. Each belongs to one reader, is long, and is readable by the user of that reader.
 fn secrets_of(fixture: &ComposeFixture) -> Result<Vec<(String, String)>> {
-    let (_, folder) = fixture.folders("secrets")?.pop().context("secrets are written nowhere")?;
+    let (_, folder) = fixture.folders("secrets")?.pop().context("no folder for secrets")?;
     let mut secrets = Vec::new();
     for reader in ["coordinator", "exporter", "grafana", "node", "redis"] {
         for file in fs::read_dir(folder.join(reader))? {

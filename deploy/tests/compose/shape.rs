@@ -1,4 +1,4 @@
-//! What Compose itself would refuse, or take without a word and be wrong about.
+//! Mistakes that Compose refuses, and mistakes that it accepts silently.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -8,17 +8,17 @@ use deploy::{dockerfile, folder, repository, settings, tool};
 
 use crate::ports_of;
 
-/// Whoever ends when its work is done.
+/// Services that end when their work is done.
 const JOBS: [&str; 2] = ["cluster", "secrets"];
-/// Its image is one program, and that one cannot ask itself.
-const UNASKED: [&str; 1] = ["redis-exporter"];
+/// Services without a health check: the image contains a single program that cannot check itself.
+const WITHOUT_HEALTHCHECK: [&str; 1] = ["redis-exporter"];
 
 fn compose() -> Compose {
     read().expect("a file that can be read")
 }
 
 #[test]
-fn dclint_finds_nothing() {
+fn dclint_reports_nothing() {
     let linted = Command::new(tool("dclint").unwrap())
         .arg("--config")
         .arg(folder().join("compose/dclint.yaml"))
@@ -30,7 +30,7 @@ fn dclint_finds_nothing() {
 }
 
 #[test]
-fn every_setting_of_our_programs_is_one() {
+fn programs_know_all_their_settings() {
     let compose = compose();
     let ours: Vec<_> = compose.services.iter().filter(|(_, service)| service.build.is_some()).collect();
     assert_eq!(ours.len(), 4, "two nodes and two coordinators");
@@ -44,7 +44,7 @@ fn every_setting_of_our_programs_is_one() {
 }
 
 #[test]
-fn an_image_of_ours_is_built_from_the_repository_and_any_other_has_a_version() {
+fn images_are_built_here_or_have_a_version() {
     for (name, service) in compose().services {
         if let Some(build) = &service.build {
             let context = folder().join(&build.context);
@@ -56,12 +56,12 @@ fn an_image_of_ours_is_built_from_the_repository_and_any_other_has_a_version() {
         let numbers = tag.trim_start_matches('v').split('.');
         let is_version =
             numbers.clone().count() == 3 && numbers.into_iter().all(|part| part.parse::<u16>().is_ok());
-        assert!(is_version, "{name}: {tag} is not one version");
+        assert!(is_version, "{name}: {tag} is not an exact version");
     }
 }
 
 #[test]
-fn nobody_has_more_rights_than_it_needs_nor_takes_the_whole_machine() {
+fn services_have_minimal_rights_and_resource_limits() {
     for (name, service) in compose().services {
         assert!(service.read_only, "{name} could change its image");
         assert_eq!(service.cap_drop, ["ALL"], "{name}");
@@ -77,7 +77,7 @@ fn nobody_has_more_rights_than_it_needs_nor_takes_the_whole_machine() {
 }
 
 #[test]
-fn nobody_outside_this_machine_gets_in() {
+fn ports_are_published_on_loopback_only() {
     for (name, service) in compose().services {
         for published in &service.ports {
             let parts: Vec<&str> = published.split(':').collect();
@@ -92,50 +92,53 @@ fn nobody_outside_this_machine_gets_in() {
     }
 }
 
-/// Compose waits for ever for the health of a service that has no healthcheck.
+/// Compose waits forever for the health of a service that has no health check.
 #[test]
-fn whoever_is_waited_for_can_be() {
+fn every_dependency_can_be_met() {
     let compose = compose();
     for (name, service) in &compose.services {
-        let is_asked = service.healthcheck.is_some() || service.build.is_some();
-        let is_left_out = JOBS.contains(&&**name) || UNASKED.contains(&&**name);
-        assert!(is_asked != is_left_out, "{name}");
+        let has_healthcheck = service.healthcheck.is_some() || service.build.is_some();
+        let is_exempt = JOBS.contains(&&**name) || WITHOUT_HEALTHCHECK.contains(&&**name);
+        assert!(has_healthcheck != is_exempt, "{name}");
         for (other, dependency) in &service.depends_on {
             let it = compose
                 .services
                 .get(other)
-                .unwrap_or_else(|| panic!("{name} waits for {other}, which is not there"));
+                .unwrap_or_else(|| panic!("{name} waits for {other}, which does not exist"));
             match dependency.condition.as_str() {
                 "service_completed_successfully" => {
                     assert!(JOBS.contains(&&**other), "{name}: {other} never ends");
                 }
                 "service_healthy" => {
-                    assert!(it.healthcheck.is_some() || it.build.is_some(), "{name}: nobody asks {other}");
+                    assert!(
+                        it.healthcheck.is_some() || it.build.is_some(),
+                        "{name}: {other} has no health check"
+                    );
                 }
-                condition => panic!("{name}: {condition} waits for nothing"),
+                condition => panic!("{name}: unknown condition {condition}"),
             }
         }
     }
 }
 
 #[test]
-fn a_program_has_longer_to_end_than_it_takes() {
+fn stop_grace_period_exceeds_the_drain_time() {
     let seconds = |text: &str| text.trim_end_matches('s').parse::<u64>().unwrap();
     let drain = settings::default_of("flashsale-node", "DRAIN_TIMEOUT").unwrap().unwrap();
     for (name, service) in compose().services.iter().filter(|(_, service)| service.build.is_some()) {
         let grace = service.stop_grace_period.as_deref().unwrap_or("10s");
-        // The delay before, and the last words after, take a second or two.
+        // The time before and after draining is a second or two.
         assert!(seconds(grace) >= seconds(&drain) + 3, "{name} is killed after {grace}");
     }
 }
 
 #[test]
-fn whatever_is_mounted_is_there_and_can_only_be_read() {
+fn mounts_exist_and_are_read_only() {
     let compose = compose();
     for (name, service) in &compose.services {
         for mount in &service.volumes {
             if mount.is_path() {
-                assert!(folder().join(&mount.source).exists(), "{name}: there is no {}", mount.source);
+                assert!(folder().join(&mount.source).exists(), "{name}: {} does not exist", mount.source);
                 assert!(mount.read_only, "{name} could write into the repository");
             } else {
                 assert!(compose.volumes.contains_key(&mount.source), "{name}: no volume {}", mount.source);
@@ -146,12 +149,12 @@ fn whatever_is_mounted_is_there_and_can_only_be_read() {
     }
     for volume in compose.volumes.keys() {
         let used = |service: &Service| service.volumes.iter().any(|mount| mount.source == *volume);
-        assert!(compose.services.values().any(used), "nobody uses the volume {volume}");
+        assert!(compose.services.values().any(used), "no service uses the volume {volume}");
     }
 }
 
 #[test]
-fn each_redis_server_has_a_volume_and_an_address_of_its_own() {
+fn redis_servers_have_own_volume_and_address() {
     let compose = compose();
     let servers: Vec<_> = compose
         .services
@@ -177,9 +180,9 @@ fn each_redis_server_has_a_volume_and_an_address_of_its_own() {
     }
 }
 
-/// Whatever is asked of a service, by whomever, is a service and one of its ports.
+/// Every address in a setting or scrape target is a service and one of its ports.
 #[test]
-fn every_address_leads_to_somebody() {
+fn every_address_is_a_service_port() {
     let compose = compose();
     let targets = std::fs::read_dir(folder().join("compose/targets")).unwrap();
     let targets = targets.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
@@ -194,7 +197,7 @@ fn every_address_leads_to_somebody() {
         .collect();
     assert!(addresses.len() >= 14, "{addresses:?}");
     for (host, port) in addresses {
-        let service = compose.services.get(host).unwrap_or_else(|| panic!("nobody is called {host}"));
+        let service = compose.services.get(host).unwrap_or_else(|| panic!("no service is named {host}"));
         assert!(ports_of(host, service).unwrap().contains(&port), "{host} does not answer on {port}");
     }
 }

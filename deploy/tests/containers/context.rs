@@ -1,4 +1,4 @@
-//! The context: whole, and small.
+//! The build context is complete and small.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,25 +11,26 @@ use testkit::{Folder, binary};
 
 use crate::TARGETS;
 
-/// What the programs are made of is 1.1 MB; with their tests it would be half as much again.
+/// The sources of the programs are 1.1 MB. With their tests it would be half as much again.
 const BYTES_MAX: u64 = 1_400_000;
-/// What only tests and load need. Goose alone brings two hundred crates.
+/// Crates that only tests and the load test need. Goose alone brings two hundred crates.
 const NOT_SHIPPED: [&str; 5] = ["goose", "testkit", "chaos", "proptest", "stateright"];
 
-/// Every file of the repository that went into these programs, in whatever way: the compiler writes them down beside each.
+/// Returns every file of the repository that the compiler read for the programs. It lists them in a `.d` file beside
+/// each program.
 fn read_by_the_compiler() -> Result<BTreeSet<PathBuf>> {
     let mut files = BTreeSet::new();
     for (_, program) in TARGETS {
         let list = fs::read_to_string(binary(program)?.with_extension("d"))?;
         let ours = list.split_whitespace().filter_map(|file| Path::new(file).strip_prefix(repository()).ok());
-        // The first one is the program itself.
+        // The first entry is the program itself.
         files.extend(ours.skip(1).map(Path::to_owned));
     }
     Ok(files)
 }
 
 #[test]
-fn everything_that_the_programs_are_made_of_is_sent() {
+fn context_contains_every_compiled_file() {
     let sent = BTreeSet::from_iter(context::files().unwrap());
     let read = read_by_the_compiler().unwrap();
     for known in ["stock/src/functions/buy.lua", "node/page/page.js", "coordinator/src/main.rs"] {
@@ -40,12 +41,12 @@ fn everything_that_the_programs_are_made_of_is_sent() {
 }
 
 #[test]
-fn the_context_is_small_and_a_workspace_that_cargo_opens() {
+fn context_is_small_and_opens_as_workspace() {
     let folder = Folder::temporary().unwrap();
     let bytes = context::copy_to(folder.path()).unwrap();
     assert!(bytes < BYTES_MAX, "{bytes} bytes would be sent");
 
-    // What is built for the images, by what is here already instead of the net.
+    // Resolves the crates of the images offline, from the local registry.
     let tree = cargo()
         .current_dir(folder.path())
         .args(["tree", "--locked", "--offline", "--prefix", "none", "--edges", "normal,build"])

@@ -1,4 +1,4 @@
-//! The Dockerfile against its linter, against the code, and against what containers are asked to be.
+//! The Dockerfile, checked with a linter, against the code, and against requirements for containers.
 
 use std::fs;
 use std::process::Command;
@@ -9,28 +9,28 @@ use testkit::binary;
 
 use crate::TARGETS;
 
-/// What distroless/cc-debian12 has, and all that the programs may ask for: the C library with its loader, its mathematics,
-/// and what unwinds a stack.
+/// The shared libraries of distroless/cc-debian12 that the programs may need: the C library with its loader and its
+/// mathematics, and the stack unwinder.
 const LIBRARIES: [&str; 5] =
     ["ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1", "libc.so.6", "libgcc_s.so.1", "libm.so.6"];
 
 #[test]
-fn hadolint_finds_nothing() {
+fn hadolint_reports_nothing() {
     let file = deploy::folder().join("containers/Dockerfile");
     let linted = Command::new(deploy::tool("hadolint").unwrap()).arg(file).output().unwrap();
     assert!(linted.status.success(), "{}", String::from_utf8_lossy(&linted.stdout));
 }
 
 #[test]
-fn the_compiler_is_the_one_that_developers_have() {
+fn compiler_version_equals_the_toolchain_file() {
     let toolchain = fs::read_to_string(repository().join("rust-toolchain.toml")).unwrap();
     let version = &arguments().unwrap()["RUST_VERSION"];
-    assert!(toolchain.contains(&format!("channel = \"{version}\"")), "{version} is not that of\n{toolchain}");
+    assert!(toolchain.contains(&format!("channel = \"{version}\"")), "{version} differs from\n{toolchain}");
 }
 
-/// A program that was linked against a newer C library than the image has does not start there.
+/// A program that was linked against a newer C library than the image's does not start.
 #[test]
-fn the_programs_are_built_and_run_on_the_same_debian() {
+fn programs_are_built_and_run_on_same_debian() {
     let stages = stages().unwrap();
     let is_ours = |from: &str| stages.iter().any(|stage| stage.name == from);
     let foreign: Vec<&str> = stages.iter().map(|stage| &*stage.from).filter(|from| !is_ours(from)).collect();
@@ -38,7 +38,7 @@ fn the_programs_are_built_and_run_on_the_same_debian() {
 }
 
 #[test]
-fn an_image_runs_its_program_as_nobody_and_without_a_shell() {
+fn images_run_unprivileged_and_without_shell() {
     for (target, program) in TARGETS {
         let image = image(target).unwrap();
         let installed = format!("/usr/local/bin/{program}");
@@ -48,12 +48,12 @@ fn an_image_runs_its_program_as_nobody_and_without_a_shell() {
     }
     for stage in stages().unwrap().iter().skip_while(|stage| stage.name != "base") {
         let runs = stage.instructions.iter().any(|(keyword, _)| keyword == "RUN");
-        assert!(!runs, "{} runs something, and has nothing to run it with", stage.name);
+        assert!(!runs, "{} has a RUN instruction, but no shell", stage.name);
     }
 }
 
 #[test]
-fn an_image_exposes_the_ports_that_its_program_has() {
+fn images_expose_the_ports_of_their_program() {
     for (target, program) in TARGETS {
         let port_of = |variable| settings::default_of(program, variable).unwrap();
         let ports = ["PORT", "OPS_PORT"].into_iter().filter_map(port_of);
@@ -63,32 +63,32 @@ fn an_image_exposes_the_ports_that_its_program_has() {
 }
 
 #[test]
-fn an_image_says_what_it_is_in_the_words_of_its_crate() {
+fn image_labels_match_the_crate() {
     for (target, program) in TARGETS {
         let labels = image(target).unwrap().labels;
-        let said = |name: &str| labels[&format!("org.opencontainers.image.{name}")].clone();
+        let declared = |name: &str| labels[&format!("org.opencontainers.image.{name}")].clone();
         let manifest = fs::read_to_string(repository().join(target).join("Cargo.toml")).unwrap();
-        assert_eq!(said("title"), program);
-        assert!(manifest.contains(&format!("description = \"{}\"", said("description"))), "{target}");
-        assert_eq!(said("licenses"), "MIT OR Apache-2.0");
-        assert_eq!((said("version"), said("revision")), ("${VERSION}".into(), "${REVISION}".into()));
-        assert!(said("source").starts_with("https://"));
+        assert_eq!(declared("title"), program);
+        assert!(manifest.contains(&format!("description = \"{}\"", declared("description"))), "{target}");
+        assert_eq!(declared("licenses"), "MIT OR Apache-2.0");
+        assert_eq!((declared("version"), declared("revision")), ("${VERSION}".into(), "${REVISION}".into()));
+        assert!(declared("source").starts_with("https://"));
     }
 }
 
 #[test]
-fn no_secret_can_go_in() {
+fn images_contain_no_secret() {
     let stages = stages().unwrap();
     let kept = stages.iter().flat_map(|stage| &stage.instructions);
     for (keyword, rest) in kept.filter(|(keyword, _)| ["ARG", "ENV"].contains(&&**keyword)) {
         let upper = rest.to_uppercase();
         let is_secret = ["SECRET", "TOKEN", "PASSWORD", "KEY"].iter().any(|word| upper.contains(word));
-        assert!(!is_secret, "{keyword} {rest} stays in the image");
+        assert!(!is_secret, "{keyword} {rest} would stay in the image");
     }
 }
 
 #[test]
-fn the_programs_need_no_library_that_the_image_lacks() {
+fn images_have_all_needed_libraries() {
     for (_, program) in TARGETS {
         let binary = binary(program).unwrap();
         let read = Command::new("readelf").arg("--dynamic").arg(&binary).output().expect("readelf runs");

@@ -1,4 +1,4 @@
-//! `healthcheck` as the images run it, beside the real programs.
+//! The images' `healthcheck` commands, run beside the real programs.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -8,12 +8,12 @@ use deploy::dockerfile::image;
 use testkit::ports::PortBlock;
 use testkit::{Folder, Launch, Process, binary, until};
 
-/// Longest time that an image gives its healthcheck.
+/// Timeout of the health check in the images.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// For a process to start, on a machine that builds beside it.
-const SOON: Duration = Duration::from_secs(20);
+/// Time for a process to start, on a machine that builds at the same time.
+const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// The processes of a container, without the container: all of them have its environment.
+/// The processes of a container, run without a container. All of them have its environment.
 struct Container {
     target: &'static str,
     folder: Folder,
@@ -26,7 +26,7 @@ impl Container {
         Ok(Self { target, folder: Folder::temporary()?, ports: PortBlock::take()?, host })
     }
 
-    /// Nothing is at its Redis: that makes it no less alive, only not ready.
+    /// Starts the program without Redis: it is alive, but not ready.
     fn start(&self) -> Result<Process> {
         let launch = self.launch("program", &image(self.target)?.entrypoint)?;
         launch.env("REDIS_URL", "redis://127.0.0.1:1").env("ADMIN_TOKEN", "0123456789abcdef").spawn()
@@ -41,14 +41,15 @@ impl Container {
     }
 
     async fn becomes_healthy(&self) -> Result<()> {
-        until("health", SOON, async || self.health().await.is_ok_and(|(code, _)| code == Some(0))).await
+        until("health", START_LIMIT, async || self.health().await.is_ok_and(|(code, _)| code == Some(0)))
+            .await
     }
 
-    /// Exit code and words of a process that ends by itself.
+    /// Runs a process to its end. Returns its exit code and output.
     async fn outcome(&self, launch: Launch) -> Result<(Option<i32>, String)> {
         fs::remove_file(self.folder.path().join("healthcheck.log")).ok();
         let process = launch.spawn()?;
-        let code = process.wait(SOON).await?.code();
+        let code = process.wait(START_LIMIT).await?.code();
         Ok((code, fs::read_to_string(process.log())?))
     }
 
@@ -62,19 +63,19 @@ impl Container {
             .env("OPS_PORT", self.ports.first() + 1))
     }
 
-    /// Where operators are answered.
-    fn asked(&self) -> String {
+    /// Returns the address for probes.
+    fn probed_address(&self) -> String {
         let port = self.ports.first() + u16::from(self.target == "node");
         format!("{}:{port}", self.host)
     }
 }
 
-/// Unhealthy, and why in one line.
-fn assert_unhealthy((code, words): (Option<i32>, String), why: &str) {
-    assert!(code == Some(1) && words.lines().count() == 1 && words.contains(why), "{code:?}: {words}");
+/// Asserts that the health check failed with one line that contains `reason`.
+fn assert_unhealthy((code, output): (Option<i32>, String), reason: &str) {
+    assert!(code == Some(1) && output.lines().count() == 1 && output.contains(reason), "{code:?}: {output}");
 }
 
-async fn is_healthy_while_it_lives(target: &'static str) -> Result<()> {
+async fn assert_healthy_while_running(target: &'static str) -> Result<()> {
     let container = Container::of(target, "0.0.0.0")?;
     assert_unhealthy(container.health().await?, "Connection refused");
 
@@ -82,7 +83,7 @@ async fn is_healthy_while_it_lives(target: &'static str) -> Result<()> {
     container.becomes_healthy().await?;
     assert_eq!(container.health().await?, (Some(0), String::new()));
 
-    // The kernel still accepts connections for it.
+    // The kernel still accepts connections for the frozen process.
     program.freeze();
     let since = Instant::now();
     assert_unhealthy(container.health().await?, "does not answer within 2s");
@@ -92,17 +93,17 @@ async fn is_healthy_while_it_lives(target: &'static str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_node_is_healthy_while_it_lives() -> Result<()> {
-    is_healthy_while_it_lives("node").await
+async fn node_is_healthy_while_it_runs() -> Result<()> {
+    assert_healthy_while_running("node").await
 }
 
 #[tokio::test]
-async fn a_coordinator_is_healthy_while_it_lives() -> Result<()> {
-    is_healthy_while_it_lives("coordinator").await
+async fn coordinator_is_healthy_while_it_runs() -> Result<()> {
+    assert_healthy_while_running("coordinator").await
 }
 
 #[tokio::test]
-async fn whoever_listens_at_one_address_is_asked_there() -> Result<()> {
+async fn healthcheck_uses_the_configured_address() -> Result<()> {
     for target in ["node", "coordinator"] {
         let container = Container::of(target, "127.0.0.7")?;
         let _program = container.start()?;
@@ -114,22 +115,22 @@ async fn whoever_listens_at_one_address_is_asked_there() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_healthcheck_refuses_a_port_that_cannot_be_and_reads_no_other_setting() -> Result<()> {
+async fn healthcheck_validates_only_its_own_settings() -> Result<()> {
     for target in ["node", "coordinator"] {
         let container = Container::of(target, "127.0.0.1")?;
-        let (code, words) = container.outcome(container.healthcheck()?.env("PORT", "http")).await?;
+        let (code, output) = container.outcome(container.healthcheck()?.env("PORT", "http")).await?;
         assert!(
-            code == Some(64) && words.lines().count() == 1 && words.contains("PORT"),
-            "{code:?}: {words}"
+            code == Some(64) && output.lines().count() == 1 && output.contains("PORT"),
+            "{code:?}: {output}"
         );
         let others = container.healthcheck()?.env("REDIS_URL", "nonsense").env("ADMIN_TOKEN", "short");
-        assert_unhealthy(container.outcome(others).await?, &container.asked());
+        assert_unhealthy(container.outcome(others).await?, &container.probed_address());
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn help_shows_it() -> Result<()> {
+async fn help_lists_the_healthcheck() -> Result<()> {
     for target in ["node", "coordinator"] {
         let container = Container::of(target, "127.0.0.1")?;
         let help = container.launch("help", &image(target)?.entrypoint)?.arg("--help");

@@ -1,8 +1,8 @@
-//! The images: what goes in, what they say of themselves, and how what they run tells whether it is well.
+//! The images: their build context, their properties, and their health checks.
 
 mod context;
 mod dockerfile;
 mod health;
 
-/// Each target of the Dockerfile with the program that it runs.
+/// Each target of the Dockerfile with its program.
 const TARGETS: [(&str, &str); 2] = [("node", "flashsale-node"), ("coordinator", "flashsale-coordinator")];

@@ -1,4 +1,4 @@
-//! Who is asked by name is there, and whoever has to be asked is.
+//! Addresses of Services in the settings: each exists, and the cluster consists of all servers.
 
 use std::collections::BTreeSet;
 
@@ -6,32 +6,32 @@ use deploy::kubernetes::{Overlay, list};
 
 use crate::Fault;
 
-/// What the cluster is made of: the variable that names all servers, and the label of their pods that has their names.
+/// The variable that lists all servers of the cluster, and the pod label with a server's name.
 const SERVERS: &str = "PAIRS";
 const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
-/// How a Service's full name ends. Of other names with a dot nobody here knows whether they are there.
+/// The end of a Service's full name. Other names with a dot are outside the cluster and cannot be checked.
 const FULL: &str = "svc.cluster.local";
 
-/// Each address of a Service leads to one of its ports, and the cluster is made of all servers that there are.
+/// Each address leads to a port of a Service, and the cluster consists of all servers.
 pub(crate) fn addresses(overlay: &Overlay) -> Vec<Fault> {
     let mut faults = Vec::new();
     for container in &overlay.containers() {
         for (variable, value) in overlay.environment(container) {
             let value = value.unwrap_or_default();
-            let mut fault = |why: String| {
-                let field = format!("{}/env/{variable}", container.at);
-                faults.push(Fault::of(container.workload.object, field, why));
+            let mut fault = |reason: String| {
+                let field = format!("{}/env/{variable}", container.pointer);
+                faults.push(Fault::of(container.workload.object, field, reason));
             };
-            let asked: Vec<(&str, u64)> = addresses_in(&value).collect();
-            for (host, port) in &asked {
-                if !is_there(overlay, host, *port) {
-                    fault(format!("nobody answers at {host}:{port}"));
+            let addresses: Vec<(&str, u64)> = addresses_in(&value).collect();
+            for (host, port) in &addresses {
+                if !exists(overlay, host, *port) {
+                    fault(format!("no Service has the address {host}:{port}"));
                 }
             }
-            let asked: BTreeSet<&str> = asked.into_iter().map(|(host, _)| host).collect();
-            for server in servers(overlay).iter().filter(|server| !asked.contains(&***server)) {
+            let addresses: BTreeSet<&str> = addresses.into_iter().map(|(host, _)| host).collect();
+            for server in servers(overlay).iter().filter(|server| !addresses.contains(&***server)) {
                 if variable == SERVERS {
-                    fault(format!("{server} is not of the cluster"));
+                    fault(format!("{server} is missing from the cluster"));
                 }
             }
         }
@@ -39,7 +39,7 @@ pub(crate) fn addresses(overlay: &Overlay) -> Vec<Fault> {
     faults
 }
 
-/// `host:port`, behind a scheme or not, with commas or spaces between.
+/// Splits a value into `host:port`, with or without a scheme, separated by commas or spaces.
 fn addresses_in(value: &str) -> impl Iterator<Item = (&str, u64)> {
     let words = value.split([',', ' ', '\n']).map(|word| word.rsplit("//").next().unwrap_or(word));
     words.filter_map(|word| {
@@ -48,7 +48,7 @@ fn addresses_in(value: &str) -> impl Iterator<Item = (&str, u64)> {
     })
 }
 
-fn is_there(overlay: &Overlay, host: &str, port: u64) -> bool {
+fn exists(overlay: &Overlay, host: &str, port: u64) -> bool {
     let (service, domain) = host.split_once('.').unwrap_or((host, ""));
     let Some(service) = overlay.find("Service", service) else {
         return !domain.is_empty() && !domain.ends_with(FULL);

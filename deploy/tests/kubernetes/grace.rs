@@ -1,4 +1,4 @@
-//! Whether a pod has the time to end well.
+//! The time that a pod has for a clean shutdown.
 
 use deploy::kubernetes::{Container, Overlay, list, text};
 use service::settings::duration;
@@ -6,14 +6,14 @@ use service::settings::duration;
 use crate::Fault;
 use crate::settings::setting;
 
-/// What a program's last words and the end of its process may take.
+/// Time for a program's last log lines and the end of its process.
 const END_S: f64 = 2.0;
-/// How long a Redis server waits for its replica, unless it is told otherwise.
+/// Default time that a Redis server waits for its replica.
 const SHUTDOWN_S: f64 = 10.0;
-/// What Kubernetes gives whoever asks for nothing.
+/// Default grace period of Kubernetes.
 const GRACE_S: f64 = 30.0;
 
-/// Whatever a pod does before it ends, it has the time for.
+/// The grace period of a pod covers everything that it does before it ends.
 pub(crate) fn grace(overlay: &Overlay) -> Vec<Fault> {
     let mut faults = Vec::new();
     for container in overlay.containers().iter().filter(|container| container.workload.serves()) {
@@ -21,15 +21,15 @@ pub(crate) fn grace(overlay: &Overlay) -> Vec<Fault> {
         let spec = container.workload.spec();
         let given = spec["terminationGracePeriodSeconds"].as_f64().unwrap_or(GRACE_S);
         if given < needed {
-            let field = format!("{}/spec/terminationGracePeriodSeconds", container.workload.template_at);
-            let why = format!("it is killed after {given} s, and needs {needed} s");
-            faults.push(Fault::of(container.workload.object, field, why));
+            let field = format!("{}/spec/terminationGracePeriodSeconds", container.workload.template_pointer);
+            let reason = format!("it is killed after {given} s, but needs {needed} s");
+            faults.push(Fault::of(container.workload.object, field, reason));
         }
     }
     faults
 }
 
-/// How long its `preStop` may take: for ever, where it is a script that names no limit.
+/// Returns the maximum time of the `preStop` hook. Infinite for a script that states no limit.
 fn seconds_before(container: &Container<'_>, overlay: &Overlay) -> f64 {
     let hook = &container.value["lifecycle"]["preStop"];
     let sleep = hook["sleep"]["seconds"].as_f64().unwrap_or(0.0);
@@ -39,7 +39,7 @@ fn seconds_before(container: &Container<'_>, overlay: &Overlay) -> f64 {
     })
 }
 
-/// How long a program takes from SIGTERM on.
+/// Returns the time that a program takes after SIGTERM.
 fn seconds_to_end(container: &Container<'_>, overlay: &Overlay) -> f64 {
     let drain = ["DRAIN_DELAY", "DRAIN_TIMEOUT"].into_iter();
     let drain = drain.filter_map(|variable| setting(container, overlay, variable));
@@ -51,7 +51,7 @@ fn seconds_to_end(container: &Container<'_>, overlay: &Overlay) -> f64 {
     })
 }
 
-/// What a container finds in a file of a ConfigMap.
+/// Returns the contents of a ConfigMap's file as the container sees it.
 fn file<'a>(container: &Container<'_>, overlay: &'a Overlay, path: &str) -> &'a str {
     let (folder, name) = path.rsplit_once('/').unwrap_or_default();
     let mounts = list(&container.value["volumeMounts"]);

@@ -1,4 +1,4 @@
-//! Each policy is shown to protect: a copy of a real overlay that is broken in one place, and who says so.
+//! Mutation tests of the policies: each breaks one field of a real overlay, and exactly one policy must report it.
 
 use std::collections::BTreeSet;
 
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::{POLICIES, overlay};
 
-/// The policy that has to say so, the object - a `*` stands for the rest of its name - and what becomes of a field of it:
-/// `null` takes it away, and without a field it is the object that goes.
+/// Policy that must fail, object, field and new value. A `*` stands for the rest of an object's name. `null` removes
+/// the field. An empty field name removes the object.
 type Mutation = (&'static str, &'static str, &'static str, Value);
 
 const POD: &str = "/spec/template/spec";
@@ -68,15 +68,15 @@ fn mutations() -> Vec<Mutation> {
         ("rolling", pair, "/spec/updateStrategy/type", json!("OnDelete")),
         ("spread", node, "P/topologySpreadConstraints", Value::Null),
         ("spread", pair, "P/topologySpreadConstraints/0/whenUnsatisfiable", json!("ScheduleAnyway")),
-        ("apart", pair, "P/affinity", Value::Null),
+        ("separate hosts", pair, "P/affinity", Value::Null),
         (
-            "apart",
+            "separate hosts",
             pair,
             "P/affinity/podAntiAffinity/requiredDuringSchedulingIgnoredDuringExecution/0/topologyKey",
             json!("topology.kubernetes.io/zone"),
         ),
         (
-            "apart",
+            "separate hosts",
             pair,
             "P/affinity/podAntiAffinity/requiredDuringSchedulingIgnoredDuringExecution/0/labelSelector/matchLabels/flashsale~1pair",
             json!("b"),
@@ -190,20 +190,20 @@ fn mutations() -> Vec<Mutation> {
             json!("yes"),
         ),
         ("network", node, "/spec/template/metadata/labels/flashsale~1redis-client", Value::Null),
-        ("users", node, "P/volumes/0/secret/items/0/key", json!("coordinator")),
-        ("users", "ConfigMap/flashsale-node-*", "/data/REDIS_USERNAME", json!("admin")),
-        ("users", job, "P/volumes/1/secret/items", Value::Null),
-        ("users", exporter, "C/env/1/value", json!("default")),
+        ("own user", node, "P/volumes/0/secret/items/0/key", json!("coordinator")),
+        ("own user", "ConfigMap/flashsale-node-*", "/data/REDIS_USERNAME", json!("admin")),
+        ("own user", job, "P/volumes/1/secret/items", Value::Null),
+        ("own user", exporter, "C/env/1/value", json!("default")),
         (
-            "in the open",
+            "plain secrets",
             "ConfigMap/redis-url-*",
             "/data/REDIS_URL",
             json!("rediss://node:k3y@redis-a-0:6379"),
         ),
-        ("in the open", exporter, "C/env/-", json!({"name": "BASIC_AUTH_PASSWORD", "value": "swordfish"})),
-        ("in the open", "ConfigMap/flashsale-coordinator-*", "/data/ADMIN_TOKEN", json!("swordfish")),
+        ("plain secrets", exporter, "C/env/-", json!({"name": "BASIC_AUTH_PASSWORD", "value": "swordfish"})),
+        ("plain secrets", "ConfigMap/flashsale-coordinator-*", "/data/ADMIN_TOKEN", json!("swordfish")),
         (
-            "in the open",
+            "plain secrets",
             "ConfigMap/redis-url-*",
             "+",
             json!({"kind": "Secret", "metadata": {"name": "a", "namespace": "flashsale"}}),
@@ -225,15 +225,15 @@ fn mutations() -> Vec<Mutation> {
     ]
 }
 
-/// The overlay with one mutation.
+/// Returns the overlay with one mutation.
 fn mutated((_, title, field, value): &Mutation) -> Overlay {
     let mut overlay = overlay("prod").clone();
-    let is_meant = |it: &str| match title.strip_suffix('*') {
+    let matches_title = |it: &str| match title.strip_suffix('*') {
         Some(beginning) => it.starts_with(beginning),
         None => it == *title,
     };
-    let found = overlay.objects.iter().position(|object| is_meant(&object.title()));
-    let i = found.unwrap_or_else(|| panic!("there is no {title}"));
+    let found = overlay.objects.iter().position(|object| matches_title(&object.title()));
+    let i = found.unwrap_or_else(|| panic!("no object {title}"));
     match *field {
         "" => {
             overlay.objects.remove(i);
@@ -244,7 +244,7 @@ fn mutated((_, title, field, value): &Mutation) -> Overlay {
     overlay
 }
 
-/// As a JSON patch would: `-` is one entry more.
+/// Changes a field as a JSON patch would: `-` appends an entry.
 fn change(object: &mut Value, field: &str, value: &Value) {
     let field = match field.as_bytes()[0] {
         b'C' => format!("{CONTAINER}{}", &field[1..]),
@@ -253,10 +253,10 @@ fn change(object: &mut Value, field: &str, value: &Value) {
     };
     let (parent, name) = field.rsplit_once('/').expect("a path");
     let name = name.replace("~1", "/");
-    let parent = object.pointer_mut(parent).unwrap_or_else(|| panic!("there is no {parent}"));
+    let parent = object.pointer_mut(parent).unwrap_or_else(|| panic!("no field {parent}"));
     match (parent, value) {
         (Value::Object(fields), Value::Null) => {
-            assert!(fields.remove(&name).is_some(), "there is no {field}");
+            assert!(fields.remove(&name).is_some(), "no field {field}");
         }
         (Value::Object(fields), value) => {
             fields.insert(name, value.clone());
@@ -268,22 +268,22 @@ fn change(object: &mut Value, field: &str, value: &Value) {
 }
 
 #[test]
-fn whatever_is_broken_one_policy_says_so() {
+fn each_mutation_fails_exactly_one_policy() {
     let mut wrong = Vec::new();
     for mutation in mutations() {
         let overlay = mutated(&mutation);
-        let red = POLICIES.iter().filter(|(_, policy)| !policy(&overlay).is_empty());
-        let red: Vec<&str> = red.map(|(name, _)| *name).collect();
-        if red != [mutation.0] {
-            wrong.push(format!("{} {}: {red:?} say so, and not {}", mutation.1, mutation.2, mutation.0));
+        let failed = POLICIES.iter().filter(|(_, policy)| !policy(&overlay).is_empty());
+        let failing: Vec<&str> = failed.map(|(name, _)| *name).collect();
+        if failing != [mutation.0] {
+            wrong.push(format!("{} {}: {failing:?} failed, and not {}", mutation.1, mutation.2, mutation.0));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-fn every_policy_has_something_to_say() {
-    let shown: BTreeSet<&str> = mutations().iter().map(|(policy, ..)| *policy).collect();
+fn every_policy_has_a_mutation() {
+    let tested: BTreeSet<&str> = mutations().iter().map(|(policy, ..)| *policy).collect();
     let all: BTreeSet<&str> = POLICIES.iter().map(|(name, _)| *name).collect();
-    assert_eq!(shown, all);
+    assert_eq!(tested, all);
 }

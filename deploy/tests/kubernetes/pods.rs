@@ -1,174 +1,186 @@
-//! What a pod may do to others, and what they may do to it.
+//! Security and resources of pods.
 
 use deploy::kubernetes::{Container, Overlay, list, text};
 use serde_json::{Value, json};
 
 use crate::Fault;
 
-/// What has no namespace.
+/// Kinds without a namespace.
 const CLUSTER_WIDE: [&str; 1] = ["Namespace"];
 
-/// What a container lacks, field by field.
+/// Reports the faulty fields of every container.
 fn of_containers(
     overlay: &Overlay,
-    lacks: impl Fn(&Container<'_>) -> Vec<(&'static str, &'static str)>,
+    find_faults: impl Fn(&Container<'_>) -> Vec<(&'static str, &'static str)>,
 ) -> Vec<Fault> {
     let faults = |container: Container<'_>| {
-        let found = lacks(&container).into_iter();
-        let fault =
-            |(field, why)| Fault::of(container.workload.object, format!("{}{field}", container.at), why);
+        let found = find_faults(&container).into_iter();
+        let fault = |(field, reason)| {
+            Fault::of(container.workload.object, format!("{}{field}", container.pointer), reason)
+        };
         found.map(fault).collect::<Vec<_>>()
     };
     overlay.containers().into_iter().flat_map(faults).collect()
 }
 
-/// The entries whose field is not what it has to be.
-fn other_than<'a>(value: &Value, wanted: &[(&'a str, Value, &'static str)]) -> Vec<(&'a str, &'static str)> {
+/// Returns the fields that differ from the wanted value.
+fn differing<'a>(value: &Value, wanted: &[(&'a str, Value, &'static str)]) -> Vec<(&'a str, &'static str)> {
     let differs = |(field, wanted, _): &&(&str, Value, &str)| value.pointer(field) != Some(wanted);
-    wanted.iter().filter(differs).map(|(field, _, why)| (*field, *why)).collect()
+    wanted.iter().filter(differs).map(|(field, _, reason)| (*field, *reason)).collect()
 }
 
-/// Whoever serves is asked whether it has started, whether it lives, and whether it can be sent something.
+/// Every service has a startup, a liveness and a readiness probe.
 pub(crate) fn probes(overlay: &Overlay) -> Vec<Fault> {
     of_containers(overlay, |container| {
         let has = |probe: &str| container.value[probe].is_object();
         let wanted = ["startupProbe", "livenessProbe", "readinessProbe"].into_iter();
         let missing = wanted.filter(|probe| container.workload.serves() && !has(probe));
-        missing.map(|probe| (probe, "nobody asks it")).collect()
+        missing.map(|probe| (probe, "the probe is missing")).collect()
     })
 }
 
-/// The scheduler knows what it needs, and it takes no host down.
+/// Requests for the scheduler, and a memory limit that protects the host.
 pub(crate) fn resources(overlay: &Overlay) -> Vec<Fault> {
     of_containers(overlay, |container| {
         let needs = ["/resources/requests/cpu", "/resources/requests/memory", "/resources/limits/memory"];
         let missing = needs.into_iter().filter(|field| container.value.pointer(field).is_none());
-        missing.map(|field| (field, "there is none")).collect()
+        missing.map(|field| (field, "it is missing")).collect()
     })
 }
 
-/// All that the level `restricted` of Pod Security asks, but for the user; and that the namespace asks for that level.
+/// All requirements of Pod Security level `restricted` except for the user, and a namespace that enforces the level.
 pub(crate) fn restricted(overlay: &Overlay) -> Vec<Fault> {
     let mut faults = of_containers(overlay, |container| {
         let wanted = [
-            ("/securityContext/allowPrivilegeEscalation", json!(false), "it could get more rights"),
-            ("/securityContext/capabilities", json!({"drop": ["ALL"]}), "it keeps rights of root"),
+            ("/securityContext/allowPrivilegeEscalation", json!(false), "it could gain privileges"),
+            ("/securityContext/capabilities", json!({"drop": ["ALL"]}), "it keeps capabilities"),
         ];
-        let mut lacks = other_than(container.value, &wanted);
+        let mut faults = differing(container.value, &wanted);
         if container.value["securityContext"]["privileged"] == true {
-            lacks.push(("/securityContext/privileged", "it owns its host"));
+            faults.push(("/securityContext/privileged", "it is privileged"));
         }
         if list(&container.value["ports"]).iter().any(|port| port["hostPort"].is_u64()) {
-            lacks.push(("/ports", "it takes a port of its host"));
+            faults.push(("/ports", "it uses a port of its host"));
         }
-        lacks
+        faults
     });
     for workload in overlay.workloads() {
-        let at = |field: &str| format!("{}/spec{field}", workload.template_at);
+        let at = |field: &str| format!("{}/spec{field}", workload.template_pointer);
         let wanted = [(
             "/securityContext/seccompProfile/type",
             json!("RuntimeDefault"),
-            "it may call all of the kernel",
+            "its system calls are not restricted",
         )];
-        for (field, why) in other_than(workload.spec(), &wanted) {
-            faults.push(Fault::of(workload.object, at(field), why));
+        for (field, reason) in differing(workload.spec(), &wanted) {
+            faults.push(Fault::of(workload.object, at(field), reason));
         }
         for field in ["hostNetwork", "hostPID", "hostIPC"] {
             if workload.spec()[field] == true {
-                faults.push(Fault::of(workload.object, at(&format!("/{field}")), "it sees its host"));
+                faults.push(Fault::of(
+                    workload.object,
+                    at(&format!("/{field}")),
+                    "it shares a namespace with its host",
+                ));
             }
         }
         for volume in list(&workload.spec()["volumes"]).iter().filter(|volume| volume["hostPath"].is_object())
         {
             let field = at(&format!("/volumes/{}", text(&volume["name"])));
-            faults.push(Fault::of(workload.object, field, "it sees files of its host"));
+            faults.push(Fault::of(workload.object, field, "it mounts files of its host"));
         }
     }
     let enforced = (
         "/metadata/labels/pod-security.kubernetes.io~1enforce",
         json!("restricted"),
-        "anything may run in it",
+        "it does not enforce the level restricted",
     );
     for namespace in overlay.of_kind("Namespace") {
-        for (field, why) in other_than(&namespace.0, std::slice::from_ref(&enforced)) {
-            faults.push(Fault::of(namespace, field, why));
+        for (field, reason) in differing(&namespace.0, std::slice::from_ref(&enforced)) {
+            faults.push(Fault::of(namespace, field, reason));
         }
     }
     faults
 }
 
-/// The user is a number: of a name in an image nobody could tell whether it is root.
+/// The user is a number, because Kubernetes cannot check whether a name in an image is root.
 pub(crate) fn non_root(overlay: &Overlay) -> Vec<Fault> {
     let of_workload = |workload: &deploy::kubernetes::Workload<'_>| {
         let context = &workload.spec()["securityContext"];
-        let field = format!("{}/spec/securityContext", workload.template_at);
-        let is_somebody =
+        let field = format!("{}/spec/securityContext", workload.template_pointer);
+        let has_ids =
             ["runAsUser", "runAsGroup"].iter().all(|id| context[id].as_u64().is_some_and(|id| id > 0));
-        let is_so = context["runAsNonRoot"] == true && is_somebody;
-        (!is_so).then(|| Fault::of(workload.object, field, "it may be root"))
+        let is_non_root = context["runAsNonRoot"] == true && has_ids;
+        (!is_non_root).then(|| Fault::of(workload.object, field, "it may run as root"))
     };
     let mut faults: Vec<Fault> = overlay.workloads().iter().filter_map(of_workload).collect();
     faults.extend(of_containers(overlay, |container| {
         let own = ["runAsUser", "runAsGroup", "runAsNonRoot"];
         let differs = own.iter().any(|field| !container.value["securityContext"][field].is_null());
-        if differs { vec![("/securityContext", "it is somebody else than its pod")] } else { Vec::new() }
+        if differs { vec![("/securityContext", "it overrides the user of its pod")] } else { Vec::new() }
     }));
     faults
 }
 
-/// Nothing of its image changes, nor of what it is given.
+/// The image's files and the mounted files are read-only.
 pub(crate) fn read_only(overlay: &Overlay) -> Vec<Fault> {
     of_containers(overlay, |container| {
-        let wanted = [("/securityContext/readOnlyRootFilesystem", json!(true), "it could change its image")];
-        let mut lacks = other_than(container.value, &wanted);
+        let wanted =
+            [("/securityContext/readOnlyRootFilesystem", json!(true), "its root filesystem is writable")];
+        let mut faults = differing(container.value, &wanted);
         let volumes = list(&container.workload.spec()["volumes"]);
-        let is_given = |mount: &Value| {
+        let is_mounted_config = |mount: &Value| {
             let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]);
             volume.is_some_and(|volume| volume["configMap"].is_object() || volume["secret"].is_object())
         };
         let mounts = list(&container.value["volumeMounts"]).iter();
-        if mounts.filter(|mount| is_given(mount)).any(|mount| mount["readOnly"] != true) {
-            lacks.push(("/volumeMounts", "it could write what it is given"));
+        if mounts.filter(|mount| is_mounted_config(mount)).any(|mount| mount["readOnly"] != true) {
+            faults.push(("/volumeMounts", "a mounted file is writable"));
         }
-        lacks
+        faults
     })
 }
 
-/// Nobody here speaks to Kubernetes, and nobody shares the account of whoever does.
+/// No pod accesses the Kubernetes API, and no pod uses the default service account.
 pub(crate) fn tokens(overlay: &Overlay) -> Vec<Fault> {
     let mut faults = Vec::new();
     for workload in overlay.workloads() {
-        let at = |field: &str| format!("{}/spec/{field}", workload.template_at);
+        let at = |field: &str| format!("{}/spec/{field}", workload.template_pointer);
         if workload.spec()["automountServiceAccountToken"] != false {
-            faults.push(Fault::of(workload.object, at("automountServiceAccountToken"), "it gets a token"));
+            faults.push(Fault::of(
+                workload.object,
+                at("automountServiceAccountToken"),
+                "it gets an API token",
+            ));
         }
         if matches!(text(&workload.spec()["serviceAccountName"]), "" | "default") {
-            faults.push(Fault::of(workload.object, at("serviceAccountName"), "it has everybody's account"));
+            faults.push(Fault::of(workload.object, at("serviceAccountName"), "it uses the default account"));
         }
     }
     for account in overlay.of_kind("ServiceAccount") {
         if account.0["automountServiceAccountToken"] != false {
-            faults.push(Fault::of(account, "/automountServiceAccountToken", "its pods get a token"));
+            faults.push(Fault::of(account, "/automountServiceAccountToken", "its pods get an API token"));
         }
     }
     faults
 }
 
-/// An image is the same one tomorrow.
+/// An image tag is an exact version.
 pub(crate) fn images(overlay: &Overlay) -> Vec<Fault> {
     of_containers(overlay, |container| {
         let image = text(&container.value["image"]);
         let tag = image.rsplit_once(':').map_or("", |(_, tag)| tag.trim_start_matches('v'));
         let is_version =
             tag.split('.').count() == 3 && tag.split('.').all(|part| part.parse::<u16>().is_ok());
-        if is_version { Vec::new() } else { vec![("/image", "its tag is not one version")] }
+        if is_version { Vec::new() } else { vec![("/image", "its tag is not an exact version")] }
     })
 }
 
-/// Nothing ends up in `default`.
+/// No object is created in the namespace `default`.
 pub(crate) fn namespace(overlay: &Overlay) -> Vec<Fault> {
     let names: Vec<&str> = overlay.of_kind("Namespace").map(|namespace| namespace.name()).collect();
     let objects = overlay.objects.iter().filter(|object| !CLUSTER_WIDE.contains(&object.kind()));
-    let lost = objects.filter(|object| names != [text(&object.0["metadata"]["namespace"])]);
-    lost.map(|object| Fault::of(object, "/metadata/namespace", "it is not the overlay's own")).collect()
+    let misplaced = objects.filter(|object| names != [text(&object.0["metadata"]["namespace"])]);
+    misplaced
+        .map(|object| Fault::of(object, "/metadata/namespace", "it is not the overlay's namespace"))
+        .collect()
 }

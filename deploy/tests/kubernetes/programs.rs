@@ -1,4 +1,4 @@
-//! Our programs with the very settings of their pods.
+//! The project's programs, started with the settings of their pods.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,29 +14,29 @@ use testkit::{Folder, Launch, binary, until};
 use crate::built;
 use crate::settings::health_path;
 
-/// For a process to start, on a machine that builds beside it.
-const SOON: Duration = Duration::from_secs(20);
-/// As long as any secret of ours has to be.
+/// Time for a process to start, on a machine that builds at the same time.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// A secret of the minimum length.
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// A program, and the variables of one of its containers.
 type ProgramSettings = (&'static str, Vec<(String, String)>);
 
-/// What each program is told, and one of the containers that tell it.
-fn told() -> BTreeMap<ProgramSettings, (&'static Overlay, Container<'static>)> {
-    let mut told = BTreeMap::new();
+/// Returns each distinct set of settings, with one of the containers that have it.
+fn all_settings() -> BTreeMap<ProgramSettings, (&'static Overlay, Container<'static>)> {
+    let mut all_settings = BTreeMap::new();
     for overlay in built() {
         for container in overlay.containers() {
             let Some(program) = container.program() else { continue };
             let environment = overlay.environment(&container).into_iter();
             let environment = environment.filter_map(|(name, value)| Some((name, value?))).collect();
-            told.insert((program, environment), (overlay, container));
+            all_settings.insert((program, environment), (overlay, container));
         }
     }
-    told
+    all_settings
 }
 
-/// A pod that nobody has to see: files are here what they are there, and ports are free ones.
+/// Launches a program like its pod: secret files are replaced by local ones, and ports by free ones.
 fn launch(program: &str, settings: &[(String, String)], folder: &Path, ports: &PortBlock) -> Result<Launch> {
     let mut launch = Launch::new(program, binary(program)?, folder);
     for (name, value) in settings {
@@ -55,8 +55,8 @@ async fn status(port: u16, path: &str) -> Result<u16> {
     Ok(answer.status().as_u16())
 }
 
-/// It takes its settings, and then waits for a Redis that is not there: alive, and not ready, at the paths and ports that
-/// its probes ask.
+/// Starts a program without Redis and checks that it accepts its settings: it is alive but not ready, at the paths
+/// and ports of its probes.
 async fn waits_for_redis(
     program: &str,
     settings: &[(String, String)],
@@ -66,13 +66,13 @@ async fn waits_for_redis(
     make_certificates(folder.path(), "redis")?;
     fs::write(folder.path().join("secret"), SECRET)?;
     let process = launch(program, settings, folder.path(), &ports)?.spawn()?;
-    let asked = |probe: &str| match text(&container.value[probe]["httpGet"]["port"]) {
+    let probe_port = |probe: &str| match text(&container.value[probe]["httpGet"]["port"]) {
         "ops" => ports.first() + 1,
         _ => ports.first(),
     };
     for (probe, wanted) in [("startupProbe", 200), ("livenessProbe", 200), ("readinessProbe", 503)] {
-        let (port, path) = (asked(probe), health_path(probe));
-        let answers = until(probe, SOON, async || {
+        let (port, path) = (probe_port(probe), health_path(probe));
+        let answers = until(probe, START_LIMIT, async || {
             process.exit_status().is_some() || status(port, path).await.is_ok_and(|status| status == wanted)
         });
         answers.await.with_context(|| process.log_tail())?;
@@ -82,18 +82,18 @@ async fn waits_for_redis(
 }
 
 #[tokio::test]
-async fn each_program_takes_its_settings() {
-    let told = told();
-    assert!(told.len() >= 4, "an overlay says something of its own");
-    for ((program, settings), (overlay, container)) in &told {
+async fn programs_accept_their_settings() {
+    let all_settings = all_settings();
+    assert!(all_settings.len() >= 4, "some overlays have their own settings");
+    for ((program, settings), (overlay, container)) in &all_settings {
         let started = waits_for_redis(program, settings, container).await;
         started.unwrap_or_else(|error| panic!("{} {program}: {error:#}", overlay.name));
     }
 }
 
 #[tokio::test]
-async fn a_program_says_which_setting_it_does_not_take() {
-    for ((program, mut settings), (_, container)) in told() {
+async fn programs_name_an_invalid_setting() {
+    for ((program, mut settings), (_, container)) in all_settings() {
         settings.push(("REDIS_CONNECT_TIMEOUT".to_owned(), "soon".to_owned()));
         let refused = waits_for_redis(program, &settings, &container).await.unwrap_err();
         assert!(format!("{refused:#}").contains("REDIS_CONNECT_TIMEOUT"), "{refused:#}");

@@ -1,4 +1,4 @@
-//! What our programs are told, and what they do with it.
+//! Settings of the project's programs in their pods.
 
 use std::collections::BTreeMap;
 
@@ -8,43 +8,47 @@ use serde_json::Value;
 
 use crate::Fault;
 
-/// What each program opens: its ports' names, the variables that say which, and where it answers health questions.
+/// The ports of each program: name and variable.
 const NODE: [(&str, &str); 2] = [("http", "PORT"), ("ops", "OPS_PORT")];
 const COORDINATOR: [(&str, &str); 1] = [("http", "PORT")];
-/// How far a Redis server's bus is from the port for clients.
+/// Distance of a Redis server's bus port from its port for clients.
 const BUS: u64 = 10_000;
-/// What the exporter listens on.
+/// Port of the exporter.
 const EXPORTER: u64 = 9121;
 
-/// Every variable of a program of ours is one that it reads.
+/// Every variable of a program is one that it reads.
 pub(crate) fn known(overlay: &Overlay) -> Vec<Fault> {
     let mut faults = Vec::new();
     for container in &overlay.containers() {
         let Some(program) = container.program() else { continue };
         let known = settings::of(program).expect("a program of ours");
         for variable in overlay.environment(container).into_keys().filter(|it| !known.contains(it)) {
-            let why = format!("{program} reads no {variable}");
-            faults.push(Fault::of(container.workload.object, format!("{}/env", container.at), why));
+            let reason = format!("{program} does not read {variable}");
+            faults.push(Fault::of(container.workload.object, format!("{}/env", container.pointer), reason));
         }
     }
     faults
 }
 
-/// A container says that it has the ports that its program opens, and opens them for others.
+/// A container declares the ports that its program opens, and the program listens on all addresses.
 pub(crate) fn ports(overlay: &Overlay) -> Vec<Fault> {
     let mut faults = Vec::new();
     for container in &overlay.containers() {
-        let mut fault = |field: &str, why: String| {
-            faults.push(Fault::of(container.workload.object, format!("{}/{field}", container.at), why));
+        let mut fault = |field: &str, reason: String| {
+            faults.push(Fault::of(
+                container.workload.object,
+                format!("{}/{field}", container.pointer),
+                reason,
+            ));
         };
-        let (opened, said) = (opened(container, overlay), container.ports());
-        if opened != said {
-            fault("ports", format!("it says {said:?}, and opens {opened:?}"));
+        let (opened, declared) = (opened(container, overlay), container.ports());
+        if opened != declared {
+            fault("ports", format!("it declares {declared:?}, but opens {opened:?}"));
         }
         if container.program().is_some()
             && setting(container, overlay, "HOST").is_none_or(|address| address != "0.0.0.0")
         {
-            fault("env", "HOST: nobody else reaches it".to_owned());
+            fault("env", "HOST: it does not listen on all addresses".to_owned());
         }
     }
     faults
@@ -68,25 +72,25 @@ fn opened(container: &Container<'_>, overlay: &Overlay) -> BTreeMap<&'static str
     }
 }
 
-/// What holds for a container: what it is told, or what its program does otherwise.
+/// Returns the value of a variable in a container, or the program's default.
 pub(crate) fn setting(container: &Container<'_>, overlay: &Overlay, variable: &str) -> Option<String> {
     let default = |program| settings::default_of(program, variable).expect("a program of ours");
-    let told = overlay.environment(container).remove(variable).flatten();
-    told.or_else(|| container.program().and_then(default))
+    let value = overlay.environment(container).remove(variable).flatten();
+    value.or_else(|| container.program().and_then(default))
 }
 
-/// Whoever is asked over HTTP is asked where it answers; that a program does, [`crate::programs`] sees.
+/// HTTP probes use a path and port on which the program answers. [`crate::programs`] checks that it does.
 pub(crate) fn probe_paths(overlay: &Overlay) -> Vec<Fault> {
     let mut faults = Vec::new();
     for container in &overlay.containers() {
         for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
-            let asked = &container.value[probe]["httpGet"];
-            if asked.is_object() && !answers(container, probe, asked) {
-                let (field, path) = (format!("{}/{probe}", container.at), text(&asked["path"]));
+            let http_get = &container.value[probe]["httpGet"];
+            if http_get.is_object() && !answers(container, probe, http_get) {
+                let (field, path) = (format!("{}/{probe}", container.pointer), text(&http_get["path"]));
                 faults.push(Fault::of(
                     container.workload.object,
                     field,
-                    format!("{path} is not what to ask there"),
+                    format!("{path} is not the health path on this port"),
                 ));
             }
         }
@@ -94,16 +98,16 @@ pub(crate) fn probe_paths(overlay: &Overlay) -> Vec<Fault> {
     faults
 }
 
-fn answers(container: &Container<'_>, probe: &str, asked: &Value) -> bool {
+fn answers(container: &Container<'_>, probe: &str, http_get: &Value) -> bool {
     let (path, port) = match container.program() {
         Some("flashsale-node") => (health_path(probe), "ops"),
         Some(_) => (health_path(probe), "http"),
         None => ("/health", "metrics"),
     };
-    asked["path"] == path && asked["port"] == port
+    http_get["path"] == path && http_get["port"] == port
 }
 
-/// A program that waits for Redis lives, and is not ready.
+/// A program that waits for Redis is alive, but not ready.
 pub(crate) fn health_path(probe: &str) -> &'static str {
     if probe == "readinessProbe" { "/readyz" } else { "/healthz" }
 }

@@ -1,15 +1,15 @@
-//! The scripts of `deploy/redis`, run for real: servers that start themselves from password files, and a cluster that is
-//! made, grown and mended of them. Over TLS where the server program has it.
+//! The scripts of `deploy/redis`, run against real servers that start from password files. Clusters are created,
+//! grown and repaired. The tests use TLS when the server program supports it.
 
-#![expect(clippy::unwrap_used, reason = "a story whose stage cannot be set has failed")]
+#![expect(clippy::unwrap_used, reason = "a test whose fixture cannot be set up has failed")]
 
-mod growing;
-mod halfway;
-mod handing_over;
-mod making;
-mod refusing;
-mod rotating;
+mod creation;
+mod fixture;
+mod growth;
+mod handover;
+mod interruptions;
+mod refusals;
+mod rotation;
 mod sale;
-mod stage;
-mod starting;
-mod torn_files;
+mod startup;
+mod truncated_files;

@@ -48,7 +48,12 @@ impl Outcome {
 
     /// Asserts that the script failed with this code and one line that contains `words`.
     pub(crate) fn assert_refusal(&self, code: i32, words: &str) {
-        assert!(self.code == Some(code) && self.output.contains(words), "exit {:?}: {}", self.code, self.output);
+        assert!(
+            self.code == Some(code) && self.output.contains(words),
+            "exit {:?}: {}",
+            self.code,
+            self.output
+        );
         assert_eq!(self.output.trim_end().lines().count(), 1, "one line: {}", self.output);
     }
 }
@@ -169,8 +174,11 @@ impl RedisFixture {
     /// Runs a script to its end.
     pub(crate) async fn finish(&self, launch: Launch) -> Outcome {
         let process = launch.spawn().unwrap();
-        let code =
-            process.wait(TIME_LIMIT).await.unwrap_or_else(|late| panic!("{late:#}{}", process.log_tail())).code();
+        let code = process
+            .wait(TIME_LIMIT)
+            .await
+            .unwrap_or_else(|late| panic!("{late:#}{}", process.log_tail()))
+            .code();
         let output = fs::read_to_string(process.log()).unwrap();
         fs::remove_file(process.log()).unwrap();
         Outcome { code, output }
@@ -252,13 +260,7 @@ impl RedisFixture {
         let stable_fields = |line: &str| {
             let words: Vec<&str> = line.split(' ').collect();
             let is_stable = |(at, _): &(usize, &&str)| *at != 4 && *at != 5;
-            words
-                .iter()
-                .enumerate()
-                .filter(is_stable)
-                .map(|(_, word)| *word)
-                .collect::<Vec<_>>()
-                .join(" ")
+            words.iter().enumerate().filter(is_stable).map(|(_, word)| *word).collect::<Vec<_>>().join(" ")
         };
         let mut lines: Vec<String> = nodes.trim_end().lines().map(stable_fields).collect();
         lines.sort();
@@ -330,7 +332,7 @@ pub(crate) async fn cluster_with_a_key() -> (RedisFixture, u16) {
     let fixture = RedisFixture::with_cluster_of(3).await;
     fixture.write("fs:{a}:meta", "kept");
     let holds_key = |number: &u16| fixture.query(*number, "DBSIZE").trim_end() == "1";
-    let holder = [0, 2, 4].into_iter().find(holds_key).expect("one of the primaries has it");
+    let holder = [0, 2, 4].into_iter().find(holds_key).expect("a primary holds the key");
     (fixture, holder)
 }
 
