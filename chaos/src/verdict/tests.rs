@@ -83,7 +83,7 @@ impl JournalBuilder {
         self
     }
 
-    fn is_refused(mut self, key: &str, reason: &str, order: Option<&str>) -> Self {
+    fn gets_refusal(mut self, key: &str, reason: &str, order: Option<&str>) -> Self {
         let request = self.attempt(key);
         self.answer(request, Some(409), Some(reason), order);
         self
@@ -119,7 +119,8 @@ impl JournalBuilder {
 #[test]
 fn correct_journal_has_no_violations() {
     let journal = JournalBuilder::default().gets_unknown_outcome("a").buys("a").claimed("order-a");
-    let journal = journal.is_refused("b", "already_purchased", Some("order-a")).lookup_finds(Some("order-a"));
+    let journal =
+        journal.gets_refusal("b", "already_purchased", Some("order-a")).lookup_finds(Some("order-a"));
     assert_eq!(journal.violated_rules(), Vec::<&str>::new());
 }
 
@@ -127,7 +128,7 @@ fn correct_journal_has_no_violations() {
 fn sold_out_user_without_claim_is_no_violation() {
     let journal = JournalBuilder::default()
         .gets_unknown_outcome("a")
-        .is_refused("a", "out_of_stock", None)
+        .gets_refusal("a", "out_of_stock", None)
         .lookup_finds(None);
     assert_eq!(journal.violated_rules(), Vec::<&str>::new());
 }
@@ -210,7 +211,7 @@ fn purchase_with_another_attempts_order_is_found() {
 #[test]
 fn refusal_with_unreported_claim_is_found() {
     let journal = JournalBuilder::default().gets_unknown_outcome("a").claimed("order-a");
-    let journal = journal.is_refused("b", "out_of_stock", None).buys("a");
+    let journal = journal.gets_refusal("b", "out_of_stock", None).buys("a");
     journal.violates("a user with a unit is not refused");
 }
 
@@ -225,13 +226,13 @@ fn lost_and_repeated_purchase_is_found() {
 fn attempt_refused_for_own_order_is_found() {
     let journal = JournalBuilder::default().gets_unknown_outcome("a").claimed("order-a");
     journal
-        .is_refused("a", "already_purchased", Some("order-a"))
+        .gets_refusal("a", "already_purchased", Some("order-a"))
         .violates("an attempt is not refused for its own order");
 }
 
 #[test]
 fn claim_of_refused_attempt_is_found() {
-    let journal = JournalBuilder::default().is_refused("a", "out_of_stock", None).claimed("order-a");
+    let journal = JournalBuilder::default().gets_refusal("a", "out_of_stock", None).claimed("order-a");
     journal.violates("a refused attempt has no claim");
 }
 

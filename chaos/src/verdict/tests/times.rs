@@ -10,7 +10,7 @@ const SOLD_OUT: &str = "sold out is reported only when every unit is sold";
 
 impl JournalBuilder {
     fn gets_not_active(self, key: &str) -> Self {
-        self.is_refused(key, "sale_not_active", None)
+        self.gets_refusal(key, "sale_not_active", None)
     }
 
     fn at(mut self, seconds: u64) -> Self {
@@ -122,19 +122,19 @@ fn not_active_despite_claim_is_found() {
 
 #[test]
 fn sold_out_with_units_left_is_found() {
-    JournalBuilder::opened(1, 0).is_refused("a", "out_of_stock", None).violates(SOLD_OUT);
-    JournalBuilder::opened(1, 0).another_user_buys().is_refused("a", "out_of_stock", None).is_correct();
+    JournalBuilder::opened(1, 0).gets_refusal("a", "out_of_stock", None).violates(SOLD_OUT);
+    JournalBuilder::opened(1, 0).another_user_buys().gets_refusal("a", "out_of_stock", None).is_correct();
 }
 
 #[test]
 fn sold_out_after_restock_is_found() {
     let restocked = || JournalBuilder::opened(1, 0).another_user_buys();
     let change = Change::Restock { units: 5 };
-    let reported = restocked().is_refused("a", "out_of_stock", None).tries_new_change(change, Some(200));
+    let reported = restocked().gets_refusal("a", "out_of_stock", None).tries_new_change(change, Some(200));
     reported.with_total(6).is_correct();
-    let reported = restocked().tries_new_change(change, Some(200)).is_refused("a", "out_of_stock", None);
+    let reported = restocked().tries_new_change(change, Some(200)).gets_refusal("a", "out_of_stock", None);
     reported.with_total(6).violates(SOLD_OUT);
-    let reported = restocked().tries_new_change(change, Some(503)).is_refused("a", "out_of_stock", None);
+    let reported = restocked().tries_new_change(change, Some(503)).gets_refusal("a", "out_of_stock", None);
     reported.retries_change(change, Some(200), None).with_total(6).is_correct();
 }
 
