@@ -110,7 +110,7 @@ impl Options {
     }
 
     fn chosen_seeds(&self) -> impl Iterator<Item = u64> {
-        let one = || Seeds::only(self.seed.unwrap_or_else(seeds::by_chance));
+        let one = || Seeds::only(self.seed.unwrap_or_else(seeds::random));
         self.seeds.unwrap_or_else(one).all()
     }
 

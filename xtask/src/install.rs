@@ -1,5 +1,6 @@
 //! Installs missing programs where that is permitted. Otherwise returns an error with the command to type.
 
+mod cargo_deny;
 mod deploy_tools;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use testkit::binary::installed;
 
+pub(crate) use cargo_deny::cargo_deny;
 pub(crate) use deploy_tools::deploy_tools;
 
 /// A Debian package and the program that is needed from it.

@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    process::Command,
     time::Instant,
 };
 
@@ -10,8 +11,8 @@ use clap::Args;
 use testkit::{ServerBinary, binary::cargo, workspace_root};
 
 use crate::install::{
-    ENVSUBST, FAKETIME, NGINX, OPENSSL, PROMETHEUS, REDIS, REDIS_EXPORTER, deploy_tools, ensure_installed,
-    valkey,
+    ENVSUBST, FAKETIME, NGINX, OPENSSL, PROMETHEUS, REDIS, REDIS_EXPORTER, cargo_deny, deploy_tools,
+    ensure_installed, valkey,
 };
 use crate::scratch::Scratch;
 
@@ -41,6 +42,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     let mut report = Report { scratch: Scratch::make()?, lines: Vec::new(), failed: 0 };
     report.cargo("format", &["fmt", "--check"]);
     report.cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    report.dependencies();
     if report.cargo("build", &[&["build"], &WORKSPACE[..], &["--bins"]].concat()) {
         report.tests(&servers);
         report.load_tests(&servers);
@@ -71,6 +73,22 @@ struct Report {
 }
 
 impl Report {
+    /// Checks the licences, versions and sources of dependencies, where the program that does so can be installed.
+    fn dependencies(&mut self) {
+        match cargo_deny(&workspace_root().join(".local/cargo-deny")) {
+            Ok(program) => {
+                let mut check = Command::new(program);
+                check.args(["check", "licenses", "bans", "sources"]).current_dir(workspace_root());
+                self.run("dependencies", "cargo deny check licenses bans sources", check);
+            }
+            Err(error) => {
+                println!("{error:#}");
+                self.lines
+                    .push("skipped            dependencies: cargo-deny cannot be installed here".into());
+            }
+        }
+    }
+
     /// Runs all tests on the first server. On the others, runs the tests whose results depend on the server.
     fn tests(&mut self, servers: &[ServerBinary]) {
         for (i, server) in servers.iter().enumerate() {
@@ -110,15 +128,19 @@ impl Report {
         self.step(name, arguments, None)
     }
 
-    /// Runs one step and shows its output. Returns true when it passed.
     fn step(&mut self, name: &str, arguments: &[&str], redis_server: Option<&Path>) -> bool {
-        println!("\n== {name}: cargo {}", arguments.join(" "));
-        let began = Instant::now();
         let mut cargo = cargo();
         cargo.args(arguments);
-        self.scratch.set_tmpdir(&mut cargo);
         cargo.envs(redis_server.map(|path| ("REDIS_SERVER", path)));
-        let passed = cargo.status().is_ok_and(|status| status.success());
+        self.run(name, &format!("cargo {}", arguments.join(" ")), cargo)
+    }
+
+    /// Runs one step and shows its output. Returns true when it passed.
+    fn run(&mut self, name: &str, shown: &str, mut command: Command) -> bool {
+        println!("\n== {name}: {shown}");
+        let began = Instant::now();
+        self.scratch.set_tmpdir(&mut command);
+        let passed = command.status().is_ok_and(|status| status.success());
         let outcome = if passed { "passed" } else { "FAILED" };
         self.lines.push(format!("{outcome}  {:6.1} s  {name}", began.elapsed().as_secs_f64()));
         self.failed += usize::from(!passed);

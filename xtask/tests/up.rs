@@ -91,8 +91,8 @@ fn up_reports_a_taken_port_before_starting() {
 
     assert!(!up.status.success());
     let output_text = output_text(&up);
-    assert!(output_text.contains(&format!("port {in_the_way} (node 2) is taken by")), "{said}");
-    assert!(output_text.contains("--port"), "{said}");
+    assert!(output_text.contains(&format!("port {taken_port} (node 2) is taken by")), "{output_text}");
+    assert!(output_text.contains("--port"), "{output_text}");
     assert!(!fixture.file().exists());
 }
 

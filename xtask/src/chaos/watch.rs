@@ -92,8 +92,9 @@ struct ProgressLine {
 impl ProgressLine {
     fn show(&mut self, counts: Counts) {
         let Counts { requests, purchases, unknown, unresolved, .. } = counts;
-        let text =
-            format!("{requests} requests, {purchases} bought, {unknown} unknown, {unresolved} unresolved now");
+        let text = format!(
+            "{requests} requests, {purchases} bought, {unknown} unknown, {unresolved} unresolved now"
+        );
         self.updates += 1;
         match self.in_place {
             true => print!("{REWRITE}          {text}"),
