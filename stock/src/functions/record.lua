@@ -7,13 +7,19 @@
 --
 -- Atomic because the total in the config and the minted tokens belong together: after a crash between the two, stock
 -- would be announced but not minted, or minted again. Of two coordinators that change a sale at once, only one
--- succeeds. The mint only grows, so a repetition is harmless. A repeated call writes again, so that the barrier
--- behind it also covers the first one.
+-- succeeds. A caller that has missed that the sale was deleted and created again is overtaken, too, whatever the
+-- versions are. The mint only grows, so a repetition is harmless; that of a new sale starts empty. A repeated call
+-- writes again, so that the barrier behind it also covers the first one.
 local function record(keys, args)
   local held = redis.call('GET', keys[1])
-  local version = held and cjson.decode(held).version or 0
-  if version ~= tonumber(args[1]) and held ~= args[2] then
-    return { 0, held }
+  if not held then
+    if tonumber(args[1]) ~= 0 then return { 0, held } end
+    redis.call('DEL', keys[2])
+  elseif held ~= args[2] then
+    local before, after = cjson.decode(held), cjson.decode(args[2])
+    if before.version ~= tonumber(args[1]) or before.layout.creation ~= after.layout.creation then
+      return { 0, held }
+    end
   end
   for arg = 3, #args, 2 do
     local minted = tonumber(redis.call('HGET', keys[2], args[arg]) or 0)
