@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use stock::calls::{Accept, CallError, Configure, RecordAnswer, TokenSource};
+use stock::calls::{Accept, CallError, Configure, Configured, RecordAnswer, TokenSource};
 use stock::cluster::Cluster;
 use stock::ids::ShardId;
 use stock::layout::Shard;
-use stock::sale::{Sale, SaleConfig, SaleState, ShardSettings};
+use stock::sale::{Incarnation, LayoutConfig, Sale, SaleConfig, SaleState, ShardSettings};
 
 use crate::channels::Channel;
 use crate::desired_state::DesiredState;
@@ -53,21 +53,29 @@ pub async fn apply(cluster: &Cluster, records: &Records, desired: &DesiredState,
             PlanStep::RaiseVersion(version) => raise_version(cluster, records, desired, version).await,
         }
     }
-    let mut unconfirmed = configure(cluster, desired, &behind).await;
+    let mut unconfirmed = configure(cluster, desired, &behind).await.err().unwrap_or_default();
     unconfirmed.extend(mint(cluster, desired, &short).await);
     unconfirmed.extend(redrive(cluster, &desired.sale, &stalled).await);
     unconfirmed.iter().for_each(|failure| log(&desired.sale, failure));
 }
 
-/// Brings every shard to the recorded state. Returns the shards that did not confirm it durably.
-pub async fn enforce(cluster: &Cluster, desired: &DesiredState) -> Vec<UnconfirmedShard> {
+/// Brings every shard to the recorded state. Returns the incarnations of the shards.
+///
+/// # Errors
+/// Returns the shards that did not confirm it durably.
+pub async fn enforce(
+    cluster: &Cluster,
+    desired: &DesiredState,
+) -> Result<Vec<Incarnation>, Vec<UnconfirmedShard>> {
     let all: Vec<ShardId> = desired.sale.shards().iter().map(|shard| shard.id).collect();
-    let unconfigured = configure(cluster, desired, &all).await;
-    if unconfigured.is_empty() { mint(cluster, desired, &all).await } else { unconfigured }
+    let incarnations = configure(cluster, desired, &all).await?;
+    let unconfirmed = mint(cluster, desired, &all).await;
+    if unconfirmed.is_empty() { Ok(incarnations) } else { Err(unconfirmed) }
 }
 
 /// Opens a sale that is being created, once every shard has confirmed that it holds its stock. Returns the shards that
-/// have not.
+/// have not. From then on the record names the incarnations of the shards, and a shard that is made again, by a call
+/// that was sent before, is not used.
 ///
 /// # Errors
 /// Fails when it is unknown whether the opening is recorded. If another coordinator or operator changed the sale first,
@@ -77,36 +85,37 @@ pub async fn open(
     records: &Records,
     desired: &DesiredState,
 ) -> Result<Vec<UnconfirmedShard>, CallError> {
-    let unconfirmed = enforce(cluster, desired).await;
-    if !unconfirmed.is_empty() {
-        return Ok(unconfirmed);
-    }
+    let incarnations = match enforce(cluster, desired).await {
+        Ok(incarnations) => incarnations,
+        Err(unconfirmed) => return Ok(unconfirmed),
+    };
     let before = &*desired.sale.config;
-    if advance(cluster, records, desired, before.version + 1, SaleState::Open).await? == RecordAnswer::Done {
+    let layout = LayoutConfig { incarnations, ..before.layout.clone() };
+    let opened = SaleConfig { version: before.version + 1, state: SaleState::Open, layout, ..before.clone() };
+    if advance(cluster, records, desired, opened).await? == RecordAnswer::Done {
         tracing::info!(sale.id = %before.id, sale.total = before.total_stock, "sale opened");
     }
     Ok(Vec::new())
 }
 
-/// Records the same sale with another version and this state.
+/// Records the same sale with another version, state, or incarnations.
 async fn advance(
     cluster: &Cluster,
     records: &Records,
     desired: &DesiredState,
-    version: u64,
-    state: SaleState,
+    config: SaleConfig,
 ) -> Result<RecordAnswer, CallError> {
-    let before = &*desired.sale.config;
-    let config = SaleConfig { version, state, ..before.clone() };
-    let sale = desired.sale.at(config).expect("version and state make no valid sale invalid");
-    records.record(cluster, before.version, &DesiredState { sale, mint: desired.mint.clone() }).await
+    let sale = desired.sale.at(config).expect("none of them makes a valid sale invalid");
+    let after = DesiredState { sale, mint: desired.mint.clone() };
+    records.record(cluster, desired.sale.config.version, &after).await
 }
 
 /// Raises the version of a record. The change is based on the version that is known to be durable, so a coordinator
 /// that has missed the latest change changes nothing.
 async fn raise_version(cluster: &Cluster, records: &Records, desired: &DesiredState, version: u64) {
-    let (id, state) = (desired.sale.id(), desired.sale.config.state);
-    match advance(cluster, records, desired, version, state).await {
+    let id = desired.sale.id();
+    let raised = SaleConfig { version, ..(*desired.sale.config).clone() };
+    match advance(cluster, records, desired, raised).await {
         Ok(RecordAnswer::Done) => {
             tracing::warn!(sale.id = %id, sale.version = version, "shards were ahead of the record: version raised");
         }
@@ -124,16 +133,27 @@ async fn open_and_log(cluster: &Cluster, records: &Records, desired: &DesiredSta
     }
 }
 
-async fn configure(cluster: &Cluster, desired: &DesiredState, shards: &[ShardId]) -> Vec<UnconfirmedShard> {
+async fn configure(
+    cluster: &Cluster,
+    desired: &DesiredState,
+    shards: &[ShardId],
+) -> Result<Vec<Incarnation>, Vec<UnconfirmedShard>> {
     let recorded = desired.sale.config.shard_settings();
     let ShardSettings { version, state, window } = recorded;
     let call = |&shard: &ShardId| Configure { shard: desired.sale.shard(shard), version, state, window };
     let calls: Vec<_> = shards.iter().map(call).collect();
-    let held = |answer: Result<ShardSettings, CallError>| match answer?.differences(recorded) {
-        differences if differences.is_empty() => Ok(()),
-        differences => Err(UnconfirmedReason::OtherSettings(differences)),
+    let incarnation = |answer: Result<Configured, CallError>| {
+        let Configured { settings, incarnation } = answer?;
+        match settings.differences(recorded) {
+            differences if differences.is_empty() => Ok(incarnation),
+            differences => Err(UnconfirmedReason::OtherSettings(differences)),
+        }
     };
-    unconfirmed(shards, cluster.write_all(&calls).await.into_iter().map(held))
+    let mut incarnations = Vec::with_capacity(shards.len());
+    let answers = cluster.write_all(&calls).await.into_iter().map(incarnation);
+    let unconfirmed =
+        unconfirmed(shards, answers.map(|answer| answer.map(|incarnation| incarnations.push(incarnation))));
+    if unconfirmed.is_empty() { Ok(incarnations) } else { Err(unconfirmed) }
 }
 
 async fn mint(cluster: &Cluster, desired: &DesiredState, shards: &[ShardId]) -> Vec<UnconfirmedShard> {

@@ -254,7 +254,8 @@ impl Coordinator {
                 Ok((desired, true))
             }
             RecordAnswer::Overtaken(_) => {
-                Ok((self.find(&wanted.id).await?.ok_or(CoordinatorError::Contended)?, false))
+                let lost = || CoordinatorError::RecordLost(wanted.id.to_string());
+                Ok((self.find(&wanted.id).await?.ok_or_else(lost)?, false))
             }
         }
     }
@@ -285,7 +286,7 @@ impl Coordinator {
             let unconfirmed = if is_creating {
                 open(&self.writes, &self.records, &desired).await.map_err(CoordinatorError::UnknownOutcome)?
             } else {
-                enforce(&self.writes, &desired).await
+                enforce(&self.writes, &desired).await.err().unwrap_or_default()
             };
             if unconfirmed.is_empty() && !is_creating {
                 return Ok(desired.sale);
@@ -384,7 +385,7 @@ impl Coordinator {
         // The record is read again after the levels: shards follow the record, so a shard that was changed in between
         // does not appear ahead of it.
         let desired = self.read_unconfirmed(id).await?;
-        if !desired.sale.has_same_layout_as(&sale) {
+        if desired.sale.fingerprint() != sale.fingerprint() {
             return Err(CoordinatorError::Contended);
         }
         let topology = self.reads.topology();

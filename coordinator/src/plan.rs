@@ -53,7 +53,7 @@ fn plan_shard(
 ) -> impl Iterator<Item = PlanStep> {
     let recorded = desired.sale.config.shard_settings();
     let (is_behind, is_short) = match level {
-        Ok(level) if !is_own(desired, level) => (false, false),
+        Ok(level) if !desired.sale.shard(shard).accepts(&level.ring) => (false, false),
         Ok(level) => (
             level.settings != recorded && level.settings.version <= recorded.version,
             level.accepted_from(TokenSource::Mint) < minted,
@@ -65,16 +65,14 @@ fn plan_shard(
     configure.into_iter().chain(is_short.then_some(PlanStep::Mint(shard)))
 }
 
-/// Returns a version above that of each shard, if one is ahead of the record.
+/// Returns a version above that of each shard, if one is ahead of the record. A shard of another ring does not count: it
+/// belongs to another sale of the same name, or was made again after it was lost.
 fn version_above(desired: &DesiredState, levels: &[Result<Level, CallError>]) -> Option<u64> {
-    let own = levels.iter().flatten().filter(|level| is_own(desired, level));
+    let shards = desired.sale.shards().iter().zip(levels);
+    let own =
+        shards.filter_map(|(shard, level)| level.as_ref().ok().filter(|level| shard.accepts(&level.ring)));
     let highest = own.map(|level| level.settings.version).max()?;
     (highest > desired.sale.config.version).then(|| highest.checked_add(1)).flatten()
-}
-
-/// Returns true if the shard has the recorded ring. A shard of another ring belongs to another sale of the same name.
-fn is_own(desired: &DesiredState, level: &Level) -> bool {
-    level.ring == desired.sale.config.layout.fingerprint.as_str()
 }
 
 fn is_creating(desired: &DesiredState) -> bool {
@@ -94,7 +92,7 @@ mod tests {
     }
 
     fn ring(desired: &DesiredState) -> String {
-        desired.sale.config.layout.fingerprint.as_str().to_owned()
+        desired.sale.fingerprint().as_str().to_owned()
     }
 
     /// Levels of shards in the recorded state.
@@ -255,7 +253,7 @@ mod tests {
                     self.accept(receiver, TokenSource::Shard(donor), out);
                 }
                 PlanStep::Open => {
-                    advance(based_on, record, based_on.sale.config.version + 1, SaleState::Open)
+                    advance(based_on, record, based_on.sale.config.version + 1, SaleState::Open);
                 }
                 PlanStep::RaiseVersion(version) => {
                     advance(based_on, record, version, based_on.sale.config.state);

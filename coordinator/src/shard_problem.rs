@@ -28,7 +28,7 @@ pub enum ProblemKind {
     Unreadable,
     /// The shard existed and is gone, with its claims. It is never recreated, because its tokens would be sold twice.
     Missing,
-    /// The shard was created for another layout.
+    /// The shard was created for another layout, or again after it was lost.
     ForeignRing,
     /// The shard holds more tokens than the record minted to it: the record was lost, or restored from an older backup.
     Overminted,
@@ -86,9 +86,9 @@ fn problem_of(
             "it is gone, with its claims and stock; it is not made again".into(),
         ),
         Err(error) => problem(ProblemKind::Unreadable, format!("cannot be read: {error}")),
-        Ok(level) if level.ring != shard.ring.as_str() => problem(
+        Ok(level) if !shard.accepts(&level.ring) => problem(
             ProblemKind::ForeignRing,
-            format!("it belongs to ring {}, not {}", level.ring, shard.ring.as_str()),
+            format!("it belongs to ring {}, not {}", level.ring, shard.ring),
         ),
         Ok(level) => match level.accepted_from(TokenSource::Mint) {
             held if held > minted => problem(
@@ -134,7 +134,7 @@ mod tests {
     fn every_problem_kind_is_reported() {
         let sale = recorded(SaleState::Open, 6);
         let settings = sale.sale.config.shard_settings();
-        let ring = sale.sale.shards()[0].ring.as_str().to_owned();
+        let ring = sale.sale.shards()[0].ring.clone();
         let level = |tokens, settings| Level {
             ring: ring.clone(),
             settings,

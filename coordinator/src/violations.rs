@@ -75,7 +75,7 @@ mod tests {
     fn sale() -> (DesiredState, Vec<Level>) {
         let desired = recorded(SaleState::Open, 2);
         let level = |&minted: &u64| Level {
-            ring: desired.sale.shards()[0].ring.as_str().to_owned(),
+            ring: desired.sale.shards()[0].ring.clone(),
             settings: desired.sale.config.shard_settings(),
             stock: minted,
             accepted: vec![(TokenSource::Mint, minted)],

@@ -2,7 +2,7 @@
 //! holds it.
 //!
 //! The sale has two shards. Its creation mints one unit to shard 0, a restock adds one to shard 1, and a pause
-//! concerns both. A coordinator keeps its last reading for any length of time, so delayed and repeated calls need no
+//! concerns both. Shards are created while the sale is being created, and sell once it is open. A coordinator keeps its last reading for any length of time, so delayed and repeated calls need no
 //! state of their own.
 //!
 //! A barrier after a write to the record is confirmed when the replica follows, or when no replica exists. The first
@@ -15,6 +15,8 @@
 //! its servers lose their data. Then it may be restored from a backup, or a sale with the same name may be created
 //! again. Coordinators refuse that while they see a shard. The model allows it, as if every shard were unreachable at
 //! that moment.
+//!
+//! A shard can be lost in the same way. Its units may have been sold, so none of them may be offered again.
 
 mod display;
 mod properties;
@@ -36,6 +38,8 @@ pub enum RecordProtection {
     OlderVersionIsRefused,
     /// A shard refuses calls of another creation of the sale.
     CreationId,
+    /// The record of an open sale names the incarnations of its shards. A shard that was made again is not used.
+    Incarnations,
     /// A shard replaces different settings of the same version.
     ContentIsCompared,
     /// A coordinator raises the record's version above that of a shard that is ahead.
@@ -53,7 +57,7 @@ impl RecordProtection {
             Self::RecordIsDurableFirst => NO_MORE_THAN_RECORDED,
             Self::BasedOnVersion | Self::EveryShardConfirms | Self::OlderVersionIsRefused => CHANGES_PERSIST,
             Self::RestoreEndsOldReadings => CHANGES_PERSIST,
-            Self::CreationId | Self::RestockKeysAreKept => NO_MORE_THAN_REQUESTED,
+            Self::CreationId | Self::RestockKeysAreKept | Self::Incarnations => NO_MORE_THAN_REQUESTED,
             Self::ContentIsCompared | Self::RecordVersionIsRaised => NO_STALE_SHARD,
         }
     }
@@ -66,6 +70,8 @@ pub struct SaleRecord {
     pub creation: u8,
     /// Counts the changes.
     pub version: u8,
+    /// The incarnations of the shards, once the sale is open.
+    pub opened: Option<[u8; 2]>,
     /// True while the sale is paused.
     pub is_paused: bool,
     /// Units added by restocks.
@@ -77,6 +83,10 @@ pub struct SaleRecord {
 pub struct Shard {
     /// Number of the creation that made it.
     pub made_by: u8,
+    /// Distinguishes it from the shards that were made before and after it with the same keys.
+    pub incarnation: u8,
+    /// True while its settings are those of an open sale.
+    pub is_open: bool,
     /// Version of its settings.
     pub version: u8,
     /// True while the shard is paused.
@@ -123,6 +133,10 @@ pub struct State {
     backup: SaleRecord,
     known: [SaleRecord; COORDINATORS],
     shards: [Shard; 2],
+    /// How many times each shard was made.
+    incarnations: [u8; 2],
+    /// Units of the open shards that were lost, by creation.
+    lost_units: [u8; CREATIONS_MAX],
     creations: u8,
     /// True when a restock was requested, by creation.
     restock_requested: [bool; CREATIONS_MAX],
@@ -132,6 +146,7 @@ pub struct State {
     is_lost: bool,
     failovers_left: u8,
     losses_left: u8,
+    shard_losses_left: u8,
 }
 
 /// Maximum number of coordinators of a modelled sale.
@@ -168,6 +183,10 @@ pub enum Action {
     Configure(usize, usize),
     /// A coordinator mints to a shard according to its reading.
     Mint(usize, usize),
+    /// A coordinator opens the sale that it read, because every shard holds its units.
+    Open(usize),
+    /// Primary and replica of a shard lose their data.
+    LoseShard(usize),
     /// A coordinator raises the record's version above that of a shard.
     Raise(usize, usize),
 }
@@ -181,6 +200,8 @@ pub struct Records {
     pub failovers: u8,
     /// Number of times that both servers of the record lose their data.
     pub losses: u8,
+    /// Number of times that both servers of a shard lose their data.
+    pub shard_losses: u8,
     /// The missing protection.
     pub missing: Option<RecordProtection>,
 }
@@ -190,7 +211,12 @@ impl Model for Records {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        vec![State { failovers_left: self.failovers, losses_left: self.losses, ..State::default() }]
+        vec![State {
+            failovers_left: self.failovers,
+            losses_left: self.losses,
+            shard_losses_left: self.shard_losses,
+            ..State::default()
+        }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -211,15 +237,19 @@ impl Model for Records {
         match state.link {
             ReplicaLink::InStep if state.failovers_left > 0 => actions.push(Action::FallBehind),
             ReplicaLink::Behind(_) | ReplicaLink::Copying(_) if state.failovers_left > 0 => {
-                actions.push(Action::FailOver)
+                actions.push(Action::FailOver);
             }
             ReplicaLink::Alone => actions.push(Action::Join),
             ReplicaLink::InStep | ReplicaLink::Behind(_) | ReplicaLink::Copying(_) => {}
         }
         actions.extend(matches!(state.link, ReplicaLink::Copying(_)).then_some(Action::FinishCopy));
+        if state.shard_losses_left > 0 {
+            actions.extend((0..2).filter(|&index| state.shards[index].made_by != 0).map(Action::LoseShard));
+        }
         for coordinator in
             (0..self.coordinators).filter(|&coordinator| state.known[coordinator].creation != 0)
         {
+            actions.push(Action::Open(coordinator));
             for index in 0..2 {
                 actions.push(Action::Configure(coordinator, index));
                 actions.push(Action::Mint(coordinator, index));
@@ -246,11 +276,13 @@ impl Model for Records {
             Action::RestoreBackup => self.restore(&mut state),
             Action::Read(coordinator) => self.read(&mut state, coordinator),
             Action::Configure(coordinator, index) => {
-                self.configure(&mut state.shards[index], before.known[coordinator]);
+                self.configure(&mut state, before.known[coordinator], index);
             }
             Action::Mint(coordinator, index) => {
                 self.mint(&mut state.shards[index], before.known[coordinator], index);
             }
+            Action::Open(coordinator) => self.open(&mut state, coordinator),
+            Action::LoseShard(index) => Self::lose_shard(&mut state, index),
             Action::Raise(coordinator, index) => self.raise(&mut state, coordinator, index),
         }
         if self.missing.is_none() {

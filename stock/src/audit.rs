@@ -272,8 +272,8 @@ fn check_balance(shard: &Shard, level: &Level, violations: &mut Violations) {
             shard.id
         )
     });
-    violations.check(level.ring == shard.ring.as_str(), || {
-        format!("shard {}: belongs to ring {}, not {}", shard.id, level.ring, shard.ring.as_str())
+    violations.check(shard.accepts(&level.ring), || {
+        format!("shard {}: belongs to ring {}, not {}", shard.id, level.ring, shard.ring)
     });
 }
 
@@ -467,7 +467,7 @@ mod tests {
     fn unsold(sale: &Sale, shard: &Shard, minted: u64) -> ShardContents {
         let level = Level {
             settings: sale.config.shard_settings(),
-            ring: shard.ring.as_str().into(),
+            ring: shard.ring.clone(),
             stock: minted,
             accepted: vec![(TokenSource::Mint, minted)],
             ..Level::default()

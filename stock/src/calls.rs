@@ -11,7 +11,7 @@ use crate::functions::{self, Function};
 use crate::ids::{CorrelationId, OrderId, ShardId, UserId};
 use crate::layout::{Shard, Slot};
 use crate::limit::Limit;
-use crate::sale::{EpochMs, SaleConfig, SaleState, ShardSettings, Window};
+use crate::sale::{EpochMs, Incarnation, SaleConfig, SaleState, ShardSettings, Window};
 
 /// Most buyers in one `buy`. A call of this size takes 0.2-0.4 ms of Redis, during which Redis serves no other client.
 pub const BUYERS_PER_CALL_MAX: usize = 64;
@@ -351,8 +351,7 @@ impl Call for Accept<'_> {
     }
 }
 
-/// Brings a shard to a version of the sale's settings and returns the settings that the shard then holds. See
-/// `configure.lua`.
+/// Brings a shard to a version of the sale's settings. See `configure.lua`.
 #[derive(Clone, Debug)]
 pub struct Configure<'a> {
     /// The shard.
@@ -365,8 +364,17 @@ pub struct Configure<'a> {
     pub window: Window,
 }
 
+/// The answer of [`Configure`]: what the shard holds after the call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configured {
+    /// The settings.
+    pub settings: ShardSettings,
+    /// The incarnation of the shard.
+    pub incarnation: Incarnation,
+}
+
 impl Call for Configure<'_> {
-    type Answer = ShardSettings;
+    type Answer = Configured;
 
     fn slot(&self) -> Slot {
         self.shard.slot
@@ -376,13 +384,18 @@ impl Call for Configure<'_> {
         let Shard { meta, claims, orders, ring, .. } = self.shard;
         let mut cmd = functions::fcall(Function::Configure, &[meta, claims, orders]);
         cmd.arg(ring.as_str()).arg(self.version).arg(self.state.as_str());
-        cmd.arg(self.window.starts_at).arg(self.window.ends_at);
+        // A repeated call has another incarnation: an earlier try may still arrive when the shard is lost.
+        cmd.arg(self.window.starts_at).arg(self.window.ends_at).arg(Incarnation::random().as_str());
         cmd
     }
 
-    fn answer(&self, reply: Value) -> Result<ShardSettings, CallError> {
-        let (version, state, starts_at, ends_at): (u64, String, EpochMs, EpochMs) = from_redis_value(reply)?;
-        Ok(ShardSettings { version, state: state_of(&state)?, window: Window { starts_at, ends_at } })
+    fn answer(&self, reply: Value) -> Result<Configured, CallError> {
+        let (version, state, starts_at, ends_at, ring): (u64, String, EpochMs, EpochMs, String) =
+            from_redis_value(reply)?;
+        let (state, window) = (state_of(&state)?, Window { starts_at, ends_at });
+        let incarnation = Incarnation::of_ring(&ring);
+        let incarnation = incarnation.ok_or_else(|| CallError::Malformed(format!("a ring {ring:?}")))?;
+        Ok(Configured { settings: ShardSettings { version, state, window }, incarnation })
     }
 }
 
@@ -446,7 +459,7 @@ pub struct ReadLevel<'a> {
 pub struct Level {
     /// The instant, by the clock of the shard's primary.
     pub at: EpochMs,
-    /// Fingerprint of the layout that the shard belongs to.
+    /// Fingerprint of the layout that the shard belongs to, and its incarnation.
     pub ring: String,
     /// The settings that the shard holds.
     pub settings: ShardSettings,
@@ -525,8 +538,8 @@ pub struct Record<'a> {
     pub mint: &'a [u64],
 }
 
-/// Reads a sale's record, or `None` when there is no such sale. Behind a barrier, the record is durable. See
-/// `recall.lua`.
+/// Reads a sale's record, or `None` when there is no such sale, or a part of its record is lost. Behind a barrier, the
+/// record is durable. See `recall.lua`.
 #[derive(Clone, Copy, Debug)]
 pub struct Recall<'a> {
     /// The sale's keys.

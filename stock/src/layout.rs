@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{SaleId, ShardId};
-use crate::sale::Fingerprint;
+use crate::sale::{Fingerprint, Incarnation};
 
 /// Number of slots of a Redis Cluster.
 pub const SLOTS: u16 = 16_384;
@@ -57,8 +57,9 @@ pub struct Shard {
     pub id: ShardId,
     /// Slot of all its keys.
     pub slot: Slot,
-    /// Fingerprint sent with every call, so that a caller with another layout is refused.
-    pub ring: Fingerprint,
+    /// Sent with every call, so that a caller with another layout is refused: the fingerprint, and once the sale is
+    /// open, also the incarnation of the shard.
+    pub ring: String,
     /// Hash: settings, stock, sold, and the counters of the channels.
     pub meta: String,
     /// Hash: user id to claim.
@@ -68,17 +69,28 @@ pub struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn new(sale: &SaleId, id: ShardId, tag: &HashTag, ring: &Fingerprint) -> Self {
+    pub(crate) fn new(
+        sale: &SaleId,
+        id: ShardId,
+        tag: &HashTag,
+        fingerprint: &Fingerprint,
+        incarnation: Option<&Incarnation>,
+    ) -> Self {
         let tag = format!("{sale}.{}", tag.as_str());
         let key = |part| format!("fs:{{{tag}}}:{part}");
         Self {
             id,
             slot: slot_of_tag(&tag),
-            ring: ring.clone(),
+            ring: incarnation.map_or_else(|| fingerprint.as_str().to_owned(), |it| it.ring(fingerprint)),
             meta: key("meta"),
             claims: key("claims"),
             orders: key("orders"),
         }
+    }
+
+    /// Returns true if a shard that holds this ring accepts the calls for this one. See `check_ring` in `shared.lua`.
+    pub fn accepts(&self, held: &str) -> bool {
+        held.strip_prefix(&self.ring).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
     }
 }
 
@@ -194,7 +206,7 @@ mod tests {
     #[test]
     fn keys_of_a_shard_share_one_slot() {
         let ring = serde_json::from_str("\"f\"").unwrap();
-        let shard = Shard::new(&flash(), ShardId::new(3), &HashTag::new("7"), &ring);
+        let shard = Shard::new(&flash(), ShardId::new(3), &HashTag::new("7"), &ring, None);
         assert_eq!(shard.meta, "fs:{flash.7}:meta");
         assert_eq!(shard.claims, "fs:{flash.7}:claims");
         assert_eq!(shard.orders, "fs:{flash.7}:orders");

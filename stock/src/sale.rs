@@ -174,6 +174,9 @@ pub struct LayoutConfig {
     pub creation: CreationId,
     /// Fingerprint of creation, tags and ring, sent with every call to a shard.
     pub fingerprint: Fingerprint,
+    /// The incarnations that were opened, by shard number. Empty while the sale is being created.
+    #[serde(default)]
+    pub incarnations: Vec<Incarnation>,
 }
 
 impl LayoutConfig {
@@ -181,7 +184,7 @@ impl LayoutConfig {
     pub fn new(tags: Vec<HashTag>) -> Self {
         let creation = CreationId::random();
         let fingerprint = Fingerprint::of(&creation, &tags, VNODES_DEFAULT);
-        Self { tags, vnodes: VNODES_DEFAULT, creation, fingerprint }
+        Self { tags, vnodes: VNODES_DEFAULT, creation, fingerprint, incarnations: Vec::new() }
     }
 }
 
@@ -196,8 +199,34 @@ impl CreationId {
     }
 }
 
+/// Distinguishes a shard from one that is made later with the same keys, after the first one was lost. Every call that
+/// may create a shard proposes another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incarnation(String);
+
+impl Incarnation {
+    pub(crate) fn random() -> Self {
+        Self(format!("{:08x}", rand::random::<u32>()))
+    }
+
+    /// Returns the ring of a shard of this incarnation.
+    pub(crate) fn ring(&self, fingerprint: &Fingerprint) -> String {
+        format!("{}:{}", fingerprint.as_str(), self.0)
+    }
+
+    /// Returns the incarnation of a shard that holds this ring.
+    pub(crate) fn of_ring(ring: &str) -> Option<Self> {
+        ring.split_once(':').map(|(_, incarnation)| Self(incarnation.to_owned()))
+    }
+
+    /// Returns the text that stands for it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Identifies a layout. Equal fingerprints mean the same creation and the same homes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Fingerprint(String);
 
 impl Fingerprint {
@@ -267,8 +296,10 @@ impl SaleConfig {
         if !(self.product.price.is_finite() && self.product.price >= 0.0) {
             return Err(InvalidSale::Price);
         }
-        let LayoutConfig { tags, vnodes, creation, fingerprint } = &self.layout;
-        if *fingerprint != Fingerprint::of(creation, tags, *vnodes) {
+        let LayoutConfig { tags, vnodes, creation, fingerprint, incarnations } = &self.layout;
+        if *fingerprint != Fingerprint::of(creation, tags, *vnodes)
+            || !(incarnations.is_empty() || incarnations.len() == tags.len())
+        {
             return Err(InvalidSale::Layout);
         }
         Ok(())
@@ -289,8 +320,19 @@ pub struct Sale {
 }
 
 struct Layout {
-    ring: Ring,
+    ring: Arc<Ring>,
     shards: Vec<Shard>,
+}
+
+impl Layout {
+    fn new(config: &SaleConfig, ring: Arc<Ring>) -> Arc<Self> {
+        let LayoutConfig { tags, fingerprint, incarnations, .. } = &config.layout;
+        let shard = |(index, tag)| {
+            let incarnation = incarnations.get(usize::from(index));
+            Shard::new(&config.id, ShardId::new(index), tag, fingerprint, incarnation)
+        };
+        Arc::new(Self { ring, shards: (0..).zip(tags).map(shard).collect() })
+    }
 }
 
 impl Sale {
@@ -300,29 +342,37 @@ impl Sale {
     /// Returns [`InvalidSale`] when the config is not valid.
     pub fn new(config: SaleConfig) -> Result<Self, InvalidSale> {
         config.validate()?;
-        let LayoutConfig { tags, vnodes, fingerprint, .. } = &config.layout;
-        let shard = |(index, tag)| Shard::new(&config.id, ShardId::new(index), tag, fingerprint);
-        let shards: Vec<Shard> = (0..).zip(tags).map(shard).collect();
-        let ring = Ring::new(shards.len() as u16, *vnodes);
-        Ok(Self { layout: Arc::new(Layout { ring, shards }), config: Arc::new(config) })
+        let ring = Arc::new(Ring::new(config.layout.tags.len() as u16, config.layout.vnodes));
+        Ok(Self { layout: Layout::new(&config, ring), config: Arc::new(config) })
     }
 
-    /// Returns the same sale with another version of its config. Ring and shards are computed again only when the
-    /// layout differs.
+    /// Returns the same sale with another version of its config. The ring is computed again only when the layout
+    /// differs.
     ///
     /// # Errors
     /// Returns [`InvalidSale`] when the config is not valid.
     pub fn at(&self, config: SaleConfig) -> Result<Self, InvalidSale> {
-        if config.layout != self.config.layout {
+        if config.layout.fingerprint != self.config.layout.fingerprint {
             return Self::new(config);
         }
         config.validate()?;
-        Ok(Self { config: Arc::new(config), layout: Arc::clone(&self.layout) })
+        let layout = if config.layout == self.config.layout {
+            Arc::clone(&self.layout)
+        } else {
+            Layout::new(&config, Arc::clone(&self.layout.ring))
+        };
+        Ok(Self { config: Arc::new(config), layout })
     }
 
     /// Returns true when both sales share homes and shards, so that calls for one are valid for the other.
     pub fn has_same_layout_as(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.layout, &other.layout)
+    }
+
+    /// Returns the fingerprint of the layout. Another sale of the same name has another one, so it is the key of all
+    /// that a process remembers of a sale.
+    pub fn fingerprint(&self) -> &Fingerprint {
+        &self.config.layout.fingerprint
     }
 
     /// Returns the id of the sale.

@@ -114,6 +114,24 @@ impl Fixture {
         }
     }
 
+    /// Deletes all keys of a shard, as if both of its servers had lost their data.
+    async fn delete_shard(&self, shard: &Shard) {
+        let mut connection = self.redis.connection(self.primary_of(shard.slot)).await.unwrap();
+        let keys = [&shard.meta, &shard.claims, &shard.orders];
+        let deleted: usize = redis::cmd("DEL").arg(&keys).query_async(&mut connection).await.unwrap();
+        assert_eq!(deleted, keys.len());
+    }
+
+    /// Returns the units that the users who bought first in this shard get once more.
+    async fn sell_to_former_buyers(&self, sale: &Sale, shard: &Shard) -> usize {
+        let users = (0..).map(|n| user(&format!("buyer-0-{n}")));
+        let users = users.filter(|user| sale.ring().home(user) == shard.id);
+        let attempts: Vec<Attempt> = users.take(50).map(attempt).collect();
+        let bought = self.client.write(Buy { shard, attempts: &attempts, limit: None }).await;
+        let outcomes = bought.map(|answer| answer.outcomes).unwrap_or_default();
+        outcomes.iter().filter(|outcome| matches!(outcome, BuyOutcome::Bought(_))).count()
+    }
+
     /// Overwrites fields of a shard's meta hash.
     async fn tamper(&self, shard: &Shard, fields: &[(&str, &str)]) {
         let mut connection = self.redis.connection(self.primary_of(shard.slot)).await.unwrap();
@@ -403,4 +421,53 @@ async fn repeated_restock_is_recognised_after_twenty_others() {
 
     assert_eq!(sale.config.total_stock, 121);
     assert_clean(&coordinator, &wanted.id, 121).await;
+}
+
+#[tokio::test]
+async fn slow_creator_does_not_refill_a_lost_shard() {
+    // Given a sale that one coordinator recorded before it froze, and another one opened; all units are sold.
+    let fixture = Fixture::with(NewSale { shards: Some(3), ..chairs("slow-creator") }).await;
+    let (slow, other) = (coordinator_on(&fixture.redis).await, coordinator_on(&fixture.redis).await);
+    let (recorded, _) = slow.record_creation(&fixture.wanted).await.unwrap();
+    assert_eq!(recorded.sale.config.state, SaleState::Creating);
+    fixture.create(&other).await;
+    let sale = fixture.sale(&other).await;
+    assert_eq!(fixture.sell_out(&sale).await, 100);
+
+    // When both servers of a shard lose their data, and then the first coordinator goes on.
+    let shard = sale.shard(ShardId::new(0));
+    fixture.delete_shard(shard).await;
+    let completed = slow.complete(recorded).await;
+    while_running(&other, ten_rounds(&other, fixture.id())).await;
+
+    // Then nothing is sold again, and the operator is told that the shard is lost.
+    assert_eq!(fixture.sell_to_former_buyers(&sale, shard).await, 0, "units were sold again");
+    let failure = completed.err().map(|error| error.to_string());
+    assert!(matches!(&failure, Some(failure) if failure.contains("shard 0")), "{failure:?}");
+    let problems = other.inspect(fixture.id()).await.unwrap().problems;
+    assert!(
+        problems.iter().any(|found| found.shard == shard.id && found.kind.is_violation()),
+        "{problems:?}"
+    );
+}
+
+#[tokio::test]
+async fn sale_with_lost_mint_is_not_changed() {
+    // Given a sale whose record has lost the number of tokens minted to each shard.
+    let fixture = Fixture::with(NewSale { shards: Some(3), ..chairs("mint-lost") }).await;
+    fixture.create(&coordinator_on(&fixture.redis).await).await;
+    let mut connection = fixture.redis.connection(fixture.record_primary()).await.unwrap();
+    redis::cmd("DEL").arg(SaleKeys::new(fixture.id()).mint).exec_async(&mut connection).await.unwrap();
+
+    // Then a coordinator that starts reports the record as lost, and restocks nothing.
+    let next = coordinator_on(&fixture.redis).await;
+    while_running(&next, async {
+        for _ in 0..3 {
+            let refused = next.change(fixture.id(), &restock("a", 5)).await.err();
+            assert!(matches!(refused, Some(CoordinatorError::RecordLost(_))), "{refused:?}");
+            let refused = next.create(&fixture.wanted).await.err();
+            assert!(matches!(refused, Some(CoordinatorError::RecordLost(_))), "{refused:?}");
+        }
+    })
+    .await;
 }

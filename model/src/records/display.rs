@@ -25,6 +25,8 @@ impl fmt::Display for Action {
             Self::Mint(coordinator, shard) => {
                 write!(f, "coordinator {coordinator} mints to shard {shard} what it read")
             }
+            Self::Open(coordinator) => write!(f, "coordinator {coordinator} opens the sale"),
+            Self::LoseShard(shard) => write!(f, "both servers of shard {shard} lose their data"),
             Self::Raise(coordinator, shard) => {
                 write!(f, "coordinator {coordinator} raises the version of the record above shard {shard}")
             }

@@ -2,7 +2,7 @@
 
 use stateright::Property;
 
-use super::{Records, Shard, State};
+use super::{Records, SaleRecord, Shard, State};
 
 /// The units offered by the shards of a sale never exceed the total of its record, also after a failover took a
 /// restock back.
@@ -19,6 +19,7 @@ const BOTH_ARE_ACKNOWLEDGED: &str = "both changes are acknowledged after the las
 const SHARD_IS_AHEAD: &str = "a shard is ahead of the record";
 const CONTENTS_DIFFER: &str = "a shard has other settings of the record's version";
 const OTHER_CREATION_IS_MET: &str = "a creation meets a shard of another creation";
+const SHARD_IS_MADE_AGAIN: &str = "a shard that was lost after the opening is made and filled again";
 const RESTOCK_IS_AHEAD: &str = "shards have units of a restock that the record lost";
 
 /// Returns the properties that always hold. For the complete protocol, also the situations that must be reachable.
@@ -26,18 +27,18 @@ pub(super) fn all(records: &Records) -> Vec<Property<Records>> {
     let mut properties = vec![
         Property::always(NO_MORE_THAN_RECORDED, |records: &Records, state: &State| {
             // Offered units stay when a backup from before their restock is restored.
-            state.is_lost || offered(records, state, state.record.creation) <= state.record.total()
+            state.is_lost || offered(records, state) <= state.record.total()
         }),
         Property::always(NO_MORE_THAN_REQUESTED, |records: &Records, state: &State| {
             let creation = state.record.creation;
             let requested = |creation: u8| 1 + u8::from(state.restock_requested[usize::from(creation) - 1]);
-            creation == 0 || offered(records, state, creation) <= requested(creation)
+            creation == 0 || offered(records, state) <= requested(creation)
         }),
         Property::always(CHANGES_PERSIST, changes_persist),
         Property::always(NO_STALE_SHARD, |records: &Records, state: &State| {
             [state.record, state.durable()].into_iter().all(|record| {
                 let state = records.settled(state, record);
-                let own = |&index: &usize| records.is_own(&state.shards[index], state.record.creation);
+                let own = |&index: &usize| records.is_own(&state.shards[index], state.record, index);
                 (0..2).filter(own).all(|index| state.shards[index].follows(state.record, index))
             })
         }),
@@ -46,6 +47,7 @@ pub(super) fn all(records: &Records) -> Vec<Property<Records>> {
         properties.push(both_are_acknowledged());
         properties.extend((records.failovers > 0).then(change_is_taken_back));
         properties.extend((records.losses > 0).then(reachable_by_losses).into_iter().flatten());
+        properties.extend((records.shard_losses > 0).then(shard_is_made_again));
     }
     properties
 }
@@ -58,6 +60,12 @@ fn both_are_acknowledged() -> Property<Records> {
 
 fn change_is_taken_back() -> Property<Records> {
     Property::sometimes(CHANGE_IS_TAKEN_BACK, |_, state: &State| state.is_taken_back)
+}
+
+fn shard_is_made_again() -> Property<Records> {
+    Property::sometimes(SHARD_IS_MADE_AGAIN, |_, state: &State| {
+        state.lost_units[0] > 0 && state.shards[0].incarnation == 2 && state.shards[0].minted > 0
+    })
 }
 
 fn reachable_by_losses() -> Vec<Property<Records>> {
@@ -84,17 +92,25 @@ fn own_shards(state: &State) -> impl Iterator<Item = &Shard> {
     state.shards.iter().filter(|shard| shard.made_by != 0 && shard.made_by == state.record.creation)
 }
 
-/// Counts the units in the shards that accept calls of a creation. Without a record no units are sold.
-fn offered(records: &Records, state: &State, creation: u8) -> u8 {
-    let own = state.shards.iter().filter(|shard| creation != 0 && records.is_own(shard, creation));
-    own.map(|shard| shard.minted).sum()
+/// Counts the units in the shards that accept calls for the recorded sale, and those that were lost: all of them may
+/// have been sold. Without a record no units are sold.
+fn offered(records: &Records, state: &State) -> u8 {
+    let SaleRecord { creation, .. } = state.record;
+    if creation == 0 {
+        return 0;
+    }
+    let own = (0..2).filter(|&index| records.is_own(&state.shards[index], state.record, index));
+    own.map(|index| state.shards[index].minted).sum::<u8>() + state.lost_units[usize::from(creation) - 1]
 }
 
 /// Checked in every state while no record was lost. After a loss, checked once coordinators have read the restored
-/// record.
+/// record. A shard that is lost sells nothing.
 fn changes_persist(records: &Records, state: &State) -> bool {
     let now = if state.is_lost { records.settled(state, state.record) } else { *state };
-    let pause_stays = now.record.is_paused && now.shards.iter().all(|shard| shard.is_paused);
-    let restock_stays = now.record.restocked > 0 && now.shards[1].minted > 0;
+    let is_gone =
+        |index: usize| records.shard_losses > 0 && !records.is_own(&now.shards[index], now.record, index);
+    let pause_stays =
+        now.record.is_paused && (0..2).all(|index| is_gone(index) || now.shards[index].is_paused);
+    let restock_stays = now.record.restocked > 0 && (is_gone(1) || now.shards[1].minted > 0);
     (!state.reported.pause || pause_stays) && (!state.reported.restock || restock_stays)
 }

@@ -7,13 +7,19 @@ impl Records {
         self.missing != Some(protection)
     }
 
-    /// Returns true when a shard accepts calls of this creation.
-    pub(super) fn is_own(self, shard: &Shard, creation: u8) -> bool {
-        shard.made_by != 0 && (shard.made_by == creation || !self.has(RecordProtection::CreationId))
+    /// Returns true when a shard accepts calls that are made from this record.
+    pub(super) fn is_own(self, shard: &Shard, record: SaleRecord, index: usize) -> bool {
+        let is_opened = record.opened.is_none_or(|opened| opened[index] == shard.incarnation);
+        shard.made_by != 0
+            && (shard.made_by == record.creation || !self.has(RecordProtection::CreationId))
+            && (is_opened || !self.has(RecordProtection::Incarnations))
     }
 
     pub(super) fn request(self, state: &mut State, change: Change) {
         let record = &mut state.record;
+        if record.opened.is_none() {
+            return;
+        }
         let is_known = record.holds(change);
         match change {
             Change::Pause if !is_known => record.is_paused = true,
@@ -30,7 +36,7 @@ impl Records {
         let record = state.record;
         let all_hold = (0..2).all(|index| {
             let shard = &state.shards[index];
-            self.is_own(shard, record.creation) && shard.follows(record, index)
+            self.is_own(shard, record, index) && shard.follows(record, index)
         });
         if record.holds(change)
             && state.confirms()
@@ -51,31 +57,53 @@ impl Records {
         }
     }
 
-    pub(super) fn configure(self, shard: &mut Shard, known: SaleRecord) {
-        if shard.made_by == 0 {
-            *shard = Shard { made_by: known.creation, ..Shard::default() };
+    /// Only a sale that is being created makes shards. The call may come late.
+    pub(super) fn configure(self, state: &mut State, known: SaleRecord, index: usize) {
+        let shard = &mut state.shards[index];
+        if shard.made_by == 0 && known.opened.is_none() {
+            state.incarnations[index] += 1;
+            let incarnation = state.incarnations[index];
+            *shard = Shard { made_by: known.creation, incarnation, ..Shard::default() };
         }
         let replaces_equal = shard.version == known.version && self.has(RecordProtection::ContentIsCompared);
         let is_newer = shard.version < known.version || replaces_equal;
-        if self.is_own(shard, known.creation)
+        if self.is_own(shard, known, index)
             && (is_newer || !self.has(RecordProtection::OlderVersionIsRefused))
         {
             (shard.version, shard.is_paused) = (known.version, known.is_paused);
+            shard.is_open = known.opened.is_some();
         }
     }
 
     pub(super) fn mint(self, shard: &mut Shard, known: SaleRecord, index: usize) {
-        if self.is_own(shard, known.creation) {
+        if self.is_own(shard, known, index) {
             shard.minted = shard.minted.max(known.minted_to(index));
         }
+    }
+
+    /// Records that the sale is open, with the shards that hold its units.
+    pub(super) fn open(self, state: &mut State, coordinator: usize) {
+        let (known, shards) = (state.known[coordinator], &state.shards);
+        let holds =
+            |index: usize| self.is_own(&shards[index], known, index) && shards[index].follows(known, index);
+        if known.opened.is_none() && holds(0) && holds(1) && self.is_based_on(state, known) {
+            let opened = Some(state.shards.map(|shard| shard.incarnation));
+            state.record = SaleRecord { version: known.version + 1, opened, ..known };
+            self.read(state, coordinator);
+        }
+    }
+
+    /// Returns true when a change that is based on this reading is recorded.
+    fn is_based_on(self, state: &State, known: SaleRecord) -> bool {
+        (state.record.creation, state.record.version) == (known.creation, known.version)
+            || !self.has(RecordProtection::BasedOnVersion)
     }
 
     /// Records the coordinator's reading at a version above that of the shard.
     pub(super) fn raise(self, state: &mut State, coordinator: usize, index: usize) {
         let (known, shard) = (state.known[coordinator], &state.shards[index]);
-        let is_due = self.is_own(shard, known.creation) && shard.version > known.version;
-        let is_based = state.record.version == known.version || !self.has(RecordProtection::BasedOnVersion);
-        if is_due && is_based && self.has(RecordProtection::RecordVersionIsRaised) {
+        let is_due = self.is_own(shard, known, index) && shard.version > known.version;
+        if is_due && self.is_based_on(state, known) && self.has(RecordProtection::RecordVersionIsRaised) {
             state.record = SaleRecord { version: shard.version + 1, ..known };
             self.read(state, coordinator);
         }
@@ -89,7 +117,7 @@ impl Records {
             for index in (0..2).filter(|_| record.creation != 0) {
                 self.raise(&mut state, coordinator, index);
                 let known = state.known[coordinator];
-                self.configure(&mut state.shards[index], known);
+                self.configure(&mut state, known, index);
                 self.mint(&mut state.shards[index], known, index);
             }
         }
@@ -100,6 +128,14 @@ impl Records {
         (state.record, state.link) = (SaleRecord::default(), ReplicaLink::InStep);
         (state.reported, state.is_lost) = (Reported::default(), true);
         state.losses_left -= 1;
+    }
+
+    pub(super) fn lose_shard(state: &mut State, index: usize) {
+        let shard = std::mem::take(&mut state.shards[index]);
+        if shard.is_open {
+            state.lost_units[usize::from(shard.made_by) - 1] += shard.minted;
+        }
+        state.shard_losses_left -= 1;
     }
 
     pub(super) fn restore(self, state: &mut State) {
@@ -136,7 +172,8 @@ impl SaleRecord {
 
 impl Shard {
     pub(super) fn follows(&self, record: SaleRecord, index: usize) -> bool {
-        (self.version, self.is_paused) == (record.version, record.is_paused)
+        (self.version, self.is_paused, self.is_open)
+            == (record.version, record.is_paused, record.opened.is_some())
             && self.minted >= record.minted_to(index)
     }
 }

@@ -21,14 +21,17 @@ fn holds(name: &str, records: Records) {
 
 #[test]
 fn records_hold_during_failovers() {
-    holds("records, two failovers", Records { coordinators: 3, failovers: 2, losses: 0, missing: None });
+    holds(
+        "records, two failovers",
+        Records { coordinators: 3, failovers: 2, losses: 0, shard_losses: 0, missing: None },
+    );
 }
 
 #[test]
 fn records_hold_when_a_record_is_lost() {
     holds(
         "records, one failover and one loss",
-        Records { coordinators: 2, failovers: 1, losses: 1, missing: None },
+        Records { coordinators: 2, failovers: 1, losses: 1, shard_losses: 0, missing: None },
     );
 }
 
@@ -36,22 +39,31 @@ fn records_hold_when_a_record_is_lost() {
 fn records_hold_with_three_coordinators() {
     holds(
         "records, three coordinators and one loss",
-        Records { coordinators: 3, failovers: 0, losses: 1, missing: None },
+        Records { coordinators: 3, failovers: 0, losses: 1, shard_losses: 0, missing: None },
+    );
+}
+
+#[test]
+fn records_hold_when_a_shard_is_lost() {
+    holds(
+        "records, one failover and one lost shard",
+        Records { coordinators: 2, failovers: 1, losses: 0, shard_losses: 1, missing: None },
     );
 }
 
 /// Searches with increasing depth, so that the counterexample is a shortest one.
 fn is_needed(missing: RecordProtection, losses: u8) {
     let coordinators = if missing == RecordProtection::RestoreEndsOldReadings { 3 } else { 2 };
+    let shard_losses = u8::from(missing == RecordProtection::Incarnations);
     let failovers = 1 - losses;
     let began = Instant::now();
     let property = missing.keeps();
     let search = |depth| {
-        let records = Records { coordinators, failovers, losses, missing: Some(missing) };
+        let records = Records { coordinators, failovers, losses, shard_losses, missing: Some(missing) };
         let wanted = HasDiscoveries::AnyOf(BTreeSet::from([property]));
         records.checker().finish_when(wanted).target_max_depth(depth).spawn_bfs().join()
     };
-    let checker = (2..20).map(search).find(|checker| checker.discovery(property).is_some());
+    let checker = (2..32).map(search).find(|checker| checker.discovery(property).is_some());
     let checker = checker.unwrap_or_else(|| panic!("nothing breaks without {missing:?}"));
     let path = checker.discovery(property).expect("found above");
     let (states, seconds) = (checker.unique_state_count(), began.elapsed().as_secs_f64());
@@ -63,7 +75,7 @@ fn is_needed(missing: RecordProtection, losses: u8) {
 fn is_needed_when_a_record_is_lost(missing: RecordProtection) {
     holds(
         &format!("without {missing:?}, nothing is lost"),
-        Records { coordinators: 2, failovers: 1, losses: 0, missing: Some(missing) },
+        Records { coordinators: 2, failovers: 1, losses: 0, shard_losses: 0, missing: Some(missing) },
     );
     is_needed(missing, 1);
 }
@@ -91,6 +103,21 @@ fn refusal_of_older_versions_is_needed() {
 #[test]
 fn creation_id_is_needed() {
     is_needed_when_a_record_is_lost(RecordProtection::CreationId);
+}
+
+#[test]
+fn incarnations_are_needed() {
+    holds(
+        "without Incarnations, no shard is lost",
+        Records {
+            coordinators: 2,
+            failovers: 1,
+            losses: 0,
+            shard_losses: 0,
+            missing: Some(RecordProtection::Incarnations),
+        },
+    );
+    is_needed(RecordProtection::Incarnations, 0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 -- The receiving half of a transfer: raises the channel from another shard to a cumulative value.
 --
 -- KEYS  1 meta
--- ARGV  1 ring fingerprint, 2 giving shard (or `mint`), 3 cumulative value of its out counter
+-- ARGV  1 ring, 2 giving shard (or `mint`), 3 cumulative value of its out counter
 -- Answer  { in[from] after the call, stock after the call }
 -- Errors  NOSHARD, WRONGRING
 --

@@ -1,7 +1,7 @@
 -- Claims a batch of users in their home shard and takes one token for each.
 --
 -- KEYS  1 meta, 2 claims, 3 orders
--- ARGV  1 ring fingerprint, 2 and 3 the limit of attempts per user (ms until a permit comes back, permits; 0: none),
+-- ARGV  1 ring, 2 and 3 the limit of attempts per user (ms until a permit comes back, permits; 0: none),
 --       then for each buyer: user id, order id, correlation id, permits that the attempt takes (0 or 1)
 -- Answer  { stock left, now in ms, one element per buyer }, where the element is
 --           1              bought, at `now`

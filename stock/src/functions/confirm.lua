@@ -1,7 +1,7 @@
 -- Reads the number of units that a shard has sold, durably when a barrier follows.
 --
 -- KEYS  1 meta
--- ARGV  1 ring fingerprint
+-- ARGV  1 ring
 -- Answer  units sold
 -- Errors  NOSHARD, WRONGRING
 --

@@ -1,7 +1,7 @@
 -- The giving half of a transfer: moves tokens from this shard's stock into the channel to another shard.
 --
 -- KEYS  1 meta
--- ARGV  1 ring fingerprint, 2 receiving shard, 3 tokens wanted (0 only reads the channel's value)
+-- ARGV  1 ring, 2 receiving shard, 3 tokens wanted (0 only reads the channel's value)
 -- Answer  { cumulative out[to], stock left }
 -- Errors  NOSHARD, WRONGRING
 --

@@ -1,7 +1,7 @@
 -- Looks up the claims of a batch of users in their home shard.
 --
 -- KEYS  1 meta, 2 claims
--- ARGV  1 ring fingerprint, then one user id per user
+-- ARGV  1 ring, then one user id per user
 -- Answer  one element per user: the claim "order:ms", or false
 -- Errors  NOSHARD, WRONGRING
 --

@@ -7,9 +7,9 @@
 --
 -- Atomic because the total in the config and the minted tokens belong together: after a crash between the two, stock
 -- would be announced but not minted, or minted again. Of two coordinators that change a sale at once, only one
--- succeeds. A caller that has missed that the sale was deleted and created again is overtaken, too, whatever the
--- versions are. The mint only grows, so a repetition is harmless; that of a new sale starts empty. A repeated call
--- writes again, so that the barrier behind it also covers the first one.
+-- succeeds. A caller that has missed that the sale was deleted and created again is overtaken, too, with any version.
+-- The mint only grows, so a repetition is harmless; that of a new sale starts empty. A repeated call writes again, so
+-- that the barrier behind it also covers the first one.
 local function record(keys, args)
   local held = redis.call('GET', keys[1])
   if not held then

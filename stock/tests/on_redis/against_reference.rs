@@ -3,13 +3,16 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 use redis::Cmd;
-use stock::calls::{Accept, Attempt, Buy, BuyOutcome, Configure, Donate, Find, Level, TokenSource};
+use stock::calls::{
+    Accept, Attempt, Buy, BuyOutcome, Call, CallError, Configure, Donate, Find, Level, TokenSource,
+};
 use stock::ids::{CorrelationId, OrderId, ShardId, UserId};
-use stock::sale::{SaleState, ShardSettings, Window};
+use stock::layout::Shard;
+use stock::sale::{LayoutConfig, Sale, SaleConfig, SaleState, ShardSettings, Window};
 use stock::snapshot::read_levels;
 
 use crate::fixture::{ALWAYS, IN_THE_FUTURE, IN_THE_PAST, TestSale, user_id};
-use crate::reference::{self, Outcome};
+use crate::reference::{self, Outcome, Refusal};
 
 const SHARDS: u16 = 3;
 /// Few users and few order ids, so that repeats, duplicates and order ids of other users are common.
@@ -25,6 +28,8 @@ enum Step {
     Mint { shard: u16, tokens: u64, delivered: Delivered },
     Configure { shard: u16, version: u64, state: SaleState, window: Window },
     Find { shard: u16, users: Vec<u8> },
+    Lose { shard: u16 },
+    CreateLate { shard: u16 },
 }
 
 /// The value of a channel that the receiver gets.
@@ -59,13 +64,22 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(shard, version, state, window)| Step::Configure { shard, version, state, window }),
         2 => (shard(), prop::collection::vec(0..USERS, 1..5)).prop_map(|(shard, users)| Step::Find { shard, users }),
     ];
+    // Few, because a lost shard stays lost.
+    let step = prop_oneof![
+        60 => step,
+        1 => shard().prop_map(|shard| Step::Lose { shard }),
+        2 => shard().prop_map(|shard| Step::CreateLate { shard }),
+    ];
     prop::collection::vec(step, 30..70)
 }
 
 /// A real sale and its reference.
 struct Comparison {
     real: TestSale,
+    /// The sale as coordinators know it before it is open.
+    creating: Sale,
     reference: Vec<reference::Shard>,
+    created_with: Vec<u64>,
     mint: Vec<u64>,
 }
 
@@ -73,7 +87,25 @@ impl Comparison {
     async fn with_stock(tokens: [u64; SHARDS as usize]) -> Self {
         let real = TestSale::over_shards(&tokens).await;
         let reference = tokens.map(reference::Shard::selling).to_vec();
-        Self { real, reference, mint: tokens.to_vec() }
+        let config = &*real.sale.config;
+        let layout = LayoutConfig { incarnations: vec![], ..config.layout.clone() };
+        let creating = real.sale.at(SaleConfig { layout, ..config.clone() }).unwrap();
+        Self { real, creating, reference, created_with: tokens.to_vec(), mint: tokens.to_vec() }
+    }
+
+    /// Makes a call to a shard of the open sale. Returns `None` when both refuse it for the same reason.
+    async fn call<C: Call>(&self, shard: u16, call: C) -> Result<Option<C::Answer>, TestCaseError> {
+        let answer = self.real.cluster.read(call).await;
+        let Some(expected) = self.reference[usize::from(shard)].refusal() else {
+            return Ok(Some(answer.unwrap()));
+        };
+        let refusal = match answer.err() {
+            Some(CallError::NoShard) => Some(Refusal::NoShard),
+            Some(CallError::WrongRing(_)) => Some(Refusal::OtherIncarnation),
+            _ => None,
+        };
+        prop_assert_eq!(refusal, Some(expected));
+        Ok(None)
     }
 
     /// Runs a step on both and compares the answers.
@@ -94,6 +126,8 @@ impl Comparison {
                 self.configure(*shard, *version, *state, *window).await
             }
             Step::Find { shard, users } => self.find(*shard, users).await,
+            Step::Lose { shard } => self.lose(*shard).await,
+            Step::CreateLate { shard } => self.create_late(*shard).await,
         }
     }
 
@@ -108,12 +142,8 @@ impl Comparison {
             counts_towards_limit: true,
         };
         let sent: Vec<_> = attempts.iter().map(attempt).collect();
-        let answer = self
-            .real
-            .cluster
-            .read(Buy { shard: self.real.shard_at(shard), attempts: &sent, limit: None })
-            .await
-            .unwrap();
+        let buy = Buy { shard: self.real.shard_at(shard), attempts: &sent, limit: None };
+        let Some(answer) = self.call(shard, buy).await? else { return Ok(()) };
 
         let reference = &mut self.reference[usize::from(shard)];
         prop_assert_eq!(
@@ -126,8 +156,8 @@ impl Comparison {
 
     async fn donate(&mut self, shard: u16, to: u16, want: u64) -> Result<(), TestCaseError> {
         let to = ShardId::new(to);
-        let answer =
-            self.real.cluster.read(Donate { shard: self.real.shard_at(shard), to, want }).await.unwrap();
+        let donate = Donate { shard: self.real.shard_at(shard), to, want };
+        let Some(answer) = self.call(shard, donate).await? else { return Ok(()) };
 
         let reference = &mut self.reference[usize::from(shard)];
         prop_assert_eq!(answer.cumulative, reference.donate(to, want));
@@ -137,7 +167,7 @@ impl Comparison {
 
     async fn accept(&mut self, shard: u16, from: TokenSource, cumulative: u64) -> Result<(), TestCaseError> {
         let accept = Accept { shard: self.real.shard_at(shard), from, cumulative };
-        let answer = self.real.cluster.read(accept).await.unwrap();
+        let Some(answer) = self.call(shard, accept).await? else { return Ok(()) };
 
         let reference = &mut self.reference[usize::from(shard)];
         prop_assert_eq!(answer.cumulative, reference.accept(from, cumulative));
@@ -153,20 +183,39 @@ impl Comparison {
         window: Window,
     ) -> Result<(), TestCaseError> {
         let configure = Configure { shard: self.real.shard_at(shard), version, state, window };
-        let answer = self.real.cluster.read(configure).await.unwrap();
+        let Some(answer) = self.call(shard, configure).await? else { return Ok(()) };
 
         let reference = &mut self.reference[usize::from(shard)];
-        prop_assert_eq!(answer, reference.configure(version, state, window));
+        prop_assert_eq!(answer.settings, reference.configure(version, state, window));
         Ok(())
     }
 
     async fn find(&mut self, shard: u16, users: &[u8]) -> Result<(), TestCaseError> {
         let users: Vec<_> = users.iter().map(|&user| user_number(user)).collect();
         let find = Find { shard: self.real.shard_at(shard), users: &users };
-        let answer = self.real.cluster.read(find).await.unwrap();
+        let Some(answer) = self.call(shard, find).await? else { return Ok(()) };
 
         let orders: Vec<_> = answer.into_iter().map(|claim| claim.map(|claim| claim.order)).collect();
         prop_assert_eq!(orders, self.reference[usize::from(shard)].find(&users));
+        Ok(())
+    }
+
+    async fn lose(&mut self, shard: u16) -> Result<(), TestCaseError> {
+        let Shard { meta, claims, orders, .. } = self.real.shard_at(shard);
+        let del = redis::cmd("DEL").arg(&[meta, claims, orders]).clone();
+        self.real.query_at::<u64>(self.real.shard_at(shard), &del).await;
+        self.reference[usize::from(shard)].lose();
+        Ok(())
+    }
+
+    async fn create_late(&mut self, shard: u16) -> Result<(), TestCaseError> {
+        let (creating, tokens) =
+            (self.creating.shard(ShardId::new(shard)), self.created_with[usize::from(shard)]);
+        let configure = Configure { shard: creating, version: 1, state: SaleState::Creating, window: ALWAYS };
+        self.real.cluster.read(configure).await.unwrap();
+        let mint = Accept { shard: creating, from: TokenSource::Mint, cumulative: tokens };
+        self.real.cluster.read(mint).await.unwrap();
+        self.reference[usize::from(shard)].create_late(tokens);
         Ok(())
     }
 
@@ -174,6 +223,10 @@ impl Comparison {
     async fn compare_levels(&self) -> Result<(), TestCaseError> {
         let levels = read_levels(&self.real.cluster, &self.real.sale).await;
         for (level, reference) in levels.into_iter().zip(&self.reference) {
+            if reference.is_lost {
+                prop_assert_eq!(level.err(), Some(CallError::NoShard));
+                continue;
+            }
             let mut level = level.unwrap();
             level.accepted.sort_unstable();
             level.donated.sort_unstable();
@@ -184,7 +237,8 @@ impl Comparison {
 
     /// Compares the ticks and the order streams, which no answer contains.
     async fn compare_orders(&self) -> Result<(), TestCaseError> {
-        for (shard, reference) in self.real.sale.shards().iter().zip(&self.reference) {
+        let shards = self.real.sale.shards().iter().zip(&self.reference);
+        for (shard, reference) in shards.filter(|(_, reference)| !reference.is_lost) {
             let tick: u64 = self.real.query_at(shard, &Cmd::hget(&shard.meta, "tick")).await;
             prop_assert_eq!(tick, reference.tick);
 

@@ -203,8 +203,7 @@ async fn buy_with_another_ring_is_refused() {
     let refused =
         sale.cluster.write(Buy { shard: &shard, attempts: &attempts(["ann", "bob"]), limit: None }).await;
 
-    let error_text =
-        format!("this shard belongs to ring {}, not {}", sale.shard().ring.as_str(), shard.ring.as_str());
+    let error_text = format!("this shard belongs to ring {}, not {}", sale.shard().ring, shard.ring);
     assert_eq!(refused, Err(CallError::WrongRing(error_text)));
     assert_eq!(sale.contents().await, before);
 }

@@ -1,10 +1,11 @@
 //! `configure`: only newer settings apply, and only a sale in the state `creating` creates shards.
 
-use stock::calls::{BuyOutcome, CallError, Configure};
+use stock::calls::{Accept, Buy, BuyOutcome, CallError, Configure, Donate, Find, TokenSource};
 use stock::ids::ShardId;
-use stock::sale::{LayoutConfig, Sale, SaleConfig, SaleState, ShardSettings, Window};
+use stock::sale::{Incarnation, LayoutConfig, Sale, SaleConfig, SaleState, ShardSettings, Window};
+use stock::snapshot::Confirm;
 
-use crate::fixture::{ALWAYS, IN_THE_PAST, TestSale, attempts, claim, with_another_ring};
+use crate::fixture::{ALWAYS, IN_THE_PAST, TestSale, attempts, claim, user_id, with_another_ring};
 
 #[tokio::test]
 async fn newer_settings_apply_and_older_are_ignored() {
@@ -38,8 +39,9 @@ async fn configure_answers_the_settings_of_the_shard() {
     let configure = |version, state, window| Configure { shard: sale.shard(), version, state, window };
     let paused = ShardSettings { version: 7, state: SaleState::Paused, window: IN_THE_PAST };
 
-    assert_eq!(sale.cluster.write(configure(7, SaleState::Paused, IN_THE_PAST)).await, Ok(paused));
-    assert_eq!(sale.cluster.write(configure(6, SaleState::Open, ALWAYS)).await, Ok(paused));
+    for given in [configure(7, SaleState::Paused, IN_THE_PAST), configure(6, SaleState::Open, ALWAYS)] {
+        assert_eq!(sale.cluster.write(given).await.unwrap().settings, paused);
+    }
     assert_eq!(sale.level().await.settings, paused);
 }
 
@@ -75,7 +77,7 @@ async fn creating_makes_an_empty_shard() {
 
     let level = sale.level().await;
     assert_eq!((level.settings.version, level.stock, level.sold, level.seq), (3, 0, 0, 0));
-    assert_eq!(level.ring, sale.shard().ring.as_str());
+    assert!(sale.shard().accepts(&level.ring), "{}", level.ring);
     assert_eq!(sale.tick().await, 0);
     assert_eq!(sale.buy("ann").await, BuyOutcome::NotOpen);
 }
@@ -92,6 +94,51 @@ async fn other_states_do_not_create_a_shard() {
         (vec![], vec![], vec![]),
         "a shard that was lost was made anew, to be sold twice"
     );
+}
+
+/// Sends a call that may create the shard, and returns the shard as the record of the open sale names it.
+async fn created(sale: &TestSale) -> (Sale, Incarnation) {
+    let configure = Configure { shard: sale.shard(), version: 1, state: SaleState::Creating, window: ALWAYS };
+    let incarnation = sale.cluster.write(configure).await.unwrap().incarnation;
+    let config = &*sale.sale.config;
+    let layout = LayoutConfig { incarnations: vec![incarnation.clone()], ..config.layout.clone() };
+    (sale.sale.at(SaleConfig { layout, ..config.clone() }).unwrap(), incarnation)
+}
+
+#[tokio::test]
+async fn shard_made_again_is_refused_once_open() {
+    // Given a shard that was opened, lost, and made and filled again by a late call.
+    let sale = TestSale::planned(1).await;
+    let (opened, first) = created(&sale).await;
+    assert_eq!(created(&sale).await.1, first, "a repeated call must not replace the shard");
+    let shard = opened.shard(ShardId::new(0));
+    let open = Configure { shard, version: 2, state: SaleState::Open, window: ALWAYS };
+    sale.cluster.write(open.clone()).await.unwrap();
+    sale.query::<u64>(redis::cmd("DEL").arg(&shard.meta).arg(&shard.claims).arg(&shard.orders)).await;
+    let (again, second) = created(&sale).await;
+    assert_ne!(first, second);
+    let mint = Accept { shard: sale.shard(), from: TokenSource::Mint, cumulative: 100 };
+    assert_eq!(sale.cluster.write(mint.clone()).await.unwrap().stock, 100);
+
+    // Then it refuses every call for the open sale, so that nothing is sold twice.
+    let before = sale.contents().await;
+    let (cluster, attempt) = (&sale.cluster, attempts(["ann"]));
+    let refusals = [
+        cluster.write(open).await.err(),
+        cluster.write(Accept { shard, ..mint }).await.err(),
+        cluster.write(Donate { shard, to: ShardId::new(1), want: 1 }).await.err(),
+        cluster.write(Buy { shard, attempts: &attempt, limit: None }).await.err(),
+        cluster.write(Find { shard, users: &[user_id("ann")] }).await.err(),
+        cluster.write(Confirm { shard }).await.err(),
+    ];
+    for refusal in &refusals {
+        assert!(matches!(refusal, Some(CallError::WrongRing(_))), "{refusals:?}");
+    }
+    assert_eq!(sale.contents().await, before);
+
+    // And it is the shard of a sale that names it.
+    let open = Configure { shard: again.shard(shard.id), version: 2, state: SaleState::Open, window: ALWAYS };
+    assert_eq!(cluster.write(open).await.unwrap().incarnation, second);
 }
 
 #[tokio::test]

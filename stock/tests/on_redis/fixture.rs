@@ -11,7 +11,9 @@ use stock::cluster::Cluster;
 use stock::connection::ConnectOptions;
 use stock::ids::{CorrelationId, OrderId, ShardId, UserId, UserIdKind};
 use stock::layout::{SaleKeys, Shard, Slot, choose_tags};
-use stock::sale::{ChangeHistory, EpochMs, LayoutConfig, Product, Sale, SaleConfig, SaleState, Window};
+use stock::sale::{
+    ChangeHistory, EpochMs, Incarnation, LayoutConfig, Product, Sale, SaleConfig, SaleState, Window,
+};
 use testkit::RedisCluster;
 
 /// Open for as long as any test runs.
@@ -67,9 +69,7 @@ impl TestSale {
 
     /// Creates an open sale on the cluster of this client.
     pub(crate) async fn on(cluster: Cluster, tokens: &[u64]) -> Self {
-        let sale = Self::planned_on(cluster, tokens.len() as u16, tokens.iter().sum());
-        sale.create(tokens).await;
-        sale
+        Self::planned_on(cluster, tokens.len() as u16, tokens.iter().sum()).create(tokens).await
     }
 
     /// Creates a sale that has no shards yet.
@@ -82,21 +82,26 @@ impl TestSale {
         Self { cluster, sale }
     }
 
-    /// Records, creates, mints and opens the sale, as a coordinator does.
-    async fn create(&self, tokens: &[u64]) {
-        let (keys, shards) = (SaleKeys::new(self.sale.id()), self.sale.shards());
-        self.cluster
-            .write(Record { keys: &keys, based_on: 0, config: &self.sale.config, mint: tokens })
-            .await
-            .unwrap();
-        let configure = |version, state| {
-            let one = move |shard| Configure { shard, version, state, window: ALWAYS };
-            shards.iter().map(one).collect::<Vec<_>>()
-        };
+    /// Creates, mints, records and opens the sale, like a coordinator.
+    async fn create(self, tokens: &[u64]) -> Self {
         let mint = |(shard, &cumulative)| Accept { shard, from: TokenSource::Mint, cumulative };
-        unwrap_all(self.cluster.write_all(&configure(1, SaleState::Creating)).await);
-        unwrap_all(self.cluster.write_all(&shards.iter().zip(tokens).map(mint).collect::<Vec<_>>()).await);
-        unwrap_all(self.cluster.write_all(&configure(2, SaleState::Open)).await);
+        let incarnations = self.configure_all(1, SaleState::Creating).await;
+        let mints: Vec<_> = self.sale.shards().iter().zip(tokens).map(mint).collect();
+        unwrap_all(self.cluster.write_all(&mints).await);
+
+        let layout = LayoutConfig { incarnations, ..self.sale.config.layout.clone() };
+        let sale = self.sale.at(SaleConfig { layout, ..(*self.sale.config).clone() }).unwrap();
+        let opened = Self { sale, ..self };
+        let (keys, config) = (SaleKeys::new(opened.sale.id()), &*opened.sale.config);
+        opened.cluster.write(Record { keys: &keys, based_on: 0, config, mint: tokens }).await.unwrap();
+        opened.configure_all(2, SaleState::Open).await;
+        opened
+    }
+
+    async fn configure_all(&self, version: u64, state: SaleState) -> Vec<Incarnation> {
+        let configure = |shard| Configure { shard, version, state, window: ALWAYS };
+        let calls: Vec<_> = self.sale.shards().iter().map(configure).collect();
+        unwrap_all(self.cluster.write_all(&calls).await).into_iter().map(|held| held.incarnation).collect()
     }
 
     /// Returns the first shard, which is the only one in most tests.
@@ -111,7 +116,7 @@ impl TestSale {
     /// Changes the settings of the first shard and returns the version that it then holds.
     pub(crate) async fn configure(&self, version: u64, state: SaleState, window: Window) -> u64 {
         let configure = Configure { shard: self.shard(), version, state, window };
-        self.cluster.write(configure).await.unwrap().version
+        self.cluster.write(configure).await.unwrap().settings.version
     }
 
     /// Makes a new attempt of this user in the first shard.
@@ -263,7 +268,7 @@ pub(crate) fn unwrap_all<T>(answers: Vec<Result<T, CallError>>) -> Vec<T> {
 
 /// Returns the shard as a caller with another ring would address it.
 pub(crate) fn with_another_ring(shard: &Shard) -> Shard {
-    Shard { ring: LayoutConfig::new(vec![]).fingerprint, ..shard.clone() }
+    Shard { ring: LayoutConfig::new(vec![]).fingerprint.as_str().to_owned(), ..shard.clone() }
 }
 
 /// Returns the time by the clock of the shard's primary.

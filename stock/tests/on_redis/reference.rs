@@ -14,6 +14,9 @@ use crate::fixture::ALWAYS;
 /// The contents of a shard.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shard {
+    /// How many shards were made with these keys.
+    pub(crate) made: u32,
+    pub(crate) is_lost: bool,
     pub(crate) settings: ShardSettings,
     pub(crate) stock: u64,
     pub(crate) sold: u64,
@@ -24,6 +27,14 @@ pub(crate) struct Shard {
     pub(crate) claims: BTreeMap<String, OrderId>,
     pub(crate) accepted: BTreeMap<TokenSource, u64>,
     pub(crate) donated: BTreeMap<ShardId, u64>,
+}
+
+/// Why a call for the open sale is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    NoShard,
+    /// It is not the shard that was opened.
+    OtherIncarnation,
 }
 
 /// Outcome of an attempt, with the order id of the claim if there is one.
@@ -39,11 +50,34 @@ pub(crate) enum Outcome {
 impl Shard {
     /// Creates a shard as a coordinator does: created, minted, opened.
     pub(crate) fn selling(tokens: u64) -> Self {
-        let mut shard = Self::default();
+        let mut shard = Self { made: 1, ..Self::default() };
         shard.configure(1, SaleState::Creating, ALWAYS);
         shard.accept(TokenSource::Mint, tokens);
         shard.configure(2, SaleState::Open, ALWAYS);
         shard
+    }
+
+    /// Both servers lose their data.
+    pub(crate) fn lose(&mut self) {
+        *self = Self { made: self.made, is_lost: true, ..Self::default() };
+    }
+
+    /// A coordinator that has missed that the sale is open creates and mints it.
+    pub(crate) fn create_late(&mut self, tokens: u64) {
+        if self.is_lost {
+            *self = Self { made: self.made + 1, ..Self::default() };
+        }
+        self.configure(1, SaleState::Creating, ALWAYS);
+        self.accept(TokenSource::Mint, tokens);
+    }
+
+    /// Returns why the shard refuses every call for the open sale.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self { is_lost: true, .. } => Some(Refusal::NoShard),
+            Self { made: 1, .. } => None,
+            _ => Some(Refusal::OtherIncarnation),
+        }
     }
 
     /// Serves buyers one after the other. A user gets one unit at most.
