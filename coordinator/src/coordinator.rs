@@ -16,7 +16,7 @@ use stock::cluster::Cluster;
 use stock::connection::ConnectOptions;
 use stock::ids::SaleId;
 use stock::layout::{SaleKeys, choose_tags};
-use stock::sale::{InvalidSale, SHARDS_MAX, Sale, SaleState};
+use stock::sale::{Fingerprint, InvalidSale, SHARDS_MAX, Sale, SaleState};
 use stock::search::has_shards;
 use stock::snapshot::Snapshot;
 use stock::store::{AddSaleToList, ListSales, ReadSnapshot};
@@ -87,13 +87,13 @@ pub struct Coordinator {
     pub(crate) list_is_lost: AtomicBool,
     pub(crate) observations: ArcSwap<BTreeMap<SaleId, Observation>>,
     /// The total of each sale for which it is confirmed that all units are sold.
-    pub(crate) sold_out: ArcSwap<BTreeMap<SaleId, u64>>,
+    pub(crate) sold_out: ArcSwap<BTreeMap<Fingerprint, u64>>,
     /// Since when tokens have been waiting in the channel of each sale that stalled longest.
-    pub(crate) stalled_since: ArcSwap<BTreeMap<SaleId, Instant>>,
+    pub(crate) stalled_since: ArcSwap<BTreeMap<Fingerprint, Instant>>,
     /// The replicas of each primary.
     pub(crate) replication: ArcSwap<Vec<Replication>>,
     /// The number of violations that the latest audit of each sale found.
-    pub(crate) audited: ArcSwap<BTreeMap<SaleId, u64>>,
+    pub(crate) audited: ArcSwap<BTreeMap<Fingerprint, u64>>,
     pub(crate) map_is_suspect: AtomicBool,
     audits: Semaphore,
 }
@@ -407,7 +407,7 @@ impl Coordinator {
             let violations = audit.violations.len() as u64;
             self.audited.rcu(|before| {
                 let mut audited = BTreeMap::clone(before);
-                audited.insert(id.clone(), violations);
+                audited.insert(desired.sale.fingerprint().clone(), violations);
                 audited
             });
         }

@@ -24,6 +24,7 @@ use service::events::{EventHub, event, stream_of};
 use service::problem::Problem;
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
+use stock::sale::{Fingerprint, Sale};
 use stock::snapshot::Snapshot;
 use stock::store::ReadSnapshot;
 use tokio::time::{MissedTickBehavior, interval};
@@ -51,7 +52,7 @@ struct Inner {
     handle: CoordinatorHandle,
     default_sale: SaleId,
     events: EventHub<SaleId>,
-    histories: Mutex<BTreeMap<SaleId, History>>,
+    histories: Mutex<BTreeMap<Fingerprint, History>>,
 }
 
 impl LiveFeed {
@@ -81,8 +82,8 @@ impl LiveFeed {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            for (id, Snapshot { taken_at, sold, .. }) in read_snapshots(coordinator).await {
-                self.histories().entry(id).or_default().push(taken_at, sold);
+            for Snapshot { fingerprint, taken_at, sold, .. } in read_snapshots(coordinator).await {
+                self.histories().entry(fingerprint).or_default().push(taken_at, sold);
             }
         }
     }
@@ -91,16 +92,17 @@ impl LiveFeed {
         self.0.handle.coordinator().ok_or_else(unavailable)
     }
 
-    fn histories(&self) -> MutexGuard<'_, BTreeMap<SaleId, History>> {
+    fn histories(&self) -> MutexGuard<'_, BTreeMap<Fingerprint, History>> {
         self.0.histories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the sale to show, if it exists.
-    fn choose(&self, known: &BTreeMap<SaleId, DesiredState>, named: Option<&str>) -> Option<SaleId> {
-        match named {
-            Some(named) => named.parse().ok().filter(|id| known.contains_key(id)),
+    fn choose(&self, known: &BTreeMap<SaleId, DesiredState>, named: Option<&str>) -> Option<Sale> {
+        let id = match named {
+            Some(named) => named.parse().ok(),
             None => default_sale(known, &self.0.default_sale),
-        }
+        };
+        known.get(&id?).map(|desired| desired.sale.clone())
     }
 }
 
@@ -111,11 +113,10 @@ fn default_sale(known: &BTreeMap<SaleId, DesiredState>, default: &SaleId) -> Opt
 }
 
 /// Reads the latest snapshots. A sale whose snapshot cannot be read has a gap in its history.
-async fn read_snapshots(coordinator: &Coordinator) -> Vec<(SaleId, Snapshot)> {
-    let ids: Vec<SaleId> = coordinator.records.known().keys().cloned().collect();
-    let keys: Vec<SaleKeys> = ids.iter().map(SaleKeys::new).collect();
+async fn read_snapshots(coordinator: &Coordinator) -> Vec<Snapshot> {
+    let keys: Vec<SaleKeys> = coordinator.records.known().keys().map(SaleKeys::new).collect();
     let snapshots = coordinator.reads.poll_all(&keys.iter().map(ReadSnapshot).collect::<Vec<_>>()).await;
-    ids.into_iter().zip(snapshots).filter_map(|(id, read)| Some((id, read.ok()??))).collect()
+    snapshots.into_iter().filter_map(|read| read.ok()?).collect()
 }
 
 /// `GET /live/sales`
@@ -130,9 +131,9 @@ async fn events(State(live): State<LiveFeed>, named: Option<Path<String>>) -> Re
     let sale = live
         .choose(&coordinator.records.known(), named.as_deref().map(String::as_str))
         .ok_or_else(no_sale)?;
-    let past = live.histories().get(&sale).cloned().unwrap_or_default();
-    let writer = |publisher| SaleWatch::new(coordinator, sale.clone()).run(publisher);
-    let stream = live.0.events.listen(sale.clone(), &event("history", &past), writer);
+    let past = live.histories().get(sale.fingerprint()).cloned().unwrap_or_default();
+    let writer = |publisher| SaleWatch::new(coordinator, sale.id().clone()).run(publisher);
+    let stream = live.0.events.listen(sale.id().clone(), &event("history", &past), writer);
     stream.map(stream_of).ok_or_else(unavailable)
 }
 

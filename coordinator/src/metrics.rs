@@ -122,12 +122,16 @@ impl Coordinator {
             start_at_zero(id);
             show_sale(id, observation);
             show_clocks(observation, &topology);
-            let stalled = self.stalled_since.load().get(id).map_or(Duration::ZERO, |since| now - *since);
+            let sale = observation.desired.sale.fingerprint();
+            let stalled = self.stalled_since.load().get(sale).map_or(Duration::ZERO, |since| now - *since);
             gauge!(CHANNEL_STALLED, "sale" => id.to_string()).set(stalled.as_secs_f64());
             show_violations(id, "audit", 0);
         }
-        for (id, found) in self.audited.load().iter() {
-            show_violations(id, "audit", *found);
+        let audited = self.audited.load();
+        for (id, desired) in self.records.known().iter() {
+            if let Some(found) = audited.get(desired.sale.fingerprint()) {
+                show_violations(id, "audit", *found);
+            }
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use stock::calls::Level;
-use stock::ids::SaleId;
 use stock::layout::Shard;
+use stock::sale::Fingerprint;
 use tokio::time::Instant;
 
 use crate::channels::{OpenChannel, open_channels};
@@ -18,15 +18,16 @@ use crate::transfers::{Transfer, transfer};
 /// State of rebalancing between rounds.
 #[derive(Default)]
 pub(crate) struct Rebalancing {
-    demand: HashMap<SaleId, DemandEstimator>,
+    demand: HashMap<Fingerprint, DemandEstimator>,
     /// When the latest moves had arrived or failed. Earlier observations do not include them.
     moved_at: Option<Instant>,
 }
 
 impl Rebalancing {
     /// Returns the moves that follow from this observation of a sale. Shards that cannot be read take no part.
-    fn plan(&mut self, id: &SaleId, observation: &Observation) -> Vec<PlannedMove> {
-        let estimator = self.demand.entry(id.clone()).or_default();
+    fn plan(&mut self, observation: &Observation) -> Vec<PlannedMove> {
+        let sale = observation.desired.sale.fingerprint().clone();
+        let estimator = self.demand.entry(sale).or_default();
         estimator.observe(observation.observed_at, &observation.levels);
         if self.moved_at.is_some_and(|moved_at| observation.observed_at <= moved_at) {
             return Vec::new();
@@ -54,8 +55,8 @@ impl Coordinator {
         }
         let observations = self.observations.load_full();
         let plans = observations
-            .iter()
-            .map(|(id, observation)| (&observation.desired.sale, rebalancing.plan(id, observation)));
+            .values()
+            .map(|observation| (&observation.desired.sale, rebalancing.plan(observation)));
         let transfers: Vec<Transfer<'_>> = plans
             .flat_map(|(sale, moves)| {
                 let transfer = move |PlannedMove { channel, tokens }| Transfer { sale, channel, tokens };
@@ -85,29 +86,31 @@ mod tests {
     use stock::sale::SaleState;
 
     use super::*;
+    use crate::desired_state::DesiredState;
     use crate::testing::recorded;
 
     /// Two shards with fifty units each, of which the first has sold `sold`.
-    fn observation(at: u64, sold: u64, observed_at: Instant) -> Observation {
-        let desired = recorded(SaleState::Open, 2);
+    fn observation(desired: &DesiredState, at: u64, sold: u64, observed_at: Instant) -> Observation {
         let level = |sold| Ok(Level { at, sold, stock: 50 - sold, ..Level::default() });
         let levels = vec![level(sold), level(0)];
-        Observation::of(&desired, levels, (observed_at, at), None)
+        Observation::of(desired, levels, (observed_at, at), None)
     }
 
     #[test]
     fn plan_ignores_observations_from_before_the_moves() {
-        let (id, start, mut rebalancing) =
-            ("chairs".parse().unwrap(), Instant::now(), Rebalancing::default());
-        assert_eq!(rebalancing.plan(&id, &observation(1_000, 0, start)), []);
-        let second = observation(2_000, 40, start + Duration::from_secs(1));
-        assert_eq!(rebalancing.plan(&id, &second).len(), 1);
+        let (start, mut rebalancing) = (Instant::now(), Rebalancing::default());
+        let sale = recorded(SaleState::Open, 2);
+        assert_eq!(rebalancing.plan(&observation(&sale, 1_000, 0, start)), []);
+        let second = observation(&sale, 2_000, 40, start + Duration::from_secs(1));
+        assert_eq!(rebalancing.plan(&second).len(), 1);
 
         rebalancing.moved_at = Some(start + Duration::from_millis(1_010));
-        assert_eq!(rebalancing.plan(&id, &second), [], "observed before the tokens arrived");
-        assert_eq!(
-            rebalancing.plan(&id, &observation(2_100, 44, start + Duration::from_millis(1_100))).len(),
-            1
-        );
+        assert_eq!(rebalancing.plan(&second), [], "observed before the tokens arrived");
+        let third = observation(&sale, 2_100, 44, start + Duration::from_millis(1_100));
+        assert_eq!(rebalancing.plan(&third).len(), 1);
+
+        let recreated = recorded(SaleState::Open, 2);
+        let first = observation(&recreated, 2_200, 48, start + Duration::from_millis(1_200));
+        assert_eq!(rebalancing.plan(&first), [], "another sale of the same name has sold nothing yet");
     }
 }

@@ -16,7 +16,7 @@ use service::time::now;
 use stock::calls::{CallError, Level, ReadLevel};
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
-use stock::sale::EpochMs;
+use stock::sale::{EpochMs, Fingerprint};
 use stock::search::recorded_sales;
 use stock::snapshot::{Snapshot, confirm_sold_out};
 use stock::store::{AddSaleToList, ListSales, PublishSnapshot, RestoreSaleList};
@@ -170,13 +170,16 @@ impl Coordinator {
         let sold_out = self.sold_out.load_full();
         let observation = |(id, desired): (&SaleId, &DesiredState)| {
             let levels = levels.by_ref().take(desired.sale.shards().len()).collect();
-            let previous = before.get(id);
+            let previous = before
+                .get(id)
+                .filter(|before| before.desired.sale.fingerprint() == desired.sale.fingerprint());
             let mut seen = Observation::of(desired, levels, when, previous.map(|before| &before.snapshot));
             let violations = previous.map(|before| before.current_violations).unwrap_or_default();
             seen.violations = seen.current_violations.persistent(violations);
             seen.persistent_problems =
                 persistent(&seen.problems, previous.map_or(&[], |before| &before.problems));
-            seen.snapshot.sold_out |= sold_out.get(id).is_some_and(|&units| units >= seen.snapshot.total);
+            let units = sold_out.get(desired.sale.fingerprint());
+            seen.snapshot.sold_out |= units.is_some_and(|&units| units >= seen.snapshot.total);
             (id.clone(), seen)
         };
         let observations: BTreeMap<SaleId, Observation> = known.iter().map(observation).collect();
@@ -217,13 +220,13 @@ impl Coordinator {
             {
                 tracing::info!(sale.id = %id, sale.units = total, "sold out");
                 let mut sold_out = (*self.sold_out.load_full()).clone();
-                sold_out.insert(id.clone(), total);
+                sold_out.insert(observation.desired.sale.fingerprint().clone(), total);
                 self.sold_out.store(sold_out.into());
             }
         }
     }
 
-    async fn repair(&self, channels: &mut HashMap<SaleId, OpenChannels>) {
+    async fn repair(&self, channels: &mut HashMap<Fingerprint, OpenChannels>) {
         if !self.leadership.leads() {
             channels.clear();
             self.stalled_since.store(Arc::default());
@@ -231,9 +234,9 @@ impl Coordinator {
         }
         let (observations, now) = (self.observations.load_full(), Instant::now());
         let plans: Vec<_> = observations
-            .iter()
-            .map(|(id, Observation { desired, levels, .. })| {
-                let channels = channels.entry(id.clone()).or_default();
+            .values()
+            .map(|Observation { desired, levels, .. }| {
+                let channels = channels.entry(desired.sale.fingerprint().clone()).or_default();
                 channels.observe(levels, now);
                 let stalled = channels.stalled_for(self.timing.redrive_after, now);
                 stalled.iter().for_each(|&channel| channels.restart_wait(channel, now));
@@ -241,7 +244,7 @@ impl Coordinator {
             })
             .collect();
         let stalled =
-            channels.iter().filter_map(|(id, channels)| Some((id.clone(), channels.stalled_since()?)));
+            channels.iter().filter_map(|(sale, channels)| Some((sale.clone(), channels.stalled_since()?)));
         self.stalled_since.store(Arc::new(stalled.collect()));
         let work = plans.iter().filter(|(_, steps)| !steps.is_empty());
         join_all(work.map(|(desired, steps)| apply(&self.writes, &self.records, desired, steps))).await;

@@ -14,12 +14,14 @@ use crate::cluster::Cluster;
 use crate::functions::{self, Function};
 use crate::ids::ShardId;
 use crate::layout::{Shard, Slot};
-use crate::sale::{EpochMs, Sale};
+use crate::sale::{EpochMs, Fingerprint, Sale};
 
 /// A snapshot as coordinators publish it and nodes read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
+    /// Fingerprint of the sale's layout. A snapshot of an earlier sale of the same name says nothing about this one.
+    pub fingerprint: Fingerprint,
     /// Version of the config that it was taken under. A reader with an older config must read the config again.
     pub version: u64,
     /// Approximate time: the median of the clocks of the shards' primaries. It does not order snapshots, as clocks may
@@ -54,8 +56,10 @@ pub struct ShardLevel {
 
 impl Snapshot {
     /// Builds the snapshot of these levels. A shard that could not be read keeps its values from the `previous`
-    /// snapshot. Its `sold` is then too low, never too high, so a sale is never reported as sold out too early.
+    /// snapshot. Its `sold` is then too low, never too high, so a sale is never reported as sold out too early. A
+    /// `previous` snapshot of another sale of the same name is ignored.
     pub fn of(sale: &Sale, levels: &[Result<Level, CallError>], previous: Option<&Self>) -> Self {
+        let previous = previous.filter(|previous| previous.is_of(sale));
         let previous_level = |shard: usize| {
             let before = previous.and_then(|snapshot| snapshot.shards.get(shard));
             before.map_or(ShardLevel { stock: 0, sold: 0, stale: true }, |level| ShardLevel {
@@ -71,6 +75,7 @@ impl Snapshot {
         let (stock, sold) = shards.iter().fold((0, 0), |(stock, sold), s| (stock + s.stock, sold + s.sold));
         let total = sale.config.total_stock;
         Self {
+            fingerprint: sale.fingerprint().clone(),
             version: sale.config.version,
             taken_at: median(levels.iter().flatten().map(|level| level.at).collect()),
             total,
@@ -80,6 +85,11 @@ impl Snapshot {
             sold_out: previous.is_some_and(|previous| previous.sold_out && previous.total >= total),
             shards,
         }
+    }
+
+    /// Returns true when it was taken of this sale, and not of another one of the same name.
+    pub fn is_of(&self, sale: &Sale) -> bool {
+        self.fingerprint == *sale.fingerprint()
     }
 
     /// Returns true when every unit seems to be sold, but this is not confirmed yet.
@@ -178,22 +188,33 @@ mod tests {
 
     #[test]
     fn sold_out_stays_confirmed_until_a_restock() {
-        let sold = [level(0, 40), level(0, 30), level(0, 30)];
-        let confirmed = Snapshot { sold_out: true, ..Snapshot::of(&sale(), &sold, None) };
-        assert!(Snapshot::of(&sale(), &sold, Some(&confirmed)).sold_out);
-        let restocked = SaleConfig { total_stock: 101, ..crate::sale::tests::config() };
-        let restocked = Snapshot::of(&Sale::new(restocked).unwrap(), &sold, Some(&confirmed));
+        let (sale, sold) = (sale(), [level(0, 40), level(0, 30), level(0, 30)]);
+        let confirmed = Snapshot { sold_out: true, ..Snapshot::of(&sale, &sold, None) };
+        assert!(Snapshot::of(&sale, &sold, Some(&confirmed)).sold_out);
+        let restocked = SaleConfig { total_stock: 101, ..(*sale.config).clone() };
+        let restocked = Snapshot::of(&sale.at(restocked).unwrap(), &sold, Some(&confirmed));
         assert!(!restocked.sold_out && !restocked.needs_confirmation());
     }
 
     #[test]
+    fn snapshot_of_an_earlier_sale_is_ignored() {
+        let earlier = Snapshot::of(&sale(), &[level(0, 40), level(0, 30), level(0, 30)], None);
+        let earlier = Snapshot { sold_out: true, ..earlier };
+        let lost = Err(CallError::NoReply("gone".into()));
+        let now = Snapshot::of(&sale(), &[lost, level(30, 0), level(30, 0)], Some(&earlier));
+        assert!(!now.sold_out);
+        assert_eq!((now.stock, now.sold, now.shards[0].stock), (60, 0, 0));
+    }
+
+    #[test]
     fn unreadable_shard_keeps_its_previous_values() {
-        let before = Snapshot::of(&sale(), &[level(10, 20), level(0, 30), level(5, 5)], None);
+        let sale = sale();
+        let before = Snapshot::of(&sale, &[level(10, 20), level(0, 30), level(5, 5)], None);
         let lost = || Err(CallError::NoReply("gone".into()));
-        let after = Snapshot::of(&sale(), &[lost(), level(0, 31), level(5, 5)], Some(&before));
+        let after = Snapshot::of(&sale, &[lost(), level(0, 31), level(5, 5)], Some(&before));
         assert_eq!(after.shards[0], ShardLevel { stock: 10, sold: 20, stale: true });
         assert_eq!(after.sold, 56);
-        let first = Snapshot::of(&sale(), &[lost(), level(0, 80), level(5, 15)], None);
+        let first = Snapshot::of(&sale, &[lost(), level(0, 80), level(5, 15)], None);
         assert!(!first.needs_confirmation(), "a shard that was never read counts as unsold");
     }
 }

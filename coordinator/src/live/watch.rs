@@ -81,6 +81,9 @@ impl SaleWatch {
         let coordinator = Arc::clone(&self.coordinator);
         self.refresh_processes(&coordinator).await;
         let desired = coordinator.records.known().get(&self.sale)?.clone();
+        if self.previous.snapshot.as_ref().is_some_and(|before| !before.is_of(&desired.sale)) {
+            self.previous = PreviousLook::default();
+        }
         let calls: Vec<_> = desired.sale.shards().iter().map(|shard| ReadLevel { shard }).collect();
         let (when, levels) = ((Instant::now(), now()), coordinator.reads.poll_all(&calls).await);
         let observation = Observation::of(&desired, levels, when, self.previous.snapshot.as_ref());

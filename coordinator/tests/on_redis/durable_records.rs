@@ -471,3 +471,37 @@ async fn sale_with_lost_mint_is_not_changed() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn recreated_sale_is_not_sold_out() {
+    // Given a coordinator that has confirmed that a sale is sold out.
+    let fixture = Fixture::with(NewSale { shards: Some(3), ..chairs("recreated") }).await;
+    let (former, next) = (coordinator_on(&fixture.redis).await, coordinator_on(&fixture.redis).await);
+    fixture.create(&former).await;
+    let sale = fixture.sale(&former).await;
+    fixture.sell_out(&sale).await;
+    let is_sold_out =
+        async || former.observations().get(fixture.id()).is_some_and(|seen| seen.snapshot.sold_out);
+    while_running(&former, testkit::until("sold out", SOON, is_sold_out)).await.unwrap();
+
+    // When all data is deleted, and another coordinator creates the sale again.
+    for primary in fixture.redis.primaries().await {
+        let mut connection = fixture.redis.connection(primary).await.unwrap();
+        redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+    }
+    fixture.create(&next).await;
+    drop(next);
+
+    // Then the first coordinator, which leads again, says that all of it is in stock.
+    while_running(&former, async {
+        let sees_next = async || {
+            let seen = former.observations();
+            seen.get(fixture.id()).is_some_and(|seen| seen.desired.sale.config.layout != sale.config.layout)
+        };
+        testkit::until("the new sale is observed", SOON, sees_next).await.unwrap();
+        ten_rounds(&former, fixture.id()).await;
+    })
+    .await;
+    let snapshot = former.inspect(fixture.id()).await.unwrap().snapshot.unwrap();
+    assert_eq!((snapshot.sold_out, snapshot.stock, snapshot.sold), (false, 100, 0));
+}

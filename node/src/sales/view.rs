@@ -73,8 +73,12 @@ impl SaleView {
         Self { sale, ..self.clone() }
     }
 
-    /// Returns the view with another snapshot. The timestamps of the two are not compared.
+    /// Returns the view with another snapshot. The timestamps of the two are not compared. A snapshot of an earlier sale
+    /// of the same name is ignored: a coordinator that was frozen may publish one.
     pub(super) fn with_snapshot(&self, snapshot: Snapshot) -> Self {
+        if !snapshot.is_of(&self.sale) {
+            return self.clone();
+        }
         Self {
             previous_sold: self.snapshot.as_ref().map(|before| (before.total, before.sold)),
             sold_out_total: self.sold_out_total.max(snapshot.sold_out.then_some(snapshot.total)),
@@ -158,11 +162,16 @@ fn refusal_at(config: &SaleConfig, now: RangeInclusive<EpochMs>) -> Option<Phase
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use stock::ids::UserIdKind;
     use stock::layout::HashTag;
     use stock::sale::{ChangeHistory, LayoutConfig, Product, Window};
 
     use super::*;
+
+    /// All sales of these tests have one layout.
+    static LAYOUT: LazyLock<LayoutConfig> = LazyLock::new(|| LayoutConfig::new(vec![HashTag::new("0")]));
 
     fn sale(state: SaleState) -> SaleConfig {
         SaleConfig {
@@ -173,7 +182,7 @@ mod tests {
             total_stock: 10,
             product: Product { name: "Chair".into(), price: 1.0, description: String::new() },
             user_ids: UserIdKind::Opaque,
-            layout: LayoutConfig::new(vec![HashTag::new("0")]),
+            layout: LAYOUT.clone(),
             changes: ChangeHistory::default(),
         }
     }
@@ -223,7 +232,8 @@ mod tests {
 
     fn snapshot(taken_at: EpochMs, total: u64, sold: u64) -> Snapshot {
         let (version, stock, shards) = (1, total - sold, Vec::new());
-        Snapshot { version, taken_at, total, sold, stock, in_flight: 0, sold_out: false, shards }
+        let fingerprint = LAYOUT.fingerprint.clone();
+        Snapshot { fingerprint, version, taken_at, total, sold, stock, in_flight: 0, sold_out: false, shards }
     }
 
     fn sold_out(taken_at: EpochMs, total: u64) -> Snapshot {
@@ -245,6 +255,17 @@ mod tests {
         assert!(!restocked.sold_out());
         assert!(!restocked.with_snapshot(sold_out(30_000, 10)).sold_out(), "that snapshot has the old total");
         assert!(restocked.with_snapshot(sold_out(30_000, 11)).sold_out());
+    }
+
+    #[test]
+    fn snapshot_of_an_earlier_sale_is_ignored() {
+        let fingerprint = LayoutConfig::new(vec![HashTag::new("0")]).fingerprint;
+        let late = Snapshot { fingerprint, ..sold_out(1_000, 10) };
+        let seen = view(10).with_snapshot(late.clone());
+        assert!(seen.snapshot.is_none() && !seen.sold_out());
+        let seen = view(10).with_snapshot(snapshot(2_000, 10, 3)).with_snapshot(late);
+        assert!(!seen.sold_out());
+        assert_eq!(seen.status().sold, 3);
     }
 
     #[test]

@@ -10,7 +10,9 @@ use stock::ids::ShardId;
 use testkit::stack::Coordinator;
 use testkit::{BuyerAnswer, Buyers, PurchaseAttempt, StackOptions, until};
 
-use crate::fixture::{OpenSale, assert_all_definite, purchase_attempts, sale_options, users_with_home};
+use crate::fixture::{
+    OpenSale, assert_all_definite, purchase_attempts, read_sale, sale_options, tally, users_with_home,
+};
 
 /// The default of `LEASE_DURATION`.
 const LEASE: Duration = Duration::from_secs(2);
@@ -191,4 +193,35 @@ async fn sale_without_coordinators_sells_out_with_current_status() {
     // And a restarted coordinator finds no violation.
     sale.stack.start_coordinator().await.unwrap();
     sale.assert_sold_out(&answers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recreated_sale_sells_what_it_has() {
+    // Given a sale that is sold out, a leader that has confirmed this and is frozen, and no other coordinator.
+    let (sale, leader, follower) = start_with_leader_and_follower(12).await;
+    let crowd: Vec<String> = (0..40).map(|n| format!("first-{n}")).collect();
+    buy(&crowd, &sale).await;
+    let sold_out = async || sale.stack.status().await.is_ok_and(|status| status.remaining_stock == 0);
+    until("the sale is sold out", TIMEOUT, sold_out).await.unwrap();
+    leader.process().freeze();
+    follower.process().kill();
+
+    // When all data is deleted, the other coordinator creates the sale again, and then the first one leads again.
+    for primary in sale.stack.redis().primaries().await {
+        let mut connection = sale.stack.redis().connection(primary).await.unwrap();
+        redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+    }
+    follower.restart().await.unwrap();
+    let reopened = async || sale.stack.status().await.is_ok_and(|status| status.remaining_stock == 12);
+    until("the sale is open again", TIMEOUT, reopened).await.unwrap();
+    leader.process().thaw();
+    follower.process().kill();
+    wait_until_leads(&sale, &leader).await;
+    tokio::time::sleep(LEASE).await;
+
+    // Then all of its units are sold, also to buyers who are at home in one shard.
+    let second = read_sale(&sale.cluster, "flash").await;
+    assert_eq!(sale.stack.status().await.unwrap().remaining_stock, 12);
+    let answers = buy(&users_with_home(&second, ShardId::new(0), 12), &sale).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_purchased()).count(), 12, "{:?}", tally(&answers));
 }

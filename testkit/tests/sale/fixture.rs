@@ -66,7 +66,7 @@ impl OpenSale {
     }
 }
 
-async fn read_sale(cluster: &Cluster, id: &str) -> Sale {
+pub(crate) async fn read_sale(cluster: &Cluster, id: &str) -> Sale {
     let keys = SaleKeys::new(&id.parse().unwrap());
     Sale::new(cluster.read(ReadConfig(&keys)).await.unwrap().expect("the sale exists")).unwrap()
 }
