@@ -151,7 +151,7 @@ fn faults(sale: &SaleModel, state: &State, shard: usize, actions: &mut Vec<Actio
     let is_known = !(alone_on_a_map && sale.protocol.has(Protection::MapIsRead));
     match state.shards[shard].link {
         ReplicaLink::InStep if behind < usize::from(state.failovers_left) => {
-            actions.push(Action::FallBehind(shard))
+            actions.push(Action::FallBehind(shard));
         }
         ReplicaLink::Behind(_) | ReplicaLink::Copying(_) if state.failovers_left > 0 && is_known => {
             actions.push(Action::FailOver(shard));

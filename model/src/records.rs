@@ -211,7 +211,7 @@ impl Model for RecordsModel {
         match state.link {
             ReplicaLink::InStep if state.failovers_left > 0 => actions.push(Action::FallBehind),
             ReplicaLink::Behind(_) | ReplicaLink::Copying(_) if state.failovers_left > 0 => {
-                actions.push(Action::FailOver)
+                actions.push(Action::FailOver);
             }
             ReplicaLink::Alone => actions.push(Action::Join),
             ReplicaLink::InStep | ReplicaLink::Behind(_) | ReplicaLink::Copying(_) => {}

@@ -31,7 +31,7 @@ pub(crate) fn after(sale: &SaleModel, before: &State, action: Action) -> State {
         Action::Crash => crash(&mut state),
         Action::CatchUp(shard) => state.shards[shard].link = ReplicaLink::InStep,
         Action::CopyAgain(shard) => {
-            state.shards[shard].link = ReplicaLink::Copying(state.shards[shard].primary)
+            state.shards[shard].link = ReplicaLink::Copying(state.shards[shard].primary);
         }
         Action::ReadLevel(shard, server) => state.read_level(shard, server, sale.protocol),
         Action::Take(purchase) => take(sale, &mut state, purchase),

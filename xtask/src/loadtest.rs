@@ -46,7 +46,7 @@ pub(crate) async fn loadtest(options: Options) -> Result<ExitCode> {
 /// Builds the command. Cargo replaces itself with the program after the build, so the exit code is the program's.
 fn program(options: &Options) -> Result<std::process::Command> {
     let mut program = cargo();
-    program.args(["run", "--quiet", "--package", "loadtest", "--profile", &options.profile, "--"]);
+    program.args(["run", "--package", "loadtest", "--profile", &options.profile, "--"]);
     program.args(&options.scenario);
     // Relative paths in the options refer to the current directory.
     program.current_dir(std::env::current_dir()?);
