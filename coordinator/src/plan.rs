@@ -255,7 +255,7 @@ mod tests {
                     self.accept(receiver, TokenSource::Shard(donor), out);
                 }
                 PlanStep::Open => {
-                    advance(based_on, record, based_on.sale.config.version + 1, SaleState::Open)
+                    advance(based_on, record, based_on.sale.config.version + 1, SaleState::Open);
                 }
                 PlanStep::RaiseVersion(version) => {
                     advance(based_on, record, version, based_on.sale.config.state);
