@@ -57,7 +57,7 @@ story('the page passes all checks in every state, light, dark and on a phone', a
   await buyer.presses('Buy one');
   await looksGood(buyer, 'asked', 'Please enter');
   await chair.pause();
-  await looksGood(buyer, 'paused', 'The shop holds the sale.');
+  await looksGood(buyer, 'paused', 'The sale is paused.');
   await chair.resume();
   await buyer.seesButton('Buy one', { open: true });
   await buyer.buysAs('a.rather.long.name.of.a.buyer.with.patience@department.example.com');

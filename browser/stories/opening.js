@@ -15,7 +15,7 @@ story('the button opens at the start without a reload', async (visit) => {
   await buyer.enters('ann@example.com');
 
   await buyer.pressesAnyway('Not open yet');
-  await buyer.sees('It is not open yet. The button opens by itself.');
+  await buyer.sees('It is not open yet. The button opens automatically.');
 
   await buyer.seesButton('Buy one for 349.00', { open: true });
   await buyer.sees('Open now');

@@ -29,7 +29,7 @@ story('the page asks for a missing user id', async (visit) => {
 story('the page asks again for an invalid user id', async (visit) => {
   const buyer = await visit(await openSale());
   await buyer.buysAs('ä'.repeat(128));
-  await buyer.sees('This cannot be an e-mail or customer number.');
+  await buyer.sees('This is not a valid e-mail or customer number.');
   await buyer.buysAs('ada');
   await buyer.receives();
 });
@@ -40,7 +40,7 @@ story('a buyer who is too late gets sold out', async (visit) => {
   await buyer.seesOnlyWhatIsNow();
   await sale.sellTo('first');
   await buyer.buysAs('late');
-  await buyer.sees('Sold out: the last one went to somebody else.');
+  await buyer.sees('Sold out: no unit is left.');
 });
 
 const comeBack = (status, type, seconds = 1) => (route) =>
@@ -53,7 +53,7 @@ const comeBack = (status, type, seconds = 1) => (route) =>
 
 for (const [status, type, words] of [
   [429, '/problems/too-many-requests', 'The shop asks you to wait a moment. Still trying, 2 of 8.'],
-  [503, '/problems/busy', 'Many are buying at this moment. Still trying, 2 of 8.'],
+  [503, '/problems/busy', 'Many buyers are waiting. Still trying, 2 of 8.'],
 ]) {
   story(`a ${status} is retried after Retry-After, in the same attempt`, async (visit) => {
     const buyer = await visit(await openSale());

@@ -12,7 +12,7 @@ story('the page shows the stock fall to sold out without a reload', async (visit
   await buyer.sees('1 of 2 left');
   await sale.sellTo('second');
   await buyer.sees('Sold out');
-  await buyer.sees('All 2 have found their buyers.');
+  await buyer.sees('All 2 units are sold.');
   await buyer.seesButton('Find my order', { open: true });
 });
 
@@ -38,7 +38,7 @@ story('the page shows a pause, and continues after it', async (visit) => {
 
   await sale.pause();
   await buyer.seesButton('Paused', { open: false });
-  await buyer.sees('The shop holds the sale.');
+  await buyer.sees('The sale is paused.');
 
   await sale.resume();
   await buyer.seesButton('Buy one', { open: true });

@@ -130,7 +130,7 @@ enum PurchaseResultCode {
     NotActive,
 }
 
-/// Nothing was bought; the client should retry.
+/// This request bought nothing. The client should retry.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Busy {
