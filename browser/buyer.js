@@ -97,8 +97,8 @@ export class Buyer {
     await this.page.route('**/events', () => {});
   }
 
-  /** Freezes the status that the page sees, so that it does not notice later changes of its sale. */
-  async seesOnlyWhatIsNow() {
+  /** Freezes the status that the page gets, so that it does not notice later changes of its sale. */
+  async freezeStatus() {
     const now = await (await fetch(`${shop.url}/api/sales/${this.#sale.id}/status`)).text();
     await this.page.route('**/status', (route) => route.fulfill({ contentType: 'application/json', body: now }));
     await this.getsNoEvents();
@@ -123,16 +123,16 @@ export class Buyer {
   /** Records from now on the announcements of a screen reader. */
   async listens() {
     await this.page.evaluate(() => {
-      globalThis.heard = [];
-      const note = ({ target }) => target.textContent && globalThis.heard.push(target.textContent);
+      globalThis.announcements = [];
+      const note = ({ target }) => target.textContent && globalThis.announcements.push(target.textContent);
       for (const region of document.querySelectorAll('[role=status], [aria-live=polite]')) {
         new MutationObserver((changes) => changes.forEach(note)).observe(region, { childList: true, subtree: true });
       }
     });
   }
 
-  heard() {
-    return this.page.evaluate(() => globalThis.heard);
+  announcements() {
+    return this.page.evaluate(() => globalThis.announcements);
   }
 
   /** Allows console errors that match this pattern. */

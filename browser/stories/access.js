@@ -38,7 +38,7 @@ story('a screen reader announces changes, but not each second', async (visit) =>
   await buyer.seesButton('Buy one', { open: true });
   for (const user of ['a', 'b', 'c']) await sale.sellTo(user);
   await buyer.sees('47 of 50 left');
-  assert.deepEqual(await buyer.heard(), ['Open now']);
+  assert.deepEqual(await buyer.announcements(), ['Open now']);
   const meter = buyer.page.getByRole('meter', { name: 'Stock left' });
   assert.equal(await meter.getAttribute('aria-valuetext'), '47 of 50 left');
 });

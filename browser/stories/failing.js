@@ -30,7 +30,7 @@ story('the page ignores a short loss of the connection', async (visit) => {
   await buyer.listens();
   await buyer.buysAs('ada');
   await buyer.receives();
-  assert.deepEqual(await buyer.heard(), []);
+  assert.deepEqual(await buyer.announcements(), []);
 });
 
 story('the page replaces an invalid CSRF token without an error', async (visit) => {
@@ -46,7 +46,7 @@ story('the page replaces an invalid CSRF token without an error', async (visit) 
 
   assert.equal(tries.length, 2);
   assert.equal(tries[0].key, tries[1].key);
-  assert.deepEqual(await buyer.heard(), []);
+  assert.deepEqual(await buyer.announcements(), []);
 });
 
 story('the page polls when the event stream is silent', async (visit) => {
@@ -73,5 +73,5 @@ story('buyers can watch and buy when a node dies', async (visit) => {
   await Promise.all(buyers.map((buyer) => buyer.sees(`${10 - buyers.length} of 10 left`)));
   await sale.sellTo('somebody-else');
   await Promise.all(buyers.map((buyer) => buyer.sees(`${9 - buyers.length} of 10 left`)));
-  for (const buyer of buyers) assert.deepEqual(await buyer.heard(), []);
+  for (const buyer of buyers) assert.deepEqual(await buyer.announcements(), []);
 });

@@ -37,13 +37,13 @@ story('the page asks again for an invalid user id', async (visit) => {
 story('a buyer who is too late gets sold out', async (visit) => {
   const sale = await openSale({ units: 1 });
   const buyer = await visit(sale);
-  await buyer.seesOnlyWhatIsNow();
+  await buyer.freezeStatus();
   await sale.sellTo('first');
   await buyer.buysAs('late');
   await buyer.sees('Sold out: no unit is left.');
 });
 
-const comeBack = (status, type, seconds = 1) => (route) =>
+const respondRetryAfter = (status, type, seconds = 1) => (route) =>
   route.fulfill({
     status,
     headers: { 'Retry-After': String(seconds) },
@@ -58,7 +58,7 @@ for (const [status, type, words] of [
   story(`a ${status} is retried after Retry-After, in the same attempt`, async (visit) => {
     const buyer = await visit(await openSale());
     const tries = buyer.recordsTries();
-    await buyer.interferes('**/purchase', comeBack(status, type));
+    await buyer.interferes('**/purchase', respondRetryAfter(status, type));
 
     await buyer.buysAs('ada');
     await buyer.sees(words);
@@ -91,7 +91,7 @@ story('a retry after a lost answer is recognised as the same attempt', async (vi
 
 story('the page gives up when Retry-After is too long', async (visit) => {
   const buyer = await visit(await openSale());
-  await buyer.interferes('**/purchase', comeBack(429, '/problems/too-many-requests', 120));
+  await buyer.interferes('**/purchase', respondRetryAfter(429, '/problems/too-many-requests', 120));
   await buyer.buysAs('ada');
   await buyer.sees('Too many tries. Nothing was bought. Please try again in 2 minutes.');
   await buyer.seesButton('Buy one', { open: true });
@@ -99,7 +99,7 @@ story('the page gives up when Retry-After is too long', async (visit) => {
 
 story('the page asks for a sign-in when the shop requires one', async (visit) => {
   const buyer = await visit(await openSale());
-  await buyer.interferes('**/purchase', comeBack(401, '/problems/unauthenticated'));
+  await buyer.interferes('**/purchase', respondRetryAfter(401, '/problems/unauthenticated'));
   await buyer.buysAs('ada');
   await buyer.sees('Please sign in at the shop first.');
 });
