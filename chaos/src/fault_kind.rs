@@ -16,7 +16,7 @@ pub enum FaultKind {
     PrimaryRestarted,
     /// A primary is frozen until its replica was promoted, then continues.
     PrimaryFrozen,
-    /// A replica is frozen for longer than the cluster's node timeout.
+    /// A replica is frozen for longer than `cluster-node-timeout`.
     ReplicaFrozen,
     /// A replica is killed and restarted; once it is in sync, its primary is killed.
     ReplicaThenPrimary,

@@ -7,7 +7,7 @@ use stock::sale::{EpochMs, InvalidSale, Restock, SaleConfig, SaleState};
 use crate::desired_state::DesiredState;
 
 /// Most restocks of a sale. All of them are kept, because a repeated restock must be recognized however late it
-/// arrives. Each takes about 45 bytes of the config, which coordinators read ten times a second.
+/// arrives. Each takes about 45 bytes of the configuration, which coordinators read at most ten times per second.
 const RESTOCKS_MAX: usize = 256;
 
 /// A change to a sale.

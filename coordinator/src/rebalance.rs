@@ -31,7 +31,7 @@ pub struct Holding {
     pub shard: ShardId,
     /// Tokens in the shard.
     pub stock: u64,
-    /// Tokens on their way to the shard, in channels. They will arrive, so they are not requested again.
+    /// Tokens in channels to the shard. They will arrive, so they are not requested again.
     pub incoming: u64,
     /// Its demand.
     pub demand: Demand,

@@ -19,7 +19,7 @@ const FOLDER: &str = "LOADTEST_FOLDER";
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// The cargo profile that the program is built with.
-    // Goose takes ten CPU minutes to build in `release` and two in `dev`. The `dev` profile is optimised enough for a
+    // Goose takes ten CPU minutes to build in `release` and two in `dev`. The `dev` profile is optimized enough for a
     // thousand users on the cores that the sale also runs on. It adds a fraction of a millisecond to latencies.
     #[arg(long, default_value = "dev")]
     profile: String,

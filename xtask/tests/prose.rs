@@ -167,7 +167,7 @@ fn paragraphs(text: &str, markers: &[&str]) -> Vec<(usize, String)> {
     paragraphs
 }
 
-/// Splits a paragraph behind each full stop, question or exclamation mark that is followed by a capital letter or a mark-up character.
+/// Splits a paragraph after each full stop, question or exclamation mark that is followed by a capital letter or a mark-up character.
 fn split_sentences(paragraph: &str) -> impl Iterator<Item = String> {
     let mut sentences = vec![String::new()];
     let mut words = paragraph.split(' ').peekable();

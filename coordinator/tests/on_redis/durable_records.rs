@@ -391,7 +391,7 @@ async fn lost_sale_list_is_rebuilt_from_records() {
 }
 
 #[tokio::test]
-async fn repeated_restock_is_recognised_after_twenty_others() {
+async fn repeated_restock_is_recognized_after_twenty_others() {
     let coordinator = coordinator_on(crate::fixture::shared_redis().await).await;
     let wanted = NewSale { shards: Some(3), ..chairs("many-restocks") };
     coordinator.create(&wanted).await.unwrap();

@@ -19,7 +19,7 @@ async fn sale_on(coordinator: &Coordinator, id: &str) -> Sale {
     coordinator.create(&wanted).await.unwrap().sale
 }
 
-/// Buys a few hundred times a second for users of one shard, until it is cancelled. No barrier delays the purchases.
+/// Buys a few hundred times per second for users of one shard, until it is cancelled. No barrier delays the purchases.
 async fn keep_buying(client: &Cluster, sale: &Sale, home: ShardId) -> Infallible {
     let users = (0..).map(|n| UserId::parse(&format!("neighbour-{n}"), UserIdKind::Opaque).unwrap());
     let mut users = users.filter(|user| sale.ring().home(user) == home);

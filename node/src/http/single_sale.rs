@@ -1,4 +1,4 @@
-//! The second family of endpoints: `/api/status` and `/api/purchase`, for clients that know a single sale.
+//! The single-sale endpoints: `/api/status` and `/api/purchase`, for clients that know a single sale.
 
 use std::sync::Arc;
 

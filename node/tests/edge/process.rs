@@ -133,7 +133,7 @@ impl RunningNode {
         format!("http://{}{path}", loopback(self.ports.first() + 1))
     }
 
-    /// Returns the status of an operators' endpoint, or 0 when the connection is refused.
+    /// Returns the status of an endpoint on the operations port, or 0 when the connection is refused.
     async fn probe(&self, path: &str) -> u16 {
         reqwest::get(self.ops_url(path)).await.map_or(0, |answer| answer.status().as_u16())
     }

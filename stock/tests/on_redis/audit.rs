@@ -15,10 +15,10 @@ const BUYERS_PER_CALL: usize = 8;
 /// A sale of three shards with 5,000 units sold, after a transfer, with two tokens in a channel.
 async fn sold_sale() -> TestSale {
     let sale = TestSale::over_shards(&[SOLD; 3]).await;
-    let (giver, receiver) = (sale.shard_at(0), sale.shard_at(1));
-    let donate = |want| Donate { shard: giver, to: receiver.id, want };
+    let (donor, receiver) = (sale.shard_at(0), sale.shard_at(1));
+    let donate = |want| Donate { shard: donor, to: receiver.id, want };
     let donation = sale.cluster.write(donate(3)).await.unwrap();
-    let from = TokenSource::Shard(giver.id);
+    let from = TokenSource::Shard(donor.id);
     sale.cluster.write(Accept { shard: receiver, from, cumulative: donation.cumulative }).await.unwrap();
     sale.cluster.write(donate(2)).await.unwrap();
 
@@ -151,10 +151,10 @@ async fn audit_detects_a_user_with_two_units() {
 async fn audit_detects_more_accepted_than_donated() {
     let sale = sold_sale().await;
 
-    // The giver loses its donations, as after a failover that loses unconfirmed writes.
-    let giver = &sale.shard().meta;
-    let _: i64 = sale.query(&Cmd::hincr(giver, "out:1", -4)).await;
-    let _: i64 = sale.query(&Cmd::hincr(giver, "stock", 4)).await;
+    // The donor loses its donations, as after a failover that loses unconfirmed writes.
+    let donor = &sale.shard().meta;
+    let _: i64 = sale.query(&Cmd::hincr(donor, "out:1", -4)).await;
+    let _: i64 = sale.query(&Cmd::hincr(donor, "stock", 4)).await;
 
     sale.assert_violation("channel 0 -> 1: 3 accepted of 1 that entered").await;
 }

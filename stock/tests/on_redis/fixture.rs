@@ -200,7 +200,7 @@ impl Call for Raw<'_> {
     }
 }
 
-/// Returns the config of a sale that no other test uses, with shards spread over the cluster.
+/// Returns the configuration of a sale that no other test uses, with shards spread over the cluster.
 pub(crate) fn config_on(cluster: &Cluster, shards: u16, total_stock: u64) -> SaleConfig {
     static SALES: AtomicU32 = AtomicU32::new(0);
     let id = format!("sale-{}", SALES.fetch_add(1, Ordering::Relaxed)).parse().unwrap();
