@@ -96,6 +96,30 @@ async fn barrier_fails_while_a_replica_has_no_link() {
 }
 
 #[tokio::test]
+async fn barrier_fails_when_second_replica_has_no_link() {
+    // Given a map that lacks one of two replicas. That replica has copied the primary and has lost its link.
+    let options = ClusterOptions { replicas_per_primary: 2, ..ClusterOptions::default() };
+    let redis = RedisCluster::start(options).await.unwrap();
+    let sale = TestSale::on(client_of(&redis).await, &[100]).await;
+    let (primary, cut_off) = primary_and_replica_of(&redis, &sale).await;
+    let known = wait_for_map(&sale.cluster, primary, 2).await;
+    let mut with_one = known.clone();
+    with_one.replicas.retain(|replica| replica.endpoint.port != cut_off.port());
+    redis.cut_link(primary, cut_off).await.unwrap();
+    let cut = async || replication(&redis, primary).await.contains("connected_slaves:1");
+    until("a link that is cut", LIMIT, cut).await.unwrap();
+
+    // Then the other replica's confirmation does not suffice: either replica may be promoted.
+    let not_durable = Err(CallError::NotDurable { confirmed: 1, replicas: 1 });
+    assert_eq!(try_purchase(&sale, &with_one, "ann").await, not_durable);
+
+    // And when the link is back, a barrier that requires both holds.
+    redis.restore_replication(primary).await.unwrap();
+    let confirmed = async || try_purchase(&sale, &known, "ann").await.is_ok();
+    until("a purchase that both replicas confirm", LIMIT, confirmed).await.unwrap();
+}
+
+#[tokio::test]
 async fn recheck_needs_a_fresh_map_without_other_replicas() {
     // Given a barrier chosen while the map showed no replica of the primary.
     let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
