@@ -16,6 +16,7 @@ use redis::{
 };
 
 use crate::calls::{Call, CallError};
+use crate::sale::EpochMs;
 use crate::topology::{Address, Primary, Replica, listed_replicas, own_replicas};
 
 /// Options of connections, and their timeouts.
@@ -383,6 +384,8 @@ impl TimedPipeline {
 /// Time that a primary spent on a pipeline, by its own clock. A value is `None` when the primary did not report it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PipelineTime {
+    /// The primary's time before the calls.
+    pub began: Option<EpochMs>,
     /// Time spent on all calls together.
     pub calls: Option<Duration>,
     /// Time spent waiting for replicas; `None` without a barrier.
@@ -394,7 +397,8 @@ impl PipelineTime {
         let [began, called, confirmed] = [began, called, confirmed].map(|reply| reply.and_then(timestamp));
         // Saturates, as the clock may be set back in between.
         let from = |since: Option<Duration>, until: Option<Duration>| Some(until?.saturating_sub(since?));
-        Self { calls: from(began, called), barrier: from(called, confirmed) }
+        let epoch_ms = |since_epoch: Duration| since_epoch.as_millis() as EpochMs;
+        Self { began: began.map(epoch_ms), calls: from(began, called), barrier: from(called, confirmed) }
     }
 }
 

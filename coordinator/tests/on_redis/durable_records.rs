@@ -105,7 +105,10 @@ impl Fixture {
         let mut users = users.filter(|user| sale.ring().home(user) == shard.id);
         loop {
             let attempts: Vec<Attempt> = users.by_ref().take(50).map(attempt).collect();
-            let bought = self.client.write(Buy { shard, attempts: &attempts, limit: None }).await;
+            let bought = self
+                .client
+                .write(Buy { shard, attempts: &attempts, limit: None, not_after: Buy::AT_ANY_TIME })
+                .await;
             let outcomes = bought.unwrap().outcomes;
             if outcomes.iter().any(|bought| !matches!(bought, BuyOutcome::Bought(_) | BuyOutcome::Repeat(_)))
             {

@@ -31,7 +31,15 @@ async fn keep_buying(client: &Cluster, sale: &Sale, home: ShardId) -> Infallible
             counts_towards_limit: true,
         };
         let attempts: Vec<Attempt> = users.by_ref().take(10).map(attempt).collect();
-        client.read(Buy { shard: sale.shard(home), attempts: &attempts, limit: None }).await.unwrap();
+        client
+            .read(Buy {
+                shard: sale.shard(home),
+                attempts: &attempts,
+                limit: None,
+                not_after: Buy::AT_ANY_TIME,
+            })
+            .await
+            .unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

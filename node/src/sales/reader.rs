@@ -128,11 +128,13 @@ impl Reader {
     async fn read_sale(&self, id: &SaleId, live: Option<&Arc<LiveSale>>) -> SaleReading {
         let mut texts_seen = self.texts_seen.get(id).cloned().unwrap_or_default();
         let known = live.map(|live| live.view());
+        let asked_at = Instant::now();
         let (read, problem) = match self.read_texts(&SaleKeys::new(id)).await {
             Ok(texts) => self.apply_texts(known.as_deref(), texts, &mut texts_seen),
             Err(error) => (known.as_deref().cloned(), Some(error)),
         };
         let Some(view) = read else { return SaleReading { live: None, texts_seen, problem } };
+        let view = if problem.is_none() { view.read_at(asked_at) } else { view };
         let view = self.with_own_snapshot(view).await;
         let live = match (live, known) {
             (Some(live), Some(known)) if view.sale.has_same_layout_as(&known.sale) => {
@@ -199,6 +201,7 @@ impl Reader {
             return view;
         }
         metrics::count_own_snapshot(view.sale.id());
+        levels.iter().flatten().for_each(|level| view.saw_version(level.settings.version));
         let mut snapshot = Snapshot::of(&view.sale, &levels, view.snapshot.as_ref());
         snapshot.sold_out |= view.sold_out();
         if snapshot.needs_confirmation() && levels.iter().all(Result::is_ok) {

@@ -29,7 +29,12 @@ async fn sold_sale() -> TestSale {
     }
     let mut calls = Vec::new();
     for (shard, home) in sale.sale.shards().iter().zip(&homes) {
-        calls.extend(home.chunks(BUYERS_PER_CALL).map(|attempts| Buy { shard, attempts, limit: None }));
+        calls.extend(home.chunks(BUYERS_PER_CALL).map(|attempts| Buy {
+            shard,
+            attempts,
+            limit: None,
+            not_after: Buy::AT_ANY_TIME,
+        }));
     }
     let answers = unwrap_all(sale.cluster.write_all(&calls).await);
     answers.into_iter().flat_map(|purchases| purchases.outcomes).for_each(|outcome| _ = claim(outcome));
@@ -85,7 +90,10 @@ async fn audit_passes_while_the_sale_sells() {
 
     let buying = async {
         for attempts in at_home[..2_000].chunks(4) {
-            sale.cluster.read(Buy { shard, attempts, limit: None }).await.unwrap();
+            sale.cluster
+                .read(Buy { shard, attempts, limit: None, not_after: Buy::AT_ANY_TIME })
+                .await
+                .unwrap();
         }
     };
     let auditing = async {
@@ -135,8 +143,11 @@ async fn audit_detects_a_user_with_two_units() {
     let user = sale.user_at(sale.shard_at(0));
 
     let attempts = [attempt(&user)];
-    let misdirected =
-        sale.cluster.write(Buy { shard: sale.shard_at(1), attempts: &attempts, limit: None }).await.unwrap();
+    let misdirected = sale
+        .cluster
+        .write(Buy { shard: sale.shard_at(1), attempts: &attempts, limit: None, not_after: Buy::AT_ANY_TIME })
+        .await
+        .unwrap();
     assert!(
         matches!(misdirected.outcomes[0], BuyOutcome::Bought(_)),
         "a shard does not know which users are at home in it"

@@ -63,7 +63,7 @@ async fn barrier_requires_replica_that_joined_after_the_map() {
     // Then no answer counts without the replica. With a newer map, answers that the replica confirmed count.
     let mut try_purchase = async |barrier: &Barrier| {
         let attempts = attempts(["ann"]);
-        let buy = Buy { shard: sale.shard(), attempts: &attempts, limit: None };
+        let buy = Buy { shard: sale.shard(), attempts: &attempts, limit: None, not_after: Buy::AT_ANY_TIME };
         let mut pipeline = Pipeline::new();
         pipeline.add_command(buy.command());
         connection.send(pipeline, barrier).await.unwrap().next(&buy).map(drop)
@@ -183,7 +183,7 @@ async fn outside_server_does_not_confirm_for_a_replica() {
 async fn try_purchase(sale: &TestSale, primary: &Primary, user: &str) -> Result<(), CallError> {
     let mut connection = Connection::open(sale.cluster.options(), &primary.address).await.unwrap();
     let attempts = attempts([user]);
-    let buy = Buy { shard: sale.shard(), attempts: &attempts, limit: None };
+    let buy = Buy { shard: sale.shard(), attempts: &attempts, limit: None, not_after: Buy::AT_ANY_TIME };
     let mut pipeline = Pipeline::new();
     pipeline.add_command(buy.command());
     connection.send(pipeline, &Barrier::all_replicas(primary)).await?.next(&buy).map(drop)

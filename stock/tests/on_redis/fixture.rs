@@ -125,7 +125,10 @@ impl TestSale {
 
     /// Makes several attempts in one call to the first shard.
     pub(crate) async fn buy_batch(&self, attempts: &[Attempt]) -> BuyAnswer {
-        self.cluster.write(Buy { shard: self.shard(), attempts, limit: None }).await.unwrap()
+        self.cluster
+            .write(Buy { shard: self.shard(), attempts, limit: None, not_after: Buy::AT_ANY_TIME })
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn claim_of(&self, user: &str) -> Option<Claim> {

@@ -5,11 +5,14 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
+use stock::ids::ShardId;
 use stock::layout::{SALES_KEY, SaleKeys, slot_of_tag};
 use testkit::stack::SaleOptions;
 use testkit::{BuyerAnswer, Buyers, StackOptions, until};
 
-use crate::fixture::{OpenSale, assert_all_definite, purchase_attempts, purchases, sale_options, tally};
+use crate::fixture::{
+    OpenSale, assert_all_definite, purchase_attempts, purchases, sale_options, tally, users_with_home,
+};
 
 /// Time limit for any expected change, on a busy machine too.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -194,4 +197,55 @@ async fn status_advances_while_snapshot_shard_is_frozen() {
     let bought = |status: &Value| status["remainingStock"].as_u64() == Some(1_100);
     wait_until_each_node_shows(&sale, "the purchases on other shards", TIMEOUT, bought).await;
     [primary, replica].iter().for_each(|&server| redis.thaw(server));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restock_is_sold_while_record_is_unreadable() {
+    // Given a sale that is sold out, and buyers of a shard that gets no unit of the next restock. Another primary than
+    // that shard's holds the sale's record, and coordinators move no units between shards.
+    let options = StackOptions {
+        nodes: 1,
+        sale: SaleOptions { shards: Some(3), ..sale_options(3) },
+        coordinator_environment: vec![("REBALANCE_PERIOD".into(), "0s".into())],
+        ..StackOptions::default()
+    };
+    let sale = OpenSale::start_with(options).await;
+    assert_all_definite(&buy(&sale, &users(0..30)).await);
+    wait_until_each_node_shows(&sale, "the sale is sold out", TIMEOUT, |status| status["soldOut"] == true)
+        .await;
+    let topology = sale.cluster.topology();
+    let primary_of = |slot| topology.primary(slot).unwrap().address.to_string();
+    let record_primary = primary_of(SaleKeys::new(sale.sale.id()).slot);
+    let restocked = sale.sale.split(1).iter().position(|&units| units > 0).unwrap();
+    let homes = (0..).map(ShardId::new).zip(sale.sale.shards());
+    let (home, _) = homes
+        .into_iter()
+        .find(|(id, shard)| id.index() != restocked && primary_of(shard.slot) != record_primary)
+        .unwrap();
+    let buyers = users_with_home(&sale.sale, home, 20);
+
+    // When a restock of one unit is acknowledged, and the primary with the record freezes at once.
+    let url = format!("{}/admin/sales/flash/restock", sale.stack.coordinators()[0].url());
+    let restock = Client::new().post(url).bearer_auth(sale.stack.admin_token()).json(&json!({ "units": 1 }));
+    let status = restock.send().await.unwrap().status();
+    let record_primary = record_primary.parse().unwrap();
+    sale.stack.redis().freeze(record_primary);
+    assert_eq!(status, StatusCode::OK);
+
+    // Then no buyer hears that all is sold before one has bought the unit.
+    let mut answers = Vec::new();
+    for buyer in &buyers {
+        let attempt = purchase_attempts([buyer], sale.stack.nodes()[0].url());
+        answers.extend(Buyers::new(1).buy(attempt).await);
+        if !purchases(&answers).is_empty() {
+            break;
+        }
+    }
+    sale.stack.redis().thaw(record_primary);
+    let told = tally(&answers);
+    assert_eq!(
+        (purchases(&answers).len(), told.get("409 out_of_stock")),
+        (1, None),
+        "the answers are {told:?}"
+    );
 }
