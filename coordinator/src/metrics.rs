@@ -10,12 +10,12 @@ use ::metrics::{counter, gauge, histogram};
 use service::metrics::Exporter;
 use stock::audit::AuditReport;
 use stock::calls::Level;
+use stock::channels::{OpenChannel, open_channels};
 use stock::ids::{SaleId, ShardId};
 use stock::sale::{SaleConfig, SaleState};
 use stock::topology::Topology;
 use tokio::time::Instant;
 
-use crate::channels::{OpenChannel, open_channels};
 use crate::coordinator::{Coordinator, CoordinatorError};
 use crate::reconcile::Observation;
 use crate::replication::Replication;

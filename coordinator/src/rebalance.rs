@@ -4,9 +4,9 @@
 //! So tokens are moved there in advance, from shards that have more than they will need. Nodes keep stealing what is
 //! missing, so correctness does not depend on any plan.
 
+use stock::channels::Channel;
 use stock::ids::ShardId;
 
-use crate::channels::Channel;
 use crate::demand::Demand;
 
 /// How far a plan looks ahead, in seconds. Stock that lasts longer is not moved, because demand will have changed by

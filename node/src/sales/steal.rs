@@ -4,7 +4,7 @@
 //! believed to hold tokens and takes half of a donor's stock, so the number of steals grows with the logarithm of the
 //! stock and not with the number of buyers. It then notifies as many buyers as tokens arrive. When no shard is believed
 //! to hold tokens, the task waits for the next snapshot instead of polling the shards. After a crash, tokens in transit
-//! stay in their channel until the next steal of that channel, or a coordinator, delivers them.
+//! stay in their channel until the next steal of that channel delivers them, or the channel is re-driven.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -193,7 +193,7 @@ impl StealScheduler {
                 self.metrics.stolen(home, new_tokens);
                 tracing::debug!(shard.id = %home, donor.id = %donor, tokens = new_tokens, "stole tokens");
             }
-            // The tokens stay in the channel until the next steal from this donor, or a coordinator, delivers them.
+            // The tokens stay in the channel until the next steal from this donor, or until it is re-driven.
             Err(error) => {
                 self.metrics.in_flight();
                 tracing::warn!(shard.id = %home, donor.id = %donor, error = %error, "stolen tokens are in flight");
