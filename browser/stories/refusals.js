@@ -73,7 +73,7 @@ for (const [status, type, words] of [
   });
 }
 
-story('a retry after a lost answer is recognised as the same attempt', async (visit) => {
+story('a retry after a lost answer is recognized as the same attempt', async (visit) => {
   const sale = await openSale();
   const buyer = await visit(sale);
   const tries = buyer.recordsTries();
