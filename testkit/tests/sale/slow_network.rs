@@ -37,10 +37,13 @@ enum Progress {
     Executed,
 }
 
+/// Text that selects the connection to hold back, and how its sender notices.
+type Trap = (Vec<u8>, Symptom);
+
 #[derive(Clone)]
 pub(crate) struct SlowNetwork {
-    /// Text that selects the connection to hold back, until one has sent it.
-    trap: Arc<Mutex<Option<(Vec<u8>, Symptom)>>>,
+    /// Selects the connection to hold back, until one has sent its text.
+    trap: Arc<Mutex<Option<Trap>>>,
     progress: Arc<watch::Sender<Progress>>,
 }
 
@@ -123,11 +126,7 @@ impl SlowNetwork {
     }
 
     /// Forwards what the client sends. Returns the bytes with the text that was waited for.
-    async fn forward_until_trapped(
-        &self,
-        from: &mut OwnedReadHalf,
-        to: &mut OwnedWriteHalf,
-    ) -> Option<(Vec<u8>, Symptom)> {
+    async fn forward_until_trapped(&self, from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> Option<Trap> {
         let mut buffer = vec![0; 65_536];
         loop {
             let length = from.read(&mut buffer).await.ok().filter(|length| *length > 0)?;
