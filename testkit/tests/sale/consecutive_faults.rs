@@ -133,11 +133,21 @@ async fn shard_sells_again_when_sleeping_replica_is_forgotten() {
 
     // Then no purchase of its shard is acknowledged: the replica may still be promoted.
     let node = sale.stack.nodes()[0].url().to_owned();
-    let buyers = purchase_attempts(&users_with_home(&sale.sale, ShardId::new(0), CONNECTIONS), &node);
+    let users = users_with_home(&sale.sale, ShardId::new(0), 2 * CONNECTIONS);
+    let (users, more_users) = users.split_at(CONNECTIONS);
+    let buyers = purchase_attempts(more_users, &node);
     let answers = Buyers::new(CONNECTIONS).buy_persistently(buyers.clone(), BUYING_TIME).await;
     assert!(answers.iter().all(|answer| answer.status == Some(503)), "{:?}", tally(&answers));
 
-    // And when an operator forgets the replica, the shard sells.
+    // Except on a node that may sell without a failed replica.
+    let program = testkit::binary("flashsale-node").unwrap();
+    let fallback = [("DURABILITY_FALLBACK".to_owned(), "primary".to_owned())];
+    let lenient = sale.stack.start_separate_node(&program, &fallback).await.unwrap();
+    let lenient_buyers = purchase_attempts(users, lenient.url());
+    let answers = Buyers::new(CONNECTIONS).buy_persistently(lenient_buyers, BUYING_TIME).await;
+    assert!(answers.iter().all(BuyerAnswer::is_definite), "{:?}", tally(&answers));
+
+    // And when an operator forgets the replica, all nodes sell.
     let lost = [primary, sleeper];
     for server in sale.stack.redis().servers().await.into_iter().filter(|server| !lost.contains(&server.addr))
     {
