@@ -67,8 +67,18 @@ async fn request_permits(
     spent: u32,
     want: u32,
 ) -> PermitAnswer {
+    request_permits_from(&LimitBucket::all()[0], sale, address, limit, spent, want).await
+}
+
+async fn request_permits_from(
+    bucket: &LimitBucket,
+    sale: &TestSale,
+    address: &str,
+    limit: Limit,
+    spent: u32,
+    want: u32,
+) -> PermitAnswer {
     let requests = [PermitRequest { address: address.to_owned(), spent, want }];
-    let bucket = &LimitBucket::all()[0];
     sale.cluster.read(Admit { bucket, limit, requests: &requests }).await.unwrap()[0]
 }
 
@@ -139,6 +149,14 @@ impl SaleWithClocks {
         };
         until("the clock is set", Duration::from_secs(10), expected).await.unwrap();
     }
+
+    /// Returns a bucket of addresses on the primary of the shard, whose clock is known to be set.
+    fn bucket_beside_shard(&self) -> LimitBucket {
+        let topology = self.sale.cluster.topology();
+        let primary_of = |slot| topology.primary(slot).map(|primary| &primary.address);
+        let own = primary_of(self.sale.shard().slot);
+        LimitBucket::all().into_iter().find(|bucket| primary_of(bucket.slot) == own).unwrap()
+    }
 }
 
 #[tokio::test]
@@ -149,8 +167,8 @@ async fn limits_end_when_fast_clock_is_corrected() {
     with_clocks.set_clocks(SignedDuration::from_hours(3)).await;
     let before = try_limited(sale, &attempts(["ann"; 4])).await;
     assert!(matches!(before[3], BuyOutcome::Limited(_)), "{before:?}");
-    let address = address();
-    let used = request_permits(sale, &address, THREE, 3, 1).await;
+    let (address, bucket) = (address(), with_clocks.bucket_beside_shard());
+    let used = request_permits_from(&bucket, sale, &address, THREE, 3, 1).await;
     assert!(matches!(used, PermitAnswer::After(_)), "{used:?}");
 
     // When the clocks are corrected.
@@ -163,7 +181,8 @@ async fn limits_end_when_fast_clock_is_corrected() {
         matches!(outcomes[3], BuyOutcome::Limited(wait) if wait <= Duration::from_mins(1)),
         "{outcomes:?}"
     );
-    assert_eq!(request_permits(sale, &address, THREE, 0, 1).await, PermitAnswer::Granted(1));
+    let permits = request_permits_from(&bucket, sale, &address, THREE, 0, 1).await;
+    assert_eq!(permits, PermitAnswer::Granted(1));
 }
 
 #[tokio::test]
