@@ -11,7 +11,7 @@ pub enum Protection {
     FailedReplicasCount,
     /// Barrier B2: donated tokens are accepted only after the donor's replica has the donation.
     BarrierBeforeAccept,
-    /// The same barrier when a coordinator re-drives a stalled channel.
+    /// The same barrier when a coordinator or a node re-drives a stalled channel.
     BarrierBeforeRedrive,
     /// A call that finds its work done writes `tick`, because a barrier after a read proves nothing.
     Tick,
@@ -53,7 +53,7 @@ pub enum Protection {
     SoldOutFromSales,
     /// A buyer's home shard is checked once more after the sale was read as sold out.
     HomeCheckedAgain,
-    /// A coordinator re-drives stalled channels.
+    /// Stalled channels are re-driven: by the leading coordinator, or by nodes while none leads.
     Redrive,
     /// The audit reads all `in` counters before all `out` counters.
     AuditReadsInFirst,

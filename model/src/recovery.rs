@@ -8,7 +8,7 @@ use crate::shard::{ReplicaLink, Server};
 use crate::state::State;
 
 /// Returns the state after recovery. Every node crashes and loses the values that it held; new nodes read the map.
-/// Replicas that fell behind are promoted, and demoted primaries join. A coordinator re-drives every channel. Every
+/// Replicas that fell behind are promoted, and demoted primaries join. Every channel is re-driven. Every
 /// user tries again, and when the home shard is empty, a node steals one token. Uses only the calls of the protocol.
 pub fn after_recovery(sale: &SaleModel, before: &State) -> State {
     let mut state = State { held_values: Default::default(), found_token: Default::default(), ..*before };

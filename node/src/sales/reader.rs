@@ -50,7 +50,7 @@ pub(super) struct Reader {
     list_problem: Option<String>,
 }
 
-/// What earlier reads have seen of a sale.
+/// Results of earlier reads of a sale.
 #[derive(Clone, Default)]
 struct Seen {
     /// The latest texts that have been applied.

@@ -48,12 +48,15 @@ impl Redrives {
 impl StalledChannel {
     async fn redrive(&self, lanes: &Lanes) {
         let Self { sale, channel: Channel { donor, receiver } } = self;
-        let redriven = self.move_tokens(lanes).await;
-        if redriven.is_ok() {
-            metrics::count_redriven(sale.id());
+        match self.move_tokens(lanes).await {
+            Ok(()) => {
+                metrics::count_redriven(sale.id());
+                tracing::info!(sale.id = %sale.id(), shard.id = %receiver, donor.id = %donor, "channel re-driven");
+            }
+            Err(error) => {
+                tracing::debug!(sale.id = %sale.id(), donor.id = %donor, error = %error, "channel not re-driven");
+            }
         }
-        let error = redriven.err().map(tracing::field::display);
-        tracing::info!(sale.id = %sale.id(), shard.id = %receiver, donor.id = %donor, error, "channel re-driven");
     }
 
     /// Moves the tokens that are in the channel, and no others. Buyers are notified by the next snapshot.
