@@ -24,7 +24,7 @@ pub const ONE_UNIT_PER_USER: &str = "no user has two units";
 /// When a user got the answer that an attempt has a unit, the attempt has it.
 pub const PROMISES_HOLD: &str = "a promised unit is a claim";
 /// An attempt that has the unit is never answered that another attempt has it.
-pub const OWN_UNIT_IS_RECOGNISED: &str = "an attempt recognises its own unit";
+pub const OWN_UNIT_IS_RECOGNIZED: &str = "an attempt recognizes its own unit";
 /// A user who was answered out of stock has no unit, and never has one later.
 pub const NO_OWNER_IS_REFUSED: &str = "no user with a unit is refused as out of stock";
 /// Out of stock is answered only when all units are sold, and stays true.
@@ -62,7 +62,7 @@ pub(crate) fn all() -> Vec<Property<SaleModel>> {
         Property::always(PROMISES_HOLD, |_, state: &State| {
             (0..USERS).all(|user| promise_is_kept(state, user))
         }),
-        Property::always(OWN_UNIT_IS_RECOGNISED, |_, state: &State| {
+        Property::always(OWN_UNIT_IS_RECOGNIZED, |_, state: &State| {
             state.reported.iter().all(|reported| !reported.refused_own)
         }),
         Property::always(NO_OWNER_IS_REFUSED, |_, state: &State| {

@@ -21,7 +21,7 @@ pub enum Protection {
     DonateChecksStock,
     /// `buy` checks the claim and takes the token in one atomic step.
     BuyIsAtomic,
-    /// `buy` recognises a retry by its order id.
+    /// `buy` recognizes a retry by its order id.
     OrderIds,
     /// A shard refuses a caller that computed home shards on another ring.
     Fingerprint,
@@ -78,7 +78,7 @@ impl Protection {
             Self::AcceptTakesMaximum => properties::NO_UNIT_SOLD_TWICE,
             Self::DonateChecksStock => properties::SHARDS_BALANCE,
             Self::BuyIsAtomic | Self::Fingerprint => properties::ONE_UNIT_PER_USER,
-            Self::OrderIds => properties::OWN_UNIT_IS_RECOGNISED,
+            Self::OrderIds => properties::OWN_UNIT_IS_RECOGNIZED,
             Self::SoldOutIsConfirmed | Self::SoldOutFromSales => properties::OUT_OF_STOCK_IS_TRUE,
             Self::HomeCheckedAgain => properties::NO_OWNER_IS_REFUSED,
             Self::Redrive => properties::ALL_UNITS_CAN_BE_SOLD,

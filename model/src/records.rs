@@ -40,7 +40,7 @@ pub enum RecordProtection {
     ContentIsCompared,
     /// A coordinator raises the record's version above that of a shard that is ahead.
     RecordVersionIsRaised,
-    /// A repeated restock is recognised by its key.
+    /// A repeated restock is recognized by its key.
     RestockKeysAreKept,
     /// An assumption that no code enforces: after a backup is restored, no coordinator acts on an earlier reading.
     RestoreEndsOldReadings,

@@ -56,7 +56,8 @@ pub enum CallError {
     /// Redis has reached its memory limit. The call had no effect.
     #[error("Redis is out of memory")]
     OutOfMemory,
-    /// No reply arrived, so the outcome is unknown. A retry is safe: every operation is idempotent.
+    /// No reply arrived, so the outcome is unknown. A retry is safe, except of a donation, which would
+    /// donate again.
     #[error("no reply: {0}")]
     NoReply(String),
     /// The call was executed, but too few replicas confirmed it in time, so a failover may undo it. A retry is safe.
@@ -157,7 +158,7 @@ impl Claim {
 pub struct Attempt {
     /// The buyer.
     pub user: UserId,
-    /// Id of the attempt. A repeated attempt is recognised by it.
+    /// Id of the attempt. A repeated attempt is recognized by it.
     pub order: OrderId,
     /// Correlation id of the request, stored with the order.
     pub correlation: CorrelationId,

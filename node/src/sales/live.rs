@@ -41,7 +41,7 @@ pub enum Outcome {
     NotActive(Phase),
     /// Nothing was bought: this user made too many attempts.
     Limited(RateLimited),
-    /// Nothing was bought: the queue is full, or the last tokens are still in transit. The client should retry.
+    /// Nothing was bought: the queue is full, or the last tokens are still in channels. The client should retry.
     Busy,
     /// The purchase may have been made. The client should repeat the same attempt.
     Unknown(OrderId),

@@ -41,7 +41,7 @@ local function buy(keys, args)
   local interval, burst = tonumber(args[3]), tonumber(args[4])
   local attempts_of = burst > 0 and limits(meta)
   local left = tonumber(shard[5])
-  local recognised = false
+  local recognized = false
   local taken, new_claims, entry, fields, answers = {}, {}, {}, 0, {}
   for buyer = 1, buyers do
     local user = users[buyer]
@@ -54,7 +54,7 @@ local function buy(keys, args)
       answers[buyer] = -1 - wait
     elseif claim then
       answers[buyer] = claim
-      recognised = true
+      recognized = true
     elseif not open then
       answers[buyer] = -1
     elseif left == 0 then
@@ -75,7 +75,7 @@ local function buy(keys, args)
     redis.call('XADD', orders, seq .. '-0', unpack(entry))
     redis.call('HSET', claims, unpack(new_claims))
     redis.call('HSET', meta, 'stock', left, 'sold', tonumber(shard[6]) + fields / 2, 'seq', seq)
-  elseif recognised then
+  elseif recognized then
     redis.call('HINCRBY', meta, 'tick', 1)
   end
   return { left, now, shard[8], answers }
