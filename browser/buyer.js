@@ -1,4 +1,4 @@
-// A buyer with a browser. CHROMIUM is the browser, SCREENSHOTS the folder of what buyers saw.
+// A buyer with a browser. CHROMIUM is the path of the browser, SCREENSHOTS the folder for screenshots.
 
 import { strict as assert } from 'node:assert';
 import { chromium } from 'playwright-core';
@@ -8,14 +8,14 @@ const { CHROMIUM = '/usr/bin/chromium', SCREENSHOTS = '../.local/screenshots' } 
 
 export const DESK = { width: 1200, height: 800 };
 
-// Launched with the first buyer; all share it, each with a profile of their own.
+// Launched with the first buyer. All buyers share it, each with its own profile.
 let browser;
 
 export async function closeBrowser() {
   await (await browser)?.close();
 }
 
-/** What can be seen and done with a page, and nothing of what is behind it. */
+/** Actions and observations of a user on a page, without access to its internals. */
 export class Buyer {
   #wrong = [];
   #expected = [];
@@ -36,12 +36,12 @@ export class Buyer {
     return buyer;
   }
 
-  /** Waits until these words stand on the page. */
+  /** Waits until this text is visible on the page. */
   async sees(words) {
     await this.#waitFor(`the buyer sees “${words}”`, this.page.getByText(words).filter({ visible: true }).first());
   }
 
-  /** Waits until the button says this, and can be pressed or not. */
+  /** Waits until the button has this label, and is enabled (`open`) or disabled. */
   async seesButton(label, { open }) {
     const button = this.page.locator(`#buy[aria-disabled="${!open}"]`).filter({ hasText: label });
     await this.#waitFor(`the buyer sees ${open ? 'an open' : 'a closed'} button “${label}”`, button);
@@ -64,12 +64,12 @@ export class Buyer {
     await this.page.getByRole('button', { name: label }).click();
   }
 
-  /** Presses a button that is closed. */
+  /** Presses a disabled button. */
   async pressesAnyway(label) {
     await this.page.getByRole('button', { name: label }).click({ force: true });
   }
 
-  /** Waits for a receipt; answers the order number on it. */
+  /** Waits for a receipt and returns its order number. */
   async receives(words = 'One is yours.') {
     await this.sees(words);
     return this.page.locator('#order').innerText();
@@ -87,25 +87,25 @@ export class Buyer {
     await this.page.screenshot({ path: `${SCREENSHOTS}/${name}.png`, animations: 'disabled' });
   }
 
-  /** The first request of this kind is answered by us. */
+  /** Answers the next request to this path by `answer` instead of the shop. */
   async interferes(path, answer) {
     await this.page.route(path, answer, { times: 1 });
   }
 
-  /** From now on there are no events: the requests for them hang. */
+  /** Lets requests for events hang from now on, so the page receives none. */
   async getsNoEvents() {
     await this.page.route('**/events', () => {});
   }
 
-  /** From now on the page learns nothing new of its sale: whatever happens, it comes too late. */
-  async seesOnlyWhatIsNow() {
+  /** Freezes the status that the page gets, so that it does not notice later changes of its sale. */
+  async freezeStatus() {
     const now = await (await fetch(`${shop.url}/api/sales/${this.#sale.id}/status`)).text();
     await this.page.route('**/status', (route) => route.fulfill({ contentType: 'application/json', body: now }));
     await this.getsNoEvents();
     await this.reloads();
   }
 
-  /** The tries to buy, as they leave. */
+  /** Records the purchase requests of the page. */
   recordsTries() {
     const tries = [];
     this.page.on('request', (request) => {
@@ -115,41 +115,41 @@ export class Buyer {
     return tries;
   }
 
-  /** What has the focus. */
+  /** Returns the text of the focused element. */
   focused() {
     return this.page.evaluate(() => document.activeElement.textContent);
   }
 
-  /** From now on notes what a screen reader would say by itself. */
+  /** Records from now on the announcements of a screen reader. */
   async listens() {
     await this.page.evaluate(() => {
-      globalThis.heard = [];
-      const note = ({ target }) => target.textContent && globalThis.heard.push(target.textContent);
+      globalThis.announcements = [];
+      const note = ({ target }) => target.textContent && globalThis.announcements.push(target.textContent);
       for (const region of document.querySelectorAll('[role=status], [aria-live=polite]')) {
         new MutationObserver((changes) => changes.forEach(note)).observe(region, { childList: true, subtree: true });
       }
     });
   }
 
-  heard() {
-    return this.page.evaluate(() => globalThis.heard);
+  announcements() {
+    return this.page.evaluate(() => globalThis.announcements);
   }
 
-  /** Errors like this one in the console belong to the story. */
+  /** Allows console errors that match this pattern. */
   expects(pattern) {
     this.#expected.push(pattern);
   }
 
   assertNothingWentWrong() {
     const wrong = this.#wrong.filter((line) => !this.#expected.some((pattern) => pattern.test(line)));
-    assert.deepEqual(wrong, [], 'something went wrong behind the page');
+    assert.deepEqual(wrong, [], 'the console has unexpected errors');
   }
 
   async describe(name) {
     const file = `failed-${name.replaceAll(/\W+/g, '-')}`;
     await this.pictures(file).catch(() => {});
-    const text = await this.page.locator('body').innerText().catch(() => 'nothing: the page is gone');
-    const wrong = this.#wrong.length ? `\nand behind the page:\n${this.#wrong.join('\n')}` : '';
+    const text = await this.page.locator('body').innerText().catch(() => 'nothing: the page is closed');
+    const wrong = this.#wrong.length ? `\nconsole and requests:\n${this.#wrong.join('\n')}` : '';
     return `\n\nthe buyer saw (${file}.png):\n${text.replaceAll(/\n\s*\n/g, '\n')}${wrong}\n`;
   }
 
@@ -157,7 +157,7 @@ export class Buyer {
     await this.context.close();
   }
 
-  /** Whatever a developer's console would show is wrong; that the API refused something is not. */
+  /** Collects console errors and requests to other hosts. A refusal by the API is not an error. */
   #watch() {
     this.page.on('console', (message) => {
       const isOfApi = message.location().url.includes('/api/');
@@ -171,7 +171,7 @@ export class Buyer {
   }
 
   async #waitFor(expectation, locator) {
-    await locator.waitFor({ timeout: PATIENCE_MS }).catch(() => assert.fail(`it never came that ${expectation}`));
+    await locator.waitFor({ timeout: PATIENCE_MS }).catch(() => assert.fail(`not in time: ${expectation}`));
   }
 }
 
@@ -179,7 +179,7 @@ function addressOf(sale) {
   return sale ? `/?sale=${encodeURIComponent(sale.id)}` : '/';
 }
 
-/** In the browser: a clock that is off by so many ms, wherever a script asks for the time. */
+/** Runs in the browser: shifts the clock by `offset` milliseconds for all scripts. */
 function wrongClock(offset) {
   const Right = Date;
   globalThis.Date = class extends Right {

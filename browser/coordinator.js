@@ -1,4 +1,4 @@
-// The coordinator dies, and comes back as whoever runs it would have it.
+// Kills the coordinator and restarts it with the same program and environment.
 
 import { spawn } from 'node:child_process';
 import { readFileSync, readlinkSync } from 'node:fs';
@@ -6,11 +6,11 @@ import { after } from 'node:test';
 import { shop, until } from './shop.js';
 
 const [{ pid, url }] = shop.coordinators;
-// Of the one that `up` started, as long as it lives.
+// Read from the coordinator that `up` started, while it runs.
 const program = readlinkSync(`/proc/${pid}/exe`);
 const environment = readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0').filter(Boolean);
 
-// What `up` started it takes down itself.
+// `up` stops its own coordinator. A restarted one is stopped here.
 let another;
 after(() => another?.kill('SIGKILL'));
 

@@ -1,10 +1,10 @@
-// The Redis servers behind the shop, for stories in which something is wrong with them.
+// Access to the Redis servers of the shop, for stories with faults.
 
 import { strict as assert } from 'node:assert';
 import { connect } from 'node:net';
 import { operator, shop } from './shop.js';
 
-/** Takes a unit for sold in the first shard of a sale that nobody bought: its books do not add up any more. */
+/** Adds a sold unit without a purchase to the first shard of a sale, so that its books do not add up. */
 export async function falsifyBooks(sale) {
   const { shards } = await operator.asks(`/${sale.id}`);
   const [{ tag, primary }] = shards;
@@ -12,7 +12,7 @@ export async function falsifyBooks(sale) {
   assert.match(reply, /^:\d+/);
 }
 
-/** Stops the primary of a sale's first shard where it stands, until `thaw` is called. */
+/** Freezes the primary of a sale's first shard until `thaw` is called. */
 export async function freezePrimary(sale) {
   const { shards } = await operator.asks(`/${sale.id}`);
   const { pid } = shop.redis.find(({ addr }) => addr === shards[0].primary);
@@ -20,7 +20,7 @@ export async function freezePrimary(sale) {
   return { thaw: () => process.kill(pid, 'SIGCONT') };
 }
 
-/** The reply to a command that is written as a person would type it. */
+/** Sends an inline command and returns the reply. */
 function command(address, words) {
   const [host, port] = address.split(':');
   return new Promise((resolve, reject) => {

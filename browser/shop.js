@@ -1,9 +1,9 @@
-// The shop that `up` runs, and sales that its operator opens in it. UP_JSON is the file that `up` wrote.
+// The shop that `up` runs, and the sales that tests create in it. UP_JSON is the path of up.json.
 
 import { strict as assert } from 'node:assert';
 import { readFileSync } from 'node:fs';
 
-// What somebody waits for comes within this time, or not at all: longer than any pause of the page.
+// Time limit for every wait. Longer than any pause of the page.
 export const PATIENCE_MS = 15_000;
 
 export const shop = JSON.parse(readFileSync(process.env.UP_JSON ?? '../.local/up.json'));
@@ -12,7 +12,7 @@ const AUTHORIZED = { Authorization: `Bearer ${shop.adminToken}` };
 
 let sales = 0;
 
-/** Opens a sale that no other story has. Times are from now, as the admin API takes them. */
+/** Creates a sale for one story. Times are relative to now, in the format of the admin API. */
 export async function openSale({ units = 10, startsIn = '0s', endsIn = '1h', name = 'Halden lounge chair' } = {}) {
   sales += 1;
   const sale = new Sale(`story-${process.pid}-${sales}`);
@@ -31,22 +31,22 @@ class Sale {
   end = () => this.#change('end');
   restock = (units) => this.#change('restock', { units });
 
-  /** Somebody else buys, without a browser. */
+  /** Buys as another user, without a browser. */
   async sellTo(user) {
     const url = `${shop.url}/api/sales/${this.id}/purchase`;
     return until(`a purchase by ${user}`, async () => (await ask(url, { userId: user })).orderId);
   }
 
-  /** The order of a user, as the shop knows it. */
+  /** Returns the order id of a user from the API. */
   async orderOf(user) {
     const response = await fetch(`${shop.url}/api/sales/${this.id}/purchase/${encodeURIComponent(user)}`);
     return (await response.json()).orderId;
   }
 
-  /** Waits until the shop says that so many are left. */
+  /** Waits until the API reports this number of remaining units. */
   async hasLeft(units) {
     const url = `${shop.url}/api/sales/${this.id}/status`;
-    await until(`word of ${units} units left`, async () => (await (await fetch(url)).json()).remainingStock === units);
+    await until(`status with ${units} units left`, async () => (await (await fetch(url)).json()).remainingStock === units);
   }
 
   #change(what, how) {
@@ -65,7 +65,7 @@ export async function until(what, condition) {
   }
 }
 
-/** Who may ask for what buyers do not see. */
+/** Reads from the admin API. */
 export const operator = {
   async asks(path) {
     const response = await fetch(`${shop.coordinators[0].url}/admin/sales${path}`, { headers: AUTHORIZED });

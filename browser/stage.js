@@ -1,4 +1,4 @@
-// What every story has in common.
+// Common setup and teardown of all stories.
 
 import { after, test } from 'node:test';
 import { Buyer, closeBrowser } from './buyer.js';
@@ -7,7 +7,10 @@ const STORY_MS_MAX = 60_000;
 
 after(closeBrowser);
 
-/** A test. `run` is handed `visit(sale, options)`, which brings a buyer, or a viewer `at` another address; afterwards nothing may be wrong with any. */
+/**
+ * Defines a test. `run` receives `visit(sale, options)`, which opens a page as a buyer, or as a viewer `at` another address.
+ * At the end no page may have unexpected console errors.
+ */
 export function story(name, run) {
   test(name, { timeout: STORY_MS_MAX }, async () => {
     const buyers = [];

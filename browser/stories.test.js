@@ -1,4 +1,4 @@
-// Everything that a buyer may live through, one story after the other. The last ones break things.
+// All stories, in order. The last ones stop processes.
 
 import './stories/opening.js';
 import './stories/buying.js';

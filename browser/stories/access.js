@@ -1,11 +1,11 @@
-// For everybody: with a keyboard, a screen reader, a phone, in the dark.
+// Accessibility: keyboard, screen reader, phone, dark mode.
 
 import { strict as assert } from 'node:assert';
 import { looksGood } from '../looks.js';
 import { openSale } from '../shop.js';
 import { story } from '../stage.js';
 
-story('a keyboard is enough', async (visit) => {
+story('a buyer can use the page with the keyboard only', async (visit) => {
   const buyer = await visit(await openSale());
   const { keyboard } = buyer.page;
   await buyer.seesButton('Buy one', { open: true });
@@ -20,7 +20,7 @@ story('a keyboard is enough', async (visit) => {
   assert.equal(await buyer.focused(), 'Not you?');
 });
 
-story('who waits with the focus on the button keeps it when the button opens', async (visit) => {
+story('the button keeps the focus when it opens', async (visit) => {
   const buyer = await visit(await openSale({ startsIn: '2s' }));
   await buyer.seesButton('Not open yet', { open: false });
   await buyer.enters('ada');
@@ -30,7 +30,7 @@ story('who waits with the focus on the button keeps it when the button opens', a
   await buyer.receives();
 });
 
-story('a screen reader hears what matters, and not each second', async (visit) => {
+story('a screen reader announces changes, but not each second', async (visit) => {
   const sale = await openSale({ startsIn: '4s', units: 50 });
   const buyer = await visit(sale);
   await buyer.seesButton('Not open yet', { open: false });
@@ -38,12 +38,12 @@ story('a screen reader hears what matters, and not each second', async (visit) =
   await buyer.seesButton('Buy one', { open: true });
   for (const user of ['a', 'b', 'c']) await sale.sellTo(user);
   await buyer.sees('47 of 50 left');
-  assert.deepEqual(await buyer.heard(), ['Open now']);
+  assert.deepEqual(await buyer.announcements(), ['Open now']);
   const meter = buyer.page.getByRole('meter', { name: 'Stock left' });
   assert.equal(await meter.getAttribute('aria-valuetext'), '47 of 50 left');
 });
 
-story('the page is sound in every state, by day, by night and on a phone', async (visit) => {
+story('the page passes all checks in every state, light, dark and on a phone', async (visit) => {
   const chair = await openSale({ units: 40 });
   for (const user of ['a', 'b', 'c', 'd', 'e', 'f', 'g']) await chair.sellTo(user);
   const one = await openSale({ units: 1, name: 'Donaudampfschifffahrtskapitänsmützenständer' });
@@ -57,7 +57,7 @@ story('the page is sound in every state, by day, by night and on a phone', async
   await buyer.presses('Buy one');
   await looksGood(buyer, 'asked', 'Please enter');
   await chair.pause();
-  await looksGood(buyer, 'paused', 'The shop holds the sale.');
+  await looksGood(buyer, 'paused', 'The sale is paused.');
   await chair.resume();
   await buyer.seesButton('Buy one', { open: true });
   await buyer.buysAs('a.rather.long.name.of.a.buyer.with.patience@department.example.com');
@@ -66,7 +66,7 @@ story('the page is sound in every state, by day, by night and on a phone', async
   await looksGood(await visit(chair), 'ended', 'The sale has ended');
 });
 
-story('the dark page is dark', async (visit) => {
+story('dark mode has a dark background', async (visit) => {
   const sale = await openSale();
   const brightness = async (options) => {
     const buyer = await visit(sale, options);
@@ -77,7 +77,7 @@ story('the dark page is dark', async (visit) => {
   assert.ok((await brightness({ colorScheme: 'light' })) > 220);
 });
 
-story('whoever wants no motion gets none', async (visit) => {
+story('reduced motion disables transitions', async (visit) => {
   const buyer = await visit(await openSale(), { reducedMotion: 'reduce' });
   await buyer.seesButton('Buy one', { open: true });
   const moving = await buyer.page.evaluate(() =>

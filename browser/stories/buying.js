@@ -1,10 +1,10 @@
-// From the button to the receipt.
+// Buying: from the button to the receipt.
 
 import { strict as assert } from 'node:assert';
 import { openSale } from '../shop.js';
 import { story } from '../stage.js';
 
-story('a buyer gets one, with an order number that the shop knows', async (visit) => {
+story('a buyer gets a unit and its order number', async (visit) => {
   const sale = await openSale();
   const buyer = await visit(sale);
   await buyer.seesButton('Buy one for 349.00', { open: true });
@@ -16,7 +16,7 @@ story('a buyer gets one, with an order number that the shop knows', async (visit
   await buyer.sees('9 of 10 left');
 });
 
-story('a receipt is there again after a reload', async (visit) => {
+story('a receipt is shown again after a reload', async (visit) => {
   const sale = await openSale();
   const buyer = await visit(sale);
   await buyer.buysAs('ada');
@@ -28,7 +28,7 @@ story('a receipt is there again after a reload', async (visit) => {
   await sale.hasLeft(9);
 });
 
-story('a browser that only remembers the buyer gets the receipt from the shop', async (visit) => {
+story('a remembered buyer gets the receipt from the shop', async (visit) => {
   const [first, second] = [await openSale(), await openSale()];
   const order = await second.sellTo('ada');
   const buyer = await visit(first);
@@ -40,7 +40,7 @@ story('a browser that only remembers the buyer gets the receipt from the shop', 
   assert.equal(await buyer.receives(), order);
 });
 
-story('who buys again, with another browser, is told that one is there already', async (visit) => {
+story('a buyer who has a unit gets its receipt in another browser', async (visit) => {
   const sale = await openSale();
   const order = await sale.sellTo('ada');
   const buyer = await visit(sale);
@@ -51,7 +51,7 @@ story('who buys again, with another browser, is told that one is there already',
   await sale.hasLeft(9);
 });
 
-story('two people at one browser buy one each', async (visit) => {
+story('two users of one browser buy one each', async (visit) => {
   const sale = await openSale();
   const buyer = await visit(sale);
   await buyer.buysAs('ada');
@@ -64,7 +64,7 @@ story('two people at one browser buy one each', async (visit) => {
   await buyer.sees('8 of 10 left');
 });
 
-story('who presses twice buys once', async (visit) => {
+story('a double click buys once', async (visit) => {
   const sale = await openSale();
   const buyer = await visit(sale);
   const tries = buyer.recordsTries();

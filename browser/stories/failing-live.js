@@ -1,10 +1,10 @@
-// The coordinator dies while somebody looks.
+// The coordinator dies while the live view is open.
 
 import { comesBack, dies } from '../coordinator.js';
 import { openSale, shop } from '../shop.js';
 import { story } from '../stage.js';
 
-story('live: a coordinator that dies takes nobody in, and is followed again when it is back', async (visit) => {
+story('live: the view reports when the coordinator dies, and follows it after a restart', async (visit) => {
   const sale = await openSale({ units: 60 });
   const viewer = await visit(sale, { at: shop.coordinators[0].url });
   viewer.expects(/ERR_(CONNECTION|INCOMPLETE|EMPTY)/);

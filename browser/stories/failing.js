@@ -1,10 +1,10 @@
-// The connection fails, tokens change, and at last a node dies.
+// Faults: lost connections, invalid tokens, and a node that dies.
 
 import { strict as assert } from 'node:assert';
 import { openSale, shop, until } from '../shop.js';
 import { story } from '../stage.js';
 
-story('a buyer who loses the connection is told so, and goes on when it is back', async (visit) => {
+story('the page reports a lost connection, and continues when it is back', async (visit) => {
   const buyer = await visit(await openSale());
   buyer.expects(/ERR_INTERNET_DISCONNECTED/);
   await buyer.seesButton('Buy one', { open: true });
@@ -21,7 +21,7 @@ story('a buyer who loses the connection is told so, and goes on when it is back'
   await buyer.receives();
 });
 
-story('a moment without a connection is nobody’s business', async (visit) => {
+story('the page ignores a short loss of the connection', async (visit) => {
   const buyer = await visit(await openSale());
   await buyer.seesButton('Buy one', { open: true });
   await buyer.context.setOffline(true);
@@ -30,10 +30,10 @@ story('a moment without a connection is nobody’s business', async (visit) => {
   await buyer.listens();
   await buyer.buysAs('ada');
   await buyer.receives();
-  assert.deepEqual(await buyer.heard(), []);
+  assert.deepEqual(await buyer.announcements(), []);
 });
 
-story('a token that the shop does not take any more is replaced, and the buyer sees only success', async (visit) => {
+story('the page replaces an invalid CSRF token without an error', async (visit) => {
   const buyer = await visit(await openSale());
   const tries = buyer.recordsTries();
   await buyer.seesButton('Buy one', { open: true });
@@ -46,10 +46,10 @@ story('a token that the shop does not take any more is replaced, and the buyer s
 
   assert.equal(tries.length, 2);
   assert.equal(tries[0].key, tries[1].key);
-  assert.deepEqual(await buyer.heard(), []);
+  assert.deepEqual(await buyer.announcements(), []);
 });
 
-story('a stream that never speaks is replaced by looking', async (visit) => {
+story('the page polls when the event stream is silent', async (visit) => {
   const sale = await openSale();
   const buyer = await visit(null);
   await buyer.getsNoEvents();
@@ -59,9 +59,9 @@ story('a stream that never speaks is replaced by looking', async (visit) => {
   await buyer.sees('9 of 10 left');
 });
 
-story('a node that dies is not noticed by those who watch, and they buy', async (visit) => {
+story('buyers can watch and buy when a node dies', async (visit) => {
   const sale = await openSale();
-  // One of them listens to the node that will die.
+  // One of them receives events from the node that will be killed.
   const buyers = await Promise.all(shop.nodes.map(() => visit(sale)));
   await Promise.all(buyers.map((buyer) => buyer.seesButton('Buy one', { open: true })));
   await Promise.all(buyers.map((buyer) => buyer.listens()));
@@ -73,5 +73,5 @@ story('a node that dies is not noticed by those who watch, and they buy', async 
   await Promise.all(buyers.map((buyer) => buyer.sees(`${10 - buyers.length} of 10 left`)));
   await sale.sellTo('somebody-else');
   await Promise.all(buyers.map((buyer) => buyer.sees(`${9 - buyers.length} of 10 left`)));
-  for (const buyer of buyers) assert.deepEqual(await buyer.heard(), []);
+  for (const buyer of buyers) assert.deepEqual(await buyer.announcements(), []);
 });

@@ -1,4 +1,4 @@
-// The live view, as whoever looks after a sale sees it.
+// The live view for operators.
 
 import { strict as assert } from 'node:assert';
 import { looksGood } from '../looks.js';
@@ -8,15 +8,15 @@ import { story } from '../stage.js';
 
 const at = shop.coordinators[0].url;
 
-/** Waits until this stands there. */
+/** Waits until the element has this text. */
 async function shows(viewer, id, text) {
   const place = viewer.page.locator(`#${id}`).filter({ hasText: text });
-  await place.waitFor({ timeout: PATIENCE_MS }).catch(async () => assert.fail(`#${id} never said ${text}`));
+  await place.waitFor({ timeout: PATIENCE_MS }).catch(async () => assert.fail(`#${id} never had the text ${text}`));
 }
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-story('live: who looks before the start sees the clock run, and the sale open by itself', async (visit) => {
+story('live: the view counts down and shows the opening', async (visit) => {
   const viewer = await visit(await openSale({ startsIn: '4s', units: 1_200 }), { at });
   await viewer.sees('Opens in');
   await shows(viewer, 'clock', /^00:0\d$/);
@@ -25,7 +25,7 @@ story('live: who looks before the start sees the clock run, and the sale open by
   await shows(viewer, 'clock', /^59:/);
 });
 
-story('live: what is bought is seen within a second, and how fast', async (visit) => {
+story('live: the view shows purchases within a second, and their rate', async (visit) => {
   const sale = await openSale({ units: 500 });
   const viewer = await visit(sale, { at });
   await shows(viewer, 'left', /^500$/);
@@ -43,7 +43,7 @@ story('live: what is bought is seen within a second, and how fast', async (visit
   await shows(viewer, 'peak', /^At most [1-9]/);
 });
 
-story('live: a shard that runs dry is seen to be refilled, by whom and with how many', async (visit) => {
+story('live: the view shows the donor and number of stolen tokens', async (visit) => {
   const sale = await openSale({ units: 24 });
   const viewer = await visit(sale, { at });
   await shows(viewer, 'left', /^24$/);
@@ -68,7 +68,7 @@ story('live: a shard that runs dry is seen to be refilled, by whom and with how 
   await shows(viewer, 'broken', /^0$/);
 });
 
-story('live: several viewers see the same', async (visit) => {
+story('live: several viewers see the same numbers', async (visit) => {
   const sale = await openSale({ units: 40 });
   const viewers = await Promise.all([1, 2, 3].map(() => visit(sale, { at })));
   await Promise.all(viewers.map((viewer) => shows(viewer, 'left', /^40$/)));
@@ -80,9 +80,9 @@ story('live: several viewers see the same', async (visit) => {
   assert.equal(first.map(Number).reduce((sum, stock) => sum + stock), 37);
 });
 
-story('live: who comes late sees the minutes before', async (visit) => {
+story('live: a late viewer sees the last minutes', async (visit) => {
   const sale = await openSale({ units: 100 });
-  // The coordinator remembers a point a second, whoever looks.
+  // The coordinator stores one point per second, also without viewers.
   for (let second = 0; second < 4; second += 1) {
     for (const user of ['a', 'b', 'c']) await sale.sellTo(`${user}-${second}`);
     await pause(1_000);
@@ -93,7 +93,7 @@ story('live: who comes late sees the minutes before', async (visit) => {
   await shows(viewer, 'peak', /^At most [1-9]/);
 });
 
-story('live: another sale is a choice away, and one that is not there is called so', async (visit) => {
+story('live: a viewer can select another sale, and an unknown sale is reported', async (visit) => {
   const [one, other] = [await openSale({ units: 11, name: 'Lamp' }), await openSale({ units: 22, name: 'Desk' })];
   const viewer = await visit(one, { at });
   await shows(viewer, 'of', /^left of 11$/);
@@ -106,14 +106,14 @@ story('live: another sale is a choice away, and one that is not there is called 
   await shows(await visit(null, { at }), 'name', /^Flash sale item$/);
 });
 
-story('live: whoever is there is named, and one leads', async (visit) => {
+story('live: the view lists all processes and the leader', async (visit) => {
   const viewer = await visit(await openSale(), { at });
   const ports = [...shop.nodes, ...shop.coordinators].map(({ url }) => new URL(url).port);
   for (const port of ports) await shows(viewer, 'processes', new RegExp(`:${port}`));
   await shows(viewer, 'processes', /coordinator, leads/);
 });
 
-story('live: the page is sound in every state, by day, by night and on a phone', async (visit) => {
+story('live: the view passes all checks in every state, light, dark and on a phone', async (visit) => {
   await looksGood(await visit(await openSale({ startsIn: '3h', endsIn: '4h' }), { at }), 'live-upcoming', 'Opens in');
   await looksGood(await visit({ id: 'no-such-sale' }, { at }), 'live-no-sale', 'There is no such sale');
   const sale = await openSale({ units: 30, name: 'Donaudampfschifffahrtskapitänsmützenständer' });
@@ -126,7 +126,7 @@ story('live: the page is sound in every state, by day, by night and on a phone',
   await looksGood(viewer, 'live-ended', 'The sale has ended');
 });
 
-story('live: what must not happen cannot be overlooked', async (visit) => {
+story('live: the view shows a violation', async (visit) => {
   const sale = await openSale();
   const viewer = await visit(sale, { at });
   await shows(viewer, 'how', 'All books add up.');
@@ -135,7 +135,7 @@ story('live: what must not happen cannot be overlooked', async (visit) => {
   await shows(viewer, 'broken', /^1$/);
 });
 
-story('live: whoever wants no motion gets none', async (visit) => {
+story('live: reduced motion disables animations', async (visit) => {
   const sale = await openSale({ units: 24 });
   const viewer = await visit(sale, { at, reducedMotion: 'reduce' });
   await viewer.page.evaluate(() => {
@@ -149,7 +149,7 @@ story('live: whoever wants no motion gets none', async (visit) => {
   assert.equal(moving, 0);
 });
 
-story('live: a shard that does not answer says so, and not that its stock is gone', async (visit) => {
+story('live: the view marks a shard that does not answer and keeps its stock', async (visit) => {
   const sale = await openSale({ units: 120 });
   const viewer = await visit(sale, { at });
   await shows(viewer, 'left', /^120$/);

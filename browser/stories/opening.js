@@ -1,4 +1,4 @@
-// Before the start, and the moment of it.
+// The time before the opening, and the opening.
 
 import { strict as assert } from 'node:assert';
 import { openSale } from '../shop.js';
@@ -6,7 +6,7 @@ import { story } from '../stage.js';
 
 const HOURS_MS = 3_600_000;
 
-story('who waits for the start sees the button open by itself, and buys', async (visit) => {
+story('the button opens at the start without a reload', async (visit) => {
   const sale = await openSale({ startsIn: '3s' });
   const buyer = await visit(sale);
   await buyer.sees('Opens in');
@@ -15,7 +15,7 @@ story('who waits for the start sees the button open by itself, and buys', async 
   await buyer.enters('ann@example.com');
 
   await buyer.pressesAnyway('Not open yet');
-  await buyer.sees('It is not open yet. The button opens by itself.');
+  await buyer.sees('It is not open yet. The button opens automatically.');
 
   await buyer.seesButton('Buy one for 349.00', { open: true });
   await buyer.sees('Open now');
@@ -24,7 +24,7 @@ story('who waits for the start sees the button open by itself, and buys', async 
   assert.equal(await buyer.receives(), await sale.orderOf('ann@example.com'));
 });
 
-story('a clock that is hours wrong shows the right countdown, and opens at the right moment', async (visit) => {
+story('the countdown is right when the browser clock is wrong', async (visit) => {
   const sale = await openSale({ startsIn: '4s' });
   const buyers = await Promise.all([-5, 5].map((hours) => visit(sale, { clockOff: hours * HOURS_MS })));
   for (const buyer of buyers) {
@@ -37,7 +37,7 @@ story('a clock that is hours wrong shows the right countdown, and opens at the r
   }
 });
 
-story('who comes days before sees them counted', async (visit) => {
+story('the countdown shows days', async (visit) => {
   const sale = await openSale({ startsIn: '50h', endsIn: '60h', units: 1_000 });
   const buyer = await visit(sale);
   await buyer.sees(/^2 d 01:59:/);

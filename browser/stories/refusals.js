@@ -1,10 +1,10 @@
-// What a buyer is told when it does not go through at once.
+// Messages when a purchase is refused or delayed.
 
 import { strict as assert } from 'node:assert';
 import { openSale } from '../shop.js';
 import { story } from '../stage.js';
 
-story('a sale that does not exist is called so', async (visit) => {
+story('an unknown sale is reported', async (visit) => {
   const buyer = await visit({ id: 'no-such-sale' });
   await buyer.sees('There is no such sale');
   await buyer.doesNotSee('Your e-mail or customer number');
@@ -12,12 +12,12 @@ story('a sale that does not exist is called so', async (visit) => {
   await buyer.sees('There is no such sale');
 });
 
-story('without a sale in the address it is the default one', async (visit) => {
+story('the page shows the default sale without a sale in the address', async (visit) => {
   const buyer = await visit(null);
   await buyer.seesButton('Buy one', { open: true });
 });
 
-story('who does not say who it is for is asked', async (visit) => {
+story('the page asks for a missing user id', async (visit) => {
   const buyer = await visit(await openSale());
   await buyer.seesButton('Buy one', { open: true });
   await buyer.presses('Buy one');
@@ -26,24 +26,24 @@ story('who does not say who it is for is asked', async (visit) => {
   await buyer.receives();
 });
 
-story('an id that cannot be is asked for again', async (visit) => {
+story('the page asks again for an invalid user id', async (visit) => {
   const buyer = await visit(await openSale());
   await buyer.buysAs('ä'.repeat(128));
-  await buyer.sees('This cannot be an e-mail or customer number.');
+  await buyer.sees('This is not a valid e-mail or customer number.');
   await buyer.buysAs('ada');
   await buyer.receives();
 });
 
-story('who is one too late is told', async (visit) => {
+story('a buyer who is too late gets sold out', async (visit) => {
   const sale = await openSale({ units: 1 });
   const buyer = await visit(sale);
-  await buyer.seesOnlyWhatIsNow();
+  await buyer.freezeStatus();
   await sale.sellTo('first');
   await buyer.buysAs('late');
-  await buyer.sees('Sold out: the last one went to somebody else.');
+  await buyer.sees('Sold out: no unit is left.');
 });
 
-const comeBack = (status, type, seconds = 1) => (route) =>
+const respondRetryAfter = (status, type, seconds = 1) => (route) =>
   route.fulfill({
     status,
     headers: { 'Retry-After': String(seconds) },
@@ -53,12 +53,12 @@ const comeBack = (status, type, seconds = 1) => (route) =>
 
 for (const [status, type, words] of [
   [429, '/problems/too-many-requests', 'The shop asks you to wait a moment. Still trying, 2 of 8.'],
-  [503, '/problems/busy', 'Many are buying at this moment. Still trying, 2 of 8.'],
+  [503, '/problems/busy', 'Many buyers are waiting. Still trying, 2 of 8.'],
 ]) {
-  story(`a ${status} is waited out for as long as it asks, in the same attempt`, async (visit) => {
+  story(`a ${status} is retried after Retry-After, in the same attempt`, async (visit) => {
     const buyer = await visit(await openSale());
     const tries = buyer.recordsTries();
-    await buyer.interferes('**/purchase', comeBack(status, type));
+    await buyer.interferes('**/purchase', respondRetryAfter(status, type));
 
     await buyer.buysAs('ada');
     await buyer.sees(words);
@@ -73,7 +73,7 @@ for (const [status, type, words] of [
   });
 }
 
-story('an answer that got lost is recognised: one unit, and no word of having one already', async (visit) => {
+story('a retry after a lost answer is recognized as the same attempt', async (visit) => {
   const sale = await openSale();
   const buyer = await visit(sale);
   const tries = buyer.recordsTries();
@@ -89,22 +89,22 @@ story('an answer that got lost is recognised: one unit, and no word of having on
   assert.deepEqual(tries.map((again) => again.key), [tries[0].key, tries[0].key]);
 });
 
-story('a shop that asks for more patience than a page has is believed', async (visit) => {
+story('the page gives up when Retry-After is too long', async (visit) => {
   const buyer = await visit(await openSale());
-  await buyer.interferes('**/purchase', comeBack(429, '/problems/too-many-requests', 120));
+  await buyer.interferes('**/purchase', respondRetryAfter(429, '/problems/too-many-requests', 120));
   await buyer.buysAs('ada');
   await buyer.sees('Too many tries. Nothing was bought. Please try again in 2 minutes.');
   await buyer.seesButton('Buy one', { open: true });
 });
 
-story('who has to sign in is told where', async (visit) => {
+story('the page asks for a sign-in when the shop requires one', async (visit) => {
   const buyer = await visit(await openSale());
-  await buyer.interferes('**/purchase', comeBack(401, '/problems/unauthenticated'));
+  await buyer.interferes('**/purchase', respondRetryAfter(401, '/problems/unauthenticated'));
   await buyer.buysAs('ada');
   await buyer.sees('Please sign in at the shop first.');
 });
 
-story('who comes from the shop’s sign-in needs no id, and the token leaves the address', async (visit) => {
+story('a sign-in token replaces the user id and leaves the address', async (visit) => {
   const sale = await openSale();
   const claims = Buffer.from(JSON.stringify({ sub: 'ada' })).toString('base64url');
   const token = `e30.${claims}.c2ln`;

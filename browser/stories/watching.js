@@ -1,10 +1,10 @@
-// The sale changes while somebody looks at it.
+// Changes of the sale while the page is open.
 
 import { strict as assert } from 'node:assert';
 import { openSale } from '../shop.js';
 import { story } from '../stage.js';
 
-story('who watches sees the stock go down and the sale sell out, without a reload', async (visit) => {
+story('the page shows the stock fall to sold out without a reload', async (visit) => {
   const sale = await openSale({ units: 2 });
   const buyer = await visit(sale);
   await buyer.sees('2 of 2 left');
@@ -12,11 +12,11 @@ story('who watches sees the stock go down and the sale sell out, without a reloa
   await buyer.sees('1 of 2 left');
   await sale.sellTo('second');
   await buyer.sees('Sold out');
-  await buyer.sees('All 2 have found their buyers.');
+  await buyer.sees('All 2 units are sold.');
   await buyer.seesButton('Find my order', { open: true });
 });
 
-story('who bought elsewhere finds the order when all is sold, and others learn that there is none', async (visit) => {
+story('a buyer can look up an order after the sale is sold out', async (visit) => {
   const sale = await openSale({ units: 1 });
   const order = await sale.sellTo('ada');
   const buyer = await visit(sale);
@@ -31,14 +31,14 @@ story('who bought elsewhere finds the order when all is sold, and others learn t
   assert.equal(await buyer.receives(), order);
 });
 
-story('a paused sale says so, and goes on by itself', async (visit) => {
+story('the page shows a pause, and continues after it', async (visit) => {
   const sale = await openSale();
   const buyer = await visit(sale);
   await buyer.seesButton('Buy one', { open: true });
 
   await sale.pause();
   await buyer.seesButton('Paused', { open: false });
-  await buyer.sees('The shop holds the sale.');
+  await buyer.sees('The sale is paused.');
 
   await sale.resume();
   await buyer.seesButton('Buy one', { open: true });
@@ -46,7 +46,7 @@ story('a paused sale says so, and goes on by itself', async (visit) => {
   await buyer.receives();
 });
 
-story('a sale that is ended is over for whoever watches it', async (visit) => {
+story('the page shows when an operator ends the sale', async (visit) => {
   const sale = await openSale();
   const buyer = await visit(sale);
   await buyer.seesButton('Buy one', { open: true });
@@ -55,7 +55,7 @@ story('a sale that is ended is over for whoever watches it', async (visit) => {
   await buyer.doesNotSee('Buy one');
 });
 
-story('the end of the time ends the sale', async (visit) => {
+story('the page shows when the time of the sale is over', async (visit) => {
   const sale = await openSale({ endsIn: '3s' });
   const buyer = await visit(sale);
   await buyer.sees(/^Closes in 00:0[123]$/);
@@ -63,7 +63,7 @@ story('the end of the time ends the sale', async (visit) => {
   await buyer.sees(/^It was open until /);
 });
 
-story('units that come later open a sold-out sale again', async (visit) => {
+story('a restock opens a sold-out sale again', async (visit) => {
   const sale = await openSale({ units: 1 });
   await sale.sellTo('first');
   const buyer = await visit(sale);

@@ -16,7 +16,7 @@ pub enum FaultKind {
     PrimaryRestarted,
     /// A primary is frozen until its replica was promoted, then continues.
     PrimaryFrozen,
-    /// A replica is frozen for longer than the cluster's node timeout.
+    /// A replica is frozen for longer than `cluster-node-timeout`.
     ReplicaFrozen,
     /// A replica is killed and restarted; once it is in sync, its primary is killed.
     ReplicaThenPrimary,
@@ -44,7 +44,7 @@ pub enum FaultKind {
     NodeKilled,
     /// A node is added, another one is drained and restarted, and the added one is removed.
     NodesChanged,
-    /// A node dies at a chosen point of a steal.
+    /// A node dies at a chosen point of a steal. Depending on the draw, without any coordinator.
     NodeDiesStealing,
     /// A node and a primary are frozen together until the primary's replica was promoted, then both continue.
     NodeAndPrimaryFrozen,

@@ -23,7 +23,7 @@ use crate::{FaultKind, PlannedFault, testbed::Testbed};
 /// Time for which a fault's state is held, so that buyers notice it.
 const HOLD: Duration = Duration::from_secs(3);
 
-/// Longer than the cluster's node timeout and the coordinators' lease: a process frozen for this long is replaced.
+/// Longer than `cluster-node-timeout` and the coordinators' lease: a process frozen for this long is replaced.
 const STANDSTILL: Duration = Duration::from_secs(5);
 
 /// Effect of an injected fault.

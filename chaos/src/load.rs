@@ -3,7 +3,7 @@
 //!
 //! The number of requests in flight is limited per home shard: a shard that does not answer delays only its own buyers.
 //!
-//! Some buyers of the default sale use the second family of calls, and some send no `Idempotency-Key`. Which ones
+//! Some buyers of the default sale use the single-sale endpoints, and some send no `Idempotency-Key`. Which ones
 //! follows from the buyer's number.
 
 mod behaviours;

@@ -28,7 +28,7 @@ pub struct Report {
     pub unknown: u64,
     /// Refusals because a sale was not selling.
     pub not_active: u64,
-    /// Requests in the second family of calls.
+    /// Requests to the single-sale endpoints.
     pub single_sale: u64,
     /// Purchase requests without an `Idempotency-Key`.
     pub without_key: u64,

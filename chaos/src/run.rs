@@ -83,7 +83,7 @@ pub enum RunEvent {
     },
     /// A fault is over. Boxed, because it is much larger than the other variants.
     Fault(Box<FaultReport>),
-    /// Counts so far, sent once a second.
+    /// Counts so far, sent once per second.
     Progress(Counts),
     /// The faults are over. Names the step that begins.
     Closing(&'static str),

@@ -3,12 +3,12 @@
 use std::fmt;
 
 use stock::calls::{Accept, CallError, Configure, Configured, RecordAnswer, TokenSource};
+use stock::channels::Channel;
 use stock::cluster::Cluster;
 use stock::ids::ShardId;
 use stock::layout::Shard;
 use stock::sale::{Incarnation, LayoutConfig, Sale, SaleConfig, SaleState, ShardSettings};
 
-use crate::channels::Channel;
 use crate::desired_state::DesiredState;
 use crate::metrics;
 use crate::plan::PlanStep;

@@ -6,8 +6,8 @@ use stock::sale::{EpochMs, InvalidSale, Restock, SaleConfig, SaleState};
 
 use crate::desired_state::DesiredState;
 
-/// Most restocks of a sale. All of them are kept, because a repeated restock must be recognised however late it
-/// arrives. Each takes about 45 bytes of the config, which coordinators read ten times a second.
+/// Most restocks of a sale. All of them are kept, because a repeated restock must be recognized however late it
+/// arrives. Each takes about 45 bytes of the configuration, which coordinators read at most ten times per second.
 const RESTOCKS_MAX: usize = 256;
 
 /// A change to a sale.
@@ -32,7 +32,7 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
     /// Not all shards hold their stock yet.
-    #[error("the sale is still being created; repeat its creation, or wait")]
+    #[error("the sale is still being created; repeat the request that creates it, or wait")]
     Creating,
     /// The sale has ended, which is final.
     #[error("the sale has ended, and that is final")]
@@ -41,9 +41,9 @@ pub enum ChangeError {
     #[error("a restock adds at least 1 unit")]
     NoUnits,
     /// The idempotency key belongs to a restock of another size.
-    #[error("a restock of {0} units went by this Idempotency-Key; another one needs a key of its own")]
+    #[error("this Idempotency-Key was used for a restock of {0} units; use a new key")]
     KeyTaken(u64),
-    /// The limit of restocks is reached. One more could not be remembered, and so not be recognised when it is
+    /// The limit of restocks is reached. One more could not be recorded, and so not be recognized when it is
     /// repeated.
     #[error("a sale is restocked at most {RESTOCKS_MAX} times")]
     TooManyRestocks,
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_restock_is_recognised_after_other_changes() {
+    fn repeated_restock_is_recognized_after_other_changes() {
         let twice = after(&restock("b", 5), &after(&restock("a", 5), &recorded(SaleState::Open, 2)));
         assert_eq!(restock("a", 5).apply(&twice), Ok(None));
         assert_eq!(restock("a", 6).apply(&twice), Err(ChangeError::KeyTaken(5)));

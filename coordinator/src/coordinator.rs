@@ -114,8 +114,8 @@ pub enum CoordinatorError {
     },
     /// The sale existed, and its record is lost. Units of its shards may have been sold.
     #[error(
-        "the record of sale {0:?} is lost, and is not made anew, for its units may have been sold; restore the data of \
-         Redis from a backup, or sell under another name"
+        "the record of sale {0:?} is lost; the sale is not created again because units may have been sold; restore the \
+         data of Redis from a backup, or create a sale with another id"
     )]
     RecordLost(String),
     /// The settings are not valid.
@@ -125,16 +125,16 @@ pub enum CoordinatorError {
     #[error(transparent)]
     Refused(#[from] ChangeError),
     /// Other operators kept changing the sale. Nothing was done.
-    #[error("others keep changing this sale; repeat the request")]
+    #[error("other operators keep changing this sale; repeat the request")]
     Contended,
     /// Some slots have no primary. Nothing was done.
-    #[error("the cluster has no place for {0} shards now")]
+    #[error("some slots have no primary; {0} shards cannot be placed")]
     NotEnoughSlots(u16),
     /// The sale cannot be read. Nothing was done.
     #[error("the sale cannot be read: {0}")]
     Unreadable(CallError),
     /// The list of sales is lost. Nothing was done. The leader restores the list from the records.
-    #[error("the list of sales is lost, and being restored")]
+    #[error("the list of sales is lost; the leader restores it")]
     ListLost,
     /// The request may have been recorded.
     #[error("it is unknown whether the sale was recorded: {0}")]
@@ -143,7 +143,7 @@ pub enum CoordinatorError {
     #[error("recorded, but not confirmed by every shard yet: {}", join(.0))]
     Unconfirmed(Vec<UnconfirmedShard>),
     /// Another audit is running.
-    #[error("another audit is under way")]
+    #[error("another audit is running")]
     AuditBusy,
     /// The audit failed.
     #[error(transparent)]

@@ -2,7 +2,7 @@
 
 use stock::sale::Sale;
 
-/// The recorded state of a sale: its config, and the tokens minted to each shard.
+/// The recorded state of a sale: its configuration, and the tokens minted to each shard.
 #[derive(Clone)]
 pub struct DesiredState {
     /// The sale.

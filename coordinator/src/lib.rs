@@ -3,7 +3,6 @@
 pub mod admin;
 pub mod apply;
 pub mod change;
-pub mod channels;
 pub mod coordinator;
 pub mod demand;
 pub mod desired_state;

@@ -10,12 +10,12 @@ use ::metrics::{counter, gauge, histogram};
 use service::metrics::Exporter;
 use stock::audit::AuditReport;
 use stock::calls::Level;
+use stock::channels::{OpenChannel, open_channels};
 use stock::ids::{SaleId, ShardId};
 use stock::sale::{SaleConfig, SaleState};
 use stock::topology::Topology;
 use tokio::time::Instant;
 
-use crate::channels::{OpenChannel, open_channels};
 use crate::coordinator::{Coordinator, CoordinatorError};
 use crate::reconcile::Observation;
 use crate::replication::Replication;
@@ -28,7 +28,7 @@ service::name_metrics! {
     Gauge SALE_SOLD = "flashsale_sale_sold";
     /// Tokens that lie in shards.
     Gauge SALE_STOCK = "flashsale_sale_stock";
-    /// Tokens that lie in no shard: they are being transferred, or wait in a channel.
+    /// Tokens in channels between shards.
     Gauge SALE_IN_FLIGHT = "flashsale_sale_in_flight";
     /// 1 once it is confirmed that every unit is sold.
     Gauge SALE_SOLD_OUT = "flashsale_sale_sold_out";
@@ -43,7 +43,7 @@ service::name_metrics! {
     Gauge SHARD_STOCK = "flashsale_shard_stock";
     /// Units sold in a shard.
     Gauge SHARD_SOLD = "flashsale_shard_sold";
-    /// Tokens on their way to a shard from others.
+    /// Tokens in channels to a shard.
     Gauge SHARD_IN_FLIGHT = "flashsale_shard_in_flight";
     /// 1 if the latest observation could read the shard; otherwise its other values are older.
     Gauge SHARD_READABLE = "flashsale_shard_readable";
@@ -69,7 +69,7 @@ service::name_metrics! {
     /// How far the clock of a primary is ahead of the coordinator's.
     Gauge PRIMARY_CLOCK_AHEAD = "flashsale_primary_clock_ahead_seconds";
     /// Replicas of a primary, as the primary reports them. Listed: those on the cluster's map. Following: those of them
-    /// that are in sync and follow it. Foreign: servers that copy it beyond those on the map.
+    /// that are in sync and follow it. Foreign: external servers, which copy it without being on the map.
     Gauge PRIMARY_REPLICAS = "flashsale_primary_replicas";
 }
 

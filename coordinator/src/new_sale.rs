@@ -47,7 +47,7 @@ pub enum Field {
 }
 
 impl NewSale {
-    /// Returns the sale's first config, at the time `now`, with shards of these tags.
+    /// Returns the sale's first configuration, at the time `now`, with shards of these tags.
     pub fn config(&self, tags: Vec<HashTag>, now: EpochMs) -> SaleConfig {
         SaleConfig {
             id: self.id.clone(),

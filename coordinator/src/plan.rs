@@ -4,10 +4,10 @@
 //! that dies leaves nothing behind that the next one would have to know.
 
 use stock::calls::{CallError, Level, TokenSource};
+use stock::channels::Channel;
 use stock::ids::ShardId;
 use stock::sale::SaleState;
 
-use crate::channels::Channel;
 use crate::desired_state::DesiredState;
 
 /// A step of a plan.

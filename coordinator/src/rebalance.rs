@@ -4,9 +4,9 @@
 //! So tokens are moved there in advance, from shards that have more than they will need. Nodes keep stealing what is
 //! missing, so correctness does not depend on any plan.
 
+use stock::channels::Channel;
 use stock::ids::ShardId;
 
-use crate::channels::Channel;
 use crate::demand::Demand;
 
 /// How far a plan looks ahead, in seconds. Stock that lasts longer is not moved, because demand will have changed by
@@ -31,7 +31,7 @@ pub struct Holding {
     pub shard: ShardId,
     /// Tokens in the shard.
     pub stock: u64,
-    /// Tokens on their way to the shard, in channels. They will arrive, so they are not requested again.
+    /// Tokens in channels to the shard. They will arrive, so they are not requested again.
     pub incoming: u64,
     /// Its demand.
     pub demand: Demand,

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use stock::calls::Level;
+use stock::channels::{OpenChannel, open_channels};
 use stock::layout::Shard;
 use stock::sale::Fingerprint;
 use tokio::time::Instant;
 
-use crate::channels::{OpenChannel, open_channels};
 use crate::coordinator::Coordinator;
 use crate::demand::DemandEstimator;
 use crate::metrics;

@@ -14,6 +14,7 @@ use futures::FutureExt as _;
 use futures::future::{Shared, join_all};
 use service::time::now;
 use stock::calls::{CallError, Level, ReadLevel};
+use stock::channels::OpenChannels;
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
 use stock::sale::{EpochMs, Fingerprint};
@@ -23,7 +24,6 @@ use stock::store::{AddSaleToList, ListSales, PublishSnapshot, RestoreSaleList};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::apply::apply;
-use crate::channels::OpenChannels;
 use crate::coordinator::{Coordinator, CoordinatorError};
 use crate::desired_state::DesiredState;
 use crate::failure_log::FailureLog;

@@ -1,7 +1,7 @@
 //! Reads and writes the records of sales, and caches those that are known to be durable.
 //!
 //! A failover can take back a record that was merely read, and shards that had followed it would keep settings that no
-//! record holds. So a record that differs from the cached one is read again behind a barrier, and is used only then. An
+//! record holds. So a record that differs from the cached one is read again, confirmed by a barrier, and is used only then. An
 //! unchanged record costs one read.
 //!
 //! Computing a ring takes milliseconds, so the ring of each sale is kept: the layout never changes.

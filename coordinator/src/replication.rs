@@ -1,4 +1,4 @@
-//! Checks once a second whether the replicas of each primary follow it, as the primary itself reports.
+//! Checks once per second whether the replicas of each primary follow it, as the primary itself reports.
 //!
 //! Barriers protect what buyers are told; this check informs operators. A replica on the map may have lost its link:
 //! then purchases on its primary are not confirmed, and a slot that was moved there has no copy. A server that copies a

@@ -4,11 +4,11 @@
 //! between, the tokens stay in the channel, which is re-driven later.
 
 use stock::calls::{Accept, CallError, Donate, TokenSource};
+use stock::channels::Channel;
 use stock::cluster::Cluster;
 use stock::sale::Sale;
 
 use crate::apply::UnconfirmedShard;
-use crate::channels::Channel;
 
 /// A transfer of tokens from one shard of a sale to another.
 #[derive(Clone, Copy)]

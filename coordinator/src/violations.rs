@@ -1,6 +1,6 @@
 //! Violations of the invariants, as far as one observation of the shards shows them. All of them must always be 0.
 //!
-//! This is less than an audit: it reads neither claims nor orders, and so it can run many times a second.
+//! This is less than an audit: it reads neither claims nor orders, and so it can run many times per second.
 
 use serde::Serialize;
 use stock::calls::{CallError, Level, TokenSource};

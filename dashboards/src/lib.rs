@@ -15,6 +15,7 @@ mod variables;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use anyhow::Context as _;
 
@@ -30,7 +31,8 @@ pub use variables::Variables;
 
 /// Returns the folder `dashboards` of this repository.
 pub fn folder() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| testkit::workspace_root().join("dashboards"));
+    &FOLDER
 }
 
 /// Returns the files of a folder with this extension, sorted by name.

@@ -48,7 +48,7 @@ fn selectors_of_panels() -> Vec<(String, Selector)> {
     let mut found = Vec::new();
     for (name, panel) in panels(&dashboards()) {
         for target in &panel.targets {
-            let query = recognisable_variables().substitute(&target.expr).expect("known variables");
+            let query = recognizable_variables().substitute(&target.expr).expect("known variables");
             found.extend(
                 selectors(&query).expect("PromQL").into_iter().map(|selector| (name.clone(), selector)),
             );
@@ -57,8 +57,8 @@ fn selectors_of_panels() -> Vec<(String, Selector)> {
     found
 }
 
-/// Returns variables whose values can be recognised in a parsed query.
-fn recognisable_variables() -> Variables {
+/// Returns variables whose values can be recognized in a parsed query.
+fn recognizable_variables() -> Variables {
     let seconds = |duration: Duration| format!("{}s", duration.as_secs());
     let chosen_by_viewers = ["job", "instance", "sale"];
     let variables =
@@ -142,7 +142,7 @@ fn template_label_promql_rule() {
             let (series, label) =
                 arguments.and_then(|both| both.rsplit_once(", ")).expect("label_values(series, label)");
             assert_eq!(label, variable.name, "{}", dashboard.uid);
-            selectors(&recognisable_variables().substitute(series).unwrap()).unwrap();
+            selectors(&recognizable_variables().substitute(series).unwrap()).unwrap();
         }
     }
 }

@@ -64,7 +64,8 @@ refuse_unsafe_state() {
         if (count[s] && count[partner[s]])
           refuse(s " and " partner[s] " both serve slots: they are not a pair")
         if (role[s] == "replica" && primary[s] != id[partner[s]] && primary[s] in named)
-          refuse(s " copies " named[primary[s]] ", which is not its partner")
+          refuse(s " copies " named[primary[s]] ", which is not its partner. If it belongs to this pair, empty its data " \
+                "folder: with other data it could be promoted")
         for (j = 1; j < i; j++)
           if (met[s] && met[order[j]] && (keys[s] || count[s]) && (keys[order[j]] || count[order[j]]) &&
               !((s, id[order[j]]) in knows))
@@ -139,7 +140,8 @@ assign_slots() {
 
 # Returns 0 when no replica holds the only copy of its pair. A primary that came back with an empty folder is a new
 # server to the cluster. Until its replica is promoted, that replica has the only copy of the data and must not be
-# told to copy the empty server.
+# told to copy the empty server. A replica with data whose primary serves no slots may follow another one by itself, or
+# has old data: it is not told to follow, because it could be promoted before it has copied.
 only_copies_lead() {
   read_facts || return 1
   why=$(of_facts '
@@ -147,7 +149,10 @@ only_copies_lead() {
       for (i = 1; i <= total; i++) {
         s = order[i]
         if (role[s] == "replica" && primary[s] != id[partner[s]] && keys[s]) {
-          print s " has the only copy of its pair and is not the primary; if this persists, run CLUSTER FAILOVER TAKEOVER on it"
+          if (serving[primary[s]])
+            print s " has the only copy of its pair and is not the primary; if this persists, run CLUSTER FAILOVER TAKEOVER on it"
+          else
+            print s " has the data of a server that serves no slots any more; if this persists, empty its data folder"
           exit
         }
       }

@@ -2,8 +2,9 @@
 # Promotes this server's replica before the server is stopped. Runs as the `preStop` hook of its container.
 #
 # When a primary simply stops, its shards are unavailable for a second or two, until the other servers agree that it
-# failed. A handover takes some milliseconds: the primary waits until its replica has all data and is promoted, and
-# clients are redirected.
+# failed. In a handover the primary waits until its replica has all data and is promoted, which takes milliseconds.
+# Purchases of the pair then wait for up to a second, because a server looks for its new primary once per second. None
+# fails.
 #
 # Environment: PASSWORDS_FOLDER (the file `admin`), TLS_FOLDER, PORT and ANNOUNCE_HOSTNAME as for start.sh, and CLI
 # (default valkey-cli).

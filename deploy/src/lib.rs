@@ -11,12 +11,14 @@ pub mod kubernetes;
 pub mod settings;
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use anyhow::{Result, ensure};
 
 /// Returns the folder `deploy` of this repository.
 pub fn folder() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| testkit::workspace_root().join("deploy"));
+    &FOLDER
 }
 
 /// Returns the root of this repository.

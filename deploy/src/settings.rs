@@ -59,8 +59,7 @@ mod tests {
 
     #[test]
     fn documentation_lists_exactly_the_settings() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/settings.md");
-        let page = std::fs::read_to_string(path).unwrap();
+        let page = std::fs::read_to_string(crate::repository().join("docs/settings.md")).unwrap();
         for (program, section) in [("flashsale-node", "Node"), ("flashsale-coordinator", "Coordinator")] {
             let settings: BTreeSet<String> =
                 of(program).unwrap().into_iter().chain(OTEL_SAMPLER.map(String::from)).collect();

@@ -1,4 +1,4 @@
-//! Parses the nodes' answers in both families of calls.
+//! Parses the nodes' answers in both families of endpoints.
 //!
 //! Pure functions of the status, `Retry-After` and the body. An answer that does not match the contract exactly is
 //! `Unexpected`: a lenient parser would hide errors from the load test.
@@ -10,7 +10,7 @@ use serde_json::Value;
 #[cfg(test)]
 mod tests;
 
-/// The two families of calls that nodes answer.
+/// The two families of endpoints for buyers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ApiFamily {
     /// `/api/sales/{sale}/…`, and `/api/sale/…` for the default sale.

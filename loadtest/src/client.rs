@@ -1,4 +1,4 @@
-//! HTTP client of buyers, in both families of calls. Counts each request and logs each answer.
+//! HTTP client of buyers, for both families of endpoints. Counts each request and logs each answer.
 //!
 //! Goose does not send the requests itself, for three reasons: it counts every 4xx as a failure, it stops its clock at
 //! the response's head, and a user of Goose sends one request at a time. Requests are reported to Goose afterwards. All
@@ -37,7 +37,7 @@ const RETRY_JITTER: Duration = Duration::from_millis(250);
 pub(crate) struct SaleClient {
     client: Client,
     url: String,
-    /// Path of the first family of calls: `/api/sale`, or `/api/sales/{sale}`.
+    /// Path of the by-sale endpoints: `/api/sale`, or `/api/sales/{sale}`.
     path: String,
     is_default: bool,
     pub(crate) tally: Tally,
@@ -90,12 +90,13 @@ impl SaleClient {
         &self.url
     }
 
-    /// Path of purchases in the first family of calls.
+    /// Path of purchases of the by-sale endpoints.
     pub(crate) fn purchase_path(&self) -> String {
         format!("{}/purchase", self.path)
     }
 
-    /// Returns a random family of calls that supports this sale. The second one supports only the default sale.
+    /// Returns a random family of endpoints that supports this sale. The single-sale endpoints support only the
+    /// default sale.
     pub(crate) fn any_family(&self) -> ApiFamily {
         if self.is_default && random() { ApiFamily::SingleSale } else { ApiFamily::BySale }
     }

@@ -120,8 +120,8 @@ pub(crate) struct Spike {
 pub(crate) struct Common {
     /// Create a sale with this many units and use it. Without this option, use the default sale as it is.
     ///
-    /// Buyers of a created sale use only the first family of calls, because the second one supports only the default
-    /// sale. Half of them send a CSRF token, which the first family accepts if it is valid.
+    /// Buyers of a created sale use only the by-sale endpoints, because the single-sale endpoints support only the
+    /// default sale. Half of them send a CSRF token, which the by-sale endpoints accept if it is valid.
     #[arg(long, value_name = "UNITS", value_parser = value_parser!(u64).range(1..))]
     pub(crate) stock: Option<u64>,
     /// URL of the load balancer. Without this option, use the system that `cargo xtask up` runs.

@@ -86,7 +86,7 @@ impl Report {
             ),
             row("sold", *sold, &format!("of {total}, {} of them in this run", self.evidence.sold_in_run())),
             row("left", *stock, ""),
-            row("between shards", *in_flight, ""),
+            row("in channels", *in_flight, ""),
             row("claims", *claims, ""),
             row("orders", *orders, ""),
             row("answered `purchased`", *buyers as u64, "distinct users"),

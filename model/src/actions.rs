@@ -2,7 +2,7 @@
 
 use crate::contents::{Attempt, SHARDS};
 use crate::protocol::Protection;
-use crate::sale::Sale;
+use crate::sale::SaleModel;
 use crate::shard::{ReplicaLink, Server};
 use crate::state::State;
 
@@ -17,11 +17,11 @@ pub enum Action {
     ReadAnswer,
     /// A node steals, or a coordinator rebalances or drains a shard: asks for this number of tokens to enter the
     /// channel.
-    Donate(Transfer, i8),
+    Donate(TransferCall, i8),
     /// A coordinator asks for the cumulative value of a channel: a `donate` of 0 tokens.
-    Redrive(Transfer),
+    Redrive(TransferCall),
     /// A node or coordinator that holds a channel's cumulative value sends it to the receiving shard.
-    Accept(Transfer, i8),
+    Accept(TransferCall, i8),
     /// The replica of a shard stops following.
     FallBehind(usize),
     /// The replica of a shard is promoted after it fell behind, or while it copies.
@@ -69,7 +69,7 @@ pub struct Purchase {
 
 /// A call that moves tokens. `donate` goes to a server of the donor, `accept` to a server of the receiving shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transfer {
+pub struct TransferCall {
     /// The donor.
     pub from: usize,
     /// The receiving shard.
@@ -81,7 +81,7 @@ pub struct Transfer {
 }
 
 /// Lists the actions that may happen next. Some of them may change nothing; the checker drops those.
-pub(crate) fn possible(sale: &Sale, state: &State, actions: &mut Vec<Action>) {
+pub(crate) fn possible(sale: &SaleModel, state: &State, actions: &mut Vec<Action>) {
     let answers: &[bool] = if sale.is_spelled_out { &[true, false] } else { &[true] };
     for shard in 0..SHARDS {
         for server in state.shards[shard].servers() {
@@ -105,7 +105,7 @@ pub(crate) fn possible(sale: &Sale, state: &State, actions: &mut Vec<Action>) {
     second_halves(sale, state, actions);
 }
 
-fn buys(sale: &Sale, shard: usize, server: Server, answered: bool, actions: &mut Vec<Action>) {
+fn buys(sale: &SaleModel, shard: usize, server: Server, answered: bool, actions: &mut Vec<Action>) {
     let any_shard = !sale.protocol.has(Protection::Fingerprint);
     for (user, &home) in sale.homes.iter().enumerate() {
         if home == shard || any_shard {
@@ -116,7 +116,7 @@ fn buys(sale: &Sale, shard: usize, server: Server, answered: bool, actions: &mut
 }
 
 fn donations(
-    sale: &Sale,
+    sale: &SaleModel,
     state: &State,
     from: usize,
     server: Server,
@@ -127,7 +127,7 @@ fn donations(
     let checks_stock = sale.protocol.has(Protection::DonateChecksStock);
     let most = if checks_stock { contents.donation_max() } else { 1 };
     for to in others(from) {
-        let transfer = Transfer { from, to, server, answered };
+        let transfer = TransferCall { from, to, server, answered };
         let room = sale.moves_max - contents.donated[to];
         actions.extend((1..=most.min(room)).map(|want| Action::Donate(transfer, want)));
         if contents.donated[to] > 0 {
@@ -136,16 +136,16 @@ fn donations(
     }
 }
 
-fn accepts(sale: &Sale, state: &State, to: usize, server: Server, actions: &mut Vec<Action>) {
+fn accepts(sale: &SaleModel, state: &State, to: usize, server: Server, actions: &mut Vec<Action>) {
     for from in others(to) {
-        let transfer = Transfer { from, to, server, answered: true };
+        let transfer = TransferCall { from, to, server, answered: true };
         let held = (1..=sale.moves_max).filter(|value| state.held_values[from][to] & (1 << value) != 0);
         actions.extend(held.map(|cumulative| Action::Accept(transfer, cumulative)));
     }
 }
 
 /// A replica falls behind only in order to be promoted. At most as many fall behind as failovers may still happen.
-fn faults(sale: &Sale, state: &State, shard: usize, actions: &mut Vec<Action>) {
+fn faults(sale: &SaleModel, state: &State, shard: usize, actions: &mut Vec<Action>) {
     let behind = state.shards.iter().filter(|shard| matches!(shard.link, ReplicaLink::Behind(_))).count();
     let alone_on_a_map = state.shards[shard].alone_on_a_map;
     let is_known = !(alone_on_a_map && sale.protocol.has(Protection::MapIsRead));
@@ -171,7 +171,7 @@ fn faults(sale: &Sale, state: &State, shard: usize, actions: &mut Vec<Action>) {
 }
 
 /// At most one answer waits at a time.
-fn late_answers(sale: &Sale, state: &State, actions: &mut Vec<Action>) {
+fn late_answers(sale: &SaleModel, state: &State, actions: &mut Vec<Action>) {
     if state.unread.is_some() {
         actions.push(Action::ReadAnswer);
         return;
@@ -197,7 +197,7 @@ fn spelled_out(state: &State, actions: &mut Vec<Action>) {
 }
 
 /// Lists the second halves of calls that a missing protection splits into two steps.
-fn second_halves(sale: &Sale, state: &State, actions: &mut Vec<Action>) {
+fn second_halves(sale: &SaleModel, state: &State, actions: &mut Vec<Action>) {
     let sold_out = state.read_as_sold_out(sale.total(), sale.protocol);
     for (user, &shard) in sale.homes.iter().enumerate() {
         let found_token =

@@ -6,7 +6,7 @@ use stateright::Property;
 use crate::contents::{ShardContents, USERS};
 use crate::protocol::Protection;
 use crate::recovery::after_recovery;
-use crate::sale::Sale;
+use crate::sale::SaleModel;
 use crate::state::{Channels, State};
 
 /// Each shard: stock = accepted - donated - sold, and none of them is negative.
@@ -24,7 +24,7 @@ pub const ONE_UNIT_PER_USER: &str = "no user has two units";
 /// When a user got the answer that an attempt has a unit, the attempt has it.
 pub const PROMISES_HOLD: &str = "a promised unit is a claim";
 /// An attempt that has the unit is never answered that another attempt has it.
-pub const OWN_UNIT_IS_RECOGNISED: &str = "an attempt recognises its own unit";
+pub const OWN_UNIT_IS_RECOGNIZED: &str = "an attempt recognizes its own unit";
 /// A user who was answered out of stock has no unit, and never has one later.
 pub const NO_OWNER_IS_REFUSED: &str = "no user with a unit is refused as out of stock";
 /// Out of stock is answered only when all units are sold, and stays true.
@@ -44,42 +44,42 @@ pub const CLAIM_IS_LOST: &str = "a claim without an answer is lost";
 pub const OUT_OF_STOCK_IS_ANSWERED: &str = "a user is refused as out of stock";
 
 /// The properties that must always hold, and the situations that the search must reach to be meaningful.
-pub(crate) fn all() -> Vec<Property<Sale>> {
+pub(crate) fn all() -> Vec<Property<SaleModel>> {
     vec![
         Property::always(SHARDS_BALANCE, |_, state: &State| state.primaries().all(balances)),
         Property::always(CHANNELS_BALANCE, |_, state: &State| {
             covers(&state.donated(), &state.accepted())
                 && covers(&state.donated(), &highest_held_values(state))
         }),
-        Property::always(TOKENS_ARE_CONSERVED, |sale: &Sale, state: &State| {
+        Property::always(TOKENS_ARE_CONSERVED, |sale: &SaleModel, state: &State| {
             state.stock() + state.sold() + in_flight(state) == sale.total()
         }),
         Property::always(CLAIMS_ARE_ORDERS, |_, state: &State| state.primaries().all(claims_are_orders)),
-        Property::always(NO_UNIT_SOLD_TWICE, |sale: &Sale, state: &State| state.sold() <= sale.total()),
+        Property::always(NO_UNIT_SOLD_TWICE, |sale: &SaleModel, state: &State| state.sold() <= sale.total()),
         Property::always(ONE_UNIT_PER_USER, |_, state: &State| {
             (0..USERS).all(|user| units(state, user) <= 1)
         }),
         Property::always(PROMISES_HOLD, |_, state: &State| {
             (0..USERS).all(|user| promise_is_kept(state, user))
         }),
-        Property::always(OWN_UNIT_IS_RECOGNISED, |_, state: &State| {
+        Property::always(OWN_UNIT_IS_RECOGNIZED, |_, state: &State| {
             state.reported.iter().all(|reported| !reported.refused_own)
         }),
         Property::always(NO_OWNER_IS_REFUSED, |_, state: &State| {
             (0..USERS).all(|user| !state.reported[user].out_of_stock || state.claim(user).is_none())
         }),
-        Property::always(OUT_OF_STOCK_IS_TRUE, |sale: &Sale, state: &State| {
+        Property::always(OUT_OF_STOCK_IS_TRUE, |sale: &SaleModel, state: &State| {
             state.sold() == sale.total() || !state.reported.iter().any(|reported| reported.out_of_stock)
         }),
         Property::always(NO_FALSE_ALARM, audit_raises_no_false_alarm),
-        Property::always(ALL_UNITS_CAN_BE_SOLD, |sale: &Sale, state: &State| {
+        Property::always(ALL_UNITS_CAN_BE_SOLD, |sale: &SaleModel, state: &State| {
             after_recovery(sale, state).sold() == sale.total()
         }),
-        Property::sometimes(ALL_UNITS_ARE_SOLD, |sale: &Sale, state: &State| {
+        Property::sometimes(ALL_UNITS_ARE_SOLD, |sale: &SaleModel, state: &State| {
             let all_know = (0..USERS).all(|user| state.reported[user].promised == state.claim(user));
             state.failovers_left == 0 && state.sold() == sale.total() && all_know
         }),
-        Property::sometimes(STOLEN_TOKEN_IS_SOLD, |sale: &Sale, state: &State| {
+        Property::sometimes(STOLEN_TOKEN_IS_SOLD, |sale: &SaleModel, state: &State| {
             state.primaries().zip(sale.minted).any(|(contents, minted)| contents.sold > minted)
         }),
         Property::sometimes(CLAIM_IS_LOST, |_, state: &State| {
@@ -142,7 +142,7 @@ fn highest_held_values(state: &State) -> Channels {
     state.held_values.map(|to| to.map(|values| values.checked_ilog2().unwrap_or(0) as i8))
 }
 
-fn audit_raises_no_false_alarm(sale: &Sale, state: &State) -> bool {
+fn audit_raises_no_false_alarm(sale: &SaleModel, state: &State) -> bool {
     let Some(first) = state.audit else { return true };
     match sale.protocol.has(Protection::AuditReadsInFirst) {
         true => covers(&state.donated(), &first),

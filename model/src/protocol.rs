@@ -11,7 +11,7 @@ pub enum Protection {
     FailedReplicasCount,
     /// Barrier B2: donated tokens are accepted only after the donor's replica has the donation.
     BarrierBeforeAccept,
-    /// The same barrier when a coordinator re-drives a stalled channel.
+    /// The same barrier when a coordinator or a node re-drives a stalled channel.
     BarrierBeforeRedrive,
     /// A call that finds its work done writes `tick`, because a barrier after a read proves nothing.
     Tick,
@@ -21,7 +21,7 @@ pub enum Protection {
     DonateChecksStock,
     /// `buy` checks the claim and takes the token in one atomic step.
     BuyIsAtomic,
-    /// `buy` recognises a retry by its order id.
+    /// `buy` recognizes a retry by its order id.
     OrderIds,
     /// A shard refuses a caller that computed home shards on another ring.
     Fingerprint,
@@ -53,7 +53,7 @@ pub enum Protection {
     SoldOutFromSales,
     /// A buyer's home shard is checked once more after the sale was read as sold out.
     HomeCheckedAgain,
-    /// A coordinator re-drives stalled channels.
+    /// Stalled channels are re-driven: by the leading coordinator, or by nodes while none leads.
     Redrive,
     /// The audit reads all `in` counters before all `out` counters.
     AuditReadsInFirst,
@@ -78,7 +78,7 @@ impl Protection {
             Self::AcceptTakesMaximum => properties::NO_UNIT_SOLD_TWICE,
             Self::DonateChecksStock => properties::SHARDS_BALANCE,
             Self::BuyIsAtomic | Self::Fingerprint => properties::ONE_UNIT_PER_USER,
-            Self::OrderIds => properties::OWN_UNIT_IS_RECOGNISED,
+            Self::OrderIds => properties::OWN_UNIT_IS_RECOGNIZED,
             Self::SoldOutIsConfirmed | Self::SoldOutFromSales => properties::OUT_OF_STOCK_IS_TRUE,
             Self::HomeCheckedAgain => properties::NO_OWNER_IS_REFUSED,
             Self::Redrive => properties::ALL_UNITS_CAN_BE_SOLD,

@@ -44,7 +44,7 @@ pub enum RecordProtection {
     ContentIsCompared,
     /// A coordinator raises the record's version above that of a shard that is ahead.
     RecordVersionIsRaised,
-    /// A repeated restock is recognised by its key.
+    /// A repeated restock is recognized by its key.
     RestockKeysAreKept,
     /// An assumption that no code enforces: after a backup is restored, no coordinator acts on an earlier reading.
     RestoreEndsOldReadings,
@@ -120,7 +120,7 @@ pub enum Change {
 
 /// The changes acknowledged to operators since the record was last lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Reported {
+pub struct ReportedChanges {
     pause: bool,
     restock: bool,
 }
@@ -140,7 +140,7 @@ pub struct State {
     creations: u8,
     /// True when a restock was requested, by creation.
     restock_requested: [bool; CREATIONS_MAX],
-    reported: Reported,
+    reported: ReportedChanges,
     /// True when a change was recorded and a failover took it back.
     is_taken_back: bool,
     is_lost: bool,
@@ -193,7 +193,7 @@ pub enum Action {
 
 /// Sizes of the model, and the missing protection.
 #[derive(Clone, Copy, Debug)]
-pub struct Records {
+pub struct RecordsModel {
     /// Number of coordinators, at most [`COORDINATORS`].
     pub coordinators: usize,
     /// Number of failovers of the record's primary.
@@ -206,7 +206,7 @@ pub struct Records {
     pub missing: Option<RecordProtection>,
 }
 
-impl Model for Records {
+impl Model for RecordsModel {
     type State = State;
     type Action = Action;
 

@@ -3,14 +3,14 @@
 use crate::actions::others;
 use crate::contents::{Attempt, BuyAnswer, SHARDS};
 use crate::protocol::Protection;
-use crate::sale::Sale;
+use crate::sale::SaleModel;
 use crate::shard::{ReplicaLink, Server};
 use crate::state::State;
 
 /// Returns the state after recovery. Every node crashes and loses the values that it held; new nodes read the map.
-/// Replicas that fell behind are promoted, and demoted primaries join. A coordinator re-drives every channel. Every
+/// Replicas that fell behind are promoted, and demoted primaries join. Every channel is re-driven. Every
 /// user tries again, and when the home shard is empty, a node steals one token. Uses only the calls of the protocol.
-pub fn after_recovery(sale: &Sale, before: &State) -> State {
+pub fn after_recovery(sale: &SaleModel, before: &State) -> State {
     let mut state = State { held_values: Default::default(), found_token: Default::default(), ..*before };
     for shard in 0..SHARDS {
         settle(sale, &mut state, shard);
@@ -30,7 +30,7 @@ pub fn after_recovery(sale: &Sale, before: &State) -> State {
     state
 }
 
-fn settle(sale: &Sale, state: &mut State, shard: usize) {
+fn settle(sale: &SaleModel, state: &mut State, shard: usize) {
     let shard = &mut state.shards[shard];
     if let ReplicaLink::Behind(promoted) = shard.link {
         shard.fail_over(promoted);
@@ -45,7 +45,7 @@ fn settle(sale: &Sale, state: &mut State, shard: usize) {
 }
 
 /// Moves tokens: `donate`, its barrier, `accept`.
-fn transfer(sale: &Sale, state: &mut State, from: usize, to: usize, want: i8) {
+fn transfer(sale: &SaleModel, state: &mut State, from: usize, to: usize, want: i8) {
     let cumulative = state.shards[from].primary.donate(to, want, sale.protocol);
     if state.shards[from].confirms(Server::Primary, true, sale.protocol) {
         state.shards[to].primary.accept(from, cumulative, sale.protocol);

@@ -7,13 +7,13 @@ use crate::contents::{SHARDS, ShardContents, USERS};
 use crate::properties;
 use crate::protocol::Protocol;
 use crate::shard::Shard;
-use crate::state::{LevelReadings, Reported, State};
+use crate::state::{LevelReadings, ReportedToUser, State};
 use crate::steps;
 use crate::symmetry::representative;
 
 /// Sizes of the modelled sale, and its protocol.
 #[derive(Clone, Debug)]
-pub struct Sale {
+pub struct SaleModel {
     /// The home shard of each user; at most [`USERS`].
     pub homes: Vec<usize>,
     /// Tokens minted to each shard.
@@ -39,7 +39,7 @@ pub struct Sale {
     pub by_symmetry: bool,
 }
 
-impl Sale {
+impl SaleModel {
     /// Two shards with two users each, three tokens, two failovers.
     pub fn complete() -> Self {
         Self {
@@ -82,7 +82,7 @@ impl Sale {
             shards: std::array::from_fn(|shard| Shard::new(ShardContents::minted(shard, self.minted[shard]))),
             held_values: Default::default(),
             readings: LevelReadings::default(),
-            reported: [Reported::default(); USERS],
+            reported: [ReportedToUser::default(); USERS],
             failovers_left: self.failovers,
             audit: None,
             found_token: Default::default(),
@@ -94,7 +94,7 @@ impl Sale {
     }
 }
 
-impl Model for Sale {
+impl Model for SaleModel {
     type State = State;
     type Action = Action;
 

@@ -22,7 +22,7 @@ pub struct State {
     /// Readings of the shards' levels.
     pub readings: LevelReadings,
     /// The answers to each user.
-    pub reported: [Reported; USERS],
+    pub reported: [ReportedToUser; USERS],
     /// Number of failovers that may still happen.
     pub failovers_left: u8,
     /// The first half of an audit's reading.
@@ -49,7 +49,7 @@ pub struct LevelReadings {
 
 /// The answers that a user got from all nodes together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Reported {
+pub struct ReportedToUser {
     /// The attempt that has the unit, by an answer: `purchased` to that attempt, `already_purchased` to another.
     pub promised: Option<Attempt>,
     /// True after the answer `out_of_stock`.

@@ -4,15 +4,15 @@
 //! barrier is known at the moment of the call. A promise that is kept from this moment on is also kept from any later
 //! moment, at which the answer may really arrive.
 
-use crate::actions::{Action, Purchase, Transfer};
+use crate::actions::{Action, Purchase, TransferCall};
 use crate::contents::BuyAnswer;
 use crate::protocol::Protection;
-use crate::sale::Sale;
+use crate::sale::SaleModel;
 use crate::shard::{ReplicaLink, Server};
 use crate::state::{Channels, LevelReadings, State, UnreadAnswer};
 
 /// Returns the state after an action.
-pub(crate) fn after(sale: &Sale, before: &State, action: Action) -> State {
+pub(crate) fn after(sale: &SaleModel, before: &State, action: Action) -> State {
     let mut state = *before;
     match action {
         Action::Buy(purchase) => buy(sale, &mut state, purchase),
@@ -43,7 +43,7 @@ pub(crate) fn after(sale: &Sale, before: &State, action: Action) -> State {
     state
 }
 
-fn buy(sale: &Sale, state: &mut State, purchase: Purchase) {
+fn buy(sale: &SaleModel, state: &mut State, purchase: Purchase) {
     let Purchase { user, attempt, shard, server, .. } = purchase;
     let Some(contents) = state.shards[shard].contents_mut(server) else { return };
     if !sale.protocol.has(Protection::BuyIsAtomic) && contents.check(user, attempt) == BuyAnswer::Bought {
@@ -55,7 +55,7 @@ fn buy(sale: &Sale, state: &mut State, purchase: Purchase) {
 }
 
 /// The server answers, and no node has read the answer yet.
-fn buy_and_wait(sale: &Sale, state: &mut State, purchase: Purchase) {
+fn buy_and_wait(sale: &SaleModel, state: &mut State, purchase: Purchase) {
     let Purchase { user, attempt, shard, server, .. } = purchase;
     let sold_out = state.read_as_sold_out(sale.total(), sale.protocol);
     let Some(contents) = state.shards[shard].contents_mut(server) else { return };
@@ -66,7 +66,7 @@ fn buy_and_wait(sale: &Sale, state: &mut State, purchase: Purchase) {
 }
 
 /// A node reads the answer, and checks its map once more.
-fn read_answer(sale: &Sale, state: &mut State) {
+fn read_answer(sale: &SaleModel, state: &mut State) {
     let Some(UnreadAnswer { purchase, answer, sold_out }) = state.unread.take() else { return };
     let Purchase { user, attempt, shard, server, .. } = purchase;
     let is_checked = sale.protocol.has(Protection::AloneIsCheckedAtReply);
@@ -75,7 +75,7 @@ fn read_answer(sale: &Sale, state: &mut State) {
     }
 }
 
-fn take(sale: &Sale, state: &mut State, purchase: Purchase) {
+fn take(sale: &SaleModel, state: &mut State, purchase: Purchase) {
     let Purchase { user, attempt, shard, .. } = purchase;
     state.found_token[user][attempt as usize] = false;
     state.shards[shard].primary.sell(user, attempt);
@@ -83,7 +83,7 @@ fn take(sale: &Sale, state: &mut State, purchase: Purchase) {
 }
 
 /// Applies barrier B1 and then gives the user the answer.
-fn report_after_barrier(sale: &Sale, state: &mut State, purchase: Purchase, answer: BuyAnswer) {
+fn report_after_barrier(sale: &SaleModel, state: &mut State, purchase: Purchase, answer: BuyAnswer) {
     let Purchase { user, attempt, shard, server, answered } = purchase;
     let protocol = sale.protocol;
     let confirmed = state.shards[shard].confirms(server, answer.wrote(protocol), protocol)
@@ -96,8 +96,8 @@ fn report_after_barrier(sale: &Sale, state: &mut State, purchase: Purchase, answ
 }
 
 /// Runs `donate` and barrier B2. After the barrier the node holds the channel's value.
-fn donate(sale: &Sale, state: &mut State, transfer: Transfer, want: i8) {
-    let Transfer { from, to, server, answered } = transfer;
+fn donate(sale: &SaleModel, state: &mut State, transfer: TransferCall, want: i8) {
+    let TransferCall { from, to, server, answered } = transfer;
     let Some(contents) = state.shards[from].contents_mut(server) else { return };
     let cumulative = contents.donate(to, want, sale.protocol);
     let confirmed = state.shards[from].confirms(server, true, sale.protocol);
@@ -106,8 +106,8 @@ fn donate(sale: &Sale, state: &mut State, transfer: Transfer, want: i8) {
     }
 }
 
-fn redrive(sale: &Sale, state: &mut State, transfer: Transfer) {
-    let Transfer { from, to, server, answered } = transfer;
+fn redrive(sale: &SaleModel, state: &mut State, transfer: TransferCall) {
+    let TransferCall { from, to, server, answered } = transfer;
     let Some(contents) = state.shards[from].contents(server) else { return };
     let cumulative = contents.donated[to];
     let wrote = sale.protocol.has(Protection::Tick);
@@ -117,13 +117,13 @@ fn redrive(sale: &Sale, state: &mut State, transfer: Transfer) {
     }
 }
 
-fn accept(sale: &Sale, state: &mut State, transfer: Transfer, cumulative: i8) {
+fn accept(sale: &SaleModel, state: &mut State, transfer: TransferCall, cumulative: i8) {
     if let Some(contents) = state.shards[transfer.to].contents_mut(transfer.server) {
         contents.accept(transfer.from, cumulative, sale.protocol);
     }
 }
 
-fn fail_over(sale: &Sale, state: &mut State, shard: usize) {
+fn fail_over(sale: &SaleModel, state: &mut State, shard: usize) {
     if let ReplicaLink::Behind(promoted) | ReplicaLink::Copying(promoted) = state.shards[shard].link {
         state.shards[shard].fail_over(promoted);
         state.failovers_left -= 1;
@@ -131,7 +131,7 @@ fn fail_over(sale: &Sale, state: &mut State, shard: usize) {
     }
 }
 
-fn after_failover(sale: &Sale, unread: UnreadAnswer, shard: usize) -> Option<UnreadAnswer> {
+fn after_failover(sale: &SaleModel, unread: UnreadAnswer, shard: usize) -> Option<UnreadAnswer> {
     let server = match unread.purchase.server {
         server if unread.purchase.shard != shard => server,
         Server::Primary => Server::StalePrimary,
@@ -141,7 +141,7 @@ fn after_failover(sale: &Sale, unread: UnreadAnswer, shard: usize) -> Option<Unr
     Some(UnreadAnswer { purchase: Purchase { server, ..unread.purchase }, ..unread })
 }
 
-fn audit_begun(sale: &Sale, state: &State) -> Channels {
+fn audit_begun(sale: &SaleModel, state: &State) -> Channels {
     match sale.protocol.has(Protection::AuditReadsInFirst) {
         true => state.accepted(),
         false => state.donated(),

@@ -1,5 +1,5 @@
 // One purchase attempt: several tries until the answer is definite, up to a limit. All tries of an attempt send the
-// same key, so a lost response is recognised and no buyer buys twice.
+// same key, so a lost response is recognized and no buyer buys twice.
 
 import * as clock from './clock.js';
 import { backoff, pause } from './pause.js';

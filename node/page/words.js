@@ -14,14 +14,14 @@ export const PHASES = {
   noSale: () => ({ headline: 'There is no such sale', note: 'Please check the link that brought you here.' }),
   upcoming: ({ startsAt }) => ({
     headline: 'Opens in',
-    note: `${moment.format(startsAt)}, your time. The button opens by itself.`,
+    note: `${moment.format(startsAt)}, your time. The button opens automatically.`,
     button: 'Not open yet',
   }),
   active: (sale) => ({ headline: 'Open now', button: `Buy one for ${priceOf(sale)}` }),
-  paused: () => ({ headline: 'Paused', note: 'The shop holds the sale. It goes on by itself.', button: 'Paused' }),
+  paused: () => ({ headline: 'Paused', note: 'The sale is paused. This page continues automatically.', button: 'Paused' }),
   soldOut: ({ total }) => ({
     headline: 'Sold out',
-    note: total === 1 ? 'The only one has found its buyer.' : `All ${number.format(total)} have found their buyers.`,
+    note: total === 1 ? 'The only unit is sold.' : `All ${number.format(total)} units are sold.`,
     button: 'Find my order',
   }),
   ended: ({ endsAt }, now) => ({
@@ -32,19 +32,19 @@ export const PHASES = {
   }),
 };
 
-export const OFFLINE = 'No connection to the shop. This page goes on by itself.';
+export const OFFLINE = 'No connection to the shop. This page continues automatically.';
 export const OFFLINE_BUTTON = 'Waiting for the connection…';
 export const ASKING = { buy: 'Buying…', find: 'Looking…', again: 'Still trying…' };
-export const NOT_YET = 'It is not open yet. The button opens by itself.';
+export const NOT_YET = 'It is not open yet. The button opens automatically.';
 export const WHO = 'Please enter your e-mail or customer number.';
 
 export const THANKS = { bought: 'One is yours.', already_purchased: 'You have one already.', found: 'One is yours.' };
 
 const TRYING_WHY = {
-  busy: 'Many are buying at this moment.',
-  early: 'The doors are just opening.',
+  busy: 'Many buyers are waiting.',
+  early: 'The sale is just starting.',
   limited: 'The shop asks you to wait a moment.',
-  unknown: 'The answer got lost.',
+  unknown: 'The answer was lost.',
 };
 
 /** Shown before a further try. */
@@ -57,15 +57,15 @@ export function refusal({ outcome, body, retryAfterMs }) {
   const reference = body.correlationId ? ` Reference: ${body.correlationId}` : '';
   const refusals = {
     not_found: 'There is no order for this e-mail or customer number.',
-    out_of_stock: 'Sold out: the last one went to somebody else.',
+    out_of_stock: 'Sold out: no unit is left.',
     sale_not_active: body.message,
-    invalid_user_id: 'This cannot be an e-mail or customer number. Please check it.',
+    invalid_user_id: 'This is not a valid e-mail or customer number.',
     sign_in: 'Please sign in at the shop first.',
     no_sale: 'There is no such sale any more.',
-    busy: 'Too many are buying at this moment. Nothing was bought. Please try again.',
+    busy: 'Too many buyers are waiting. Nothing was bought. Please try again.',
     early: 'The sale is not open yet. Please try again.',
     limited: `Too many tries. Nothing was bought. Please try again ${waiting(retryAfterMs)}.`,
-    unknown: 'We could not learn whether you got one. Please press the button again: you cannot buy twice.',
+    unknown: 'We do not know if you got one. Please press the button again: you cannot buy twice.',
   };
   return refusals[outcome] ?? `Something went wrong here. Please try again.${reference}`;
 }

@@ -36,7 +36,7 @@ pub(crate) async fn main() -> ExitCode {
     exit::code(run(settings, identity).await)
 }
 
-/// Serves the operators' port for the whole life of the process.
+/// Serves the operations port for the whole life of the process.
 async fn run(settings: Settings, identity: Identity) -> anyhow::Result<()> {
     let readiness = Readiness::starting("waiting for the Redis Cluster");
     let exporter = metrics::install()?;

@@ -61,6 +61,8 @@ service::name_metrics! {
     Gauge SNAPSHOT_AGE = "flashsale_snapshot_age_seconds";
     /// Snapshots that the node took itself, because no coordinator had published one for too long.
     Counter OWN_SNAPSHOTS = "flashsale_own_snapshots_total";
+    /// Channels that were re-driven because their tokens were not accepted in time.
+    Counter REDRIVEN_CHANNELS = "flashsale_redriven_channels_total";
 }
 
 /// Installs the metrics recorder and describes all metrics.
@@ -117,6 +119,15 @@ pub(crate) fn count_own_snapshot(sale: &SaleId) {
 
 fn own_snapshots(sale: &SaleId) -> Counter {
     counter!(OWN_SNAPSHOTS, "sale" => sale.to_string())
+}
+
+/// Counts a channel that the node re-drove, because no coordinator leads.
+pub(crate) fn count_redriven(sale: &SaleId) {
+    redriven(sale).increment(1);
+}
+
+fn redriven(sale: &SaleId) -> Counter {
+    counter!(REDRIVEN_CHANNELS, "sale" => sale.to_string())
 }
 
 /// Metrics of one lane.
@@ -250,6 +261,7 @@ impl SaleCounters {
     /// Creates the counters of this sale, all of them at 0.
     pub(crate) fn new(sale: &SaleId) -> Self {
         own_snapshots(sale).increment(0);
+        redriven(sale).increment(0);
         let sale = sale.as_str();
         let outcome = |outcome: &'static str| {
             from_zero(counter!(PURCHASES, "sale" => sale.to_owned(), "outcome" => outcome))

@@ -17,7 +17,7 @@ pub fn router(state: Arc<AppState>, admission: impl AdmissionControl) -> Router 
     let cors = cors::layer(state.origins());
     let routes =
         Router::new().merge(by_sale_routes()).merge(single_sale_routes()).merge(documentation_routes());
-    // The storefront page. It calls the first family of endpoints.
+    // The storefront page. It calls the by-sale endpoints.
     let router = edge::wrap(routes.with_state(state).merge(page::router()), admission, DEADLINE);
     // CORS is the outermost layer, because pages of other sites must be able to read error responses too.
     cors.into_iter().fold(router, Router::layer)

@@ -194,7 +194,7 @@ mod tests {
     fn listen(events: &EventHub<u8>, publishers: &mpsc::UnboundedSender<EventPublisher>) -> Option<Body> {
         let publishers = publishers.clone();
         events.listen(1, b"data: hello\n\n", |publisher| async move {
-            publishers.send(publisher).unwrap_or_default()
+            publishers.send(publisher).unwrap_or_default();
         })
     }
 

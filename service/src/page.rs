@@ -43,7 +43,7 @@ const ASSET_CACHING: HeaderValue = HeaderValue::from_static("public, max-age=315
 /// Allows only the page's own files: no markup from strings, no embedding in frames.
 const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
-     variant-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+     form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
 );
 
 /// The page and its assets, ready to send.

@@ -167,13 +167,13 @@ mod tests {
     #[test]
     fn problem_body_has_type_detail_and_correlation_id() {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE)
-            .of_kind(ProblemType { uri: "/problems/busy", title: "Too many are waiting" })
+            .of_kind(ProblemType { uri: "/problems/busy", title: "Too many buyers waiting" })
             .detail("Try again in a moment.")
             .with("orderId", "0123456789ABCD");
         let body: Value = serde_json::from_slice(&problem.to_json(Some(&"abc".parse().unwrap()))).unwrap();
         let expected = json!({
             "type": "/problems/busy",
-            "title": "Too many are waiting",
+            "title": "Too many buyers waiting",
             "status": 503,
             "detail": "Try again in a moment.",
             "correlationId": "abc",

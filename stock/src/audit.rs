@@ -317,8 +317,8 @@ fn check_channels(sale: &Sale, mint: &[u64], contents: &[ShardContents], violati
         for &(source, accepted) in &receiver.before.accepted {
             let entered = match source {
                 TokenSource::Mint => mint.get(shard.id.index()).copied().unwrap_or_default(),
-                TokenSource::Shard(giver) => {
-                    contents.get(giver.index()).map_or(0, |giver| donated_to(&giver.after, shard.id))
+                TokenSource::Shard(donor) => {
+                    contents.get(donor.index()).map_or(0, |donor| donated_to(&donor.after, shard.id))
                 }
             };
             violations.check(accepted <= entered, || {
@@ -425,10 +425,10 @@ mod tests {
         }
 
         fn transfer(&mut self, donated: u64, accepted: u64) {
-            let [giver, receiver, _] = &mut self.contents[..] else {
+            let [donor, receiver, _] = &mut self.contents[..] else {
                 unreachable!("the fixture has three shards")
             };
-            for level in [&mut giver.before, &mut giver.after] {
+            for level in [&mut donor.before, &mut donor.after] {
                 level.stock -= donated;
                 level.donated.push((ShardId::new(1), donated));
             }

@@ -47,13 +47,17 @@ pub enum CallError {
     /// The shard does not exist.
     #[error("the shard does not exist")]
     NoShard,
+    /// The call was executed after the time that it allows, and had no effect.
+    #[error("the call came too late: {0}")]
+    Late(String),
     /// The shard belongs to another layout than the caller's.
     #[error("the shard belongs to another ring: {0}")]
     WrongRing(String),
     /// Redis has reached its memory limit. The call had no effect.
     #[error("Redis is out of memory")]
     OutOfMemory,
-    /// No reply arrived, so the outcome is unknown. A retry is safe: every operation is idempotent.
+    /// No reply arrived, so the outcome is unknown. A retry is safe, except of a donation, which would
+    /// donate again.
     #[error("no reply: {0}")]
     NoReply(String),
     /// The call was executed, but too few replicas confirmed it in time, so a failover may undo it. A retry is safe.
@@ -76,7 +80,11 @@ impl CallError {
     /// Returns true when a retry soon may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Moved(_) | Self::FunctionMissing | Self::NoReply(_) | Self::NotDurable { .. } => true,
+            Self::Moved(_)
+            | Self::FunctionMissing
+            | Self::Late(_)
+            | Self::NoReply(_)
+            | Self::NotDurable { .. } => true,
             Self::NoShard
             | Self::WrongRing(_)
             | Self::OutOfMemory
@@ -103,6 +111,7 @@ impl CallError {
             | "NOREPLICAS" => Self::Moved(format!("{code} {details}")),
             "ERR" if details.starts_with("Function not found") => Self::FunctionMissing,
             "NOSHARD" => Self::NoShard,
+            "LATE" => Self::Late(details.to_owned()),
             "WRONGRING" => Self::WrongRing(details.to_owned()),
             "OOM" => Self::OutOfMemory,
             _ => Self::Refused(format!("{code} {details}")),
@@ -149,7 +158,7 @@ impl Claim {
 pub struct Attempt {
     /// The buyer.
     pub user: UserId,
-    /// Id of the attempt. A repeated attempt is recognised by it.
+    /// Id of the attempt. A repeated attempt is recognized by it.
     pub order: OrderId,
     /// Correlation id of the request, stored with the order.
     pub correlation: CorrelationId,
@@ -174,6 +183,13 @@ pub enum BuyOutcome {
     Limited(Duration),
 }
 
+impl BuyOutcome {
+    /// Returns true when the user has a claim.
+    pub fn is_claimed(&self) -> bool {
+        matches!(self, Self::Bought(_) | Self::Repeat(_) | Self::Duplicate(_))
+    }
+}
+
 /// Claims users in their home shard and takes a token for each. See `buy.lua`.
 #[derive(Clone, Debug)]
 pub struct Buy<'a, A = Attempt> {
@@ -183,6 +199,15 @@ pub struct Buy<'a, A = Attempt> {
     pub attempts: &'a [A],
     /// The limit of attempts per user; `None` for no limit.
     pub limit: Option<Limit>,
+    /// Latest time, by the clock of the shard's primary, at which the call may be executed. After that it does nothing,
+    /// so its caller knows when a call without a reply can no longer take effect. [`Buy::AT_ANY_TIME`] for callers who
+    /// need not know.
+    pub not_after: EpochMs,
+}
+
+impl Buy<'_> {
+    /// The call may be executed at any time.
+    pub const AT_ANY_TIME: EpochMs = EpochMs::MAX;
 }
 
 /// The answer of [`Buy`].
@@ -190,6 +215,10 @@ pub struct Buy<'a, A = Attempt> {
 pub struct BuyAnswer {
     /// Stock left in the shard.
     pub stock: u64,
+    /// Time of the call, by the clock of the shard's primary.
+    pub at: EpochMs,
+    /// Version of the settings that the shard holds.
+    pub version: u64,
     /// One outcome per attempt, in the order of the attempts.
     pub outcomes: Vec<BuyOutcome>,
 }
@@ -204,7 +233,7 @@ impl<A: AsRef<Attempt>> Call for Buy<'_, A> {
     fn command(&self) -> Cmd {
         let mut cmd =
             functions::fcall(Function::Buy, &[&self.shard.meta, &self.shard.claims, &self.shard.orders]);
-        cmd.arg(self.shard.ring.as_str());
+        cmd.arg(self.shard.ring.as_str()).arg(self.not_after);
         cmd.arg(self.limit.map_or(0.0, Limit::interval_ms)).arg(self.limit.map_or(0, |limit| limit.permits));
         for attempt in self.attempts {
             let Attempt { user, order, correlation, counts_towards_limit } = attempt.as_ref();
@@ -217,7 +246,7 @@ impl<A: AsRef<Attempt>> Call for Buy<'_, A> {
     }
 
     fn answer(&self, reply: Value) -> Result<BuyAnswer, CallError> {
-        let (stock, now, elements): (u64, EpochMs, Vec<Value>) = from_redis_value(reply)?;
+        let (stock, at, version, elements): (u64, EpochMs, u64, Vec<Value>) = from_redis_value(reply)?;
         if elements.len() != self.attempts.len() {
             return Err(CallError::Malformed(format!(
                 "{} answers to {} buyers",
@@ -226,9 +255,9 @@ impl<A: AsRef<Attempt>> Call for Buy<'_, A> {
             )));
         }
         let outcome =
-            |(element, attempt): (Value, &A)| BuyOutcome::parse(element, attempt.as_ref().order, now);
+            |(element, attempt): (Value, &A)| BuyOutcome::parse(element, attempt.as_ref().order, at);
         let outcomes = elements.into_iter().zip(self.attempts).map(outcome).collect::<Result<_, _>>()?;
-        Ok(BuyAnswer { stock, outcomes })
+        Ok(BuyAnswer { stock, at, version, outcomes })
     }
 }
 

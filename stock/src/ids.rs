@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
 use unicode_security::{GeneralSecurityProfile as _, MixedScript as _};
 
-/// Longest user id in bytes, after normalisation. It is stored twice per purchase, so this bounds memory.
+/// Longest user id in bytes, after normalization. It is stored twice per purchase, so this bounds memory.
 pub const USER_ID_BYTES_MAX: usize = 128;
 /// Longest sale id in bytes. It is part of every key.
 pub const SALE_ID_BYTES_MAX: usize = 32;
@@ -81,13 +81,13 @@ pub enum UserIdKind {
 pub struct UserId(Box<str>);
 
 impl UserId {
-    /// Parses and normalises an id as the sale requires.
+    /// Parses and normalizes an id as the sale requires.
     ///
     /// # Errors
     /// Returns [`InvalidId`] when the id is empty, is too long, contains control characters, or is an e-mail address
     /// with confusable letters.
     pub fn parse(raw: &str, kind: UserIdKind) -> Result<Self, InvalidId> {
-        // Rejected before it is normalised, which bounds the work. NFC never shrinks a text below a third of its
+        // Rejected before it is normalized, which bounds the work. NFC never shrinks a text below a third of its
         // bytes.
         if raw.len() > 4 * USER_ID_BYTES_MAX {
             return Err(InvalidId::TooLong(USER_ID_BYTES_MAX));
@@ -114,7 +114,7 @@ impl UserId {
         Self(id.into())
     }
 
-    /// Returns the normalised id.
+    /// Returns the normalized id.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn confusable_email_is_normalised_or_rejected() {
+    fn confusable_email_is_normalized_or_rejected() {
         let parse = |raw| UserId::parse(raw, UserIdKind::Email);
         let ann = parse("ann.k@shop.example").unwrap();
         for same in [

@@ -128,7 +128,7 @@ impl LimitBucket {
 pub struct SaleKeys {
     /// Slot of all these keys.
     pub slot: Slot,
-    /// The config as JSON.
+    /// The configuration as JSON.
     pub config: String,
     /// The latest snapshot as JSON.
     pub snapshot: String,
@@ -140,7 +140,7 @@ impl SaleKeys {
     /// Pattern that matches the configs of all sales, and few other keys.
     pub(crate) const CONFIGS_PATTERN: &str = "fs:{*}:config";
 
-    /// Returns the sale that a config key belongs to, or `None` for any other key.
+    /// Returns the sale that a configuration key belongs to, or `None` for any other key.
     pub(crate) fn sale_of_config(key: &str) -> Option<SaleId> {
         key.strip_prefix("fs:{")?.strip_suffix("}:config")?.parse().ok()
     }

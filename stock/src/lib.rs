@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod calls;
+pub mod channels;
 pub mod cluster;
 pub mod connection;
 pub mod functions;

@@ -1,6 +1,6 @@
 //! A sale: its product, its window, and its shards.
 //!
-//! The config is one JSON value in Redis. Only coordinators write it, and each change raises its version. The layout
+//! The configuration is one JSON value in Redis. Only coordinators write it, and each change raises its version. The layout
 //! in it is frozen when the sale is created; state, window and total may change.
 
 use std::sync::Arc;
@@ -100,10 +100,10 @@ impl Window {
     }
 }
 
-/// The part of a config that each shard stores and applies.
+/// The part of a configuration that each shard stores and applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShardSettings {
-    /// Version of the config.
+    /// Version of the configuration.
     pub version: u64,
     /// State of the sale.
     pub state: SaleState,
@@ -154,7 +154,7 @@ pub struct ChangeHistory {
     pub restocks: Vec<Restock>,
 }
 
-/// A restock. A repeated one is recognised by its key.
+/// A restock. A repeated one is recognized by its key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restock {
     /// Id of the restock.
@@ -311,10 +311,10 @@ impl SaleConfig {
     }
 }
 
-/// A config with its ring and shards computed, as every call to the sale needs them. Cheap to clone.
+/// A configuration with its ring and shards computed, as every call to the sale needs them. Cheap to clone.
 #[derive(Clone)]
 pub struct Sale {
-    /// The config at some version.
+    /// The configuration at some version.
     pub config: Arc<SaleConfig>,
     layout: Arc<Layout>,
 }
@@ -339,18 +339,18 @@ impl Sale {
     /// Computes ring and keys. Takes milliseconds, so it is done once per sale and never on the path of a request.
     ///
     /// # Errors
-    /// Returns [`InvalidSale`] when the config is not valid.
+    /// Returns [`InvalidSale`] when the configuration is not valid.
     pub fn new(config: SaleConfig) -> Result<Self, InvalidSale> {
         config.validate()?;
         let ring = Arc::new(Ring::new(config.layout.tags.len() as u16, config.layout.vnodes));
         Ok(Self { layout: Layout::new(&config, ring), config: Arc::new(config) })
     }
 
-    /// Returns the same sale with another version of its config. The ring is computed again only when the layout
+    /// Returns the same sale with another version of its configuration. The ring is computed again only when the layout
     /// differs.
     ///
     /// # Errors
-    /// Returns [`InvalidSale`] when the config is not valid.
+    /// Returns [`InvalidSale`] when the configuration is not valid.
     pub fn at(&self, config: SaleConfig) -> Result<Self, InvalidSale> {
         if config.layout.fingerprint != self.config.layout.fingerprint {
             return Self::new(config);

@@ -3,7 +3,7 @@
 //! Shards are read one after the other, so a token in a transfer may be counted in neither shard; `in_flight` is the
 //! number missing from the total. "Sold out" is derived from `sold` alone, which only grows. A sum of values read at
 //! different moments is never more than the true sum, so when it equals the total, every unit is sold. A failover can
-//! undo sales that a replica does not have yet. Therefore the sum is confirmed behind a barrier before any buyer is
+//! undo sales that a replica does not have yet. Therefore the sum is confirmed by a barrier before any buyer is
 //! refused for good.
 
 use redis::{Cmd, Value, from_redis_value};

@@ -26,9 +26,11 @@ impl fmt::Display for Address {
 /// A node that serves slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Primary {
+    /// Its id in the cluster.
+    pub id: Arc<str>,
     /// Its address.
     pub address: Address,
-    /// Its replicas on the map, including failed ones: each may still be promoted.
+    /// The replicas on the map that may be promoted in its place, including failed ones.
     pub replicas: Vec<Replica>,
 }
 
@@ -39,7 +41,7 @@ impl Primary {
     }
 }
 
-/// A replica of a primary, on the map.
+/// A replica on the map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
     /// IP address and port, which its primary also reports. Empty for a replica that lost its address.
@@ -59,15 +61,20 @@ pub struct Topology {
     /// Highest configuration epoch of the nodes that serve slots. It only rises, so a higher one is newer information.
     /// The epochs of other nodes come and go.
     epoch: u64,
+    /// Number of replicas, and how many of them follow a node that serves slots.
+    replicas: (usize, usize),
 }
 
 impl Topology {
     /// Parses the answer of `CLUSTER NODES`. `asked` replaces the address of a node that does not know its own.
     /// Returns `None` when the text has another form.
     pub fn parse(text: &str, asked: &Address, prefer_hostnames: bool) -> Option<Self> {
-        let lines: Vec<Line<'_>> = text.lines().map(Line::parse).collect::<Option<_>>()?;
+        let lines = Lines::parse(text)?;
         let mut topology = Self { owners: vec![None; usize::from(SLOTS)], ..Self::default() };
-        for line in lines.iter().filter(|line| line.is_member()) {
+        let replicas = || lines.0.iter().filter(|line| line.is("slave"));
+        topology.replicas =
+            (replicas().count(), replicas().filter(|line| lines.serves(line.primary)).count());
+        for line in lines.0.iter().filter(|line| line.is_member()) {
             let address = line.address(asked, prefer_hostnames)?;
             topology.nodes.push(address.clone());
             if line.slots.is_empty() {
@@ -75,9 +82,8 @@ impl Topology {
             }
             topology.epoch = topology.epoch.max(line.epoch);
             let index = u16::try_from(topology.primaries.len()).ok()?;
-            let replicas = lines.iter().filter(|replica| replica.primary == line.id);
-            let replicas = replicas.map(|replica| replica.as_replica(asked)).collect::<Option<_>>()?;
-            topology.primaries.push(Primary { address, replicas });
+            let replicas = lines.replicas_of(line, asked)?;
+            topology.primaries.push(Primary { id: line.id.into(), address, replicas });
             for range in &line.slots {
                 topology.owners.get_mut(range.clone())?.fill(Some(index));
             }
@@ -117,18 +123,61 @@ impl Topology {
 impl Topology {
     /// Returns true when this map should be used instead of `other`, read at the same time. Among equally new maps,
     /// the one with more replicas wins: not every node knows a replica that has just joined, and a barrier must not
-    /// leave it out.
+    /// leave it out. After a failover a replica tells the nodes one by one which primary it follows now, so the next
+    /// criterion is how many follow a node that serves slots.
     pub(crate) fn is_preferred_to(&self, other: &Self) -> bool {
-        let replicas = |map: &Self| map.primaries.iter().map(|primary| primary.replicas.len()).sum::<usize>();
-        self.supersedes(other) && (!other.supersedes(self) || replicas(self) > replicas(other))
+        self.supersedes(other) && (!other.supersedes(self) || self.replicas > other.replicas)
     }
 }
 
-/// Returns the replicas of the server that gave this answer of `CLUSTER NODES`, as the server itself knows them.
+/// Returns the replicas that may be promoted in place of the server that gave this answer of `CLUSTER NODES`, as the
+/// server itself knows them.
 pub(crate) fn own_replicas(text: &str, asked: &Address) -> Option<Vec<Replica>> {
-    let lines: Vec<Line<'_>> = text.lines().map(Line::parse).collect::<Option<_>>()?;
-    let own = lines.iter().find(|line| line.flags.split(',').any(|flag| flag == "myself"))?;
-    lines.iter().filter(|line| line.primary == own.id).map(|line| line.as_replica(asked)).collect()
+    let lines = Lines::parse(text)?;
+    lines.replicas_of(lines.0.iter().find(|line| line.is("myself"))?, asked)
+}
+
+/// Parses the answer of `CLUSTER REPLICAS`: lines of the same form.
+pub(crate) fn listed_replicas(lines: &[String], asked: &Address) -> Option<Vec<Replica>> {
+    lines.iter().map(|line| Line::parse(line.trim_end())?.as_replica(asked)).collect()
+}
+
+/// All lines of a map.
+struct Lines<'a>(Vec<Line<'a>>);
+
+impl<'a> Lines<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        text.lines().map(Line::parse).collect::<Option<_>>().map(Self)
+    }
+
+    fn find(&self, id: &str) -> Option<&Line<'a>> {
+        self.0.iter().find(|line| line.id == id)
+    }
+
+    fn serves(&self, id: &str) -> bool {
+        self.find(id).is_some_and(|line| !line.slots.is_empty())
+    }
+
+    /// Returns the replicas that may be promoted in place of this primary: those that follow it, and those that may
+    /// follow it once they learn who serves the slots of their former primary. A slot only moves to a node with a
+    /// higher configuration epoch, so nodes with a lower one did not get these slots.
+    fn replicas_of(&self, primary: &Line<'_>, asked: &Address) -> Option<Vec<Replica>> {
+        let may_follow = |line: &Line<'_>| {
+            line.primary == primary.id || self.is_orphan(line) && line.epoch <= primary.epoch
+        };
+        self.0.iter().filter(|line| may_follow(line)).map(|line| line.as_replica(asked)).collect()
+    }
+
+    /// Returns true for a replica that slept through a failover: its primary serves no slots, has become a replica, or
+    /// is not on the map. The map does not tell who serves these slots now. Exception: a replica and an empty primary
+    /// that both answer have just joined; a sleeper does not answer.
+    fn is_orphan(&self, line: &Line<'_>) -> bool {
+        let has_joined = || {
+            let is_live_primary = |primary: &Line<'_>| primary.is("master") && primary.answers();
+            line.answers() && self.find(line.primary).is_some_and(is_live_primary)
+        };
+        line.is("slave") && !self.serves(line.primary) && !has_joined()
+    }
 }
 
 /// A line of `CLUSTER NODES`: `id host:port@bus,hostname flags primary ping pong epoch link slot…`.
@@ -154,15 +203,20 @@ impl<'a> Line<'a> {
 
     /// A replica that lost its address still counts: it can be promoted as soon as it is reachable again.
     fn as_replica(&self, asked: &Address) -> Option<Replica> {
-        Some(Replica { endpoint: self.address(asked, false)?, is_failed: self.is_failed() })
+        Some(Replica { endpoint: self.address(asked, false)?, is_failed: self.is("fail") })
+    }
+
+    fn is(&self, flag: &str) -> bool {
+        self.flags.split(',').any(|other| other == flag)
     }
 
     fn is_member(&self) -> bool {
-        !self.flags.split(',').any(|flag| matches!(flag, "noaddr" | "handshake"))
+        !self.is("noaddr") && !self.is("handshake")
     }
 
-    fn is_failed(&self) -> bool {
-        self.flags.split(',').any(|flag| flag == "fail")
+    /// Returns true unless the node that gave the map, or the cluster, suspects a failure.
+    fn answers(&self) -> bool {
+        !self.is("fail?") && !self.is("fail")
     }
 
     fn address(&self, asked: &Address, prefer_hostname: bool) -> Option<Address> {
@@ -245,11 +299,63 @@ ggg :0@0 slave,fail,noaddr fff 0 1426238316232 2 disconnected
     }
 
     #[test]
+    fn listed_replicas_are_parsed() {
+        let line = "ddd 127.0.0.1:7004@17004 slave,fail aaa 0 1426238316232 1 connected";
+        let replica = Replica { endpoint: Address { host: "127.0.0.1".into(), port: 7004 }, is_failed: true };
+        assert_eq!(
+            listed_replicas(&[line.into(), format!("{line}\n")], &asked()),
+            Some(vec![replica.clone(), replica])
+        );
+        assert_eq!(listed_replicas(&["no line".into()], &asked()), None);
+    }
+
+    #[test]
     fn own_replicas_are_parsed_from_a_map() {
         let replicas = own_replicas(NODES, &asked()).unwrap();
         let names: Vec<String> = replicas.iter().map(|replica| replica.endpoint.to_string()).collect();
         assert_eq!(names, ["127.0.0.1:7004"]);
         assert_eq!(own_replicas("bbb 127.0.0.1:7002@17002 master - 0 0 7 connected", &asked()), None);
+    }
+
+    /// The replicas of each primary of a map, by port, and the server's own.
+    fn replicas_on(text: &str) -> (Vec<(u16, Vec<u16>)>, Vec<u16>) {
+        let ports = |replicas: &[Replica]| replicas.iter().map(|r| r.endpoint.port).collect::<Vec<_>>();
+        let topology = Topology::parse(text, &asked(), false).unwrap();
+        let listed = topology.primaries().iter().map(|p| (p.address.port, ports(&p.replicas))).collect();
+        (listed, ports(&own_replicas(text, &asked()).unwrap()))
+    }
+
+    /// A promoted primary (7002, which gave the map), two others, and a replica (7005) of the deposed primary.
+    const AFTER_FAILOVER: &str = "\
+aaa 127.0.0.1:7001@17001 master,fail - 0 1426238316232 4 disconnected
+bbb 127.0.0.1:7002@17002 myself,master - 0 0 7 connected 0-5460
+ccc 127.0.0.1:7003@17003 master - 0 1426238316232 5 connected 5461-10922
+ddd 127.0.0.1:7004@17004 master - 0 1426238316232 3 connected 10923-16383
+eee 127.0.0.1:7005@17005 slave aaa 0 1426238316232 4 connected
+";
+
+    #[test]
+    fn replica_of_deposed_primary_counts_for_later_ones() {
+        let counts = (vec![(7002, vec![7005]), (7003, vec![7005]), (7004, vec![])], vec![7005]);
+        assert_eq!(replicas_on(AFTER_FAILOVER), counts);
+        let edited = |from: &str, to: &str| replicas_on(&AFTER_FAILOVER.replace(from, to));
+        let suspected = edited("master,fail - 0", "master,fail? - 0");
+        assert_eq!(suspected, counts, "its primary does not answer");
+        let copying = edited("7001@17001 master,fail -", "7001@17001 slave bbb");
+        assert_eq!(copying.0[0], (7002, vec![7001, 7005]), "its primary has become a replica");
+        let forgotten = edited(AFTER_FAILOVER.split_inclusive('\n').next().unwrap(), "").1;
+        assert_eq!(forgotten, [7005], "its primary is not on the map");
+    }
+
+    #[test]
+    fn replica_of_an_empty_primary_counts_when_one_fails() {
+        let joined = AFTER_FAILOVER.replace("master,fail - 0", "master - 0");
+        assert_eq!(replicas_on(&joined).0[0], (7002, vec![]), "both have just joined");
+        let failed = |flags: &str| replicas_on(&joined.replace("slave aaa", flags)).1;
+        assert_eq!((failed("slave,fail aaa"), failed("slave,fail? aaa")), (vec![7005], vec![7005]));
+        let grown = joined.replace("4 disconnected", "4 connected 16383");
+        let grown = grown.replace("slave aaa", "slave,fail aaa").replace("-16383\n", "-16382\n");
+        assert_eq!(replicas_on(&grown).1, [] as [u16; 0], "it counts for its primary only");
     }
 
     #[test]
@@ -275,13 +381,18 @@ ggg :0@0 slave,fail,noaddr fff 0 1426238316232 2 disconnected
     #[test]
     fn map_with_more_replicas_is_preferred() {
         let known = Topology::parse(NODES, &asked(), false).unwrap();
-        let without = NODES.replace("ddd 127.0.0.1:7004@17004 slave aaa", "ddd 127.0.0.1:7004@17004 slave -");
+        let without: String =
+            NODES.lines().filter(|line| !line.starts_with("ddd")).map(|line| format!("{line}\n")).collect();
         let without = Topology::parse(&without, &asked(), false).unwrap();
         assert!(known.is_preferred_to(&without) && !without.is_preferred_to(&known));
         assert!(
             without.supersedes(&known),
             "a map without a replica that left may still replace the older one"
         );
+        let moved = AFTER_FAILOVER.replace("slave aaa", "slave bbb");
+        let [moved, before] =
+            [&moved, AFTER_FAILOVER].map(|text| Topology::parse(text, &asked(), false).unwrap());
+        assert!(moved.is_preferred_to(&before) && !before.is_preferred_to(&moved));
     }
 
     #[test]

@@ -43,12 +43,26 @@ pub use server_clock::ensure_clocks_can_be_set;
 pub use stack::{Stack, StackOptions};
 pub use wait::until;
 
-use std::path::{Path, PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
 
-/// The root folder of the workspace.
-pub fn workspace_root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("this crate is a folder of the workspace")
-        .to_owned()
+/// Returns the root folder of the workspace in which this program runs, not of the one in which it was compiled: a copied
+/// checkout keeps its own build folder. Starts at the package that cargo runs, or at the current folder.
+///
+/// # Panics
+/// When neither lies in the workspace.
+pub fn workspace_root() -> &'static Path {
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let start = package.or_else(|| env::current_dir().ok()).unwrap_or_default();
+        let is_root = |folder: &&Path| folder.join("Cargo.lock").is_file() && folder.join("testkit").is_dir();
+        let root = start.ancestors().find(is_root).map(Path::to_owned);
+        root.unwrap_or_else(|| {
+            panic!("{} is not in the workspace of the flash sale; run this there", start.display())
+        })
+    });
+    &ROOT
 }

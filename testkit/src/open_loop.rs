@@ -49,7 +49,7 @@ pub struct OpenLoop {
 /// The result of one request.
 #[derive(Clone, Debug)]
 pub struct BuyerResult {
-    /// The user id. It is also the `Idempotency-Key`, so a retry by the same user is recognised.
+    /// The user id. It is also the `Idempotency-Key`, so a retry by the same user is recognized.
     pub user: String,
     /// The time at which the request was sent.
     pub sent: std::time::Instant,

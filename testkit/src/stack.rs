@@ -33,7 +33,7 @@ use plan::Plan;
 /// Time limit of a graceful stop. A node answers the requests in flight first; their deadlines are well below this.
 const DRAIN_LIMIT: Duration = Duration::from_secs(15);
 
-/// Time limit of the first status. A ready node may not have read the sale yet; it reads several times a second.
+/// Time limit of the first status. A ready node may not have read the sale yet; it reads several times per second.
 const STATUS_LIMIT: Duration = Duration::from_secs(10);
 
 /// Timeout of one request. It is long because an audit reads every claim and every order of a sale.

@@ -1,10 +1,6 @@
 //! `cargo xtask fuzz`: tests the API of a real sale against its own OpenAPI document, with schemathesis.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -127,5 +123,5 @@ fn environment(variables: &[(&str, &str)]) -> Vec<(String, String)> {
 
 /// The folder with the configuration, the hooks and the pinned requirements.
 fn sources() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/fuzz")
+    workspace_root().join("xtask/src/fuzz")
 }

@@ -19,7 +19,7 @@ const FOLDER: &str = "LOADTEST_FOLDER";
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// The cargo profile that the program is built with.
-    // Goose takes ten CPU minutes to build in `release` and two in `dev`. The `dev` profile is optimised enough for a
+    // Goose takes ten CPU minutes to build in `release` and two in `dev`. The `dev` profile is optimized enough for a
     // thousand users on the cores that the sale also runs on. It adds a fraction of a millisecond to latencies.
     #[arg(long, default_value = "dev")]
     profile: String,
@@ -46,7 +46,7 @@ pub(crate) async fn loadtest(options: Options) -> Result<ExitCode> {
 /// Builds the command. Cargo replaces itself with the program after the build, so the exit code is the program's.
 fn program(options: &Options) -> Result<std::process::Command> {
     let mut program = cargo();
-    program.args(["run", "--quiet", "--package", "loadtest", "--profile", &options.profile, "--"]);
+    program.args(["run", "--package", "loadtest", "--profile", &options.profile, "--"]);
     program.args(&options.scenario);
     // Relative paths in the options refer to the current directory.
     program.current_dir(std::env::current_dir()?);

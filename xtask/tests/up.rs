@@ -1,7 +1,7 @@
 //! Tests of `up` and `down` as a user sees them: `up` opens a sale, names the process that occupies a port, and
 //! leaves nothing behind.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where, also in what it is told with")]
+#![expect(clippy::unwrap_used, reason = "a test and its helpers panic at the failed step")]
 
 use std::{
     fs,

@@ -95,7 +95,7 @@ fn write(mut file: File, pending: &mpsc::Receiver<(String, oneshot::Sender<()>)>
     }
 }
 
-/// Reads a journal. Leaves out a last line that was cut off by a kill: no client acted on it.
+/// Reads a journal. Leaves out a last line that a kill truncated: no client acted on it.
 ///
 /// # Errors
 /// Fails when the file cannot be read, or when a line is not an entry.

@@ -62,7 +62,7 @@ pub struct Invoked {
     pub ask: BuyerRequest,
 }
 
-/// The two families of calls that nodes answer.
+/// The two families of endpoints for buyers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ApiFamily {
@@ -232,7 +232,7 @@ impl Answered {
     }
 }
 
-/// Maps the reason of a refusal, in the words of both families of calls.
+/// Maps the reason of a refusal, in the words of both families of endpoints.
 fn refusal(reason: &str) -> Reported<'_> {
     match reason {
         "out_of_stock" | "sold_out" => Reported::SoldOut,

@@ -18,7 +18,7 @@ const CROWDED_SHARD_ONE_IN: u64 = 4;
 /// One in this many buyers sends no `Idempotency-Key`.
 const NO_KEY_ONE_IN: u64 = 7;
 
-/// One in this many buyers of the default sale uses the second family of calls.
+/// One in this many buyers of the default sale uses the single-sale endpoints.
 const SINGLE_SALE_ONE_IN: u64 = 6;
 
 /// A simulated user who wants a unit.

@@ -37,7 +37,7 @@ pub struct Counts {
     pub unknown: u64,
     /// Refusals because the sale was not selling.
     pub not_active: u64,
-    /// Requests in the second family of calls.
+    /// Requests to the single-sale endpoints.
     pub single_sale: u64,
     /// Purchase requests without an `Idempotency-Key`.
     pub without_key: u64,
@@ -184,7 +184,7 @@ impl JournalingClient {
             Reported::Has(_) => return RequestOutcome::Bought,
             Reported::HasNone | Reported::SoldOut | Reported::Refused(_) => return RequestOutcome::Denied,
             Reported::NotActive => (&counters.not_active, RequestOutcome::NotActive),
-            // The node may not know a new sale yet: it reads the list of sales several times a second.
+            // The node may not know a new sale yet: it reads the list of sales several times per second.
             Reported::NoSale => return RequestOutcome::NotActive,
             Reported::Unknown => (&counters.unknown, RequestOutcome::Unknown(pause)),
         };
@@ -215,19 +215,19 @@ impl JournalingClient {
     }
 }
 
-/// The fields of an answer's body that a buyer reads, in both families of calls.
+/// The fields of an answer's body that a buyer reads, in both families of endpoints.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Body {
     reason: Option<String>,
     order_id: Option<String>,
     error: Option<String>,
-    /// Text in the second family of calls, a number in a problem document.
+    /// Text in the single-sale endpoints, a number in a problem document.
     status: Option<Value>,
 }
 
 impl Body {
-    /// Returns the reason of a refusal. The second family has it in `error` or `status`. Beside an `error`, its
+    /// Returns the reason of a refusal. The single-sale endpoints have it in `error` or `status`. Beside an `error`, its
     /// `reason` only says what is wrong with the token.
     fn refusal(self, status: u16) -> Option<String> {
         let word = self.status.as_ref().and_then(Value::as_str).filter(|_| status != 200);

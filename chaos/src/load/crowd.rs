@@ -220,6 +220,17 @@ impl BuyerCrowd {
         self.client().ask(buyer, &ask, &self.nginx()).await
     }
 
+    /// Sends one request of the attempt with this name to this node.
+    pub(crate) async fn try_once_at(
+        &self,
+        buyer: &Buyer,
+        attempt: &str,
+        node: &Node,
+    ) -> Result<RequestOutcome> {
+        let ask = buyer.attempt(self.sale(), attempt);
+        self.client().ask(buyer, &ask, &endpoint_of(node)).await
+    }
+
     /// Lets these buyers buy. Each retries until the answer is definite.
     ///
     /// # Errors
@@ -230,8 +241,7 @@ impl BuyerCrowd {
 
     /// Lets these buyers buy. Each sends the first request to this node.
     pub(crate) async fn buy_all_at(&self, buyers: Vec<Buyer>, node: &Node, limit: Duration) -> Result<()> {
-        let endpoint = (node.process().name().to_owned(), node.url().to_owned());
-        self.run_purchases(buyers, Some(endpoint), Instant::now() + limit).await
+        self.run_purchases(buyers, Some(endpoint_of(node)), Instant::now() + limit).await
     }
 
     pub(crate) fn client(&self) -> &JournalingClient {
@@ -246,8 +256,7 @@ impl BuyerCrowd {
     /// The endpoint of the node with this number, modulo the number of nodes.
     pub(super) fn node(&self, number: u64) -> Option<Endpoint> {
         let nodes = self.0.stack.nodes();
-        let node = nodes.get(number as usize % nodes.len().max(1))?;
-        Some((node.process().name().to_owned(), node.url().to_owned()))
+        nodes.get(number as usize % nodes.len().max(1)).map(|node| endpoint_of(node))
     }
 
     pub(super) fn track_attempt(&self) -> UnresolvedAttempt<'_> {
@@ -291,6 +300,10 @@ impl BuyerCrowd {
         ensure!(all.is_ok(), "the sale is not sold out in time: {:?}", self.counts());
         all?
     }
+}
+
+fn endpoint_of(node: &Node) -> Endpoint {
+    (node.process().name().to_owned(), node.url().to_owned())
 }
 
 async fn join_all(mut tasks: JoinSet<Result<()>>) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The CSRF token of the second family of calls. Like a browser, it is kept with its cookie until a node refuses it.
+//! The CSRF token of the single-sale endpoints. Like a browser, it is kept with its cookie until a node refuses it.
 
 use std::sync::{Mutex, PoisonError};
 

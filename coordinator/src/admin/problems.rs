@@ -21,11 +21,10 @@ const DIFFERENT: ProblemType =
     ProblemType { uri: "/problems/different-settings", title: "The sale exists with other settings" };
 const RECORD_LOST: ProblemType =
     ProblemType { uri: "/problems/record-lost", title: "The sale's record is lost" };
-const INVALID: ProblemType = ProblemType { uri: "/problems/invalid-sale", title: "No sale can be like that" };
-const REFUSED: ProblemType =
-    ProblemType { uri: "/problems/refused", title: "The sale cannot be changed like that" };
-const UNRECORDED: ProblemType =
-    ProblemType { uri: "/problems/unknown-outcome", title: "It may or may not be recorded" };
+const INVALID: ProblemType = ProblemType { uri: "/problems/invalid-sale", title: "Invalid sale" };
+const REFUSED: ProblemType = ProblemType { uri: "/problems/refused", title: "Change refused" };
+const UNKNOWN_OUTCOME: ProblemType =
+    ProblemType { uri: "/problems/unknown-outcome", title: "Outcome unknown" };
 const UNCONFIRMED: ProblemType =
     ProblemType { uri: "/problems/unconfirmed", title: "Recorded, but not confirmed by every shard" };
 
@@ -52,8 +51,9 @@ impl From<CoordinatorError> for Problem {
                 logged(&failure, unavailable().detail("The sale cannot be read now. Repeat the request."))
             }
             CoordinatorError::UnknownOutcome(_) => {
-                let detail = "Repeat the request; a restock only with the same Idempotency-Key.";
-                logged(&failure, unavailable().of_kind(UNRECORDED).detail(detail))
+                let detail = "The request may or may not have been recorded. Repeat it; a restock only with the same \
+                              Idempotency-Key.";
+                logged(&failure, unavailable().of_kind(UNKNOWN_OUTCOME).detail(detail))
             }
             CoordinatorError::Unconfirmed(shards) => logged(&failure, unconfirmed(shards)),
         }
@@ -67,7 +67,7 @@ pub(super) fn invalid_member(member: &'static str, reason: &impl Display) -> Pro
 
 /// The problem while the cluster is not reachable yet.
 pub(super) fn no_cluster() -> Problem {
-    unavailable().detail("There is no Redis Cluster yet.")
+    unavailable().detail("The coordinator has not reached the Redis Cluster yet.")
 }
 
 fn unavailable() -> Problem {
@@ -101,7 +101,7 @@ fn refused(refusal: &ChangeError) -> Problem {
 
 fn unconfirmed(shards: &[UnconfirmedShard]) -> Problem {
     let ids: Vec<usize> = shards.iter().map(|unconfirmed| unconfirmed.shard.index()).collect();
-    let detail = "It will be done as soon as these shards answer. Repeating the request is harmless.";
+    let detail = "It is applied as soon as these shards answer. Repeating the request is harmless.";
     unavailable().of_kind(UNCONFIRMED).detail(detail).with("shards", ids)
 }
 

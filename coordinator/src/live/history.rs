@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use serde::Serialize;
 use stock::sale::EpochMs;
 
-/// Most points: five minutes, one a second.
+/// Most points: five minutes, one point per second.
 const POINTS_MAX: usize = 300;
 
 /// Pairs of a time and the units sold by then; oldest first.

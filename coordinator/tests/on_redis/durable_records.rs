@@ -105,7 +105,10 @@ impl Fixture {
         let mut users = users.filter(|user| sale.ring().home(user) == shard.id);
         loop {
             let attempts: Vec<Attempt> = users.by_ref().take(50).map(attempt).collect();
-            let bought = self.client.write(Buy { shard, attempts: &attempts, limit: None }).await;
+            let bought = self
+                .client
+                .write(Buy { shard, attempts: &attempts, limit: None, not_after: Buy::AT_ANY_TIME })
+                .await;
             let outcomes = bought.unwrap().outcomes;
             if outcomes.iter().any(|bought| !matches!(bought, BuyOutcome::Bought(_) | BuyOutcome::Repeat(_)))
             {
@@ -127,7 +130,10 @@ impl Fixture {
         let users = (0..).map(|n| user(&format!("buyer-0-{n}")));
         let users = users.filter(|user| sale.ring().home(user) == shard.id);
         let attempts: Vec<Attempt> = users.take(50).map(attempt).collect();
-        let bought = self.client.write(Buy { shard, attempts: &attempts, limit: None }).await;
+        let bought = self
+            .client
+            .write(Buy { shard, attempts: &attempts, limit: None, not_after: Buy::AT_ANY_TIME })
+            .await;
         let outcomes = bought.map(|answer| answer.outcomes).unwrap_or_default();
         outcomes.iter().filter(|outcome| matches!(outcome, BuyOutcome::Bought(_))).count()
     }
@@ -409,7 +415,7 @@ async fn lost_sale_list_is_rebuilt_from_records() {
 }
 
 #[tokio::test]
-async fn repeated_restock_is_recognised_after_twenty_others() {
+async fn repeated_restock_is_recognized_after_twenty_others() {
     let coordinator = coordinator_on(crate::fixture::shared_redis().await).await;
     let wanted = NewSale { shards: Some(3), ..chairs("many-restocks") };
     coordinator.create(&wanted).await.unwrap();

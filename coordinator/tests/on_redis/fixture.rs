@@ -109,5 +109,9 @@ pub(crate) async fn buy(coordinator: &Coordinator, client: &Cluster, id: &SaleId
         correlation: CorrelationId::random(),
         counts_towards_limit: true,
     };
-    client.write(Buy { shard, attempts: &[attempt], limit: None }).await.unwrap().outcomes[0]
+    client
+        .write(Buy { shard, attempts: &[attempt], limit: None, not_after: Buy::AT_ANY_TIME })
+        .await
+        .unwrap()
+        .outcomes[0]
 }

@@ -19,7 +19,7 @@ async fn sale_on(coordinator: &Coordinator, id: &str) -> Sale {
     coordinator.create(&wanted).await.unwrap().sale
 }
 
-/// Buys a few hundred times a second for users of one shard, until it is cancelled. No barrier delays the purchases.
+/// Buys a few hundred times per second for users of one shard, until it is cancelled. No barrier delays the purchases.
 async fn keep_buying(client: &Cluster, sale: &Sale, home: ShardId) -> Infallible {
     let users = (0..).map(|n| UserId::parse(&format!("neighbour-{n}"), UserIdKind::Opaque).unwrap());
     let mut users = users.filter(|user| sale.ring().home(user) == home);
@@ -31,7 +31,15 @@ async fn keep_buying(client: &Cluster, sale: &Sale, home: ShardId) -> Infallible
             counts_towards_limit: true,
         };
         let attempts: Vec<Attempt> = users.by_ref().take(10).map(attempt).collect();
-        client.read(Buy { shard: sale.shard(home), attempts: &attempts, limit: None }).await.unwrap();
+        client
+            .read(Buy {
+                shard: sale.shard(home),
+                attempts: &attempts,
+                limit: None,
+                not_after: Buy::AT_ANY_TIME,
+            })
+            .await
+            .unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -135,7 +135,7 @@ async fn help_lists_the_healthcheck() -> Result<()> {
         let container = Container::of(target, "127.0.0.1")?;
         let help = container.launch("help", &image(target)?.entrypoint)?.arg("--help");
         let (code, help) = container.outcome(help).await?;
-        assert!(code == Some(0) && help.contains("\n  healthcheck  Asks "), "{help}");
+        assert!(code == Some(0) && help.contains("\n  healthcheck  Checks "), "{help}");
     }
     Ok(())
 }

@@ -43,7 +43,7 @@ pub(crate) fn rules(overlay: &Overlay) -> Vec<Fault> {
     let files = ["recording.yml", "alerts.yml"].map(|name| yaml(&source(name)));
     let wanted: Vec<&Value> = files.iter().flat_map(|file| list(&file["groups"])).collect();
     let is_same = list(&rules.0["spec"]["groups"]).iter().eq(wanted);
-    let reason = "they differ from dashboards/prometheus; `UPDATE_RULES=1 cargo test -p deploy --test kubernetes rules` \
+    let reason = "they differ from dashboards/prometheus; `UPDATE_RULES=1 cargo test -p deploy --test kubernetes rule_manifest` \
                rewrites them";
     if is_same { Vec::new() } else { vec![Fault::of(rules, "/spec/groups", reason)] }
 }
@@ -80,7 +80,7 @@ fn rule_manifest_equals_the_rule_files() {
     }
     assert!(
         fs::read_to_string(manifest()).unwrap() == wanted,
-        "the rules differ; `UPDATE_RULES=1 cargo test -p deploy --test kubernetes rules` rewrites them"
+        "the rules differ; `UPDATE_RULES=1 cargo test -p deploy --test kubernetes rule_manifest` rewrites them"
     );
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn own_user(overlay: &Overlay) -> Vec<Fault> {
     for container in &overlay.containers() {
         let name = container.workload.labels().remove("app.kubernetes.io/name").unwrap_or_default();
         let mut fault = |reason: String| {
-            faults.push(Fault::of(container.workload.object, container.pointer.clone(), reason))
+            faults.push(Fault::of(container.workload.object, container.pointer.clone(), reason));
         };
         let seen = passwords(container);
         if name == "redis" {

@@ -119,6 +119,20 @@ async fn assert_copy_is_promoted(fixture: &RedisFixture, copy: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn replica_of_another_pair_is_refused() {
+    // Given a replica that was told to follow another pair's primary.
+    let fixture = RedisFixture::with_cluster_of(3).await;
+    let other = fixture.id(2);
+    fixture.query(1, &format!("CLUSTER REPLICATE {other}"));
+    let own_line = || fixture.map(1).into_iter().find(|line| line.contains("myself")).unwrap();
+    until("a replica of the other primary", TIME_LIMIT, async || own_line().contains(&other)).await.unwrap();
+
+    // Then it is not told to follow its partner: it could be promoted there with the other pair's data.
+    fixture.cluster(3, &[]).await.assert_refusal(1, "which is not its partner");
+    assert!(own_line().contains(&other), "{}", own_line());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn unknown_members_and_second_clusters_are_refused() {
     // Given one cluster of three pairs and another of one pair.
     let mut fixture = RedisFixture::with_cluster_of(3).await;

@@ -33,7 +33,7 @@ async fn buy_copies(user: &mut GooseUser, copies: usize) -> TransactionResult {
     record_all(user, &exchanges).await
 }
 
-/// Creates an attempt. Uses the first family of calls when there is no token, because the second one requires it.
+/// Creates an attempt. Uses the by-sale endpoints when there is no token, because the single-sale endpoints require it.
 fn attempt(visitor: &Visitor) -> Attempt {
     let family = if visitor.token.is_some() { visitor.family } else { ApiFamily::BySale };
     Attempt::new(Arc::clone(&visitor.id), family, visitor.token.clone())

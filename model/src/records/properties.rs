@@ -2,7 +2,7 @@
 
 use stateright::Property;
 
-use super::{Records, SaleRecord, Shard, State};
+use super::{RecordsModel, SaleRecord, Shard, State};
 
 /// The units offered by the shards of a sale never exceed the total of its record, also after a failover took a
 /// restock back.
@@ -23,19 +23,19 @@ const SHARD_IS_MADE_AGAIN: &str = "a shard that was lost after the opening is ma
 const RESTOCK_IS_AHEAD: &str = "shards have units of a restock that the record lost";
 
 /// Returns the properties that always hold. For the complete protocol, also the situations that must be reachable.
-pub(super) fn all(records: &Records) -> Vec<Property<Records>> {
+pub(super) fn all(records: &RecordsModel) -> Vec<Property<RecordsModel>> {
     let mut properties = vec![
-        Property::always(NO_MORE_THAN_RECORDED, |records: &Records, state: &State| {
+        Property::always(NO_MORE_THAN_RECORDED, |records: &RecordsModel, state: &State| {
             // Offered units stay when a backup from before their restock is restored.
             state.is_lost || offered(records, state) <= state.record.total()
         }),
-        Property::always(NO_MORE_THAN_REQUESTED, |records: &Records, state: &State| {
+        Property::always(NO_MORE_THAN_REQUESTED, |records: &RecordsModel, state: &State| {
             let creation = state.record.creation;
             let requested = |creation: u8| 1 + u8::from(state.restock_requested[usize::from(creation) - 1]);
             creation == 0 || offered(records, state) <= requested(creation)
         }),
         Property::always(CHANGES_PERSIST, changes_persist),
-        Property::always(NO_STALE_SHARD, |records: &Records, state: &State| {
+        Property::always(NO_STALE_SHARD, |records: &RecordsModel, state: &State| {
             [state.record, state.durable()].into_iter().all(|record| {
                 let state = records.settled(state, record);
                 let own = |&index: &usize| records.is_own(&state.shards[index], state.record, index);
@@ -52,23 +52,23 @@ pub(super) fn all(records: &Records) -> Vec<Property<Records>> {
     properties
 }
 
-fn both_are_acknowledged() -> Property<Records> {
+fn both_are_acknowledged() -> Property<RecordsModel> {
     Property::sometimes(BOTH_ARE_ACKNOWLEDGED, |_, state: &State| {
         state.reported.pause && state.reported.restock && state.failovers_left == 0
     })
 }
 
-fn change_is_taken_back() -> Property<Records> {
+fn change_is_taken_back() -> Property<RecordsModel> {
     Property::sometimes(CHANGE_IS_TAKEN_BACK, |_, state: &State| state.is_taken_back)
 }
 
-fn shard_is_made_again() -> Property<Records> {
+fn shard_is_made_again() -> Property<RecordsModel> {
     Property::sometimes(SHARD_IS_MADE_AGAIN, |_, state: &State| {
         state.lost_units[0] > 0 && state.shards[0].incarnation == 2 && state.shards[0].minted > 0
     })
 }
 
-fn reachable_by_losses() -> Vec<Property<Records>> {
+fn reachable_by_losses() -> Vec<Property<RecordsModel>> {
     vec![
         Property::sometimes(SHARD_IS_AHEAD, |_, state: &State| {
             own_shards(state).any(|shard| shard.version > state.record.version)
@@ -94,7 +94,7 @@ fn own_shards(state: &State) -> impl Iterator<Item = &Shard> {
 
 /// Counts the units in the shards that accept calls for the recorded sale, and those that were lost: all of them may
 /// have been sold. Without a record no units are sold.
-fn offered(records: &Records, state: &State) -> u8 {
+fn offered(records: &RecordsModel, state: &State) -> u8 {
     let SaleRecord { creation, .. } = state.record;
     if creation == 0 {
         return 0;
@@ -105,7 +105,7 @@ fn offered(records: &Records, state: &State) -> u8 {
 
 /// Checked in every state while no record was lost. After a loss, checked once coordinators have read the restored
 /// record. A shard that is lost sells nothing.
-fn changes_persist(records: &Records, state: &State) -> bool {
+fn changes_persist(records: &RecordsModel, state: &State) -> bool {
     let now = if state.is_lost { records.settled(state, state.record) } else { *state };
     let is_gone =
         |index: usize| records.shard_losses > 0 && !records.is_own(&now.shards[index], now.record, index);

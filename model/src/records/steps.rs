@@ -1,8 +1,8 @@
 //! Effects of actions: operators and coordinators follow the rules of the protocol, and faults happen.
 
-use super::{Change, RecordProtection, Records, ReplicaLink, Reported, SaleRecord, Shard, State};
+use super::{Change, RecordProtection, RecordsModel, ReplicaLink, ReportedChanges, SaleRecord, Shard, State};
 
-impl Records {
+impl RecordsModel {
     pub(super) fn has(self, protection: RecordProtection) -> bool {
         self.missing != Some(protection)
     }
@@ -126,7 +126,7 @@ impl Records {
 
     pub(super) fn lose(state: &mut State) {
         (state.record, state.link) = (SaleRecord::default(), ReplicaLink::InStep);
-        (state.reported, state.is_lost) = (Reported::default(), true);
+        (state.reported, state.is_lost) = (ReportedChanges::default(), true);
         state.losses_left -= 1;
     }
 

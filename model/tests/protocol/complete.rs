@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use model::sale::Sale;
+use model::sale::SaleModel;
 use stateright::{Checker, Model};
 
 /// Searches all states, depth first. Two threads share the work, and states are stored as fingerprints only.
-fn holds(name: &str, sale: Sale) {
+fn holds(name: &str, sale: SaleModel) {
     let began = Instant::now();
     let checker = sale.checker().threads(2).spawn_dfs().join();
     println!(
@@ -21,52 +21,52 @@ fn holds(name: &str, sale: Sale) {
 
 #[test]
 fn promise_holds_for_two_users_per_shard() {
-    holds("homes 2 + 2", Sale::complete());
+    holds("homes 2 + 2", SaleModel::complete());
 }
 
 #[test]
 fn promise_holds_for_three_users_at_one_shard() {
-    holds("homes 3 + 1", Sale { homes: vec![0, 0, 0, 1], minted: [1, 2], ..Sale::complete() });
+    holds("homes 3 + 1", SaleModel { homes: vec![0, 0, 0, 1], minted: [1, 2], ..SaleModel::complete() });
 }
 
 #[test]
 fn promise_holds_without_symmetry() {
-    holds("without symmetry", Sale { failovers: 1, by_symmetry: false, ..Sale::complete() });
+    holds("without symmetry", SaleModel { failovers: 1, by_symmetry: false, ..SaleModel::complete() });
 }
 
 #[test]
 fn promise_holds_with_an_external_copier() {
-    let sale = Sale { external_copiers: 1, ..Sale::complete() };
+    let sale = SaleModel { external_copiers: 1, ..SaleModel::complete() };
     holds("a server outside the cluster", sale);
 }
 
 #[test]
 fn promise_holds_when_answers_wait() {
-    holds("answers that wait", Sale::with_answers_that_wait());
+    holds("answers that wait", SaleModel::with_answers_that_wait());
 }
 
 #[test]
 fn promise_holds_when_steps_are_spelled_out() {
-    holds("spelled out", Sale { moves_max: 1, is_spelled_out: true, ..Sale::complete() });
+    holds("spelled out", SaleModel { moves_max: 1, is_spelled_out: true, ..SaleModel::complete() });
 }
 
 #[test]
 fn promise_holds_during_an_audit() {
-    holds("audited", Sale { is_audited: true, ..Sale::complete() });
+    holds("audited", SaleModel { is_audited: true, ..SaleModel::complete() });
 }
 
 #[test]
 #[ignore = "sizes are set by the variables MODEL_…"]
 fn promise_holds_for_larger_sizes() {
-    let base = Sale::complete();
+    let base = SaleModel::complete();
     let tokens = |minted: Vec<i8>| <[i8; 2]>::try_from(minted).unwrap();
-    let sale = Sale {
+    let sale = SaleModel {
         failovers: list("MODEL_FAILOVERS").map_or(3, |failovers| failovers[0]),
         moves_max: list("MODEL_MOVES").map_or(3, |moves| moves[0]),
         homes: list("MODEL_HOMES").unwrap_or(base.homes),
         minted: list("MODEL_MINTED").map_or(base.minted, tokens),
         is_spelled_out: list("MODEL_SPELLED_OUT") == Some(vec![1]),
-        ..Sale::complete()
+        ..SaleModel::complete()
     };
     holds(&format!("{sale:?}"), sale);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use model::protocol::{Protection, Protocol};
-use model::sale::Sale;
+use model::sale::SaleModel;
 use stateright::{Checker, HasDiscoveries, Model};
 
 /// Searches with increasing depth, so that the counterexample is a shortest one.
@@ -31,15 +31,15 @@ fn is_needed(protection: Protection) {
 }
 
 /// Without symmetry, because names must stay the same along a counterexample.
-fn mutant(protection: Protection) -> Sale {
+fn mutant(protection: Protection) -> SaleModel {
     let external_copiers =
         u8::from(matches!(protection, Protection::EveryCopierConfirms | Protection::ReplicaFollows));
     if matches!(protection, Protection::AloneIsCheckedAtReply | Protection::AnswersExpire) {
-        return Sale { protocol: Protocol::without(protection), ..Sale::with_answers_that_wait() };
+        return SaleModel { protocol: Protocol::without(protection), ..SaleModel::with_answers_that_wait() };
     }
     let is_audited = protection == Protection::AuditReadsInFirst;
     let protocol = Protocol::without(protection);
-    Sale { protocol, external_copiers, is_audited, by_symmetry: false, ..Sale::complete() }
+    SaleModel { protocol, external_copiers, is_audited, by_symmetry: false, ..SaleModel::complete() }
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use model::records::{RecordProtection, Records};
+use model::records::{RecordProtection, RecordsModel};
 use stateright::{Checker, HasDiscoveries, Model};
 
-fn holds(name: &str, records: Records) {
+fn holds(name: &str, records: RecordsModel) {
     let began = Instant::now();
     let checker = records.checker().threads(2).spawn_dfs().join();
     println!(
@@ -23,7 +23,7 @@ fn holds(name: &str, records: Records) {
 fn records_hold_during_failovers() {
     holds(
         "records, two failovers",
-        Records { coordinators: 3, failovers: 2, losses: 0, shard_losses: 0, missing: None },
+        RecordsModel { coordinators: 3, failovers: 2, losses: 0, shard_losses: 0, missing: None },
     );
 }
 
@@ -31,7 +31,7 @@ fn records_hold_during_failovers() {
 fn records_hold_when_a_record_is_lost() {
     holds(
         "records, one failover and one loss",
-        Records { coordinators: 2, failovers: 1, losses: 1, shard_losses: 0, missing: None },
+        RecordsModel { coordinators: 2, failovers: 1, losses: 1, shard_losses: 0, missing: None },
     );
 }
 
@@ -39,7 +39,7 @@ fn records_hold_when_a_record_is_lost() {
 fn records_hold_with_three_coordinators() {
     holds(
         "records, three coordinators and one loss",
-        Records { coordinators: 3, failovers: 0, losses: 1, shard_losses: 0, missing: None },
+        RecordsModel { coordinators: 3, failovers: 0, losses: 1, shard_losses: 0, missing: None },
     );
 }
 
@@ -47,7 +47,7 @@ fn records_hold_with_three_coordinators() {
 fn records_hold_when_a_shard_is_lost() {
     holds(
         "records, one failover and one lost shard",
-        Records { coordinators: 2, failovers: 1, losses: 0, shard_losses: 1, missing: None },
+        RecordsModel { coordinators: 2, failovers: 1, losses: 0, shard_losses: 1, missing: None },
     );
 }
 
@@ -59,7 +59,7 @@ fn is_needed(missing: RecordProtection, losses: u8) {
     let began = Instant::now();
     let property = missing.keeps();
     let search = |depth| {
-        let records = Records { coordinators, failovers, losses, shard_losses, missing: Some(missing) };
+        let records = RecordsModel { coordinators, failovers, losses, shard_losses, missing: Some(missing) };
         let wanted = HasDiscoveries::AnyOf(BTreeSet::from([property]));
         records.checker().finish_when(wanted).target_max_depth(depth).spawn_bfs().join()
     };
@@ -75,7 +75,7 @@ fn is_needed(missing: RecordProtection, losses: u8) {
 fn is_needed_when_a_record_is_lost(missing: RecordProtection) {
     holds(
         &format!("without {missing:?}, nothing is lost"),
-        Records { coordinators: 2, failovers: 1, losses: 0, shard_losses: 0, missing: Some(missing) },
+        RecordsModel { coordinators: 2, failovers: 1, losses: 0, shard_losses: 0, missing: Some(missing) },
     );
     is_needed(missing, 1);
 }
@@ -109,7 +109,7 @@ fn creation_id_is_needed() {
 fn incarnations_are_needed() {
     holds(
         "without Incarnations, no shard is lost",
-        Records {
+        RecordsModel {
             coordinators: 2,
             failovers: 1,
             losses: 0,

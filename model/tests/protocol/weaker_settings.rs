@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use model::properties::{NO_OWNER_IS_REFUSED, OUT_OF_STOCK_IS_TRUE, PROMISES_HOLD};
 use model::protocol::{Protection, Protocol};
-use model::sale::Sale;
+use model::sale::SaleModel;
 use stateright::{Checker, Model};
 
 /// Searches all states and returns the names of all properties that can break.
 fn broken_without(protection: Protection) -> BTreeSet<&'static str> {
-    let sale = Sale { protocol: Protocol::without(protection), ..Sale::complete() };
+    let sale = SaleModel { protocol: Protocol::without(protection), ..SaleModel::complete() };
     let checker = sale.checker().threads(2).spawn_dfs().join();
     let is_failure = |name: &&'static str| checker.model().property(name).expectation.discovery_is_failure();
     checker.discoveries().into_keys().filter(is_failure).collect()

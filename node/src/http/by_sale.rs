@@ -1,4 +1,4 @@
-//! The first family of endpoints: `/api/sales/{sale}/…`, and `/api/sale/…` for the default sale.
+//! The by-sale endpoints: `/api/sales/{sale}/…`, and `/api/sale/…` for the default sale.
 
 use std::borrow::Cow;
 use std::sync::Arc;

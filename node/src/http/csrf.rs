@@ -111,7 +111,7 @@ impl FromRequestParts<Arc<AppState>> for CsrfGuard {
     }
 }
 
-/// Extractor that requires a valid token. Clients of the second family always send one.
+/// Extractor that requires a valid token. Clients of the single-sale endpoints always send one.
 pub(crate) struct CsrfTokenGuard;
 
 impl FromRequestParts<Arc<AppState>> for CsrfTokenGuard {

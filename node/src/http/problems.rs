@@ -33,13 +33,13 @@ pub(super) fn invalid_idempotency_key() -> Problem {
 }
 
 pub(super) fn busy() -> Problem {
-    let kind = ProblemType { uri: "/problems/busy", title: "Too many are waiting" };
-    retry_later(kind).detail("Nothing was bought. Try again in a moment.")
+    let kind = ProblemType { uri: "/problems/busy", title: "Too many buyers waiting" };
+    retry_later(kind).detail("This request bought nothing. Try again in a moment.")
 }
 
 pub(super) fn unavailable() -> Problem {
     let kind = ProblemType { uri: "/problems/unavailable", title: "No answer in time" };
-    retry_later(kind).detail("Nothing was bought, and nothing could be looked up. Try again in a moment.")
+    retry_later(kind).detail("The sale or the order could not be read in time. This request bought nothing. Try again in a moment.")
 }
 
 pub(super) fn unknown_outcome(order: OrderId) -> Problem {
@@ -62,7 +62,7 @@ pub(super) fn csrf_rejected(error: BadToken, new_token: String) -> Problem {
 
 /// `None` means that the request had no token.
 pub(super) fn unauthenticated(error: Option<identity::BearerTokenError>) -> Problem {
-    let kind = ProblemType { uri: "/problems/unauthenticated", title: "Sign in first" };
+    let kind = ProblemType { uri: "/problems/unauthenticated", title: "Authentication required" };
     let (challenge, detail) = match error {
         None => ("Bearer", "A bearer token is needed."),
         Some(identity::BearerTokenError::Expired) => {
@@ -79,7 +79,7 @@ pub(super) fn unauthenticated(error: Option<identity::BearerTokenError>) -> Prob
 }
 
 pub(super) fn other_user() -> Problem {
-    let kind = ProblemType { uri: "/problems/somebody-else", title: "Not your user id" };
+    let kind = ProblemType { uri: "/problems/somebody-else", title: "Token names another user" };
     Problem::new(StatusCode::FORBIDDEN)
         .of_kind(kind)
         .detail("You can buy only for the user that your token names.")
@@ -87,8 +87,10 @@ pub(super) fn other_user() -> Problem {
 
 /// Does not reveal if the other user has bought.
 pub(super) fn order_not_found() -> Problem {
-    let kind = ProblemType { uri: "/problems/not-found", title: "Not found" };
-    Problem::new(StatusCode::NOT_FOUND).of_kind(kind).detail("There is nothing of yours under this user id.")
+    let kind = ProblemType { uri: "/problems/not-found", title: "No order for this user" };
+    Problem::new(StatusCode::NOT_FOUND)
+        .of_kind(kind)
+        .detail("The user of the token has no order under this user id.")
 }
 
 /// For the limit of an address or of a user.
@@ -107,8 +109,8 @@ pub(super) fn too_many_requests(RateLimited { retry_after: wait, limit }: RateLi
 }
 
 pub(super) fn too_many_listeners() -> Problem {
-    let kind = ProblemType { uri: "/problems/too-many-listeners", title: "Too many are listening" };
-    retry_later(kind).detail("Ask for the status now and then instead, or try again.")
+    let kind = ProblemType { uri: "/problems/too-many-listeners", title: "Too many listeners" };
+    retry_later(kind).detail("Poll the status instead, or try again in a moment.")
 }
 
 fn retry_later(kind: ProblemType) -> Problem {

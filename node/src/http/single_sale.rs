@@ -1,4 +1,4 @@
-//! The second family of endpoints: `/api/status` and `/api/purchase`, for clients that know a single sale.
+//! The single-sale endpoints: `/api/status` and `/api/purchase`, for clients that know a single sale.
 
 use std::sync::Arc;
 
@@ -130,7 +130,7 @@ enum PurchaseResultCode {
     NotActive,
 }
 
-/// Nothing was bought; the client should retry.
+/// This request bought nothing. The client should retry.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Busy {

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use stock::calls::{
-    Accept, Attempt, BUYERS_PER_CALL_MAX, Buy, BuyOutcome, Call, CallError, Claim, Donate, Find,
+    Accept, Attempt, BUYERS_PER_CALL_MAX, Buy, BuyAnswer, Call, CallError, Claim, Donate, Find,
 };
 use stock::connection::{Replies, TimedPipeline};
 use stock::ids::{ShardId, UserId};
 use stock::layout::Shard;
 use stock::limit::Limit;
+use stock::sale::EpochMs;
 use stock::topology::{Address, Primary};
 use tracing::Span;
 
-use super::{LaneJob, Reply};
+use super::fence::LostCalls;
+use super::{LaneJob, Reply, ShardAnswer};
 
 /// Jobs of one pipeline. The order within a shard matters: tokens are accepted before buyers ask for them, and donated
 /// only after this node's own buyers were served.
@@ -25,7 +27,7 @@ struct ShardWork {
     shard: Arc<Shard>,
     accepts: Vec<(stock::calls::TokenSource, u64, Reply<stock::calls::Accepted>)>,
     attempts: Vec<Attempt>,
-    buyers: Vec<Reply<BuyOutcome>>,
+    buyers: Vec<Reply<ShardAnswer>>,
     users: Vec<UserId>,
     finders: Vec<Reply<Option<Claim>>>,
     donates: Vec<(ShardId, u64, Reply<stock::calls::Donation>)>,
@@ -85,12 +87,12 @@ impl Batch {
         }
     }
 
-    /// Returns true when there is nothing to send.
-    pub(super) fn is_empty(&self) -> bool {
-        self.shards.is_empty()
+    /// Returns the attempts of all buyers.
+    pub(super) fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+        self.shards.iter().flat_map(|work| &work.attempts)
     }
 
-    /// Returns the number of jobs that wait for a reply.
+    /// Returns the number of jobs that wait for a reply. Without any, there is nothing to send.
     pub(super) fn len(&self) -> usize {
         let waiting = |work: &ShardWork| {
             work.accepts.len() + work.buyers.len() + work.finders.len() + work.donates.len()
@@ -104,21 +106,21 @@ impl Batch {
         self.shards.iter().flat_map(ShardWork::waits).filter_map(traced).collect()
     }
 
-    /// Returns the calls, in order.
-    pub(super) fn pipeline(&self, user_limit: Option<Limit>) -> TimedPipeline {
+    /// Returns the calls, in order. Each `buy` may be executed until `not_after`.
+    pub(super) fn pipeline(&self, user_limit: Option<Limit>, not_after: EpochMs) -> TimedPipeline {
         let mut pipeline = TimedPipeline::begin();
         for work in &self.shards {
-            work.calls(user_limit, &mut pipeline);
+            work.calls(user_limit, not_after, &mut pipeline);
         }
         pipeline
     }
 
-    /// Distributes the replies, in the order of [`Batch::pipeline`]. Returns an error that a whole call met, for the
-    /// lane to handle.
-    pub(super) fn answer(self, mut replies: Replies) -> Option<CallError> {
+    /// Distributes the replies, in the order of [`Batch::pipeline`]. A refusal that a `lost` call may still change is no
+    /// answer. Returns an error that a whole call met, for the lane to handle.
+    pub(super) fn answer(self, mut replies: Replies, lost: &LostCalls) -> Option<CallError> {
         let mut last_error = None;
         for work in self.shards {
-            work.answer(&mut replies, &mut last_error);
+            work.answer(&mut replies, lost, &mut last_error);
         }
         last_error
     }
@@ -155,13 +157,13 @@ impl ShardWork {
         accepts.chain(buyers).chain(finders).chain(donates)
     }
 
-    fn calls(&self, limit: Option<Limit>, pipeline: &mut TimedPipeline) {
+    fn calls(&self, limit: Option<Limit>, not_after: EpochMs, pipeline: &mut TimedPipeline) {
         let shard = &*self.shard;
         for &(from, cumulative, _) in &self.accepts {
             pipeline.add(Accept { shard, from, cumulative }.command());
         }
         for attempts in self.attempts.chunks(BUYERS_PER_CALL_MAX) {
-            pipeline.add(Buy { shard, attempts, limit }.command());
+            pipeline.add(Buy { shard, attempts, limit, not_after }.command());
         }
         for users in self.users.chunks(BUYERS_PER_CALL_MAX) {
             pipeline.add(Find { shard, users }.command());
@@ -171,7 +173,7 @@ impl ShardWork {
         }
     }
 
-    fn answer(self, replies: &mut Replies, last_error: &mut Option<CallError>) {
+    fn answer(self, replies: &mut Replies, lost: &LostCalls, last_error: &mut Option<CallError>) {
         let shard = &*self.shard;
         for (from, cumulative, reply) in self.accepts {
             let answer = replies.next(&Accept { shard, from, cumulative });
@@ -180,16 +182,16 @@ impl ShardWork {
         }
         let mut buyers = self.buyers.into_iter();
         for attempts in self.attempts.chunks(BUYERS_PER_CALL_MAX) {
-            let answer =
-                replies.next(&Buy { shard, attempts, limit: None }).map(|purchases| purchases.outcomes);
+            let answer = replies.next(&Buy { shard, attempts, limit: None, not_after: Buy::AT_ANY_TIME });
             record_error(last_error, answer.as_ref().err());
+            let answer = answer.map(|answer| definite_answers(answer, attempts, lost));
             send_each(&mut buyers, attempts.len(), answer);
         }
         let mut finders = self.finders.into_iter();
         for users in self.users.chunks(BUYERS_PER_CALL_MAX) {
             let answer = replies.next(&Find { shard, users });
             record_error(last_error, answer.as_ref().err());
-            send_each(&mut finders, users.len(), answer);
+            send_each(&mut finders, users.len(), answer.map(|claims| claims.into_iter().map(Ok)));
         }
         for (to, want, reply) in self.donates {
             let answer = replies.next(&Donate { shard, to, want });
@@ -220,14 +222,29 @@ fn record_error(last_error: &mut Option<CallError>, error: Option<&CallError>) {
     }
 }
 
+/// Returns the answer to each attempt: an error while an earlier call of the attempt may still be executed.
+fn definite_answers(
+    answer: BuyAnswer,
+    attempts: &[Attempt],
+    lost: &LostCalls,
+) -> impl Iterator<Item = Result<ShardAnswer, CallError>> {
+    let BuyAnswer { at, version, outcomes, .. } = answer;
+    outcomes.into_iter().zip(attempts).map(move |(outcome, attempt)| {
+        if lost.may_change(attempt, &outcome, at) {
+            return Err(CallError::NoReply("an earlier call may still be executed".into()));
+        }
+        Ok(ShardAnswer { outcome, version })
+    })
+}
+
 /// Sends their part of an answer to each of the next `count` waiting jobs, or its error to all of them.
 fn send_each<T>(
     waiting: &mut impl Iterator<Item = Reply<T>>,
     count: usize,
-    answer: Result<Vec<T>, CallError>,
+    answer: Result<impl Iterator<Item = Result<T, CallError>>, CallError>,
 ) {
     match answer {
-        Ok(parts) => parts.into_iter().zip(waiting).for_each(|(part, reply)| reply.send(Ok(part))),
+        Ok(parts) => parts.zip(waiting).for_each(|(part, reply)| reply.send(part)),
         Err(error) => waiting.take(count).for_each(|reply| reply.send(Err(error.clone()))),
     }
 }

@@ -7,16 +7,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stock::calls::CallError;
+use stock::calls::{Call as _, CallError};
 use stock::cluster::Cluster;
-use stock::connection::{Barrier, Connection, PipelineTime, Replies, TimedPipeline};
+use stock::connection::{Barrier, Connection, PipelineTime, Replies};
 use stock::limit::Limit;
+use stock::sale::EpochMs;
+use stock::store::ReadTime;
 use stock::topology::{Address, Primary};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::LaneJob;
 use super::batch::Batch;
+use super::fence::{ClockReading, LostCalls};
 use super::primary_health::PrimaryHealth;
 use crate::metrics::LaneMetrics;
 use crate::sabotage::{self, AbortPoint};
@@ -38,8 +41,23 @@ pub(super) struct Lane {
     settings: LaneSettings,
     user_limit: Option<Limit>,
     health: Arc<PrimaryHealth>,
-    connection: Option<Connection>,
+    connection: Option<TimedConnection>,
+    lost: LostCalls,
     metrics: LaneMetrics,
+}
+
+/// A connection, and the latest reading of its primary's clock.
+struct TimedConnection {
+    connection: Connection,
+    clock: ClockReading,
+}
+
+/// A pipeline that was sent, or is being sent.
+#[derive(Clone, Copy)]
+struct Sent {
+    at: Instant,
+    /// Time until which Redis may execute its purchases.
+    not_after: EpochMs,
 }
 
 impl Lane {
@@ -51,7 +69,16 @@ impl Lane {
         health: Arc<PrimaryHealth>,
     ) -> Self {
         let metrics = LaneMetrics::new(&address);
-        Self { cluster, address, settings, user_limit, health, connection: None, metrics }
+        Self {
+            cluster,
+            address,
+            settings,
+            user_limit,
+            health,
+            connection: None,
+            lost: LostCalls::default(),
+            metrics,
+        }
     }
 
     /// Serves the queue until it is closed and empty.
@@ -64,9 +91,7 @@ impl Lane {
             }
             busy = waiting.len() >= BUSY_FROM;
             let batch = Batch::gather(waiting.drain(..));
-            if !batch.is_empty() {
-                self.serve(batch).await;
-            }
+            self.serve(batch).await;
         }
     }
 
@@ -95,18 +120,18 @@ impl Lane {
         if primary.replicas_failed() > 0 {
             batch.refuse_donations(primary);
         }
-        let barrier = sabotage::weaken(self.barrier(&batch, primary), batch.donates());
-        let pipeline = batch.pipeline(self.user_limit);
-        if pipeline.is_empty() {
+        if batch.len() == 0 {
             return;
         }
+        let barrier = sabotage::weaken(self.barrier(&batch, primary), batch.donates());
         self.metrics.pipeline_sent(batch.len());
         let spans = batch.spans(&self.address);
         let began = Instant::now();
         if batch.donates() {
             sabotage::abort_at(AbortPoint::DonateSent);
         }
-        let exchanged = self.exchange(pipeline, &barrier).await;
+        let mut sent = None;
+        let exchanged = self.exchange(&batch, &barrier, &mut sent).await;
         drop(spans);
         match exchanged {
             Ok((replies, time)) => {
@@ -114,13 +139,18 @@ impl Lane {
                 let duration = began.elapsed();
                 self.health.record_pipeline_time(duration);
                 self.metrics.pipeline_answered(duration, time, replies.are_durable());
-                match batch.answer(replies) {
+                let error = batch.answer(replies, &self.lost);
+                self.note_clock(sent, time);
+                match error {
                     None => self.health.mark_healthy(),
                     Some(error) => self.handle_call_error(&error).await,
                 }
             }
             Err(error) => {
                 self.connection = None;
+                if let Some(Sent { not_after, .. }) = sent {
+                    self.lost.add(batch.attempts(), not_after);
+                }
                 self.metrics.pipeline_failed();
                 self.health.mark_suspect(&error);
                 batch.fail(&error);
@@ -128,14 +158,23 @@ impl Lane {
         }
     }
 
-    /// Sends a pipeline and waits for its replies, but only while the server is primary.
+    /// Sends the calls and waits for their replies, but only while the server is primary. Sets `sent` once the calls may
+    /// be on their way.
     async fn exchange(
         &mut self,
-        pipeline: TimedPipeline,
+        batch: &Batch,
         barrier: &Barrier,
+        sent: &mut Option<Sent>,
     ) -> Result<(Replies, PipelineTime), CallError> {
         let health = Arc::clone(&self.health);
-        let exchange = async { self.connected().await?.send_timed(pipeline, barrier).await };
+        let (user_limit, wait) = (self.user_limit, self.cluster.options().response_timeout);
+        let exchange = async {
+            let TimedConnection { connection, clock } = self.connected().await?;
+            // Within this time the calls must be executed, or their replies would come too late with the barrier's.
+            let not_after = clock.after(wait);
+            *sent = Some(Sent { at: Instant::now(), not_after });
+            connection.send_timed(batch.pipeline(user_limit, not_after), barrier).await
+        };
         let demoted = async {
             sleep(SUSPECT_AFTER).await;
             health.mark_suspect(&CallError::NoReply(format!("nothing for {} ms", SUSPECT_AFTER.as_millis())));
@@ -159,13 +198,26 @@ impl Lane {
         }
     }
 
-    async fn connected(&mut self) -> Result<&mut Connection, CallError> {
+    /// Returns the connection. Opens it, and reads the primary's clock, if necessary.
+    async fn connected(&mut self) -> Result<&mut TimedConnection, CallError> {
         match &mut self.connection {
             Some(connection) => Ok(connection),
             none => {
-                let connection = Connection::open(self.cluster.options(), &self.address).await?;
+                let mut connection = Connection::open(self.cluster.options(), &self.address).await?;
+                let asked_at = Instant::now();
+                let read = ReadTime.answer(connection.query(&ReadTime.command()).await?)?;
                 self.metrics.connected();
-                Ok(none.insert(connection))
+                Ok(none.insert(TimedConnection { connection, clock: ClockReading { asked_at, read } }))
+            }
+        }
+    }
+
+    /// Takes the reading of the primary's clock that came with a pipeline.
+    fn note_clock(&mut self, sent: Option<Sent>, time: PipelineTime) {
+        if let (Some(Sent { at: asked_at, .. }), Some(read)) = (sent, time.began) {
+            self.lost.expire(read);
+            if let Some(TimedConnection { clock, .. }) = &mut self.connection {
+                *clock = ClockReading { asked_at, read };
             }
         }
     }

@@ -5,6 +5,7 @@
 //! retries.
 
 mod batch;
+mod fence;
 mod lane;
 mod primary_health;
 
@@ -39,6 +40,15 @@ pub enum LaneError {
     Call(#[from] CallError),
 }
 
+/// Answer of a shard to one attempt. A refusal is definite: no earlier call of the attempt can buy any more.
+#[derive(Clone, Copy, Debug)]
+pub struct ShardAnswer {
+    /// The outcome.
+    pub outcome: BuyOutcome,
+    /// Version of the settings that the shard holds.
+    pub version: u64,
+}
+
 /// Sender of the answer to a waiting job.
 struct Reply<T> {
     to: oneshot::Sender<Result<T, CallError>>,
@@ -60,7 +70,7 @@ impl<T> Reply<T> {
 
 /// A job that waits in a lane.
 enum LaneJob {
-    Buy { shard: Arc<Shard>, attempt: Attempt, reply: Reply<BuyOutcome> },
+    Buy { shard: Arc<Shard>, attempt: Attempt, reply: Reply<ShardAnswer> },
     Find { shard: Arc<Shard>, user: UserId, reply: Reply<Option<Claim>> },
     Donate { shard: Arc<Shard>, to: ShardId, want: u64, reply: Reply<Donation> },
     Accept { shard: Arc<Shard>, from: TokenSource, cumulative: u64, reply: Reply<Accepted> },
@@ -133,7 +143,7 @@ impl Lanes {
     }
 
     /// Buys for one user in the user's home shard.
-    pub async fn buy(&self, shard: &Arc<Shard>, attempt: Attempt) -> Result<BuyOutcome, LaneError> {
+    pub async fn buy(&self, shard: &Arc<Shard>, attempt: Attempt) -> Result<ShardAnswer, LaneError> {
         self.enqueue(shard, |shard, reply| LaneJob::Buy { shard, attempt, reply })?.answer().await
     }
 

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::steal::Steals;
 use super::view::{Phase, SaleView, Status};
-use crate::lanes::{LaneError, Lanes};
+use crate::lanes::{LaneError, Lanes, ShardAnswer};
 use crate::limits::RateLimited;
 use crate::metrics::SaleCounters;
 use crate::settings::LaneSettings;
@@ -41,7 +41,7 @@ pub enum Outcome {
     NotActive(Phase),
     /// Nothing was bought: this user made too many attempts.
     Limited(RateLimited),
-    /// Nothing was bought: the queue is full, or the last tokens are still in transit. The client should retry.
+    /// Nothing was bought: the queue is full, or the last tokens are still in channels. The client should retry.
     Busy,
     /// The purchase may have been made. The client should repeat the same attempt.
     Unknown(OrderId),
@@ -123,17 +123,22 @@ impl LiveSale {
             // Retries of the node do not count towards the user's limit, because the user sent one request.
             let attempt = Attempt { counts_towards_limit: tries == 0, ..attempt.clone() };
             // This must be read before the call. A later `empty` then proves that all units were claimed, and none by
-            // this user.
-            let sold_out = self.view.borrow().sold_out();
+            // this user, unless the shard knows of a change that this view does not.
+            let view = self.view();
+            let sold_out = view.sold_out();
             let answer = state.track(self.lanes.buy(&self.shards[home.index()], attempt)).await;
-            match answer {
+            let outcome = answer.map(|ShardAnswer { outcome, version }| {
+                view.saw_version(version);
+                outcome
+            });
+            match outcome {
                 Ok(BuyOutcome::Bought(claim) | BuyOutcome::Repeat(claim)) => {
                     return Some(Outcome::Purchased(claim));
                 }
                 Ok(BuyOutcome::Duplicate(claim)) => return Some(Outcome::AlreadyPurchased(claim)),
                 Ok(BuyOutcome::Limited(wait)) => return self.lanes.limited(wait).map(Outcome::Limited),
                 Ok(BuyOutcome::NotOpen) => return Some(Outcome::NotActive(self.view().refused_phase())),
-                Ok(BuyOutcome::Empty) if sold_out => return Some(Outcome::OutOfStock),
+                Ok(BuyOutcome::Empty) if sold_out && view.sold_out() => return Some(Outcome::OutOfStock),
                 Ok(BuyOutcome::Empty) => {
                     state.waited_for_tokens = true;
                     self.steals.wait_for_tokens(home, user).await.ok()?;
@@ -182,7 +187,7 @@ struct AttemptState {
     waited_for_tokens: bool,
     /// A call to Redis is in flight.
     call_in_flight: bool,
-    /// An earlier call got no reply. A later `empty` does not settle it: a frozen primary may still execute that call.
+    /// An earlier call got no reply, so it may have bought. Only a definite answer of the lane settles that.
     reply_lost: bool,
 }
 

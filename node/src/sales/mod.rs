@@ -3,6 +3,7 @@
 mod clock;
 mod live;
 mod reader;
+mod redrive;
 mod steal;
 mod view;
 

@@ -2,7 +2,8 @@
 //!
 //! Parts fail independently. Without the list, known sales go on. A sale whose record or snapshot cannot be read keeps
 //! its last view, and the node reads the levels of its shards itself. Each part is polled once a period with a short
-//! timeout, so an unreachable primary delays the others by no more than that.
+//! timeout, so an unreachable primary delays the others by no more than that. Channels that two such readings in a row
+//! find stalled are re-driven, as a leader would.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use stock::calls::{Call, CallError, Level, ReadLevel};
+use stock::channels::OpenChannels;
 use stock::cluster::Cluster;
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
@@ -21,6 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::clock::Clocks;
 use super::live::LiveSale;
+use super::redrive::{Redrives, StalledChannel};
 use super::view::SaleView;
 use super::{KnownSales, PERIOD};
 use crate::lanes::Lanes;
@@ -41,10 +44,19 @@ pub(super) struct Reader {
     settings: LaneSettings,
     clocks: Arc<Clocks>,
     publish: watch::Sender<KnownSales>,
-    /// Latest texts of each sale that have been applied.
-    texts_seen: HashMap<SaleId, StoredTexts>,
+    seen: HashMap<SaleId, Seen>,
+    redrives: Redrives,
     /// Why the list could not be used in the latest read.
     list_problem: Option<String>,
+}
+
+/// Results of earlier reads of a sale.
+#[derive(Clone, Default)]
+struct Seen {
+    /// The latest texts that have been applied.
+    texts: StoredTexts,
+    /// The open channels in the node's own snapshots.
+    channels: OpenChannels,
 }
 
 /// Record and snapshot of a sale, as stored in Redis.
@@ -57,7 +69,8 @@ struct StoredTexts {
 /// Result of reading one sale.
 struct SaleReading {
     live: Option<Arc<LiveSale>>,
-    texts_seen: StoredTexts,
+    seen: Seen,
+    stalled: Vec<StalledChannel>,
     problem: Option<CallError>,
 }
 
@@ -68,8 +81,8 @@ impl Reader {
         settings: LaneSettings,
         publish: watch::Sender<KnownSales>,
     ) -> Self {
-        let (clocks, texts_seen) = (Arc::default(), HashMap::new());
-        Self { cluster, lanes, settings, clocks, publish, texts_seen, list_problem: None }
+        let (clocks, seen, redrives) = (Arc::default(), HashMap::new(), Redrives::new(Arc::clone(&lanes)));
+        Self { cluster, lanes, settings, clocks, publish, seen, redrives, list_problem: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -89,15 +102,17 @@ impl Reader {
         let ids: BTreeSet<&SaleId> = listed.iter().flatten().chain(before.keys()).collect();
         let reads = join_all(ids.iter().map(|id| self.read_sale(id, before.get(*id)))).await;
 
-        let (mut sales, mut unreadable) = (HashMap::new(), HashSet::new());
+        let (mut sales, mut unreadable, mut stalled) = (HashMap::new(), HashSet::new(), Vec::new());
         for (id, reading) in ids.into_iter().cloned().zip(reads) {
             if let Some(problem) = reading.problem {
                 tracing::debug!(sale.id = %id, error = %problem, "a sale could not be read");
                 unreadable.insert(id.clone());
             }
-            self.texts_seen.insert(id.clone(), reading.texts_seen);
+            self.seen.insert(id.clone(), reading.seen);
+            stalled.extend(reading.stalled);
             sales.extend(reading.live.map(|live| (id, live)));
         }
+        self.redrives.start(stalled);
         self.publish.send_modify(|known| {
             known.sales = Arc::new(sales);
             known.unreadable = Arc::new(unreadable);
@@ -126,14 +141,18 @@ impl Reader {
 
     /// Reads one sale. Parts that cannot be read keep their last state.
     async fn read_sale(&self, id: &SaleId, live: Option<&Arc<LiveSale>>) -> SaleReading {
-        let mut texts_seen = self.texts_seen.get(id).cloned().unwrap_or_default();
+        let mut seen = self.seen.get(id).cloned().unwrap_or_default();
         let known = live.map(|live| live.view());
+        let asked_at = Instant::now();
         let (read, problem) = match self.read_texts(&SaleKeys::new(id)).await {
-            Ok(texts) => self.apply_texts(known.as_deref(), texts, &mut texts_seen),
+            Ok(texts) => self.apply_texts(known.as_deref(), texts, &mut seen.texts),
             Err(error) => (known.as_deref().cloned(), Some(error)),
         };
-        let Some(view) = read else { return SaleReading { live: None, texts_seen, problem } };
-        let view = self.with_own_snapshot(view).await;
+        let Some(view) = read else {
+            return SaleReading { live: None, seen, stalled: Vec::new(), problem };
+        };
+        let view = if problem.is_none() { view.read_at(asked_at) } else { view };
+        let (view, stalled) = self.with_own_snapshot(view, &mut seen.channels).await;
         let live = match (live, known) {
             (Some(live), Some(known)) if view.sale.has_same_layout_as(&known.sale) => {
                 live.update(view);
@@ -141,7 +160,7 @@ impl Reader {
             }
             _ => LiveSale::start(view, Arc::clone(&self.lanes), &self.settings),
         };
-        SaleReading { live: Some(live), texts_seen, problem }
+        SaleReading { live: Some(live), seen, stalled, problem }
     }
 
     async fn read_texts(&self, keys: &SaleKeys) -> Result<StoredTexts, CallError> {
@@ -188,24 +207,34 @@ impl Reader {
         (view, problem)
     }
 
-    /// Adds a snapshot of the node's own when the latest one is too old.
-    async fn with_own_snapshot(&self, view: SaleView) -> SaleView {
+    /// Adds a snapshot of the node's own when the latest one is too old. Also returns the channels that no tokens have
+    /// left since the node's own snapshot before.
+    async fn with_own_snapshot(
+        &self,
+        view: SaleView,
+        channels: &mut OpenChannels,
+    ) -> (SaleView, Vec<StalledChannel>) {
         if view.snapshot_age() < SNAPSHOT_AGE_MAX {
-            return view;
+            return (view, Vec::new());
         }
         let polls = view.sale.shards().iter().map(|shard| self.poll(ReadLevel { shard }));
         let levels: Vec<Result<Level, CallError>> = join_all(polls).await;
         if levels.iter().all(Result::is_err) {
-            return view;
+            return (view, Vec::new());
         }
+        let now = Instant::now();
+        channels.observe(&levels, now);
+        let stalled = channels.stalled_for(SNAPSHOT_AGE_MAX, now).into_iter();
+        let stalled = stalled.map(|channel| StalledChannel { sale: view.sale.clone(), channel }).collect();
         metrics::count_own_snapshot(view.sale.id());
+        levels.iter().flatten().for_each(|level| view.saw_version(level.settings.version));
         let mut snapshot = Snapshot::of(&view.sale, &levels, view.snapshot.as_ref());
         snapshot.sold_out |= view.sold_out();
         if snapshot.needs_confirmation() && levels.iter().all(Result::is_ok) {
             let confirming = confirm_sold_out(&self.cluster, &view.sale);
             snapshot.sold_out = timeout(CONFIRM_TIMEOUT, confirming).await.unwrap_or(false);
         }
-        view.with_snapshot(snapshot)
+        (view.with_snapshot(snapshot), stalled)
     }
 
     /// Makes one call once, with a short timeout. The next period repeats it anyway.

@@ -3,8 +3,8 @@
 //! Each empty shard has a single steal task on this node, however many buyers wait. The task asks only shards that are
 //! believed to hold tokens and takes half of a donor's stock, so the number of steals grows with the logarithm of the
 //! stock and not with the number of buyers. It then notifies as many buyers as tokens arrive. When no shard is believed
-//! to hold tokens, the task waits for the next snapshot instead of polling the shards. After a crash, tokens in transit
-//! stay in their channel until the next steal of that channel, or a coordinator, delivers them.
+//! to hold tokens, the task waits for the next snapshot instead of polling the shards. After a crash, tokens that were moved
+//! stay in their channel until the next steal of that channel delivers them, or the channel is re-driven.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -111,7 +111,7 @@ impl Steals {
         Ok(())
     }
 
-    /// Stops all steal tasks. Tokens in transit stay in their channels.
+    /// Stops all steal tasks. Moved tokens stay in their channels.
     pub(super) async fn close(&self) {
         let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
@@ -193,7 +193,7 @@ impl StealScheduler {
                 self.metrics.stolen(home, new_tokens);
                 tracing::debug!(shard.id = %home, donor.id = %donor, tokens = new_tokens, "stole tokens");
             }
-            // The tokens stay in the channel until the next steal from this donor, or a coordinator, delivers them.
+            // The tokens stay in the channel until the next steal from this donor, or until it is re-driven.
             Err(error) => {
                 self.metrics.in_flight();
                 tracing::warn!(shard.id = %home, donor.id = %donor, error = %error, "stolen tokens are in flight");

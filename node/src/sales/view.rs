@@ -5,6 +5,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use stock::sale::{EpochMs, Sale, SaleConfig, SaleState};
@@ -18,12 +19,19 @@ use super::clock::Clocks;
 const START_MARGIN_MS: EpochMs = 1_000;
 /// For this long after the end, buyers still reach Redis, so that a client whose response was lost can get it.
 const END_MARGIN_MS: EpochMs = 60_000;
+/// The node refuses from memory only while its record of the sale was read within this time. An operator may have moved
+/// the window since.
+const RECORD_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// View of a sale at one moment.
 #[derive(Clone)]
 pub struct SaleView {
     /// Config and layout.
     pub sale: Sale,
+    record_read_at: Instant,
+    /// The highest version of the settings that a shard was seen with. All views of the sale share it. An operator hears
+    /// of a change once every shard has its version, which may be before this node can read the record.
+    shard_version: Arc<AtomicU64>,
     /// The latest snapshot, published by a coordinator or taken by this node.
     pub snapshot: Option<Snapshot>,
     snapshot_seen_at: Instant,
@@ -64,13 +72,32 @@ pub struct Status {
 
 impl SaleView {
     pub(super) fn new(sale: Sale, clocks: Arc<Clocks>) -> Self {
-        let snapshot_seen_at = Instant::now();
-        Self { sale, snapshot: None, snapshot_seen_at, previous_sold: None, sold_out_total: None, clocks }
+        let now = Instant::now();
+        Self {
+            sale,
+            record_read_at: now,
+            shard_version: Arc::default(),
+            snapshot: None,
+            snapshot_seen_at: now,
+            previous_sold: None,
+            sold_out_total: None,
+            clocks,
+        }
     }
 
     /// Returns the view with another record of the sale.
     pub(super) fn with_sale(&self, sale: Sale) -> Self {
         Self { sale, ..self.clone() }
+    }
+
+    /// Returns the view whose record was read again, not earlier than at this time.
+    pub(super) fn read_at(self, record_read_at: Instant) -> Self {
+        Self { record_read_at, ..self }
+    }
+
+    /// Remembers that a shard has settings of this version.
+    pub(super) fn saw_version(&self, version: u64) {
+        self.shard_version.fetch_max(version, Ordering::Relaxed);
     }
 
     /// Returns the view with another snapshot. The timestamps of the two are not compared. A snapshot of an earlier sale
@@ -93,9 +120,11 @@ impl SaleView {
         self.snapshot_seen_at.elapsed()
     }
 
-    /// Returns true when every unit is sold. It stays true until an operator adds units.
+    /// Returns true when every unit is sold. It stays true until an operator adds units. A shard with a newer version
+    /// than this view may have got some.
     pub fn sold_out(&self) -> bool {
         self.sold_out_total.is_some_and(|total| total >= self.sale.config.total_stock)
+            && self.shard_version.load(Ordering::Relaxed) <= self.sale.config.version
     }
 
     /// Returns the units sold. A single snapshot with fewer sold units than the one before it is ignored: a coordinator
@@ -126,6 +155,9 @@ impl SaleView {
     /// enough from the window's edges that measuring errors do not matter. The node may refuse from memory, but never
     /// permits from memory.
     pub(super) fn refusal(&self) -> Option<Phase> {
+        if self.record_read_at.elapsed() > RECORD_AGE_MAX {
+            return None;
+        }
         refusal_at(&self.sale.config, self.clocks.bounds()?)
     }
 
@@ -266,6 +298,18 @@ mod tests {
         let seen = view(10).with_snapshot(snapshot(2_000, 10, 3)).with_snapshot(late);
         assert!(!seen.sold_out());
         assert_eq!(seen.status().sold, 3);
+    }
+
+    #[test]
+    fn sold_out_needs_a_view_as_new_as_the_shards() {
+        let sold_out_view = view(10).with_snapshot(sold_out(20_000, 10));
+        sold_out_view.saw_version(1);
+        assert!(sold_out_view.sold_out());
+        sold_out_view.saw_version(2);
+        sold_out_view.saw_version(1);
+        assert!(!sold_out_view.sold_out(), "a shard knows of a change that may have added units");
+        let paused = SaleConfig { version: 2, total_stock: 10, ..sale(SaleState::Paused) };
+        assert!(sold_out_view.with_sale(Sale::new(paused).unwrap()).sold_out(), "it added none");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::fixture::{Answer, TestNode};
 
 const BOTH_FAMILIES: [&str; 2] = ["/api/sale/purchase", "/api/purchase"];
 
-/// Asserts that both families refuse a user id, the first one with this message.
+/// Asserts that both families refuse a user id, the by-sale endpoints with this message.
 async fn assert_user_id_refused(node: &TestNode, body: &str, message: &str) {
     let by_sale = node.post("/api/sale/purchase", body.to_owned()).await;
     assert_eq!(by_sale.status, 400, "{body}");

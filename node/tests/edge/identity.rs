@@ -1,7 +1,5 @@
 //! Authentication of clients with AUTH=jwt.
 
-use std::path::Path;
-
 use axum::http::Request;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
@@ -15,7 +13,7 @@ const RSA: &[u8] = include_bytes!("keys/rsa.pem");
 const ED25519: &[u8] = include_bytes!("keys/ed25519.pem");
 
 fn in_keys(file: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/edge/keys").join(file).to_string_lossy().into_owned()
+    testkit::workspace_root().join("node/tests/edge/keys").join(file).to_string_lossy().into_owned()
 }
 
 /// A node that accepts tokens for the audience `shop` from `https://issuer.example`.

@@ -43,7 +43,7 @@ fn invalid_setting_is_reported_in_one_line() {
     assert_eq!(
         refused("PURCHASE_TIMEOUT", "2"),
         "error: PURCHASE_TIMEOUT (--purchase-timeout) cannot be \"2\": \
-         must be a whole number with a unit (ms, s, m, h, d), like 250ms or 2s"
+         must be a number with a unit (ms, s, m, h, d), like 250ms, 2s or 1h 30m"
     );
     assert_eq!(
         refused("PURCHASE_TIMEOUT", "0s"),
@@ -133,7 +133,7 @@ impl RunningNode {
         format!("http://{}{path}", loopback(self.ports.first() + 1))
     }
 
-    /// Returns the status of an operators' endpoint, or 0 when the connection is refused.
+    /// Returns the status of an endpoint on the operations port, or 0 when the connection is refused.
     async fn probe(&self, path: &str) -> u16 {
         reqwest::get(self.ops_url(path)).await.map_or(0, |answer| answer.status().as_u16())
     }

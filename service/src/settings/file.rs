@@ -12,7 +12,7 @@ pub enum InvalidFile<E> {
     #[error("it cannot be read: {0}")]
     Unreadable(io::Error),
     /// The parse error of the content.
-    #[error("what is in it {0}")]
+    #[error("its content {0}")]
     Invalid(E),
 }
 
@@ -56,6 +56,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("number"), "hunter2").unwrap();
         let number = in_file::<u16>(folder.path().join("number").to_str().unwrap()).unwrap_err().to_string();
-        assert_eq!(number, "what is in it invalid digit found in string");
+        assert_eq!(number, "its content invalid digit found in string");
     }
 }

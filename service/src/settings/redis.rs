@@ -50,7 +50,7 @@ impl Args for RedisSettings {
 /// The settings as they are parsed one by one.
 #[derive(Args)]
 struct RedisArguments {
-    /// Nodes of the Redis Cluster to ask for its map, comma-separated: redis://[USER:PASSWORD@]HOST[:PORT], or
+    /// Redis servers to ask for the map of the cluster, comma-separated: redis://[USER:PASSWORD@]HOST[:PORT], or
     /// rediss:// for TLS. User, password and TLS of the first one apply to all
     #[arg(long, env, required = true, value_delimiter = ',', value_parser = seed, hide_env_values = true)]
     redis_url: Vec<ConnectionInfo>,
@@ -71,7 +71,7 @@ struct RedisArguments {
     #[arg(long, env, value_parser = parse_ca_file)]
     redis_ca_file: Option<CaCertificates>,
 
-    /// Longest time to connect to a Redis node and log in
+    /// Longest time to connect to a Redis server and log in
     #[arg(long, env, value_parser = positive_duration, default_value = "1s")]
     redis_connect_timeout: Duration,
 
@@ -159,7 +159,7 @@ struct CaCertificates {
 enum InvalidCaFile {
     #[error("it cannot be read: {0}")]
     Unreadable(std::io::Error),
-    #[error("there is no certificate in it, as PEM")]
+    #[error("it contains no certificate as PEM")]
     NoCertificate,
     #[error("a certificate in it cannot be read")]
     BadCertificate,
@@ -183,7 +183,7 @@ fn parse_ca_file(path: &str) -> Result<CaCertificates, InvalidCaFile> {
     if trusted.is_empty() { Err(InvalidCaFile::NoCertificate) } else { Ok(CaCertificates { pem }) }
 }
 
-/// The value is not the URL of a cluster node.
+/// The value is not the URL of a Redis server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{url:?} {reason}")]
 struct InvalidSeed {

@@ -166,7 +166,15 @@ mod tests {
         let keys = SaleKeys::new(sale.id());
         let limit = Limit { permits: 1, window: Duration::from_secs(1) };
         let sent = [
-            (Function::Buy, keys_in_call(&Buy::<Attempt> { shard, attempts: &[], limit: None })),
+            (
+                Function::Buy,
+                keys_in_call(&Buy::<Attempt> {
+                    shard,
+                    attempts: &[],
+                    limit: None,
+                    not_after: Buy::AT_ANY_TIME,
+                }),
+            ),
             (Function::Donate, keys_in_call(&Donate { shard, to: ShardId::new(1), want: 1 })),
             (Function::Accept, keys_in_call(&Accept { shard, from: TokenSource::Mint, cumulative: 1 })),
             (

@@ -21,7 +21,9 @@ end
 -- A rate limit: the generic cell rate algorithm (GCRA) with a bucket of `burst` permits, each of which comes back
 -- after `interval` ms. Its state is only in this server's memory, neither written nor replicated. So a limit costs no
 -- write, and after a failover a client may get some extra tries. The bucket of a name that was not seen for a whole
--- window is full again, so keeping two generations of names loses nothing. `NAMES_MAX` bounds each generation.
+-- window is full again, so keeping two generations of names loses nothing. `NAMES_MAX` bounds each generation. A bucket
+-- cannot be emptier than empty, so one that would be full only after two windows was remembered by a clock that has been
+-- set back since. It counts as full: the wrong time must not lock its name out.
 local NAMES_MAX = 50000
 local function rate_limit()
   local recent, former, names, since = {}, {}, 0, 0
@@ -38,10 +40,10 @@ local function rate_limit()
   -- the permits left, so that one caller is not refused while another holds the last ones. Returns the number granted;
   -- when it is 0, also the ms until the next permit.
   return function(name, spent, want, interval, burst, now)
-    local full_at = recent[name] or former[name] or now
-    if full_at < now then full_at = now end
-    full_at = full_at + spent * interval
     local window = burst * interval
+    local full_at = recent[name] or former[name] or now
+    if full_at < now or full_at > now + 2 * window then full_at = now end
+    full_at = math.min(full_at + spent * interval, now + window)
     local left = math.max(0, math.floor((now + window - full_at) / interval))
     local granted = math.min(want, math.ceil(left / 4))
     full_at = full_at + granted * interval

@@ -22,7 +22,7 @@ const CASES: u32 = 300;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Buy { shard: u16, attempts: Vec<(u8, u8)> },
+    Buy { shard: u16, attempts: Vec<(u8, u8)>, late: bool },
     Donate { shard: u16, to: u16, want: u64 },
     Accept { shard: u16, from: u16, delivered: Delivered },
     Mint { shard: u16, tokens: u64, delivered: Delivered },
@@ -55,8 +55,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let state = prop_oneof![6 => Just(SaleState::Open), 2 => Just(SaleState::Paused), 1 => Just(SaleState::Ended), 1 => Just(SaleState::Creating)];
     let window = prop_oneof![6 => Just(ALWAYS), 1 => Just(IN_THE_PAST), 1 => Just(IN_THE_FUTURE)];
     let step = prop_oneof![
-        8 => (shard(), prop::collection::vec((0..USERS, 0..ORDERS), 1..7))
-            .prop_map(|(shard, attempts)| Step::Buy { shard, attempts }),
+        8 => (shard(), prop::collection::vec((0..USERS, 0..ORDERS), 1..7), prop::bool::weighted(0.1))
+            .prop_map(|(shard, attempts, late)| Step::Buy { shard, attempts, late }),
         4 => (shard(), shard(), 0..6_u64).prop_map(|(shard, to, want)| Step::Donate { shard, to, want }),
         4 => (shard(), shard(), delivered()).prop_map(|(shard, from, delivered)| Step::Accept { shard, from, delivered }),
         2 => (shard(), 0..5_u64, delivered()).prop_map(|(shard, tokens, delivered)| Step::Mint { shard, tokens, delivered }),
@@ -111,7 +111,7 @@ impl Comparison {
     /// Runs a step on both and compares the answers.
     async fn apply(&mut self, step: &Step) -> Result<(), TestCaseError> {
         match step {
-            Step::Buy { shard, attempts } => self.buy(*shard, attempts).await,
+            Step::Buy { shard, attempts, late } => self.buy(*shard, attempts, *late).await,
             Step::Donate { shard, to, want } => self.donate(*shard, *to, *want).await,
             Step::Accept { shard, from, delivered } => {
                 let entered = self.reference[usize::from(*from)].donated.get(&ShardId::new(*shard));
@@ -131,7 +131,7 @@ impl Comparison {
         }
     }
 
-    async fn buy(&mut self, shard: u16, attempts: &[(u8, u8)]) -> Result<(), TestCaseError> {
+    async fn buy(&mut self, shard: u16, attempts: &[(u8, u8)], late: bool) -> Result<(), TestCaseError> {
         let attempts: Vec<_> =
             attempts.iter().map(|&(user, order)| (user_number(user), order_number(order))).collect();
         let correlation = CorrelationId::random();
@@ -142,7 +142,13 @@ impl Comparison {
             counts_towards_limit: true,
         };
         let sent: Vec<_> = attempts.iter().map(attempt).collect();
-        let buy = Buy { shard: self.real.shard_at(shard), attempts: &sent, limit: None };
+        let not_after = if late { 1 } else { Buy::AT_ANY_TIME };
+        let buy = Buy { shard: self.real.shard_at(shard), attempts: &sent, limit: None, not_after };
+        if late && self.reference[usize::from(shard)].refusal().is_none() {
+            let answer = self.real.cluster.poll(buy).await;
+            prop_assert!(matches!(answer, Err(CallError::Late(_))), "got {answer:?}");
+            return Ok(());
+        }
         let Some(answer) = self.call(shard, buy).await? else { return Ok(()) };
 
         let reference = &mut self.reference[usize::from(shard)];
@@ -151,6 +157,7 @@ impl Comparison {
             reference.buy(&attempts)
         );
         prop_assert_eq!(answer.stock, reference.stock);
+        prop_assert_eq!(answer.version, reference.settings.version);
         Ok(())
     }
 

@@ -15,10 +15,10 @@ const BUYERS_PER_CALL: usize = 8;
 /// A sale of three shards with 5,000 units sold, after a transfer, with two tokens in a channel.
 async fn sold_sale() -> TestSale {
     let sale = TestSale::over_shards(&[SOLD; 3]).await;
-    let (giver, receiver) = (sale.shard_at(0), sale.shard_at(1));
-    let donate = |want| Donate { shard: giver, to: receiver.id, want };
+    let (donor, receiver) = (sale.shard_at(0), sale.shard_at(1));
+    let donate = |want| Donate { shard: donor, to: receiver.id, want };
     let donation = sale.cluster.write(donate(3)).await.unwrap();
-    let from = TokenSource::Shard(giver.id);
+    let from = TokenSource::Shard(donor.id);
     sale.cluster.write(Accept { shard: receiver, from, cumulative: donation.cumulative }).await.unwrap();
     sale.cluster.write(donate(2)).await.unwrap();
 
@@ -29,7 +29,12 @@ async fn sold_sale() -> TestSale {
     }
     let mut calls = Vec::new();
     for (shard, home) in sale.sale.shards().iter().zip(&homes) {
-        calls.extend(home.chunks(BUYERS_PER_CALL).map(|attempts| Buy { shard, attempts, limit: None }));
+        calls.extend(home.chunks(BUYERS_PER_CALL).map(|attempts| Buy {
+            shard,
+            attempts,
+            limit: None,
+            not_after: Buy::AT_ANY_TIME,
+        }));
     }
     let answers = unwrap_all(sale.cluster.write_all(&calls).await);
     answers.into_iter().flat_map(|purchases| purchases.outcomes).for_each(|outcome| _ = claim(outcome));
@@ -85,7 +90,10 @@ async fn audit_passes_while_the_sale_sells() {
 
     let buying = async {
         for attempts in at_home[..2_000].chunks(4) {
-            sale.cluster.read(Buy { shard, attempts, limit: None }).await.unwrap();
+            sale.cluster
+                .read(Buy { shard, attempts, limit: None, not_after: Buy::AT_ANY_TIME })
+                .await
+                .unwrap();
         }
     };
     let auditing = async {
@@ -135,8 +143,11 @@ async fn audit_detects_a_user_with_two_units() {
     let user = sale.user_at(sale.shard_at(0));
 
     let attempts = [attempt(&user)];
-    let misdirected =
-        sale.cluster.write(Buy { shard: sale.shard_at(1), attempts: &attempts, limit: None }).await.unwrap();
+    let misdirected = sale
+        .cluster
+        .write(Buy { shard: sale.shard_at(1), attempts: &attempts, limit: None, not_after: Buy::AT_ANY_TIME })
+        .await
+        .unwrap();
     assert!(
         matches!(misdirected.outcomes[0], BuyOutcome::Bought(_)),
         "a shard does not know which users are at home in it"
@@ -151,10 +162,10 @@ async fn audit_detects_a_user_with_two_units() {
 async fn audit_detects_more_accepted_than_donated() {
     let sale = sold_sale().await;
 
-    // The giver loses its donations, as after a failover that loses unconfirmed writes.
-    let giver = &sale.shard().meta;
-    let _: i64 = sale.query(&Cmd::hincr(giver, "out:1", -4)).await;
-    let _: i64 = sale.query(&Cmd::hincr(giver, "stock", 4)).await;
+    // The donor loses its donations, as after a failover that loses unconfirmed writes.
+    let donor = &sale.shard().meta;
+    let _: i64 = sale.query(&Cmd::hincr(donor, "out:1", -4)).await;
+    let _: i64 = sale.query(&Cmd::hincr(donor, "stock", 4)).await;
 
     sale.assert_violation("channel 0 -> 1: 3 accepted of 1 that entered").await;
 }

@@ -63,7 +63,7 @@ async fn barrier_requires_replica_that_joined_after_the_map() {
     // Then no answer counts without the replica. With a newer map, answers that the replica confirmed count.
     let mut try_purchase = async |barrier: &Barrier| {
         let attempts = attempts(["ann"]);
-        let buy = Buy { shard: sale.shard(), attempts: &attempts, limit: None };
+        let buy = Buy { shard: sale.shard(), attempts: &attempts, limit: None, not_after: Buy::AT_ANY_TIME };
         let mut pipeline = Pipeline::new();
         pipeline.add_command(buy.command());
         connection.send(pipeline, barrier).await.unwrap().next(&buy).map(drop)
@@ -93,6 +93,30 @@ async fn barrier_fails_while_a_replica_has_no_link() {
         Err(CallError::NotDurable { confirmed: 0, replicas: 1 })
     );
     redis.restore_replication(primary).await.unwrap();
+}
+
+#[tokio::test]
+async fn barrier_fails_when_second_replica_has_no_link() {
+    // Given a map that lacks one of two replicas. That replica has copied the primary and has lost its link.
+    let options = ClusterOptions { replicas_per_primary: 2, ..ClusterOptions::default() };
+    let redis = RedisCluster::start(options).await.unwrap();
+    let sale = TestSale::on(client_of(&redis).await, &[100]).await;
+    let (primary, cut_off) = primary_and_replica_of(&redis, &sale).await;
+    let known = wait_for_map(&sale.cluster, primary, 2).await;
+    let mut with_one = known.clone();
+    with_one.replicas.retain(|replica| replica.endpoint.port != cut_off.port());
+    redis.cut_link(primary, cut_off).await.unwrap();
+    let cut = async || replication(&redis, primary).await.contains("connected_slaves:1");
+    until("a link that is cut", LIMIT, cut).await.unwrap();
+
+    // Then the other replica's confirmation does not suffice: either replica may be promoted.
+    let not_durable = Err(CallError::NotDurable { confirmed: 1, replicas: 1 });
+    assert_eq!(try_purchase(&sale, &with_one, "ann").await, not_durable);
+
+    // And when the link is back, a barrier that requires both holds.
+    redis.restore_replication(primary).await.unwrap();
+    let confirmed = async || try_purchase(&sale, &known, "ann").await.is_ok();
+    until("a purchase that both replicas confirm", LIMIT, confirmed).await.unwrap();
 }
 
 #[tokio::test]
@@ -159,7 +183,7 @@ async fn outside_server_does_not_confirm_for_a_replica() {
 async fn try_purchase(sale: &TestSale, primary: &Primary, user: &str) -> Result<(), CallError> {
     let mut connection = Connection::open(sale.cluster.options(), &primary.address).await.unwrap();
     let attempts = attempts([user]);
-    let buy = Buy { shard: sale.shard(), attempts: &attempts, limit: None };
+    let buy = Buy { shard: sale.shard(), attempts: &attempts, limit: None, not_after: Buy::AT_ANY_TIME };
     let mut pipeline = Pipeline::new();
     pipeline.add_command(buy.command());
     connection.send(pipeline, &Barrier::all_replicas(primary)).await?.next(&buy).map(drop)

@@ -1,7 +1,10 @@
 //! `buy`: the outcome of each attempt, and its effects.
 
+use std::time::Duration;
+
 use stock::calls::{Attempt, BUYERS_PER_CALL_MAX, Buy, BuyOutcome, CallError};
 use stock::ids::OrderId;
+use stock::limit::Limit;
 use stock::sale::{SaleState, TOTAL_STOCK_MAX, Window};
 
 use crate::fixture::{
@@ -187,9 +190,14 @@ async fn window_includes_start_and_excludes_end() {
 /// Makes a purchase as a new user. Returns its time by Redis' clock, and true when a unit was sold.
 async fn buy_now(sale: &TestSale) -> (u64, bool) {
     let attempts = [attempt(OrderId::random().as_str())];
-    let cmd = stock::calls::Call::command(&Buy { shard: sale.shard(), attempts: &attempts, limit: None });
+    let cmd = stock::calls::Call::command(&Buy {
+        shard: sale.shard(),
+        attempts: &attempts,
+        limit: None,
+        not_after: Buy::AT_ANY_TIME,
+    });
     let answer = sale.cluster.read(Raw { slot: sale.shard().slot, cmd: &cmd }).await.unwrap();
-    let (_, now, outcomes): (u64, u64, Vec<i64>) = redis::from_redis_value(answer).unwrap();
+    let (_, now, _, outcomes): (u64, u64, u64, Vec<i64>) = redis::from_redis_value(answer).unwrap();
     (now, outcomes[0] == 1)
 }
 
@@ -200,8 +208,15 @@ async fn buy_with_another_ring_is_refused() {
     let before = sale.contents().await;
 
     let shard = with_another_ring(sale.shard());
-    let refused =
-        sale.cluster.write(Buy { shard: &shard, attempts: &attempts(["ann", "bob"]), limit: None }).await;
+    let refused = sale
+        .cluster
+        .write(Buy {
+            shard: &shard,
+            attempts: &attempts(["ann", "bob"]),
+            limit: None,
+            not_after: Buy::AT_ANY_TIME,
+        })
+        .await;
 
     let error_text = format!("this shard belongs to ring {}, not {}", sale.shard().ring, shard.ring);
     assert_eq!(refused, Err(CallError::WrongRing(error_text)));
@@ -212,8 +227,15 @@ async fn buy_with_another_ring_is_refused() {
 async fn buy_does_not_create_a_missing_shard() {
     let sale = TestSale::planned(1).await;
 
-    let refused =
-        sale.cluster.write(Buy { shard: sale.shard(), attempts: &attempts(["ann"]), limit: None }).await;
+    let refused = sale
+        .cluster
+        .write(Buy {
+            shard: sale.shard(),
+            attempts: &attempts(["ann"]),
+            limit: None,
+            not_after: Buy::AT_ANY_TIME,
+        })
+        .await;
 
     assert_eq!(refused, Err(CallError::NoShard));
     assert_eq!(sale.contents().await, (vec![], vec![], vec![]));
@@ -291,8 +313,15 @@ async fn failed_order_write_sells_nothing() {
         sale.query(redis::cmd("XADD").arg(&sale.shard().orders).arg("99-0").arg("by").arg("hand")).await;
     let before = sale.contents().await;
 
-    let refused =
-        sale.cluster.write(Buy { shard: sale.shard(), attempts: &attempts(["ann"]), limit: None }).await;
+    let refused = sale
+        .cluster
+        .write(Buy {
+            shard: sale.shard(),
+            attempts: &attempts(["ann"]),
+            limit: None,
+            not_after: Buy::AT_ANY_TIME,
+        })
+        .await;
 
     assert!(matches!(refused, Err(CallError::Refused(_))), "got {refused:?}");
     assert_eq!(sale.contents().await, before, "a claim without an order, or a lost token");
@@ -333,4 +362,37 @@ async fn concurrent_purchases_never_oversell() {
     let bought = outcomes.iter().filter(|outcome| matches!(outcome, BuyOutcome::Bought(_))).count();
     assert_eq!(bought, 50);
     assert_eq!((sale.level().await.stock, sale.level().await.sold), (0, 50));
+}
+
+#[tokio::test]
+async fn late_call_does_nothing_and_says_so() {
+    let sale = TestSale::selling(5).await;
+    let ann = attempt("ann");
+    claim(sale.try_buy(&ann).await);
+    let before = sale.contents().await;
+    let now = server_clock(&sale).await;
+    let both = [ann, attempt("bob")];
+    let call = |not_after| {
+        let limit = Some(Limit { permits: 1, window: Duration::from_mins(1) });
+        sale.cluster.poll(Buy { shard: sale.shard(), attempts: &both, limit, not_after })
+    };
+
+    for not_after in [0, now - 1] {
+        let late = call(not_after).await.unwrap_err();
+        assert!(matches!(late, CallError::Late(_)), "got {late:?}");
+        assert!(late.is_transient() && !late.is_unknown());
+    }
+
+    assert_eq!(sale.contents().await, before, "a late call may not even write `tick`");
+    let in_time = call(now + 60_000).await.unwrap();
+    assert!(matches!(in_time.outcomes[0], BuyOutcome::Repeat(_)), "the late calls used up a permit");
+    claim(in_time.outcomes[1]);
+}
+
+#[tokio::test]
+async fn answer_has_the_version_of_the_settings() {
+    let sale = TestSale::selling(0).await;
+    assert_eq!(sale.buy_batch(&attempts(["ann"])).await.version, 2);
+    sale.configure(7, SaleState::Paused, ALWAYS).await;
+    assert_eq!(sale.buy_batch(&attempts(["ann"])).await.version, 7);
 }

@@ -127,7 +127,10 @@ async fn shard_made_again_is_refused_once_open() {
         cluster.write(open).await.err(),
         cluster.write(Accept { shard, ..mint }).await.err(),
         cluster.write(Donate { shard, to: ShardId::new(1), want: 1 }).await.err(),
-        cluster.write(Buy { shard, attempts: &attempt, limit: None }).await.err(),
+        cluster
+            .write(Buy { shard, attempts: &attempt, limit: None, not_after: Buy::AT_ANY_TIME })
+            .await
+            .err(),
         cluster.write(Find { shard, users: &[user_id("ann")] }).await.err(),
         cluster.write(Confirm { shard }).await.err(),
     ];

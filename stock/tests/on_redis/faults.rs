@@ -101,7 +101,12 @@ async fn unconfirmed_purchase_is_not_durable() {
     let sale = TestSale::on(client_with(with_short_barriers(&redis)).await, &[5]).await;
     let replica = replica_of(&redis, &sale).await;
     let ann = [attempt("ann")];
-    let buy = || stock::calls::Buy { shard: sale.shard(), attempts: &ann, limit: None };
+    let buy = || stock::calls::Buy {
+        shard: sale.shard(),
+        attempts: &ann,
+        limit: None,
+        not_after: stock::calls::Buy::AT_ANY_TIME,
+    };
 
     redis.freeze(replica);
     let not_durable = Err(CallError::NotDurable { confirmed: 0, replicas: 1 });
@@ -130,7 +135,12 @@ async fn frozen_replica_fails_only_calls_of_its_primary() {
     redis.freeze(replica_of(&redis, &sale).await);
 
     let attempts = attempts(["ann"]);
-    let buy = |shard| stock::calls::Buy { shard, attempts: &attempts, limit: None };
+    let buy = |shard| stock::calls::Buy {
+        shard,
+        attempts: &attempts,
+        limit: None,
+        not_after: stock::calls::Buy::AT_ANY_TIME,
+    };
     let answer = sale.cluster.write_all(&sale.sale.shards().iter().map(buy).collect::<Vec<_>>()).await;
 
     assert_eq!(answer[0], Err(CallError::NotDurable { confirmed: 0, replicas: 1 }));
@@ -239,8 +249,15 @@ async fn call_without_enough_replicas_has_no_effect() {
     demand(2).exec_async(&mut connection).await.unwrap();
 
     let ann = attempts(["ann"]);
-    let answer =
-        sale.cluster.write(stock::calls::Buy { shard: sale.shard(), attempts: &ann, limit: None }).await;
+    let answer = sale
+        .cluster
+        .write(stock::calls::Buy {
+            shard: sale.shard(),
+            attempts: &ann,
+            limit: None,
+            not_after: stock::calls::Buy::AT_ANY_TIME,
+        })
+        .await;
     assert!(matches!(&answer, Err(error) if error.is_transient() && !error.is_unknown()), "got {answer:?}");
 
     demand(0).exec_async(&mut connection).await.unwrap();
@@ -260,7 +277,15 @@ async fn sold_out_needs_confirmation_by_replicas() {
     redis.freeze(replica);
     let last = attempts(["bob"]);
     let second = sale.sale.shard(ShardId::new(1));
-    sale.cluster.write(stock::calls::Buy { shard: second, attempts: &last, limit: None }).await.unwrap();
+    sale.cluster
+        .write(stock::calls::Buy {
+            shard: second,
+            attempts: &last,
+            limit: None,
+            not_after: stock::calls::Buy::AT_ANY_TIME,
+        })
+        .await
+        .unwrap();
     assert!(
         !confirm_sold_out(&sale.cluster, &sale.sale).await,
         "the first shard's replica confirmed nothing"

@@ -130,7 +130,10 @@ impl TestSale {
 
     /// Makes several attempts in one call to the first shard.
     pub(crate) async fn buy_batch(&self, attempts: &[Attempt]) -> BuyAnswer {
-        self.cluster.write(Buy { shard: self.shard(), attempts, limit: None }).await.unwrap()
+        self.cluster
+            .write(Buy { shard: self.shard(), attempts, limit: None, not_after: Buy::AT_ANY_TIME })
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn claim_of(&self, user: &str) -> Option<Claim> {
@@ -205,7 +208,7 @@ impl Call for Raw<'_> {
     }
 }
 
-/// Returns the config of a sale that no other test uses, with shards spread over the cluster.
+/// Returns the configuration of a sale that no other test uses, with shards spread over the cluster.
 pub(crate) fn config_on(cluster: &Cluster, shards: u16, total_stock: u64) -> SaleConfig {
     static SALES: AtomicU32 = AtomicU32::new(0);
     let id = format!("sale-{}", SALES.fetch_add(1, Ordering::Relaxed)).parse().unwrap();

@@ -2,18 +2,25 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use stock::calls::{Attempt, Buy, BuyOutcome};
 use stock::ids::OrderId;
 use stock::layout::LimitBucket;
 use stock::limit::{Admit, Limit, PermitAnswer, PermitRequest};
 
-use crate::fixture::{TestSale, attempt, attempts, claim};
+use testkit::{ClusterOptions, RedisCluster, until};
+
+use crate::fixture::{TestSale, attempt, attempts, claim, client_of, server_clock};
 
 /// Three attempts at once, and one more per minute: no permit comes back while a test runs.
 const THREE: Limit = Limit { permits: 3, window: Duration::from_mins(3) };
 
 async fn try_limited(sale: &TestSale, attempts: &[Attempt]) -> Vec<BuyOutcome> {
-    sale.cluster.read(Buy { shard: sale.shard(), attempts, limit: Some(THREE) }).await.unwrap().outcomes
+    sale.cluster
+        .read(Buy { shard: sale.shard(), attempts, limit: Some(THREE), not_after: Buy::AT_ANY_TIME })
+        .await
+        .unwrap()
+        .outcomes
 }
 
 #[tokio::test]
@@ -60,8 +67,18 @@ async fn request_permits(
     spent: u32,
     want: u32,
 ) -> PermitAnswer {
+    request_permits_from(&LimitBucket::all()[0], sale, address, limit, spent, want).await
+}
+
+async fn request_permits_from(
+    bucket: &LimitBucket,
+    sale: &TestSale,
+    address: &str,
+    limit: Limit,
+    spent: u32,
+    want: u32,
+) -> PermitAnswer {
     let requests = [PermitRequest { address: address.to_owned(), spent, want }];
-    let bucket = &LimitBucket::all()[0];
     sale.cluster.read(Admit { bucket, limit, requests: &requests }).await.unwrap()[0]
 }
 
@@ -104,4 +121,80 @@ async fn permits_come_back_one_by_one() {
     assert!(
         matches!(request_permits(&sale, &ann, quick, 0, 10).await, PermitAnswer::Granted(some) if some >= 1)
     );
+}
+
+/// A sale on a cluster whose clocks can be set.
+struct SaleWithClocks {
+    redis: RedisCluster,
+    sale: TestSale,
+}
+
+impl SaleWithClocks {
+    async fn start() -> Self {
+        let options = ClusterOptions { clocks: true, ..ClusterOptions::default() };
+        let redis = RedisCluster::start(options).await.unwrap();
+        let sale = TestSale::on(client_of(&redis).await, &[0]).await;
+        Self { redis, sale }
+    }
+
+    /// Sets all clocks this far ahead, and waits until the primary of the shard shows it.
+    async fn set_clocks(&self, ahead: SignedDuration) {
+        for server in self.redis.servers().await {
+            self.redis.set_clock(server.addr, ahead).unwrap();
+        }
+        let expected = async || {
+            let shown = SignedDuration::from_millis(server_clock(&self.sale).await as i64);
+            let machine = SignedDuration::from_millis(jiff::Timestamp::now().as_millisecond());
+            (shown - machine - ahead).abs() < SignedDuration::from_secs(10)
+        };
+        until("the clock is set", Duration::from_secs(10), expected).await.unwrap();
+    }
+
+    /// Returns a bucket of addresses on the primary of the shard, whose clock is known to be set.
+    fn bucket_beside_shard(&self) -> LimitBucket {
+        let topology = self.sale.cluster.topology();
+        let primary_of = |slot| topology.primary(slot).map(|primary| &primary.address);
+        let own = primary_of(self.sale.shard().slot);
+        LimitBucket::all().into_iter().find(|bucket| primary_of(bucket.slot) == own).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn limits_end_when_fast_clock_is_corrected() {
+    // Given a user and an address with all permits used, by clocks that are three hours ahead.
+    let with_clocks = SaleWithClocks::start().await;
+    let sale = &with_clocks.sale;
+    with_clocks.set_clocks(SignedDuration::from_hours(3)).await;
+    let before = try_limited(sale, &attempts(["ann"; 4])).await;
+    assert!(matches!(before[3], BuyOutcome::Limited(_)), "{before:?}");
+    let (address, bucket) = (address(), with_clocks.bucket_beside_shard());
+    let used = request_permits_from(&bucket, sale, &address, THREE, 3, 1).await;
+    assert!(matches!(used, PermitAnswer::After(_)), "{used:?}");
+
+    // When the clocks are corrected.
+    with_clocks.set_clocks(SignedDuration::ZERO).await;
+
+    // Then both have all permits again, and are limited as before.
+    let outcomes = try_limited(sale, &attempts(["ann"; 4])).await;
+    assert_eq!(outcomes[..3], [BuyOutcome::Empty; 3], "{outcomes:?}");
+    assert!(
+        matches!(outcomes[3], BuyOutcome::Limited(wait) if wait <= Duration::from_mins(1)),
+        "{outcomes:?}"
+    );
+    let permits = request_permits_from(&bucket, sale, &address, THREE, 0, 1).await;
+    assert_eq!(permits, PermitAnswer::Granted(1));
+}
+
+#[tokio::test]
+async fn excess_use_of_free_permits_gives_none_back() {
+    let (sale, ann) = (TestSale::selling(0).await, address());
+
+    let none = request_permits(&sale, &ann, THREE, 100, 1).await;
+
+    for answer in [none, request_permits(&sale, &ann, THREE, 0, 1).await] {
+        assert!(
+            matches!(answer, PermitAnswer::After(wait) if wait > Duration::from_secs(55) && wait <= Duration::from_mins(1)),
+            "{answer:?}"
+        );
+    }
 }

@@ -130,7 +130,14 @@ async fn half_moved_shard_fails_until_moved() {
     };
     let buy = async |user| {
         let attempts = crate::fixture::attempts([user]);
-        sale.cluster.write(stock::calls::Buy { shard: sale.shard(), attempts: &attempts, limit: None }).await
+        sale.cluster
+            .write(stock::calls::Buy {
+                shard: sale.shard(),
+                attempts: &attempts,
+                limit: None,
+                not_after: stock::calls::Buy::AT_ANY_TIME,
+            })
+            .await
     };
 
     mover.start_move(sale.shard()).await;

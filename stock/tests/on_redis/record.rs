@@ -1,4 +1,4 @@
-//! `record`: config and mint of a sale change together, and only from the version that the change is based on.
+//! `record`: configuration and mint of a sale change together, and only from the version that the change is based on.
 
 use redis::Cmd;
 use stock::calls::{Recall, Record, RecordAnswer, SaleRecord};

@@ -6,16 +6,16 @@ use stock::layout::Shard;
 
 use crate::fixture::{TestSale, claim, with_another_ring};
 
-const GIVER: ShardId = ShardId::new(0);
+const DONOR: ShardId = ShardId::new(0);
 const RECEIVER: ShardId = ShardId::new(1);
 
 async fn donate(sale: &TestSale, want: u64) -> Donation {
-    sale.cluster.write(Donate { shard: sale.sale.shard(GIVER), to: RECEIVER, want }).await.unwrap()
+    sale.cluster.write(Donate { shard: sale.sale.shard(DONOR), to: RECEIVER, want }).await.unwrap()
 }
 
 async fn accept(sale: &TestSale, cumulative: u64) -> Accepted {
     let shard = sale.sale.shard(RECEIVER);
-    sale.cluster.write(Accept { shard, from: TokenSource::Shard(GIVER), cumulative }).await.unwrap()
+    sale.cluster.write(Accept { shard, from: TokenSource::Shard(DONOR), cumulative }).await.unwrap()
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn donate_zero_repeats_the_value_and_writes_tick() {
 
     let donation = donate(&sale, 3).await;
     assert_eq!(donate(&sale, 0).await, donation);
-    assert_eq!(sale.tick().await, 1, "a repeated value must write, or a barrier behind it proves nothing");
+    assert_eq!(sale.tick().await, 1, "a repeated value must write, or a barrier after it proves nothing");
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn donated_tokens_enter_the_receiving_shard() {
     assert_eq!(accept(&sale, donation.cumulative).await, Accepted { cumulative: 3, stock: 3 });
 
     let level = sale.level_of(sale.sale.shard(RECEIVER)).await;
-    assert_eq!(level.accepted_from(TokenSource::Shard(GIVER)), 3);
+    assert_eq!(level.accepted_from(TokenSource::Shard(DONOR)), 3);
     assert_eq!(level.stock, 3);
 }
 
@@ -114,7 +114,7 @@ async fn repeated_accept_writes_tick() {
 
     sale.cluster.write(again).await.unwrap();
 
-    assert_eq!(sale.tick().await, 1, "a repeated accept must write, or a barrier behind it proves nothing");
+    assert_eq!(sale.tick().await, 1, "a repeated accept must write, or a barrier after it proves nothing");
 }
 
 #[tokio::test]

@@ -18,6 +18,17 @@ impl RedisCluster {
         self.query(primary, kill.arg("KILL").arg("TYPE").arg("replica")).await.map(|_killed: u64| ())
     }
 
+    /// Disconnects one replica of this primary. No replica may reconnect until [`Self::restore_replication`]; the other
+    /// links stay.
+    ///
+    /// # Errors
+    /// Fails when one of the two servers does not answer.
+    pub async fn cut_link(&self, primary: SocketAddr, replica: SocketAddr) -> Result<()> {
+        self.permit_replication(primary, "-").await?;
+        let mut kill = redis::cmd("CLIENT");
+        self.query(replica, kill.arg("KILL").arg("TYPE").arg("master")).await.map(|_killed: u64| ())
+    }
+
     /// Permits replication again. The replicas reconnect without further commands.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ const MIGRATE_TIMEOUT_MS: u64 = 5_000;
 /// Time limit until all primaries know a new owner. Gossip takes a second or two.
 const MAP_LIMIT: Duration = Duration::from_secs(30);
 
-/// Time limit until replicas confirm a primary's data. They confirm once a second.
+/// Time limit until replicas confirm a primary's data. They confirm once per second.
 const COPY_LIMIT: Duration = Duration::from_secs(5);
 
 impl RedisCluster {

@@ -7,7 +7,7 @@ use stock::calls::Find;
 use stock::ids::{ShardId, UserId, UserIdKind};
 use testkit::{BuyerAnswer, Buyers, StackOptions, until};
 
-use crate::fixture::{OpenSale, sale_options};
+use crate::fixture::{OpenSale, purchase_attempts, sale_options, tally, users_with_home};
 
 /// More units than are bought during a test.
 const UNITS: u64 = 100_000;
@@ -15,6 +15,8 @@ const UNITS: u64 = 100_000;
 const CONNECTIONS: usize = 64;
 /// Detecting a dead primary takes the timeout of 1 s, the election as long again, and the copy some seconds here.
 const LIMIT: Duration = Duration::from_secs(30);
+/// Time in which buyers repeat an attempt. A node needs a fraction of a second to find a promoted primary.
+const BUYING_TIME: Duration = Duration::from_secs(5);
 /// Delay per key while a copy is written and loaded. A server has a dozen keys, so a copy takes seconds.
 const KEY_DELAY_US: u32 = 150_000;
 
@@ -87,6 +89,75 @@ async fn purchases_survive_when_primary_dies_without_replica_link() {
     assert_all_found(&sale, &answers).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn purchases_survive_when_sleeping_replica_takes_over() {
+    // Given a primary with two replicas, and buyers of its shards.
+    let sale = start_with_two_replicas().await;
+    let redis = sale.stack.redis();
+    let (primary, successor, sleeper) = primary_and_two_replicas(&sale).await;
+    let node = sale.stack.nodes()[0].url().to_owned();
+    let buyers = purchase_attempts(&users_with_home(&sale.sale, ShardId::new(0), CONNECTIONS), &node);
+
+    // When one replica sleeps through the other's promotion, and takes over from it later.
+    let faults = async {
+        redis.freeze(sleeper);
+        redis.kill(primary);
+        redis.wait_until_promoted(successor).await.unwrap();
+        let answers = Buyers::new(CONNECTIONS).buy_persistently(buyers, BUYING_TIME).await;
+        redis.kill(successor);
+        redis.thaw(sleeper);
+        redis.wait_until_promoted(sleeper).await.unwrap();
+        answers
+    };
+    let (of_successor, mut answers) = Buyers::new(CONNECTIONS).buy_during(&node, faults).await;
+    println!("answers of the successor's shard: {:?}", tally(&of_successor));
+
+    // Then every acknowledged purchase exists.
+    redis.restart(primary).await.unwrap();
+    redis.restart(successor).await.unwrap();
+    redis.wait_until_whole().await.unwrap();
+    answers.extend(of_successor);
+    assert_all_found(&sale, &answers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shard_sells_again_when_sleeping_replica_is_forgotten() {
+    // Given a promoted primary, and a replica that slept through the promotion.
+    let sale = start_with_two_replicas().await;
+    let redis = sale.stack.redis();
+    let (primary, successor, sleeper) = primary_and_two_replicas(&sale).await;
+    let sleeper_id = cluster_id(&sale, sleeper).await;
+    redis.freeze(sleeper);
+    redis.kill(primary);
+    redis.wait_until_promoted(successor).await.unwrap();
+
+    // Then no purchase of its shard is acknowledged: the replica may still be promoted.
+    let node = sale.stack.nodes()[0].url().to_owned();
+    let users = users_with_home(&sale.sale, ShardId::new(0), 2 * CONNECTIONS);
+    let (users, more_users) = users.split_at(CONNECTIONS);
+    let buyers = purchase_attempts(more_users, &node);
+    let answers = Buyers::new(CONNECTIONS).buy_persistently(buyers.clone(), BUYING_TIME).await;
+    assert!(answers.iter().all(|answer| answer.status == Some(503)), "{:?}", tally(&answers));
+
+    // Except on a node that may sell without a failed replica.
+    let program = testkit::binary("flashsale-node").unwrap();
+    let fallback = [("DURABILITY_FALLBACK".to_owned(), "primary".to_owned())];
+    let lenient = sale.stack.start_separate_node(&program, &fallback).await.unwrap();
+    let lenient_buyers = purchase_attempts(users, lenient.url());
+    let answers = Buyers::new(CONNECTIONS).buy_persistently(lenient_buyers, BUYING_TIME).await;
+    assert!(answers.iter().all(BuyerAnswer::is_definite), "{:?}", tally(&answers));
+
+    // And when an operator forgets the replica, all nodes sell.
+    let lost = [primary, sleeper];
+    for server in sale.stack.redis().servers().await.into_iter().filter(|server| !lost.contains(&server.addr))
+    {
+        let mut connection = redis.connection(server.addr).await.unwrap();
+        redis::cmd("CLUSTER").arg("FORGET").arg(&sleeper_id).exec_async(&mut connection).await.unwrap();
+    }
+    let answers = Buyers::new(CONNECTIONS).buy_persistently(buyers, BUYING_TIME).await;
+    assert!(answers.iter().all(BuyerAnswer::is_definite), "{:?}", tally(&answers));
+}
+
 /// Looks up every user with an acknowledged purchase. The audit cannot find a loss: it sees only what Redis still
 /// holds.
 async fn assert_all_found(sale: &OpenSale, answers: &[BuyerAnswer]) {
@@ -112,6 +183,25 @@ async fn pair(sale: &OpenSale) -> (SocketAddr, SocketAddr) {
     let redis = sale.stack.redis();
     let primary = redis.primary_of(sale.sale.shard(ShardId::new(0)).slot).await.unwrap();
     (primary, redis.replicas_of(primary).await[0])
+}
+
+async fn start_with_two_replicas() -> OpenSale {
+    let options = StackOptions { nodes: 1, replicas_per_primary: 2, ..StackOptions::default() };
+    OpenSale::start_with(StackOptions { sale: sale_options(UNITS), ..options }).await
+}
+
+/// The primary of the first shard, and its two replicas.
+async fn primary_and_two_replicas(sale: &OpenSale) -> (SocketAddr, SocketAddr, SocketAddr) {
+    let (primary, _) = pair(sale).await;
+    let [successor, sleeper] = sale.stack.redis().replicas_of(primary).await[..] else {
+        panic!("two replicas")
+    };
+    (primary, successor, sleeper)
+}
+
+async fn cluster_id(sale: &OpenSale, server: SocketAddr) -> String {
+    let mut connection = sale.stack.redis().connection(server).await.unwrap();
+    redis::cmd("CLUSTER").arg("MYID").query_async(&mut connection).await.unwrap()
 }
 
 async fn set(sale: &OpenSale, server: SocketAddr, setting: &str, value: u32) {

@@ -4,7 +4,7 @@ use stock::ids::ShardId;
 use testkit::{BuyerAnswer, Buyers, PurchaseAttempt};
 
 use crate::fixture::{
-    OpenSale, assert_all_definite, assert_repeats_recognised, purchase_attempts, purchases, tally,
+    OpenSale, assert_all_definite, assert_repeats_recognized, purchase_attempts, purchases, tally,
     users_with_home,
 };
 
@@ -58,7 +58,7 @@ async fn sequential_buyers_cost_few_calls() {
 
     let answers = Buyers::new(1).buy(purchase_attempts(&users, &sale.stack.url())).await;
 
-    // Sequential purchases cannot be batched, so the snapshots (12 calls, ten times a second) dominate the count.
+    // Sequential purchases cannot be batched, so the snapshots (12 calls, ten times per second) dominate the count.
     let snapshots = (began.elapsed().as_secs_f64() + 1.0) * 10.0 * 12.0;
     let calls = sale.function_calls().await - before;
     println!("answers: {:?}, {calls} calls, at most {snapshots:.0} of them for snapshots", tally(&answers));
@@ -77,7 +77,7 @@ async fn sequential_buyers_cost_few_calls() {
 async fn assert_all_served(sale: &OpenSale, answers: &[BuyerAnswer], calls_before: u64) {
     println!("answers: {:?}", tally(answers));
     assert_all_definite(answers);
-    assert_repeats_recognised(answers);
+    assert_repeats_recognized(answers);
     sale.assert_sold_out(answers).await;
     assert_calls_bounded(sale.function_calls().await - calls_before, answers.len());
 }

@@ -1,15 +1,20 @@
 //! Nodes sell on their own: without a coordinator, or without the primary that holds the coordinators' data.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
-use stock::layout::{SALES_KEY, SaleKeys, slot_of_tag};
+use stock::calls::Donate;
+use stock::ids::ShardId;
+use stock::layout::{SALES_KEY, SaleKeys, Slot, slot_of_tag};
 use testkit::stack::SaleOptions;
 use testkit::{BuyerAnswer, Buyers, StackOptions, until};
 
-use crate::fixture::{OpenSale, assert_all_definite, purchase_attempts, purchases, sale_options, tally};
+use crate::fixture::{
+    OpenSale, assert_all_definite, purchase_attempts, purchases, sale_options, tally, users_with_home,
+};
 
 /// Time limit for any expected change, on a busy machine too.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -22,6 +27,24 @@ fn users(numbers: std::ops::Range<u32>) -> Vec<String> {
 
 async fn buy(sale: &OpenSale, users: &[String]) -> Vec<BuyerAnswer> {
     Buyers::new(16).buy_persistently(purchase_attempts(users, &sale.stack.url()), TIMEOUT).await
+}
+
+/// Starts a sale with one unit in each shard, which no coordinator moves ahead of demand.
+async fn start_with_one_unit_in_each_shard(shards: u32, nodes: u16) -> OpenSale {
+    let sale = SaleOptions { shards: Some(shards), ..sale_options(shards.into()) };
+    let coordinator_environment = vec![("REBALANCE_PERIOD".into(), "0s".into())];
+    OpenSale::start_with(StackOptions { nodes, sale, coordinator_environment, ..StackOptions::default() })
+        .await
+}
+
+/// Leaves the only token of a shard in its channel to another one, as a process that dies after its donation does.
+async fn abandon_token(sale: &OpenSale, donor: ShardId, receiver: ShardId) {
+    let donated = sale.cluster.write(Donate { shard: sale.sale.shard(donor), to: receiver, want: 1 }).await;
+    assert_eq!(donated.unwrap().stock, 0, "shard {donor} had more than one token");
+}
+
+fn primary_of(sale: &OpenSale, slot: Slot) -> SocketAddr {
+    sale.cluster.topology().primary(slot).unwrap().address.to_string().parse().unwrap()
 }
 
 /// Starts a sale with two coordinators.
@@ -194,4 +217,137 @@ async fn status_advances_while_snapshot_shard_is_frozen() {
     let bought = |status: &Value| status["remainingStock"].as_u64() == Some(1_100);
     wait_until_each_node_shows(&sale, "the purchases on other shards", TIMEOUT, bought).await;
     [primary, replica].iter().for_each(|&server| redis.thaw(server));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restock_is_sold_while_record_is_unreadable() {
+    // Given a sale that is sold out, and buyers of a shard that gets no unit of the next restock. Another primary than
+    // that shard's holds the sale's record, and coordinators move no units between shards.
+    let options = StackOptions {
+        nodes: 1,
+        sale: SaleOptions { shards: Some(3), ..sale_options(3) },
+        coordinator_environment: vec![("REBALANCE_PERIOD".into(), "0s".into())],
+        ..StackOptions::default()
+    };
+    let sale = OpenSale::start_with(options).await;
+    assert_all_definite(&buy(&sale, &users(0..30)).await);
+    wait_until_each_node_shows(&sale, "the sale is sold out", TIMEOUT, |status| status["soldOut"] == true)
+        .await;
+    let topology = sale.cluster.topology();
+    let primary_of = |slot| topology.primary(slot).unwrap().address.to_string();
+    let record_primary = primary_of(SaleKeys::new(sale.sale.id()).slot);
+    let restocked = sale.sale.split(1).iter().position(|&units| units > 0).unwrap();
+    let homes = (0..).map(ShardId::new).zip(sale.sale.shards());
+    let (home, _) = homes
+        .into_iter()
+        .find(|(id, shard)| id.index() != restocked && primary_of(shard.slot) != record_primary)
+        .unwrap();
+    let buyers = users_with_home(&sale.sale, home, 20);
+
+    // When a restock of one unit is acknowledged, and the primary with the record freezes at once.
+    let url = format!("{}/admin/sales/flash/restock", sale.stack.coordinators()[0].url());
+    let restock = Client::new().post(url).bearer_auth(sale.stack.admin_token()).json(&json!({ "units": 1 }));
+    let status = restock.send().await.unwrap().status();
+    let record_primary = record_primary.parse().unwrap();
+    sale.stack.redis().freeze(record_primary);
+    assert_eq!(status, StatusCode::OK);
+
+    // Then no buyer hears that all is sold before one has bought the unit.
+    let mut answers = Vec::new();
+    for buyer in &buyers {
+        let attempt = purchase_attempts([buyer], sale.stack.nodes()[0].url());
+        answers.extend(Buyers::new(1).buy(attempt).await);
+        if !purchases(&answers).is_empty() {
+            break;
+        }
+    }
+    sale.stack.redis().thaw(record_primary);
+    let told = tally(&answers);
+    assert_eq!(
+        (purchases(&answers).len(), told.get("409 out_of_stock")),
+        (1, None),
+        "the answers are {told:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn abandoned_tokens_are_sold_without_coordinator() {
+    // Given a sale without a coordinator, and two of its three units in channels to the same shard.
+    let sale = start_with_one_unit_in_each_shard(3, 2).await;
+    sale.stack.coordinators()[0].process().kill();
+    let [buying, receiver, other] = [0, 1, 2].map(ShardId::new);
+    abandon_token(&sale, buying, receiver).await;
+    abandon_token(&sale, other, receiver).await;
+
+    // When all buyers come to a shard that those channels do not lead to.
+    let answers = buy(&sale, &users_with_home(&sale.sale, buying, 5)).await;
+
+    // Then all units are sold.
+    assert_eq!(purchases(&answers).len(), 3, "the answers are {:?}", tally(&answers));
+    assert_all_definite(&answers);
+    sale.stack.start_coordinator().await.unwrap();
+    sale.assert_sold_out(&answers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unconfirmed_donations_are_sold_without_coordinator() {
+    // Given a sale without a coordinator, and a shard that has sold its unit.
+    let sale = start_with_one_unit_in_each_shard(3, 1).await;
+    sale.stack.coordinators()[0].process().kill();
+    let home = ShardId::new(1);
+    let users = users_with_home(&sale.sale, home, 5);
+    let mut answers = buy(&sale, &users[..1]).await;
+    assert_eq!(purchases(&answers).len(), 1, "the answers are {:?}", tally(&answers));
+
+    // When its next buyers come while the replicas of both other shards are frozen, until both have donated. The node
+    // asks the second one because the first donation is not confirmed in time.
+    let redis = sale.stack.redis();
+    let mut frozen = Vec::new();
+    for shard in sale.sale.shards().iter().filter(|shard| shard.id != home) {
+        frozen.extend(redis.replicas_of(primary_of(&sale, shard.slot)).await);
+    }
+    frozen.iter().for_each(|&replica| redis.freeze(replica));
+    let fault = async {
+        until("both donations", TIMEOUT, async || sale.tokens_in_channels().await == 2).await.unwrap();
+        frozen.iter().for_each(|&replica| redis.thaw(replica));
+    };
+    let ((), later) = tokio::join!(fault, buy(&sale, &users[1..]));
+
+    // Then all units are sold.
+    answers.extend(later);
+    assert_eq!(purchases(&answers).len(), 3, "the answers are {:?}", tally(&answers));
+    assert_all_definite(&answers);
+    sale.stack.start_coordinator().await.unwrap();
+    sale.assert_sold_out(&answers).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn abandoned_token_is_sold_while_none_leads() {
+    // Given a sale whose coordinator cannot lead, because primary and replica of the lease are dead.
+    let sale = start_with_one_unit_in_each_shard(6, 1).await;
+    let redis = sale.stack.redis();
+    let lease_primary = primary_of(&sale, slot_of_tag(SALES_KEY));
+    let (reachable, lost): (Vec<_>, Vec<_>) =
+        sale.sale.shards().iter().partition(|shard| primary_of(&sale, shard.slot) != lease_primary);
+    let lease_replica = redis.replicas_of(lease_primary).await[0];
+    [lease_replica, lease_primary].iter().for_each(|&server| redis.kill(server));
+    let coordinators = sale.stack.coordinators();
+    let is_following = async || {
+        let view = Client::new().get(format!("{}/admin/coordinators", coordinators[0].url()));
+        let view = view.bearer_auth(sale.stack.admin_token()).send().await;
+        let Ok(view) = view else { return false };
+        view.json::<Value>().await.is_ok_and(|view| view["leads"] == false)
+    };
+    until("the end of leadership", TIMEOUT, is_following).await.unwrap();
+
+    // When a token is abandoned in the channel between two reachable shards, and all buyers come to a third one.
+    let [donor, receiver, home] = [0, 1, 2].map(|index: usize| reachable[index].id);
+    abandon_token(&sale, donor, receiver).await;
+    let units = reachable.len();
+    let answers = buy(&sale, &users_with_home(&sale.sale, home, units)).await;
+
+    // Then all units of the reachable shards are sold.
+    assert_eq!((units, lost.len()), (4, 2), "the shards are not spread evenly");
+    assert_eq!(purchases(&answers).len(), units, "the answers are {:?}", tally(&answers));
+    assert!(coordinators[0].process().is_running());
 }

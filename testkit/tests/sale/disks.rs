@@ -6,9 +6,9 @@ use stock::ids::ShardId;
 use testkit::{Buyers, Failover, until};
 
 use crate::failover::primary_and_replica;
-use crate::fixture::{OpenSale, assert_repeats_recognised, purchase_attempts, purchases, users_with_home};
+use crate::fixture::{OpenSale, assert_repeats_recognized, purchase_attempts, purchases, users_with_home};
 
-/// Time until the cluster marks a server as failed: the node timeout of 1 s, then agreement of a majority.
+/// Time until the cluster marks a server as failed: `cluster-node-timeout` of 1 s, then agreement of a majority.
 const FAILURE_DETECTED_MAX: Duration = Duration::from_secs(15);
 /// Time limit for a buyer's retries. It is longer than the cluster needs to replace a server.
 const RETRY_LIMIT: Duration = Duration::from_secs(20);
@@ -35,7 +35,7 @@ async fn primary_with_truncated_file_does_not_start() {
     answers.extend(Buyers::new(8).buy_persistently(purchase_attempts(&users, &node), RETRY_LIMIT).await);
     let bought_again = answers[users.len()..].iter().filter(|answer| answer.is_purchased()).count();
     assert_eq!(bought_again, 0, "of {} purchases, this number was bought again", users.len());
-    assert_repeats_recognised(&answers);
+    assert_repeats_recognized(&answers);
 
     // And the replica is primary, because the old primary does not start.
     assert!(redis.primaries().await.contains(&replica));
@@ -65,5 +65,5 @@ async fn restarted_replica_serves_only_after_manual_promotion() {
     // And once an operator promotes it, each buyer gets the same order again.
     redis.fail_over_to(replica, Failover::Forced).await.unwrap();
     answers.extend(Buyers::new(8).buy_persistently(purchase_attempts(&users, &node), RETRY_LIMIT).await);
-    assert_repeats_recognised(&answers);
+    assert_repeats_recognized(&answers);
 }

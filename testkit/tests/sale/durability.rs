@@ -10,7 +10,7 @@ use testkit::{StackOptions, until};
 
 use crate::fixture::{OpenSale, sale_options, users_with_home};
 
-/// Time until the cluster marks a server as failed: the node timeout of 1 s, then agreement of a majority.
+/// Time until the cluster marks a server as failed: `cluster-node-timeout` of 1 s, then agreement of a majority.
 const FAILURE_DETECTED_MAX: Duration = Duration::from_secs(15);
 /// The default of a node. The cluster may mark a replica as failed before or after a purchase times out.
 const BARRIER_TIMEOUT: Duration = Duration::from_millis(500);

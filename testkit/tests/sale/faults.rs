@@ -12,7 +12,7 @@ use crate::fixture::{
 };
 
 const UNITS: u64 = 240;
-/// Time until the cluster marks a server as failed: the node timeout of 1 s, then agreement of a majority.
+/// Time until the cluster marks a server as failed: `cluster-node-timeout` of 1 s, then agreement of a majority.
 const FAILURE_DETECTED_MAX: Duration = Duration::from_secs(15);
 /// Within this time a node has read the cluster's map again.
 const MAP_PERIOD: Duration = Duration::from_millis(1_500);

@@ -132,7 +132,7 @@ pub(crate) fn assert_all_definite(answers: &[BuyerAnswer]) {
 }
 
 /// Asserts that a repeated purchase got the order of the first one.
-pub(crate) fn assert_repeats_recognised(answers: &[BuyerAnswer]) {
+pub(crate) fn assert_repeats_recognized(answers: &[BuyerAnswer]) {
     let orders = purchases(answers);
     for answer in answers.iter().filter(|answer| !answer.is_purchased()) {
         let bought = orders.get(answer.user.as_str());

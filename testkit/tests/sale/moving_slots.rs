@@ -6,7 +6,7 @@ use std::time::Duration;
 use stock::ids::ShardId;
 use testkit::{BuyerAnswer, Buyers};
 
-use crate::fixture::{OpenSale, assert_repeats_recognised, purchase_attempts, purchases, users_with_home};
+use crate::fixture::{OpenSale, assert_repeats_recognized, purchase_attempts, purchases, users_with_home};
 
 /// Time limit for a buyer's retries. It is longer than the cluster needs to replace a server.
 const RETRY_LIMIT: Duration = Duration::from_secs(20);
@@ -27,7 +27,7 @@ async fn slot_stays_when_target_is_not_replicated() {
     let node = sale.stack.nodes()[0].url().to_owned();
     let users: Vec<String> = answers.iter().map(|answer| answer.user.clone()).collect();
     answers.extend(Buyers::new(8).buy_persistently(purchase_attempts(&users, &node), RETRY_LIMIT).await);
-    assert_repeats_recognised(&answers);
+    assert_repeats_recognized(&answers);
 
     // And the error names the reason why the slot stayed.
     let refused = format!("{:#}", moved.unwrap_err());

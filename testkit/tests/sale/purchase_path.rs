@@ -24,11 +24,13 @@ async fn pipeline_batches_purchases_and_ends_in_wait() {
     assert_eq!(purchases(&answers).len(), 600);
 
     // Then each buyer is in exactly one call. The calls of a pipeline are followed by one WAIT and one INFO, which
-    // lists the replicas. TIME comes before the calls, after them, and at the end.
-    let (mut buyer_count, mut calls, mut waits, mut info_calls, mut time_calls) = (0, 0, 0, 0, 0);
+    // lists the replicas. TIME comes when the lane connects, before the calls of each pipeline, after them, and at the end.
+    let (mut buyer_count, mut calls, mut waits, mut info_calls, mut time_calls, mut connections) =
+        (0, 0, 0, 0, 0, 0);
     for monitor in monitors {
         for (connection, commands) in monitor.commands_by_connection().await {
             let mut in_pipeline = 0;
+            connections += 1;
             for command in commands {
                 match command.name() {
                     "FCALL" if command.operation() == "buy" => {
@@ -49,7 +51,7 @@ async fn pipeline_batches_purchases_and_ends_in_wait() {
         }
     }
     assert_eq!(info_calls, waits, "each WAIT needs one INFO");
-    assert_eq!(time_calls, 3 * waits, "each WAIT needs three TIME");
+    assert_eq!(time_calls, 3 * waits + connections, "each WAIT needs three TIME, and each connection one");
     println!("600 purchases: {calls} calls in {waits} pipelines");
     assert_eq!(buyer_count, 600, "each buyer is sent once");
     assert!(calls < 600 && waits <= calls, "nothing was batched: {calls} calls, {waits} waits");

@@ -11,7 +11,7 @@ use testkit::stack::Node;
 use testkit::{BuyerAnswer, Buyers, Failover, Security, StackOptions, User, until};
 
 use crate::fixture::{
-    OpenSale, assert_all_definite, assert_repeats_recognised, purchase_attempts, purchases, sale_options,
+    OpenSale, assert_all_definite, assert_repeats_recognized, purchase_attempts, purchases, sale_options,
     tally, users_with_home,
 };
 
@@ -55,7 +55,7 @@ async fn secured_sale_triggers_no_acl_refusal() {
 
     // Then everything is sold, the answers are true, and no server refused a command.
     assert_all_definite(&answers);
-    assert_repeats_recognised(&answers);
+    assert_repeats_recognized(&answers);
     sale.assert_sold_out(&answers).await;
     assert_eq!(refusals(&sale).await, Vec::<String>::new());
 }
@@ -103,7 +103,7 @@ async fn secured_cluster_keeps_purchases_after_power_loss() {
     let users: Vec<String> = (0..500).map(|n| format!("buyer-{n:03}")).collect();
     answers.extend(buy(&sale, &users).await);
     assert_all_definite(&answers);
-    assert_repeats_recognised(&answers);
+    assert_repeats_recognized(&answers);
     sale.assert_sold_out(&answers).await;
     assert_eq!(refusals(&sale).await, Vec::<String>::new());
 }

@@ -1,4 +1,4 @@
-//! Connections without TLS, with a foreign certificate, or with a wrong password are rejected.
+//! Connections without TLS, with a certificate of another authority, or with a wrong password are rejected.
 
 use std::io::Write as _;
 use std::net::SocketAddr;

@@ -1,10 +1,15 @@
 //! The permissions of each user in the deployed users file.
 
+use std::time::Duration;
+
 use redis::Value;
 use redis::aio::MultiplexedConnection;
+use stock::cluster::Cluster;
+use stock::connection::ConnectOptions;
+use stock::lease::{Lead, Lease};
 use testkit::{RedisCluster, User};
 
-use crate::shared_redis;
+use crate::{security_of, shared_redis};
 
 /// Commands that delete data, stop a server, read its secrets, run code, or access other keys.
 const DANGEROUS: [&str; 37] = [
@@ -74,6 +79,20 @@ async fn coordinator_is_denied_dangerous_commands() {
     assert_forbidden(User::Coordinator, DANGEROUS.into_iter().filter(is_denied)).await;
     let permitted = ["TIME", "INFO replication", "CLUSTER NODES", "SCAN 0", "HSCAN fs:{a}:claims 0"];
     assert_permitted(User::Coordinator, permitted).await;
+}
+
+/// `lead` shortens a lease that another coordinator holds for a longer time. The other tests do not reach that branch.
+#[tokio::test]
+async fn coordinator_may_shorten_the_lease_of_another() {
+    let redis = shared_redis().await;
+    let login = security_of(redis).login(redis.primaries().await[0], User::Coordinator).unwrap();
+    let cluster = Cluster::connect(ConnectOptions::new(vec![login])).await.unwrap();
+    let lead = |coordinator, seconds| Lead { coordinator, hold: Duration::from_secs(seconds) };
+
+    cluster.read(lead("first", 60)).await.unwrap();
+    let lease = cluster.read(lead("second", 2)).await.unwrap();
+
+    assert_eq!(lease, Lease { holder: Some("first".into()), left: Duration::from_secs(2) });
 }
 
 #[tokio::test]

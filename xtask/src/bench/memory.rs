@@ -89,8 +89,14 @@ async fn sell_all(cluster: &Cluster, sale: &Sale, batch: usize) -> Result<()> {
         });
         if queues[home].len() == batch || stock[home] == 0 {
             let attempts = std::mem::take(&mut queues[home]);
-            let bought =
-                cluster.read(Buy { shard: &sale.shards()[home], attempts: &attempts, limit: None }).await?;
+            let bought = cluster
+                .read(Buy {
+                    shard: &sale.shards()[home],
+                    attempts: &attempts,
+                    limit: None,
+                    not_after: Buy::AT_ANY_TIME,
+                })
+                .await?;
             let all = bought.outcomes.iter().all(|outcome| matches!(outcome, BuyOutcome::Bought(_)));
             ensure!(all, "shard {home} did not sell: {:?}", bought.outcomes);
         }

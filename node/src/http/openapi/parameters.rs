@@ -36,7 +36,7 @@ pub(super) fn idempotency_key() -> Parameter {
     header("Idempotency-Key", about, key.into())
 }
 
-/// The CSRF token, as every purchase of the second family sends it.
+/// The CSRF token, as every purchase of the single-sale endpoints sends it.
 pub(super) fn csrf_token() -> [Parameter; 2] {
     let about = "The same token as in the cookie.";
     [

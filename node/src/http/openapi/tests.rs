@@ -1,12 +1,11 @@
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use super::*;
 
 /// The tracked copy shows in a diff how a change affects the API.
 #[test]
 fn tracked_copy_matches_the_served_document() {
-    let tracked = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.json");
+    let tracked = testkit::workspace_root().join("node/openapi.json");
     let served = description().to_pretty_json().unwrap() + "\n";
     if std::env::var_os("UPDATE_OPENAPI").is_some() {
         std::fs::write(&tracked, &served).unwrap();

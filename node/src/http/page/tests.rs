@@ -174,7 +174,9 @@ async fn page_loads_nothing_from_other_sites() {
     let document = load("/", &[]).await;
     let policy = document.header(CONTENT_SECURITY_POLICY).unwrap();
     assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{policy}");
-    assert!(policy.contains("frame-ancestors 'none'") && policy.contains("base-uri 'none'"), "{policy}");
+    for directive in ["frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'"] {
+        assert!(policy.contains(directive), "{policy}");
+    }
 
     let html = document.text();
     for inline in ["<style", "style=", "onclick=", "onload=", "javascript:"] {

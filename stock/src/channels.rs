@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use stock::calls::{CallError, Level, TokenSource};
-use stock::ids::ShardId;
 use tokio::time::Instant;
+
+use crate::calls::{CallError, Level, TokenSource};
+use crate::ids::ShardId;
 
 /// A directed channel between two shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,16 +64,17 @@ impl OpenChannels {
 
 /// A channel that holds tokens.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct OpenChannel {
-    pub(crate) channel: Channel,
+pub struct OpenChannel {
+    /// The channel.
+    pub channel: Channel,
     /// Tokens accepted from it, cumulative.
     accepted: u64,
     /// Tokens in the channel.
-    pub(crate) tokens: u64,
+    pub tokens: u64,
 }
 
 /// Returns the channels that hold tokens. Channels with an unreadable end are left out.
-pub(crate) fn open_channels(levels: &[Result<Level, CallError>]) -> impl Iterator<Item = OpenChannel> {
+pub fn open_channels(levels: &[Result<Level, CallError>]) -> impl Iterator<Item = OpenChannel> {
     (0..).map(ShardId::new).zip(levels).flat_map(move |(donor, level)| {
         let donated = level.as_ref().map_or(&[][..], |level| &level.donated);
         donated.iter().filter_map(move |&(receiver, donated)| {

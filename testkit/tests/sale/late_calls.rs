@@ -1,0 +1,154 @@
+//! A call that reaches Redis after its node has given it up: a buyer who was refused gets no unit by it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+use stock::ids::ShardId;
+use testkit::stack::SaleOptions;
+use testkit::{Buyers, StackOptions, until};
+
+use crate::fixture::{
+    OpenSale, assert_all_definite, purchase_attempts, purchases, sale_options, users_with_home,
+};
+use crate::slow_network::{SlowNetwork, Symptom};
+
+/// Time limit for any expected change, on a busy machine too.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// The shard behind the slow network.
+const HOME: ShardId = ShardId::new(0);
+
+/// A sale with one node, and a slow network between that node and the primary of one shard.
+struct Shop {
+    sale: OpenSale,
+    node: String,
+    network: SlowNetwork,
+    /// Users of the shard behind the slow network.
+    users: Vec<String>,
+}
+
+impl Shop {
+    async fn open(total_stock: u64) -> Self {
+        let options = SaleOptions { shards: Some(3), ..sale_options(total_stock) };
+        let options = StackOptions { nodes: 1, sale: options, ..StackOptions::default() };
+        let sale = OpenSale::start_with(options).await;
+        let primary =
+            sale.cluster.topology().primary(sale.sale.shard(HOME).slot).unwrap().address.to_string();
+        let primary: SocketAddr = primary.parse().unwrap();
+        let network = SlowNetwork::before(&sale, primary).await;
+        let node = sale.stack.nodes()[0].url().to_owned();
+        let users = users_with_home(&sale.sale, HOME, 40);
+        let shop = Self { sale, node, network, users };
+        shop.wait_until_node_uses_network().await;
+        shop
+    }
+
+    /// Repeats the purchase of one user until the network has held it back, and delivers it.
+    async fn wait_until_node_uses_network(&self) {
+        let first = purchase_attempts(&self.users[..1], &self.node);
+        self.network.hold_connection_with(&self.users[0], Symptom::Disconnect);
+        let buying = async {
+            loop {
+                assert_all_definite(&Buyers::new(1).buy_persistently(first.clone(), TIMEOUT).await);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            () = self.network.wait_until_held() => {}
+            () = buying => {}
+        }
+        self.network.release().await;
+        assert_all_definite(&Buyers::new(1).buy_persistently(first, TIMEOUT).await);
+    }
+
+    /// Sends one purchase of this user, always with the same key.
+    async fn buy(&self, user: &str) -> (StatusCode, Value) {
+        let request = Client::new().post(format!("{}/api/sale/purchase", self.node));
+        let request = request.header("Idempotency-Key", "the-only-attempt").json(&json!({ "userId": user }));
+        let answer = request.send().await.unwrap();
+        (answer.status(), answer.json().await.unwrap())
+    }
+
+    async fn change(&self, action: &str, body: Value) {
+        let url = format!("{}/admin/sales/flash/{action}", self.sale.stack.coordinators()[0].url());
+        let request = Client::new().post(url).bearer_auth(self.sale.stack.admin_token()).json(&body);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{action}: {:?}", answer.text().await);
+    }
+
+    async fn sell_out(&self) {
+        let crowd: Vec<String> = (0..40).map(|n| format!("buyer-{n:03}")).collect();
+        assert_all_definite(
+            &Buyers::new(8).buy_persistently(purchase_attempts(&crowd, &self.node), TIMEOUT).await,
+        );
+        let shown = async || self.sale.stack.status().await.is_ok_and(|status| status.remaining_stock == 0);
+        until("the sale is shown as sold out", TIMEOUT, shown).await.unwrap();
+    }
+
+    async fn assert_has_no_unit(&self, user: &str) {
+        let url = format!("{}/api/sale/purchase/{user}", self.node);
+        let found: Value = Client::new().get(url).send().await.unwrap().json().await.unwrap();
+        assert_eq!(found["hasPurchased"], json!(false), "a refused attempt got a unit: {found}");
+    }
+}
+
+/// Refuses a buyer of a sale that is sold out while the buyer's first call is held back, and delivers it after a
+/// restock.
+async fn deliver_call_after_restock(symptom: Symptom) {
+    // Given a sale that is sold out, and a buyer whose call is held back by the network.
+    let shop = Shop::open(3).await;
+    shop.sell_out().await;
+    let buyer = &shop.users[1];
+    shop.network.hold_connection_with(buyer, symptom);
+
+    // When the node repeats the call on another connection and refuses the buyer, units are added, and the first call
+    // arrives.
+    let (status, body) = shop.buy(buyer).await;
+    assert_eq!((status, &body["reason"]), (StatusCode::CONFLICT, &json!("out_of_stock")), "{body}");
+    shop.network.wait_until_held().await;
+    shop.change("restock", json!({ "units": 3 })).await;
+    shop.network.release().await;
+
+    // Then the buyer has no unit, and others can buy what was added.
+    shop.assert_has_no_unit(buyer).await;
+    let others = purchase_attempts(&shop.users[2..5], &shop.node);
+    assert_eq!(purchases(&Buyers::new(3).buy_persistently(others, TIMEOUT).await).len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_call_sells_nothing_after_out_of_stock() {
+    deliver_call_after_restock(Symptom::Silence).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_call_sells_nothing_after_broken_connection() {
+    deliver_call_after_restock(Symptom::Disconnect).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_call_sells_nothing_after_pause() {
+    // Given a sale with units, and a buyer whose call is held back by the network.
+    let shop = Shop::open(30).await;
+    let buyer = &shop.users[1];
+    shop.network.hold_connection_with(buyer, Symptom::Silence);
+
+    // When the sale is paused, the node repeats the call and refuses the buyer, the sale is resumed, and the first call
+    // arrives.
+    let (pausing, (status, body)) = tokio::join!(
+        async {
+            shop.network.wait_until_held().await;
+            shop.change("pause", json!({})).await;
+        },
+        shop.buy(buyer),
+    );
+    let () = pausing;
+    assert_eq!((status, &body["reason"]), (StatusCode::FORBIDDEN, &json!("sale_not_active")), "{body}");
+    shop.change("resume", json!({})).await;
+    shop.network.release().await;
+
+    // Then the buyer has no unit, and can still buy one with the same key.
+    shop.assert_has_no_unit(buyer).await;
+    let (status, body) = shop.buy(buyer).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+}
