@@ -10,10 +10,11 @@ use stock::ids::ShardId;
 use stock::layout::{LEASE_KEY, SALES_KEY, slot_of_tag};
 use testkit::{ClusterOptions, RedisCluster, until};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::fixture::{
-    SOON, TIMING, assert_clean, chairs, client_of, coordinator_on, coordinator_with, levels, while_running,
+    SOON, TIMING, assert_clean, chairs, client_of, coordinator_on, coordinator_with, levels,
+    wait_for_observations, while_running,
 };
 
 /// With a lease that does not expire during a test.
@@ -92,8 +93,7 @@ async fn follower_does_not_observe_shards() {
         until("the leader to look at the sale", SOON, async || sees(&one)).await.unwrap();
         while_running(&two, async {
             until_following(&two, &one).await;
-            // Long enough for many rounds.
-            sleep(10 * TIMING.snapshot_period).await;
+            wait_for_observations(&one, sale.id(), 10).await;
             assert!(!sees(&two), "a follower observes the shards as well");
         })
         .await;

@@ -11,7 +11,9 @@ use stock::ids::{CorrelationId, OrderId, ShardId, UserId, UserIdKind};
 use stock::sale::Sale;
 use testkit::{ClusterOptions, RedisCluster, until};
 
-use crate::fixture::{SOON, assert_clean, chairs, client_of, coordinator_on, levels, while_running};
+use crate::fixture::{
+    SOON, assert_clean, chairs, client_of, coordinator_on, levels, wait_for_observations, while_running,
+};
 
 /// A sale with three shards of about a thousand chairs each.
 async fn sale_on(coordinator: &Coordinator, id: &str) -> Sale {
@@ -103,7 +105,7 @@ async fn unconfirmed_donations_are_not_accepted() {
         while_buying(&buyers, &sale, ShardId::new(1), giving).await.unwrap();
 
         // Then the tokens stay in their channels while no replica confirms the donations, and no more tokens follow.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        wait_for_observations(&coordinator, sale.id(), 20).await;
         let levels_then = levels(&coordinator, sale.id()).await;
         assert_eq!(stolen(&levels_then), 0);
         for level in levels_then.iter().filter(|level| !level.donated.is_empty()) {

@@ -11,7 +11,7 @@ use testkit::stack::Coordinator;
 use testkit::{BuyerAnswer, Buyers, PurchaseAttempt, StackOptions, until};
 
 use crate::fixture::{
-    OpenSale, assert_all_definite, purchase_attempts, read_sale, sale_options, tally, users_with_home,
+    OpenSale, assert_all_definite, metric, purchase_attempts, read_sale, sale_options, tally, users_with_home,
 };
 
 /// The default of `LEASE_DURATION`.
@@ -217,7 +217,10 @@ async fn recreated_sale_sells_what_it_has() {
     leader.process().thaw();
     follower.process().kill();
     wait_until_leads(&sale, &leader).await;
-    tokio::time::sleep(LEASE).await;
+    let snapshots = async || metric(leader.url(), "flashsale_snapshot_duration_seconds_count").await;
+    let taken_before = snapshots().await;
+    let repeated = async || snapshots().await > taken_before + 10;
+    until("the leader publishes snapshots", TIMEOUT, repeated).await.unwrap();
 
     // Then all of its units are sold, also to buyers who are at home in one shard.
     let second = read_sale(&sale.cluster, "flash").await;

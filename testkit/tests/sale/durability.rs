@@ -8,14 +8,10 @@ use stock::ids::ShardId;
 use testkit::stack::SaleOptions;
 use testkit::{StackOptions, until};
 
-use crate::fixture::{OpenSale, sale_options, users_with_home};
+use crate::fixture::{FAILURE_DETECTED_MAX, OpenSale, sale_options, users_with_home};
 
-/// Time until the cluster marks a server as failed: `cluster-node-timeout` of 1 s, then agreement of a majority.
-const FAILURE_DETECTED_MAX: Duration = Duration::from_secs(15);
 /// The default of a node. The cluster may mark a replica as failed before or after a purchase times out.
 const BARRIER_TIMEOUT: Duration = Duration::from_millis(500);
-/// Within this time a node has read the cluster's map again.
-const MAP_PERIOD: Duration = Duration::from_millis(1_500);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn purchase_without_replica_confirmation_has_unknown_outcome() {
@@ -75,7 +71,7 @@ async fn fallback_primary_sells_without_a_dead_replica() {
     // And once the replicas are back, their confirmation is required again.
     replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
     sale.stack.redis().wait_until_whole().await.unwrap();
-    tokio::time::sleep(MAP_PERIOD).await;
+    sale.wait_until_node_knows_failed_replicas(0).await;
     replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
     let started_at = Instant::now();
     let (status, body) = buy(&sale, "bob", "his-attempt").await;
@@ -91,9 +87,7 @@ async fn fallback_refuse_waits_for_a_dead_replica() {
     let sale = OpenSale::start(100).await;
     let replicas = sale.stack.redis().replicas().await;
     replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
-    let failure_detected = async || sale.stack.redis().failed().await.len() == replicas.len();
-    until("the cluster marks the replicas as failed", FAILURE_DETECTED_MAX, failure_detected).await.unwrap();
-    tokio::time::sleep(MAP_PERIOD).await;
+    sale.wait_until_node_knows_failed_replicas(replicas.len()).await;
 
     let (status, refused) = buy(&sale, "ann", "her-attempt").await;
 

@@ -12,10 +12,6 @@ use crate::fixture::{
 };
 
 const UNITS: u64 = 240;
-/// Time until the cluster marks a server as failed: `cluster-node-timeout` of 1 s, then agreement of a majority.
-const FAILURE_DETECTED_MAX: Duration = Duration::from_secs(15);
-/// Within this time a node has read the cluster's map again.
-const MAP_PERIOD: Duration = Duration::from_millis(1_500);
 /// Time limit for a buyer's retries.
 const RETRY_LIMIT: Duration = Duration::from_secs(40);
 
@@ -79,9 +75,7 @@ async fn shards_keep_tokens_while_replicas_are_failed() {
     assert_eq!(purchases(&answers).len(), first.len());
     let replicas = replicas_of_donors(&sale, home).await;
     replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
-    let failed = async || sale.stack.redis().failed().await.len() == replicas.len();
-    until("the cluster marks the replicas as failed", FAILURE_DETECTED_MAX, failed).await.unwrap();
-    tokio::time::sleep(MAP_PERIOD).await;
+    sale.wait_until_node_knows_failed_replicas(replicas.len()).await;
 
     // When buyers of the empty shard ask for more, then no token leaves the donors: it would be stuck in a channel.
     let refused = Buyers::new(16).buy(purchase_attempts(&rest[..16], &node)).await;

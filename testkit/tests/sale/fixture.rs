@@ -1,6 +1,8 @@
 //! Shared by the tests of this folder: the stack, its buyers, and the checks at the end of a sale.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::time::Duration;
 
 use stock::cluster::Cluster;
 use stock::connection::ConnectOptions;
@@ -10,8 +12,11 @@ use stock::sale::Sale;
 use stock::snapshot::read_levels;
 use stock::store::ReadConfig;
 use testkit::stack::SaleOptions;
-use testkit::{BuyerAnswer, PurchaseAttempt, Stack, StackOptions, User};
+use testkit::{BuyerAnswer, PurchaseAttempt, Stack, StackOptions, User, until};
 use tokio::sync::{Mutex, MutexGuard};
+
+/// Time until the cluster marks a server as failed: `cluster-node-timeout` of 1 s, then agreement of a majority.
+pub(crate) const FAILURE_DETECTED_MAX: Duration = Duration::from_secs(15);
 
 /// Allows one stack at a time: two would share the machine's two cores and cause timeouts in each other.
 static STACK_LOCK: Mutex<()> = Mutex::const_new(());
@@ -44,6 +49,16 @@ impl OpenSale {
         calls + redis.command_stats("fcall_ro").await.unwrap().calls
     }
 
+    /// Waits until the first node knows that this number of replicas are marked as failed.
+    pub(crate) async fn wait_until_node_knows_failed_replicas(&self, count: usize) {
+        let (node, shows_count) = (self.stack.nodes()[0].process(), format!(" map shows {count}"));
+        let knows = async || {
+            let log = fs::read_to_string(node.log()).unwrap();
+            log.rsplit_once(" failed replicas").is_some_and(|(latest, _)| latest.ends_with(&shows_count))
+        };
+        until("the node's map shows the failed replicas", FAILURE_DETECTED_MAX, knows).await.unwrap();
+    }
+
     /// Tokens in channels now: donated and not yet accepted.
     pub(crate) async fn tokens_in_channels(&self) -> u64 {
         let levels = read_levels(&self.cluster, &self.sale).await;
@@ -64,6 +79,13 @@ impl OpenSale {
         assert_eq!((audit.claims, audit.orders), (total, total));
         assert_eq!(purchases(answers).len() as u64, total, "the number of acknowledged purchases differs");
     }
+}
+
+/// Reads a series from the metrics of a process.
+pub(crate) async fn metric(base_url: &str, series: &str) -> u64 {
+    let metrics = reqwest::get(format!("{base_url}/metrics")).await.unwrap().text().await.unwrap();
+    let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("{series} is not in\n{metrics}")).parse().unwrap()
 }
 
 pub(crate) async fn read_sale(cluster: &Cluster, id: &str) -> Sale {

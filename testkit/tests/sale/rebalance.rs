@@ -11,7 +11,9 @@ use stock::sale::Sale;
 use testkit::{BuyerAnswer, Buyers, StackOptions};
 use tokio::time::{Instant, sleep_until};
 
-use crate::fixture::{OpenSale, assert_all_definite, purchase_attempts, sale_options, users_with_home};
+use crate::fixture::{
+    OpenSale, assert_all_definite, metric, purchase_attempts, sale_options, users_with_home,
+};
 
 /// The home shards of four out of five buyers.
 const POPULAR: [ShardId; 2] = [ShardId::new(0), ShardId::new(1)];
@@ -81,11 +83,7 @@ async fn buy_at_steady_rate(users: &[String], sale: &OpenSale) -> Vec<BuyerAnswe
     join_all(purchases).await.into_iter().flat_map(Result::unwrap).collect()
 }
 
-/// Reads the counter of delayed purchases from the node's metrics.
 async fn read_delayed_count(sale: &OpenSale) -> u64 {
-    let url = format!("{}/metrics", sale.stack.nodes()[0].ops_url());
-    let metrics = reqwest::get(url).await.unwrap().text().await.unwrap();
-    let series = "flashsale_purchases_delayed_by_steal_total{sale=\"flash\"} ";
-    let count = metrics.lines().find_map(|line| line.strip_prefix(series));
-    count.unwrap_or_else(|| panic!("{series}is not in\n{metrics}")).parse().unwrap()
+    let node = &sale.stack.nodes()[0];
+    metric(node.ops_url(), "flashsale_purchases_delayed_by_steal_total{sale=\"flash\"}").await
 }

@@ -11,15 +11,12 @@ use testkit::stack::Node;
 use testkit::{BuyerAnswer, Buyers, Failover, Security, StackOptions, User, until};
 
 use crate::fixture::{
-    OpenSale, assert_all_definite, assert_repeats_recognized, purchase_attempts, purchases, sale_options,
-    tally, users_with_home,
+    OpenSale, assert_all_definite, assert_repeats_recognized, metric, purchase_attempts, purchases,
+    sale_options, tally, users_with_home,
 };
 
 /// Time limit for any expected change, on a busy machine too.
 const TIMEOUT: Duration = Duration::from_secs(40);
-
-/// Time during which nginx avoids a node that refused a connection (`fail_timeout`), with a margin.
-const NGINX_FAIL_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 async fn start_secured(total_stock: u64, coordinators: u16) -> OpenSale {
     let options = StackOptions {
@@ -69,7 +66,7 @@ async fn secured_cluster_replaces_a_dead_primary() {
 
     // When a primary dies during the sale and returns as a replica.
     let failover = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        wait_until_sold(&sale, 100).await;
         sale.stack.redis().kill(victim);
         sale.stack.redis().wait_until_promoted(successor).await.unwrap();
         sale.stack.redis().restart(victim).await.unwrap();
@@ -125,7 +122,7 @@ async fn password_rotation_fails_no_purchase() {
         on_all_servers(&sale, cmd("ACL").arg("SAVE")).await;
         // Connections that logged in with the old password must log in again.
         on_all_servers(&sale, cmd("CLIENT").arg("KILL").arg("USER").arg("node")).await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        wait_until_sold(&sale, sale.stack.status().await.unwrap().sold() + 500).await;
     };
     let ((), answers) = Buyers::new(16).buy_during(&sale.stack.url(), rotation).await;
 
@@ -178,13 +175,21 @@ async fn buy(sale: &OpenSale, users: &[String]) -> Vec<BuyerAnswer> {
     Buyers::new(64).buy_persistently(purchase_attempts(users, &sale.stack.url()), TIMEOUT).await
 }
 
-/// Stops a node gracefully and starts it again.
+async fn wait_until_sold(sale: &OpenSale, units: u64) {
+    let sold = async || sale.stack.status().await.is_ok_and(|status| status.sold() >= units);
+    until("buyers buy", TIMEOUT, sold).await.unwrap();
+}
+
+/// Stops a node gracefully, starts it again, and waits until nginx sends it buyers.
 async fn replace(node: &Node) {
     node.process().term();
     let exit = node.process().wait(TIMEOUT).await.unwrap();
     assert_eq!(exit.code(), Some(0), "{}", node.process().log_tail());
     node.restart().await.unwrap();
-    tokio::time::sleep(NGINX_FAIL_TIMEOUT).await;
+    let purchases = "flashsale_purchases_total{sale=\"flash\",outcome=\"purchased\"}";
+    until("nginx uses the node again", TIMEOUT, async || metric(node.ops_url(), purchases).await > 0)
+        .await
+        .unwrap();
 }
 
 /// Sends a command to every server as an operator.
