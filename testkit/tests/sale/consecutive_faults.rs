@@ -23,9 +23,7 @@ const KEY_DELAY_US: u32 = 150_000;
 #[tokio::test(flavor = "multi_thread")]
 async fn purchases_survive_when_successor_dies_during_resync() {
     // Given a killed primary, and its promoted replica without a replica of its own.
-    let sale =
-        OpenSale::start_with(StackOptions { nodes: 1, sale: sale_options(UNITS), ..StackOptions::default() })
-            .await;
+    let sale = OpenSale::start_with_one_node(UNITS).await;
     let redis = sale.stack.redis();
     let (first, successor) = pair(&sale).await;
     redis.kill(first);
@@ -55,9 +53,7 @@ async fn purchases_survive_when_successor_dies_during_resync() {
 #[tokio::test(flavor = "multi_thread")]
 async fn purchases_survive_when_primary_dies_without_replica_link() {
     // Given a primary with a replica in the cluster and another replica outside of it.
-    let sale =
-        OpenSale::start_with(StackOptions { nodes: 1, sale: sale_options(UNITS), ..StackOptions::default() })
-            .await;
+    let sale = OpenSale::start_with_one_node(UNITS).await;
     let redis = sale.stack.redis();
     let (primary, replica) = pair(&sale).await;
     let external_replica = testkit::RedisServer::start().await.unwrap();

@@ -1,6 +1,5 @@
 //! Nodes sell on their own: without a coordinator, or without the primary that holds the coordinators' data.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -8,25 +7,20 @@ use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use stock::calls::Donate;
 use stock::ids::ShardId;
-use stock::layout::{SALES_KEY, SaleKeys, Slot, slot_of_tag};
+use stock::layout::{SALES_KEY, SaleKeys, slot_of_tag};
 use testkit::stack::SaleOptions;
-use testkit::{BuyerAnswer, Buyers, StackOptions, until};
+use testkit::{Buyers, StackOptions, until};
 
 use crate::fixture::{
-    OpenSale, assert_all_definite, purchase_attempts, purchases, sale_options, tally, users_with_home,
+    OpenSale, TIMEOUT, assert_all_definite, purchase_attempts, purchases, sale_options, tally,
+    users_with_home,
 };
 
-/// Time limit for any expected change, on a busy machine too.
-const TIMEOUT: Duration = Duration::from_secs(20);
 /// Time within which each node applies an operator's change.
 const CHANGE_SEEN_MAX: Duration = Duration::from_secs(1);
 
 fn users(numbers: std::ops::Range<u32>) -> Vec<String> {
     numbers.map(|n| format!("buyer-{n:04}")).collect()
-}
-
-async fn buy(sale: &OpenSale, users: &[String]) -> Vec<BuyerAnswer> {
-    Buyers::new(16).buy_persistently(purchase_attempts(users, &sale.stack.url()), TIMEOUT).await
 }
 
 /// Starts a sale with one unit in each shard, which no coordinator moves ahead of demand.
@@ -41,10 +35,6 @@ async fn start_with_one_unit_in_each_shard(shards: u32, nodes: u16) -> OpenSale 
 async fn abandon_token(sale: &OpenSale, donor: ShardId, receiver: ShardId) {
     let donated = sale.cluster.write(Donate { shard: sale.sale.shard(donor), to: receiver, want: 1 }).await;
     assert_eq!(donated.unwrap().stock, 0, "shard {donor} had more than one token");
-}
-
-fn primary_of(sale: &OpenSale, slot: Slot) -> SocketAddr {
-    sale.cluster.topology().primary(slot).unwrap().address.to_string().parse().unwrap()
 }
 
 /// Starts a sale with two coordinators.
@@ -97,7 +87,7 @@ async fn restock_is_sold_when_coordinators_die_afterwards() {
     // Given a sale that is sold out.
     let sale =
         start_with_two_coordinators(StackOptions { sale: sale_options(60), ..StackOptions::default() }).await;
-    let mut answers = buy(&sale, &users(0..80)).await;
+    let mut answers = sale.buy(&users(0..80)).await;
     assert_all_definite(&answers);
     assert_eq!(purchases(&answers).len(), 60);
 
@@ -107,9 +97,9 @@ async fn restock_is_sold_when_coordinators_die_afterwards() {
         .await;
 
     // Then no buyer is sent away while units are left.
-    let later = buy(&sale, &users(100..210)).await;
+    let later = sale.buy(&users(100..210)).await;
     assert_eq!(purchases(&later).len(), 110, "the answers are {:?}", tally(&later));
-    let too_late = buy(&sale, &users(300..320)).await;
+    let too_late = sale.buy(&users(300..320)).await;
     assert_eq!(tally(&too_late).keys().collect::<Vec<_>>(), ["409 out_of_stock"]);
 
     // And a restarted coordinator finds no violation.
@@ -147,7 +137,7 @@ async fn extension_applies_when_coordinators_die_afterwards() {
     .await;
 
     // Then buyers are served.
-    let answers = buy(&sale, &users(0..100)).await;
+    let answers = sale.buy(&users(0..100)).await;
     assert_eq!(purchases(&answers).len(), 100, "the answers are {:?}", tally(&answers));
 }
 
@@ -210,7 +200,7 @@ async fn status_advances_while_snapshot_shard_is_frozen() {
     };
     let users: Vec<String> = users(0..300).iter().filter(elsewhere).take(100).cloned().collect();
     [primary, replica].iter().for_each(|&server| redis.freeze(server));
-    let answers = buy(&sale, &users).await;
+    let answers = sale.buy(&users).await;
     assert_eq!(purchases(&answers).len(), 100, "the answers are {:?}", tally(&answers));
 
     // Then the status shows these purchases.
@@ -230,7 +220,7 @@ async fn restock_is_sold_while_record_is_unreadable() {
         ..StackOptions::default()
     };
     let sale = OpenSale::start_with(options).await;
-    assert_all_definite(&buy(&sale, &users(0..30)).await);
+    assert_all_definite(&sale.buy(&users(0..30)).await);
     wait_until_each_node_shows(&sale, "the sale is sold out", TIMEOUT, |status| status["soldOut"] == true)
         .await;
     let topology = sale.cluster.topology();
@@ -280,7 +270,7 @@ async fn abandoned_tokens_are_sold_without_coordinator() {
     abandon_token(&sale, other, receiver).await;
 
     // When all buyers come to a shard that those channels do not lead to.
-    let answers = buy(&sale, &users_with_home(&sale.sale, buying, 5)).await;
+    let answers = sale.buy(&users_with_home(&sale.sale, buying, 5)).await;
 
     // Then all units are sold.
     assert_eq!(purchases(&answers).len(), 3, "the answers are {:?}", tally(&answers));
@@ -296,7 +286,7 @@ async fn unconfirmed_donations_are_sold_without_coordinator() {
     sale.stack.coordinators()[0].process().kill();
     let home = ShardId::new(1);
     let users = users_with_home(&sale.sale, home, 5);
-    let mut answers = buy(&sale, &users[..1]).await;
+    let mut answers = sale.buy(&users[..1]).await;
     assert_eq!(purchases(&answers).len(), 1, "the answers are {:?}", tally(&answers));
 
     // When its next buyers come while the replicas of both other shards are frozen, until both have donated. The node
@@ -304,14 +294,14 @@ async fn unconfirmed_donations_are_sold_without_coordinator() {
     let redis = sale.stack.redis();
     let mut frozen = Vec::new();
     for shard in sale.sale.shards().iter().filter(|shard| shard.id != home) {
-        frozen.extend(redis.replicas_of(primary_of(&sale, shard.slot)).await);
+        frozen.extend(redis.replicas_of(sale.primary_of(shard.slot)).await);
     }
     frozen.iter().for_each(|&replica| redis.freeze(replica));
     let fault = async {
         until("both donations", TIMEOUT, async || sale.tokens_in_channels().await == 2).await.unwrap();
         frozen.iter().for_each(|&replica| redis.thaw(replica));
     };
-    let ((), later) = tokio::join!(fault, buy(&sale, &users[1..]));
+    let ((), later) = tokio::join!(fault, sale.buy(&users[1..]));
 
     // Then all units are sold.
     answers.extend(later);
@@ -326,9 +316,9 @@ async fn abandoned_token_is_sold_while_none_leads() {
     // Given a sale whose coordinator cannot lead, because primary and replica of the lease are dead.
     let sale = start_with_one_unit_in_each_shard(6, 1).await;
     let redis = sale.stack.redis();
-    let lease_primary = primary_of(&sale, slot_of_tag(SALES_KEY));
+    let lease_primary = sale.primary_of(slot_of_tag(SALES_KEY));
     let (reachable, lost): (Vec<_>, Vec<_>) =
-        sale.sale.shards().iter().partition(|shard| primary_of(&sale, shard.slot) != lease_primary);
+        sale.sale.shards().iter().partition(|shard| sale.primary_of(shard.slot) != lease_primary);
     let lease_replica = redis.replicas_of(lease_primary).await[0];
     [lease_replica, lease_primary].iter().for_each(|&server| redis.kill(server));
     let coordinators = sale.stack.coordinators();
@@ -344,7 +334,7 @@ async fn abandoned_token_is_sold_while_none_leads() {
     let [donor, receiver, home] = [0, 1, 2].map(|index: usize| reachable[index].id);
     abandon_token(&sale, donor, receiver).await;
     let units = reachable.len();
-    let answers = buy(&sale, &users_with_home(&sale.sale, home, units)).await;
+    let answers = sale.buy(&users_with_home(&sale.sale, home, units)).await;
 
     // Then all units of the reachable shards are sold.
     assert_eq!((units, lost.len()), (4, 2), "the shards are not spread evenly");

@@ -10,7 +10,9 @@ use stock::ids::{ShardId, UserId, UserIdKind};
 use testkit::{BuyerAnswer, Buyers, PurchaseAttempt, StackOptions, until};
 use tokio::task::JoinSet;
 
-use crate::fixture::{OpenSale, assert_all_definite, connect, purchases, sale_options, tally};
+use crate::fixture::{
+    OpenSale, TIMEOUT, assert_all_definite, connect, percentile, purchases, sale_options, tally,
+};
 
 /// Time between two buyers: 250 arrive per second.
 const ARRIVAL_INTERVAL: Duration = Duration::from_millis(4);
@@ -29,14 +31,10 @@ const WAITING_MAX: Duration = Duration::from_secs(4);
 /// Allowed increase of the other buyers' 99th percentile, besides doubling. Normal values are a few milliseconds, so
 /// this leaves room for a busy machine.
 const P99_SLACK: Duration = Duration::from_millis(100);
-/// Time limit for a buyer's retries.
-const RETRY_LIMIT: Duration = Duration::from_secs(40);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_primary_delays_only_its_own_buyers() {
-    let sale =
-        OpenSale::start_with(StackOptions { nodes: 1, sale: sale_options(5_000), ..StackOptions::default() })
-            .await;
+    let sale = OpenSale::start_with_one_node(5_000).await;
     let incident = Incident::of(&sale, |victim| sale.stack.redis().kill(victim)).await;
 
     incident.assert_answers("killed");
@@ -47,9 +45,7 @@ async fn killed_primary_delays_only_its_own_buyers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frozen_primary_is_replaced_and_rejoins() {
-    let sale =
-        OpenSale::start_with(StackOptions { nodes: 1, sale: sale_options(5_000), ..StackOptions::default() })
-            .await;
+    let sale = OpenSale::start_with_one_node(5_000).await;
     let incident = Incident::of(&sale, |victim| sale.stack.redis().freeze(victim)).await;
 
     // The old primary still acts as one at first. No client gets its answers.
@@ -80,11 +76,9 @@ async fn lane_drops_its_pipeline_when_primary_is_demoted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn promoted_primary_sells_alone_until_replica_joins() {
     // Given a shard whose primary died, and its promoted replica without a replica of its own.
-    let sale =
-        OpenSale::start_with(StackOptions { nodes: 1, sale: sale_options(200), ..StackOptions::default() })
-            .await;
+    let sale = OpenSale::start_with_one_node(200).await;
     let redis = sale.stack.redis();
-    let (old, promoted) = primary_and_replica(&sale, ShardId::new(0)).await;
+    let (old, promoted) = sale.primary_and_replica(ShardId::new(0)).await;
     redis.kill(old);
     until("a promotion", OUTAGE_MAX, async || redis.primaries().await.contains(&promoted)).await.unwrap();
 
@@ -92,7 +86,7 @@ async fn promoted_primary_sells_alone_until_replica_joins() {
     let node = sale.stack.nodes()[0].url().to_owned();
     let mut users = crate::fixture::users_with_home(&sale.sale, ShardId::new(0), 3).into_iter();
     let mut attempt = || vec![PurchaseAttempt { user: users.next().unwrap(), base_url: node.clone() }];
-    let unreplicated = Buyers::new(1).buy_persistently(attempt(), RETRY_LIMIT).await;
+    let unreplicated = Buyers::new(1).buy_persistently(attempt(), TIMEOUT).await;
     assert!(unreplicated[0].is_purchased(), "{unreplicated:?}");
 
     // And when the old primary has joined as a replica, its confirmation is required.
@@ -102,16 +96,14 @@ async fn promoted_primary_sells_alone_until_replica_joins() {
     let unconfirmed = Buyers::new(1).buy(attempt()).await;
     assert_eq!(unconfirmed[0].status, Some(503), "{unconfirmed:?}");
     redis.thaw(old);
-    let confirmed = Buyers::new(1).buy_persistently(attempt(), RETRY_LIMIT).await;
+    let confirmed = Buyers::new(1).buy_persistently(attempt(), TIMEOUT).await;
     assert!(confirmed[0].is_purchased(), "{confirmed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sale_recovers_after_all_redis_servers_die() {
     // Given a sale with purchases in all shards.
-    let sale =
-        OpenSale::start_with(StackOptions { nodes: 1, sale: sale_options(600), ..StackOptions::default() })
-            .await;
+    let sale = OpenSale::start_with_one_node(600).await;
     let node = sale.stack.nodes()[0].url().to_owned();
     let purchase_attempts = |from: usize, to: usize| -> Vec<PurchaseAttempt> {
         (from..to)
@@ -124,7 +116,7 @@ async fn sale_recovers_after_all_redis_servers_die() {
     // When all servers die during further purchases and are restarted without any other action.
     let buying = tokio::spawn({
         let purchase_attempts = purchase_attempts(300, 700);
-        async move { Buyers::new(16).buy_persistently(purchase_attempts, RETRY_LIMIT).await }
+        async move { Buyers::new(16).buy_persistently(purchase_attempts, TIMEOUT).await }
     });
     let redis = sale.stack.redis();
     let servers: Vec<SocketAddr> = redis.servers().await.iter().map(|server| server.addr).collect();
@@ -166,7 +158,7 @@ impl Incident {
     /// Lets buyers arrive at a steady rate, and injects a fault into the primary of the first shard after a quiet
     /// time.
     async fn of(sale: &OpenSale, inject: impl Fn(SocketAddr)) -> Self {
-        let (victim, successor) = primary_and_replica(sale, ShardId::new(0)).await;
+        let (victim, successor) = sale.primary_and_replica(ShardId::new(0)).await;
         let node = sale.stack.nodes()[0].url().to_owned();
         let cluster = connect(&sale.stack).await;
         let is_affected = |user: &str| {
@@ -193,7 +185,7 @@ impl Incident {
             let attempt = vec![PurchaseAttempt { user, base_url: node.clone() }];
             buying.spawn(async move {
                 let sent = Instant::now();
-                let answer = buyers.buy_persistently(attempt, RETRY_LIMIT).await.remove(0);
+                let answer = buyers.buy_persistently(attempt, TIMEOUT).await.remove(0);
                 TimedPurchase { affected, sent, answer }
             });
         }
@@ -211,6 +203,8 @@ impl Incident {
             self.purchases_sent.iter().partition(|purchase| purchase.affected);
         let (before, after): (Vec<&TimedPurchase>, Vec<&TimedPurchase>) =
             others.into_iter().partition(|purchase| purchase.answered() < self.fault_at);
+        let p99 =
+            |sent: &[&TimedPurchase]| percentile(99, sent.iter().map(|purchase| purchase.answer.latency));
         let (quiet, meanwhile) = (p99(&before), p99(&after));
         // Requests in flight at the time of the fault may still get their answer.
         let under_way = self.fault_at + Duration::from_millis(100);
@@ -252,13 +246,6 @@ impl Incident {
     }
 }
 
-fn p99(purchases_sent: &[&TimedPurchase]) -> Duration {
-    let mut latencies: Vec<Duration> =
-        purchases_sent.iter().map(|purchase| purchase.answer.latency).collect();
-    latencies.sort_unstable();
-    latencies[latencies.len() * 99 / 100]
-}
-
 /// Waits until this replica is promoted and returns the time of that.
 async fn wait_until_promoted(mut replica: MultiplexedConnection) -> Instant {
     let mut leads = async || {
@@ -269,12 +256,4 @@ async fn wait_until_promoted(mut replica: MultiplexedConnection) -> Instant {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Instant::now()
-}
-
-pub(crate) async fn primary_and_replica(sale: &OpenSale, shard: ShardId) -> (SocketAddr, SocketAddr) {
-    let topology = sale.cluster.topology();
-    let primary = topology.primary(sale.sale.shard(shard).slot).expect("every slot is served");
-    let primary: SocketAddr =
-        primary.address.to_string().parse().expect("the cluster's addresses are IP addresses");
-    (primary, sale.stack.redis().replicas_of(primary).await[0])
 }

@@ -8,12 +8,10 @@ use testkit::stack::SaleOptions;
 use testkit::{Buyers, StackOptions, until};
 
 use crate::fixture::{
-    OpenSale, assert_all_definite, purchase_attempts, purchases, sale_options, users_with_home,
+    OpenSale, assert_all_definite, buy_at, purchase_attempts, purchases, sale_options, users_with_home,
 };
 
 const UNITS: u64 = 240;
-/// Time limit for a buyer's retries.
-const RETRY_LIMIT: Duration = Duration::from_secs(40);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_sold_after_node_dies_mid_steal() {
@@ -38,7 +36,7 @@ async fn tokens_are_sold_after_node_dies_mid_steal() {
         .await
         .unwrap();
     node.process().kill();
-    replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
+    sale.thaw(&replicas);
     let stranded_tokens = sale.tokens_in_channels().await;
     println!("{stranded_tokens} tokens are left in a channel");
     assert!(stranded_tokens > 0, "the node did not die during a steal, so the test is void");
@@ -83,9 +81,9 @@ async fn shards_keep_tokens_while_replicas_are_failed() {
     assert!(refused.iter().all(|answer| answer.status == Some(503)), "{refused:?}");
 
     // And once the replicas are back, everything is sold.
-    replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
+    sale.thaw(&replicas);
     sale.stack.redis().wait_until_whole().await.unwrap();
-    answers.extend(Buyers::new(64).buy_persistently(purchase_attempts(rest, &node), RETRY_LIMIT).await);
+    answers.extend(buy_at(&node, rest).await);
     assert_all_definite(&answers);
     sale.assert_sold_out(&answers).await;
 }

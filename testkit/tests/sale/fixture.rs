@@ -2,21 +2,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use stock::cluster::Cluster;
 use stock::connection::ConnectOptions;
 use stock::ids::{ShardId, UserId, UserIdKind};
-use stock::layout::SaleKeys;
+use stock::layout::{SaleKeys, Slot};
 use stock::sale::Sale;
 use stock::snapshot::read_levels;
 use stock::store::ReadConfig;
 use testkit::stack::SaleOptions;
-use testkit::{BuyerAnswer, PurchaseAttempt, Stack, StackOptions, User, until};
+use testkit::{BuyerAnswer, Buyers, PurchaseAttempt, Stack, StackOptions, User, until};
 use tokio::sync::{Mutex, MutexGuard};
 
-/// Time until the cluster marks a server as failed: `cluster-node-timeout` of 1 s, then agreement of a majority.
-pub(crate) const FAILURE_DETECTED_MAX: Duration = Duration::from_secs(15);
+/// Time limit for any expected change and for a buyer's retries, on a busy machine too.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Allows one stack at a time: two would share the machine's two cores and cause timeouts in each other.
 static STACK_LOCK: Mutex<()> = Mutex::const_new(());
@@ -34,6 +35,11 @@ impl OpenSale {
         Self::start_with(StackOptions { sale: sale_options(total_stock), ..StackOptions::default() }).await
     }
 
+    pub(crate) async fn start_with_one_node(total_stock: u64) -> Self {
+        let options = StackOptions { nodes: 1, sale: sale_options(total_stock), ..StackOptions::default() };
+        Self::start_with(options).await
+    }
+
     pub(crate) async fn start_with(options: StackOptions) -> Self {
         let stack_lock = STACK_LOCK.lock().await;
         let stack = Stack::start(options, |_| ()).await.expect("the stack starts");
@@ -49,6 +55,33 @@ impl OpenSale {
         calls + redis.command_stats("fcall_ro").await.unwrap().calls
     }
 
+    /// Buys for each user, with retries, until the outcome is definite.
+    pub(crate) async fn buy(&self, users: &[String]) -> Vec<BuyerAnswer> {
+        buy_at(&self.stack.url(), users).await
+    }
+
+    pub(crate) fn primary_of(&self, slot: Slot) -> SocketAddr {
+        let topology = self.cluster.topology();
+        let primary = topology.primary(slot).expect("every slot is served");
+        primary.address.to_string().parse().expect("the cluster's addresses are IP addresses")
+    }
+
+    pub(crate) async fn primary_and_replica(&self, shard: ShardId) -> (SocketAddr, SocketAddr) {
+        let primary = self.primary_of(self.sale.shard(shard).slot);
+        (primary, self.stack.redis().replicas_of(primary).await[0])
+    }
+
+    /// Freezes all replicas.
+    pub(crate) async fn freeze_replicas(&self) -> Vec<SocketAddr> {
+        let replicas = self.stack.redis().replicas().await;
+        replicas.iter().for_each(|&replica| self.stack.redis().freeze(replica));
+        replicas
+    }
+
+    pub(crate) fn thaw(&self, servers: &[SocketAddr]) {
+        servers.iter().for_each(|&server| self.stack.redis().thaw(server));
+    }
+
     /// Waits until the first node knows that this number of replicas are marked as failed.
     pub(crate) async fn wait_until_node_knows_failed_replicas(&self, count: usize) {
         let (node, shows_count) = (self.stack.nodes()[0].process(), format!(" map shows {count}"));
@@ -56,7 +89,7 @@ impl OpenSale {
             let log = fs::read_to_string(node.log()).unwrap();
             log.rsplit_once(" failed replicas").is_some_and(|(latest, _)| latest.ends_with(&shows_count))
         };
-        until("the node's map shows the failed replicas", FAILURE_DETECTED_MAX, knows).await.unwrap();
+        until("the node's map shows the failed replicas", TIMEOUT, knows).await.unwrap();
     }
 
     /// Tokens in channels now: donated and not yet accepted.
@@ -120,6 +153,11 @@ pub(crate) fn purchase_attempts<'a>(
         .collect()
 }
 
+/// Buys for each user at a node or at nginx, with retries, until the outcome is definite.
+pub(crate) async fn buy_at(base_url: &str, users: &[String]) -> Vec<BuyerAnswer> {
+    Buyers::new(32).buy_persistently(purchase_attempts(users, base_url), TIMEOUT).await
+}
+
 /// The order of each user whose answer was `purchased`. Panics when a user got that answer twice.
 pub(crate) fn purchases(answers: &[BuyerAnswer]) -> HashMap<&str, &str> {
     let mut orders = HashMap::new();
@@ -129,6 +167,13 @@ pub(crate) fn purchases(answers: &[BuyerAnswer]) -> HashMap<&str, &str> {
         assert_eq!(before, None, "{} got `purchased` twice", answer.user);
     }
     orders
+}
+
+/// The value that this many percent of the values do not exceed, or the default without values.
+pub(crate) fn percentile<T: Copy + Default + Ord>(percent: usize, values: impl IntoIterator<Item = T>) -> T {
+    let mut sorted: Vec<T> = values.into_iter().collect();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() * percent / 100).copied().unwrap_or_default()
 }
 
 /// Counts the answers by status and reason, for messages.

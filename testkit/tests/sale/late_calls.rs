@@ -10,12 +10,11 @@ use testkit::stack::SaleOptions;
 use testkit::{Buyers, StackOptions, until};
 
 use crate::fixture::{
-    OpenSale, assert_all_definite, purchase_attempts, purchases, sale_options, users_with_home,
+    OpenSale, TIMEOUT, assert_all_definite, buy_at, purchase_attempts, purchases, sale_options,
+    users_with_home,
 };
 use crate::slow_network::{SlowNetwork, Symptom};
 
-/// Time limit for any expected change, on a busy machine too.
-const TIMEOUT: Duration = Duration::from_secs(20);
 /// The shard behind the slow network.
 const HOME: ShardId = ShardId::new(0);
 
@@ -79,9 +78,7 @@ impl Shop {
 
     async fn sell_out(&self) {
         let crowd: Vec<String> = (0..40).map(|n| format!("buyer-{n:03}")).collect();
-        assert_all_definite(
-            &Buyers::new(8).buy_persistently(purchase_attempts(&crowd, &self.node), TIMEOUT).await,
-        );
+        assert_all_definite(&buy_at(&self.node, &crowd).await);
         let shown = async || self.sale.stack.status().await.is_ok_and(|status| status.remaining_stock == 0);
         until("the sale is shown as sold out", TIMEOUT, shown).await.unwrap();
     }

@@ -1,15 +1,11 @@
 //! Moves of a shard's slot to another primary during an open sale.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use stock::ids::ShardId;
-use testkit::{BuyerAnswer, Buyers};
+use testkit::BuyerAnswer;
 
-use crate::fixture::{OpenSale, assert_repeats_recognized, purchase_attempts, purchases, users_with_home};
-
-/// Time limit for a buyer's retries. It is longer than the cluster needs to replace a server.
-const RETRY_LIMIT: Duration = Duration::from_secs(20);
+use crate::fixture::{OpenSale, assert_repeats_recognized, buy_at, purchases, users_with_home};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slot_stays_when_target_is_not_replicated() {
@@ -26,7 +22,7 @@ async fn slot_stays_when_target_is_not_replicated() {
     // Then each buyer gets the same order again.
     let node = sale.stack.nodes()[0].url().to_owned();
     let users: Vec<String> = answers.iter().map(|answer| answer.user.clone()).collect();
-    answers.extend(Buyers::new(8).buy_persistently(purchase_attempts(&users, &node), RETRY_LIMIT).await);
+    answers.extend(buy_at(&node, &users).await);
     assert_repeats_recognized(&answers);
 
     // And the error names the reason why the slot stayed.
@@ -60,7 +56,7 @@ async fn start_with_purchases(count: usize) -> (OpenSale, Vec<BuyerAnswer>) {
     let sale = OpenSale::start(12 * count as u64).await;
     let node = sale.stack.nodes()[0].url().to_owned();
     let users = users_with_home(&sale.sale, ShardId::new(0), count);
-    let answers = Buyers::new(8).buy_persistently(purchase_attempts(&users, &node), RETRY_LIMIT).await;
+    let answers = buy_at(&node, &users).await;
     assert_eq!(purchases(&answers).len(), count);
     (sale, answers)
 }

@@ -12,7 +12,7 @@ use testkit::{BuyerAnswer, Buyers, StackOptions};
 use tokio::time::{Instant, sleep_until};
 
 use crate::fixture::{
-    OpenSale, assert_all_definite, metric, purchase_attempts, sale_options, users_with_home,
+    OpenSale, TIMEOUT, assert_all_definite, metric, purchase_attempts, sale_options, users_with_home,
 };
 
 /// The home shards of four out of five buyers.
@@ -24,8 +24,6 @@ const BUYERS: usize = 4_200;
 const ARRIVALS_PER_S: f64 = 500.0;
 /// Seed of the order in which buyers arrive.
 const SEED: u64 = 1;
-/// Time limit for a buyer's retries.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rebalancing_keeps_steal_delays_rare() {
@@ -77,7 +75,7 @@ async fn buy_at_steady_rate(users: &[String], sale: &OpenSale) -> Vec<BuyerAnswe
             (buyers.clone(), began + Duration::from_secs_f64(n as f64 / ARRIVALS_PER_S));
         tokio::spawn(async move {
             sleep_until(arrives_at).await;
-            buyers.buy_persistently(vec![attempt], PATIENCE).await
+            buyers.buy_persistently(vec![attempt], TIMEOUT).await
         })
     });
     join_all(purchases).await.into_iter().flat_map(Result::unwrap).collect()

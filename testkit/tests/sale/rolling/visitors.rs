@@ -1,12 +1,15 @@
 //! Visitors who read the status, buy, and look up the purchase, again and again, each time as a new user.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio::time::sleep;
+
+use super::Traffic;
 
 /// Timeout of a request. A real visitor would have left.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,14 +41,15 @@ impl VisitorRequest {
 }
 
 /// Visits until the test closes the traffic.
-pub(super) async fn visit(number: usize, url: String, closed: watch::Receiver<bool>) -> Vec<VisitorRequest> {
+pub(super) async fn visit(number: usize, url: String, traffic: Arc<Traffic>) -> Vec<VisitorRequest> {
     let client = Client::builder().pool_max_idle_per_host(1).timeout(PATIENCE).build().unwrap();
     let mut visitor = Visitor { client, url, requests: Vec::new() };
     for round in 0.. {
-        if *closed.borrow() {
+        if *traffic.closed.borrow() {
             break;
         }
         visitor.run_round(&format!("visitor-{number:03}-{round:04}")).await;
+        traffic.rounds.fetch_add(1, Relaxed);
     }
     visitor.requests
 }
