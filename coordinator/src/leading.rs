@@ -107,7 +107,7 @@ impl Coordinator {
         }
     }
 
-    async fn request_lease(&self, hold: Duration) -> Result<Lease, stock::calls::CallError> {
+    async fn request_lease(&self, hold: Duration) -> Result<Lease, rediscluster::CallError> {
         self.reads.poll(Lead { coordinator: &self.leadership.name, hold }).await
     }
 }

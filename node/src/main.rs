@@ -17,6 +17,7 @@ use service::ops::Readiness;
 use service::presence::{self, PresenceTask};
 use service::serve::{Connections, ServeOutcome};
 use service::{connect, exit, files, healthcheck, logs, ops, serve, settings, shutdown};
+use stock::functions::LIBRARY;
 use stock::presence::{ProcessInfo, ProcessKind};
 
 /// A request makes about fifty allocations. With glibc's allocator they take a sixth of a node's CPU time.
@@ -100,7 +101,7 @@ struct NodeServices {
 }
 
 async fn connect(settings: &Settings) -> anyhow::Result<NodeServices> {
-    let cluster = connect::cluster(&settings.redis.connect_options()).await.context("REDIS_URL")?;
+    let cluster = connect::cluster(&settings.redis.connect_options(), &LIBRARY).await.context("REDIS_URL")?;
     // An unreachable primary does not stop the start: its lane loads the library when it finds it missing.
     if let Err(error) = cluster.load_library().await {
         tracing::warn!(error = %error, "function library not loaded everywhere");

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use stock::calls::CallError;
-use stock::cluster::Cluster;
+use rediscluster::{CallError, Cluster};
 use stock::presence::{Presence, PresenceUpdate, ProcessInfo};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;

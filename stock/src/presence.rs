@@ -6,11 +6,10 @@
 use std::time::Duration;
 
 use redis::{Cmd, Value, from_redis_value};
+use rediscluster::{Call, CallError, EpochMs, Slot, slot_of_tag};
 
-use crate::calls::{Call, CallError};
 use crate::functions::{self, Function};
-use crate::layout::{PRESENCE_KEY, SALES_KEY, Slot, slot_of_tag};
-use crate::sale::EpochMs;
+use crate::layout::{PRESENCE_KEY, SALES_KEY};
 
 /// Kind of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]

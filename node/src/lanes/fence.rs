@@ -12,9 +12,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use rediscluster::EpochMs;
 use stock::calls::{Attempt, BuyOutcome};
 use stock::ids::OrderId;
-use stock::sale::EpochMs;
 use tokio::time::Instant;
 
 /// A reading of a primary's clock.

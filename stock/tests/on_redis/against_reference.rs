@@ -3,9 +3,8 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 use redis::Cmd;
-use stock::calls::{
-    Accept, Attempt, Buy, BuyOutcome, Call, CallError, Configure, Donate, Find, Level, TokenSource,
-};
+use rediscluster::{Call, CallError};
+use stock::calls::{Accept, Attempt, Buy, BuyOutcome, Configure, Donate, Find, Level, TokenSource};
 use stock::ids::{CorrelationId, OrderId, ShardId, UserId};
 use stock::layout::Shard;
 use stock::sale::{LayoutConfig, Sale, SaleConfig, SaleState, ShardSettings, Window};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::cmd;
-use stock::cluster::Cluster;
+use rediscluster::Cluster;
 use stock::layout::PRESENCE_KEY;
 use stock::presence::{Presence, PresenceUpdate, ProcessInfo, ProcessKind, ProcessList};
 use testkit::{ClusterOptions, RedisCluster};
