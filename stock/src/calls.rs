@@ -9,7 +9,7 @@ use redis::{Cmd, Value, from_redis_value};
 use rediscluster::{Call, CallError, EpochMs, Slot};
 
 use crate::functions::{self, Function};
-use crate::ids::{CorrelationId, OrderId, ShardId, UserId};
+use crate::ids::{OrderId, ShardId, UserId};
 use crate::layout::{Incarnation, SaleKeys, Shard};
 use crate::limit::Limit;
 use crate::sale::{SaleConfig, SaleState, ShardSettings, Window};
@@ -43,8 +43,8 @@ pub struct Attempt {
     pub user: UserId,
     /// Id of the attempt. A repeated attempt is recognized by it.
     pub order: OrderId,
-    /// Correlation id of the request, stored with the order.
-    pub correlation: CorrelationId,
+    /// Correlation id of the request, stored with the order. The caller decides its form.
+    pub correlation: Box<str>,
     /// True when the attempt counts towards the user's limit. A retry of the same request does not.
     pub counts_towards_limit: bool,
 }
@@ -122,7 +122,7 @@ impl<A: AsRef<Attempt>> Call for Buy<'_, A> {
             let Attempt { user, order, correlation, counts_towards_limit } = attempt.as_ref();
             cmd.arg(user.as_str())
                 .arg(order.as_str())
-                .arg(correlation.as_str())
+                .arg(&**correlation)
                 .arg(u8::from(*counts_towards_limit));
         }
         cmd

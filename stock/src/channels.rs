@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use rediscluster::CallError;
 
-
 use tokio::time::Instant;
 
 use crate::calls::{Level, TokenSource};

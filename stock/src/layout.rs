@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, HashSet};
 
 use rediscluster::{SLOTS, Slot, slot_of_tag};
 
-
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 

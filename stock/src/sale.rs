@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use rediscluster::EpochMs;
 
-
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{SaleId, ShardId, UserIdKind};

@@ -11,7 +11,7 @@ use rediscluster::{CallError, Cluster, ConnectOptions};
 use service::settings::TimeSetting;
 use stock::calls::{Attempt, Buy, BuyOutcome, Level};
 use stock::functions::LIBRARY;
-use stock::ids::{CorrelationId, OrderId, SaleId, UserId, UserIdKind};
+use stock::ids::{OrderId, SaleId, UserId, UserIdKind};
 use stock::sale::Product;
 use testkit::RedisCluster;
 
@@ -103,12 +103,8 @@ pub(crate) async fn buy(coordinator: &Coordinator, client: &Cluster, id: &SaleId
     let sale = coordinator.existing(id).await.unwrap().sale;
     let user = UserId::parse(user, UserIdKind::Opaque).unwrap();
     let shard = sale.shard(sale.ring().home(&user));
-    let attempt = Attempt {
-        user,
-        order: OrderId::random(),
-        correlation: CorrelationId::random(),
-        counts_towards_limit: true,
-    };
+    let attempt =
+        Attempt { user, order: OrderId::random(), correlation: "trace".into(), counts_towards_limit: true };
     client
         .write(Buy { shard, attempts: &[attempt], limit: None, not_after: Buy::AT_ANY_TIME })
         .await

@@ -59,7 +59,7 @@ impl LostCalls {
 
 #[cfg(test)]
 mod tests {
-    use stock::ids::{CorrelationId, UserId, UserIdKind};
+    use stock::ids::{UserId, UserIdKind};
 
     use super::*;
 
@@ -67,7 +67,7 @@ mod tests {
         Attempt {
             user: UserId::parse("ann", UserIdKind::Opaque).unwrap(),
             order: OrderId::random(),
-            correlation: CorrelationId::random(),
+            correlation: "trace".into(),
             counts_towards_limit: true,
         }
     }

@@ -9,7 +9,7 @@ use stock::calls::{
     TokenSource,
 };
 use stock::functions::LIBRARY;
-use stock::ids::{CorrelationId, OrderId, ShardId, UserId, UserIdKind};
+use stock::ids::{OrderId, ShardId, UserId, UserIdKind};
 use stock::layout::{Incarnation, SaleKeys, Shard, choose_tags};
 use stock::sale::{ChangeHistory, LayoutConfig, Product, Sale, SaleConfig, SaleState, Window};
 use testkit::RedisCluster;
@@ -234,7 +234,7 @@ pub(crate) fn attempt(user: &str) -> Attempt {
     Attempt {
         user: user_id(user),
         order: OrderId::random(),
-        correlation: CorrelationId::random(),
+        correlation: "trace".into(),
         counts_towards_limit: true,
     }
 }
