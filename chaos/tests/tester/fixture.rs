@@ -187,7 +187,7 @@ fn programs() -> Programs {
     Programs { node: sabotaged_node(), coordinator: binary("flashsale-coordinator").unwrap() }
 }
 
-fn sabotaged_node() -> PathBuf {
+pub(crate) fn sabotaged_node() -> PathBuf {
     let profile = BuildProfile::of_this_program().unwrap();
     profile.build_with("flashsale-node-sabotaged", "node/sabotage").unwrap()
 }

@@ -11,10 +11,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use stock::cluster::Cluster;
+use rediscluster::{Cluster, Primary};
 use stock::ids::SaleId;
 use stock::limit::Limit;
-use stock::topology::Primary;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};

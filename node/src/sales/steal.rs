@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fail::fail_point;
-use stock::calls::{CallError, TokenSource};
+use rediscluster::CallError;
+use stock::calls::TokenSource;
 use stock::ids::{ShardId, UserId};
 use stock::layout::Shard;
 use stock::snapshot::Snapshot;

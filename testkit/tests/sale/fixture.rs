@@ -5,10 +5,10 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use stock::cluster::Cluster;
-use stock::connection::ConnectOptions;
+use rediscluster::{Cluster, ConnectOptions, Slot};
+use stock::functions::LIBRARY;
 use stock::ids::{ShardId, UserId, UserIdKind};
-use stock::layout::{SaleKeys, Slot};
+use stock::layout::SaleKeys;
 use stock::sale::Sale;
 use stock::snapshot::read_levels;
 use stock::store::ReadConfig;
@@ -139,7 +139,7 @@ pub(crate) fn sale_options(total_stock: u64) -> SaleOptions {
 
 pub(crate) async fn connect(stack: &Stack) -> Cluster {
     let seeds = stack.redis().logins(User::Admin).expect("the password files exist");
-    Cluster::connect(ConnectOptions::new(seeds)).await.expect("the cluster answers")
+    Cluster::connect(ConnectOptions::new(seeds), &LIBRARY).await.expect("the cluster answers")
 }
 
 /// One purchase attempt per user, all for the same URL.
