@@ -25,7 +25,7 @@ async fn purchases_survive_when_successor_dies_during_resync() {
     // Given a killed primary, and its promoted replica without a replica of its own.
     let sale = OpenSale::start_with_one_node(UNITS).await;
     let redis = sale.stack.redis();
-    let (first, successor) = pair(&sale).await;
+    let (first, successor) = sale.primary_and_replica(ShardId::new(0)).await;
     redis.kill(first);
     redis.wait_until_promoted(successor).await.unwrap();
 
@@ -55,7 +55,7 @@ async fn purchases_survive_when_primary_dies_without_replica_link() {
     // Given a primary with a replica in the cluster and another replica outside of it.
     let sale = OpenSale::start_with_one_node(UNITS).await;
     let redis = sale.stack.redis();
-    let (primary, replica) = pair(&sale).await;
+    let (primary, replica) = sale.primary_and_replica(ShardId::new(0)).await;
     let external_replica = testkit::RedisServer::start().await.unwrap();
     external_replica
         .replicate_as_separate_user(&mut redis.connection(primary).await.unwrap(), primary)
@@ -174,13 +174,6 @@ async fn assert_all_found(sale: &OpenSale, answers: &[BuyerAnswer]) {
     assert!(audit.ok, "{:?}", audit.violations);
 }
 
-/// The primary of the first shard, and its replica.
-async fn pair(sale: &OpenSale) -> (SocketAddr, SocketAddr) {
-    let redis = sale.stack.redis();
-    let primary = redis.primary_of(sale.sale.shard(ShardId::new(0)).slot).await.unwrap();
-    (primary, redis.replicas_of(primary).await[0])
-}
-
 async fn start_with_two_replicas() -> OpenSale {
     let options = StackOptions { nodes: 1, replicas_per_primary: 2, ..StackOptions::default() };
     OpenSale::start_with(StackOptions { sale: sale_options(UNITS), ..options }).await
@@ -188,7 +181,7 @@ async fn start_with_two_replicas() -> OpenSale {
 
 /// The primary of the first shard, and its two replicas.
 async fn primary_and_two_replicas(sale: &OpenSale) -> (SocketAddr, SocketAddr, SocketAddr) {
-    let (primary, _) = pair(sale).await;
+    let primary = sale.primary_of(sale.sale.shard(ShardId::new(0)).slot);
     let [successor, sleeper] = sale.stack.redis().replicas_of(primary).await[..] else {
         panic!("two replicas")
     };

@@ -1,7 +1,7 @@
 //! Servers restart with the data on their disks. Acknowledged purchases stay valid.
 
 use stock::ids::ShardId;
-use testkit::{Buyers, Failover, until};
+use testkit::{BuyerAnswer, Buyers, Failover, until};
 
 use crate::fixture::{
     OpenSale, TIMEOUT, assert_repeats_recognized, buy_at, purchase_attempts, purchases, users_with_home,
@@ -13,11 +13,8 @@ const TAIL_BYTES: u64 = 3_001;
 #[tokio::test(flavor = "multi_thread")]
 async fn primary_with_truncated_file_does_not_start() {
     // Given buyers with acknowledged purchases.
-    let sale = OpenSale::start(1_200).await;
+    let (sale, users, mut answers) = start_with_purchases(60).await;
     let node = sale.stack.nodes()[0].url().to_owned();
-    let users = users_with_home(&sale.sale, ShardId::new(0), 60);
-    let mut answers = Buyers::new(8).buy(purchase_attempts(&users, &node)).await;
-    assert_eq!(purchases(&answers).len(), users.len());
 
     // When their primary dies, its file loses its end, and it restarts before the cluster detects the failure.
     let redis = sale.stack.redis();
@@ -40,11 +37,8 @@ async fn primary_with_truncated_file_does_not_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn restarted_replica_serves_only_after_manual_promotion() {
     // Given purchases on a primary and a replica that both died.
-    let sale = OpenSale::start(1_200).await;
+    let (sale, users, mut answers) = start_with_purchases(20).await;
     let node = sale.stack.nodes()[0].url().to_owned();
-    let users = users_with_home(&sale.sale, ShardId::new(0), 20);
-    let mut answers = Buyers::new(8).buy(purchase_attempts(&users, &node)).await;
-    assert_eq!(purchases(&answers).len(), users.len());
     let redis = sale.stack.redis();
     let (primary, replica) = sale.primary_and_replica(ShardId::new(0)).await;
     [primary, replica].iter().for_each(|&server| redis.kill(server));
@@ -61,4 +55,13 @@ async fn restarted_replica_serves_only_after_manual_promotion() {
     redis.fail_over_to(replica, Failover::Forced).await.unwrap();
     answers.extend(buy_at(&node, &users).await);
     assert_repeats_recognized(&answers);
+}
+
+/// Starts a sale and buys for this many users of its first shard.
+async fn start_with_purchases(count: usize) -> (OpenSale, Vec<String>, Vec<BuyerAnswer>) {
+    let sale = OpenSale::start(1_200).await;
+    let users = users_with_home(&sale.sale, ShardId::new(0), count);
+    let answers = Buyers::new(8).buy(purchase_attempts(&users, sale.stack.nodes()[0].url())).await;
+    assert_eq!(purchases(&answers).len(), users.len());
+    (sale, users, answers)
 }
