@@ -3,22 +3,17 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
-use dashboards::{AlertTest, Rule, RuleFile, TestFile, folder};
+use dashboards::folder;
+
+use crate::rule_files::{Rule, rule_paths, rule_tests, rules, test_paths};
 
 const RUNBOOK: &str = "dashboards/README.md#";
 
 fn alerts() -> Vec<(String, Rule)> {
-    let rules = RuleFile::rules().expect("readable rules");
-    rules.into_iter().filter_map(|rule| Some((rule.alert.clone()?, rule))).collect()
-}
-
-/// Returns the expectations of all alert tests.
-fn expectations() -> Vec<AlertTest> {
-    let tests = TestFile::all().expect("readable tests").into_iter().flat_map(|file| file.tests);
-    tests.flat_map(|test| test.alert_rule_test).collect()
+    rules().into_iter().filter_map(|rule| Some((rule.alert.clone()?, rule))).collect()
 }
 
 #[test]
@@ -27,10 +22,8 @@ fn alerts_have_severity_texts_and_runbook() {
         let severity = rule.labels.get("severity").map(String::as_str);
         assert!(matches!(severity, Some("page" | "ticket")), "{name}: {severity:?}");
         for annotation in ["summary", "description", "runbook_url"] {
-            assert!(
-                rule.annotations.get(annotation).is_some_and(|text| !text.is_empty()),
-                "{name}: {annotation}"
-            );
+            let text = rule.annotations.get(annotation);
+            assert!(text.is_some_and(|text| !text.is_empty()), "{name}: {annotation}");
         }
     }
 }
@@ -65,8 +58,9 @@ fn anchor(heading: &str) -> String {
 
 #[test]
 fn alerts_have_firing_and_silent_tests() {
+    let expectations: Vec<_> = rule_tests().into_iter().flat_map(|test| test.alert_rule_test).collect();
     for (name, _) in alerts() {
-        let of_alert: Vec<_> = expectations().into_iter().filter(|test| test.alertname == name).collect();
+        let of_alert: Vec<_> = expectations.iter().filter(|test| test.alertname == name).collect();
         assert!(of_alert.iter().any(|test| !test.exp_alerts.is_empty()), "{name}: no test sees it fire");
         assert!(of_alert.iter().any(|test| test.exp_alerts.is_empty()), "{name}: no test sees it silent");
     }
@@ -76,47 +70,35 @@ fn alerts_have_firing_and_silent_tests() {
 #[test]
 fn tests_name_an_existing_alert() {
     let names: BTreeSet<_> = alerts().into_iter().map(|(name, _)| name).collect();
-    for test in TestFile::all().unwrap().into_iter().flat_map(|file| file.tests) {
-        for expected in &test.alert_rule_test {
-            assert!(names.contains(&expected.alertname), "{}", expected.alertname);
-            assert!(
-                test.name.starts_with(&expected.alertname),
-                "{} is about {}",
-                test.name,
-                expected.alertname
-            );
+    for test in rule_tests() {
+        for alert in test.alert_rule_test.iter().map(|expected| &expected.alertname) {
+            assert!(names.contains(alert), "{alert}");
+            assert!(test.name.starts_with(alert), "{} is about {alert}", test.name);
         }
     }
 }
 
 #[test]
 fn promtool_accepts_the_rules() {
-    promtool(["check", "rules", "--lint=all", "--lint-fatal"], &RuleFile::paths());
+    promtool(["check", "rules", "--lint=all", "--lint-fatal"], &rule_paths());
 }
 
 #[test]
 fn promtool_accepts_the_configuration() {
-    promtool(
-        ["check", "config", "--lint=all", "--lint-fatal"],
-        &[folder().join("prometheus/prometheus.yml")],
-    );
+    let configuration = folder().join("prometheus/prometheus.yml");
+    promtool(["check", "config", "--lint=all", "--lint-fatal"], &[configuration]);
 }
 
 #[test]
 fn rule_tests_pass() {
-    promtool(["test", "rules"], &TestFile::paths().unwrap());
+    promtool(["test", "rules"], &test_paths());
 }
 
 /// Runs `promtool`, and shows its output when it fails.
-fn promtool<const N: usize>(arguments: [&str; N], files: &[impl AsRef<Path>]) {
-    let files = files.iter().map(|file| file.as_ref().as_os_str());
+fn promtool<const N: usize>(arguments: [&str; N], files: &[PathBuf]) {
+    let files = files.iter().map(|file| file.as_os_str());
     let run = Command::new("promtool").args(arguments.map(OsStr::new).into_iter().chain(files)).output();
     let output = run.expect("promtool on the PATH: apt-get install prometheus");
-    let output_text = [output.stdout, output.stderr].concat();
-    assert!(
-        output.status.success(),
-        "promtool {}:\n{}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output_text)
-    );
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "promtool {}:\n{text}", arguments.join(" "));
 }

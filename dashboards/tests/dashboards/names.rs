@@ -3,12 +3,15 @@
 
 use std::collections::BTreeSet;
 
-use dashboards::{Dashboard, RuleFile, TestFile, Variables, declared_metrics, queries, selectors};
+use crate::assert_none;
+use crate::code::declared_metrics;
+use crate::dashboard::dashboards;
+use crate::promql::selectors;
+use crate::queries::{Variables, queries};
+use crate::rule_files::{rule_tests, rules};
 
 /// Suffixes of the series of a histogram `x`. There is no series `x`.
 const HISTOGRAM_SUFFIXES: [&str; 3] = ["_bucket", "_sum", "_count"];
-
-const READABLE: &str = "readable dashboards and rules";
 
 /// Metrics of other programs: Prometheus itself, the process (metrics-process), and Debian's
 /// prometheus-redis-exporter 1.45 with Redis 7.0.
@@ -53,26 +56,28 @@ const THIRD_PARTY_METRICS: [&str; 36] = [
 
 /// Returns the metrics in panels, variables and annotations of dashboards.
 fn metrics_of_dashboards() -> BTreeSet<String> {
-    let mut exprs: Vec<_> =
-        queries(&Variables::live()).expect("queries").into_iter().map(|query| query.expr).collect();
-    for dashboard in Dashboard::all().expect(READABLE) {
-        exprs.extend(dashboard.annotations.list.into_iter().filter_map(|annotation| annotation.expr));
-    }
-    metrics(&exprs)
+    let annotations = dashboards().into_iter().flat_map(|dashboard| dashboard.annotations.list);
+    let queries = queries(&Variables::live()).into_iter().map(|query| query.expr);
+    metrics(queries.chain(annotations.filter_map(|annotation| annotation.expr)))
 }
 
 /// Returns the metrics in rules.
 fn metrics_of_rules() -> BTreeSet<String> {
-    metrics(&RuleFile::rules().expect(READABLE).into_iter().map(|rule| rule.expr).collect::<Vec<_>>())
+    metrics(rules().into_iter().map(|rule| rule.expr))
 }
 
-fn metrics(exprs: &[String]) -> BTreeSet<String> {
-    exprs.iter().flat_map(|expr| selectors(expr).expect(READABLE)).map(|selector| selector.metric).collect()
+/// Returns the metrics in panels, annotations and rules.
+fn used_metrics() -> BTreeSet<String> {
+    &metrics_of_dashboards() | &metrics_of_rules()
+}
+
+fn metrics(exprs: impl Iterator<Item = String>) -> BTreeSet<String> {
+    exprs.flat_map(|expr| selectors(&expr).unwrap()).map(|selector| selector.metric).collect()
 }
 
 /// Returns the series that rules record.
 fn recorded() -> BTreeSet<String> {
-    RuleFile::rules().expect(READABLE).into_iter().filter_map(|rule| rule.record).collect()
+    rules().into_iter().filter_map(|rule| rule.record).collect()
 }
 
 /// Returns the metric's name in the code.
@@ -81,50 +86,31 @@ fn name_in_code(metric: &str, declared: &BTreeSet<String>) -> Option<String> {
     [metric].into_iter().chain(of_a_histogram).find(|name| declared.contains(*name)).map(str::to_owned)
 }
 
-fn assert_none(wrong: &BTreeSet<String>, what: &str) {
-    assert!(wrong.is_empty(), "{what}: {wrong:#?}");
-}
-
 #[test]
 fn code_declares_metrics() {
-    assert!(!declared_metrics().unwrap().is_empty(), "no file declares a metric");
+    assert!(!declared_metrics().is_empty(), "no file declares a metric");
 }
 
 #[test]
 fn code_declares_every_metric_in_use() {
-    let declared = declared_metrics().unwrap();
-    let used_metrics = metrics_of_dashboards()
-        .into_iter()
-        .chain(metrics_of_rules())
-        .filter(|metric| metric.starts_with("flashsale_"));
-    let unknown = used_metrics.filter(|metric| name_in_code(metric, &declared).is_none()).collect();
-    assert_none(&unknown, "used, but not declared in the code");
+    let declared = declared_metrics();
+    let ours = used_metrics().into_iter().filter(|metric| metric.starts_with("flashsale_"));
+    let unknown = ours.filter(|metric| name_in_code(metric, &declared).is_none());
+    assert_none(unknown, "used, but not declared in the code");
 }
 
 #[test]
 fn every_declared_metric_is_in_use() {
-    let declared = declared_metrics().unwrap();
-    let used_metrics: BTreeSet<_> = metrics_of_dashboards()
-        .iter()
-        .chain(&metrics_of_rules())
-        .filter_map(|metric| name_in_code(metric, &declared))
-        .collect();
-    assert_none(
-        &declared.difference(&used_metrics).cloned().collect(),
-        "declared, but on no dashboard and in no rule",
-    );
+    let declared = declared_metrics();
+    let used = used_metrics().iter().filter_map(|metric| name_in_code(metric, &declared)).collect();
+    assert_none(&declared - &used, "declared, but on no dashboard and in no rule");
 }
 
 #[test]
 fn third_party_metrics_equal_the_list() {
-    let others: BTreeSet<_> = THIRD_PARTY_METRICS.map(str::to_owned).into();
-    let recorded = recorded();
-    let used_metrics: BTreeSet<_> = metrics_of_dashboards()
-        .into_iter()
-        .chain(metrics_of_rules())
-        .filter(|metric| !metric.starts_with("flashsale_") && !recorded.contains(metric))
-        .collect();
-    assert_eq!(used_metrics, others);
+    let mut others = &used_metrics() - &recorded();
+    others.retain(|metric| !metric.starts_with("flashsale_"));
+    assert_eq!(others, THIRD_PARTY_METRICS.map(str::to_owned).into());
 }
 
 #[test]
@@ -140,11 +126,7 @@ fn recorded_series_are_well_named_and_used() {
 #[test]
 fn rule_tests_feed_exactly_the_used_metrics() {
     let used = metrics_of_rules();
-    let fed =
-        TestFile::all().unwrap().into_iter().flat_map(|file| file.tests).flat_map(|test| test.input_series);
-    let fed: BTreeSet<_> =
-        fed.flat_map(|input| selectors(&input.series).unwrap()).map(|s| s.metric).collect();
-    assert_none(&fed.difference(&used).cloned().collect(), "in a rule test, but in no rule");
-    let ours = used.difference(&recorded()).cloned().collect::<BTreeSet<_>>();
-    assert_none(&ours.difference(&fed).cloned().collect(), "in a rule, but in no rule test");
+    let fed = metrics(rule_tests().into_iter().flat_map(|test| test.input_series).map(|input| input.series));
+    assert_none(&fed - &used, "in a rule test, but in no rule");
+    assert_none(&(&used - &recorded()) - &fed, "in a rule, but in no rule test");
 }

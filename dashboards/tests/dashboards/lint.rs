@@ -6,7 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use dashboards::{Dashboard, GridPos, Panel, RuleFile, Selector, Variable, Variables, selectors};
+use crate::assert_none;
+use crate::dashboard::{Dashboard, GridPos, Panel, Variable, dashboards};
+use crate::promql::{Selector, selectors};
+use crate::queries::Variables;
+use crate::rule_files::rules;
 
 /// Links and bookmarks contain these, so they never change.
 const UIDS: [&str; 4] = ["flashsale-nodes", "flashsale-redis", "flashsale-sale", "flashsale-shards"];
@@ -32,10 +36,6 @@ const UNITS: [&str; 13] = [
     "short",
 ];
 
-fn dashboards() -> Vec<Dashboard> {
-    Dashboard::all().expect("readable dashboards")
-}
-
 /// Returns each panel except rows, with a readable name.
 fn panels(dashboards: &[Dashboard]) -> impl Iterator<Item = (String, &Panel)> {
     dashboards.iter().flat_map(|dashboard| {
@@ -48,10 +48,8 @@ fn selectors_of_panels() -> Vec<(String, Selector)> {
     let mut found = Vec::new();
     for (name, panel) in panels(&dashboards()) {
         for target in &panel.targets {
-            let query = recognizable_variables().substitute(&target.expr).expect("known variables");
-            found.extend(
-                selectors(&query).expect("PromQL").into_iter().map(|selector| (name.clone(), selector)),
-            );
+            let query = recognizable_variables().substitute(&target.expr).unwrap();
+            found.extend(selectors(&query).unwrap().into_iter().map(|selector| (name.clone(), selector)));
         }
     }
     found
@@ -66,20 +64,27 @@ fn recognizable_variables() -> Variables {
     variables.with("__rate_interval", &seconds(RATE_INTERVAL)).with("__range", &seconds(RANGE))
 }
 
-fn assert_none(wrong: impl IntoIterator<Item = String>, what: &str) {
-    let wrong: Vec<_> = wrong.into_iter().collect();
-    assert!(wrong.is_empty(), "{what}:\n  {}", wrong.join("\n  "));
+/// Asserts that no selector of a panel is wrong.
+#[track_caller]
+fn assert_no_selector(is_wrong: impl Fn(&Selector) -> bool, what: &str) {
+    let wrong = selectors_of_panels().into_iter().filter(|(_, selector)| is_wrong(selector));
+    assert_none(wrong.map(|(name, selector)| format!("{name}: {}", selector.metric)), what);
+}
+
+/// Asserts that no panel is wrong.
+#[track_caller]
+fn assert_no_panel(is_wrong: impl Fn(&Panel) -> bool, what: &str) {
+    let dashboards = dashboards();
+    assert_none(panels(&dashboards).filter(|(_, panel)| is_wrong(panel)).map(|(name, _)| name), what);
 }
 
 #[test]
 fn uids_equal_the_file_names() {
     let uids: Vec<_> = dashboards().into_iter().map(|dashboard| dashboard.uid).collect();
     assert_eq!(uids, UIDS);
-    let files = dashboards::folder().join("grafana/dashboards");
-    assert_none(
-        UIDS.iter().filter(|uid| !files.join(format!("{uid}.json")).is_file()).map(ToString::to_string),
-        "no file of that name",
-    );
+    let files = ::dashboards::folder().join("grafana/dashboards");
+    let without_file = UIDS.into_iter().filter(|uid| !files.join(format!("{uid}.json")).is_file());
+    assert_none(without_file.map(str::to_owned), "no file of that name");
 }
 
 #[test]
@@ -97,10 +102,8 @@ fn dashboards_state_their_question_and_link_others() {
 
 #[test]
 fn uneditable_dashboard_rule() {
-    assert_none(
-        dashboards().into_iter().filter(|d| d.editable).map(|d| d.uid),
-        "dashboards must not be editable",
-    );
+    let editable = dashboards().into_iter().filter(|dashboard| dashboard.editable);
+    assert_none(editable.map(|dashboard| dashboard.uid), "dashboards must not be editable");
 }
 
 #[test]
@@ -162,24 +165,16 @@ fn panel_datasource_rule() {
             panel.targets.iter().map(|target| Some(&target.datasource)).chain([panel.datasource.as_ref()]);
         for source in sources {
             let source = source.expect("a panel has a data source");
-            assert_eq!(
-                (source.kind.as_str(), source.uid.as_str()),
-                ("prometheus", "${datasource}"),
-                "{name}"
-            );
+            assert_eq!((&*source.kind, &*source.uid), ("prometheus", "${datasource}"), "{name}");
         }
     }
 }
 
 #[test]
 fn panel_title_description_rule() {
-    let dashboards = dashboards();
     let lacks_question = |panel: &Panel| panel.title.is_empty() || !panel.description.contains('?');
-    assert_none(
-        panels(&dashboards).filter(|(_, panel)| lacks_question(panel)).map(|(name, _)| name),
-        "a panel without a title or a question",
-    );
-    for dashboard in &dashboards {
+    assert_no_panel(lacks_question, "a panel without a title or a question");
+    for dashboard in dashboards() {
         let titles: BTreeSet<_> = dashboard.panels.iter().map(|panel| &panel.title).collect();
         assert_eq!(titles.len(), dashboard.panels.len(), "{}: two panels with the same title", dashboard.uid);
     }
@@ -187,24 +182,19 @@ fn panel_title_description_rule() {
 
 #[test]
 fn panel_units_rule() {
-    let dashboards = dashboards();
-    let unit = |panel: &Panel| panel.field_config.defaults.unit.clone().unwrap_or_default();
-    let unknown = panels(&dashboards).filter(|(_, panel)| !UNITS.contains(&unit(panel).as_str()));
-    assert_none(
-        unknown.map(|(name, panel)| format!("{name}: `{}`", unit(panel))),
-        "no unit, or an unknown unit",
-    );
+    let has_unit = |panel: &Panel| {
+        panel.field_config.defaults.unit.as_ref().is_some_and(|unit| UNITS.contains(&unit.as_str()))
+    };
+    assert_no_panel(|panel| !has_unit(panel), "no unit, or an unknown unit");
 }
 
 #[test]
 fn panel_no_targets_rule() {
-    let dashboards = dashboards();
-    let empty = panels(&dashboards).filter(|(_, panel)| panel.targets.is_empty());
-    assert_none(empty.map(|(name, _)| name), "no query");
-    for (name, panel) in panels(&dashboards) {
-        let ids: BTreeSet<_> = panel.targets.iter().map(|target| &target.ref_id).collect();
-        assert_eq!(ids.len(), panel.targets.len(), "{name}: two queries with the same refId");
-    }
+    assert_no_panel(|panel| panel.targets.is_empty(), "no query");
+    let repeats_id = |panel: &Panel| {
+        panel.targets.iter().map(|target| &target.ref_id).collect::<BTreeSet<_>>().len() < panel.targets.len()
+    };
+    assert_no_panel(repeats_id, "two queries with the same refId");
 }
 
 #[test]
@@ -219,34 +209,27 @@ fn target_promql_rule() {
 
 #[test]
 fn rules_are_valid_promql() {
-    for rule in RuleFile::rules().unwrap() {
+    for rule in rules() {
         assert!(!selectors(&rule.expr).unwrap().is_empty(), "{:?} {:?}", rule.alert, rule.record);
     }
 }
 
 #[test]
 fn target_rate_interval_rule() {
-    let ranges = selectors_of_panels().into_iter().filter(|(_, selector)| selector.range.is_some());
-    let fixed = ranges.filter(|(_, selector)| {
-        let is_over_whole_range = selector.range == Some(RANGE) && selector.function == Some("increase");
-        selector.range != Some(RATE_INTERVAL) && !is_over_whole_range
-    });
-    assert_none(
-        fixed.map(|(name, selector)| format!("{name}: {}", selector.metric)),
-        "not over $__rate_interval",
-    );
+    let is_fixed = |selector: &Selector| match selector.range {
+        None | Some(RATE_INTERVAL) => false,
+        Some(RANGE) => selector.function != Some("increase"),
+        Some(_) => true,
+    };
+    assert_no_selector(is_fixed, "not over $__rate_interval");
 }
 
 #[test]
 fn target_job_rule_and_target_instance_rule() {
     for label in ["job", "instance"] {
         let wanted = (label.to_owned(), format!("${label}"));
-        let unbound =
-            selectors_of_panels().into_iter().filter(|(_, selector)| !selector.regexps.contains(&wanted));
-        assert_none(
-            unbound.map(|(name, selector)| format!("{name}: {}", selector.metric)),
-            &format!("no {label}=~\"${label}\""),
-        );
+        let is_unbound = |selector: &Selector| !selector.regexps.contains(&wanted);
+        assert_no_selector(is_unbound, &format!("no {label}=~\"${label}\""));
     }
 }
 
@@ -265,15 +248,10 @@ fn sale_variable_is_used_by_its_dashboard() {
 #[test]
 fn target_counter_agg_rule() {
     let rates = [Some("rate"), Some("irate"), Some("increase")];
-    let bare = selectors_of_panels().into_iter().filter(|(_, selector)| {
-        let counts =
-            ["_total", "_bucket", "_sum", "_count"].iter().any(|suffix| selector.metric.ends_with(suffix));
-        counts && !rates.contains(&selector.function)
-    });
-    assert_none(
-        bare.map(|(name, selector)| format!("{name}: {}", selector.metric)),
-        "a counter without a rate",
-    );
+    let counts =
+        |metric: &str| ["_total", "_bucket", "_sum", "_count"].iter().any(|suffix| metric.ends_with(suffix));
+    let is_bare = |selector: &Selector| counts(&selector.metric) && !rates.contains(&selector.function);
+    assert_no_selector(is_bare, "a counter without a rate");
 }
 
 #[test]
@@ -290,10 +268,8 @@ fn panels_fit_the_grid_without_overlap() {
         for (index, panel) in dashboard.panels.iter().enumerate() {
             let name = format!("{} / {}", dashboard.uid, panel.title);
             let position = panel.grid_pos;
-            assert!(
-                position.w > 0 && position.h > 0 && position.x + position.w <= 24,
-                "{name}: {position:?}"
-            );
+            let is_on_grid = position.w > 0 && position.h > 0 && position.x + position.w <= 24;
+            assert!(is_on_grid, "{name}: {position:?}");
             let others = &dashboard.panels[index + 1..];
             let overlapping = others.iter().find(|other| overlap(position, other.grid_pos));
             assert!(overlapping.is_none(), "{name} and {}", overlapping.map_or("", |other| &other.title));
@@ -320,19 +296,16 @@ fn panel_rows_are_full() {
 /// A viewer who compares panels should not have to read each legend again.
 #[test]
 fn series_have_the_same_colour_everywhere() {
-    let mut colours = BTreeMap::new();
-    for (name, panel) in panels(&dashboards()) {
-        for overriding in
-            panel.field_config.overrides.iter().filter(|overriding| overriding.matcher.id == "byName")
-        {
-            for colour in overriding.properties.iter().filter_map(|property| property.colour()) {
-                let series = overriding.matcher.options.clone();
-                let first = colours.entry(series.clone()).or_insert_with(|| colour.clone());
-                assert_eq!(*first, colour, "{name}: {series}");
+    let (dashboards, mut colours) = (dashboards(), BTreeMap::new());
+    for (name, panel) in panels(&dashboards) {
+        for series in panel.field_config.overrides.iter().filter(|series| series.matcher.id == "byName") {
+            for colour in series.properties.iter().filter_map(|property| property.colour()) {
+                let first = *colours.entry(&*series.matcher.options).or_insert(colour);
+                assert_eq!(first, colour, "{name}: {}", series.matcher.options);
             }
         }
     }
-    assert_eq!(colours["unknown"].fixed_color, "red");
+    assert_eq!(colours["unknown"], "red");
 }
 
 #[test]

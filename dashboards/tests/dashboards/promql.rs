@@ -2,28 +2,24 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use promql_parser::label::MatchOp;
 use promql_parser::parser::{self, Expr, VectorSelector};
 
 /// A selector: the series that a query requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selector {
-    /// Name of the metric.
-    pub metric: String,
+pub(crate) struct Selector {
+    pub(crate) metric: String,
     /// Labels with a regular expression (`=~`), and the expression.
-    pub regexps: Vec<(String, String)>,
+    pub(crate) regexps: Vec<(String, String)>,
     /// Time range, for range selectors.
-    pub range: Option<Duration>,
+    pub(crate) range: Option<Duration>,
     /// The function that receives the selector directly, if any.
-    pub function: Option<&'static str>,
+    pub(crate) function: Option<&'static str>,
 }
 
-/// Returns all selectors of a query without variables.
-///
-/// # Errors
-/// Fails when the query is not valid PromQL, or has a selector without a metric name.
-pub fn selectors(query: &str) -> anyhow::Result<Vec<Selector>> {
+/// Returns all selectors of a query without variables. Fails when the query is not valid PromQL, or has a selector
+/// without a metric name.
+pub(crate) fn selectors(query: &str) -> Result<Vec<Selector>> {
     let expr =
         parser::parse(query).map_err(|message| anyhow!("{message}")).with_context(|| query.to_owned())?;
     let mut found = Vec::new();
@@ -32,7 +28,7 @@ pub fn selectors(query: &str) -> anyhow::Result<Vec<Selector>> {
 }
 
 /// Adds the selectors of `expr`, which is an argument of `function`.
-fn collect(expr: &Expr, function: Option<&'static str>, found: &mut Vec<Selector>) -> anyhow::Result<()> {
+fn collect(expr: &Expr, function: Option<&'static str>, found: &mut Vec<Selector>) -> Result<()> {
     match expr {
         Expr::Aggregate(aggregate) => {
             let parameter = aggregate.param.as_deref();
@@ -64,7 +60,7 @@ fn selector(
     vector: &VectorSelector,
     range: Option<Duration>,
     function: Option<&'static str>,
-) -> anyhow::Result<Selector> {
+) -> Result<Selector> {
     let metric = vector.name.clone().context("a selector without a metric name")?;
     let matchers = vector.matchers.matchers.iter();
     let regexps = matchers.filter(|matcher| matches!(matcher.op, MatchOp::Re(_)));
@@ -72,26 +68,20 @@ fn selector(
     Ok(Selector { metric, regexps, range, function })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+#[test]
+fn selectors_are_found_in_all_expressions() {
+    let found =
+        selectors(r#"sum by (a) (rate(x_total{job=~"j"}[1m])) / (up > 0) or max_over_time(y[5m:5s])"#);
+    let found = found.unwrap();
+    let metrics: Vec<_> = found.iter().map(|selector| selector.metric.as_str()).collect();
+    assert_eq!(metrics, ["x_total", "up", "y"]);
+    assert_eq!((found[0].function, found[1].function), (Some("rate"), None));
+    assert_eq!(found[0].range, Some(Duration::from_secs(60)));
+    assert_eq!(found[0].regexps, [("job".to_owned(), "j".to_owned())]);
+}
 
-    #[test]
-    fn selectors_are_found_in_all_expressions() {
-        let found =
-            selectors(r#"sum by (a) (rate(x_total{job=~"j"}[1m])) / (up > 0) or max_over_time(y[5m:5s])"#);
-        let found = found.unwrap();
-        let metrics: Vec<_> = found.iter().map(|selector| selector.metric.as_str()).collect();
-        assert_eq!(metrics, ["x_total", "up", "y"]);
-        assert_eq!(found[0].function, Some("rate"));
-        assert_eq!(found[0].range, Some(Duration::from_secs(60)));
-        assert_eq!(found[0].regexps, [("job".to_owned(), "j".to_owned())]);
-        assert_eq!(found[1].function, None);
-    }
-
-    #[test]
-    fn invalid_promql_is_an_error() {
-        assert!(selectors("sum by (up").is_err());
-        assert!(selectors(r#"{job="a"}"#).is_err());
-    }
+#[test]
+fn invalid_promql_is_an_error() {
+    assert!(selectors("sum by (up").is_err());
+    assert!(selectors(r#"{job="a"}"#).is_err());
 }
