@@ -1,17 +1,24 @@
 //! Shared by the tests of this folder: the stack, its buyers, and the checks at the end of a sale.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::Duration;
 
+use redis::{Cmd, FromRedisValue};
 use stock::cluster::Cluster;
 use stock::connection::ConnectOptions;
 use stock::ids::{ShardId, UserId, UserIdKind};
-use stock::layout::SaleKeys;
+use stock::layout::{SaleKeys, Slot};
 use stock::sale::Sale;
 use stock::snapshot::read_levels;
 use stock::store::ReadConfig;
 use testkit::stack::SaleOptions;
-use testkit::{BuyerAnswer, PurchaseAttempt, Stack, StackOptions, User};
+use testkit::{BuyerAnswer, Buyers, PurchaseAttempt, Stack, StackOptions, User, until};
 use tokio::sync::{Mutex, MutexGuard};
+
+/// Time limit for any expected change, on a busy machine too. It is longer than the cluster needs to replace a server.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Allows one stack at a time: two would share the machine's two cores and cause timeouts in each other.
 static STACK_LOCK: Mutex<()> = Mutex::const_new(());
@@ -35,6 +42,43 @@ impl OpenSale {
         let cluster = connect(&stack).await;
         let sale = read_sale(&cluster, "flash").await;
         Self { stack, sale, cluster, _stack_lock: stack_lock }
+    }
+
+    pub(crate) async fn start_with_one_node(sale: SaleOptions) -> Self {
+        Self::start_with(StackOptions { nodes: 1, sale, ..StackOptions::default() }).await
+    }
+
+    /// Lets these users buy through nginx until each has a definite answer.
+    pub(crate) async fn buy(&self, users: &[String]) -> Vec<BuyerAnswer> {
+        buy_at(&self.stack.url(), users).await
+    }
+
+    /// The address of the first node.
+    pub(crate) fn node_url(&self) -> String {
+        self.stack.nodes()[0].url().to_owned()
+    }
+
+    /// Waits until the status shows this remaining stock.
+    pub(crate) async fn wait_for_stock(&self, units: u64) {
+        let shown = async || self.stack.status().await.is_ok_and(|status| status.remaining_stock == units);
+        until(&format!("the status shows {units} units"), TIMEOUT, shown).await.unwrap();
+    }
+
+    /// The primary of a slot by the client's map.
+    pub(crate) fn primary_of(&self, slot: Slot) -> SocketAddr {
+        self.cluster.topology().primary(slot).unwrap().address.to_string().parse().unwrap()
+    }
+
+    /// The primary of a shard by the client's map, and its first replica.
+    pub(crate) async fn primary_and_replica(&self, shard: ShardId) -> (SocketAddr, SocketAddr) {
+        let primary = self.primary_of(self.sale.shard(shard).slot);
+        (primary, self.stack.redis().replicas_of(primary).await[0])
+    }
+
+    /// Sends a command to one Redis server.
+    pub(crate) async fn query<T: FromRedisValue>(&self, server: SocketAddr, command: &Cmd) -> T {
+        let mut connection = self.stack.redis().connection(server).await.unwrap();
+        command.query_async(&mut connection).await.unwrap()
     }
 
     /// The number of function calls so far, including those that only read.
@@ -87,6 +131,16 @@ pub(crate) async fn connect(stack: &Stack) -> Cluster {
     Cluster::connect(ConnectOptions::new(seeds)).await.expect("the cluster answers")
 }
 
+/// Returns the users with these numbers.
+pub(crate) fn buyers(numbers: Range<u32>) -> Vec<String> {
+    numbers.map(|number| format!("buyer-{number:05}")).collect()
+}
+
+/// Lets these users buy at this address until each has a definite answer.
+pub(crate) async fn buy_at(base_url: &str, users: &[String]) -> Vec<BuyerAnswer> {
+    Buyers::new(16).buy_persistently(purchase_attempts(users, base_url), TIMEOUT).await
+}
+
 /// One purchase attempt per user, all for the same URL.
 pub(crate) fn purchase_attempts<'a>(
     users: impl IntoIterator<Item = &'a String>,
@@ -107,6 +161,11 @@ pub(crate) fn purchases(answers: &[BuyerAnswer]) -> HashMap<&str, &str> {
         assert_eq!(before, None, "{} got `purchased` twice", answer.user);
     }
     orders
+}
+
+#[track_caller]
+pub(crate) fn assert_purchases(answers: &[BuyerAnswer], count: usize) {
+    assert_eq!(purchases(answers).len(), count, "the answers are {:?}", tally(answers));
 }
 
 /// Counts the answers by status and reason, for messages.

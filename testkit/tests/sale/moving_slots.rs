@@ -1,15 +1,11 @@
 //! Moves of a shard's slot to another primary during an open sale.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use stock::ids::ShardId;
-use testkit::{BuyerAnswer, Buyers};
+use testkit::BuyerAnswer;
 
-use crate::fixture::{OpenSale, assert_repeats_recognized, purchase_attempts, purchases, users_with_home};
-
-/// Time limit for a buyer's retries. It is longer than the cluster needs to replace a server.
-const RETRY_LIMIT: Duration = Duration::from_secs(20);
+use crate::fixture::{OpenSale, assert_purchases, assert_repeats_recognized, buy_at, users_with_home};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slot_stays_when_target_is_not_replicated() {
@@ -24,9 +20,8 @@ async fn slot_stays_when_target_is_not_replicated() {
     redis.kill(to);
 
     // Then each buyer gets the same order again.
-    let node = sale.stack.nodes()[0].url().to_owned();
     let users: Vec<String> = answers.iter().map(|answer| answer.user.clone()).collect();
-    answers.extend(Buyers::new(8).buy_persistently(purchase_attempts(&users, &node), RETRY_LIMIT).await);
+    answers.extend(buy_at(&sale.node_url(), &users).await);
     assert_repeats_recognized(&answers);
 
     // And the error names the reason why the slot stayed.
@@ -58,10 +53,8 @@ async fn move_fails_when_replica_does_not_confirm() {
 /// Starts a sale with `count` purchases in its first shard.
 async fn start_with_purchases(count: usize) -> (OpenSale, Vec<BuyerAnswer>) {
     let sale = OpenSale::start(12 * count as u64).await;
-    let node = sale.stack.nodes()[0].url().to_owned();
-    let users = users_with_home(&sale.sale, ShardId::new(0), count);
-    let answers = Buyers::new(8).buy_persistently(purchase_attempts(&users, &node), RETRY_LIMIT).await;
-    assert_eq!(purchases(&answers).len(), count);
+    let answers = buy_at(&sale.node_url(), &users_with_home(&sale.sale, ShardId::new(0), count)).await;
+    assert_purchases(&answers, count);
     (sale, answers)
 }
 
