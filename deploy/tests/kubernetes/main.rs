@@ -83,7 +83,7 @@ impl Faults {
     }
 
     fn add_in_container(&mut self, container: &Container<'_>, field: &str, reason: impl Display) {
-        self.add(container.workload.object, format!("{}{field}", container.pointer), reason);
+        self.add(container.workload.object, format!("{} {field}", container.pointer), reason);
     }
 }
 

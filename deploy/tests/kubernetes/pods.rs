@@ -80,7 +80,7 @@ pub(crate) fn non_root(overlay: &Overlay, faults: &mut Faults) {
     for container in &overlay.containers() {
         let context = &container.value["securityContext"];
         if ["runAsUser", "runAsGroup", "runAsNonRoot"].iter().any(|field| !context[field].is_null()) {
-            faults.add_in_container(container, "/securityContext", "it overrides the user of its pod");
+            faults.add_in_container(container, "securityContext", "it overrides the user of its pod");
         }
     }
 }
@@ -89,13 +89,13 @@ pub(crate) fn non_root(overlay: &Overlay, faults: &mut Faults) {
 pub(crate) fn read_only(overlay: &Overlay, faults: &mut Faults) {
     for container in &overlay.containers() {
         if container.value["securityContext"]["readOnlyRootFilesystem"] != true {
-            faults.add_in_container(container, "/securityContext", "its root filesystem is writable");
+            faults.add_in_container(container, "securityContext", "its root filesystem is writable");
         }
         let is_writable = |(mount, volume): (&Value, &Value)| {
             (volume["configMap"].is_object() || volume["secret"].is_object()) && mount["readOnly"] != true
         };
         if container.volumes().any(is_writable) {
-            faults.add_in_container(container, "/volumeMounts", "a mounted file is writable");
+            faults.add_in_container(container, "volumeMounts", "a mounted file is writable");
         }
     }
 }
@@ -122,7 +122,7 @@ pub(crate) fn tokens(overlay: &Overlay, faults: &mut Faults) {
 pub(crate) fn images(overlay: &Overlay, faults: &mut Faults) {
     for container in &overlay.containers() {
         if !deploy::has_exact_version(text(&container.value["image"])) {
-            faults.add_in_container(container, "/image", "its tag is not an exact version");
+            faults.add_in_container(container, "image", "its tag is not an exact version");
         }
     }
 }

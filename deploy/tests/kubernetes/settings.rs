@@ -19,7 +19,7 @@ pub(crate) fn known(overlay: &Overlay, faults: &mut Faults) {
         let Some(program) = container.program() else { continue };
         let known = settings::of(program).expect("a program of ours");
         for variable in overlay.environment(container).into_keys().filter(|it| !known.contains(it)) {
-            faults.add_in_container(container, "/env", format!("{program} does not read {variable}"));
+            faults.add_in_container(container, "env", format!("{program} does not read {variable}"));
         }
     }
 }
@@ -30,11 +30,11 @@ pub(crate) fn ports(overlay: &Overlay, faults: &mut Faults) {
         let (opened, declared) = (opened(container, overlay), container.ports());
         if opened != declared {
             let reason = format!("it declares {declared:?}, but opens {opened:?}");
-            faults.add_in_container(container, "/ports", reason);
+            faults.add_in_container(container, "ports", reason);
         }
         let host = setting(container, overlay, "HOST");
         if container.program().is_some() && host.as_deref() != Some("0.0.0.0") {
-            faults.add_in_container(container, "/env", "HOST: it does not listen on all addresses");
+            faults.add_in_container(container, "env", "HOST: it does not listen on all addresses");
         }
     }
 }

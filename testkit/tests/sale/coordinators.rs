@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stock::ids::ShardId;
@@ -28,22 +28,8 @@ struct LeadershipView {
 }
 
 async fn view_of(sale: &OpenSale, coordinator: &Coordinator) -> Option<LeadershipView> {
-    let (status, view) =
-        send_request(sale, coordinator, Method::GET, "/admin/coordinators", &Value::Null).await?;
+    let (status, view) = sale.admin(coordinator, Method::GET, "/admin/coordinators", &Value::Null).await?;
     (status == StatusCode::OK).then(|| serde_json::from_value(view).unwrap())
-}
-
-async fn send_request(
-    sale: &OpenSale,
-    coordinator: &Coordinator,
-    method: Method,
-    path: &str,
-    body: &Value,
-) -> Option<(StatusCode, Value)> {
-    let request = Client::new().request(method, format!("{}{path}", coordinator.url()));
-    let request = request.bearer_auth(sale.stack.admin_token()).timeout(Duration::from_secs(10));
-    let response = request.json(body).send().await.ok()?;
-    Some((response.status(), response.json().await.ok()?))
 }
 
 /// Starts a sale with two coordinators and returns the leader and the follower.
@@ -128,9 +114,8 @@ async fn leader_frozen_past_its_lease_resumes_as_follower() {
 #[tokio::test(flavor = "multi_thread")]
 async fn any_coordinator_serves_the_admin_api() {
     let (sale, _leader, follower) = start_with_leader_and_follower(10).await;
-    let send_request = async |method, path: &str, body: Value| {
-        send_request(&sale, &follower, method, path, &body).await.unwrap()
-    };
+    let send_request =
+        async |method, path: &str, body: Value| sale.admin(&follower, method, path, &body).await.unwrap();
 
     // Reads.
     let (status, detail) = send_request(Method::GET, "/admin/sales/flash", Value::Null).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use stock::calls::Donate;
 use stock::ids::ShardId;
@@ -37,25 +37,22 @@ async fn abandon_token(sale: &OpenSale, donor: ShardId, receiver: ShardId) {
 /// coordinator publishes a snapshot after the change.
 async fn change_then_kill_coordinators(sale: &OpenSale, action: &str, body: Value) {
     let coordinators = sale.stack.coordinators();
-    let client = Client::builder().timeout(TIMEOUT).build().unwrap();
     let (leader, other) = match leads(sale, &coordinators[0]).await {
         Some(true) => (&coordinators[0], &coordinators[1]),
         _ => (&coordinators[1], &coordinators[0]),
     };
     assert_eq!(leads(sale, leader).await, Some(true), "none of the coordinators leads");
     leader.process().freeze();
-    let url = format!("{}/admin/sales/flash/{action}", other.url());
-    let changing = client.post(url).bearer_auth(sale.stack.admin_token()).json(&body).send();
-    let status = changing.await.unwrap().status();
+    let path = format!("/admin/sales/flash/{action}");
+    let (status, _) = sale.admin(other, Method::POST, &path, &body).await.unwrap();
     coordinators.iter().for_each(|coordinator| coordinator.process().kill());
     assert_eq!(status, StatusCode::OK);
 }
 
 /// Returns `None` when the coordinator does not say whether it leads.
 async fn leads(sale: &OpenSale, coordinator: &Coordinator) -> Option<bool> {
-    let view = Client::new().get(format!("{}/admin/coordinators", coordinator.url()));
-    let view = view.bearer_auth(sale.stack.admin_token()).timeout(TIMEOUT).send().await.ok()?;
-    view.json::<Value>().await.ok()?["leads"].as_bool()
+    let (_, view) = sale.admin(coordinator, Method::GET, "/admin/coordinators", &Value::Null).await?;
+    view["leads"].as_bool()
 }
 
 /// Reads the status of the sale from one node, or returns `None` when the node does not answer with success.
@@ -214,9 +211,9 @@ async fn restock_is_sold_while_record_is_unreadable() {
     let buyers = users_with_home(&sale.sale, home.id, 20);
 
     // When a restock of one unit is acknowledged, and the primary with the record freezes at once.
-    let url = format!("{}/admin/sales/flash/restock", sale.stack.coordinators()[0].url());
-    let restock = Client::new().post(url).bearer_auth(sale.stack.admin_token()).json(&json!({ "units": 1 }));
-    let status = restock.send().await.unwrap().status();
+    let (coordinator, units) = (&sale.stack.coordinators()[0], json!({ "units": 1 }));
+    let path = "/admin/sales/flash/restock";
+    let (status, _) = sale.admin(coordinator, Method::POST, path, &units).await.unwrap();
     sale.stack.redis().freeze(record_primary);
     assert_eq!(status, StatusCode::OK);
 

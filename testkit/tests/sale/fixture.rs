@@ -6,6 +6,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue};
+use reqwest::{Client, Method, StatusCode};
+use serde_json::Value;
 use stock::cluster::Cluster;
 use stock::connection::ConnectOptions;
 use stock::ids::{ShardId, UserId, UserIdKind};
@@ -13,7 +15,7 @@ use stock::layout::{SaleKeys, Slot};
 use stock::sale::Sale;
 use stock::snapshot::read_levels;
 use stock::store::ReadConfig;
-use testkit::stack::SaleOptions;
+use testkit::stack::{Coordinator, SaleOptions};
 use testkit::{BuyerAnswer, Buyers, PurchaseAttempt, Stack, StackOptions, User, until};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -73,6 +75,20 @@ impl OpenSale {
     pub(crate) async fn primary_and_replica(&self, shard: ShardId) -> (SocketAddr, SocketAddr) {
         let primary = self.primary_of(self.sale.shard(shard).slot);
         (primary, self.stack.redis().replicas_of(primary).await[0])
+    }
+
+    /// Sends a request to a coordinator as an operator. Returns `None` without an answer.
+    pub(crate) async fn admin(
+        &self,
+        coordinator: &Coordinator,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Option<(StatusCode, Value)> {
+        let request = Client::new().request(method, format!("{}{path}", coordinator.url())).timeout(TIMEOUT);
+        let request = request.bearer_auth(self.stack.admin_token()).json(body);
+        let response = request.send().await.ok()?;
+        Some((response.status(), response.json().await.ok()?))
     }
 
     /// Sends a command to one Redis server.
