@@ -50,6 +50,18 @@ impl OpenSale {
         Self::start_with(StackOptions { nodes: 1, sale, ..StackOptions::default() }).await
     }
 
+    /// Starts a sale with purchases by this many users of its first shard.
+    pub(crate) async fn start_with_purchases(
+        total_stock: u64,
+        count: usize,
+    ) -> (Self, Vec<String>, Vec<BuyerAnswer>) {
+        let sale = Self::start(total_stock).await;
+        let users = users_with_home(&sale.sale, ShardId::new(0), count);
+        let answers = buy_at(&sale.node_url(), &users).await;
+        assert_purchases(&answers, count);
+        (sale, users, answers)
+    }
+
     /// Lets these users buy through nginx until each has a definite answer.
     pub(crate) async fn buy(&self, users: &[String]) -> Vec<BuyerAnswer> {
         buy_at(&self.stack.url(), users).await
