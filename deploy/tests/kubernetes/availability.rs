@@ -84,7 +84,7 @@ pub(crate) fn separate_hosts(overlay: &Overlay, faults: &mut Faults) {
             list(&affinity["requiredDuringSchedulingIgnoredDuringExecution"]).iter().any(keeps_apart);
         let mut preferences = list(&affinity["preferredDuringSchedulingIgnoredDuringExecution"]).iter();
         let is_preference = preferences.any(|preference| keeps_apart(&preference["podAffinityTerm"]));
-        if !is_rule && !(is_preference && overlay.name == ONE_HOST_OVERLAY) {
+        if !(is_rule || is_preference && overlay.name == ONE_HOST_OVERLAY) {
             faults.add_in_pod(&workload, "/affinity", "the failure of one host may take both copies");
         }
     }
