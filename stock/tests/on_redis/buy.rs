@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use stock::calls::{Attempt, BUYERS_PER_CALL_MAX, Buy, BuyOutcome, Call as _, CallError};
+use rediscluster::{Call as _, CallError};
+use stock::calls::{Attempt, BUYERS_PER_CALL_MAX, Buy, BuyOutcome};
 use stock::ids::OrderId;
 use stock::limit::Limit;
 use stock::sale::{SaleState, TOTAL_STOCK_MAX, Window};

@@ -1,6 +1,7 @@
 //! `find` and `level`: reading claims and counters.
 
-use stock::calls::{Accept, CallError, Donate, Find, ReadLevel, TokenSource};
+use rediscluster::CallError;
+use stock::calls::{Accept, Donate, Find, ReadLevel, TokenSource};
 use stock::ids::{ShardId, UserId};
 use stock::snapshot::{Snapshot, read_levels};
 

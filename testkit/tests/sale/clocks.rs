@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use rediscluster::slot_of_tag;
 use stock::ids::ShardId;
-use stock::layout::{SALES_KEY, slot_of_tag};
+use stock::layout::SALES_KEY;
 use testkit::stack::SaleOptions;
 use testkit::{Buyers, Failover, StackOptions, until};
 

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use rediscluster::slot_of_tag;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use stock::calls::Donate;
 use stock::ids::ShardId;
-use stock::layout::{SALES_KEY, SaleKeys, slot_of_tag};
+use stock::layout::{SALES_KEY, SaleKeys};
 use testkit::stack::{Coordinator, SaleOptions};
 use testkit::{Buyers, StackOptions, until};
 

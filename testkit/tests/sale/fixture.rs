@@ -6,12 +6,12 @@ use std::ops::Range;
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue};
+use rediscluster::{Cluster, ConnectOptions, Slot};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
-use stock::cluster::Cluster;
-use stock::connection::ConnectOptions;
+use stock::functions::LIBRARY;
 use stock::ids::{ShardId, UserId, UserIdKind};
-use stock::layout::{SaleKeys, Slot};
+use stock::layout::SaleKeys;
 use stock::sale::Sale;
 use stock::snapshot::read_levels;
 use stock::store::ReadConfig;
@@ -156,7 +156,7 @@ pub(crate) fn sale_options(total_stock: u64) -> SaleOptions {
 
 pub(crate) async fn connect(stack: &Stack) -> Cluster {
     let seeds = stack.redis().logins(User::Admin).expect("the password files exist");
-    Cluster::connect(ConnectOptions::new(seeds)).await.expect("the cluster answers")
+    Cluster::connect(ConnectOptions::new(seeds), &LIBRARY).await.expect("the cluster answers")
 }
 
 /// Returns the users with these numbers.
