@@ -4,21 +4,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::header::{COOKIE, HOST, ORIGIN, SET_COOKIE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 use service::problem::Problem;
 use service::time::now;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use super::AppState;
 use super::client::Client;
-use super::openapi::schemas;
+use super::openapi::{Answers, Responses, samples, schemas};
 use super::problems::csrf_rejected;
+use super::single_sale::TAG;
 use crate::csrf::{BadToken, CsrfTokens};
 use crate::settings::Origin;
 
@@ -27,28 +28,24 @@ const COOKIE_NAME: &str = "csrfToken";
 pub(crate) const X_CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// `GET /api/csrf`
-pub(crate) async fn issue(State(state): State<Arc<AppState>>, cookie: CookieMaker) -> IssuedToken {
-    let csrf_token = state.csrf.make(now());
-    let cookie = cookie.of(&csrf_token, &state.csrf);
-    IssuedToken::new(csrf_token, cookie)
+/// A CSRF token.
+#[utoipa::path(get, path = "/api/csrf", operation_id = "csrf", tag = TAG, responses(IssuedToken))]
+pub(crate) async fn issue(
+    State(state): State<Arc<AppState>>,
+    client: Option<Extension<Client>>,
+) -> IssuedToken {
+    let (csrf_token, cookie) = issue_to(client.as_deref(), &state.csrf);
+    IssuedToken { csrf_token, cookie }
 }
 
 /// A token, in the body and as a cookie.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = IssuedToken)]
 pub(crate) struct IssuedToken {
     #[schema(value_type = schemas::CsrfToken)]
     csrf_token: String,
     #[serde(skip)]
     cookie: HeaderValue,
-}
-
-impl IssuedToken {
-    pub(super) fn new(csrf_token: String, cookie: HeaderValue) -> Self {
-        Self { csrf_token, cookie }
-    }
 }
 
 impl IntoResponse for IssuedToken {
@@ -57,19 +54,18 @@ impl IntoResponse for IssuedToken {
     }
 }
 
-/// Builds the token cookie, with `Secure` for clients that use TLS.
-pub(crate) struct CookieMaker {
-    is_secure: bool,
+impl IntoResponses for IssuedToken {
+    fn responses() -> Responses {
+        let issued = Self { csrf_token: samples::CSRF_TOKEN.into(), cookie: samples::csrf_cookie() };
+        Answers::default().answer::<Self>("A token, in the body and as a cookie", issued).into()
+    }
 }
 
-impl CookieMaker {
-    fn for_client(parts: &Parts) -> Self {
-        Self { is_secure: parts.extensions.get().is_some_and(|client: &Client| client.is_secure) }
-    }
-
-    fn of(&self, token: &str, tokens: &CsrfTokens) -> HeaderValue {
-        cookie_of(token, tokens.lifetime(), self.is_secure)
-    }
+/// Returns a new token and its cookie, with `Secure` for clients that use TLS.
+fn issue_to(client: Option<&Client>, tokens: &CsrfTokens) -> (String, HeaderValue) {
+    let token = tokens.make(now());
+    let cookie = cookie_of(&token, tokens.lifetime(), client.is_some_and(|client| client.is_secure));
+    (token, cookie)
 }
 
 /// Returns the cookie for a token. It expires with the token.
@@ -77,14 +73,6 @@ pub(super) fn cookie_of(token: &str, lifetime: Duration, is_secure: bool) -> Hea
     let (seconds, secure) = (lifetime.as_secs(), if is_secure { "; Secure" } else { "" });
     let cookie = format!("{COOKIE_NAME}={token}; Path=/; Max-Age={seconds}; SameSite=Lax{secure}");
     HeaderValue::try_from(cookie).expect("a token is made of letters, digits, - and _")
-}
-
-impl<S: Sync> FromRequestParts<S> for CookieMaker {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self::for_client(parts))
-    }
 }
 
 /// Extractor that rejects cross-site requests.
@@ -105,8 +93,7 @@ impl FromRequestParts<Arc<AppState>> for CsrfGuard {
                 Err(error) => error,
             },
         };
-        let token = state.csrf.make(now());
-        let cookie = CookieMaker::for_client(parts).of(&token, &state.csrf);
+        let (token, cookie) = issue_to(parts.extensions.get(), &state.csrf);
         Err(csrf_rejected(refused, token).header(SET_COOKIE, cookie))
     }
 }
@@ -119,9 +106,8 @@ impl FromRequestParts<Arc<AppState>> for CsrfTokenGuard {
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, MissingCsrfToken> {
         check(&parts.headers, &state.csrf).map(|()| Self).map_err(|error| {
-            let csrf_token = state.csrf.make(now());
-            let cookie = CookieMaker::for_client(parts).of(&csrf_token, &state.csrf);
-            MissingCsrfToken::new(error, csrf_token, cookie)
+            let (token, cookie) = issue_to(parts.extensions.get(), &state.csrf);
+            MissingCsrfToken::new(error, token, cookie)
         })
     }
 }
@@ -132,8 +118,7 @@ impl FromRequestParts<Arc<AppState>> for CsrfTokenGuard {
 pub(crate) struct MissingCsrfToken {
     #[schema(pattern = "^csrf$")]
     error: &'static str,
-    #[schema(value_type = schemas::BadToken)]
-    reason: &'static str,
+    reason: BadToken,
     #[schema(value_type = schemas::CsrfToken)]
     csrf_token: String,
     #[serde(skip)]
@@ -141,8 +126,8 @@ pub(crate) struct MissingCsrfToken {
 }
 
 impl MissingCsrfToken {
-    pub(super) fn new(why: BadToken, csrf_token: String, cookie: HeaderValue) -> Self {
-        Self { error: "csrf", reason: why.as_str(), csrf_token, cookie }
+    pub(super) fn new(reason: BadToken, csrf_token: String, cookie: HeaderValue) -> Self {
+        Self { error: "csrf", reason, csrf_token, cookie }
     }
 }
 

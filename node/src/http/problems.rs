@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
+use serde_json::json;
 use service::problem::{Problem, ProblemType, retry_after};
 use stock::ids::OrderId;
 
@@ -55,7 +56,7 @@ pub(super) fn csrf_rejected(error: BadToken, new_token: String) -> Problem {
     let kind = ProblemType { uri: "/problems/csrf", title: "CSRF token needed" };
     Problem::new(StatusCode::FORBIDDEN)
         .of_kind(kind)
-        .with("reason", error.as_str())
+        .with("reason", json!(error))
         .with("csrfToken", new_token)
         .detail("Repeat the request with the new token: in the X-CSRF-Token header, and in the cookie that came with it.")
 }
