@@ -6,7 +6,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::SET_COOKIE;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use service::problem::Problem;
@@ -221,7 +220,7 @@ fn answer(outcome: Outcome) -> Response {
     match outcome {
         Outcome::Purchased(claim) => Json(Purchased::of(claim)).into_response(),
         Outcome::AlreadyPurchased(claim) => Refused::already_purchased(claim).into_response(),
-        Outcome::OutOfStock => Refused::out_of_stock().into_response(),
+        Outcome::OutOfStock => Refused::new(RefusalReason::OutOfStock, "Every unit is sold.").into_response(),
         Outcome::NotActive(phase) => Refused::not_active(phase).into_response(),
         Outcome::Limited(limited) => too_many_requests(limited).into_response(),
         Outcome::Busy => busy().into_response(),
@@ -253,10 +252,6 @@ impl Refused {
         }
     }
 
-    fn out_of_stock() -> Self {
-        Self::new(RefusalReason::OutOfStock, "Every unit is sold.")
-    }
-
     fn not_active(phase: Phase) -> Self {
         let message = match phase {
             Phase::Upcoming => "The sale has not started yet.",
@@ -273,16 +268,6 @@ impl Refused {
     }
 }
 
-impl RefusalReason {
-    fn status(self) -> StatusCode {
-        match self {
-            Self::AlreadyPurchased | Self::OutOfStock => StatusCode::CONFLICT,
-            Self::SaleNotActive => StatusCode::FORBIDDEN,
-            Self::InvalidUserId => StatusCode::BAD_REQUEST,
-        }
-    }
-}
-
 impl LookupBody {
     pub(super) fn of(claim: Option<Claim>) -> Self {
         Self {
@@ -295,7 +280,12 @@ impl LookupBody {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        (self.reason.status(), Json(self)).into_response()
+        let status = match self.reason {
+            RefusalReason::AlreadyPurchased | RefusalReason::OutOfStock => StatusCode::CONFLICT,
+            RefusalReason::SaleNotActive => StatusCode::FORBIDDEN,
+            RefusalReason::InvalidUserId => StatusCode::BAD_REQUEST,
+        };
+        (status, Json(self)).into_response()
     }
 }
 
@@ -310,22 +300,17 @@ impl IntoResponses for StatusBody {
 
 impl IntoResponses for Purchased {
     fn responses() -> Responses {
-        let cross_site = csrf_rejected(BadToken::Missing, samples::CSRF_TOKEN.into());
-        let refused = |answers: Answers, (summary, outcome)| {
-            answers.variant::<Refused>("reason", summary, answer(outcome))
-        };
-        let refusals = [
-            ("The buyer had a unit already", Outcome::AlreadyPurchased(samples::claim())),
-            ("Every unit is sold", Outcome::OutOfStock),
-            ("The sale is not active", Outcome::NotActive(Phase::Upcoming)),
+        let refused = [
+            ("The buyer had a unit already", answer(Outcome::AlreadyPurchased(samples::claim()))),
+            ("Every unit is sold", answer(Outcome::OutOfStock)),
+            ("The sale is not active", answer(Outcome::NotActive(Phase::Upcoming))),
+            (INVALID_USER_ID, Refused::invalid_user_id(&InvalidId::Empty).into_response()),
         ];
-        let answers = Answers::default()
-            .answer::<Self>("The buyer has a unit", answer(Outcome::Purchased(samples::claim())));
-        refusals
-            .into_iter()
-            .fold(answers, refused)
-            .variant::<Refused>("reason", INVALID_USER_ID, Refused::invalid_user_id(&InvalidId::Empty))
-            .problems([cross_site.header(SET_COOKIE, samples::csrf_cookie())])
+        let cross_site = csrf_rejected(BadToken::Missing, samples::csrf_token());
+        Answers::default()
+            .answer::<Self>("The buyer has a unit", answer(Outcome::Purchased(samples::claim())))
+            .variants::<Refused>("reason", refused)
+            .problems([cross_site])
             .purchase_problems()
             .problems([busy(), unavailable()])
             .into()
@@ -334,10 +319,11 @@ impl IntoResponses for Purchased {
 
 impl IntoResponses for LookupBody {
     fn responses() -> Responses {
+        let invalid_user = Refused::invalid_user_id(&InvalidId::Empty).into_response();
         Answers::default()
             .answer::<Self>("The user has a unit", Json(Self::of(Some(samples::claim()))))
             .answer::<Self>("The user has none", Json(Self::of(None)))
-            .variant::<Refused>("reason", INVALID_USER_ID, Refused::invalid_user_id(&InvalidId::Empty))
+            .variants::<Refused>("reason", [(INVALID_USER_ID, invalid_user)])
             .lookup_problems()
             .into()
     }
@@ -349,10 +335,6 @@ mod tests {
 
     use super::*;
 
-    fn claim() -> Claim {
-        Claim { order: "0123456789ABCD".parse().unwrap(), purchased_at: 1_795_291_200_007 }
-    }
-
     async fn read(response: Response) -> (u16, Value) {
         let status = response.status().as_u16();
         let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
@@ -361,11 +343,11 @@ mod tests {
 
     #[tokio::test]
     async fn purchase_returns_order_and_time() {
-        let (status, body) = read(answer(Outcome::Purchased(claim()))).await;
+        let (status, body) = read(answer(Outcome::Purchased(samples::claim()))).await;
         let expected = json!({
             "success": true,
             "message": "One unit is yours.",
-            "orderId": "0123456789ABCD",
+            "orderId": "71R7D8J57MH5DF",
             "purchasedAt": "2026-11-21T20:00:00.007Z",
         });
         assert_eq!((status, body), (200, expected));
@@ -373,12 +355,12 @@ mod tests {
 
     #[tokio::test]
     async fn second_purchase_returns_the_first_order() {
-        let (status, body) = read(answer(Outcome::AlreadyPurchased(claim()))).await;
+        let (status, body) = read(answer(Outcome::AlreadyPurchased(samples::claim()))).await;
         let expected = json!({
             "success": false,
             "reason": "already_purchased",
             "message": "You have bought your unit already.",
-            "orderId": "0123456789ABCD",
+            "orderId": "71R7D8J57MH5DF",
             "purchasedAt": "2026-11-21T20:00:00.007Z",
         });
         assert_eq!((status, body), (409, expected));
@@ -403,18 +385,18 @@ mod tests {
         let (status, busy) = read(answer(Outcome::Busy)).await;
         assert_eq!((status, &busy["type"]), (503, &json!("/problems/busy")));
 
-        let (status, unknown) = read(answer(Outcome::Unknown(claim().order))).await;
+        let (status, unknown) = read(answer(Outcome::Unknown(samples::claim().order))).await;
         assert_eq!((status, &unknown["type"]), (503, &json!("/problems/unknown-outcome")));
-        assert_eq!(unknown["orderId"], "0123456789ABCD");
+        assert_eq!(unknown["orderId"], "71R7D8J57MH5DF");
         assert!(unknown["detail"].as_str().unwrap().contains("same Idempotency-Key"));
     }
 
     #[tokio::test]
     async fn lookup_contains_the_order_only_if_bought() {
-        let held = read(Json(LookupBody::of(Some(claim()))).into_response()).await;
+        let held = read(Json(LookupBody::of(Some(samples::claim()))).into_response()).await;
         let expected = json!({
             "hasPurchased": true,
-            "orderId": "0123456789ABCD",
+            "orderId": "71R7D8J57MH5DF",
             "purchasedAt": "2026-11-21T20:00:00.007Z",
         });
         assert_eq!(held, (200, expected));

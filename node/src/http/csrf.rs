@@ -33,9 +33,12 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 pub(crate) async fn issue(
     State(state): State<Arc<AppState>>,
     client: Option<Extension<Client>>,
-) -> IssuedToken {
-    let (csrf_token, cookie) = issue_to(client.as_deref(), &state.csrf);
-    IssuedToken { csrf_token, cookie }
+) -> impl IntoResponse {
+    issued(NewToken::issue(&state.csrf, client.as_deref()))
+}
+
+fn issued(token: NewToken) -> impl IntoResponse {
+    ([(SET_COOKIE, token.cookie)], Json(IssuedToken { csrf_token: token.value }))
 }
 
 /// A token, in the body and as a cookie.
@@ -44,35 +47,34 @@ pub(crate) async fn issue(
 pub(crate) struct IssuedToken {
     #[schema(value_type = schemas::CsrfToken)]
     csrf_token: String,
-    #[serde(skip)]
-    cookie: HeaderValue,
-}
-
-impl IntoResponse for IssuedToken {
-    fn into_response(self) -> Response {
-        ([(SET_COOKIE, self.cookie.clone())], Json(self)).into_response()
-    }
 }
 
 impl IntoResponses for IssuedToken {
     fn responses() -> Responses {
-        let issued = Self { csrf_token: samples::CSRF_TOKEN.into(), cookie: samples::csrf_cookie() };
-        Answers::default().answer::<Self>("A token, in the body and as a cookie", issued).into()
+        let sample = issued(samples::csrf_token());
+        Answers::default().answer::<Self>("A token, in the body and as a cookie", sample).into()
     }
 }
 
-/// Returns a new token and its cookie, with `Secure` for clients that use TLS.
-fn issue_to(client: Option<&Client>, tokens: &CsrfTokens) -> (String, HeaderValue) {
-    let token = tokens.make(now());
-    let cookie = cookie_of(&token, tokens.lifetime(), client.is_some_and(|client| client.is_secure));
-    (token, cookie)
+/// A new token and its cookie.
+pub(super) struct NewToken {
+    pub(super) value: String,
+    pub(super) cookie: HeaderValue,
 }
 
-/// Returns the cookie for a token. It expires with the token.
-pub(super) fn cookie_of(token: &str, lifetime: Duration, is_secure: bool) -> HeaderValue {
-    let (seconds, secure) = (lifetime.as_secs(), if is_secure { "; Secure" } else { "" });
-    let cookie = format!("{COOKIE_NAME}={token}; Path=/; Max-Age={seconds}; SameSite=Lax{secure}");
-    HeaderValue::try_from(cookie).expect("a token is made of letters, digits, - and _")
+impl NewToken {
+    /// Issues a token. The cookie is `Secure` for clients that use TLS.
+    fn issue(tokens: &CsrfTokens, client: Option<&Client>) -> Self {
+        Self::of(tokens.make(now()), tokens.lifetime(), client.is_some_and(|client| client.is_secure))
+    }
+
+    /// Adds the cookie to a token. It expires with the token.
+    pub(super) fn of(value: String, lifetime: Duration, is_secure: bool) -> Self {
+        let (seconds, secure) = (lifetime.as_secs(), if is_secure { "; Secure" } else { "" });
+        let cookie = format!("{COOKIE_NAME}={value}; Path=/; Max-Age={seconds}; SameSite=Lax{secure}");
+        let cookie = HeaderValue::try_from(cookie).expect("a token is made of letters, digits, - and _");
+        Self { value, cookie }
+    }
 }
 
 /// Extractor that rejects cross-site requests.
@@ -93,8 +95,7 @@ impl FromRequestParts<Arc<AppState>> for CsrfGuard {
                 Err(error) => error,
             },
         };
-        let (token, cookie) = issue_to(parts.extensions.get(), &state.csrf);
-        Err(csrf_rejected(refused, token).header(SET_COOKIE, cookie))
+        Err(csrf_rejected(refused, NewToken::issue(&state.csrf, parts.extensions.get())))
     }
 }
 
@@ -102,13 +103,12 @@ impl FromRequestParts<Arc<AppState>> for CsrfGuard {
 pub(crate) struct CsrfTokenGuard;
 
 impl FromRequestParts<Arc<AppState>> for CsrfTokenGuard {
-    type Rejection = MissingCsrfToken;
+    type Rejection = Response;
 
-    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, MissingCsrfToken> {
-        check(&parts.headers, &state.csrf).map(|()| Self).map_err(|error| {
-            let (token, cookie) = issue_to(parts.extensions.get(), &state.csrf);
-            MissingCsrfToken::new(error, token, cookie)
-        })
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Response> {
+        check(&parts.headers, &state.csrf)
+            .map(|()| Self)
+            .map_err(|error| missing_token(error, NewToken::issue(&state.csrf, parts.extensions.get())))
     }
 }
 
@@ -121,20 +121,11 @@ pub(crate) struct MissingCsrfToken {
     reason: BadToken,
     #[schema(value_type = schemas::CsrfToken)]
     csrf_token: String,
-    #[serde(skip)]
-    cookie: HeaderValue,
 }
 
-impl MissingCsrfToken {
-    pub(super) fn new(reason: BadToken, csrf_token: String, cookie: HeaderValue) -> Self {
-        Self { error: "csrf", reason, csrf_token, cookie }
-    }
-}
-
-impl IntoResponse for MissingCsrfToken {
-    fn into_response(self) -> Response {
-        (StatusCode::FORBIDDEN, [(SET_COOKIE, self.cookie.clone())], Json(self)).into_response()
-    }
+pub(super) fn missing_token(reason: BadToken, token: NewToken) -> Response {
+    let body = MissingCsrfToken { error: "csrf", reason, csrf_token: token.value };
+    (StatusCode::FORBIDDEN, [(SET_COOKIE, token.cookie)], Json(body)).into_response()
 }
 
 fn check(headers: &HeaderMap, tokens: &CsrfTokens) -> Result<(), BadToken> {

@@ -15,7 +15,7 @@ use stock::sale::EpochMs;
 use utoipa::{IntoResponses, ToSchema};
 
 use super::caller::{Caller, RequestError};
-use super::csrf::{CsrfTokenGuard, MissingCsrfToken};
+use super::csrf::{CsrfTokenGuard, MissingCsrfToken, missing_token};
 use super::openapi::{Answers, INVALID_USER_ID, IdempotencyKey, PURCHASE, Responses, samples, schemas};
 use super::problems::{
     RETRY_AFTER, order_not_found, other_user, too_many_requests, unavailable, unknown_outcome, unknown_sale,
@@ -62,13 +62,13 @@ pub(crate) async fn purchase(
     request: PurchaseRequest,
 ) -> Result<Response, Problem> {
     let sale = match state.sale(None).await {
-        Err(SaleLookupError::Unavailable) => return Ok(Busy::default().into_response()),
+        Err(SaleLookupError::Unavailable) => return Ok(BUSY.into_response()),
         sale => sale?,
     };
     match request.attempt(&sale.config(), &caller) {
         Ok(attempt) if is_long_enough(&attempt.user) => Ok(answer(state.purchase(&sale, attempt).await)),
         Err(RequestError::OtherUser) => Err(other_user()),
-        Ok(_) | Err(RequestError::InvalidId(_)) => Ok(InvalidUser::default().into_response()),
+        Ok(_) | Err(RequestError::InvalidId(_)) => Ok(INVALID_USER.into_response()),
     }
 }
 
@@ -95,7 +95,7 @@ pub(crate) async fn find(
             Ok(Json(LookupBody::of(claim)).into_response())
         }
         Err(RequestError::OtherUser) => Err(order_not_found()),
-        Ok(_) | Err(RequestError::InvalidId(_)) => Ok(InvalidUser::default().into_response()),
+        Ok(_) | Err(RequestError::InvalidId(_)) => Ok(INVALID_USER.into_response()),
     }
 }
 
@@ -159,12 +159,16 @@ pub(crate) struct Busy {
     retry_after_ms: u64,
 }
 
+const BUSY: Busy = Busy { status: "busy", retry_after_ms: RETRY_AFTER.as_millis() as u64 };
+
 /// The user id is invalid.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct InvalidUser {
     #[schema(pattern = "^invalid_user$")]
     error: &'static str,
 }
+
+const INVALID_USER: InvalidUser = InvalidUser { error: "invalid_user" };
 
 /// Tells if a user has a unit.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
@@ -213,7 +217,7 @@ fn answer(outcome: Outcome) -> Response {
         Outcome::OutOfStock => PurchaseResultCode::SoldOut.with(None),
         Outcome::NotActive(_) => PurchaseResultCode::NotActive.with(None),
         Outcome::Limited(limited) => too_many_requests(limited).into_response(),
-        Outcome::Busy => Busy::default().into_response(),
+        Outcome::Busy => BUSY.into_response(),
         Outcome::Unknown(order) => unknown_outcome(order).into_response(),
     }
 }
@@ -228,18 +232,6 @@ impl PurchaseResultCode {
         };
         let result = PurchaseResult { status: self, order_id: claim.map(|claim| claim.order) };
         (status, Json(result)).into_response()
-    }
-}
-
-impl Default for Busy {
-    fn default() -> Self {
-        Self { status: "busy", retry_after_ms: RETRY_AFTER.as_millis() as u64 }
-    }
-}
-
-impl Default for InvalidUser {
-    fn default() -> Self {
-        Self { error: "invalid_user" }
     }
 }
 
@@ -274,23 +266,18 @@ impl IntoResponses for StatusBody {
 impl IntoResponses for PurchaseResult {
     fn responses() -> Responses {
         let settled = [
-            ("The buyer has a unit", Outcome::Purchased(samples::claim())),
-            ("The buyer had a unit already", Outcome::AlreadyPurchased(samples::claim())),
-            ("Every unit is sold", Outcome::OutOfStock),
-            ("The sale is not active", Outcome::NotActive(Phase::Upcoming)),
+            ("The buyer has a unit", answer(Outcome::Purchased(samples::claim()))),
+            ("The buyer had a unit already", answer(Outcome::AlreadyPurchased(samples::claim()))),
+            ("Every unit is sold", answer(Outcome::OutOfStock)),
+            ("The sale is not active", answer(Outcome::NotActive(Phase::Upcoming))),
         ];
-        let token = samples::CSRF_TOKEN.into();
-        let without_token = MissingCsrfToken::new(BadToken::Missing, token, samples::csrf_cookie());
-        settled
-            .into_iter()
-            .fold(Answers::default(), |answers, (summary, outcome)| {
-                answers.variant::<Self>("status", summary, answer(outcome))
-            })
+        Answers::default()
+            .variants::<Self>("status", settled)
             .answer::<Busy>("Too many buyers are waiting", answer(Outcome::Busy))
-            .answer::<InvalidUser>(INVALID_USER_ID, InvalidUser::default())
+            .answer::<InvalidUser>(INVALID_USER_ID, INVALID_USER)
             .answer::<MissingCsrfToken>(
                 "The token is missing or invalid; the response contains a new one",
-                without_token,
+                missing_token(BadToken::Missing, samples::csrf_token()),
             )
             .purchase_problems()
             .into()
@@ -302,7 +289,7 @@ impl IntoResponses for LookupBody {
         Answers::default()
             .answer::<Self>("The user has a unit", Json(Self::of(Some(samples::claim()))))
             .answer::<Self>("The user has none", Json(Self::of(None)))
-            .answer::<InvalidUser>(INVALID_USER_ID, InvalidUser::default())
+            .answer::<InvalidUser>(INVALID_USER_ID, INVALID_USER)
             .lookup_problems()
             .into()
     }
@@ -315,10 +302,6 @@ mod tests {
 
     use super::*;
 
-    fn claim() -> Claim {
-        Claim { order: "0123456789ABCD".parse().unwrap(), purchased_at: 1 }
-    }
-
     async fn read(response: Response) -> (u16, Value) {
         let status = response.status().as_u16();
         let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
@@ -328,11 +311,15 @@ mod tests {
     #[tokio::test]
     async fn outcomes_map_to_statuses() {
         let cases = [
-            (Outcome::Purchased(claim()), 200, json!({ "status": "purchased", "orderId": "0123456789ABCD" })),
             (
-                Outcome::AlreadyPurchased(claim()),
+                Outcome::Purchased(samples::claim()),
+                200,
+                json!({ "status": "purchased", "orderId": "71R7D8J57MH5DF" }),
+            ),
+            (
+                Outcome::AlreadyPurchased(samples::claim()),
                 409,
-                json!({ "status": "already_purchased", "orderId": "0123456789ABCD" }),
+                json!({ "status": "already_purchased", "orderId": "71R7D8J57MH5DF" }),
             ),
             (Outcome::OutOfStock, 410, json!({ "status": "sold_out" })),
             (Outcome::NotActive(Phase::Upcoming), 403, json!({ "status": "not_active" })),
@@ -348,14 +335,14 @@ mod tests {
     async fn busy_response_has_a_retry_after_header() {
         let busy = answer(Outcome::Busy);
         assert_eq!(busy.headers()[RETRY_AFTER_HEADER], "1");
-        let (status, unknown) = read(answer(Outcome::Unknown(claim().order))).await;
-        assert_eq!((status, &unknown["orderId"]), (503, &json!("0123456789ABCD")));
+        let (status, unknown) = read(answer(Outcome::Unknown(samples::claim().order))).await;
+        assert_eq!((status, &unknown["orderId"]), (503, &json!("71R7D8J57MH5DF")));
     }
 
     #[tokio::test]
     async fn lookup_always_contains_an_order_id_or_null() {
-        let held = read(Json(LookupBody::of(Some(claim()))).into_response()).await;
-        assert_eq!(held, (200, json!({ "purchased": true, "orderId": "0123456789ABCD" })));
+        let held = read(Json(LookupBody::of(Some(samples::claim()))).into_response()).await;
+        assert_eq!(held, (200, json!({ "purchased": true, "orderId": "71R7D8J57MH5DF" })));
         let none = read(Json(LookupBody::of(None)).into_response()).await;
         assert_eq!(none, (200, json!({ "purchased": false, "orderId": null })));
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use axum::body::to_bytes;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
 use serde_json::Value;
 use service::edge;
@@ -15,7 +15,7 @@ use service::problem::Problem;
 use utoipa::ToSchema;
 use utoipa::openapi::example::Example;
 use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, OneOfBuilder, Type};
-use utoipa::openapi::{Content, ContentBuilder, Ref, RefOr, Response, ResponseBuilder, Schema};
+use utoipa::openapi::{self, Content, ContentBuilder, Ref, RefOr, ResponseBuilder, Schema};
 
 use super::{Responses, headers, samples, schemas};
 use crate::http::problems::{
@@ -43,25 +43,28 @@ struct Sample {
 
 impl Answers {
     /// Adds a response.
-    pub(crate) fn answer<T: ToSchema>(self, summary: &str, sample: impl IntoResponse) -> Self {
-        self.add::<T>(None, summary, sample)
+    pub(crate) fn answer<T: ToSchema>(mut self, summary: &str, sample: impl IntoResponse) -> Self {
+        self.0.push(Sample::of(T::name(), None, summary, sample.into_response()));
+        self
     }
 
-    /// Adds one of several responses that a member distinguishes.
-    pub(crate) fn variant<T: ToSchema>(
-        self,
+    /// Adds responses that a member distinguishes.
+    pub(crate) fn variants<T: ToSchema>(
+        mut self,
         discriminator: &'static str,
-        summary: &str,
-        sample: impl IntoResponse,
+        samples: impl IntoIterator<Item = (&'static str, Response)>,
     ) -> Self {
-        self.add::<T>(Some(discriminator), summary, sample)
+        let samples = samples.into_iter();
+        self.0.extend(
+            samples.map(|(summary, sample)| Sample::of(T::name(), Some(discriminator), summary, sample)),
+        );
+        self
     }
 
     /// Adds problems. Their titles describe them.
     pub(crate) fn problems(self, problems: impl IntoIterator<Item = Problem>) -> Self {
-        problems
-            .into_iter()
-            .fold(self, |all, problem| all.variant::<schemas::Problem>("type", problem.title(), problem))
+        let samples = problems.into_iter().map(|problem| (problem.title(), problem.into_response()));
+        self.variants::<schemas::Problem>("type", samples)
     }
 
     /// Adds the problems of a purchase that both families share.
@@ -84,14 +87,16 @@ impl Answers {
         let bad_path = Problem::new(StatusCode::BAD_REQUEST);
         self.problems([bad_path, unknown_sale(), order_not_found(), unauthenticated(None), unavailable()])
     }
+}
 
-    fn add<T: ToSchema>(
-        mut self,
+impl Sample {
+    fn of(
+        schema: Cow<'static, str>,
         discriminator: Option<&'static str>,
         summary: &str,
-        sample: impl IntoResponse,
+        sample: Response,
     ) -> Self {
-        let (parts, body) = sample.into_response().into_parts();
+        let (parts, body) = sample.into_parts();
         let media_type = parts.headers[CONTENT_TYPE].to_str().expect("media types are ASCII").to_owned();
         let bytes = to_bytes(body, usize::MAX).now_or_never();
         let bytes = bytes.and_then(Result::ok).expect("a sample is in memory");
@@ -101,16 +106,9 @@ impl Answers {
         if media_type == "application/problem+json" {
             body["correlationId"] = samples::CORRELATION_ID.into();
         }
-        self.0.push(Sample {
-            status: parts.status.as_str().to_owned(),
-            media_type,
-            schema: T::name(),
-            discriminator,
-            summary: summary.to_owned(),
-            headers: parts.headers.keys().filter_map(headers::documented).collect(),
-            body,
-        });
-        self
+        let headers = parts.headers.keys().filter_map(headers::documented).collect();
+        let (status, summary) = (parts.status.as_str().to_owned(), summary.to_owned());
+        Self { status, media_type, schema, discriminator, summary, headers, body }
     }
 }
 
@@ -127,7 +125,7 @@ impl From<Answers> for Responses {
     }
 }
 
-fn response(samples: &[Sample]) -> Response {
+fn response(samples: &[Sample]) -> openapi::Response {
     let summaries: Vec<&str> = samples.iter().map(|sample| sample.summary.as_str()).collect();
     let mut response = ResponseBuilder::new().description(summaries.join("; ") + ".");
     for name in samples.iter().flat_map(|sample| &sample.headers).chain([&headers::CORRELATION_ID]) {

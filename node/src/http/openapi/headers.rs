@@ -1,6 +1,7 @@
 //! Response headers.
 
 use axum::http::HeaderName;
+use serde_json::Value;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{Header, HeaderBuilder};
 
@@ -11,19 +12,18 @@ const ABOUT_CORRELATION_ID: &str = "Id of the request, from the client's log to 
 const ABOUT_COOKIE: &str = "`csrfToken`, readable by scripts, which have to repeat it in `X-CSRF-Token`.";
 
 /// Returns every documented response header.
+#[rustfmt::skip]
 pub(super) fn all() -> [(&'static str, Header); 8] {
+    use Type::{Integer, String};
     [
-        (CORRELATION_ID, text(ABOUT_CORRELATION_ID, "5c66c6bc8212cebf")),
-        ("Retry-After", number("Time until the client should retry. In whole seconds.", 1)),
-        ("RateLimit-Limit", number("Number of requests that are allowed.", 600)),
-        ("RateLimit-Remaining", number("Number of requests that are left.", 0)),
-        ("RateLimit-Reset", number("Time until the next request is allowed. In whole seconds.", 1)),
-        (
-            "RateLimit-Policy",
-            text("Number of requests that are allowed, and the window in seconds.", "600;w=60"),
-        ),
-        ("Set-Cookie", text(ABOUT_COOKIE, "csrfToken=…; Path=/; Max-Age=7200; SameSite=Lax")),
-        ("WWW-Authenticate", text("How to authenticate.", "Bearer")),
+        (CORRELATION_ID, of(String, ABOUT_CORRELATION_ID, "5c66c6bc8212cebf")),
+        ("Retry-After", of(Integer, "Time until the client should retry. In whole seconds.", 1)),
+        ("RateLimit-Limit", of(Integer, "Number of requests that are allowed.", 600)),
+        ("RateLimit-Remaining", of(Integer, "Number of requests that are left.", 0)),
+        ("RateLimit-Reset", of(Integer, "Time until the next request is allowed. In whole seconds.", 1)),
+        ("RateLimit-Policy", of(String, "Number of requests that are allowed, and the window in seconds.", "600;w=60")),
+        ("Set-Cookie", of(String, ABOUT_COOKIE, "csrfToken=…; Path=/; Max-Age=7200; SameSite=Lax")),
+        ("WWW-Authenticate", of(String, "How to authenticate.", "Bearer")),
     ]
 }
 
@@ -35,12 +35,7 @@ pub(super) fn documented(name: &HeaderName) -> Option<&'static str> {
         .find(|known| known.eq_ignore_ascii_case(name.as_str()))
 }
 
-fn text(about: &str, example: &str) -> Header {
-    let schema = ObjectBuilder::new().schema_type(Type::String);
-    HeaderBuilder::new().schema(Some(schema)).description(Some(about)).example(Some(example.into())).build()
-}
-
-fn number(about: &str, example: u32) -> Header {
-    let schema = ObjectBuilder::new().schema_type(Type::Integer);
+fn of(kind: Type, about: &str, example: impl Into<Value>) -> Header {
+    let schema = ObjectBuilder::new().schema_type(kind);
     HeaderBuilder::new().schema(Some(schema)).description(Some(about)).example(Some(example.into())).build()
 }

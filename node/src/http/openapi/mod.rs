@@ -48,27 +48,22 @@ Buys one unit for one user, once. The response is `200` only when the replicas h
 `Idempotency-Key` every request is a new attempt. After a 503 the attempt can be repeated. When its outcome is unknown, \
 the same `Idempotency-Key` is needed: with another one, a purchase that was made is answered like a second purchase.";
 
-const SALE: (&str, &str) = ("sale", "$response.body#/saleId");
-const SAME_SALE: (&str, &str) = ("sale", "$request.path.sale");
-const BUYER: (&str, &str) = ("userId", "$request.body#/userId");
+/// A parameter of a linked operation, and where its value comes from.
+type Source = (&'static str, &'static str);
 
-/// Operations that may follow a response 200: an operation, the name of the link, the next operation, and where its
-/// parameters come from.
-const LINKS: [(&str, &str, &str, &[(&str, &str)]); 6] = [
+const SALE: Source = ("sale", "$response.body#/saleId");
+const SAME_SALE: Source = ("sale", "$request.path.sale");
+const BUYER: Source = ("userId", "$request.body#/userId");
+const TOKEN: &str = "$response.body#/csrfToken";
+
+/// Operations that may follow a response 200: an operation, the name of the link, the next operation and its parameters.
+const LINKS: [(&str, &str, &str, &[Source]); 6] = [
     ("statusOfDefaultSale", "byItsId", "statusOfSale", &[SALE]),
     ("statusOfDefaultSale", "buyByItsId", "purchaseOfSale", &[SALE]),
     ("purchaseOfDefaultSale", "lookUp", "findOfDefaultSale", &[BUYER]),
     ("purchaseOfSale", "lookUp", "findOfSale", &[SAME_SALE, BUYER]),
     ("purchase", "lookUp", "find", &[BUYER]),
-    (
-        "csrf",
-        "buy",
-        "purchase",
-        &[
-            ("header.X-CSRF-Token", "$response.body#/csrfToken"),
-            ("cookie.csrfToken", "$response.body#/csrfToken"),
-        ],
-    ),
+    ("csrf", "buy", "purchase", &[("header.X-CSRF-Token", TOKEN), ("cookie.csrfToken", TOKEN)]),
 ];
 
 /// The description without the operations that `router.rs` lists.

@@ -3,20 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::HeaderValue;
 use stock::calls::Claim;
 use stock::ids::{OrderId, UserIdKind};
 use stock::limit::Limit;
 use stock::sale::{ChangeHistory, EpochMs, LayoutConfig, Product, SaleConfig, SaleState, Window};
 
-use crate::http::csrf::cookie_of;
+use crate::http::csrf::NewToken;
 use crate::limits::RateLimited;
 use crate::sales::{Phase, Status};
 
 pub(super) const CORRELATION_ID: &str = "5c66c6bc8212cebf";
-/// Has the length of a token, but no valid signature.
-pub(crate) const CSRF_TOKEN: &str = "AAABoKqLw4BqUXm1cWJrT2pZV0Y5c1lHd0xNQ0tQbkR4Y2pUa0hSdGJ5WmVBdVNpT3dGZw";
-
 /// 2026-11-21T20:00:00.007Z
 const PURCHASED_AT: EpochMs = 1_795_291_200_007;
 
@@ -47,9 +43,10 @@ pub(crate) fn order() -> OrderId {
     "71R7D8J57MH5DF".parse().expect("a valid order id")
 }
 
-/// The cookie of a token.
-pub(crate) fn csrf_cookie() -> HeaderValue {
-    cookie_of(CSRF_TOKEN, Duration::from_hours(2), false)
+/// A token with the length of a real one, but no valid signature.
+pub(crate) fn csrf_token() -> NewToken {
+    let token = "AAABoKqLw4BqUXm1cWJrT2pZV0Y5c1lHd0xNQ0tQbkR4Y2pUa0hSdGJ5WmVBdVNpT3dGZw";
+    NewToken::of(token.into(), Duration::from_hours(2), false)
 }
 
 /// A rate limit that was exceeded.
