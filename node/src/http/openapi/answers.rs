@@ -35,7 +35,7 @@ struct Sample {
     media_type: String,
     schema: Cow<'static, str>,
     /// The member whose value distinguishes the samples of this schema.
-    discriminator: Option<&'static str>,
+    member: Option<&'static str>,
     summary: String,
     headers: Vec<&'static str>,
     body: Value,
@@ -51,13 +51,11 @@ impl Answers {
     /// Adds responses that a member distinguishes.
     pub(crate) fn variants<T: ToSchema>(
         mut self,
-        discriminator: &'static str,
+        member: &'static str,
         samples: impl IntoIterator<Item = (&'static str, Response)>,
     ) -> Self {
         let samples = samples.into_iter();
-        self.0.extend(
-            samples.map(|(summary, sample)| Sample::of(T::name(), Some(discriminator), summary, sample)),
-        );
+        self.0.extend(samples.map(|(summary, sample)| Sample::of(T::name(), Some(member), summary, sample)));
         self
     }
 
@@ -90,12 +88,7 @@ impl Answers {
 }
 
 impl Sample {
-    fn of(
-        schema: Cow<'static, str>,
-        discriminator: Option<&'static str>,
-        summary: &str,
-        sample: Response,
-    ) -> Self {
+    fn of(schema: Cow<'static, str>, member: Option<&'static str>, summary: &str, sample: Response) -> Self {
         let (parts, body) = sample.into_parts();
         let media_type = parts.headers[CONTENT_TYPE].to_str().expect("media types are ASCII").to_owned();
         let bytes = to_bytes(body, usize::MAX).now_or_never();
@@ -108,7 +101,7 @@ impl Sample {
         }
         let headers = parts.headers.keys().filter_map(headers::documented).collect();
         let (status, summary) = (parts.status.as_str().to_owned(), summary.to_owned());
-        Self { status, media_type, schema, discriminator, summary, headers, body }
+        Self { status, media_type, schema, member, summary, headers, body }
     }
 }
 
@@ -150,10 +143,10 @@ fn content(samples: &[Sample]) -> Content {
     ContentBuilder::new().schema(Some(schema)).examples_from_iter(examples).build()
 }
 
-/// Returns the schema of these samples. The discriminator is restricted to their values.
+/// Returns the schema of these samples. The member that distinguishes them is restricted to their values.
 fn schema(samples: &[Sample]) -> RefOr<Schema> {
     let named = Ref::from_schema_name(&*samples[0].schema);
-    let Some(member) = samples[0].discriminator else { return named.into() };
+    let Some(member) = samples[0].member else { return named.into() };
     let values: BTreeSet<&str> = samples.iter().filter_map(|sample| sample.body[member].as_str()).collect();
     let values = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values));
     let narrowed = ObjectBuilder::new().property(member, values).required(member);
