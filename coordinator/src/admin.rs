@@ -25,7 +25,8 @@ use stock::audit::AuditReport;
 use stock::ids::SaleId;
 
 use crate::change::Change;
-use crate::coordinator::{Coordinator, CoordinatorError, Created};
+use crate::coordinator::Coordinator;
+use crate::operations::{Created, OperationError};
 use requests::{Extension, NewSaleRequest, RestockKey, RestockRequest};
 use views::{CoordinatorsView, SaleDetail, SaleList, SaleView};
 
@@ -90,12 +91,12 @@ impl FromRequestParts<CoordinatorHandle> for SalePath {
     async fn from_request_parts(parts: &mut Parts, handle: &CoordinatorHandle) -> Result<Self, Problem> {
         let path = Path::<String>::from_request_parts(parts, handle).await;
         let Path(name) = path.map_err(|_| Problem::new(StatusCode::NOT_FOUND))?;
-        name.parse().map(Self).map_err(|_| CoordinatorError::NoSale(name).into())
+        name.parse().map(Self).map_err(|_| OperationError::NoSale(name).into())
     }
 }
 
 async fn list(ReadyCoordinator(coordinator): ReadyCoordinator) -> Result<Json<SaleList>, Problem> {
-    Ok(Json(SaleList::of(&coordinator.sales().await?)))
+    Ok(Json(SaleList::of(&coordinator.sales.list().await?)))
 }
 
 async fn create(
@@ -103,7 +104,7 @@ async fn create(
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let wanted = body.parse::<NewSaleRequest>()?.read()?;
-    let Created { sale, is_new } = coordinator.create(&wanted).await?;
+    let Created { sale, is_new } = coordinator.sales.create(&wanted).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(SaleView::of(&sale.config))).into_response())
 }
@@ -112,7 +113,7 @@ async fn show(
     ReadyCoordinator(coordinator): ReadyCoordinator,
     SalePath(sale): SalePath,
 ) -> Result<Json<SaleDetail>, Problem> {
-    Ok(Json(SaleDetail::of(coordinator.inspect(&sale).await?)))
+    Ok(Json(SaleDetail::of(coordinator.sales.inspect(&sale).await?)))
 }
 
 async fn pause(coordinator: ReadyCoordinator, sale: SalePath) -> Result<Json<SaleView>, Problem> {
@@ -151,7 +152,7 @@ async fn change(
     SalePath(sale): SalePath,
     change: Change,
 ) -> Result<Json<SaleView>, Problem> {
-    let sale = coordinator.change(&sale, &change).await?;
+    let sale = coordinator.sales.change(&sale, &change).await?;
     Ok(Json(SaleView::of(&sale.config)))
 }
 
@@ -163,7 +164,7 @@ async fn audit(
     ReadyCoordinator(coordinator): ReadyCoordinator,
     SalePath(sale): SalePath,
 ) -> Result<Json<AuditReport>, Problem> {
-    Ok(Json(coordinator.audit(&sale).await?))
+    Ok(Json(coordinator.sales.audit(&sale).await?))
 }
 
 #[cfg(test)]

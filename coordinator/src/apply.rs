@@ -1,7 +1,5 @@
 //! Applies plans. Every operation here may run twice, in several coordinators at once, or in part.
 
-use std::fmt;
-
 use stock::calls::{Accept, CallError, Configure, Configured, RecordAnswer, TokenSource};
 use stock::channels::Channel;
 use stock::cluster::Cluster;
@@ -14,32 +12,7 @@ use crate::metrics;
 use crate::plan::PlanStep;
 use crate::records::Records;
 use crate::transfers::{Transfer, transfer};
-
-/// A shard that did not confirm an operation.
-#[derive(Clone, Debug)]
-pub struct UnconfirmedShard {
-    /// The shard.
-    pub shard: ShardId,
-    /// The reason.
-    pub reason: UnconfirmedReason,
-}
-
-/// Why a shard did not confirm.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum UnconfirmedReason {
-    /// It did not answer, it refused, or its answer is not durable.
-    #[error(transparent)]
-    Call(#[from] CallError),
-    /// It holds other settings, of a newer version.
-    #[error("it holds {}", .0.join(", "))]
-    OtherSettings(Vec<String>),
-}
-
-impl fmt::Display for UnconfirmedShard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "shard {}: {}", self.shard, self.reason)
-    }
-}
+use crate::unconfirmed::{UnconfirmedReason, UnconfirmedShard};
 
 /// Applies a plan. Steps that fail are logged, and planned again in the next round.
 pub async fn apply(cluster: &Cluster, records: &Records, desired: &DesiredState, steps: &[PlanStep]) {

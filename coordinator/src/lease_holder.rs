@@ -1,8 +1,9 @@
-//! The state of the lease as one coordinator knows it. Pure.
+//! The state of the lease as one coordinator knows it, without I/O.
 
 use std::time::Duration;
 
 use stock::lease::Lease;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// The holder stops leading a tenth before its lease expires: clocks do not run equally fast, and a round that has
@@ -61,6 +62,49 @@ impl LeaseHolder {
     pub fn next_check(&self, now: Instant, every: Duration) -> Instant {
         let other = self.holder.as_ref().filter(|holder| !holder.is_self && now < holder.until);
         other.map_or(now + every, |other| other.until.min(now + every))
+    }
+}
+
+/// The role of a coordinator among the others. It does not lead at first.
+pub struct Leadership {
+    name: String,
+    lease_holder: watch::Sender<LeaseHolder>,
+}
+
+impl Leadership {
+    pub(crate) fn new(name: String) -> Self {
+        Self { name, lease_holder: watch::Sender::default() }
+    }
+
+    /// The name of this coordinator.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns true if this coordinator leads now.
+    pub fn leads(&self) -> bool {
+        self.holder().leads(Instant::now())
+    }
+
+    /// The current role of this coordinator.
+    pub fn role(&self) -> CoordinatorRole {
+        self.holder().role(Instant::now())
+    }
+
+    /// The name of the leader, as far as this coordinator knows.
+    pub fn leader(&self) -> Option<String> {
+        match self.role() {
+            CoordinatorRole::Leading => Some(self.name.clone()),
+            CoordinatorRole::Following(leader) => leader,
+        }
+    }
+
+    pub(crate) fn holder(&self) -> watch::Ref<'_, LeaseHolder> {
+        self.lease_holder.borrow()
+    }
+
+    pub(crate) fn update(&self, lease_holder: LeaseHolder) {
+        self.lease_holder.send_replace(lease_holder);
     }
 }
 

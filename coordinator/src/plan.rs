@@ -91,20 +91,8 @@ mod tests {
         ShardId::new(index)
     }
 
-    fn ring(desired: &DesiredState) -> String {
-        desired.sale.fingerprint().as_str().to_owned()
-    }
-
-    /// Levels of shards in the recorded state.
     fn converged(desired: &DesiredState) -> Vec<Result<Level, CallError>> {
-        let level = |&minted| Level {
-            ring: ring(desired),
-            settings: desired.sale.config.shard_settings(),
-            stock: minted,
-            accepted: vec![(TokenSource::Mint, minted)],
-            ..Level::default()
-        };
-        desired.mint.iter().map(level).map(Ok).collect()
+        crate::testing::converged(desired).into_iter().map(Ok).collect()
     }
 
     #[test]
@@ -239,7 +227,7 @@ mod tests {
         fn apply(&mut self, step: PlanStep, based_on: &DesiredState, record: &mut DesiredState) {
             match step {
                 PlanStep::Configure(shard) => {
-                    let new = || Level { ring: ring(based_on), ..Level::default() };
+                    let new = || Level { ring: based_on.sale.shards()[0].ring.clone(), ..Level::default() };
                     let level = self.shards[shard.index()].get_or_insert_with(new);
                     let settings = based_on.sale.config.shard_settings();
                     if settings.version >= level.settings.version {

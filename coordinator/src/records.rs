@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::slice;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use futures::future::join_all;
 use stock::calls::{CallError, Recall, Record, RecordAnswer, SaleRecord};
 use stock::cluster::Cluster;
@@ -18,13 +17,14 @@ use stock::ids::SaleId;
 use stock::layout::SaleKeys;
 use stock::sale::{InvalidSale, Sale, SaleConfig};
 use stock::store::ReadConfig;
+use tokio::sync::watch;
 
 use crate::desired_state::DesiredState;
 
 /// The durable records of all sales.
 #[derive(Default)]
 pub struct Records {
-    known: ArcSwap<BTreeMap<SaleId, DesiredState>>,
+    known: watch::Sender<Arc<BTreeMap<SaleId, DesiredState>>>,
 }
 
 /// The record of a sale; `None` if it does not exist.
@@ -33,7 +33,7 @@ pub type RecordReading = Result<Option<DesiredState>, CallError>;
 impl Records {
     /// The latest record of each sale that is known to be durable.
     pub fn known(&self) -> Arc<BTreeMap<SaleId, DesiredState>> {
-        self.known.load_full()
+        self.known.borrow().clone()
     }
 
     /// Reads these records through `reads`. Confirms changed ones through `writes`, with one try.
@@ -135,11 +135,8 @@ impl Records {
     }
 
     fn remember(&self, desired: &DesiredState) {
-        self.known.rcu(|known| {
-            let mut known = BTreeMap::clone(known);
-            known.insert(desired.sale.id().clone(), desired.clone());
-            known
-        });
+        let (id, desired) = (desired.sale.id().clone(), desired.clone());
+        self.known.send_modify(|known| drop(Arc::make_mut(known).insert(id, desired)));
     }
 }
 

@@ -8,7 +8,7 @@ use stock::channels::Channel;
 use stock::cluster::Cluster;
 use stock::sale::Sale;
 
-use crate::apply::UnconfirmedShard;
+use crate::unconfirmed::UnconfirmedShard;
 
 /// A transfer of tokens from one shard of a sale to another.
 #[derive(Clone, Copy)]

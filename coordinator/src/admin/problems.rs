@@ -8,10 +8,10 @@ use serde_json::Value;
 use service::problem::{Problem, ProblemType};
 use stock::sale::InvalidSale;
 
-use crate::apply::UnconfirmedShard;
 use crate::change::ChangeError;
-use crate::coordinator::CoordinatorError;
 use crate::new_sale::Field;
+use crate::operations::OperationError;
+use crate::unconfirmed::UnconfirmedShard;
 
 /// When to repeat a request that failed because of a failover or another operator.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -28,34 +28,32 @@ const UNKNOWN_OUTCOME: ProblemType =
 const UNCONFIRMED: ProblemType =
     ProblemType { uri: "/problems/unconfirmed", title: "Recorded, but not confirmed by every shard" };
 
-impl From<CoordinatorError> for Problem {
-    fn from(failure: CoordinatorError) -> Self {
+impl From<OperationError> for Problem {
+    fn from(failure: OperationError) -> Self {
         match &failure {
-            CoordinatorError::NoSale(_) => {
+            OperationError::NoSale(_) => {
                 Self::new(StatusCode::NOT_FOUND).of_kind(NO_SALE).detail(sentence(&failure))
             }
-            CoordinatorError::RecordLost(_) => logged(
+            OperationError::RecordLost(_) => logged(
                 &failure,
                 Self::new(StatusCode::CONFLICT).of_kind(RECORD_LOST).detail(sentence(&failure)),
             ),
-            CoordinatorError::DifferentSettings { fields, .. } => {
-                different(fields).detail(sentence(&failure))
-            }
-            CoordinatorError::Invalid(invalid) => invalid_sale(invalid),
-            CoordinatorError::Refused(refusal) => refused(refusal),
-            CoordinatorError::Contended
-            | CoordinatorError::NotEnoughSlots(_)
-            | CoordinatorError::AuditBusy
-            | CoordinatorError::ListLost => unavailable().detail(sentence(&failure)),
-            CoordinatorError::Unreadable(_) | CoordinatorError::AuditFailed(_) => {
+            OperationError::DifferentSettings { fields, .. } => different(fields).detail(sentence(&failure)),
+            OperationError::Invalid(invalid) => invalid_sale(invalid),
+            OperationError::Refused(refusal) => refused(refusal),
+            OperationError::Contended
+            | OperationError::NotEnoughSlots(_)
+            | OperationError::AuditBusy
+            | OperationError::ListLost => unavailable().detail(sentence(&failure)),
+            OperationError::Unreadable(_) | OperationError::AuditFailed(_) => {
                 logged(&failure, unavailable().detail("The sale cannot be read now. Repeat the request."))
             }
-            CoordinatorError::UnknownOutcome(_) => {
+            OperationError::UnknownOutcome(_) => {
                 let detail = "The request may or may not have been recorded. Repeat it; a restock only with the same \
                               Idempotency-Key.";
                 logged(&failure, unavailable().of_kind(UNKNOWN_OUTCOME).detail(detail))
             }
-            CoordinatorError::Unconfirmed(shards) => logged(&failure, unconfirmed(shards)),
+            OperationError::Unconfirmed(shards) => logged(&failure, unconfirmed(shards)),
         }
     }
 }
@@ -105,7 +103,7 @@ fn unconfirmed(shards: &[UnconfirmedShard]) -> Problem {
     unavailable().of_kind(UNCONFIRMED).detail(detail).with("shards", ids)
 }
 
-fn logged(failure: &CoordinatorError, problem: Problem) -> Problem {
+fn logged(failure: &OperationError, problem: Problem) -> Problem {
     tracing::warn!(error = %failure, "an operator's request failed");
     problem
 }

@@ -9,8 +9,8 @@ use stock::sale::{Sale, SaleConfig, SaleState};
 use stock::snapshot::Snapshot;
 use stock::topology::Topology;
 
-use crate::coordinator::Inspection;
-use crate::leading::Leadership;
+use crate::lease_holder::Leadership;
+use crate::operations::Inspection;
 
 /// `GET /admin/coordinators`.
 #[derive(Serialize)]

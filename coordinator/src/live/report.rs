@@ -1,35 +1,24 @@
 //! Response bodies of the live view.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use stock::ids::SaleId;
+use serde_json::{Value, json};
+use stock::ids::{SaleId, ShardId};
 use stock::presence::{PresentProcess, ProcessKind, ProcessList};
-use stock::sale::{EpochMs, SaleConfig, SaleState};
+use stock::sale::{EpochMs, SaleConfig, SaleState, Window};
 use stock::snapshot::{ShardLevel, Snapshot};
 
 use super::moves::TokenArrival;
 use crate::desired_state::DesiredState;
-use crate::reconcile::Observation;
-use crate::shard_problem::{ProblemKind, ShardProblem};
+use crate::lease_holder::Leadership;
+use crate::observation::Observation;
+use crate::shard_problem::ProblemKind;
 use crate::violations::Violations;
 
 /// Most sales to choose from: those that start last.
 const SALES_MAX: usize = 50;
-
-/// `GET /live/sales`.
-#[derive(Serialize)]
-pub(super) struct LiveSaleList {
-    /// The sale that is shown when none is named.
-    default: Option<SaleId>,
-    sales: Vec<SaleName>,
-}
-
-#[derive(Serialize)]
-struct SaleName {
-    id: SaleId,
-    name: String,
-}
 
 /// The event `live`: an observation of a sale.
 #[derive(Clone, PartialEq, Serialize)]
@@ -65,8 +54,8 @@ struct SaleBody {
     id: SaleId,
     name: String,
     state: SaleState,
-    starts_at: EpochMs,
-    ends_at: EpochMs,
+    #[serde(flatten)]
+    window: Window,
 }
 
 #[derive(Clone, PartialEq, Serialize)]
@@ -91,68 +80,51 @@ struct ProcessBody {
     leads: bool,
 }
 
-/// The input of a report.
-pub(super) struct LiveInput<'a> {
-    pub(super) observation: &'a Observation,
-    pub(super) moves: Vec<TokenArrival>,
-    pub(super) violations: Violations,
-    pub(super) problems: Vec<ShardProblem>,
-    pub(super) processes: Option<&'a ProcessList>,
-    pub(super) leader: Option<&'a str>,
-    pub(super) answered_by: &'a str,
-}
-
-impl LiveSaleList {
-    pub(super) fn of(known: &BTreeMap<SaleId, DesiredState>, default: Option<SaleId>) -> Self {
-        let mut configs: Vec<&SaleConfig> = known.values().map(|desired| &*desired.sale.config).collect();
-        configs.sort_by_key(|config| std::cmp::Reverse(config.window.starts_at));
-        let name =
-            |config: &SaleConfig| SaleName { id: config.id.clone(), name: config.product.name.clone() };
-        Self { default, sales: configs.into_iter().take(SALES_MAX).map(name).collect() }
-    }
+/// The body of `GET /live/sales`. `default` is the sale that is shown when none is named.
+pub(super) fn sale_list(known: &BTreeMap<SaleId, DesiredState>, default: Option<&SaleId>) -> Value {
+    let mut configs: Vec<&SaleConfig> = known.values().map(|desired| &*desired.sale.config).collect();
+    configs.sort_by_key(|config| Reverse(config.window.starts_at));
+    let sale = |config: &&SaleConfig| json!({ "id": config.id, "name": config.product.name });
+    json!({ "default": default, "sales": configs.iter().take(SALES_MAX).map(sale).collect::<Vec<_>>() })
 }
 
 impl LiveEvent {
-    pub(super) fn of(input: LiveInput<'_>) -> Self {
-        let Observation { desired, snapshot, .. } = input.observation;
+    pub(super) fn of(
+        observation: &Observation,
+        moves: Vec<TokenArrival>,
+        processes: Option<&ProcessList>,
+        leadership: &Leadership,
+    ) -> Self {
+        let Observation { desired, snapshot, persistent_problems: problems, violations, .. } = observation;
         let Snapshot { taken_at, total, sold, stock, in_flight, .. } = *snapshot;
-        let shards = snapshot.shards.iter().zip(&desired.mint).enumerate();
-        let body =
-            |(shard, (level, &minted))| ShardBody::of(level, minted, problem_of(&input.problems, shard));
-        let processes = input.processes.map(|processes| ProcessBody::all(processes, input.leader));
+        let shard = |((id, level), &minted): ((ShardId, &ShardLevel), &u64)| ShardBody {
+            stock: level.stock,
+            sold: level.sold,
+            minted,
+            problem: problems.iter().find(|found| found.shard == id).map(|found| problem_code(found.kind)),
+        };
+        let levels = (0..).map(ShardId::new).zip(&snapshot.shards);
+        let leader = leadership.leader();
         let state = LiveState {
             sale: SaleBody::of(&desired.sale.config),
             total,
             sold,
             stock,
             in_flight,
-            shards: shards.map(body).collect(),
-            moves: input.moves,
-            violations: input.violations,
-            processes,
-            answered_by: input.answered_by.to_owned(),
+            shards: levels.zip(&desired.mint).map(shard).collect(),
+            moves,
+            violations: *violations,
+            processes: processes.map(|processes| ProcessBody::all(processes, leader.as_deref())),
+            answered_by: leadership.name().to_owned(),
         };
         Self { time: (taken_at > 0).then_some(taken_at), state }
     }
 }
 
 impl SaleBody {
-    fn of(config: &SaleConfig) -> Self {
-        let SaleConfig { id, product, state, window, .. } = config;
-        let (id, name, state) = (id.clone(), product.name.clone(), *state);
-        Self { id, name, state, starts_at: window.starts_at, ends_at: window.ends_at }
+    fn of(SaleConfig { id, product, state, window, .. }: &SaleConfig) -> Self {
+        Self { id: id.clone(), name: product.name.clone(), state: *state, window: *window }
     }
-}
-
-impl ShardBody {
-    fn of(level: &ShardLevel, minted: u64, problem: Option<&ShardProblem>) -> Self {
-        let problem = problem.map(|problem| problem_code(problem.kind));
-        Self { stock: level.stock, sold: level.sold, minted, problem }
-    }
-}
-
-fn problem_of(problems: &[ShardProblem], shard: usize) -> Option<&ShardProblem> {
-    problems.iter().find(|problem| problem.shard.index() == shard)
 }
 
 /// The code of a problem. Its details are only logged, because they name servers.

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use coordinator::change::Change;
-use coordinator::coordinator::{Coordinator, CoordinatorError};
+use coordinator::coordinator::Coordinator;
 use coordinator::new_sale::NewSale;
+use coordinator::operations::OperationError;
 use coordinator::start;
 use stock::calls::{Attempt, Buy, BuyOutcome, Level, ReadLevel, TokenSource};
 use stock::cluster::Cluster;
@@ -64,18 +65,18 @@ impl Fixture {
 
     /// Repeats a change until its outcome is known, as an operator does who got "unknown".
     async fn change(&self, coordinator: &Coordinator, change: &Change) -> Sale {
-        let changed = async || coordinator.change(self.id(), change).await.ok();
+        let changed = async || coordinator.sales.change(self.id(), change).await.ok();
         testkit::until("the change", SOON, async || changed().await.is_some()).await.unwrap();
         changed().await.unwrap()
     }
 
     async fn create(&self, coordinator: &Coordinator) {
-        let created = async || coordinator.create(&self.wanted).await.is_ok();
+        let created = async || coordinator.sales.create(&self.wanted).await.is_ok();
         testkit::until("the creation", SOON, created).await.unwrap();
     }
 
     async fn sale(&self, coordinator: &Coordinator) -> Sale {
-        coordinator.existing(self.id()).await.unwrap().sale
+        coordinator.sales.existing(self.id()).await.unwrap().sale
     }
 
     /// Buys everything, with buyers at home in each shard, and returns the number of units. Tokens that rebalancing
@@ -192,8 +193,8 @@ async fn restock_without_replica_mints_nothing() {
     while_running(&coordinator, async {
         // Given a restock that only the record's primary has.
         let primary = fixture.cut_replication().await;
-        let error = coordinator.change(id, &restock("a", 300)).await.err().unwrap();
-        assert!(matches!(error, CoordinatorError::UnknownOutcome(_)), "{error}");
+        let error = coordinator.sales.change(id, &restock("a", 300)).await.err().unwrap();
+        assert!(matches!(error, OperationError::UnknownOutcome(_)), "{error}");
         ten_rounds(&coordinator, id).await;
 
         // When that primary dies.
@@ -217,8 +218,8 @@ async fn pause_without_replica_stops_no_shard() {
     let id = fixture.id();
     while_running(&coordinator, async {
         let primary = fixture.cut_replication().await;
-        let error = coordinator.change(id, &Change::Pause).await.err().unwrap();
-        assert!(matches!(error, CoordinatorError::UnknownOutcome(_)), "{error}");
+        let error = coordinator.sales.change(id, &Change::Pause).await.err().unwrap();
+        assert!(matches!(error, OperationError::UnknownOutcome(_)), "{error}");
         ten_rounds(&coordinator, id).await;
         let states = levels(&coordinator, id).await.into_iter().map(|level| level.settings.state);
         assert!(
@@ -245,8 +246,8 @@ async fn creation_lost_in_failover_leaves_no_stock() {
     while_running(&coordinator, async {
         let primary = fixture.cut_replication().await;
         let larger = NewSale { total_stock: 1_000, ..fixture.wanted.clone() };
-        let error = coordinator.create(&larger).await.err().unwrap();
-        assert!(matches!(error, CoordinatorError::UnknownOutcome(_)), "{error}");
+        let error = coordinator.sales.create(&larger).await.err().unwrap();
+        assert!(matches!(error, OperationError::UnknownOutcome(_)), "{error}");
         fixture.lose(primary).await;
 
         fixture.create(&coordinator).await;
@@ -269,12 +270,12 @@ async fn shards_ahead_of_the_record_are_repaired() {
     fixture.tamper(shard(3), &[("version", "7"), ("state", "paused")]).await;
     fixture.tamper(shard(5), &[("version", "9"), ("ends_at", "2000")]).await;
 
-    let audit = coordinator.audit(fixture.id()).await.unwrap();
+    let audit = coordinator.sales.audit(fixture.id()).await.unwrap();
     assert!(!audit.ok, "the audit does not see that shards are ahead of the record");
     // An operator must not get a success response for a change that the shards ahead have not taken.
     let extend = Change::Extend { ends_at: 3_900_000_000_000 };
-    let error = coordinator.change(fixture.id(), &extend).await.err();
-    assert!(matches!(&error, Some(CoordinatorError::Unconfirmed(shards)) if shards.len() == 2), "{error:?}");
+    let error = coordinator.sales.change(fixture.id(), &extend).await.err();
+    assert!(matches!(&error, Some(OperationError::Unconfirmed(shards)) if shards.len() == 2), "{error:?}");
 
     while_running(&coordinator, async {
         let repaired = async || {
@@ -302,13 +303,13 @@ async fn shard_with_other_settings_is_detected_and_repaired() {
     let shard = sale.shard(ShardId::new(3));
     fixture.tamper(shard, &[("state", "paused")]).await;
 
-    let audit = coordinator.audit(fixture.id()).await.unwrap();
+    let audit = coordinator.sales.audit(fixture.id()).await.unwrap();
     assert!(
         audit.violations.iter().any(|violation| violation.contains("shard 3: state paused, recorded open")),
         "{:?}",
         audit.violations
     );
-    let problems = coordinator.inspect(fixture.id()).await.unwrap().problems;
+    let problems = coordinator.sales.inspect(fixture.id()).await.unwrap().problems;
     assert_eq!(problems.len(), 1, "{problems:?}");
 
     while_running(&coordinator, async {
@@ -344,17 +345,17 @@ async fn sale_with_lost_record_is_not_recreated() {
         while_running(&next, async {
             let refused = async {
                 for _ in 0..5 {
-                    let refused = next.create(&fixture.wanted).await.err();
-                    assert!(matches!(refused, Some(CoordinatorError::RecordLost(_))), "{refused:?}");
+                    let refused = next.sales.create(&fixture.wanted).await.err();
+                    assert!(matches!(refused, Some(OperationError::RecordLost(_))), "{refused:?}");
                 }
             };
             tokio::select! {
-                () = start::default_sale(&next, &fixture.wanted) => panic!("the default sale was created again"),
+                () = start::default_sale(&next.sales, &fixture.wanted) => panic!("the default sale was created again"),
                 () = refused => {}
             }
             for change in [Change::Pause, restock("a", 5)] {
-                let refused = next.change(fixture.id(), &change).await.err();
-                assert!(matches!(refused, Some(CoordinatorError::RecordLost(_))), "{refused:?}");
+                let refused = next.sales.change(fixture.id(), &change).await.err();
+                assert!(matches!(refused, Some(OperationError::RecordLost(_))), "{refused:?}");
             }
         })
         .await;
@@ -380,7 +381,7 @@ async fn lost_sale_list_is_rebuilt_from_records() {
     let first = coordinator_on(&fixture.redis).await;
     fixture.create(&first).await;
     let is_listed = async |coordinator: &Coordinator| {
-        coordinator.sales().await.is_ok_and(|sales| sales.iter().any(|sale| sale.id() == fixture.id()))
+        coordinator.sales.list().await.is_ok_and(|sales| sales.iter().any(|sale| sale.id() == fixture.id()))
     };
     while_running(&first, async {
         delete_list(&fixture).await;
@@ -418,12 +419,12 @@ async fn lost_sale_list_is_rebuilt_from_records() {
 async fn repeated_restock_is_recognized_after_twenty_others() {
     let coordinator = coordinator_on(crate::fixture::shared_redis().await).await;
     let wanted = NewSale { shards: Some(3), ..chairs("many-restocks") };
-    coordinator.create(&wanted).await.unwrap();
+    coordinator.sales.create(&wanted).await.unwrap();
     for n in 0..21 {
-        coordinator.change(&wanted.id, &restock(&n.to_string(), 1)).await.unwrap();
+        coordinator.sales.change(&wanted.id, &restock(&n.to_string(), 1)).await.unwrap();
     }
 
-    let sale = coordinator.change(&wanted.id, &restock("0", 1)).await.unwrap();
+    let sale = coordinator.sales.change(&wanted.id, &restock("0", 1)).await.unwrap();
 
     assert_eq!(sale.config.total_stock, 121);
     assert_clean(&coordinator, &wanted.id, 121).await;
@@ -434,7 +435,7 @@ async fn slow_creator_does_not_refill_a_lost_shard() {
     // Given a sale that one coordinator recorded before it froze, and another one opened; all units are sold.
     let fixture = Fixture::with(NewSale { shards: Some(3), ..chairs("slow-creator") }).await;
     let (slow, other) = (coordinator_on(&fixture.redis).await, coordinator_on(&fixture.redis).await);
-    let (recorded, _) = slow.record_creation(&fixture.wanted).await.unwrap();
+    let (recorded, _) = slow.sales.record_creation(&fixture.wanted).await.unwrap();
     assert_eq!(recorded.sale.config.state, SaleState::Creating);
     fixture.create(&other).await;
     let sale = fixture.sale(&other).await;
@@ -443,14 +444,14 @@ async fn slow_creator_does_not_refill_a_lost_shard() {
     // When both servers of a shard lose their data, and then the first coordinator goes on.
     let shard = sale.shard(ShardId::new(0));
     fixture.delete_shard(shard).await;
-    let completed = slow.complete(recorded).await;
+    let completed = slow.sales.complete(recorded).await;
     while_running(&other, ten_rounds(&other, fixture.id())).await;
 
     // Then nothing is sold again, and the operator is told that the shard is lost.
     assert_eq!(fixture.sell_to_former_buyers(&sale, shard).await, 0, "units were sold again");
     let failure = completed.err().map(|error| error.to_string());
     assert!(matches!(&failure, Some(failure) if failure.contains("shard 0")), "{failure:?}");
-    let problems = other.inspect(fixture.id()).await.unwrap().problems;
+    let problems = other.sales.inspect(fixture.id()).await.unwrap().problems;
     assert!(
         problems.iter().any(|found| found.shard == shard.id && found.kind.is_violation()),
         "{problems:?}"
@@ -469,10 +470,10 @@ async fn sale_with_lost_mint_is_not_changed() {
     let next = coordinator_on(&fixture.redis).await;
     while_running(&next, async {
         for _ in 0..3 {
-            let refused = next.change(fixture.id(), &restock("a", 5)).await.err();
-            assert!(matches!(refused, Some(CoordinatorError::RecordLost(_))), "{refused:?}");
-            let refused = next.create(&fixture.wanted).await.err();
-            assert!(matches!(refused, Some(CoordinatorError::RecordLost(_))), "{refused:?}");
+            let refused = next.sales.change(fixture.id(), &restock("a", 5)).await.err();
+            assert!(matches!(refused, Some(OperationError::RecordLost(_))), "{refused:?}");
+            let refused = next.sales.create(&fixture.wanted).await.err();
+            assert!(matches!(refused, Some(OperationError::RecordLost(_))), "{refused:?}");
         }
     })
     .await;
@@ -508,6 +509,6 @@ async fn recreated_sale_is_not_sold_out() {
         ten_rounds(&former, fixture.id()).await;
     })
     .await;
-    let snapshot = former.inspect(fixture.id()).await.unwrap().snapshot.unwrap();
+    let snapshot = former.sales.inspect(fixture.id()).await.unwrap().snapshot.unwrap();
     assert_eq!((snapshot.sold_out, snapshot.stock, snapshot.sold), (false, 100, 0));
 }

@@ -4,8 +4,10 @@ use std::future::pending;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use coordinator::coordinator::{Coordinator, Timing, read_options};
+use coordinator::context::read_options;
+use coordinator::coordinator::Coordinator;
 use coordinator::new_sale::NewSale;
+use coordinator::timing::Timing;
 use redis::IntoConnectionInfo;
 use service::settings::TimeSetting;
 use stock::calls::{Attempt, Buy, BuyOutcome, CallError, Level};
@@ -22,7 +24,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) const TIMING: Timing = Timing {
     snapshot_period: Duration::from_millis(50),
     redrive_after: Duration::from_millis(300),
-    rebalance_period: Some(Duration::from_millis(50)),
+    rebalance_period: Duration::from_millis(50),
     lease_duration: Duration::from_secs(1),
 };
 
@@ -80,7 +82,7 @@ pub(crate) fn chairs(id: &str) -> NewSale {
 pub(crate) async fn levels(coordinator: &Coordinator, id: &SaleId) -> Vec<Level> {
     let looked = tokio::time::timeout(SOON, async {
         loop {
-            let levels = coordinator.inspect(id).await.unwrap().levels.into_iter().collect();
+            let levels = coordinator.sales.inspect(id).await.unwrap().levels.into_iter().collect();
             match levels {
                 Err(CallError::NoReply(_)) => continue,
                 levels => return levels,
@@ -93,14 +95,14 @@ pub(crate) async fn levels(coordinator: &Coordinator, id: &SaleId) -> Vec<Level>
 
 /// Asserts that the audit finds no violation, and this total.
 pub(crate) async fn assert_clean(coordinator: &Coordinator, id: &SaleId, total: u64) {
-    let audit = coordinator.audit(id).await.unwrap();
+    let audit = coordinator.sales.audit(id).await.unwrap();
     assert!(audit.ok, "{:?}", audit.violations);
     assert_eq!((audit.total, audit.in_flight), (total, 0));
 }
 
 /// Buys once in the user's home shard, as a node does.
 pub(crate) async fn buy(coordinator: &Coordinator, client: &Cluster, id: &SaleId, user: &str) -> BuyOutcome {
-    let sale = coordinator.existing(id).await.unwrap().sale;
+    let sale = coordinator.sales.existing(id).await.unwrap().sale;
     let user = UserId::parse(user, UserIdKind::Opaque).unwrap();
     let shard = sale.shard(sale.ring().home(&user));
     let attempt = Attempt {

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use coordinator::coordinator::{Coordinator, Timing};
+use coordinator::coordinator::Coordinator;
 use coordinator::new_sale::NewSale;
+use coordinator::timing::Timing;
 use stock::calls::Donate;
 use stock::ids::ShardId;
 use stock::layout::{LEASE_KEY, SALES_KEY, slot_of_tag};
@@ -85,7 +86,7 @@ async fn leader_stops_leading_when_its_lease_expires() {
 async fn follower_does_not_observe_shards() {
     let redis = start_redis().await;
     let (one, two) = (coordinator_on(&redis).await, coordinator_on(&redis).await);
-    let sale = one.create(&chairs("followed")).await.unwrap().sale;
+    let sale = one.sales.create(&chairs("followed")).await.unwrap().sale;
     let sees = |coordinator: &Coordinator| coordinator.observations().contains_key(sale.id());
     while_running(&one, async {
         until_leading(&one).await;
@@ -117,7 +118,7 @@ async fn several_leaders_at_once_do_no_harm() {
         coordinator_with(&redis, LONG_LEASE).await,
         coordinator_with(&redis, LONG_LEASE).await,
     ];
-    let sale = one.create(&NewSale { shards: Some(3), ..chairs("crowded") }).await.unwrap().sale;
+    let sale = one.sales.create(&NewSale { shards: Some(3), ..chairs("crowded") }).await.unwrap().sale;
     let donor_node = client_of(&redis).await;
 
     // When tokens are left in channels while all of them lead.

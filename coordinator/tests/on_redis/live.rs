@@ -88,7 +88,7 @@ async fn leader_and_follower_both_show_purchases() {
     let client = client_of(redis).await;
     let [one, other] = [coordinator_on(redis).await, coordinator_on(redis).await].map(Arc::new);
     let sale = chairs("live-selling");
-    one.create(&sale).await.unwrap();
+    one.sales.create(&sale).await.unwrap();
     let lives = [live_of(&one, "live-selling"), live_of(&other, "live-selling")];
 
     while_running(
@@ -122,7 +122,7 @@ async fn moved_tokens_are_reported_once() {
     let client = client_of(redis).await;
     let coordinator = Arc::new(coordinator_on(redis).await);
     let wanted = chairs("live-moving");
-    let sale = coordinator.create(&wanted).await.unwrap().sale;
+    let sale = coordinator.sales.create(&wanted).await.unwrap().sale;
     let live = live_of(&coordinator, "none");
 
     while_running(&coordinator, async {
@@ -145,7 +145,7 @@ async fn viewer_sees_processes_and_answering_coordinator() {
     let redis = shared_redis().await;
     let client = client_of(redis).await;
     let coordinator = Arc::new(coordinator_on(redis).await);
-    coordinator.create(&chairs("live-crew")).await.unwrap();
+    coordinator.sales.create(&chairs("live-crew")).await.unwrap();
     let live = live_of(&coordinator, "live-crew");
     let node = ProcessInfo { name: "shop:1/live-crew".into(), kind: ProcessKind::Node, version: "9".into() };
 
@@ -174,7 +174,7 @@ async fn viewer_sees_processes_and_answering_coordinator() {
 async fn closed_view_ends_streams_and_unknown_sale_404s() {
     let redis = shared_redis().await;
     let coordinator = Arc::new(coordinator_on(redis).await);
-    coordinator.create(&chairs("live-closing")).await.unwrap();
+    coordinator.sales.create(&chairs("live-closing")).await.unwrap();
     let live = live_of(&coordinator, "live-closing");
 
     while_running(&coordinator, async {

@@ -16,7 +16,7 @@ use crate::fixture::{SOON, assert_clean, chairs, client_of, coordinator_on, leve
 /// A sale with three shards of about a thousand chairs each.
 async fn sale_on(coordinator: &Coordinator, id: &str) -> Sale {
     let wanted = NewSale { shards: Some(3), total_stock: 3_000, ..chairs(id) };
-    coordinator.create(&wanted).await.unwrap().sale
+    coordinator.sales.create(&wanted).await.unwrap().sale
 }
 
 /// Buys a few hundred times per second for users of one shard, until it is cancelled. No barrier delays the purchases.
@@ -79,7 +79,7 @@ async fn fast_selling_shard_gets_tokens_before_running_dry() {
     });
     while_running(&coordinator, while_buying(&buyers, &sale, home, supplied)).await.unwrap();
 
-    let settled = async || coordinator.audit(sale.id()).await.unwrap().in_flight == 0;
+    let settled = async || coordinator.sales.audit(sale.id()).await.unwrap().in_flight == 0;
     while_running(&coordinator, until("the channels to be empty", SOON, settled)).await.unwrap();
     assert_clean(&coordinator, sale.id(), 3_000).await;
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use coordinator::change::Change;
-use coordinator::coordinator::{Coordinator, CoordinatorError};
+use coordinator::coordinator::Coordinator;
 use coordinator::new_sale::NewSale;
+use coordinator::operations::OperationError;
 use coordinator::shard_problem::ProblemKind;
 use stock::calls::Donate;
 use stock::ids::{SaleId, ShardId};
@@ -17,19 +18,20 @@ use crate::fixture::{
 };
 
 async fn snapshot(coordinator: &Coordinator, id: &SaleId) -> Option<Snapshot> {
-    coordinator.inspect(id).await.unwrap().snapshot
+    coordinator.sales.inspect(id).await.unwrap().snapshot
 }
 
 #[tokio::test]
 async fn abandoned_channel_tokens_are_redriven() {
     let redis = shared_redis().await;
     let (coordinator, donor_node) = (coordinator_on(redis).await, client_of(redis).await);
-    let sale = coordinator.create(&NewSale { shards: Some(3), ..chairs("stranded") }).await.unwrap().sale;
+    let sale =
+        coordinator.sales.create(&NewSale { shards: Some(3), ..chairs("stranded") }).await.unwrap().sale;
     for (donor, to) in [(0, 1), (0, 2), (2, 1)] {
         let donate = Donate { shard: sale.shard(ShardId::new(donor)), to: ShardId::new(to), want: 5 };
         donor_node.write(donate).await.unwrap();
     }
-    assert_eq!(coordinator.audit(sale.id()).await.unwrap().in_flight, 15);
+    assert_eq!(coordinator.sales.audit(sale.id()).await.unwrap().in_flight, 15);
 
     let arrived = testkit::until("arrival of the tokens", SOON, || async {
         levels(&coordinator, sale.id()).await.iter().map(|level| level.stock).sum::<u64>() == 100
@@ -41,7 +43,7 @@ async fn abandoned_channel_tokens_are_redriven() {
 #[tokio::test]
 async fn snapshots_are_published_repeatedly() {
     let coordinator = coordinator_on(shared_redis().await).await;
-    let id = coordinator.create(&chairs("watched")).await.unwrap().sale.id().clone();
+    let id = coordinator.sales.create(&chairs("watched")).await.unwrap().sale.id().clone();
     let newer_than = async |at| {
         let is_newer = |snapshot: Option<Snapshot>| snapshot.is_some_and(|snapshot| snapshot.taken_at > at);
         testkit::until("a newer snapshot", SOON, || async { is_newer(snapshot(&coordinator, &id).await) })
@@ -63,9 +65,9 @@ async fn flushed_function_library_is_reloaded() {
     let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let coordinator = coordinator_on(&redis).await;
     let wanted = chairs("flushed");
-    coordinator.create(&wanted).await.unwrap();
+    coordinator.sales.create(&wanted).await.unwrap();
     flush_functions(&redis).await;
-    coordinator.change(&wanted.id, &Change::Pause).await.unwrap();
+    coordinator.sales.change(&wanted.id, &Change::Pause).await.unwrap();
 
     flush_functions(&redis).await;
     let looked = testkit::until("a snapshot of all shards", SOON, || async {
@@ -86,12 +88,13 @@ async fn flush_functions(redis: &RedisCluster) {
 async fn deleted_shard_is_reported_and_not_recreated() {
     let redis = shared_redis().await;
     let coordinator = coordinator_on(redis).await;
-    let sale = coordinator.create(&NewSale { shards: Some(3), ..chairs("vanished") }).await.unwrap().sale;
+    let sale =
+        coordinator.sales.create(&NewSale { shards: Some(3), ..chairs("vanished") }).await.unwrap().sale;
     delete(redis, &coordinator, sale.shard(ShardId::new(1))).await;
 
     while_running(&coordinator, async {
-        let refused = coordinator.change(sale.id(), &Change::Pause).await.err().unwrap();
-        assert!(matches!(refused, CoordinatorError::Unconfirmed(shards) if shards.len() == 1));
+        let refused = coordinator.sales.change(sale.id(), &Change::Pause).await.err().unwrap();
+        assert!(matches!(refused, OperationError::Unconfirmed(shards) if shards.len() == 1));
         let observed = testkit::until("the loss to be observed", SOON, || async {
             coordinator
                 .observations()
@@ -101,7 +104,7 @@ async fn deleted_shard_is_reported_and_not_recreated() {
         observed.await.unwrap();
     })
     .await;
-    let problems = coordinator.inspect(sale.id()).await.unwrap().problems;
+    let problems = coordinator.sales.inspect(sale.id()).await.unwrap().problems;
     assert_eq!(
         problems.iter().map(|problem| (problem.shard, problem.kind)).collect::<Vec<_>>(),
         [(ShardId::new(1), ProblemKind::Missing)]
@@ -109,7 +112,7 @@ async fn deleted_shard_is_reported_and_not_recreated() {
 }
 
 async fn delete(redis: &RedisCluster, coordinator: &Coordinator, shard: &Shard) {
-    let inspected = coordinator.inspect(&"vanished".parse().unwrap()).await.unwrap();
+    let inspected = coordinator.sales.inspect(&"vanished".parse().unwrap()).await.unwrap();
     let primary = inspected.topology.primary(shard.slot).unwrap().address.to_string().parse().unwrap();
     let mut connection = redis.connection(primary).await.unwrap();
     let mut delete = redis::cmd("DEL");
@@ -125,7 +128,8 @@ async fn snapshots_continue_during_a_primary_failover() {
     .await
     .unwrap();
     let coordinator = coordinator_on(&redis).await;
-    let sale = coordinator.create(&NewSale { shards: Some(3), ..chairs("failing-over") }).await.unwrap().sale;
+    let sale =
+        coordinator.sales.create(&NewSale { shards: Some(3), ..chairs("failing-over") }).await.unwrap().sale;
     let victim = victim_without_records(&redis, &coordinator, &sale).await;
 
     let staleness = |stale: usize| {
@@ -154,7 +158,7 @@ async fn victim_without_records(
     coordinator: &Coordinator,
     sale: &stock::sale::Sale,
 ) -> std::net::SocketAddr {
-    let topology = coordinator.inspect(sale.id()).await.unwrap().topology;
+    let topology = coordinator.sales.inspect(sale.id()).await.unwrap().topology;
     let records = [SaleKeys::new(sale.id()).slot, stock::layout::slot_of_tag(stock::layout::SALES_KEY)];
     let primaries = redis.primaries().await;
     let holds = |primary: &std::net::SocketAddr, slot| {
