@@ -17,6 +17,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde_json::Value;
 use service::edge::{self, AdmitAll};
 use service::json::JsonBody;
 use service::problem::Problem;
@@ -28,7 +29,6 @@ use crate::change::Change;
 use crate::coordinator::Coordinator;
 use crate::operations::{Created, OperationError};
 use requests::{Extension, NewSaleRequest, RestockKey, RestockRequest};
-use views::{CoordinatorsView, SaleDetail, SaleList, SaleView};
 
 pub use token::{AdminToken, InvalidToken};
 
@@ -95,8 +95,8 @@ impl FromRequestParts<CoordinatorHandle> for SalePath {
     }
 }
 
-async fn list(ReadyCoordinator(coordinator): ReadyCoordinator) -> Result<Json<SaleList>, Problem> {
-    Ok(Json(SaleList::of(&coordinator.sales.list().await?)))
+async fn list(ReadyCoordinator(coordinator): ReadyCoordinator) -> Result<Json<Value>, Problem> {
+    Ok(Json(views::sales(&coordinator.sales.list().await?)))
 }
 
 async fn create(
@@ -106,25 +106,25 @@ async fn create(
     let wanted = body.parse::<NewSaleRequest>()?.read()?;
     let Created { sale, is_new } = coordinator.sales.create(&wanted).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(SaleView::of(&sale.config))).into_response())
+    Ok((status, Json(views::sale(&sale))).into_response())
 }
 
 async fn show(
     ReadyCoordinator(coordinator): ReadyCoordinator,
     SalePath(sale): SalePath,
-) -> Result<Json<SaleDetail>, Problem> {
-    Ok(Json(SaleDetail::of(coordinator.sales.inspect(&sale).await?)))
+) -> Result<Json<Value>, Problem> {
+    Ok(Json(views::detail(&coordinator.sales.inspect(&sale).await?)))
 }
 
-async fn pause(coordinator: ReadyCoordinator, sale: SalePath) -> Result<Json<SaleView>, Problem> {
+async fn pause(coordinator: ReadyCoordinator, sale: SalePath) -> Result<Json<Value>, Problem> {
     change(coordinator, sale, Change::Pause).await
 }
 
-async fn resume(coordinator: ReadyCoordinator, sale: SalePath) -> Result<Json<SaleView>, Problem> {
+async fn resume(coordinator: ReadyCoordinator, sale: SalePath) -> Result<Json<Value>, Problem> {
     change(coordinator, sale, Change::Resume).await
 }
 
-async fn end(coordinator: ReadyCoordinator, sale: SalePath) -> Result<Json<SaleView>, Problem> {
+async fn end(coordinator: ReadyCoordinator, sale: SalePath) -> Result<Json<Value>, Problem> {
     change(coordinator, sale, Change::End).await
 }
 
@@ -132,7 +132,7 @@ async fn extend(
     coordinator: ReadyCoordinator,
     sale: SalePath,
     body: JsonBody,
-) -> Result<Json<SaleView>, Problem> {
+) -> Result<Json<Value>, Problem> {
     let ends_at = body.parse::<Extension>()?.read()?.resolve(now());
     change(coordinator, sale, Change::Extend { ends_at }).await
 }
@@ -142,7 +142,7 @@ async fn restock(
     sale: SalePath,
     RestockKey(key): RestockKey,
     body: JsonBody,
-) -> Result<Json<SaleView>, Problem> {
+) -> Result<Json<Value>, Problem> {
     let RestockRequest { units } = body.parse()?;
     change(coordinator, sale, Change::Restock(stock::sale::Restock { key, units })).await
 }
@@ -151,13 +151,13 @@ async fn change(
     ReadyCoordinator(coordinator): ReadyCoordinator,
     SalePath(sale): SalePath,
     change: Change,
-) -> Result<Json<SaleView>, Problem> {
+) -> Result<Json<Value>, Problem> {
     let sale = coordinator.sales.change(&sale, &change).await?;
-    Ok(Json(SaleView::of(&sale.config)))
+    Ok(Json(views::sale(&sale)))
 }
 
-async fn coordinators(ReadyCoordinator(coordinator): ReadyCoordinator) -> Json<CoordinatorsView> {
-    Json(CoordinatorsView::of(coordinator.leadership()))
+async fn coordinators(ReadyCoordinator(coordinator): ReadyCoordinator) -> Json<Value> {
+    Json(views::coordinators(coordinator.leadership()))
 }
 
 async fn audit(

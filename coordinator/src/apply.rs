@@ -11,8 +11,7 @@ use crate::desired_state::DesiredState;
 use crate::metrics;
 use crate::plan::PlanStep;
 use crate::records::Records;
-use crate::transfers::{Transfer, transfer};
-use crate::unconfirmed::{UnconfirmedReason, UnconfirmedShard};
+use crate::transfers::{Transfer, UnconfirmedReason, UnconfirmedShard, transfer};
 
 /// Applies a plan. Steps that fail are logged, and planned again in the next round.
 pub async fn apply(cluster: &Cluster, records: &Records, desired: &DesiredState, steps: &[PlanStep]) {
@@ -23,7 +22,7 @@ pub async fn apply(cluster: &Cluster, records: &Records, desired: &DesiredState,
             PlanStep::Mint(shard) => short.push(shard),
             PlanStep::Redrive(channel) => stalled.push(channel),
             PlanStep::Open => open_and_log(cluster, records, desired).await,
-            PlanStep::RaiseVersion(version) => raise_version(cluster, records, desired, version).await,
+            PlanStep::RaiseVersion(version) => raise_version(records, desired, version).await,
         }
     }
     let mut unconfirmed = configure(cluster, desired, &behind).await.err().unwrap_or_default();
@@ -65,7 +64,7 @@ pub async fn open(
     let before = &*desired.sale.config;
     let layout = LayoutConfig { incarnations, ..before.layout.clone() };
     let opened = SaleConfig { version: before.version + 1, state: SaleState::Open, layout, ..before.clone() };
-    if advance(cluster, records, desired, opened).await? == RecordAnswer::Done {
+    if advance(records, desired, opened).await? == RecordAnswer::Done {
         tracing::info!(sale.id = %before.id, sale.total = before.total_stock, "sale opened");
     }
     Ok(Vec::new())
@@ -73,22 +72,21 @@ pub async fn open(
 
 /// Records the same sale with another version, state, or incarnations.
 async fn advance(
-    cluster: &Cluster,
     records: &Records,
     desired: &DesiredState,
     config: SaleConfig,
 ) -> Result<RecordAnswer, CallError> {
     let sale = desired.sale.at(config).expect("none of them makes a valid sale invalid");
     let after = DesiredState { sale, mint: desired.mint.clone() };
-    records.record(cluster, desired.sale.config.version, &after).await
+    records.record(desired.sale.config.version, &after).await
 }
 
 /// Raises the version of a record. The change is based on the version that is known to be durable, so a coordinator
 /// that has missed the latest change changes nothing.
-async fn raise_version(cluster: &Cluster, records: &Records, desired: &DesiredState, version: u64) {
+async fn raise_version(records: &Records, desired: &DesiredState, version: u64) {
     let id = desired.sale.id();
     let raised = SaleConfig { version, ..(*desired.sale.config).clone() };
-    match advance(cluster, records, desired, raised).await {
+    match advance(records, desired, raised).await {
         Ok(RecordAnswer::Done) => {
             tracing::warn!(sale.id = %id, sale.version = version, "shards were ahead of the record: version raised");
         }

@@ -5,7 +5,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use futures::FutureExt as _;
 use service::presence;
@@ -20,11 +19,10 @@ use crate::observation::Observations;
 use crate::observer::Observer;
 use crate::operations::SaleOperations;
 use crate::reconciler::Reconciler;
-use crate::records::Records;
 use crate::replication::{self, Replication};
 use crate::rounds::Stop;
 use crate::timing::Timing;
-use crate::{cluster_watch, leading, rebalancer, record_follower};
+use crate::{leading, rebalancer, record_follower};
 
 /// The control plane of all sales of a cluster.
 pub struct Coordinator {
@@ -40,14 +38,7 @@ impl Coordinator {
     /// A coordinator that reads through `reads` (see [`crate::context::read_options`]) and writes through `writes`.
     /// `name` must be unique among all processes.
     pub fn new(name: String, reads: Cluster, writes: Cluster, timing: Timing) -> Self {
-        let context = Arc::new(Context {
-            reads,
-            writes,
-            timing,
-            records: Records::default(),
-            leadership: Leadership::new(name),
-            map_is_suspect: AtomicBool::default(),
-        });
+        let context = Arc::new(Context::new(name, reads, writes, timing));
         Self {
             sales: SaleOperations::new(context.clone()),
             observer: Observer::new(context.clone()),
@@ -71,7 +62,7 @@ impl Coordinator {
             self.observer.run(stop.clone()),
             self.reconciler.run(self.observer.subscribe(), stop.clone()),
             rebalancer::run(context, self.observer.subscribe(), stop.clone()),
-            cluster_watch::run(context, stop.clone()),
+            context.run(stop.clone()),
             replication::run(context, &self.replications, stop.clone()),
         );
     }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::context::Context;
 use crate::failure_log::FailureLog;
-use crate::lease_holder::{CoordinatorRole, LeaseHolder};
+use crate::lease_holder::{Leadership, LeaseHolder};
 use crate::rounds::Stop;
 
 /// How often the lease is checked during its lifetime. A released lease is found within a twentieth of it, and a leader
@@ -24,7 +24,7 @@ pub(crate) async fn run(context: &Context, stop: Stop) {
     let (mut failures, mut logged) = (FailureLog::default(), None);
     loop {
         refresh_lease(context, &mut failures).await;
-        log_role(context.leadership.role(), &mut logged);
+        log_leader(&context.leadership, &mut logged);
         let period = context.timing.lease_duration / CHECKS_PER_LEASE;
         let next_check = context.leadership.holder().next_check(Instant::now(), period);
         tokio::select! {
@@ -63,15 +63,16 @@ async fn request_lease(context: &Context, hold: Duration) -> Result<Lease, CallE
     context.reads.poll(Lead { coordinator: context.leadership.name(), hold }).await
 }
 
-/// Logs the role if it has changed.
-fn log_role(role: CoordinatorRole, logged: &mut Option<CoordinatorRole>) {
-    if logged.as_ref() == Some(&role) {
+/// Logs the leader if it has changed.
+fn log_leader(leadership: &Leadership, logged: &mut Option<Option<String>>) {
+    let leader = leadership.leader();
+    if logged.as_ref() == Some(&leader) {
         return;
     }
-    match &role {
-        CoordinatorRole::Leading => tracing::info!("leading"),
-        CoordinatorRole::Following(Some(leader)) => tracing::info!(coordinator.leader = %leader, "following"),
-        CoordinatorRole::Following(None) => tracing::info!("following: no coordinator is known to lead"),
+    match &leader {
+        Some(leader) if leader == leadership.name() => tracing::info!("leading"),
+        Some(leader) => tracing::info!(coordinator.leader = %leader, "following"),
+        None => tracing::info!("following: no coordinator is known to lead"),
     }
-    *logged = Some(role);
+    *logged = Some(leader);
 }

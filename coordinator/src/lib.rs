@@ -3,7 +3,6 @@
 pub mod admin;
 pub mod apply;
 pub mod change;
-mod cluster_watch;
 pub mod context;
 pub mod coordinator;
 pub mod demand;
@@ -29,7 +28,6 @@ pub mod shard_problem;
 pub mod start;
 pub mod timing;
 pub mod transfers;
-pub mod unconfirmed;
 pub mod violations;
 
 pub(crate) use service::failure_log;

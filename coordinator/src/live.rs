@@ -123,7 +123,7 @@ async fn read_snapshots(Context { reads, records, .. }: &Context) -> Vec<Snapsho
 /// `GET /live/sales`
 async fn sales(State(live): State<LiveFeed>) -> Result<Json<Value>, Problem> {
     let known = live.context()?.records.known();
-    Ok(Json(sale_list(&known, default_sale(&known, &live.0.default_sale).map(|desired| desired.sale.id()))))
+    Ok(Json(sale_list(&known, default_sale(&known, &live.0.default_sale))))
 }
 
 /// `GET /live/sales/{sale}/events`, `GET /live/sale/events`

@@ -4,6 +4,7 @@
 //! coordinator dies in between, the reconciler of the next leader completes the work from the record.
 
 use std::collections::BTreeMap;
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use crate::desired_state::DesiredState;
 use crate::metrics;
 use crate::new_sale::{Field, NewSale};
 use crate::shard_problem::{ShardProblem, problems};
-use crate::unconfirmed::UnconfirmedShard;
+use crate::transfers::UnconfirmedShard;
 use OperationError::{UnknownOutcome, Unreadable};
 
 /// Shards per primary if the request names no number. With four, slots can move to new primaries in even steps.
@@ -177,7 +178,7 @@ impl SaleOperations {
     }
 
     async fn record(&self, based_on: u64, desired: &DesiredState) -> Result<RecordAnswer, OperationError> {
-        self.context.records.record(&self.context.writes, based_on, desired).await.map_err(UnknownOutcome)
+        self.context.records.record(based_on, desired).await.map_err(UnknownOutcome)
     }
 
     async fn plan_layout(&self, wanted: &NewSale) -> Result<DesiredState, OperationError> {
@@ -248,8 +249,7 @@ impl SaleOperations {
 
     /// Like [`Self::existing`], but returns `None` if the sale never existed.
     async fn find(&self, id: &SaleId) -> Result<Option<DesiredState>, OperationError> {
-        let Context { records, writes, .. } = &*self.context;
-        let read = async || records.read_one(writes, id).await.map_err(Unreadable);
+        let read = async || self.context.records.read_one(id).await.map_err(Unreadable);
         let found = read().await?;
         if found.is_some() || !self.has_remains(id).await.map_err(Unreadable)? {
             return Ok(found);
@@ -269,8 +269,7 @@ impl SaleOperations {
 
     /// Reads the record of a sale for display only, because it may not be durable.
     async fn read_unconfirmed(&self, id: &SaleId) -> Result<DesiredState, OperationError> {
-        let mut records =
-            self.context.records.read_unconfirmed(&self.context.writes, std::slice::from_ref(id)).await;
+        let mut records = self.context.records.read_unconfirmed(slice::from_ref(id)).await;
         match records.pop().expect("one sale has one record").map_err(Unreadable)? {
             Some(desired) => Ok(desired),
             None => self.existing(id).await,
@@ -284,7 +283,7 @@ impl SaleOperations {
     pub async fn list(&self) -> Result<Vec<Sale>, OperationError> {
         let Context { records, writes, .. } = &*self.context;
         let listed = writes.read(ListSales).await.map_err(Unreadable)?.ok_or(OperationError::ListLost)?;
-        let records = records.read_unconfirmed(writes, &listed).await.into_iter();
+        let records = records.read_unconfirmed(&listed).await.into_iter();
         let sales = records.filter_map(|record| Some(record.transpose()?.map(|desired| desired.sale)));
         sales.collect::<Result<_, _>>().map_err(Unreadable)
     }

@@ -82,6 +82,7 @@ fn is_creating(desired: &DesiredState) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use stock::channels::open_channels;
     use stock::sale::{SaleConfig, ShardSettings};
 
     use super::*;
@@ -258,19 +259,7 @@ mod tests {
         }
 
         fn stalled(&self) -> Vec<Channel> {
-            let all = (0..self.shards.len() as u16).flat_map(|donor| {
-                (0..self.shards.len() as u16)
-                    .map(move |receiver| Channel { donor: shard(donor), receiver: shard(receiver) })
-            });
-            let is_open = |channel: &Channel| {
-                let end = |shard: ShardId| self.shards[shard.index()].as_ref();
-                let (Some(donor), Some(receiver)) = (end(channel.donor), end(channel.receiver)) else {
-                    return false;
-                };
-                donated_to(donor, channel.receiver)
-                    > receiver.accepted_from(TokenSource::Shard(channel.donor))
-            };
-            all.filter(is_open).collect()
+            open_channels(&self.levels()).map(|open| open.channel).collect()
         }
 
         fn stock(&self) -> u64 {

@@ -62,7 +62,7 @@ impl RecordFollower {
             ids.extend(listed.into_iter().flatten());
         }
         let ids: Vec<SaleId> = ids.into_iter().collect();
-        let records = context.records.follow(&context.reads, &context.writes, &ids).await;
+        let records = context.records.follow(&ids).await;
         for (id, record) in ids.iter().zip(records) {
             context.log_failure(&mut self.failures, format!("record of sale {id}"), record.as_ref().err());
             self.log_lost(id, matches!(record, Ok(None)));
@@ -91,7 +91,7 @@ async fn search(context: &Context, failures: &mut FailureLog) -> Duration {
 async fn restore_list(context: &Context) -> Result<(), CallError> {
     let Context { reads, writes, records, .. } = context;
     let found = recorded_sales(reads).await?;
-    let failure = records.follow(reads, writes, &found).await.into_iter().find_map(Result::err);
+    let failure = records.follow(&found).await.into_iter().find_map(Result::err);
     let sales: Vec<SaleId> = records.known().keys().cloned().collect();
     match failure {
         None => writes.write(RestoreSaleList(&sales)).await,

@@ -3,12 +3,13 @@
 //! Each half is tried once: a repeated donation gives twice, and would drain the donor. If the transfer fails in
 //! between, the tokens stay in the channel, which is re-driven later.
 
+use std::fmt;
+
 use stock::calls::{Accept, CallError, Donate, TokenSource};
 use stock::channels::Channel;
 use stock::cluster::Cluster;
+use stock::ids::ShardId;
 use stock::sale::Sale;
-
-use crate::unconfirmed::UnconfirmedShard;
 
 /// A transfer of tokens from one shard of a sale to another.
 #[derive(Clone, Copy)]
@@ -19,6 +20,32 @@ pub struct Transfer<'a> {
     pub channel: Channel,
     /// How many tokens. With 0, only the tokens that the channel holds already are moved.
     pub tokens: u64,
+}
+
+/// A shard that did not confirm an operation.
+#[derive(Clone, Debug)]
+pub struct UnconfirmedShard {
+    /// The shard.
+    pub shard: ShardId,
+    /// The reason.
+    pub reason: UnconfirmedReason,
+}
+
+/// Why a shard did not confirm.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum UnconfirmedReason {
+    /// It did not answer, it refused, or its answer is not durable.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// It holds other settings, of a newer version.
+    #[error("it holds {}", .0.join(", "))]
+    OtherSettings(Vec<String>),
+}
+
+impl fmt::Display for UnconfirmedShard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shard {}: {}", self.shard, self.reason)
+    }
 }
 
 /// Runs transfers concurrently, with one pipeline per primary for each half. Returns the outcome of each.

@@ -11,22 +11,22 @@ use stock::sale::InvalidSale;
 use crate::change::ChangeError;
 use crate::new_sale::Field;
 use crate::operations::OperationError;
-use crate::unconfirmed::UnconfirmedShard;
+use crate::transfers::UnconfirmedShard;
 
 /// When to repeat a request that failed because of a failover or another operator.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-const NO_SALE: ProblemType = ProblemType { uri: "/problems/no-sale", title: "No such sale" };
-const DIFFERENT: ProblemType =
-    ProblemType { uri: "/problems/different-settings", title: "The sale exists with other settings" };
-const RECORD_LOST: ProblemType =
-    ProblemType { uri: "/problems/record-lost", title: "The sale's record is lost" };
-const INVALID: ProblemType = ProblemType { uri: "/problems/invalid-sale", title: "Invalid sale" };
-const REFUSED: ProblemType = ProblemType { uri: "/problems/refused", title: "Change refused" };
-const UNKNOWN_OUTCOME: ProblemType =
-    ProblemType { uri: "/problems/unknown-outcome", title: "Outcome unknown" };
-const UNCONFIRMED: ProblemType =
-    ProblemType { uri: "/problems/unconfirmed", title: "Recorded, but not confirmed by every shard" };
+const NO_SALE: ProblemType = kind("/problems/no-sale", "No such sale");
+const DIFFERENT: ProblemType = kind("/problems/different-settings", "The sale exists with other settings");
+const RECORD_LOST: ProblemType = kind("/problems/record-lost", "The sale's record is lost");
+const INVALID: ProblemType = kind("/problems/invalid-sale", "Invalid sale");
+const REFUSED: ProblemType = kind("/problems/refused", "Change refused");
+const UNKNOWN_OUTCOME: ProblemType = kind("/problems/unknown-outcome", "Outcome unknown");
+const UNCONFIRMED: ProblemType = kind("/problems/unconfirmed", "Recorded, but not confirmed by every shard");
+
+const fn kind(uri: &'static str, title: &'static str) -> ProblemType {
+    ProblemType { uri, title }
+}
 
 impl From<OperationError> for Problem {
     fn from(failure: OperationError) -> Self {
@@ -85,15 +85,11 @@ fn invalid_sale(invalid: &InvalidSale) -> Problem {
 fn refused(refusal: &ChangeError) -> Problem {
     let refused = |status| Problem::new(status).of_kind(REFUSED).detail(sentence(refusal));
     match refusal {
-        ChangeError::Creating
-        | ChangeError::Ended
-        | ChangeError::KeyTaken(_)
-        | ChangeError::TooManyRestocks => refused(StatusCode::CONFLICT),
-        ChangeError::NoUnits => refused(StatusCode::UNPROCESSABLE_ENTITY).with("field", "units"),
-        ChangeError::Invalid(InvalidSale::TotalStock) => {
+        ChangeError::NoUnits | ChangeError::Invalid(InvalidSale::TotalStock) => {
             refused(StatusCode::UNPROCESSABLE_ENTITY).with("field", "units")
         }
         ChangeError::Invalid(invalid) => invalid_sale(invalid),
+        _ => refused(StatusCode::CONFLICT),
     }
 }
 

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use service::events::{EVENT_PERIOD, EventPublisher, event};
 use service::time::now;
 use stock::calls::ReadLevel;
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
 use stock::presence::{Presence, ProcessList};
+use stock::sale::EpochMs;
 use stock::store::ReadSnapshot;
 use tokio::time::Instant;
 
 use super::moves::moves;
-use super::report::{LiveEvent, LiveState};
+use super::report::live;
 use crate::context::Context;
 use crate::observation::Observation;
 use crate::rounds::ticks;
@@ -42,17 +44,18 @@ impl SaleWatch {
     /// Publishes changes until there were no viewers for a while, or the sale is no longer known.
     pub(super) async fn run(mut self, publisher: EventPublisher) {
         self.previous = self.published().await;
-        let (mut sent, mut sent_at, mut watched_at) = (None::<LiveState>, Instant::now(), Instant::now());
+        let (mut sent, mut sent_at, mut watched_at) = (Value::Null, Instant::now(), Instant::now());
         let mut ticks = ticks(EVENT_PERIOD);
         while watched_at.elapsed() < IDLE_MAX {
             ticks.tick().await;
             if publisher.has_listeners() {
                 watched_at = Instant::now();
             }
-            let Some(report) = self.observe().await else { return };
-            if sent.as_ref() != Some(&report.state) || sent_at.elapsed() >= SILENCE_MAX {
+            let Some((taken_at, mut report)) = self.observe().await else { return };
+            if sent != report || sent_at.elapsed() >= SILENCE_MAX {
+                (sent, sent_at) = (report.clone(), Instant::now());
+                report["time"] = json!((taken_at > 0).then_some(taken_at));
                 publisher.publish(event("live", &report));
-                (sent, sent_at) = (Some(report.state), Instant::now());
             }
         }
     }
@@ -65,7 +68,8 @@ impl SaleWatch {
         Some(Observation { snapshot, ..Observation::of(&desired, Vec::new(), (Instant::now(), now()), None) })
     }
 
-    async fn observe(&mut self) -> Option<LiveEvent> {
+    /// Returns the time by Redis' clock, which is 0 if no shard could be read, and the report.
+    async fn observe(&mut self) -> Option<(EpochMs, Value)> {
         self.refresh_processes().await;
         let Context { reads, records, leadership, .. } = &*self.context;
         let desired = records.known().get(&self.sale)?.clone();
@@ -74,9 +78,10 @@ impl SaleWatch {
         let (when, levels) = ((Instant::now(), now()), reads.poll_all(&calls).await);
         let moves = previous.as_ref().map_or_else(Vec::new, |previous| moves(&previous.levels, &levels));
         let observation = Observation::of(&desired, levels, when, previous.as_ref());
-        let report = LiveEvent::of(&observation, moves, self.processes.as_ref(), leadership);
+        let report = live(&observation, &moves, self.processes.as_ref(), leadership);
+        let taken_at = observation.snapshot.taken_at;
         self.previous = Some(observation);
-        Some(report)
+        Some((taken_at, report))
     }
 
     async fn refresh_processes(&mut self) {
