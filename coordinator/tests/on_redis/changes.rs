@@ -4,9 +4,9 @@ use coordinator::change::{Change, ChangeError};
 use coordinator::new_sale::NewSale;
 use coordinator::operations::OperationError;
 use stock::calls::BuyOutcome;
-use stock::sale::{Restock, SaleState};
+use stock::sale::SaleState;
 
-use crate::fixture::{assert_clean, buy, chairs, client_of, coordinator_on, levels, shared_redis};
+use crate::fixture::{assert_clean, buy, chairs, client_of, coordinator_on, levels, restock, shared_redis};
 
 #[tokio::test]
 async fn pause_resume_and_end_reach_every_shard() {
@@ -56,9 +56,7 @@ async fn repeated_restock_adds_its_units_once() {
     let (one, two) = (coordinator_on(redis).await, coordinator_on(redis).await);
     let wanted = chairs("restocked");
     one.sales.create(&wanted).await.unwrap();
-    let restock = |key: &str| Change::Restock(Restock { key: key.into(), units: 25 });
-
-    let (first, second) = (restock("a"), restock("b"));
+    let (first, second) = (restock("a", 25), restock("b", 25));
     let (_, _) = tokio::join!(one.sales.change(&wanted.id, &first), two.sales.change(&wanted.id, &second));
     for change in [&first, &second, &first] {
         two.sales.change(&wanted.id, change).await.unwrap();
@@ -76,8 +74,7 @@ async fn concurrent_changes_are_all_made_or_refused() {
         [coordinator_on(redis).await, coordinator_on(redis).await, coordinator_on(redis).await];
     let wanted = NewSale { shards: Some(3), ..chairs("several") };
     coordinators[0].sales.create(&wanted).await.unwrap();
-    let restocks =
-        (0..3).map(|n| Change::Restock(Restock { key: n.to_string(), units: 10 })).collect::<Vec<_>>();
+    let restocks = ["a", "b", "c"].map(|key| restock(key, 10));
     let made = coordinators
         .iter()
         .zip(&restocks)

@@ -8,7 +8,7 @@ use stock::calls::{Accept, Configure, TokenSource};
 use stock::sale::SaleState;
 
 use crate::fixture::{
-    SOON, assert_clean, chairs, client_of, coordinator_on, levels, shared_redis, while_running,
+    assert_clean, chairs, client_of, coordinator_on, levels, shared_redis, until, while_running,
 };
 
 #[tokio::test]
@@ -75,10 +75,10 @@ async fn next_coordinator_completes_after(id: &str, shards_made: usize) {
     drop(first);
 
     let next = coordinator_on(redis).await;
-    let opened = testkit::until("opening", SOON, || async {
+    let opened = until("opening", async || {
         next.sales.existing(&config.id).await.unwrap().sale.config.state == SaleState::Open
     });
-    while_running(&next, opened).await.unwrap();
+    while_running(&next, opened).await;
     assert_clean(&next, &config.id, 100).await;
 }
 

@@ -1,9 +1,9 @@
 //! The leader checks that replicas follow their primaries as the map says.
 
 use coordinator::replication::Replication;
-use testkit::{ClusterOptions, RedisCluster, RedisServer, until};
+use testkit::{ClusterOptions, RedisCluster, RedisServer};
 
-use crate::fixture::{SOON, coordinator_on, while_running};
+use crate::fixture::{coordinator_on, until, while_running};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leader_detects_lost_and_foreign_replicas() {
@@ -16,12 +16,12 @@ async fn leader_detects_lost_and_foreign_replicas() {
         let healthy = async || {
             coordinator.replications().len() == 3 && coordinator.replications().iter().all(all_follow)
         };
-        until("three primaries with a replica each", SOON, healthy).await.unwrap();
+        until("three primaries with a replica each", healthy).await;
         let sees = async |what: &str, expected: (usize, usize, usize)| {
             let is_so = |r: &Replication| {
                 r.primary.to_string() == primary.to_string() && (r.listed, r.following, r.foreign) == expected
             };
-            until(what, SOON, async || coordinator.replications().iter().any(is_so)).await.unwrap();
+            until(what, async || coordinator.replications().iter().any(is_so)).await;
         };
 
         // When one replica loses its link, the leader reports it, and also when the replica is back.
