@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use stock::calls::CallError;
-use stock::cluster::Cluster;
-use stock::connection::ConnectOptions;
+use rediscluster::{CallError, Cluster, ConnectOptions};
 use tokio::time::Instant;
 
 use crate::failure_log::FailureLog;

@@ -7,9 +7,9 @@ use std::future::Future;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
+use rediscluster::Cluster;
 use service::presence;
-use stock::cluster::Cluster;
-use stock::presence::{ProcessInfo, ProcessKind};
+use stock::presence::{Presence, ProcessInfo, ProcessKind};
 use tokio::sync::watch;
 
 use crate::context::Context;
@@ -57,7 +57,7 @@ impl Coordinator {
         let process = ProcessInfo { name, kind: ProcessKind::Coordinator, version };
         tokio::join!(
             leading::run(context, stop.clone()),
-            presence::announce(&context.reads, &process, stop.clone()),
+            presence::announce(&context.reads, |uptime| Presence::report(&process, uptime), stop.clone()),
             record_follower::run(context, stop.clone()),
             self.observer.run(stop.clone()),
             self.reconciler.run(self.observer.subscribe(), stop.clone()),

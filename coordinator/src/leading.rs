@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use stock::calls::CallError;
+use rediscluster::CallError;
 use stock::lease::{Lead, Lease};
 use tokio::time::{Instant, sleep_until};
 

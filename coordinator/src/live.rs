@@ -24,8 +24,8 @@ use service::edge::{self, AdmitAll};
 use service::events::{EventHub, event, stream_of};
 use service::problem::Problem;
 use stock::ids::SaleId;
-use stock::layout::SaleKeys;
-use stock::sale::{Fingerprint, Sale};
+use stock::layout::{Fingerprint, SaleKeys};
+use stock::sale::Sale;
 use stock::snapshot::Snapshot;
 use stock::store::ReadSnapshot;
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use stock::calls::{CallError, Level};
+use rediscluster::{CallError, EpochMs};
+use stock::calls::Level;
 use stock::channels::{OpenChannel, open_channels};
 use stock::ids::SaleId;
-use stock::sale::{EpochMs, Sale};
+use stock::sale::Sale;
 use stock::snapshot::Snapshot;
 use tokio::time::Instant;
 

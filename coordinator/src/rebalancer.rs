@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 
 use stock::calls::Level;
-use stock::layout::Shard;
-use stock::sale::Fingerprint;
+use stock::layout::{Fingerprint, Shard};
 use tokio::sync::watch;
 use tokio::time::Instant;
 

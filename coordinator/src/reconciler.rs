@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::future::join_all;
 use stock::channels::OpenChannels;
-use stock::sale::{Fingerprint, Sale};
+use stock::layout::Fingerprint;
+use stock::sale::Sale;
 use tokio::sync::watch;
 use tokio::time::Instant;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use stock::calls::CallError;
+use rediscluster::CallError;
 use stock::ids::SaleId;
 use stock::search::recorded_sales;
 use stock::store::{AddSaleToList, ListSales, RestoreSaleList};

@@ -11,8 +11,8 @@ use std::slice;
 use std::sync::Arc;
 
 use futures::future::join_all;
-use stock::calls::{CallError, Recall, Record, RecordAnswer, SaleRecord};
-use stock::cluster::Cluster;
+use rediscluster::{CallError, Cluster};
+use stock::calls::{Recall, Record, RecordAnswer, SaleRecord};
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
 use stock::sale::{InvalidSale, Sale, SaleConfig};

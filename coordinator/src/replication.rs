@@ -8,9 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::future::join_all;
-use stock::cluster::Cluster;
-use stock::connection::{Connection, ReplicationInfo};
-use stock::topology::{Address, Primary};
+use rediscluster::{Address, Cluster, Connection, Primary, ReplicationInfo};
 use tokio::sync::watch;
 use tokio::time::Instant;
 

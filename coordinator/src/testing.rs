@@ -1,10 +1,11 @@
 //! Fixtures for the unit tests of this crate.
 
+use rediscluster::EpochMs;
 use service::settings::TimeSetting;
 use stock::calls::{Level, TokenSource};
 use stock::ids::UserIdKind;
 use stock::layout::HashTag;
-use stock::sale::{EpochMs, Product, Sale, SaleState};
+use stock::sale::{Product, Sale, SaleState};
 
 use crate::desired_state::DesiredState;
 use crate::new_sale::NewSale;

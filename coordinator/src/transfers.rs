@@ -5,9 +5,9 @@
 
 use std::fmt;
 
-use stock::calls::{Accept, CallError, Donate, TokenSource};
+use rediscluster::{CallError, Cluster};
+use stock::calls::{Accept, Donate, TokenSource};
 use stock::channels::Channel;
-use stock::cluster::Cluster;
 use stock::ids::ShardId;
 use stock::sale::Sale;
 

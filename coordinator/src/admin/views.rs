@@ -1,11 +1,11 @@
 //! Response bodies for operators.
 
+use rediscluster::{CallError, Topology};
 use serde_json::{Value, json};
 use service::time::iso8601;
-use stock::calls::{CallError, Level};
+use stock::calls::Level;
 use stock::layout::{HashTag, Shard};
 use stock::sale::{Sale, SaleConfig};
-use stock::topology::Topology;
 
 use crate::lease_holder::Leadership;
 use crate::operations::Inspection;

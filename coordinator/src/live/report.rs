@@ -3,10 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use rediscluster::EpochMs;
 use serde_json::{Value, json};
 use stock::ids::{SaleId, ShardId};
 use stock::presence::{PresentProcess, ProcessInfo, ProcessList};
-use stock::sale::{EpochMs, SaleConfig};
+use stock::sale::SaleConfig;
 use stock::snapshot::ShardLevel;
 
 use super::moves::TokenArrival;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rediscluster::EpochMs;
 use serde_json::{Value, json};
 use service::events::{EVENT_PERIOD, EventPublisher, event};
 use service::time::now;
@@ -10,7 +11,6 @@ use stock::calls::ReadLevel;
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
 use stock::presence::{Presence, ProcessList};
-use stock::sale::EpochMs;
 use stock::store::ReadSnapshot;
 use tokio::time::Instant;
 

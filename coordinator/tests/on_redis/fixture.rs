@@ -11,12 +11,12 @@ use coordinator::coordinator::Coordinator;
 use coordinator::new_sale::NewSale;
 use coordinator::timing::Timing;
 use redis::{FromRedisValue, IntoConnectionInfo};
+use rediscluster::{CallError, Cluster, ConnectOptions, Slot};
 use service::settings::TimeSetting;
-use stock::calls::{Attempt, Buy, BuyOutcome, CallError, Level};
-use stock::cluster::Cluster;
-use stock::connection::ConnectOptions;
-use stock::ids::{CorrelationId, OrderId, SaleId, ShardId, UserId, UserIdKind};
-use stock::layout::{Shard, Slot};
+use stock::calls::{Attempt, Buy, BuyOutcome, Level};
+use stock::functions::LIBRARY;
+use stock::ids::{OrderId, SaleId, ShardId, UserId, UserIdKind};
+use stock::layout::Shard;
 use stock::sale::{Product, Restock, Sale};
 use testkit::RedisCluster;
 
@@ -42,7 +42,7 @@ fn options(redis: &RedisCluster) -> ConnectOptions {
 
 /// A client that calls the shards like a node, or to damage them.
 pub(crate) async fn client_of(redis: &RedisCluster) -> Cluster {
-    let cluster = Cluster::connect(options(redis)).await.unwrap();
+    let cluster = Cluster::connect(options(redis), &LIBRARY).await.unwrap();
     cluster.load_library().await.unwrap();
     cluster
 }
@@ -54,7 +54,7 @@ pub(crate) async fn coordinator_on(redis: &RedisCluster) -> Coordinator {
 
 /// The same with another timing.
 pub(crate) async fn coordinator_with(redis: &RedisCluster, timing: Timing) -> Coordinator {
-    let reads = Cluster::connect(read_options(&options(redis))).await.unwrap();
+    let reads = Cluster::connect(read_options(&options(redis)), &LIBRARY).await.unwrap();
     static NAMES: AtomicU32 = AtomicU32::new(0);
     let name = format!("coordinator-{}", NAMES.fetch_add(1, Ordering::Relaxed));
     Coordinator::new(name, reads, client_of(redis).await, timing)
@@ -136,13 +136,9 @@ pub(crate) fn users_of<'a>(sale: &'a Sale, home: ShardId, prefix: &str) -> impl 
 
 /// An attempt of each user.
 pub(crate) fn attempts(users: impl Iterator<Item = UserId>) -> Vec<Attempt> {
-    let attempt = |user| Attempt {
-        user,
-        order: OrderId::random(),
-        correlation: CorrelationId::random(),
-        counts_towards_limit: true,
-    };
-    users.map(attempt).collect()
+    users
+        .map(|user| Attempt { user, order: OrderId::random(), correlation: "trace".into(), counts_towards_limit: true })
+        .collect()
 }
 
 /// The call that buys for users whose home is this shard, as a node makes it.

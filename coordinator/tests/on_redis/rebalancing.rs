@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use coordinator::coordinator::Coordinator;
 use coordinator::new_sale::NewSale;
+use rediscluster::Cluster;
 use stock::calls::{Level, TokenSource};
-use stock::cluster::Cluster;
 use stock::ids::ShardId;
 use stock::sale::Sale;
 use testkit::{ClusterOptions, RedisCluster};

@@ -8,9 +8,10 @@ use coordinator::coordinator::Coordinator;
 use coordinator::new_sale::NewSale;
 use coordinator::operations::OperationError;
 use coordinator::shard_problem::ProblemKind;
+use rediscluster::slot_of_tag;
 use stock::calls::Donate;
 use stock::ids::{SaleId, ShardId};
-use stock::layout::{SALES_KEY, SaleKeys, slot_of_tag};
+use stock::layout::{SALES_KEY, SaleKeys};
 use stock::snapshot::Snapshot;
 use testkit::{ClusterOptions, RedisCluster};
 
