@@ -59,9 +59,15 @@ pub fn router(handle: CoordinatorHandle, token: AdminToken, ops_routes: Router) 
     let admin = Router::new()
         .route("/admin/sales", get(list).post(create))
         .route("/admin/sales/{sale}", get(show))
-        .route("/admin/sales/{sale}/pause", post(pause))
-        .route("/admin/sales/{sale}/resume", post(resume))
-        .route("/admin/sales/{sale}/end", post(end))
+        .route(
+            "/admin/sales/{sale}/pause",
+            post(|coordinator, sale| change(coordinator, sale, Change::Pause)),
+        )
+        .route(
+            "/admin/sales/{sale}/resume",
+            post(|coordinator, sale| change(coordinator, sale, Change::Resume)),
+        )
+        .route("/admin/sales/{sale}/end", post(|coordinator, sale| change(coordinator, sale, Change::End)))
         .route("/admin/sales/{sale}/extend", post(extend))
         .route("/admin/sales/{sale}/restock", post(restock))
         .route("/admin/sales/{sale}/audit", get(audit))
@@ -114,18 +120,6 @@ async fn show(
     SalePath(sale): SalePath,
 ) -> Result<Json<Value>, Problem> {
     Ok(Json(views::detail(&coordinator.sales.inspect(&sale).await?)))
-}
-
-async fn pause(coordinator: ReadyCoordinator, sale: SalePath) -> Result<Json<Value>, Problem> {
-    change(coordinator, sale, Change::Pause).await
-}
-
-async fn resume(coordinator: ReadyCoordinator, sale: SalePath) -> Result<Json<Value>, Problem> {
-    change(coordinator, sale, Change::Resume).await
-}
-
-async fn end(coordinator: ReadyCoordinator, sale: SalePath) -> Result<Json<Value>, Problem> {
-    change(coordinator, sale, Change::End).await
 }
 
 async fn extend(

@@ -15,17 +15,22 @@ use crate::transfers::{Transfer, UnconfirmedReason, UnconfirmedShard, transfer};
 
 /// Applies a plan. Steps that fail are logged, and planned again in the next round.
 pub async fn apply(cluster: &Cluster, records: &Records, desired: &DesiredState, steps: &[PlanStep]) {
-    let (mut behind, mut short, mut stalled) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut behind, mut short, mut stalled, mut unconfirmed) = (vec![], vec![], vec![], vec![]);
     for &step in steps {
         match step {
             PlanStep::Configure(shard) => behind.push(shard),
             PlanStep::Mint(shard) => short.push(shard),
             PlanStep::Redrive(channel) => stalled.push(channel),
-            PlanStep::Open => open_and_log(cluster, records, desired).await,
+            PlanStep::Open => match open(cluster, records, desired).await {
+                Ok(shards) => unconfirmed.extend(shards),
+                Err(error) => {
+                    tracing::warn!(sale.id = %desired.sale.id(), %error, "the opening is not recorded for sure");
+                }
+            },
             PlanStep::RaiseVersion(version) => raise_version(records, desired, version).await,
         }
     }
-    let mut unconfirmed = configure(cluster, desired, &behind).await.err().unwrap_or_default();
+    unconfirmed.extend(configure(cluster, desired, &behind).await.err().unwrap_or_default());
     unconfirmed.extend(mint(cluster, desired, &short).await);
     unconfirmed.extend(redrive(cluster, &desired.sale, &stalled).await);
     unconfirmed.iter().for_each(|failure| log(&desired.sale, failure));
@@ -92,15 +97,6 @@ async fn raise_version(records: &Records, desired: &DesiredState, version: u64) 
         }
         Ok(RecordAnswer::Overtaken(_)) => {}
         Err(error) => tracing::warn!(sale.id = %id, %error, "the raised version is not recorded for sure"),
-    }
-}
-
-async fn open_and_log(cluster: &Cluster, records: &Records, desired: &DesiredState) {
-    match open(cluster, records, desired).await {
-        Ok(unconfirmed) => unconfirmed.iter().for_each(|failure| log(&desired.sale, failure)),
-        Err(error) => {
-            tracing::warn!(sale.id = %desired.sale.id(), %error, "the opening is not recorded for sure");
-        }
     }
 }
 

@@ -68,12 +68,8 @@ impl Replication {
 #[derive(Default)]
 struct ReplicationWatch {
     connections: HashMap<Address, Connection>,
-    problems: HashMap<Address, ReplicationProblem>,
-}
-
-struct ReplicationProblem {
-    since: Instant,
-    is_logged: bool,
+    /// When each problem began, and true once it is logged.
+    problems: HashMap<Address, (Instant, bool)>,
 }
 
 /// Sends the replicas of each primary, and none while this coordinator follows.
@@ -106,15 +102,15 @@ impl ReplicationWatch {
     fn log_changes(&mut self, replication: &Replication) {
         let primary = &replication.primary;
         let Some(problem) = replication.problem() else {
-            if self.problems.remove(primary).is_some_and(|problem| problem.is_logged) {
+            if self.problems.remove(primary).is_some_and(|(_, is_logged)| is_logged) {
                 tracing::info!(redis.address = %primary, "all replicas on the map follow, and no other server copies");
             }
             return;
         };
         let known = self.problems.entry(primary.clone());
-        let known = known.or_insert_with(|| ReplicationProblem { since: Instant::now(), is_logged: false });
-        if !known.is_logged && known.since.elapsed() >= LOG_AFTER {
-            known.is_logged = true;
+        let (since, is_logged) = known.or_insert_with(|| (Instant::now(), false));
+        if !*is_logged && since.elapsed() >= LOG_AFTER {
+            *is_logged = true;
             tracing::warn!(redis.address = %primary, "{problem}");
         }
     }

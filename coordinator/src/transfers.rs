@@ -6,7 +6,7 @@
 use std::fmt;
 
 use rediscluster::{CallError, Cluster};
-use stock::calls::{Accept, Donate, TokenSource};
+use stock::calls::{Accept, Donate, Donation, TokenSource};
 use stock::channels::Channel;
 use stock::ids::ShardId;
 use stock::sale::Sale;
@@ -52,14 +52,24 @@ impl fmt::Display for UnconfirmedShard {
 ///
 /// Tokens are accepted only after the donation is confirmed by the donor's replicas; otherwise a failover could bring
 /// them back to the donor as well.
-pub async fn transfer(cluster: &Cluster, transfers: &[Transfer<'_>]) -> Vec<Result<(), UnconfirmedShard>> {
-    let donates: Vec<_> = transfers.iter().map(Transfer::donate).collect();
+pub async fn transfer<'a>(
+    cluster: &Cluster,
+    transfers: &[Transfer<'a>],
+) -> Vec<Result<(), UnconfirmedShard>> {
+    let donate = |&Transfer { sale, channel: Channel { donor, receiver }, tokens }: &Transfer<'a>| Donate {
+        shard: sale.shard(donor),
+        to: receiver,
+        want: tokens,
+    };
+    let donates: Vec<_> = transfers.iter().map(donate).collect();
     let donations = cluster.write_all_once(&donates).await;
 
-    let given = transfers.iter().zip(&donations);
-    let accepts: Vec<_> = given
-        .filter_map(|(transfer, donation)| Some(transfer.accept(donation.as_ref().ok()?.cumulative)))
-        .collect();
+    let accept = |(transfer, donation): (&Transfer<'a>, &Result<Donation, _>)| {
+        let Channel { donor, receiver } = transfer.channel;
+        let cumulative = donation.as_ref().ok()?.cumulative;
+        Some(Accept { shard: transfer.sale.shard(receiver), from: TokenSource::Shard(donor), cumulative })
+    };
+    let accepts: Vec<_> = transfers.iter().zip(&donations).filter_map(accept).collect();
     let mut accepted = cluster.write_all_once(&accepts).await.into_iter();
 
     let outcome = |(transfer, donation): (&Transfer<'_>, Result<_, _>)| {
@@ -70,16 +80,4 @@ pub async fn transfer(cluster: &Cluster, transfers: &[Transfer<'_>]) -> Vec<Resu
         accepted.map(drop).map_err(unconfirmed(receiver))
     };
     transfers.iter().zip(donations).map(outcome).collect()
-}
-
-impl<'a> Transfer<'a> {
-    fn donate(&self) -> Donate<'a> {
-        let Channel { donor, receiver } = self.channel;
-        Donate { shard: self.sale.shard(donor), to: receiver, want: self.tokens }
-    }
-
-    fn accept(&self, cumulative: u64) -> Accept<'a> {
-        let Channel { donor, receiver } = self.channel;
-        Accept { shard: self.sale.shard(receiver), from: TokenSource::Shard(donor), cumulative }
-    }
 }

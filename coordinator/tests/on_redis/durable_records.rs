@@ -135,7 +135,7 @@ impl Fixture {
 
     /// Overwrites fields of a shard's meta hash.
     async fn tamper(&self, shard: &Shard, fields: &[(&str, &str)]) {
-        self.send(shard.slot, redis::cmd("HSET").arg(&shard.meta).arg(fields)).await
+        let () = self.send(shard.slot, redis::cmd("HSET").arg(&shard.meta).arg(fields)).await;
     }
 
     /// Reads a field of a shard's meta hash.
@@ -144,7 +144,7 @@ impl Fixture {
     }
 
     async fn delete_list(&self) {
-        self.send(slot_of_tag(SALES_KEY), redis::cmd("DEL").arg(SALES_KEY)).await
+        let () = self.send(slot_of_tag(SALES_KEY), redis::cmd("DEL").arg(SALES_KEY)).await;
     }
 }
 

@@ -137,7 +137,12 @@ pub(crate) fn users_of<'a>(sale: &'a Sale, home: ShardId, prefix: &str) -> impl 
 /// An attempt of each user.
 pub(crate) fn attempts(users: impl Iterator<Item = UserId>) -> Vec<Attempt> {
     users
-        .map(|user| Attempt { user, order: OrderId::random(), correlation: "trace".into(), counts_towards_limit: true })
+        .map(|user| Attempt {
+            user,
+            order: OrderId::random(),
+            correlation: "trace".into(),
+            counts_towards_limit: true,
+        })
         .collect()
 }
 

@@ -16,7 +16,7 @@ use stock::presence::{Presence, ProcessInfo, ProcessKind};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
-use crate::fixture::{SOON, buy, chairs, client_of, coordinator_on, shared_redis, while_running};
+use crate::fixture::{SOON, buy, chairs, client_of, coordinator_on, shared_redis, until, while_running};
 
 /// A live view of a coordinator, with this default sale.
 fn live_of(coordinator: &Arc<Coordinator>, default: &str) -> LiveFeed {
@@ -39,16 +39,8 @@ struct Viewer {
 impl Viewer {
     /// Connects as soon as the sale is known.
     async fn of(live: &LiveFeed, path: &str) -> Self {
-        let coming = async {
-            loop {
-                match get(live.router(), path).await {
-                    (200, body) => return Self { body: body.into_data_stream(), buffer: String::new() },
-                    (404, _) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
-                    (status, _) => panic!("{path} answers {status}"),
-                }
-            }
-        };
-        timeout(SOON, coming).await.unwrap()
+        until("the sale to be known", async || get(live.router(), path).await.0 == 200).await;
+        Self { body: get(live.router(), path).await.1.into_data_stream(), buffer: String::new() }
     }
 
     /// The next event; `None` at the end.
@@ -70,15 +62,15 @@ impl Viewer {
 
     /// Waits for a report that satisfies the condition.
     async fn next_where(&mut self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        let seeing = async {
+        let seen = async {
             loop {
-                match self.next().await.expect("the stream continues") {
-                    (kind, report) if kind == "live" && holds(&report) => return report,
-                    _ => {}
+                let (kind, report) = self.next().await.expect("the stream continues");
+                if kind == "live" && holds(&report) {
+                    return report;
                 }
             }
         };
-        timeout(SOON, seeing).await.unwrap_or_else(|_| panic!("{what} was not reported"))
+        timeout(SOON, seen).await.unwrap_or_else(|_| panic!("{what} was not reported"))
     }
 }
 
