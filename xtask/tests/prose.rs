@@ -43,7 +43,7 @@ const SHARED_NAMES: [(&str, &[&str]); 4] = [
         "chaos reads Redis and keeps its journal without the product's code",
         &["Change", "Claim", "ShardSettings"],
     ),
-    ("testkit reads what the programs answer, and runs them", &["AuditReport", "Coordinator"]),
+    ("testkit runs the programs", &["Coordinator"]),
 ];
 
 /// The markers of comments, by a file's extension. A longer marker comes before one that it begins with.

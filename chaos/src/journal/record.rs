@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use buyers::ApiFamily;
 use serde::{Deserialize, Serialize};
 use stock::sale::EpochMs;
 
@@ -60,17 +61,6 @@ pub struct Invoked {
     pub via: String,
     /// Content of the request.
     pub ask: BuyerRequest,
-}
-
-/// The two families of calls that nodes answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum ApiFamily {
-    /// `/api/sales/{sale}/…`
-    #[default]
-    BySale,
-    /// `/api/purchase` with a CSRF token, for the default sale.
-    SingleSale,
 }
 
 /// An operator's request that is about to be sent: one try of a change.
