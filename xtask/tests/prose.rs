@@ -39,10 +39,7 @@ const SHARED_NAMES: [(&str, &[&str]); 4] = [
             "State",
         ],
     ),
-    (
-        "chaos reads Redis and keeps its journal without the product's code",
-        &["Change", "Claim", "ShardSettings"],
-    ),
+    ("buyers keeps journals and claims without the product's code", &["Change", "Claim", "ShardSettings"]),
     ("testkit runs the programs", &["Coordinator"]),
 ];
 
