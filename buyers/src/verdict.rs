@@ -23,6 +23,9 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
+/// Rule that a client breaks itself when it gives up.
+pub const UNRESOLVED: &str = "every attempt has a definite answer in the end";
+
 /// A broken promise, with the journal lines that show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -146,7 +149,7 @@ impl UserHistory<'_> {
             ("a reported purchase is not denied later", self.denied_after_purchase()),
             ("an attempt is not refused for its own order", self.refused_for_own_order()),
             ("a refused attempt has no claim", self.refused_and_claimed()),
-            ("every attempt has a definite answer in the end", self.left_unresolved()),
+            (UNRESOLVED, self.left_unresolved()),
         ];
         let broken = rules.into_iter().filter_map(|(rule, what)| Some((rule, what?)));
         broken.map(|(rule, what)| Violation { rule, what, lines: self.lines() }).collect()
