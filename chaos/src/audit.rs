@@ -11,7 +11,8 @@ use testkit::{
 };
 
 use crate::{
-    claims::{FinalState, read_final_state},
+    FinalState,
+    claims::read_final_state,
     journal::{JournalEntry, of_sale},
     testbed::connect,
     verdict::{Violation, violations},

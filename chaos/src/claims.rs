@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result};
+use buyers::{Claim, FinalState, ShardSettings};
 use redis::{Cmd, Value, from_redis_value};
 use stock::{
     calls::{Call, CallError},
@@ -10,37 +11,6 @@ use stock::{
     layout::{Shard, Slot},
     sale::{EpochMs, Sale, SaleState, Window},
 };
-
-/// The record that a user has a unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// Id of the order that created the claim.
-    pub order: String,
-    /// Time of the purchase, by Redis' clock.
-    pub at_ms: EpochMs,
-}
-
-/// State of a sale at the end of a run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FinalState {
-    /// All claims, by user.
-    pub claims: HashMap<String, Claim>,
-    /// Total units, as counted by the coordinator's audit.
-    pub total: u64,
-    /// Settings of each shard. Empty if they were not read.
-    pub shards: Vec<ShardSettings>,
-}
-
-/// Settings that a shard applies to purchases.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShardSettings {
-    /// Number of the shard.
-    pub shard: u16,
-    /// State of the sale in this shard.
-    pub state: SaleState,
-    /// Time window of the sale in this shard.
-    pub window: Window,
-}
 
 /// Reads the claims and each shard's settings.
 ///

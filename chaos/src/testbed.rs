@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
+use buyers::read_json;
 use redis::IntoConnectionInfo as _;
-use reqwest::Client;
 use serde_json::Value;
 use stock::{
     cluster::Cluster, connection::ConnectOptions, ids::SaleId, layout::SaleKeys, sale::Sale,
@@ -109,9 +109,8 @@ impl Testbed {
     }
 
     async fn is_leader(&self, coordinator: &Coordinator) -> Result<bool> {
-        let request =
-            Client::new().get(format!("{}/admin/coordinators", coordinator.url())).timeout(ADMIN_LIMIT);
-        let view: Value = request.bearer_auth(self.stack.admin_token()).send().await?.json().await?;
+        let request = self.stack.admin().get(coordinator.url(), "coordinators").timeout(ADMIN_LIMIT);
+        let view: Value = read_json(request).await?;
         Ok(view["leads"] == true)
     }
 

@@ -2,11 +2,12 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::{
-    journal::{Answered, Invoked, JournalEntry, Micros, Reported},
-    load::NGINX,
-    testbed::SALE,
+use buyers::{
+    AnswerKind,
+    journal::{Answered, Invoked, JournalEntry, Micros},
 };
+
+use crate::{load::NGINX, testbed::SALE};
 
 /// Requests and answers at the main sale.
 pub(crate) struct Timeline {
@@ -111,13 +112,13 @@ impl Timeline {
 
 impl Exchange {
     fn of(invoked: &Invoked, answered: &Answered) -> Self {
-        let reported = answered.reported(&invoked.ask);
+        let kind = answered.kind(&invoked.ask);
         Self {
             shard: invoked.shard,
             sent: invoked.at,
             answered: answered.at,
-            is_unknown: reported == Reported::Unknown,
-            is_purchase: matches!(reported, Reported::Purchased(_)),
+            is_unknown: !kind.is_definite(),
+            is_purchase: kind == AnswerKind::Purchased,
             is_through_nginx: invoked.via == NGINX,
         }
     }

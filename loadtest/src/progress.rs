@@ -7,7 +7,9 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{answers::AnswerKind, client::SaleClient, tally::Counts};
+use buyers::AnswerKind;
+
+use crate::{client::SaleClient, tally::Counts};
 
 const EVERY: Duration = Duration::from_secs(1);
 

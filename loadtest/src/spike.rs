@@ -18,6 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use buyers::{Answer, ApiFamily, Received};
 use futures::{StreamExt, stream};
 use hdrhistogram::Histogram;
 use rand::random;
@@ -26,7 +27,6 @@ use testkit::{BuyerResult, OpenLoop};
 use tokio::{net::lookup_host, signal::ctrl_c, task::JoinHandle};
 
 use crate::{
-    answers::{Answer, ApiFamily},
     client::{Attempt, SaleClient},
     options::Spike,
     tally::{histogram, micros},
@@ -91,21 +91,18 @@ async fn address(url: &str) -> Result<(SocketAddr, String)> {
 
 /// Counts an answer and logs it.
 fn record_answer(sale_client: &SaleClient, buyer_result: &BuyerResult) {
-    let answer = answer(buyer_result);
-    sale_client.tally.answered("purchase", answer.kind, buyer_result.latency);
-    let text = || format!("{:?} {}", buyer_result.status, String::from_utf8_lossy(&buyer_result.body));
-    sale_client.record_error("purchase", answer.kind, text);
-    sale_client.log_answer(&buyer_result.user, &buyer_result.user, buyer_result.sent, &answer);
+    let (answer, BuyerResult { user, sent, latency, .. }) = (answer(buyer_result), buyer_result);
+    sale_client.answer_log.purchase(user, ApiFamily::BySale, user, *sent, &answer);
+    sale_client.count("purchase", *latency, answer);
 }
 
-fn answer(buyer_result: &BuyerResult) -> Answer {
-    match buyer_result.status {
-        Some(status) => {
-            let retry_after = buyer_result.retry_after.then_some(RETRY_AFTER);
-            Answer::to_purchase(ApiFamily::BySale, status, retry_after, &buyer_result.body)
-        }
-        None => Answer::none(),
-    }
+fn answer(BuyerResult { status, retry_after, body, .. }: &BuyerResult) -> Answer {
+    let retry_after = retry_after.then_some(RETRY_AFTER);
+    let received = |status| Received { status, retry_after, body: body.clone() };
+    status.map_or_else(
+        || Answer::lost("no answer".into()),
+        |status| Answer::to_purchase(ApiFamily::BySale, received(status)),
+    )
 }
 
 /// Retries all attempts without a definite answer. An attempt's key is the user's id, as in the first try.
@@ -159,7 +156,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::answers::AnswerKind;
+    use buyers::AnswerKind;
 
     fn buyer_result(status: Option<u16>, retry_after: bool, body: &str) -> BuyerResult {
         let (latency, service_time) = (Duration::from_millis(900), Duration::from_millis(3));

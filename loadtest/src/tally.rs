@@ -9,9 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use buyers::AnswerKind;
 use hdrhistogram::Histogram;
-
-use crate::answers::AnswerKind;
 
 /// Upper bound of recorded latencies, longer than the time limit of a request.
 const LATENCY_MAX: Duration = Duration::from_mins(1);

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use buyers::read_json;
 use futures::future::try_join_all;
 use jiff::{SignedDuration, Timestamp};
-use reqwest::Client;
 use serde::Deserialize;
 use testkit::stack::Coordinator;
 
@@ -72,8 +72,6 @@ async fn apply_change(testbed: &Testbed, change: Change, draw: u32) -> Result<Sa
 }
 
 async fn read_sale_view(testbed: &Testbed, coordinator: &Coordinator) -> Result<SaleView> {
-    let request = Client::new().get(format!("{}/admin/sales/{SALE}", coordinator.url()));
-    let response = request.bearer_auth(testbed.stack.admin_token()).timeout(READ_LIMIT).send().await?;
-    ensure!(response.status().is_success(), "{SALE} cannot be read: {}", response.text().await?);
-    Ok(response.json().await?)
+    let request = testbed.stack.admin().get(coordinator.url(), &format!("sales/{SALE}"));
+    read_json(request.timeout(READ_LIMIT)).await
 }

@@ -6,10 +6,9 @@
 
 use std::{fmt, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use futures::future::try_join_all;
 use jiff::{SignedDuration, Timestamp};
-use reqwest::Client;
 use serde_json::json;
 use stock::{ids::ShardId, sale::Sale};
 
@@ -42,9 +41,6 @@ const STEAL_LIMIT: Duration = Duration::from_secs(20);
 
 /// Time limit for other buyers to buy the rest.
 const SELL_OUT_LIMIT: Duration = Duration::from_secs(60);
-
-/// Time limit of an admin call, which waits for every shard.
-const ADMIN_LIMIT: Duration = Duration::from_secs(20);
 
 /// Opens side sales until a node steals. A coordinator may have moved tokens ahead of a steal, so one may not be
 /// enough.
@@ -126,8 +122,6 @@ async fn open_side_sale(testbed: &Testbed, id: &str, units: u64) -> Result<Sale>
         "productPrice": 1,
         "shards": SHARDS,
     });
-    let request = Client::new().post(format!("{}/admin/sales", coordinator.url())).timeout(ADMIN_LIMIT);
-    let response = request.bearer_auth(testbed.stack.admin_token()).json(&body).send().await?;
-    ensure!(response.status().is_success(), "a sale was refused: {}", response.text().await?);
+    testbed.stack.admin().create(coordinator.url(), &body).await?;
     read_sale(&connect(testbed.redis()).await?, id).await
 }

@@ -1,30 +1,19 @@
 //! Sends single requests: writes the request to the journal, sends it, writes the answer, and only then returns it.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
 };
+use std::time::Duration;
 
 use anyhow::Result;
-use reqwest::{Client, RequestBuilder, Response, header::RETRY_AFTER};
-use serde::Deserialize;
-use serde_json::{Value, json};
-
-use super::{
-    buyers::Buyer,
-    crowd::Endpoint,
-    csrf::{CsrfToken, cookie_of},
+use buyers::{
+    ANSWER_LIMIT, Answer, AnswerKind, ApiFamily, BuyerClient, PurchaseRequest,
+    journal::{Answered, BuyerRequest, Invoked, Journal, JournalEntry},
+    retry_pause,
 };
-use crate::journal::{Answered, ApiFamily, BuyerRequest, Invoked, Journal, JournalEntry, Reported};
 
-/// Time limit of a request. Nodes and nginx answer or give up well before; later the buyer counts the answer as lost.
-const ANSWER_LIMIT: Duration = Duration::from_secs(15);
-
-/// Pause before a retry when the answer has no `Retry-After`.
-const RETRY_AFTER_DEFAULT: Duration = Duration::from_millis(200);
+use super::{buyers::Buyer, crowd::Endpoint};
 
 /// Counts of requests and answers so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,11 +53,12 @@ impl std::ops::Add for Counts {
 /// Sends the requests of one sale's buyers and writes their journal.
 #[derive(Clone, Debug)]
 pub(crate) struct JournalingClient {
-    client: Client,
+    client: BuyerClient,
     sale: Arc<str>,
     journal: Journal,
     counters: Arc<Counters>,
-    csrf: Arc<CsrfToken>,
+    /// The CSRF token of all buyers of this sale. Like a browser's, it is kept until a node replaces it.
+    token: Arc<Mutex<Option<String>>>,
 }
 
 #[derive(Debug, Default)]
@@ -96,9 +86,8 @@ pub enum RequestOutcome {
 
 impl JournalingClient {
     pub(crate) fn new(sale: &str, journal: Journal) -> Self {
-        let client = Client::builder().timeout(ANSWER_LIMIT).build();
-        let client = client.expect("a client without TLS can be built");
-        Self { client, sale: sale.into(), journal, counters: Arc::default(), csrf: Arc::default() }
+        let client = BuyerClient::new(Some(sale), ANSWER_LIMIT);
+        Self { client, sale: sale.into(), journal, counters: Arc::default(), token: Arc::default() }
     }
 
     pub(crate) fn journal(&self) -> &Journal {
@@ -126,11 +115,8 @@ impl JournalingClient {
         ask: &BuyerRequest,
         (via, base_url): &Endpoint,
     ) -> Result<RequestOutcome> {
-        if buyer.api == ApiFamily::SingleSale {
-            self.csrf.prepare(&self.client, base_url).await;
-        }
+        let token = self.token(buyer.api, base_url).await;
         let request = self.journal.next_request();
-        let prepared = self.request(base_url, buyer, ask);
         let invoked = Invoked {
             request,
             at: self.journal.now(),
@@ -142,28 +128,43 @@ impl JournalingClient {
             ask: ask.clone(),
         };
         self.journal.append(&JournalEntry::Invoked(invoked)).await?;
-        let (mut answered, pause) = self.read(prepared.send().await).await;
-        (answered.request, answered.at) = (request, self.journal.now());
+        let answer = self.send(base_url, buyer, ask, token.as_deref()).await;
+        let answered = Answered::of(request, self.journal.now(), &answer);
+        self.keep_token(answer.token);
         self.count_request(buyer.api, ask);
-        let outcome = self.count(&answered.reported(ask), pause);
+        let outcome = self.count(answered.kind(ask), answer.retry_after);
         self.journal.append(&JournalEntry::Answered(answered)).await?;
         Ok(outcome)
     }
 
-    fn request(&self, base_url: &str, buyer: &Buyer, ask: &BuyerRequest) -> RequestBuilder {
-        let user = buyer.user.as_str();
-        let url = match buyer.api {
-            ApiFamily::BySale => format!("{base_url}/api/sales/{}/purchase", self.sale),
-            ApiFamily::SingleSale => format!("{base_url}/api/purchase"),
+    async fn send(&self, base_url: &str, buyer: &Buyer, ask: &BuyerRequest, token: Option<&str>) -> Answer {
+        let (user, family) = (buyer.user.as_str(), buyer.api);
+        let key = match ask {
+            BuyerRequest::Purchase { key, .. } => Some(key.as_str()),
+            BuyerRequest::PurchaseWithoutKey { .. } => None,
+            BuyerRequest::Lookup => return self.client.look_up(base_url, family, user).await,
         };
-        let post = || {
-            let post = self.client.post(&url).json(&json!({ "userId": user }));
-            if buyer.api == ApiFamily::SingleSale { self.csrf.add_to(post) } else { post }
-        };
-        match ask {
-            BuyerRequest::Purchase { key, .. } => post().header("idempotency-key", key),
-            BuyerRequest::PurchaseWithoutKey { .. } => post(),
-            BuyerRequest::Lookup => self.client.get(format!("{url}/{user}")),
+        self.client.buy(base_url, PurchaseRequest { user, family, key, token }).await
+    }
+
+    /// Returns the token for a request, and requests the first one. Ignores failures of that: the answer to a purchase brings
+    /// a token, too.
+    async fn token(&self, family: ApiFamily, base_url: &str) -> Option<String> {
+        if family == ApiFamily::BySale {
+            return None;
+        }
+        let known = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if known.is_some() {
+            return known;
+        }
+        let token = self.client.csrf(base_url).await.token;
+        self.keep_token(token.clone());
+        token
+    }
+
+    fn keep_token(&self, token: Option<String>) {
+        if token.is_some() {
+            *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
         }
     }
 
@@ -177,65 +178,18 @@ impl JournalingClient {
         }
     }
 
-    fn count(&self, reported: &Reported<'_>, pause: Duration) -> RequestOutcome {
+    fn count(&self, kind: AnswerKind, retry_after: Option<Duration>) -> RequestOutcome {
         let counters = &self.counters;
-        let (counter, outcome) = match reported {
-            Reported::Purchased(_) => (&counters.purchases, RequestOutcome::Bought),
-            Reported::Has(_) => return RequestOutcome::Bought,
-            Reported::HasNone | Reported::SoldOut | Reported::Refused(_) => return RequestOutcome::Denied,
-            Reported::NotActive => (&counters.not_active, RequestOutcome::NotActive),
+        let (counter, outcome) = match kind {
+            AnswerKind::Purchased => (&counters.purchases, RequestOutcome::Bought),
+            AnswerKind::NotActive => (&counters.not_active, RequestOutcome::NotActive),
             // The node may not know a new sale yet: it reads the list of sales several times per second.
-            Reported::NoSale => return RequestOutcome::NotActive,
-            Reported::Unknown => (&counters.unknown, RequestOutcome::Unknown(pause)),
+            AnswerKind::NoSale => return RequestOutcome::NotActive,
+            kind if kind.has_unit() => return RequestOutcome::Bought,
+            kind if kind.is_definite() => return RequestOutcome::Denied,
+            _ => (&counters.unknown, RequestOutcome::Unknown(retry_pause(retry_after))),
         };
         counter.fetch_add(1, Ordering::Relaxed);
         outcome
     }
-
-    async fn read(&self, sent: reqwest::Result<Response>) -> (Answered, Duration) {
-        let received = match sent {
-            Ok(response) => {
-                let (status, pause) = (response.status().as_u16(), retry_after(&response));
-                let cookie = cookie_of(&response);
-                response.bytes().await.map(|body| (status, body, pause, cookie))
-            }
-            Err(error) => Err(error),
-        };
-        match received {
-            Ok((status, body, pause, cookie)) => {
-                self.csrf.keep(cookie, &body);
-                let body: Body = serde_json::from_slice(&body).unwrap_or_default();
-                let (order, reason) = (body.order_id.clone(), body.refusal(status));
-                (Answered { status: Some(status), reason, order, ..Answered::default() }, pause)
-            }
-            Err(error) => {
-                (Answered { reason: Some(format!("{error:?}")), ..Answered::default() }, RETRY_AFTER_DEFAULT)
-            }
-        }
-    }
-}
-
-/// The fields of an answer's body that a buyer reads, in both families of endpoints.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Body {
-    reason: Option<String>,
-    order_id: Option<String>,
-    error: Option<String>,
-    /// Text in the single-sale endpoints, a number in a problem document.
-    status: Option<Value>,
-}
-
-impl Body {
-    /// Returns the reason of a refusal. The single-sale endpoints have it in `error` or `status`. Beside an `error`, its
-    /// `reason` only says what is wrong with the token.
-    fn refusal(self, status: u16) -> Option<String> {
-        let word = self.status.as_ref().and_then(Value::as_str).filter(|_| status != 200);
-        self.error.or(self.reason).or(word.map(String::from))
-    }
-}
-
-pub(crate) fn retry_after(response: &Response) -> Duration {
-    let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    seconds.map_or(RETRY_AFTER_DEFAULT, Duration::from_secs)
 }

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use testkit::{
-    BuyerAnswer, Buyers, Launch, Process, binary, ports::loopback, security::new_password, stack::AuditReport,
-};
+use buyers::{AdminClient, AuditReport};
+use testkit::{BuyerAnswer, Buyers, Launch, Process, binary, ports::loopback, security::new_password};
 
 use crate::fixture::{RedisFixture, TIME_LIMIT};
 
@@ -59,9 +58,8 @@ impl Sale {
 
     /// Asserts that the audit finds no violation.
     pub(crate) async fn assert_audit_is_clean(&self) -> AuditReport {
-        let url = format!("http://{}/admin/sales/flash/audit", loopback(self.coordinator_port));
-        let audit = reqwest::Client::new().get(url).bearer_auth(&self.admin_token).send().await.unwrap();
-        let audit: AuditReport = audit.json().await.unwrap();
+        let coordinator = format!("http://{}", loopback(self.coordinator_port));
+        let audit = AdminClient::new(&self.admin_token).audit(&coordinator, "flash").await.unwrap();
         assert!(audit.ok, "the audit found {:?}{}", audit.violations, self.coordinator.log_tail());
         audit
     }

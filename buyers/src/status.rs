@@ -1,4 +1,4 @@
-//! Answers of nodes and coordinators, as read by tests and `xtask up`.
+//! The status of a sale, in both families of calls.
 
 use serde::Deserialize;
 
@@ -32,26 +32,4 @@ pub struct StockStatus {
     pub stock: u64,
     /// Units sold.
     pub sold: u64,
-}
-
-/// The answer to `GET /admin/sales/{sale}/audit`, which reads the whole sale.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AuditReport {
-    /// True when every invariant holds.
-    pub ok: bool,
-    /// The violated invariants, for display.
-    pub violations: Vec<serde_json::Value>,
-    /// Units offered in total.
-    pub total: u64,
-    /// Units sold.
-    pub sold: u64,
-    /// Units in the stock of shards.
-    pub stock: u64,
-    /// Units in channels: donated and not yet accepted.
-    pub in_flight: u64,
-    /// Number of users with a claim.
-    pub claims: u64,
-    /// Number of orders in the streams.
-    pub orders: u64,
 }

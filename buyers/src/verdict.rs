@@ -15,12 +15,16 @@ use std::{
 use operations::Operations;
 
 use crate::{
-    Claim, FinalState,
-    journal::{Answered, BuyerRequest, Invoked, JournalEntry, Micros, Reported},
+    answers::AnswerKind,
+    claims::{Claim, FinalState},
+    journal::{Answered, BuyerRequest, Invoked, JournalEntry, Micros},
 };
 
 #[cfg(test)]
 mod tests;
+
+/// Rule that a client breaks itself when it gives up.
+pub const UNRESOLVED: &str = "every attempt has a definite answer in the end";
 
 /// A broken promise, with the journal lines that show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +45,8 @@ struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    fn reported(self) -> Reported<'a> {
-        self.answered.map_or(Reported::Unknown, |answered| answered.reported(&self.invoked.ask))
+    fn kind(self) -> AnswerKind {
+        self.answered.map_or(AnswerKind::Transport, |answered| answered.kind(&self.invoked.ask))
     }
 
     /// Returns the attempt's name and, if it has a key, its order. None if the request is not a purchase.
@@ -61,19 +65,21 @@ impl<'a> Exchange<'a> {
 
     /// Returns the order that the answer reported, and the time of the answer.
     fn reported_order(self) -> Option<(&'a str, Micros)> {
-        match self.reported() {
-            Reported::Purchased(order) | Reported::Has(order) => Some((order, self.answered?.at)),
-            _ => None,
-        }
+        let answered = self.answered.filter(|_| self.kind().has_unit())?;
+        Some((answered.order.as_deref().unwrap_or_default(), answered.at))
+    }
+
+    /// Returns the order of this purchase, if the answer is of this kind.
+    fn order_if(self, kind: AnswerKind) -> Option<&'a str> {
+        self.reported_order().filter(|_| self.kind() == kind).map(|(order, _)| order)
     }
 
     /// Returns true when the answer denies that the user has a unit. From `over_at` on, nodes refuse without a lookup,
     /// so their refusals no longer count.
     fn denies(self, over_at: Micros) -> bool {
-        match self.reported() {
-            Reported::HasNone | Reported::SoldOut | Reported::NoSale | Reported::Refused(_) => true,
-            Reported::NotActive => self.answered.is_some_and(|answered| answered.at < over_at),
-            Reported::Purchased(_) | Reported::Has(_) | Reported::Unknown => false,
+        match self.kind() {
+            AnswerKind::NotActive => self.answered.is_some_and(|answered| answered.at < over_at),
+            kind => kind.is_definite() && !kind.has_unit(),
         }
     }
 }
@@ -143,7 +149,7 @@ impl UserHistory<'_> {
             ("a reported purchase is not denied later", self.denied_after_purchase()),
             ("an attempt is not refused for its own order", self.refused_for_own_order()),
             ("a refused attempt has no claim", self.refused_and_claimed()),
-            ("every attempt has a definite answer in the end", self.left_unresolved()),
+            (UNRESOLVED, self.left_unresolved()),
         ];
         let broken = rules.into_iter().filter_map(|(rule, what)| Some((rule, what?)));
         broken.map(|(rule, what)| Violation { rule, what, lines: self.lines() }).collect()
@@ -169,8 +175,7 @@ impl UserHistory<'_> {
 
     /// Counts tries with the same key as one purchase, and each try without a key as its own.
     fn bought_twice(&self) -> Option<String> {
-        let bought =
-            self.exchanges.iter().filter(|exchange| matches!(exchange.reported(), Reported::Purchased(_)));
+        let bought = self.exchanges.iter().filter(|exchange| exchange.kind() == AnswerKind::Purchased);
         let purchase = |exchange: &Exchange<'_>| match exchange.keyed() {
             Some((key, _)) => key.to_owned(),
             None => format!("request {}", exchange.invoked.request),
@@ -181,12 +186,11 @@ impl UserHistory<'_> {
     }
 
     fn purchased_with_other_order(&self) -> Option<String> {
-        self.exchanges.iter().find_map(|exchange| match (exchange.reported(), exchange.keyed()?) {
-            (Reported::Purchased(order), (key, own)) if order != own => Some(format!(
-                "attempt {key} of {} has order {own} and was answered with order {order}",
-                self.user
-            )),
-            _ => None,
+        self.exchanges.iter().find_map(|exchange| {
+            let ((key, own), order) = exchange.keyed().zip(exchange.order_if(AnswerKind::Purchased))?;
+            (order != own).then(|| {
+                format!("attempt {key} of {} has order {own} and was answered with order {order}", self.user)
+            })
         })
     }
 
@@ -212,11 +216,11 @@ impl UserHistory<'_> {
     }
 
     fn refused_for_own_order(&self) -> Option<String> {
-        self.exchanges.iter().find_map(|exchange| match (exchange.reported(), exchange.keyed()?) {
-            (Reported::Has(order), (key, own)) if order == own => {
-                Some(format!("attempt {key} of {} was refused for its own order {own}", self.user))
-            }
-            _ => None,
+        self.exchanges.iter().find_map(|exchange| {
+            let ((key, own), order) =
+                exchange.keyed().zip(exchange.order_if(AnswerKind::AlreadyPurchased))?;
+            (order == own)
+                .then(|| format!("attempt {key} of {} was refused for its own order {own}", self.user))
         })
     }
 
@@ -236,7 +240,7 @@ impl UserHistory<'_> {
         for exchange in &self.exchanges {
             last.extend(exchange.attempt().map(|(key, _)| (key, *exchange)));
         }
-        let (key, _) = last.into_iter().find(|(_, exchange)| exchange.reported() == Reported::Unknown)?;
+        let (key, _) = last.into_iter().find(|(_, exchange)| !exchange.kind().is_definite())?;
         Some(format!("attempt {key} of {} never got a definite answer", self.user))
     }
 

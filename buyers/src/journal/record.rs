@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use stock::sale::EpochMs;
 
+use crate::answers::{Answer, AnswerKind, ApiFamily};
+
 /// Microseconds since 1970, by a clock that does not step back while a journal is written.
 pub type Micros = u64;
 
@@ -60,17 +62,6 @@ pub struct Invoked {
     pub via: String,
     /// Content of the request.
     pub ask: BuyerRequest,
-}
-
-/// The two families of endpoints for buyers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum ApiFamily {
-    /// `/api/sales/{sale}/…`
-    #[default]
-    BySale,
-    /// `/api/purchase` with a CSRF token, for the default sale.
-    SingleSale,
 }
 
 /// An operator's request that is about to be sent: one try of a change.
@@ -166,27 +157,6 @@ pub struct Answered {
     pub order: Option<String>,
 }
 
-/// Meaning of an answer to a buyer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reported<'a> {
-    /// The user has a unit, bought by this attempt.
-    Purchased(&'a str),
-    /// The user has a unit, by this order.
-    Has(&'a str),
-    /// The user has no unit.
-    HasNone,
-    /// Refused: all units are sold.
-    SoldOut,
-    /// Refused: the sale is not selling now.
-    NotActive,
-    /// The sale does not exist.
-    NoSale,
-    /// Refused for another reason.
-    Refused(&'a str),
-    /// The outcome is unknown: retry.
-    Unknown,
-}
-
 impl JournalEntry {
     /// Returns the time of the entry.
     pub fn at(&self) -> Micros {
@@ -200,17 +170,25 @@ impl JournalEntry {
 }
 
 impl Answered {
-    /// Returns the meaning of the answer to this request.
-    pub fn reported(&self, ask: &BuyerRequest) -> Reported<'_> {
-        let (reason, order) = (self.reason.as_deref().unwrap_or("no reason"), self.order.as_deref());
-        let is_purchase = *ask != BuyerRequest::Lookup;
-        match (self.status, order) {
-            (None | Some(429 | 500..), _) => Reported::Unknown,
-            (Some(200), order) if is_purchase => Reported::Purchased(order.unwrap_or_default()),
-            (Some(200), Some(order)) => Reported::Has(order),
-            (Some(200), None) => Reported::HasNone,
-            (Some(404), _) => Reported::NoSale,
-            (_, Some(order)) if reason == "already_purchased" => Reported::Has(order),
+    /// Creates the entry of a buyer's request.
+    pub fn of(request: u64, at: Micros, answer: &Answer) -> Self {
+        let Answer { status, reason, order, .. } = answer;
+        Self { request, at, status: *status, reason: reason.clone(), order: order.clone() }
+    }
+
+    /// Returns the meaning of the answer to this request. Unlike a parser of whole answers, it has no more than the journal
+    /// keeps, and takes that as true.
+    pub fn kind(&self, ask: &BuyerRequest) -> AnswerKind {
+        let (reason, has_order) = (self.reason.as_deref().unwrap_or_default(), self.order.is_some());
+        match (self.status, has_order) {
+            (None, _) => AnswerKind::Transport,
+            (Some(429), _) => AnswerKind::Limited,
+            (Some(500..), _) => AnswerKind::Unknown,
+            (Some(200), _) if *ask != BuyerRequest::Lookup => AnswerKind::Purchased,
+            (Some(200), true) => AnswerKind::Found,
+            (Some(200), false) => AnswerKind::FoundNone,
+            (Some(404), _) => AnswerKind::NoSale,
+            (_, true) if reason == "already_purchased" => AnswerKind::AlreadyPurchased,
             _ => refusal(reason),
         }
     }
@@ -233,13 +211,13 @@ impl Answered {
 }
 
 /// Maps the reason of a refusal, in the words of both families of endpoints.
-fn refusal(reason: &str) -> Reported<'_> {
+fn refusal(reason: &str) -> AnswerKind {
     match reason {
-        "out_of_stock" | "sold_out" => Reported::SoldOut,
-        "sale_not_active" | "not_active" => Reported::NotActive,
+        "out_of_stock" | "sold_out" => AnswerKind::SoldOut,
+        "sale_not_active" | "not_active" => AnswerKind::NotActive,
         // The token is too old, or signed by a secret that nodes no longer use. The answer brings a new token.
-        "csrf" => Reported::Unknown,
-        reason => Reported::Refused(reason),
+        "csrf" => AnswerKind::CsrfRefused,
+        _ => AnswerKind::Refused,
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use stock::sale::SaleState;
 
 use super::{Exchange, UserHistory, Violation, operations::Operations};
-use crate::journal::{Micros, Reported};
+use crate::{answers::AnswerKind, journal::Micros};
 
 /// Tolerance between the clocks of journal and shards near the start and end of the window. Both are this machine's,
 /// but a shard uses the time at which it reads the call.
@@ -41,7 +41,7 @@ impl SaleRules<'_> {
     }
 
     fn inactive_while_open(&self, history: &UserHistory<'_>) -> Option<String> {
-        let refused = history.exchanges.iter().filter(|exchange| exchange.reported() == Reported::NotActive);
+        let refused = history.exchanges.iter().filter(|exchange| exchange.kind() == AnswerKind::NotActive);
         let wrong = refused.filter_map(|exchange| Some((exchange, exchange.answered?.at)));
         let (exchange, _) = wrong.into_iter().find(|(exchange, to)| {
             self.operations.created.is_some() && self.is_certainly_open(exchange.invoked.at, *to)
@@ -85,7 +85,7 @@ impl SaleRules<'_> {
                 return false;
             };
             let states = self.operations.states(began[attempt], answered.at);
-            matches!(exchange.reported(), Reported::Purchased(_)) && !states.contains(&SaleState::Open)
+            exchange.kind() == AnswerKind::Purchased && !states.contains(&SaleState::Open)
         };
         let exchange = history.exchanges.iter().find(bought)?;
         Some(format!(
@@ -97,7 +97,7 @@ impl SaleRules<'_> {
     /// Compares with the number of users who may have had a unit by then: those with a claim in the end whose purchase
     /// had been requested by then.
     fn sold_out_too_early(&self, history: &UserHistory<'_>) -> Option<String> {
-        let refused = history.exchanges.iter().filter(|exchange| exchange.reported() == Reported::SoldOut);
+        let refused = history.exchanges.iter().filter(|exchange| exchange.kind() == AnswerKind::SoldOut);
         refused.filter_map(|exchange| Some((exchange, exchange.answered?.at))).find_map(|(exchange, to)| {
             let total = self.operations.total_at(exchange.invoked.at)?;
             let sold = self.attempts.partition_point(|at| *at <= to) as u64;
@@ -114,7 +114,7 @@ impl SaleRules<'_> {
     fn not_found(&self, history: &UserHistory<'_>) -> Option<String> {
         let (_, _, known) = self.operations.created?;
         let is_wrong =
-            |exchange: &&Exchange<'_>| exchange.reported() == Reported::NoSale && exchange.invoked.at > known;
+            |exchange: &&Exchange<'_>| exchange.kind() == AnswerKind::NoSale && exchange.invoked.at > known;
         let exchange = history.exchanges.iter().find(is_wrong)?;
         Some(format!(
             "{} was answered in request {} that the sale does not exist",

@@ -5,17 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use buyers::{ANSWER_LIMIT, Answer, ApiFamily, BuyerClient, PurchaseRequest, wait_to_retry};
 use futures::{StreamExt, stream};
 use rand::random;
-use reqwest::{Client, Response, StatusCode, header::RETRY_AFTER};
-use serde::Deserialize;
-use serde_json::json;
-
-/// Timeout of one request. A node answers or gives up well before; after this time the answer counts as lost.
-const ANSWER_LIMIT: Duration = Duration::from_secs(15);
-
-/// Pause before a retry when the answer has no `Retry-After`.
-const RETRY_AFTER_DEFAULT: Duration = Duration::from_millis(200);
+use reqwest::StatusCode;
 
 /// Pause between two rounds of [`Buyers::buy_during`]. It leaves CPU time for the event under test.
 const ROUND_PAUSE: Duration = Duration::from_millis(20);
@@ -65,24 +58,21 @@ impl BuyerAnswer {
 /// A group of buyers that shares a bounded number of connections.
 #[derive(Clone, Debug)]
 pub struct Buyers {
-    client: Client,
+    client: BuyerClient,
     connections: usize,
-    path: String,
 }
 
 impl Buyers {
     /// Creates buyers of the default sale. At most `connections` requests are in flight, each on a connection of its
     /// own.
     pub fn new(connections: usize) -> Self {
-        let client = Client::builder().pool_max_idle_per_host(connections).timeout(ANSWER_LIMIT).build();
-        let client = client.expect("building a client without TLS cannot fail");
-        Self { client, connections, path: "/api/sale/purchase".into() }
+        Self { client: BuyerClient::new(None, ANSWER_LIMIT), connections }
     }
 
     /// Returns the same buyers for another sale.
     #[must_use]
     pub fn of_sale(self, sale: &str) -> Self {
-        Self { path: format!("/api/sales/{sale}/purchase"), ..self }
+        Self { client: BuyerClient::new(Some(sale), ANSWER_LIMIT), ..self }
     }
 
     /// Sends each purchase once. The results are in order of arrival.
@@ -147,57 +137,27 @@ impl Buyers {
         let (key, began) = (format!("{:032x}", random::<u128>()), Instant::now());
         let mut tries = 1;
         loop {
-            let (answer, pause) = self.try_once(&purchase, Some(&key)).await;
-            if answer.is_definite() || Instant::now() + pause > deadline {
+            let (answer, retry_after) = self.try_once(&purchase, Some(&key)).await;
+            if answer.is_definite() || !wait_to_retry(retry_after, deadline).await {
                 return BuyerAnswer { latency: began.elapsed(), tries, ..answer };
             }
-            tokio::time::sleep(pause).await;
             tries += 1;
         }
     }
 
-    /// Sends one request. Returns the answer and the pause before the next try.
-    async fn try_once(&self, purchase: &PurchaseAttempt, key: Option<&str>) -> (BuyerAnswer, Duration) {
-        let began = Instant::now();
-        let url = format!("{}{}", purchase.base_url, self.path);
-        let request = self.client.post(url).json(&json!({ "userId": purchase.user }));
-        let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
-        let (status, body, pause) = match request.send().await {
-            Ok(response) => read(response).await,
-            Err(error) => (None, AnswerBody::broken(&error), RETRY_AFTER_DEFAULT),
-        };
-        let AnswerBody { reason, order_id, purchased_at } = body;
-        let (user, base_url) = (purchase.user.clone(), purchase.base_url.clone());
-        let latency = began.elapsed();
-        (BuyerAnswer { user, base_url, status, reason, order_id, purchased_at, latency, tries: 1 }, pause)
+    /// Sends one request. Returns the answer and its `Retry-After`.
+    async fn try_once(
+        &self,
+        attempt: &PurchaseAttempt,
+        key: Option<&str>,
+    ) -> (BuyerAnswer, Option<Duration>) {
+        let (began, PurchaseAttempt { user, base_url }) = (Instant::now(), attempt.clone());
+        let purchase = PurchaseRequest { user: &user, family: ApiFamily::BySale, key, token: None };
+        let Answer { status, reason, order, purchased_at, retry_after, .. } =
+            self.client.buy(&base_url, purchase).await;
+        let (latency, tries) = (began.elapsed(), 1);
+        let answer =
+            BuyerAnswer { user, base_url, status, reason, order_id: order, purchased_at, latency, tries };
+        (answer, retry_after)
     }
-}
-
-/// The fields that buyers read from the body of an answer.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct AnswerBody {
-    reason: Option<String>,
-    order_id: Option<String>,
-    purchased_at: Option<String>,
-}
-
-impl AnswerBody {
-    fn broken(error: &reqwest::Error) -> Self {
-        Self { reason: Some(format!("{error:?}")), ..Self::default() }
-    }
-}
-
-async fn read(response: Response) -> (Option<u16>, AnswerBody, Duration) {
-    let status = response.status().as_u16();
-    let pause = retry_after(&response);
-    match response.bytes().await {
-        Ok(body) => (Some(status), serde_json::from_slice(&body).unwrap_or_default(), pause),
-        Err(error) => (None, AnswerBody::broken(&error), pause),
-    }
-}
-
-fn retry_after(response: &Response) -> Duration {
-    let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    seconds.map_or(RETRY_AFTER_DEFAULT, Duration::from_secs)
 }
