@@ -9,12 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stock::sale::EpochMs;
 
-use crate::{
-    AuditReport,
-    answers::Received,
-    client::receive,
-    journal::{Answered, Change, TIMED_OUT},
-};
+use crate::{AuditReport, answers::Answer, client::read, journal::Change};
 
 /// Time limit of a request. An audit reads all claims and orders of a sale, and audits run one at a time.
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
@@ -65,15 +60,8 @@ impl AdminClient {
         created.map(drop).with_context(|| format!("sale {} cannot be created", settings["id"]))
     }
 
-    /// Tries to change a sale. All tries of one change share the key. Returns the answer without number and time, and its
-    /// `Retry-After`.
-    pub async fn change(
-        &self,
-        coordinator: &str,
-        sale: &str,
-        change: Change,
-        key: &str,
-    ) -> (Answered, Option<Duration>) {
+    /// Tries to change a sale. All tries of one change share the key.
+    pub async fn change(&self, coordinator: &str, sale: &str, change: Change, key: &str) -> Answer {
         let action = |action| self.post(coordinator, &format!("sales/{sale}/{action}"));
         let request = match change {
             Change::Create { total_stock, shards, starts_at, ends_at } => {
@@ -90,19 +78,23 @@ impl AdminClient {
             Change::Extend { ends_at } => action("extend").json(&json!({ "endsAt": iso8601(ends_at) })),
             Change::End => action("end"),
         };
-        let (status, reason, retry_after) = match receive(request.timeout(CHANGE_LIMIT)).await {
-            // The body of a success repeats the requested settings, so it is not kept.
-            Ok(Received { status: status @ (200 | 201), retry_after, .. }) => {
-                (Some(status), None, retry_after)
-            }
-            Ok(Received { status, retry_after, body }) => {
-                (Some(status), Some(String::from_utf8_lossy(&body).into_owned()), retry_after)
-            }
-            Err(error) if error.is_timeout() => (None, Some(TIMED_OUT.to_owned()), None),
-            Err(error) => (None, Some(format!("{error:?}")), None),
-        };
-        (Answered { status, reason, ..Answered::default() }, retry_after)
+        read(request.timeout(CHANGE_LIMIT), Answer::to_change).await
     }
+}
+
+/// Returns the violations that the coordinator's audit found, as text.
+pub fn audit_findings(report: &AuditReport) -> Vec<String> {
+    let found = report.violations.iter().map(|violation| format!("coordinator's audit: {violation}"));
+    let unnamed = !report.ok && report.violations.is_empty();
+    found.chain(unnamed.then(|| "coordinator's audit: failed without naming a violation".into())).collect()
+}
+
+/// Returns the first `max` findings and the number of the others. A broken sale could have one for each of its buyers.
+pub fn first_findings(mut found: Vec<String>, max: usize) -> Vec<String> {
+    let more = found.len().saturating_sub(max);
+    found.truncate(max);
+    found.extend((more > 0).then(|| format!("and {more} more like these")));
+    found
 }
 
 /// Sends a request and reads the JSON of its answer.

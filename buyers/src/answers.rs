@@ -1,17 +1,19 @@
-//! Parses the nodes' answers in both families of calls.
+//! Parses the nodes' answers in both families of endpoints.
 //!
 //! Pure functions of the status, `Retry-After` and the body. An answer that does not match the contract exactly is
 //! `Unexpected`: a lenient parser would hide errors from the tests.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::status::SaleStatus;
+
 #[cfg(test)]
 mod tests;
 
-/// The two families of calls that nodes answer.
+/// The two families of endpoints for buyers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ApiFamily {
@@ -23,9 +25,10 @@ pub enum ApiFamily {
 }
 
 /// Meaning of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum AnswerKind {
-    /// The requested data: a status, a token, events.
+    /// The requested data (a status, a token, events), or a confirmed change of an operator.
     Data,
     /// The user has a unit, bought by this attempt.
     Purchased,
@@ -41,7 +44,7 @@ pub enum AnswerKind {
     NotActive,
     /// The sale does not exist.
     NoSale,
-    /// Refused for another reason.
+    /// An operator's change was refused.
     Refused,
     /// 503: nothing was done, retry later.
     Busy,
@@ -51,8 +54,11 @@ pub enum AnswerKind {
     Limited,
     /// The CSRF token was refused. The answer has a new one.
     CsrfRefused,
-    /// No answer came.
+    /// The connection was refused or broke.
+    #[default]
     Transport,
+    /// No answer came in time: the request may still take effect.
+    TimedOut,
     /// An answer that is not part of the contract.
     Unexpected,
 }
@@ -69,7 +75,7 @@ pub struct Received {
 }
 
 /// A parsed answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
     /// Its meaning by the contract.
     pub kind: AnswerKind,
@@ -79,8 +85,6 @@ pub struct Answer {
     pub reason: Option<String>,
     /// The order id in the answer.
     pub order: Option<String>,
-    /// The time of that order, ISO 8601.
-    pub purchased_at: Option<String>,
     /// The CSRF token in the answer.
     pub token: Option<String>,
     /// The value of `Retry-After`.
@@ -91,27 +95,24 @@ pub struct Answer {
 
 impl AnswerKind {
     /// The possible outcomes of a purchase, in the order of a report.
-    pub const OUTCOMES: [Self; 10] = [
+    pub const OUTCOMES: [Self; 12] = [
         Self::Purchased,
         Self::AlreadyPurchased,
         Self::SoldOut,
         Self::NotActive,
+        Self::NoSale,
         Self::Busy,
         Self::Unknown,
         Self::Limited,
         Self::CsrfRefused,
         Self::Transport,
+        Self::TimedOut,
         Self::Unexpected,
     ];
 
     /// Returns true when a retry would not change the outcome of a purchase or lookup.
     pub fn is_definite(self) -> bool {
-        match self {
-            Self::Purchased | Self::AlreadyPurchased | Self::SoldOut | Self::NotActive => true,
-            Self::Found | Self::FoundNone | Self::NoSale | Self::Refused => true,
-            Self::Busy | Self::Unknown | Self::Limited | Self::CsrfRefused => false,
-            Self::Data | Self::Transport | Self::Unexpected => false,
-        }
+        self.has_unit() || matches!(self, Self::SoldOut | Self::NotActive | Self::FoundNone | Self::NoSale)
     }
 
     /// Returns true when the user has a unit, by the order in the answer.
@@ -121,7 +122,7 @@ impl AnswerKind {
 
     /// Returns true when the server behaved incorrectly. A rejection with `Retry-After` is not an error.
     pub fn is_error(self) -> bool {
-        matches!(self, Self::CsrfRefused | Self::Transport | Self::Unexpected)
+        matches!(self, Self::NoSale | Self::CsrfRefused | Self::Transport | Self::TimedOut | Self::Unexpected)
     }
 
     /// Returns the name in reports.
@@ -141,6 +142,7 @@ impl AnswerKind {
             Self::Limited => "limited (429)",
             Self::CsrfRefused => "csrf refused",
             Self::Transport => "no answer",
+            Self::TimedOut => "timed out",
             Self::Unexpected => "unexpected",
         }
     }
@@ -186,18 +188,27 @@ impl Answer {
         })
     }
 
+    /// Parses the answer to an operator's change.
+    pub(crate) fn to_change(received: Received) -> Self {
+        let (kind, body) = match received.status {
+            200 | 201 => (AnswerKind::Data, &[][..]),
+            408 | 429 | 500.. => (AnswerKind::Unknown, &received.body[..]),
+            _ => (AnswerKind::Refused, &received.body[..]),
+        };
+        let reason = Some(String::from_utf8_lossy(body).into_owned()).filter(|reason| !reason.is_empty());
+        let Received { status, retry_after, body } = received;
+        Self { kind, status: Some(status), reason, retry_after, body, ..Self::default() }
+    }
+
     /// Returns the answer of a request that got none because of this error.
-    pub fn lost(error: String) -> Self {
-        Self {
-            kind: AnswerKind::Transport,
-            status: None,
-            reason: Some(error),
-            order: None,
-            purchased_at: None,
-            token: None,
-            retry_after: None,
-            body: Vec::new(),
-        }
+    pub fn lost(error: &reqwest::Error) -> Self {
+        let kind = if error.is_timeout() { AnswerKind::TimedOut } else { AnswerKind::Transport };
+        Self { kind, reason: Some(format!("{error:?}")), ..Self::default() }
+    }
+
+    /// Reads the sale's status in the body.
+    pub fn sale_status(&self) -> Option<SaleStatus> {
+        serde_json::from_slice(&self.body).ok()
     }
 
     fn parse(received: Received, by_contract: impl FnOnce(u16, &Body) -> Option<AnswerKind>) -> Self {
@@ -209,7 +220,6 @@ impl Answer {
             status: Some(status),
             reason: body.reason(status),
             order: body.text("orderId"),
-            purchased_at: body.text("purchasedAt"),
             token: body.text("csrfToken"),
             retry_after,
             body: bytes,
@@ -217,7 +227,18 @@ impl Answer {
     }
 }
 
-/// Returns the kind of a rejection: a 429 or 503 with `Retry-After`, or a refused CSRF token. None for other answers.
+/// Writes the meaning, followed by the whole answer, or by the error if none came.
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, reason) = (self.kind.name(), self.reason.as_deref().unwrap_or_default());
+        match self.status {
+            Some(status) => write!(f, "{kind}: {status} {}", String::from_utf8_lossy(&self.body)),
+            None => write!(f, "{kind}: {reason}"),
+        }
+    }
+}
+
+/// Returns the kind of a rejection: a 429 or 503 with `Retry-After`, a refused CSRF token, or an unknown sale.
 fn rejection(status: u16, retry_after: Option<Duration>, body: &Body) -> Option<AnswerKind> {
     let problem = body.text("type");
     match (status, retry_after) {
@@ -228,6 +249,7 @@ fn rejection(status: u16, retry_after: Option<Duration>, body: &Body) -> Option<
             // Includes a load balancer that lost its node: the outcome at that node is unknown.
             _ => Some(AnswerKind::Unknown),
         },
+        (404, _) if problem.as_deref() == Some("/problems/unknown-sale") => Some(AnswerKind::NoSale),
         (403, _) if body.has_text("error", "csrf") || problem.as_deref() == Some("/problems/csrf") => {
             Some(AnswerKind::CsrfRefused)
         }
@@ -268,7 +290,7 @@ impl Body {
         self.0.get(member).and_then(Value::as_str) == Some(word)
     }
 
-    /// Returns the reason of a refusal. The second family has it in `error` or `status`. Beside an `error`, its
+    /// Returns the reason of a refusal. The single-sale endpoints have it in `error` or `status`. Beside an `error`, its
     /// `reason` only says what is wrong with the token.
     fn reason(&self, status: u16) -> Option<String> {
         let word = || self.text("status").filter(|_| status != 200);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use stock::sale::{EpochMs, SaleState, Window};
+use stock::sale::{EpochMs, ShardSettings};
 
 /// The record that a user has a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,17 +20,6 @@ pub struct FinalState {
     pub claims: HashMap<String, Claim>,
     /// Total units, as counted by the coordinator's audit.
     pub total: u64,
-    /// Settings of each shard. Empty if they were not read.
+    /// Settings that each shard applies, by its number. Empty if they were not read.
     pub shards: Vec<ShardSettings>,
-}
-
-/// Settings that a shard applies to purchases.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShardSettings {
-    /// Number of the shard.
-    pub shard: u16,
-    /// State of the sale in this shard.
-    pub state: SaleState,
-    /// Time window of the sale in this shard.
-    pub window: Window,
 }

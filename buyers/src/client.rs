@@ -1,14 +1,19 @@
-//! Requests of buyers, in both families of calls.
+//! Requests of buyers, in both families of endpoints.
 
 use std::time::Duration;
 
+use anyhow::Result;
 use reqwest::{
     Client, RequestBuilder, Response,
     header::{COOKIE, RETRY_AFTER},
 };
 use serde_json::json;
 
-use crate::answers::{Answer, ApiFamily, Received};
+use crate::{
+    admin::read_json,
+    answers::{Answer, ApiFamily, Received},
+    status::SaleStatus,
+};
 
 /// Time limit of a request. Nodes and nginx answer or give up well before; later the answer counts as lost.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(15);
@@ -17,29 +22,35 @@ pub const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug)]
 pub struct BuyerClient {
     client: Client,
-    /// Path of the first family of calls: `/api/sale`, or `/api/sales/{sale}`.
+    /// Path of the by-sale endpoints: `/api/sale`, or `/api/sales/{sale}`.
     path: String,
 }
 
 /// One try to buy.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct PurchaseRequest<'a> {
     /// The user's id.
     pub user: &'a str,
-    /// The family of calls.
+    /// The family of endpoints.
     pub family: ApiFamily,
     /// The `Idempotency-Key`. All tries of one attempt share it.
     pub key: Option<&'a str>,
-    /// The CSRF token. Only the second family of calls requires one.
+    /// The CSRF token. Only the single-sale endpoints require one.
     pub token: Option<&'a str>,
 }
 
 impl BuyerClient {
-    /// Creates a client of the sale with this id, or of the default sale, whose requests take at most `answer_limit`.
-    pub fn new(sale: Option<&str>, answer_limit: Duration) -> Self {
+    /// Creates a client of the default sale, whose requests take at most `answer_limit`.
+    pub fn new(answer_limit: Duration) -> Self {
         let client = Client::builder().timeout(answer_limit).build();
         let client = client.expect("a client with a time limit only can be built");
-        Self { client, path: sale.map_or("/api/sale".into(), |sale| format!("/api/sales/{sale}")) }
+        Self { client, path: "/api/sale".into() }
+    }
+
+    /// Returns the same client for another sale.
+    #[must_use]
+    pub fn of_sale(&self, sale: &str) -> Self {
+        Self { client: self.client.clone(), path: format!("/api/sales/{sale}") }
     }
 
     /// Returns the path of a call: `status`, `purchase`, or `purchase/{user}`.
@@ -75,6 +86,14 @@ impl BuyerClient {
         read(self.get(base_url, family, "status"), |received| Answer::to_status(family, received)).await
     }
 
+    /// Reads the sale's status.
+    ///
+    /// # Errors
+    /// Fails when no answer comes, or when it is not a success.
+    pub async fn sale_status(&self, base_url: &str) -> Result<SaleStatus> {
+        read_json(self.get(base_url, ApiFamily::BySale, "status")).await
+    }
+
     /// Requests a CSRF token.
     pub async fn csrf(&self, base_url: &str) -> Answer {
         read(self.get(base_url, ApiFamily::SingleSale, "csrf"), Answer::to_csrf).await
@@ -90,7 +109,7 @@ impl BuyerClient {
 ///
 /// # Errors
 /// Fails when no answer comes.
-pub async fn receive(request: RequestBuilder) -> reqwest::Result<Received> {
+async fn receive(request: RequestBuilder) -> reqwest::Result<Received> {
     let response = request.send().await?;
     let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
     Ok(Received { status, retry_after, body: response.bytes().await?.into() })
@@ -102,9 +121,9 @@ pub fn retry_after(response: &Response) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-async fn read(request: RequestBuilder, parse: impl FnOnce(Received) -> Answer) -> Answer {
+pub(crate) async fn read(request: RequestBuilder, parse: impl FnOnce(Received) -> Answer) -> Answer {
     match receive(request).await {
         Ok(received) => parse(received),
-        Err(error) => Answer::lost(format!("{error:?}")),
+        Err(error) => Answer::lost(&error),
     }
 }

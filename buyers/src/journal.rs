@@ -10,5 +10,6 @@ mod record;
 pub use crate::answers::ApiFamily;
 pub use file::{Journal, read};
 pub use record::{
-    Answered, BuyerRequest, Change, Invoked, JournalEntry, Micros, Operated, SaleOpened, TIMED_OUT, of_sale,
+    Answered, BuyerRequest, Change, Exchange, Invoked, JournalEntry, Micros, Operated, SaleOpened, answers,
+    exchanges, of_sale,
 };

@@ -2,7 +2,7 @@
 //!
 //! Tests, attacks and load tests send their requests through this crate, so an answer is read in one place:
 //!
-//! - [`BuyerClient`] sends purchases, lookups and status requests in both families of calls; each becomes an [`Answer`];
+//! - [`BuyerClient`] sends purchases, lookups and status requests in both families of endpoints; each becomes an [`Answer`];
 //! - [`AdminClient`] sends the requests of operators;
 //! - a [`journal`] keeps each request before it is sent, and each answer before a client acts on it;
 //! - [`verdict::violations`] compares a journal with the sale's [`FinalState`];
@@ -19,10 +19,10 @@ mod retry;
 mod status;
 pub mod verdict;
 
-pub use admin::{AdminClient, read_json};
+pub use admin::{AdminClient, audit_findings, first_findings, read_json};
 pub use answers::{Answer, AnswerKind, ApiFamily, Received};
-pub use claims::{Claim, FinalState, ShardSettings};
-pub use client::{ANSWER_LIMIT, BuyerClient, PurchaseRequest, receive, retry_after};
+pub use claims::{Claim, FinalState};
+pub use client::{ANSWER_LIMIT, BuyerClient, PurchaseRequest, retry_after};
 pub use retry::{retry_pause, wait_to_retry};
-pub use status::{SaleStatus, StockStatus};
-pub use stock::audit::AuditReport;
+pub use status::{SaleStatus, StockStatus, timestamp};
+pub use stock::{audit::AuditReport, sale::ShardSettings};

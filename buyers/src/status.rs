@@ -1,6 +1,7 @@
-//! The status of a sale, in both families of calls.
+//! The status of a sale, in both families of endpoints.
 
-use serde::Deserialize;
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// The answer to `GET /api/sale/status`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -14,8 +15,12 @@ pub struct SaleStatus {
     pub remaining_stock: u64,
     /// Units offered in total.
     pub total_stock: u64,
-    /// The current time of the sale, ISO 8601.
-    pub server_time: String,
+    /// The end of the sale.
+    #[serde(deserialize_with = "timestamp")]
+    pub ends_at: Timestamp,
+    /// The current time of the sale.
+    #[serde(deserialize_with = "timestamp")]
+    pub server_time: Timestamp,
 }
 
 impl SaleStatus {
@@ -32,4 +37,12 @@ pub struct StockStatus {
     pub stock: u64,
     /// Units sold.
     pub sold: u64,
+}
+
+/// Deserializes a timestamp from text.
+///
+/// # Errors
+/// Fails when the text is not a time in ISO 8601.
+pub fn timestamp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
 }

@@ -3,25 +3,20 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use stock::sale::Sale;
-use testkit::{
-    Stack,
-    stack::{AuditReport, SaleStatus},
-    until,
-};
-
-use crate::{
-    FinalState,
-    claims::read_final_state,
+use buyers::{
+    AuditReport, FinalState, SaleStatus, audit_findings, first_findings,
     journal::{JournalEntry, of_sale},
-    testbed::connect,
     verdict::{Violation, violations},
 };
+use stock::sale::Sale;
+use testkit::{Stack, until};
+
+use crate::{claims::read_final_state, testbed::connect};
 
 /// Time for the status to catch up: it comes from a snapshot, which is slightly old.
 const STATUS_LIMIT: Duration = Duration::from_secs(10);
 
-/// Number of the journal's violations that are listed. A broken sale could have one for each of its buyers.
+/// Number of the journal's violations that are listed.
 const VIOLATIONS_LISTED_MAX: usize = 20;
 
 /// Returns every broken promise of a sale as text. Buyers must have tried until the sale was sold out or had ended.
@@ -45,11 +40,7 @@ fn must_be_sold_out(final_state: &FinalState) -> bool {
 }
 
 fn audit_violations(report: &AuditReport, must_be_sold_out: bool) -> Vec<String> {
-    let mut found: Vec<String> =
-        report.violations.iter().map(|violation| format!("coordinator's audit: {violation}")).collect();
-    if !report.ok && found.is_empty() {
-        found.push("coordinator's audit: failed without naming a violation".into());
-    }
+    let mut found = audit_findings(report);
     if must_be_sold_out && report.sold != report.total {
         let AuditReport { sold, total, stock, in_flight, .. } = report;
         found.push(format!(
@@ -60,15 +51,11 @@ fn audit_violations(report: &AuditReport, must_be_sold_out: bool) -> Vec<String>
 }
 
 fn journal_violations(violations: &[Violation]) -> Vec<String> {
-    let describe = |Violation { rule, what, lines }: &Violation| {
-        let lines: String = lines.iter().map(|line| format!("\n    {line}")).collect();
-        format!("journal: {rule}: {what}{lines}")
+    let describe = |violation: &Violation| {
+        let lines: String = violation.lines.iter().map(|line| format!("\n    {line}")).collect();
+        format!("journal: {violation}{lines}")
     };
-    let mut found: Vec<String> = violations.iter().take(VIOLATIONS_LISTED_MAX).map(describe).collect();
-    if violations.len() > VIOLATIONS_LISTED_MAX {
-        found.push(format!("journal: and {} more", violations.len() - VIOLATIONS_LISTED_MAX));
-    }
-    found
+    first_findings(violations.iter().map(describe).collect(), VIOLATIONS_LISTED_MAX)
 }
 
 /// Returns how the two statuses of the default sale contradict each other, or `None` when they agree within

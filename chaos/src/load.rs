@@ -12,6 +12,6 @@ mod client;
 mod crowd;
 
 pub use buyers::Buyer;
-pub use client::{Counts, RequestOutcome};
+pub use client::Counts;
 pub use crowd::BuyerCrowd;
 pub(crate) use crowd::{ArrivalRate, NGINX};

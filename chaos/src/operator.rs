@@ -7,19 +7,18 @@ mod execute;
 mod plan;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
 use buyers::{
+    Answer, AnswerKind,
     journal::{Answered, Change, Journal, JournalEntry, Operated},
     wait_to_retry,
 };
 use rand::{RngExt as _, rng};
+use serde::{Deserialize, Serialize};
 use testkit::{Stack, stack::Coordinator};
 
 pub(crate) use execute::{FinishedSale, OperatorContext, execute};
@@ -33,34 +32,29 @@ const CHANGE_LIMIT: Duration = Duration::from_secs(90);
 pub struct Operator {
     stack: Arc<Stack>,
     journal: Journal,
-    counters: Arc<Counters>,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    operations: AtomicU64,
-    tries: AtomicU64,
-    done: AtomicU64,
+    counts: Arc<Mutex<ChangeCounts>>,
 }
 
 /// Counts of operators' changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ChangeCounts {
-    pub(crate) asked: u64,
-    pub(crate) tries: u64,
-    pub(crate) done: u64,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangeCounts {
+    /// Changes that operators requested.
+    pub changes: u64,
+    /// Changes that were confirmed.
+    pub changes_done: u64,
+    /// Requests for these changes, including retries.
+    pub change_tries: u64,
 }
 
 impl Operator {
     /// Creates an operator with this journal.
     pub fn new(stack: Arc<Stack>, journal: Journal) -> Self {
-        Self { stack, journal, counters: Arc::default() }
+        Self { stack, journal, counts: Arc::default() }
     }
 
-    pub(crate) fn changes(&self) -> ChangeCounts {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { operations, tries, done } = &*self.counters;
-        ChangeCounts { asked: load(operations), tries: load(tries), done: load(done) }
+    pub(crate) fn counts(&self) -> MutexGuard<'_, ChangeCounts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Applies a change. Returns true when a coordinator confirmed it.
@@ -68,38 +62,32 @@ impl Operator {
     /// # Errors
     /// Fails when the journal cannot be written.
     pub async fn apply(&self, sale: &str, change: Change) -> Result<bool> {
-        self.counters.operations.fetch_add(1, Ordering::Relaxed);
+        self.counts().changes += 1;
         let operation = self.journal.next_request();
         let deadline = Instant::now() + CHANGE_LIMIT;
         loop {
-            let (answer, retry_after) = self.try_once(sale, operation, change).await?;
-            if let Some(is_done) = answer.is_done() {
-                self.counters.done.fetch_add(u64::from(is_done), Ordering::Relaxed);
+            let answer = self.try_once(sale, operation, change).await?;
+            let is_done = answer.kind == AnswerKind::Data;
+            self.counts().changes_done += u64::from(is_done);
+            let is_over = is_done || answer.kind == AnswerKind::Refused;
+            if is_over || !wait_to_retry(answer.retry_after, deadline).await {
                 return Ok(is_done);
-            }
-            if !wait_to_retry(retry_after, deadline).await {
-                return Ok(false);
             }
         }
     }
 
-    async fn try_once(
-        &self,
-        sale: &str,
-        operation: u64,
-        change: Change,
-    ) -> Result<(Answered, Option<Duration>)> {
-        self.counters.tries.fetch_add(1, Ordering::Relaxed);
-        let Some(coordinator) = self.pick_coordinator() else { return Ok((Answered::default(), None)) };
+    async fn try_once(&self, sale: &str, operation: u64, change: Change) -> Result<Answer> {
+        self.counts().change_tries += 1;
+        let Some(coordinator) = self.pick_coordinator() else { return Ok(Answer::default()) };
         let request = self.journal.next_request();
         let (at, via) = (self.journal.now(), coordinator.process().name().to_owned());
         let operated = Operated { request, at, sale: sale.to_owned(), via, operation, change };
         self.journal.append(&JournalEntry::Operated(operated)).await?;
         let key = format!("{sale}-{operation}");
-        let (answered, retry_after) = self.stack.admin().change(coordinator.url(), sale, change, &key).await;
-        let answered = Answered { request, at: self.journal.now(), ..answered };
-        self.journal.append(&JournalEntry::Answered(answered.clone())).await?;
-        Ok((answered, retry_after))
+        let answer = self.stack.admin().change(coordinator.url(), sale, change, &key).await;
+        let answered = Answered::of(request, self.journal.now(), &answer);
+        self.journal.append(&JournalEntry::Answered(answered)).await?;
+        Ok(answer)
     }
 
     /// Returns a random coordinator whose process runs. It may be frozen.

@@ -12,7 +12,7 @@ use std::{
 
 use buyers::{
     Answer, AnswerKind, ApiFamily, Claim, FinalState,
-    journal::{Answered, BuyerRequest, Invoked, JournalEntry, Micros},
+    journal::{Answered, BuyerRequest, Invoked, JournalEntry, Micros, exchanges},
     verdict::{UNRESOLVED, violations},
 };
 use stock::ids::{OrderId, SaleId, UserId, UserIdKind};
@@ -22,7 +22,7 @@ use stock::ids::{OrderId, SaleId, UserId, UserIdKind};
 pub(crate) struct AnswerLog {
     sale: SaleId,
     began: Instant,
-    exchanges: Mutex<Vec<(Invoked, Answered)>>,
+    entries: Mutex<Vec<JournalEntry>>,
 }
 
 /// The orders that lookups found, or none, by user.
@@ -30,14 +30,14 @@ pub(crate) type FoundOrders = HashMap<String, Option<String>>;
 
 impl AnswerLog {
     pub(crate) fn new(sale: SaleId) -> Self {
-        Self { sale, began: Instant::now(), exchanges: Mutex::default() }
+        Self { sale, began: Instant::now(), entries: Mutex::default() }
     }
 
     /// Logs the answer to a purchase with this key, sent at this time.
     pub(crate) fn purchase(&self, user: &str, api: ApiFamily, key: &str, sent: Instant, answer: &Answer) {
         let id = UserId::parse(user, UserIdKind::Opaque).expect("letters, digits and dashes are a user id");
-        let order = OrderId::derived(&self.sale, &id, key).to_string();
-        self.log(user, api, BuyerRequest::Purchase { key: key.to_owned(), order }, sent, answer);
+        let order = Some(OrderId::derived(&self.sale, &id, key).to_string());
+        self.log(user, api, BuyerRequest::Purchase { attempt: key.to_owned(), order }, sent, answer);
     }
 
     /// Logs the answer to a lookup, sent at this time.
@@ -46,65 +46,58 @@ impl AnswerLog {
     }
 
     fn log(&self, user: &str, api: ApiFamily, ask: BuyerRequest, sent: Instant, answer: &Answer) {
-        let (sale, via, sent) = (self.sale.to_string(), String::new(), self.micros(sent));
-        let mut exchanges = self.lock();
-        let (request, at) = (exchanges.len() as u64, self.micros(Instant::now()));
-        let proves = answer.kind.is_definite() && answer.kind != AnswerKind::NotActive;
-        let without_answer = Answered { request, at, ..Answered::default() };
-        let answered = if proves { Answered::of(request, at, answer) } else { without_answer };
-        let user = user.to_owned();
-        exchanges.push((Invoked { request, at: sent, sale, api, user, shard: 0, via, ask }, answered));
+        let (sale, via, user) = (self.sale.to_string(), String::new(), user.to_owned());
+        let mut entries = self.lock();
+        let request = entries.len() as u64;
+        let invoked = Invoked { request, at: self.micros(sent), sale, api, user, shard: 0, via, ask };
+        entries.push(JournalEntry::Invoked(invoked));
+        if answer.kind != AnswerKind::NotActive {
+            let answered = Answered::of(request, self.micros(Instant::now()), answer);
+            entries.push(JournalEntry::Answered(answered));
+        }
     }
 
     /// Returns all users that were answered `purchased`, with the order of the first answer.
     pub(crate) fn buyers(&self) -> Vec<(String, String)> {
-        let exchanges = self.lock();
-        let mut claims = reported_claims(&exchanges);
-        let bought = exchanges.iter().filter(|exchange| kind(exchange) == AnswerKind::Purchased);
-        let bought = bought.filter_map(|(invoked, _)| claims.remove_entry(&invoked.user));
+        let entries = self.lock();
+        let mut claims = reported_claims(&entries);
+        let bought = exchanges(&entries).filter(|exchange| exchange.kind() == AnswerKind::Purchased);
+        let bought = bought.filter_map(|exchange| claims.remove_entry(&exchange.invoked.user));
         bought.map(|(user, claim)| (user, claim.order)).collect()
     }
 
     /// Returns the description of every broken promise, at a sale of this many units.
     pub(crate) fn contradictions(&self, found: &FoundOrders, total: u64) -> Vec<String> {
-        let exchanges = self.lock().clone();
-        let mut claims = reported_claims(&exchanges);
+        let entries = self.lock();
+        let mut claims = reported_claims(&entries);
         for (user, order) in found {
             match (claims.get_mut(user), order) {
                 (Some(claim), Some(order)) => claim.order.clone_from(order),
                 _ => drop(claims.remove(user)),
             }
         }
-        let entries = exchanges.into_iter();
-        let entries =
-            entries.map(|(asked, answered)| [JournalEntry::Invoked(asked), JournalEntry::Answered(answered)]);
-        let entries: Vec<JournalEntry> = entries.flatten().collect();
         let broken = violations(&entries, &FinalState { claims, total, shards: Vec::new() });
-        broken.into_iter().filter(|broken| broken.rule != UNRESOLVED).map(|broken| broken.what).collect()
+        broken.iter().filter(|broken| broken.rule != UNRESOLVED).map(ToString::to_string).collect()
     }
 
     fn micros(&self, at: Instant) -> Micros {
         at.saturating_duration_since(self.began).as_micros() as Micros
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(Invoked, Answered)>> {
-        self.exchanges.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<JournalEntry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Returns the claims that follow from the first answer with an order to each user.
-fn reported_claims(exchanges: &[(Invoked, Answered)]) -> HashMap<String, Claim> {
+fn reported_claims(entries: &[JournalEntry]) -> HashMap<String, Claim> {
     let mut claims = HashMap::new();
-    for exchange in exchanges.iter().filter(|exchange| kind(exchange).has_unit()) {
-        let (Invoked { user, .. }, Answered { order, at, .. }) = exchange;
-        let claim = || Claim { order: order.clone().unwrap_or_default(), at_ms: at / 1_000 };
-        claims.entry(user.clone()).or_insert_with(claim);
+    for exchange in exchanges(entries).filter(|exchange| exchange.kind().has_unit()) {
+        let Some(Answered { order: Some(order), at, .. }) = exchange.answered else { continue };
+        let claim = || Claim { order: order.clone(), at_ms: at / 1_000 };
+        claims.entry(exchange.invoked.user.clone()).or_insert_with(claim);
     }
     claims
-}
-
-fn kind((invoked, answered): &(Invoked, Answered)) -> AnswerKind {
-    answered.kind(&invoked.ask)
 }
 
 #[cfg(test)]
@@ -122,24 +115,23 @@ mod tests {
         OrderId::derived(&"flash".parse().unwrap(), &user, key).to_string()
     }
 
-    fn answer(kind: AnswerKind, status: u16, reason: Option<&str>, order: Option<&str>) -> Answer {
-        let (reason, order) = (reason.map(str::to_owned), order.map(str::to_owned));
-        Answer { kind, status: Some(status), reason, order, ..Answer::lost(String::new()) }
+    fn answer(kind: AnswerKind, order: Option<&str>) -> Answer {
+        Answer { kind, order: order.map(str::to_owned), ..Answer::default() }
     }
 
     impl AnswerLog {
         fn purchased(&self, user: &str, key: &str, order: &str) {
-            let bought = answer(AnswerKind::Purchased, 200, None, Some(order));
+            let bought = answer(AnswerKind::Purchased, Some(order));
             self.purchase(user, ApiFamily::BySale, key, Instant::now(), &bought);
         }
 
         fn found(&self, user: &str, sent: Instant, order: Option<&str>) {
             let kind = if order.is_some() { AnswerKind::Found } else { AnswerKind::FoundNone };
-            self.lookup(user, ApiFamily::BySale, sent, &answer(kind, 200, None, order));
+            self.lookup(user, ApiFamily::BySale, sent, &answer(kind, order));
         }
 
         fn sold_out(&self, user: &str, key: &str, sent: Instant) {
-            let refused = answer(AnswerKind::SoldOut, 409, Some("out_of_stock"), None);
+            let refused = answer(AnswerKind::SoldOut, None);
             self.purchase(user, ApiFamily::BySale, key, sent, &refused);
         }
 
@@ -159,10 +151,10 @@ mod tests {
         log.found("bob", Instant::now(), Some("B"));
         log.found("ann", before, None);
         log.found("eve", Instant::now(), None);
-        log.purchase("joe", ApiFamily::BySale, "only", Instant::now(), &Answer::lost("refused".into()));
-        let not_active = answer(AnswerKind::NotActive, 403, Some("sale_not_active"), None);
+        log.purchase("joe", ApiFamily::BySale, "only", Instant::now(), &Answer::default());
+        let not_active = answer(AnswerKind::NotActive, None);
         log.purchase("ann", ApiFamily::BySale, "late", Instant::now(), &not_active);
-        let unexpected = answer(AnswerKind::Unexpected, 200, None, None);
+        let unexpected = answer(AnswerKind::Unexpected, None);
         log.purchase("ann", ApiFamily::BySale, "odd", Instant::now(), &unexpected);
 
         let found = FoundOrders::from([("ann".into(), Some(order.clone()))]);
@@ -175,7 +167,7 @@ mod tests {
         let log = log();
         log.purchased("ann", "first", &own_order("ann", "first"));
         log.found("ann", Instant::now(), Some("B"));
-        log.assert_found(&FoundOrders::new(), "ann was answered with order B, but Redis holds");
+        log.assert_found(&FoundOrders::new(), "ann, request 2: found with order B, but Redis holds");
     }
 
     #[test]
@@ -183,8 +175,8 @@ mod tests {
         let log = log();
         log.purchased("ann", "first", &own_order("ann", "first"));
         log.purchased("ann", "second", &own_order("ann", "first"));
-        log.assert_found(&FoundOrders::new(), "ann was answered `purchased` for 2 attempts");
-        log.assert_found(&FoundOrders::new(), "attempt second of ann has order");
+        log.assert_found(&FoundOrders::new(), "a user buys at most once: ann");
+        log.assert_found(&FoundOrders::new(), "a purchase is reported with its attempt's own order: ann");
     }
 
     #[test]
@@ -192,7 +184,7 @@ mod tests {
         let log = log();
         log.purchased("ann", "first", &own_order("ann", "first"));
         log.sold_out("ann", "second", Instant::now());
-        log.assert_found(&FoundOrders::new(), "and denied a unit in the later request");
+        log.assert_found(&FoundOrders::new(), "a reported purchase is not denied later: ann");
     }
 
     #[test]
@@ -200,10 +192,10 @@ mod tests {
         let (log, order) = (log(), own_order("ann", "first"));
         log.sold_out("ann", "first", Instant::now());
         log.found("ann", Instant::now(), Some(&order));
-        log.assert_found(&FoundOrders::new(), "but has a claim with its order");
-        let again = answer(AnswerKind::AlreadyPurchased, 409, Some("already_purchased"), Some(&order));
+        log.assert_found(&FoundOrders::new(), "a refused attempt has no claim: ann");
+        let again = answer(AnswerKind::AlreadyPurchased, Some(&order));
         log.purchase("ann", ApiFamily::BySale, "first", Instant::now(), &again);
-        log.assert_found(&FoundOrders::new(), "attempt first of ann was refused for its own order");
+        log.assert_found(&FoundOrders::new(), "an attempt is not refused for its own order: ann");
     }
 
     #[test]
@@ -211,8 +203,8 @@ mod tests {
         let (log, order) = (log(), own_order("ann", "first"));
         log.purchased("ann", "first", &order);
         let held = |held: Option<&str>| FoundOrders::from([("ann".into(), held.map(str::to_owned))]);
-        log.assert_found(&held(None), &format!("answered with order {order}, but Redis holds no claim"));
-        log.assert_found(&held(Some("B")), &format!("answered with order {order}, but Redis holds B"));
+        log.assert_found(&held(None), &format!("purchased with order {order}, but Redis holds no claim"));
+        log.assert_found(&held(Some("B")), &format!("purchased with order {order}, but Redis holds B"));
         assert_eq!(log.contradictions(&held(Some(&order)), UNITS), [""; 0]);
     }
 
@@ -222,6 +214,9 @@ mod tests {
         log.purchased("ann", "first", &own_order("ann", "first"));
         log.purchased("bob", "first", &own_order("bob", "first"));
         let found = log.contradictions(&FoundOrders::new(), 1);
-        assert_eq!(found, ["2 users have a claim, but there are only 1 units"]);
+        assert_eq!(
+            found,
+            ["claims do not exceed the units: 2 users have a claim, but there are only 1 units"]
+        );
     }
 }

@@ -36,7 +36,8 @@ pub(crate) async fn attack(
 pub(crate) async fn record(user: &mut GooseUser, exchange: &Exchange) -> TransactionResult {
     let Exchange { method, name, answer, latency } = exchange;
     let error = format!("{name}: {}", answer.kind.name());
-    let is_success = answer.kind == AnswerKind::Data || answer.kind.is_definite();
+    let kind = answer.kind;
+    let is_success = (kind == AnswerKind::Data || kind.is_definite()) && !kind.is_error();
     user.record_custom_request_duration(method, name, *latency, is_success, answer.status, Some(&error)).await
 }
 

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
-use buyers::{AnswerKind, ApiFamily, AuditReport};
+use buyers::{AnswerKind, ApiFamily, AuditReport, audit_findings, first_findings};
 use futures::{StreamExt, stream};
 use rand::{rng, seq::IteratorRandom};
 use tokio::time::sleep;
@@ -22,7 +22,7 @@ const LOOKUPS_MAX: usize = 10_000;
 const LOOKUPS_AT_ONCE: usize = 16;
 /// Tries of a lookup. They take longer than a failover.
 const LOOKUP_TRIES_MAX: u32 = 20;
-/// Number of contradictions that are listed. A broken sale could have one for each of its buyers.
+/// Number of contradictions that are listed.
 const LISTED_MAX: usize = 10;
 const LOOKUP_PAUSE: Duration = Duration::from_millis(500);
 
@@ -74,18 +74,13 @@ impl Evidence {
     pub(crate) fn violations(&self) -> Vec<String> {
         let mut violations = self.audit_violations();
         violations.extend(self.answer_violations());
-        violations.extend(listed_violations(&self.contradictions));
+        violations.extend(first_findings(self.contradictions.clone(), LISTED_MAX));
         violations
     }
 
     fn audit_violations(&self) -> Vec<String> {
-        let AuditReport { ok, violations, total, sold, buyers_twice, .. } = &self.after;
-        let found: Vec<String> =
-            violations.iter().map(|violation| format!("coordinator's audit: {violation}")).collect();
-        let mut violations = listed_violations(&found);
-        if !ok && violations.is_empty() {
-            violations.push("coordinator's audit: failed and does not say why".into());
-        }
+        let AuditReport { total, sold, buyers_twice, .. } = &self.after;
+        let mut violations = first_findings(audit_findings(&self.after), LISTED_MAX);
         if sold > total {
             violations.push(format!("{sold} units are sold, but only {total} exist"));
         }
@@ -115,12 +110,6 @@ impl Evidence {
     pub(crate) fn sold_in_run(&self) -> u64 {
         self.after.sold.saturating_sub(self.before.sold)
     }
-}
-
-fn listed_violations(found: &[String]) -> Vec<String> {
-    let more = found.len().saturating_sub(LISTED_MAX);
-    let more = (more > 0).then(|| format!("and {more} more like these"));
-    found.iter().take(LISTED_MAX).cloned().chain(more).collect()
 }
 
 /// Looks up these purchases, or a sample of them.

@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout_at};
 use crate::{answer_log::AnswerLog, tally::Tally};
 
 /// Tries of an attempt before a buyer gives up: as many as the storefront's page makes. They span a failover.
-const TRIES_MAX: u32 = 8;
+const TRIES_MAX: usize = 8;
 
 /// Client of one sale. Logs the answers to all buyers.
 #[derive(Debug)]
@@ -59,11 +59,11 @@ impl Attempt {
 }
 
 impl SaleClient {
-    /// Creates a client of this sale behind a load balancer. Only the default sale can be used by both families of calls.
+    /// Creates a client of this sale behind a load balancer. Only the default sale has both families of endpoints.
     pub(crate) fn new(url: &str, sale: SaleId, is_default: bool) -> Self {
-        let named = Some(sale.as_str()).filter(|_| !is_default);
+        let client = BuyerClient::new(ANSWER_LIMIT);
         Self {
-            client: BuyerClient::new(named, ANSWER_LIMIT),
+            client: if is_default { client } else { client.of_sale(sale.as_str()) },
             url: url.to_owned(),
             is_default,
             tally: Tally::begin(),
@@ -108,34 +108,30 @@ impl SaleClient {
     /// Buys: retries one attempt until the answer is definite or the buyer gives up. Returns all tries.
     pub(crate) async fn buy(&self, base_url: &str, attempt: Attempt) -> Vec<Exchange> {
         let first = self.try_to_buy(base_url, &attempt, "purchase").await;
-        let Answer { kind, token, retry_after, .. } = first.answer.clone();
-        let mut tries = vec![first];
-        if !kind.is_definite() {
-            let token = token.or_else(|| attempt.token.clone());
-            tries.extend(self.retry(base_url, Attempt { token, ..attempt }, retry_after).await);
-        }
-        tries
+        let answer = first.answer.clone();
+        [vec![first], self.retry(base_url, attempt, answer).await].concat()
     }
 
-    /// Retries an attempt whose first try got no definite answer, after the pause that the answer asks for.
+    /// Retries an attempt until its answer is definite or the buyer gives up. Returns the tries after the one with this
+    /// answer.
     pub(crate) async fn retry(
         &self,
         base_url: &str,
         mut attempt: Attempt,
-        mut pause: Option<Duration>,
+        mut answer: Answer,
     ) -> Vec<Exchange> {
         let mut tries = Vec::new();
-        for _ in 1..TRIES_MAX {
-            sleep(retry_pause(pause)).await;
-            let exchange = self.try_to_buy(base_url, &attempt, "purchase again").await;
-            let Answer { kind, token, retry_after, .. } = exchange.answer.clone();
-            tries.push(exchange);
-            if kind.is_definite() {
-                return tries;
+        while !answer.kind.is_definite() {
+            if tries.len() + 1 == TRIES_MAX {
+                self.tally.gave_up();
+                break;
             }
-            (attempt.token, pause) = (token.or(attempt.token), retry_after);
+            sleep(retry_pause(answer.retry_after)).await;
+            attempt.token = answer.token.or(attempt.token);
+            let exchange = self.try_to_buy(base_url, &attempt, "purchase again").await;
+            answer = exchange.answer.clone();
+            tries.push(exchange);
         }
-        self.tally.gave_up();
         tries
     }
 
@@ -160,7 +156,7 @@ impl SaleClient {
                 while let Ok(Ok(Some(_))) = timeout_at(until, response.chunk()).await {}
                 (Answer::to_status(ApiFamily::BySale, Received { status, retry_after, body }), latency)
             }
-            Err(error) => (Answer::lost(format!("{error:?}")), sent.elapsed()),
+            Err(error) => (Answer::lost(&error), sent.elapsed()),
         };
         self.count("events", latency, answer)
     }
@@ -172,11 +168,7 @@ impl SaleClient {
     /// Counts an answer, and keeps it for the report if it is an error.
     pub(crate) fn count(&self, name: &'static str, latency: Duration, answer: Answer) -> Exchange {
         if answer.kind.is_error() {
-            let text = || match answer.status {
-                Some(status) => format!("{status} {}", String::from_utf8_lossy(&answer.body)),
-                None => answer.reason.clone().unwrap_or_default(),
-            };
-            self.tally.record_error(|| format!("{name}, {}: {}", answer.kind.name(), text()));
+            self.tally.record_error(|| format!("{name}, {answer}"));
         }
         self.tally.answered(name, answer.kind, latency);
         let method = if name.starts_with("purchase") { "POST" } else { "GET" };

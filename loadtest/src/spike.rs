@@ -18,7 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use buyers::{Answer, ApiFamily, Received};
+use buyers::ApiFamily;
 use futures::{StreamExt, stream};
 use hdrhistogram::Histogram;
 use rand::random;
@@ -32,9 +32,6 @@ use crate::{
     tally::{histogram, micros},
     target::LoadTarget,
 };
-
-/// Value of `Retry-After` in all rejections.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Latencies of a spike's buyers.
 pub(crate) struct WaitTimes {
@@ -91,27 +88,17 @@ async fn address(url: &str) -> Result<(SocketAddr, String)> {
 
 /// Counts an answer and logs it.
 fn record_answer(sale_client: &SaleClient, buyer_result: &BuyerResult) {
-    let (answer, BuyerResult { user, sent, latency, .. }) = (answer(buyer_result), buyer_result);
-    sale_client.answer_log.purchase(user, ApiFamily::BySale, user, *sent, &answer);
-    sale_client.count("purchase", *latency, answer);
-}
-
-fn answer(BuyerResult { status, retry_after, body, .. }: &BuyerResult) -> Answer {
-    let retry_after = retry_after.then_some(RETRY_AFTER);
-    let received = |status| Received { status, retry_after, body: body.clone() };
-    status.map_or_else(
-        || Answer::lost("no answer".into()),
-        |status| Answer::to_purchase(ApiFamily::BySale, received(status)),
-    )
+    let BuyerResult { user, sent, latency, answer, .. } = buyer_result;
+    sale_client.answer_log.purchase(user, ApiFamily::BySale, user, *sent, answer);
+    sale_client.count("purchase", *latency, answer.clone());
 }
 
 /// Retries all attempts without a definite answer. An attempt's key is the user's id, as in the first try.
 async fn retry_unresolved(sale_client: &SaleClient, results: Vec<BuyerResult>, at_once: usize) {
-    let unresolved = results.into_iter().filter(|buyer_result| !answer(buyer_result).kind.is_definite());
-    let retries = unresolved.map(|BuyerResult { user, .. }| async move {
+    let retries = results.into_iter().map(|BuyerResult { user, answer, .. }| async move {
         let attempt =
-            Attempt { user: user.as_str().into(), family: ApiFamily::BySale, key: user.clone(), token: None };
-        sale_client.retry(sale_client.url(), attempt, Some(RETRY_AFTER)).await
+            Attempt { user: user.as_str().into(), family: ApiFamily::BySale, key: user, token: None };
+        sale_client.retry(sale_client.url(), attempt, answer).await
     });
     stream::iter(retries).buffer_unordered(at_once).for_each(async |_| ()).await;
 }
@@ -155,30 +142,16 @@ impl Drop for InterruptHandler {
 mod tests {
     use std::time::Instant;
 
-    use super::*;
-    use buyers::AnswerKind;
+    use buyers::Answer;
 
-    fn buyer_result(status: Option<u16>, retry_after: bool, body: &str) -> BuyerResult {
-        let (latency, service_time) = (Duration::from_millis(900), Duration::from_millis(3));
-        let (user, sent) = ("ann".to_owned(), Instant::now());
-        BuyerResult { user, sent, status, retry_after, body: body.into(), latency, service_time }
-    }
+    use super::*;
 
     #[test]
     fn latency_includes_the_wait_for_a_connection() {
-        let waits = WaitTimes::of(1, &[buyer_result(Some(200), false, "")]);
+        let (latency, service_time) = (Duration::from_millis(900), Duration::from_millis(3));
+        let (user, sent, answer) = ("ann".to_owned(), Instant::now(), Answer::default());
+        let waits = WaitTimes::of(1, &[BuyerResult { user, sent, answer, latency, service_time }]);
         assert!(waits.from_arrival.max() >= 900_000 && waits.from_sending.max() < 4_000);
-    }
-
-    #[test]
-    fn spike_answers_are_parsed_like_others() {
-        let sold_out = r#"{"success":false,"reason":"out_of_stock"}"#;
-        assert_eq!(answer(&buyer_result(Some(409), false, sold_out)).kind, AnswerKind::SoldOut);
-        assert_eq!(
-            answer(&buyer_result(Some(503), true, r#"{"type":"/problems/busy"}"#)).kind,
-            AnswerKind::Busy
-        );
-        assert_eq!(answer(&buyer_result(None, false, "")).kind, AnswerKind::Transport);
     }
 
     #[tokio::test]

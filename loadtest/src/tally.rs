@@ -188,10 +188,10 @@ mod tests {
         for kind in AnswerKind::OUTCOMES {
             tally.answered("purchase", kind, Duration::from_millis(1));
         }
-        assert_eq!(tally.counts().errors(), 3, "csrf refused, no answer, unexpected");
+        assert_eq!(tally.counts().errors(), 5, "no sale, csrf refused, no answer, timed out, unexpected");
         tally.gave_up();
-        assert_eq!(tally.counts().errors(), 4);
-        assert_eq!(tally.counts().requests, 10);
+        assert_eq!(tally.counts().errors(), 6);
+        assert_eq!(tally.counts().requests, 12);
     }
 
     #[test]

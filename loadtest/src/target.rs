@@ -3,9 +3,8 @@
 use std::{fs, io::ErrorKind, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use buyers::{AdminClient, AuditReport, SaleStatus, read_json};
+use buyers::{AdminClient, AuditReport, BuyerClient, SaleStatus};
 use rand::random;
-use reqwest::Client;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -62,17 +61,17 @@ impl LoadTarget {
         let common = scenario.common();
         let Addresses { url, nodes, admin_url, admin_token } = Addresses::of(common)?;
         let admin = AdminClient::new(&admin_token);
-        let client = Client::builder().timeout(ANSWER_LIMIT).build()?;
+        let client = BuyerClient::new(ANSWER_LIMIT);
         let endpoints: Vec<String> = [url.clone()].into_iter().chain(nodes).collect();
         let (sale_client, sale) = match common.stock {
             Some(units) => {
                 let sale = format!("{}-{:06x}", scenario.name(), random::<u32>() & 0xff_ffff);
                 open_sale(&admin, &admin_url, &sale, units).await?;
-                wait_until_open(&client, &endpoints, &sale).await?;
+                wait_until_open(&client.of_sale(&sale), &endpoints).await?;
                 (SaleClient::new(&url, sale.parse()?, false), sale)
             }
             None => {
-                let status = status(&client, &format!("{url}/api/sale/status")).await?;
+                let status = status(&client, &url).await?;
                 ensure_open(&status, scenario.buys())?;
                 (SaleClient::new(&url, status.sale_id.parse()?, true), status.sale_id)
             }
@@ -144,16 +143,16 @@ fn ensure_open(status: &SaleStatus, for_buyers: bool) -> Result<()> {
     }
 }
 
-async fn status(client: &Client, url: &str) -> Result<SaleStatus> {
-    let status = read_json(client.get(url)).await;
+async fn status(client: &BuyerClient, url: &str) -> Result<SaleStatus> {
+    let status = client.sale_status(url).await;
     status.with_context(|| format!("no status from {url}: is it running? `cargo xtask up` starts a sale"))
 }
 
 /// Waits until every node knows the sale. Before that, nodes answer 404.
-async fn wait_until_open(client: &Client, endpoints: &[String], sale: &str) -> Result<()> {
+async fn wait_until_open(client: &BuyerClient, endpoints: &[String]) -> Result<()> {
     for endpoint in endpoints {
-        let (url, deadline) = (format!("{endpoint}/api/sales/{sale}/status"), Instant::now() + OPENING_LIMIT);
-        while let Err(error) = status(client, &url).await.and_then(|status| ensure_open(&status, true)) {
+        let deadline = Instant::now() + OPENING_LIMIT;
+        while let Err(error) = status(client, endpoint).await.and_then(|status| ensure_open(&status, true)) {
             if Instant::now() > deadline {
                 return Err(error.context("the new sale does not open"));
             }
@@ -165,11 +164,14 @@ async fn wait_until_open(client: &Client, endpoints: &[String], sale: &str) -> R
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     fn problem(status: &str, remaining_stock: u64, for_buyers: bool) -> Option<String> {
-        let (sale_id, status, server_time) = ("flash".into(), status.into(), String::new());
-        let status = SaleStatus { sale_id, status, remaining_stock, total_stock: 9, server_time };
+        let (sale_id, status, now) = ("flash".into(), status.into(), Timestamp::UNIX_EPOCH);
+        let (total_stock, ends_at, server_time) = (9, now, now);
+        let status = SaleStatus { sale_id, status, remaining_stock, total_stock, ends_at, server_time };
         ensure_open(&status, for_buyers).err().map(|error| error.to_string())
     }
 

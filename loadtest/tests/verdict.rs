@@ -80,7 +80,7 @@ async fn contradicting_answers_are_broken() {
     sale.replace_line("answers[buyer] = claim\n", "answers[buyer] = 1\n").await;
     let output = sale.run(DUPLICATES).await;
     assert_eq!(output.code, 2, "{}", output.text);
-    output.assert_contains("was answered `purchased` for");
+    output.assert_contains("a user buys at most once");
     assert!(!output.text.contains("coordinator's audit"), "{}", output.text);
 }
 

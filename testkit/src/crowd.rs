@@ -1,14 +1,14 @@
 //! Simulated buyers: they send purchases over real connections and read the answers as a client does.
 
 use std::{
+    ops::Deref,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
-use buyers::{ANSWER_LIMIT, Answer, ApiFamily, BuyerClient, PurchaseRequest, wait_to_retry};
+use buyers::{ANSWER_LIMIT, Answer, AnswerKind, BuyerClient, PurchaseRequest, wait_to_retry};
 use futures::{StreamExt, stream};
 use rand::random;
-use reqwest::StatusCode;
 
 /// Pause between two rounds of [`Buyers::buy_during`]. It leaves CPU time for the event under test.
 const ROUND_PAUSE: Duration = Duration::from_millis(20);
@@ -22,36 +22,38 @@ pub struct PurchaseAttempt {
     pub base_url: String,
 }
 
-/// The answer to a purchase attempt.
+/// The last answer to a purchase attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuyerAnswer {
     /// The id of the user.
     pub user: String,
     /// The base URL of the request.
     pub base_url: String,
-    /// The status of the last answer, or `None` when no answer came.
-    pub status: Option<u16>,
-    /// The reason in the answer (`already_purchased`, `out_of_stock`, …), or the network error when no answer came.
-    pub reason: Option<String>,
-    /// The order id, if the answer contains one.
-    pub order_id: Option<String>,
-    /// The time of that order, if the answer contains it.
-    pub purchased_at: Option<String>,
+    /// The answer.
+    pub answer: Answer,
     /// Time from the start of the first try to the last byte of the last answer.
     pub latency: Duration,
     /// Number of tries.
     pub tries: u32,
 }
 
+impl Deref for BuyerAnswer {
+    type Target = Answer;
+
+    fn deref(&self) -> &Answer {
+        &self.answer
+    }
+}
+
 impl BuyerAnswer {
     /// Returns true when this attempt bought a unit.
     pub fn is_purchased(&self) -> bool {
-        self.status == Some(200)
+        self.kind == AnswerKind::Purchased
     }
 
-    /// Returns true when the outcome is final: not a 429, not a 5xx and not a lost answer.
+    /// Returns true when a retry would not change the outcome.
     pub fn is_definite(&self) -> bool {
-        self.status.is_some_and(|status| status != StatusCode::TOO_MANY_REQUESTS && status < 500)
+        self.kind.is_definite()
     }
 }
 
@@ -66,13 +68,13 @@ impl Buyers {
     /// Creates buyers of the default sale. At most `connections` requests are in flight, each on a connection of its
     /// own.
     pub fn new(connections: usize) -> Self {
-        Self { client: BuyerClient::new(None, ANSWER_LIMIT), connections }
+        Self { client: BuyerClient::new(ANSWER_LIMIT), connections }
     }
 
     /// Returns the same buyers for another sale.
     #[must_use]
     pub fn of_sale(self, sale: &str) -> Self {
-        Self { client: BuyerClient::new(Some(sale), ANSWER_LIMIT), ..self }
+        Self { client: self.client.of_sale(sale), ..self }
     }
 
     /// Sends each purchase once. The results are in order of arrival.
@@ -130,34 +132,24 @@ impl Buyers {
     }
 
     async fn buy_once(&self, purchase: PurchaseAttempt) -> BuyerAnswer {
-        self.try_once(&purchase, None).await.0
+        self.try_once(&purchase, None).await
     }
 
     async fn buy_until_definite(&self, purchase: PurchaseAttempt, deadline: Instant) -> BuyerAnswer {
         let (key, began) = (format!("{:032x}", random::<u128>()), Instant::now());
-        let mut tries = 1;
-        loop {
-            let (answer, retry_after) = self.try_once(&purchase, Some(&key)).await;
-            if answer.is_definite() || !wait_to_retry(retry_after, deadline).await {
+        for tries in 1.. {
+            let answer = self.try_once(&purchase, Some(&key)).await;
+            if answer.is_definite() || !wait_to_retry(answer.retry_after, deadline).await {
                 return BuyerAnswer { latency: began.elapsed(), tries, ..answer };
             }
-            tries += 1;
         }
+        unreachable!("numbers do not end")
     }
 
-    /// Sends one request. Returns the answer and its `Retry-After`.
-    async fn try_once(
-        &self,
-        attempt: &PurchaseAttempt,
-        key: Option<&str>,
-    ) -> (BuyerAnswer, Option<Duration>) {
+    async fn try_once(&self, attempt: &PurchaseAttempt, key: Option<&str>) -> BuyerAnswer {
         let (began, PurchaseAttempt { user, base_url }) = (Instant::now(), attempt.clone());
-        let purchase = PurchaseRequest { user: &user, family: ApiFamily::BySale, key, token: None };
-        let Answer { status, reason, order, purchased_at, retry_after, .. } =
-            self.client.buy(&base_url, purchase).await;
-        let (latency, tries) = (began.elapsed(), 1);
-        let answer =
-            BuyerAnswer { user, base_url, status, reason, order_id: order, purchased_at, latency, tries };
-        (answer, retry_after)
+        let purchase = PurchaseRequest { user: &user, key, ..PurchaseRequest::default() };
+        let answer = self.client.buy(&base_url, purchase).await;
+        BuyerAnswer { user, base_url, answer, latency: began.elapsed(), tries: 1 }
     }
 }

@@ -13,9 +13,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use buyers::{AdminClient, read_json};
+use buyers::{ANSWER_LIMIT, AdminClient, ApiFamily, BuyerClient, read_json};
 use futures::{TryFutureExt, future::try_join_all};
-use reqwest::Client;
 
 use crate::{
     Folder, Monitoring, Nginx, Process, RedisCluster, monitoring::Targets, ports::loopback, wait::until_ok,
@@ -44,7 +43,7 @@ pub struct Stack {
     nodes: Mutex<Vec<Arc<Node>>>,
     coordinators: Mutex<Vec<Arc<Coordinator>>>,
     redis: RedisCluster,
-    client: Client,
+    client: BuyerClient,
     admin: AdminClient,
     plan: Plan,
 }
@@ -64,8 +63,7 @@ impl Stack {
         let nodes = plan.start_nodes(&redis).await?;
         progress(&format!("{} nodes", nodes.len()));
         let nginx = plan.start_nginx().await?;
-        let client = Client::builder().timeout(buyers::ANSWER_LIMIT).build()?;
-        let admin = AdminClient::new(&plan.admin_token);
+        let (client, admin) = (BuyerClient::new(ANSWER_LIMIT), AdminClient::new(&plan.admin_token));
         let (nodes, coordinators) = (Mutex::new(nodes), Mutex::new(coordinators));
         let mut stack = Self { monitoring: None, nginx, nodes, coordinators, redis, client, admin, plan };
         stack.wait_until_status_is_served().await?;
@@ -203,7 +201,7 @@ impl Stack {
     /// # Errors
     /// Fails when no node answers.
     pub async fn stock_status(&self) -> Result<StockStatus> {
-        read_json(self.client.get(format!("{}/api/status", self.url()))).await
+        read_json(self.client.get(&self.url(), ApiFamily::SingleSale, "status")).await
     }
 
     /// Reads the status of a sale through nginx.
@@ -211,7 +209,7 @@ impl Stack {
     /// # Errors
     /// Fails when no node answers.
     pub async fn status_of(&self, sale: &str) -> Result<SaleStatus> {
-        read_json(self.client.get(format!("{}/api/sales/{sale}/status", self.url()))).await
+        self.client.of_sale(sale).sale_status(&self.url()).await
     }
 
     /// Audits a sale on the first running coordinator.

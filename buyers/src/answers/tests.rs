@@ -67,6 +67,7 @@ fn rejection_without_retry_after_is_unexpected() {
     assert_eq!(rejected(503, SOON, r#"{"type":"/problems/unknown-outcome"}"#), AnswerKind::Unknown);
     assert_eq!(rejected(503, SOON, r#"{"type":"about:blank","status":503}"#), AnswerKind::Unknown);
     assert_eq!(rejected(429, SOON, r#"{"type":"/problems/too-many-requests"}"#), AnswerKind::Limited);
+    assert_eq!(rejected(404, None, r#"{"type":"/problems/unknown-sale"}"#), AnswerKind::NoSale);
     assert_eq!(rejected(503, None, r#"{"status":"busy"}"#), AnswerKind::Unexpected);
     assert_eq!(rejected(429, None, ""), AnswerKind::Unexpected);
 }
@@ -125,4 +126,12 @@ fn reason_is_the_word_of_either_family() {
     assert_eq!(reason(410, r#"{"status":"sold_out"}"#).as_deref(), Some("sold_out"));
     assert_eq!(reason(200, r#"{"status":"purchased","orderId":"A"}"#), None);
     assert_eq!(reason(503, r#"{"type":"/problems/busy","status":503}"#), None);
+}
+
+#[test]
+fn change_without_confirmation_is_unknown() {
+    let change = |status| Answer::to_change(received(status, None, "why")).kind;
+    assert_eq!([200, 201].map(change), [AnswerKind::Data; 2]);
+    assert_eq!([408, 429, 500, 503].map(change), [AnswerKind::Unknown; 4]);
+    assert_eq!([400, 404, 409].map(change), [AnswerKind::Refused; 3]);
 }

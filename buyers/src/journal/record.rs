@@ -1,6 +1,6 @@
 //! The entries of a journal.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use stock::sale::EpochMs;
@@ -52,7 +52,7 @@ pub struct Invoked {
     pub at: Micros,
     /// Id of the sale.
     pub sale: String,
-    /// Family of calls that the request belongs to.
+    /// Family of endpoints that the request belongs to.
     pub api: ApiFamily,
     /// The user's id.
     pub user: String,
@@ -119,24 +119,16 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum BuyerRequest {
-    /// A purchase. Tries of one attempt share key and order.
+    /// A purchase. Tries of one attempt share its name and order.
     Purchase {
-        /// The `Idempotency-Key`.
-        key: String,
-        /// The order id that is derived from this key.
-        order: String,
-    },
-    /// A purchase without an `Idempotency-Key`: each try has a random order id.
-    PurchaseWithoutKey {
-        /// Name of the attempt, used in the journal only. Its tries share it.
+        /// Name of the attempt.
         attempt: String,
+        /// The order id, if the name is sent as `Idempotency-Key`. Without a key each try has a random order id.
+        order: Option<String>,
     },
     /// A lookup of the user's purchase.
     Lookup,
 }
-
-/// Reason that is recorded when a request timed out.
-pub const TIMED_OUT: &str = "timed out";
 
 /// The answer to a request, or its failure.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +138,8 @@ pub struct Answered {
     pub request: u64,
     /// Time after the last byte of the answer.
     pub at: Micros,
+    /// Meaning of the answer.
+    pub kind: AnswerKind,
     /// HTTP status. None if no answer came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
@@ -155,6 +149,15 @@ pub struct Answered {
     /// Order id in the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<String>,
+}
+
+/// A buyer's request with its answer, if any.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange<'a> {
+    /// The request.
+    pub invoked: &'a Invoked,
+    /// The answer.
+    pub answered: Option<&'a Answered>,
 }
 
 impl JournalEntry {
@@ -169,56 +172,54 @@ impl JournalEntry {
     }
 }
 
-impl Answered {
-    /// Creates the entry of a buyer's request.
-    pub fn of(request: u64, at: Micros, answer: &Answer) -> Self {
-        let Answer { status, reason, order, .. } = answer;
-        Self { request, at, status: *status, reason: reason.clone(), order: order.clone() }
-    }
-
-    /// Returns the meaning of the answer to this request. Unlike a parser of whole answers, it has no more than the journal
-    /// keeps, and takes that as true.
-    pub fn kind(&self, ask: &BuyerRequest) -> AnswerKind {
-        let (reason, has_order) = (self.reason.as_deref().unwrap_or_default(), self.order.is_some());
-        match (self.status, has_order) {
-            (None, _) => AnswerKind::Transport,
-            (Some(429), _) => AnswerKind::Limited,
-            (Some(500..), _) => AnswerKind::Unknown,
-            (Some(200), _) if *ask != BuyerRequest::Lookup => AnswerKind::Purchased,
-            (Some(200), true) => AnswerKind::Found,
-            (Some(200), false) => AnswerKind::FoundNone,
-            (Some(404), _) => AnswerKind::NoSale,
-            (_, true) if reason == "already_purchased" => AnswerKind::AlreadyPurchased,
-            _ => refusal(reason),
-        }
-    }
-
-    /// Returns true when the request may still take effect later: it timed out while its connection was open. When the
-    /// connection was refused or broken, the process is gone.
-    pub fn may_take_effect_late(&self) -> bool {
-        self.status.is_none() && self.reason.as_deref() == Some(TIMED_OUT)
-    }
-
-    /// Returns true when an operator's change was confirmed, false when it was refused, and `None` when neither is
-    /// certain.
-    pub fn is_done(&self) -> Option<bool> {
-        match self.status {
-            Some(200 | 201) => Some(true),
-            None | Some(408 | 429 | 500..) => None,
-            Some(_) => Some(false),
-        }
+impl Exchange<'_> {
+    /// Returns the meaning of the answer.
+    pub fn kind(&self) -> AnswerKind {
+        self.answered.map_or(AnswerKind::Transport, |answered| answered.kind)
     }
 }
 
-/// Maps the reason of a refusal, in the words of both families of endpoints.
-fn refusal(reason: &str) -> AnswerKind {
-    match reason {
-        "out_of_stock" | "sold_out" => AnswerKind::SoldOut,
-        "sale_not_active" | "not_active" => AnswerKind::NotActive,
-        // The token is too old, or signed by a secret that nodes no longer use. The answer brings a new token.
-        "csrf" => AnswerKind::CsrfRefused,
-        _ => AnswerKind::Refused,
+impl BuyerRequest {
+    /// Returns the attempt's name and, if that is its key, its order. None if the request is not a purchase.
+    pub fn attempt(&self) -> Option<(&str, Option<&str>)> {
+        match self {
+            Self::Purchase { attempt, order } => Some((attempt, order.as_deref())),
+            Self::Lookup => None,
+        }
     }
+
+    /// Returns the `Idempotency-Key`, if the request has one.
+    pub fn key(&self) -> Option<&str> {
+        self.attempt().and_then(|(attempt, order)| order.map(|_| attempt))
+    }
+}
+
+impl Answered {
+    /// Creates the entry of an answer.
+    pub fn of(request: u64, at: Micros, answer: &Answer) -> Self {
+        let Answer { kind, status, reason, order, .. } = answer;
+        Self { request, at, kind: *kind, status: *status, reason: reason.clone(), order: order.clone() }
+    }
+}
+
+/// Returns all answers, by the number of the request.
+pub fn answers(records: &[JournalEntry]) -> HashMap<u64, &Answered> {
+    let answered = records.iter().filter_map(|record| match record {
+        JournalEntry::Answered(answered) => Some((answered.request, answered)),
+        _ => None,
+    });
+    answered.collect()
+}
+
+/// Returns the requests of all buyers, with their answers.
+pub fn exchanges(records: &[JournalEntry]) -> impl Iterator<Item = Exchange<'_>> {
+    let answers = answers(records);
+    records.iter().filter_map(move |record| match record {
+        JournalEntry::Invoked(invoked) => {
+            Some(Exchange { invoked, answered: answers.get(&invoked.request).copied() })
+        }
+        _ => None,
+    })
 }
 
 /// Returns the entries of one sale, with the answers to its requests.

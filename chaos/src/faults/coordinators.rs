@@ -3,17 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use buyers::read_json;
+use buyers::{journal, read_json};
 use futures::future::try_join_all;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use testkit::stack::Coordinator;
 
 use super::{FaultEffect, hold, nodes};
-use crate::{
-    journal,
-    testbed::{SALE, Testbed, pick},
-};
+use crate::testbed::{SALE, Testbed, pick};
 
 /// Units of a restock: few, compared with the sale's stock.
 const UNITS: u64 = 5;
@@ -32,7 +29,7 @@ enum Change {
 #[serde(rename_all = "camelCase")]
 struct SaleView {
     total_stock: u64,
-    #[serde(deserialize_with = "nodes::timestamp")]
+    #[serde(deserialize_with = "buyers::timestamp")]
     ends_at: Timestamp,
 }
 

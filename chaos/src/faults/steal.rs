@@ -7,6 +7,7 @@
 use std::{fmt, time::Duration};
 
 use anyhow::{Context, Result, bail};
+use buyers::journal::{Journal, read};
 use futures::future::try_join_all;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -16,7 +17,6 @@ use super::{FaultEffect, hold};
 use crate::{
     BuyerCrowd,
     audit::audit,
-    journal::{Journal, read},
     testbed::{Testbed, connect, read_sale},
 };
 
@@ -94,14 +94,15 @@ async fn run_side_sale(testbed: &Testbed, id: &str, death: Death) -> Result<(boo
     if death.without_coordinators {
         let mut buyers = crowd.new_buyers_at(death.home, 2);
         let stealing = buyers.pop().context("two buyers")?;
-        crowd.buy_all_at(buyers, &failing_node, STEAL_LIMIT).await?;
-        crowd.try_once_at(&stealing, "first", &failing_node).await?;
+        crowd.buy_all(buyers, Some(&failing_node), STEAL_LIMIT).await?;
+        crowd.try_once(&stealing, "first", Some(&failing_node)).await?;
         // Meanwhile the other nodes see that the donor is empty.
         hold().await;
-        crowd.buy_all(vec![stealing], SELL_OUT_LIMIT).await?;
+        crowd.buy_all(vec![stealing], None, SELL_OUT_LIMIT).await?;
     } else {
         // Buyers who get no answer from the failing node continue through nginx.
-        crowd.buy_all_at(crowd.new_buyers_at(death.home, units as usize), &failing_node, STEAL_LIMIT).await?;
+        let buyers = crowd.new_buyers_at(death.home, units as usize);
+        crowd.buy_all(buyers, Some(&failing_node), STEAL_LIMIT).await?;
     }
     let died = !failing_node.process().is_running();
     crowd.sell_out(SELL_OUT_LIMIT).await?;

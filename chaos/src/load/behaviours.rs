@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use buyers::{AnswerKind, journal::BuyerRequest, retry_pause};
 use rand::random_range;
 
 use super::{
     buyers::Buyer,
-    client::RequestOutcome,
     crowd::{BuyerCrowd, Endpoint},
 };
-use crate::journal::BuyerRequest;
 
 /// Behaviour of a buyer, chosen by the buyer's number.
 #[derive(Clone, Copy, Debug)]
@@ -84,8 +83,9 @@ impl BuyerCrowd {
         for number in 0_u64.. {
             let name = if number == 0 { name.to_owned() } else { format!("{name}-{number}") };
             let ask = buyer.purchase(self.sale(), &name);
-            let outcome = self.ask_until_definite(buyer, &ask, first.take()).await?;
-            if outcome != RequestOutcome::NotActive || self.is_over() {
+            let kind = self.ask_until_definite(buyer, &ask, first.take()).await?;
+            // A node may not know a new sale yet: it reads the list of sales several times per second.
+            if !matches!(kind, AnswerKind::NotActive | AnswerKind::NoSale) || self.is_over() {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(random_range(NOT_ACTIVE_PAUSE_MS))).await;
@@ -104,20 +104,19 @@ impl BuyerCrowd {
         buyer: &Buyer,
         ask: &BuyerRequest,
         mut first: Option<Endpoint>,
-    ) -> Result<RequestOutcome> {
-        let _unresolved = self.track_attempt();
+    ) -> Result<AnswerKind> {
+        self.client().counts().unresolved += 1;
         loop {
-            let outcome = {
+            let answer = {
                 let _permit = self.permit(buyer.home).await;
                 let endpoint = first.take().unwrap_or_else(|| self.nginx());
                 self.client().ask(buyer, ask, &endpoint).await?
             };
-            match outcome {
-                RequestOutcome::Bought | RequestOutcome::Denied | RequestOutcome::NotActive => {
-                    return Ok(outcome);
-                }
-                RequestOutcome::Unknown(pause) => tokio::time::sleep(pause).await,
+            if answer.kind.is_definite() {
+                self.client().counts().unresolved -= 1;
+                return Ok(answer.kind);
             }
+            tokio::time::sleep(retry_pause(answer.retry_after)).await;
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use buyers::journal::Change;
 use rand::{RngExt as _, rng};
 use stock::sale::{EpochMs, Sale};
 use testkit::{Stack, until};
@@ -20,7 +21,6 @@ use super::{
 };
 use crate::{
     BuyerCrowd,
-    journal::Change,
     load::ArrivalRate,
     testbed::{connect, read_sale},
 };
@@ -35,7 +35,7 @@ const READ_LIMIT: Duration = Duration::from_secs(90);
 const BUYERS_AFTER_END: Duration = Duration::from_secs(3);
 
 /// A sale whose plan has been executed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct FinishedSale {
     pub(crate) crowd: BuyerCrowd,
     /// The latest end that may be in force. None if the sale does not end during the run.

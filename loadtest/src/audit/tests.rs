@@ -48,7 +48,7 @@ fn violations_of_the_coordinators_audit_are_listed() {
         evidence.after.violations = vec!["a channel took in more than it was given".into()];
     };
     assert!(violations(with_violation).contains("a channel took in more"));
-    assert!(violations(|evidence| evidence.after.ok = false).contains("does not say why"));
+    assert!(violations(|evidence| evidence.after.ok = false).contains("failed without naming a violation"));
     assert_eq!(violations(|evidence| evidence.after.buyers_twice = 1), "1 users have claims in two shards");
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use buyers::AnswerKind;
 use jiff::SignedDuration;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
@@ -110,7 +111,7 @@ async fn restock_is_sold_when_coordinators_die_afterwards() {
     let later = buy(&sale, &users(100..210)).await;
     assert_eq!(purchases(&later).len(), 110, "the answers are {:?}", tally(&later));
     let too_late = buy(&sale, &users(300..320)).await;
-    assert_eq!(tally(&too_late).keys().collect::<Vec<_>>(), ["409 out_of_stock"]);
+    assert_eq!(tally(&too_late).keys().collect::<Vec<_>>(), [&AnswerKind::SoldOut]);
 
     // And a restarted coordinator finds no violation.
     answers.extend(later);
@@ -264,7 +265,7 @@ async fn restock_is_sold_while_record_is_unreadable() {
     sale.stack.redis().thaw(record_primary);
     let told = tally(&answers);
     assert_eq!(
-        (purchases(&answers).len(), told.get("409 out_of_stock")),
+        (purchases(&answers).len(), told.get(&AnswerKind::SoldOut)),
         (1, None),
         "the answers are {told:?}"
     );

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use buyers::AnswerKind;
 use stock::cluster::Cluster;
 use stock::connection::ConnectOptions;
 use stock::ids::{ShardId, UserId, UserIdKind};
@@ -102,33 +103,25 @@ pub(crate) fn purchase_attempts<'a>(
 pub(crate) fn purchases(answers: &[BuyerAnswer]) -> HashMap<&str, &str> {
     let mut orders = HashMap::new();
     for answer in answers.iter().filter(|answer| answer.is_purchased()) {
-        let order = answer.order_id.as_deref().expect("a purchase contains its order id");
+        let order = answer.order.as_deref().expect("a purchase contains its order id");
         let before = orders.insert(answer.user.as_str(), order);
         assert_eq!(before, None, "{} got `purchased` twice", answer.user);
     }
     orders
 }
 
-/// Counts the answers by status and reason, for messages.
-pub(crate) fn tally(answers: &[BuyerAnswer]) -> BTreeMap<String, usize> {
+/// Counts the answers by meaning, for messages.
+pub(crate) fn tally(answers: &[BuyerAnswer]) -> BTreeMap<AnswerKind, usize> {
     let mut tally = BTreeMap::new();
-    for answer in answers {
-        let status = answer.status.map_or("none".into(), |status| status.to_string());
-        let reason = answer.reason.as_deref().unwrap_or_default();
-        *tally.entry(format!("{status} {reason}")).or_default() += 1;
-    }
+    answers.iter().for_each(|answer| *tally.entry(answer.kind).or_default() += 1);
     tally
 }
 
 /// Asserts that every answer is definite: purchased, already purchased, or sold out.
 pub(crate) fn assert_all_definite(answers: &[BuyerAnswer]) {
-    let refusals = ["already_purchased", "out_of_stock"];
-    let is_refusal = |answer: &BuyerAnswer| {
-        answer.status == Some(409)
-            && answer.reason.as_deref().is_some_and(|reason| refusals.contains(&reason))
-    };
-    let expected = |answer: &BuyerAnswer| answer.is_purchased() || is_refusal(answer);
-    assert!(answers.iter().all(expected), "the answers are {:?}", tally(answers));
+    let expected = [AnswerKind::Purchased, AnswerKind::AlreadyPurchased, AnswerKind::SoldOut];
+    let is_expected = |answer: &BuyerAnswer| expected.contains(&answer.kind);
+    assert!(answers.iter().all(is_expected), "the answers are {:?}", tally(answers));
 }
 
 /// Asserts that a repeated purchase got the order of the first one.
@@ -136,14 +129,7 @@ pub(crate) fn assert_repeats_recognized(answers: &[BuyerAnswer]) {
     let orders = purchases(answers);
     for answer in answers.iter().filter(|answer| !answer.is_purchased()) {
         let bought = orders.get(answer.user.as_str());
-        let reported_order =
-            (answer.reason.as_deref() == Some("already_purchased")).then_some(answer.order_id.as_deref());
-        assert_eq!(
-            reported_order,
-            bought.map(|order| Some(*order)),
-            "{} got {:?}",
-            answer.user,
-            answer.reason
-        );
+        let reported = answer.order.as_deref();
+        assert_eq!(reported, bought.copied(), "{} got {:?}", answer.user, answer.kind);
     }
 }

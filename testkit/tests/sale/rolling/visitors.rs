@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use buyers::{Answer, AnswerKind, ApiFamily, BuyerClient, PurchaseRequest, SaleStatus};
+use buyers::{Answer, AnswerKind, ApiFamily, BuyerClient, PurchaseRequest};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -37,7 +37,7 @@ impl VisitorRequest {
 
 /// Visits until the test closes the traffic.
 pub(super) async fn visit(number: usize, url: String, closed: watch::Receiver<bool>) -> Vec<VisitorRequest> {
-    let mut visitor = Visitor { client: BuyerClient::new(None, PATIENCE), url, requests: Vec::new() };
+    let mut visitor = Visitor { client: BuyerClient::new(PATIENCE), url, requests: Vec::new() };
     for round in 0.. {
         if *closed.borrow() {
             break;
@@ -56,12 +56,10 @@ struct Visitor {
 impl Visitor {
     async fn run_round(&mut self, user: &str) {
         let (client, url, family) = (self.client.clone(), self.url.clone(), ApiFamily::BySale);
-        let is_active = |answer: &Answer| {
-            let status = serde_json::from_slice::<SaleStatus>(&answer.body);
-            answer.kind == AnswerKind::Data && status.is_ok_and(|status| status.status == "active")
-        };
+        let is_active =
+            |answer: &Answer| answer.sale_status().is_some_and(|status| status.status == "active");
         self.send(RequestKind::Status, client.status(&url, family), is_active).await;
-        let purchase = PurchaseRequest { user, family, key: None, token: None };
+        let purchase = PurchaseRequest { user, ..PurchaseRequest::default() };
         let is_bought = |answer: &Answer| answer.kind == AnswerKind::Purchased;
         let order = self.send(RequestKind::Purchase, client.buy(&url, purchase), is_bought).await;
         let has_order = |answer: &Answer| {
@@ -82,9 +80,7 @@ impl Visitor {
         let sent = Instant::now();
         let answer = request.await;
         let (latency, is_right) = (sent.elapsed(), is_right(&answer));
-        let text =
-            || format!("{:?} {:?} {}", answer.status, answer.reason, String::from_utf8_lossy(&answer.body));
-        let failure = (!is_right).then(text);
+        let failure = (!is_right).then(|| answer.to_string());
         self.requests.push(VisitorRequest { kind, sent, latency, failure });
         answer.order.filter(|_| is_right)
     }
