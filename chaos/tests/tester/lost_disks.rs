@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use buyers::AnswerKind;
 use testkit::until;
 
 use crate::fixture::{TesterFixture, UNITS};
