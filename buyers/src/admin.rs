@@ -14,6 +14,9 @@ use crate::{AuditReport, answers::Answer, client::read, journal::Change};
 /// Time limit of a request. An audit reads all claims and orders of a sale, and audits run one at a time.
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 
+/// Time limit of a view that reads no shard.
+const VIEW_LIMIT: Duration = Duration::from_secs(5);
+
 /// Time limit of a change. A running coordinator answers within seconds, and a frozen one continues before this.
 const CHANGE_LIMIT: Duration = Duration::from_secs(20);
 
@@ -40,6 +43,15 @@ impl AdminClient {
     /// Prepares a change at this path, for example `sales` or `sales/flash/pause`.
     pub fn post(&self, coordinator: &str, path: &str) -> RequestBuilder {
         self.client.post(format!("{coordinator}/admin/{path}")).bearer_auth(&self.token)
+    }
+
+    /// Returns true when this coordinator leads.
+    ///
+    /// # Errors
+    /// Fails when the coordinator does not answer.
+    pub async fn leads(&self, coordinator: &str) -> Result<bool> {
+        let view: Value = read_json(self.get(coordinator, "coordinators").timeout(VIEW_LIMIT)).await?;
+        Ok(view["leads"] == true)
     }
 
     /// Audits a sale, which reads all of it.

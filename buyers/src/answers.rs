@@ -56,7 +56,7 @@ pub enum AnswerKind {
     CsrfRefused,
     /// The connection was refused or broke.
     #[default]
-    Transport,
+    NoAnswer,
     /// No answer came in time: the request may still take effect.
     TimedOut,
     /// An answer that is not part of the contract.
@@ -105,7 +105,7 @@ impl AnswerKind {
         Self::Unknown,
         Self::Limited,
         Self::CsrfRefused,
-        Self::Transport,
+        Self::NoAnswer,
         Self::TimedOut,
         Self::Unexpected,
     ];
@@ -122,29 +122,19 @@ impl AnswerKind {
 
     /// Returns true when the server behaved incorrectly. A rejection with `Retry-After` is not an error.
     pub fn is_error(self) -> bool {
-        matches!(self, Self::NoSale | Self::CsrfRefused | Self::Transport | Self::TimedOut | Self::Unexpected)
+        matches!(self, Self::NoSale | Self::CsrfRefused | Self::NoAnswer | Self::TimedOut | Self::Unexpected)
     }
+}
 
-    /// Returns the name in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Data => "data",
-            Self::Purchased => "purchased",
-            Self::AlreadyPurchased => "already purchased",
-            Self::Found => "found",
-            Self::FoundNone => "found none",
-            Self::SoldOut => "sold out",
-            Self::NotActive => "not active",
-            Self::NoSale => "no sale",
-            Self::Refused => "refused",
-            Self::Busy => "busy (503)",
-            Self::Unknown => "unknown (503)",
-            Self::Limited => "limited (429)",
-            Self::CsrfRefused => "csrf refused",
-            Self::Transport => "no answer",
-            Self::TimedOut => "timed out",
-            Self::Unexpected => "unexpected",
+/// Writes the words of the kind: `already purchased`.
+impl fmt::Display for AnswerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = String::new();
+        for letter in format!("{self:?}").chars() {
+            let begins_word = letter.is_uppercase() && !words.is_empty();
+            words.extend(begins_word.then_some(' ').into_iter().chain(letter.to_lowercase()));
         }
+        f.pad(&words)
     }
 }
 
@@ -202,7 +192,7 @@ impl Answer {
 
     /// Returns the answer of a request that got none because of this error.
     pub fn lost(error: &reqwest::Error) -> Self {
-        let kind = if error.is_timeout() { AnswerKind::TimedOut } else { AnswerKind::Transport };
+        let kind = if error.is_timeout() { AnswerKind::TimedOut } else { AnswerKind::NoAnswer };
         Self { kind, reason: Some(format!("{error:?}")), ..Self::default() }
     }
 
@@ -230,7 +220,7 @@ impl Answer {
 /// Writes the meaning, followed by the whole answer, or by the error if none came.
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (kind, reason) = (self.kind.name(), self.reason.as_deref().unwrap_or_default());
+        let (kind, reason) = (self.kind, self.reason.as_deref().unwrap_or_default());
         match self.status {
             Some(status) => write!(f, "{kind}: {status} {}", String::from_utf8_lossy(&self.body)),
             None => write!(f, "{kind}: {reason}"),

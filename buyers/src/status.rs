@@ -15,6 +15,8 @@ pub struct SaleStatus {
     pub remaining_stock: u64,
     /// Units offered in total.
     pub total_stock: u64,
+    /// True when every unit is sold and confirmed.
+    pub sold_out: bool,
     /// The end of the sale.
     #[serde(deserialize_with = "timestamp")]
     pub ends_at: Timestamp,

@@ -213,7 +213,7 @@ impl<'a> UserHistory<'a> {
     }
 
     fn describe(&self, exchange: &Exchange<'_>) -> String {
-        let (claim, kind) = (self.claimed_order().unwrap_or("no claim"), exchange.kind().name());
+        let (claim, kind) = (self.claimed_order().unwrap_or("no claim"), exchange.kind());
         let order = exchange.order().map(|order| format!(" with order {order}")).unwrap_or_default();
         format!("{}, request {}: {kind}{order}, but Redis holds {claim}", self.user, exchange.invoked.request)
     }

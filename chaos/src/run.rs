@@ -200,13 +200,12 @@ impl Run<'_> {
         self.violations.extend(status_contradiction(&self.testbed.stack).await?);
 
         let quiet = Timeline::of(&records).outside(&self.spans, attacked_until);
-        let counts = sales.iter().fold(Counts::default(), |sum, sale| sum + sale.crowd.counts());
         Ok(Report {
             seed: options.seed,
             redis: self.testbed.redis().version().to_owned(),
             sales: sales.len() as u64,
             changes: *self.operator.counts(),
-            counts,
+            counts: Counts::of(&records),
             quiet_p99_ms: quiet.p99.as_secs_f64() * 1_000.0,
             quiet_unknown: quiet.unknown as u64,
             seconds: self.opened.elapsed().as_secs_f64(),

@@ -35,7 +35,7 @@ pub(crate) async fn attack(
 /// Records a request in Goose's statistics.
 pub(crate) async fn record(user: &mut GooseUser, exchange: &Exchange) -> TransactionResult {
     let Exchange { method, name, answer, latency } = exchange;
-    let error = format!("{name}: {}", answer.kind.name());
+    let error = format!("{name}: {}", answer.kind);
     let kind = answer.kind;
     let is_success = (kind == AnswerKind::Data || kind.is_definite()) && !kind.is_error();
     user.record_custom_request_duration(method, name, *latency, is_success, answer.status, Some(&error)).await

@@ -49,7 +49,7 @@ fn line(before: &Counts, now: &Counts) -> String {
     let seconds = (now.elapsed - before.elapsed).as_secs_f64();
     let rate = (now.requests - before.requests) as f64 / seconds;
     let outcomes = AnswerKind::OUTCOMES.iter().filter(|kind| now.of(**kind) > 0);
-    let outcomes: Vec<String> = outcomes.map(|kind| format!("{} {}", kind.name(), now.of(*kind))).collect();
+    let outcomes: Vec<String> = outcomes.map(|kind| format!("{} {}", kind, now.of(*kind))).collect();
     format!(
         "{:5.0} s  {:5} users  {rate:6.0} requests/s  errors {}  {}",
         now.elapsed.as_secs_f64(),
@@ -76,7 +76,7 @@ mod tests {
             outcomes: BTreeMap::from([
                 (AnswerKind::Data, 9),
                 (AnswerKind::Purchased, 100),
-                (AnswerKind::Transport, 2),
+                (AnswerKind::NoAnswer, 2),
             ]),
             ..Counts::default()
         };

@@ -66,7 +66,7 @@ impl Report {
     fn outcomes(&self) -> String {
         let mut text = String::from("outcomes\n");
         for kind in AnswerKind::OUTCOMES {
-            text += &row(kind.name(), self.counts.of(kind), "");
+            text += &row(&kind.to_string(), self.counts.of(kind), "");
         }
         text += &row("gave up", self.counts.gave_up, "");
         let errors: String = self.counts.errors_listed.iter().map(|error| format!("  {error}\n")).collect();

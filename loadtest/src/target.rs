@@ -170,8 +170,9 @@ mod tests {
 
     fn problem(status: &str, remaining_stock: u64, for_buyers: bool) -> Option<String> {
         let (sale_id, status, now) = ("flash".into(), status.into(), Timestamp::UNIX_EPOCH);
-        let (total_stock, ends_at, server_time) = (9, now, now);
-        let status = SaleStatus { sale_id, status, remaining_stock, total_stock, ends_at, server_time };
+        let (total_stock, sold_out, ends_at, server_time) = (9, false, now, now);
+        let status =
+            SaleStatus { sale_id, status, remaining_stock, total_stock, sold_out, ends_at, server_time };
         ensure_open(&status, for_buyers).err().map(|error| error.to_string())
     }
 

@@ -135,3 +135,9 @@ fn change_without_confirmation_is_unknown() {
     assert_eq!([408, 429, 500, 503].map(change), [AnswerKind::Unknown; 4]);
     assert_eq!([400, 404, 409].map(change), [AnswerKind::Refused; 3]);
 }
+
+#[test]
+fn kind_is_written_in_words() {
+    assert_eq!(AnswerKind::AlreadyPurchased.to_string(), "already purchased");
+    assert_eq!(format!("{:9}|", AnswerKind::Busy), "busy     |");
+}

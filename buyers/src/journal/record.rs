@@ -175,7 +175,7 @@ impl JournalEntry {
 impl Exchange<'_> {
     /// Returns the meaning of the answer.
     pub fn kind(&self) -> AnswerKind {
-        self.answered.map_or(AnswerKind::Transport, |answered| answered.kind)
+        self.answered.map_or(AnswerKind::NoAnswer, |answered| answered.kind)
     }
 }
 

@@ -11,33 +11,6 @@ use super::{
     crowd::{BuyerCrowd, Endpoint},
 };
 
-/// Behaviour of a buyer, chosen by the buyer's number.
-#[derive(Clone, Copy, Debug)]
-enum BuyerBehaviour {
-    /// Buys once, through nginx.
-    Plain,
-    /// Buys once, directly at a node.
-    Direct,
-    /// Sends two attempts at once, through nginx and to a node.
-    Twice,
-    /// Buys again later, with another attempt.
-    Again,
-    /// Looks the purchase up later.
-    LooksUp,
-}
-
-impl BuyerBehaviour {
-    fn of(buyer: &Buyer) -> Self {
-        match buyer.number % 10 {
-            0 | 1 => Self::Twice,
-            2 => Self::Again,
-            3 | 4 => Self::LooksUp,
-            5 => Self::Direct,
-            _ => Self::Plain,
-        }
-    }
-}
-
 /// Pause of a buyer before another attempt at a sale that is not selling, in milliseconds.
 const NOT_ACTIVE_PAUSE_MS: std::ops::Range<u64> = 300..1_300;
 
@@ -45,28 +18,32 @@ const NOT_ACTIVE_PAUSE_MS: std::ops::Range<u64> = 300..1_300;
 pub(super) const REQUESTS_PER_BUYER: f64 = 1.5;
 
 impl BuyerCrowd {
-    /// Runs all requests of a buyer. Returns when every attempt has a definite answer.
+    /// Runs all requests of a buyer, by the buyer's number. Returns when every attempt has a definite answer.
     pub(super) async fn run_behaviour(&self, buyer: &Buyer) -> Result<()> {
-        match BuyerBehaviour::of(buyer) {
-            BuyerBehaviour::Plain => self.buy(buyer, "first", None).await,
-            BuyerBehaviour::Direct => self.buy(buyer, "first", self.node(buyer.number)).await,
-            BuyerBehaviour::Twice => {
-                let (one, other) = tokio::join!(
-                    self.buy(buyer, "first", None),
-                    self.buy(buyer, "second", self.node(buyer.number)),
-                );
+        let node = self.node(buyer.number);
+        match buyer.number % 10 {
+            // Sends two attempts at once, through nginx and to a node.
+            0 | 1 => {
+                let (one, other) =
+                    tokio::join!(self.buy(buyer, "first", None), self.buy(buyer, "second", node));
                 one.and(other)
             }
-            BuyerBehaviour::Again => {
+            // Buys again later, with another attempt.
+            2 => {
                 self.buy(buyer, "first", None).await?;
                 later().await;
                 self.buy(buyer, "again", None).await
             }
-            BuyerBehaviour::LooksUp => {
+            // Looks the purchase up later.
+            3 | 4 => {
                 self.buy(buyer, "first", None).await?;
                 later().await;
                 self.look_up(buyer).await
             }
+            // Buys once, directly at a node.
+            5 => self.buy(buyer, "first", node).await,
+            // Buys once, through nginx.
+            _ => self.buy(buyer, "first", None).await,
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Result;
 use buyers::{
     ANSWER_LIMIT, Answer, AnswerKind, ApiFamily, BuyerClient, PurchaseRequest,
-    journal::{Answered, BuyerRequest, Invoked, Journal, JournalEntry},
+    journal::{Answered, BuyerRequest, Invoked, Journal, JournalEntry, exchanges},
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,19 +32,22 @@ pub struct Counts {
     pub unresolved: u64,
 }
 
-impl std::ops::Add for Counts {
-    type Output = Self;
+impl Counts {
+    /// Counts all requests in a journal.
+    pub(crate) fn of(records: &[JournalEntry]) -> Self {
+        let mut counts = Self::default();
+        exchanges(records)
+            .for_each(|exchange| counts.add(exchange.invoked.api, &exchange.invoked.ask, exchange.kind()));
+        counts
+    }
 
-    fn add(self, other: Self) -> Self {
-        Self {
-            requests: self.requests + other.requests,
-            purchases: self.purchases + other.purchases,
-            unknown: self.unknown + other.unknown,
-            not_active: self.not_active + other.not_active,
-            single_sale: self.single_sale + other.single_sale,
-            without_key: self.without_key + other.without_key,
-            unresolved: self.unresolved + other.unresolved,
-        }
+    fn add(&mut self, api: ApiFamily, ask: &BuyerRequest, kind: AnswerKind) {
+        self.requests += 1;
+        self.single_sale += u64::from(api == ApiFamily::SingleSale);
+        self.without_key += u64::from(ask.attempt().is_some() && ask.key().is_none());
+        self.purchases += u64::from(kind == AnswerKind::Purchased);
+        self.not_active += u64::from(kind == AnswerKind::NotActive);
+        self.unknown += u64::from(!kind.is_definite());
     }
 }
 
@@ -102,7 +105,7 @@ impl JournalingClient {
             BuyerRequest::Lookup => self.client.look_up(base_url, family, user).await,
         };
         self.keep_token(answer.token.clone());
-        self.count(buyer.api, ask, answer.kind);
+        self.counts().add(buyer.api, ask, answer.kind);
         let answered = Answered::of(request, self.journal.now(), &answer);
         self.journal.append(&JournalEntry::Answered(answered)).await?;
         Ok(answer)
@@ -127,15 +130,5 @@ impl JournalingClient {
         if token.is_some() {
             *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
         }
-    }
-
-    fn count(&self, api: ApiFamily, ask: &BuyerRequest, kind: AnswerKind) {
-        let (mut counts, without_key) = (self.counts(), ask.attempt().is_some() && ask.key().is_none());
-        counts.requests += 1;
-        counts.single_sale += u64::from(api == ApiFamily::SingleSale);
-        counts.without_key += u64::from(without_key);
-        counts.purchases += u64::from(kind == AnswerKind::Purchased);
-        counts.not_active += u64::from(kind == AnswerKind::NotActive);
-        counts.unknown += u64::from(!kind.is_definite());
     }
 }

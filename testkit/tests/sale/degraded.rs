@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use buyers::AnswerKind;
+use buyers::{AnswerKind, BuyerClient, SaleStatus, read_json};
 use jiff::SignedDuration;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use stock::calls::Donate;
 use stock::ids::ShardId;
 use stock::layout::{SALES_KEY, SaleKeys, Slot, slot_of_tag};
-use testkit::stack::SaleOptions;
+use testkit::stack::{Coordinator, SaleOptions};
 use testkit::{BuyerAnswer, Buyers, StackOptions, until};
 
 use crate::fixture::{
@@ -57,38 +57,32 @@ async fn start_with_two_coordinators(options: StackOptions) -> OpenSale {
 /// coordinator publishes a snapshot after the change.
 async fn change_then_kill_coordinators(sale: &OpenSale, action: &str, body: Value) {
     let coordinators = sale.stack.coordinators();
-    let client = Client::builder().timeout(TIMEOUT).build().unwrap();
-    let leads = async |url: &str| {
-        let view = client.get(format!("{url}/admin/coordinators")).bearer_auth(sale.stack.admin_token());
-        view.send().await.unwrap().json::<Value>().await.unwrap()["leads"] == true
-    };
+    let leads = async |url: &str| sale.stack.admin().leads(url).await.unwrap();
     let (leader, other) = match leads(coordinators[0].url()).await {
         true => (&coordinators[0], &coordinators[1]),
         false => (&coordinators[1], &coordinators[0]),
     };
     assert!(leads(leader.url()).await, "none of the coordinators leads");
     leader.process().freeze();
-    let url = format!("{}/admin/sales/flash/{action}", other.url());
-    let changing = client.post(url).bearer_auth(sale.stack.admin_token()).json(&body).send();
-    let status = changing.await.unwrap().status();
+    change(sale, other, action, body).await;
     coordinators.iter().for_each(|coordinator| coordinator.process().kill());
-    assert_eq!(status, StatusCode::OK);
 }
 
-/// Reads the status of the sale from one node, or returns `None` when the node does not answer with success.
-async fn status_at(node: &str) -> Option<Value> {
-    let answer = Client::new().get(format!("{node}/api/sale/status")).send().await.ok()?;
-    if answer.status().is_success() { answer.json().await.ok() } else { None }
+async fn change(sale: &OpenSale, coordinator: &Coordinator, action: &str, body: Value) {
+    let path = format!("sales/flash/{action}");
+    let request = sale.stack.admin().post(coordinator.url(), &path).json(&body);
+    read_json::<Value>(request).await.unwrap();
 }
 
 async fn wait_until_each_node_shows(
     sale: &OpenSale,
     what: &str,
     limit: Duration,
-    is_shown: impl Fn(&Value) -> bool,
+    is_shown: impl Fn(&SaleStatus) -> bool,
 ) {
     for node in sale.stack.nodes() {
-        let shown = async || status_at(node.url()).await.is_some_and(|status| is_shown(&status));
+        let client = BuyerClient::new(TIMEOUT);
+        let shown = async || client.sale_status(node.url()).await.is_ok_and(|status| is_shown(&status));
         until(what, limit, shown).await.unwrap();
     }
 }
@@ -104,7 +98,7 @@ async fn restock_is_sold_when_coordinators_die_afterwards() {
 
     // When a restock is acknowledged, and both coordinators die at once.
     change_then_kill_coordinators(&sale, "restock", json!({ "units": 110 })).await;
-    wait_until_each_node_shows(&sale, "the new total", CHANGE_SEEN_MAX, |status| status["totalStock"] == 170)
+    wait_until_each_node_shows(&sale, "the new total", CHANGE_SEEN_MAX, |status| status.total_stock == 170)
         .await;
 
     // Then no buyer is sent away while units are left.
@@ -137,13 +131,10 @@ async fn extension_applies_when_coordinators_die_afterwards() {
     for server in redis.servers().await {
         redis.set_clock(server.addr, SignedDuration::from_mins(15)).unwrap();
     }
-    let is_past = |status: &Value| {
-        let now: jiff::Timestamp = status["serverTime"].as_str().unwrap().parse().unwrap();
-        now.as_millisecond() as u64 > old_end
-    };
+    let is_past = |status: &SaleStatus| status.server_time.as_millisecond() as u64 > old_end;
     wait_until_each_node_shows(&sale, "a time after the old end", TIMEOUT, is_past).await;
     wait_until_each_node_shows(&sale, "the extended sale is active", CHANGE_SEEN_MAX, |status| {
-        status["status"] == "active"
+        status.status == "active"
     })
     .await;
 
@@ -215,7 +206,7 @@ async fn status_advances_while_snapshot_shard_is_frozen() {
     assert_eq!(purchases(&answers).len(), 100, "the answers are {:?}", tally(&answers));
 
     // Then the status shows these purchases.
-    let bought = |status: &Value| status["remainingStock"].as_u64() == Some(1_100);
+    let bought = |status: &SaleStatus| status.remaining_stock == 1_100;
     wait_until_each_node_shows(&sale, "the purchases on other shards", TIMEOUT, bought).await;
     [primary, replica].iter().for_each(|&server| redis.thaw(server));
 }
@@ -232,8 +223,7 @@ async fn restock_is_sold_while_record_is_unreadable() {
     };
     let sale = OpenSale::start_with(options).await;
     assert_all_definite(&buy(&sale, &users(0..30)).await);
-    wait_until_each_node_shows(&sale, "the sale is sold out", TIMEOUT, |status| status["soldOut"] == true)
-        .await;
+    wait_until_each_node_shows(&sale, "the sale is sold out", TIMEOUT, |status| status.sold_out).await;
     let topology = sale.cluster.topology();
     let primary_of = |slot| topology.primary(slot).unwrap().address.to_string();
     let record_primary = primary_of(SaleKeys::new(sale.sale.id()).slot);
@@ -246,12 +236,9 @@ async fn restock_is_sold_while_record_is_unreadable() {
     let buyers = users_with_home(&sale.sale, home, 20);
 
     // When a restock of one unit is acknowledged, and the primary with the record freezes at once.
-    let url = format!("{}/admin/sales/flash/restock", sale.stack.coordinators()[0].url());
-    let restock = Client::new().post(url).bearer_auth(sale.stack.admin_token()).json(&json!({ "units": 1 }));
-    let status = restock.send().await.unwrap().status();
+    change(&sale, &sale.stack.coordinators()[0], "restock", json!({ "units": 1 })).await;
     let record_primary = record_primary.parse().unwrap();
     sale.stack.redis().freeze(record_primary);
-    assert_eq!(status, StatusCode::OK);
 
     // Then no buyer hears that all is sold before one has bought the unit.
     let mut answers = Vec::new();
@@ -333,12 +320,8 @@ async fn abandoned_token_is_sold_while_none_leads() {
     let lease_replica = redis.replicas_of(lease_primary).await[0];
     [lease_replica, lease_primary].iter().for_each(|&server| redis.kill(server));
     let coordinators = sale.stack.coordinators();
-    let is_following = async || {
-        let view = Client::new().get(format!("{}/admin/coordinators", coordinators[0].url()));
-        let view = view.bearer_auth(sale.stack.admin_token()).send().await;
-        let Ok(view) = view else { return false };
-        view.json::<Value>().await.is_ok_and(|view| view["leads"] == false)
-    };
+    let is_following =
+        async || sale.stack.admin().leads(coordinators[0].url()).await.is_ok_and(|leads| !leads);
     until("the end of leadership", TIMEOUT, is_following).await.unwrap();
 
     // When a token is abandoned in the channel between two reachable shards, and all buyers come to a third one.

@@ -109,7 +109,7 @@ fn try_without_answer_may_take_effect_late() {
         journal.with_shard_state(SaleState::Paused, ENDS_AT)
     };
     journal(AnswerKind::TimedOut).is_correct();
-    journal(AnswerKind::Transport).violates(IN_FORCE);
+    journal(AnswerKind::NoAnswer).violates(IN_FORCE);
 }
 
 #[test]
