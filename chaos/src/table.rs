@@ -14,7 +14,7 @@ pub fn markdown(reports: &[Report]) -> String {
          |---|---|---|---|---|---|---|\n",
     );
     let all = || reports.iter().flat_map(|report| report.faults.iter().map(move |fault| (fault, report)));
-    for kind in FaultKind::ALL {
+    for &kind in FaultKind::all() {
         let faults: Vec<FaultInRun<'_>> = all().filter(|(fault, _)| fault.kind == kind).collect();
         if !faults.is_empty() {
             table += &row(kind, &faults);

@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use redis::cmd;
 use stock::functions::LIBRARY;
 use tempfile::TempDir;
 use testkit::{Stack, StackOptions, stack::SaleOptions, until};
@@ -137,15 +136,7 @@ impl Sale {
 
     /// Replaces one line of the functions and loads them under the same name on every primary.
     async fn replace_line(&self, line: &str, instead: &str) {
-        assert_eq!(LIBRARY.code.matches(line).count(), 1, "the functions no longer have this line: {line}");
-        let code = LIBRARY.code.replace(line, instead);
-        for primary in self.stack.redis().primaries().await {
-            let mut connection = self.stack.redis().connection(primary).await.unwrap();
-            let mut load = cmd("FUNCTION");
-            let name: String =
-                load.arg("LOAD").arg("REPLACE").arg(&code).query_async(&mut connection).await.unwrap();
-            assert_eq!(name, LIBRARY.name);
-        }
+        self.stack.redis().load_functions_with(&LIBRARY.code, line, instead).await.unwrap();
     }
 }
 

@@ -1,6 +1,7 @@
 //! Simulated buyers: they send purchases over real connections and read the answers as a client does.
 
 use std::{
+    collections::BTreeMap,
     ops::Deref,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -55,6 +56,13 @@ impl BuyerAnswer {
     pub fn is_definite(&self) -> bool {
         self.kind.is_definite()
     }
+}
+
+/// Counts the answers by meaning, for messages.
+pub fn tally(answers: &[BuyerAnswer]) -> BTreeMap<AnswerKind, usize> {
+    let mut tally = BTreeMap::new();
+    answers.iter().for_each(|answer| *tally.entry(answer.kind).or_default() += 1);
+    tally
 }
 
 /// A group of buyers that shares a bounded number of connections.

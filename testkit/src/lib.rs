@@ -27,7 +27,7 @@ pub mod stack;
 mod wait;
 
 pub use binary::{BuildProfile, binary};
-pub use crowd::{BuyerAnswer, Buyers, PurchaseAttempt};
+pub use crowd::{BuyerAnswer, Buyers, PurchaseAttempt, tally};
 pub use folder::Folder;
 pub use monitoring::Monitoring;
 pub use network_namespace::NetworkNamespace;

@@ -53,14 +53,7 @@ impl TesterFixture {
     /// Starts a sale with one line of the functions replaced, and loads them under the same name on every primary.
     pub(crate) async fn with_function_line(line: &str, instead: &str) -> Self {
         let fixture = Self::intact().await;
-        let code = with_line_replaced(line, instead);
-        for primary in fixture.stack.redis().primaries().await {
-            let mut connection = fixture.stack.redis().connection(primary).await.unwrap();
-            let mut load = cmd("FUNCTION");
-            let name: String =
-                load.arg("LOAD").arg("REPLACE").arg(&code).query_async(&mut connection).await.unwrap();
-            assert_eq!(name, LIBRARY.name);
-        }
+        fixture.stack.redis().load_functions_with(&LIBRARY.code, line, instead).await.unwrap();
         fixture
     }
 
@@ -187,11 +180,6 @@ fn programs() -> Programs {
 fn sabotaged_node() -> PathBuf {
     let profile = BuildProfile::of_this_program().unwrap();
     profile.build_with("flashsale-node-sabotaged", "node/sabotage").unwrap()
-}
-
-fn with_line_replaced(line: &str, instead: &str) -> String {
-    assert_eq!(LIBRARY.code.matches(line).count(), 1, "the functions no longer have this line: {line}");
-    LIBRARY.code.replace(line, instead)
 }
 
 #[track_caller]

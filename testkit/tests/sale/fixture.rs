@@ -1,6 +1,6 @@
 //! Shared by the tests of this folder: the stack, its buyers, and the checks at the end of a sale.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use buyers::AnswerKind;
 use stock::cluster::Cluster;
@@ -11,6 +11,7 @@ use stock::sale::Sale;
 use stock::snapshot::read_levels;
 use stock::store::ReadConfig;
 use testkit::stack::SaleOptions;
+pub(crate) use testkit::tally;
 use testkit::{BuyerAnswer, PurchaseAttempt, Stack, StackOptions, User};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -108,13 +109,6 @@ pub(crate) fn purchases(answers: &[BuyerAnswer]) -> HashMap<&str, &str> {
         assert_eq!(before, None, "{} got `purchased` twice", answer.user);
     }
     orders
-}
-
-/// Counts the answers by meaning, for messages.
-pub(crate) fn tally(answers: &[BuyerAnswer]) -> BTreeMap<AnswerKind, usize> {
-    let mut tally = BTreeMap::new();
-    answers.iter().for_each(|answer| *tally.entry(answer.kind).or_default() += 1);
-    tally
 }
 
 /// Asserts that every answer is definite: purchased, already purchased, or sold out.
