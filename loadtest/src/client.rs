@@ -89,12 +89,14 @@ impl SaleClient {
 
     pub(crate) async fn status(&self, family: ApiFamily) -> Exchange {
         let sent = Instant::now();
-        self.exchanged("status", sent, self.client.status(&self.url, family).await)
+        let answer = self.client.status(&self.url, family).await;
+        self.count("status", sent.elapsed(), answer)
     }
 
     pub(crate) async fn csrf(&self) -> Exchange {
         let sent = Instant::now();
-        self.exchanged("csrf", sent, self.client.csrf(&self.url).await)
+        let answer = self.client.csrf(&self.url).await;
+        self.count("csrf", sent.elapsed(), answer)
     }
 
     /// Looks up the purchase of this user.
@@ -102,7 +104,7 @@ impl SaleClient {
         let sent = Instant::now();
         let answer = self.client.look_up(&self.url, family, user).await;
         self.answer_log.lookup(user, family, sent, &answer);
-        self.exchanged("lookup", sent, answer)
+        self.count("lookup", sent.elapsed(), answer)
     }
 
     /// Buys: retries one attempt until the answer is definite or the buyer gives up. Returns all tries.
@@ -140,7 +142,7 @@ impl SaleClient {
         let purchase = PurchaseRequest { user, family: *family, key: Some(key), token: token.as_deref() };
         let answer = self.client.buy(base_url, purchase).await;
         self.answer_log.purchase(user, *family, key, sent, &answer);
-        self.exchanged(name, sent, answer)
+        self.count(name, sent.elapsed(), answer)
     }
 
     /// Listens to the sale's events for this time.
@@ -159,10 +161,6 @@ impl SaleClient {
             Err(error) => (Answer::lost(&error), sent.elapsed()),
         };
         self.count("events", latency, answer)
-    }
-
-    fn exchanged(&self, name: &'static str, sent: Instant, answer: Answer) -> Exchange {
-        self.count(name, sent.elapsed(), answer)
     }
 
     /// Counts an answer, and keeps it for the report if it is an error.

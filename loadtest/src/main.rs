@@ -21,7 +21,7 @@ use anyhow::{Context, Result};
 use audit::Evidence;
 use exit::RunResult;
 use options::Scenario;
-use progress::Progress;
+use progress::print_progress;
 use report::Report;
 use target::LoadTarget;
 
@@ -37,7 +37,7 @@ async fn load(scenario: &Scenario) -> Result<RunResult> {
     let before = target.audit().await?;
     println!("{} at {}, sale `{}`", scenario.name(), target.sale_client.url(), target.sale);
 
-    let progress = Progress::begin(&target.sale_client);
+    let progress = print_progress(&target.sale_client);
     scenarios::run(scenario, &target).await?;
     drop(progress);
 

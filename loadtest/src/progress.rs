@@ -2,34 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
+use buyers::AnswerKind;
 use tokio::{
-    task::JoinHandle,
+    task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
-
-use buyers::AnswerKind;
 
 use crate::{client::SaleClient, tally::Counts};
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Prints progress until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Progress {
-    task: JoinHandle<()>,
-}
-
-impl Progress {
-    pub(crate) fn begin(sale_client: &Arc<SaleClient>) -> Self {
-        let sale_client = Arc::clone(sale_client);
-        Self { task: tokio::spawn(async move { print_lines(&sale_client).await }) }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+/// Prints progress until the returned task is dropped.
+pub(crate) fn print_progress(sale_client: &Arc<SaleClient>) -> JoinSet<()> {
+    let sale_client = Arc::clone(sale_client);
+    JoinSet::from_iter([async move { print_lines(&sale_client).await }])
 }
 
 async fn print_lines(sale_client: &SaleClient) {

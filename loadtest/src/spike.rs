@@ -23,7 +23,7 @@ use hdrhistogram::Histogram;
 use rand::random;
 use reqwest::Url;
 use testkit::{BuyerResult, OpenLoop};
-use tokio::{net::lookup_host, signal::ctrl_c, task::JoinHandle};
+use tokio::{net::lookup_host, signal::ctrl_c, task::JoinSet};
 
 use crate::{
     client::{Attempt, SaleClient},
@@ -44,7 +44,7 @@ pub(crate) struct WaitTimes {
 /// Runs the spike, writes its reports, and lets rejected buyers retry.
 pub(crate) async fn run(spike: &Spike, target: &Arc<LoadTarget>, reports: &Path) -> Result<()> {
     let (sale_client, interrupted) = (Arc::clone(&target.sale_client), Arc::new(AtomicBool::new(false)));
-    let interrupt_handler = InterruptHandler::listen(Arc::clone(&interrupted));
+    let interrupt_handler = handle_interrupts(Arc::clone(&interrupted));
     let generator = open_loop(spike, &sale_client).await?;
     let client = Arc::clone(&sale_client);
     let on_result = move |buyer_result: &BuyerResult| {
@@ -113,28 +113,15 @@ impl WaitTimes {
     }
 }
 
-/// Handles Ctrl-C: the first one ends the spike, the second one the program.
-struct InterruptHandler {
-    task: JoinHandle<()>,
-}
-
-impl InterruptHandler {
-    fn listen(interrupted: Arc<AtomicBool>) -> Self {
-        let task = tokio::spawn(async move {
-            while ctrl_c().await.is_ok() {
-                if interrupted.swap(true, Ordering::Relaxed) {
-                    std::process::exit(1);
-                }
+/// Handles Ctrl-C until the returned task is dropped: the first one ends the spike, the second one the program.
+fn handle_interrupts(interrupted: Arc<AtomicBool>) -> JoinSet<()> {
+    JoinSet::from_iter([async move {
+        while ctrl_c().await.is_ok() {
+            if interrupted.swap(true, Ordering::Relaxed) {
+                std::process::exit(1);
             }
-        });
-        Self { task }
-    }
-}
-
-impl Drop for InterruptHandler {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+        }
+    }])
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use buyers::{AdminClient, AuditReport, BuyerClient, SaleStatus};
 use rand::random;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use testkit::until_ok;
 
 use crate::{
     client::SaleClient,
@@ -16,7 +16,6 @@ use crate::{
 
 /// Time limit for nodes to know a new sale. They read it within a second.
 const OPENING_LIMIT: Duration = Duration::from_secs(10);
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Length of an opened sale, relative to now. Longer than any run.
 const OPEN_FOR: &str = "24h";
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -151,13 +150,8 @@ async fn status(client: &BuyerClient, url: &str) -> Result<SaleStatus> {
 /// Waits until every node knows the sale. Before that, nodes answer 404.
 async fn wait_until_open(client: &BuyerClient, endpoints: &[String]) -> Result<()> {
     for endpoint in endpoints {
-        let deadline = Instant::now() + OPENING_LIMIT;
-        while let Err(error) = status(client, endpoint).await.and_then(|status| ensure_open(&status, true)) {
-            if Instant::now() > deadline {
-                return Err(error.context("the new sale does not open"));
-            }
-            sleep(POLL_INTERVAL).await;
-        }
+        let open = async || ensure_open(&status(client, endpoint).await?, true);
+        until_ok("the opening of the new sale", OPENING_LIMIT, open).await?;
     }
     Ok(())
 }

@@ -41,7 +41,7 @@ pub use redis_server::{RedisServer, ServerBinary};
 pub use security::{Security, User};
 pub use server_clock::ensure_clocks_can_be_set;
 pub use stack::{Stack, StackOptions};
-pub use wait::until;
+pub use wait::{until, until_ok};
 
 use std::{
     env,

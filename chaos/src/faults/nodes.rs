@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::ensure;
 use buyers::{Answer, ApiFamily, BuyerClient, SaleStatus};
-use testkit::{stack::Node, until};
+use testkit::{stack::Node, until_ok};
 
 use crate::testbed::{SALE, Testbed};
 
@@ -19,16 +19,18 @@ pub(super) async fn mismatches(
     testbed: &Testbed,
     expectation: &str,
     is_expected: impl Fn(&SaleStatus) -> bool,
-) -> Result<Vec<String>> {
+) -> Vec<String> {
     let mut found = Vec::new();
     for node in testbed.stack.nodes() {
-        let matches = async || fetch_status(&node).await.sale_status().is_some_and(|it| is_expected(&it));
-        if until("a status", STATUS_LIMIT, matches).await.is_err() {
-            let (name, answer) = (node.process().name().to_owned(), fetch_status(&node).await);
-            found.push(format!("{name} does not report {expectation} after {STATUS_LIMIT:?}, but {answer}"));
-        }
+        let reports = async || {
+            let answer = fetch_status(&node).await;
+            ensure!(answer.sale_status().is_some_and(|status| is_expected(&status)), "{answer}");
+            Ok(())
+        };
+        let what = format!("{expectation} at {}", node.process().name());
+        found.extend(until_ok(&what, STATUS_LIMIT, reports).await.err().map(|error| format!("{error:#}")));
     }
-    Ok(found)
+    found
 }
 
 /// Requests the sale's status from a node.

@@ -1,7 +1,5 @@
 //! Creates buyers: numbered users with a home shard.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use buyers::{ApiFamily, journal::BuyerRequest};
 use stock::{
     ids::{OrderId, ShardId, UserId, UserIdKind},
@@ -29,31 +27,8 @@ pub struct Buyer {
     pub(super) has_key: bool,
 }
 
-/// Creates buyers with distinct numbers.
-#[derive(Debug, Default)]
-pub(crate) struct BuyerFactory {
-    count: AtomicU64,
-}
-
-impl BuyerFactory {
-    /// Returns the number of buyers created so far.
-    pub(crate) fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
-    }
-
-    /// Creates the next buyer. One in four has the first shard as home, independent of its share of the ring.
-    pub(crate) fn next(&self, sale: &Sale) -> Buyer {
-        existing_buyer(sale, self.count.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Creates the next buyer, with this home shard.
-    pub(crate) fn next_at(&self, sale: &Sale, home: ShardId) -> Buyer {
-        make_buyer(sale, self.count.fetch_add(1, Ordering::Relaxed), Some(home))
-    }
-}
-
-/// Returns the buyer that [`BuyerFactory::next`] created with this number.
-pub(crate) fn existing_buyer(sale: &Sale, number: u64) -> Buyer {
+/// Returns the buyer with this number. One in four has the first shard as home, independent of its share of the ring.
+pub(super) fn numbered_buyer(sale: &Sale, number: u64) -> Buyer {
     let home = number.is_multiple_of(CROWDED_SHARD_ONE_IN).then(|| ShardId::new(0));
     let is_single = sale.id().as_str() == SALE && number % SINGLE_SALE_ONE_IN == 1;
     let api = if is_single { ApiFamily::SingleSale } else { ApiFamily::BySale };
@@ -69,7 +44,8 @@ impl Buyer {
     }
 }
 
-fn make_buyer(sale: &Sale, number: u64, home: Option<ShardId>) -> Buyer {
+/// Returns the buyer with this number and home shard, who uses the by-sale endpoints and sends keys.
+pub(super) fn make_buyer(sale: &Sale, number: u64, home: Option<ShardId>) -> Buyer {
     let candidates = (0..).map(|n| {
         let user = UserId::parse(&format!("buyer-{number}-{n}"), UserIdKind::Opaque);
         let user = user.expect("letters, digits and dashes are a user id");

@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     behaviours::REQUESTS_PER_BUYER,
-    buyers::{Buyer, BuyerFactory, existing_buyer},
+    buyers::{Buyer, make_buyer, numbered_buyer},
     client::{Counts, JournalingClient},
 };
 
@@ -74,7 +74,8 @@ struct CrowdState {
     sale: Sale,
     stack: Arc<Stack>,
     client: JournalingClient,
-    buyers: BuyerFactory,
+    /// Number of buyers created so far.
+    buyers: AtomicU64,
     permits: Vec<Semaphore>,
     stop_at: AtomicU64,
 }
@@ -90,7 +91,7 @@ impl BuyerCrowd {
     pub fn new(sale: Sale, stack: Arc<Stack>, journal: Journal) -> Self {
         let permits = sale.shards().iter().map(|_| Semaphore::new(REQUESTS_PER_SHARD)).collect();
         let client = JournalingClient::new(sale.id().as_str(), journal);
-        let (buyers, stop_at) = (BuyerFactory::default(), AtomicU64::new(Micros::MAX));
+        let (buyers, stop_at) = (AtomicU64::new(0), AtomicU64::new(Micros::MAX));
         Self(Arc::new(CrowdState { sale, stack, client, buyers, permits, stop_at }))
     }
 
@@ -167,7 +168,7 @@ impl BuyerCrowd {
         let deadline = Instant::now() + limit;
         loop {
             let before = self.counts().purchases;
-            let wave = (0..WAVE).map(|_| self.0.buyers.next(self.sale())).collect();
+            let wave = (0..WAVE).map(|_| self.new_buyer()).collect();
             self.buy_all(wave, None, deadline.saturating_duration_since(Instant::now())).await?;
             if self.counts().purchases == before {
                 return Ok(());
@@ -187,7 +188,7 @@ impl BuyerCrowd {
 
     /// Creates `count` buyers with this home shard.
     pub fn new_buyers_at(&self, home: ShardId, count: usize) -> Vec<Buyer> {
-        (0..count).map(|_| self.0.buyers.next_at(self.sale(), home)).collect()
+        (0..count).map(|_| make_buyer(self.sale(), self.next_number(), Some(home))).collect()
     }
 
     /// Sends one request of the attempt with this name, to this node or through nginx.
@@ -241,8 +242,8 @@ impl BuyerCrowd {
             return;
         }
         let (crowd, total) = (self.clone(), self.sale().config.total_stock);
-        if !rate.keeps_reserve || self.0.buyers.count() < total - total / RESERVE_PARTS {
-            let buyer = self.0.buyers.next(self.sale());
+        if !rate.keeps_reserve || self.buyers_count() < total - total / RESERVE_PARTS {
+            let buyer = self.new_buyer();
             tasks.spawn(async move { crowd.run_behaviour(&buyer).await });
         } else {
             let buyer = self.earlier_buyer();
@@ -250,8 +251,20 @@ impl BuyerCrowd {
         }
     }
 
+    fn next_number(&self) -> u64 {
+        self.0.buyers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn buyers_count(&self) -> u64 {
+        self.0.buyers.load(Ordering::Relaxed)
+    }
+
+    fn new_buyer(&self) -> Buyer {
+        numbered_buyer(self.sale(), self.next_number())
+    }
+
     fn earlier_buyer(&self) -> Buyer {
-        existing_buyer(self.sale(), random_range(0..self.0.buyers.count().max(1)))
+        numbered_buyer(self.sale(), random_range(0..self.buyers_count().max(1)))
     }
 }
 
