@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
+use rediscluster::EpochMs;
 use reqwest::{Client, RequestBuilder};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use stock::sale::EpochMs;
 
 use crate::{AuditReport, answers::Answer, client::read, journal::Change};
 

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use stock::sale::{EpochMs, ShardSettings};
+use rediscluster::EpochMs;
+use stock::sale::ShardSettings;
 
 /// The record that a user has a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 use buyers::{Claim, FinalState};
-use stock::{audit, cluster::Cluster, sale::Sale, snapshot::read_levels};
+use rediscluster::Cluster;
+use stock::{audit, sale::Sale, snapshot::read_levels};
 
 /// Reads the claims and each shard's settings. A shard sells by its own settings, not by the sale's record.
 ///

@@ -4,10 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use redis::IntoConnectionInfo as _;
-use stock::{
-    cluster::Cluster, connection::ConnectOptions, ids::SaleId, layout::SaleKeys, sale::Sale,
-    store::ReadConfig,
-};
+use rediscluster::{Cluster, ConnectOptions};
+use stock::{functions::LIBRARY, ids::SaleId, layout::SaleKeys, sale::Sale, store::ReadConfig};
 use testkit::{RedisCluster, Stack, stack::Coordinator, until};
 
 use crate::operator::Operator;
@@ -120,7 +118,7 @@ pub(crate) fn pick<T: Clone>(all: &[T], draw: u32) -> Option<T> {
 pub async fn connect(redis: &RedisCluster) -> Result<Cluster> {
     let seeds = redis.seeds();
     let seeds = seeds.split(',').map(|seed| seed.into_connection_info()).collect::<Result<_, _>>()?;
-    Ok(Cluster::connect(ConnectOptions::new(seeds)).await?)
+    Ok(Cluster::connect(ConnectOptions::new(seeds), &LIBRARY).await?)
 }
 
 /// Waits until the sale with this id is recorded and returns it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use stock::sale::EpochMs;
+use rediscluster::EpochMs;
 
 use crate::secret::{SIGNATURE_BYTES, Signer};
 

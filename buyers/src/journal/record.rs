@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use rediscluster::EpochMs;
 use serde::{Deserialize, Serialize};
-use stock::sale::EpochMs;
 
 use crate::answers::{Answer, AnswerKind, ApiFamily};
 

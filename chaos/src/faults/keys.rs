@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use buyers::AnswerKind;
 use redis::{Cmd, FromRedisValue};
-use stock::layout::{LEASE_KEY, PRESENCE_KEY, SALES_KEY, SECRET_KEY, SaleKeys, Slot, slot_of_tag};
+use rediscluster::{Slot, slot_of_tag};
+use stock::layout::{LEASE_KEY, PRESENCE_KEY, SALES_KEY, SECRET_KEY, SaleKeys};
 use testkit::until;
 use tokio::time::{Instant, sleep};
 

@@ -14,10 +14,8 @@ use buyers::{
     journal::{Journal, JournalEntry, Micros, SaleOpened},
 };
 use rand::random_range;
-use stock::{
-    ids::ShardId,
-    sale::{EpochMs, Sale},
-};
+use rediscluster::EpochMs;
+use stock::{ids::ShardId, sale::Sale};
 use testkit::{Stack, stack::Node};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},

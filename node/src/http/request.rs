@@ -11,11 +11,11 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use service::correlation::Correlation;
+use service::correlation::{Correlation, CorrelationId};
 use service::json::JsonBody;
 use service::problem::Problem;
 use stock::calls::Attempt;
-use stock::ids::{CorrelationId, IDEMPOTENCY_KEY_BYTES_MAX, InvalidId, OrderId, SaleId, UserId, UserIdKind};
+use stock::ids::{IDEMPOTENCY_KEY_BYTES_MAX, InvalidId, OrderId, SaleId, UserId, UserIdKind};
 use stock::sale::SaleConfig;
 
 use super::caller::{Caller, RequestError};
@@ -94,7 +94,7 @@ impl PurchaseRequest {
             Some(key) => OrderId::derived(&sale.id, &user, key.as_str()),
             None => OrderId::random(),
         };
-        Ok(Attempt { user, order, correlation: self.correlation, counts_towards_limit: true })
+        Ok(Attempt { user, order, correlation: self.correlation.as_str().into(), counts_towards_limit: true })
     }
 }
 

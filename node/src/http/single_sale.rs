@@ -7,11 +7,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER as RETRY_AFTER_HEADER;
 use axum::response::{IntoResponse, Response};
+use rediscluster::EpochMs;
 use serde::Serialize;
 use service::problem::{Problem, retry_after};
 use stock::calls::Claim;
 use stock::ids::{OrderId, SaleId, UserId};
-use stock::sale::EpochMs;
 use utoipa::ToSchema;
 
 use super::caller::{Caller, RequestError};

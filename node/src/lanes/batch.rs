@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 
-use stock::calls::{
-    Accept, Attempt, BUYERS_PER_CALL_MAX, Buy, BuyAnswer, Call, CallError, Claim, Donate, Find,
-};
-use stock::connection::{Replies, TimedPipeline};
+use rediscluster::{Address, Call, CallError, EpochMs, Primary, Replies, TimedPipeline};
+use stock::calls::{Accept, Attempt, BUYERS_PER_CALL_MAX, Buy, BuyAnswer, Claim, Donate, Find};
 use stock::ids::{ShardId, UserId};
 use stock::layout::Shard;
 use stock::limit::Limit;
-use stock::sale::EpochMs;
-use stock::topology::{Address, Primary};
 use tracing::Span;
 
 use super::fence::LostCallsView;

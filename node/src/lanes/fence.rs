@@ -15,9 +15,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rediscluster::EpochMs;
 use stock::calls::{Attempt, BuyOutcome};
 use stock::ids::OrderId;
-use stock::sale::EpochMs;
 use tokio::time::Instant;
 
 /// Time for which a lost call is remembered after it can no longer be executed by the node's time. A primary's clock
@@ -131,7 +131,7 @@ impl LostCallsView<'_> {
 
 #[cfg(test)]
 mod tests {
-    use stock::ids::{CorrelationId, UserId, UserIdKind};
+    use stock::ids::{UserId, UserIdKind};
 
     use super::*;
 
@@ -142,7 +142,7 @@ mod tests {
         Attempt {
             user: UserId::parse("ann", UserIdKind::Opaque).unwrap(),
             order: OrderId::random(),
-            correlation: CorrelationId::random(),
+            correlation: "trace".into(),
             counts_towards_limit: true,
         }
     }

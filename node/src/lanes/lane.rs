@@ -7,12 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stock::calls::{Call as _, CallError};
-use stock::cluster::Cluster;
-use stock::connection::{Barrier, Connection, PipelineTime, Replies};
+use rediscluster::{
+    Address, Barrier, Call as _, CallError, Cluster, Connection, EpochMs, PipelineTime, Primary, Replies,
+};
 use stock::limit::Limit;
 use stock::store::ReadTime;
-use stock::topology::{Address, Primary};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 

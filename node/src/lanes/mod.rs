@@ -13,12 +13,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use stock::calls::{Accepted, Attempt, BuyOutcome, CallError, Claim, Donation, TokenSource};
-use stock::cluster::Cluster;
+use rediscluster::{Address, CallError, Cluster};
+use stock::calls::{Accepted, Attempt, BuyOutcome, Claim, Donation, TokenSource};
 use stock::ids::{ShardId, UserId};
 use stock::layout::Shard;
 use stock::limit::Limit;
-use stock::topology::Address;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;

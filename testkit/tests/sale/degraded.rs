@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use buyers::{AnswerKind, BuyerClient, SaleStatus, read_json};
 use jiff::SignedDuration;
+use rediscluster::{Slot, slot_of_tag};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use stock::calls::Donate;
 use stock::ids::ShardId;
-use stock::layout::{SALES_KEY, SaleKeys, Slot, slot_of_tag};
+use stock::layout::{SALES_KEY, SaleKeys};
 use testkit::stack::{Coordinator, SaleOptions};
 use testkit::{BuyerAnswer, Buyers, StackOptions, until};
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
+use rediscluster::EpochMs;
 use stock::calls::Claim;
 use stock::ids::{OrderId, SaleId, UserIdKind};
 use stock::limit::Limit;
-use stock::sale::{ChangeHistory, EpochMs, LayoutConfig, Product, SaleConfig, SaleState, Window};
+use stock::sale::{ChangeHistory, LayoutConfig, Product, SaleConfig, SaleState, Window};
 
 use crate::http::csrf::cookie_of;
 use crate::limits::RateLimited;
