@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rediscluster::{
-    Address, Barrier, Call as _, CallError, Cluster, Connection, EpochMs, PipelineTime, Primary, Replies,
+    Address, Barrier, Call as _, CallError, Cluster, Connection, PipelineTime, Primary, Replies,
 };
 use stock::limit::Limit;
 use stock::store::ReadTime;
