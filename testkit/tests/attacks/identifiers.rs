@@ -46,10 +46,7 @@ async fn look_alike_email_buys_no_second_unit() {
         "productName": "Chair", "productPrice": 1.0,
     });
     let coordinator = target.stack.coordinators()[0].url().to_owned();
-    let created =
-        target.client.post(format!("{coordinator}/admin/sales")).bearer_auth(target.stack.admin_token());
-    let created = created.json(&sale).send().await.unwrap();
-    assert_eq!(created.status(), 201, "{}", created.text().await.unwrap());
+    target.stack.admin().create(&coordinator, &sale).await.unwrap();
 
     let url = format!("{}/api/sales/mail/purchase", target.stack.url());
     let buy = async |user: &str| target.purchase(&url, user).send().await.unwrap();

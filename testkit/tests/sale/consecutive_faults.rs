@@ -154,7 +154,7 @@ async fn assert_all_found(sale: &OpenSale, answers: &[BuyerAnswer]) {
         let user = UserId::parse(&answer.user, UserIdKind::Opaque).unwrap();
         let shard = sale.sale.shard(sale.sale.ring().home(&user));
         let found = sale.cluster.read(Find { shard, users: &[user] }).await.unwrap().remove(0);
-        if found.map(|claim| claim.order.to_string()) != answer.order_id {
+        if found.map(|claim| claim.order.to_string()) != answer.order {
             lost.push(&answer.user);
         }
     }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use buyers::{AnswerKind, BuyerClient, SaleStatus, read_json};
 use jiff::SignedDuration;
 use rediscluster::slot_of_tag;
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use stock::calls::Donate;
 use stock::ids::ShardId;
@@ -38,38 +39,32 @@ async fn abandon_token(sale: &OpenSale, donor: ShardId, receiver: ShardId) {
 /// coordinator publishes a snapshot after the change.
 async fn change_then_kill_coordinators(sale: &OpenSale, action: &str, body: Value) {
     let coordinators = sale.stack.coordinators();
-    let (leader, other) = match leads(sale, &coordinators[0]).await {
-        Some(true) => (&coordinators[0], &coordinators[1]),
-        _ => (&coordinators[1], &coordinators[0]),
+    let leads = async |url: &str| sale.stack.admin().leads(url).await.unwrap();
+    let (leader, other) = match leads(coordinators[0].url()).await {
+        true => (&coordinators[0], &coordinators[1]),
+        false => (&coordinators[1], &coordinators[0]),
     };
-    assert_eq!(leads(sale, leader).await, Some(true), "none of the coordinators leads");
+    assert!(leads(leader.url()).await, "none of the coordinators leads");
     leader.process().freeze();
-    let path = format!("/admin/sales/flash/{action}");
-    let (status, _) = sale.admin(other, Method::POST, &path, &body).await.unwrap();
+    change(sale, other, action, body).await;
     coordinators.iter().for_each(|coordinator| coordinator.process().kill());
-    assert_eq!(status, StatusCode::OK);
 }
 
-/// Returns `None` when the coordinator does not say whether it leads.
-async fn leads(sale: &OpenSale, coordinator: &Coordinator) -> Option<bool> {
-    let (_, view) = sale.admin(coordinator, Method::GET, "/admin/coordinators", &Value::Null).await?;
-    view["leads"].as_bool()
-}
-
-/// Reads the status of the sale from one node, or returns `None` when the node does not answer with success.
-async fn status_at(node: &str) -> Option<Value> {
-    let answer = Client::new().get(format!("{node}/api/sale/status")).send().await.ok()?;
-    if answer.status().is_success() { answer.json().await.ok() } else { None }
+async fn change(sale: &OpenSale, coordinator: &Coordinator, action: &str, body: Value) {
+    let path = format!("sales/flash/{action}");
+    let request = sale.stack.admin().post(coordinator.url(), &path).json(&body);
+    read_json::<Value>(request).await.unwrap();
 }
 
 async fn wait_until_each_node_shows(
     sale: &OpenSale,
     what: &str,
     limit: Duration,
-    is_shown: impl Fn(&Value) -> bool,
+    is_shown: impl Fn(&SaleStatus) -> bool,
 ) {
     for node in sale.stack.nodes() {
-        let shown = async || status_at(node.url()).await.is_some_and(|status| is_shown(&status));
+        let client = BuyerClient::new(TIMEOUT);
+        let shown = async || client.sale_status(node.url()).await.is_ok_and(|status| is_shown(&status));
         until(what, limit, shown).await.unwrap();
     }
 }
@@ -85,14 +80,14 @@ async fn restock_is_sold_when_coordinators_die_afterwards() {
 
     // When a restock is acknowledged, and both coordinators die at once.
     change_then_kill_coordinators(&sale, "restock", json!({ "units": 110 })).await;
-    wait_until_each_node_shows(&sale, "the new total", CHANGE_SEEN_MAX, |status| status["totalStock"] == 170)
+    wait_until_each_node_shows(&sale, "the new total", CHANGE_SEEN_MAX, |status| status.total_stock == 170)
         .await;
 
     // Then no buyer is sent away while units are left.
     let later = sale.buy(&buyers(100..210)).await;
     assert_purchases(&later, 110);
     let too_late = sale.buy(&buyers(300..320)).await;
-    assert_eq!(tally(&too_late).keys().collect::<Vec<_>>(), ["409 out_of_stock"]);
+    assert_eq!(tally(&too_late).keys().collect::<Vec<_>>(), [&AnswerKind::SoldOut]);
 
     // And a restarted coordinator finds no violation.
     answers.extend(later);
@@ -118,13 +113,10 @@ async fn extension_applies_when_coordinators_die_afterwards() {
     for server in redis.servers().await {
         redis.set_clock(server.addr, SignedDuration::from_mins(15)).unwrap();
     }
-    let is_past = |status: &Value| {
-        let now: jiff::Timestamp = status["serverTime"].as_str().unwrap().parse().unwrap();
-        now.as_millisecond() as u64 > old_end
-    };
+    let is_past = |status: &SaleStatus| status.server_time.as_millisecond() as u64 > old_end;
     wait_until_each_node_shows(&sale, "a time after the old end", TIMEOUT, is_past).await;
     wait_until_each_node_shows(&sale, "the extended sale is active", CHANGE_SEEN_MAX, |status| {
-        status["status"] == "active"
+        status.status == "active"
     })
     .await;
 
@@ -186,7 +178,7 @@ async fn status_advances_while_snapshot_shard_is_frozen() {
     assert_purchases(&sale.buy(&users).await, 100);
 
     // Then the status shows these purchases.
-    let bought = |status: &Value| status["remainingStock"].as_u64() == Some(1_100);
+    let bought = |status: &SaleStatus| status.remaining_stock == 1_100;
     wait_until_each_node_shows(&sale, "the purchases on other shards", TIMEOUT, bought).await;
     [primary, replica].iter().for_each(|&server| redis.thaw(server));
 }
@@ -203,8 +195,7 @@ async fn restock_is_sold_while_record_is_unreadable() {
     };
     let sale = OpenSale::start_with(options).await;
     assert_all_definite(&sale.buy(&buyers(0..30)).await);
-    wait_until_each_node_shows(&sale, "the sale is sold out", TIMEOUT, |status| status["soldOut"] == true)
-        .await;
+    wait_until_each_node_shows(&sale, "the sale is sold out", TIMEOUT, |status| status.sold_out).await;
     let record_primary = sale.primary_of(SaleKeys::new(sale.sale.id()).slot);
     let restocked = sale.sale.split(1).iter().position(|&units| units > 0).unwrap();
     let mut others = sale.sale.shards().iter().filter(|shard| shard.id.index() != restocked);
@@ -212,11 +203,8 @@ async fn restock_is_sold_while_record_is_unreadable() {
     let buyers = users_with_home(&sale.sale, home.id, 20);
 
     // When a restock of one unit is acknowledged, and the primary with the record freezes at once.
-    let (coordinator, units) = (&sale.stack.coordinators()[0], json!({ "units": 1 }));
-    let path = "/admin/sales/flash/restock";
-    let (status, _) = sale.admin(coordinator, Method::POST, path, &units).await.unwrap();
+    change(&sale, &sale.stack.coordinators()[0], "restock", json!({ "units": 1 })).await;
     sale.stack.redis().freeze(record_primary);
-    assert_eq!(status, StatusCode::OK);
 
     // Then no buyer hears that all is sold before one has bought the unit.
     let mut answers = Vec::new();
@@ -230,7 +218,7 @@ async fn restock_is_sold_while_record_is_unreadable() {
     sale.stack.redis().thaw(record_primary);
     let told = tally(&answers);
     assert_eq!(
-        (purchases(&answers).len(), told.get("409 out_of_stock")),
+        (purchases(&answers).len(), told.get(&AnswerKind::SoldOut)),
         (1, None),
         "the answers are {told:?}"
     );
@@ -298,7 +286,8 @@ async fn abandoned_token_is_sold_while_none_leads() {
     let lease_replica = redis.replicas_of(lease_primary).await[0];
     [lease_replica, lease_primary].iter().for_each(|&server| redis.kill(server));
     let coordinators = sale.stack.coordinators();
-    let is_following = async || leads(&sale, &coordinators[0]).await == Some(false);
+    let is_following =
+        async || sale.stack.admin().leads(coordinators[0].url()).await.is_ok_and(|leads| !leads);
     until("the end of leadership", TIMEOUT, is_following).await.unwrap();
 
     // When a token is abandoned in the channel between two reachable shards, and all buyers come to a third one.

@@ -1,10 +1,11 @@
 //! Shared by the tests of this folder: the stack, its buyers, and the checks at the end of a sale.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
+use buyers::AnswerKind;
 use redis::{Cmd, FromRedisValue};
 use rediscluster::{Cluster, ConnectOptions, Slot};
 use reqwest::{Client, Method, StatusCode};
@@ -16,6 +17,7 @@ use stock::sale::Sale;
 use stock::snapshot::read_levels;
 use stock::store::ReadConfig;
 use testkit::stack::{Coordinator, SaleOptions};
+pub(crate) use testkit::tally;
 use testkit::{BuyerAnswer, Buyers, PurchaseAttempt, Stack, StackOptions, User, until};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -184,7 +186,7 @@ pub(crate) fn purchase_attempts<'a>(
 pub(crate) fn purchases(answers: &[BuyerAnswer]) -> HashMap<&str, &str> {
     let mut orders = HashMap::new();
     for answer in answers.iter().filter(|answer| answer.is_purchased()) {
-        let order = answer.order_id.as_deref().expect("a purchase contains its order id");
+        let order = answer.order.as_deref().expect("a purchase contains its order id");
         let before = orders.insert(answer.user.as_str(), order);
         assert_eq!(before, None, "{} got `purchased` twice", answer.user);
     }
@@ -196,26 +198,11 @@ pub(crate) fn assert_purchases(answers: &[BuyerAnswer], count: usize) {
     assert_eq!(purchases(answers).len(), count, "the answers are {:?}", tally(answers));
 }
 
-/// Counts the answers by status and reason, for messages.
-pub(crate) fn tally(answers: &[BuyerAnswer]) -> BTreeMap<String, usize> {
-    let mut tally = BTreeMap::new();
-    for answer in answers {
-        let status = answer.status.map_or("none".into(), |status| status.to_string());
-        let reason = answer.reason.as_deref().unwrap_or_default();
-        *tally.entry(format!("{status} {reason}")).or_default() += 1;
-    }
-    tally
-}
-
 /// Asserts that every answer is definite: purchased, already purchased, or sold out.
 pub(crate) fn assert_all_definite(answers: &[BuyerAnswer]) {
-    let refusals = ["already_purchased", "out_of_stock"];
-    let is_refusal = |answer: &BuyerAnswer| {
-        answer.status == Some(409)
-            && answer.reason.as_deref().is_some_and(|reason| refusals.contains(&reason))
-    };
-    let expected = |answer: &BuyerAnswer| answer.is_purchased() || is_refusal(answer);
-    assert!(answers.iter().all(expected), "the answers are {:?}", tally(answers));
+    let expected = [AnswerKind::Purchased, AnswerKind::AlreadyPurchased, AnswerKind::SoldOut];
+    let is_expected = |answer: &BuyerAnswer| expected.contains(&answer.kind);
+    assert!(answers.iter().all(is_expected), "the answers are {:?}", tally(answers));
 }
 
 /// Asserts that a repeated purchase got the order of the first one.
@@ -223,14 +210,7 @@ pub(crate) fn assert_repeats_recognized(answers: &[BuyerAnswer]) {
     let orders = purchases(answers);
     for answer in answers.iter().filter(|answer| !answer.is_purchased()) {
         let bought = orders.get(answer.user.as_str());
-        let reported_order =
-            (answer.reason.as_deref() == Some("already_purchased")).then_some(answer.order_id.as_deref());
-        assert_eq!(
-            reported_order,
-            bought.map(|order| Some(*order)),
-            "{} got {:?}",
-            answer.user,
-            answer.reason
-        );
+        let reported = answer.order.as_deref();
+        assert_eq!(reported, bought.copied(), "{} got {:?}", answer.user, answer.kind);
     }
 }

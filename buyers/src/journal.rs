@@ -7,8 +7,9 @@
 mod file;
 mod record;
 
+pub use crate::answers::ApiFamily;
 pub use file::{Journal, read};
 pub use record::{
-    Answered, ApiFamily, BuyerRequest, Change, Invoked, JournalEntry, Micros, Operated, Reported, SaleOpened,
-    TIMED_OUT, of_sale,
+    Answered, BuyerRequest, Change, Exchange, Invoked, JournalEntry, Micros, Operated, SaleOpened, answers,
+    exchanges, of_sale,
 };

@@ -1,21 +1,15 @@
 //! Simulated buyers: they send purchases over real connections and read the answers as a client does.
 
 use std::{
+    collections::BTreeMap,
+    ops::Deref,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
+use buyers::{ANSWER_LIMIT, Answer, AnswerKind, BuyerClient, PurchaseRequest, wait_to_retry};
 use futures::{StreamExt, stream};
 use rand::random;
-use reqwest::{Client, Response, StatusCode, header::RETRY_AFTER};
-use serde::Deserialize;
-use serde_json::json;
-
-/// Timeout of one request. A node answers or gives up well before; after this time the answer counts as lost.
-const ANSWER_LIMIT: Duration = Duration::from_secs(15);
-
-/// Pause before a retry when the answer has no `Retry-After`.
-const RETRY_AFTER_DEFAULT: Duration = Duration::from_millis(200);
 
 /// Pause between two rounds of [`Buyers::buy_during`]. It leaves CPU time for the event under test.
 const ROUND_PAUSE: Duration = Duration::from_millis(20);
@@ -29,60 +23,66 @@ pub struct PurchaseAttempt {
     pub base_url: String,
 }
 
-/// The answer to a purchase attempt.
+/// The last answer to a purchase attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuyerAnswer {
     /// The id of the user.
     pub user: String,
     /// The base URL of the request.
     pub base_url: String,
-    /// The status of the last answer, or `None` when no answer came.
-    pub status: Option<u16>,
-    /// The reason in the answer (`already_purchased`, `out_of_stock`, …), or the network error when no answer came.
-    pub reason: Option<String>,
-    /// The order id, if the answer contains one.
-    pub order_id: Option<String>,
-    /// The time of that order, if the answer contains it.
-    pub purchased_at: Option<String>,
+    /// The answer.
+    pub answer: Answer,
     /// Time from the start of the first try to the last byte of the last answer.
     pub latency: Duration,
     /// Number of tries.
     pub tries: u32,
 }
 
+impl Deref for BuyerAnswer {
+    type Target = Answer;
+
+    fn deref(&self) -> &Answer {
+        &self.answer
+    }
+}
+
 impl BuyerAnswer {
     /// Returns true when this attempt bought a unit.
     pub fn is_purchased(&self) -> bool {
-        self.status == Some(200)
+        self.kind == AnswerKind::Purchased
     }
 
-    /// Returns true when the outcome is final: not a 429, not a 5xx and not a lost answer.
+    /// Returns true when a retry would not change the outcome.
     pub fn is_definite(&self) -> bool {
-        self.status.is_some_and(|status| status != StatusCode::TOO_MANY_REQUESTS && status < 500)
+        self.kind.is_definite()
     }
+}
+
+/// Counts the answers by meaning, for messages.
+pub fn tally(answers: &[BuyerAnswer]) -> BTreeMap<AnswerKind, usize> {
+    let mut tally = BTreeMap::new();
+    answers.iter().for_each(|answer| *tally.entry(answer.kind).or_default() += 1);
+    tally
 }
 
 /// A group of buyers that shares a bounded number of connections.
 #[derive(Clone, Debug)]
 pub struct Buyers {
-    client: Client,
+    client: BuyerClient,
     connections: usize,
-    path: String,
 }
 
 impl Buyers {
     /// Creates buyers of the default sale. At most `connections` requests are in flight, each on a connection of its
     /// own.
     pub fn new(connections: usize) -> Self {
-        let client = Client::builder().pool_max_idle_per_host(connections).timeout(ANSWER_LIMIT).build();
-        let client = client.expect("building a client without TLS cannot fail");
-        Self { client, connections, path: "/api/sale/purchase".into() }
+        Self { client: BuyerClient::new(ANSWER_LIMIT), connections }
     }
 
     /// Returns the same buyers for another sale.
     #[must_use]
     pub fn of_sale(self, sale: &str) -> Self {
-        Self { path: format!("/api/sales/{sale}/purchase"), ..self }
+        Self { client: self.client.of_sale(sale), ..self }
     }
 
     /// Sends each purchase once. The results are in order of arrival.
@@ -140,64 +140,24 @@ impl Buyers {
     }
 
     async fn buy_once(&self, purchase: PurchaseAttempt) -> BuyerAnswer {
-        self.try_once(&purchase, None).await.0
+        self.try_once(&purchase, None).await
     }
 
     async fn buy_until_definite(&self, purchase: PurchaseAttempt, deadline: Instant) -> BuyerAnswer {
         let (key, began) = (format!("{:032x}", random::<u128>()), Instant::now());
-        let mut tries = 1;
-        loop {
-            let (answer, pause) = self.try_once(&purchase, Some(&key)).await;
-            if answer.is_definite() || Instant::now() + pause > deadline {
+        for tries in 1.. {
+            let answer = self.try_once(&purchase, Some(&key)).await;
+            if answer.is_definite() || !wait_to_retry(answer.retry_after, deadline).await {
                 return BuyerAnswer { latency: began.elapsed(), tries, ..answer };
             }
-            tokio::time::sleep(pause).await;
-            tries += 1;
         }
+        unreachable!("numbers do not end")
     }
 
-    /// Sends one request. Returns the answer and the pause before the next try.
-    async fn try_once(&self, purchase: &PurchaseAttempt, key: Option<&str>) -> (BuyerAnswer, Duration) {
-        let began = Instant::now();
-        let url = format!("{}{}", purchase.base_url, self.path);
-        let request = self.client.post(url).json(&json!({ "userId": purchase.user }));
-        let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
-        let (status, body, pause) = match request.send().await {
-            Ok(response) => read(response).await,
-            Err(error) => (None, AnswerBody::broken(&error), RETRY_AFTER_DEFAULT),
-        };
-        let AnswerBody { reason, order_id, purchased_at } = body;
-        let (user, base_url) = (purchase.user.clone(), purchase.base_url.clone());
-        let latency = began.elapsed();
-        (BuyerAnswer { user, base_url, status, reason, order_id, purchased_at, latency, tries: 1 }, pause)
+    async fn try_once(&self, attempt: &PurchaseAttempt, key: Option<&str>) -> BuyerAnswer {
+        let (began, PurchaseAttempt { user, base_url }) = (Instant::now(), attempt.clone());
+        let purchase = PurchaseRequest { user: &user, key, ..PurchaseRequest::default() };
+        let answer = self.client.buy(&base_url, purchase).await;
+        BuyerAnswer { user, base_url, answer, latency: began.elapsed(), tries: 1 }
     }
-}
-
-/// The fields that buyers read from the body of an answer.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct AnswerBody {
-    reason: Option<String>,
-    order_id: Option<String>,
-    purchased_at: Option<String>,
-}
-
-impl AnswerBody {
-    fn broken(error: &reqwest::Error) -> Self {
-        Self { reason: Some(format!("{error:?}")), ..Self::default() }
-    }
-}
-
-async fn read(response: Response) -> (Option<u16>, AnswerBody, Duration) {
-    let status = response.status().as_u16();
-    let pause = retry_after(&response);
-    match response.bytes().await {
-        Ok(body) => (Some(status), serde_json::from_slice(&body).unwrap_or_default(), pause),
-        Err(error) => (None, AnswerBody::broken(&error), pause),
-    }
-}
-
-fn retry_after(response: &Response) -> Duration {
-    let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    seconds.map_or(RETRY_AFTER_DEFAULT, Duration::from_secs)
 }

@@ -4,12 +4,15 @@
 //! until a change that began later is confirmed. A try without an answer may reach its coordinator at any later time,
 //! for instance when a frozen coordinator continues.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use rediscluster::EpochMs;
 use stock::sale::{SaleState, Window};
 
-use crate::journal::{Answered, Change, JournalEntry, Micros, Operated};
+use crate::{
+    AnswerKind,
+    journal::{Change, JournalEntry, Micros, Operated, answers},
+};
 
 /// A change, from its first try to its last answer.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +32,7 @@ pub(super) struct Operation {
 /// All changes of a sale, and its settings before them.
 #[derive(Debug, Default)]
 pub(super) struct Operations {
-    all: Vec<Operation>,
+    pub(super) all: Vec<Operation>,
     /// Units and window at the creation, and the time from which the sale is known to exist.
     pub(super) created: Option<(u64, Window, Micros)>,
     /// Largest error of a shard's clock.
@@ -38,31 +41,23 @@ pub(super) struct Operations {
 
 impl Operations {
     pub(super) fn of(records: &[JournalEntry]) -> Self {
-        let mut operations = Self { all: collect(records), created: None, clock_error: 0 };
+        let all = collect(records);
         let opened = records.iter().find_map(|record| match record {
-            JournalEntry::SaleOpened(opened) => {
-                let window = Window { starts_at: opened.starts_at, ends_at: opened.ends_at };
-                Some((opened.total_stock, window, opened.at))
-            }
+            JournalEntry::SaleOpened(opened) => Some(opened),
             _ => None,
         });
-        let created = operations.all.iter().find_map(|operation| match operation.change {
+        let by_operator = all.iter().find_map(|operation| match operation.change {
             Change::Create { total_stock, starts_at, ends_at, .. } => {
                 Some((total_stock, Window { starts_at, ends_at }, operation.done?))
             }
             _ => None,
         });
-        operations.created = created.or(opened);
-        let clocks = records.iter().map(|record| match record {
-            JournalEntry::SaleOpened(opened) => opened.clock_error_ms * 1_000,
-            _ => 0,
+        let before = opened.map(|opened| {
+            let window = Window { starts_at: opened.starts_at, ends_at: opened.ends_at };
+            (opened.total_stock, window, opened.at)
         });
-        operations.clock_error = clocks.max().unwrap_or_default();
-        operations
-    }
-
-    pub(super) fn all(&self) -> &[Operation] {
-        &self.all
+        let clock_error = opened.map_or(0, |opened| opened.clock_error_ms * 1_000);
+        Self { all, created: by_operator.or(before), clock_error }
     }
 
     /// Returns the states that may have been in force at some time from `from` to `to`.
@@ -135,13 +130,7 @@ impl Operations {
 }
 
 fn collect(records: &[JournalEntry]) -> Vec<Operation> {
-    let answers: HashMap<u64, &Answered> = records
-        .iter()
-        .filter_map(|record| match record {
-            JournalEntry::Answered(answered) => Some((answered.request, answered)),
-            _ => None,
-        })
-        .collect();
+    let answers = answers(records);
     let mut operations: BTreeMap<u64, Operation> = BTreeMap::new();
     for record in records {
         let JournalEntry::Operated(Operated { request, at, operation, change, .. }) = record else {
@@ -157,10 +146,12 @@ fn collect(records: &[JournalEntry]) -> Vec<Operation> {
         });
         let answer = answers.get(request);
         operation.ended = operation.ended.max(answer.map_or(*at, |answer| answer.at));
-        match answer.and_then(|answer| answer.is_done()) {
-            Some(true) => operation.done = operation.done.or(answer.map(|answer| answer.at)),
-            Some(false) => operation.is_refused = true,
-            None => operation.has_lost_try |= answer.is_none_or(|answer| answer.may_take_effect_late()),
+        match answer.map(|answer| answer.kind) {
+            Some(AnswerKind::Data) => operation.done = operation.done.or(answer.map(|answer| answer.at)),
+            Some(AnswerKind::Refused) => operation.is_refused = true,
+            // A request may still take effect, unless its connection broke because the process is gone.
+            None | Some(AnswerKind::TimedOut) => operation.has_lost_try = true,
+            Some(_) => {}
         }
     }
     operations.into_values().collect()

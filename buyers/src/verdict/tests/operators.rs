@@ -32,23 +32,18 @@ impl JournalBuilder {
     }
 
     /// Adds the first try of a new change.
-    pub(super) fn tries_new_change(mut self, change: Change, status: Option<u16>) -> Self {
+    pub(super) fn tries_new_change(mut self, change: Change, kind: AnswerKind) -> Self {
         self.operations += 1;
-        self.retries_change(change, status, None)
+        self.retries_change(change, kind)
     }
 
     /// Adds another try of the current change.
-    pub(super) fn retries_change(
-        mut self,
-        change: Change,
-        status: Option<u16>,
-        reason: Option<&str>,
-    ) -> Self {
+    pub(super) fn retries_change(mut self, change: Change, kind: AnswerKind) -> Self {
         let request = self.records.len() as u64;
         self.now += SECOND;
         let (at, sale, via, operation) = (self.now, "flash".into(), "coordinator-0".into(), self.operations);
         self.records.push(JournalEntry::Operated(Operated { request, at, sale, via, operation, change }));
-        self.answer(request, status, reason, None);
+        self.answer(request, kind, None);
         self
     }
 
@@ -59,7 +54,7 @@ impl JournalBuilder {
             _ => None,
         });
         let window = Window { starts_at: starts_at.unwrap_or_default(), ends_at };
-        self.final_state.shards = vec![ShardSettings { shard: 0, state, window }];
+        self.final_state.shards = vec![ShardSettings { version: 1, state, window }];
         self
     }
 
@@ -76,11 +71,13 @@ impl JournalBuilder {
 
 #[test]
 fn shard_must_hold_the_last_confirmed_state() {
-    let paused = || JournalBuilder::opened(1, 0).tries_new_change(Change::Pause, Some(200));
+    let paused = || JournalBuilder::opened(1, 0).tries_new_change(Change::Pause, AnswerKind::Data);
     paused().with_shard_state(SaleState::Paused, ENDS_AT).is_correct();
     paused().with_shard_state(SaleState::Open, ENDS_AT).violates(IN_FORCE);
     let resumed = || {
-        paused().tries_new_change(Change::Resume, Some(503)).retries_change(Change::Resume, Some(200), None)
+        paused()
+            .tries_new_change(Change::Resume, AnswerKind::Unknown)
+            .retries_change(Change::Resume, AnswerKind::Data)
     };
     resumed().is_correct();
     resumed().with_shard_state(SaleState::Paused, ENDS_AT).violates(IN_FORCE);
@@ -88,45 +85,46 @@ fn shard_must_hold_the_last_confirmed_state() {
 
 #[test]
 fn unknown_change_may_hold_until_superseded() {
-    let unknown =
-        || JournalBuilder::opened(1, 0).tries_new_change(Change::Extend { ends_at: 2 * ENDS_AT }, Some(503));
+    let unknown = || {
+        JournalBuilder::opened(1, 0)
+            .tries_new_change(Change::Extend { ends_at: 2 * ENDS_AT }, AnswerKind::Unknown)
+    };
     let unresolved = "the last change gets a definite answer";
     unknown().violates(unresolved);
     unknown().with_shard_state(SaleState::Open, 2 * ENDS_AT).violates(unresolved);
-    let later = || unknown().tries_new_change(Change::Extend { ends_at: 3 * ENDS_AT }, Some(200));
+    let later = || unknown().tries_new_change(Change::Extend { ends_at: 3 * ENDS_AT }, AnswerKind::Data);
     later().with_shard_state(SaleState::Open, 3 * ENDS_AT).is_correct();
     later().with_shard_state(SaleState::Open, 2 * ENDS_AT).violates(IN_FORCE);
 }
 
 #[test]
 fn try_without_answer_may_take_effect_late() {
-    let journal = |reason| {
-        let journal = JournalBuilder::opened(1, 0).tries_new_change(Change::Resume, Some(200));
-        let journal = journal.tries_new_change(Change::Pause, Some(503)).retries_change(
-            Change::Pause,
-            None,
-            Some(reason),
-        );
+    let journal = |kind| {
+        let journal = JournalBuilder::opened(1, 0).tries_new_change(Change::Resume, AnswerKind::Data);
+        let journal = journal.tries_new_change(Change::Pause, AnswerKind::Unknown);
+        let journal = journal.retries_change(Change::Pause, kind);
         let journal = journal
-            .retries_change(Change::Pause, Some(200), None)
-            .tries_new_change(Change::Resume, Some(200));
+            .retries_change(Change::Pause, AnswerKind::Data)
+            .tries_new_change(Change::Resume, AnswerKind::Data);
         journal.with_shard_state(SaleState::Paused, ENDS_AT)
     };
-    journal(crate::journal::TIMED_OUT).is_correct();
-    journal("connection refused").violates(IN_FORCE);
+    journal(AnswerKind::TimedOut).is_correct();
+    journal(AnswerKind::NoAnswer).violates(IN_FORCE);
 }
 
 #[test]
 fn confirmed_end_is_final() {
-    let ended = || JournalBuilder::opened(1, 0).tries_new_change(Change::End, Some(200));
+    let ended = || JournalBuilder::opened(1, 0).tries_new_change(Change::End, AnswerKind::Data);
     ended().with_shard_state(SaleState::Ended, ENDS_AT).is_correct();
     ended().violates(IN_FORCE);
 }
 
 #[test]
 fn shard_must_hold_the_extended_window() {
-    let extended =
-        || JournalBuilder::opened(1, 0).tries_new_change(Change::Extend { ends_at: 2 * ENDS_AT }, Some(200));
+    let extended = || {
+        JournalBuilder::opened(1, 0)
+            .tries_new_change(Change::Extend { ends_at: 2 * ENDS_AT }, AnswerKind::Data)
+    };
     extended().with_shard_state(SaleState::Open, 2 * ENDS_AT).is_correct();
     extended().violates(IN_FORCE);
 }
@@ -135,11 +133,8 @@ fn shard_must_hold_the_extended_window() {
 fn confirmed_restock_counts_once() {
     let change = Change::Restock { units: 5 };
     let restocked = || {
-        JournalBuilder::opened(10, 0).tries_new_change(change, Some(503)).retries_change(
-            change,
-            Some(200),
-            None,
-        )
+        let journal = JournalBuilder::opened(10, 0).tries_new_change(change, AnswerKind::Unknown);
+        journal.retries_change(change, AnswerKind::Data)
     };
     restocked().with_total(15).is_correct();
     restocked().with_total(20).violates(ONCE);
@@ -148,7 +143,8 @@ fn confirmed_restock_counts_once() {
 
 #[test]
 fn unknown_restock_may_count() {
-    let unknown = || JournalBuilder::opened(10, 0).tries_new_change(Change::Restock { units: 5 }, Some(503));
+    let unknown =
+        || JournalBuilder::opened(10, 0).tries_new_change(Change::Restock { units: 5 }, AnswerKind::Unknown);
     unknown().is_correct();
     unknown().with_total(15).is_correct();
     unknown().with_total(12).violates(ONCE);
@@ -159,7 +155,7 @@ fn created_sale_has_its_units_and_window() {
     let change = Change::Create { total_stock: 10, shards: 2, starts_at: 0, ends_at: ENDS_AT };
     let created = || {
         JournalBuilder::default()
-            .tries_new_change(change, Some(201))
+            .tries_new_change(change, AnswerKind::Data)
             .with_shard_state(SaleState::Open, ENDS_AT)
     };
     created().with_total(10).is_correct();
@@ -171,7 +167,7 @@ fn created_sale_has_its_units_and_window() {
 #[test]
 fn refusal_of_a_valid_change_is_found() {
     JournalBuilder::opened(1, 0)
-        .tries_new_change(Change::Pause, Some(409))
+        .tries_new_change(Change::Pause, AnswerKind::Refused)
         .violates("a valid change is not refused");
 }
 

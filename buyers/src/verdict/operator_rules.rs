@@ -1,11 +1,9 @@
 //! Rules that compare the answers to operators with the sale's final state.
 
-use stock::sale::SaleState;
-
-use super::{Violation, operations::Operations};
+use super::{Violation, json, operations::Operations};
 use crate::{
     FinalState,
-    journal::{Change, JournalEntry, Micros},
+    journal::{Change, JournalEntry, Micros, answers},
 };
 
 /// Returns the violations of these rules.
@@ -29,23 +27,17 @@ fn change_lost(operations: &Operations, final_state: &FinalState) -> Option<Stri
     let states = operations.states(Micros::MAX, Micros::MAX);
     let ends = operations.ends(Micros::MAX, Micros::MAX);
     let starts_at = operations.created.map(|(_, window, _)| window.starts_at)?;
-    let wrong: Vec<String> = final_state
-        .shards
-        .iter()
-        .filter(|held| {
-            !states.contains(&held.state)
-                || !ends.contains(&held.window.ends_at)
-                || held.window.starts_at != starts_at
-        })
-        .map(|held| format!("{} ({}, {:?})", held.shard, held.state.as_str(), held.window))
-        .collect();
-    let states: Vec<&str> = states.into_iter().map(SaleState::as_str).collect();
-    (!wrong.is_empty()).then(|| {
-        format!(
-            "shards {} hold none of the states {states:?} with a window from {starts_at} to one of {ends:?}",
-            wrong.join(", ")
-        )
-    })
+    let numbered = final_state.shards.iter().enumerate();
+    let mut wrong = numbered.filter(|(_, held)| {
+        let window = held.window;
+        !(states.contains(&held.state) && ends.contains(&window.ends_at) && window.starts_at == starts_at)
+    });
+    let (shard, held) = wrong.next()?;
+    let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
+    Some(format!(
+        "shard {shard} and {} more hold {held:?}, none of the states {states:?} with a window from {starts_at} to one of {ends:?}",
+        wrong.count()
+    ))
 }
 
 fn wrong_total(operations: &Operations, final_state: &FinalState) -> Option<String> {
@@ -57,50 +49,40 @@ fn wrong_total(operations: &Operations, final_state: &FinalState) -> Option<Stri
         possible.sort_unstable();
         possible.dedup();
     }
-    (!possible.contains(&final_state.total)).then(|| {
+    let total = final_state.total;
+    (!possible.contains(&total)).then(|| {
         format!(
-            "there are {} units; {confirmed} were confirmed, and restocks of {unknown:?} are unknown",
-            final_state.total
+            "there are {total} units; {confirmed} were confirmed, and restocks of {unknown:?} are unknown"
         )
     })
 }
 
 fn oversold(final_state: &FinalState) -> Option<String> {
-    let claims = final_state.claims.len() as u64;
-    (claims > final_state.total)
-        .then(|| format!("{claims} users have a claim, but there are only {} units", final_state.total))
+    let (claims, total) = (final_state.claims.len() as u64, final_state.total);
+    (claims > total).then(|| format!("{claims} users have a claim, but there are only {total} units"))
 }
 
 /// Every refusal is a violation: operators only request changes that the sale allows.
 fn refused(operations: &Operations) -> Option<String> {
-    let refused = operations.all().iter().find(|operation| operation.is_refused)?;
+    let refused = operations.all.iter().find(|operation| operation.is_refused)?;
     Some(format!("{:?} was refused", refused.change))
 }
 
 /// Checks the last change that is not a restock: earlier ones were superseded. The outcome of a restock may stay
 /// unknown, and is checked by the number of units.
 fn left_unconfirmed(operations: &Operations) -> Option<String> {
-    let last =
-        operations.all().iter().rfind(|operation| !matches!(operation.change, Change::Restock { .. }))?;
+    let mut changes = operations.all.iter();
+    let last = changes.rfind(|operation| !matches!(operation.change, Change::Restock { .. }))?;
     let is_unresolved = last.done.is_none() && !last.is_refused;
     is_unresolved.then(|| format!("{:?} never got a definite answer", last.change))
 }
 
 fn lines(records: &[JournalEntry]) -> Vec<String> {
-    let answer = |request: u64| {
-        records.iter().find_map(|record| match record {
-            JournalEntry::Answered(answered) if answered.request == request => Some(answered),
-            _ => None,
-        })
-    };
-    let line = |record: &JournalEntry| {
-        let JournalEntry::Operated(operated) = record else { return None };
-        let result = answer(operated.request).map_or("no answer".into(), |answered| {
-            let status = answered.status.map_or("no answer".into(), |status| status.to_string());
-            format!("at {} {status} {}", answered.at, answered.reason.as_deref().unwrap_or_default())
-        });
-        let (at, via, change, number) = (operated.at, &operated.via, operated.change, operated.operation);
-        Some(format!("operation {number} at {at} via {via}: {change:?} -> {result}"))
-    };
-    records.iter().filter_map(line).collect()
+    let answers = answers(records);
+    let operated = records.iter().filter_map(|record| match record {
+        JournalEntry::Operated(operated) => Some(operated),
+        _ => None,
+    });
+    let tries = operated.map(|operated| [Some(json(operated)), answers.get(&operated.request).map(json)]);
+    tries.flatten().flatten().collect()
 }

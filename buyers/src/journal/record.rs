@@ -1,9 +1,11 @@
 //! The entries of a journal.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use rediscluster::EpochMs;
 use serde::{Deserialize, Serialize};
+
+use crate::answers::{Answer, AnswerKind, ApiFamily};
 
 /// Microseconds since 1970, by a clock that does not step back while a journal is written.
 pub type Micros = u64;
@@ -50,7 +52,7 @@ pub struct Invoked {
     pub at: Micros,
     /// Id of the sale.
     pub sale: String,
-    /// Family of calls that the request belongs to.
+    /// Family of endpoints that the request belongs to.
     pub api: ApiFamily,
     /// The user's id.
     pub user: String,
@@ -60,17 +62,6 @@ pub struct Invoked {
     pub via: String,
     /// Content of the request.
     pub ask: BuyerRequest,
-}
-
-/// The two families of endpoints for buyers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum ApiFamily {
-    /// `/api/sales/{sale}/…`
-    #[default]
-    BySale,
-    /// `/api/purchase` with a CSRF token, for the default sale.
-    SingleSale,
 }
 
 /// An operator's request that is about to be sent: one try of a change.
@@ -128,24 +119,16 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum BuyerRequest {
-    /// A purchase. Tries of one attempt share key and order.
+    /// A purchase. Tries of one attempt share its name and order.
     Purchase {
-        /// The `Idempotency-Key`.
-        key: String,
-        /// The order id that is derived from this key.
-        order: String,
-    },
-    /// A purchase without an `Idempotency-Key`: each try has a random order id.
-    PurchaseWithoutKey {
-        /// Name of the attempt, used in the journal only. Its tries share it.
+        /// Name of the attempt.
         attempt: String,
+        /// The order id, if the name is sent as `Idempotency-Key`. Without a key each try has a random order id.
+        order: Option<String>,
     },
     /// A lookup of the user's purchase.
     Lookup,
 }
-
-/// Reason that is recorded when a request timed out.
-pub const TIMED_OUT: &str = "timed out";
 
 /// The answer to a request, or its failure.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,6 +138,8 @@ pub struct Answered {
     pub request: u64,
     /// Time after the last byte of the answer.
     pub at: Micros,
+    /// Meaning of the answer.
+    pub kind: AnswerKind,
     /// HTTP status. None if no answer came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
@@ -166,25 +151,13 @@ pub struct Answered {
     pub order: Option<String>,
 }
 
-/// Meaning of an answer to a buyer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reported<'a> {
-    /// The user has a unit, bought by this attempt.
-    Purchased(&'a str),
-    /// The user has a unit, by this order.
-    Has(&'a str),
-    /// The user has no unit.
-    HasNone,
-    /// Refused: all units are sold.
-    SoldOut,
-    /// Refused: the sale is not selling now.
-    NotActive,
-    /// The sale does not exist.
-    NoSale,
-    /// Refused for another reason.
-    Refused(&'a str),
-    /// The outcome is unknown: retry.
-    Unknown,
+/// A buyer's request with its answer, if any.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange<'a> {
+    /// The request.
+    pub invoked: &'a Invoked,
+    /// The answer.
+    pub answered: Option<&'a Answered>,
 }
 
 impl JournalEntry {
@@ -199,48 +172,54 @@ impl JournalEntry {
     }
 }
 
-impl Answered {
-    /// Returns the meaning of the answer to this request.
-    pub fn reported(&self, ask: &BuyerRequest) -> Reported<'_> {
-        let (reason, order) = (self.reason.as_deref().unwrap_or("no reason"), self.order.as_deref());
-        let is_purchase = *ask != BuyerRequest::Lookup;
-        match (self.status, order) {
-            (None | Some(429 | 500..), _) => Reported::Unknown,
-            (Some(200), order) if is_purchase => Reported::Purchased(order.unwrap_or_default()),
-            (Some(200), Some(order)) => Reported::Has(order),
-            (Some(200), None) => Reported::HasNone,
-            (Some(404), _) => Reported::NoSale,
-            (_, Some(order)) if reason == "already_purchased" => Reported::Has(order),
-            _ => refusal(reason),
-        }
-    }
-
-    /// Returns true when the request may still take effect later: it timed out while its connection was open. When the
-    /// connection was refused or broken, the process is gone.
-    pub fn may_take_effect_late(&self) -> bool {
-        self.status.is_none() && self.reason.as_deref() == Some(TIMED_OUT)
-    }
-
-    /// Returns true when an operator's change was confirmed, false when it was refused, and `None` when neither is
-    /// certain.
-    pub fn is_done(&self) -> Option<bool> {
-        match self.status {
-            Some(200 | 201) => Some(true),
-            None | Some(408 | 429 | 500..) => None,
-            Some(_) => Some(false),
-        }
+impl Exchange<'_> {
+    /// Returns the meaning of the answer.
+    pub fn kind(&self) -> AnswerKind {
+        self.answered.map_or(AnswerKind::NoAnswer, |answered| answered.kind)
     }
 }
 
-/// Maps the reason of a refusal, in the words of both families of endpoints.
-fn refusal(reason: &str) -> Reported<'_> {
-    match reason {
-        "out_of_stock" | "sold_out" => Reported::SoldOut,
-        "sale_not_active" | "not_active" => Reported::NotActive,
-        // The token is too old, or signed by a secret that nodes no longer use. The answer brings a new token.
-        "csrf" => Reported::Unknown,
-        reason => Reported::Refused(reason),
+impl BuyerRequest {
+    /// Returns the attempt's name and, if that is its key, its order. None if the request is not a purchase.
+    pub fn attempt(&self) -> Option<(&str, Option<&str>)> {
+        match self {
+            Self::Purchase { attempt, order } => Some((attempt, order.as_deref())),
+            Self::Lookup => None,
+        }
     }
+
+    /// Returns the `Idempotency-Key`, if the request has one.
+    pub fn key(&self) -> Option<&str> {
+        self.attempt().and_then(|(attempt, order)| order.map(|_| attempt))
+    }
+}
+
+impl Answered {
+    /// Creates the entry of an answer.
+    pub fn of(request: u64, at: Micros, answer: &Answer) -> Self {
+        let Answer { kind, status, reason, order, .. } = answer;
+        Self { request, at, kind: *kind, status: *status, reason: reason.clone(), order: order.clone() }
+    }
+}
+
+/// Returns all answers, by the number of the request.
+pub fn answers(records: &[JournalEntry]) -> HashMap<u64, &Answered> {
+    let answered = records.iter().filter_map(|record| match record {
+        JournalEntry::Answered(answered) => Some((answered.request, answered)),
+        _ => None,
+    });
+    answered.collect()
+}
+
+/// Returns the requests of all buyers, with their answers.
+pub fn exchanges(records: &[JournalEntry]) -> impl Iterator<Item = Exchange<'_>> {
+    let answers = answers(records);
+    records.iter().filter_map(move |record| match record {
+        JournalEntry::Invoked(invoked) => {
+            Some(Exchange { invoked, answered: answers.get(&invoked.request).copied() })
+        }
+        _ => None,
+    })
 }
 
 /// Returns the entries of one sale, with the answers to its requests.

@@ -10,7 +10,7 @@ const SOLD_OUT: &str = "sold out is reported only when every unit is sold";
 
 impl JournalBuilder {
     fn gets_not_active(self, key: &str) -> Self {
-        self.gets_refusal(key, "sale_not_active", None)
+        self.gets_refusal(key, AnswerKind::NotActive, None)
     }
 
     fn at(mut self, seconds: u64) -> Self {
@@ -23,22 +23,23 @@ impl JournalBuilder {
 fn not_active_without_pause_is_found() {
     JournalBuilder::opened(1, 0).at(5).gets_not_active("a").violates(ACTIVE);
     let resumed = JournalBuilder::opened(1, 0)
-        .tries_new_change(Change::Pause, Some(200))
-        .tries_new_change(Change::Resume, Some(200));
+        .tries_new_change(Change::Pause, AnswerKind::Data)
+        .tries_new_change(Change::Resume, AnswerKind::Data);
     resumed.gets_not_active("a").violates(ACTIVE);
 }
 
 #[test]
 fn not_active_during_or_near_pause_is_allowed() {
-    let paused = JournalBuilder::opened(1, 0).tries_new_change(Change::Pause, Some(200)).gets_not_active("a");
-    paused.tries_new_change(Change::Resume, Some(200)).is_correct();
+    let paused =
+        JournalBuilder::opened(1, 0).tries_new_change(Change::Pause, AnswerKind::Data).gets_not_active("a");
+    paused.tries_new_change(Change::Resume, AnswerKind::Data).is_correct();
     let mut early = JournalBuilder::opened(1, 0);
     let request = early.attempt("a");
-    let mut early = early.tries_new_change(Change::Pause, Some(503));
-    early.answer(request, Some(403), Some("sale_not_active"), None);
+    let mut early = early.tries_new_change(Change::Pause, AnswerKind::Unknown);
+    early.answer(request, AnswerKind::NotActive, None);
     early
-        .retries_change(Change::Pause, Some(200), None)
-        .tries_new_change(Change::Resume, Some(200))
+        .retries_change(Change::Pause, AnswerKind::Data)
+        .tries_new_change(Change::Resume, AnswerKind::Data)
         .is_correct();
 }
 
@@ -53,14 +54,14 @@ fn not_active_outside_the_window_is_allowed() {
 
 #[test]
 fn not_active_after_extension_is_found() {
-    let extended = |status| {
-        let journal = JournalBuilder::opened(1, 0)
-            .tries_new_change(Change::Extend { ends_at: 2 * ENDS_AT }, Some(status));
+    let extended = |kind| {
+        let journal =
+            JournalBuilder::opened(1, 0).tries_new_change(Change::Extend { ends_at: 2 * ENDS_AT }, kind);
         journal.at(ENDS_AT / 1_000 + 1).gets_not_active("a")
     };
-    extended(200).with_shard_state(SaleState::Open, 2 * ENDS_AT).violates(ACTIVE);
-    extended(503)
-        .tries_new_change(Change::Extend { ends_at: 2 * ENDS_AT }, Some(200))
+    extended(AnswerKind::Data).with_shard_state(SaleState::Open, 2 * ENDS_AT).violates(ACTIVE);
+    extended(AnswerKind::Unknown)
+        .tries_new_change(Change::Extend { ends_at: 2 * ENDS_AT }, AnswerKind::Data)
         .with_shard_state(SaleState::Open, 2 * ENDS_AT)
         .is_correct();
 }
@@ -72,7 +73,7 @@ fn claim_outside_the_window_is_found() {
     journal().claimed_at("order-a", 150 * SECOND).is_correct();
     journal().claimed_at("order-a", 99 * SECOND).violates(rule);
     journal().claimed_at("order-a", ENDS_AT * 1_000).violates(rule);
-    let journal = journal().tries_new_change(Change::Extend { ends_at: 2 * ENDS_AT }, Some(200));
+    let journal = journal().tries_new_change(Change::Extend { ends_at: 2 * ENDS_AT }, AnswerKind::Data);
     journal
         .with_shard_state(SaleState::Open, 2 * ENDS_AT)
         .claimed_at("order-a", ENDS_AT * 1_000)
@@ -84,12 +85,12 @@ fn claim_with_wrong_clock_is_tolerated() {
     let journal = |clock_error_ms| {
         let mut journal = JournalBuilder::opened(2, 0)
             .at(500)
-            .tries_new_change(Change::Pause, Some(200))
+            .tries_new_change(Change::Pause, AnswerKind::Data)
             .gets_not_active("a");
         if let Some(JournalEntry::SaleOpened(opened)) = journal.records.first_mut() {
             opened.clock_error_ms = clock_error_ms;
         }
-        let journal = journal.tries_new_change(Change::Resume, Some(200)).buys("b");
+        let journal = journal.tries_new_change(Change::Resume, AnswerKind::Data).buys("b");
         journal.claimed_at("order-b", 490 * SECOND).with_total(2)
     };
     journal(0).violates("a user with a unit is not refused");
@@ -98,14 +99,14 @@ fn claim_with_wrong_clock_is_tolerated() {
 
 #[test]
 fn purchase_during_a_pause_is_found() {
-    let paused = || JournalBuilder::opened(1, 0).tries_new_change(Change::Pause, Some(200));
-    let bought = paused().buys("a").claimed("order-a").tries_new_change(Change::Resume, Some(200));
+    let paused = || JournalBuilder::opened(1, 0).tries_new_change(Change::Pause, AnswerKind::Data);
+    let bought = paused().buys("a").claimed("order-a").tries_new_change(Change::Resume, AnswerKind::Data);
     bought.violates("no unit is sold during a pause");
     let earlier = JournalBuilder::opened(1, 0)
         .gets_unknown_outcome("a")
-        .tries_new_change(Change::Pause, Some(200))
+        .tries_new_change(Change::Pause, AnswerKind::Data)
         .buys("a");
-    earlier.claimed_at("order-a", SECOND).tries_new_change(Change::Resume, Some(200)).is_correct();
+    earlier.claimed_at("order-a", SECOND).tries_new_change(Change::Resume, AnswerKind::Data).is_correct();
 }
 
 #[test]
@@ -122,20 +123,29 @@ fn not_active_despite_claim_is_found() {
 
 #[test]
 fn sold_out_with_units_left_is_found() {
-    JournalBuilder::opened(1, 0).gets_refusal("a", "out_of_stock", None).violates(SOLD_OUT);
-    JournalBuilder::opened(1, 0).another_user_buys().gets_refusal("a", "out_of_stock", None).is_correct();
+    JournalBuilder::opened(1, 0).gets_refusal("a", AnswerKind::SoldOut, None).violates(SOLD_OUT);
+    JournalBuilder::opened(1, 0)
+        .another_user_buys()
+        .gets_refusal("a", AnswerKind::SoldOut, None)
+        .is_correct();
 }
 
 #[test]
 fn sold_out_after_restock_is_found() {
     let restocked = || JournalBuilder::opened(1, 0).another_user_buys();
     let change = Change::Restock { units: 5 };
-    let reported = restocked().gets_refusal("a", "out_of_stock", None).tries_new_change(change, Some(200));
+    let reported =
+        restocked().gets_refusal("a", AnswerKind::SoldOut, None).tries_new_change(change, AnswerKind::Data);
     reported.with_total(6).is_correct();
-    let reported = restocked().tries_new_change(change, Some(200)).gets_refusal("a", "out_of_stock", None);
+    let reported =
+        restocked().tries_new_change(change, AnswerKind::Data).gets_refusal("a", AnswerKind::SoldOut, None);
     reported.with_total(6).violates(SOLD_OUT);
-    let reported = restocked().tries_new_change(change, Some(503)).gets_refusal("a", "out_of_stock", None);
-    reported.retries_change(change, Some(200), None).with_total(6).is_correct();
+    let reported = restocked().tries_new_change(change, AnswerKind::Unknown).gets_refusal(
+        "a",
+        AnswerKind::SoldOut,
+        None,
+    );
+    reported.retries_change(change, AnswerKind::Data).with_total(6).is_correct();
 }
 
 #[test]
@@ -143,14 +153,15 @@ fn missing_sale_is_found() {
     let rule = "a created sale is found";
     let mut journal = JournalBuilder::opened(1, 0);
     let request = journal.attempt("a");
-    journal.answer(request, Some(404), None, None);
+    journal.answer(request, AnswerKind::NoSale, None);
     journal.violates(rule);
 
     let create = Change::Create { total_stock: 1, shards: 2, starts_at: 0, ends_at: ENDS_AT };
     let mut early = JournalBuilder::default().with_total(1);
     let request = early.attempt("a");
-    let mut early = early.tries_new_change(create, Some(201)).with_shard_state(SaleState::Open, ENDS_AT);
-    early.answer(request, Some(404), None, None);
+    let mut early =
+        early.tries_new_change(create, AnswerKind::Data).with_shard_state(SaleState::Open, ENDS_AT);
+    early.answer(request, AnswerKind::NoSale, None);
     early.is_correct();
 }
 
@@ -158,7 +169,7 @@ impl JournalBuilder {
     fn another_user_buys(mut self) -> Self {
         let request = self.attempt("bob");
         let order = "order-bob";
-        self.answer(request, Some(200), None, Some(order));
+        self.answer(request, AnswerKind::Purchased, Some(order));
         for record in &mut self.records {
             if let JournalEntry::Invoked(invoked) = record
                 && invoked.request == request
