@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use stock::ids::{ShardId, UserId, UserIdKind};
+use stock::layout::Shard;
 use testkit::{BuyerAnswer, Buyers, PurchaseAttempt, StackOptions, until};
 use tokio::task::JoinSet;
 
 use crate::fixture::{
-    OpenSale, TIMEOUT, assert_all_definite, connect, percentile, purchases, sale_options, tally,
+    OpenSale, assert_all_definite, assert_purchases, buyers, purchase_attempts, sale_options, tally,
+    users_with_home,
 };
 
 /// Time between two buyers: 250 arrive per second.
@@ -31,10 +33,12 @@ const WAITING_MAX: Duration = Duration::from_secs(4);
 /// Allowed increase of the other buyers' 99th percentile, besides doubling. Normal values are a few milliseconds, so
 /// this leaves room for a busy machine.
 const P99_SLACK: Duration = Duration::from_millis(100);
+/// Time limit for a buyer's retries.
+const RETRY_LIMIT: Duration = Duration::from_secs(40);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_primary_delays_only_its_own_buyers() {
-    let sale = OpenSale::start_with_one_node(5_000).await;
+    let sale = OpenSale::start_with_one_node(sale_options(5_000)).await;
     let incident = Incident::of(&sale, |victim| sale.stack.redis().kill(victim)).await;
 
     incident.assert_answers("killed");
@@ -45,7 +49,7 @@ async fn killed_primary_delays_only_its_own_buyers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frozen_primary_is_replaced_and_rejoins() {
-    let sale = OpenSale::start_with_one_node(5_000).await;
+    let sale = OpenSale::start_with_one_node(sale_options(5_000)).await;
     let incident = Incident::of(&sale, |victim| sale.stack.redis().freeze(victim)).await;
 
     // The old primary still acts as one at first. No client gets its answers.
@@ -76,17 +80,17 @@ async fn lane_drops_its_pipeline_when_primary_is_demoted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn promoted_primary_sells_alone_until_replica_joins() {
     // Given a shard whose primary died, and its promoted replica without a replica of its own.
-    let sale = OpenSale::start_with_one_node(200).await;
+    let sale = OpenSale::start_with_one_node(sale_options(200)).await;
     let redis = sale.stack.redis();
     let (old, promoted) = sale.primary_and_replica(ShardId::new(0)).await;
     redis.kill(old);
     until("a promotion", OUTAGE_MAX, async || redis.primaries().await.contains(&promoted)).await.unwrap();
 
     // Then its buyers buy.
-    let node = sale.stack.nodes()[0].url().to_owned();
-    let mut users = crate::fixture::users_with_home(&sale.sale, ShardId::new(0), 3).into_iter();
-    let mut attempt = || vec![PurchaseAttempt { user: users.next().unwrap(), base_url: node.clone() }];
-    let unreplicated = Buyers::new(1).buy_persistently(attempt(), TIMEOUT).await;
+    let users = users_with_home(&sale.sale, ShardId::new(0), 3);
+    let mut attempts = purchase_attempts(&users, &sale.node_url()).into_iter();
+    let mut attempt = || vec![attempts.next().unwrap()];
+    let unreplicated = Buyers::new(1).buy_persistently(attempt(), RETRY_LIMIT).await;
     assert!(unreplicated[0].is_purchased(), "{unreplicated:?}");
 
     // And when the old primary has joined as a replica, its confirmation is required.
@@ -96,28 +100,21 @@ async fn promoted_primary_sells_alone_until_replica_joins() {
     let unconfirmed = Buyers::new(1).buy(attempt()).await;
     assert_eq!(unconfirmed[0].status, Some(503), "{unconfirmed:?}");
     redis.thaw(old);
-    let confirmed = Buyers::new(1).buy_persistently(attempt(), TIMEOUT).await;
+    let confirmed = Buyers::new(1).buy_persistently(attempt(), RETRY_LIMIT).await;
     assert!(confirmed[0].is_purchased(), "{confirmed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sale_recovers_after_all_redis_servers_die() {
     // Given a sale with purchases in all shards.
-    let sale = OpenSale::start_with_one_node(600).await;
-    let node = sale.stack.nodes()[0].url().to_owned();
-    let purchase_attempts = |from: usize, to: usize| -> Vec<PurchaseAttempt> {
-        (from..to)
-            .map(|n| PurchaseAttempt { user: format!("buyer-{n:04}"), base_url: node.clone() })
-            .collect()
-    };
-    let mut answers = Buyers::new(32).buy(purchase_attempts(0, 300)).await;
-    assert_eq!(purchases(&answers).len(), 300);
+    let sale = OpenSale::start_with_one_node(sale_options(600)).await;
+    let attempts = |numbers| purchase_attempts(&buyers(numbers), &sale.node_url());
+    let mut answers = Buyers::new(32).buy(attempts(0..300)).await;
+    assert_purchases(&answers, 300);
 
     // When all servers die during further purchases and are restarted without any other action.
-    let buying = tokio::spawn({
-        let purchase_attempts = purchase_attempts(300, 700);
-        async move { Buyers::new(16).buy_persistently(purchase_attempts, TIMEOUT).await }
-    });
+    let others = attempts(300..700);
+    let buying = tokio::spawn(async { Buyers::new(16).buy_persistently(others, RETRY_LIMIT).await });
     let redis = sale.stack.redis();
     let servers: Vec<SocketAddr> = redis.servers().await.iter().map(|server| server.addr).collect();
     servers.iter().for_each(|&server| redis.kill(server));
@@ -159,12 +156,12 @@ impl Incident {
     /// time.
     async fn of(sale: &OpenSale, inject: impl Fn(SocketAddr)) -> Self {
         let (victim, successor) = sale.primary_and_replica(ShardId::new(0)).await;
-        let node = sale.stack.nodes()[0].url().to_owned();
-        let cluster = connect(&sale.stack).await;
+        let node = sale.node_url();
+        let affected = |shard: &&Shard| sale.primary_of(shard.slot) == victim;
+        let affected: Vec<ShardId> =
+            sale.sale.shards().iter().filter(affected).map(|shard| shard.id).collect();
         let is_affected = |user: &str| {
-            let home = sale.sale.ring().home(&UserId::parse(user, UserIdKind::Opaque).unwrap());
-            let primary = cluster.topology().primary(sale.sale.shard(home).slot).unwrap().address.to_string();
-            primary == victim.to_string()
+            affected.contains(&sale.sale.ring().home(&UserId::parse(user, UserIdKind::Opaque).unwrap()))
         };
         let (buyers, mut buying) = (Buyers::new(1), JoinSet::new());
         let (began, mut pace) = (Instant::now(), tokio::time::interval(ARRIVAL_INTERVAL));
@@ -185,7 +182,7 @@ impl Incident {
             let attempt = vec![PurchaseAttempt { user, base_url: node.clone() }];
             buying.spawn(async move {
                 let sent = Instant::now();
-                let answer = buyers.buy_persistently(attempt, TIMEOUT).await.remove(0);
+                let answer = buyers.buy_persistently(attempt, RETRY_LIMIT).await.remove(0);
                 TimedPurchase { affected, sent, answer }
             });
         }
@@ -203,8 +200,6 @@ impl Incident {
             self.purchases_sent.iter().partition(|purchase| purchase.affected);
         let (before, after): (Vec<&TimedPurchase>, Vec<&TimedPurchase>) =
             others.into_iter().partition(|purchase| purchase.answered() < self.fault_at);
-        let p99 =
-            |sent: &[&TimedPurchase]| percentile(99, sent.iter().map(|purchase| purchase.answer.latency));
         let (quiet, meanwhile) = (p99(&before), p99(&after));
         // Requests in flight at the time of the fault may still get their answer.
         let under_way = self.fault_at + Duration::from_millis(100);
@@ -244,6 +239,13 @@ impl Incident {
         assert!(audit.ok, "{:?}", audit.violations);
         assert_eq!(audit.claims, self.purchases_sent.len() as u64, "claims and acknowledged purchases");
     }
+}
+
+fn p99(purchases_sent: &[&TimedPurchase]) -> Duration {
+    let mut latencies: Vec<Duration> =
+        purchases_sent.iter().map(|purchase| purchase.answer.latency).collect();
+    latencies.sort_unstable();
+    latencies[latencies.len() * 99 / 100]
 }
 
 /// Waits until this replica is promoted and returns the time of that.

@@ -109,9 +109,9 @@ impl LoadResult {
         for result in results {
             let answered_at = result.sent + result.service_time;
             let waited = turns.between(answered_at - result.latency, answered_at);
-            match (result.status, result.retry_after) {
+            match (result.answer.status, result.answer.retry_after) {
                 (Some(200), _) => sums.admitted.push(waited),
-                (Some(503), true) => {
+                (Some(503), Some(_)) => {
                     sums.refused.push(waited);
                     sums.refused_after.push(result.latency);
                 }
