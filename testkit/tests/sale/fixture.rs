@@ -9,15 +9,13 @@ use std::time::Duration;
 use buyers::AnswerKind;
 use redis::{Cmd, FromRedisValue};
 use rediscluster::{Cluster, ConnectOptions, Slot};
-use reqwest::{Client, Method, StatusCode};
-use serde_json::Value;
 use stock::functions::LIBRARY;
 use stock::ids::{ShardId, UserId, UserIdKind};
 use stock::layout::SaleKeys;
 use stock::sale::Sale;
 use stock::snapshot::read_levels;
 use stock::store::ReadConfig;
-use testkit::stack::{Coordinator, SaleOptions};
+use testkit::stack::SaleOptions;
 pub(crate) use testkit::tally;
 use testkit::{BuyerAnswer, Buyers, PurchaseAttempt, Stack, StackOptions, User, until};
 use tokio::sync::{Mutex, MutexGuard};
@@ -90,20 +88,6 @@ impl OpenSale {
     pub(crate) async fn primary_and_replica(&self, shard: ShardId) -> (SocketAddr, SocketAddr) {
         let primary = self.primary_of(self.sale.shard(shard).slot);
         (primary, self.stack.redis().replicas_of(primary).await[0])
-    }
-
-    /// Sends a request to a coordinator as an operator. Returns `None` without an answer.
-    pub(crate) async fn admin(
-        &self,
-        coordinator: &Coordinator,
-        method: Method,
-        path: &str,
-        body: &Value,
-    ) -> Option<(StatusCode, Value)> {
-        let request = Client::new().request(method, format!("{}{path}", coordinator.url())).timeout(TIMEOUT);
-        let request = request.bearer_auth(self.stack.admin_token()).json(body);
-        let response = request.send().await.ok()?;
-        Some((response.status(), response.json().await.ok()?))
     }
 
     /// Sends a command to one Redis server.
