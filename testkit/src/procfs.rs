@@ -44,6 +44,11 @@ pub fn resident_bytes(pid: u32) -> Option<u64> {
     Some(process(pid)?.status().ok()?.vmrss? * 1024)
 }
 
+/// The highest resident memory of a process so far in bytes, or `None` when no such process exists.
+pub fn peak_resident_bytes(pid: u32) -> Option<u64> {
+    Some(process(pid)?.status().ok()?.vmhwm? * 1024)
+}
+
 /// The processes that listen on this TCP port. Empty where the permissions on `/proc` hide them.
 pub fn listeners(port: u16) -> Vec<u32> {
     let sockets = [tcp(), tcp6()].into_iter().flatten().flatten();

@@ -12,7 +12,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{InfoDict, cmd};
 use reqwest::Client;
 use stock::ids::ShardId;
-use testkit::procfs::resident_bytes;
+use testkit::procfs::peak_resident_bytes;
 use testkit::stack::SaleOptions;
 use testkit::{BuyerResult, OpenLoop, StackOptions};
 use tokio::task::JoinSet;
@@ -38,7 +38,7 @@ const ADMITTED_TURNS_MAX: usize = 5;
 /// Maximum wait of 99 % of the refused buyers. A turn begins meanwhile, at most; a pipeline would take another one.
 const REFUSED_TURNS_MAX: usize = 1;
 const REFUSED_MEDIAN_MAX: Duration = Duration::from_millis(100);
-/// Maximum growth of memory once connections and queues were full. An admitted request holds some hundred bytes for
+/// Maximum growth of the peak memory once connections and queues were full. An admitted request holds some hundred bytes for
 /// less than a second.
 const MEMORY_GROWTH_MAX: f64 = 1.3;
 
@@ -69,13 +69,13 @@ async fn node_sheds_load_at_four_times_capacity() {
     crowd("fill", rate, SATURATION).await;
 
     // When four times that is offered.
-    let memory = resident_bytes(node.process().pid()).unwrap();
+    let memory = peak_resident_bytes(node.process().pid()).unwrap();
     let mut health = JoinSet::new();
     health.spawn(watch_health(node.ops_url().to_owned()));
     let crowd = crowd("rush", rate, OVERLOAD).await;
-    let growth = resident_bytes(node.process().pid()).unwrap() as f64 / memory as f64;
+    let growth = peak_resident_bytes(node.process().pid()).unwrap() as f64 / memory as f64;
     println!(
-        "before: {before}\noffered {rate}/s: {crowd}; memory {:.0} MB, x {growth:.2}",
+        "before: {before}\noffered {rate}/s: {crowd}; peak memory {:.0} MB, x {growth:.2}",
         memory as f64 / 1e6
     );
 
@@ -88,7 +88,7 @@ async fn node_sheds_load_at_four_times_capacity() {
         percentile(50, crowd.refused_after.iter().copied()) <= REFUSED_MEDIAN_MAX,
         "refused buyers waited"
     );
-    assert!(growth <= MEMORY_GROWTH_MAX, "its memory grew");
+    assert!(growth <= MEMORY_GROWTH_MAX, "its peak memory grew");
     assert!(health.try_join_next().is_none(), "a health check failed");
 }
 
