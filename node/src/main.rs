@@ -71,7 +71,8 @@ async fn serve_buyers(
         let sales = sales.clone();
         move || sales.ready()
     });
-    let connections = Connections::with_limits(settings.connections);
+    let connections =
+        Connections::with_limits(settings.connections).shared_by_networks(settings.networks_without_share());
     exporter.on_scrape({
         let (sales, state, connections) = (sales.clone(), Arc::clone(&state), connections.clone());
         move || {

@@ -38,7 +38,7 @@ crate::name_metrics! {
     Histogram REQUEST_DURATION = "flashsale_http_request_duration_seconds";
     /// Connections to the port for clients that are open.
     Gauge CONNECTIONS = "flashsale_connections";
-    /// Connections that were closed at once because the limit was reached.
+    /// Connections that were closed at once because the limit, or the share of their client network, was reached.
     Counter CONNECTIONS_REFUSED = "flashsale_connections_refused_total";
     /// Always 1; the labels name the version and revision that runs.
     Gauge BUILD_INFO = "flashsale_build_info";

@@ -30,7 +30,7 @@ use crate::workload::{Container, Workload};
 type Policy = fn(&Overlay, &mut Faults);
 
 /// All policies by name.
-const POLICIES: [(&str, Policy); 27] = [
+const POLICIES: [(&str, Policy); 29] = [
     ("probes", pods::probes),
     ("resources", pods::resources),
     ("restricted", pods::restricted),
@@ -46,6 +46,8 @@ const POLICIES: [(&str, Policy); 27] = [
     ("grace", grace::grace),
     ("settings", settings::known),
     ("program ports", settings::ports),
+    ("idle connections", settings::idle_connections),
+    ("documentation", settings::documentation),
     ("probe paths", settings::probe_paths),
     ("references", references::references),
     ("paths", references::paths),

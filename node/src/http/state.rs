@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+use service::network::ClientNetwork;
 use service::problem::Problem;
 use stock::calls::Attempt;
 use stock::ids::{SaleId, UserId};
 
+use super::client::Client;
 use super::events::Events;
 use super::problems::{unavailable, unknown_sale};
 use crate::csrf::CsrfTokens;
@@ -23,6 +26,8 @@ pub struct AppState {
     origins: Vec<Origin>,
     pub(super) identity: Identity,
     pub(super) events: Events,
+    shows_documentation: bool,
+    networks_without_share: Vec<IpNet>,
     signer: Signer,
 }
 
@@ -36,7 +41,9 @@ impl AppState {
             csrf: CsrfTokens::new(signer.clone(), web.csrf_lifetime),
             origins: web.cors_origins.clone(),
             identity,
+            shows_documentation: web.api_docs,
             events: Events::new(web.event_listeners_max),
+            networks_without_share: settings.networks_without_share(),
             signer,
         }
     }
@@ -44,6 +51,11 @@ impl AppState {
     /// Returns the other sites whose pages may call the API.
     pub(crate) fn origins(&self) -> &[Origin] {
         &self.origins
+    }
+
+    /// Returns true if the API documentation is served.
+    pub(crate) fn shows_documentation(&self) -> bool {
+        self.shows_documentation
     }
 
     /// Ends all event streams.
@@ -54,6 +66,13 @@ impl AppState {
     /// Sets the gauge of event listeners.
     pub fn update_gauges(&self) {
         metrics::set_event_listeners(self.events.listeners());
+    }
+
+    /// Returns the network that a client's event streams are counted for, if its share is limited.
+    pub(super) fn network_of_listener(&self, client: &Client) -> Option<ClientNetwork> {
+        let is_unlimited =
+            self.networks_without_share.iter().any(|network| network.contains(&client.address));
+        (!is_unlimited).then(|| ClientNetwork::of(client.address))
     }
 
     /// Buys one unit and logs the outcome.

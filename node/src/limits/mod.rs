@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use rediscluster::Cluster;
+use service::network::ClientNetwork;
 use stock::limit::Limit;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-pub use self::permits::ClientNetwork;
 use self::permits::{PermitCache, PermitDecision};
 use self::refiller::PermitRefillers;
 

@@ -4,11 +4,10 @@
 //! when the newer one is full or a window has passed. A forgotten network starts again with free permits.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use service::network::ClientNetwork;
 use stock::limit::{Limit, PermitAnswer};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -25,43 +24,6 @@ const REFUSAL_MIN: Duration = Duration::from_millis(100);
 const SEGMENTS: usize = 16;
 /// Largest number of networks in one generation of a segment. All segments and both generations take about 20 MB.
 const NETWORKS_PER_SEGMENT_MAX: usize = 4_096;
-
-/// The unit that a limit applies to: an IPv4 address, or the /64 of an IPv6 address, which is what one customer has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ClientNetwork {
-    /// One address.
-    V4(Ipv4Addr),
-    /// The upper 64 bits of the address.
-    V6(u64),
-}
-
-impl ClientNetwork {
-    /// Returns the network of an address.
-    pub fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address),
-            IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
-        }
-    }
-
-    /// Returns a hash that spreads networks evenly.
-    pub(super) fn spread(self) -> usize {
-        let bits = match self {
-            Self::V4(address) => u64::from(address.to_bits()),
-            Self::V6(half) => half,
-        };
-        (bits.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as usize
-    }
-}
-
-impl fmt::Display for ClientNetwork {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::V4(address) => address.fmt(f),
-            Self::V6(half) => write!(f, "{}/64", Ipv6Addr::from_bits(u128::from(*half) << 64)),
-        }
-    }
-}
 
 /// Permits of all networks known to this node.
 pub(super) struct PermitCache {
@@ -216,6 +178,8 @@ pub(super) fn chunk(limit: Limit) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const LIMIT: Limit = Limit { permits: 400, window: Duration::from_secs(40) };

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rediscluster::{CallError, Cluster};
+use service::network::ClientNetwork;
 use stock::layout::LimitBucket;
 use stock::limit::{Admit, Limit, PermitAnswer, PermitRequest};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::permits::{ClientNetwork, PermitBatch, PermitCache, chunk};
+use super::permits::{PermitBatch, PermitCache, chunk};
 
 /// Largest number of addresses in a call. A full call takes about 0.1 ms in Redis.
 const NETWORKS_PER_CALL_MAX: usize = 64;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use ipnet::IpNet;
 use service::settings::{in_file, positive_duration};
 use stock::limit::Limit;
@@ -76,6 +76,10 @@ pub struct WebSettings {
     /// How long a CSRF token is valid
     #[arg(long, env, value_parser = positive_duration, default_value = "2h")]
     pub csrf_lifetime: Duration,
+
+    /// Serves the API documentation under /api/docs and its OpenAPI description
+    #[arg(long, env, action = ArgAction::Set, default_value_t = true)]
+    pub api_docs: bool,
 
     /// Largest number of clients that listen to events; further ones are asked to retry
     // A listener takes about 20 kB, so this many take 300 MB.

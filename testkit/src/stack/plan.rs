@@ -127,6 +127,7 @@ impl Plan {
         Nginx::start(NginxOptions {
             port: self.ports.public(),
             nodes: (0..self.options.nodes).map(|number| self.node_addr(number)).collect(),
+            balancers: Vec::new(),
             folder: self.folder.subfolder("nginx")?,
             lifetime: self.options.lifetime,
         })

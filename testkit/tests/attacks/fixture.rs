@@ -30,11 +30,18 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) async fn open() -> Self {
+        Self::with_node_environment(&[]).await
+    }
+
+    /// Starts a sale whose node has additional settings.
+    pub(crate) async fn with_node_environment(settings: &[(&str, &str)]) -> Self {
+        let head_limit = format!("{}s", HEAD_LIMIT.as_secs());
+        let settings = settings.iter().copied().chain([("HEADER_READ_TIMEOUT", &*head_limit)]);
         let stack_lock = STACK_LOCK.lock().await;
         let options = StackOptions {
             nodes: 1,
             sale: SaleOptions { total_stock: 1_000, ..SaleOptions::default() },
-            node_environment: vec![("HEADER_READ_TIMEOUT".into(), format!("{}s", HEAD_LIMIT.as_secs()))],
+            node_environment: settings.map(|(name, value)| (name.into(), value.into())).collect(),
             ..StackOptions::default()
         };
         let stack = Stack::start(options, |_| ()).await.unwrap();

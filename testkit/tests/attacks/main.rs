@@ -7,3 +7,4 @@ mod crowds;
 mod fixture;
 mod identifiers;
 mod malformed_requests;
+mod slow_readers;

@@ -35,6 +35,8 @@ const HEAD_LIMIT: Duration = Duration::from_secs(5);
 const SOON: Duration = Duration::from_secs(10);
 /// Port of a buyer with an address of its own. It is outside the kernel's range and the blocks of testkit.
 const BUYER_PORT: u16 = 9_999;
+/// The balancer that nginx trusts.
+const BALANCER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 const CONCURRENT_CONNECTS: usize = 256;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,6 +82,50 @@ async fn one_address_gets_a_share_of_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ipv6_network_gets_one_share() {
+    let shop = CrowdedShop::open().await;
+    // A balancer in front reports the addresses of its clients.
+    let listen = async |client: String| {
+        let request =
+            format!("GET /api/sale/events HTTP/1.1\r\nhost: shop\r\nx-forwarded-for: {client}\r\n\r\n");
+        let mut connection = connect_from_port((BALANCER, 0).into(), shop.address, &request).await;
+        let head = timeout(SOON, head_of(&mut connection)).await.unwrap_or_default();
+        (connection, head.starts_with("HTTP/1.1 200"))
+    };
+    let mut held = Vec::new();
+    for number in 0..STREAMS_OF_NETWORK_MAX {
+        held.push(listen(format!("2001:db8::{number:x}")).await);
+    }
+    assert!(held.iter().all(|(_, is_accepted)| *is_accepted));
+
+    assert!(!listen("2001:db8::ffff:1".to_owned()).await.1, "the same /64");
+    for other in ["2001:db8:0:1::1", "203.0.113.9", "203.0.113.8"] {
+        assert!(listen(other.to_owned()).await.1, "{other}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_gets_a_share_of_page_loads() {
+    let shop = CrowdedShop::open().await;
+    let request = "GET /assets/none HTTP/1.1\r\nhost: shop\r\n";
+    let thousand = [&format!("{request}\r\n").repeat(999), request, "connection: close\r\n\r\n"].concat();
+
+    let mut answers = String::new();
+    // The burst is 20,000, and each second allows 1,000 more.
+    for _ in 0..60 {
+        let mut greedy = connect_from(Ipv4Addr::LOCALHOST, shop.address, &thousand).await;
+        answers.clear();
+        timeout(SOON, greedy.read_to_string(&mut answers)).await.unwrap().unwrap();
+        if answers.contains("HTTP/1.1 429") {
+            break;
+        }
+    }
+
+    assert!(answers.contains("HTTP/1.1 429") && answers.contains("Retry-After: 1"), "no 429");
+    assert_eq!(shop.buy(Ipv4Addr::LOCALHOST).await.as_deref(), Some("200"), "the API is not counted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_address_gets_a_share_of_requests() {
     let shop = CrowdedShop::open().await;
 
@@ -108,6 +154,7 @@ impl CrowdedShop {
         let options = NginxOptions {
             port: ports.first(),
             nodes: vec![fake_node().await],
+            balancers: vec!["127.0.0.9".to_owned()],
             folder: folder.path().into(),
             lifetime: Lifetime::Attached,
         };
@@ -117,7 +164,11 @@ impl CrowdedShop {
     }
 
     /// Opens a connection from each address and sends the same bytes on each.
-    async fn connect(&self, addresses: impl Iterator<Item = Ipv4Addr>, bytes: &'static str) -> Vec<TcpStream> {
+    async fn connect(
+        &self,
+        addresses: impl Iterator<Item = Ipv4Addr>,
+        bytes: &'static str,
+    ) -> Vec<TcpStream> {
         let connect = |address| connect_from(address, self.address, bytes);
         stream::iter(addresses).map(connect).buffer_unordered(CONCURRENT_CONNECTS).collect().await
     }
@@ -145,11 +196,16 @@ fn buyer(number: u32) -> Ipv4Addr {
 }
 
 async fn connect_from(from: Ipv4Addr, to: SocketAddr, bytes: &str) -> TcpStream {
+    // The kernel would choose a port that no address uses. Here each address but one has a single connection.
+    let port = if from == Ipv4Addr::LOCALHOST { 0 } else { BUYER_PORT };
+    connect_from_port((from, port).into(), to, bytes).await
+}
+
+async fn connect_from_port(from: SocketAddr, to: SocketAddr, bytes: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
-    if from != Ipv4Addr::LOCALHOST {
-        // The kernel would choose a port that no address uses. Here each address has one connection.
+    if from.ip() != Ipv4Addr::LOCALHOST {
         socket.set_reuseaddr(true).unwrap();
-        socket.bind((from, BUYER_PORT).into()).unwrap();
+        socket.bind(from).unwrap();
     }
     let mut connection = socket.connect(to).await.unwrap();
     // A server that is full closes the connection. The answer shows it.

@@ -48,6 +48,44 @@ async fn nginx_replaces_forwarded_address_of_client() {
 }
 
 #[tokio::test]
+async fn nginx_trusts_only_balancers_for_address_and_tls() {
+    let node = FakeNode::answering(&[200]).await;
+    let [behind, edge] =
+        [&["127.0.0.0/8".to_owned()][..], &[]].map(|balancers| NginxFixture::behind(balancers, &[node.addr]));
+    let (behind, edge) = (behind.await, edge.await);
+    let post = async |nginx: &NginxFixture, proto: &str, client: &str| {
+        let request = nginx.client.post(nginx.url(PURCHASE)).header("x-forwarded-proto", proto);
+        let answer = request.header("x-forwarded-for", client).send().await.unwrap();
+        answer.headers().get("strict-transport-security").is_some()
+    };
+
+    assert!(post(&behind, "https", "8.8.8.8, 203.0.113.9, 127.0.0.2").await, "TLS ended at the balancer");
+    assert!(!post(&behind, "http", "203.0.113.9").await);
+    assert!(!post(&edge, "https", "203.0.113.9").await, "a stranger says so");
+
+    let seen = |header| node.header_values(header).into_iter().flatten().collect::<Vec<_>>();
+    assert_eq!(seen("x-forwarded-for"), ["203.0.113.9", "203.0.113.9", "127.0.0.1"]);
+    assert_eq!(seen("x-forwarded-proto"), ["https", "http", "http"]);
+}
+
+#[tokio::test]
+async fn nginx_errors_carry_headers_of_node_errors() {
+    let nginx = NginxFixture::without_a_node().await;
+
+    let answer = nginx.post(PURCHASE).await;
+
+    let expected = [
+        ("x-content-type-options", "nosniff"),
+        ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+        ("referrer-policy", "no-referrer"),
+        ("cache-control", "no-store"),
+    ];
+    for (name, value) in expected {
+        assert_eq!(answer.headers()[name], value);
+    }
+}
+
+#[tokio::test]
 async fn nginx_retries_with_same_key_when_node_dies() {
     let (dying, healthy) = (FakeNode::closing_each_connection().await, FakeNode::answering(&[200]).await);
     let nginx = NginxFixture::in_front_of(&[&dying, &healthy]).await;
@@ -195,9 +233,18 @@ impl NginxFixture {
         Self::start(PortBlock::take().unwrap(), nodes).await
     }
 
+    async fn behind(balancers: &[String], nodes: &[SocketAddr]) -> Self {
+        Self::start_behind(balancers, PortBlock::take().unwrap(), nodes).await
+    }
+
     async fn start(ports: PortBlock, nodes: &[SocketAddr]) -> Self {
+        Self::start_behind(&[], ports, nodes).await
+    }
+
+    async fn start_behind(balancers: &[String], ports: PortBlock, nodes: &[SocketAddr]) -> Self {
         let folder = Folder::temporary().unwrap();
-        let nginx = Nginx::start(options(&ports, folder.path(), nodes)).await.unwrap();
+        let options = NginxOptions { balancers: balancers.to_vec(), ..options(&ports, folder.path(), nodes) };
+        let nginx = Nginx::start(options).await.unwrap();
         Self { nginx, client: Client::new(), ports, _folder: folder }
     }
 
