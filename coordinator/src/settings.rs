@@ -12,6 +12,7 @@ use stock::ids::{SaleId, UserIdKind};
 use stock::sale::{EpochMs, Product, SHARDS_MAX};
 
 use crate::admin::AdminToken;
+use crate::cluster_command;
 use crate::coordinator::Timing;
 use crate::new_sale::{Field, NewSale};
 
@@ -21,7 +22,7 @@ const LEASE_DURATION_MIN: Duration = Duration::from_millis(500);
 /// The control plane of a sharded flash sale: creates sales, takes snapshots, repairs transfers, audits.
 #[derive(Parser)]
 #[command(name = "flashsale-coordinator", version, args_conflicts_with_subcommands = true)]
-#[command(subcommands = [healthcheck::command()], disable_help_subcommand = true)]
+#[command(subcommands = [healthcheck::command(), cluster_command::command()], disable_help_subcommand = true)]
 pub struct Settings {
     /// Where operators reach the coordinator.
     #[command(flatten)]
