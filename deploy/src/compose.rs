@@ -39,7 +39,7 @@ pub struct Service {
     /// Folders in memory. Options follow after a colon.
     pub tmpfs: Vec<String>,
     /// Health check.
-    pub healthcheck: Option<IgnoredAny>,
+    pub healthcheck: Option<Healthcheck>,
     /// True when the image's files cannot be changed.
     pub read_only: bool,
     /// Dropped capabilities.
@@ -54,6 +54,14 @@ pub struct Service {
     pub deploy: Option<Deploy>,
     /// Networks in which the service has a static address.
     pub networks: BTreeMap<String, StaticAddress>,
+}
+
+/// A health check that replaces the image's.
+#[derive(Debug, Deserialize)]
+pub struct Healthcheck {
+    /// True when there is none.
+    #[serde(default)]
+    pub disable: bool,
 }
 
 /// A static address in a network.

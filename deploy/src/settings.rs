@@ -9,7 +9,7 @@ use clap::{Command, CommandFactory as _};
 /// The filter for log lines. The logging library reads it, so it is not an argument of the programs.
 const LOG_FILTER: &str = "RUST_LOG";
 
-/// Returns the variables that a program reads, as listed by its `--help`.
+/// Returns the variables that a program, or its subcommand, reads, as listed by its `--help`.
 ///
 /// # Errors
 /// Fails when the program is unknown.
@@ -33,6 +33,7 @@ fn command(program: &str) -> Result<Command> {
     Ok(match program {
         "flashsale-node" => node::settings::Settings::command(),
         "flashsale-coordinator" => coordinator::settings::Settings::command(),
+        "flashsale-coordinator cluster" => coordinator::cluster_command::ClusterSettings::command(),
         _ => bail!("unknown program {program:?}"),
     })
 }

@@ -103,11 +103,16 @@ impl<'a> Workload<'a> {
 }
 
 impl<'a> Container<'a> {
-    /// Returns the project's program in the image, if it is one of the project's images.
+    /// Returns the project's program in the image with its subcommand, if it is one of the project's images.
     pub fn program(&self) -> Option<&'static str> {
         let image = text(&self.value["image"]);
         let name = image.rsplit('/').next()?.split([':', '@']).next()?;
-        ["flashsale-node", "flashsale-coordinator"].into_iter().find(|program| *program == name)
+        match (name, list(&self.value["args"]).first().map(text)) {
+            ("flashsale-node", None) => Some("flashsale-node"),
+            ("flashsale-coordinator", None) => Some("flashsale-coordinator"),
+            ("flashsale-coordinator", Some("cluster")) => Some("flashsale-coordinator cluster"),
+            _ => None,
+        }
     }
 
     /// Port numbers by name.

@@ -46,6 +46,7 @@ pub(crate) fn ports(overlay: &Overlay) -> Vec<Fault> {
             fault("ports", format!("it declares {declared:?}, but opens {opened:?}"));
         }
         if container.program().is_some()
+            && container.workload.serves()
             && setting(container, overlay, "HOST").is_none_or(|address| address != "0.0.0.0")
         {
             fault("env", "HOST: it does not listen on all addresses".to_owned());
@@ -61,7 +62,8 @@ fn opened(container: &Container<'_>, overlay: &Overlay) -> BTreeMap<&'static str
     };
     match container.program() {
         Some("flashsale-node") => ours(&NODE),
-        Some(_) => ours(&COORDINATOR),
+        Some("flashsale-coordinator") => ours(&COORDINATOR),
+        Some(_) => BTreeMap::new(),
         None if text(&container.value["image"]).starts_with("oliver006/redis_exporter:") => {
             BTreeMap::from([("metrics", EXPORTER)])
         }

@@ -108,8 +108,8 @@ async fn slots_stop_moving_when_their_target_loses_its_replica() {
     let slots = || (0..TAGS).map(|tag| fixture.query(0, &format!("CLUSTER KEYSLOT {{{tag}}}")));
     let slots: Vec<String> = slots().map(|slot| slot.trim_end().to_owned()).collect();
 
-    // When the new primary loses its replica's link while slots move, and fails after the script has ended.
-    let run = fixture.cluster_launch(4).env("WAIT_LIMIT", 5).spawn().unwrap();
+    // When the new primary loses its replica's link while slots move, and fails after the run has ended.
+    let run = fixture.cluster_launch(4).env("WAIT_LIMIT", "5s").spawn().unwrap();
     until("the first slots of the new pair", TIME_LIMIT, async || serves(&fixture, 6)).await.unwrap();
     for command in ["ACL SETUSER replica -psync -sync", "CLIENT KILL TYPE replica"] {
         fixture.query(6, command);
@@ -119,7 +119,7 @@ async fn slots_stop_moving_when_their_target_loses_its_replica() {
     fixture.kill(6);
     until("the promotion of its replica", TIME_LIMIT, async || fixture.leads(7)).await.unwrap();
 
-    // Then no key is lost, except for a slot that the script reported as possibly without a copy.
+    // Then no key is lost, except for a slot that the run reported as possibly without a copy.
     let lost: Vec<usize> = (0..TAGS).filter(|tag| !has_keys(&fixture, *tag, &slots[*tag])).collect();
     let is_reported = |tag: &usize| output.contains(&format!("to confirm slot {},", slots[*tag]));
     assert!(lost.iter().all(is_reported), "keys of {lost:?} are lost: {output}");

@@ -1,4 +1,4 @@
-//! States that only a person can resolve: the script changes nothing and prints the reason in one line.
+//! States that only a person can resolve: the command changes nothing and prints the reason in one line.
 
 use std::fs;
 
@@ -13,22 +13,23 @@ async fn invalid_settings_are_refused_in_one_line() {
         let launch = fixture.cluster_launch(3).env(variable, value);
         fixture.finish(launch).await.assert_refusal(64, words);
     };
-    refusal("PAIRS", "", "PAIRS is required").await;
+    refusal("PAIRS", "", "PAIRS (--pairs) must be set").await;
     refusal("PAIRS", "a:1", "a:1 is not host:port,host:port").await;
     refusal("PAIRS", "a:1,b", "a:1,b is not").await;
     refusal("PAIRS", "a:1,b:2,c:3", "is not host:port,host:port").await;
     refusal("PAIRS", "a:1,b:2 c:3,a:1", "a:1 is listed twice").await;
-    refusal("PASSWORDS_FOLDER", "/nowhere", "/nowhere/admin cannot be read").await;
-    refusal("TLS_FOLDER", "/nowhere", "/nowhere/ca.crt cannot be read").await;
-    refusal("CLI", "no-such-client", "there is no no-such-client").await;
+    refusal("REDIS_PASSWORD_FILE", "/nowhere/admin", "\"/nowhere/admin\": it cannot be read").await;
+    refusal("REDIS_CA_FILE", "/nowhere/ca.crt", "\"/nowhere/ca.crt\": it cannot be read").await;
+    refusal("WAIT_LIMIT", "30", "WAIT_LIMIT (--wait-limit) cannot be \"30\"").await;
 
-    // An unknown command prints the usage.
-    let usage = fixture.cluster(3, &["shrink"]).await;
-    assert!(
-        usage.code == Some(64) && usage.output.contains("It does not shrink a cluster"),
-        "{}",
-        usage.output
-    );
+    // An unknown command is refused, and the help names the limits.
+    fixture.cluster(3, &["shrink"]).await.assert_refusal(64, "must be one of form, grow, check");
+    let usage = fixture.cluster(3, &["--help"]).await;
+    assert!(usage.output.contains("does not shrink a cluster"), "{}", usage.output);
+
+    // The scripts that remain have a setting more.
+    let rotate = fixture.script("rotate.sh", 3).env("CLI", "no-such-client");
+    fixture.finish(rotate).await.assert_refusal(64, "there is no no-such-client");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,11 +38,11 @@ async fn login_and_timeout_errors_are_one_line() {
     fixture.start_all(3).await;
     let right = fixture.password("admin");
     fixture.write_passwords("admin", &["a wrong one"]);
-    fixture.cluster(3, &[]).await.assert_refusal(64, "does not let admin in: AUTH failed: WRONGPASS");
+    fixture.cluster(3, &[]).await.assert_refusal(64, "does not let this user in: the login as \"admin\" is refused");
 
     fixture.write_passwords("admin", &[&right]);
     fixture.kill(4);
-    let waited = fixture.finish(fixture.cluster_launch(3).env("WAIT_LIMIT", 1)).await;
+    let waited = fixture.finish(fixture.cluster_launch(3).env("WAIT_LIMIT", "1s")).await;
     waited.assert_refusal(1, "waited 1 s for localhost:");
     assert_eq!(fixture.map(0).len(), 1, "it started although a server was down");
 }
@@ -107,7 +108,7 @@ async fn replica_does_not_copy_an_emptied_primary() {
 
 /// Asserts that the copy becomes the primary: promoted by the cluster, or unchanged until an operator promotes it.
 async fn assert_copy_is_promoted(fixture: &RedisFixture, copy: u16) {
-    let run = fixture.finish(fixture.cluster_launch(3).env("WAIT_LIMIT", 4)).await;
+    let run = fixture.finish(fixture.cluster_launch(3).env("WAIT_LIMIT", "4s")).await;
     assert_eq!(fixture.query(copy, "DBSIZE").trim_end(), "1", "the only copy is gone: {}", run.output);
     if run.code != Some(0) {
         assert!(run.output.contains("CLUSTER FAILOVER TAKEOVER"), "{}", run.output);
