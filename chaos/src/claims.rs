@@ -4,11 +4,10 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 use redis::{Cmd, Value, from_redis_value};
+use rediscluster::{Call, CallError, Cluster, EpochMs, Slot};
 use stock::{
-    calls::{Call, CallError},
-    cluster::Cluster,
-    layout::{Shard, Slot},
-    sale::{EpochMs, Sale, SaleState, Window},
+    layout::Shard,
+    sale::{Sale, SaleState, Window},
 };
 
 /// The record that a user has a unit.

@@ -17,9 +17,9 @@ use std::{
 use anyhow::Result;
 use jiff::Timestamp;
 use rand::{RngExt as _, rng};
+use rediscluster::EpochMs;
 use reqwest::{Client, RequestBuilder, header::CONTENT_TYPE};
 use serde_json::{Value, json};
-use stock::sale::EpochMs;
 use testkit::{Stack, stack::Coordinator};
 use tokio::time::sleep;
 

@@ -4,12 +4,11 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use redis::IntoConnectionInfo as _;
+use rediscluster::{Cluster, ConnectOptions};
 use reqwest::Client;
 use serde_json::Value;
-use stock::{
-    cluster::Cluster, connection::ConnectOptions, ids::SaleId, layout::SaleKeys, sale::Sale,
-    store::ReadConfig,
-};
+use stock::functions::LIBRARY;
+use stock::{ids::SaleId, layout::SaleKeys, sale::Sale, store::ReadConfig};
 use testkit::{RedisCluster, Stack, stack::Coordinator, until};
 
 use crate::operator::Operator;
@@ -132,7 +131,7 @@ pub(crate) fn pick<T: Clone>(all: &[T], draw: u32) -> Option<T> {
 pub async fn connect(redis: &RedisCluster) -> Result<Cluster> {
     let seeds = redis.seeds();
     let seeds = seeds.split(',').map(|seed| seed.into_connection_info()).collect::<Result<_, _>>()?;
-    Ok(Cluster::connect(ConnectOptions::new(seeds)).await?)
+    Ok(Cluster::connect(ConnectOptions::new(seeds), &LIBRARY).await?)
 }
 
 /// Waits until the sale with this id is recorded and returns it.

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use stock::connection::ConnectOptions;
-use stock::layout::Slot;
-use stock::topology::Address;
+use rediscluster::{Address, ConnectOptions, Slot};
 use tokio::time::{Instant, sleep};
 
 use crate::command::Command;
@@ -89,7 +87,9 @@ impl<'a> ClusterAdmin<'a> {
             match step {
                 None => sleep(POLL_PERIOD).await,
                 Some(Step::Done | Step::CountKeys) => return Ok(run.changed),
-                Some(Step::Wait(condition, missing)) => self.wait(&mut run, condition.to_owned(), missing).await?,
+                Some(Step::Wait(condition, missing)) => {
+                    self.wait(&mut run, condition.to_owned(), missing).await?
+                }
                 Some(Step::Send(purpose, commands)) => self.send(&mut run, purpose, commands).await?,
                 Some(Step::Move(moves)) => {
                     (run.changed, run.wait) = (true, None);
@@ -140,7 +140,8 @@ impl<'a> ClusterAdmin<'a> {
     async fn count_keys(&self, facts: &mut Facts) -> Result<(), AdminError> {
         for server in 0..facts.servers.len() {
             let slots: Vec<Slot> = facts.servers[server].slots.iter().collect();
-            facts.servers[server].filled = Some(self.filled_among(server, &slots).await?.into_iter().collect());
+            facts.servers[server].filled =
+                Some(self.filled_among(server, &slots).await?.into_iter().collect());
         }
         Ok(())
     }
@@ -205,9 +206,7 @@ impl From<Unanswered> for AdminError {
 /// Changes are based on all facts, so the user must be permitted to ask for them.
 fn ensure_permitted(facts: &Facts) -> Result<(), AdminError> {
     let refused = facts.servers.iter().find_map(|server| Some((&server.address, server.refusal.as_ref()?)));
-    refused.map_or(Ok(()), |(address, why)| {
-        Err(Unanswered::Forbidden(address.clone(), why.clone()).into())
-    })
+    refused.map_or(Ok(()), |(address, why)| Err(Unanswered::Forbidden(address.clone(), why.clone()).into()))
 }
 
 /// The state of one run.
@@ -247,7 +246,11 @@ impl Wait {
     }
 
     /// Pauses until the next check, or fails when the time is over.
-    pub(crate) async fn pause(&mut self, admin: &ClusterAdmin<'_>, missing: String) -> Result<(), AdminError> {
+    pub(crate) async fn pause(
+        &mut self,
+        admin: &ClusterAdmin<'_>,
+        missing: String,
+    ) -> Result<(), AdminError> {
         self.ensure_in_time(admin, missing)?;
         sleep(POLL_PERIOD).await;
         Ok(())

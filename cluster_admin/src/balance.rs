@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use stock::layout::{SLOTS, Slot};
+use rediscluster::{SLOTS, Slot};
 
 use crate::facts::{Facts, Server};
 use crate::plan::{Move, index};
@@ -19,9 +19,8 @@ pub(crate) fn share(group: usize, groups: usize) -> usize {
 
 pub(crate) fn is_uneven(facts: &Facts) -> bool {
     let fair = f64::from(SLOTS) / facts.groups() as f64;
-    let is_off = |leader: &&Server| {
-        (leader.slots.len() as f64 / fair - 1.0).abs() > BALANCED_WITHIN_PERCENT / 100.0
-    };
+    let is_off =
+        |leader: &&Server| (leader.slots.len() as f64 / fair - 1.0).abs() > BALANCED_WITHIN_PERCENT / 100.0;
     facts.leaders().iter().any(is_off)
 }
 
@@ -71,7 +70,8 @@ impl Balance {
         let fair = self.shares.iter().map(|share| share.full.len()).sum::<usize>() / self.shares.len();
         for to in 0..self.shares.len() {
             while self.shares[to].lacks() > 0 && self.shares[to].full.len() < fair {
-                let has_more = |share: &&Share| share.surplus() > 0 && share.full.len() > self.shares[to].full.len() + 1;
+                let has_more =
+                    |share: &&Share| share.surplus() > 0 && share.full.len() > self.shares[to].full.len() + 1;
                 let Some(from) = self.fullest(has_more, |share| share.full.len()) else { break };
                 let slot = self.shares[from].full.pop_last().expect("it has more than the receiver");
                 self.shares[to].full.insert(slot);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use stock::layout::Slot;
+use rediscluster::Slot;
 
 use crate::facts::Endpoint;
 use crate::slots::Slots;

@@ -5,8 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use redis::Value;
-use stock::layout::{SLOTS, Slot};
-use stock::topology::{Address, Line};
+use rediscluster::{Address, Line, SLOTS, Slot};
 
 use crate::slots::Slots;
 
@@ -91,7 +90,8 @@ impl Facts {
     pub(crate) fn leader_of(&self, group: usize) -> &Server {
         let members: Vec<&Server> = self.members(group).collect();
         let primaries = || members.iter().filter(|server| server.primary.is_none());
-        let is_copied = |server: &Server| members.iter().any(|copy| copy.primary.as_ref() == Some(&server.id));
+        let is_copied =
+            |server: &Server| members.iter().any(|copy| copy.primary.as_ref() == Some(&server.id));
         let with_slots = members.iter().find(|server| !server.slots.is_empty());
         let copied = || primaries().find(|server| is_copied(server));
         let only = || primaries().next().filter(|_| primaries().count() == 1);
@@ -253,7 +253,8 @@ fn local_ip(client: &str) -> Option<&str> {
 /// Parses `ACL GETUSER`, which begins with the user's flags.
 fn is_disabled(user: Value) -> bool {
     let Value::Array(fields) = user else { return false };
-    let flags = fields.into_iter().nth(1).and_then(|flags| redis::from_redis_value::<Vec<String>>(flags).ok());
+    let flags =
+        fields.into_iter().nth(1).and_then(|flags| redis::from_redis_value::<Vec<String>>(flags).ok());
     flags.is_some_and(|flags| flags.iter().any(|flag| flag == "off"))
 }
 

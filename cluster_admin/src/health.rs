@@ -1,6 +1,6 @@
 //! The condition that every change ends with: clients may write as soon as it holds.
 
-use stock::layout::SLOTS;
+use rediscluster::SLOTS;
 
 use crate::facts::{Facts, Server};
 
@@ -39,7 +39,9 @@ fn ensure_connected(facts: &Facts, server: &Server) -> Result<(), String> {
     let others = facts.servers.iter().filter(|other| other.id != server.id);
     let is_reachable = |other: &&Server| {
         let node = server.others.get(&other.id);
-        node.is_some_and(|node| node.is_connected && !["handshake", "fail"].iter().any(|flag| node.flags.contains(flag)))
+        node.is_some_and(|node| {
+            node.is_connected && !["handshake", "fail"].iter().any(|flag| node.flags.contains(flag))
+        })
     };
     match others.into_iter().find(|other| !is_reachable(other)) {
         Some(other) => Err(format!("{} is not connected to {}", server.address, other.address)),
@@ -52,8 +54,10 @@ fn ensure_served(facts: &Facts) -> Result<(), String> {
     for viewer in &facts.servers {
         let mut is_seen = vec![false; usize::from(SLOTS)];
         let others = viewer.others.iter().map(|(id, node)| (id, &node.slots));
-        for (id, slots) in others.chain([(&viewer.id, &viewer.slots)]).filter(|(_, slots)| !slots.is_empty()) {
-            let owner = facts.named(id).ok_or_else(|| format!("slots {slots} were served by {id}, which is gone"))?;
+        for (id, slots) in others.chain([(&viewer.id, &viewer.slots)]).filter(|(_, slots)| !slots.is_empty())
+        {
+            let owner =
+                facts.named(id).ok_or_else(|| format!("slots {slots} were served by {id}, which is gone"))?;
             for slot in slots.iter() {
                 let group = group_of[usize::from(slot)].get_or_insert(owner.group);
                 if *group != owner.group {

@@ -21,8 +21,7 @@
 use std::collections::BTreeMap;
 
 use redis::{Cmd, Value, from_redis_value};
-use stock::layout::Slot;
-use stock::topology::{Address, Line};
+use rediscluster::{Address, Line, Slot};
 
 use crate::admin::{AdminError, ClusterAdmin, Wait};
 use crate::command::Command;
@@ -149,7 +148,8 @@ impl ClusterAdmin<'_> {
     async fn wait_for_copies(&self, route: Route<'_>, slot: Slot) -> Result<(), AdminError> {
         let written = self.replication_of(route.to.index).await.map_err(AdminError::Refused)?.written;
         let target = route.target();
-        let mut wait = Wait::new(format!("the replicas of {target} to confirm slot {slot}, which is there now"));
+        let mut wait =
+            Wait::new(format!("the replicas of {target} to confirm slot {slot}, which is there now"));
         while let Err(why) = self.ensure_confirmed(route.to, written).await {
             let missing = format!("slot {slot} is at {target}, but its keys may not be replicated: {why}");
             wait.pause(self, missing).await?;
@@ -169,7 +169,8 @@ impl ClusterAdmin<'_> {
         let mut info = redis::cmd("INFO");
         info.arg("replication");
         let replies = self.servers.query(server, &[cluster_command(&["NODES"]), info]).await?;
-        let texts: Option<Vec<String>> = replies.into_iter().map(|reply| from_redis_value(reply).ok()).collect();
+        let texts: Option<Vec<String>> =
+            replies.into_iter().map(|reply| from_redis_value(reply).ok()).collect();
         let replication = texts.as_deref().and_then(|texts| Replication::parse(&texts[0], &texts[1]));
         replication.ok_or_else(|| format!("{} is not a primary", self.servers.address(server)))
     }
@@ -178,12 +179,14 @@ impl ClusterAdmin<'_> {
     async fn carry_keys(&self, route: Route<'_>, slot: Slot) -> Result<(), AdminError> {
         let listing = cluster_command(&["GETKEYSINSLOT", &slot.to_string(), &KEYS_AT_ONCE.to_string()]);
         let listed = self.servers.query(route.from.index, &[listing]).await.map_err(AdminError::Refused)?;
-        let keys: Vec<Vec<u8>> = listed.into_iter().next().and_then(|keys| from_redis_value(keys).ok()).unwrap_or_default();
+        let keys: Vec<Vec<u8>> =
+            listed.into_iter().next().and_then(|keys| from_redis_value(keys).ok()).unwrap_or_default();
         if keys.is_empty() {
             return Ok(());
         }
         let migrate = self.migration(route, &keys);
-        let replies = self.servers.replies(route.from.index, 0, &[migrate]).await.map_err(AdminError::Refused)?;
+        let replies =
+            self.servers.replies(route.from.index, 0, &[migrate]).await.map_err(AdminError::Refused)?;
         let incomplete = |why: &str| {
             AdminError::Refused(format!(
                 "the move of slot {slot} from {} to {} is incomplete: {why}",
@@ -235,8 +238,10 @@ impl Replication {
     fn parse(nodes: &str, info: &str) -> Option<Self> {
         let lines: Vec<Line<'_>> = nodes.lines().map(Line::parse).collect::<Option<_>>()?;
         let own = lines.iter().find(|line| line.is("myself") && line.is("master"))?;
-        let following = info.lines().filter(|line| line.starts_with("slave") && line.contains(",state=online,"));
-        let offset = |line: &str| line.split(',').find_map(|field| field.strip_prefix("offset=")?.parse().ok());
+        let following =
+            info.lines().filter(|line| line.starts_with("slave") && line.contains(",state=online,"));
+        let offset =
+            |line: &str| line.split(',').find_map(|field| field.strip_prefix("offset=")?.parse().ok());
         let written = info.lines().find_map(|line| line.strip_prefix("master_repl_offset:"))?;
         Some(Self {
             listed: lines.iter().filter(|line| line.primary == own.id).count(),

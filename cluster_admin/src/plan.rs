@@ -8,7 +8,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use stock::layout::Slot;
+use rediscluster::Slot;
 
 use crate::balance::{is_uneven, moves_to_balance, share};
 use crate::command::Command;
@@ -152,9 +152,9 @@ fn unknown_member(facts: &Facts) -> Option<String> {
         let mut entries = facts.servers.iter().filter_map(|server| server.others.get(id));
         entries.any(|node| flags.iter().any(|flag| node.flags.contains(flag)))
     };
-    let (viewer, id, node) = facts.strangers().find(|(_, id, node)| {
-        facts.at(&node.endpoint).is_none() && !has_flag(id, ["handshake", "noaddr"])
-    })?;
+    let (viewer, id, node) = facts
+        .strangers()
+        .find(|(_, id, node)| facts.at(&node.endpoint).is_none() && !has_flag(id, ["handshake", "noaddr"]))?;
     let (ip, port) = (&node.endpoint.ip, node.endpoint.port);
     Some(format!("{} knows {ip}:{port} ({id}), which PAIRS does not name", viewer.address))
 }
@@ -195,8 +195,8 @@ fn set_epochs(facts: &Facts) -> Option<Step> {
 fn introduce(facts: &Facts) -> Option<Step> {
     let servers = &facts.servers;
     let pairs = (0..servers.len()).flat_map(|i| (i + 1..servers.len()).map(move |j| (i, j)));
-    let strange = pairs
-        .filter(|&(i, j)| !(servers[i].knows(&servers[j].id) && servers[j].knows(&servers[i].id)));
+    let strange =
+        pairs.filter(|&(i, j)| !(servers[i].knows(&servers[j].id) && servers[j].knows(&servers[i].id)));
     let meetings = strange.map(|(i, j)| (i, Command::Meet(servers[j].endpoint.clone())));
     send("all servers to know each other", meetings)
 }
@@ -322,7 +322,8 @@ fn open_slots(facts: &Facts) -> Result<BTreeMap<Slot, OpenSlot>, Refusal> {
         let entering = server.entering.keys().map(|slot| (*slot, Some(i)));
         let leaving = server.leaving.iter().map(|(slot, id)| (*slot, target_of(facts, server, id)));
         for (slot, target) in entering.chain(leaving) {
-            let gone = || Refusal(format!("slot {slot} of {} is moving to a server that is gone", server.address));
+            let gone =
+                || Refusal(format!("slot {slot} of {} is moving to a server that is gone", server.address));
             let target = target.ok_or_else(gone)?;
             let known = open.entry(slot).or_insert_with(|| OpenSlot { target, holders: Vec::new() });
             if known.target != target {

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use redis::{Cmd, Pipeline, Value};
-use stock::connection::{ConnectOptions, Connection};
-use stock::topology::Address;
+use rediscluster::{Address, ConnectOptions, Connection};
 use tokio::time::timeout;
 
 use crate::command::Command;
@@ -140,7 +139,11 @@ impl Servers {
         let replies = self.replies(server, session, commands).await?;
         let refused = replies.iter().find(|reply| !matches!(reply, Value::Okay));
         refused.map_or(Ok(()), |reply| {
-            Err(format!("{}: {}", self.address(server), error_in(reply).unwrap_or_else(|| format!("{reply:?}"))))
+            Err(format!(
+                "{}: {}",
+                self.address(server),
+                error_in(reply).unwrap_or_else(|| format!("{reply:?}"))
+            ))
         })
     }
 
@@ -154,7 +157,12 @@ impl Servers {
     }
 
     /// Sends commands to a server and returns its replies, errors included.
-    pub(crate) async fn replies(&self, server: usize, session: usize, commands: &[Cmd]) -> Result<Vec<Value>, String> {
+    pub(crate) async fn replies(
+        &self,
+        server: usize,
+        session: usize,
+        commands: &[Cmd],
+    ) -> Result<Vec<Value>, String> {
         let mut pipeline = Pipeline::new();
         commands.iter().for_each(|command| {
             pipeline.add_command(command.clone());
@@ -163,7 +171,12 @@ impl Servers {
         replies.map_err(|why| format!("{}: {why}", self.address(server)))
     }
 
-    async fn exchange(&self, server: usize, session: usize, pipeline: &Pipeline) -> Result<Vec<Value>, String> {
+    async fn exchange(
+        &self,
+        server: usize,
+        session: usize,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Value>, String> {
         let mut connection = self.connection(server, session).await?;
         let replies = connection.exchange(pipeline).await;
         replies.map_err(|error| {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use stock::layout::Slot;
+use rediscluster::Slot;
 
 /// Some slots, in ascending ranges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The state of a cluster, for people.
 
-use stock::topology::Address;
+use rediscluster::Address;
 
 use crate::admin::ClusterAdmin;
 use crate::facts::Facts;

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use stock::calls::{Accept, CallError, Configure, Configured, RecordAnswer, TokenSource};
+use rediscluster::{CallError, Cluster};
+use stock::calls::{Accept, Configure, Configured, RecordAnswer, TokenSource};
 use stock::channels::Channel;
-use stock::cluster::Cluster;
 use stock::ids::ShardId;
-use stock::layout::Shard;
-use stock::sale::{Incarnation, LayoutConfig, Sale, SaleConfig, SaleState, ShardSettings};
+use stock::layout::{Incarnation, Shard};
+use stock::sale::{LayoutConfig, Sale, SaleConfig, SaleState, ShardSettings};
 
 use crate::desired_state::DesiredState;
 use crate::metrics;

@@ -2,7 +2,8 @@
 //!
 //! Each change is idempotent. An operator who repeats a change because the response was lost gets the same result.
 
-use stock::sale::{EpochMs, InvalidSale, Restock, SaleConfig, SaleState};
+use rediscluster::EpochMs;
+use stock::sale::{InvalidSale, Restock, SaleConfig, SaleState};
 
 use crate::desired_state::DesiredState;
 

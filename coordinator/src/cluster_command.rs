@@ -8,16 +8,17 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::{Command, Parser, ValueEnum};
 use cluster_admin::{AdminError, ClusterAdmin, Goal, GroupStatus, Request};
+use rediscluster::Address;
 use service::settings::{RedisSettings, parse_subcommand, positive_duration, refuse};
 use service::{connect, exit};
-use stock::topology::Address;
 
 /// Name of the subcommand.
 const NAME: &str = "cluster";
 
 /// The subcommand, as shown in the program's help.
 pub fn command() -> Command {
-    Command::new(NAME).about("Forms, grows or checks the Redis Cluster; `cluster --help` has its own settings")
+    Command::new(NAME)
+        .about("Forms, grows or checks the Redis Cluster; `cluster --help` has its own settings")
 }
 
 /// Runs the subcommand if the command line asks for it, and returns its exit code; otherwise returns `None`.
@@ -116,7 +117,8 @@ fn table(groups: &[GroupStatus]) -> String {
 
 fn row([pair, primary, replica, slots, link, keys]: [&str; 6]) -> String {
     let mut row = String::new();
-    writeln!(row, "{pair:<4}  {primary:<28}  {replica:<28}  {slots:>6}  {link:<4}  {keys:>9}").expect("a String grows");
+    writeln!(row, "{pair:<4}  {primary:<28}  {replica:<28}  {slots:>6}  {link:<4}  {keys:>9}")
+        .expect("a String grows");
     row
 }
 

@@ -9,18 +9,16 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rediscluster::{CallError, Cluster, ConnectOptions, Topology};
 use service::time::now;
 use stock::audit::{AuditError, AuditReport, audit};
-use stock::calls::{CallError, Level, ReadLevel, RecordAnswer};
-use stock::cluster::Cluster;
-use stock::connection::ConnectOptions;
+use stock::calls::{Level, ReadLevel, RecordAnswer};
 use stock::ids::SaleId;
-use stock::layout::{SaleKeys, choose_tags};
-use stock::sale::{Fingerprint, InvalidSale, SHARDS_MAX, Sale, SaleState};
+use stock::layout::{Fingerprint, SaleKeys, choose_tags};
+use stock::sale::{InvalidSale, SHARDS_MAX, Sale, SaleState};
 use stock::search::has_shards;
 use stock::snapshot::Snapshot;
 use stock::store::{AddSaleToList, ListSales, ReadSnapshot};
-use stock::topology::Topology;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 

@@ -1,6 +1,7 @@
 //! Estimates the demand on the shards of a sale, in purchases per second, from their recent levels.
 
-use stock::calls::{CallError, Level};
+use rediscluster::CallError;
+use stock::calls::Level;
 use tokio::time::Instant;
 
 /// Time constant of the estimate, in seconds: purchases of this age have a third of their weight. Long enough to

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use futures::future::Shared;
 use service::presence;
 use stock::lease::{Lead, Lease};
-use stock::presence::{ProcessInfo, ProcessKind};
+use stock::presence::{Presence, ProcessInfo, ProcessKind};
 use tokio::time::{Instant, sleep_until};
 
 use crate::coordinator::Coordinator;
@@ -79,8 +79,8 @@ impl Coordinator {
     /// Announces this process until `stop` completes.
     pub(crate) async fn announce_presence<S: Future<Output = ()>>(&self, stop: Shared<S>) {
         let (name, version) = (self.leadership.name.clone(), env!("CARGO_PKG_VERSION").to_owned());
-        presence::announce(&self.reads, &ProcessInfo { name, kind: ProcessKind::Coordinator, version }, stop)
-            .await;
+        let process = ProcessInfo { name, kind: ProcessKind::Coordinator, version };
+        presence::announce(&self.reads, |uptime| Presence::report(&process, uptime), stop).await;
     }
 
     /// Requests or renews the lease. Without a response the last known leader is kept until its lease expires.
@@ -107,7 +107,7 @@ impl Coordinator {
         }
     }
 
-    async fn request_lease(&self, hold: Duration) -> Result<Lease, stock::calls::CallError> {
+    async fn request_lease(&self, hold: Duration) -> Result<Lease, rediscluster::CallError> {
         self.reads.poll(Lead { coordinator: &self.leadership.name, hold }).await
     }
 }

@@ -7,13 +7,13 @@
 use std::time::Duration;
 
 use ::metrics::{counter, gauge, histogram};
+use rediscluster::Topology;
 use service::metrics::Exporter;
 use stock::audit::AuditReport;
 use stock::calls::Level;
 use stock::channels::{OpenChannel, open_channels};
 use stock::ids::{SaleId, ShardId};
 use stock::sale::{SaleConfig, SaleState};
-use stock::topology::Topology;
 use tokio::time::Instant;
 
 use crate::coordinator::{Coordinator, CoordinatorError};

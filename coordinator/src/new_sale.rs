@@ -6,12 +6,11 @@
 
 use std::fmt;
 
+use rediscluster::EpochMs;
 use service::settings::TimeSetting;
 use stock::ids::{SaleId, UserIdKind};
 use stock::layout::HashTag;
-use stock::sale::{
-    ChangeHistory, EpochMs, InvalidSale, LayoutConfig, Product, SaleConfig, SaleState, Window,
-};
+use stock::sale::{ChangeHistory, InvalidSale, LayoutConfig, Product, SaleConfig, SaleState, Window};
 
 /// A request for a sale.
 #[derive(Clone, Debug, PartialEq)]

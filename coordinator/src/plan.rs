@@ -3,7 +3,8 @@
 //! Each plan is made from the record and the latest observation alone, and each step may run twice. So a coordinator
 //! that dies leaves nothing behind that the next one would have to know.
 
-use stock::calls::{CallError, Level, TokenSource};
+use rediscluster::CallError;
+use stock::calls::{Level, TokenSource};
 use stock::channels::Channel;
 use stock::ids::ShardId;
 use stock::sale::SaleState;

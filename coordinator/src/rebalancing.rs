@@ -4,8 +4,7 @@ use std::collections::HashMap;
 
 use stock::calls::Level;
 use stock::channels::{OpenChannel, open_channels};
-use stock::layout::Shard;
-use stock::sale::Fingerprint;
+use stock::layout::{Fingerprint, Shard};
 use tokio::time::Instant;
 
 use crate::coordinator::Coordinator;

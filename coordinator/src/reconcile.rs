@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{Shared, join_all};
+use rediscluster::{CallError, EpochMs};
 use service::time::now;
-use stock::calls::{CallError, Level, ReadLevel};
+use stock::calls::{Level, ReadLevel};
 use stock::channels::OpenChannels;
 use stock::ids::SaleId;
-use stock::layout::SaleKeys;
-use stock::sale::{EpochMs, Fingerprint};
+use stock::layout::{Fingerprint, SaleKeys};
 use stock::search::recorded_sales;
 use stock::snapshot::{Snapshot, confirm_sold_out};
 use stock::store::{AddSaleToList, ListSales, PublishSnapshot, RestoreSaleList};

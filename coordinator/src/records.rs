@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures::future::join_all;
-use stock::calls::{CallError, Recall, Record, RecordAnswer, SaleRecord};
-use stock::cluster::Cluster;
+use rediscluster::{CallError, Cluster};
+use stock::calls::{Recall, Record, RecordAnswer, SaleRecord};
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
 use stock::sale::{InvalidSale, Sale, SaleConfig};

@@ -8,9 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::future::join_all;
-use stock::calls::CallError;
-use stock::connection::{Connection, ReplicationInfo};
-use stock::topology::{Address, Primary};
+use rediscluster::{Address, CallError, Connection, Primary, ReplicationInfo};
 use tokio::time::Instant;
 
 use crate::coordinator::Coordinator;

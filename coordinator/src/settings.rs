@@ -4,12 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::{Args, Parser};
+use rediscluster::EpochMs;
 use service::healthcheck;
 use service::logs::LogFormat;
 use service::settings::{RedisSettings, TimeSetting, duration, in_file, positive_duration, refuse};
 use service::traces::TraceSettings;
 use stock::ids::{SaleId, UserIdKind};
-use stock::sale::{EpochMs, Product, SHARDS_MAX};
+use stock::sale::{Product, SHARDS_MAX};
 
 use crate::admin::AdminToken;
 use crate::cluster_command;

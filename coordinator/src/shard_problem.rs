@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use stock::calls::{CallError, Level, TokenSource};
+use rediscluster::CallError;
+use stock::calls::{Level, TokenSource};
 use stock::ids::ShardId;
 use stock::layout::Shard;
 use stock::sale::SaleState;

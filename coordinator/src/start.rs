@@ -1,8 +1,9 @@
 //! Work that is done once, at the start.
 
+use rediscluster::{ClusterError, backoff};
 use service::settings::refuse;
 use service::{connect, presence};
-use stock::cluster::{ClusterError, backoff};
+use stock::functions::LIBRARY;
 use stock::sale::SaleState;
 use tokio::time::sleep;
 
@@ -17,8 +18,8 @@ use crate::settings::Settings;
 pub async fn connect(settings: &Settings) -> anyhow::Result<Coordinator> {
     let options = settings.redis.connect_options();
     let not_a_cluster = |error: ClusterError| anyhow::Error::from(error).context("REDIS_URL");
-    let writes = connect::cluster(&options).await.map_err(not_a_cluster)?;
-    let reads = connect::cluster(&read_options(&options)).await.map_err(not_a_cluster)?;
+    let writes = connect::cluster(&options, &LIBRARY).await.map_err(not_a_cluster)?;
+    let reads = connect::cluster(&read_options(&options), &LIBRARY).await.map_err(not_a_cluster)?;
     if let Err(error) = writes.load_library().await {
         // Calls load it, too, where it is missing.
         tracing::warn!(%error, "function library not loaded everywhere");

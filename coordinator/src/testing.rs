@@ -1,9 +1,10 @@
 //! Fixtures for the unit tests of this crate.
 
+use rediscluster::EpochMs;
 use service::settings::TimeSetting;
 use stock::ids::UserIdKind;
 use stock::layout::HashTag;
-use stock::sale::{EpochMs, Product, Sale, SaleState};
+use stock::sale::{Product, Sale, SaleState};
 
 use crate::desired_state::DesiredState;
 use crate::new_sale::NewSale;

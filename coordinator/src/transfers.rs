@@ -3,9 +3,9 @@
 //! Each half is tried once: a repeated donation gives twice, and would drain the donor. If the transfer fails in
 //! between, the tokens stay in the channel, which is re-driven later.
 
-use stock::calls::{Accept, CallError, Donate, TokenSource};
+use rediscluster::{CallError, Cluster};
+use stock::calls::{Accept, Donate, TokenSource};
 use stock::channels::Channel;
-use stock::cluster::Cluster;
 use stock::sale::Sale;
 
 use crate::apply::UnconfirmedShard;

@@ -2,8 +2,9 @@
 //!
 //! This is less than an audit: it reads neither claims nor orders, and so it can run many times per second.
 
+use rediscluster::CallError;
 use serde::Serialize;
-use stock::calls::{CallError, Level, TokenSource};
+use stock::calls::{Level, TokenSource};
 
 use crate::desired_state::DesiredState;
 use crate::shard_problem::problems;

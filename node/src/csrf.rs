@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use stock::sale::EpochMs;
+use rediscluster::EpochMs;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::secret::{SIGNATURE_BYTES, Signer};
 
@@ -27,7 +29,8 @@ pub struct CsrfTokens {
 }
 
 /// Reasons for rejecting a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum BadToken {
     /// The header or the cookie is missing.
     Missing,
@@ -37,18 +40,6 @@ pub enum BadToken {
     Invalid,
     /// The token has expired.
     Expired,
-}
-
-impl BadToken {
-    /// Returns the reason as one word, for programs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Mismatch => "mismatch",
-            Self::Invalid => "invalid",
-            Self::Expired => "expired",
-        }
-    }
 }
 
 impl CsrfTokens {

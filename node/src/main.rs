@@ -17,7 +17,8 @@ use service::ops::Readiness;
 use service::presence::{self, PresenceTask};
 use service::serve::{Connections, ServeOutcome};
 use service::{connect, exit, files, healthcheck, logs, ops, serve, settings, shutdown};
-use stock::presence::{ProcessInfo, ProcessKind};
+use stock::functions::LIBRARY;
+use stock::presence::{Presence, ProcessInfo, ProcessKind};
 
 /// A request makes about fifty allocations. With glibc's allocator they take a sixth of a node's CPU time.
 #[global_allocator]
@@ -100,7 +101,7 @@ struct NodeServices {
 }
 
 async fn connect(settings: &Settings) -> anyhow::Result<NodeServices> {
-    let cluster = connect::cluster(&settings.redis.connect_options()).await.context("REDIS_URL")?;
+    let cluster = connect::cluster(&settings.redis.connect_options(), &LIBRARY).await.context("REDIS_URL")?;
     // An unreachable primary does not stop the start: its lane loads the library when it finds it missing.
     if let Err(error) = cluster.load_library().await {
         tracing::warn!(error = %error, "function library not loaded everywhere");
@@ -111,7 +112,9 @@ async fn connect(settings: &Settings) -> anyhow::Result<NodeServices> {
         secrets => Signer::with(secrets),
     };
     let admission = ClientAdmission::new(&cluster, &settings.web, &settings.limits);
-    let presence = PresenceTask::start(Arc::clone(&cluster), process_info(settings));
+    let process = process_info(settings);
+    let presence =
+        PresenceTask::start(Arc::clone(&cluster), move |uptime| Presence::report(&process, uptime));
     let sales = Sales::start(cluster, settings.lanes.clone(), settings.limits.for_user());
     Ok(NodeServices { sales, signer, admission, presence })
 }

@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use ::metrics::{Counter, Histogram, counter, gauge, histogram};
 use axum::http::Method;
+use rediscluster::{Address, PipelineTime};
 use service::metrics::{Exporter, expect_requests};
-use stock::connection::PipelineTime;
 use stock::ids::{SaleId, ShardId};
-use stock::topology::Address;
 
 use crate::sales::Outcome;
 

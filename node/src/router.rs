@@ -1,11 +1,14 @@
-//! All endpoints, one line each, grouped by the clients that call them.
+//! All endpoints, one line each, grouped by the clients that call them. Each handler describes its own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::get;
 use service::edge::{self, AdmissionControl};
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::http::{AppState, by_sale, cors, csrf, docs, events, openapi, page, single_sale};
 
@@ -15,44 +18,41 @@ const DEADLINE: Duration = Duration::from_secs(15);
 /// Builds the router of the buyers' port.
 pub fn router(state: Arc<AppState>, admission: impl AdmissionControl) -> Router {
     let cors = cors::layer(state.origins());
-    let routes =
-        Router::new().merge(by_sale_routes()).merge(single_sale_routes()).merge(documentation_routes());
+    let (api, description) = api().with_state(state).split_for_parts();
+    let routes = api.merge(documentation_routes()).merge(openapi::router(description));
     // The storefront page. It calls the by-sale endpoints.
-    let router = edge::wrap(routes.with_state(state).merge(page::router()), admission, DEADLINE);
+    let router = edge::wrap(routes.merge(page::router()), admission, DEADLINE);
     // CORS is the outermost layer, because pages of other sites must be able to read error responses too.
     cors.into_iter().fold(router, Router::layer)
 }
 
-/// Endpoints for clients that know several sales. The path names a sale or means the default one.
-#[rustfmt::skip]
-fn by_sale_routes() -> Router<Arc<AppState>> {
-    Router::new()
-        .route("/api/sales/{sale}/status",            get(by_sale::status))
-        .route("/api/sales/{sale}/purchase",          post(by_sale::purchase))
-        .route("/api/sales/{sale}/purchase/{userId}", get(by_sale::find))
-        .route("/api/sales/{sale}/events",            get(events::events))
+/// The API and its description.
+pub(crate) fn api() -> OpenApiRouter<Arc<AppState>> {
+    OpenApiRouter::with_openapi(openapi::Description::openapi())
+        .nest("/api/sales/{sale}", by_sale_routes())
+        .nest("/api/sale", by_sale_routes())
+        .merge(single_sale_routes())
+}
 
-        .route("/api/sale/status",                    get(by_sale::status))
-        .route("/api/sale/purchase",                  post(by_sale::purchase))
-        .route("/api/sale/purchase/{userId}",         get(by_sale::find))
-        .route("/api/sale/events",                    get(events::events))
+/// Endpoints for clients that know several sales. The path names a sale or means the default one.
+fn by_sale_routes() -> OpenApiRouter<Arc<AppState>> {
+    OpenApiRouter::new()
+        .routes(routes!(by_sale::status))
+        .routes(routes!(by_sale::purchase))
+        .routes(routes!(by_sale::find))
+        .routes(routes!(events::events))
 }
 
 /// Endpoints for clients that know a single sale: the default one.
-#[rustfmt::skip]
-fn single_sale_routes() -> Router<Arc<AppState>> {
-    Router::new()
-        .route("/api/status",            get(single_sale::status))
-        .route("/api/csrf",              get(csrf::issue))
-        .route("/api/purchase",          post(single_sale::purchase))
-        .route("/api/purchase/{userId}", get(single_sale::find))
+fn single_sale_routes() -> OpenApiRouter<Arc<AppState>> {
+    OpenApiRouter::new()
+        .routes(routes!(single_sale::status))
+        .routes(routes!(csrf::issue))
+        .routes(routes!(single_sale::purchase))
+        .routes(routes!(single_sale::find))
 }
 
-/// API documentation for people and programs.
-#[rustfmt::skip]
-fn documentation_routes() -> Router<Arc<AppState>> {
-    Router::new()
-        .route("/api/openapi.json", get(openapi::document))
-        .route("/api/docs",         get(docs::page))
-        .route("/api/docs/{file}",  get(docs::file))
+/// API documentation for people. `openapi` has the one for programs.
+fn documentation_routes() -> Router {
+    Router::new().route("/api/docs", get(docs::page)).route("/api/docs/{file}", get(docs::file))
 }

@@ -2,7 +2,7 @@
 //!
 //! Only `flashsale-node-sabotaged` is built with the feature `sabotage`. Without it, every function here does nothing.
 
-use stock::connection::Barrier;
+use rediscluster::Barrier;
 
 /// Points at which `SABOTAGE=<name>` kills the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

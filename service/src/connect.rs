@@ -7,8 +7,7 @@
 
 use std::time::Duration;
 
-use stock::cluster::{Cluster, ClusterError, backoff};
-use stock::connection::ConnectOptions;
+use rediscluster::{Cluster, ClusterError, ConnectOptions, Library, backoff};
 use tokio::time::{Instant, sleep};
 
 /// Time after which an unchanged reason is logged again.
@@ -18,11 +17,11 @@ const REMINDER: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// Returns only [`ClusterError::NotACluster`], which waiting does not fix.
-pub async fn cluster(options: &ConnectOptions) -> Result<Cluster, ClusterError> {
+pub async fn cluster(options: &ConnectOptions, library: &'static Library) -> Result<Cluster, ClusterError> {
     install_crypto_provider();
     let mut logged = LastLogged::default();
     for tries in 0.. {
-        match Cluster::connect(options.clone()).await {
+        match Cluster::connect(options.clone(), library).await {
             Err(error @ ClusterError::NotACluster(_)) => return Err(error),
             Err(error) => logged.log(&error.to_string(), Instant::now()),
             Ok(cluster) => return Ok(cluster),

@@ -1,14 +1,45 @@
 //! Correlation ids: they follow a request from the client's own logs to the order in the stream.
 
 use std::convert::Infallible;
+use std::fmt;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use stock::ids::CorrelationId;
 
 /// The header that carries the correlation id, in requests and responses.
 pub const X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+
+/// Longest correlation id in bytes. It is stored with each order. 64 bytes hold a UUID or a W3C trace id.
+const BYTES_MAX: usize = 64;
+
+/// Id that links a request, its log lines and its order: visible ASCII, at most 64 bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CorrelationId(Box<str>);
+
+impl CorrelationId {
+    /// Returns the id that a client sent, or `None` when it is not safe in headers and logs.
+    pub(crate) fn parse(raw: &str) -> Option<Self> {
+        let is_safe = (1..=BYTES_MAX).contains(&raw.len()) && raw.bytes().all(|byte| byte.is_ascii_graphic());
+        is_safe.then(|| Self(raw.into()))
+    }
+
+    /// Creates an id for a request that has none.
+    fn random() -> Self {
+        Self(format!("{:016x}", rand::random::<u64>()).into())
+    }
+
+    /// Returns the id as it is echoed and stored.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CorrelationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// The correlation id of the request that a handler answers.
 pub struct Correlation(pub CorrelationId);
@@ -24,7 +55,7 @@ impl<S: Sync> FromRequestParts<S> for Correlation {
 /// Returns the id that the client sent, or a random one if it sent none that is valid in logs and headers.
 pub(crate) fn from_headers(request: &HeaderMap) -> CorrelationId {
     let sent = request.get(X_CORRELATION_ID).and_then(|value| value.to_str().ok());
-    sent.and_then(|id| id.parse().ok()).unwrap_or_else(CorrelationId::random)
+    sent.and_then(CorrelationId::parse).unwrap_or_else(CorrelationId::random)
 }
 
 pub(crate) fn echo(correlation: &CorrelationId, response: &mut HeaderMap) {
@@ -42,8 +73,10 @@ mod tests {
 
     #[test]
     fn invalid_correlation_ids_are_replaced() {
-        assert_eq!(from_headers(&sent(b"trace-1")).as_str(), "trace-1");
-        for unfit in [&b""[..], b"a b", "\u{e9}".as_bytes(), b"\xff", &[b'a'; 65]] {
+        for fit in ["trace-1", "4bf92f3577b34da6a3ce929d0e0e4736", &"a".repeat(64)] {
+            assert_eq!(from_headers(&sent(fit.as_bytes())).as_str(), fit);
+        }
+        for unfit in [&b""[..], b"a b", b"a\tb", "\u{e9}".as_bytes(), b"\xff", &[b'a'; 65]] {
             assert_ne!(from_headers(&sent(unfit)).as_str().as_bytes(), unfit);
         }
         assert_ne!(from_headers(&HeaderMap::new()), from_headers(&HeaderMap::new()));

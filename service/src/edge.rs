@@ -16,12 +16,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Either, ready};
-use stock::ids::CorrelationId;
 use tokio::time::{Instant, timeout};
 use tower::{Layer, Service};
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
+use crate::correlation::CorrelationId;
 use crate::metrics::Requests;
 use crate::problem::Problem;
 use crate::{correlation, problem, traces};

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use stock::cluster::ClusterError;
+use rediscluster::ClusterError;
 
 /// Invalid settings, or a `REDIS_URL` that leads to no cluster: a restart does not help.
 pub const SETTINGS: u8 = 64;
@@ -40,7 +40,7 @@ fn print_error(line: impl Display) {
 
 #[cfg(test)]
 mod tests {
-    use stock::topology::Address;
+    use rediscluster::Address;
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use stock::calls::CallError;
+use rediscluster::CallError;
 
 /// The operations that are failing, and were logged as such.
 #[derive(Debug, Default)]

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use stock::calls::CallError;
-use stock::cluster::Cluster;
-use stock::presence::{Presence, PresenceUpdate, ProcessInfo};
+use rediscluster::{Call, Cluster};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -34,10 +32,16 @@ pub struct PresenceTask {
 }
 
 impl PresenceTask {
-    /// Starts announcing.
-    pub fn start(cluster: Arc<Cluster>, process: ProcessInfo) -> Self {
+    /// Starts announcing, as [`announce`] does.
+    pub fn start<C>(
+        cluster: Arc<Cluster>,
+        report: impl Fn(Option<Duration>) -> C + Send + Sync + 'static,
+    ) -> Self
+    where
+        C: Call<Answer: Send> + Send + Sync + 'static,
+    {
         let (stop, stopped) = oneshot::channel();
-        let announcing = async move { announce(&cluster, &process, stopped.map(drop)).await };
+        let announcing = async move { announce(&cluster, report, stopped.map(drop)).await };
         Self { stop, task: tokio::spawn(announcing) }
     }
 
@@ -50,8 +54,13 @@ impl PresenceTask {
     }
 }
 
-/// Announces that the process is alive until `stop` completes, and then that it leaves.
-pub async fn announce(cluster: &Cluster, process: &ProcessInfo, stop: impl Future<Output = ()>) {
+/// Announces that the process is alive until `stop` completes, and then that it leaves. `report` returns the call for a
+/// process that has been running for this long, or, without a time, for one that leaves.
+pub async fn announce<C: Call>(
+    cluster: &Cluster,
+    report: impl Fn(Option<Duration>) -> C,
+    stop: impl Future<Output = ()>,
+) {
     let (mut stop, mut failures, started_at) = (pin!(stop), FailureLog::default(), Instant::now());
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -60,16 +69,12 @@ pub async fn announce(cluster: &Cluster, process: &ProcessInfo, stop: impl Futur
             biased;
             () = &mut stop => break,
             _ = ticks.tick() => {
-                let sent = send(cluster, PresenceUpdate::Alive(process, started_at.elapsed())).await;
+                let sent = cluster.poll(report(Some(started_at.elapsed()))).await;
                 failures.record("presence".into(), sent.err().as_ref());
             }
         }
     }
-    if let Err(error) = send(cluster, PresenceUpdate::Leaving(process)).await {
+    if let Err(error) = cluster.poll(report(None)).await {
         tracing::debug!(%error, "the departure could not be announced");
     }
-}
-
-async fn send(cluster: &Cluster, update: PresenceUpdate<'_>) -> Result<(), CallError> {
-    cluster.poll(Presence { update: Some(update) }).await.map(drop)
 }

@@ -13,7 +13,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use stock::ids::CorrelationId;
+
+use crate::correlation::CorrelationId;
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -170,7 +171,8 @@ mod tests {
             .of_kind(ProblemType { uri: "/problems/busy", title: "Too many buyers waiting" })
             .detail("Try again in a moment.")
             .with("orderId", "0123456789ABCD");
-        let body: Value = serde_json::from_slice(&problem.to_json(Some(&"abc".parse().unwrap()))).unwrap();
+        let body: Value =
+            serde_json::from_slice(&problem.to_json(CorrelationId::parse("abc").as_ref())).unwrap();
         let expected = json!({
             "type": "/problems/busy",
             "title": "Too many buyers waiting",

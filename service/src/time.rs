@@ -5,7 +5,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
-use stock::sale::EpochMs;
+use rediscluster::EpochMs;
 
 /// Returns the time of this machine's clock.
 pub fn now() -> EpochMs {

@@ -12,12 +12,12 @@ use std::collections::HashMap;
 
 use futures::future::try_join_all;
 use redis::{Cmd, Value, from_redis_value};
+use rediscluster::{Call, CallError, Cluster, Slot};
 use serde::{Deserialize, Serialize};
 
-use crate::calls::{Call, CallError, Claim, Level, Recall, SaleRecord, TokenSource};
-use crate::cluster::Cluster;
+use crate::calls::{Claim, Level, Recall, SaleRecord, TokenSource};
 use crate::ids::{OrderId, ShardId, UserId};
-use crate::layout::{SaleKeys, Shard, Slot};
+use crate::layout::{SaleKeys, Shard};
 use crate::sale::Sale;
 use crate::snapshot::read_levels;
 

@@ -6,133 +6,16 @@
 use std::time::Duration;
 
 use redis::{Cmd, Value, from_redis_value};
+use rediscluster::{Call, CallError, EpochMs, Slot};
 
 use crate::functions::{self, Function};
-use crate::ids::{CorrelationId, OrderId, ShardId, UserId};
-use crate::layout::{Shard, Slot};
+use crate::ids::{OrderId, ShardId, UserId};
+use crate::layout::{Incarnation, SaleKeys, Shard};
 use crate::limit::Limit;
-use crate::sale::{EpochMs, Incarnation, SaleConfig, SaleState, ShardSettings, Window};
+use crate::sale::{SaleConfig, SaleState, ShardSettings, Window};
 
 /// Most buyers in one `buy`. A call of this size takes 0.2-0.4 ms of Redis, during which Redis serves no other client.
 pub const BUYERS_PER_CALL_MAX: usize = 64;
-
-/// A call to the primary of one slot.
-pub trait Call {
-    /// The typed answer.
-    type Answer;
-
-    /// Returns the slot that the call touches.
-    fn slot(&self) -> Slot;
-
-    /// Builds the command to send.
-    fn command(&self) -> Cmd;
-
-    /// Parses the reply. Error replies are turned into a [`CallError`] before this is called.
-    ///
-    /// # Errors
-    /// Returns [`CallError::Malformed`] when the reply has another form.
-    fn answer(&self, reply: Value) -> Result<Self::Answer, CallError>;
-}
-
-/// The reason why a call has no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// The primary does not serve the slot, or does not serve it now. The call had no effect. Refresh the cluster map
-    /// and retry.
-    #[error("the slot is not served there now: {0}")]
-    Moved(String),
-    /// The primary does not have the function. The call had no effect. Load the library and retry.
-    #[error("the function library is missing")]
-    FunctionMissing,
-    /// The shard does not exist.
-    #[error("the shard does not exist")]
-    NoShard,
-    /// The call was executed after the time that it allows, and had no effect.
-    #[error("the call came too late: {0}")]
-    Late(String),
-    /// The shard belongs to another layout than the caller's.
-    #[error("the shard belongs to another ring: {0}")]
-    WrongRing(String),
-    /// Redis has reached its memory limit. The call had no effect.
-    #[error("Redis is out of memory")]
-    OutOfMemory,
-    /// No reply arrived, so the outcome is unknown. A retry is safe, except of a donation, which would
-    /// donate again.
-    #[error("no reply: {0}")]
-    NoReply(String),
-    /// The call was executed, but too few replicas confirmed it in time, so a failover may undo it. A retry is safe.
-    #[error("{confirmed} of {replicas} replicas confirmed in time")]
-    NotDurable {
-        /// Number of replicas that confirmed.
-        confirmed: usize,
-        /// Number of replicas that had to confirm.
-        replicas: usize,
-    },
-    /// Redis refused the call; its error text is given.
-    #[error("Redis refused: {0}")]
-    Refused(String),
-    /// The reply does not have the form of the operation.
-    #[error("a reply of the wrong form: {0}")]
-    Malformed(String),
-}
-
-impl CallError {
-    /// Returns true when a retry soon may succeed.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Moved(_)
-            | Self::FunctionMissing
-            | Self::Late(_)
-            | Self::NoReply(_)
-            | Self::NotDurable { .. } => true,
-            Self::NoShard
-            | Self::WrongRing(_)
-            | Self::OutOfMemory
-            | Self::Refused(_)
-            | Self::Malformed(_) => false,
-        }
-    }
-
-    /// Returns true when the Redis user lacks the permission for the call (`NOPERM`).
-    pub fn is_forbidden(&self) -> bool {
-        matches!(self, Self::Refused(why) if why.starts_with("NOPERM"))
-    }
-
-    /// Returns true when the call may have been executed although it has no answer.
-    pub fn is_unknown(&self) -> bool {
-        matches!(self, Self::NoReply(_) | Self::NotDurable { .. } | Self::Malformed(_))
-    }
-
-    /// Parses an error reply. `details` is the text after the code.
-    pub(crate) fn from_reply(code: &str, details: &str) -> Self {
-        match code {
-            // `NOREPLICAS` is the answer of a primary that has fewer replicas than `min-replicas-to-write`.
-            "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "READONLY" | "LOADING"
-            | "NOREPLICAS" => Self::Moved(format!("{code} {details}")),
-            "ERR" if details.starts_with("Function not found") => Self::FunctionMissing,
-            "NOSHARD" => Self::NoShard,
-            "LATE" => Self::Late(details.to_owned()),
-            "WRONGRING" => Self::WrongRing(details.to_owned()),
-            "OOM" => Self::OutOfMemory,
-            _ => Self::Refused(format!("{code} {details}")),
-        }
-    }
-}
-
-impl From<redis::ParsingError> for CallError {
-    fn from(error: redis::ParsingError) -> Self {
-        Self::Malformed(error.to_string())
-    }
-}
-
-impl From<redis::RedisError> for CallError {
-    fn from(error: redis::RedisError) -> Self {
-        match error.code() {
-            Some(code) => Self::from_reply(code, error.detail().unwrap_or_default()),
-            None => Self::NoReply(error.to_string()),
-        }
-    }
-}
 
 /// The record that a user has a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,8 +43,8 @@ pub struct Attempt {
     pub user: UserId,
     /// Id of the attempt. A repeated attempt is recognized by it.
     pub order: OrderId,
-    /// Correlation id of the request, stored with the order.
-    pub correlation: CorrelationId,
+    /// Correlation id of the request, stored with the order. The caller decides its form.
+    pub correlation: Box<str>,
     /// True when the attempt counts towards the user's limit. A retry of the same request does not.
     pub counts_towards_limit: bool,
 }
@@ -239,7 +122,7 @@ impl<A: AsRef<Attempt>> Call for Buy<'_, A> {
             let Attempt { user, order, correlation, counts_towards_limit } = attempt.as_ref();
             cmd.arg(user.as_str())
                 .arg(order.as_str())
-                .arg(correlation.as_str())
+                .arg(&**correlation)
                 .arg(u8::from(*counts_towards_limit));
         }
         cmd
@@ -558,7 +441,7 @@ impl Call for ReadLevel<'_> {
 #[derive(Clone, Debug)]
 pub struct Record<'a> {
     /// The sale's keys.
-    pub keys: &'a crate::layout::SaleKeys,
+    pub keys: &'a SaleKeys,
     /// The version that the change is based on; 0 for a new sale.
     pub based_on: u64,
     /// The changed config, with a newer version.
@@ -572,7 +455,7 @@ pub struct Record<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Recall<'a> {
     /// The sale's keys.
-    pub keys: &'a crate::layout::SaleKeys,
+    pub keys: &'a SaleKeys,
 }
 
 /// The recorded state of a sale.
@@ -603,7 +486,7 @@ impl Call for Recall<'_> {
 
 impl SaleRecord {
     fn parse(config: &str, minted: &[(String, u64)]) -> Result<Self, CallError> {
-        let config = crate::store::parse_config(config)?;
+        let config = parse_config(config)?;
         let mut mint = vec![0; config.layout.tags.len()];
         for (shard, tokens) in minted.iter().filter(|(field, _)| field != "tick") {
             let place = shard.parse::<ShardId>().ok().and_then(|shard| mint.get_mut(shard.index()));
@@ -614,6 +497,14 @@ impl SaleRecord {
         let adds_up = mint.iter().sum::<u64>() == config.total_stock;
         if adds_up { Ok(Self { config, mint }) } else { Err(inconsistent()) }
     }
+}
+
+/// Parses the text of a config.
+///
+/// # Errors
+/// Returns [`CallError::Malformed`] when this release does not know its form.
+pub fn parse_config(json: &str) -> Result<SaleConfig, CallError> {
+    serde_json::from_str(json).map_err(|error| CallError::Malformed(format!("a sale's config: {error}")))
 }
 
 /// The answer of [`Record`].
@@ -645,7 +536,7 @@ impl Call for Record<'_> {
 
     fn answer(&self, reply: Value) -> Result<RecordAnswer, CallError> {
         let (recorded, held): (u8, Option<String>) = from_redis_value(reply)?;
-        let held = held.as_deref().map(crate::store::parse_config).transpose()?;
+        let held = held.as_deref().map(parse_config).transpose()?;
         Ok(if recorded == 1 { RecordAnswer::Done } else { RecordAnswer::Overtaken(held.map(Box::new)) })
     }
 }

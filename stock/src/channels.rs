@@ -6,9 +6,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use rediscluster::CallError;
+
 use tokio::time::Instant;
 
-use crate::calls::{CallError, Level, TokenSource};
+use crate::calls::{Level, TokenSource};
 use crate::ids::ShardId;
 
 /// A directed channel between two shards.

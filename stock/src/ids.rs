@@ -15,8 +15,6 @@ use unicode_security::{GeneralSecurityProfile as _, MixedScript as _};
 pub const USER_ID_BYTES_MAX: usize = 128;
 /// Longest sale id in bytes. It is part of every key.
 pub const SALE_ID_BYTES_MAX: usize = 32;
-/// Longest correlation id in bytes. It is stored with each order. 64 bytes hold a UUID or a W3C trace id.
-pub const CORRELATION_ID_BYTES_MAX: usize = 64;
 /// Longest accepted idempotency key in bytes. It is hashed, never stored.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
@@ -219,35 +217,6 @@ impl Serialize for OrderId {
     }
 }
 
-/// Id that links a request, its log lines and its order: visible ASCII, at most 64 bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct CorrelationId(Box<str>);
-
-impl CorrelationId {
-    /// Creates an id for a request that has none.
-    pub fn random() -> Self {
-        Self(OrderId::random().as_str().into())
-    }
-
-    /// Returns the id as it is echoed and stored.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for CorrelationId {
-    type Err = InvalidId;
-
-    fn from_str(raw: &str) -> Result<Self, InvalidId> {
-        match raw.len() {
-            0 => Err(InvalidId::Empty),
-            len if len > CORRELATION_ID_BYTES_MAX => Err(InvalidId::TooLong(CORRELATION_ID_BYTES_MAX)),
-            _ if raw.bytes().all(|b| b.is_ascii_graphic()) => Ok(Self(raw.into())),
-            _ => Err(InvalidId::Forbidden("anything but visible ASCII characters")),
-        }
-    }
-}
-
 impl TryFrom<String> for SaleId {
     type Error = InvalidId;
 
@@ -272,7 +241,7 @@ macro_rules! display_as_str {
         }
     )+};
 }
-display_as_str!(SaleId, UserId, OrderId, CorrelationId);
+display_as_str!(SaleId, UserId, OrderId);
 
 impl fmt::Display for ShardId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -384,13 +353,5 @@ mod tests {
         assert_ne!(order, OrderId::derived(&sale, &bob, "key"));
         assert_ne!(order, OrderId::derived(&sale, &ann, "another"));
         assert_ne!(order, OrderId::derived(&"sale".parse().unwrap(), &ann, "key"));
-    }
-
-    #[test]
-    fn correlation_id_is_safe_in_headers_and_logs() {
-        assert!("4bf92f3577b34da6a3ce929d0e0e4736".parse::<CorrelationId>().is_ok());
-        for bad in ["", "a b", "a\nb", "é", &"a".repeat(65)] {
-            assert!(bad.parse::<CorrelationId>().is_err(), "{bad:?} was accepted");
-        }
     }
 }

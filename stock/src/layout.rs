@@ -1,20 +1,16 @@
 //! The layout of a sale in Redis: the keys of its shards, and the hash tags that spread them over the primaries.
 //!
 //! Every key of the project is built here. All keys of a shard share one hash tag, so they are in one slot and one
-//! function can access all of them.
+//! function can access all of them. The layout of a sale has a fingerprint, and each making of a shard an incarnation.
 
 use std::collections::{BTreeMap, HashSet};
 
+use rediscluster::{SLOTS, Slot, slot_of_tag};
+
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::ids::{SaleId, ShardId};
-use crate::sale::{Fingerprint, Incarnation};
-
-/// Number of slots of a Redis Cluster.
-pub const SLOTS: u16 = 16_384;
-
-/// A slot of the cluster. It alone decides which primary holds a key.
-pub type Slot = u16;
 
 /// Set of the ids of all sales.
 pub const SALES_KEY: &str = "fs:sales";
@@ -29,11 +25,6 @@ pub const PRESENCE_KEY: &str = "fs:{fs:sales}:presence";
 /// Secret that all nodes sign with when no setting gives one.
 pub const SECRET_KEY: &str = "fs:{fs:sales}:secret";
 
-/// Returns the slot of keys with this hash tag.
-pub fn slot_of_tag(tag: &str) -> Slot {
-    crc16::State::<crc16::XMODEM>::calculate(tag.as_bytes()) % SLOTS
-}
-
 /// The part of a shard's hash tag after the sale's id. Chosen for the slot that it leads to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HashTag(String);
@@ -45,6 +36,66 @@ impl HashTag {
     }
 
     /// Returns the text of the tag.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Distinguishes a sale from another sale of the same name. Both have the same keys, so the shards of a sale whose
+/// record was lost would otherwise be mistaken for those of the next one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreationId(String);
+
+impl CreationId {
+    pub(crate) fn random() -> Self {
+        Self(format!("{:016x}", rand::random::<u64>()))
+    }
+}
+
+/// Distinguishes a shard from one that is made later with the same keys, after the first one was lost. Every call that
+/// may create a shard proposes another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incarnation(String);
+
+impl Incarnation {
+    pub(crate) fn random() -> Self {
+        Self(format!("{:08x}", rand::random::<u32>()))
+    }
+
+    /// Returns the ring of a shard of this incarnation.
+    pub(crate) fn ring(&self, fingerprint: &Fingerprint) -> String {
+        format!("{}:{}", fingerprint.as_str(), self.0)
+    }
+
+    /// Returns the incarnation of a shard that holds this ring.
+    pub(crate) fn of_ring(ring: &str) -> Option<Self> {
+        ring.split_once(':').map(|(_, incarnation)| Self(incarnation.to_owned()))
+    }
+
+    /// Returns the text that stands for it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Identifies a layout. Equal fingerprints mean the same creation and the same homes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Fingerprint(String);
+
+impl Fingerprint {
+    /// Revision of the computation of homes. A release that computes them differently must raise it.
+    const RING_REVISION: u8 = 1;
+
+    pub(crate) fn of(CreationId(creation): &CreationId, tags: &[HashTag], vnodes: u16) -> Self {
+        let mut digest = Sha256::new();
+        digest.update(format!("{}:{creation}:{vnodes}", Self::RING_REVISION));
+        for tag in tags {
+            digest.update(format!(":{}", tag.as_str()));
+        }
+        Self(digest.finalize()[..6].iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Returns the fingerprint as it is sent with a call.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -220,13 +271,6 @@ mod tests {
         for other in ["fs:{flash}:mint", "fs:{flash.7}:config", "fs:{fs:sales}:config", "flash"] {
             assert_eq!(SaleKeys::sale_of_config(other), None, "{other}");
         }
-    }
-
-    #[test]
-    fn slots_match_redis() {
-        // As `CLUSTER KEYSLOT` answers.
-        assert_eq!(slot_of_tag("foo"), 12182);
-        assert_eq!(slot_of_tag("123456789"), 12739);
     }
 
     #[test]

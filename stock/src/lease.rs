@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use redis::{Cmd, Value, from_redis_value};
+use rediscluster::{Call, CallError, Slot, slot_of_tag};
 
-use crate::calls::{Call, CallError};
 use crate::functions::{self, Function};
-use crate::layout::{LEASE_KEY, SALES_KEY, Slot, slot_of_tag};
+use crate::layout::{LEASE_KEY, SALES_KEY};
 
 /// Takes the lease when it is free, and renews it when this coordinator holds it. See `lead.lua`.
 #[derive(Clone, Copy, Debug)]

@@ -3,8 +3,6 @@
 pub mod audit;
 pub mod calls;
 pub mod channels;
-pub mod cluster;
-pub mod connection;
 pub mod functions;
 pub mod ids;
 pub mod layout;
@@ -17,4 +15,3 @@ pub mod search;
 pub mod snapshot;
 mod split;
 pub mod store;
-pub mod topology;

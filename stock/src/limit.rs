@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use redis::{Cmd, Value, from_redis_value};
+use rediscluster::{Call, CallError, Slot};
 
-use crate::calls::{Call, CallError};
 use crate::functions::{self, Function};
-use crate::layout::{LimitBucket, Slot};
+use crate::layout::LimitBucket;
 
 /// A number of permits per window. All are available at first; used permits come back one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,11 +6,10 @@
 use std::time::Duration;
 
 use redis::{Cmd, Value, from_redis_value};
+use rediscluster::{Call, CallError, EpochMs, Slot, slot_of_tag};
 
-use crate::calls::{Call, CallError};
 use crate::functions::{self, Function};
-use crate::layout::{PRESENCE_KEY, SALES_KEY, Slot, slot_of_tag};
-use crate::sale::EpochMs;
+use crate::layout::{PRESENCE_KEY, SALES_KEY};
 
 /// Kind of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -45,19 +44,19 @@ pub struct ProcessInfo {
 }
 
 /// A process' report about itself.
-#[derive(Clone, Copy, Debug)]
-pub enum PresenceUpdate<'a> {
-    /// The process is running, for this long.
-    Alive(&'a ProcessInfo, Duration),
-    /// The process is stopping.
-    Leaving(&'a ProcessInfo),
+#[derive(Clone, Debug)]
+pub struct PresenceUpdate {
+    /// The process.
+    pub process: ProcessInfo,
+    /// Time that it has been running; `None` when it is stopping.
+    pub uptime: Option<Duration>,
 }
 
 /// Lists the running processes, after an optional update. See `presence.lua`.
-#[derive(Clone, Copy, Debug)]
-pub struct Presence<'a> {
+#[derive(Clone, Debug)]
+pub struct Presence {
     /// The update; `None` to list only.
-    pub update: Option<PresenceUpdate<'a>>,
+    pub update: Option<PresenceUpdate>,
 }
 
 /// The running processes.
@@ -80,7 +79,14 @@ pub struct PresentProcess {
     pub seen_at: EpochMs,
 }
 
-impl Call for Presence<'_> {
+impl Presence {
+    /// Reports a process that has been running for this long; `None` when it is stopping.
+    pub fn report(process: &ProcessInfo, uptime: Option<Duration>) -> Self {
+        Self { update: Some(PresenceUpdate { process: process.clone(), uptime }) }
+    }
+}
+
+impl Call for Presence {
     type Answer = ProcessList;
 
     fn slot(&self) -> Slot {
@@ -89,14 +95,13 @@ impl Call for Presence<'_> {
 
     fn command(&self) -> Cmd {
         let mut cmd = functions::fcall(Function::Presence, &[PRESENCE_KEY]);
-        let (info, uptime_ms) = match self.update {
-            Some(PresenceUpdate::Alive(info, uptime)) => (Some(info), uptime.as_millis() as i64),
-            Some(PresenceUpdate::Leaving(info)) => (Some(info), -1),
-            None => (None, -1),
-        };
-        let text = |part: fn(&ProcessInfo) -> &str| info.map_or("", part);
-        cmd.arg(text(|of| &of.name)).arg(text(|of| of.kind.as_str())).arg(text(|of| &of.version));
-        cmd.arg(uptime_ms);
+        match &self.update {
+            Some(PresenceUpdate { process: ProcessInfo { name, kind, version }, uptime }) => {
+                cmd.arg(name).arg(kind.as_str()).arg(version);
+                cmd.arg(uptime.map_or(-1, |uptime| uptime.as_millis() as i64));
+            }
+            None => _ = cmd.arg("").arg("").arg("").arg(-1),
+        }
         cmd
     }
 

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
+use rediscluster::EpochMs;
+
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::ids::{SaleId, ShardId, UserIdKind};
-use crate::layout::{HashTag, Shard};
+use crate::layout::{CreationId, Fingerprint, HashTag, Incarnation, Shard};
 use crate::ring::{Ring, VNODES_DEFAULT};
 use crate::split::split;
 
@@ -19,9 +20,6 @@ pub const TOTAL_STOCK_MAX: u64 = 1_000_000_000;
 pub const SHARDS_MAX: u16 = 256;
 /// Longest product name or description, in bytes.
 pub const PRODUCT_TEXT_BYTES_MAX: usize = 1_000;
-
-/// Milliseconds since the Unix epoch.
-pub type EpochMs = u64;
 
 /// The whole configuration of a sale.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -185,66 +183,6 @@ impl LayoutConfig {
         let creation = CreationId::random();
         let fingerprint = Fingerprint::of(&creation, &tags, VNODES_DEFAULT);
         Self { tags, vnodes: VNODES_DEFAULT, creation, fingerprint, incarnations: Vec::new() }
-    }
-}
-
-/// Distinguishes a sale from another sale of the same name. Both have the same keys, so the shards of a sale whose
-/// record was lost would otherwise be mistaken for those of the next one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CreationId(String);
-
-impl CreationId {
-    fn random() -> Self {
-        Self(format!("{:016x}", rand::random::<u64>()))
-    }
-}
-
-/// Distinguishes a shard from one that is made later with the same keys, after the first one was lost. Every call that
-/// may create a shard proposes another one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Incarnation(String);
-
-impl Incarnation {
-    pub(crate) fn random() -> Self {
-        Self(format!("{:08x}", rand::random::<u32>()))
-    }
-
-    /// Returns the ring of a shard of this incarnation.
-    pub(crate) fn ring(&self, fingerprint: &Fingerprint) -> String {
-        format!("{}:{}", fingerprint.as_str(), self.0)
-    }
-
-    /// Returns the incarnation of a shard that holds this ring.
-    pub(crate) fn of_ring(ring: &str) -> Option<Self> {
-        ring.split_once(':').map(|(_, incarnation)| Self(incarnation.to_owned()))
-    }
-
-    /// Returns the text that stands for it.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Identifies a layout. Equal fingerprints mean the same creation and the same homes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Fingerprint(String);
-
-impl Fingerprint {
-    /// Revision of the computation of homes. A release that computes them differently must raise it.
-    const RING_REVISION: u8 = 1;
-
-    fn of(CreationId(creation): &CreationId, tags: &[HashTag], vnodes: u16) -> Self {
-        let mut digest = Sha256::new();
-        digest.update(format!("{}:{creation}:{vnodes}", Self::RING_REVISION));
-        for tag in tags {
-            digest.update(format!(":{}", tag.as_str()));
-        }
-        Self(digest.finalize()[..6].iter().map(|byte| format!("{byte:02x}")).collect())
-    }
-
-    /// Returns the fingerprint as it is sent with a call.
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 

@@ -5,12 +5,10 @@
 use std::collections::BTreeSet;
 
 use redis::{Cmd, Value, from_redis_value};
+use rediscluster::{Call, CallError, Cluster, SLOTS, Slot, Topology};
 
-use crate::calls::{Call, CallError};
-use crate::cluster::Cluster;
 use crate::ids::SaleId;
-use crate::layout::{SLOTS, SaleKeys, Slot, shards_pattern};
-use crate::topology::Topology;
+use crate::layout::{SaleKeys, shards_pattern};
 
 /// Keys that a primary examines per call. This takes well under a millisecond.
 const KEYS_PER_CALL: usize = 1_000;

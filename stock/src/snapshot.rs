@@ -7,14 +7,14 @@
 //! refused for good.
 
 use redis::{Cmd, Value, from_redis_value};
+use rediscluster::{Call, CallError, Cluster, EpochMs, Slot};
 use serde::{Deserialize, Serialize};
 
-use crate::calls::{Call, CallError, Level, ReadLevel};
-use crate::cluster::Cluster;
+use crate::calls::{Level, ReadLevel};
 use crate::functions::{self, Function};
 use crate::ids::ShardId;
-use crate::layout::{Shard, Slot};
-use crate::sale::{EpochMs, Fingerprint, Sale};
+use crate::layout::{Fingerprint, Shard};
+use crate::sale::Sale;
 
 /// A snapshot as coordinators publish it and nodes read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

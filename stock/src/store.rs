@@ -2,20 +2,13 @@
 //! secret.
 
 use redis::{Cmd, Value, from_redis_value};
+use rediscluster::{Call, CallError, EpochMs, Slot, slot_of_tag};
 
-use crate::calls::{Call, CallError};
+use crate::calls::parse_config;
 use crate::ids::SaleId;
-use crate::layout::{SALES_KEY, SECRET_KEY, SaleKeys, Slot, slot_of_tag};
-use crate::sale::{EpochMs, SaleConfig};
+use crate::layout::{SALES_KEY, SECRET_KEY, SaleKeys};
+use crate::sale::SaleConfig;
 use crate::snapshot::Snapshot;
-
-/// Parses the text of a config.
-///
-/// # Errors
-/// Returns [`CallError::Malformed`] when this release does not know its form.
-pub fn parse_config(json: &str) -> Result<SaleConfig, CallError> {
-    serde_json::from_str(json).map_err(|error| CallError::Malformed(format!("a sale's config: {error}")))
-}
 
 /// Parses the text of a snapshot.
 ///
@@ -159,7 +152,7 @@ impl Call for ReadSnapshot<'_> {
     }
 }
 
-/// Reads the clock of a primary: the one given to [`crate::cluster::Cluster::poll_at`], otherwise the one that holds the
+/// Reads the clock of a primary: the one given to [`rediscluster::Cluster::poll_at`], otherwise the one that holds the
 /// list of sales.
 pub struct ReadTime;
 

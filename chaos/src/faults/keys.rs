@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use redis::{Cmd, FromRedisValue};
+use rediscluster::{Slot, slot_of_tag};
 use reqwest::StatusCode;
-use stock::layout::{LEASE_KEY, PRESENCE_KEY, SALES_KEY, SECRET_KEY, SaleKeys, Slot, slot_of_tag};
+use stock::layout::{LEASE_KEY, PRESENCE_KEY, SALES_KEY, SECRET_KEY, SaleKeys};
 use testkit::until;
 use tokio::time::{Instant, sleep};
 

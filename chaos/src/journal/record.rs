@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
+use rediscluster::EpochMs;
 use serde::{Deserialize, Serialize};
-use stock::sale::EpochMs;
 
 /// Microseconds since 1970, by a clock that does not step back while a journal is written.
 pub type Micros = u64;

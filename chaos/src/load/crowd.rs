@@ -10,10 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use rand::random_range;
-use stock::{
-    ids::ShardId,
-    sale::{EpochMs, Sale},
-};
+use rediscluster::EpochMs;
+use stock::{ids::ShardId, sale::Sale};
 use testkit::{Stack, stack::Node};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},

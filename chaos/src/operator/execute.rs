@@ -7,7 +7,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use rand::{RngExt as _, rng};
-use stock::sale::{EpochMs, Sale};
+use rediscluster::EpochMs;
+use stock::sale::Sale;
 use testkit::{Stack, until};
 use tokio::{
     sync::watch,

@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use stock::sale::{EpochMs, SaleState, Window};
+use rediscluster::EpochMs;
+use stock::sale::{SaleState, Window};
 
 use crate::journal::{Answered, Change, JournalEntry, Micros, Operated};
 

@@ -61,7 +61,7 @@ async fn losing_disks_affects_only_their_shards() {
 async fn shard_without_records(fixture: &TesterFixture) -> u16 {
     let redis = fixture.stack.redis();
     let keys = stock::layout::SaleKeys::new(fixture.crowd.sale().id());
-    let slots = [keys.slot, stock::layout::slot_of_tag(stock::layout::SALES_KEY)];
+    let slots = [keys.slot, rediscluster::slot_of_tag(stock::layout::SALES_KEY)];
     for shard in 0..3 {
         let primary = redis.primary_of(fixture.shard(shard).slot).await.unwrap();
         let holds = async |slot| redis.primary_of(slot).await.unwrap() == primary;

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use stock::layout::{SLOTS, Slot};
-use stock::topology::Address;
+use rediscluster::{Address, SLOTS, Slot};
 
 use super::*;
 use crate::facts::{Endpoint, Node};
@@ -142,7 +141,9 @@ impl World {
                 commands.iter().take(parts).for_each(|(server, command)| self.apply(*server, command));
             }
             // Each move has four parts.
-            Step::Move(moves) => (0..moves.len() * 4).take(parts).for_each(|i| self.move_on(moves[i / 4], i % 4)),
+            Step::Move(moves) => {
+                (0..moves.len() * 4).take(parts).for_each(|i| self.move_on(moves[i / 4], i % 4))
+            }
             Step::Wait(..) | Step::CountKeys | Step::Done => {}
         }
     }
@@ -169,7 +170,11 @@ impl World {
             Command::AllowReplicas => self.servers[at].blocks_replicas = false,
             Command::Replicate(id) => self.replicate(at, id),
             Command::Forget(id) => {
-                assert_ne!(self.servers[at].primary.as_ref(), Some(id), "a server does not forget its primary");
+                assert_ne!(
+                    self.servers[at].primary.as_ref(),
+                    Some(id),
+                    "a server does not forget its primary"
+                );
                 self.servers[at].known.remove(id);
             }
             Command::Close(slot) => {
@@ -181,7 +186,8 @@ impl World {
     }
 
     fn meet(&mut self, at: usize, other: usize) {
-        let (id, slots) = (self.servers[other].id.clone(), self.servers[other].slots.iter().copied().collect());
+        let (id, slots) =
+            (self.servers[other].id.clone(), self.servers[other].slots.iter().copied().collect());
         self.servers[at].known.insert(id, (endpoint(other), slots));
     }
 
@@ -241,14 +247,17 @@ impl World {
     fn lose_disk_if_copied(&mut self, at: usize) {
         let (lost, partner) = (&self.servers[at], &self.servers[at ^ 1]);
         let is_replica = |it: &Simulated, of: &Simulated| it.primary.as_ref() == Some(&of.id);
-        let is_copied = is_replica(lost, partner) || is_replica(partner, lost) || lost.slots.is_empty() && lost.data.is_empty();
+        let is_copied = is_replica(lost, partner)
+            || is_replica(partner, lost)
+            || lost.slots.is_empty() && lost.data.is_empty();
         if is_copied && !self.has_open_slots() {
             self.lose_disk(at);
         }
     }
 
     fn lose_disk(&mut self, at: usize) {
-        let (lost, slots) = (self.servers[at].id.clone(), self.servers[at].slots.iter().copied().collect::<Slots>());
+        let (lost, slots) =
+            (self.servers[at].id.clone(), self.servers[at].slots.iter().copied().collect::<Slots>());
         for server in &mut self.servers {
             if let Some((_, seen)) = server.known.get_mut(&lost) {
                 *seen = slots.clone();
@@ -259,7 +268,10 @@ impl World {
 
     /// Promotes the replica of a pair, whose primary lives or is gone.
     fn promote(&mut self, pair: usize) {
-        let Some(at) = [2 * pair, 2 * pair + 1].into_iter().find(|at| self.servers[*at].primary.is_some()) else { return };
+        let Some(at) = [2 * pair, 2 * pair + 1].into_iter().find(|at| self.servers[*at].primary.is_some())
+        else {
+            return;
+        };
         let former = self.servers[at].primary.clone().expect("it is a replica");
         if self.has_open_slots() {
             return;
@@ -270,7 +282,10 @@ impl World {
                 self.servers[primary].primary = Some(self.servers[at].id.clone());
                 slots
             }
-            None => self.servers[at].known.get(&former).map_or_else(BTreeSet::new, |(_, seen)| seen.iter().collect()),
+            None => self.servers[at]
+                .known
+                .get(&former)
+                .map_or_else(BTreeSet::new, |(_, seen)| seen.iter().collect()),
         };
         self.servers[at].primary = None;
         self.servers[at].slots = slots;
@@ -299,7 +314,8 @@ impl World {
     fn promote_orphans(&mut self) {
         for pair in 0..self.servers.len() / 2 {
             let of_pair = &self.servers[2 * pair..2 * pair + 2];
-            let is_orphan = |server: &Simulated| server.primary.as_ref().is_some_and(|id| self.find(id).is_none());
+            let is_orphan =
+                |server: &Simulated| server.primary.as_ref().is_some_and(|id| self.find(id).is_none());
             if of_pair.iter().any(is_orphan) {
                 self.promote(pair);
             }
@@ -459,7 +475,10 @@ fn states_that_need_a_person_are_refused() {
         let id = world.servers[0].id.clone();
         world.servers[2].known.remove(&id);
     });
-    assert_eq!(apart, "redis:7002 and redis:7000 hold data but do not know each other: these are two clusters");
+    assert_eq!(
+        apart,
+        "redis:7002 and redis:7000 hold data but do not know each other: these are two clusters"
+    );
 
     let shrunk = {
         let mut world = World::formed(4);

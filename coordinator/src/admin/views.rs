@@ -1,13 +1,13 @@
 //! Response bodies for operators.
 
+use rediscluster::{CallError, Slot, Topology};
 use serde::Serialize;
 use service::time::iso8601;
-use stock::calls::{CallError, Level};
+use stock::calls::Level;
 use stock::ids::{SaleId, ShardId, UserIdKind};
-use stock::layout::{HashTag, Shard, Slot};
+use stock::layout::{HashTag, Shard};
 use stock::sale::{Sale, SaleConfig, SaleState};
 use stock::snapshot::Snapshot;
-use stock::topology::Topology;
 
 use crate::coordinator::Inspection;
 use crate::leading::Leadership;

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
+use rediscluster::EpochMs;
 use serde::Serialize;
-use stock::sale::EpochMs;
 
 /// Most points: five minutes, one point per second.
 const POINTS_MAX: usize = 300;

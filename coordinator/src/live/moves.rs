@@ -1,7 +1,8 @@
 //! Tokens that moved between two observations of a sale's shards.
 
+use rediscluster::CallError;
 use serde::Serialize;
-use stock::calls::{CallError, Level, TokenSource};
+use stock::calls::{Level, TokenSource};
 use stock::ids::ShardId;
 
 /// Tokens that a shard accepted from another.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use rediscluster::EpochMs;
 use serde::Serialize;
 use stock::ids::SaleId;
 use stock::presence::{PresentProcess, ProcessKind, ProcessList};
-use stock::sale::{EpochMs, SaleConfig, SaleState};
+use stock::sale::{SaleConfig, SaleState};
 use stock::snapshot::{ShardLevel, Snapshot};
 
 use super::moves::TokenArrival;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rediscluster::CallError;
 use service::events::{EVENT_PERIOD, EventPublisher, event};
 use service::time::now;
-use stock::calls::{CallError, Level, ReadLevel};
+use stock::calls::{Level, ReadLevel};
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
 use stock::presence::{Presence, ProcessList};

@@ -7,10 +7,10 @@ use coordinator::change::Change;
 use coordinator::coordinator::{Coordinator, CoordinatorError};
 use coordinator::new_sale::NewSale;
 use coordinator::start;
+use rediscluster::{Cluster, slot_of_tag};
 use stock::calls::{Attempt, Buy, BuyOutcome, Level, ReadLevel, TokenSource};
-use stock::cluster::Cluster;
-use stock::ids::{CorrelationId, OrderId, SaleId, ShardId, UserId, UserIdKind};
-use stock::layout::{SALES_KEY, SaleKeys, Shard, slot_of_tag};
+use stock::ids::{OrderId, SaleId, ShardId, UserId, UserIdKind};
+use stock::layout::{SALES_KEY, SaleKeys, Shard};
 use stock::sale::{Restock, Sale, SaleState};
 use stock::snapshot::read_levels;
 use testkit::{ClusterOptions, RedisCluster};
@@ -157,12 +157,7 @@ fn user(id: &str) -> UserId {
 }
 
 fn attempt(user: UserId) -> Attempt {
-    Attempt {
-        user,
-        order: OrderId::random(),
-        correlation: CorrelationId::random(),
-        counts_towards_limit: true,
-    }
+    Attempt { user, order: OrderId::random(), correlation: "trace".into(), counts_towards_limit: true }
 }
 
 fn restock(key: &str, units: u64) -> Change {

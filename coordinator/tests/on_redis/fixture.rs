@@ -7,11 +7,11 @@ use std::time::Duration;
 use coordinator::coordinator::{Coordinator, Timing, read_options};
 use coordinator::new_sale::NewSale;
 use redis::IntoConnectionInfo;
+use rediscluster::{CallError, Cluster, ConnectOptions};
 use service::settings::TimeSetting;
-use stock::calls::{Attempt, Buy, BuyOutcome, CallError, Level};
-use stock::cluster::Cluster;
-use stock::connection::ConnectOptions;
-use stock::ids::{CorrelationId, OrderId, SaleId, UserId, UserIdKind};
+use stock::calls::{Attempt, Buy, BuyOutcome, Level};
+use stock::functions::LIBRARY;
+use stock::ids::{OrderId, SaleId, UserId, UserIdKind};
 use stock::sale::Product;
 use testkit::RedisCluster;
 
@@ -37,7 +37,7 @@ fn options(redis: &RedisCluster) -> ConnectOptions {
 
 /// A client that calls the shards like a node, or to damage them.
 pub(crate) async fn client_of(redis: &RedisCluster) -> Cluster {
-    let cluster = Cluster::connect(options(redis)).await.unwrap();
+    let cluster = Cluster::connect(options(redis), &LIBRARY).await.unwrap();
     cluster.load_library().await.unwrap();
     cluster
 }
@@ -49,7 +49,7 @@ pub(crate) async fn coordinator_on(redis: &RedisCluster) -> Coordinator {
 
 /// The same with another timing.
 pub(crate) async fn coordinator_with(redis: &RedisCluster, timing: Timing) -> Coordinator {
-    let reads = Cluster::connect(read_options(&options(redis))).await.unwrap();
+    let reads = Cluster::connect(read_options(&options(redis)), &LIBRARY).await.unwrap();
     static NAMES: AtomicU32 = AtomicU32::new(0);
     let name = format!("coordinator-{}", NAMES.fetch_add(1, Ordering::Relaxed));
     Coordinator::new(name, reads, client_of(redis).await, timing)
@@ -103,12 +103,8 @@ pub(crate) async fn buy(coordinator: &Coordinator, client: &Cluster, id: &SaleId
     let sale = coordinator.existing(id).await.unwrap().sale;
     let user = UserId::parse(user, UserIdKind::Opaque).unwrap();
     let shard = sale.shard(sale.ring().home(&user));
-    let attempt = Attempt {
-        user,
-        order: OrderId::random(),
-        correlation: CorrelationId::random(),
-        counts_towards_limit: true,
-    };
+    let attempt =
+        Attempt { user, order: OrderId::random(), correlation: "trace".into(), counts_towards_limit: true };
     client
         .write(Buy { shard, attempts: &[attempt], limit: None, not_after: Buy::AT_ANY_TIME })
         .await

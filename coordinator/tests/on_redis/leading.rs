@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use coordinator::coordinator::{Coordinator, Timing};
 use coordinator::new_sale::NewSale;
+use rediscluster::slot_of_tag;
 use stock::calls::Donate;
 use stock::ids::ShardId;
-use stock::layout::{LEASE_KEY, SALES_KEY, slot_of_tag};
+use stock::layout::{LEASE_KEY, SALES_KEY};
 use testkit::{ClusterOptions, RedisCluster, until};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};

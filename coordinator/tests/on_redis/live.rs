@@ -12,7 +12,7 @@ use futures::StreamExt as _;
 use serde_json::Value;
 use stock::calls::{Accept, BuyOutcome, Donate, TokenSource};
 use stock::ids::ShardId;
-use stock::presence::{Presence, PresenceUpdate, ProcessInfo, ProcessKind};
+use stock::presence::{Presence, ProcessInfo, ProcessKind};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
@@ -150,7 +150,7 @@ async fn viewer_sees_processes_and_answering_coordinator() {
     let node = ProcessInfo { name: "shop:1/live-crew".into(), kind: ProcessKind::Node, version: "9".into() };
 
     while_running(&coordinator, async {
-        client.poll(Presence { update: Some(PresenceUpdate::Alive(&node, SOON)) }).await.unwrap();
+        client.poll(Presence::report(&node, Some(SOON))).await.unwrap();
         let mut viewer = Viewer::of(&live, "/live/sale/events").await;
         let report = viewer
             .next_where("the node and who answers", |report| {
@@ -167,7 +167,7 @@ async fn viewer_sees_processes_and_answering_coordinator() {
         assert_eq!((&process.unwrap()["kind"], &process.unwrap()["version"]), (&"node".into(), &"9".into()));
     })
     .await;
-    client.poll(Presence { update: Some(PresenceUpdate::Leaving(&node)) }).await.unwrap();
+    client.poll(Presence::report(&node, None)).await.unwrap();
 }
 
 #[tokio::test]

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use coordinator::coordinator::Coordinator;
 use coordinator::new_sale::NewSale;
+use rediscluster::Cluster;
 use stock::calls::{Attempt, Buy, Level, TokenSource};
-use stock::cluster::Cluster;
-use stock::ids::{CorrelationId, OrderId, ShardId, UserId, UserIdKind};
+use stock::ids::{OrderId, ShardId, UserId, UserIdKind};
 use stock::sale::Sale;
 use testkit::{ClusterOptions, RedisCluster, until};
 
@@ -27,7 +27,7 @@ async fn keep_buying(client: &Cluster, sale: &Sale, home: ShardId) -> Infallible
         let attempt = |user| Attempt {
             user,
             order: OrderId::random(),
-            correlation: CorrelationId::random(),
+            correlation: "trace".into(),
             counts_towards_limit: true,
         };
         let attempts: Vec<Attempt> = users.by_ref().take(10).map(attempt).collect();

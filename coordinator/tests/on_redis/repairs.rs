@@ -155,7 +155,7 @@ async fn victim_without_records(
     sale: &stock::sale::Sale,
 ) -> std::net::SocketAddr {
     let topology = coordinator.inspect(sale.id()).await.unwrap().topology;
-    let records = [SaleKeys::new(sale.id()).slot, stock::layout::slot_of_tag(stock::layout::SALES_KEY)];
+    let records = [SaleKeys::new(sale.id()).slot, rediscluster::slot_of_tag(stock::layout::SALES_KEY)];
     let primaries = redis.primaries().await;
     let holds = |primary: &std::net::SocketAddr, slot| {
         topology.primary(slot).unwrap().address.to_string() == primary.to_string()

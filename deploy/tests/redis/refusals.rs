@@ -38,7 +38,10 @@ async fn login_and_timeout_errors_are_one_line() {
     fixture.start_all(3).await;
     let right = fixture.password("admin");
     fixture.write_passwords("admin", &["a wrong one"]);
-    fixture.cluster(3, &[]).await.assert_refusal(64, "does not let this user in: the login as \"admin\" is refused");
+    fixture
+        .cluster(3, &[])
+        .await
+        .assert_refusal(64, "does not let this user in: the login as \"admin\" is refused");
 
     fixture.write_passwords("admin", &[&right]);
     fixture.kill(4);

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::Request;
+use rediscluster::Cluster;
 use service::edge::{AdmissionControl, AdmissionDecision};
 use service::problem::Problem;
 use service::serve::Peer;
-use stock::cluster::Cluster;
 
 use super::client::Proxies;
 use super::problems::too_many_requests;

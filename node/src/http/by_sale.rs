@@ -12,17 +12,31 @@ use service::problem::Problem;
 use service::time::iso8601;
 use stock::calls::Claim;
 use stock::ids::{InvalidId, OrderId, SaleId};
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use super::AppState;
 use super::caller::{Caller, RequestError};
 use super::csrf::CsrfGuard;
-use super::openapi::schemas;
-use super::problems::{busy, order_not_found, other_user, too_many_requests, unavailable, unknown_outcome};
+use super::openapi::{
+    Answers, INVALID_USER_ID, IdempotencyKey, OptionalCsrfCookie, OptionalCsrfHeader, PURCHASE, Responses,
+    samples, schemas,
+};
+use super::problems::{
+    busy, csrf_rejected, order_not_found, other_user, too_many_requests, unavailable, unknown_outcome,
+    unknown_sale,
+};
 use super::request::{PurchaseRequest, SalePath};
+use crate::csrf::BadToken;
 use crate::sales::{Outcome, Phase, Status};
 
-/// `GET status`
+/// Name of this family in the description of the API.
+pub(super) const TAG: &str = "by sale";
+
+/// Status of the sale.
+///
+/// From memory, at most a fraction of a second old. A sold-out sale stays `active`, with `soldOut`, until its window
+/// closes.
+#[utoipa::path(get, path = "/status", tag = TAG, responses(StatusBody))]
 pub(crate) async fn status(
     State(state): State<Arc<AppState>>,
     path: SalePath,
@@ -31,38 +45,55 @@ pub(crate) async fn status(
     Ok(Json(StatusBody::of(&sale.status())))
 }
 
-/// `POST purchase`
+/// Buys one unit.
+#[utoipa::path(
+    post,
+    path = "/purchase",
+    tag = TAG,
+    description = PURCHASE,
+    params(IdempotencyKey, OptionalCsrfHeader, OptionalCsrfCookie),
+    request_body(content = schemas::Purchase, description = "Other members are ignored."),
+    responses(Purchased),
+    security((), ("bearer" = []))
+)]
 pub(crate) async fn purchase(
     State(state): State<Arc<AppState>>,
     _: CsrfGuard,
     caller: Caller,
     path: SalePath,
     request: PurchaseRequest,
-) -> Result<PurchaseAnswer, Problem> {
+) -> Result<Response, Problem> {
     let sale = state.sale(path.sale.as_ref()).await?;
     match request.attempt(&sale.config(), &caller) {
-        Ok(attempt) => PurchaseAnswer::to(state.purchase(&sale, attempt).await),
-        Err(RequestError::InvalidId(invalid)) => {
-            Ok(PurchaseAnswer::Refused(Refused::invalid_user_id(&invalid)))
-        }
+        Ok(attempt) => Ok(answer(state.purchase(&sale, attempt).await)),
+        Err(RequestError::InvalidId(invalid)) => Ok(Refused::invalid_user_id(&invalid).into_response()),
         Err(RequestError::OtherUser) => Err(other_user()),
     }
 }
 
-/// `GET purchase/{userId}`
+/// Looks up a purchase.
+///
+/// Asks the user's home shard.
+#[utoipa::path(
+    get,
+    path = "/purchase/{userId}",
+    tag = TAG,
+    params(("userId" = schemas::UserId, Path, description = "Id of the user.")),
+    responses(LookupBody),
+    security((), ("bearer" = []))
+)]
 pub(crate) async fn find(
     State(state): State<Arc<AppState>>,
     caller: Caller,
     path: SalePath,
-) -> Result<LookupAnswer, Problem> {
+) -> Result<Response, Problem> {
     let sale = state.sale(path.sale.as_ref()).await?;
     match caller.user(&path.user, sale.config().user_ids) {
         Ok(user) => {
-            Ok(LookupAnswer::LookupBody(LookupBody::of(sale.find(user).await.map_err(|_| unavailable())?)))
+            let claim = sale.find(user).await.map_err(|_| unavailable())?;
+            Ok(Json(LookupBody::of(claim)).into_response())
         }
-        Err(RequestError::InvalidId(invalid)) => {
-            Ok(LookupAnswer::Refused(Refused::invalid_user_id(&invalid)))
-        }
+        Err(RequestError::InvalidId(invalid)) => Ok(Refused::invalid_user_id(&invalid).into_response()),
         Err(RequestError::OtherUser) => Err(order_not_found()),
     }
 }
@@ -97,14 +128,6 @@ enum SaleStatusCode {
     Active,
     Paused,
     Ended,
-}
-
-/// Answer to a purchase.
-pub(crate) enum PurchaseAnswer {
-    /// 200
-    Purchased(Purchased),
-    /// 400, 403 or 409
-    Refused(Refused),
 }
 
 /// The buyer has a unit.
@@ -143,14 +166,6 @@ enum RefusalReason {
     OutOfStock,
     SaleNotActive,
     InvalidUserId,
-}
-
-/// Answer to a lookup.
-pub(crate) enum LookupAnswer {
-    /// 200
-    LookupBody(LookupBody),
-    /// 400
-    Refused(Refused),
 }
 
 /// Tells if a user has a unit.
@@ -200,17 +215,16 @@ impl From<Phase> for SaleStatusCode {
     }
 }
 
-impl PurchaseAnswer {
-    pub(super) fn to(outcome: Outcome) -> Result<Self, Problem> {
-        match outcome {
-            Outcome::Purchased(claim) => Ok(Self::Purchased(Purchased::of(claim))),
-            Outcome::AlreadyPurchased(claim) => Ok(Self::Refused(Refused::already_purchased(claim))),
-            Outcome::OutOfStock => Ok(Self::Refused(Refused::out_of_stock())),
-            Outcome::NotActive(phase) => Ok(Self::Refused(Refused::not_active(phase))),
-            Outcome::Limited(limited) => Err(too_many_requests(limited)),
-            Outcome::Busy => Err(busy()),
-            Outcome::Unknown(order) => Err(unknown_outcome(order)),
-        }
+/// Returns the response to a purchase.
+fn answer(outcome: Outcome) -> Response {
+    match outcome {
+        Outcome::Purchased(claim) => Json(Purchased::of(claim)).into_response(),
+        Outcome::AlreadyPurchased(claim) => Refused::already_purchased(claim).into_response(),
+        Outcome::OutOfStock => Refused::new(RefusalReason::OutOfStock, "Every unit is sold.").into_response(),
+        Outcome::NotActive(phase) => Refused::not_active(phase).into_response(),
+        Outcome::Limited(limited) => too_many_requests(limited).into_response(),
+        Outcome::Busy => busy().into_response(),
+        Outcome::Unknown(order) => unknown_outcome(order).into_response(),
     }
 }
 
@@ -238,10 +252,6 @@ impl Refused {
         }
     }
 
-    fn out_of_stock() -> Self {
-        Self::new(RefusalReason::OutOfStock, "Every unit is sold.")
-    }
-
     fn not_active(phase: Phase) -> Self {
         let message = match phase {
             Phase::Upcoming => "The sale has not started yet.",
@@ -258,16 +268,6 @@ impl Refused {
     }
 }
 
-impl RefusalReason {
-    fn status(self) -> StatusCode {
-        match self {
-            Self::AlreadyPurchased | Self::OutOfStock => StatusCode::CONFLICT,
-            Self::SaleNotActive => StatusCode::FORBIDDEN,
-            Self::InvalidUserId => StatusCode::BAD_REQUEST,
-        }
-    }
-}
-
 impl LookupBody {
     pub(super) fn of(claim: Option<Claim>) -> Self {
         Self {
@@ -278,27 +278,54 @@ impl LookupBody {
     }
 }
 
-impl IntoResponse for PurchaseAnswer {
-    fn into_response(self) -> Response {
-        match self {
-            Self::Purchased(purchased) => Json(purchased).into_response(),
-            Self::Refused(refused) => refused.into_response(),
-        }
-    }
-}
-
-impl IntoResponse for LookupAnswer {
-    fn into_response(self) -> Response {
-        match self {
-            Self::LookupBody(found) => Json(found).into_response(),
-            Self::Refused(refused) => refused.into_response(),
-        }
-    }
-}
-
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        (self.reason.status(), Json(self)).into_response()
+        let status = match self.reason {
+            RefusalReason::AlreadyPurchased | RefusalReason::OutOfStock => StatusCode::CONFLICT,
+            RefusalReason::SaleNotActive => StatusCode::FORBIDDEN,
+            RefusalReason::InvalidUserId => StatusCode::BAD_REQUEST,
+        };
+        (status, Json(self)).into_response()
+    }
+}
+
+impl IntoResponses for StatusBody {
+    fn responses() -> Responses {
+        Answers::default()
+            .answer::<Self>("The sale", Json(Self::of(&samples::status())))
+            .problems([unknown_sale(), unavailable()])
+            .into()
+    }
+}
+
+impl IntoResponses for Purchased {
+    fn responses() -> Responses {
+        let refused = [
+            ("The buyer had a unit already", answer(Outcome::AlreadyPurchased(samples::claim()))),
+            ("Every unit is sold", answer(Outcome::OutOfStock)),
+            ("The sale is not active", answer(Outcome::NotActive(Phase::Upcoming))),
+            (INVALID_USER_ID, Refused::invalid_user_id(&InvalidId::Empty).into_response()),
+        ];
+        let cross_site = csrf_rejected(BadToken::Missing, samples::csrf_token());
+        Answers::default()
+            .answer::<Self>("The buyer has a unit", answer(Outcome::Purchased(samples::claim())))
+            .variants::<Refused>("reason", refused)
+            .problems([cross_site])
+            .purchase_problems()
+            .problems([busy(), unavailable()])
+            .into()
+    }
+}
+
+impl IntoResponses for LookupBody {
+    fn responses() -> Responses {
+        let invalid_user = Refused::invalid_user_id(&InvalidId::Empty).into_response();
+        Answers::default()
+            .answer::<Self>("The user has a unit", Json(Self::of(Some(samples::claim()))))
+            .answer::<Self>("The user has none", Json(Self::of(None)))
+            .variants::<Refused>("reason", [(INVALID_USER_ID, invalid_user)])
+            .lookup_problems()
+            .into()
     }
 }
 
@@ -308,12 +335,7 @@ mod tests {
 
     use super::*;
 
-    fn claim() -> Claim {
-        Claim { order: "0123456789ABCD".parse().unwrap(), purchased_at: 1_795_291_200_007 }
-    }
-
-    async fn answer(answer: impl IntoResponse) -> (u16, Value) {
-        let response = answer.into_response();
+    async fn read(response: Response) -> (u16, Value) {
         let status = response.status().as_u16();
         let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
         (status, serde_json::from_slice(&body).unwrap())
@@ -321,11 +343,11 @@ mod tests {
 
     #[tokio::test]
     async fn purchase_returns_order_and_time() {
-        let (status, body) = answer(PurchaseAnswer::to(Outcome::Purchased(claim()))).await;
+        let (status, body) = read(answer(Outcome::Purchased(samples::claim()))).await;
         let expected = json!({
             "success": true,
             "message": "One unit is yours.",
-            "orderId": "0123456789ABCD",
+            "orderId": "71R7D8J57MH5DF",
             "purchasedAt": "2026-11-21T20:00:00.007Z",
         });
         assert_eq!((status, body), (200, expected));
@@ -333,12 +355,12 @@ mod tests {
 
     #[tokio::test]
     async fn second_purchase_returns_the_first_order() {
-        let (status, body) = answer(PurchaseAnswer::to(Outcome::AlreadyPurchased(claim()))).await;
+        let (status, body) = read(answer(Outcome::AlreadyPurchased(samples::claim()))).await;
         let expected = json!({
             "success": false,
             "reason": "already_purchased",
             "message": "You have bought your unit already.",
-            "orderId": "0123456789ABCD",
+            "orderId": "71R7D8J57MH5DF",
             "purchasedAt": "2026-11-21T20:00:00.007Z",
         });
         assert_eq!((status, body), (409, expected));
@@ -354,31 +376,31 @@ mod tests {
         ];
         for (outcome, status, reason, message) in cases {
             let expected = json!({ "success": false, "reason": reason, "message": message });
-            assert_eq!(answer(PurchaseAnswer::to(outcome)).await, (status, expected));
+            assert_eq!(read(answer(outcome)).await, (status, expected));
         }
     }
 
     #[tokio::test]
     async fn busy_and_unknown_outcomes_are_503_problems() {
-        let (status, busy) = answer(PurchaseAnswer::to(Outcome::Busy)).await;
+        let (status, busy) = read(answer(Outcome::Busy)).await;
         assert_eq!((status, &busy["type"]), (503, &json!("/problems/busy")));
 
-        let (status, unknown) = answer(PurchaseAnswer::to(Outcome::Unknown(claim().order))).await;
+        let (status, unknown) = read(answer(Outcome::Unknown(samples::claim().order))).await;
         assert_eq!((status, &unknown["type"]), (503, &json!("/problems/unknown-outcome")));
-        assert_eq!(unknown["orderId"], "0123456789ABCD");
+        assert_eq!(unknown["orderId"], "71R7D8J57MH5DF");
         assert!(unknown["detail"].as_str().unwrap().contains("same Idempotency-Key"));
     }
 
     #[tokio::test]
     async fn lookup_contains_the_order_only_if_bought() {
-        let held = answer(LookupAnswer::LookupBody(LookupBody::of(Some(claim())))).await;
+        let held = read(Json(LookupBody::of(Some(samples::claim()))).into_response()).await;
         let expected = json!({
             "hasPurchased": true,
-            "orderId": "0123456789ABCD",
+            "orderId": "71R7D8J57MH5DF",
             "purchasedAt": "2026-11-21T20:00:00.007Z",
         });
         assert_eq!(held, (200, expected));
-        let none = answer(LookupAnswer::LookupBody(LookupBody::of(None))).await;
+        let none = read(Json(LookupBody::of(None)).into_response()).await;
         assert_eq!(none, (200, json!({ "hasPurchased": false })));
     }
 }

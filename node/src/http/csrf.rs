@@ -4,21 +4,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::header::{COOKIE, HOST, ORIGIN, SET_COOKIE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 use service::problem::Problem;
 use service::time::now;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use super::AppState;
 use super::client::Client;
-use super::openapi::schemas;
+use super::openapi::{Answers, Responses, samples, schemas};
 use super::problems::csrf_rejected;
+use super::single_sale::TAG;
 use crate::csrf::{BadToken, CsrfTokens};
 use crate::settings::Origin;
 
@@ -27,63 +28,52 @@ const COOKIE_NAME: &str = "csrfToken";
 pub(crate) const X_CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// `GET /api/csrf`
-pub(crate) async fn issue(State(state): State<Arc<AppState>>, cookie: CookieMaker) -> IssuedToken {
-    let csrf_token = state.csrf.make(now());
-    let cookie = cookie.of(&csrf_token, &state.csrf);
-    IssuedToken::new(csrf_token, cookie)
+/// A CSRF token.
+#[utoipa::path(get, path = "/api/csrf", operation_id = "csrf", tag = TAG, responses(IssuedToken))]
+pub(crate) async fn issue(
+    State(state): State<Arc<AppState>>,
+    client: Option<Extension<Client>>,
+) -> impl IntoResponse {
+    issued(NewToken::issue(&state.csrf, client.as_deref()))
+}
+
+fn issued(token: NewToken) -> impl IntoResponse {
+    ([(SET_COOKIE, token.cookie)], Json(IssuedToken { csrf_token: token.value }))
 }
 
 /// A token, in the body and as a cookie.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = IssuedToken)]
 pub(crate) struct IssuedToken {
     #[schema(value_type = schemas::CsrfToken)]
     csrf_token: String,
-    #[serde(skip)]
-    cookie: HeaderValue,
 }
 
-impl IssuedToken {
-    pub(super) fn new(csrf_token: String, cookie: HeaderValue) -> Self {
-        Self { csrf_token, cookie }
+impl IntoResponses for IssuedToken {
+    fn responses() -> Responses {
+        let sample = issued(samples::csrf_token());
+        Answers::default().answer::<Self>("A token, in the body and as a cookie", sample).into()
     }
 }
 
-impl IntoResponse for IssuedToken {
-    fn into_response(self) -> Response {
-        ([(SET_COOKIE, self.cookie.clone())], Json(self)).into_response()
-    }
+/// A new token and its cookie.
+pub(super) struct NewToken {
+    pub(super) value: String,
+    pub(super) cookie: HeaderValue,
 }
 
-/// Builds the token cookie, with `Secure` for clients that use TLS.
-pub(crate) struct CookieMaker {
-    is_secure: bool,
-}
-
-impl CookieMaker {
-    fn for_client(parts: &Parts) -> Self {
-        Self { is_secure: parts.extensions.get().is_some_and(|client: &Client| client.is_secure) }
+impl NewToken {
+    /// Issues a token. The cookie is `Secure` for clients that use TLS.
+    fn issue(tokens: &CsrfTokens, client: Option<&Client>) -> Self {
+        Self::of(tokens.make(now()), tokens.lifetime(), client.is_some_and(|client| client.is_secure))
     }
 
-    fn of(&self, token: &str, tokens: &CsrfTokens) -> HeaderValue {
-        cookie_of(token, tokens.lifetime(), self.is_secure)
-    }
-}
-
-/// Returns the cookie for a token. It expires with the token.
-pub(super) fn cookie_of(token: &str, lifetime: Duration, is_secure: bool) -> HeaderValue {
-    let (seconds, secure) = (lifetime.as_secs(), if is_secure { "; Secure" } else { "" });
-    let cookie = format!("{COOKIE_NAME}={token}; Path=/; Max-Age={seconds}; SameSite=Lax{secure}");
-    HeaderValue::try_from(cookie).expect("a token is made of letters, digits, - and _")
-}
-
-impl<S: Sync> FromRequestParts<S> for CookieMaker {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self::for_client(parts))
+    /// Adds the cookie to a token. It expires with the token.
+    pub(super) fn of(value: String, lifetime: Duration, is_secure: bool) -> Self {
+        let (seconds, secure) = (lifetime.as_secs(), if is_secure { "; Secure" } else { "" });
+        let cookie = format!("{COOKIE_NAME}={value}; Path=/; Max-Age={seconds}; SameSite=Lax{secure}");
+        let cookie = HeaderValue::try_from(cookie).expect("a token is made of letters, digits, - and _");
+        Self { value, cookie }
     }
 }
 
@@ -105,9 +95,7 @@ impl FromRequestParts<Arc<AppState>> for CsrfGuard {
                 Err(error) => error,
             },
         };
-        let token = state.csrf.make(now());
-        let cookie = CookieMaker::for_client(parts).of(&token, &state.csrf);
-        Err(csrf_rejected(refused, token).header(SET_COOKIE, cookie))
+        Err(csrf_rejected(refused, NewToken::issue(&state.csrf, parts.extensions.get())))
     }
 }
 
@@ -115,14 +103,12 @@ impl FromRequestParts<Arc<AppState>> for CsrfGuard {
 pub(crate) struct CsrfTokenGuard;
 
 impl FromRequestParts<Arc<AppState>> for CsrfTokenGuard {
-    type Rejection = MissingCsrfToken;
+    type Rejection = Response;
 
-    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, MissingCsrfToken> {
-        check(&parts.headers, &state.csrf).map(|()| Self).map_err(|error| {
-            let csrf_token = state.csrf.make(now());
-            let cookie = CookieMaker::for_client(parts).of(&csrf_token, &state.csrf);
-            MissingCsrfToken::new(error, csrf_token, cookie)
-        })
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Response> {
+        check(&parts.headers, &state.csrf)
+            .map(|()| Self)
+            .map_err(|error| missing_token(error, NewToken::issue(&state.csrf, parts.extensions.get())))
     }
 }
 
@@ -132,24 +118,14 @@ impl FromRequestParts<Arc<AppState>> for CsrfTokenGuard {
 pub(crate) struct MissingCsrfToken {
     #[schema(pattern = "^csrf$")]
     error: &'static str,
-    #[schema(value_type = schemas::BadToken)]
-    reason: &'static str,
+    reason: BadToken,
     #[schema(value_type = schemas::CsrfToken)]
     csrf_token: String,
-    #[serde(skip)]
-    cookie: HeaderValue,
 }
 
-impl MissingCsrfToken {
-    pub(super) fn new(why: BadToken, csrf_token: String, cookie: HeaderValue) -> Self {
-        Self { error: "csrf", reason: why.as_str(), csrf_token, cookie }
-    }
-}
-
-impl IntoResponse for MissingCsrfToken {
-    fn into_response(self) -> Response {
-        (StatusCode::FORBIDDEN, [(SET_COOKIE, self.cookie.clone())], Json(self)).into_response()
-    }
+pub(super) fn missing_token(reason: BadToken, token: NewToken) -> Response {
+    let body = MissingCsrfToken { error: "csrf", reason, csrf_token: token.value };
+    (StatusCode::FORBIDDEN, [(SET_COOKIE, token.cookie)], Json(body)).into_response()
 }
 
 fn check(headers: &HeaderMap, tokens: &CsrfTokens) -> Result<(), BadToken> {

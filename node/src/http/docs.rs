@@ -9,6 +9,8 @@ use axum::response::{IntoResponse, Redirect, Response};
 use service::problem::Problem;
 use utoipa_swagger_ui::{Config, SwaggerFile, serve};
 
+use super::openapi;
+
 /// The page loads only its own files, draws icons from `data:` URLs, and calls only this API.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -21,7 +23,7 @@ pub(crate) async fn page() -> Redirect {
 /// `GET /api/docs/{file}`
 pub(crate) async fn file(Path(name): Path<String>) -> Result<Response, Problem> {
     static CONFIG: LazyLock<Arc<Config<'static>>> =
-        LazyLock::new(|| Arc::new(Config::from("/api/openapi.json").validator_url("none").use_base_layout()));
+        LazyLock::new(|| Arc::new(Config::from(openapi::PATH).validator_url("none").use_base_layout()));
     match serve(&name, Arc::clone(&CONFIG)) {
         Ok(Some(file)) => Ok(answer(file)),
         Ok(None) => Err(Problem::new(StatusCode::NOT_FOUND)),

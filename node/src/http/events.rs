@@ -11,10 +11,13 @@ use service::problem::Problem;
 use stock::ids::SaleId;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use utoipa::IntoResponses;
 
 use super::AppState;
-use super::by_sale::StatusBody;
-use super::problems::too_many_listeners;
+use super::by_sale::{StatusBody, TAG};
+use super::openapi::schemas::Event;
+use super::openapi::{Answers, Responses, samples};
+use super::problems::{too_many_listeners, unavailable, unknown_sale};
 use super::request::SalePath;
 use crate::sales::SaleView;
 
@@ -24,13 +27,27 @@ const HEARTBEAT_PERIOD: Duration = Duration::from_secs(10);
 /// Listeners of each sale.
 pub(crate) type Events = events::EventHub<SaleId>;
 
-/// `GET events`
+/// Streams the status of the sale.
+///
+/// Server-sent events of the type `status`, each with the response of `GET status`: one at once, then one for each
+/// change, at most five a second. After 10 seconds without an event a comment is sent.
+#[utoipa::path(get, path = "/events", tag = TAG, responses(Event))]
 pub(crate) async fn events(State(state): State<Arc<AppState>>, path: SalePath) -> Result<Response, Problem> {
     let sale = state.sale(path.sale.as_ref()).await?;
     let greeting = event(&StatusBody::of(&sale.status()));
     let publish_changes = |publisher| publish_changes(sale.views(), publisher);
     let stream = state.events.listen(sale.config().id.clone(), &greeting, publish_changes);
     stream.map(stream_of).ok_or_else(too_many_listeners)
+}
+
+impl IntoResponses for Event {
+    fn responses() -> Responses {
+        let sample = stream_of(event(&StatusBody::of(&samples::status())).into());
+        Answers::default()
+            .answer::<Self>("The status, sent whenever it changes", sample)
+            .problems([unknown_sale(), unavailable(), too_many_listeners()])
+            .into()
+    }
 }
 
 /// Publishes each change of the status while the node serves the sale.
@@ -55,6 +72,6 @@ async fn publish_changes(mut views: watch::Receiver<Arc<SaleView>>, publisher: E
 }
 
 /// Serializes a status event.
-pub(super) fn event(status: &StatusBody) -> Bytes {
+fn event(status: &StatusBody) -> Bytes {
     events::event("status", status)
 }

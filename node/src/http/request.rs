@@ -8,14 +8,14 @@ use axum::extract::path::ErrorKind;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use service::correlation::Correlation;
+use service::correlation::{Correlation, CorrelationId};
 use service::json::JsonBody;
 use service::problem::Problem;
 use stock::calls::Attempt;
-use stock::ids::{CorrelationId, IDEMPOTENCY_KEY_BYTES_MAX, InvalidId, OrderId, SaleId, UserId, UserIdKind};
+use stock::ids::{IDEMPOTENCY_KEY_BYTES_MAX, InvalidId, OrderId, SaleId, UserId, UserIdKind};
 use stock::sale::SaleConfig;
 
 use super::caller::{Caller, RequestError};
@@ -82,7 +82,7 @@ fn is_user_id_not_utf8(rejection: &PathRejection) -> bool {
 /// A request to buy.
 pub(crate) struct PurchaseRequest {
     user: RawUserId,
-    idempotency_key: Option<IdempotencyKey>,
+    idempotency_key: Option<String>,
     correlation: CorrelationId,
 }
 
@@ -91,10 +91,10 @@ impl PurchaseRequest {
     pub(crate) fn attempt(self, sale: &SaleConfig, caller: &Caller) -> Result<Attempt, RequestError> {
         let user = caller.user(&self.user, sale.user_ids)?;
         let order = match &self.idempotency_key {
-            Some(key) => OrderId::derived(&sale.id, &user, key.as_str()),
+            Some(key) => OrderId::derived(&sale.id, &user, key),
             None => OrderId::random(),
         };
-        Ok(Attempt { user, order, correlation: self.correlation, counts_towards_limit: true })
+        Ok(Attempt { user, order, correlation: self.correlation.as_str().into(), counts_towards_limit: true })
     }
 }
 
@@ -103,7 +103,7 @@ impl<S: Send + Sync> FromRequest<S> for PurchaseRequest {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
-        let idempotency_key = IdempotencyKey::of(&parts.headers)?;
+        let idempotency_key = idempotency_key(&parts.headers)?;
         let Ok(Correlation(correlation)) = Correlation::from_request_parts(&mut parts, state).await;
         let document = JsonBody::from_request(Request::from_parts(parts, body), state).await?;
         Ok(Self { user: user_id_in(&document)?, idempotency_key, correlation })
@@ -125,18 +125,13 @@ fn user_id_in(document: &JsonBody) -> Result<RawUserId, Problem> {
     Ok(text.map_or(RawUserId::NotText, |text| RawUserId::Text(text.into_owned())))
 }
 
-/// The client's key for an attempt. A client that repeats the attempt sends it again.
-struct IdempotencyKey(HeaderValue);
-
-impl IdempotencyKey {
-    fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
-        let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
-        let is_valid = (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&value.len())
-            && value.as_bytes().iter().all(u8::is_ascii_graphic);
-        if is_valid { Ok(Some(Self(value.clone()))) } else { Err(invalid_idempotency_key()) }
-    }
-
-    fn as_str(&self) -> &str {
-        self.0.to_str().expect("the key is visible ASCII")
-    }
+/// Returns the client's key for the attempt. A client that repeats the attempt sends it again.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let is_valid = |key: &&str| {
+        (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())
+            && key.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    let key = value.to_str().ok().filter(is_valid).ok_or_else(invalid_idempotency_key)?;
+    Ok(Some(key.to_owned()))
 }

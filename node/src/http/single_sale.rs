@@ -7,65 +7,95 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER as RETRY_AFTER_HEADER;
 use axum::response::{IntoResponse, Response};
+use rediscluster::EpochMs;
 use serde::Serialize;
 use service::problem::{Problem, retry_after};
 use stock::calls::Claim;
 use stock::ids::{OrderId, SaleId, UserId};
-use stock::sale::EpochMs;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use super::caller::{Caller, RequestError};
-use super::csrf::CsrfTokenGuard;
-use super::openapi::schemas;
+use super::csrf::{CsrfTokenGuard, MissingCsrfToken, missing_token};
+use super::openapi::{Answers, INVALID_USER_ID, IdempotencyKey, PURCHASE, Responses, samples, schemas};
 use super::problems::{
-    RETRY_AFTER, order_not_found, other_user, too_many_requests, unavailable, unknown_outcome,
+    RETRY_AFTER, order_not_found, other_user, too_many_requests, unavailable, unknown_outcome, unknown_sale,
 };
 use super::request::{PurchaseRequest, SalePath};
 use super::state::{AppState, SaleLookupError};
+use crate::csrf::BadToken;
 use crate::sales::{Outcome, Phase, Status};
+
+/// Name of this family in the description of the API.
+pub(super) const TAG: &str = "single sale";
 
 /// Shortest user id that clients of this family expect to be accepted, in characters.
 const USER_ID_CHARS_MIN: usize = 3;
 
-/// `GET status`
+/// Status of the sale.
+///
+/// From memory, at most a fraction of a second old. A paused sale is `upcoming` here.
+#[utoipa::path(get, path = "/api/status", tag = TAG, responses(StatusBody))]
 pub(crate) async fn status(State(state): State<Arc<AppState>>) -> Result<Json<StatusBody>, Problem> {
     let sale = state.sale(None).await?;
     Ok(Json(StatusBody::of(&sale.status())))
 }
 
-/// `POST purchase`
+/// Buys one unit.
+#[utoipa::path(
+    post,
+    path = "/api/purchase",
+    tag = TAG,
+    description = PURCHASE,
+    params(
+        IdempotencyKey,
+        ("X-CSRF-Token" = schemas::CsrfToken, Header, description = "The same token as in the cookie."),
+        ("csrfToken" = schemas::CsrfToken, Cookie, description = "The token from `GET /api/csrf`."),
+    ),
+    request_body(content = schemas::SingleSalePurchase, description = "Other members are ignored."),
+    responses(PurchaseResult),
+    security((), ("bearer" = []))
+)]
 pub(crate) async fn purchase(
     State(state): State<Arc<AppState>>,
     _: CsrfTokenGuard,
     caller: Caller,
     request: PurchaseRequest,
-) -> Result<PurchaseAnswer, Problem> {
+) -> Result<Response, Problem> {
     let sale = match state.sale(None).await {
-        Err(SaleLookupError::Unavailable) => return Ok(PurchaseAnswer::Busy(Busy::default())),
+        Err(SaleLookupError::Unavailable) => return Ok(BUSY.into_response()),
         sale => sale?,
     };
     match request.attempt(&sale.config(), &caller) {
-        Ok(attempt) if is_long_enough(&attempt.user) => {
-            PurchaseAnswer::to(state.purchase(&sale, attempt).await)
-        }
+        Ok(attempt) if is_long_enough(&attempt.user) => Ok(answer(state.purchase(&sale, attempt).await)),
         Err(RequestError::OtherUser) => Err(other_user()),
-        Ok(_) | Err(RequestError::InvalidId(_)) => Ok(PurchaseAnswer::InvalidUser(InvalidUser::default())),
+        Ok(_) | Err(RequestError::InvalidId(_)) => Ok(INVALID_USER.into_response()),
     }
 }
 
-/// `GET purchase/{userId}`
+/// Looks up a purchase.
+///
+/// Asks the user's home shard.
+#[utoipa::path(
+    get,
+    path = "/api/purchase/{userId}",
+    tag = TAG,
+    params(("userId" = schemas::LongUserId, Path, description = "Id of the user.")),
+    responses(LookupBody),
+    security((), ("bearer" = []))
+)]
 pub(crate) async fn find(
     State(state): State<Arc<AppState>>,
     caller: Caller,
     path: SalePath,
-) -> Result<LookupAnswer, Problem> {
+) -> Result<Response, Problem> {
     let sale = state.sale(None).await?;
     match caller.user(&path.user, sale.config().user_ids) {
         Ok(user) if is_long_enough(&user) => {
-            Ok(LookupAnswer::LookupBody(LookupBody::of(sale.find(user).await.map_err(|_| unavailable())?)))
+            let claim = sale.find(user).await.map_err(|_| unavailable())?;
+            Ok(Json(LookupBody::of(claim)).into_response())
         }
         Err(RequestError::OtherUser) => Err(order_not_found()),
-        Ok(_) | Err(RequestError::InvalidId(_)) => Ok(LookupAnswer::InvalidUser(InvalidUser::default())),
+        Ok(_) | Err(RequestError::InvalidId(_)) => Ok(INVALID_USER.into_response()),
     }
 }
 
@@ -101,16 +131,6 @@ enum SaleStatusCode {
     Ended,
 }
 
-/// Answer to a purchase.
-pub(crate) enum PurchaseAnswer {
-    /// 200, 403, 409 or 410
-    PurchaseResult(PurchaseResult),
-    /// 503
-    Busy(Busy),
-    /// 422
-    InvalidUser(InvalidUser),
-}
-
 /// Result of a purchase.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -139,6 +159,8 @@ pub(crate) struct Busy {
     retry_after_ms: u64,
 }
 
+const BUSY: Busy = Busy { status: "busy", retry_after_ms: RETRY_AFTER.as_millis() as u64 };
+
 /// The user id is invalid.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct InvalidUser {
@@ -146,13 +168,7 @@ pub(crate) struct InvalidUser {
     error: &'static str,
 }
 
-/// Answer to a lookup.
-pub(crate) enum LookupAnswer {
-    /// 200
-    LookupBody(LookupBody),
-    /// 422
-    InvalidUser(InvalidUser),
-}
+const INVALID_USER: InvalidUser = InvalidUser { error: "invalid_user" };
 
 /// Tells if a user has a unit.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
@@ -193,83 +209,35 @@ impl SaleStatusCode {
     }
 }
 
-impl PurchaseAnswer {
-    pub(super) fn to(outcome: Outcome) -> Result<Self, Problem> {
-        match outcome {
-            Outcome::Purchased(claim) => {
-                Ok(Self::PurchaseResult(PurchaseResult::with(PurchaseResultCode::Purchased, claim)))
-            }
-            Outcome::AlreadyPurchased(claim) => {
-                Ok(Self::PurchaseResult(PurchaseResult::with(PurchaseResultCode::AlreadyPurchased, claim)))
-            }
-            Outcome::OutOfStock => {
-                Ok(Self::PurchaseResult(PurchaseResult::without(PurchaseResultCode::SoldOut)))
-            }
-            Outcome::NotActive(_) => {
-                Ok(Self::PurchaseResult(PurchaseResult::without(PurchaseResultCode::NotActive)))
-            }
-            Outcome::Limited(limited) => Err(too_many_requests(limited)),
-            Outcome::Busy => Ok(Self::Busy(Busy::default())),
-            Outcome::Unknown(order) => Err(unknown_outcome(order)),
-        }
-    }
-}
-
-impl PurchaseResult {
-    fn with(status: PurchaseResultCode, claim: Claim) -> Self {
-        Self { status, order_id: Some(claim.order) }
-    }
-
-    fn without(status: PurchaseResultCode) -> Self {
-        Self { status, order_id: None }
+/// Returns the response to a purchase.
+fn answer(outcome: Outcome) -> Response {
+    match outcome {
+        Outcome::Purchased(claim) => PurchaseResultCode::Purchased.with(Some(claim)),
+        Outcome::AlreadyPurchased(claim) => PurchaseResultCode::AlreadyPurchased.with(Some(claim)),
+        Outcome::OutOfStock => PurchaseResultCode::SoldOut.with(None),
+        Outcome::NotActive(_) => PurchaseResultCode::NotActive.with(None),
+        Outcome::Limited(limited) => too_many_requests(limited).into_response(),
+        Outcome::Busy => BUSY.into_response(),
+        Outcome::Unknown(order) => unknown_outcome(order).into_response(),
     }
 }
 
 impl PurchaseResultCode {
-    fn status(self) -> StatusCode {
-        match self {
+    fn with(self, claim: Option<Claim>) -> Response {
+        let status = match self {
             Self::Purchased => StatusCode::OK,
             Self::AlreadyPurchased => StatusCode::CONFLICT,
             Self::SoldOut => StatusCode::GONE,
             Self::NotActive => StatusCode::FORBIDDEN,
-        }
-    }
-}
-
-impl Default for Busy {
-    fn default() -> Self {
-        Self { status: "busy", retry_after_ms: RETRY_AFTER.as_millis() as u64 }
-    }
-}
-
-impl Default for InvalidUser {
-    fn default() -> Self {
-        Self { error: "invalid_user" }
+        };
+        let result = PurchaseResult { status: self, order_id: claim.map(|claim| claim.order) };
+        (status, Json(result)).into_response()
     }
 }
 
 impl LookupBody {
     pub(super) fn of(claim: Option<Claim>) -> Self {
         Self { purchased: claim.is_some(), order_id: claim.map(|claim| claim.order) }
-    }
-}
-
-impl IntoResponse for PurchaseAnswer {
-    fn into_response(self) -> Response {
-        match self {
-            Self::PurchaseResult(settled) => (settled.status.status(), Json(settled)).into_response(),
-            Self::Busy(busy) => busy.into_response(),
-            Self::InvalidUser(invalid) => invalid.into_response(),
-        }
-    }
-}
-
-impl IntoResponse for LookupAnswer {
-    fn into_response(self) -> Response {
-        match self {
-            Self::LookupBody(found) => Json(found).into_response(),
-            Self::InvalidUser(invalid) => invalid.into_response(),
-        }
     }
 }
 
@@ -286,6 +254,47 @@ impl IntoResponse for InvalidUser {
     }
 }
 
+impl IntoResponses for StatusBody {
+    fn responses() -> Responses {
+        Answers::default()
+            .answer::<Self>("The sale", Json(Self::of(&samples::status())))
+            .problems([unknown_sale(), unavailable()])
+            .into()
+    }
+}
+
+impl IntoResponses for PurchaseResult {
+    fn responses() -> Responses {
+        let settled = [
+            ("The buyer has a unit", answer(Outcome::Purchased(samples::claim()))),
+            ("The buyer had a unit already", answer(Outcome::AlreadyPurchased(samples::claim()))),
+            ("Every unit is sold", answer(Outcome::OutOfStock)),
+            ("The sale is not active", answer(Outcome::NotActive(Phase::Upcoming))),
+        ];
+        Answers::default()
+            .variants::<Self>("status", settled)
+            .answer::<Busy>("Too many buyers are waiting", answer(Outcome::Busy))
+            .answer::<InvalidUser>(INVALID_USER_ID, INVALID_USER)
+            .answer::<MissingCsrfToken>(
+                "The token is missing or invalid; the response contains a new one",
+                missing_token(BadToken::Missing, samples::csrf_token()),
+            )
+            .purchase_problems()
+            .into()
+    }
+}
+
+impl IntoResponses for LookupBody {
+    fn responses() -> Responses {
+        Answers::default()
+            .answer::<Self>("The user has a unit", Json(Self::of(Some(samples::claim()))))
+            .answer::<Self>("The user has none", Json(Self::of(None)))
+            .answer::<InvalidUser>(INVALID_USER_ID, INVALID_USER)
+            .lookup_problems()
+            .into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -293,12 +302,7 @@ mod tests {
 
     use super::*;
 
-    fn claim() -> Claim {
-        Claim { order: "0123456789ABCD".parse().unwrap(), purchased_at: 1 }
-    }
-
-    async fn answer(answer: impl IntoResponse) -> (u16, Value) {
-        let response = answer.into_response();
+    async fn read(response: Response) -> (u16, Value) {
         let status = response.status().as_u16();
         let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
         (status, serde_json::from_slice(&body).unwrap())
@@ -307,11 +311,15 @@ mod tests {
     #[tokio::test]
     async fn outcomes_map_to_statuses() {
         let cases = [
-            (Outcome::Purchased(claim()), 200, json!({ "status": "purchased", "orderId": "0123456789ABCD" })),
             (
-                Outcome::AlreadyPurchased(claim()),
+                Outcome::Purchased(samples::claim()),
+                200,
+                json!({ "status": "purchased", "orderId": "71R7D8J57MH5DF" }),
+            ),
+            (
+                Outcome::AlreadyPurchased(samples::claim()),
                 409,
-                json!({ "status": "already_purchased", "orderId": "0123456789ABCD" }),
+                json!({ "status": "already_purchased", "orderId": "71R7D8J57MH5DF" }),
             ),
             (Outcome::OutOfStock, 410, json!({ "status": "sold_out" })),
             (Outcome::NotActive(Phase::Upcoming), 403, json!({ "status": "not_active" })),
@@ -319,23 +327,23 @@ mod tests {
             (Outcome::Busy, 503, json!({ "status": "busy", "retryAfterMs": 1000 })),
         ];
         for (outcome, status, body) in cases {
-            assert_eq!(answer(PurchaseAnswer::to(outcome)).await, (status, body));
+            assert_eq!(read(answer(outcome)).await, (status, body));
         }
     }
 
     #[tokio::test]
     async fn busy_response_has_a_retry_after_header() {
-        let busy = PurchaseAnswer::to(Outcome::Busy).into_response();
+        let busy = answer(Outcome::Busy);
         assert_eq!(busy.headers()[RETRY_AFTER_HEADER], "1");
-        let (status, unknown) = answer(PurchaseAnswer::to(Outcome::Unknown(claim().order))).await;
-        assert_eq!((status, &unknown["orderId"]), (503, &json!("0123456789ABCD")));
+        let (status, unknown) = read(answer(Outcome::Unknown(samples::claim().order))).await;
+        assert_eq!((status, &unknown["orderId"]), (503, &json!("71R7D8J57MH5DF")));
     }
 
     #[tokio::test]
     async fn lookup_always_contains_an_order_id_or_null() {
-        let held = answer(LookupAnswer::LookupBody(LookupBody::of(Some(claim())))).await;
-        assert_eq!(held, (200, json!({ "purchased": true, "orderId": "0123456789ABCD" })));
-        let none = answer(LookupAnswer::LookupBody(LookupBody::of(None))).await;
+        let held = read(Json(LookupBody::of(Some(samples::claim()))).into_response()).await;
+        assert_eq!(held, (200, json!({ "purchased": true, "orderId": "71R7D8J57MH5DF" })));
+        let none = read(Json(LookupBody::of(None)).into_response()).await;
         assert_eq!(none, (200, json!({ "purchased": false, "orderId": null })));
     }
 

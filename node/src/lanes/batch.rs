@@ -2,18 +2,14 @@
 
 use std::sync::Arc;
 
-use stock::calls::{
-    Accept, Attempt, BUYERS_PER_CALL_MAX, Buy, BuyAnswer, Call, CallError, Claim, Donate, Find,
-};
-use stock::connection::{Replies, TimedPipeline};
+use rediscluster::{Address, Call, CallError, EpochMs, Primary, Replies, TimedPipeline};
+use stock::calls::{Accept, Attempt, BUYERS_PER_CALL_MAX, Buy, BuyAnswer, Claim, Donate, Find};
 use stock::ids::{ShardId, UserId};
 use stock::layout::Shard;
 use stock::limit::Limit;
-use stock::sale::EpochMs;
-use stock::topology::{Address, Primary};
 use tracing::Span;
 
-use super::fence::LostCalls;
+use super::fence::LostCallsView;
 use super::{LaneJob, Reply, ShardAnswer};
 
 /// Jobs of one pipeline. The order within a shard matters: tokens are accepted before buyers ask for them, and donated
@@ -117,7 +113,7 @@ impl Batch {
 
     /// Distributes the replies, in the order of [`Batch::pipeline`]. A refusal that a `lost` call may still change is no
     /// answer. Returns an error that a whole call met, for the lane to handle.
-    pub(super) fn answer(self, mut replies: Replies, lost: &LostCalls) -> Option<CallError> {
+    pub(super) fn answer(self, mut replies: Replies, lost: &LostCallsView<'_>) -> Option<CallError> {
         let mut last_error = None;
         for work in self.shards {
             work.answer(&mut replies, lost, &mut last_error);
@@ -173,7 +169,7 @@ impl ShardWork {
         }
     }
 
-    fn answer(self, replies: &mut Replies, lost: &LostCalls, last_error: &mut Option<CallError>) {
+    fn answer(self, replies: &mut Replies, lost: &LostCallsView<'_>, last_error: &mut Option<CallError>) {
         let shard = &*self.shard;
         for (from, cumulative, reply) in self.accepts {
             let answer = replies.next(&Accept { shard, from, cumulative });
@@ -226,7 +222,7 @@ fn record_error(last_error: &mut Option<CallError>, error: Option<&CallError>) {
 fn definite_answers(
     answer: BuyAnswer,
     attempts: &[Attempt],
-    lost: &LostCalls,
+    lost: &LostCallsView<'_>,
 ) -> impl Iterator<Item = Result<ShardAnswer, CallError>> {
     let BuyAnswer { at, version, outcomes, .. } = answer;
     outcomes.into_iter().zip(attempts).map(move |(outcome, attempt)| {

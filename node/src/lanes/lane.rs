@@ -7,19 +7,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stock::calls::{Call as _, CallError};
-use stock::cluster::Cluster;
-use stock::connection::{Barrier, Connection, PipelineTime, Replies};
+use rediscluster::{
+    Address, Barrier, Call as _, CallError, Cluster, Connection, PipelineTime, Primary, Replies,
+};
 use stock::limit::Limit;
-use stock::sale::EpochMs;
 use stock::store::ReadTime;
-use stock::topology::{Address, Primary};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::LaneJob;
 use super::batch::Batch;
-use super::fence::{ClockReading, LostCalls};
+use super::fence::{ClockReading, Deadline, LostCalls};
 use super::primary_health::PrimaryHealth;
 use crate::metrics::LaneMetrics;
 use crate::sabotage::{self, AbortPoint};
@@ -42,7 +40,7 @@ pub(super) struct Lane {
     user_limit: Option<Limit>,
     health: Arc<PrimaryHealth>,
     connection: Option<TimedConnection>,
-    lost: LostCalls,
+    lost: Arc<LostCalls>,
     metrics: LaneMetrics,
 }
 
@@ -57,7 +55,7 @@ struct TimedConnection {
 struct Sent {
     at: Instant,
     /// Time until which Redis may execute its purchases.
-    not_after: EpochMs,
+    not_after: Deadline,
 }
 
 impl Lane {
@@ -67,18 +65,10 @@ impl Lane {
         settings: LaneSettings,
         user_limit: Option<Limit>,
         health: Arc<PrimaryHealth>,
+        lost: Arc<LostCalls>,
     ) -> Self {
         let metrics = LaneMetrics::new(&address);
-        Self {
-            cluster,
-            address,
-            settings,
-            user_limit,
-            health,
-            connection: None,
-            lost: LostCalls::default(),
-            metrics,
-        }
+        Self { cluster, address, settings, user_limit, health, connection: None, lost, metrics }
     }
 
     /// Serves the queue until it is closed and empty.
@@ -139,8 +129,8 @@ impl Lane {
                 let duration = began.elapsed();
                 self.health.record_pipeline_time(duration);
                 self.metrics.pipeline_answered(duration, time, replies.are_durable());
-                let error = batch.answer(replies, &self.lost);
-                self.note_clock(sent, time);
+                let error = batch.answer(replies, &self.lost.seen_by(&primary.id, Instant::now()));
+                self.note_clock(&primary.id, sent, time);
                 match error {
                     None => self.health.mark_healthy(),
                     Some(error) => self.handle_call_error(&error).await,
@@ -149,7 +139,7 @@ impl Lane {
             Err(error) => {
                 self.connection = None;
                 if let Some(Sent { not_after, .. }) = sent {
-                    self.lost.add(batch.attempts(), not_after);
+                    self.lost.add(&primary.id, batch.attempts(), not_after);
                 }
                 self.metrics.pipeline_failed();
                 self.health.mark_suspect(&error);
@@ -171,9 +161,10 @@ impl Lane {
         let exchange = async {
             let TimedConnection { connection, clock } = self.connected().await?;
             // Within this time the calls must be executed, or their replies would come too late with the barrier's.
-            let not_after = clock.after(wait);
-            *sent = Some(Sent { at: Instant::now(), not_after });
-            connection.send_timed(batch.pipeline(user_limit, not_after), barrier).await
+            let at = Instant::now();
+            let not_after = clock.deadline(at, wait);
+            *sent = Some(Sent { at, not_after });
+            connection.send_timed(batch.pipeline(user_limit, not_after.by_primary), barrier).await
         };
         let demoted = async {
             sleep(SUSPECT_AFTER).await;
@@ -207,17 +198,18 @@ impl Lane {
                 let asked_at = Instant::now();
                 let read = ReadTime.answer(connection.query(&ReadTime.command()).await?)?;
                 self.metrics.connected();
-                Ok(none.insert(TimedConnection { connection, clock: ClockReading { asked_at, read } }))
+                let clock = ClockReading { asked_at, answered_at: Instant::now(), read };
+                Ok(none.insert(TimedConnection { connection, clock }))
             }
         }
     }
 
     /// Takes the reading of the primary's clock that came with a pipeline.
-    fn note_clock(&mut self, sent: Option<Sent>, time: PipelineTime) {
+    fn note_clock(&mut self, primary: &str, sent: Option<Sent>, time: PipelineTime) {
         if let (Some(Sent { at: asked_at, .. }), Some(read)) = (sent, time.began) {
-            self.lost.expire(read);
+            self.lost.expire(primary, read);
             if let Some(TimedConnection { clock, .. }) = &mut self.connection {
-                *clock = ClockReading { asked_at, read };
+                *clock = ClockReading { asked_at, answered_at: Instant::now(), read };
             }
         }
     }

@@ -13,17 +13,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use stock::calls::{Accepted, Attempt, BuyOutcome, CallError, Claim, Donation, TokenSource};
-use stock::cluster::Cluster;
+use rediscluster::{Address, CallError, Cluster};
+use stock::calls::{Accepted, Attempt, BuyOutcome, Claim, Donation, TokenSource};
 use stock::ids::{ShardId, UserId};
 use stock::layout::Shard;
 use stock::limit::Limit;
-use stock::topology::Address;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::Span;
 
+use self::fence::LostCalls;
 use self::lane::{JOBS_PER_PIPELINE_MAX, Lane};
 use self::primary_health::PrimaryHealth;
 use crate::limits::RateLimited;
@@ -104,6 +105,7 @@ pub struct Lanes {
     settings: LaneSettings,
     user_limit: Option<Limit>,
     open: Mutex<OpenLanes>,
+    lost: Arc<LostCalls>,
     /// Wakes the task that reads the cluster map. A lane notifies it when a reply contradicts the map.
     pub(crate) map_refresh: Arc<Notify>,
 }
@@ -134,7 +136,14 @@ impl LaneHandle {
 impl Lanes {
     /// Creates the lanes. None is open yet.
     pub fn new(cluster: Arc<Cluster>, settings: LaneSettings, user_limit: Option<Limit>) -> Self {
-        Self { cluster, settings, user_limit, open: Mutex::default(), map_refresh: Arc::default() }
+        Self {
+            cluster,
+            settings,
+            user_limit,
+            open: Mutex::default(),
+            lost: Arc::default(),
+            map_refresh: Arc::default(),
+        }
     }
 
     /// Returns the rejection of a user who has to wait this long, or `None` without a user limit.
@@ -204,6 +213,7 @@ impl Lanes {
             self.settings.clone(),
             self.user_limit,
             Arc::clone(&health),
+            Arc::clone(&self.lost),
         );
         open.tasks.spawn(lane.run(jobs));
         let handle = LaneHandle { queue, health };
@@ -247,6 +257,8 @@ impl Lanes {
             is_primary
         });
         while open.tasks.try_join_next().is_some() {}
+        drop(open);
+        self.lost.forget_old(Instant::now());
     }
 
     /// Closes all lanes and waits until their jobs have been answered.

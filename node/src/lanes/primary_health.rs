@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use stock::calls::CallError;
-use stock::topology::Address;
+use rediscluster::{Address, CallError};
 use tokio::sync::Notify;
 
 pub(super) struct PrimaryHealth {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use stock::cluster::Cluster;
+use rediscluster::Cluster;
 use stock::limit::Limit;
 use tokio::sync::watch;
 use tokio::task::JoinSet;

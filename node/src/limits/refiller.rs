@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stock::calls::CallError;
-use stock::cluster::Cluster;
+use rediscluster::{CallError, Cluster};
 use stock::layout::LimitBucket;
 use stock::limit::{Admit, Limit, PermitAnswer, PermitRequest};
 use tokio::sync::mpsc;

@@ -9,11 +9,8 @@ use std::ops::RangeInclusive;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use stock::calls::CallError;
-use stock::cluster::Cluster;
-use stock::sale::EpochMs;
+use rediscluster::{Address, CallError, Cluster, EpochMs};
 use stock::store::ReadTime;
-use stock::topology::Address;
 use tokio::time::{Instant, timeout};
 
 use futures::future::join_all;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stock::calls::{Attempt, BuyOutcome, CallError, Claim};
-use stock::cluster::backoff;
+use rediscluster::{CallError, backoff};
+use stock::calls::{Attempt, BuyOutcome, Claim};
 use stock::ids::{OrderId, UserId};
 use stock::layout::Shard;
 use stock::sale::SaleConfig;

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use stock::cluster::Cluster;
+use rediscluster::Cluster;
 use stock::ids::SaleId;
 use stock::limit::Limit;
 use tokio::sync::watch;

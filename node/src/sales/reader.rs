@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use stock::calls::{Call, CallError, Level, ReadLevel};
+use rediscluster::{Call, CallError, Cluster};
+use stock::calls::{Level, ReadLevel, parse_config};
 use stock::channels::OpenChannels;
-use stock::cluster::Cluster;
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
 use stock::sale::{Sale, SaleState};
 use stock::snapshot::{Snapshot, confirm_sold_out};
-use stock::store::{ListSales, ReadText, parse_config, parse_snapshot};
+use stock::store::{ListSales, ReadText, parse_snapshot};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use stock::calls::{CallError, TokenSource};
+use rediscluster::CallError;
+use stock::calls::TokenSource;
 use stock::ids::{ShardId, UserId};
 use stock::layout::Shard;
 use stock::snapshot::Snapshot;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use stock::sale::{EpochMs, Sale, SaleConfig, SaleState};
+use rediscluster::EpochMs;
+use stock::sale::{Sale, SaleConfig, SaleState};
 use stock::snapshot::Snapshot;
 use tokio::time::Instant;
 

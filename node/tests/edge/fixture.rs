@@ -15,9 +15,10 @@ use node::router::router;
 use node::sales::Sales;
 use node::secret::Signer;
 use node::settings::Settings;
+use rediscluster::Cluster;
 use serde_json::Value;
 use stock::calls::{Accept, Configure, Record, TokenSource};
-use stock::cluster::Cluster;
+use stock::functions::LIBRARY;
 use stock::ids::{SaleId, UserIdKind};
 use stock::layout::{SaleKeys, choose_tags};
 use stock::sale::{ChangeHistory, LayoutConfig, Product, Sale, SaleConfig, SaleState, Window};
@@ -66,7 +67,7 @@ impl TestNode {
     async fn start(flags: &[&str], units: u64, change: impl FnOnce(&mut SaleConfig)) -> Self {
         let seeds = shared_redis().await.seeds();
         let settings = Settings::parse_from(["node", "--redis-url", &seeds].iter().chain(flags));
-        let cluster = Cluster::connect(settings.redis.connect_options()).await.unwrap();
+        let cluster = Cluster::connect(settings.redis.connect_options(), &LIBRARY).await.unwrap();
         cluster.load_library().await.unwrap();
         let mut config = config_on(&cluster, units);
         change(&mut config);

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use stock::sale::EpochMs;
+use rediscluster::EpochMs;
 
 use super::duration;
 

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use redis::Cmd;
+use rediscluster::Library;
 use sha2::{Digest, Sha256};
 
 const SHARED: &str = include_str!("shared.lua");
@@ -86,43 +87,32 @@ impl Function {
 
     /// Returns the name of the function in Redis: `buy_1f3a9c`.
     pub fn function(self) -> &'static str {
-        &LIBRARY.functions[self as usize]
+        &FUNCTIONS[self as usize]
     }
-}
-
-/// The library as Redis loads it.
-pub struct Library {
-    /// Name of the library, with the digest of its code.
-    pub name: String,
-    /// Code for `FUNCTION LOAD`.
-    pub code: String,
-    functions: Vec<String>,
 }
 
 /// The library of this release.
-pub static LIBRARY: LazyLock<Library> = LazyLock::new(Library::assemble);
-
-impl Library {
-    fn assemble() -> Self {
-        let sources: String =
-            Function::ALL.iter().fold(SHARED.to_owned(), |code, op| code + "\n" + op.source());
-        let digest: String = Sha256::digest(&sources)[..3].iter().map(|byte| format!("{byte:02x}")).collect();
-        let name = format!("flashsale_{digest}");
-        let functions: Vec<String> = Function::ALL.map(|op| format!("{}_{digest}", op.name())).into();
-
-        let mut code = format!("#!lua name={name}\n{sources}");
-        for (operation, function) in Function::ALL.iter().zip(&functions) {
-            let flags = if operation.only_reads() { "'no-writes'" } else { "" };
-            let callback = operation.name();
-            write!(
-                code,
-                "\nredis.register_function{{ function_name = '{function}', callback = {callback}, flags = {{ {flags} }} }}"
-            )
-            .expect("writing to a String cannot fail");
-        }
-        Self { name, code, functions }
+pub static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
+    let name = format!("flashsale_{}", *DIGEST);
+    let mut code = format!("#!lua name={name}\n{}", *SOURCES);
+    for operation in Function::ALL {
+        let flags = if operation.only_reads() { "'no-writes'" } else { "" };
+        let (function, callback) = (operation.function(), operation.name());
+        write!(
+            code,
+            "\nredis.register_function{{ function_name = '{function}', callback = {callback}, flags = {{ {flags} }} }}"
+        )
+        .expect("writing to a String cannot fail");
     }
-}
+    Library { name, code }
+});
+
+static SOURCES: LazyLock<String> =
+    LazyLock::new(|| Function::ALL.iter().fold(SHARED.to_owned(), |code, op| code + "\n" + op.source()));
+static DIGEST: LazyLock<String> =
+    LazyLock::new(|| Sha256::digest(&*SOURCES)[..3].iter().map(|byte| format!("{byte:02x}")).collect());
+static FUNCTIONS: LazyLock<[String; Function::ALL.len()]> =
+    LazyLock::new(|| Function::ALL.map(|op| format!("{}_{}", op.name(), *DIGEST)));
 
 /// Builds the command that calls an operation on these keys. The caller appends the arguments.
 pub(crate) fn fcall(operation: Function, keys: &[&str]) -> Cmd {
@@ -137,7 +127,7 @@ mod tests {
 
     use super::*;
     use crate::calls::{
-        Accept, Attempt, Buy, Call, Configure, Donate, Find, ReadLevel, Recall, Record, TokenSource,
+        Accept, Attempt, Buy, Configure, Donate, Find, ReadLevel, Recall, Record, TokenSource,
     };
     use crate::ids::ShardId;
     use crate::layout::{LimitBucket, SaleKeys};
@@ -146,6 +136,7 @@ mod tests {
     use crate::presence::Presence;
     use crate::sale::{Sale, SaleState, Window};
     use crate::snapshot::Confirm;
+    use rediscluster::Call;
 
     /// Returns the number of keys in the header of a Lua file: the highest number after `KEYS`.
     fn keys_in_header(operation: Function) -> usize {

@@ -5,10 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use redis::{Pipeline, cmd};
-use stock::calls::{Buy, Call as _, CallError};
-use stock::cluster::Cluster;
-use stock::connection::{Barrier, Connection};
-use stock::topology::{Address, Primary};
+use rediscluster::{Address, Barrier, Call as _, CallError, Cluster, Connection, Primary};
+use stock::calls::Buy;
 use testkit::{ClusterOptions, RedisCluster, RedisServer, until};
 
 use crate::fixture::{TestSale, attempts, client_of};

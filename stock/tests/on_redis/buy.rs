@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use stock::calls::{Attempt, BUYERS_PER_CALL_MAX, Buy, BuyOutcome, CallError};
+use rediscluster::CallError;
+use stock::calls::{Attempt, BUYERS_PER_CALL_MAX, Buy, BuyOutcome};
 use stock::ids::OrderId;
 use stock::limit::Limit;
 use stock::sale::{SaleState, TOTAL_STOCK_MAX, Window};
@@ -190,7 +191,7 @@ async fn window_includes_start_and_excludes_end() {
 /// Makes a purchase as a new user. Returns its time by Redis' clock, and true when a unit was sold.
 async fn buy_now(sale: &TestSale) -> (u64, bool) {
     let attempts = [attempt(OrderId::random().as_str())];
-    let cmd = stock::calls::Call::command(&Buy {
+    let cmd = rediscluster::Call::command(&Buy {
         shard: sale.shard(),
         attempts: &attempts,
         limit: None,

@@ -1,8 +1,10 @@
 //! `configure`: only newer settings apply, and only a sale in the state `creating` creates shards.
 
-use stock::calls::{Accept, Buy, BuyOutcome, CallError, Configure, Donate, Find, TokenSource};
+use rediscluster::CallError;
+use stock::calls::{Accept, Buy, BuyOutcome, Configure, Donate, Find, TokenSource};
 use stock::ids::ShardId;
-use stock::sale::{Incarnation, LayoutConfig, Sale, SaleConfig, SaleState, ShardSettings, Window};
+use stock::layout::Incarnation;
+use stock::sale::{LayoutConfig, Sale, SaleConfig, SaleState, ShardSettings, Window};
 use stock::snapshot::Confirm;
 
 use crate::fixture::{ALWAYS, IN_THE_PAST, TestSale, attempts, claim, user_id, with_another_ring};

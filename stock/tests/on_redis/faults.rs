@@ -4,9 +4,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use redis::cmd;
-use stock::calls::{BuyOutcome, CallError, ReadLevel};
-use stock::cluster::{Cluster, ClusterError};
-use stock::connection::ConnectOptions;
+use rediscluster::{CallError, Cluster, ClusterError, ConnectOptions};
+use stock::calls::{BuyOutcome, ReadLevel};
+use stock::functions::LIBRARY;
 use stock::ids::ShardId;
 use stock::snapshot::confirm_sold_out;
 use testkit::{ClusterOptions, RedisCluster, RedisServer, until};
@@ -23,7 +23,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(15);
 async fn connect_rejects_a_standalone_server() {
     let server = RedisServer::start().await.unwrap();
 
-    let refused = Cluster::connect(options(&server.url())).await.err();
+    let refused = Cluster::connect(options(&server.url()), &LIBRARY).await.err();
 
     let error_text = refused.expect("a standalone server was accepted").to_string();
     assert_eq!(
@@ -45,7 +45,7 @@ async fn connect_fails_soon_without_a_server() {
 
 async fn unreachable_within(seed: &str, limit: Duration) {
     let started = Instant::now();
-    let refused = Cluster::connect(options(seed)).await.err();
+    let refused = Cluster::connect(options(seed), &LIBRARY).await.err();
     assert!(matches!(refused, Some(ClusterError::Unreachable(_))), "got {refused:?}");
     assert!(started.elapsed() < limit, "it took {:?}", started.elapsed());
 }
@@ -72,7 +72,7 @@ async fn connect_rejects_a_cluster_with_missing_slots() {
         cmd("CLUSTER").arg("DELSLOTS").arg(7).exec_async(&mut connection).await.unwrap();
     }
 
-    let refused = Cluster::connect(options(&redis.seeds())).await.err();
+    let refused = Cluster::connect(options(&redis.seeds()), &LIBRARY).await.err();
 
     let error_text = refused.expect("a cluster with an unserved slot was accepted").to_string();
     assert_eq!(error_text, "1 of the cluster's 16384 slots have no primary");

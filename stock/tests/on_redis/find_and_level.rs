@@ -1,6 +1,7 @@
 //! `find` and `level`: reading claims and counters.
 
-use stock::calls::{CallError, Find, ReadLevel, TokenSource};
+use rediscluster::CallError;
+use stock::calls::{Find, ReadLevel, TokenSource};
 use stock::ids::{ShardId, UserId};
 use stock::snapshot::{Snapshot, read_levels};
 

@@ -3,17 +3,15 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use redis::{Cmd, FromRedisValue, IntoConnectionInfo, Value, from_redis_value};
+use rediscluster::{Call, CallError, Cluster, ConnectOptions, EpochMs, Slot};
 use stock::calls::{
-    Accept, Attempt, Buy, BuyAnswer, BuyOutcome, Call, CallError, Claim, Configure, Find, Level, ReadLevel,
-    Record, TokenSource,
+    Accept, Attempt, Buy, BuyAnswer, BuyOutcome, Claim, Configure, Find, Level, ReadLevel, Record,
+    TokenSource,
 };
-use stock::cluster::Cluster;
-use stock::connection::ConnectOptions;
-use stock::ids::{CorrelationId, OrderId, ShardId, UserId, UserIdKind};
-use stock::layout::{SaleKeys, Shard, Slot, choose_tags};
-use stock::sale::{
-    ChangeHistory, EpochMs, Incarnation, LayoutConfig, Product, Sale, SaleConfig, SaleState, Window,
-};
+use stock::functions::LIBRARY;
+use stock::ids::{OrderId, ShardId, UserId, UserIdKind};
+use stock::layout::{Incarnation, SaleKeys, Shard, choose_tags};
+use stock::sale::{ChangeHistory, LayoutConfig, Product, Sale, SaleConfig, SaleState, Window};
 use testkit::RedisCluster;
 
 /// Open for as long as any test runs.
@@ -38,7 +36,7 @@ pub(crate) async fn client_of(redis: &RedisCluster) -> Cluster {
 }
 
 pub(crate) async fn client_with(options: ConnectOptions) -> Cluster {
-    let cluster = Cluster::connect(options).await.unwrap();
+    let cluster = Cluster::connect(options, &LIBRARY).await.unwrap();
     cluster.load_library().await.unwrap();
     cluster
 }
@@ -236,7 +234,7 @@ pub(crate) fn attempt(user: &str) -> Attempt {
     Attempt {
         user: user_id(user),
         order: OrderId::random(),
-        correlation: CorrelationId::random(),
+        correlation: "trace".into(),
         counts_towards_limit: true,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stock::cluster::Cluster;
+use rediscluster::Cluster;
 use stock::lease::{Lead, Lease};
 use testkit::{ClusterOptions, RedisCluster};
 

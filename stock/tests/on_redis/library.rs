@@ -1,7 +1,7 @@
 //! The function library: it is loaded where it is missing, loading is idempotent, and several releases coexist.
 
 use redis::cmd;
-use stock::cluster::Cluster;
+use rediscluster::Cluster;
 use stock::functions::{Function, LIBRARY};
 use testkit::{ClusterOptions, RedisCluster};
 
@@ -72,7 +72,7 @@ async fn flushed_functions_lose_no_units() {
 #[tokio::test]
 async fn loading_is_idempotent_and_releases_coexist() {
     let redis = dedicated_redis().await;
-    let cluster = Cluster::connect(options(&redis.seeds())).await.unwrap();
+    let cluster = Cluster::connect(options(&redis.seeds()), &LIBRARY).await.unwrap();
     cluster.load_library().await.unwrap();
     cluster.load_library().await.unwrap();
 

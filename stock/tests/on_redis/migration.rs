@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, cmd};
+use rediscluster::CallError;
 use stock::audit::audit;
-use stock::calls::CallError;
 use stock::layout::Shard;
 use testkit::{ClusterOptions, RedisCluster};
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use redis::cmd;
-use stock::cluster::Cluster;
+use rediscluster::Cluster;
 use stock::layout::PRESENCE_KEY;
-use stock::presence::{Presence, PresenceUpdate, ProcessInfo, ProcessKind, ProcessList};
+use stock::presence::{Presence, ProcessInfo, ProcessKind, ProcessList};
 use testkit::{ClusterOptions, RedisCluster};
 
 use crate::fixture::client_of;
@@ -23,8 +23,8 @@ impl Fixture {
         Self { cluster: client_of(&redis).await, redis }
     }
 
-    async fn report(&self, update: PresenceUpdate<'_>) -> ProcessList {
-        self.cluster.poll(Presence { update: Some(update) }).await.unwrap()
+    async fn report(&self, process: &ProcessInfo, uptime: Option<Duration>) -> ProcessList {
+        self.cluster.poll(Presence::report(process, uptime)).await.unwrap()
     }
 
     async fn list(&self) -> ProcessList {
@@ -65,9 +65,9 @@ fn node(name: &str) -> ProcessInfo {
 async fn process_is_listed_with_age_until_it_leaves() {
     let fixture = Fixture::new().await;
     let (ann, lead) = (node("ann:1/a"), of_kind(ProcessKind::Coordinator, "lead:2/b"));
-    fixture.report(PresenceUpdate::Alive(&ann, Duration::from_secs(60))).await;
+    fixture.report(&ann, Some(Duration::from_secs(60))).await;
 
-    let answer = fixture.report(PresenceUpdate::Alive(&lead, Duration::ZERO)).await;
+    let answer = fixture.report(&lead, Some(Duration::ZERO)).await;
 
     let of = |index: usize| &answer.processes[index];
     assert_eq!((&of(0).info, &of(1).info), (&lead, &ann), "coordinators come first");
@@ -75,7 +75,7 @@ async fn process_is_listed_with_age_until_it_leaves() {
     assert_eq!(of(1).seen_at - of(1).started_at, 60_000);
     assert_eq!(fixture.list().await.processes, answer.processes, "listing changes nothing");
 
-    assert_eq!(names(&fixture.report(PresenceUpdate::Leaving(&ann)).await), ["lead:2/b"]);
+    assert_eq!(names(&fixture.report(&ann, None).await), ["lead:2/b"]);
     assert_eq!(fixture.names().await, ["lead:2/b"]);
 }
 
@@ -83,10 +83,10 @@ async fn process_is_listed_with_age_until_it_leaves() {
 async fn repeated_report_updates_the_entry() {
     let fixture = Fixture::new().await;
     let ann = node("ann");
-    let first = fixture.report(PresenceUpdate::Alive(&ann, Duration::ZERO)).await.processes.remove(0);
+    let first = fixture.report(&ann, Some(Duration::ZERO)).await.processes.remove(0);
 
     let seen_later = async || {
-        let again = fixture.report(PresenceUpdate::Alive(&ann, Duration::ZERO)).await.processes;
+        let again = fixture.report(&ann, Some(Duration::ZERO)).await.processes;
         again.len() == 1 && again[0].seen_at > first.seen_at
     };
 
@@ -114,10 +114,10 @@ async fn full_list_keeps_its_entries() {
         (0..256).flat_map(|n| [format!("n{n:03}"), format!("1:{now}:node:0.1.0")]).collect();
     fixture.run_on_list::<u64>("HSET", &crowd.iter().map(String::as_str).collect::<Vec<_>>()).await;
 
-    let answer = fixture.report(PresenceUpdate::Alive(&node("one-too-many"), Duration::ZERO)).await;
+    let answer = fixture.report(&node("one-too-many"), Some(Duration::ZERO)).await;
     assert_eq!((answer.processes.len(), names(&answer).contains(&"one-too-many".into())), (256, false));
 
-    let answer = fixture.report(PresenceUpdate::Alive(&node("n007"), Duration::ZERO)).await;
+    let answer = fixture.report(&node("n007"), Some(Duration::ZERO)).await;
     let again = answer.processes.iter().find(|process| process.info.name == "n007").unwrap();
     assert_eq!((answer.processes.len(), again.seen_at), (256, answer.at));
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
-use stock::layout::slot_of_tag;
+use rediscluster::slot_of_tag;
 use testkit::{ClusterOptions, Folder, RedisCluster, ServerBinary, until};
 use tokio::time::timeout;
 

@@ -1,6 +1,7 @@
 //! `donate` and `accept`: tokens leave one shard, wait in a channel, and enter another shard exactly once.
 
-use stock::calls::{Accept, Accepted, BuyOutcome, CallError, Donate, Donation, TokenSource};
+use rediscluster::CallError;
+use stock::calls::{Accept, Accepted, BuyOutcome, Donate, Donation, TokenSource};
 use stock::ids::ShardId;
 use stock::layout::Shard;
 

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context, Result, anyhow};
 use cluster_admin::{ClusterAdmin, Goal, Request, ensure_healthy};
 use futures::future::try_join_all;
-use stock::{connection::ConnectOptions, topology::Address};
+use rediscluster::{Address, ConnectOptions};
 
 use super::RedisCluster;
 use crate::{User, wait::until_ok};

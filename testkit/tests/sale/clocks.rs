@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use rediscluster::{Slot, slot_of_tag};
 use stock::ids::ShardId;
-use stock::layout::{SALES_KEY, Slot, slot_of_tag};
+use stock::layout::SALES_KEY;
 use testkit::stack::SaleOptions;
 use testkit::{BuyerAnswer, Buyers, Failover, StackOptions, until};
 

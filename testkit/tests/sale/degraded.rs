@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use rediscluster::{Slot, slot_of_tag};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use stock::calls::Donate;
 use stock::ids::ShardId;
-use stock::layout::{SALES_KEY, SaleKeys, Slot, slot_of_tag};
+use stock::layout::{SALES_KEY, SaleKeys};
 use testkit::stack::SaleOptions;
 use testkit::{BuyerAnswer, Buyers, StackOptions, until};
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use stock::cluster::Cluster;
-use stock::connection::ConnectOptions;
+use rediscluster::{Cluster, ConnectOptions};
+use stock::functions::LIBRARY;
 use stock::ids::{ShardId, UserId, UserIdKind};
 use stock::layout::SaleKeys;
 use stock::sale::Sale;
@@ -84,7 +84,7 @@ pub(crate) fn sale_options(total_stock: u64) -> SaleOptions {
 
 pub(crate) async fn connect(stack: &Stack) -> Cluster {
     let seeds = stack.redis().logins(User::Admin).expect("the password files exist");
-    Cluster::connect(ConnectOptions::new(seeds)).await.expect("the cluster answers")
+    Cluster::connect(ConnectOptions::new(seeds), &LIBRARY).await.expect("the cluster answers")
 }
 
 /// One purchase attempt per user, all for the same URL.

@@ -30,8 +30,12 @@ struct Shop {
 
 impl Shop {
     async fn open(total_stock: u64) -> Self {
-        let options = SaleOptions { shards: Some(3), ..sale_options(total_stock) };
-        let options = StackOptions { nodes: 1, sale: options, ..StackOptions::default() };
+        Self::open_with(total_stock, StackOptions::default()).await
+    }
+
+    async fn open_with(total_stock: u64, options: StackOptions) -> Self {
+        let sale = SaleOptions { shards: Some(3), ..sale_options(total_stock) };
+        let options = StackOptions { nodes: 1, sale, ..options };
         let sale = OpenSale::start_with(options).await;
         let primary =
             sale.cluster.topology().primary(sale.sale.shard(HOME).slot).unwrap().address.to_string();
@@ -126,10 +130,10 @@ async fn late_call_sells_nothing_after_broken_connection() {
     deliver_call_after_restock(Symptom::Disconnect).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn late_call_sells_nothing_after_pause() {
+/// Refuses a buyer of a paused sale while the buyer's first call is held back, and delivers it after the sale was
+/// resumed. `disturb` acts between the pause and the refusal.
+async fn deliver_call_after_pause(shop: &Shop, disturb: impl AsyncFnOnce()) {
     // Given a sale with units, and a buyer whose call is held back by the network.
-    let shop = Shop::open(30).await;
     let buyer = &shop.users[1];
     shop.network.hold_connection_with(buyer, Symptom::Silence);
 
@@ -139,6 +143,7 @@ async fn late_call_sells_nothing_after_pause() {
         async {
             shop.network.wait_until_held().await;
             shop.change("pause", json!({})).await;
+            disturb().await;
         },
         shop.buy(buyer),
     );
@@ -151,4 +156,21 @@ async fn late_call_sells_nothing_after_pause() {
     shop.assert_has_no_unit(buyer).await;
     let (status, body) = shop.buy(buyer).await;
     assert_eq!(status, StatusCode::OK, "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_call_sells_nothing_after_pause() {
+    let shop = Shop::open(30).await;
+    deliver_call_after_pause(&shop, async || ()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_call_sells_nothing_after_address_change() {
+    // Given a node that waits long for replies, so its call may be executed long after it was sent.
+    let long = |setting: &str, limit: &str| (setting.to_owned(), limit.to_owned());
+    let node_environment = vec![long("REDIS_RESPONSE_TIMEOUT", "8s"), long("PURCHASE_TIMEOUT", "12s")];
+    let shop = Shop::open_with(30, StackOptions { node_environment, ..StackOptions::default() }).await;
+
+    // When the primary gets another address, the node gives the call up and repeats it there at once.
+    deliver_call_after_pause(&shop, async || shop.network.remove().await).await;
 }

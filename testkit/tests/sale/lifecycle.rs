@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use rediscluster::{Cluster, ConnectOptions, slot_of_tag};
 use reqwest::{Client, StatusCode};
-use stock::cluster::Cluster;
-use stock::connection::ConnectOptions;
-use stock::layout::{SALES_KEY, slot_of_tag};
+use stock::functions::LIBRARY;
+use stock::layout::SALES_KEY;
 use testkit::{
     Buyers, ClusterOptions, Launch, RedisCluster, RedisServer, User, binary, ports::PortBlock, until,
 };
@@ -108,7 +108,7 @@ async fn node_waits_for_the_cluster_and_logs_it() {
 /// Creates a list without any sale, as the first coordinator does.
 async fn create_sale_list(cluster: &RedisCluster) {
     let seeds = cluster.logins(User::Admin).unwrap();
-    let cluster = Cluster::connect(ConnectOptions::new(seeds)).await.unwrap();
+    let cluster = Cluster::connect(ConnectOptions::new(seeds), &LIBRARY).await.unwrap();
     let owner = cluster.topology().primary(slot_of_tag(SALES_KEY)).unwrap().address.to_string();
     let client = redis::Client::open(format!("redis://{owner}")).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();

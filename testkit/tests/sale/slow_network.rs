@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use redis::aio::MultiplexedConnection;
 use testkit::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -45,26 +46,38 @@ pub(crate) struct SlowNetwork {
     /// Selects the connection to hold back, until one has sent its text.
     trap: Arc<Mutex<Option<Trap>>>,
     progress: Arc<watch::Sender<Progress>>,
+    /// A connection to the primary, not through the network.
+    primary: MultiplexedConnection,
 }
 
 impl SlowNetwork {
     /// Leads all connections that are opened to this primary from now on through the network, and waits until every
     /// process uses it.
     pub(crate) async fn before(sale: &OpenSale, primary: SocketAddr) -> Self {
-        let network =
-            Self { trap: Arc::default(), progress: Arc::new(watch::Sender::new(Progress::Waiting)) };
+        let connection = sale.stack.redis().connection(primary).await.unwrap();
+        let progress = Arc::new(watch::Sender::new(Progress::Waiting));
+        let network = Self { trap: Arc::default(), progress, primary: connection };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(network.clone().serve(listener, primary));
-        let mut connection = sale.stack.redis().connection(primary).await.unwrap();
-        let announce = |cmd: &mut redis::Cmd| cmd.arg("SET").arg("cluster-announce-port").arg(port).clone();
-        announce(&mut redis::cmd("CONFIG")).exec_async(&mut connection).await.unwrap();
+        network.announce(port).await;
         let is_on_map = async || {
             sale.cluster.refresh().await.is_ok()
                 && sale.cluster.topology().primaries().iter().any(|primary| primary.address.port == port)
         };
         until("the network is on the map", TIMEOUT, is_on_map).await.unwrap();
         network
+    }
+
+    /// Leads new connections to the primary itself. Those that exist stay.
+    pub(crate) async fn remove(&self) {
+        self.announce(0).await;
+    }
+
+    async fn announce(&self, port: u16) {
+        let mut config = redis::cmd("CONFIG");
+        config.arg("SET").arg("cluster-announce-port").arg(port);
+        config.exec_async(&mut self.primary.clone()).await.unwrap();
     }
 
     /// Holds back the next connection that sends this text, from these bytes on.

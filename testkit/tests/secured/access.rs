@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use redis::{ConnectionInfo, IntoConnectionInfo, TlsCertificates};
-use stock::connection::{ConnectOptions, Connection};
-use stock::topology::Address;
+use rediscluster::{Address, ConnectOptions, Connection};
 use testkit::security::{make_certificates, new_password};
 use testkit::{Folder, RedisCluster, User};
 

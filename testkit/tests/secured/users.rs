@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use redis::Value;
 use redis::aio::MultiplexedConnection;
-use stock::cluster::Cluster;
-use stock::connection::ConnectOptions;
+use rediscluster::{Cluster, ConnectOptions};
+use stock::functions::LIBRARY;
 use stock::lease::{Lead, Lease};
 use testkit::{RedisCluster, User};
 
@@ -86,7 +86,7 @@ async fn coordinator_is_denied_dangerous_commands() {
 async fn coordinator_may_shorten_the_lease_of_another() {
     let redis = shared_redis().await;
     let login = security_of(redis).login(redis.primaries().await[0], User::Coordinator).unwrap();
-    let cluster = Cluster::connect(ConnectOptions::new(vec![login])).await.unwrap();
+    let cluster = Cluster::connect(ConnectOptions::new(vec![login]), &LIBRARY).await.unwrap();
     let lead = |coordinator, seconds| Lead { coordinator, hold: Duration::from_secs(seconds) };
 
     cluster.read(lead("first", 60)).await.unwrap();

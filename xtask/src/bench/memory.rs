@@ -3,11 +3,11 @@
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use redis::{Cmd, Value, from_redis_value};
-use stock::calls::{Attempt, Buy, BuyOutcome, Call, CallError};
-use stock::cluster::Cluster;
-use stock::connection::ConnectOptions;
-use stock::ids::{CorrelationId, OrderId, SaleId, UserId, UserIdKind};
-use stock::layout::{SaleKeys, Shard, Slot};
+use rediscluster::{Call, CallError, Cluster, ConnectOptions, Slot};
+use stock::calls::{Attempt, Buy, BuyOutcome};
+use stock::functions::LIBRARY;
+use stock::ids::{OrderId, SaleId, UserId, UserIdKind};
+use stock::layout::{SaleKeys, Shard};
 use stock::sale::Sale;
 use stock::store::ReadConfig;
 use testkit::stack::SaleOptions;
@@ -63,7 +63,7 @@ async fn measure(units: u64, batch: usize) -> Result<()> {
 async fn sale_of(stack: &Stack) -> Result<(Cluster, Sale)> {
     let seeds: Result<_, _> =
         stack.redis().seeds().split(',').map(redis::IntoConnectionInfo::into_connection_info).collect();
-    let cluster = Cluster::connect(ConnectOptions::new(seeds?)).await?;
+    let cluster = Cluster::connect(ConnectOptions::new(seeds?), &LIBRARY).await?;
     let keys = SaleKeys::new(&"flash".parse::<SaleId>()?);
     let config = cluster.read(ReadConfig(&keys)).await?.context("the sale exists")?;
     Ok((cluster, Sale::new(config)?))
@@ -84,7 +84,7 @@ async fn sell_all(cluster: &Cluster, sale: &Sale, batch: usize) -> Result<()> {
         queues[home].push(Attempt {
             user,
             order: OrderId::random(),
-            correlation: CorrelationId::random(),
+            correlation: "trace".into(),
             counts_towards_limit: true,
         });
         if queues[home].len() == batch || stock[home] == 0 {

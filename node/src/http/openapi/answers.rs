@@ -1,163 +1,154 @@
 //! Responses of an operation, described from samples of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use axum::body::to_bytes;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
 use serde_json::Value;
+use service::edge;
+use service::json;
 use service::problem::Problem;
 use utoipa::ToSchema;
-use utoipa::openapi::example::{Example, ExampleBuilder};
-use utoipa::openapi::link::Link;
+use utoipa::openapi::example::Example;
 use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, OneOfBuilder, Type};
-use utoipa::openapi::{
-    Content, ContentBuilder, Ref, RefOr, ResponseBuilder, Responses, ResponsesBuilder, Schema,
+use utoipa::openapi::{self, Content, ContentBuilder, Ref, RefOr, ResponseBuilder, Schema};
+
+use super::{Responses, headers, samples, schemas};
+use crate::http::problems::{
+    invalid_idempotency_key, order_not_found, other_user, too_many_requests, unauthenticated, unavailable,
+    unknown_outcome, unknown_sale,
 };
 
-use super::{headers, samples, schemas};
+/// Summary of the responses to an invalid user id.
+pub(crate) const INVALID_USER_ID: &str = "The user id is invalid";
 
-/// Possible responses, by status.
+/// Samples of the responses of one operation.
 #[derive(Default)]
-pub(super) struct Answers(BTreeMap<u16, Answer>);
-
-/// All responses with one status.
-#[derive(Default)]
-struct Answer {
-    summary: Vec<String>,
-    headers: BTreeSet<&'static str>,
-    /// By media type.
-    bodies: BTreeMap<String, Vec<Body>>,
-    links: Vec<(&'static str, Link)>,
-}
-
-/// Bodies that share one schema.
-struct Body {
-    schema: String,
-    /// The member whose value distinguishes the samples.
-    discriminator: Option<&'static str>,
-    samples: Vec<Sample>,
-}
+pub(crate) struct Answers(Vec<Sample>);
 
 struct Sample {
+    status: String,
+    media_type: String,
+    schema: Cow<'static, str>,
+    /// The member whose value distinguishes the samples of this schema.
+    member: Option<&'static str>,
     summary: String,
-    value: Value,
+    headers: Vec<&'static str>,
+    body: Value,
 }
 
 impl Answers {
     /// Adds a response.
-    pub(super) fn answer<T: ToSchema>(self, summary: &str, sample: impl IntoResponse) -> Self {
-        self.add(summary, &T::name(), None, sample.into_response())
+    pub(crate) fn answer<T: ToSchema>(mut self, summary: &str, sample: impl IntoResponse) -> Self {
+        self.0.push(Sample::of(T::name(), None, summary, sample.into_response()));
+        self
     }
 
-    /// Adds one of several responses that a member distinguishes.
-    pub(super) fn answer_by_member<T: ToSchema>(
-        self,
+    /// Adds responses that a member distinguishes.
+    pub(crate) fn variants<T: ToSchema>(
+        mut self,
         member: &'static str,
-        summary: &str,
-        sample: impl IntoResponse,
+        samples: impl IntoIterator<Item = (&'static str, Response)>,
     ) -> Self {
-        self.add(summary, &T::name(), Some(member), sample.into_response())
+        let samples = samples.into_iter();
+        self.0.extend(samples.map(|(summary, sample)| Sample::of(T::name(), Some(member), summary, sample)));
+        self
     }
 
     /// Adds problems. Their titles describe them.
-    pub(super) fn problems(self, problems: impl IntoIterator<Item = Problem>) -> Self {
-        problems.into_iter().fold(self, |answers, problem| {
-            let summary = problem.title();
-            answers.add(summary, &schemas::Problem::name(), Some("type"), problem.into_response())
-        })
+    pub(crate) fn problems(self, problems: impl IntoIterator<Item = Problem>) -> Self {
+        let samples = problems.into_iter().map(|problem| (problem.title(), problem.into_response()));
+        self.variants::<schemas::Problem>("type", samples)
     }
 
-    /// Adds a link to an operation that may follow a response with this status.
-    pub(super) fn link(mut self, status: u16, name: &'static str, link: Link) -> Self {
-        self.0.entry(status).or_default().links.push((name, link));
-        self
+    /// Adds the problems of a purchase that both families share.
+    pub(crate) fn purchase_problems(self) -> Self {
+        self.problems([
+            unknown_sale(),
+            json::no_object(),
+            invalid_idempotency_key(),
+            unauthenticated(None),
+            other_user(),
+            json::too_slow(),
+            json::too_long(),
+            json::unsupported(),
+            unknown_outcome(samples::order()),
+        ])
     }
 
-    fn add(
-        mut self,
-        summary: &str,
-        schema: &str,
-        discriminator: Option<&'static str>,
-        sample: Response,
-    ) -> Self {
-        let answer = self.0.entry(sample.status().as_u16()).or_default();
-        if !answer.summary.iter().any(|existing| existing == summary) {
-            answer.summary.push(summary.to_owned());
-        }
-        answer.headers.insert(headers::CORRELATION_ID_HEADER);
-        answer.headers.extend(sample.headers().keys().filter_map(|name| headers::documented(name.as_str())));
-        let (media_type, value) = read(sample);
-        let sample = Sample { summary: summary.to_owned(), value };
-        let bodies = answer.bodies.entry(media_type).or_default();
-        match bodies.iter_mut().find(|body| body.schema == schema) {
-            Some(body) => body.samples.push(sample),
-            None => bodies.push(Body { schema: schema.to_owned(), discriminator, samples: vec![sample] }),
-        }
-        self
+    /// Adds the problems of a lookup that both families share. The plain 400 is for paths that HTTP or nginx rejects.
+    pub(crate) fn lookup_problems(self) -> Self {
+        let bad_path = Problem::new(StatusCode::BAD_REQUEST);
+        self.problems([bad_path, unknown_sale(), order_not_found(), unauthenticated(None), unavailable()])
     }
 }
 
-/// Returns the media type and the body of a sample, as sent by the edge.
-fn read(sample: Response) -> (String, Value) {
-    let media_type = sample.headers()[CONTENT_TYPE].to_str().expect("media types are ASCII").to_owned();
-    let bytes = to_bytes(sample.into_body(), usize::MAX).now_or_never();
-    let bytes = bytes.and_then(Result::ok).expect("a sample is in memory");
-    let text = || Value::from(String::from_utf8_lossy(&bytes));
-    let mut value = serde_json::from_slice(&bytes).unwrap_or_else(|_| text());
-    if media_type == "application/problem+json" {
-        value["correlationId"] = samples::CORRELATION_ID.into();
+impl Sample {
+    fn of(schema: Cow<'static, str>, member: Option<&'static str>, summary: &str, sample: Response) -> Self {
+        let (parts, body) = sample.into_parts();
+        let media_type = parts.headers[CONTENT_TYPE].to_str().expect("media types are ASCII").to_owned();
+        let bytes = to_bytes(body, usize::MAX).now_or_never();
+        let bytes = bytes.and_then(Result::ok).expect("a sample is in memory");
+        let text = || Value::from(String::from_utf8_lossy(&bytes));
+        let mut body = serde_json::from_slice(&bytes).unwrap_or_else(|_| text());
+        // The edge adds it.
+        if media_type == "application/problem+json" {
+            body["correlationId"] = samples::CORRELATION_ID.into();
+        }
+        let headers = parts.headers.keys().filter_map(headers::documented).collect();
+        let (status, summary) = (parts.status.as_str().to_owned(), summary.to_owned());
+        Self { status, media_type, schema, member, summary, headers, body }
     }
-    (media_type, value)
 }
 
 impl From<Answers> for Responses {
-    fn from(Answers(answers): Answers) -> Self {
-        let responses = answers.into_iter().map(|(status, answer)| (status.to_string(), answer.response()));
-        ResponsesBuilder::new().responses_from_iter(responses).build()
-    }
-}
-
-impl Answer {
-    fn response(self) -> ResponseBuilder {
-        let response = ResponseBuilder::new().description(self.summary.join("; ") + ".");
-        let response = self.headers.into_iter().fold(response, |response, name| {
-            response.header_ref(name, Ref::new(format!("#/components/headers/{name}")))
+    fn from(answers: Answers) -> Self {
+        // Every operation may answer these.
+        let Answers(mut samples) =
+            answers.problems([too_many_requests(samples::limited()), edge::timed_out()]);
+        samples.sort_by(|a, b| {
+            (&a.status, &a.media_type, &a.schema).cmp(&(&b.status, &b.media_type, &b.schema))
         });
-        let response = self
-            .bodies
-            .into_iter()
-            .fold(response, |response, (media_type, bodies)| response.content(media_type, content(&bodies)));
-        self.links.into_iter().fold(response, |response, (name, link)| response.link(name, link))
+        let answers = samples.chunk_by(|a, b| a.status == b.status);
+        answers.map(|samples| (samples[0].status.clone(), response(samples).into())).collect()
     }
 }
 
-fn content(bodies: &[Body]) -> Content {
-    let schema = match bodies {
-        [body] => body.schema(),
-        several => several.iter().fold(OneOfBuilder::new(), |all, body| all.item(body.schema())).into(),
+fn response(samples: &[Sample]) -> openapi::Response {
+    let summaries: Vec<&str> = samples.iter().map(|sample| sample.summary.as_str()).collect();
+    let mut response = ResponseBuilder::new().description(summaries.join("; ") + ".");
+    for name in samples.iter().flat_map(|sample| &sample.headers).chain([&headers::CORRELATION_ID]) {
+        response = response.header_ref(*name, Ref::new(format!("#/components/headers/{name}")));
+    }
+    for samples in samples.chunk_by(|a, b| a.media_type == b.media_type) {
+        response = response.content(&samples[0].media_type, content(samples));
+    }
+    response.build()
+}
+
+fn content(samples: &[Sample]) -> Content {
+    let mut schemas: Vec<_> = samples.chunk_by(|a, b| a.schema == b.schema).map(schema).collect();
+    let schema = match schemas.len() {
+        1 => schemas.remove(0),
+        _ => schemas.into_iter().fold(OneOfBuilder::new(), OneOfBuilder::item).into(),
     };
-    let examples = bodies.iter().flat_map(Body::examples);
+    let examples = samples.iter().map(|sample| {
+        let example = Example::builder().value(Some(sample.body.clone()));
+        (sample.summary.clone(), example.build())
+    });
     ContentBuilder::new().schema(Some(schema)).examples_from_iter(examples).build()
 }
 
-impl Body {
-    /// Returns the schema. The distinguishing member is restricted to the values in the samples.
-    fn schema(&self) -> RefOr<Schema> {
-        let named = Ref::from_schema_name(&self.schema);
-        let Some(member) = self.discriminator else { return named.into() };
-        let values: BTreeSet<&str> =
-            self.samples.iter().filter_map(|sample| sample.value[member].as_str()).collect();
-        let member_schema = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values));
-        let narrowed = ObjectBuilder::new().property(member, member_schema).required(member);
-        AllOfBuilder::new().item(named).item(narrowed).into()
-    }
-
-    fn examples(&self) -> impl Iterator<Item = (String, Example)> {
-        self.samples.iter().enumerate().map(|(number, Sample { summary, value })| {
-            let example = ExampleBuilder::new().summary(summary).value(Some(value.clone())).build();
-            (format!("{}{}", self.schema, number + 1), example)
-        })
-    }
+/// Returns the schema of these samples. The member that distinguishes them is restricted to their values.
+fn schema(samples: &[Sample]) -> RefOr<Schema> {
+    let named = Ref::from_schema_name(&*samples[0].schema);
+    let Some(member) = samples[0].member else { return named.into() };
+    let values: BTreeSet<&str> = samples.iter().filter_map(|sample| sample.body[member].as_str()).collect();
+    let values = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values));
+    let narrowed = ObjectBuilder::new().property(member, values).required(member);
+    AllOfBuilder::new().item(named).item(narrowed).into()
 }

@@ -1,58 +1,32 @@
-//! JSON Schemas of requests and responses.
+//! JSON Schemas of requests, and of what responses contain.
 
 #![expect(dead_code, reason = "these types only describe others and are never constructed")]
 
-use utoipa::openapi::schema::{ObjectBuilder, SchemaFormat, Type};
-use utoipa::openapi::{Ref, RefOr, Schema};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{Object, Ref};
 
-use crate::http::{by_sale, csrf, single_sale};
-
-/// Returns every named schema, in any order.
-pub(super) fn all() -> Vec<(String, RefOr<Schema>)> {
-    let mut all = Vec::new();
-    add::<by_sale::StatusBody>(&mut all);
-    add::<by_sale::Purchased>(&mut all);
-    add::<by_sale::Refused>(&mut all);
-    add::<by_sale::LookupBody>(&mut all);
-    add::<single_sale::StatusBody>(&mut all);
-    add::<single_sale::PurchaseResult>(&mut all);
-    add::<single_sale::Busy>(&mut all);
-    add::<single_sale::InvalidUser>(&mut all);
-    add::<single_sale::LookupBody>(&mut all);
-    add::<csrf::IssuedToken>(&mut all);
-    add::<csrf::MissingCsrfToken>(&mut all);
-    add::<Purchase>(&mut all);
-    add::<SingleSalePurchase>(&mut all);
-    add::<Problem>(&mut all);
-    add::<Event>(&mut all);
-    add::<Document>(&mut all);
-    all
-}
-
-fn add<T: ToSchema>(all: &mut Vec<(String, RefOr<Schema>)>) {
-    all.push((T::name().into_owned(), T::schema()));
-    T::schemas(all);
-}
+use crate::csrf::BadToken;
+use crate::http::by_sale::StatusBody;
 
 /// Request to buy one unit.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Purchase {
+pub(crate) struct Purchase {
     user_id: UserId,
 }
 
 /// Request to buy one unit.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct SingleSalePurchase {
+pub(crate) struct SingleSalePurchase {
     user_id: LongUserId,
 }
 
 /// A problem (RFC 9457).
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     /// The type of problem, for programs; `about:blank` when the status says all.
     #[serde(rename = "type")]
     #[schema(format = "uri-reference")]
@@ -62,38 +36,46 @@ pub(super) struct Problem {
     /// The status of the response.
     status: u16,
     /// The reason for this problem, and how to solve it.
-    #[schema(required = false, value_type = String)]
-    detail: Option<String>,
+    #[schema(required = false)]
+    detail: String,
     /// The id of the request; the same as in `X-Correlation-Id`.
     #[schema(max_length = 64)]
     correlation_id: String,
     /// With `/problems/unknown-outcome`: the purchase attempt that may have succeeded.
-    #[schema(required = false, value_type = OrderId)]
-    order_id: Option<OrderId>,
+    #[schema(required = false)]
+    order_id: OrderId,
     /// With `/problems/csrf`: why the token was refused.
-    #[schema(required = false, value_type = BadToken)]
-    reason: Option<BadToken>,
+    #[schema(required = false)]
+    reason: BadToken,
     /// With `/problems/csrf`: a new token.
-    #[schema(required = false, value_type = CsrfToken)]
-    csrf_token: Option<CsrfToken>,
-}
-
-/// Why a CSRF token was refused.
-#[derive(ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum BadToken {
-    Missing,
-    Mismatch,
-    Invalid,
-    Expired,
+    #[schema(required = false)]
+    csrf_token: CsrfToken,
 }
 
 /// A server-sent event.
-pub(super) struct Event;
+#[derive(ToSchema)]
+pub(crate) struct Event {
+    #[schema(pattern = "^status$")]
+    event: String,
+    #[schema(schema_with = status_text)]
+    data: String,
+    /// With the first event: time in milliseconds after which to reconnect once the stream has ended.
+    #[schema(required = false)]
+    retry: u64,
+}
+
+fn status_text() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some("The response of `GET status`."))
+        .content_media_type("application/json")
+        .content_schema(Some(Ref::from_schema_name(StatusBody::name())))
+        .build()
+}
 
 /// An OpenAPI document.
 #[derive(ToSchema)]
-pub(super) struct Document(serde_json::Map<String, serde_json::Value>);
+pub(crate) struct Document(serde_json::Map<String, serde_json::Value>);
 
 /// The id of a sale.
 #[derive(ToSchema)]
@@ -115,114 +97,25 @@ pub(crate) struct Moment(String);
 #[schema(pattern = "^[A-Za-z0-9_-]{70}$")]
 pub(crate) struct CsrfToken(String);
 
-/// Unicode white space, which is trimmed.
-macro_rules! white_space {
-    () => {
-        r"\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-    };
-}
-/// Control characters.
-macro_rules! control {
-    () => {
-        r"\u0000-\u001f\u007f-\u009f"
-    };
-}
+/// The buyer. The id is trimmed and normalized to NFC. The result must be 1 to 128 bytes of UTF-8 without control
+/// characters. When the sale's user ids are e-mail addresses, all spellings of an address are the same user, and
+/// addresses that only look like another one are refused. With AUTH=jwt the body may omit the id: the token names the
+/// user.
+// White space, then at most 128 characters without control characters, of which the first and the last are not white
+// space, then white space. JSON Schema limits characters, not bytes: the format stands for the limit of bytes.
+#[derive(ToSchema)]
+#[schema(
+    format = "user-id",
+    examples("ada"),
+    pattern = r"^[\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*[^\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\u0000-\u001f\u007f-\u009f]([^\u0000-\u001f\u007f-\u009f]{0,126}[^\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\u0000-\u001f\u007f-\u009f])?[\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"
+)]
+pub(crate) struct UserId(String);
 
-/// A user id, as every sale accepts it.
-pub(crate) struct UserId;
-
-/// A user id of at least three characters.
-pub(crate) struct LongUserId;
-
-impl UserId {
-    /// White space, then at most 128 characters without control characters, of which the first and the last are not
-    /// white space, then white space.
-    const PATTERN: &str = concat!(
-        "^[",
-        white_space!(),
-        "]*[^",
-        white_space!(),
-        control!(),
-        "]",
-        "([^",
-        control!(),
-        "]{0,126}[^",
-        white_space!(),
-        control!(),
-        "])?[",
-        white_space!(),
-        "]*$"
-    );
-}
-
-impl LongUserId {
-    const PATTERN: &str = concat!(
-        "^[",
-        white_space!(),
-        "]*[^",
-        white_space!(),
-        control!(),
-        "]",
-        "[^",
-        control!(),
-        "]{1,126}[^",
-        white_space!(),
-        control!(),
-        "][",
-        white_space!(),
-        "]*$"
-    );
-}
-
-/// JSON Schema limits characters, not bytes. The limit of bytes is part of the format, which the description states.
-fn user_id(pattern: &str, about: &str) -> RefOr<Schema> {
-    let schema = ObjectBuilder::new()
-        .schema_type(Type::String)
-        .format(Some(SchemaFormat::Custom("user-id".into())))
-        .description(Some(about))
-        .pattern(Some(pattern))
-        .examples(["ada"]);
-    schema.into()
-}
-
-impl ToSchema for Event {}
-impl ToSchema for UserId {}
-impl ToSchema for LongUserId {}
-
-impl PartialSchema for Event {
-    fn schema() -> RefOr<Schema> {
-        let status = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .description(Some("The response of `GET status`."))
-            .content_media_type("application/json")
-            .content_schema(Some(Ref::from_schema_name(by_sale::StatusBody::name())));
-        let event = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["status"]));
-        let retry = ObjectBuilder::new().schema_type(Type::Integer).description(Some(
-            "With the first event: time in milliseconds after which to reconnect once the stream has ended.",
-        ));
-        let schema = ObjectBuilder::new()
-            .description(Some("A server-sent event."))
-            .property("event", event)
-            .property("data", status)
-            .property("retry", retry)
-            .required("event")
-            .required("data");
-        schema.into()
-    }
-}
-
-impl PartialSchema for UserId {
-    fn schema() -> RefOr<Schema> {
-        let about = "The buyer. The id is trimmed and normalized to NFC. The result must be 1 to 128 bytes of UTF-8 without \
-                     control characters. When the sale's user ids are e-mail addresses, all spellings of an address are the \
-                     same user, and addresses that only look like another one are refused. With AUTH=jwt the body may omit the id: the \
-                     token names the user.";
-        user_id(Self::PATTERN, about)
-    }
-}
-
-impl PartialSchema for LongUserId {
-    fn schema() -> RefOr<Schema> {
-        user_id(Self::PATTERN, "Like `UserId`, with at least 3 characters.")
-    }
-}
+/// Like `UserId`, with at least 3 characters.
+#[derive(ToSchema)]
+#[schema(
+    format = "user-id",
+    examples("ada"),
+    pattern = r"^[\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*[^\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]{1,126}[^\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\u0000-\u001f\u007f-\u009f][\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"
+)]
+pub(crate) struct LongUserId(String);

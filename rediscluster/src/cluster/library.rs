@@ -1,4 +1,4 @@
-//! Loads the function library where it is missing. A process whose Redis user lacks the permission leaves this to
+//! The function library of the caller, loaded where it is missing. A process whose Redis user lacks the permission leaves this to
 //! others.
 
 use std::sync::atomic::Ordering;
@@ -7,10 +7,17 @@ use futures::future::join_all;
 use redis::Value;
 
 use super::{Cluster, ClusterError};
-use crate::calls::CallError;
+use crate::call::CallError;
 use crate::connection::Connection;
-use crate::functions::LIBRARY;
 use crate::topology::Address;
+
+/// A library of functions as Redis loads it.
+pub struct Library {
+    /// Name of the library. It must contain a digest of the code: a library of this name on a server is this one.
+    pub name: String,
+    /// Code for `FUNCTION LOAD`.
+    pub code: String,
+}
 
 impl Cluster {
     /// Loads the library on every primary that lacks it.
@@ -30,17 +37,16 @@ impl Cluster {
         if self.may_not_load.load(Ordering::Relaxed) {
             return Ok(());
         }
-        match load(self.connection(address).await?).await {
+        match load(self.library, self.connection(address).await?).await {
             Ok(LoadOutcome::Loaded) => {
-                tracing::info!(redis.address = %address, library.name = LIBRARY.name, "function library loaded");
+                tracing::info!(redis.address = %address, library.name = self.library.name, "function library loaded");
                 Ok(())
             }
             Ok(LoadOutcome::AlreadyPresent) => Ok(()),
             Err(error) if error.is_forbidden() => {
                 if !self.may_not_load.swap(true, Ordering::Relaxed) {
-                    let library = &LIBRARY.name;
                     tracing::info!(
-                        library.name = library,
+                        library.name = self.library.name,
                         "this user may not load the function library: left to a coordinator"
                     );
                 }
@@ -56,16 +62,15 @@ enum LoadOutcome {
     AlreadyPresent,
 }
 
-/// Checks first whether the library exists. Its name contains a digest of its code, so a library of this name is this
-/// one.
-async fn load(mut connection: Connection) -> Result<LoadOutcome, CallError> {
+/// Loads the library unless one of its name exists.
+async fn load(library: &Library, mut connection: Connection) -> Result<LoadOutcome, CallError> {
     let mut list = redis::cmd("FUNCTION");
-    list.arg("LIST").arg("LIBRARYNAME").arg(&LIBRARY.name);
+    list.arg("LIST").arg("LIBRARYNAME").arg(&library.name);
     if !connection.query::<Vec<Value>>(&list).await?.is_empty() {
         return Ok(LoadOutcome::AlreadyPresent);
     }
     let mut load = redis::cmd("FUNCTION");
-    load.arg("LOAD").arg(&LIBRARY.code);
+    load.arg("LOAD").arg(&library.code);
     match connection.query::<String>(&load).await {
         Ok(_) => Ok(LoadOutcome::Loaded),
         Err(CallError::Refused(why)) if why.contains("already exists") => Ok(LoadOutcome::AlreadyPresent),

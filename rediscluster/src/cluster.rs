@@ -6,6 +6,8 @@
 
 mod library;
 
+pub use library::Library;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -18,7 +20,7 @@ use futures::stream::FuturesUnordered;
 use redis::Pipeline;
 use tokio::time::{Instant, timeout_at};
 
-use crate::calls::{Call, CallError};
+use crate::call::{Call, CallError};
 use crate::connection::{Barrier, ConnectError, ConnectOptions, Connection};
 use crate::topology::{Address, Primary, Topology};
 
@@ -66,21 +68,23 @@ pub struct Cluster {
     topology: ArcSwap<Topology>,
     read_at: Mutex<Instant>,
     connections: Mutex<HashMap<Address, Connection>>,
+    library: &'static Library,
     /// True once Redis has refused to let this user load the library.
     may_not_load: AtomicBool,
 }
 
 impl Cluster {
-    /// Queries the seeds for the map.
+    /// Queries the seeds for the map. Calls use the functions of this library.
     ///
     /// # Errors
     /// Fails when no node answers, when a seed is not part of a cluster, or when a slot has no primary.
-    pub async fn connect(options: ConnectOptions) -> Result<Self, ClusterError> {
+    pub async fn connect(options: ConnectOptions, library: &'static Library) -> Result<Self, ClusterError> {
         let cluster = Self {
             options,
             topology: ArcSwap::default(),
             read_at: Mutex::new(Instant::now()),
             connections: Mutex::default(),
+            library,
             may_not_load: AtomicBool::new(false),
         };
         cluster.refresh().await?;

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::layout::{SLOTS, Slot};
+use crate::slot::{SLOTS, Slot};
 
 /// Address of a Redis node: `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -15,8 +15,8 @@ use redis::{
     ServerError, Value,
 };
 
-use crate::calls::{Call, CallError};
-use crate::sale::EpochMs;
+use crate::EpochMs;
+use crate::call::{Call, CallError};
 use crate::topology::{Address, Primary, Replica, listed_replicas, own_replicas};
 
 /// Options of connections, and their timeouts.
@@ -424,7 +424,7 @@ pub struct Replies {
 
 impl Replies {
     /// Marks the replies as not durable when `check` failed. Used with the newer map at the time of the answer, see
-    /// [`crate::cluster::Cluster::recheck_barrier`].
+    /// [`crate::Cluster::recheck_barrier`].
     #[must_use]
     pub fn require(mut self, check: Result<(), CallError>) -> Self {
         self.durable = self.durable.and(check);
