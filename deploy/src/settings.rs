@@ -67,6 +67,9 @@ mod tests {
             let documented = documented(&page, &["Node and coordinator", section]);
             assert_eq!(documented, settings, "docs/settings.md and the settings of {program} differ");
         }
+        let mut settings = of("flashsale-coordinator cluster").unwrap();
+        settings.retain(|setting| !setting.starts_with("REDIS_") && setting != LOG_FILTER);
+        assert_eq!(documented(&page, &["Cluster command"]), settings);
     }
 
     /// Variables of the OpenTelemetry library, which are documented and are no arguments of ours.

@@ -28,7 +28,7 @@ pub(crate) fn addresses(overlay: &Overlay) -> Vec<Fault> {
                     fault(format!("no Service has the address {host}:{port}"));
                 }
             }
-            let addresses: BTreeSet<&str> = addresses.into_iter().map(|(host, _)| host).collect();
+            let addresses: BTreeSet<&str> = addresses.into_iter().map(|(host, _)| service_of(host).0).collect();
             for server in servers(overlay).iter().filter(|server| !addresses.contains(&***server)) {
                 if variable == SERVERS {
                     fault(format!("{server} is missing from the cluster"));
@@ -49,13 +49,18 @@ fn addresses_in(value: &str) -> impl Iterator<Item = (&str, u64)> {
 }
 
 fn exists(overlay: &Overlay, host: &str, port: u64) -> bool {
-    let (service, domain) = host.split_once('.').unwrap_or((host, ""));
+    let (service, domain) = service_of(host);
     let Some(service) = overlay.find("Service", service) else {
         return !domain.is_empty() && !domain.ends_with(FULL);
     };
     let namespace = service.0["metadata"]["namespace"].as_str().unwrap_or_default();
     let is_its_name = domain.is_empty() || domain == format!("{namespace}.{FULL}");
     is_its_name && list(&service.0["spec"]["ports"]).iter().any(|it| it["port"] == port)
+}
+
+/// Splits a host into the name of its Service and the domain, which may be empty.
+fn service_of(host: &str) -> (&str, &str) {
+    host.split_once('.').unwrap_or((host, ""))
 }
 
 fn servers(overlay: &Overlay) -> Vec<String> {

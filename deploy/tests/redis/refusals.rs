@@ -4,6 +4,7 @@ use std::fs;
 
 use testkit::until;
 
+use crate::creation::assert_nothing_to_do;
 use crate::fixture::{RedisFixture, TIME_LIMIT, cluster_with_a_key};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,6 +135,36 @@ async fn replica_of_another_pair_is_refused() {
     // Then it is not told to follow its partner: it could be promoted there with the other pair's data.
     fixture.cluster(3, &[]).await.assert_refusal(1, "which is not its partner");
     assert!(own_line().contains(&other), "{}", own_line());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_pair_is_replaced_only_on_request() {
+    // Given a cluster with keys, of which one pair has lost both disks, with nodes.conf.
+    let (mut fixture, holder) = cluster_with_a_key().await;
+    let tags: Vec<String> = (0..20).map(|tag| format!("fs:{{{tag}}}:meta")).collect();
+    tags.iter().for_each(|key| fixture.write(key, "kept"));
+    let own: Vec<String> = fixture.query(holder, "KEYS *").lines().map(str::to_owned).collect();
+    let pair = [holder, holder + 1];
+    pair.into_iter().for_each(|number| fixture.lose_data(number));
+    for number in pair {
+        fixture.start(number);
+        fixture.wait_until_up(number).await;
+    }
+
+    // Then the loss is not accepted silently, and nothing is changed.
+    let refused = fixture.cluster(3, &[]).await;
+    refused.assert_refusal(1, "the data of slots ");
+    assert!(refused.output.contains("repeat with --accept-data-loss"), "{}", refused.output);
+    assert_eq!(fixture.map(holder).len(), 1, "an empty server was introduced");
+    assert!(fixture.cluster(3, &["check"]).await.output.contains("is lost"));
+
+    // On request the pair joins again, empty, with its slots. The other pairs keep their keys.
+    fixture.cluster(3, &["grow", "--accept-data-loss"]).await.assert_ok();
+    let slots: Vec<u32> = fixture.leaders(3).await.iter().map(|(_, slots)| *slots).collect();
+    assert_eq!(slots, [5461, 5461, 5462]);
+    let value = |key: &String| if own.contains(key) { "" } else { "kept" };
+    assert!(own.len() > 1 && tags.iter().all(|key| fixture.read(key) == value(key)));
+    assert_nothing_to_do(&fixture.cluster(3, &[]).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
