@@ -45,7 +45,7 @@ pub enum AdminError {
         limit_s: u64,
         /// The condition.
         condition: String,
-        /// What was missing at the end.
+        /// The part that was missing at the end.
         missing: String,
     },
 }

@@ -57,7 +57,7 @@ pub(crate) struct Server {
 /// Another server in a server's view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Node {
-    pub(crate) flags: String,
+    flags: String,
     pub(crate) endpoint: Endpoint,
     pub(crate) is_connected: bool,
     pub(crate) slots: Slots,
@@ -119,9 +119,14 @@ impl Facts {
         self.servers.iter().flat_map(of).filter(|(_, id, _)| self.named(id).is_none())
     }
 
+    /// The entries of all views for an id.
+    pub(crate) fn entries(&self, id: &str) -> impl Iterator<Item = &Node> {
+        self.servers.iter().filter_map(move |server| server.others.get(id))
+    }
+
     /// Returns true when another server lists this id with slots.
     pub(crate) fn is_listed_with_slots(&self, id: &str) -> bool {
-        self.servers.iter().any(|server| server.others.get(id).is_some_and(|node| !node.slots.is_empty()))
+        self.entries(id).any(|node| !node.slots.is_empty())
     }
 
     pub(crate) fn have_keys(&self) -> bool {
@@ -148,7 +153,7 @@ impl Server {
     }
 
     pub(crate) fn knows(&self, id: &str) -> bool {
-        self.others.get(id).is_some_and(|node| !node.flags.contains("handshake"))
+        self.others.get(id).is_some_and(|node| !node.is_in_handshake())
     }
 
     /// Returns true when it lists the slot as served by this id.
@@ -195,6 +200,28 @@ impl Server {
 }
 
 impl Node {
+    pub(crate) fn is_in_handshake(&self) -> bool {
+        self.has("handshake")
+    }
+
+    /// Returns true when the viewer, or the cluster, suspects a failure.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has("fail") || self.has("fail?")
+    }
+
+    pub(crate) fn has_no_address(&self) -> bool {
+        self.has("noaddr")
+    }
+
+    fn has(&self, flag: &str) -> bool {
+        self.flags.split(',').any(|other| other == flag)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn seen(flags: &str, endpoint: Endpoint, is_connected: bool, slots: Slots) -> Self {
+        Self { flags: flags.to_owned(), endpoint, is_connected, slots }
+    }
+
     fn of(line: &Line<'_>) -> Option<Self> {
         Some(Self {
             flags: line.flags.to_owned(),

@@ -39,9 +39,7 @@ fn ensure_connected(facts: &Facts, server: &Server) -> Result<(), String> {
     let others = facts.servers.iter().filter(|other| other.id != server.id);
     let is_reachable = |other: &&Server| {
         let node = server.others.get(&other.id);
-        node.is_some_and(|node| {
-            node.is_connected && !["handshake", "fail"].iter().any(|flag| node.flags.contains(flag))
-        })
+        node.is_some_and(|node| node.is_connected && !node.is_in_handshake() && !node.has_failed())
     };
     match others.into_iter().find(|other| !is_reachable(other)) {
         Some(other) => Err(format!("{} is not connected to {}", server.address, other.address)),

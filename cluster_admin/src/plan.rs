@@ -16,7 +16,7 @@ use crate::facts::{Facts, Server};
 use crate::health::ensure_healthy;
 use crate::slots::Slots;
 
-/// What a run changes.
+/// The extent of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// How far it goes.
@@ -148,13 +148,11 @@ fn is_of_another_cluster(server: &Server, earlier: &[Server]) -> Option<String> 
 }
 
 fn unknown_member(facts: &Facts) -> Option<String> {
-    let has_flag = |id: &String, flags: [&str; 2]| {
-        let mut entries = facts.servers.iter().filter_map(|server| server.others.get(id));
-        entries.any(|node| flags.iter().any(|flag| node.flags.contains(flag)))
-    };
-    let (viewer, id, node) = facts
-        .strangers()
-        .find(|(_, id, node)| facts.at(&node.endpoint).is_none() && !has_flag(id, ["handshake", "noaddr"]))?;
+    let is_transient =
+        |id: &str| facts.entries(id).any(|node| node.is_in_handshake() || node.has_no_address());
+    let mut strangers = facts.strangers();
+    let (viewer, id, node) =
+        strangers.find(|(_, id, node)| facts.at(&node.endpoint).is_none() && !is_transient(id))?;
     let (ip, port) = (&node.endpoint.ip, node.endpoint.port);
     Some(format!("{} knows {ip}:{port} ({id}), which PAIRS does not name", viewer.address))
 }
@@ -273,12 +271,9 @@ fn follow_leaders(facts: &Facts) -> Option<Step> {
 
 /// Forgets former servers that serve nothing. A server that came back with an empty folder has a new id.
 fn forget_former_servers(facts: &Facts) -> Option<Step> {
-    let is_gone = |id: &str| {
-        let mut entries = facts.servers.iter().filter_map(|server| server.others.get(id));
-        entries.any(|node| ["fail", "noaddr"].iter().any(|flag| node.flags.contains(flag)))
-    };
+    let is_gone = |id: &str| facts.entries(id).any(|node| node.has_failed() || node.has_no_address());
     let former = || {
-        let known = facts.strangers().filter(|(_, _, node)| !node.flags.contains("handshake"));
+        let known = facts.strangers().filter(|(_, _, node)| !node.is_in_handshake());
         known.filter(|(_, id, _)| !facts.is_listed_with_slots(id))
     };
     let gone = former().filter(|(_, id, _)| is_gone(id));

@@ -43,7 +43,7 @@ pub async fn run_if_requested() -> Option<ExitCode> {
 #[derive(Parser)]
 #[command(name = NAME, bin_name = "flashsale-coordinator cluster")]
 pub struct ClusterSettings {
-    /// What to do
+    /// The action
     #[arg(value_enum)]
     action: Action,
 

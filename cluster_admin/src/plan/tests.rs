@@ -118,12 +118,8 @@ impl World {
 
     fn node(&self, id: &str, (endpoint, seen): &(Endpoint, Slots)) -> Node {
         let live = self.find(id).map(|server| self.servers[server].slots.iter().copied().collect());
-        Node {
-            flags: if live.is_some() { "master" } else { "master,fail" }.to_owned(),
-            endpoint: endpoint.clone(),
-            is_connected: live.is_some(),
-            slots: live.unwrap_or_else(|| seen.clone()),
-        }
+        let flags = if live.is_some() { "master" } else { "master,fail" };
+        Node::seen(flags, endpoint.clone(), live.is_some(), live.unwrap_or_else(|| seen.clone()))
     }
 
     fn find(&self, id: &str) -> Option<usize> {
@@ -355,7 +351,7 @@ fn event() -> impl Strategy<Value = Event> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// Whatever happens in between, the last run ends with a whole cluster and every key.
+    /// After any interruptions the last run ends with a whole cluster and every key.
     #[test]
     fn growth_keeps_every_key_when_it_is_interrupted(
         (added, every) in (0..=2_usize, 1..400_usize),
@@ -411,7 +407,7 @@ proptest! {
         for parts in parts {
             let step = world.plan(ACCEPT_LOSS).unwrap();
             world.carry_out(&step, parts);
-            // Nobody remembers the owner any more, and the loss is still not accepted silently.
+            // No server may remember the owner any more, and the loss is still not accepted silently.
             let unserved = !world.facts().unclaimed().is_empty();
             prop_assert!(!unserved || world.plan(GROW).is_err() || world.keys().is_empty());
         }

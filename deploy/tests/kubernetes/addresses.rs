@@ -28,7 +28,8 @@ pub(crate) fn addresses(overlay: &Overlay) -> Vec<Fault> {
                     fault(format!("no Service has the address {host}:{port}"));
                 }
             }
-            let addresses: BTreeSet<&str> = addresses.into_iter().map(|(host, _)| service_of(host).0).collect();
+            let addresses: BTreeSet<&str> =
+                addresses.into_iter().map(|(host, _)| service_of(host).0).collect();
             for server in servers(overlay).iter().filter(|server| !addresses.contains(&***server)) {
                 if variable == SERVERS {
                     fault(format!("{server} is missing from the cluster"));
