@@ -121,6 +121,9 @@ impl ClusterAdmin<'_> {
 
     /// Returns those of the slots that hold keys on a server.
     pub(crate) async fn filled_among(&self, server: usize, slots: &[Slot]) -> Result<Vec<Slot>, AdminError> {
+        if slots.is_empty() {
+            return Ok(Vec::new());
+        }
         let counts: Vec<Cmd> =
             slots.iter().map(|slot| cluster_command(&["COUNTKEYSINSLOT", &slot.to_string()])).collect();
         let counts = self.servers.query(server, &counts).await;

@@ -192,7 +192,8 @@ fn mutations() -> Vec<Mutation> {
         ("network", node, "/spec/template/metadata/labels/flashsale~1redis-client", Value::Null),
         ("own user", node, "P/volumes/0/secret/items/0/key", json!("coordinator")),
         ("own user", "ConfigMap/flashsale-node-*", "/data/REDIS_USERNAME", json!("admin")),
-        ("own user", job, "P/volumes/1/secret/items", Value::Null),
+        ("own user", job, "P/volumes/0/secret/items", Value::Null),
+        ("own user", job, "C/env/1/value", json!("coordinator")),
         ("own user", exporter, "C/env/1/value", json!("default")),
         (
             "plain secrets",
