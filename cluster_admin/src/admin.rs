@@ -88,7 +88,7 @@ impl<'a> ClusterAdmin<'a> {
                 None => sleep(POLL_PERIOD).await,
                 Some(Step::Done | Step::CountKeys) => return Ok(run.changed),
                 Some(Step::Wait(condition, missing)) => {
-                    self.wait(&mut run, condition.to_owned(), missing).await?
+                    self.wait(&mut run, condition.to_owned(), missing).await?;
                 }
                 Some(Step::Send(purpose, commands)) => self.send(&mut run, purpose, commands).await?,
                 Some(Step::Move(moves)) => {
