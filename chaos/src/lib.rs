@@ -4,9 +4,9 @@
 //!
 //! - a [`Schedule`] of faults ([`FaultKind`]), made from the seed alone, injected one after the other;
 //! - a sale on real processes, plus smaller side sales;
-//! - buyers and an operator. They write each request to the [`journal`] before they send it, and each answer before they
+//! - buyers and an operator. They write each request to the [`journal`](buyers::journal) before they send it, and each answer before they
 //!   act on it;
-//! - an audit from three sources: the coordinator's audit of Redis, the clients' journal ([`verdict`]), and the sale's
+//! - an audit from three sources: the coordinator's audit of Redis, the clients' journal ([`verdict`](buyers::verdict)), and the sale's
 //!   public status.
 //!
 //! The crate uses the product from outside: over HTTP, over Redis, and by signals to processes. `testkit` starts and
@@ -19,7 +19,6 @@ mod audit;
 mod claims;
 mod fault_kind;
 mod faults;
-pub mod journal;
 mod load;
 mod operator;
 mod report;
@@ -28,14 +27,13 @@ mod schedule;
 mod table;
 mod testbed;
 mod timeline;
-pub mod verdict;
 
 pub use audit::audit;
-pub use claims::{Claim, FinalState, ShardSettings, read_claims, read_final_state};
+pub use claims::{read_claims, read_final_state};
 pub use fault_kind::FaultKind;
 pub use faults::FaultEffect;
-pub use load::{Buyer, BuyerCrowd, Counts, RequestOutcome};
-pub use operator::Operator;
+pub use load::{Buyer, BuyerCrowd, Counts};
+pub use operator::{ChangeCounts, Operator};
 pub use report::{FaultReport, Report};
 pub use run::{RunEvent, RunOptions, run};
 pub use schedule::{PlannedFault, Schedule};

@@ -10,10 +10,8 @@ mod behaviours;
 mod buyers;
 mod client;
 mod crowd;
-mod csrf;
 
 pub use buyers::Buyer;
-pub(crate) use client::retry_after;
-pub use client::{Counts, RequestOutcome};
+pub use client::Counts;
 pub use crowd::BuyerCrowd;
 pub(crate) use crowd::{ArrivalRate, NGINX};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::FaultKind;
+use crate::{ChangeCounts, Counts, FaultKind};
 
 /// Results of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -14,24 +14,12 @@ pub struct Report {
     pub redis: String,
     /// Audited sales.
     pub sales: u64,
-    /// Changes that operators requested.
-    pub changes: u64,
-    /// Changes that were confirmed.
-    pub changes_done: u64,
-    /// Requests for these changes, including retries.
-    pub change_tries: u64,
-    /// Buyers' requests.
-    pub requests: u64,
-    /// Reported purchases, each compared with its claim.
-    pub purchases: u64,
-    /// Requests with an unknown outcome; each was retried.
-    pub unknown: u64,
-    /// Refusals because a sale was not selling.
-    pub not_active: u64,
-    /// Requests to the single-sale endpoints.
-    pub single_sale: u64,
-    /// Purchase requests without an `Idempotency-Key`.
-    pub without_key: u64,
+    /// Changes by operators.
+    #[serde(flatten)]
+    pub changes: ChangeCounts,
+    /// Requests of buyers.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// 99th percentile of the latency between faults, in milliseconds.
     pub quiet_p99_ms: f64,
     /// Requests with an unknown outcome between faults.

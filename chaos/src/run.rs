@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use buyers::journal::{Change, Journal, read};
 use testkit::{
     ServerBinary, Stack, StackOptions,
     stack::{Programs, SaleOptions},
@@ -22,7 +23,6 @@ use crate::{
     FaultKind, FaultReport, PlannedFault, Report, Schedule,
     audit::{audit, status_contradiction},
     faults::{FaultEffect, inject},
-    journal::{Change, Journal},
     load::{ArrivalRate, BuyerCrowd, Counts},
     operator::{FinishedSale, Operator, OperatorContext, SalePlan, execute, plans},
     testbed::{SALE, Testbed},
@@ -192,29 +192,20 @@ impl Run<'_> {
             self.close_sale(sale).await?;
         }
         self.emit(RunEvent::Closing("audit"));
-        let records = crate::journal::read(self.crowd.journal().path())?;
+        let records = read(self.crowd.journal().path())?;
         for FinishedSale { crowd, .. } in &sales {
             let found = audit(&self.testbed.stack, crowd.sale(), &records).await?;
             self.violations.extend(found.into_iter().map(|what| format!("{}: {what}", crowd.sale().id())));
         }
-        self.violations.extend(status_contradiction(&self.testbed.stack).await?);
+        self.violations.extend(status_contradiction(&self.testbed.stack).await);
 
         let quiet = Timeline::of(&records).outside(&self.spans, attacked_until);
-        let counts = sales.iter().fold(Counts::default(), |sum, sale| sum + sale.crowd.counts());
-        let changes = self.operator.changes();
         Ok(Report {
             seed: options.seed,
             redis: self.testbed.redis().version().to_owned(),
             sales: sales.len() as u64,
-            changes: changes.asked,
-            changes_done: changes.done,
-            change_tries: changes.tries,
-            not_active: counts.not_active,
-            single_sale: counts.single_sale,
-            without_key: counts.without_key,
-            requests: counts.requests,
-            purchases: counts.purchases,
-            unknown: counts.unknown,
+            changes: *self.operator.counts(),
+            counts: Counts::of(&records),
             quiet_p99_ms: quiet.p99.as_secs_f64() * 1_000.0,
             quiet_unknown: quiet.unknown as u64,
             seconds: self.opened.elapsed().as_secs_f64(),
@@ -226,10 +217,10 @@ impl Run<'_> {
     /// Lets a crowd buy the rest and earlier buyers return. If planned, an operator ends the sale in between.
     async fn close_sale(
         &mut self,
-        FinishedSale { crowd, ends_at, is_ended_by_operator }: &FinishedSale,
+        FinishedSale { crowd, ends_in_run, is_ended_by_operator }: &FinishedSale,
     ) -> Result<()> {
         let id = crowd.sale().id().as_str();
-        if ends_at.is_none() {
+        if !ends_in_run {
             // The last change may be a pause whose outcome is unknown.
             self.operator.apply(id, Change::Resume).await?;
             // Every buyer who retries must get a unit or a refusal. The audit reports where the unsold units are.
@@ -290,7 +281,8 @@ impl Run<'_> {
     }
 
     fn report(&self, kind: FaultKind, at: Duration, span: Span, effect: FaultEffect) -> FaultReport {
-        let timeline = Timeline::of(&self.crowd.journal().since(span.from));
+        let entries = self.crowd.journal().since(span.from);
+        let timeline = Timeline::of(&entries);
         let (all, others) = (timeline.within(span), timeline.other_shards(&effect.shards, span));
         FaultReport {
             kind,

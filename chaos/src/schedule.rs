@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn schedule_depends_on_the_seed() {
-        let schedule = |seed| Schedule::of(seed, DURATION_DEFAULT, PACE_DEFAULT, &FaultKind::ALL);
+        let schedule = |seed| Schedule::of(seed, DURATION_DEFAULT, PACE_DEFAULT, FaultKind::all());
         assert_eq!(schedule(7), schedule(7));
         assert_ne!(schedule(7).faults, schedule(8).faults);
     }
@@ -96,18 +96,18 @@ mod tests {
     fn default_run_has_every_kind() {
         for seed in 1..=20 {
             let kinds: HashSet<FaultKind> =
-                Schedule::of(seed, DURATION_DEFAULT, PACE_DEFAULT, &FaultKind::ALL)
+                Schedule::of(seed, DURATION_DEFAULT, PACE_DEFAULT, FaultKind::all())
                     .faults
                     .iter()
                     .map(|fault| fault.kind)
                     .collect();
-            assert_eq!(kinds.len(), FaultKind::ALL.len(), "seed {seed} leaves a kind out");
+            assert_eq!(kinds.len(), FaultKind::all().len(), "seed {seed} leaves a kind out");
         }
     }
 
     #[test]
     fn faults_are_ordered_and_primary_added_once() {
-        let long = Schedule::of(3, Duration::from_mins(20), PACE_DEFAULT, &FaultKind::ALL).faults;
+        let long = Schedule::of(3, Duration::from_mins(20), PACE_DEFAULT, FaultKind::all()).faults;
         assert!(long.is_sorted_by_key(|fault| fault.at) && long.last().unwrap().at < Duration::from_mins(20));
         assert_eq!(long.iter().filter(|fault| fault.kind == FaultKind::PrimaryAdded).count(), 1);
     }

@@ -14,7 +14,7 @@ pub fn markdown(reports: &[Report]) -> String {
          |---|---|---|---|---|---|---|\n",
     );
     let all = || reports.iter().flat_map(|report| report.faults.iter().map(move |fault| (fault, report)));
-    for kind in FaultKind::ALL {
+    for &kind in FaultKind::all() {
         let faults: Vec<FaultInRun<'_>> = all().filter(|(fault, _)| fault.kind == kind).collect();
         if !faults.is_empty() {
             table += &row(kind, &faults);
@@ -59,17 +59,20 @@ fn totals(reports: &[Report]) -> String {
     let faults: usize = reports.iter().map(|report| report.faults.len()).sum();
     let violations: usize = reports.iter().map(|report| report.violations.len()).sum();
     let quiet = reports.iter().map(|report| report.quiet_p99_ms).max_by(f64::total_cmp).unwrap_or_default();
-    let mut text =
-        format!("| all | {faults} | {} | {} | | | |\n\n", sum(|r| r.purchases), sum(|r| r.unknown));
+    let mut text = format!(
+        "| all | {faults} | {} | {} | | | |\n\n",
+        sum(|r| r.counts.purchases),
+        sum(|r| r.counts.unknown)
+    );
     writeln!(
         text,
         "{} runs, {faults} faults, {} sales, {} requests, {} purchases audited, {} changes of operators, {violations} \
          violations; without faults {} unknown answers, p99 at most {quiet:.0} ms.",
         reports.len(),
         sum(|r| r.sales),
-        sum(|r| r.requests),
-        sum(|r| r.purchases),
-        sum(|r| r.changes_done),
+        sum(|r| r.counts.requests),
+        sum(|r| r.counts.purchases),
+        sum(|r| r.changes.changes_done),
         sum(|r| r.quiet_unknown),
     )
     .expect("writing to a String cannot fail");
@@ -79,6 +82,7 @@ fn totals(reports: &[Report]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{ChangeCounts, Counts};
 
     fn fault(
         kind: FaultKind,
@@ -106,15 +110,8 @@ mod tests {
             seed: 1,
             redis: "Redis server v=7.0.15".into(),
             sales: 4,
-            changes: 20,
-            changes_done: 19,
-            change_tries: 30,
-            not_active: 5,
-            single_sale: 40,
-            without_key: 30,
-            requests: 250,
-            purchases: 100,
-            unknown: 9,
+            changes: ChangeCounts { changes: 20, changes_done: 19, change_tries: 30 },
+            counts: Counts { requests: 250, purchases: 100, unknown: 9, ..Counts::default() },
             quiet_p99_ms: 12.0,
             quiet_unknown: 0,
             seconds: 60.0,

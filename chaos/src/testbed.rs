@@ -5,10 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use redis::IntoConnectionInfo as _;
 use rediscluster::{Cluster, ConnectOptions};
-use reqwest::Client;
-use serde_json::Value;
-use stock::functions::LIBRARY;
-use stock::{ids::SaleId, layout::SaleKeys, sale::Sale, store::ReadConfig};
+use stock::{functions::LIBRARY, ids::SaleId, layout::SaleKeys, sale::Sale, store::ReadConfig};
 use testkit::{RedisCluster, Stack, stack::Coordinator, until};
 
 use crate::operator::Operator;
@@ -18,9 +15,6 @@ pub(crate) const SALE: &str = "flash";
 
 /// Time limit for a leader: the lease expires within seconds, and another coordinator takes it.
 const LEADER_LIMIT: Duration = Duration::from_secs(30);
-
-/// Time limit of an admin call that changes nothing.
-const ADMIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// The processes and the sale that faults are injected into.
 pub(crate) struct Testbed {
@@ -100,18 +94,11 @@ impl Testbed {
 
     async fn current_leader(&self) -> Option<Arc<Coordinator>> {
         for coordinator in self.stack.coordinators() {
-            if self.is_leader(&coordinator).await.unwrap_or(false) {
+            if self.stack.admin().leads(coordinator.url()).await.unwrap_or(false) {
                 return Some(coordinator);
             }
         }
         None
-    }
-
-    async fn is_leader(&self, coordinator: &Coordinator) -> Result<bool> {
-        let request =
-            Client::new().get(format!("{}/admin/coordinators", coordinator.url())).timeout(ADMIN_LIMIT);
-        let view: Value = request.bearer_auth(self.stack.admin_token()).send().await?.json().await?;
-        Ok(view["leads"] == true)
     }
 
     pub(crate) async fn wait_until_whole(&self) -> Result<()> {

@@ -17,6 +17,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde_json::Value;
 use service::edge::{self, AdmitAll};
 use service::json::JsonBody;
 use service::problem::Problem;
@@ -25,9 +26,9 @@ use stock::audit::AuditReport;
 use stock::ids::SaleId;
 
 use crate::change::Change;
-use crate::coordinator::{Coordinator, CoordinatorError, Created};
+use crate::coordinator::Coordinator;
+use crate::operations::{Created, OperationError};
 use requests::{Extension, NewSaleRequest, RestockKey, RestockRequest};
-use views::{CoordinatorsView, SaleDetail, SaleList, SaleView};
 
 pub use token::{AdminToken, InvalidToken};
 
@@ -58,9 +59,15 @@ pub fn router(handle: CoordinatorHandle, token: AdminToken, ops_routes: Router) 
     let admin = Router::new()
         .route("/admin/sales", get(list).post(create))
         .route("/admin/sales/{sale}", get(show))
-        .route("/admin/sales/{sale}/pause", post(pause))
-        .route("/admin/sales/{sale}/resume", post(resume))
-        .route("/admin/sales/{sale}/end", post(end))
+        .route(
+            "/admin/sales/{sale}/pause",
+            post(|coordinator, sale| change(coordinator, sale, Change::Pause)),
+        )
+        .route(
+            "/admin/sales/{sale}/resume",
+            post(|coordinator, sale| change(coordinator, sale, Change::Resume)),
+        )
+        .route("/admin/sales/{sale}/end", post(|coordinator, sale| change(coordinator, sale, Change::End)))
         .route("/admin/sales/{sale}/extend", post(extend))
         .route("/admin/sales/{sale}/restock", post(restock))
         .route("/admin/sales/{sale}/audit", get(audit))
@@ -90,12 +97,12 @@ impl FromRequestParts<CoordinatorHandle> for SalePath {
     async fn from_request_parts(parts: &mut Parts, handle: &CoordinatorHandle) -> Result<Self, Problem> {
         let path = Path::<String>::from_request_parts(parts, handle).await;
         let Path(name) = path.map_err(|_| Problem::new(StatusCode::NOT_FOUND))?;
-        name.parse().map(Self).map_err(|_| CoordinatorError::NoSale(name).into())
+        name.parse().map(Self).map_err(|_| OperationError::NoSale(name).into())
     }
 }
 
-async fn list(ReadyCoordinator(coordinator): ReadyCoordinator) -> Result<Json<SaleList>, Problem> {
-    Ok(Json(SaleList::of(&coordinator.sales().await?)))
+async fn list(ReadyCoordinator(coordinator): ReadyCoordinator) -> Result<Json<Value>, Problem> {
+    Ok(Json(views::sales(&coordinator.sales.list().await?)))
 }
 
 async fn create(
@@ -103,35 +110,23 @@ async fn create(
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let wanted = body.parse::<NewSaleRequest>()?.read()?;
-    let Created { sale, is_new } = coordinator.create(&wanted).await?;
+    let Created { sale, is_new } = coordinator.sales.create(&wanted).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(SaleView::of(&sale.config))).into_response())
+    Ok((status, Json(views::sale(&sale))).into_response())
 }
 
 async fn show(
     ReadyCoordinator(coordinator): ReadyCoordinator,
     SalePath(sale): SalePath,
-) -> Result<Json<SaleDetail>, Problem> {
-    Ok(Json(SaleDetail::of(coordinator.inspect(&sale).await?)))
-}
-
-async fn pause(coordinator: ReadyCoordinator, sale: SalePath) -> Result<Json<SaleView>, Problem> {
-    change(coordinator, sale, Change::Pause).await
-}
-
-async fn resume(coordinator: ReadyCoordinator, sale: SalePath) -> Result<Json<SaleView>, Problem> {
-    change(coordinator, sale, Change::Resume).await
-}
-
-async fn end(coordinator: ReadyCoordinator, sale: SalePath) -> Result<Json<SaleView>, Problem> {
-    change(coordinator, sale, Change::End).await
+) -> Result<Json<Value>, Problem> {
+    Ok(Json(views::detail(&coordinator.sales.inspect(&sale).await?)))
 }
 
 async fn extend(
     coordinator: ReadyCoordinator,
     sale: SalePath,
     body: JsonBody,
-) -> Result<Json<SaleView>, Problem> {
+) -> Result<Json<Value>, Problem> {
     let ends_at = body.parse::<Extension>()?.read()?.resolve(now());
     change(coordinator, sale, Change::Extend { ends_at }).await
 }
@@ -141,7 +136,7 @@ async fn restock(
     sale: SalePath,
     RestockKey(key): RestockKey,
     body: JsonBody,
-) -> Result<Json<SaleView>, Problem> {
+) -> Result<Json<Value>, Problem> {
     let RestockRequest { units } = body.parse()?;
     change(coordinator, sale, Change::Restock(stock::sale::Restock { key, units })).await
 }
@@ -150,20 +145,20 @@ async fn change(
     ReadyCoordinator(coordinator): ReadyCoordinator,
     SalePath(sale): SalePath,
     change: Change,
-) -> Result<Json<SaleView>, Problem> {
-    let sale = coordinator.change(&sale, &change).await?;
-    Ok(Json(SaleView::of(&sale.config)))
+) -> Result<Json<Value>, Problem> {
+    let sale = coordinator.sales.change(&sale, &change).await?;
+    Ok(Json(views::sale(&sale)))
 }
 
-async fn coordinators(ReadyCoordinator(coordinator): ReadyCoordinator) -> Json<CoordinatorsView> {
-    Json(CoordinatorsView::of(coordinator.leadership()))
+async fn coordinators(ReadyCoordinator(coordinator): ReadyCoordinator) -> Json<Value> {
+    Json(views::coordinators(coordinator.leadership()))
 }
 
 async fn audit(
     ReadyCoordinator(coordinator): ReadyCoordinator,
     SalePath(sale): SalePath,
 ) -> Result<Json<AuditReport>, Problem> {
-    Ok(Json(coordinator.audit(&sale).await?))
+    Ok(Json(coordinator.sales.audit(&sale).await?))
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! Applies plans. Every operation here may run twice, in several coordinators at once, or in part.
 
-use std::fmt;
-
 use rediscluster::{CallError, Cluster};
 use stock::calls::{Accept, Configure, Configured, RecordAnswer, TokenSource};
 use stock::channels::Channel;
@@ -13,47 +11,26 @@ use crate::desired_state::DesiredState;
 use crate::metrics;
 use crate::plan::PlanStep;
 use crate::records::Records;
-use crate::transfers::{Transfer, transfer};
-
-/// A shard that did not confirm an operation.
-#[derive(Clone, Debug)]
-pub struct UnconfirmedShard {
-    /// The shard.
-    pub shard: ShardId,
-    /// The reason.
-    pub reason: UnconfirmedReason,
-}
-
-/// Why a shard did not confirm.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum UnconfirmedReason {
-    /// It did not answer, it refused, or its answer is not durable.
-    #[error(transparent)]
-    Call(#[from] CallError),
-    /// It holds other settings, of a newer version.
-    #[error("it holds {}", .0.join(", "))]
-    OtherSettings(Vec<String>),
-}
-
-impl fmt::Display for UnconfirmedShard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "shard {}: {}", self.shard, self.reason)
-    }
-}
+use crate::transfers::{Transfer, UnconfirmedReason, UnconfirmedShard, transfer};
 
 /// Applies a plan. Steps that fail are logged, and planned again in the next round.
 pub async fn apply(cluster: &Cluster, records: &Records, desired: &DesiredState, steps: &[PlanStep]) {
-    let (mut behind, mut short, mut stalled) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut behind, mut short, mut stalled, mut unconfirmed) = (vec![], vec![], vec![], vec![]);
     for &step in steps {
         match step {
             PlanStep::Configure(shard) => behind.push(shard),
             PlanStep::Mint(shard) => short.push(shard),
             PlanStep::Redrive(channel) => stalled.push(channel),
-            PlanStep::Open => open_and_log(cluster, records, desired).await,
-            PlanStep::RaiseVersion(version) => raise_version(cluster, records, desired, version).await,
+            PlanStep::Open => match open(cluster, records, desired).await {
+                Ok(shards) => unconfirmed.extend(shards),
+                Err(error) => {
+                    tracing::warn!(sale.id = %desired.sale.id(), %error, "the opening is not recorded for sure");
+                }
+            },
+            PlanStep::RaiseVersion(version) => raise_version(records, desired, version).await,
         }
     }
-    let mut unconfirmed = configure(cluster, desired, &behind).await.err().unwrap_or_default();
+    unconfirmed.extend(configure(cluster, desired, &behind).await.err().unwrap_or_default());
     unconfirmed.extend(mint(cluster, desired, &short).await);
     unconfirmed.extend(redrive(cluster, &desired.sale, &stalled).await);
     unconfirmed.iter().for_each(|failure| log(&desired.sale, failure));
@@ -92,7 +69,7 @@ pub async fn open(
     let before = &*desired.sale.config;
     let layout = LayoutConfig { incarnations, ..before.layout.clone() };
     let opened = SaleConfig { version: before.version + 1, state: SaleState::Open, layout, ..before.clone() };
-    if advance(cluster, records, desired, opened).await? == RecordAnswer::Done {
+    if advance(records, desired, opened).await? == RecordAnswer::Done {
         tracing::info!(sale.id = %before.id, sale.total = before.total_stock, "sale opened");
     }
     Ok(Vec::new())
@@ -100,36 +77,26 @@ pub async fn open(
 
 /// Records the same sale with another version, state, or incarnations.
 async fn advance(
-    cluster: &Cluster,
     records: &Records,
     desired: &DesiredState,
     config: SaleConfig,
 ) -> Result<RecordAnswer, CallError> {
     let sale = desired.sale.at(config).expect("none of them makes a valid sale invalid");
     let after = DesiredState { sale, mint: desired.mint.clone() };
-    records.record(cluster, desired.sale.config.version, &after).await
+    records.record(desired.sale.config.version, &after).await
 }
 
 /// Raises the version of a record. The change is based on the version that is known to be durable, so a coordinator
 /// that has missed the latest change changes nothing.
-async fn raise_version(cluster: &Cluster, records: &Records, desired: &DesiredState, version: u64) {
+async fn raise_version(records: &Records, desired: &DesiredState, version: u64) {
     let id = desired.sale.id();
     let raised = SaleConfig { version, ..(*desired.sale.config).clone() };
-    match advance(cluster, records, desired, raised).await {
+    match advance(records, desired, raised).await {
         Ok(RecordAnswer::Done) => {
             tracing::warn!(sale.id = %id, sale.version = version, "shards were ahead of the record: version raised");
         }
         Ok(RecordAnswer::Overtaken(_)) => {}
         Err(error) => tracing::warn!(sale.id = %id, %error, "the raised version is not recorded for sure"),
-    }
-}
-
-async fn open_and_log(cluster: &Cluster, records: &Records, desired: &DesiredState) {
-    match open(cluster, records, desired).await {
-        Ok(unconfirmed) => unconfirmed.iter().for_each(|failure| log(&desired.sale, failure)),
-        Err(error) => {
-            tracing::warn!(sale.id = %desired.sale.id(), %error, "the opening is not recorded for sure");
-        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! The state of the lease as one coordinator knows it. Pure.
+//! The state of the lease as one coordinator knows it, without I/O.
 
 use std::time::Duration;
 
 use stock::lease::Lease;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// The holder stops leading a tenth before its lease expires: clocks do not run equally fast, and a round that has
@@ -22,15 +23,6 @@ struct Holder {
     until: Instant,
 }
 
-/// Role of a coordinator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CoordinatorRole {
-    /// It does the work that one coordinator has to do.
-    Leading,
-    /// Another coordinator leads, or none is known to.
-    Following(Option<String>),
-}
-
 impl LeaseHolder {
     /// The state after a response to the coordinator `name`. The coordinator's own lease counts from before the
     /// request, because the response may have been on its way for long. For the same reason another coordinator's lease
@@ -44,23 +36,55 @@ impl LeaseHolder {
         Self { holder }
     }
 
-    /// The role of this coordinator. Without a newer response the lease expires.
-    pub fn role(&self, now: Instant) -> CoordinatorRole {
-        match self.holder.as_ref().filter(|holder| now < holder.until) {
-            Some(Holder { is_self: true, .. }) => CoordinatorRole::Leading,
-            other => CoordinatorRole::Following(other.map(|holder| holder.name.clone())),
-        }
+    /// The leader. Without a newer response the lease expires.
+    fn leader(&self, now: Instant) -> Option<&Holder> {
+        self.holder.as_ref().filter(|holder| now < holder.until)
     }
 
     /// Returns true if this coordinator leads.
     pub fn leads(&self, now: Instant) -> bool {
-        self.holder.as_ref().is_some_and(|holder| holder.is_self && now < holder.until)
+        self.leader(now).is_some_and(|leader| leader.is_self)
     }
 
     /// Returns when to check the lease again: after the time `every`, or when another coordinator's lease expires.
     pub fn next_check(&self, now: Instant, every: Duration) -> Instant {
-        let other = self.holder.as_ref().filter(|holder| !holder.is_self && now < holder.until);
+        let other = self.leader(now).filter(|leader| !leader.is_self);
         other.map_or(now + every, |other| other.until.min(now + every))
+    }
+}
+
+/// The role of a coordinator among the others. It does not lead at first.
+pub struct Leadership {
+    name: String,
+    lease_holder: watch::Sender<LeaseHolder>,
+}
+
+impl Leadership {
+    pub(crate) fn new(name: String) -> Self {
+        Self { name, lease_holder: watch::Sender::default() }
+    }
+
+    /// The name of this coordinator.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns true if this coordinator leads now.
+    pub fn leads(&self) -> bool {
+        self.holder().leads(Instant::now())
+    }
+
+    /// The name of the leader, as far as this coordinator knows.
+    pub fn leader(&self) -> Option<String> {
+        self.holder().leader(Instant::now()).map(|leader| leader.name.clone())
+    }
+
+    pub(crate) fn holder(&self) -> watch::Ref<'_, LeaseHolder> {
+        self.lease_holder.borrow()
+    }
+
+    pub(crate) fn update(&self, lease_holder: LeaseHolder) {
+        self.lease_holder.send_replace(lease_holder);
     }
 }
 
@@ -79,10 +103,10 @@ mod tests {
         let requested_at = Instant::now();
         let received_at = requested_at + SECOND / 2;
         let lease_holder = LeaseHolder::of("ann", held_by("ann"), requested_at, received_at);
-        assert_eq!(lease_holder.role(received_at), CoordinatorRole::Leading);
+        assert!(lease_holder.leads(received_at));
         assert!(lease_holder.leads(requested_at + Duration::from_millis(899)));
         assert!(!lease_holder.leads(requested_at + Duration::from_millis(900)));
-        assert_eq!(lease_holder.role(requested_at + SECOND), CoordinatorRole::Following(None));
+        assert_eq!(lease_holder.leader(requested_at + SECOND), None);
     }
 
     #[test]
@@ -96,9 +120,9 @@ mod tests {
     fn other_leader_is_followed_until_its_lease_expires() {
         let now = Instant::now();
         let lease_holder = LeaseHolder::of("ann", held_by("bob"), now, now);
-        assert_eq!(lease_holder.role(now), CoordinatorRole::Following(Some("bob".into())));
+        assert_eq!(lease_holder.leader(now).unwrap().name, "bob");
         assert!(!lease_holder.leads(now));
-        assert_eq!(lease_holder.role(now + SECOND), CoordinatorRole::Following(None));
+        assert_eq!(lease_holder.leader(now + SECOND), None);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
+use serde_json::Value;
 use service::edge::{self, AdmitAll};
 use service::events::{EventHub, event, stream_of};
 use service::problem::Problem;
@@ -27,13 +28,14 @@ use stock::layout::{Fingerprint, SaleKeys};
 use stock::sale::Sale;
 use stock::snapshot::Snapshot;
 use stock::store::ReadSnapshot;
-use tokio::time::{MissedTickBehavior, interval};
 
 use crate::admin::CoordinatorHandle;
+use crate::context::Context;
 use crate::coordinator::Coordinator;
 use crate::desired_state::DesiredState;
+use crate::rounds::ticks;
 use history::History;
-use report::LiveSaleList;
+use report::sale_list;
 use watch::SaleWatch;
 
 /// Most viewers at a time: some screens, and everyone who works on the sale.
@@ -78,18 +80,17 @@ impl LiveFeed {
 
     /// Records how many units were sold at which time, so that new viewers see the last minutes. Never returns.
     pub async fn record_history(&self, coordinator: &Coordinator) {
-        let mut ticks = interval(HISTORY_PERIOD);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = ticks(HISTORY_PERIOD);
         loop {
             ticks.tick().await;
-            for Snapshot { fingerprint, taken_at, sold, .. } in read_snapshots(coordinator).await {
+            for Snapshot { fingerprint, taken_at, sold, .. } in read_snapshots(&coordinator.context).await {
                 self.histories().entry(fingerprint).or_default().push(taken_at, sold);
             }
         }
     }
 
-    fn coordinator(&self) -> Result<Arc<Coordinator>, Problem> {
-        self.0.handle.coordinator().ok_or_else(unavailable)
+    fn context(&self) -> Result<Arc<Context>, Problem> {
+        Ok(self.0.handle.coordinator().ok_or_else(unavailable)?.context.clone())
     }
 
     fn histories(&self) -> MutexGuard<'_, BTreeMap<Fingerprint, History>> {
@@ -98,41 +99,40 @@ impl LiveFeed {
 
     /// Returns the sale to show, if it exists.
     fn choose(&self, known: &BTreeMap<SaleId, DesiredState>, named: Option<&str>) -> Option<Sale> {
-        let id = match named {
-            Some(named) => named.parse().ok(),
+        let desired = match named {
+            Some(named) => known.get(&named.parse().ok()?),
             None => default_sale(known, &self.0.default_sale),
         };
-        known.get(&id?).map(|desired| desired.sale.clone())
+        desired.map(|desired| desired.sale.clone())
     }
 }
 
 /// The default sale; if it does not exist, the sale that starts last.
-fn default_sale(known: &BTreeMap<SaleId, DesiredState>, default: &SaleId) -> Option<SaleId> {
+fn default_sale<'a>(known: &'a BTreeMap<SaleId, DesiredState>, default: &SaleId) -> Option<&'a DesiredState> {
     let latest = || known.values().max_by_key(|desired| desired.sale.config.window.starts_at);
-    known.get(default).or_else(latest).map(|desired| desired.sale.id().clone())
+    known.get(default).or_else(latest)
 }
 
 /// Reads the latest snapshots. A sale whose snapshot cannot be read has a gap in its history.
-async fn read_snapshots(coordinator: &Coordinator) -> Vec<Snapshot> {
-    let keys: Vec<SaleKeys> = coordinator.records.known().keys().map(SaleKeys::new).collect();
-    let snapshots = coordinator.reads.poll_all(&keys.iter().map(ReadSnapshot).collect::<Vec<_>>()).await;
+async fn read_snapshots(Context { reads, records, .. }: &Context) -> Vec<Snapshot> {
+    let keys: Vec<SaleKeys> = records.known().keys().map(SaleKeys::new).collect();
+    let snapshots = reads.poll_all(&keys.iter().map(ReadSnapshot).collect::<Vec<_>>()).await;
     snapshots.into_iter().filter_map(|read| read.ok()?).collect()
 }
 
 /// `GET /live/sales`
-async fn sales(State(live): State<LiveFeed>) -> Result<Json<LiveSaleList>, Problem> {
-    let known = live.coordinator()?.records.known();
-    Ok(Json(LiveSaleList::of(&known, default_sale(&known, &live.0.default_sale))))
+async fn sales(State(live): State<LiveFeed>) -> Result<Json<Value>, Problem> {
+    let known = live.context()?.records.known();
+    Ok(Json(sale_list(&known, default_sale(&known, &live.0.default_sale))))
 }
 
 /// `GET /live/sales/{sale}/events`, `GET /live/sale/events`
 async fn events(State(live): State<LiveFeed>, named: Option<Path<String>>) -> Result<Response, Problem> {
-    let coordinator = live.coordinator()?;
-    let sale = live
-        .choose(&coordinator.records.known(), named.as_deref().map(String::as_str))
-        .ok_or_else(no_sale)?;
+    let context = live.context()?;
+    let named = named.as_deref().map(String::as_str);
+    let sale = live.choose(&context.records.known(), named).ok_or_else(no_sale)?;
     let past = live.histories().get(sale.fingerprint()).cloned().unwrap_or_default();
-    let writer = |publisher| SaleWatch::new(coordinator, sale.id().clone()).run(publisher);
+    let writer = |publisher| SaleWatch::new(context, sale.id().clone()).run(publisher);
     let stream = live.0.events.listen(sale.id().clone(), &event("history", &past), writer);
     stream.map(stream_of).ok_or_else(unavailable)
 }

@@ -72,7 +72,7 @@ async fn coordinate(
     live: &LiveFeed,
     readiness: &Readiness,
     exporter: &Exporter,
-    stop: impl Future<Output = ()> + Clone + Send,
+    stop: impl Future<Output = ()> + Clone + Send + 'static,
 ) -> anyhow::Result<()> {
     let coordinator = tokio::select! {
         connected = start::connect(settings) => Arc::new(connected?),
@@ -94,7 +94,7 @@ async fn coordinate(
 async fn open_default_sale(settings: &Settings, coordinator: &Coordinator, readiness: &Readiness) {
     if let Some(sale) = settings.default_sale() {
         readiness.serving(|| Err("the default sale is not open yet".to_owned()));
-        start::default_sale(coordinator, &sale).await;
+        start::default_sale(&coordinator.sales, &sale).await;
     }
     readiness.serving(|| Ok(()));
     tracing::info!("ready");

@@ -9,15 +9,14 @@ use std::time::Duration;
 use ::metrics::{counter, gauge, histogram};
 use rediscluster::Topology;
 use service::metrics::Exporter;
-use stock::audit::AuditReport;
+use stock::audit::{AuditError, AuditReport};
 use stock::calls::Level;
-use stock::channels::{OpenChannel, open_channels};
+use stock::channels::open_channels;
 use stock::ids::{SaleId, ShardId};
 use stock::sale::{SaleConfig, SaleState};
 use tokio::time::Instant;
 
-use crate::coordinator::{Coordinator, CoordinatorError};
-use crate::reconcile::Observation;
+use crate::observation::Observation;
 use crate::replication::Replication;
 use crate::violations::Violations;
 
@@ -99,7 +98,7 @@ pub(crate) fn rebalanced(sale: &SaleId, tokens: u64) {
 }
 
 /// Counts a requested audit.
-pub(crate) fn audited(sale: &SaleId, audit: &Result<AuditReport, CoordinatorError>) {
+pub(crate) fn audited(sale: &SaleId, audit: &Result<AuditReport, AuditError>) {
     let result = match audit {
         Ok(audit) if audit.ok => "ok",
         Ok(_) => "violated",
@@ -112,28 +111,30 @@ fn audits(sale: &SaleId, result: &'static str, count: u64) {
     counter!(AUDITS, "sale" => sale.to_string(), "result" => result).increment(count);
 }
 
-impl Coordinator {
-    /// Sets all gauges from the latest observations.
-    pub fn update_gauges(&self) {
-        gauge!(LEADER).set(one_if(self.leadership.leads()));
-        self.replication().iter().for_each(show_replication);
-        let (now, topology) = (Instant::now(), self.reads.topology());
-        for (id, observation) in self.observations().iter() {
-            start_at_zero(id);
-            show_sale(id, observation);
-            show_clocks(observation, &topology);
-            let sale = observation.desired.sale.fingerprint();
-            let stalled = self.stalled_since.load().get(sale).map_or(Duration::ZERO, |since| now - *since);
-            gauge!(CHANNEL_STALLED, "sale" => id.to_string()).set(stalled.as_secs_f64());
-            show_violations(id, "audit", 0);
-        }
-        let audited = self.audited.load();
-        for (id, desired) in self.records.known().iter() {
-            if let Some(found) = audited.get(desired.sale.fingerprint()) {
-                show_violations(id, "audit", *found);
-            }
-        }
-    }
+/// Sets the gauge of leading.
+pub(crate) fn show_leading(leads: bool) {
+    gauge!(LEADER).set(one_if(leads));
+}
+
+/// Sets the gauges of a sale. `stalled_since` is when the channel that has stalled longest became idle.
+pub(crate) fn show_sale(
+    id: &SaleId,
+    observation: &Observation,
+    stalled_since: Option<Instant>,
+    topology: &Topology,
+) {
+    start_at_zero(id);
+    show_totals(id, observation);
+    show_shards(id, observation);
+    show_clocks(observation, topology);
+    let stalled = stalled_since.map_or(Duration::ZERO, |since| since.elapsed());
+    gauge!(CHANNEL_STALLED, "sale" => id.to_string()).set(stalled.as_secs_f64());
+    show_audit(id, 0);
+}
+
+/// Sets the gauge of the violations that the latest audit found.
+pub(crate) fn show_audit(id: &SaleId, violations: u64) {
+    show_violations(id, "audit", violations);
 }
 
 /// Registers the counters of a sale at 0. A counter that first appears at 1 has no rate.
@@ -143,7 +144,7 @@ fn start_at_zero(sale: &SaleId) {
     ["ok", "violated", "failed"].into_iter().for_each(|result| audits(sale, result, 0));
 }
 
-fn show_sale(id: &SaleId, observation: &Observation) {
+fn show_totals(id: &SaleId, observation: &Observation) {
     let (snapshot, config) = (&observation.snapshot, &*observation.desired.sale.config);
     let show = |metric: &'static str, value: f64| gauge!(metric, "sale" => id.to_string()).set(value);
     show(SALE_UNITS, snapshot.total as f64);
@@ -160,16 +161,11 @@ fn show_sale(id: &SaleId, observation: &Observation) {
     show_violations(id, "oversold", oversold);
     show_violations(id, "books", books);
     show_violations(id, "record", record);
-    show_shards(id, observation);
 }
 
 fn show_shards(id: &SaleId, observation: &Observation) {
-    let mut incoming = vec![0; observation.levels.len()];
-    open_channels(&observation.levels)
-        .for_each(|OpenChannel { channel, tokens, .. }| incoming[channel.receiver.index()] += tokens);
-    for (shard, (level, incoming)) in
-        (0..).map(ShardId::new).zip(observation.snapshot.shards.iter().zip(incoming))
-    {
+    let levels = observation.snapshot.shards.iter().zip(observation.incoming());
+    for (shard, (level, incoming)) in (0..).map(ShardId::new).zip(levels) {
         let show = |metric: &'static str, value: f64| {
             gauge!(metric, "sale" => id.to_string(), "shard" => shard.to_string()).set(value);
         };
@@ -193,7 +189,8 @@ fn show_clocks(observation: &Observation, topology: &Topology) {
     }
 }
 
-fn show_replication(replication: &Replication) {
+/// Sets the gauges of the replicas of a primary.
+pub(crate) fn show_replication(replication: &Replication) {
     let show = |state: &'static str, count: usize| {
         let primary = replication.primary.to_string();
         gauge!(PRIMARY_REPLICAS, "primary" => primary, "state" => state).set(count as f64);

@@ -83,6 +83,7 @@ fn is_creating(desired: &DesiredState) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use stock::channels::open_channels;
     use stock::sale::{SaleConfig, ShardSettings};
 
     use super::*;
@@ -92,20 +93,8 @@ mod tests {
         ShardId::new(index)
     }
 
-    fn ring(desired: &DesiredState) -> String {
-        desired.sale.fingerprint().as_str().to_owned()
-    }
-
-    /// Levels of shards in the recorded state.
     fn converged(desired: &DesiredState) -> Vec<Result<Level, CallError>> {
-        let level = |&minted| Level {
-            ring: ring(desired),
-            settings: desired.sale.config.shard_settings(),
-            stock: minted,
-            accepted: vec![(TokenSource::Mint, minted)],
-            ..Level::default()
-        };
-        desired.mint.iter().map(level).map(Ok).collect()
+        crate::testing::converged(desired).into_iter().map(Ok).collect()
     }
 
     #[test]
@@ -240,7 +229,7 @@ mod tests {
         fn apply(&mut self, step: PlanStep, based_on: &DesiredState, record: &mut DesiredState) {
             match step {
                 PlanStep::Configure(shard) => {
-                    let new = || Level { ring: ring(based_on), ..Level::default() };
+                    let new = || Level { ring: based_on.sale.shards()[0].ring.clone(), ..Level::default() };
                     let level = self.shards[shard.index()].get_or_insert_with(new);
                     let settings = based_on.sale.config.shard_settings();
                     if settings.version >= level.settings.version {
@@ -271,19 +260,7 @@ mod tests {
         }
 
         fn stalled(&self) -> Vec<Channel> {
-            let all = (0..self.shards.len() as u16).flat_map(|donor| {
-                (0..self.shards.len() as u16)
-                    .map(move |receiver| Channel { donor: shard(donor), receiver: shard(receiver) })
-            });
-            let is_open = |channel: &Channel| {
-                let end = |shard: ShardId| self.shards[shard.index()].as_ref();
-                let (Some(donor), Some(receiver)) = (end(channel.donor), end(channel.receiver)) else {
-                    return false;
-                };
-                donated_to(donor, channel.receiver)
-                    > receiver.accepted_from(TokenSource::Shard(channel.donor))
-            };
-            all.filter(is_open).collect()
+            open_channels(&self.levels()).map(|open| open.channel).collect()
         }
 
         fn stock(&self) -> u64 {

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::slice;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use futures::future::join_all;
 use rediscluster::{CallError, Cluster};
 use stock::calls::{Recall, Record, RecordAnswer, SaleRecord};
@@ -18,42 +17,48 @@ use stock::ids::SaleId;
 use stock::layout::SaleKeys;
 use stock::sale::{InvalidSale, Sale, SaleConfig};
 use stock::store::ReadConfig;
+use tokio::sync::watch;
 
 use crate::desired_state::DesiredState;
 
 /// The durable records of all sales.
-#[derive(Default)]
 pub struct Records {
-    known: ArcSwap<BTreeMap<SaleId, DesiredState>>,
+    reads: Arc<Cluster>,
+    writes: Arc<Cluster>,
+    known: watch::Sender<Arc<BTreeMap<SaleId, DesiredState>>>,
 }
 
 /// The record of a sale; `None` if it does not exist.
 pub type RecordReading = Result<Option<DesiredState>, CallError>;
 
 impl Records {
-    /// The latest record of each sale that is known to be durable.
-    pub fn known(&self) -> Arc<BTreeMap<SaleId, DesiredState>> {
-        self.known.load_full()
+    pub(crate) fn new(reads: Arc<Cluster>, writes: Arc<Cluster>) -> Self {
+        Self { reads, writes, known: watch::Sender::default() }
     }
 
-    /// Reads these records through `reads`. Confirms changed ones through `writes`, with one try.
-    pub async fn follow(&self, reads: &Cluster, writes: &Cluster, ids: &[SaleId]) -> Vec<RecordReading> {
-        self.read(reads, ids, async |changed| writes.write_all_once(changed).await).await
+    /// The latest record of each sale that is known to be durable.
+    pub fn known(&self) -> Arc<BTreeMap<SaleId, DesiredState>> {
+        self.known.borrow().clone()
+    }
+
+    /// Reads these records with short timeouts. Confirms changed ones with one try.
+    pub async fn follow(&self, ids: &[SaleId]) -> Vec<RecordReading> {
+        self.read(&self.reads, ids, async |changed| self.writes.write_all_once(changed).await).await
     }
 
     /// Reads the record of one sale.
     ///
     /// # Errors
     /// Fails when the record cannot be read, is not known to be durable, or has a form that this version does not know.
-    pub async fn read_one(&self, cluster: &Cluster, id: &SaleId) -> RecordReading {
-        let confirm = async |changed: &[Recall<'_>]| cluster.write_all(changed).await;
-        self.read(cluster, slice::from_ref(id), confirm).await.pop().expect("one sale has one record")
+    pub async fn read_one(&self, id: &SaleId) -> RecordReading {
+        let confirm = async |changed: &[Recall<'_>]| self.writes.write_all(changed).await;
+        self.read(&self.writes, slice::from_ref(id), confirm).await.pop().expect("one sale has one record")
     }
 
     /// Reads these records for display only, because they may not be durable.
-    pub async fn read_unconfirmed(&self, cluster: &Cluster, ids: &[SaleId]) -> Vec<RecordReading> {
+    pub async fn read_unconfirmed(&self, ids: &[SaleId]) -> Vec<RecordReading> {
         let keys: Vec<SaleKeys> = ids.iter().map(SaleKeys::new).collect();
-        let records = cluster.read_all(&keys.iter().map(recall).collect::<Vec<_>>()).await;
+        let records = self.writes.read_all(&keys.iter().map(recall).collect::<Vec<_>>()).await;
         join_all(records.into_iter().map(async |record| self.to_desired_state(record?).await)).await
     }
 
@@ -66,29 +71,28 @@ impl Records {
         let keys: Vec<SaleKeys> = ids.iter().map(SaleKeys::new).collect();
         let configs = cluster.read_all(&keys.iter().map(ReadConfig).collect::<Vec<_>>()).await;
         let known = self.known();
-        let unchanged = |id, config: &SaleConfig| known.get(id).filter(|known| *known.sale.config == *config);
-        let is_changed = |id, config: &Result<Option<SaleConfig>, _>| matches!(config, Ok(Some(config)) if unchanged(id, config).is_none());
+        // The reading of each record that needs no confirmation.
+        let unchanged = |(id, config): (&SaleId, Result<Option<SaleConfig>, _>)| match config {
+            Ok(Some(config)) => {
+                known.get(id).filter(|known| *known.sale.config == config).cloned().map(Some).map(Ok)
+            }
+            Ok(None) => Some(Ok(None)),
+            Err(error) => Some(Err(error)),
+        };
+        let unchanged: Vec<Option<RecordReading>> = ids.iter().zip(configs).map(unchanged).collect();
 
-        let read = ids.iter().zip(&keys).zip(&configs);
-        let changed =
-            read.filter(|((id, _), config)| is_changed(id, config)).map(|((_, keys), _)| recall(keys));
-        let changed: Vec<_> = changed.collect();
+        let changed = keys.iter().zip(&unchanged).filter(|(_, reading)| reading.is_none());
+        let changed: Vec<_> = changed.map(|(keys, _)| recall(keys)).collect();
         let mut confirmed = if changed.is_empty() { Vec::new() } else { confirm(&changed).await }.into_iter();
-
         let mut readings = Vec::with_capacity(ids.len());
-        for (id, config) in ids.iter().zip(configs) {
-            let reading = match config {
-                Ok(Some(config)) => match unchanged(id, &config) {
-                    Some(known) => Ok(Some(known.clone())),
-                    None => {
-                        self.remember_confirmed(confirmed.next().expect("one reply for each changed record"))
-                            .await
-                    }
-                },
-                Ok(None) => Ok(None),
-                Err(error) => Err(error),
-            };
-            readings.push(reading);
+        for reading in unchanged {
+            readings.push(match reading {
+                Some(reading) => reading,
+                None => {
+                    self.remember_confirmed(confirmed.next().expect("one reply for each changed record"))
+                        .await
+                }
+            });
         }
         readings
     }
@@ -109,14 +113,10 @@ impl Records {
     ///
     /// # Errors
     /// Fails when it is unknown whether the record was written, or whether it is durable.
-    pub async fn record(
-        &self,
-        cluster: &Cluster,
-        based_on: u64,
-        desired: &DesiredState,
-    ) -> Result<RecordAnswer, CallError> {
+    pub async fn record(&self, based_on: u64, desired: &DesiredState) -> Result<RecordAnswer, CallError> {
         let (keys, config) = (SaleKeys::new(desired.sale.id()), &desired.sale.config);
-        let recorded = cluster.write(Record { keys: &keys, based_on, config, mint: &desired.mint }).await?;
+        let recorded =
+            self.writes.write(Record { keys: &keys, based_on, config, mint: &desired.mint }).await?;
         if recorded == RecordAnswer::Done {
             self.remember(desired);
         }
@@ -135,11 +135,8 @@ impl Records {
     }
 
     fn remember(&self, desired: &DesiredState) {
-        self.known.rcu(|known| {
-            let mut known = BTreeMap::clone(known);
-            known.insert(desired.sale.id().clone(), desired.clone());
-            known
-        });
+        let (id, desired) = (desired.sale.id().clone(), desired.clone());
+        self.known.send_modify(|known| drop(Arc::make_mut(known).insert(id, desired)));
     }
 }
 

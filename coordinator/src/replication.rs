@@ -8,11 +8,15 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::future::join_all;
-use rediscluster::{Address, CallError, Connection, Primary, ReplicationInfo};
+use rediscluster::{Address, Cluster, Connection, Primary, ReplicationInfo};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::coordinator::Coordinator;
+use crate::context::Context;
+use crate::rounds::{Stop, every};
 
+/// Time between two checks.
+const CHECK_PERIOD: Duration = Duration::from_secs(1);
 /// How long a problem must last before it is logged. A replica whose link broke for a moment is back sooner.
 const LOG_AFTER: Duration = Duration::from_secs(5);
 
@@ -62,72 +66,66 @@ impl Replication {
 
 /// State of the check between rounds: connections to the primaries, and current problems.
 #[derive(Default)]
-pub(crate) struct ReplicationWatch {
+struct ReplicationWatch {
     connections: HashMap<Address, Connection>,
-    problems: HashMap<Address, ReplicationProblem>,
+    /// When each problem began, and true once it is logged.
+    problems: HashMap<Address, (Instant, bool)>,
 }
 
-struct ReplicationProblem {
-    since: Instant,
-    is_logged: bool,
-}
-
-impl Coordinator {
-    /// The replicas of each primary by the latest check. Empty before the first one, and on followers.
-    pub fn replication(&self) -> Vec<Replication> {
-        self.replication.load_full().to_vec()
-    }
-
-    pub(crate) async fn check_replication(&self, watch: &mut ReplicationWatch) {
-        if !self.leadership.leads() {
-            *watch = ReplicationWatch::default();
-            self.replication.store(Vec::new().into());
-            return;
-        }
-        let topology = self.reads.topology();
-        let primaries = topology.primaries();
-        watch.connections.retain(|address, _| primaries.iter().any(|primary| primary.address == *address));
-        let connections = primaries.iter().map(|primary| watch.connections.remove(&primary.address));
-        let queries =
-            primaries.iter().zip(connections).map(|(primary, connection)| self.query(primary, connection));
-        let mut replications = Vec::new();
-        for (connection, replication) in join_all(queries).await.into_iter().flatten() {
-            watch.connections.insert(replication.primary.clone(), connection);
-            watch.log_changes(&replication);
-            replications.push(replication);
-        }
-        self.replication.store(replications.into());
-    }
-
-    /// Queries a primary. One that does not answer is reported by the reads of its shards.
-    async fn query(&self, primary: &Primary, known: Option<Connection>) -> Option<(Connection, Replication)> {
-        let result = async {
-            let mut connection = match known {
-                Some(connection) => connection,
-                None => Connection::open(self.reads.options(), &primary.address).await?,
-            };
-            let copiers = connection.replication_info().await?;
-            Ok::<_, CallError>(copiers.map(|copiers| (connection, Replication::of(primary, &copiers))))
-        };
-        result.await.ok().flatten()
-    }
+/// Sends the replicas of each primary, and none while this coordinator follows.
+pub(crate) async fn run(context: &Context, replications: &watch::Sender<Vec<Replication>>, stop: Stop) {
+    let mut watch = ReplicationWatch::default();
+    every(CHECK_PERIOD, stop, async || drop(replications.send_replace(watch.check(context).await))).await;
 }
 
 impl ReplicationWatch {
+    async fn check(&mut self, Context { leadership, reads, .. }: &Context) -> Vec<Replication> {
+        if !leadership.leads() {
+            *self = Self::default();
+            return Vec::new();
+        }
+        let topology = reads.topology();
+        let primaries = topology.primaries();
+        let mut known = std::mem::take(&mut self.connections);
+        let connections = primaries.iter().map(|primary| known.remove(&primary.address));
+        let queries = primaries.iter().zip(connections).map(|(primary, known)| query(reads, primary, known));
+        let mut replications = Vec::new();
+        for (connection, replication) in join_all(queries).await.into_iter().flatten() {
+            self.connections.insert(replication.primary.clone(), connection);
+            self.log_changes(&replication);
+            replications.push(replication);
+        }
+        replications
+    }
+
     /// Logs a problem once it has lasted, and when it ends.
     fn log_changes(&mut self, replication: &Replication) {
         let primary = &replication.primary;
         let Some(problem) = replication.problem() else {
-            if self.problems.remove(primary).is_some_and(|problem| problem.is_logged) {
+            if self.problems.remove(primary).is_some_and(|(_, is_logged)| is_logged) {
                 tracing::info!(redis.address = %primary, "all replicas on the map follow, and no other server copies");
             }
             return;
         };
         let known = self.problems.entry(primary.clone());
-        let known = known.or_insert_with(|| ReplicationProblem { since: Instant::now(), is_logged: false });
-        if !known.is_logged && known.since.elapsed() >= LOG_AFTER {
-            known.is_logged = true;
+        let (since, is_logged) = known.or_insert_with(|| (Instant::now(), false));
+        if !*is_logged && since.elapsed() >= LOG_AFTER {
+            *is_logged = true;
             tracing::warn!(redis.address = %primary, "{problem}");
         }
     }
+}
+
+/// Queries a primary. One that does not answer is reported by the reads of its shards.
+async fn query(
+    reads: &Cluster,
+    primary: &Primary,
+    known: Option<Connection>,
+) -> Option<(Connection, Replication)> {
+    let mut connection = match known {
+        Some(connection) => connection,
+        None => Connection::open(reads.options(), &primary.address).await.ok()?,
+    };
+    let copiers = connection.replication_info().await.ok()??;
+    Some((connection, Replication::of(primary, &copiers)))
 }

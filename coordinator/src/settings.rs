@@ -1,24 +1,20 @@
 //! The coordinator's settings, including the default sale.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use clap::{Args, Parser};
 use rediscluster::EpochMs;
 use service::healthcheck;
 use service::logs::LogFormat;
-use service::settings::{RedisSettings, TimeSetting, duration, in_file, positive_duration, refuse};
+use service::settings::{RedisSettings, TimeSetting, in_file, refuse};
 use service::traces::TraceSettings;
 use stock::ids::{SaleId, UserIdKind};
 use stock::sale::{Product, SHARDS_MAX};
 
 use crate::admin::AdminToken;
 use crate::cluster_command;
-use crate::coordinator::Timing;
 use crate::new_sale::{Field, NewSale};
-
-/// Shortest lease. A single request for it may take up to half of that before it times out.
-const LEASE_DURATION_MIN: Duration = Duration::from_millis(500);
+use crate::timing::Timing;
 
 /// The control plane of a sharded flash sale: creates sales, takes snapshots, repairs transfers, audits.
 #[derive(Parser)]
@@ -42,22 +38,9 @@ pub struct Settings {
     #[arg(long, env, value_parser = in_file::<AdminToken>)]
     admin_token_file: Option<AdminToken>,
 
-    /// Time from one snapshot of all shards to the next
-    #[arg(long, env, value_parser = positive_duration, default_value = "100ms")]
-    snapshot_period: Duration,
-
-    /// How long tokens may wait in a channel between two shards until the coordinator moves them on
-    #[arg(long, env, value_parser = positive_duration, default_value = "1s")]
-    redrive_after: Duration,
-
-    /// Time from one rebalancing of tokens between shards, ahead of demand, to the next; 0ms for none
-    #[arg(long, env, value_parser = duration, default_value = "100ms")]
-    rebalance_period: Duration,
-
-    /// Of several coordinators, how long one leads without renewing the lease: if it dies, another takes over within
-    /// this time. At least 500ms
-    #[arg(long, env, value_parser = lease_duration, default_value = "2s")]
-    lease_duration: Duration,
+    /// Periods and waits.
+    #[command(flatten)]
+    pub timing: Timing,
 
     /// Format of log lines; text on a terminal, else json, if not set
     #[arg(long, env, value_enum)]
@@ -153,23 +136,6 @@ impl Settings {
             shards: self.shards,
         })
     }
-
-    /// Periods and waits of the coordinator.
-    pub fn timing(&self) -> Timing {
-        Timing {
-            snapshot_period: self.snapshot_period,
-            redrive_after: self.redrive_after,
-            rebalance_period: (!self.rebalance_period.is_zero()).then_some(self.rebalance_period),
-            lease_duration: self.lease_duration,
-        }
-    }
-}
-
-fn lease_duration(raw: &str) -> Result<Duration, String> {
-    match duration(raw) {
-        Ok(lease) if lease < LEASE_DURATION_MIN => Err("must be at least 500ms".into()),
-        lease => lease.map_err(|invalid| invalid.to_string()),
-    }
 }
 
 fn user_ids(raw: &str) -> Result<UserIdKind, &'static str> {
@@ -216,9 +182,8 @@ mod tests {
     }
 
     #[test]
-    fn rebalance_period_of_zero_disables_rebalancing() {
-        assert_eq!(parse(&["--rebalance-period", "0ms"]).unwrap().timing().rebalance_period, None);
-        assert_eq!(parse(&[]).unwrap().timing(), Timing::default());
+    fn rebalance_period_may_be_zero() {
+        assert!(parse(&["--rebalance-period", "0ms"]).unwrap().timing.rebalance_period.is_zero());
     }
 
     #[test]

@@ -118,7 +118,7 @@ mod tests {
     use stock::sale::ShardSettings;
 
     use super::*;
-    use crate::testing::recorded;
+    use crate::testing::{converged, recorded};
 
     fn kinds(desired: &DesiredState, levels: &[Result<Level, CallError>]) -> Vec<ProblemKind> {
         problems(desired, levels).iter().map(|problem| problem.kind).collect()
@@ -135,12 +135,11 @@ mod tests {
     fn every_problem_kind_is_reported() {
         let sale = recorded(SaleState::Open, 6);
         let settings = sale.sale.config.shard_settings();
-        let ring = sale.sale.shards()[0].ring.clone();
+        let held = converged(&sale).remove(0);
         let level = |tokens, settings| Level {
-            ring: ring.clone(),
             settings,
             accepted: vec![(TokenSource::Mint, tokens)],
-            ..Level::default()
+            ..held.clone()
         };
         let levels = [
             Ok(level(0, settings)),

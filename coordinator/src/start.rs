@@ -7,8 +7,10 @@ use stock::functions::LIBRARY;
 use stock::sale::SaleState;
 use tokio::time::sleep;
 
-use crate::coordinator::{Coordinator, CoordinatorError, read_options};
+use crate::context::read_options;
+use crate::coordinator::Coordinator;
 use crate::new_sale::{Field, NewSale};
+use crate::operations::{OperationError, SaleOperations};
 use crate::settings::Settings;
 
 /// Waits for the cluster, connects, and loads the function library.
@@ -24,21 +26,21 @@ pub async fn connect(settings: &Settings) -> anyhow::Result<Coordinator> {
         // Calls load it, too, where it is missing.
         tracing::warn!(%error, "function library not loaded everywhere");
     }
-    Ok(Coordinator::new(presence::name(settings.listen.address().port()), reads, writes, settings.timing()))
+    Ok(Coordinator::new(presence::name(settings.listen.address().port()), reads, writes, settings.timing))
 }
 
 /// Creates the default sale, with retries until it succeeds. Exits the process if a sale of the same name has other
 /// settings. If the record is lost it keeps trying, because the data may be restored.
-pub async fn default_sale(coordinator: &Coordinator, wanted: &NewSale) {
+pub async fn default_sale(sales: &SaleOperations, wanted: &NewSale) {
     let mut lost = false;
     for tries in 0.. {
-        match create(coordinator, wanted).await {
+        match create(sales, wanted).await {
             Ok(()) => return,
-            Err(CoordinatorError::DifferentSettings { id, fields }) => {
+            Err(OperationError::DifferentSettings { id, fields }) => {
                 refuse(differing(&id.to_string(), &fields))
             }
-            Err(CoordinatorError::RecordLost(_)) if lost => {}
-            Err(failure @ CoordinatorError::RecordLost(_)) => {
+            Err(OperationError::RecordLost(_)) if lost => {}
+            Err(failure @ OperationError::RecordLost(_)) => {
                 lost = true;
                 tracing::error!(sale.id = %wanted.id, error = %failure, "default sale not created");
             }
@@ -52,10 +54,10 @@ pub async fn default_sale(coordinator: &Coordinator, wanted: &NewSale) {
 
 /// Records the sale, and completes its creation. A sale that has been open before is not waited for, because it needs
 /// no coordinator to sell.
-async fn create(coordinator: &Coordinator, wanted: &NewSale) -> Result<(), CoordinatorError> {
-    let (recorded, _) = coordinator.record_creation(wanted).await?;
+async fn create(sales: &SaleOperations, wanted: &NewSale) -> Result<(), OperationError> {
+    let (recorded, _) = sales.record_creation(wanted).await?;
     if recorded.sale.config.state == SaleState::Creating {
-        coordinator.complete(recorded).await?;
+        sales.complete(recorded).await?;
     }
     Ok(())
 }

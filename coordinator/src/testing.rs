@@ -2,6 +2,7 @@
 
 use rediscluster::EpochMs;
 use service::settings::TimeSetting;
+use stock::calls::{Level, TokenSource};
 use stock::ids::UserIdKind;
 use stock::layout::HashTag;
 use stock::sale::{Product, Sale, SaleState};
@@ -32,4 +33,16 @@ pub(crate) fn recorded(state: SaleState, shards: usize) -> DesiredState {
     config.state = state;
     let sale = Sale::new(config).unwrap();
     DesiredState { mint: sale.split(sale.config.total_stock), sale }
+}
+
+/// Levels of shards in the recorded state.
+pub(crate) fn converged(desired: &DesiredState) -> Vec<Level> {
+    let level = |&minted: &u64| Level {
+        ring: desired.sale.shards()[0].ring.clone(),
+        settings: desired.sale.config.shard_settings(),
+        stock: minted,
+        accepted: vec![(TokenSource::Mint, minted)],
+        ..Level::default()
+    };
+    desired.mint.iter().map(level).collect()
 }

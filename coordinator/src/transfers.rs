@@ -3,12 +3,13 @@
 //! Each half is tried once: a repeated donation gives twice, and would drain the donor. If the transfer fails in
 //! between, the tokens stay in the channel, which is re-driven later.
 
-use rediscluster::{CallError, Cluster};
-use stock::calls::{Accept, Donate, TokenSource};
-use stock::channels::Channel;
-use stock::sale::Sale;
+use std::fmt;
 
-use crate::apply::UnconfirmedShard;
+use rediscluster::{CallError, Cluster};
+use stock::calls::{Accept, Donate, Donation, TokenSource};
+use stock::channels::Channel;
+use stock::ids::ShardId;
+use stock::sale::Sale;
 
 /// A transfer of tokens from one shard of a sale to another.
 #[derive(Clone, Copy)]
@@ -21,18 +22,54 @@ pub struct Transfer<'a> {
     pub tokens: u64,
 }
 
+/// A shard that did not confirm an operation.
+#[derive(Clone, Debug)]
+pub struct UnconfirmedShard {
+    /// The shard.
+    pub shard: ShardId,
+    /// The reason.
+    pub reason: UnconfirmedReason,
+}
+
+/// Why a shard did not confirm.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum UnconfirmedReason {
+    /// It did not answer, it refused, or its answer is not durable.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// It holds other settings, of a newer version.
+    #[error("it holds {}", .0.join(", "))]
+    OtherSettings(Vec<String>),
+}
+
+impl fmt::Display for UnconfirmedShard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shard {}: {}", self.shard, self.reason)
+    }
+}
+
 /// Runs transfers concurrently, with one pipeline per primary for each half. Returns the outcome of each.
 ///
 /// Tokens are accepted only after the donation is confirmed by the donor's replicas; otherwise a failover could bring
 /// them back to the donor as well.
-pub async fn transfer(cluster: &Cluster, transfers: &[Transfer<'_>]) -> Vec<Result<(), UnconfirmedShard>> {
-    let donates: Vec<_> = transfers.iter().map(Transfer::donate).collect();
+pub async fn transfer<'a>(
+    cluster: &Cluster,
+    transfers: &[Transfer<'a>],
+) -> Vec<Result<(), UnconfirmedShard>> {
+    let donate = |&Transfer { sale, channel: Channel { donor, receiver }, tokens }: &Transfer<'a>| Donate {
+        shard: sale.shard(donor),
+        to: receiver,
+        want: tokens,
+    };
+    let donates: Vec<_> = transfers.iter().map(donate).collect();
     let donations = cluster.write_all_once(&donates).await;
 
-    let given = transfers.iter().zip(&donations);
-    let accepts: Vec<_> = given
-        .filter_map(|(transfer, donation)| Some(transfer.accept(donation.as_ref().ok()?.cumulative)))
-        .collect();
+    let accept = |(transfer, donation): (&Transfer<'a>, &Result<Donation, _>)| {
+        let Channel { donor, receiver } = transfer.channel;
+        let cumulative = donation.as_ref().ok()?.cumulative;
+        Some(Accept { shard: transfer.sale.shard(receiver), from: TokenSource::Shard(donor), cumulative })
+    };
+    let accepts: Vec<_> = transfers.iter().zip(&donations).filter_map(accept).collect();
     let mut accepted = cluster.write_all_once(&accepts).await.into_iter();
 
     let outcome = |(transfer, donation): (&Transfer<'_>, Result<_, _>)| {
@@ -43,16 +80,4 @@ pub async fn transfer(cluster: &Cluster, transfers: &[Transfer<'_>]) -> Vec<Resu
         accepted.map(drop).map_err(unconfirmed(receiver))
     };
     transfers.iter().zip(donations).map(outcome).collect()
-}
-
-impl<'a> Transfer<'a> {
-    fn donate(&self) -> Donate<'a> {
-        let Channel { donor, receiver } = self.channel;
-        Donate { shard: self.sale.shard(donor), to: receiver, want: self.tokens }
-    }
-
-    fn accept(&self, cumulative: u64) -> Accept<'a> {
-        let Channel { donor, receiver } = self.channel;
-        Accept { shard: self.sale.shard(receiver), from: TokenSource::Shard(donor), cumulative }
-    }
 }

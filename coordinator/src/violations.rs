@@ -7,7 +7,7 @@ use serde::Serialize;
 use stock::calls::{Level, TokenSource};
 
 use crate::desired_state::DesiredState;
-use crate::shard_problem::problems;
+use crate::shard_problem::ShardProblem;
 
 /// Violations in an observation of a sale's shards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -39,14 +39,18 @@ impl Violations {
     }
 }
 
-/// Returns the violations in these levels. Shards that cannot be read are assumed to be in order.
-pub fn violations(desired: &DesiredState, levels: &[Result<Level, CallError>]) -> Violations {
+/// Returns the violations in these levels, which have these problems. Shards that cannot be read are assumed to be in order.
+pub fn violations(
+    desired: &DesiredState,
+    levels: &[Result<Level, CallError>],
+    problems: &[ShardProblem],
+) -> Violations {
     let read = || levels.iter().flatten();
     let sold: u64 = read().map(|level| level.sold).sum();
     // Tokens minted beyond the record are counted as a violation of the record, so selling them does not count again.
     let minted = read().map(|level| level.accepted_from(TokenSource::Mint)).sum();
     let total = desired.sale.config.total_stock.max(minted);
-    let record = problems(desired, levels).into_iter().filter(|problem| problem.kind.is_violation());
+    let record = problems.iter().filter(|problem| problem.kind.is_violation());
     Violations {
         oversold: sold.saturating_sub(total),
         books: read().filter(|level| !balances(level)).count() as u64,
@@ -68,26 +72,22 @@ mod tests {
     use stock::sale::SaleState;
 
     use super::*;
-    use crate::testing::recorded;
-
-    const GONE: CallError = CallError::NoShard;
+    use crate::shard_problem::problems;
+    use crate::testing::{converged, recorded};
 
     /// A sale of 100 in two shards that hold what was minted to them.
     fn sale() -> (DesiredState, Vec<Level>) {
         let desired = recorded(SaleState::Open, 2);
-        let level = |&minted: &u64| Level {
-            ring: desired.sale.shards()[0].ring.clone(),
-            settings: desired.sale.config.shard_settings(),
-            stock: minted,
-            accepted: vec![(TokenSource::Mint, minted)],
-            ..Level::default()
-        };
-        let levels = desired.mint.iter().map(level).collect();
+        let levels = converged(&desired);
         (desired, levels)
     }
 
+    fn violations_with(desired: &DesiredState, levels: &[Result<Level, CallError>]) -> Violations {
+        violations(desired, levels, &problems(desired, levels))
+    }
+
     fn violations_of(desired: &DesiredState, levels: Vec<Level>) -> Violations {
-        violations(desired, &levels.into_iter().map(Ok).collect::<Vec<_>>())
+        violations_with(desired, &levels.into_iter().map(Ok).collect::<Vec<_>>())
     }
 
     #[test]
@@ -104,9 +104,9 @@ mod tests {
     #[test]
     fn missing_shard_is_a_violation_unreadable_is_not() {
         let (desired, levels) = sale();
-        let violations_with = |error| violations(&desired, &[Err(error), Ok(levels[1].clone())]);
-        assert!(violations_with(CallError::NoReply("failing over".into())).is_none());
-        assert_eq!(violations_with(GONE), Violations { record: 1, ..Violations::default() });
+        let without_first = |error| violations_with(&desired, &[Err(error), Ok(levels[1].clone())]);
+        assert!(without_first(CallError::NoReply("failing over".into())).is_none());
+        assert_eq!(without_first(CallError::NoShard), Violations { record: 1, ..Violations::default() });
     }
 
     #[test]

@@ -1,13 +1,11 @@
-//! Parsers for the deployment files of the flash sale: container files, Compose, Kubernetes, nginx and Redis. Tests
-//! use them to check the files for consistency and against the code.
+//! Parsers for the deployment files of the flash sale that several test programs read. Tests check the container files,
+//! Compose, Kubernetes, nginx and Redis for consistency and against the code.
 //!
 //! The files are written by hand and are the source of truth; `deploy/README.md` describes their use. `cargo xtask
 //! test` installs linters that are not Rust crates into `.local/deploy-tools` ([`tool`]).
 
-pub mod compose;
 pub mod context;
 pub mod dockerfile;
-pub mod kubernetes;
 pub mod settings;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +22,13 @@ pub fn folder() -> &'static Path {
 /// Returns the root of this repository.
 pub fn repository() -> PathBuf {
     folder().parent().expect("`deploy` lies in the repository").to_owned()
+}
+
+/// Returns true when the tag of an image is an exact version.
+pub fn has_exact_version(image: &str) -> bool {
+    let numbers: Vec<_> =
+        image.rsplit_once(':').map_or("", |(_, tag)| tag).trim_start_matches('v').split('.').collect();
+    numbers.len() == 3 && numbers.iter().all(|number| number.parse::<u16>().is_ok())
 }
 
 /// Returns the path of a linter that `cargo xtask test` installs.

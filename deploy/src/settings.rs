@@ -14,8 +14,10 @@ const LOG_FILTER: &str = "RUST_LOG";
 /// # Errors
 /// Fails when the program is unknown.
 pub fn of(program: &str) -> Result<BTreeSet<String>> {
-    let variables = variables(&command(program)?);
-    Ok(variables.into_iter().chain([LOG_FILTER.to_owned()]).collect())
+    let command = command(program)?;
+    let variables = command.get_arguments().filter_map(|argument| argument.get_env());
+    let variables = variables.map(|variable| variable.to_string_lossy().into_owned());
+    Ok(variables.chain([LOG_FILTER.to_owned()]).collect())
 }
 
 /// Returns the default of a variable.
@@ -36,11 +38,6 @@ fn command(program: &str) -> Result<Command> {
         "flashsale-coordinator cluster" => coordinator::cluster_command::ClusterSettings::command(),
         _ => bail!("unknown program {program:?}"),
     })
-}
-
-fn variables(command: &Command) -> BTreeSet<String> {
-    let named = command.get_arguments().filter_map(|argument| argument.get_env());
-    named.map(|variable| variable.to_string_lossy().into_owned()).collect()
 }
 
 #[cfg(test)]

@@ -1,164 +1,222 @@
-//! Log of the orders that buyers were answered with.
+//! Log of the answers to all buyers, in the form of a journal, and the verdict on it.
 //!
-//! It takes every answer as true and reports answers that contradict each other. A denial is compared only with orders
-//! that were answered before its request was sent, because answers can overtake each other.
+//! Claims come from lookups at the end. A user who is not looked up is taken to have the order of the first answer: this
+//! finds answers that contradict each other. The sale's window and other clients are unknown here, so `not active` proves
+//! nothing, and a buyer who gave up is an error instead of a broken promise.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
-/// Number of contradictions that are listed. A broken sale could have one for each of its buyers.
-const LISTED_MAX: usize = 10;
+use buyers::{
+    Answer, AnswerKind, ApiFamily, Claim, FinalState,
+    journal::{Answered, BuyerRequest, Invoked, JournalEntry, Micros, exchanges},
+    verdict::{UNRESOLVED, violations},
+};
+use stock::ids::{OrderId, SaleId, UserId, UserIdKind};
 
-/// The orders that all buyers were answered with.
-#[derive(Debug, Default)]
-pub(crate) struct AnswerLog {
-    state: Mutex<LogState>,
-}
-
-#[derive(Debug, Default)]
-struct LogState {
-    users: HashMap<String, UserRecord>,
-    contradictions: Contradictions,
-}
-
-/// The order that one user was answered with.
+/// The requests of all buyers, with their answers.
 #[derive(Debug)]
-struct UserRecord {
-    order: String,
-    since: Instant,
-    /// The attempt that was answered `purchased`.
-    attempt: Option<String>,
+pub(crate) struct AnswerLog {
+    sale: SaleId,
+    began: Instant,
+    entries: Mutex<Vec<JournalEntry>>,
 }
 
-/// Counts contradictions and lists the first of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Contradictions {
-    pub(crate) count: usize,
-    /// Descriptions of the first contradictions.
-    pub(crate) listed: Vec<String>,
-}
+/// The orders that lookups found, or none, by user.
+pub(crate) type FoundOrders = HashMap<String, Option<String>>;
 
 impl AnswerLog {
-    /// Records the answer `purchased` for the attempt with this key.
-    pub(crate) fn purchased(&self, user: &str, attempt: &str, order: &str) {
-        let mut state = self.lock();
-        state.record_order(user, order);
-        let user_record = state.users.get_mut(user);
-        let other = user_record.and_then(|user_record| user_record.attempt.replace(attempt.to_owned()));
-        if other.is_some_and(|other| other != attempt) {
-            state.contradictions.add(format!("{user} was answered `purchased` for two attempts"));
+    pub(crate) fn new(sale: SaleId) -> Self {
+        Self { sale, began: Instant::now(), entries: Mutex::default() }
+    }
+
+    /// Logs the answer to a purchase with this key, sent at this time.
+    pub(crate) fn purchase(&self, user: &str, api: ApiFamily, key: &str, sent: Instant, answer: &Answer) {
+        let id = UserId::parse(user, UserIdKind::Opaque).expect("letters, digits and dashes are a user id");
+        let order = Some(OrderId::derived(&self.sale, &id, key).to_string());
+        self.log(user, api, BuyerRequest::Purchase { attempt: key.to_owned(), order }, sent, answer);
+    }
+
+    /// Logs the answer to a lookup, sent at this time.
+    pub(crate) fn lookup(&self, user: &str, api: ApiFamily, sent: Instant, answer: &Answer) {
+        self.log(user, api, BuyerRequest::Lookup, sent, answer);
+    }
+
+    fn log(&self, user: &str, api: ApiFamily, ask: BuyerRequest, sent: Instant, answer: &Answer) {
+        let (sale, via, user) = (self.sale.to_string(), String::new(), user.to_owned());
+        let mut entries = self.lock();
+        let request = entries.len() as u64;
+        let invoked = Invoked { request, at: self.micros(sent), sale, api, user, shard: 0, via, ask };
+        entries.push(JournalEntry::Invoked(invoked));
+        if answer.kind != AnswerKind::NotActive {
+            let answered = Answered::of(request, self.micros(Instant::now()), answer);
+            entries.push(JournalEntry::Answered(answered));
         }
     }
 
-    /// Records the answer `already_purchased`, or a lookup that found an order.
-    pub(crate) fn has(&self, user: &str, order: &str) {
-        self.lock().record_order(user, order);
-    }
-
-    /// Records the answer sold out, or a lookup that found nothing, to a request sent at this time.
-    pub(crate) fn has_none(&self, user: &str, sent: Instant) {
-        let mut state = self.lock();
-        let LogState { users, contradictions } = &mut *state;
-        if let Some(user_record) = users.get(user).filter(|user_record| user_record.since < sent) {
-            let order = &user_record.order;
-            contradictions.add(format!("{user} was answered with order {order}, and later with none"));
-        }
-    }
-
-    /// Returns all users that were answered `purchased`, with the order.
+    /// Returns all users that were answered `purchased`, with the order of the first answer.
     pub(crate) fn buyers(&self) -> Vec<(String, String)> {
-        let state = self.lock();
-        let bought = state.users.iter().filter(|(_, user_record)| user_record.attempt.is_some());
-        bought.map(|(user, user_record)| (user.clone(), user_record.order.clone())).collect()
+        let entries = self.lock();
+        let mut claims = reported_claims(&entries);
+        let bought = exchanges(&entries).filter(|exchange| exchange.kind() == AnswerKind::Purchased);
+        let bought = bought.filter_map(|exchange| claims.remove_entry(&exchange.invoked.user));
+        bought.map(|(user, claim)| (user, claim.order)).collect()
     }
 
-    pub(crate) fn contradictions(&self) -> Contradictions {
-        self.lock().contradictions.clone()
+    /// Returns the description of every broken promise, at a sale of this many units.
+    pub(crate) fn contradictions(&self, found: &FoundOrders, total: u64) -> Vec<String> {
+        let entries = self.lock();
+        let mut claims = reported_claims(&entries);
+        for (user, order) in found {
+            match (claims.get_mut(user), order) {
+                (Some(claim), Some(order)) => claim.order.clone_from(order),
+                _ => drop(claims.remove(user)),
+            }
+        }
+        let broken = violations(&entries, &FinalState { claims, total, shards: Vec::new() });
+        broken.iter().filter(|broken| broken.rule != UNRESOLVED).map(ToString::to_string).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, LogState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn micros(&self, at: Instant) -> Micros {
+        at.saturating_duration_since(self.began).as_micros() as Micros
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<JournalEntry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl LogState {
-    fn record_order(&mut self, user: &str, order: &str) {
-        match self.users.entry(user.to_owned()) {
-            Entry::Vacant(entry) => {
-                entry.insert(UserRecord { order: order.to_owned(), since: Instant::now(), attempt: None });
-            }
-            Entry::Occupied(entry) if entry.get().order != order => {
-                let first = &entry.get().order;
-                self.contradictions
-                    .add(format!("{user} was answered with order {first} and with order {order}"));
-            }
-            Entry::Occupied(_) => {}
-        }
+/// Returns the claims that follow from the first answer with an order to each user.
+fn reported_claims(entries: &[JournalEntry]) -> HashMap<String, Claim> {
+    let mut claims = HashMap::new();
+    for exchange in exchanges(entries).filter(|exchange| exchange.kind().has_unit()) {
+        let Some(Answered { order: Some(order), at, .. }) = exchange.answered else { continue };
+        let claim = || Claim { order: order.clone(), at_ms: at / 1_000 };
+        claims.entry(exchange.invoked.user.clone()).or_insert_with(claim);
     }
-}
-
-impl Contradictions {
-    pub(crate) fn add(&mut self, what: String) {
-        self.count += 1;
-        if self.listed.len() < LISTED_MAX {
-            self.listed.push(what);
-        }
-    }
+    claims
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn repeated_order_is_no_contradiction() {
-        let log = AnswerLog::default();
-        let before = Instant::now();
-        log.purchased("ann", "first", "A");
-        log.purchased("ann", "first", "A");
-        log.has("ann", "A");
-        log.has("bob", "B");
-        log.has_none("ann", before);
-        log.has_none("eve", Instant::now());
-        assert_eq!(log.contradictions().count, 0);
-        assert_eq!(log.buyers(), [("ann".to_owned(), "A".to_owned())], "bob was not answered `purchased`");
+    const UNITS: u64 = 100;
+
+    fn log() -> AnswerLog {
+        AnswerLog::new("flash".parse().unwrap())
     }
 
-    #[test]
-    fn two_orders_of_one_user_are_a_contradiction() {
-        let log = AnswerLog::default();
-        log.purchased("ann", "first", "A");
-        log.has("ann", "B");
-        assert_eq!(log.contradictions().listed, ["ann was answered with order A and with order B"]);
+    fn own_order(user: &str, key: &str) -> String {
+        let user = UserId::parse(user, UserIdKind::Opaque).unwrap();
+        OrderId::derived(&"flash".parse().unwrap(), &user, key).to_string()
     }
 
-    #[test]
-    fn two_purchased_attempts_are_a_contradiction() {
-        let log = AnswerLog::default();
-        log.purchased("ann", "first", "A");
-        log.purchased("ann", "second", "A");
-        assert_eq!(log.contradictions().listed, ["ann was answered `purchased` for two attempts"]);
+    fn answer(kind: AnswerKind, order: Option<&str>) -> Answer {
+        Answer { kind, order: order.map(str::to_owned), ..Answer::default() }
     }
 
-    #[test]
-    fn denial_after_an_order_is_a_contradiction() {
-        let log = AnswerLog::default();
-        log.purchased("ann", "first", "A");
-        log.has_none("ann", Instant::now());
-        assert_eq!(log.contradictions().count, 1);
-    }
-
-    #[test]
-    fn first_contradictions_are_listed_and_all_counted() {
-        let log = AnswerLog::default();
-        log.has("ann", "A");
-        for order in 0..100 {
-            log.has("ann", &format!("B{order}"));
+    impl AnswerLog {
+        fn purchased(&self, user: &str, key: &str, order: &str) {
+            let bought = answer(AnswerKind::Purchased, Some(order));
+            self.purchase(user, ApiFamily::BySale, key, Instant::now(), &bought);
         }
-        let Contradictions { count, listed } = log.contradictions();
-        assert_eq!((count, listed.len()), (100, LISTED_MAX));
+
+        fn found(&self, user: &str, sent: Instant, order: Option<&str>) {
+            let kind = if order.is_some() { AnswerKind::Found } else { AnswerKind::FoundNone };
+            self.lookup(user, ApiFamily::BySale, sent, &answer(kind, order));
+        }
+
+        fn sold_out(&self, user: &str, key: &str, sent: Instant) {
+            let refused = answer(AnswerKind::SoldOut, None);
+            self.purchase(user, ApiFamily::BySale, key, sent, &refused);
+        }
+
+        #[track_caller]
+        fn assert_found(&self, found: &FoundOrders, text: &str) {
+            let found = self.contradictions(found, UNITS);
+            assert!(found.iter().any(|what| what.contains(text)), "no `{text}` in {found:?}");
+        }
+    }
+
+    #[test]
+    fn correct_answers_are_no_contradiction() {
+        let (log, before, order) = (log(), Instant::now(), own_order("ann", "first"));
+        log.purchased("ann", "first", &order);
+        log.purchased("ann", "first", &order);
+        log.found("ann", Instant::now(), Some(&order));
+        log.found("bob", Instant::now(), Some("B"));
+        log.found("ann", before, None);
+        log.found("eve", Instant::now(), None);
+        log.purchase("joe", ApiFamily::BySale, "only", Instant::now(), &Answer::default());
+        let not_active = answer(AnswerKind::NotActive, None);
+        log.purchase("ann", ApiFamily::BySale, "late", Instant::now(), &not_active);
+        let unexpected = answer(AnswerKind::Unexpected, None);
+        log.purchase("ann", ApiFamily::BySale, "odd", Instant::now(), &unexpected);
+
+        let found = FoundOrders::from([("ann".into(), Some(order.clone()))]);
+        assert_eq!(log.contradictions(&found, UNITS), [""; 0]);
+        assert_eq!(log.buyers(), [("ann".to_owned(), order)], "bob was not answered `purchased`");
+    }
+
+    #[test]
+    fn two_orders_of_one_user_are_found() {
+        let log = log();
+        log.purchased("ann", "first", &own_order("ann", "first"));
+        log.found("ann", Instant::now(), Some("B"));
+        log.assert_found(&FoundOrders::new(), "ann, request 2: found with order B, but Redis holds");
+    }
+
+    #[test]
+    fn two_purchased_attempts_are_found() {
+        let log = log();
+        log.purchased("ann", "first", &own_order("ann", "first"));
+        log.purchased("ann", "second", &own_order("ann", "first"));
+        log.assert_found(&FoundOrders::new(), "a user buys at most once: ann");
+        log.assert_found(&FoundOrders::new(), "a purchase is reported with its attempt's own order: ann");
+    }
+
+    #[test]
+    fn denial_after_an_order_is_found() {
+        let log = log();
+        log.purchased("ann", "first", &own_order("ann", "first"));
+        log.sold_out("ann", "second", Instant::now());
+        log.assert_found(&FoundOrders::new(), "a reported purchase is not denied later: ann");
+    }
+
+    #[test]
+    fn refused_attempt_with_order_is_found() {
+        let (log, order) = (log(), own_order("ann", "first"));
+        log.sold_out("ann", "first", Instant::now());
+        log.found("ann", Instant::now(), Some(&order));
+        log.assert_found(&FoundOrders::new(), "a refused attempt has no claim: ann");
+        let again = answer(AnswerKind::AlreadyPurchased, Some(&order));
+        log.purchase("ann", ApiFamily::BySale, "first", Instant::now(), &again);
+        log.assert_found(&FoundOrders::new(), "an attempt is not refused for its own order: ann");
+    }
+
+    #[test]
+    fn lost_purchase_is_found_by_lookup() {
+        let (log, order) = (log(), own_order("ann", "first"));
+        log.purchased("ann", "first", &order);
+        let held = |held: Option<&str>| FoundOrders::from([("ann".into(), held.map(str::to_owned))]);
+        log.assert_found(&held(None), &format!("purchased with order {order}, but Redis holds no claim"));
+        log.assert_found(&held(Some("B")), &format!("purchased with order {order}, but Redis holds B"));
+        assert_eq!(log.contradictions(&held(Some(&order)), UNITS), [""; 0]);
+    }
+
+    #[test]
+    fn more_buyers_than_units_are_found() {
+        let log = log();
+        log.purchased("ann", "first", &own_order("ann", "first"));
+        log.purchased("bob", "first", &own_order("bob", "first"));
+        let found = log.contradictions(&FoundOrders::new(), 1);
+        assert_eq!(
+            found,
+            ["claims do not exceed the units: 2 users have a claim, but there are only 1 units"]
+        );
     }
 }

@@ -3,6 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
+use buyers::AnswerKind;
 use goose::{
     GooseAttack, GooseError,
     client::GooseClientBuilder,
@@ -33,10 +34,11 @@ pub(crate) async fn attack(
 
 /// Records a request in Goose's statistics.
 pub(crate) async fn record(user: &mut GooseUser, exchange: &Exchange) -> TransactionResult {
-    let Exchange { method, name, status, answer, latency } = exchange;
-    let error = format!("{name}: {}", answer.kind.name());
-    let is_success = answer.kind.is_success();
-    user.record_custom_request_duration(method, name, *latency, is_success, *status, Some(&error)).await
+    let Exchange { method, name, answer, latency } = exchange;
+    let error = format!("{name}: {}", answer.kind);
+    let kind = answer.kind;
+    let is_success = (kind == AnswerKind::Data || kind.is_definite()) && !kind.is_error();
+    user.record_custom_request_duration(method, name, *latency, is_success, answer.status, Some(&error)).await
 }
 
 async fn run(configuration: GooseConfiguration, scenario: Scenario) -> Result<(), GooseError> {

@@ -6,18 +6,12 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
+use buyers::{AnswerKind, ApiFamily, AuditReport, audit_findings, first_findings};
 use futures::{StreamExt, stream};
-use rand::{rng, seq::SliceRandom};
-use serde_json::Value;
+use rand::{rng, seq::IteratorRandom};
 use tokio::time::sleep;
 
-use crate::{
-    admin::AuditReport,
-    answer_log::Contradictions,
-    answers::{Answer, AnswerKind, ApiFamily},
-    tally::Counts,
-    target::LoadTarget,
-};
+use crate::{answer_log::FoundOrders, tally::Counts, target::LoadTarget};
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +22,8 @@ const LOOKUPS_MAX: usize = 10_000;
 const LOOKUPS_AT_ONCE: usize = 16;
 /// Tries of a lookup. They take longer than a failover.
 const LOOKUP_TRIES_MAX: u32 = 20;
+/// Number of contradictions that are listed.
+const LISTED_MAX: usize = 10;
 const LOOKUP_PAUSE: Duration = Duration::from_millis(500);
 
 /// Input of the verdict.
@@ -40,15 +36,16 @@ pub(crate) struct Evidence {
     /// Number of answers `sold out`.
     pub(crate) sold_out: u64,
     pub(crate) lookups: Lookups,
-    pub(crate) contradictions: Contradictions,
+    /// Broken promises to single users.
+    pub(crate) contradictions: Vec<String>,
 }
 
 /// Results of looking purchases up again.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lookups {
     pub(crate) asked: usize,
-    /// Purchases that were not found, or found with another order.
-    pub(crate) lost: Contradictions,
+    /// Purchases that were found with their order.
+    pub(crate) found: usize,
 }
 
 impl Evidence {
@@ -62,40 +59,28 @@ impl Evidence {
         before: AuditReport,
         counts: &Counts,
     ) -> Result<Self> {
-        let (contradictions, buyers) =
-            (target.sale_client.answer_log.contradictions(), target.sale_client.answer_log.buyers());
-        let count = buyers.len();
-        let lookups = look_up(target, buyers).await?;
-        let after = target.admin.audit(&target.sale).await?;
-        Ok(Self {
-            before,
-            after,
-            buyers: count,
-            sold_out: counts.of(AnswerKind::SoldOut),
-            lookups,
-            contradictions,
-        })
+        let answer_log = &target.sale_client.answer_log;
+        let purchases = answer_log.buyers();
+        let found = look_up(target, &purchases).await?;
+        let after = target.audit().await?;
+        let has_own = |(user, order): &&(String, String)| found.get(user) == Some(&Some(order.clone()));
+        let lookups = Lookups { asked: found.len(), found: purchases.iter().filter(has_own).count() };
+        let contradictions = answer_log.contradictions(&found, after.total);
+        let (buyers, sold_out) = (purchases.len(), counts.of(AnswerKind::SoldOut));
+        Ok(Self { before, after, buyers, sold_out, lookups, contradictions })
     }
 
     /// Returns the description of every broken promise.
     pub(crate) fn violations(&self) -> Vec<String> {
         let mut violations = self.audit_violations();
         violations.extend(self.answer_violations());
-        violations.extend(listed_violations(&self.contradictions));
-        violations.extend(listed_violations(&self.lookups.lost));
+        violations.extend(first_findings(self.contradictions.clone(), LISTED_MAX));
         violations
     }
 
     fn audit_violations(&self) -> Vec<String> {
-        let AuditReport { ok, violations, total, sold, buyers_twice, .. } = &self.after;
-        let mut found = Contradictions::default();
-        violations
-            .iter()
-            .for_each(|violation| found.add(format!("coordinator's audit: {}", violation_text(violation))));
-        let mut violations = listed_violations(&found);
-        if !ok && violations.is_empty() {
-            violations.push("coordinator's audit: failed and does not say why".into());
-        }
+        let AuditReport { total, sold, buyers_twice, .. } = &self.after;
+        let mut violations = first_findings(audit_findings(&self.after), LISTED_MAX);
         if sold > total {
             violations.push(format!("{sold} units are sold, but only {total} exist"));
         }
@@ -127,49 +112,25 @@ impl Evidence {
     }
 }
 
-/// Returns a violation in the coordinator's words.
-fn violation_text(violation: &Value) -> String {
-    violation.as_str().map_or_else(|| violation.to_string(), str::to_owned)
+/// Looks up these purchases, or a sample of them.
+async fn look_up(target: &Arc<LoadTarget>, purchases: &[(String, String)]) -> Result<FoundOrders> {
+    let users = purchases.iter().map(|(user, _)| user.clone()).sample(&mut rng(), LOOKUPS_MAX);
+    let asking = users.into_iter().map(|user| async move {
+        let order = found_order(target, &user).await?;
+        Ok((user, order))
+    });
+    let found: Vec<Result<_>> = stream::iter(asking).buffer_unordered(LOOKUPS_AT_ONCE).collect().await;
+    found.into_iter().collect()
 }
 
-fn listed_violations(contradictions: &Contradictions) -> Vec<String> {
-    let Contradictions { count, listed } = contradictions;
-    let more = (*count > listed.len()).then(|| format!("and {} more like these", count - listed.len()));
-    listed.iter().cloned().chain(more).collect()
-}
-
-async fn look_up(target: &Arc<LoadTarget>, mut buyers: Vec<(String, String)>) -> Result<Lookups> {
-    buyers.shuffle(&mut rng());
-    buyers.truncate(LOOKUPS_MAX);
-    let asked = buyers.len();
-    let asking = buyers.into_iter().map(|(user, order)| async move { verify(target, &user, &order).await });
-    let found: Vec<Result<Option<String>>> =
-        stream::iter(asking).buffer_unordered(LOOKUPS_AT_ONCE).collect().await;
-    let mut lost = Contradictions::default();
-    for found in found {
-        found?.into_iter().for_each(|what| lost.add(what));
-    }
-    Ok(Lookups { asked, lost })
-}
-
-/// Looks a purchase up. Returns a description if it is not found with this order.
-async fn verify(target: &LoadTarget, user: &str, order: &str) -> Result<Option<String>> {
+/// Returns the order that a lookup of the user's purchase finds.
+async fn found_order(target: &LoadTarget, user: &str) -> Result<Option<String>> {
     for _ in 0..LOOKUP_TRIES_MAX {
-        match target.sale_client.look_up(ApiFamily::BySale, user).await.answer {
-            Answer { kind: AnswerKind::Data, order: held, .. } => {
-                return Ok(lost(user, order, held.as_deref()));
-            }
-            _ => sleep(LOOKUP_PAUSE).await,
+        let answer = target.sale_client.look_up(ApiFamily::BySale, user).await.answer;
+        if matches!(answer.kind, AnswerKind::Found | AnswerKind::FoundNone) {
+            return Ok(answer.order);
         }
+        sleep(LOOKUP_PAUSE).await;
     }
     bail!("the purchase of {user} cannot be looked up");
-}
-
-fn lost(user: &str, order: &str, held: Option<&str>) -> Option<String> {
-    let held = match held {
-        Some(held) if held == order => return None,
-        Some(held) => format!("order {held}"),
-        None => "nothing".into(),
-    };
-    Some(format!("{user} was answered with order {order}, but a lookup finds {held}"))
 }

@@ -1,8 +1,6 @@
 #![doc = include_str!("../README.md")]
 
-mod admin;
 mod answer_log;
-mod answers;
 mod attack;
 mod audit;
 mod client;
@@ -23,7 +21,7 @@ use anyhow::{Context, Result};
 use audit::Evidence;
 use exit::RunResult;
 use options::Scenario;
-use progress::Progress;
+use progress::print_progress;
 use report::Report;
 use target::LoadTarget;
 
@@ -36,10 +34,10 @@ async fn main() -> ExitCode {
 /// Finds the sale, generates the load, and audits the answers.
 async fn load(scenario: &Scenario) -> Result<RunResult> {
     let target = Arc::new(LoadTarget::find(scenario).await?);
-    let before = target.admin.audit(&target.sale).await?;
+    let before = target.audit().await?;
     println!("{} at {}, sale `{}`", scenario.name(), target.sale_client.url(), target.sale);
 
-    let progress = Progress::begin(&target.sale_client);
+    let progress = print_progress(&target.sale_client);
     scenarios::run(scenario, &target).await?;
     drop(progress);
 

@@ -2,32 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
+use buyers::AnswerKind;
 use tokio::{
-    task::JoinHandle,
+    task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{answers::AnswerKind, client::SaleClient, tally::Counts};
+use crate::{client::SaleClient, tally::Counts};
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Prints progress until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Progress {
-    task: JoinHandle<()>,
-}
-
-impl Progress {
-    pub(crate) fn begin(sale_client: &Arc<SaleClient>) -> Self {
-        let sale_client = Arc::clone(sale_client);
-        Self { task: tokio::spawn(async move { print_lines(&sale_client).await }) }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+/// Prints progress until the returned task is dropped.
+pub(crate) fn print_progress(sale_client: &Arc<SaleClient>) -> JoinSet<()> {
+    let sale_client = Arc::clone(sale_client);
+    JoinSet::from_iter([async move { print_lines(&sale_client).await }])
 }
 
 async fn print_lines(sale_client: &SaleClient) {
@@ -47,7 +35,7 @@ fn line(before: &Counts, now: &Counts) -> String {
     let seconds = (now.elapsed - before.elapsed).as_secs_f64();
     let rate = (now.requests - before.requests) as f64 / seconds;
     let outcomes = AnswerKind::OUTCOMES.iter().filter(|kind| now.of(**kind) > 0);
-    let outcomes: Vec<String> = outcomes.map(|kind| format!("{} {}", kind.name(), now.of(*kind))).collect();
+    let outcomes: Vec<String> = outcomes.map(|kind| format!("{} {}", kind, now.of(*kind))).collect();
     format!(
         "{:5.0} s  {:5} users  {rate:6.0} requests/s  errors {}  {}",
         now.elapsed.as_secs_f64(),
@@ -74,7 +62,7 @@ mod tests {
             outcomes: BTreeMap::from([
                 (AnswerKind::Data, 9),
                 (AnswerKind::Purchased, 100),
-                (AnswerKind::Transport, 2),
+                (AnswerKind::NoAnswer, 2),
             ]),
             ..Counts::default()
         };

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
+use buyers::{AnswerKind, AuditReport};
+
 use crate::{
-    admin::AuditReport,
-    answers::AnswerKind,
     audit::Evidence,
     exit::RunResult,
     tally::{Counts, Latency},
@@ -66,7 +66,7 @@ impl Report {
     fn outcomes(&self) -> String {
         let mut text = String::from("outcomes\n");
         for kind in AnswerKind::OUTCOMES {
-            text += &row(kind.name(), self.counts.of(kind), "");
+            text += &row(&kind.to_string(), self.counts.of(kind), "");
         }
         text += &row("gave up", self.counts.gave_up, "");
         let errors: String = self.counts.errors_listed.iter().map(|error| format!("  {error}\n")).collect();
@@ -76,7 +76,6 @@ impl Report {
     fn audit(&self) -> String {
         let Evidence { before, after, buyers, lookups, contradictions, .. } = &self.evidence;
         let AuditReport { total, sold, stock, in_flight, claims, orders, .. } = after;
-        let found = lookups.asked - lookups.lost.count;
         [
             "the audit\n".to_owned(),
             row(
@@ -90,8 +89,12 @@ impl Report {
             row("claims", *claims, ""),
             row("orders", *orders, ""),
             row("answered `purchased`", *buyers as u64, "distinct users"),
-            row("found by a lookup", found as u64, &format!("of {} that were looked up", lookups.asked)),
-            row("contradictions", contradictions.count as u64, "between answers"),
+            row(
+                "found by a lookup",
+                lookups.found as u64,
+                &format!("of {} that were looked up", lookups.asked),
+            ),
+            row("contradictions", contradictions.len() as u64, "between answers"),
         ]
         .concat()
     }
@@ -158,7 +161,7 @@ mod tests {
                 after: AuditReport { sold: 100, claims: 100, orders: 100, ..audit },
                 buyers: 100,
                 sold_out: 4321,
-                lookups: Lookups { asked: 100, ..Lookups::default() },
+                lookups: Lookups { asked: 100, found: 100 },
                 ..Evidence::default()
             },
             limits: Limits { p95: ms(100), errors: 0 },

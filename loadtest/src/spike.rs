@@ -14,27 +14,23 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use anyhow::{Context, Result};
+use buyers::ApiFamily;
 use futures::{StreamExt, stream};
 use hdrhistogram::Histogram;
 use rand::random;
 use reqwest::Url;
 use testkit::{BuyerResult, OpenLoop};
-use tokio::{net::lookup_host, signal::ctrl_c, task::JoinHandle};
+use tokio::{net::lookup_host, signal::ctrl_c, task::JoinSet};
 
 use crate::{
-    answers::{Answer, ApiFamily},
     client::{Attempt, SaleClient},
     options::Spike,
     tally::{histogram, micros},
     target::LoadTarget,
 };
-
-/// Value of `Retry-After` in all rejections.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Latencies of a spike's buyers.
 pub(crate) struct WaitTimes {
@@ -48,7 +44,7 @@ pub(crate) struct WaitTimes {
 /// Runs the spike, writes its reports, and lets rejected buyers retry.
 pub(crate) async fn run(spike: &Spike, target: &Arc<LoadTarget>, reports: &Path) -> Result<()> {
     let (sale_client, interrupted) = (Arc::clone(&target.sale_client), Arc::new(AtomicBool::new(false)));
-    let interrupt_handler = InterruptHandler::listen(Arc::clone(&interrupted));
+    let interrupt_handler = handle_interrupts(Arc::clone(&interrupted));
     let generator = open_loop(spike, &sale_client).await?;
     let client = Arc::clone(&sale_client);
     let on_result = move |buyer_result: &BuyerResult| {
@@ -91,30 +87,17 @@ async fn address(url: &str) -> Result<(SocketAddr, String)> {
 
 /// Counts an answer and logs it.
 fn record_answer(sale_client: &SaleClient, buyer_result: &BuyerResult) {
-    let answer = answer(buyer_result);
-    sale_client.tally.answered("purchase", answer.kind, buyer_result.latency);
-    let text = || format!("{:?} {}", buyer_result.status, String::from_utf8_lossy(&buyer_result.body));
-    sale_client.record_error("purchase", answer.kind, text);
-    sale_client.log_answer(&buyer_result.user, &buyer_result.user, buyer_result.sent, &answer);
-}
-
-fn answer(buyer_result: &BuyerResult) -> Answer {
-    match buyer_result.status {
-        Some(status) => {
-            let retry_after = buyer_result.retry_after.then_some(RETRY_AFTER);
-            Answer::to_purchase(ApiFamily::BySale, status, retry_after, &buyer_result.body)
-        }
-        None => Answer::none(),
-    }
+    let BuyerResult { user, sent, latency, answer, .. } = buyer_result;
+    sale_client.answer_log.purchase(user, ApiFamily::BySale, user, *sent, answer);
+    sale_client.count("purchase", *latency, answer.clone());
 }
 
 /// Retries all attempts without a definite answer. An attempt's key is the user's id, as in the first try.
 async fn retry_unresolved(sale_client: &SaleClient, results: Vec<BuyerResult>, at_once: usize) {
-    let unresolved = results.into_iter().filter(|buyer_result| !answer(buyer_result).kind.is_definite());
-    let retries = unresolved.map(|BuyerResult { user, .. }| async move {
+    let retries = results.into_iter().map(|BuyerResult { user, answer, .. }| async move {
         let attempt =
-            Attempt { user: user.as_str().into(), family: ApiFamily::BySale, key: user.clone(), token: None };
-        sale_client.retry(sale_client.url(), attempt, Some(RETRY_AFTER)).await
+            Attempt { user: user.as_str().into(), family: ApiFamily::BySale, key: user, token: None };
+        sale_client.retry(sale_client.url(), attempt, answer).await
     });
     stream::iter(retries).buffer_unordered(at_once).for_each(async |_| ()).await;
 }
@@ -130,58 +113,31 @@ impl WaitTimes {
     }
 }
 
-/// Handles Ctrl-C: the first one ends the spike, the second one the program.
-struct InterruptHandler {
-    task: JoinHandle<()>,
-}
-
-impl InterruptHandler {
-    fn listen(interrupted: Arc<AtomicBool>) -> Self {
-        let task = tokio::spawn(async move {
-            while ctrl_c().await.is_ok() {
-                if interrupted.swap(true, Ordering::Relaxed) {
-                    std::process::exit(1);
-                }
+/// Handles Ctrl-C until the returned task is dropped: the first one ends the spike, the second one the program.
+fn handle_interrupts(interrupted: Arc<AtomicBool>) -> JoinSet<()> {
+    JoinSet::from_iter([async move {
+        while ctrl_c().await.is_ok() {
+            if interrupted.swap(true, Ordering::Relaxed) {
+                std::process::exit(1);
             }
-        });
-        Self { task }
-    }
-}
-
-impl Drop for InterruptHandler {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+        }
+    }])
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
+
+    use buyers::Answer;
 
     use super::*;
-    use crate::answers::AnswerKind;
-
-    fn buyer_result(status: Option<u16>, retry_after: bool, body: &str) -> BuyerResult {
-        let (latency, service_time) = (Duration::from_millis(900), Duration::from_millis(3));
-        let (user, sent) = ("ann".to_owned(), Instant::now());
-        BuyerResult { user, sent, status, retry_after, body: body.into(), latency, service_time }
-    }
 
     #[test]
     fn latency_includes_the_wait_for_a_connection() {
-        let waits = WaitTimes::of(1, &[buyer_result(Some(200), false, "")]);
+        let (latency, service_time) = (Duration::from_millis(900), Duration::from_millis(3));
+        let (user, sent, answer) = ("ann".to_owned(), Instant::now(), Answer::default());
+        let waits = WaitTimes::of(1, &[BuyerResult { user, sent, answer, latency, service_time }]);
         assert!(waits.from_arrival.max() >= 900_000 && waits.from_sending.max() < 4_000);
-    }
-
-    #[test]
-    fn spike_answers_are_parsed_like_others() {
-        let sold_out = r#"{"success":false,"reason":"out_of_stock"}"#;
-        assert_eq!(answer(&buyer_result(Some(409), false, sold_out)).kind, AnswerKind::SoldOut);
-        assert_eq!(
-            answer(&buyer_result(Some(503), true, r#"{"type":"/problems/busy"}"#)).kind,
-            AnswerKind::Busy
-        );
-        assert_eq!(answer(&buyer_result(None, false, "")).kind, AnswerKind::Transport);
     }
 
     #[tokio::test]

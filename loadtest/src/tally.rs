@@ -2,16 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use buyers::AnswerKind;
 use hdrhistogram::Histogram;
-
-use crate::answers::AnswerKind;
 
 /// Upper bound of recorded latencies, longer than the time limit of a request.
 const LATENCY_MAX: Duration = Duration::from_mins(1);
@@ -27,16 +23,11 @@ const ERROR_CHARS_MAX: usize = 300;
 #[derive(Debug)]
 pub(crate) struct Tally {
     began: Instant,
-    users: AtomicU64,
-    users_max: AtomicU64,
-    requests: AtomicU64,
-    gave_up: AtomicU64,
-    outcomes: Mutex<BTreeMap<AnswerKind, u64>>,
+    counts: Mutex<Counts>,
     latencies: Mutex<BTreeMap<&'static str, Histogram<u64>>>,
-    errors_listed: Mutex<Vec<String>>,
 }
 
-/// Snapshot of the counters.
+/// Values of the counters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) elapsed: Duration,
@@ -63,58 +54,42 @@ pub(crate) struct Latency {
 
 impl Tally {
     pub(crate) fn begin() -> Self {
-        Self {
-            began: Instant::now(),
-            users: AtomicU64::new(0),
-            users_max: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
-            gave_up: AtomicU64::new(0),
-            outcomes: Mutex::default(),
-            latencies: Mutex::default(),
-            errors_listed: Mutex::default(),
-        }
+        Self { began: Instant::now(), counts: Mutex::default(), latencies: Mutex::default() }
     }
 
     /// Counts a request of this kind with its answer, or without one.
     pub(crate) fn answered(&self, name: &'static str, kind: AnswerKind, latency: Duration) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        *lock(&self.outcomes).entry(kind).or_default() += 1;
+        let mut counts = lock(&self.counts);
+        counts.requests += 1;
+        *counts.outcomes.entry(kind).or_default() += 1;
         let mut latencies = lock(&self.latencies);
         latencies.entry(name).or_insert_with(histogram).saturating_record(micros(latency));
     }
 
     /// Keeps the description of an error, if it is one of the first.
     pub(crate) fn record_error(&self, what: impl FnOnce() -> String) {
-        let mut errors_listed = lock(&self.errors_listed);
+        let errors_listed = &mut lock(&self.counts).errors_listed;
         if errors_listed.len() < ERRORS_LISTED_MAX {
             errors_listed.push(what().chars().take(ERROR_CHARS_MAX).collect());
         }
     }
 
     pub(crate) fn gave_up(&self) {
-        self.gave_up.fetch_add(1, Ordering::Relaxed);
+        lock(&self.counts).gave_up += 1;
     }
 
     pub(crate) fn user_started(&self) {
-        let users = self.users.fetch_add(1, Ordering::Relaxed) + 1;
-        self.users_max.fetch_max(users, Ordering::Relaxed);
+        let mut counts = lock(&self.counts);
+        counts.users += 1;
+        counts.users_max = counts.users_max.max(counts.users);
     }
 
     pub(crate) fn user_stopped(&self) {
-        self.users.fetch_sub(1, Ordering::Relaxed);
+        lock(&self.counts).users -= 1;
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counts {
-            elapsed: self.began.elapsed(),
-            users: load(&self.users),
-            users_max: load(&self.users_max),
-            requests: load(&self.requests),
-            gave_up: load(&self.gave_up),
-            outcomes: lock(&self.outcomes).clone(),
-            errors_listed: lock(&self.errors_listed).clone(),
-        }
+        Counts { elapsed: self.began.elapsed(), ..lock(&self.counts).clone() }
     }
 
     pub(crate) fn latencies(&self) -> Vec<Latency> {
@@ -189,10 +164,10 @@ mod tests {
         for kind in AnswerKind::OUTCOMES {
             tally.answered("purchase", kind, Duration::from_millis(1));
         }
-        assert_eq!(tally.counts().errors(), 3, "csrf refused, no answer, unexpected");
+        assert_eq!(tally.counts().errors(), 5, "no sale, csrf refused, no answer, timed out, unexpected");
         tally.gave_up();
-        assert_eq!(tally.counts().errors(), 4);
-        assert_eq!(tally.counts().requests, 10);
+        assert_eq!(tally.counts().errors(), 6);
+        assert_eq!(tally.counts().requests, 12);
     }
 
     #[test]

@@ -3,28 +3,30 @@
 use std::{fs, io::ErrorKind, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
+use buyers::{AdminClient, AuditReport, BuyerClient, SaleStatus};
 use rand::random;
-use reqwest::{Client, StatusCode};
 use serde::Deserialize;
-use tokio::time::{Instant, sleep};
+use serde_json::json;
+use testkit::until_ok;
 
 use crate::{
-    admin::Admin,
     client::SaleClient,
     options::{Common, Scenario},
 };
 
 /// Time limit for nodes to know a new sale. They read it within a second.
 const OPENING_LIMIT: Duration = Duration::from_secs(10);
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Length of an opened sale, relative to now. Longer than any run.
+const OPEN_FOR: &str = "24h";
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// An open sale with all its endpoints.
 #[derive(Debug)]
 pub(crate) struct LoadTarget {
     pub(crate) sale_client: Arc<SaleClient>,
-    pub(crate) admin: Admin,
     pub(crate) sale: String,
+    admin: AdminClient,
+    admin_url: String,
     /// The load balancer, followed by the known nodes.
     pub(crate) endpoints: Vec<String>,
 }
@@ -52,37 +54,33 @@ struct Member {
     url: String,
 }
 
-/// The fields of a sale's status that are used here.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Status {
-    sale_id: String,
-    status: String,
-    remaining_stock: u64,
-}
-
 impl LoadTarget {
     /// Finds or creates the sale, and checks that it is open.
     pub(crate) async fn find(scenario: &Scenario) -> Result<Self> {
         let common = scenario.common();
         let Addresses { url, nodes, admin_url, admin_token } = Addresses::of(common)?;
-        let admin = Admin::new(admin_url, admin_token);
-        let client = Client::builder().timeout(ANSWER_LIMIT).build()?;
+        let admin = AdminClient::new(&admin_token);
+        let client = BuyerClient::new(ANSWER_LIMIT);
         let endpoints: Vec<String> = [url.clone()].into_iter().chain(nodes).collect();
         let (sale_client, sale) = match common.stock {
             Some(units) => {
                 let sale = format!("{}-{:06x}", scenario.name(), random::<u32>() & 0xff_ffff);
-                admin.open_sale(&sale, units).await?;
-                wait_until_open(&client, &endpoints, &sale).await?;
-                (SaleClient::new(&url, Some(&sale)), sale)
+                open_sale(&admin, &admin_url, &sale, units).await?;
+                wait_until_open(&client.of_sale(&sale), &endpoints).await?;
+                (SaleClient::new(&url, sale.parse()?, false), sale)
             }
             None => {
-                let status = status(&client, &format!("{url}/api/sale/status")).await?;
-                status.ensure_open(scenario.buys())?;
-                (SaleClient::new(&url, None), status.sale_id)
+                let status = status(&client, &url).await?;
+                ensure_open(&status, scenario.buys())?;
+                (SaleClient::new(&url, status.sale_id.parse()?, true), status.sale_id)
             }
         };
-        Ok(Self { sale_client: Arc::new(sale_client), admin, sale, endpoints })
+        Ok(Self { sale_client: Arc::new(sale_client), sale, admin, admin_url, endpoints })
+    }
+
+    /// Reads the coordinator's audit.
+    pub(crate) async fn audit(&self) -> Result<AuditReport> {
+        self.admin.audit(&self.admin_url, &self.sale).await
     }
 }
 
@@ -121,51 +119,55 @@ impl Addresses {
     }
 }
 
-impl Status {
-    /// Fails when users of the scenario could not use the sale.
-    fn ensure_open(&self, for_buyers: bool) -> Result<()> {
-        let Self { sale_id, status, remaining_stock } = self;
-        match status.as_str() {
-            "active" if *remaining_stock > 0 || !for_buyers => Ok(()),
-            "active" => bail!("sale `{sale_id}` is sold out: `--stock UNITS` creates a new sale"),
-            other => bail!("sale `{sale_id}` is {other}: `--stock UNITS` creates a new sale"),
-        }
+/// Creates a sale that starts now.
+async fn open_sale(admin: &AdminClient, coordinator: &str, id: &str, units: u64) -> Result<()> {
+    let settings = json!({
+        "id": id,
+        "totalStock": units,
+        "startsAt": "0s",
+        "endsAt": OPEN_FOR,
+        "productName": "Load test",
+        "productPrice": 1.0,
+    });
+    admin.create(coordinator, &settings).await
+}
+
+/// Fails when users of the scenario could not use the sale.
+fn ensure_open(status: &SaleStatus, for_buyers: bool) -> Result<()> {
+    let SaleStatus { sale_id, status, remaining_stock, .. } = status;
+    match status.as_str() {
+        "active" if *remaining_stock > 0 || !for_buyers => Ok(()),
+        "active" => bail!("sale `{sale_id}` is sold out: `--stock UNITS` creates a new sale"),
+        other => bail!("sale `{sale_id}` is {other}: `--stock UNITS` creates a new sale"),
     }
 }
 
-async fn status(client: &Client, url: &str) -> Result<Status> {
-    let sent = client.get(url).send().await;
-    let response =
-        sent.with_context(|| format!("no answer from {url}: is it running? `cargo xtask up` starts a sale"))?;
-    match response.status() {
-        StatusCode::OK => {
-            Ok(response.json().await.with_context(|| format!("{url} did not return a sale's status"))?)
-        }
-        other => bail!("{url} answers {other}: {}", response.text().await.unwrap_or_default()),
-    }
+async fn status(client: &BuyerClient, url: &str) -> Result<SaleStatus> {
+    let status = client.sale_status(url).await;
+    status.with_context(|| format!("no status from {url}: is it running? `cargo xtask up` starts a sale"))
 }
 
 /// Waits until every node knows the sale. Before that, nodes answer 404.
-async fn wait_until_open(client: &Client, endpoints: &[String], sale: &str) -> Result<()> {
+async fn wait_until_open(client: &BuyerClient, endpoints: &[String]) -> Result<()> {
     for endpoint in endpoints {
-        let (url, deadline) = (format!("{endpoint}/api/sales/{sale}/status"), Instant::now() + OPENING_LIMIT);
-        while let Err(error) = status(client, &url).await.and_then(|status| status.ensure_open(true)) {
-            if Instant::now() > deadline {
-                return Err(error.context("the new sale does not open"));
-            }
-            sleep(POLL_INTERVAL).await;
-        }
+        let open = async || ensure_open(&status(client, endpoint).await?, true);
+        until_ok("the opening of the new sale", OPENING_LIMIT, open).await?;
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     fn problem(status: &str, remaining_stock: u64, for_buyers: bool) -> Option<String> {
-        let status = Status { sale_id: "flash".into(), status: status.into(), remaining_stock };
-        status.ensure_open(for_buyers).err().map(|error| error.to_string())
+        let (sale_id, status, now) = ("flash".into(), status.into(), Timestamp::UNIX_EPOCH);
+        let (total_stock, sold_out, ends_at, server_time) = (9, false, now, now);
+        let status =
+            SaleStatus { sale_id, status, remaining_stock, total_stock, sold_out, ends_at, server_time };
+        ensure_open(&status, for_buyers).err().map(|error| error.to_string())
     }
 
     #[test]

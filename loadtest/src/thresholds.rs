@@ -55,7 +55,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::answers::AnswerKind;
+    use buyers::AnswerKind;
 
     const LIMITS: Limits = Limits { p95: Duration::from_millis(100), errors: 1 };
 

@@ -128,7 +128,11 @@ async fn levels(cluster: &Cluster, sale: &Sale) -> Result<Vec<Level>, AuditError
     sale.shards().iter().zip(levels).map(named).collect()
 }
 
-async fn read_claims(cluster: &Cluster, shard: &Shard) -> Result<HashMap<UserId, Claim>, CallError> {
+/// Reads all claims of a shard.
+///
+/// # Errors
+/// Fails when the shard does not answer.
+pub async fn read_claims(cluster: &Cluster, shard: &Shard) -> Result<HashMap<UserId, Claim>, CallError> {
     let mut claims = HashMap::new();
     let mut cursor = 0;
     loop {

@@ -2,7 +2,7 @@
 //!
 //! The tests of every crate and `cargo xtask up` use this crate, so the tested setup is the one that a developer
 //! starts. It knows how processes start and end and what their contracts are (settings, ports, HTTP answers). It does
-//! not know how they work inside, and it depends on no other crate of the workspace.
+//! not know how they work inside. Requests and answers are those of the crate [`buyers`].
 //!
 //! Invariant: an attached process never outlives its owner. When the owner goes out of scope, panics or is killed, its
 //! processes end too. Only a process that was started with [`Lifetime::Detached`] and then released keeps running.
@@ -10,7 +10,7 @@
 //! Errors are `anyhow` errors, unlike in the other libraries: they are read at a terminal and never matched on.
 
 pub mod binary;
-pub mod buyers;
+mod crowd;
 mod folder;
 pub mod monitoring;
 mod network_namespace;
@@ -27,7 +27,7 @@ pub mod stack;
 mod wait;
 
 pub use binary::{BuildProfile, binary};
-pub use buyers::{BuyerAnswer, Buyers, PurchaseAttempt};
+pub use crowd::{BuyerAnswer, Buyers, PurchaseAttempt, tally};
 pub use folder::Folder;
 pub use monitoring::Monitoring;
 pub use network_namespace::NetworkNamespace;
@@ -41,7 +41,7 @@ pub use redis_server::{RedisServer, ServerBinary};
 pub use security::{Security, User};
 pub use server_clock::ensure_clocks_can_be_set;
 pub use stack::{Stack, StackOptions};
-pub use wait::until;
+pub use wait::{until, until_ok};
 
 use std::{
     env,

@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use buyers::{Answer, ApiFamily, Received};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -53,12 +54,8 @@ pub struct BuyerResult {
     pub user: String,
     /// The time at which the request was sent.
     pub sent: std::time::Instant,
-    /// The status of the answer, or `None` when no answer came.
-    pub status: Option<u16>,
-    /// True when the answer has a `Retry-After` header.
-    pub retry_after: bool,
-    /// The body of the answer.
-    pub body: Vec<u8>,
+    /// The answer.
+    pub answer: Answer,
     /// Time from when the request was due to the last byte of its answer.
     pub latency: Duration,
     /// Time from when the request was sent to the last byte of its answer.
@@ -138,9 +135,11 @@ async fn run_connection(stream: TcpStream, schedule: Arc<Schedule>) -> Vec<Buyer
         if answer.is_err() {
             stream = None;
         }
-        let status = answer.as_ref().ok().map(|answer| answer.status);
-        let Answer { retry_after, body, .. } = answer.unwrap_or_default();
-        results.push(BuyerResult { user, sent, status, retry_after, body, latency, service_time });
+        let answer = answer.map_or_else(
+            |error| Answer { reason: Some(format!("{error:#}")), ..Answer::default() },
+            |received| Answer::to_purchase(ApiFamily::BySale, received),
+        );
+        results.push(BuyerResult { user, sent, answer, latency, service_time });
         if !results.last().is_some_and(&schedule.keep_going) {
             schedule.next.store(schedule.total, Ordering::Relaxed);
         }
@@ -148,15 +147,7 @@ async fn run_connection(stream: TcpStream, schedule: Arc<Schedule>) -> Vec<Buyer
     results
 }
 
-/// A complete HTTP response.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Answer {
-    status: u16,
-    retry_after: bool,
-    body: Vec<u8>,
-}
-
-async fn send_request(stream: &mut Option<TcpStream>, options: &OpenLoop, user: &str) -> Result<Answer> {
+async fn send_request(stream: &mut Option<TcpStream>, options: &OpenLoop, user: &str) -> Result<Received> {
     let stream = match stream {
         Some(stream) => stream,
         none => none.insert(TcpStream::connect(options.addr).await?),
@@ -173,23 +164,26 @@ async fn send_request(stream: &mut Option<TcpStream>, options: &OpenLoop, user: 
         let more = stream.read(&mut buffer[read..]).await?;
         anyhow::ensure!(more > 0, "the server closed the connection");
         read += more;
-        if let Some(answer) = parse(&buffer[..read])? {
-            return Ok(answer);
+        if let Some(received) = parse(&buffer[..read])? {
+            return Ok(received);
         }
     }
 }
 
 /// Parses a response. Returns `None` while it is incomplete.
-fn parse(bytes: &[u8]) -> Result<Option<Answer>> {
+fn parse(bytes: &[u8]) -> Result<Option<Received>> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(head) = response.parse(bytes)? else { return Ok(None) };
-    let header = |name: &str| response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
-    let length = header("content-length").context("the answer has no content-length")?;
-    let length: usize = std::str::from_utf8(length.value)?.parse()?;
+    let number = |name: &str| {
+        let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(header.value).ok()?.parse().ok()
+    };
+    let length = number("content-length").context("the answer has no content-length")?;
     let status = response.code.context("the answer has no status")?;
-    let (retry_after, body) = (header("retry-after").is_some(), bytes.get(head..head + length));
-    Ok(body.map(|body| Answer { status, retry_after, body: body.into() }))
+    let (retry_after, body) = (number("retry-after"), bytes.get(head..head + length as usize));
+    let retry_after = retry_after.map(Duration::from_secs);
+    Ok(body.map(|body| Received { status, retry_after, body: body.into() }))
 }
 
 #[cfg(test)]
@@ -214,11 +208,12 @@ mod tests {
     #[test]
     fn response_is_parsed_once_complete() {
         let answer = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 4\r\n\r\nbusy";
-        let busy = Answer { status: 503, retry_after: true, body: b"busy".into() };
+        let retry_after = Some(Duration::from_secs(1));
+        let busy = Received { status: 503, retry_after, body: b"busy".into() };
         assert_eq!(parse(answer).unwrap(), Some(busy));
         assert_eq!(parse(&answer[..answer.len() - 1]).unwrap(), None);
         assert_eq!(parse(&answer[..20]).unwrap(), None);
-        let nothing = Answer { status: 200, ..Answer::default() };
+        let nothing = Received { status: 200, ..Received::default() };
         assert_eq!(parse(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap(), Some(nothing));
     }
 }

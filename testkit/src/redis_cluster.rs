@@ -176,6 +176,20 @@ impl RedisCluster {
         self.server(addr).connection().await
     }
 
+    /// Replaces one line of a function library, and loads it on every primary.
+    ///
+    /// # Errors
+    /// Fails when the code does not have exactly one such line, or when a primary refuses the library.
+    pub async fn load_functions_with(&self, code: &str, line: &str, instead: &str) -> Result<()> {
+        ensure!(code.matches(line).count() == 1, "the functions no longer have this line: {line}");
+        for primary in self.primaries().await {
+            let mut load = redis::cmd("FUNCTION");
+            load.arg("LOAD").arg("REPLACE").arg(code.replace(line, instead));
+            load.exec_async(&mut self.connection(primary).await?).await?;
+        }
+        Ok(())
+    }
+
     /// Opens a connection to one server as `user`.
     ///
     /// # Errors

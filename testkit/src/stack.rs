@@ -1,7 +1,6 @@
 //! A complete flash sale in a private folder: Redis Cluster, coordinators, nodes and nginx.
 
 mod actors;
-mod answers;
 mod options;
 mod plan;
 mod port_plan;
@@ -13,17 +12,16 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use buyers::{ANSWER_LIMIT, AdminClient, ApiFamily, BuyerClient, read_json};
 use futures::{TryFutureExt, future::try_join_all};
-use reqwest::{Client, RequestBuilder};
-use serde::de::DeserializeOwned;
 
 use crate::{
     Folder, Monitoring, Nginx, Process, RedisCluster, monitoring::Targets, ports::loopback, wait::until_ok,
 };
 
 pub use actors::{Coordinator, Node, Programs};
-pub use answers::{AuditReport, SaleStatus, StockStatus};
+pub use buyers::{AuditReport, SaleStatus, StockStatus};
 pub use options::{SaleOptions, StackOptions};
 pub use port_plan::PortPlan;
 pub use rolling::RolloutStep;
@@ -36,9 +34,6 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(15);
 /// Time limit of the first status. A ready node may not have read the sale yet; it reads several times per second.
 const STATUS_LIMIT: Duration = Duration::from_secs(10);
 
-/// Timeout of one request. It is long because an audit reads every claim and every order of a sale.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
-
 /// A running stack. Dropping it kills its processes, unless it was released.
 #[derive(Debug)]
 pub struct Stack {
@@ -48,7 +43,8 @@ pub struct Stack {
     nodes: Mutex<Vec<Arc<Node>>>,
     coordinators: Mutex<Vec<Arc<Coordinator>>>,
     redis: RedisCluster,
-    client: Client,
+    client: BuyerClient,
+    admin: AdminClient,
     plan: Plan,
 }
 
@@ -67,9 +63,9 @@ impl Stack {
         let nodes = plan.start_nodes(&redis).await?;
         progress(&format!("{} nodes", nodes.len()));
         let nginx = plan.start_nginx().await?;
-        let client = Client::builder().timeout(ANSWER_LIMIT).build()?;
+        let (client, admin) = (BuyerClient::new(ANSWER_LIMIT), AdminClient::new(&plan.admin_token));
         let (nodes, coordinators) = (Mutex::new(nodes), Mutex::new(coordinators));
-        let mut stack = Self { monitoring: None, nginx, nodes, coordinators, redis, client, plan };
+        let mut stack = Self { monitoring: None, nginx, nodes, coordinators, redis, client, admin, plan };
         stack.wait_until_status_is_served().await?;
         progress("nginx");
         if stack.plan.options.observed {
@@ -112,6 +108,11 @@ impl Stack {
     /// The bearer token of the coordinators' admin API.
     pub fn admin_token(&self) -> &str {
         &self.plan.admin_token
+    }
+
+    /// A client of the coordinators' admin API.
+    pub fn admin(&self) -> &AdminClient {
+        &self.admin
     }
 
     /// The folder of logs and data.
@@ -200,7 +201,7 @@ impl Stack {
     /// # Errors
     /// Fails when no node answers.
     pub async fn stock_status(&self) -> Result<StockStatus> {
-        read(self.client.get(format!("{}/api/status", self.url()))).await
+        read_json(self.client.get(&self.url(), ApiFamily::SingleSale, "status")).await
     }
 
     /// Reads the status of a sale through nginx.
@@ -208,7 +209,7 @@ impl Stack {
     /// # Errors
     /// Fails when no node answers.
     pub async fn status_of(&self, sale: &str) -> Result<SaleStatus> {
-        read(self.client.get(format!("{}/api/sales/{sale}/status", self.url()))).await
+        self.client.of_sale(sale).sale_status(&self.url()).await
     }
 
     /// Audits a sale on the first running coordinator.
@@ -218,8 +219,7 @@ impl Stack {
     pub async fn audit(&self, sale: &str) -> Result<AuditReport> {
         let running = self.coordinators().into_iter().find(|coordinator| coordinator.process().is_running());
         let coordinator = running.context("no coordinator is running")?;
-        let audit = self.client.get(format!("{}/admin/sales/{sale}/audit", coordinator.url()));
-        read(audit.bearer_auth(self.admin_token())).await
+        self.admin.audit(coordinator.url(), sale).await
     }
 
     /// Stops everything gracefully: nginx first, so that no new requests arrive, then the nodes, which drain, then the
@@ -276,13 +276,6 @@ impl Stack {
     fn lock_coordinators(&self) -> MutexGuard<'_, Vec<Arc<Coordinator>>> {
         self.coordinators.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-async fn read<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {
-    let response = request.send().await?;
-    let (url, status) = (response.url().clone(), response.status());
-    ensure!(status.is_success(), "GET {url} answers {status}: {}", response.text().await?);
-    Ok(response.json().await?)
 }
 
 /// Stops all processes concurrently, so that they drain at the same time.

@@ -27,11 +27,10 @@ where
 
 /// Like [`until`], for conditions that return an error while they do not hold. The last such error is part of the
 /// result.
-pub(crate) async fn until_ok<Check>(
-    what: &str,
-    limit: Duration,
-    mut condition: impl FnMut() -> Check,
-) -> Result<()>
+///
+/// # Errors
+/// Fails when the condition does not hold within `limit`; a check that hangs counts too.
+pub async fn until_ok<Check>(what: &str, limit: Duration, mut condition: impl FnMut() -> Check) -> Result<()>
 where
     Check: Future<Output = Result<()>>,
 {

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
+use redis::{Cmd, FromRedisValue};
 use testkit::{
     ClusterOptions, Failover, NetworkNamespace, RedisCluster, RedisServer, ServerBinary, ServerRole, ports,
     procfs::ProcessIdentity, until,
@@ -51,9 +52,8 @@ async fn frozen_server_is_silent_until_thawed() {
     cluster.freeze(frozen);
     assert_eq!(role().await, ServerRole::Silent);
     cluster.thaw(frozen);
-    until("the replica's answer", FAILOVER_LIMIT, async || role().await == ServerRole::Replica)
-        .await
-        .unwrap();
+    let answers = async || role().await == ServerRole::Replica;
+    until("the replica's answer", FAILOVER_LIMIT, answers).await.unwrap();
 }
 
 #[tokio::test]
@@ -75,16 +75,14 @@ async fn faults_can_run_in_a_spawned_task() {
 async fn slot_moves_to_a_newly_added_primary() {
     let cluster = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     let slot = 12_182; // of the key `foo`
-    let mut connection = cluster.connection(cluster.primary_of(slot).await.unwrap()).await.unwrap();
-    redis::cmd("SET").arg("foo").arg("bar").exec_async(&mut connection).await.unwrap();
+    let primary = cluster.primary_of(slot).await.unwrap();
+    query::<()>(&cluster, primary, redis::cmd("SET").arg("foo").arg("bar")).await;
 
     let new_primary = cluster.add_primary().await.unwrap();
     cluster.move_slot(slot, new_primary).await.unwrap();
 
     assert_eq!(cluster.primary_of(slot).await.unwrap(), new_primary);
-    let mut connection = cluster.connection(new_primary).await.unwrap();
-    let moved: String = redis::cmd("GET").arg("foo").query_async(&mut connection).await.unwrap();
-    assert_eq!(moved, "bar");
+    assert_eq!(query::<String>(&cluster, new_primary, redis::cmd("GET").arg("foo")).await, "bar");
     assert_eq!((cluster.primaries().await.len(), cluster.replicas_of(new_primary).await.len()), (4, 1));
 }
 
@@ -124,8 +122,7 @@ async fn command_stats_cover_all_primaries() {
     let cluster = RedisCluster::start(ClusterOptions::default()).await.unwrap();
 
     for primary in cluster.primaries().await {
-        let mut connection = cluster.connection(primary).await.unwrap();
-        redis::cmd("DBSIZE").exec_async(&mut connection).await.unwrap();
+        query::<()>(&cluster, primary, &redis::cmd("DBSIZE")).await;
     }
 
     assert_eq!(cluster.command_stats("dbsize").await.unwrap().calls, 3);
@@ -176,9 +173,12 @@ async fn server_clock_can_be_set_while_running() {
 
 /// Offset of a server's clock from this machine's clock, in whole seconds.
 async fn seconds_ahead(cluster: &RedisCluster, server: SocketAddr) -> i64 {
-    let mut connection = cluster.connection(server).await.expect("the server answers");
-    let time = redis::cmd("TIME").query_async(&mut connection).await;
-    let (seconds, micros): (i64, i64) = time.expect("TIME is two numbers");
+    let (seconds, micros): (i64, i64) = query(cluster, server, &redis::cmd("TIME")).await;
     let shown = Timestamp::from_microsecond(seconds * 1_000_000 + micros).expect("a valid timestamp");
     shown.duration_since(Timestamp::now()).as_secs_f64().round() as i64
+}
+
+async fn query<T: FromRedisValue>(cluster: &RedisCluster, server: SocketAddr, command: &Cmd) -> T {
+    let mut connection = cluster.connection(server).await.expect("the server answers");
+    command.query_async(&mut connection).await.expect("an answer of that type")
 }

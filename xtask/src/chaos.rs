@@ -116,7 +116,7 @@ impl Options {
 
     /// Returns the requested kinds, without those that this machine does not allow.
     fn possible_kinds(&self) -> Vec<FaultKind> {
-        let mut kinds = if self.kinds.is_empty() { FaultKind::ALL.to_vec() } else { self.kinds.clone() };
+        let mut kinds = if self.kinds.is_empty() { FaultKind::all().to_vec() } else { self.kinds.clone() };
         kinds.retain(|&kind| match ensure_possible(kind) {
             Ok(()) => true,
             Err(reason) => {

@@ -39,11 +39,8 @@ const SHARED_NAMES: [(&str, &[&str]); 4] = [
             "State",
         ],
     ),
-    (
-        "chaos reads Redis and keeps its journal without the product's code",
-        &["Change", "Claim", "ShardSettings"],
-    ),
-    ("testkit reads what the programs answer, and runs them", &["AuditReport", "Coordinator"]),
+    ("buyers keeps journals and claims without the product's code", &["Change", "Claim", "ShardSettings"]),
+    ("testkit runs the programs", &["Coordinator"]),
 ];
 
 /// The markers of comments, by a file's extension. A longer marker comes before one that it begins with.

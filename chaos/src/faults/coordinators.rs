@@ -3,17 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use buyers::{journal, read_json};
 use futures::future::try_join_all;
 use jiff::{SignedDuration, Timestamp};
-use reqwest::Client;
 use serde::Deserialize;
 use testkit::stack::Coordinator;
 
 use super::{FaultEffect, hold, nodes};
-use crate::{
-    journal,
-    testbed::{SALE, Testbed, pick},
-};
+use crate::testbed::{SALE, Testbed, pick};
 
 /// Units of a restock: few, compared with the sale's stock.
 const UNITS: u64 = 5;
@@ -32,7 +29,7 @@ enum Change {
 #[serde(rename_all = "camelCase")]
 struct SaleView {
     total_stock: u64,
-    #[serde(deserialize_with = "nodes::timestamp")]
+    #[serde(deserialize_with = "buyers::timestamp")]
     ends_at: Timestamp,
 }
 
@@ -47,7 +44,7 @@ pub(super) async fn coordinators_gone(testbed: &Testbed, draw: u32) -> Result<Fa
     let violations = nodes::mismatches(testbed, &expectation, |status| {
         status.total_stock >= sale.total_stock && status.ends_at >= sale.ends_at
     });
-    let violations = violations.await?;
+    let violations = violations.await;
     hold().await;
     try_join_all(coordinators.iter().map(|coordinator| coordinator.restart())).await?;
     Ok(FaultEffect {
@@ -72,8 +69,6 @@ async fn apply_change(testbed: &Testbed, change: Change, draw: u32) -> Result<Sa
 }
 
 async fn read_sale_view(testbed: &Testbed, coordinator: &Coordinator) -> Result<SaleView> {
-    let request = Client::new().get(format!("{}/admin/sales/{SALE}", coordinator.url()));
-    let response = request.bearer_auth(testbed.stack.admin_token()).timeout(READ_LIMIT).send().await?;
-    ensure!(response.status().is_success(), "{SALE} cannot be read: {}", response.text().await?);
-    Ok(response.json().await?)
+    let request = testbed.stack.admin().get(coordinator.url(), &format!("sales/{SALE}"));
+    read_json(request.timeout(READ_LIMIT)).await
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use buyers::AnswerKind;
 use redis::{Cmd, FromRedisValue};
 use rediscluster::{Slot, slot_of_tag};
-use reqwest::StatusCode;
 use stock::layout::{LEASE_KEY, PRESENCE_KEY, SALES_KEY, SECRET_KEY, SaleKeys};
 use testkit::until;
 use tokio::time::{Instant, sleep};
@@ -42,7 +42,7 @@ async fn nodes_without_sale(testbed: &Testbed) -> Vec<String> {
     let deadline = Instant::now() + HOLD;
     while Instant::now() < deadline {
         for node in testbed.stack.nodes() {
-            if matches!(nodes::fetch_status(&node).await, Ok(Err(StatusCode::NOT_FOUND))) {
+            if nodes::fetch_status(&node).await.kind == AnswerKind::NoSale {
                 found.push(format!("{} answers 404 for the sale", node.process().name()));
             }
         }

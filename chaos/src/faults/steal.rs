@@ -6,10 +6,10 @@
 
 use std::{fmt, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
+use buyers::journal::{Journal, read};
 use futures::future::try_join_all;
 use jiff::{SignedDuration, Timestamp};
-use reqwest::Client;
 use serde_json::json;
 use stock::{ids::ShardId, sale::Sale};
 
@@ -17,7 +17,6 @@ use super::{FaultEffect, hold};
 use crate::{
     BuyerCrowd,
     audit::audit,
-    journal::{Journal, read},
     testbed::{Testbed, connect, read_sale},
 };
 
@@ -42,9 +41,6 @@ const STEAL_LIMIT: Duration = Duration::from_secs(20);
 
 /// Time limit for other buyers to buy the rest.
 const SELL_OUT_LIMIT: Duration = Duration::from_secs(60);
-
-/// Time limit of an admin call, which waits for every shard.
-const ADMIN_LIMIT: Duration = Duration::from_secs(20);
 
 /// Opens side sales until a node steals. A coordinator may have moved tokens ahead of a steal, so one may not be
 /// enough.
@@ -98,14 +94,15 @@ async fn run_side_sale(testbed: &Testbed, id: &str, death: Death) -> Result<(boo
     if death.without_coordinators {
         let mut buyers = crowd.new_buyers_at(death.home, 2);
         let stealing = buyers.pop().context("two buyers")?;
-        crowd.buy_all_at(buyers, &failing_node, STEAL_LIMIT).await?;
-        crowd.try_once_at(&stealing, "first", &failing_node).await?;
+        crowd.buy_all(buyers, Some(&failing_node), STEAL_LIMIT).await?;
+        crowd.try_once(&stealing, "first", Some(&failing_node)).await?;
         // Meanwhile the other nodes see that the donor is empty.
         hold().await;
-        crowd.buy_all(vec![stealing], SELL_OUT_LIMIT).await?;
+        crowd.buy_all(vec![stealing], None, SELL_OUT_LIMIT).await?;
     } else {
         // Buyers who get no answer from the failing node continue through nginx.
-        crowd.buy_all_at(crowd.new_buyers_at(death.home, units as usize), &failing_node, STEAL_LIMIT).await?;
+        let buyers = crowd.new_buyers_at(death.home, units as usize);
+        crowd.buy_all(buyers, Some(&failing_node), STEAL_LIMIT).await?;
     }
     let died = !failing_node.process().is_running();
     crowd.sell_out(SELL_OUT_LIMIT).await?;
@@ -126,8 +123,6 @@ async fn open_side_sale(testbed: &Testbed, id: &str, units: u64) -> Result<Sale>
         "productPrice": 1,
         "shards": SHARDS,
     });
-    let request = Client::new().post(format!("{}/admin/sales", coordinator.url())).timeout(ADMIN_LIMIT);
-    let response = request.bearer_auth(testbed.stack.admin_token()).json(&body).send().await?;
-    ensure!(response.status().is_success(), "a sale was refused: {}", response.text().await?);
+    testbed.stack.admin().create(coordinator.url(), &body).await?;
     read_sale(&connect(testbed.redis()).await?, id).await
 }

@@ -3,41 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use buyers::{AnswerKind, journal::BuyerRequest, retry_pause};
 use rand::random_range;
 
 use super::{
     buyers::Buyer,
-    client::RequestOutcome,
     crowd::{BuyerCrowd, Endpoint},
 };
-use crate::journal::BuyerRequest;
-
-/// Behaviour of a buyer, chosen by the buyer's number.
-#[derive(Clone, Copy, Debug)]
-enum BuyerBehaviour {
-    /// Buys once, through nginx.
-    Plain,
-    /// Buys once, directly at a node.
-    Direct,
-    /// Sends two attempts at once, through nginx and to a node.
-    Twice,
-    /// Buys again later, with another attempt.
-    Again,
-    /// Looks the purchase up later.
-    LooksUp,
-}
-
-impl BuyerBehaviour {
-    fn of(buyer: &Buyer) -> Self {
-        match buyer.number % 10 {
-            0 | 1 => Self::Twice,
-            2 => Self::Again,
-            3 | 4 => Self::LooksUp,
-            5 => Self::Direct,
-            _ => Self::Plain,
-        }
-    }
-}
 
 /// Pause of a buyer before another attempt at a sale that is not selling, in milliseconds.
 const NOT_ACTIVE_PAUSE_MS: std::ops::Range<u64> = 300..1_300;
@@ -46,28 +18,32 @@ const NOT_ACTIVE_PAUSE_MS: std::ops::Range<u64> = 300..1_300;
 pub(super) const REQUESTS_PER_BUYER: f64 = 1.5;
 
 impl BuyerCrowd {
-    /// Runs all requests of a buyer. Returns when every attempt has a definite answer.
+    /// Runs all requests of a buyer, by the buyer's number. Returns when every attempt has a definite answer.
     pub(super) async fn run_behaviour(&self, buyer: &Buyer) -> Result<()> {
-        match BuyerBehaviour::of(buyer) {
-            BuyerBehaviour::Plain => self.buy(buyer, "first", None).await,
-            BuyerBehaviour::Direct => self.buy(buyer, "first", self.node(buyer.number)).await,
-            BuyerBehaviour::Twice => {
-                let (one, other) = tokio::join!(
-                    self.buy(buyer, "first", None),
-                    self.buy(buyer, "second", self.node(buyer.number)),
-                );
+        let node = self.node(buyer.number);
+        match buyer.number % 10 {
+            // Sends two attempts at once, through nginx and to a node.
+            0 | 1 => {
+                let (one, other) =
+                    tokio::join!(self.buy(buyer, "first", None), self.buy(buyer, "second", node));
                 one.and(other)
             }
-            BuyerBehaviour::Again => {
+            // Buys again later, with another attempt.
+            2 => {
                 self.buy(buyer, "first", None).await?;
                 later().await;
                 self.buy(buyer, "again", None).await
             }
-            BuyerBehaviour::LooksUp => {
+            // Looks the purchase up later.
+            3 | 4 => {
                 self.buy(buyer, "first", None).await?;
                 later().await;
                 self.look_up(buyer).await
             }
+            // Buys once, directly at a node.
+            5 => self.buy(buyer, "first", node).await,
+            // Buys once, through nginx.
+            _ => self.buy(buyer, "first", None).await,
         }
     }
 
@@ -84,8 +60,9 @@ impl BuyerCrowd {
         for number in 0_u64.. {
             let name = if number == 0 { name.to_owned() } else { format!("{name}-{number}") };
             let ask = buyer.purchase(self.sale(), &name);
-            let outcome = self.ask_until_definite(buyer, &ask, first.take()).await?;
-            if outcome != RequestOutcome::NotActive || self.is_over() {
+            let kind = self.ask_until_definite(buyer, &ask, first.take()).await?;
+            // A node may not know a new sale yet: it reads the list of sales several times per second.
+            if !matches!(kind, AnswerKind::NotActive | AnswerKind::NoSale) || self.is_over() {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(random_range(NOT_ACTIVE_PAUSE_MS))).await;
@@ -104,20 +81,19 @@ impl BuyerCrowd {
         buyer: &Buyer,
         ask: &BuyerRequest,
         mut first: Option<Endpoint>,
-    ) -> Result<RequestOutcome> {
-        let _unresolved = self.track_attempt();
+    ) -> Result<AnswerKind> {
+        self.client().counts().unresolved += 1;
         loop {
-            let outcome = {
+            let answer = {
                 let _permit = self.permit(buyer.home).await;
                 let endpoint = first.take().unwrap_or_else(|| self.nginx());
                 self.client().ask(buyer, ask, &endpoint).await?
             };
-            match outcome {
-                RequestOutcome::Bought | RequestOutcome::Denied | RequestOutcome::NotActive => {
-                    return Ok(outcome);
-                }
-                RequestOutcome::Unknown(pause) => tokio::time::sleep(pause).await,
+            if answer.kind.is_definite() {
+                self.client().counts().unresolved -= 1;
+                return Ok(answer.kind);
             }
+            tokio::time::sleep(retry_pause(answer.retry_after)).await;
         }
     }
 }

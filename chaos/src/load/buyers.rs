@@ -1,16 +1,12 @@
 //! Creates buyers: numbered users with a home shard.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use buyers::{ApiFamily, journal::BuyerRequest};
 use stock::{
     ids::{OrderId, ShardId, UserId, UserIdKind},
     sale::Sale,
 };
 
-use crate::{
-    journal::{ApiFamily, BuyerRequest},
-    testbed::SALE,
-};
+use crate::testbed::SALE;
 
 /// One in this many buyers has the crowded shard as home: it is empty early, and nodes steal for it from then on.
 const CROWDED_SHARD_ONE_IN: u64 = 4;
@@ -31,62 +27,25 @@ pub struct Buyer {
     pub(super) has_key: bool,
 }
 
-/// Creates buyers with distinct numbers.
-#[derive(Debug, Default)]
-pub(crate) struct BuyerFactory {
-    count: AtomicU64,
-}
-
-impl BuyerFactory {
-    /// Returns the number of buyers created so far.
-    pub(crate) fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
-    }
-
-    /// Creates the next buyer. One in four has the first shard as home, independent of its share of the ring.
-    pub(crate) fn next(&self, sale: &Sale) -> Buyer {
-        let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let home = number.is_multiple_of(CROWDED_SHARD_ONE_IN).then(|| ShardId::new(0));
-        make_buyer(sale, number, home).with_call_style(sale)
-    }
-
-    /// Creates the next buyer, with this home shard.
-    pub(crate) fn next_at(&self, sale: &Sale, home: ShardId) -> Buyer {
-        make_buyer(sale, self.count.fetch_add(1, Ordering::Relaxed), Some(home))
-    }
-}
-
-/// Returns the buyer that [`BuyerFactory::next`] created with this number.
-pub(crate) fn existing_buyer(sale: &Sale, number: u64) -> Buyer {
+/// Returns the buyer with this number. One in four has the first shard as home, independent of its share of the ring.
+pub(super) fn numbered_buyer(sale: &Sale, number: u64) -> Buyer {
     let home = number.is_multiple_of(CROWDED_SHARD_ONE_IN).then(|| ShardId::new(0));
-    make_buyer(sale, number, home).with_call_style(sale)
+    let is_single = sale.id().as_str() == SALE && number % SINGLE_SALE_ONE_IN == 1;
+    let api = if is_single { ApiFamily::SingleSale } else { ApiFamily::BySale };
+    Buyer { api, has_key: number % NO_KEY_ONE_IN != 2, ..make_buyer(sale, number, home) }
 }
 
 impl Buyer {
     /// Returns the purchase request of the attempt with this name.
     pub(super) fn purchase(&self, sale: &Sale, name: &str) -> BuyerRequest {
-        if self.has_key {
-            self.attempt(sale, name)
-        } else {
-            BuyerRequest::PurchaseWithoutKey { attempt: name.into() }
-        }
-    }
-
-    fn with_call_style(self, sale: &Sale) -> Self {
-        let is_single = sale.id().as_str() == SALE && self.number % SINGLE_SALE_ONE_IN == 1;
-        let api = if is_single { ApiFamily::SingleSale } else { ApiFamily::BySale };
-        Self { api, has_key: self.number % NO_KEY_ONE_IN != 2, ..self }
-    }
-
-    /// Returns the purchase request of the attempt with this name, with a key.
-    pub(crate) fn attempt(&self, sale: &Sale, name: &str) -> BuyerRequest {
-        let key = format!("{}-{name}", self.user);
-        let order = OrderId::derived(sale.id(), &self.user, &key).to_string();
-        BuyerRequest::Purchase { key, order }
+        let attempt = format!("{}-{name}", self.user);
+        let order = self.has_key.then(|| OrderId::derived(sale.id(), &self.user, &attempt).to_string());
+        BuyerRequest::Purchase { attempt, order }
     }
 }
 
-fn make_buyer(sale: &Sale, number: u64, home: Option<ShardId>) -> Buyer {
+/// Returns the buyer with this number and home shard, who uses the by-sale endpoints and sends keys.
+pub(super) fn make_buyer(sale: &Sale, number: u64, home: Option<ShardId>) -> Buyer {
     let candidates = (0..).map(|n| {
         let user = UserId::parse(&format!("buyer-{number}-{n}"), UserIdKind::Opaque);
         let user = user.expect("letters, digits and dashes are a user id");

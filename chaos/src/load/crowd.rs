@@ -3,12 +3,16 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
+use buyers::{
+    AnswerKind,
+    journal::{Journal, JournalEntry, Micros, SaleOpened},
+};
 use rand::random_range;
 use rediscluster::EpochMs;
 use stock::{ids::ShardId, sale::Sale};
@@ -21,10 +25,9 @@ use tokio::{
 
 use super::{
     behaviours::REQUESTS_PER_BUYER,
-    buyers::{Buyer, BuyerFactory, existing_buyer},
-    client::{Counts, JournalingClient, RequestOutcome},
+    buyers::{Buyer, make_buyer, numbered_buyer},
+    client::{Counts, JournalingClient},
 };
-use crate::journal::{Journal, JournalEntry, Micros, SaleOpened};
 
 /// Requests in flight for one home shard. With 12 shards that is 72 connections if no shard answers, and a handful in
 /// normal operation.
@@ -62,27 +65,17 @@ impl ArrivalRate {
 }
 
 /// The buyers of one sale and their endpoints. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct BuyerCrowd(Arc<CrowdState>);
 
-#[derive(Debug)]
 struct CrowdState {
-    sale: SaleHandle,
+    sale: Sale,
     stack: Arc<Stack>,
     client: JournalingClient,
-    buyers: BuyerFactory,
+    /// Number of buyers created so far.
+    buyers: AtomicU64,
     permits: Vec<Semaphore>,
-    unresolved: AtomicI64,
     stop_at: AtomicU64,
-}
-
-/// A sale with a `Debug` implementation, which prints its id.
-struct SaleHandle(Sale);
-
-impl std::fmt::Debug for SaleHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0.id())
-    }
 }
 
 /// Name of the load balancer in the journal.
@@ -91,23 +84,13 @@ pub(crate) const NGINX: &str = "nginx";
 /// Name and base URL of a server that answers buyers.
 pub(super) type Endpoint = (String, String);
 
-/// Counts an attempt as unresolved until it is dropped.
-pub(super) struct UnresolvedAttempt<'a>(&'a AtomicI64);
-
-impl Drop for UnresolvedAttempt<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl BuyerCrowd {
     /// Creates the buyers of this sale, with their journal.
     pub fn new(sale: Sale, stack: Arc<Stack>, journal: Journal) -> Self {
         let permits = sale.shards().iter().map(|_| Semaphore::new(REQUESTS_PER_SHARD)).collect();
         let client = JournalingClient::new(sale.id().as_str(), journal);
-        let (buyers, unresolved) = (BuyerFactory::default(), AtomicI64::new(0));
-        let (sale, stop_at) = (SaleHandle(sale), AtomicU64::new(Micros::MAX));
-        Self(Arc::new(CrowdState { sale, stack, client, buyers, permits, unresolved, stop_at }))
+        let (buyers, stop_at) = (AtomicU64::new(0), AtomicU64::new(Micros::MAX));
+        Self(Arc::new(CrowdState { sale, stack, client, buyers, permits, stop_at }))
     }
 
     /// Writes the sale's settings, and the largest error of a shard's clock, to the journal. Must be called before the
@@ -139,7 +122,7 @@ impl BuyerCrowd {
 
     /// The sale.
     pub fn sale(&self) -> &Sale {
-        &self.0.sale.0
+        &self.0.sale
     }
 
     /// The buyers' journal.
@@ -149,8 +132,7 @@ impl BuyerCrowd {
 
     /// Counts of requests and answers so far.
     pub fn counts(&self) -> Counts {
-        let unresolved = u64::try_from(self.0.unresolved.load(Ordering::Relaxed)).unwrap_or_default();
-        Counts { unresolved, ..self.0.client.counts() }
+        *self.client().counts()
     }
 
     /// Lets buyers arrive at this rate until `stop` completes, then waits up to `settle_limit` for their answers.
@@ -184,8 +166,8 @@ impl BuyerCrowd {
         let deadline = Instant::now() + limit;
         loop {
             let before = self.counts().purchases;
-            let wave = (0..WAVE).map(|_| self.0.buyers.next(self.sale())).collect();
-            self.run_purchases(wave, None, deadline).await?;
+            let wave = (0..WAVE).map(|_| self.new_buyer()).collect();
+            self.buy_all(wave, None, deadline.saturating_duration_since(Instant::now())).await?;
             if self.counts().purchases == before {
                 return Ok(());
             }
@@ -194,11 +176,9 @@ impl BuyerCrowd {
 
     /// Lets `count` earlier buyers buy once more and look their purchase up.
     pub(crate) async fn return_visits(&self, count: usize, limit: Duration) -> Result<()> {
-        let known_buyers = self.0.buyers.count();
         let mut tasks = JoinSet::new();
         for _ in 0..count {
-            let (crowd, buyer) =
-                (self.clone(), existing_buyer(self.sale(), random_range(0..known_buyers.max(1))));
+            let (crowd, buyer) = (self.clone(), self.earlier_buyer());
             tasks.spawn(async move { crowd.return_visit(&buyer).await });
         }
         timeout(limit, join_all(tasks)).await.unwrap_or(Ok(()))
@@ -206,40 +186,33 @@ impl BuyerCrowd {
 
     /// Creates `count` buyers with this home shard.
     pub fn new_buyers_at(&self, home: ShardId, count: usize) -> Vec<Buyer> {
-        (0..count).map(|_| self.0.buyers.next_at(self.sale(), home)).collect()
+        (0..count).map(|_| make_buyer(self.sale(), self.next_number(), Some(home))).collect()
     }
 
-    /// Sends one request of the attempt with this name through nginx.
+    /// Sends one request of the attempt with this name, to this node or through nginx.
     ///
     /// # Errors
     /// Fails when the journal cannot be written.
-    pub async fn try_once(&self, buyer: &Buyer, attempt: &str) -> Result<RequestOutcome> {
-        let ask = buyer.attempt(self.sale(), attempt);
-        self.client().ask(buyer, &ask, &self.nginx()).await
+    pub async fn try_once(&self, buyer: &Buyer, attempt: &str, node: Option<&Node>) -> Result<AnswerKind> {
+        let (ask, endpoint) = (buyer.purchase(self.sale(), attempt), node.map(endpoint_of));
+        let endpoint = endpoint.unwrap_or_else(|| self.nginx());
+        Ok(self.client().ask(buyer, &ask, &endpoint).await?.kind)
     }
 
-    /// Sends one request of the attempt with this name to this node.
-    pub(crate) async fn try_once_at(
-        &self,
-        buyer: &Buyer,
-        attempt: &str,
-        node: &Node,
-    ) -> Result<RequestOutcome> {
-        let ask = buyer.attempt(self.sale(), attempt);
-        self.client().ask(buyer, &ask, &endpoint_of(node)).await
-    }
-
-    /// Lets these buyers buy. Each retries until the answer is definite.
+    /// Lets these buyers buy. Each retries until the answer is definite. The first requests go to this node, if any, and
+    /// all others through nginx.
     ///
     /// # Errors
     /// Fails when that takes longer than `limit`, or when the journal cannot be written.
-    pub async fn buy_all(&self, buyers: Vec<Buyer>, limit: Duration) -> Result<()> {
-        self.run_purchases(buyers, None, Instant::now() + limit).await
-    }
-
-    /// Lets these buyers buy. Each sends the first request to this node.
-    pub(crate) async fn buy_all_at(&self, buyers: Vec<Buyer>, node: &Node, limit: Duration) -> Result<()> {
-        self.run_purchases(buyers, Some(endpoint_of(node)), Instant::now() + limit).await
+    pub async fn buy_all(&self, buyers: Vec<Buyer>, node: Option<&Node>, limit: Duration) -> Result<()> {
+        let mut tasks = JoinSet::new();
+        for buyer in buyers {
+            let (crowd, endpoint) = (self.clone(), node.map(endpoint_of));
+            tasks.spawn(async move { crowd.buy(&buyer, "first", endpoint).await });
+        }
+        let all = timeout(limit, join_all(tasks)).await;
+        ensure!(all.is_ok(), "the sale is not sold out in time: {:?}", self.counts());
+        all?
     }
 
     pub(crate) fn client(&self) -> &JournalingClient {
@@ -257,11 +230,6 @@ impl BuyerCrowd {
         nodes.get(number as usize % nodes.len().max(1)).map(|node| endpoint_of(node))
     }
 
-    pub(super) fn track_attempt(&self) -> UnresolvedAttempt<'_> {
-        self.0.unresolved.fetch_add(1, Ordering::Relaxed);
-        UnresolvedAttempt(&self.0.unresolved)
-    }
-
     pub(super) async fn permit(&self, home: ShardId) -> SemaphorePermit<'_> {
         self.0.permits[home.index()].acquire().await.expect("the semaphores are never closed")
     }
@@ -272,31 +240,29 @@ impl BuyerCrowd {
             return;
         }
         let (crowd, total) = (self.clone(), self.sale().config.total_stock);
-        let known_buyers = self.0.buyers.count();
-        if !rate.keeps_reserve || known_buyers < total - total / RESERVE_PARTS {
-            let buyer = self.0.buyers.next(self.sale());
+        if !rate.keeps_reserve || self.buyers_count() < total - total / RESERVE_PARTS {
+            let buyer = self.new_buyer();
             tasks.spawn(async move { crowd.run_behaviour(&buyer).await });
         } else {
-            let buyer = existing_buyer(self.sale(), random_range(0..known_buyers.max(1)));
+            let buyer = self.earlier_buyer();
             tasks.spawn(async move { crowd.return_visit(&buyer).await });
         }
     }
 
-    async fn run_purchases(
-        &self,
-        buyers: Vec<Buyer>,
-        endpoint: Option<Endpoint>,
-        deadline: Instant,
-    ) -> Result<()> {
-        let mut tasks = JoinSet::new();
-        for buyer in buyers {
-            let (crowd, endpoint) = (self.clone(), endpoint.clone());
-            tasks.spawn(async move { crowd.buy(&buyer, "first", endpoint).await });
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let all = timeout(left, join_all(tasks)).await;
-        ensure!(all.is_ok(), "the sale is not sold out in time: {:?}", self.counts());
-        all?
+    fn next_number(&self) -> u64 {
+        self.0.buyers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn buyers_count(&self) -> u64 {
+        self.0.buyers.load(Ordering::Relaxed)
+    }
+
+    fn new_buyer(&self) -> Buyer {
+        numbered_buyer(self.sale(), self.next_number())
+    }
+
+    fn earlier_buyer(&self) -> Buyer {
+        numbered_buyer(self.sale(), random_range(0..self.buyers_count().max(1)))
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use buyers::journal::Change;
 use rand::{RngExt as _, rng};
 use rediscluster::EpochMs;
 use stock::sale::Sale;
@@ -21,7 +22,6 @@ use super::{
 };
 use crate::{
     BuyerCrowd,
-    journal::Change,
     load::ArrivalRate,
     testbed::{connect, read_sale},
 };
@@ -36,11 +36,11 @@ const READ_LIMIT: Duration = Duration::from_secs(90);
 const BUYERS_AFTER_END: Duration = Duration::from_secs(3);
 
 /// A sale whose plan has been executed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct FinishedSale {
     pub(crate) crowd: BuyerCrowd,
-    /// The latest end that may be in force. None if the sale does not end during the run.
-    pub(crate) ends_at: Option<EpochMs>,
+    /// The window of the sale ends during the run.
+    pub(crate) ends_in_run: bool,
     pub(crate) is_ended_by_operator: bool,
 }
 
@@ -72,7 +72,7 @@ pub(crate) async fn execute(
     let Some(creation) = plan.created else {
         context.apply_tasks(plan, main_crowd.sale().config.window.ends_at, None).await?;
         let (crowd, is_ended_by_operator) = (main_crowd.clone(), plan.is_ended_by_operator);
-        return Ok(Some(FinishedSale { crowd, ends_at: None, is_ended_by_operator }));
+        return Ok(Some(FinishedSale { crowd, ends_in_run: false, is_ended_by_operator }));
     };
     if !context.wait_for(creation.at).await {
         return Ok(None);
@@ -81,19 +81,16 @@ pub(crate) async fn execute(
     let ends_at = sale.config.window.ends_at;
     let crowd = BuyerCrowd::new(sale, context.stack.clone(), main_crowd.journal().clone());
     crowd.open(context.clock_error).await?;
-    let ends = creation.lasts.is_some();
-    if ends {
+    let ends_in_run = creation.lasts.is_some();
+    if ends_in_run {
         crowd.stop_at((ends_at + millis(BUYERS_AFTER_END)) * 1_000);
     }
     let rate = ArrivalRate { between_buyers: creation.between_buyers, keeps_reserve: false };
-    let selling = crowd.run_buyers(
-        rate,
-        context.clone().wait_until_over(ends.then(|| crowd.clone())),
-        context.settle_limit,
-    );
-    let (_, ends_at) = tokio::try_join!(selling, context.apply_tasks(plan, ends_at, ends.then_some(&crowd)))?;
-    let (ends_at, is_ended_by_operator) = (ends.then_some(ends_at), plan.is_ended_by_operator);
-    Ok(Some(FinishedSale { crowd, ends_at, is_ended_by_operator }))
+    let ending_crowd = ends_in_run.then_some(&crowd);
+    let stop = context.clone().wait_until_over(ending_crowd.cloned());
+    let selling = crowd.run_buyers(rate, stop, context.settle_limit);
+    tokio::try_join!(selling, context.apply_tasks(plan, ends_at, ending_crowd))?;
+    Ok(Some(FinishedSale { crowd, ends_in_run, is_ended_by_operator: plan.is_ended_by_operator }))
 }
 
 impl OperatorContext {
@@ -129,13 +126,13 @@ impl OperatorContext {
         read().await.map(Some).with_context(|| format!("the record of {id}"))
     }
 
-    /// Applies the plan's changes and moves the end of `ending_crowd` accordingly. Returns the latest requested end.
+    /// Applies the plan's changes and moves the end of `ending_crowd` accordingly.
     async fn apply_tasks(
         &self,
         plan: &SalePlan,
         mut ends_at: EpochMs,
         ending_crowd: Option<&BuyerCrowd>,
-    ) -> Result<EpochMs> {
+    ) -> Result<()> {
         for PlannedTask { at, task } in &plan.tasks {
             if !self.wait_for(*at).await {
                 break;
@@ -155,7 +152,7 @@ impl OperatorContext {
             }
             sleep(Duration::from_millis(rng().random_range(0..200))).await;
         }
-        Ok(ends_at)
+        Ok(())
     }
 
     async fn pause(&self, sale: &str, length: Duration) -> Result<()> {

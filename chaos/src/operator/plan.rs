@@ -88,61 +88,40 @@ pub(crate) fn plans(seed: u64, duration: Duration) -> Vec<SalePlan> {
 /// Combined with the seed, so that the plans use other random numbers than the schedule of faults.
 const PLAN_SEED_SALT: u64 = 0x6f70_6572_6174_6f72;
 
-fn restocked_sale(rng: &mut StdRng, duration: Duration) -> SalePlan {
-    let created = Creation {
-        at: Duration::from_secs(1),
+/// A side sale that is created at this time. It starts at once and does not end during the run.
+fn creation(rng: &mut StdRng, at: Duration) -> Creation {
+    Creation {
+        at,
         units: rng.random_range(UNITS),
         shards: rng.random_range(2..=4),
         starts_in: Duration::ZERO,
         lasts: None,
         between_buyers: Duration::from_secs_f64(SECONDS_BETWEEN_BUYERS),
-    };
-    SalePlan {
-        id: format!("{SALE}-restocked"),
-        created: Some(created),
-        tasks: tasks(rng, duration),
-        is_ended_by_operator: true,
     }
 }
 
+fn restocked_sale(rng: &mut StdRng, duration: Duration) -> SalePlan {
+    let created = Some(creation(rng, Duration::from_secs(1)));
+    let id = format!("{SALE}-restocked");
+    SalePlan { id, created, tasks: tasks(rng, duration), is_ended_by_operator: true }
+}
+
 fn started_sale(rng: &mut StdRng, duration: Duration) -> SalePlan {
-    let created = Creation {
-        at: duration.mul_f64(rng.random_range(0.2..0.5)),
-        units: rng.random_range(UNITS),
-        shards: rng.random_range(2..=4),
-        starts_in: seconds(rng, START_AHEAD_SECONDS),
-        lasts: None,
-        between_buyers: Duration::from_secs_f64(SECONDS_BETWEEN_BUYERS),
-    };
-    SalePlan {
-        id: format!("{SALE}-started"),
-        created: Some(created),
-        tasks: Vec::new(),
-        is_ended_by_operator: false,
-    }
+    let at = duration.mul_f64(rng.random_range(0.2..0.5));
+    let created = creation(rng, at);
+    let created = Some(Creation { starts_in: seconds(rng, START_AHEAD_SECONDS), ..created });
+    SalePlan { id: format!("{SALE}-started"), created, tasks: Vec::new(), is_ended_by_operator: false }
 }
 
 /// Its end is moved once, well before it is reached.
 fn finished_sale(rng: &mut StdRng, duration: Duration) -> SalePlan {
     let lasts = duration.mul_f64(rng.random_range(0.4..0.6));
-    let created = Creation {
-        at: Duration::from_secs(2),
-        units: 20_000,
-        shards: rng.random_range(2..=4),
-        starts_in: seconds(rng, START_AHEAD_SECONDS),
-        lasts: Some(lasts),
-        between_buyers: Duration::from_secs_f64(SECONDS_BETWEEN_BUYERS),
-    };
-    let extended = PlannedTask {
-        at: lasts.mul_f64(0.5),
-        task: OperatorTask::Extend(duration.mul_f64(rng.random_range(0.1..0.3))),
-    };
-    SalePlan {
-        id: format!("{SALE}-finished"),
-        created: Some(created),
-        tasks: vec![extended],
-        is_ended_by_operator: false,
-    }
+    let created = creation(rng, Duration::from_secs(2));
+    let starts_in = seconds(rng, START_AHEAD_SECONDS);
+    let created = Some(Creation { units: 20_000, starts_in, lasts: Some(lasts), ..created });
+    let task = OperatorTask::Extend(duration.mul_f64(rng.random_range(0.1..0.3)));
+    let tasks = vec![PlannedTask { at: lasts.mul_f64(0.5), task }];
+    SalePlan { id: format!("{SALE}-finished"), created, tasks, is_ended_by_operator: false }
 }
 
 /// Leaves out extensions of the main sale: a fault extends it and checks that the new end stays.

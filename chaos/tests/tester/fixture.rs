@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chaos::journal::{Change, Journal, JournalEntry, read};
-use chaos::verdict::violations;
-use chaos::{
-    Buyer, BuyerCrowd, FinalState, Operator, RequestOutcome, audit, connect, read_claims, read_sale,
-};
+use buyers::journal::{Change, Journal, JournalEntry, read};
+use buyers::verdict::violations;
+use buyers::{AnswerKind, FinalState, read_json};
+use chaos::{Buyer, BuyerCrowd, Operator, audit, connect, read_claims, read_sale};
 use redis::cmd;
 use stock::functions::LIBRARY;
 use stock::ids::ShardId;
@@ -54,14 +53,7 @@ impl TesterFixture {
     /// Starts a sale with one line of the functions replaced, and loads them under the same name on every primary.
     pub(crate) async fn with_function_line(line: &str, instead: &str) -> Self {
         let fixture = Self::intact().await;
-        let code = with_line_replaced(line, instead);
-        for primary in fixture.stack.redis().primaries().await {
-            let mut connection = fixture.stack.redis().connection(primary).await.unwrap();
-            let mut load = cmd("FUNCTION");
-            let name: String =
-                load.arg("LOAD").arg("REPLACE").arg(&code).query_async(&mut connection).await.unwrap();
-            assert_eq!(name, LIBRARY.name);
-        }
+        fixture.stack.redis().load_functions_with(&LIBRARY.code, line, instead).await.unwrap();
         fixture
     }
 
@@ -74,8 +66,8 @@ impl TesterFixture {
         self.crowd.new_buyers_at(ShardId::new(shard), 1).remove(0)
     }
 
-    pub(crate) async fn try_once(&self, buyer: &Buyer, attempt: &str) -> RequestOutcome {
-        self.crowd.try_once(buyer, attempt).await.unwrap()
+    pub(crate) async fn try_once(&self, buyer: &Buyer, attempt: &str) -> AnswerKind {
+        self.crowd.try_once(buyer, attempt, None).await.unwrap()
     }
 
     /// Applies an operator's change, which must be confirmed.
@@ -86,7 +78,7 @@ impl TesterFixture {
 
     /// Retries an attempt until its answer is definite.
     pub(crate) async fn retry_until_definite(&self, buyer: &Buyer, attempt: &str) {
-        let settled = async || !matches!(self.try_once(buyer, attempt).await, RequestOutcome::Unknown(_));
+        let settled = async || self.try_once(buyer, attempt).await.is_definite();
         until("a definite answer", STEP_LIMIT, settled).await.unwrap();
     }
 
@@ -99,16 +91,14 @@ impl TesterFixture {
     /// Lets `count` new buyers with this home shard buy.
     pub(crate) async fn buy_at(&self, shard: u16, count: usize) {
         let buyers = self.crowd.new_buyers_at(ShardId::new(shard), count);
-        self.crowd.buy_all(buyers, STEP_LIMIT).await.unwrap();
+        self.crowd.buy_all(buyers, None, STEP_LIMIT).await.unwrap();
     }
 
     /// Returns the problems that the coordinator reports for the sale.
     pub(crate) async fn problems(&self) -> Vec<String> {
         let coordinators = self.stack.coordinators();
-        let url = format!("{}/admin/sales/{}", coordinators[0].url(), self.crowd.sale().id());
-        let request = reqwest::Client::new().get(url).bearer_auth(self.stack.admin_token());
-        let Ok(response) = request.send().await else { return Vec::new() };
-        let sale: serde_json::Value = response.json().await.unwrap_or_default();
+        let sale = read_json(self.stack.admin().get(coordinators[0].url(), "sales/flash")).await;
+        let sale: serde_json::Value = sale.unwrap_or_default();
         let problems = sale["problems"].as_array().into_iter().flatten();
         problems.filter_map(|problem| problem.as_str().map(str::to_owned)).collect()
     }
@@ -190,11 +180,6 @@ fn programs() -> Programs {
 fn sabotaged_node() -> PathBuf {
     let profile = BuildProfile::of_this_program().unwrap();
     profile.build_with("flashsale-node-sabotaged", "node/sabotage").unwrap()
-}
-
-fn with_line_replaced(line: &str, instead: &str) -> String {
-    assert_eq!(LIBRARY.code.matches(line).count(), 1, "the functions no longer have this line: {line}");
-    LIBRARY.code.replace(line, instead)
 }
 
 #[track_caller]

@@ -1,6 +1,6 @@
 //! The Lua functions: one changed line oversells, or sells twice to one user.
 
-use chaos::RequestOutcome;
+use buyers::AnswerKind;
 
 use crate::fixture::{TesterFixture, UNITS, assert_clean, assert_reports};
 
@@ -9,7 +9,7 @@ async fn intact_functions_are_clean() {
     let fixture = TesterFixture::intact().await;
     assert_eq!(
         buy_twice(&fixture).await,
-        [RequestOutcome::Bought, RequestOutcome::Bought],
+        [AnswerKind::Purchased, AnswerKind::AlreadyPurchased],
         "the second attempt gets the first one's order"
     );
     fixture.buy_at(0, UNITS as usize).await;
@@ -33,7 +33,7 @@ async fn tokens_appear_without_maximum_in_accept() {
 async fn wrong_order_is_reported_without_order_check() {
     let fixture = TesterFixture::with_function_line("answers[buyer] = claim\n", "answers[buyer] = 1\n").await;
 
-    assert_eq!(buy_twice(&fixture).await, [RequestOutcome::Bought, RequestOutcome::Bought]);
+    assert_eq!(buy_twice(&fixture).await, [AnswerKind::Purchased, AnswerKind::Purchased]);
 
     let audit_findings = fixture.audit_findings().await;
     assert_reports(&audit_findings, "a reported purchase has a claim with the same order");
@@ -45,7 +45,7 @@ async fn user_buys_twice_without_claim_check() {
     let line = "local claim = held[buyer] or taken[user]";
     let fixture = TesterFixture::with_function_line(line, "local claim = taken[user]").await;
 
-    assert_eq!(buy_twice(&fixture).await, [RequestOutcome::Bought, RequestOutcome::Bought]);
+    assert_eq!(buy_twice(&fixture).await, [AnswerKind::Purchased, AnswerKind::Purchased]);
 
     let audit_findings = fixture.audit_findings().await;
     assert_reports(&audit_findings, "has two orders");
@@ -53,7 +53,7 @@ async fn user_buys_twice_without_claim_check() {
 }
 
 /// Lets one user buy with two attempts.
-async fn buy_twice(fixture: &TesterFixture) -> [RequestOutcome; 2] {
+async fn buy_twice(fixture: &TesterFixture) -> [AnswerKind; 2] {
     let buyer = fixture.buyer_at(0);
     [fixture.try_once(&buyer, "first").await, fixture.try_once(&buyer, "second").await]
 }

@@ -1,7 +1,7 @@
 //! Operators' changes: the audit finds a change that shards do not apply, by buyers' answers and by the final state.
 
-use chaos::RequestOutcome;
-use chaos::journal::Change;
+use buyers::AnswerKind;
+use buyers::journal::Change;
 
 use crate::fixture::{TesterFixture, assert_clean, assert_reports};
 
@@ -11,9 +11,9 @@ async fn pause_and_resume_are_clean() {
     let buyer = fixture.buyer_at(0);
 
     fixture.change_sale(Change::Pause).await;
-    assert_eq!(fixture.try_once(&buyer, "early").await, RequestOutcome::NotActive);
+    assert_eq!(fixture.try_once(&buyer, "early").await, AnswerKind::NotActive);
     fixture.change_sale(Change::Resume).await;
-    assert_eq!(fixture.try_once(&buyer, "late").await, RequestOutcome::Bought);
+    assert_eq!(fixture.try_once(&buyer, "late").await, AnswerKind::Purchased);
 
     assert_clean(&fixture.audit_findings().await);
 }
@@ -25,7 +25,7 @@ async fn purchase_during_ignored_pause_is_found() {
     let buyer = fixture.buyer_at(0);
 
     fixture.change_sale(Change::Pause).await;
-    assert_eq!(fixture.try_once(&buyer, "early").await, RequestOutcome::Bought);
+    assert_eq!(fixture.try_once(&buyer, "early").await, AnswerKind::Purchased);
     fixture.change_sale(Change::Resume).await;
 
     assert_reports(&fixture.audit_findings().await, "no unit is sold during a pause");

@@ -8,54 +8,52 @@ use serde_json::Value;
 use service::problem::{Problem, ProblemType};
 use stock::sale::InvalidSale;
 
-use crate::apply::UnconfirmedShard;
 use crate::change::ChangeError;
-use crate::coordinator::CoordinatorError;
 use crate::new_sale::Field;
+use crate::operations::OperationError;
+use crate::transfers::UnconfirmedShard;
 
 /// When to repeat a request that failed because of a failover or another operator.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-const NO_SALE: ProblemType = ProblemType { uri: "/problems/no-sale", title: "No such sale" };
-const DIFFERENT: ProblemType =
-    ProblemType { uri: "/problems/different-settings", title: "The sale exists with other settings" };
-const RECORD_LOST: ProblemType =
-    ProblemType { uri: "/problems/record-lost", title: "The sale's record is lost" };
-const INVALID: ProblemType = ProblemType { uri: "/problems/invalid-sale", title: "Invalid sale" };
-const REFUSED: ProblemType = ProblemType { uri: "/problems/refused", title: "Change refused" };
-const UNKNOWN_OUTCOME: ProblemType =
-    ProblemType { uri: "/problems/unknown-outcome", title: "Outcome unknown" };
-const UNCONFIRMED: ProblemType =
-    ProblemType { uri: "/problems/unconfirmed", title: "Recorded, but not confirmed by every shard" };
+const NO_SALE: ProblemType = kind("/problems/no-sale", "No such sale");
+const DIFFERENT: ProblemType = kind("/problems/different-settings", "The sale exists with other settings");
+const RECORD_LOST: ProblemType = kind("/problems/record-lost", "The sale's record is lost");
+const INVALID: ProblemType = kind("/problems/invalid-sale", "Invalid sale");
+const REFUSED: ProblemType = kind("/problems/refused", "Change refused");
+const UNKNOWN_OUTCOME: ProblemType = kind("/problems/unknown-outcome", "Outcome unknown");
+const UNCONFIRMED: ProblemType = kind("/problems/unconfirmed", "Recorded, but not confirmed by every shard");
 
-impl From<CoordinatorError> for Problem {
-    fn from(failure: CoordinatorError) -> Self {
+const fn kind(uri: &'static str, title: &'static str) -> ProblemType {
+    ProblemType { uri, title }
+}
+
+impl From<OperationError> for Problem {
+    fn from(failure: OperationError) -> Self {
         match &failure {
-            CoordinatorError::NoSale(_) => {
+            OperationError::NoSale(_) => {
                 Self::new(StatusCode::NOT_FOUND).of_kind(NO_SALE).detail(sentence(&failure))
             }
-            CoordinatorError::RecordLost(_) => logged(
+            OperationError::RecordLost(_) => logged(
                 &failure,
                 Self::new(StatusCode::CONFLICT).of_kind(RECORD_LOST).detail(sentence(&failure)),
             ),
-            CoordinatorError::DifferentSettings { fields, .. } => {
-                different(fields).detail(sentence(&failure))
-            }
-            CoordinatorError::Invalid(invalid) => invalid_sale(invalid),
-            CoordinatorError::Refused(refusal) => refused(refusal),
-            CoordinatorError::Contended
-            | CoordinatorError::NotEnoughSlots(_)
-            | CoordinatorError::AuditBusy
-            | CoordinatorError::ListLost => unavailable().detail(sentence(&failure)),
-            CoordinatorError::Unreadable(_) | CoordinatorError::AuditFailed(_) => {
+            OperationError::DifferentSettings { fields, .. } => different(fields).detail(sentence(&failure)),
+            OperationError::Invalid(invalid) => invalid_sale(invalid),
+            OperationError::Refused(refusal) => refused(refusal),
+            OperationError::Contended
+            | OperationError::NotEnoughSlots(_)
+            | OperationError::AuditBusy
+            | OperationError::ListLost => unavailable().detail(sentence(&failure)),
+            OperationError::Unreadable(_) | OperationError::AuditFailed(_) => {
                 logged(&failure, unavailable().detail("The sale cannot be read now. Repeat the request."))
             }
-            CoordinatorError::UnknownOutcome(_) => {
+            OperationError::UnknownOutcome(_) => {
                 let detail = "The request may or may not have been recorded. Repeat it; a restock only with the same \
                               Idempotency-Key.";
                 logged(&failure, unavailable().of_kind(UNKNOWN_OUTCOME).detail(detail))
             }
-            CoordinatorError::Unconfirmed(shards) => logged(&failure, unconfirmed(shards)),
+            OperationError::Unconfirmed(shards) => logged(&failure, unconfirmed(shards)),
         }
     }
 }
@@ -87,15 +85,11 @@ fn invalid_sale(invalid: &InvalidSale) -> Problem {
 fn refused(refusal: &ChangeError) -> Problem {
     let refused = |status| Problem::new(status).of_kind(REFUSED).detail(sentence(refusal));
     match refusal {
-        ChangeError::Creating
-        | ChangeError::Ended
-        | ChangeError::KeyTaken(_)
-        | ChangeError::TooManyRestocks => refused(StatusCode::CONFLICT),
-        ChangeError::NoUnits => refused(StatusCode::UNPROCESSABLE_ENTITY).with("field", "units"),
-        ChangeError::Invalid(InvalidSale::TotalStock) => {
+        ChangeError::NoUnits | ChangeError::Invalid(InvalidSale::TotalStock) => {
             refused(StatusCode::UNPROCESSABLE_ENTITY).with("field", "units")
         }
         ChangeError::Invalid(invalid) => invalid_sale(invalid),
+        _ => refused(StatusCode::CONFLICT),
     }
 }
 
@@ -105,7 +99,7 @@ fn unconfirmed(shards: &[UnconfirmedShard]) -> Problem {
     unavailable().of_kind(UNCONFIRMED).detail(detail).with("shards", ids)
 }
 
-fn logged(failure: &CoordinatorError, problem: Problem) -> Problem {
+fn logged(failure: &OperationError, problem: Problem) -> Problem {
     tracing::warn!(error = %failure, "an operator's request failed");
     problem
 }

@@ -1,127 +1,64 @@
 //! Response bodies for operators.
 
-use rediscluster::{CallError, Slot, Topology};
-use serde::Serialize;
+use rediscluster::{CallError, Topology};
+use serde_json::{Value, json};
 use service::time::iso8601;
 use stock::calls::Level;
-use stock::ids::{SaleId, ShardId, UserIdKind};
 use stock::layout::{HashTag, Shard};
-use stock::sale::{Sale, SaleConfig, SaleState};
-use stock::snapshot::Snapshot;
+use stock::sale::{Sale, SaleConfig};
 
-use crate::coordinator::Inspection;
-use crate::leading::Leadership;
+use crate::lease_holder::Leadership;
+use crate::operations::Inspection;
 
-/// `GET /admin/coordinators`.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct CoordinatorsView {
-    /// The leader, as far as the answering coordinator knows.
-    leader: Option<String>,
-    answered_by: String,
-    leads: bool,
+/// `GET /admin/coordinators`. The leader is the one that the answering coordinator knows.
+pub(super) fn coordinators(leadership: &Leadership) -> Value {
+    let (leader, answered_by) = (leadership.leader(), leadership.name());
+    json!({ "leader": leader, "answeredBy": answered_by, "leads": leader.as_deref() == Some(answered_by) })
 }
 
 /// `GET /admin/sales`.
-#[derive(Serialize)]
-pub(super) struct SaleList {
-    sales: Vec<SaleView>,
+pub(super) fn sales(sales: &[Sale]) -> Value {
+    json!({ "sales": sales.iter().map(sale).collect::<Vec<_>>() })
 }
 
 /// The settings of a sale.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct SaleView {
-    id: SaleId,
-    state: SaleState,
-    version: u64,
-    total_stock: u64,
-    starts_at: String,
-    ends_at: String,
-    product_name: String,
-    product_price: f64,
-    product_description: String,
-    user_ids: UserIdKind,
+pub(super) fn sale(sale: &Sale) -> Value {
+    let SaleConfig { id, version, state, window, total_stock, product, user_ids, .. } = &*sale.config;
+    json!({
+        "id": id,
+        "state": state,
+        "version": version,
+        "totalStock": total_stock,
+        "startsAt": iso8601(window.starts_at),
+        "endsAt": iso8601(window.ends_at),
+        "productName": product.name,
+        "productPrice": product.price,
+        "productDescription": product.description,
+        "userIds": user_ids,
+    })
 }
 
 /// `GET /admin/sales/{sale}`.
-#[derive(Serialize)]
-pub(super) struct SaleDetail {
-    #[serde(flatten)]
-    sale: SaleView,
-    shards: Vec<ShardView>,
-    snapshot: Option<Snapshot>,
-    problems: Vec<String>,
+pub(super) fn detail(inspection: &Inspection) -> Value {
+    let Inspection { desired, levels, topology, snapshot, problems } = inspection;
+    let shards = desired.sale.shards().iter().zip(&desired.sale.config.layout.tags).zip(levels);
+    let mut detail = sale(&desired.sale);
+    detail["shards"] = shards.map(|((of, tag), level)| shard(of, tag, level, topology)).collect();
+    detail["snapshot"] = json!(snapshot);
+    detail["problems"] = problems.iter().map(ToString::to_string).collect();
+    detail
 }
 
-/// A shard. Without its version and numbers if it cannot be read.
-#[derive(Serialize)]
-struct ShardView {
-    id: ShardId,
-    tag: HashTag,
-    slot: Slot,
-    primary: Option<String>,
-    version: Option<u64>,
-    stock: Option<u64>,
-    sold: Option<u64>,
-}
-
-impl CoordinatorsView {
-    pub(super) fn of(leadership: &Leadership) -> Self {
-        let (leader, answered_by) = (leadership.leader(), leadership.name().to_owned());
-        Self { leads: leader.as_ref() == Some(&answered_by), leader, answered_by }
-    }
-}
-
-impl SaleList {
-    pub(super) fn of(sales: &[Sale]) -> Self {
-        Self { sales: sales.iter().map(|sale| SaleView::of(&sale.config)).collect() }
-    }
-}
-
-impl SaleView {
-    pub(super) fn of(config: &SaleConfig) -> Self {
-        let SaleConfig { id, version, state, window, total_stock, product, user_ids, .. } = config;
-        Self {
-            id: id.clone(),
-            state: *state,
-            version: *version,
-            total_stock: *total_stock,
-            starts_at: iso8601(window.starts_at),
-            ends_at: iso8601(window.ends_at),
-            product_name: product.name.clone(),
-            product_price: product.price,
-            product_description: product.description.clone(),
-            user_ids: *user_ids,
-        }
-    }
-}
-
-impl SaleDetail {
-    pub(super) fn of(inspection: Inspection) -> Self {
-        let Inspection { desired, levels, topology, snapshot, problems } = inspection;
-        let config = &desired.sale.config;
-        let shards = desired.sale.shards().iter().zip(&config.layout.tags).zip(&levels);
-        Self {
-            sale: SaleView::of(config),
-            shards: shards.map(|((shard, tag), level)| ShardView::of(shard, tag, level, &topology)).collect(),
-            snapshot,
-            problems: problems.iter().map(ToString::to_string).collect(),
-        }
-    }
-}
-
-impl ShardView {
-    fn of(shard: &Shard, tag: &HashTag, level: &Result<Level, CallError>, topology: &Topology) -> Self {
-        let level = level.as_ref().ok();
-        Self {
-            id: shard.id,
-            tag: tag.clone(),
-            slot: shard.slot,
-            primary: topology.primary(shard.slot).map(|primary| primary.address.to_string()),
-            version: level.map(|level| level.settings.version),
-            stock: level.map(|level| level.stock),
-            sold: level.map(|level| level.sold),
-        }
-    }
+/// A shard. Its version and numbers are `null` if it cannot be read.
+fn shard(shard: &Shard, tag: &HashTag, level: &Result<Level, CallError>, topology: &Topology) -> Value {
+    let level = level.as_ref().ok();
+    json!({
+        "id": shard.id,
+        "tag": tag,
+        "slot": shard.slot,
+        "primary": topology.primary(shard.slot).map(|primary| primary.address.to_string()),
+        "version": level.map(|level| level.settings.version),
+        "stock": level.map(|level| level.stock),
+        "sold": level.map(|level| level.sold),
+    })
 }

@@ -19,25 +19,17 @@ pub(super) fn moves(
     before: &[Result<Level, CallError>],
     now: &[Result<Level, CallError>],
 ) -> Vec<TokenArrival> {
-    let receivers = (0..).map(ShardId::new).zip(before.iter().zip(now));
-    receivers.flat_map(|(to, levels)| received(to, levels)).collect()
-}
-
-fn received(
-    to: ShardId,
-    levels: (&Result<Level, CallError>, &Result<Level, CallError>),
-) -> impl Iterator<Item = TokenArrival> {
-    let both = match levels {
-        (Ok(before), Ok(now)) => Some((before, now)),
-        _ => None,
-    };
-    both.into_iter().flat_map(move |(before, now)| {
-        now.accepted.iter().filter_map(move |&(source, accepted)| {
-            let TokenSource::Shard(from) = source else { return None };
+    let mut moves = Vec::new();
+    for (to, levels) in (0..).map(ShardId::new).zip(before.iter().zip(now)) {
+        let (Ok(before), Ok(now)) = levels else { continue };
+        for &(source, accepted) in &now.accepted {
             let tokens = accepted.saturating_sub(before.accepted_from(source));
-            (tokens > 0).then_some(TokenArrival { from, to, tokens })
-        })
-    })
+            if let (TokenSource::Shard(from), 1..) = (source, tokens) {
+                moves.push(TokenArrival { from, to, tokens });
+            }
+        }
+    }
+    moves
 }
 
 #[cfg(test)]

@@ -1,159 +1,77 @@
 //! Response bodies of the live view.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use rediscluster::EpochMs;
-use serde::Serialize;
-use stock::ids::SaleId;
-use stock::presence::{PresentProcess, ProcessKind, ProcessList};
-use stock::sale::{SaleConfig, SaleState};
-use stock::snapshot::{ShardLevel, Snapshot};
+use serde_json::{Value, json};
+use stock::ids::{SaleId, ShardId};
+use stock::presence::{PresentProcess, ProcessInfo, ProcessList};
+use stock::sale::SaleConfig;
+use stock::snapshot::ShardLevel;
 
 use super::moves::TokenArrival;
 use crate::desired_state::DesiredState;
-use crate::reconcile::Observation;
-use crate::shard_problem::{ProblemKind, ShardProblem};
-use crate::violations::Violations;
+use crate::lease_holder::Leadership;
+use crate::observation::Observation;
+use crate::shard_problem::ProblemKind;
 
 /// Most sales to choose from: those that start last.
 const SALES_MAX: usize = 50;
 
-/// `GET /live/sales`.
-#[derive(Serialize)]
-pub(super) struct LiveSaleList {
-    /// The sale that is shown when none is named.
-    default: Option<SaleId>,
-    sales: Vec<SaleName>,
+/// `GET /live/sales`. `default` is the sale that is shown when none is named.
+pub(super) fn sale_list(known: &BTreeMap<SaleId, DesiredState>, default: Option<&DesiredState>) -> Value {
+    let mut configs: Vec<&SaleConfig> = known.values().map(|desired| &*desired.sale.config).collect();
+    configs.sort_by_key(|config| Reverse(config.window.starts_at));
+    let sale = |config: &&SaleConfig| json!({ "id": config.id, "name": config.product.name });
+    json!({
+        "default": default.map(|desired| desired.sale.id()),
+        "sales": configs.iter().take(SALES_MAX).map(sale).collect::<Vec<_>>(),
+    })
 }
 
-#[derive(Serialize)]
-struct SaleName {
-    id: SaleId,
-    name: String,
+/// The event `live`, without its time: an observation of a sale, and the tokens that moved since the previous one.
+pub(super) fn live(
+    observation: &Observation,
+    moves: &[TokenArrival],
+    processes: Option<&ProcessList>,
+    leadership: &Leadership,
+) -> Value {
+    let Observation { desired, snapshot, violations, .. } = observation;
+    let SaleConfig { id, product, state, window, .. } = &*desired.sale.config;
+    let levels = (0..).map(ShardId::new).zip(&snapshot.shards).zip(&desired.mint);
+    let shards = levels.map(|((id, level), &minted)| shard(observation, id, level, minted));
+    let leader = leadership.leader();
+    // `None` if the list could not be read.
+    let processes: Option<Vec<Value>> = processes.map(|list| {
+        list.processes.iter().map(|present| process(present, list.at, leader.as_deref())).collect()
+    });
+    json!({
+        "sale": {
+            "id": id,
+            "name": product.name,
+            "state": state,
+            "startsAt": window.starts_at,
+            "endsAt": window.ends_at,
+        },
+        "total": snapshot.total,
+        "sold": snapshot.sold,
+        "stock": snapshot.stock,
+        "inFlight": snapshot.in_flight,
+        "shards": shards.collect::<Vec<_>>(),
+        "moves": moves,
+        "violations": violations,
+        "processes": processes,
+        "answeredBy": leadership.name(),
+    })
 }
 
-/// The event `live`: an observation of a sale.
-#[derive(Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct LiveEvent {
-    /// The time by Redis' clock; `None` if no shard could be read.
-    time: Option<EpochMs>,
-    #[serde(flatten)]
-    pub(super) state: LiveState,
-}
-
-/// A report without its time.
-#[derive(Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct LiveState {
-    sale: SaleBody,
-    total: u64,
-    sold: u64,
-    stock: u64,
-    in_flight: u64,
-    shards: Vec<ShardBody>,
-    /// Tokens that moved since the previous report.
-    moves: Vec<TokenArrival>,
-    violations: Violations,
-    /// `None` if the list could not be read.
-    processes: Option<Vec<ProcessBody>>,
-    answered_by: String,
-}
-
-#[derive(Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct SaleBody {
-    id: SaleId,
-    name: String,
-    state: SaleState,
-    starts_at: EpochMs,
-    ends_at: EpochMs,
-}
-
-#[derive(Clone, PartialEq, Serialize)]
-struct ShardBody {
-    stock: u64,
-    sold: u64,
-    /// Tokens that were minted to it.
-    minted: u64,
-    #[serde(rename = "trouble", skip_serializing_if = "Option::is_none")]
-    problem: Option<&'static str>,
-}
-
-#[derive(Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ProcessBody {
-    name: String,
-    kind: ProcessKind,
-    version: String,
-    started_at: EpochMs,
-    /// Whole seconds since its last announcement.
-    silent_s: u64,
-    leads: bool,
-}
-
-/// The input of a report.
-pub(super) struct LiveInput<'a> {
-    pub(super) observation: &'a Observation,
-    pub(super) moves: Vec<TokenArrival>,
-    pub(super) violations: Violations,
-    pub(super) problems: Vec<ShardProblem>,
-    pub(super) processes: Option<&'a ProcessList>,
-    pub(super) leader: Option<&'a str>,
-    pub(super) answered_by: &'a str,
-}
-
-impl LiveSaleList {
-    pub(super) fn of(known: &BTreeMap<SaleId, DesiredState>, default: Option<SaleId>) -> Self {
-        let mut configs: Vec<&SaleConfig> = known.values().map(|desired| &*desired.sale.config).collect();
-        configs.sort_by_key(|config| std::cmp::Reverse(config.window.starts_at));
-        let name =
-            |config: &SaleConfig| SaleName { id: config.id.clone(), name: config.product.name.clone() };
-        Self { default, sales: configs.into_iter().take(SALES_MAX).map(name).collect() }
+fn shard(observation: &Observation, id: ShardId, level: &ShardLevel, minted: u64) -> Value {
+    let mut body = json!({ "stock": level.stock, "sold": level.sold, "minted": minted });
+    if let Some(problem) = observation.persistent_problems.iter().find(|problem| problem.shard == id) {
+        body["trouble"] = problem_code(problem.kind).into();
     }
-}
-
-impl LiveEvent {
-    pub(super) fn of(input: LiveInput<'_>) -> Self {
-        let Observation { desired, snapshot, .. } = input.observation;
-        let Snapshot { taken_at, total, sold, stock, in_flight, .. } = *snapshot;
-        let shards = snapshot.shards.iter().zip(&desired.mint).enumerate();
-        let body =
-            |(shard, (level, &minted))| ShardBody::of(level, minted, problem_of(&input.problems, shard));
-        let processes = input.processes.map(|processes| ProcessBody::all(processes, input.leader));
-        let state = LiveState {
-            sale: SaleBody::of(&desired.sale.config),
-            total,
-            sold,
-            stock,
-            in_flight,
-            shards: shards.map(body).collect(),
-            moves: input.moves,
-            violations: input.violations,
-            processes,
-            answered_by: input.answered_by.to_owned(),
-        };
-        Self { time: (taken_at > 0).then_some(taken_at), state }
-    }
-}
-
-impl SaleBody {
-    fn of(config: &SaleConfig) -> Self {
-        let SaleConfig { id, product, state, window, .. } = config;
-        let (id, name, state) = (id.clone(), product.name.clone(), *state);
-        Self { id, name, state, starts_at: window.starts_at, ends_at: window.ends_at }
-    }
-}
-
-impl ShardBody {
-    fn of(level: &ShardLevel, minted: u64, problem: Option<&ShardProblem>) -> Self {
-        let problem = problem.map(|problem| problem_code(problem.kind));
-        Self { stock: level.stock, sold: level.sold, minted, problem }
-    }
-}
-
-fn problem_of(problems: &[ShardProblem], shard: usize) -> Option<&ShardProblem> {
-    problems.iter().find(|problem| problem.shard.index() == shard)
+    body
 }
 
 /// The code of a problem. Its details are only logged, because they name servers.
@@ -168,20 +86,15 @@ const fn problem_code(kind: ProblemKind) -> &'static str {
     }
 }
 
-impl ProcessBody {
-    fn all(processes: &ProcessList, leader: Option<&str>) -> Vec<Self> {
-        processes.processes.iter().map(|process| Self::of(process, processes.at, leader)).collect()
-    }
-
-    fn of(process: &PresentProcess, now: EpochMs, leader: Option<&str>) -> Self {
-        let info = process.info.clone();
-        Self {
-            leads: leader == Some(&info.name),
-            name: info.name,
-            kind: info.kind,
-            version: info.version,
-            started_at: process.started_at,
-            silent_s: now.saturating_sub(process.seen_at) / 1_000,
-        }
-    }
+/// A process, with the whole seconds since its last announcement.
+fn process(process: &PresentProcess, now: EpochMs, leader: Option<&str>) -> Value {
+    let ProcessInfo { name, kind, version } = &process.info;
+    json!({
+        "name": name,
+        "kind": kind,
+        "version": version,
+        "startedAt": process.started_at,
+        "silentS": now.saturating_sub(process.seen_at) / 1_000,
+        "leads": leader == Some(name),
+    })
 }

@@ -3,23 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rediscluster::CallError;
+use rediscluster::EpochMs;
+use serde_json::{Value, json};
 use service::events::{EVENT_PERIOD, EventPublisher, event};
 use service::time::now;
-use stock::calls::{Level, ReadLevel};
+use stock::calls::ReadLevel;
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
 use stock::presence::{Presence, ProcessList};
-use stock::snapshot::Snapshot;
 use stock::store::ReadSnapshot;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
 use super::moves::moves;
-use super::report::{LiveEvent, LiveInput, LiveState};
-use crate::coordinator::Coordinator;
-use crate::reconcile::Observation;
-use crate::shard_problem::{ShardProblem, persistent};
-use crate::violations::Violations;
+use super::report::live;
+use crate::context::Context;
+use crate::observation::Observation;
+use crate::rounds::ticks;
 
 /// Longest time without a report. The page shows that it is not live when it receives nothing for much longer.
 const SILENCE_MAX: Duration = Duration::from_millis(500);
@@ -30,88 +29,65 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// A sale that has viewers.
 pub(super) struct SaleWatch {
-    coordinator: Arc<Coordinator>,
+    context: Arc<Context>,
     sale: SaleId,
-    previous: PreviousLook,
+    previous: Option<Observation>,
     processes: Option<ProcessList>,
     processes_read_at: Option<Instant>,
 }
 
-/// The previous observation.
-#[derive(Default)]
-struct PreviousLook {
-    levels: Vec<Result<Level, CallError>>,
-    snapshot: Option<Snapshot>,
-    violations: Violations,
-    problems: Vec<ShardProblem>,
-}
-
 impl SaleWatch {
-    pub(super) fn new(coordinator: Arc<Coordinator>, sale: SaleId) -> Self {
-        Self {
-            coordinator,
-            sale,
-            previous: PreviousLook::default(),
-            processes: None,
-            processes_read_at: None,
-        }
+    pub(super) fn new(context: Arc<Context>, sale: SaleId) -> Self {
+        Self { context, sale, previous: None, processes: None, processes_read_at: None }
     }
 
     /// Publishes changes until there were no viewers for a while, or the sale is no longer known.
     pub(super) async fn run(mut self, publisher: EventPublisher) {
-        let keys = SaleKeys::new(&self.sale);
-        // The last known levels of shards that cannot be read now.
-        self.previous.snapshot = self.coordinator.reads.poll(ReadSnapshot(&keys)).await.ok().flatten();
-        let (mut sent, mut sent_at, mut watched_at) = (None::<LiveState>, Instant::now(), Instant::now());
-        let mut ticks = interval(EVENT_PERIOD);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.previous = self.published().await;
+        let (mut sent, mut sent_at, mut watched_at) = (Value::Null, Instant::now(), Instant::now());
+        let mut ticks = ticks(EVENT_PERIOD);
         while watched_at.elapsed() < IDLE_MAX {
             ticks.tick().await;
             if publisher.has_listeners() {
                 watched_at = Instant::now();
             }
-            let Some(report) = self.observe().await else { return };
-            if sent.as_ref() != Some(&report.state) || sent_at.elapsed() >= SILENCE_MAX {
+            let Some((taken_at, mut report)) = self.observe().await else { return };
+            if sent != report || sent_at.elapsed() >= SILENCE_MAX {
+                (sent, sent_at) = (report.clone(), Instant::now());
+                report["time"] = json!((taken_at > 0).then_some(taken_at));
                 publisher.publish(event("live", &report));
-                (sent, sent_at) = (Some(report.state), Instant::now());
             }
         }
     }
 
-    async fn observe(&mut self) -> Option<LiveEvent> {
-        let coordinator = Arc::clone(&self.coordinator);
-        self.refresh_processes(&coordinator).await;
-        let desired = coordinator.records.known().get(&self.sale)?.clone();
-        if self.previous.snapshot.as_ref().is_some_and(|before| !before.is_of(&desired.sale)) {
-            self.previous = PreviousLook::default();
-        }
-        let calls: Vec<_> = desired.sale.shards().iter().map(|shard| ReadLevel { shard }).collect();
-        let (when, levels) = ((Instant::now(), now()), coordinator.reads.poll_all(&calls).await);
-        let observation = Observation::of(&desired, levels, when, self.previous.snapshot.as_ref());
-
-        let (leader, answered_by) = (coordinator.leadership.leader(), coordinator.leadership.name());
-        let report = LiveEvent::of(LiveInput {
-            moves: moves(&self.previous.levels, &observation.levels),
-            violations: observation.current_violations.persistent(self.previous.violations),
-            problems: persistent(&observation.problems, &self.previous.problems),
-            processes: self.processes.as_ref(),
-            leader: leader.as_deref(),
-            answered_by,
-            observation: &observation,
-        });
-        let Observation { levels, snapshot, current_violations, problems, .. } = observation;
-        self.previous =
-            PreviousLook { levels, snapshot: Some(snapshot), violations: current_violations, problems };
-        Some(report)
+    /// Returns the published snapshot, as an observation without levels. It has the last known numbers of shards that
+    /// cannot be read now.
+    async fn published(&self) -> Option<Observation> {
+        let snapshot = self.context.reads.poll(ReadSnapshot(&SaleKeys::new(&self.sale))).await.ok()??;
+        let desired = self.context.records.known().get(&self.sale)?.clone();
+        Some(Observation { snapshot, ..Observation::of(&desired, Vec::new(), (Instant::now(), now()), None) })
     }
 
-    async fn refresh_processes(&mut self, coordinator: &Coordinator) {
-        if self
-            .processes_read_at
-            .is_none_or(|processes_read_at| processes_read_at.elapsed() >= PRESENCE_PERIOD)
-        {
+    /// Returns the time by Redis' clock, which is 0 if no shard could be read, and the report.
+    async fn observe(&mut self) -> Option<(EpochMs, Value)> {
+        self.refresh_processes().await;
+        let Context { reads, records, leadership, .. } = &*self.context;
+        let desired = records.known().get(&self.sale)?.clone();
+        let previous = self.previous.take().filter(|previous| previous.is_of(&desired.sale));
+        let calls: Vec<_> = desired.sale.shards().iter().map(|shard| ReadLevel { shard }).collect();
+        let (when, levels) = ((Instant::now(), now()), reads.poll_all(&calls).await);
+        let moves = previous.as_ref().map_or_else(Vec::new, |previous| moves(&previous.levels, &levels));
+        let observation = Observation::of(&desired, levels, when, previous.as_ref());
+        let report = live(&observation, &moves, self.processes.as_ref(), leadership);
+        let taken_at = observation.snapshot.taken_at;
+        self.previous = Some(observation);
+        Some((taken_at, report))
+    }
+
+    async fn refresh_processes(&mut self) {
+        if self.processes_read_at.is_none_or(|read_at| read_at.elapsed() >= PRESENCE_PERIOD) {
             self.processes_read_at = Some(Instant::now());
-            self.processes = coordinator.reads.poll(Presence { update: None }).await.ok();
+            self.processes = self.context.reads.poll(Presence { update: None }).await.ok();
         }
     }
 }

@@ -2,24 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use coordinator::coordinator::CoordinatorError;
 use coordinator::new_sale::{Field, NewSale};
+use coordinator::operations::OperationError;
 use stock::calls::{Accept, Configure, TokenSource};
 use stock::sale::SaleState;
 
 use crate::fixture::{
-    SOON, assert_clean, chairs, client_of, coordinator_on, levels, shared_redis, while_running,
+    assert_clean, chairs, client_of, coordinator_on, levels, shared_redis, until, while_running,
 };
 
 #[tokio::test]
 async fn shards_and_stock_are_spread_evenly() {
     let redis = shared_redis().await;
     let coordinator = coordinator_on(redis).await;
-    let created = coordinator.create(&chairs("parts")).await.unwrap();
+    let created = coordinator.sales.create(&chairs("parts")).await.unwrap();
     assert!(created.is_new);
     assert_eq!(created.sale.config.state, SaleState::Open);
 
-    let inspection = coordinator.inspect(created.sale.id()).await.unwrap();
+    let inspection = coordinator.sales.inspect(created.sale.id()).await.unwrap();
     let mut shards_of: BTreeMap<String, u32> = BTreeMap::new();
     for shard in created.sale.shards() {
         let primary = inspection.topology.primary(shard.slot).unwrap();
@@ -37,13 +37,13 @@ async fn shards_and_stock_are_spread_evenly() {
 async fn creating_again_returns_the_sale_or_conflicts() {
     let coordinator = coordinator_on(shared_redis().await).await;
     let wanted = chairs("again");
-    coordinator.create(&wanted).await.unwrap();
-    assert!(!coordinator.create(&wanted).await.unwrap().is_new);
+    coordinator.sales.create(&wanted).await.unwrap();
+    assert!(!coordinator.sales.create(&wanted).await.unwrap().is_new);
 
     let other = NewSale { total_stock: 101, shards: Some(5), ..wanted.clone() };
-    let refused = coordinator.create(&other).await.err().unwrap();
+    let refused = coordinator.sales.create(&other).await.err().unwrap();
     assert!(
-        matches!(refused, CoordinatorError::DifferentSettings { fields, .. } if fields == [Field::TotalStock, Field::Shards])
+        matches!(refused, OperationError::DifferentSettings { fields, .. } if fields == [Field::TotalStock, Field::Shards])
     );
     assert_clean(&coordinator, &wanted.id, 100).await;
 }
@@ -53,7 +53,7 @@ async fn concurrent_creations_create_one_sale() {
     let redis = shared_redis().await;
     let (one, two) = (coordinator_on(redis).await, coordinator_on(redis).await);
     let wanted = chairs("at-once");
-    let (one_s, two_s) = tokio::join!(one.create(&wanted), two.create(&wanted));
+    let (one_s, two_s) = tokio::join!(one.sales.create(&wanted), two.sales.create(&wanted));
     let is_new = [one_s.unwrap().is_new, two_s.unwrap().is_new];
     assert!(is_new.contains(&true), "one of them created it");
     assert_clean(&one, &wanted.id, 100).await;
@@ -64,7 +64,7 @@ async fn concurrent_creations_create_one_sale() {
 async fn next_coordinator_completes_after(id: &str, shards_made: usize) {
     let redis = shared_redis().await;
     let first = coordinator_on(redis).await;
-    let (recorded, _) = first.record_creation(&chairs(id)).await.unwrap();
+    let (recorded, _) = first.sales.record_creation(&chairs(id)).await.unwrap();
     let node = client_of(redis).await;
     let config = &recorded.sale.config;
     for (shard, &cumulative) in recorded.sale.shards().iter().zip(&recorded.mint).take(shards_made) {
@@ -75,10 +75,10 @@ async fn next_coordinator_completes_after(id: &str, shards_made: usize) {
     drop(first);
 
     let next = coordinator_on(redis).await;
-    let opened = testkit::until("opening", SOON, || async {
-        next.existing(&config.id).await.unwrap().sale.config.state == SaleState::Open
+    let opened = until("opening", async || {
+        next.sales.existing(&config.id).await.unwrap().sale.config.state == SaleState::Open
     });
-    while_running(&next, opened).await.unwrap();
+    while_running(&next, opened).await;
     assert_clean(&next, &config.id, 100).await;
 }
 

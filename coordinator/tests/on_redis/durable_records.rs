@@ -4,18 +4,23 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use coordinator::change::Change;
-use coordinator::coordinator::{Coordinator, CoordinatorError};
+use coordinator::coordinator::Coordinator;
 use coordinator::new_sale::NewSale;
+use coordinator::operations::OperationError;
 use coordinator::start;
-use rediscluster::{Cluster, slot_of_tag};
-use stock::calls::{Attempt, Buy, BuyOutcome, Level, ReadLevel, TokenSource};
-use stock::ids::{OrderId, SaleId, ShardId, UserId, UserIdKind};
+use redis::FromRedisValue;
+use rediscluster::{Cluster, Slot, slot_of_tag};
+use stock::calls::{BuyOutcome, Level, ReadLevel, TokenSource};
+use stock::ids::{SaleId, ShardId};
 use stock::layout::{SALES_KEY, SaleKeys, Shard};
-use stock::sale::{Restock, Sale, SaleState};
+use stock::sale::{Sale, SaleState};
 use stock::snapshot::read_levels;
 use testkit::{ClusterOptions, RedisCluster};
 
-use crate::fixture::{SOON, assert_clean, chairs, client_of, coordinator_on, levels, while_running};
+use crate::fixture::{
+    SOON, assert_clean, attempts, chairs, client_of, coordinator_on, delete_shard, levels, primary_of,
+    purchase, restock, send, shared_redis, until, users_of, while_running,
+};
 
 /// A sale on a separate cluster, which the test damages.
 struct Fixture {
@@ -25,12 +30,20 @@ struct Fixture {
 }
 
 impl Fixture {
-    async fn with(wanted: NewSale) -> Self {
+    /// A cluster on which the sale is not created yet, and a coordinator.
+    async fn with(wanted: NewSale) -> (Self, Coordinator) {
         let options =
             ClusterOptions { node_timeout: Some(Duration::from_secs(2)), ..ClusterOptions::default() };
         let redis = RedisCluster::start(options).await.unwrap();
-        let client = client_of(&redis).await;
-        Self { redis, client, wanted }
+        let (client, coordinator) = (client_of(&redis).await, coordinator_on(&redis).await);
+        (Self { redis, client, wanted }, coordinator)
+    }
+
+    /// The same with the sale created.
+    async fn created(wanted: NewSale) -> (Self, Coordinator) {
+        let (fixture, coordinator) = Self::with(wanted).await;
+        fixture.create(&coordinator).await;
+        (fixture, coordinator)
     }
 
     fn id(&self) -> &SaleId {
@@ -39,11 +52,7 @@ impl Fixture {
 
     /// The primary that holds the sale's record.
     fn record_primary(&self) -> SocketAddr {
-        self.primary_of(SaleKeys::new(self.id()).slot)
-    }
-
-    fn primary_of(&self, slot: u16) -> SocketAddr {
-        self.client.topology().primary(slot).unwrap().address.to_string().parse().unwrap()
+        primary_of(&self.client, SaleKeys::new(self.id()).slot)
     }
 
     /// Cuts replication of the record's primary, without the cluster noticing: the replica misses all later writes.
@@ -59,23 +68,22 @@ impl Fixture {
         self.redis.kill(primary);
         self.redis.wait_until_promoted(replica).await.unwrap();
         let promoted = async || self.client.refresh().await.is_ok() && self.record_primary() == replica;
-        testkit::until("the map to name the new primary", SOON, promoted).await.unwrap();
+        until("the map to name the new primary", promoted).await;
     }
 
     /// Repeats a change until its outcome is known, as an operator does who got "unknown".
     async fn change(&self, coordinator: &Coordinator, change: &Change) -> Sale {
-        let changed = async || coordinator.change(self.id(), change).await.ok();
-        testkit::until("the change", SOON, async || changed().await.is_some()).await.unwrap();
+        let changed = async || coordinator.sales.change(self.id(), change).await.ok();
+        until("the change", async || changed().await.is_some()).await;
         changed().await.unwrap()
     }
 
     async fn create(&self, coordinator: &Coordinator) {
-        let created = async || coordinator.create(&self.wanted).await.is_ok();
-        testkit::until("the creation", SOON, created).await.unwrap();
+        until("the creation", async || coordinator.sales.create(&self.wanted).await.is_ok()).await;
     }
 
     async fn sale(&self, coordinator: &Coordinator) -> Sale {
-        coordinator.existing(self.id()).await.unwrap().sale
+        coordinator.sales.existing(self.id()).await.unwrap().sale
     }
 
     /// Buys everything, with buyers at home in each shard, and returns the number of units. Tokens that rebalancing
@@ -101,67 +109,43 @@ impl Fixture {
 
     /// Buys the stock of one shard with a crowd of buyers.
     async fn sell(&self, sale: &Sale, shard: &Shard, crowd: u32) {
-        let users = (0..).map(|n| user(&format!("buyer-{crowd}-{n}")));
-        let mut users = users.filter(|user| sale.ring().home(user) == shard.id);
+        let mut users = users_of(sale, shard.id, &format!("buyer-{crowd}"));
         loop {
-            let attempts: Vec<Attempt> = users.by_ref().take(50).map(attempt).collect();
-            let bought = self
-                .client
-                .write(Buy { shard, attempts: &attempts, limit: None, not_after: Buy::AT_ANY_TIME })
-                .await;
-            let outcomes = bought.unwrap().outcomes;
-            if outcomes.iter().any(|bought| !matches!(bought, BuyOutcome::Bought(_) | BuyOutcome::Repeat(_)))
-            {
+            let attempts = attempts(users.by_ref().take(50));
+            let outcomes = self.client.write(purchase(shard, &attempts)).await.unwrap().outcomes;
+            let is_sold = |outcome| matches!(outcome, BuyOutcome::Bought(_) | BuyOutcome::Repeat(_));
+            if !outcomes.into_iter().all(is_sold) {
                 return;
             }
         }
     }
 
-    /// Deletes all keys of a shard, as if both of its servers had lost their data.
-    async fn delete_shard(&self, shard: &Shard) {
-        let mut connection = self.redis.connection(self.primary_of(shard.slot)).await.unwrap();
-        let keys = [&shard.meta, &shard.claims, &shard.orders];
-        let deleted: usize = redis::cmd("DEL").arg(&keys).query_async(&mut connection).await.unwrap();
-        assert_eq!(deleted, keys.len());
-    }
-
     /// Returns the units that the users who bought first in this shard get once more.
     async fn sell_to_former_buyers(&self, sale: &Sale, shard: &Shard) -> usize {
-        let users = (0..).map(|n| user(&format!("buyer-0-{n}")));
-        let users = users.filter(|user| sale.ring().home(user) == shard.id);
-        let attempts: Vec<Attempt> = users.take(50).map(attempt).collect();
-        let bought = self
-            .client
-            .write(Buy { shard, attempts: &attempts, limit: None, not_after: Buy::AT_ANY_TIME })
-            .await;
+        let attempts = attempts(users_of(sale, shard.id, "buyer-0").take(50));
+        let bought = self.client.write(purchase(shard, &attempts)).await;
         let outcomes = bought.map(|answer| answer.outcomes).unwrap_or_default();
         outcomes.iter().filter(|outcome| matches!(outcome, BuyOutcome::Bought(_))).count()
     }
 
+    /// Sends a command to the primary of a slot.
+    async fn send<T: FromRedisValue>(&self, slot: Slot, cmd: &redis::Cmd) -> T {
+        send(&self.redis, primary_of(&self.client, slot), cmd).await
+    }
+
     /// Overwrites fields of a shard's meta hash.
     async fn tamper(&self, shard: &Shard, fields: &[(&str, &str)]) {
-        let mut connection = self.redis.connection(self.primary_of(shard.slot)).await.unwrap();
-        let mut set = redis::cmd("HSET");
-        set.arg(&shard.meta).arg(fields).exec_async(&mut connection).await.unwrap();
+        let () = self.send(shard.slot, redis::cmd("HSET").arg(&shard.meta).arg(fields)).await;
     }
 
     /// Reads a field of a shard's meta hash.
     async fn held(&self, shard: &Shard, field: &str) -> String {
-        let mut connection = self.redis.connection(self.primary_of(shard.slot)).await.unwrap();
-        redis::cmd("HGET").arg(&shard.meta).arg(field).query_async(&mut connection).await.unwrap()
+        self.send(shard.slot, redis::cmd("HGET").arg(&shard.meta).arg(field)).await
     }
-}
 
-fn user(id: &str) -> UserId {
-    UserId::parse(id, UserIdKind::Opaque).unwrap()
-}
-
-fn attempt(user: UserId) -> Attempt {
-    Attempt { user, order: OrderId::random(), correlation: "trace".into(), counts_towards_limit: true }
-}
-
-fn restock(key: &str, units: u64) -> Change {
-    Change::Restock(Restock { key: key.into(), units })
+    async fn delete_list(&self) {
+        let () = self.send(slot_of_tag(SALES_KEY), redis::cmd("DEL").arg(SALES_KEY)).await;
+    }
 }
 
 /// Waits for ten rounds of the coordinator, in which it has read records and shards and repaired what it could.
@@ -169,7 +153,7 @@ async fn ten_rounds(coordinator: &Coordinator, id: &SaleId) {
     for _ in 0..10 {
         let observed_at = || coordinator.observations().get(id).map(|observation| observation.observed_at);
         let before = observed_at();
-        testkit::until("another round", SOON, async || observed_at() > before).await.unwrap();
+        until("another round", async || observed_at() > before).await;
     }
 }
 
@@ -179,16 +163,14 @@ async fn minted(coordinator: &Coordinator, id: &SaleId) -> u64 {
 
 #[tokio::test]
 async fn restock_without_replica_mints_nothing() {
-    let fixture =
-        Fixture::with(NewSale { total_stock: 600, shards: Some(12), ..chairs("restock-lost") }).await;
-    let coordinator = coordinator_on(&fixture.redis).await;
-    fixture.create(&coordinator).await;
+    let (fixture, coordinator) =
+        Fixture::created(NewSale { total_stock: 600, shards: Some(12), ..chairs("restock-lost") }).await;
     let id = fixture.id();
     while_running(&coordinator, async {
         // Given a restock that only the record's primary has.
         let primary = fixture.cut_replication().await;
-        let error = coordinator.change(id, &restock("a", 300)).await.err().unwrap();
-        assert!(matches!(error, CoordinatorError::UnknownOutcome(_)), "{error}");
+        let error = coordinator.sales.change(id, &restock("a", 300)).await.err().unwrap();
+        assert!(matches!(error, OperationError::UnknownOutcome(_)), "{error}");
         ten_rounds(&coordinator, id).await;
 
         // When that primary dies.
@@ -206,14 +188,12 @@ async fn restock_without_replica_mints_nothing() {
 
 #[tokio::test]
 async fn pause_without_replica_stops_no_shard() {
-    let fixture = Fixture::with(NewSale { shards: Some(12), ..chairs("pause-lost") }).await;
-    let coordinator = coordinator_on(&fixture.redis).await;
-    fixture.create(&coordinator).await;
+    let (fixture, coordinator) = Fixture::created(NewSale { shards: Some(12), ..chairs("pause-lost") }).await;
     let id = fixture.id();
     while_running(&coordinator, async {
         let primary = fixture.cut_replication().await;
-        let error = coordinator.change(id, &Change::Pause).await.err().unwrap();
-        assert!(matches!(error, CoordinatorError::UnknownOutcome(_)), "{error}");
+        let error = coordinator.sales.change(id, &Change::Pause).await.err().unwrap();
+        assert!(matches!(error, OperationError::UnknownOutcome(_)), "{error}");
         ten_rounds(&coordinator, id).await;
         let states = levels(&coordinator, id).await.into_iter().map(|level| level.settings.state);
         assert!(
@@ -233,15 +213,14 @@ async fn pause_without_replica_stops_no_shard() {
 
 #[tokio::test]
 async fn creation_lost_in_failover_leaves_no_stock() {
-    let fixture =
+    let (fixture, coordinator) =
         Fixture::with(NewSale { total_stock: 500, shards: Some(12), ..chairs("created-twice") }).await;
-    let coordinator = coordinator_on(&fixture.redis).await;
     let id = fixture.id();
     while_running(&coordinator, async {
         let primary = fixture.cut_replication().await;
         let larger = NewSale { total_stock: 1_000, ..fixture.wanted.clone() };
-        let error = coordinator.create(&larger).await.err().unwrap();
-        assert!(matches!(error, CoordinatorError::UnknownOutcome(_)), "{error}");
+        let error = coordinator.sales.create(&larger).await.err().unwrap();
+        assert!(matches!(error, OperationError::UnknownOutcome(_)), "{error}");
         fixture.lose(primary).await;
 
         fixture.create(&coordinator).await;
@@ -255,21 +234,19 @@ async fn creation_lost_in_failover_leaves_no_stock() {
 
 #[tokio::test]
 async fn shards_ahead_of_the_record_are_repaired() {
-    let fixture = Fixture::with(NewSale { shards: Some(12), ..chairs("ahead") }).await;
-    let coordinator = coordinator_on(&fixture.redis).await;
-    fixture.create(&coordinator).await;
+    let (fixture, coordinator) = Fixture::created(NewSale { shards: Some(12), ..chairs("ahead") }).await;
     let sale = fixture.sale(&coordinator).await;
     let shard = |number| sale.shard(ShardId::new(number));
     // This is the state after a record was rolled back that shards had already followed.
     fixture.tamper(shard(3), &[("version", "7"), ("state", "paused")]).await;
     fixture.tamper(shard(5), &[("version", "9"), ("ends_at", "2000")]).await;
 
-    let audit = coordinator.audit(fixture.id()).await.unwrap();
+    let audit = coordinator.sales.audit(fixture.id()).await.unwrap();
     assert!(!audit.ok, "the audit does not see that shards are ahead of the record");
     // An operator must not get a success response for a change that the shards ahead have not taken.
     let extend = Change::Extend { ends_at: 3_900_000_000_000 };
-    let error = coordinator.change(fixture.id(), &extend).await.err();
-    assert!(matches!(&error, Some(CoordinatorError::Unconfirmed(shards)) if shards.len() == 2), "{error:?}");
+    let error = coordinator.sales.change(fixture.id(), &extend).await.err();
+    assert!(matches!(&error, Some(OperationError::Unconfirmed(shards)) if shards.len() == 2), "{error:?}");
 
     while_running(&coordinator, async {
         let repaired = async || {
@@ -277,7 +254,7 @@ async fn shards_ahead_of_the_record_are_repaired() {
             let levels = levels(&coordinator, fixture.id()).await;
             version > 9 && levels.iter().all(|level| level.settings.version == version)
         };
-        testkit::until("one version everywhere", SOON, repaired).await.unwrap();
+        until("one version everywhere", repaired).await;
         assert_eq!(fixture.held(shard(3), "state").await, "open");
         assert_eq!(fixture.held(shard(5), "ends_at").await, "3900000000000");
         fixture.change(&coordinator, &Change::Pause).await;
@@ -290,25 +267,23 @@ async fn shards_ahead_of_the_record_are_repaired() {
 
 #[tokio::test]
 async fn shard_with_other_settings_is_detected_and_repaired() {
-    let fixture = Fixture::with(NewSale { shards: Some(12), ..chairs("contrary") }).await;
-    let coordinator = coordinator_on(&fixture.redis).await;
-    fixture.create(&coordinator).await;
+    let (fixture, coordinator) = Fixture::created(NewSale { shards: Some(12), ..chairs("contrary") }).await;
     let sale = fixture.sale(&coordinator).await;
     let shard = sale.shard(ShardId::new(3));
     fixture.tamper(shard, &[("state", "paused")]).await;
 
-    let audit = coordinator.audit(fixture.id()).await.unwrap();
+    let audit = coordinator.sales.audit(fixture.id()).await.unwrap();
     assert!(
         audit.violations.iter().any(|violation| violation.contains("shard 3: state paused, recorded open")),
         "{:?}",
         audit.violations
     );
-    let problems = coordinator.inspect(fixture.id()).await.unwrap().problems;
+    let problems = coordinator.sales.inspect(fixture.id()).await.unwrap().problems;
     assert_eq!(problems.len(), 1, "{problems:?}");
 
     while_running(&coordinator, async {
         let repaired = async || fixture.held(shard, "state").await == "open";
-        testkit::until("the shard to be open", SOON, repaired).await.unwrap();
+        until("the shard to be open", repaired).await;
     })
     .await;
     assert_clean(&coordinator, fixture.id(), 100).await;
@@ -318,9 +293,8 @@ async fn shard_with_other_settings_is_detected_and_repaired() {
 async fn sale_with_lost_record_is_not_recreated() {
     for list_is_lost in [false, true] {
         // Given a sale in which units were sold.
-        let fixture = Fixture::with(NewSale { shards: Some(12), ..chairs("record-lost") }).await;
-        let coordinator = coordinator_on(&fixture.redis).await;
-        fixture.create(&coordinator).await;
+        let (fixture, coordinator) =
+            Fixture::created(NewSale { shards: Some(12), ..chairs("record-lost") }).await;
         let sale = fixture.sale(&coordinator).await;
         fixture.sell_out(&sale).await;
         drop(coordinator);
@@ -331,7 +305,7 @@ async fn sale_with_lost_record_is_not_recreated() {
         fixture.redis.lose_data(&[primary, replica]).await.unwrap();
         fixture.redis.wait_until_whole().await.unwrap();
         if list_is_lost {
-            delete_list(&fixture).await;
+            fixture.delete_list().await;
         }
 
         // Then a coordinator that starts does not sell the units again.
@@ -339,17 +313,17 @@ async fn sale_with_lost_record_is_not_recreated() {
         while_running(&next, async {
             let refused = async {
                 for _ in 0..5 {
-                    let refused = next.create(&fixture.wanted).await.err();
-                    assert!(matches!(refused, Some(CoordinatorError::RecordLost(_))), "{refused:?}");
+                    let refused = next.sales.create(&fixture.wanted).await.err();
+                    assert!(matches!(refused, Some(OperationError::RecordLost(_))), "{refused:?}");
                 }
             };
             tokio::select! {
-                () = start::default_sale(&next, &fixture.wanted) => panic!("the default sale was created again"),
+                () = start::default_sale(&next.sales, &fixture.wanted) => panic!("the default sale was created again"),
                 () = refused => {}
             }
             for change in [Change::Pause, restock("a", 5)] {
-                let refused = next.change(fixture.id(), &change).await.err();
-                assert!(matches!(refused, Some(CoordinatorError::RecordLost(_))), "{refused:?}");
+                let refused = next.sales.change(fixture.id(), &change).await.err();
+                assert!(matches!(refused, Some(OperationError::RecordLost(_))), "{refused:?}");
             }
         })
         .await;
@@ -360,50 +334,40 @@ async fn sale_with_lost_record_is_not_recreated() {
     }
 }
 
-async fn delete_list(fixture: &Fixture) {
-    ask_list(fixture, redis::cmd("DEL").arg(SALES_KEY)).await;
-}
-
-async fn ask_list(fixture: &Fixture, cmd: &redis::Cmd) {
-    let primary = fixture.primary_of(slot_of_tag(SALES_KEY));
-    cmd.exec_async(&mut fixture.redis.connection(primary).await.unwrap()).await.unwrap();
-}
-
 #[tokio::test]
 async fn lost_sale_list_is_rebuilt_from_records() {
-    let fixture = Fixture::with(chairs("unlisted")).await;
-    let first = coordinator_on(&fixture.redis).await;
-    fixture.create(&first).await;
+    let (fixture, first) = Fixture::created(chairs("unlisted")).await;
     let is_listed = async |coordinator: &Coordinator| {
-        coordinator.sales().await.is_ok_and(|sales| sales.iter().any(|sale| sale.id() == fixture.id()))
+        coordinator.sales.list().await.is_ok_and(|sales| sales.iter().any(|sale| sale.id() == fixture.id()))
     };
     while_running(&first, async {
-        delete_list(&fixture).await;
+        fixture.delete_list().await;
         let listed = async || is_listed(&first).await;
-        testkit::until("the sale to be listed again", SOON, listed).await.unwrap();
+        until("the sale to be listed again", listed).await;
         fixture.change(&first, &Change::Pause).await;
     })
     .await;
     drop(first);
 
     // The second coordinator knows only what Redis holds.
-    delete_list(&fixture).await;
+    fixture.delete_list().await;
     let second = coordinator_on(&fixture.redis).await;
     while_running(&second, async {
         let listed = async || is_listed(&second).await;
-        testkit::until("the sale to be listed by another", SOON, listed).await.unwrap();
+        until("the sale to be listed by another", listed).await;
         fixture.change(&second, &Change::Resume).await;
     })
     .await;
     drop(second);
 
     // This is the state after a coordinator died between recording a sale and listing it.
-    ask_list(&fixture, redis::cmd("SREM").arg(SALES_KEY).arg(fixture.id().as_str())).await;
+    let remove = redis::cmd("SREM").arg(SALES_KEY).arg(fixture.id().as_str()).clone();
+    let () = fixture.send(slot_of_tag(SALES_KEY), &remove).await;
     let third = coordinator_on(&fixture.redis).await;
     assert!(!is_listed(&third).await);
     while_running(&third, async {
         let listed = async || is_listed(&third).await;
-        testkit::until("the sale to be found", SOON, listed).await.unwrap();
+        until("the sale to be found", listed).await;
     })
     .await;
     assert_clean(&third, fixture.id(), 100).await;
@@ -411,14 +375,14 @@ async fn lost_sale_list_is_rebuilt_from_records() {
 
 #[tokio::test]
 async fn repeated_restock_is_recognized_after_twenty_others() {
-    let coordinator = coordinator_on(crate::fixture::shared_redis().await).await;
+    let coordinator = coordinator_on(shared_redis().await).await;
     let wanted = NewSale { shards: Some(3), ..chairs("many-restocks") };
-    coordinator.create(&wanted).await.unwrap();
+    coordinator.sales.create(&wanted).await.unwrap();
     for n in 0..21 {
-        coordinator.change(&wanted.id, &restock(&n.to_string(), 1)).await.unwrap();
+        coordinator.sales.change(&wanted.id, &restock(&n.to_string(), 1)).await.unwrap();
     }
 
-    let sale = coordinator.change(&wanted.id, &restock("0", 1)).await.unwrap();
+    let sale = coordinator.sales.change(&wanted.id, &restock("0", 1)).await.unwrap();
 
     assert_eq!(sale.config.total_stock, 121);
     assert_clean(&coordinator, &wanted.id, 121).await;
@@ -427,9 +391,9 @@ async fn repeated_restock_is_recognized_after_twenty_others() {
 #[tokio::test]
 async fn slow_creator_does_not_refill_a_lost_shard() {
     // Given a sale that one coordinator recorded before it froze, and another one opened; all units are sold.
-    let fixture = Fixture::with(NewSale { shards: Some(3), ..chairs("slow-creator") }).await;
-    let (slow, other) = (coordinator_on(&fixture.redis).await, coordinator_on(&fixture.redis).await);
-    let (recorded, _) = slow.record_creation(&fixture.wanted).await.unwrap();
+    let (fixture, slow) = Fixture::with(NewSale { shards: Some(3), ..chairs("slow-creator") }).await;
+    let other = coordinator_on(&fixture.redis).await;
+    let (recorded, _) = slow.sales.record_creation(&fixture.wanted).await.unwrap();
     assert_eq!(recorded.sale.config.state, SaleState::Creating);
     fixture.create(&other).await;
     let sale = fixture.sale(&other).await;
@@ -437,15 +401,15 @@ async fn slow_creator_does_not_refill_a_lost_shard() {
 
     // When both servers of a shard lose their data, and then the first coordinator goes on.
     let shard = sale.shard(ShardId::new(0));
-    fixture.delete_shard(shard).await;
-    let completed = slow.complete(recorded).await;
+    delete_shard(&fixture.redis, &fixture.client, shard).await;
+    let completed = slow.sales.complete(recorded).await;
     while_running(&other, ten_rounds(&other, fixture.id())).await;
 
     // Then nothing is sold again, and the operator is told that the shard is lost.
     assert_eq!(fixture.sell_to_former_buyers(&sale, shard).await, 0, "units were sold again");
     let failure = completed.err().map(|error| error.to_string());
     assert!(matches!(&failure, Some(failure) if failure.contains("shard 0")), "{failure:?}");
-    let problems = other.inspect(fixture.id()).await.unwrap().problems;
+    let problems = other.sales.inspect(fixture.id()).await.unwrap().problems;
     assert!(
         problems.iter().any(|found| found.shard == shard.id && found.kind.is_violation()),
         "{problems:?}"
@@ -455,19 +419,18 @@ async fn slow_creator_does_not_refill_a_lost_shard() {
 #[tokio::test]
 async fn sale_with_lost_mint_is_not_changed() {
     // Given a sale whose record has lost the number of tokens minted to each shard.
-    let fixture = Fixture::with(NewSale { shards: Some(3), ..chairs("mint-lost") }).await;
-    fixture.create(&coordinator_on(&fixture.redis).await).await;
-    let mut connection = fixture.redis.connection(fixture.record_primary()).await.unwrap();
-    redis::cmd("DEL").arg(SaleKeys::new(fixture.id()).mint).exec_async(&mut connection).await.unwrap();
+    let (fixture, _) = Fixture::created(NewSale { shards: Some(3), ..chairs("mint-lost") }).await;
+    let keys = SaleKeys::new(fixture.id());
+    let () = fixture.send(keys.slot, redis::cmd("DEL").arg(keys.mint)).await;
 
     // Then a coordinator that starts reports the record as lost, and restocks nothing.
     let next = coordinator_on(&fixture.redis).await;
     while_running(&next, async {
         for _ in 0..3 {
-            let refused = next.change(fixture.id(), &restock("a", 5)).await.err();
-            assert!(matches!(refused, Some(CoordinatorError::RecordLost(_))), "{refused:?}");
-            let refused = next.create(&fixture.wanted).await.err();
-            assert!(matches!(refused, Some(CoordinatorError::RecordLost(_))), "{refused:?}");
+            let refused = next.sales.change(fixture.id(), &restock("a", 5)).await.err();
+            assert!(matches!(refused, Some(OperationError::RecordLost(_))), "{refused:?}");
+            let refused = next.sales.create(&fixture.wanted).await.err();
+            assert!(matches!(refused, Some(OperationError::RecordLost(_))), "{refused:?}");
         }
     })
     .await;
@@ -476,19 +439,17 @@ async fn sale_with_lost_mint_is_not_changed() {
 #[tokio::test]
 async fn recreated_sale_is_not_sold_out() {
     // Given a coordinator that has confirmed that a sale is sold out.
-    let fixture = Fixture::with(NewSale { shards: Some(3), ..chairs("recreated") }).await;
-    let (former, next) = (coordinator_on(&fixture.redis).await, coordinator_on(&fixture.redis).await);
-    fixture.create(&former).await;
+    let (fixture, former) = Fixture::created(NewSale { shards: Some(3), ..chairs("recreated") }).await;
+    let next = coordinator_on(&fixture.redis).await;
     let sale = fixture.sale(&former).await;
     fixture.sell_out(&sale).await;
     let is_sold_out =
         async || former.observations().get(fixture.id()).is_some_and(|seen| seen.snapshot.sold_out);
-    while_running(&former, testkit::until("sold out", SOON, is_sold_out)).await.unwrap();
+    while_running(&former, until("sold out", is_sold_out)).await;
 
     // When all data is deleted, and another coordinator creates the sale again.
     for primary in fixture.redis.primaries().await {
-        let mut connection = fixture.redis.connection(primary).await.unwrap();
-        redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+        let () = send(&fixture.redis, primary, &redis::cmd("FLUSHALL")).await;
     }
     fixture.create(&next).await;
     drop(next);
@@ -499,10 +460,10 @@ async fn recreated_sale_is_not_sold_out() {
             let seen = former.observations();
             seen.get(fixture.id()).is_some_and(|seen| seen.desired.sale.config.layout != sale.config.layout)
         };
-        testkit::until("the new sale is observed", SOON, sees_next).await.unwrap();
+        until("the new sale is observed", sees_next).await;
         ten_rounds(&former, fixture.id()).await;
     })
     .await;
-    let snapshot = former.inspect(fixture.id()).await.unwrap().snapshot.unwrap();
+    let snapshot = former.sales.inspect(fixture.id()).await.unwrap().snapshot.unwrap();
     assert_eq!((snapshot.sold_out, snapshot.stock, snapshot.sold), (false, 100, 0));
 }

@@ -1,18 +1,23 @@
 //! Fixtures: a cluster, coordinators, sales, a buyer.
 
 use std::future::pending;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use coordinator::coordinator::{Coordinator, Timing, read_options};
+use coordinator::change::Change;
+use coordinator::context::read_options;
+use coordinator::coordinator::Coordinator;
 use coordinator::new_sale::NewSale;
-use redis::IntoConnectionInfo;
-use rediscluster::{CallError, Cluster, ConnectOptions};
+use coordinator::timing::Timing;
+use redis::{FromRedisValue, IntoConnectionInfo};
+use rediscluster::{CallError, Cluster, ConnectOptions, Slot};
 use service::settings::TimeSetting;
 use stock::calls::{Attempt, Buy, BuyOutcome, Level};
 use stock::functions::LIBRARY;
-use stock::ids::{OrderId, SaleId, UserId, UserIdKind};
-use stock::sale::Product;
+use stock::ids::{OrderId, SaleId, ShardId, UserId, UserIdKind};
+use stock::layout::Shard;
+use stock::sale::{Product, Restock, Sale};
 use testkit::RedisCluster;
 
 /// Deadline for everything that a coordinator does in the background, on a busy machine too.
@@ -22,7 +27,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) const TIMING: Timing = Timing {
     snapshot_period: Duration::from_millis(50),
     redrive_after: Duration::from_millis(300),
-    rebalance_period: Some(Duration::from_millis(50)),
+    rebalance_period: Duration::from_millis(50),
     lease_duration: Duration::from_secs(1),
 };
 
@@ -78,36 +83,78 @@ pub(crate) fn chairs(id: &str) -> NewSale {
 
 /// Reads the levels of a sale's shards. Repeats the read after a timeout, as the coordinator does.
 pub(crate) async fn levels(coordinator: &Coordinator, id: &SaleId) -> Vec<Level> {
-    let looked = tokio::time::timeout(SOON, async {
+    let look = async {
         loop {
-            let levels = coordinator.inspect(id).await.unwrap().levels.into_iter().collect();
-            match levels {
-                Err(CallError::NoReply(_)) => continue,
-                levels => return levels,
+            match coordinator.sales.inspect(id).await.unwrap().levels.into_iter().collect() {
+                Err(CallError::NoReply(_)) => {}
+                levels => return levels.unwrap(),
             }
         }
-    });
-    let levels: Result<Vec<Level>, CallError> = looked.await.expect("all shards are read in time");
-    levels.unwrap()
+    };
+    tokio::time::timeout(SOON, look).await.expect("all shards are read in time")
 }
 
 /// Asserts that the audit finds no violation, and this total.
 pub(crate) async fn assert_clean(coordinator: &Coordinator, id: &SaleId, total: u64) {
-    let audit = coordinator.audit(id).await.unwrap();
+    let audit = coordinator.sales.audit(id).await.unwrap();
     assert!(audit.ok, "{:?}", audit.violations);
     assert_eq!((audit.total, audit.in_flight), (total, 0));
 }
 
-/// Buys once in the user's home shard, as a node does.
+/// Waits until the condition holds.
+pub(crate) async fn until<Check: Future<Output = bool>>(what: &str, condition: impl FnMut() -> Check) {
+    testkit::until(what, SOON, condition).await.unwrap();
+}
+
+/// The primary that serves a slot.
+pub(crate) fn primary_of(client: &Cluster, slot: Slot) -> SocketAddr {
+    client.topology().primary(slot).unwrap().address.to_string().parse().unwrap()
+}
+
+/// Sends a command to one server.
+pub(crate) async fn send<T: FromRedisValue>(redis: &RedisCluster, server: SocketAddr, cmd: &redis::Cmd) -> T {
+    cmd.query_async(&mut redis.connection(server).await.unwrap()).await.unwrap()
+}
+
+/// Deletes all keys of a shard, as if both of its servers had lost their data.
+pub(crate) async fn delete_shard(redis: &RedisCluster, client: &Cluster, shard: &Shard) {
+    let keys = [&shard.meta, &shard.claims, &shard.orders];
+    let deleted: usize = send(redis, primary_of(client, shard.slot), redis::cmd("DEL").arg(&keys)).await;
+    assert_eq!(deleted, keys.len());
+}
+
+pub(crate) fn restock(key: &str, units: u64) -> Change {
+    Change::Restock(Restock { key: key.into(), units })
+}
+
+/// Distinct users whose home is this shard.
+pub(crate) fn users_of<'a>(sale: &'a Sale, home: ShardId, prefix: &str) -> impl Iterator<Item = UserId> + 'a {
+    let name = format!("{prefix}-");
+    let users = (0..).map(move |n| UserId::parse(&format!("{name}{n}"), UserIdKind::Opaque).unwrap());
+    users.filter(move |user| sale.ring().home(user) == home)
+}
+
+/// An attempt of each user.
+pub(crate) fn attempts(users: impl Iterator<Item = UserId>) -> Vec<Attempt> {
+    users
+        .map(|user| Attempt {
+            user,
+            order: OrderId::random(),
+            correlation: "trace".into(),
+            counts_towards_limit: true,
+        })
+        .collect()
+}
+
+/// The call that buys for users whose home is this shard, as a node makes it.
+pub(crate) fn purchase<'a>(shard: &'a Shard, attempts: &'a [Attempt]) -> Buy<'a> {
+    Buy { shard, attempts, limit: None, not_after: Buy::AT_ANY_TIME }
+}
+
+/// Buys once in the user's home shard.
 pub(crate) async fn buy(coordinator: &Coordinator, client: &Cluster, id: &SaleId, user: &str) -> BuyOutcome {
-    let sale = coordinator.existing(id).await.unwrap().sale;
+    let sale = coordinator.sales.existing(id).await.unwrap().sale;
     let user = UserId::parse(user, UserIdKind::Opaque).unwrap();
     let shard = sale.shard(sale.ring().home(&user));
-    let attempt =
-        Attempt { user, order: OrderId::random(), correlation: "trace".into(), counts_towards_limit: true };
-    client
-        .write(Buy { shard, attempts: &[attempt], limit: None, not_after: Buy::AT_ANY_TIME })
-        .await
-        .unwrap()
-        .outcomes[0]
+    client.write(purchase(shard, &attempts([user].into_iter()))).await.unwrap().outcomes[0]
 }

@@ -3,18 +3,20 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use coordinator::coordinator::{Coordinator, Timing};
+use coordinator::coordinator::Coordinator;
 use coordinator::new_sale::NewSale;
+use coordinator::timing::Timing;
 use rediscluster::slot_of_tag;
 use stock::calls::Donate;
 use stock::ids::ShardId;
 use stock::layout::{LEASE_KEY, SALES_KEY};
-use testkit::{ClusterOptions, RedisCluster, until};
+use testkit::{ClusterOptions, RedisCluster};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use crate::fixture::{
-    SOON, TIMING, assert_clean, chairs, client_of, coordinator_on, coordinator_with, levels, while_running,
+    TIMING, assert_clean, chairs, client_of, coordinator_on, coordinator_with, levels, primary_of, send,
+    until, while_running,
 };
 
 /// With a lease that does not expire during a test.
@@ -26,19 +28,18 @@ async fn start_redis() -> RedisCluster {
 }
 
 async fn until_leading(coordinator: &Coordinator) {
-    until("it leads", SOON, async || coordinator.leadership().leads()).await.unwrap();
+    until("it leads", async || coordinator.leadership().leads()).await;
 }
 
 async fn until_following(coordinator: &Coordinator, leader: &Coordinator) {
     let leader = leader.leadership().name();
     let follows = async || coordinator.leadership().leader().as_deref() == Some(leader);
-    until("it follows", SOON, follows).await.unwrap();
+    until("it follows", follows).await;
     assert!(!coordinator.leadership().leads());
 }
 
 async fn primary_of_the_lease(redis: &RedisCluster) -> SocketAddr {
-    let topology = client_of(redis).await.topology();
-    topology.primary(slot_of_tag(SALES_KEY)).unwrap().address.to_string().parse().unwrap()
+    primary_of(&client_of(redis).await, slot_of_tag(SALES_KEY))
 }
 
 #[tokio::test]
@@ -74,7 +75,7 @@ async fn leader_stops_leading_when_its_lease_expires() {
 
         redis.freeze(primary);
         let stopped = async || !coordinator.leadership().leads();
-        until("it stops leading", TIMING.lease_duration, stopped).await.unwrap();
+        testkit::until("it stops leading", TIMING.lease_duration, stopped).await.unwrap();
 
         redis.thaw(primary);
         until_leading(&coordinator).await;
@@ -86,11 +87,11 @@ async fn leader_stops_leading_when_its_lease_expires() {
 async fn follower_does_not_observe_shards() {
     let redis = start_redis().await;
     let (one, two) = (coordinator_on(&redis).await, coordinator_on(&redis).await);
-    let sale = one.create(&chairs("followed")).await.unwrap().sale;
+    let sale = one.sales.create(&chairs("followed")).await.unwrap().sale;
     let sees = |coordinator: &Coordinator| coordinator.observations().contains_key(sale.id());
     while_running(&one, async {
         until_leading(&one).await;
-        until("the leader to look at the sale", SOON, async || sees(&one)).await.unwrap();
+        until("the leader to look at the sale", async || sees(&one)).await;
         while_running(&two, async {
             until_following(&two, &one).await;
             // Long enough for many rounds.
@@ -110,15 +111,14 @@ async fn several_leaders_at_once_do_no_harm() {
     let primary = primary_of_the_lease(&redis).await;
     let leads_unknown_to_others = async |coordinator: &Coordinator| {
         until_leading(coordinator).await;
-        let mut saboteur = redis.connection(primary).await.unwrap();
-        redis::cmd("DEL").arg(LEASE_KEY).exec_async(&mut saboteur).await.unwrap();
+        let () = send(&redis, primary, redis::cmd("DEL").arg(LEASE_KEY)).await;
     };
     let [one, two, three] = [
         coordinator_with(&redis, LONG_LEASE).await,
         coordinator_with(&redis, LONG_LEASE).await,
         coordinator_with(&redis, LONG_LEASE).await,
     ];
-    let sale = one.create(&NewSale { shards: Some(3), ..chairs("crowded") }).await.unwrap().sale;
+    let sale = one.sales.create(&NewSale { shards: Some(3), ..chairs("crowded") }).await.unwrap().sale;
     let donor_node = client_of(&redis).await;
 
     // When tokens are left in channels while all of them lead.
@@ -131,7 +131,7 @@ async fn several_leaders_at_once_do_no_harm() {
         }
         let at_rest =
             async || levels(&one, sale.id()).await.iter().map(|level| level.stock).sum::<u64>() == 100;
-        until("all tokens to arrive", SOON, at_rest).await.unwrap();
+        until("all tokens to arrive", at_rest).await;
     };
     let with_three = async {
         leads_unknown_to_others(&two).await;

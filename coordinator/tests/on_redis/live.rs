@@ -16,7 +16,7 @@ use stock::presence::{Presence, ProcessInfo, ProcessKind};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
-use crate::fixture::{SOON, buy, chairs, client_of, coordinator_on, shared_redis, while_running};
+use crate::fixture::{SOON, buy, chairs, client_of, coordinator_on, shared_redis, until, while_running};
 
 /// A live view of a coordinator, with this default sale.
 fn live_of(coordinator: &Arc<Coordinator>, default: &str) -> LiveFeed {
@@ -39,16 +39,8 @@ struct Viewer {
 impl Viewer {
     /// Connects as soon as the sale is known.
     async fn of(live: &LiveFeed, path: &str) -> Self {
-        let coming = async {
-            loop {
-                match get(live.router(), path).await {
-                    (200, body) => return Self { body: body.into_data_stream(), buffer: String::new() },
-                    (404, _) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
-                    (status, _) => panic!("{path} answers {status}"),
-                }
-            }
-        };
-        timeout(SOON, coming).await.unwrap()
+        until("the sale to be known", async || get(live.router(), path).await.0 == 200).await;
+        Self { body: get(live.router(), path).await.1.into_data_stream(), buffer: String::new() }
     }
 
     /// The next event; `None` at the end.
@@ -70,15 +62,15 @@ impl Viewer {
 
     /// Waits for a report that satisfies the condition.
     async fn next_where(&mut self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        let seeing = async {
+        let seen = async {
             loop {
-                match self.next().await.expect("the stream continues") {
-                    (kind, report) if kind == "live" && holds(&report) => return report,
-                    _ => {}
+                let (kind, report) = self.next().await.expect("the stream continues");
+                if kind == "live" && holds(&report) {
+                    return report;
                 }
             }
         };
-        timeout(SOON, seeing).await.unwrap_or_else(|_| panic!("{what} was not reported"))
+        timeout(SOON, seen).await.unwrap_or_else(|_| panic!("{what} was not reported"))
     }
 }
 
@@ -88,7 +80,7 @@ async fn leader_and_follower_both_show_purchases() {
     let client = client_of(redis).await;
     let [one, other] = [coordinator_on(redis).await, coordinator_on(redis).await].map(Arc::new);
     let sale = chairs("live-selling");
-    one.create(&sale).await.unwrap();
+    one.sales.create(&sale).await.unwrap();
     let lives = [live_of(&one, "live-selling"), live_of(&other, "live-selling")];
 
     while_running(
@@ -122,7 +114,7 @@ async fn moved_tokens_are_reported_once() {
     let client = client_of(redis).await;
     let coordinator = Arc::new(coordinator_on(redis).await);
     let wanted = chairs("live-moving");
-    let sale = coordinator.create(&wanted).await.unwrap().sale;
+    let sale = coordinator.sales.create(&wanted).await.unwrap().sale;
     let live = live_of(&coordinator, "none");
 
     while_running(&coordinator, async {
@@ -145,7 +137,7 @@ async fn viewer_sees_processes_and_answering_coordinator() {
     let redis = shared_redis().await;
     let client = client_of(redis).await;
     let coordinator = Arc::new(coordinator_on(redis).await);
-    coordinator.create(&chairs("live-crew")).await.unwrap();
+    coordinator.sales.create(&chairs("live-crew")).await.unwrap();
     let live = live_of(&coordinator, "live-crew");
     let node = ProcessInfo { name: "shop:1/live-crew".into(), kind: ProcessKind::Node, version: "9".into() };
 
@@ -174,7 +166,7 @@ async fn viewer_sees_processes_and_answering_coordinator() {
 async fn closed_view_ends_streams_and_unknown_sale_404s() {
     let redis = shared_redis().await;
     let coordinator = Arc::new(coordinator_on(redis).await);
-    coordinator.create(&chairs("live-closing")).await.unwrap();
+    coordinator.sales.create(&chairs("live-closing")).await.unwrap();
     let live = live_of(&coordinator, "live-closing");
 
     while_running(&coordinator, async {

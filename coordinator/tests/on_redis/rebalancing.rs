@@ -6,40 +6,28 @@ use std::time::Duration;
 use coordinator::coordinator::Coordinator;
 use coordinator::new_sale::NewSale;
 use rediscluster::Cluster;
-use stock::calls::{Attempt, Buy, Level, TokenSource};
-use stock::ids::{OrderId, ShardId, UserId, UserIdKind};
+use stock::calls::{Level, TokenSource};
+use stock::ids::ShardId;
 use stock::sale::Sale;
-use testkit::{ClusterOptions, RedisCluster, until};
+use testkit::{ClusterOptions, RedisCluster};
 
-use crate::fixture::{SOON, assert_clean, chairs, client_of, coordinator_on, levels, while_running};
+use crate::fixture::{
+    assert_clean, attempts, chairs, client_of, coordinator_on, levels, purchase, until, users_of,
+    while_running,
+};
 
 /// A sale with three shards of about a thousand chairs each.
 async fn sale_on(coordinator: &Coordinator, id: &str) -> Sale {
     let wanted = NewSale { shards: Some(3), total_stock: 3_000, ..chairs(id) };
-    coordinator.create(&wanted).await.unwrap().sale
+    coordinator.sales.create(&wanted).await.unwrap().sale
 }
 
 /// Buys a few hundred times per second for users of one shard, until it is cancelled. No barrier delays the purchases.
 async fn keep_buying(client: &Cluster, sale: &Sale, home: ShardId) -> Infallible {
-    let users = (0..).map(|n| UserId::parse(&format!("neighbour-{n}"), UserIdKind::Opaque).unwrap());
-    let mut users = users.filter(|user| sale.ring().home(user) == home);
+    let mut users = users_of(sale, home, "neighbour");
     loop {
-        let attempt = |user| Attempt {
-            user,
-            order: OrderId::random(),
-            correlation: "trace".into(),
-            counts_towards_limit: true,
-        };
-        let attempts: Vec<Attempt> = users.by_ref().take(10).map(attempt).collect();
-        client
-            .read(Buy {
-                shard: sale.shard(home),
-                attempts: &attempts,
-                limit: None,
-                not_after: Buy::AT_ANY_TIME,
-            })
-            .await
-            .unwrap();
+        let attempts = attempts(users.by_ref().take(10));
+        client.read(purchase(sale.shard(home), &attempts)).await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -72,15 +60,15 @@ async fn fast_selling_shard_gets_tokens_before_running_dry() {
     let sale = sale_on(&coordinator, "skewed").await;
     let home = ShardId::new(1);
 
-    let supplied = until("tokens arrive at the shard", SOON, async || {
+    let supplied = until("tokens arrive at the shard", async || {
         let levels = levels(&coordinator, sale.id()).await;
         assert!(levels[home.index()].stock > 0, "the shard ran dry first");
         stolen(&levels[1..2]) > 0
     });
-    while_running(&coordinator, while_buying(&buyers, &sale, home, supplied)).await.unwrap();
+    while_running(&coordinator, while_buying(&buyers, &sale, home, supplied)).await;
 
-    let settled = async || coordinator.audit(sale.id()).await.unwrap().in_flight == 0;
-    while_running(&coordinator, until("the channels to be empty", SOON, settled)).await.unwrap();
+    let settled = async || coordinator.sales.audit(sale.id()).await.unwrap().in_flight == 0;
+    while_running(&coordinator, until("the channels to be empty", settled)).await;
     assert_clean(&coordinator, sale.id(), 3_000).await;
 }
 
@@ -95,12 +83,12 @@ async fn unconfirmed_donations_are_not_accepted() {
 
     while_running(&coordinator, async {
         // When a shard sells so fast that others donate tokens.
-        let giving = until("a shard gives tokens", SOON, async || {
+        let giving = until("a shard gives tokens", async || {
             let levels = levels(&coordinator, sale.id()).await;
             assert_eq!(stolen(&levels), 0, "tokens arrived that a failover would bring back to their donor");
             given(&levels) > 0
         });
-        while_buying(&buyers, &sale, ShardId::new(1), giving).await.unwrap();
+        while_buying(&buyers, &sale, ShardId::new(1), giving).await;
 
         // Then the tokens stay in their channels while no replica confirms the donations, and no more tokens follow.
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -117,7 +105,7 @@ async fn unconfirmed_donations_are_not_accepted() {
             let levels = levels(&coordinator, sale.id()).await;
             stolen(&levels) > 0 && stolen(&levels) == given(&levels)
         };
-        until("the tokens arrive", SOON, arrived).await.unwrap();
+        until("the tokens arrive", arrived).await;
     })
     .await;
     assert_clean(&coordinator, sale.id(), 3_000).await;

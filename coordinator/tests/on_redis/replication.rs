@@ -1,9 +1,9 @@
 //! The leader checks that replicas follow their primaries as the map says.
 
 use coordinator::replication::Replication;
-use testkit::{ClusterOptions, RedisCluster, RedisServer, until};
+use testkit::{ClusterOptions, RedisCluster, RedisServer};
 
-use crate::fixture::{SOON, coordinator_on, while_running};
+use crate::fixture::{coordinator_on, until, while_running};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leader_detects_lost_and_foreign_replicas() {
@@ -13,14 +13,15 @@ async fn leader_detects_lost_and_foreign_replicas() {
     while_running(&coordinator, async {
         // Given primaries whose replicas follow them.
         let all_follow = |r: &Replication| (r.listed, r.following, r.foreign) == (1, 1, 0);
-        let healthy =
-            async || coordinator.replication().len() == 3 && coordinator.replication().iter().all(all_follow);
-        until("three primaries with a replica each", SOON, healthy).await.unwrap();
+        let healthy = async || {
+            coordinator.replications().len() == 3 && coordinator.replications().iter().all(all_follow)
+        };
+        until("three primaries with a replica each", healthy).await;
         let sees = async |what: &str, expected: (usize, usize, usize)| {
             let is_so = |r: &Replication| {
                 r.primary.to_string() == primary.to_string() && (r.listed, r.following, r.foreign) == expected
             };
-            until(what, SOON, async || coordinator.replication().iter().any(is_so)).await.unwrap();
+            until(what, async || coordinator.replications().iter().any(is_so)).await;
         };
 
         // When one replica loses its link, the leader reports it, and also when the replica is back.

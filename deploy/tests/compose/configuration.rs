@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use deploy::compose::{Compose, read};
 use serde_json::Value;
 use testkit::Folder;
 use testkit::binary::installed;
 
+use crate::file::Compose;
 use crate::fixture::ComposeFixture;
 
 /// Fills in the nginx template in the same way as the nginx image: with GNU's `envsubst`, and only for variables that
@@ -79,7 +79,7 @@ fn mounted(compose: &Compose, service: &str, path: &str) -> Folder {
 
 #[test]
 fn prometheus_finds_targets_for_each_job() {
-    let folder = mounted(&read().unwrap(), "prometheus", "/etc/prometheus");
+    let folder = mounted(&Compose::read(), "prometheus", "/etc/prometheus");
     let configuration = folder.path().join("prometheus.yml");
     let checked = Command::new("promtool").args(["check", "config"]).arg(&configuration).output().unwrap();
     let output = String::from_utf8_lossy(&checked.stdout) + String::from_utf8_lossy(&checked.stderr);
@@ -101,12 +101,7 @@ fn prometheus_finds_targets_for_each_job() {
 /// All programs of the project have at least two instances, and every instance is scraped.
 #[test]
 fn prometheus_scrapes_every_instance() {
-    let compose = read().unwrap();
-    let targets = deploy::folder().join("compose/targets");
-    let targets: String = fs::read_dir(targets)
-        .unwrap()
-        .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
-        .collect();
+    let (compose, targets) = (Compose::read(), Compose::scrape_targets());
     let watched = ["node-", "coordinator-", "redis-"];
     for name in compose.services.keys().filter(|name| watched.iter().any(|prefix| name.starts_with(prefix))) {
         assert!(targets.contains(&format!("{name}:")), "{name} is not scraped");
@@ -115,7 +110,7 @@ fn prometheus_scrapes_every_instance() {
 
 #[test]
 fn grafana_finds_its_provisioned_files() {
-    let compose = read().unwrap();
+    let compose = Compose::read();
     let grafana = &compose.services["grafana"];
     let provisioning = mounted(&compose, "grafana", "/etc/grafana");
     for kind in ["datasources/prometheus.yaml", "dashboards/flashsale.yaml"] {

@@ -6,12 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use deploy::compose::{Compose, Service, read};
 use deploy::dockerfile::image;
 use testkit::binary::installed;
 use testkit::ports::{PortBlock, loopback};
 use testkit::{Folder, Launch, binary};
 
+use crate::file::{Compose, Service};
 use crate::ports_of;
 
 /// The mapping of all services to this machine.
@@ -24,7 +24,7 @@ pub(crate) struct ComposeFixture {
 
 impl ComposeFixture {
     pub(crate) fn new() -> Result<Self> {
-        let (compose, block) = (read()?, PortBlock::take()?);
+        let (compose, block) = (Compose::read(), PortBlock::take()?);
         let mut ports = BTreeMap::new();
         for (name, service) in &compose.services {
             for inside in ports_of(name, service)? {

@@ -2,13 +2,15 @@
 //! processes.
 
 mod configuration;
+mod file;
 mod fixture;
 mod running;
 mod shape;
 
 use anyhow::{Context as _, Result};
-use deploy::compose::Service;
 use deploy::dockerfile::image;
+
+use crate::file::Service;
 
 /// Returns the ports on which a service answers in its container.
 fn ports_of(name: &str, service: &Service) -> Result<Vec<u16>> {

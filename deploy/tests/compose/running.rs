@@ -114,11 +114,8 @@ fn secrets_of(fixture: &ComposeFixture) -> Result<Vec<(String, String)>> {
             let path = file?.path();
             let secret = fs::read_to_string(&path)?;
             ensure!(secret.len() >= 48, "{} is short", path.display());
-            ensure!(
-                path.metadata()?.permissions().mode() & 0o777 == 0o644,
-                "{} cannot be read",
-                path.display()
-            );
+            let mode = path.metadata()?.permissions().mode();
+            ensure!(mode & 0o777 == 0o644, "{} cannot be read", path.display());
             secrets.push((path.strip_prefix(&folder)?.display().to_string(), secret));
         }
     }

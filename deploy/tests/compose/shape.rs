@@ -3,24 +3,15 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use deploy::compose::{Compose, Service, read};
-use deploy::{dockerfile, folder, repository, settings, tool};
+use deploy::{dockerfile, folder, has_exact_version, repository, settings, tool};
 
+use crate::file::{Compose, Service};
 use crate::ports_of;
 
 /// Services that end when their work is done.
 const JOBS: [&str; 2] = ["cluster", "secrets"];
 /// Services without a health check: the image contains a single program that cannot check itself.
 const WITHOUT_HEALTHCHECK: [&str; 1] = ["redis-exporter"];
-
-/// Returns true for programs of the project that run until they are stopped.
-fn is_server(service: &Service) -> bool {
-    service.build.is_some() && service.command.is_empty()
-}
-
-fn compose() -> Compose {
-    read().expect("a file that can be read")
-}
 
 #[test]
 fn dclint_reports_nothing() {
@@ -36,13 +27,12 @@ fn dclint_reports_nothing() {
 
 #[test]
 fn programs_know_all_their_settings() {
-    let compose = compose();
-    let ours: Vec<_> = compose.services.iter().filter(|(_, service)| service.build.is_some()).collect();
-    assert_eq!(ours.len(), 5, "two nodes, two coordinators, and the job that forms the cluster");
-    for (name, service) in ours {
-        let program = format!("flashsale-{}", service.build.as_ref().unwrap().target);
-        let program = [&*program].into_iter().chain(service.command.first().map(String::as_str));
-        let program = program.collect::<Vec<_>>().join(" ");
+    let compose = Compose::read();
+    assert_eq!(compose.own_services().count(), 5, "two nodes, two coordinators and a job");
+    for (name, service, build) in compose.own_services() {
+        let program = format!("flashsale-{}", build.target);
+        let words = [program].into_iter().chain(service.command.first().cloned());
+        let program = words.collect::<Vec<_>>().join(" ");
         let known = settings::of(&program).unwrap();
         let set: BTreeSet<String> = service.environment.keys().cloned().collect();
         let unknown: Vec<_> = set.difference(&known).collect();
@@ -52,32 +42,26 @@ fn programs_know_all_their_settings() {
 
 #[test]
 fn images_are_built_here_or_have_a_version() {
-    for (name, service) in compose().services {
-        if let Some(build) = &service.build {
-            let context = folder().join(&build.context);
-            assert_eq!(context.canonicalize().unwrap(), repository().canonicalize().unwrap());
-            assert!(context.join(&build.dockerfile).is_file());
-            assert!(dockerfile::image(&build.target).is_ok());
-        }
-        let (_, tag) = service.image.rsplit_once(':').unwrap_or_else(|| panic!("{name} has no tag"));
-        let numbers = tag.trim_start_matches('v').split('.');
-        let is_version =
-            numbers.clone().count() == 3 && numbers.into_iter().all(|part| part.parse::<u16>().is_ok());
-        assert!(is_version, "{name}: {tag} is not an exact version");
+    let compose = Compose::read();
+    for (_, _, build) in compose.own_services() {
+        let context = folder().join(&build.context);
+        assert_eq!(context.canonicalize().unwrap(), repository().canonicalize().unwrap());
+        assert!(context.join(&build.dockerfile).is_file());
+        assert!(dockerfile::image(&build.target).is_ok());
+    }
+    for (name, service) in compose.services {
+        assert!(has_exact_version(&service.image), "{name}: {} has no exact version", service.image);
     }
 }
 
 #[test]
 fn services_have_minimal_rights_and_resource_limits() {
-    for (name, service) in compose().services {
+    for (name, service) in Compose::read().services {
         assert!(service.read_only, "{name} could change its image");
         assert_eq!(service.cap_drop, ["ALL"], "{name}");
         assert_eq!(service.security_opt, ["no-new-privileges:true"], "{name}");
-        let limits = service.deploy.as_ref().map(|deploy| &deploy.resources.limits);
-        assert!(
-            limits.is_some_and(|limits| limits.contains_key("cpus") && limits.contains_key("memory")),
-            "{name}"
-        );
+        let limits = &service.deploy.resources.limits;
+        assert!(limits.contains_key("cpus") && limits.contains_key("memory"), "{name}");
         let restart = if JOBS.contains(&&*name) { "on-failure:3" } else { "unless-stopped" };
         assert_eq!(service.restart, restart, "{name}");
     }
@@ -85,16 +69,13 @@ fn services_have_minimal_rights_and_resource_limits() {
 
 #[test]
 fn ports_are_published_on_loopback_only() {
-    for (name, service) in compose().services {
+    for (name, service) in Compose::read().services {
         for published in &service.ports {
             let parts: Vec<&str> = published.split(':').collect();
             let [address, _, inside] = parts[..] else { panic!("{name}: {published} names no address") };
             assert_eq!(address, "127.0.0.1", "{name}");
             let ports = ports_of(&name, &service).unwrap();
-            assert!(
-                ports.contains(&inside.parse().unwrap()),
-                "{name} does not answer on {inside}, but on {ports:?}"
-            );
+            assert!(ports.contains(&inside.parse().unwrap()), "{name} answers on {ports:?}, not on {inside}");
         }
     }
 }
@@ -102,29 +83,21 @@ fn ports_are_published_on_loopback_only() {
 /// Compose waits forever for the health of a service that has no health check.
 #[test]
 fn every_dependency_can_be_met() {
-    let compose = compose();
+    let compose = Compose::read();
+    let has_healthcheck = |service: &Service| {
+        let own = service.healthcheck.as_ref().map(|check| !check.disable);
+        own.unwrap_or(service.build.is_some())
+    };
     for (name, service) in &compose.services {
-        let own_check = service.healthcheck.as_ref().map(|check| !check.disable);
-        let has_healthcheck = own_check.unwrap_or(service.build.is_some());
         let is_exempt = JOBS.contains(&&**name) || WITHOUT_HEALTHCHECK.contains(&&**name);
-        assert!(has_healthcheck != is_exempt, "{name}");
+        assert!(has_healthcheck(service) != is_exempt, "{name}");
         for (other, dependency) in &service.depends_on {
-            let it = compose
-                .services
-                .get(other)
-                .unwrap_or_else(|| panic!("{name} waits for {other}, which does not exist"));
-            match dependency.condition.as_str() {
-                "service_completed_successfully" => {
-                    assert!(JOBS.contains(&&**other), "{name}: {other} never ends");
-                }
-                "service_healthy" => {
-                    assert!(
-                        it.healthcheck.is_some() || it.build.is_some(),
-                        "{name}: {other} has no health check"
-                    );
-                }
+            let can_be_met = match dependency.condition.as_str() {
+                "service_completed_successfully" => JOBS.contains(&&**other),
+                "service_healthy" => compose.services.get(other).is_some_and(has_healthcheck),
                 condition => panic!("{name}: unknown condition {condition}"),
-            }
+            };
+            assert!(can_be_met, "{name} waits for {other} until it is {}", dependency.condition);
         }
     }
 }
@@ -133,7 +106,8 @@ fn every_dependency_can_be_met() {
 fn stop_grace_period_exceeds_the_drain_time() {
     let seconds = |text: &str| text.trim_end_matches('s').parse::<u64>().unwrap();
     let drain = settings::default_of("flashsale-node", "DRAIN_TIMEOUT").unwrap().unwrap();
-    for (name, service) in compose().services.iter().filter(|(_, service)| is_server(service)) {
+    let compose = Compose::read();
+    for (name, service, _) in compose.own_services().filter(|(name, ..)| !JOBS.contains(name)) {
         let grace = service.stop_grace_period.as_deref().unwrap_or("10s");
         // The time before and after draining is a second or two.
         assert!(seconds(grace) >= seconds(&drain) + 3, "{name} is killed after {grace}");
@@ -142,7 +116,7 @@ fn stop_grace_period_exceeds_the_drain_time() {
 
 #[test]
 fn mounts_exist_and_are_read_only() {
-    let compose = compose();
+    let compose = Compose::read();
     for (name, service) in &compose.services {
         for mount in &service.volumes {
             if mount.is_path() {
@@ -163,40 +137,31 @@ fn mounts_exist_and_are_read_only() {
 
 #[test]
 fn redis_servers_have_own_volume_and_address() {
-    let compose = compose();
-    let servers: Vec<_> = compose
-        .services
-        .iter()
-        .filter(|(_, service)| service.environment.contains_key("ANNOUNCE_HOSTNAME"))
-        .collect();
+    let compose = Compose::read();
+    let is_server = |service: &Service| service.environment.contains_key("ANNOUNCE_HOSTNAME");
+    let servers: Vec<_> = compose.services.iter().filter(|(_, service)| is_server(service)).collect();
     assert_eq!(servers.len(), 6);
     let mut addresses = BTreeSet::new();
     for (name, server) in servers {
         assert_eq!(server.environment["ANNOUNCE_HOSTNAME"], *name);
-        assert!(
-            server.volumes.iter().any(|mount| mount.source == *name && mount.target == "/data"),
-            "{name}"
-        );
+        let has_volume = server.volumes.iter().any(|mount| mount.source == *name && mount.target == "/data");
+        assert!(has_volume, "{name}");
         let network = &server.networks["default"];
         assert_eq!(server.environment["ANNOUNCE_IP"], network.ipv4_address, "{name}");
         assert!(addresses.insert(network.ipv4_address.clone()), "{name} has the address of another");
-        assert!(compose.services["cluster"].environment["PAIRS"].contains(&format!("{name}:6379")), "{name}");
-        assert!(
-            compose.services["secrets"].environment["SERVERS"].contains(&format!("{name}:6379")),
-            "{name}"
-        );
+        for (job, variable) in [("cluster", "PAIRS"), ("secrets", "SERVERS")] {
+            let servers = &compose.services[job].environment[variable];
+            assert!(servers.contains(&format!("{name}:6379")), "{name} is not in {variable}");
+        }
     }
 }
 
 /// Every address in a setting or scrape target is a service and one of its ports.
 #[test]
 fn every_address_is_a_service_port() {
-    let compose = compose();
-    let targets = std::fs::read_dir(folder().join("compose/targets")).unwrap();
-    let targets = targets.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+    let compose = Compose::read();
     let settings = compose.services.values().flat_map(|service| service.environment.values().cloned());
-    let text: Vec<String> = targets.chain(settings).collect();
-    let text = text.join("\n");
+    let text = settings.chain([Compose::scrape_targets()]).collect::<Vec<_>>().join("\n");
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || "-.:".contains(c)));
     let addresses: BTreeSet<(&str, u16)> = words
         .filter_map(|word| word.split_once(':'))

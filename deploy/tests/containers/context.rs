@@ -14,7 +14,7 @@ use crate::TARGETS;
 /// The sources of the programs are 1.1 MB. With their tests it would be half as much again.
 const BYTES_MAX: u64 = 1_400_000;
 /// Crates that only tests and the load test need. Goose alone brings two hundred crates.
-const NOT_SHIPPED: [&str; 5] = ["goose", "testkit", "chaos", "proptest", "stateright"];
+const NOT_SHIPPED: [&str; 6] = ["goose", "buyers", "testkit", "chaos", "proptest", "stateright"];
 
 /// Returns every file of the repository that the compiler read for the programs. It lists them in a `.d` file beside
 /// each program.

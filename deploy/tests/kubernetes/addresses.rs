@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use deploy::kubernetes::{Overlay, list};
-
-use crate::Fault;
+use crate::Faults;
+use crate::overlay::{Overlay, list};
 
 /// The variable that lists all servers of the cluster, and the pod label with a server's name.
 const SERVERS: &str = "PAIRS";
@@ -13,31 +12,33 @@ const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
 const FULL: &str = "svc.cluster.local";
 
 /// Each address leads to a port of a Service, and the cluster consists of all servers.
-pub(crate) fn addresses(overlay: &Overlay) -> Vec<Fault> {
-    let mut faults = Vec::new();
+pub(crate) fn addresses(overlay: &Overlay, faults: &mut Faults) {
+    let servers: BTreeSet<_> =
+        overlay.pods().into_iter().filter_map(|mut pod| pod.labels.remove(POD_NAME)).collect();
     for container in &overlay.containers() {
         for (variable, value) in overlay.environment(container) {
             let value = value.unwrap_or_default();
-            let mut fault = |reason: String| {
-                let field = format!("{}/env/{variable}", container.pointer);
-                faults.push(Fault::of(container.workload.object, field, reason));
-            };
-            let addresses: Vec<(&str, u64)> = addresses_in(&value).collect();
-            for (host, port) in &addresses {
-                if !exists(overlay, host, *port) {
-                    fault(format!("no Service has the address {host}:{port}"));
-                }
+            let field = format!("/env/{variable}");
+            for (host, port) in addresses_in(&value).filter(|(host, port)| !exists(overlay, host, *port)) {
+                faults.add_in_container(
+                    container,
+                    &field,
+                    format!("no Service has the address {host}:{port}"),
+                );
             }
-            let addresses: BTreeSet<&str> =
-                addresses.into_iter().map(|(host, _)| service_of(host).0).collect();
-            for server in servers(overlay).iter().filter(|server| !addresses.contains(&***server)) {
-                if variable == SERVERS {
-                    fault(format!("{server} is missing from the cluster"));
+            if variable == SERVERS {
+                let named: BTreeSet<_> =
+                    addresses_in(&value).map(|(host, _)| service_of(host).0.to_owned()).collect();
+                for server in &servers - &named {
+                    faults.add_in_container(
+                        container,
+                        &field,
+                        format!("{server} is missing from the cluster"),
+                    );
                 }
             }
         }
     }
-    faults
 }
 
 /// Splits a value into `host:port`, with or without a scheme, separated by commas or spaces.
@@ -49,6 +50,11 @@ fn addresses_in(value: &str) -> impl Iterator<Item = (&str, u64)> {
     })
 }
 
+/// Splits a host into the name of its Service and the domain, which may be empty.
+fn service_of(host: &str) -> (&str, &str) {
+    host.split_once('.').unwrap_or((host, ""))
+}
+
 fn exists(overlay: &Overlay, host: &str, port: u64) -> bool {
     let (service, domain) = service_of(host);
     let Some(service) = overlay.find("Service", service) else {
@@ -57,13 +63,4 @@ fn exists(overlay: &Overlay, host: &str, port: u64) -> bool {
     let namespace = service.0["metadata"]["namespace"].as_str().unwrap_or_default();
     let is_its_name = domain.is_empty() || domain == format!("{namespace}.{FULL}");
     is_its_name && list(&service.0["spec"]["ports"]).iter().any(|it| it["port"] == port)
-}
-
-/// Splits a host into the name of its Service and the domain, which may be empty.
-fn service_of(host: &str) -> (&str, &str) {
-    host.split_once('.').unwrap_or((host, ""))
-}
-
-fn servers(overlay: &Overlay) -> Vec<String> {
-    overlay.pods().into_iter().filter_map(|mut pod| pod.labels.remove(POD_NAME)).collect()
 }

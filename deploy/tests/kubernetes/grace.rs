@@ -1,10 +1,11 @@
 //! The time that a pod has for a clean shutdown.
 
-use deploy::kubernetes::{Container, Overlay, list, text};
 use service::settings::duration;
 
-use crate::Fault;
+use crate::Faults;
+use crate::overlay::{Overlay, list, text};
 use crate::settings::setting;
+use crate::workload::{Container, Mounted};
 
 /// Time for a program's last log lines and the end of its process.
 const END_S: f64 = 2.0;
@@ -14,19 +15,16 @@ const SHUTDOWN_S: f64 = 10.0;
 const GRACE_S: f64 = 30.0;
 
 /// The grace period of a pod covers everything that it does before it ends.
-pub(crate) fn grace(overlay: &Overlay) -> Vec<Fault> {
-    let mut faults = Vec::new();
+pub(crate) fn grace(overlay: &Overlay, faults: &mut Faults) {
     for container in overlay.containers().iter().filter(|container| container.workload.serves()) {
         let needed = seconds_before(container, overlay) + seconds_to_end(container, overlay) + END_S;
         let spec = container.workload.spec();
         let given = spec["terminationGracePeriodSeconds"].as_f64().unwrap_or(GRACE_S);
         if given < needed {
-            let field = format!("{}/spec/terminationGracePeriodSeconds", container.workload.template_pointer);
             let reason = format!("it is killed after {given} s, but needs {needed} s");
-            faults.push(Fault::of(container.workload.object, field, reason));
+            faults.add_in_pod(&container.workload, "/terminationGracePeriodSeconds", reason);
         }
     }
-    faults
 }
 
 /// Returns the maximum time of the `preStop` hook. Infinite for a script that states no limit.
@@ -52,16 +50,12 @@ fn seconds_to_end(container: &Container<'_>, overlay: &Overlay) -> f64 {
 }
 
 /// Returns the contents of a ConfigMap's file as the container sees it.
-fn file<'a>(container: &Container<'_>, overlay: &'a Overlay, path: &str) -> &'a str {
+fn file<'a>(container: &Container<'a>, overlay: &'a Overlay, path: &str) -> &'a str {
     let (folder, name) = path.rsplit_once('/').unwrap_or_default();
-    let mounts = list(&container.value["volumeMounts"]);
-    let volumes = list(&container.workload.spec()["volumes"]);
-    mounts
-        .iter()
-        .find(|mount| mount["mountPath"] == folder)
-        .and_then(|mount| volumes.iter().find(|volume| volume["name"] == mount["name"]))
-        .and_then(|volume| overlay.find("ConfigMap", text(&volume["configMap"]["name"])))
-        .map_or("", |map| text(&map.0["data"][name]))
+    match container.mounts(overlay).into_iter().find(|(path, _)| *path == folder) {
+        Some((_, Mounted::Configuration(data, _))) => text(&data[name]),
+        _ => "",
+    }
 }
 
 fn number_after(text: &str, words: &str) -> Option<f64> {

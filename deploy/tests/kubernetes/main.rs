@@ -1,7 +1,9 @@
 //! `deploy/k8s`: every overlay as `kubectl` builds it, checked for consistency, against the programs, and against its
 //! source files.
 //!
-//! A policy checks one overlay and returns its faults. [`mutations`] shows that each policy detects faults.
+//! A policy checks one overlay and reports its faults. [`mutations`] shows that each policy detects faults.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap ends the test and shows its line")]
 
 mod addresses;
 mod availability;
@@ -9,20 +11,23 @@ mod grace;
 mod monitoring;
 mod mutations;
 mod network;
+mod overlay;
 mod pods;
 mod programs;
 mod references;
 mod schemas;
 mod secrets;
+mod selector;
 mod settings;
+mod workload;
 
-use std::fmt;
-use std::sync::OnceLock;
+use std::fmt::Display;
 
-use deploy::kubernetes::{Object, Overlay, overlays};
+use crate::overlay::{Object, Overlay, built};
+use crate::workload::{Container, Workload};
 
 /// A check of an overlay.
-type Policy = fn(&Overlay) -> Vec<Fault>;
+type Policy = fn(&Overlay, &mut Faults);
 
 /// All policies by name.
 const POLICIES: [(&str, Policy); 27] = [
@@ -55,38 +60,31 @@ const POLICIES: [(&str, Policy); 27] = [
     ("dashboards", monitoring::dashboards),
 ];
 
-/// A fault in one field.
-#[derive(Debug)]
-struct Fault {
-    object: String,
-    field: String,
-    reason: String,
-}
+const PROBES: [&str; 3] = ["startupProbe", "livenessProbe", "readinessProbe"];
 
-impl Fault {
-    fn of(object: &Object, field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { object: object.title(), field: field.into(), reason: reason.into() }
+/// The faults that a policy found, each with its object, field and reason.
+#[derive(Default)]
+struct Faults(Vec<String>);
+
+impl Faults {
+    fn of(policy: Policy, overlay: &Overlay) -> Vec<String> {
+        let mut faults = Self::default();
+        policy(overlay, &mut faults);
+        faults.0
     }
-}
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.object, self.field, self.reason)
+    fn add(&mut self, object: &Object, field: impl Display, reason: impl Display) {
+        self.0.push(format!("{} {field}: {reason}", object.title()));
     }
-}
 
-/// Returns all overlays, built once.
-fn built() -> &'static [Overlay] {
-    static BUILT: OnceLock<Vec<Overlay>> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let names = overlays().expect("a folder of overlays");
-        names.iter().map(|name| Overlay::build(name).unwrap_or_else(|error| panic!("{error:#}"))).collect()
-    })
-}
+    /// Adds a fault in a field of the pod spec.
+    fn add_in_pod(&mut self, workload: &Workload<'_>, field: &str, reason: impl Display) {
+        self.add(workload.object, workload.pointer(field), reason);
+    }
 
-/// Returns one overlay.
-fn overlay(name: &str) -> &'static Overlay {
-    built().iter().find(|overlay| overlay.name == name).expect("an overlay of that name")
+    fn add_in_container(&mut self, container: &Container<'_>, field: &str, reason: impl Display) {
+        self.add(container.workload.object, format!("{} {field}", container.pointer), reason);
+    }
 }
 
 #[test]
@@ -95,7 +93,8 @@ fn every_overlay_passes_every_policy() {
     let mut faults = Vec::new();
     for overlay in built() {
         for (name, policy) in POLICIES {
-            faults.extend(policy(overlay).iter().map(|fault| format!("{} ({name}): {fault}", overlay.name)));
+            let found = Faults::of(policy, overlay).into_iter();
+            faults.extend(found.map(|fault| format!("{} ({name}): {fault}", overlay.name)));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));

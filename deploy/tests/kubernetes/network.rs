@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use deploy::kubernetes::{Overlay, list, selects, text};
+use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
-use crate::Fault;
+use crate::Faults;
+use crate::overlay::{Overlay, list, text};
 use crate::references::OPERATOR;
+use crate::selector::selects;
 
 /// All connections that must be possible. No other connection may be possible. A row applies when both ends exist.
 /// `every pod` stands for all pods in the namespace, including unknown ones.
@@ -54,11 +56,10 @@ type Edge<'a> = (&'a str, &'a str, &'static str, u64);
 
 /// Policies allow the needed connections and no others, on each side separately: egress at the source, ingress at the
 /// destination. A pod without a policy of its own has no connections.
-pub(crate) fn edges(overlay: &Overlay) -> Vec<Fault> {
+pub(crate) fn edges(overlay: &Overlay, faults: &mut Faults) {
     let peers = peers(overlay);
     let needed = needed(&peers);
-    let namespace = overlay.of_kind("Namespace").next().expect("an overlay has a namespace");
-    let mut faults = Vec::new();
+    let namespace = overlay.namespace();
     for side in ["egress", "ingress"] {
         let allowed = allowed(overlay, &peers, side);
         let is_own = |name: &str| peers.iter().any(|peer| peer.name == name && peer.is_own);
@@ -69,17 +70,15 @@ pub(crate) fn edges(overlay: &Overlay) -> Vec<Fault> {
             (&allowed - &needed, "allowed, but not needed"),
         ];
         for (edges, reason) in found {
-            faults.extend(edges.into_iter().map(|(from, to, protocol, port)| {
-                let field = format!("{side} {from} -> {to} {protocol} {port}");
-                Fault::of(namespace, field, reason)
-            }));
+            for (from, to, protocol, port) in edges {
+                faults.add(namespace, format!("{side} {from} -> {to} {protocol} {port}"), reason);
+            }
         }
     }
     if !overlay.of_kind("NetworkPolicy").any(|policy| policy.0["spec"] == default_deny()) {
-        faults.push(Fault::of(namespace, "NetworkPolicy", "no policy denies all other connections"));
+        faults.add(namespace, "NetworkPolicy", "no policy denies all other connections");
     }
-    faults.extend(unknown_peers(overlay, &peers));
-    faults
+    check_peers(overlay, &peers, faults);
 }
 
 /// The policy for pods that no other policy selects.
@@ -128,19 +127,13 @@ fn peers(overlay: &Overlay) -> Vec<NetworkPeer> {
     let of = |labels: &[(&str, &str)]| -> BTreeMap<String, String> {
         labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     };
-    let own = || {
-        let name = overlay.of_kind("Namespace").next().map_or("", |namespace| namespace.name());
-        Some(of(&[("kubernetes.io/metadata.name", name)]))
-    };
+    let own = || Some(of(&[("kubernetes.io/metadata.name", overlay.namespace().name())]));
     let mut peers = BTreeMap::new();
     for container in overlay.containers() {
-        let labels = container.workload.labels();
-        let name = labels.get("app.kubernetes.io/name").cloned().unwrap_or_default();
+        let (name, labels) = (container.application(), container.workload.labels());
         let ports = container.ports().into_iter().map(|(name, port)| (name.to_owned(), port)).collect();
-        peers.insert(
-            name.clone(),
-            NetworkPeer { name, labels, ports, namespace: own(), is_own: true, address: None },
-        );
+        let peer = NetworkPeer { name, labels, ports, namespace: own(), is_own: true, address: None };
+        peers.insert(peer.name.clone(), peer);
     }
     let pod = |name: &str, namespace: &[(&str, &str)], labels: &[(&str, &str)]| NetworkPeer {
         name: name.to_owned(),
@@ -214,10 +207,14 @@ fn covers(
 }
 
 fn matches_peer(selector: &Value, peer: &NetworkPeer) -> bool {
-    if let Some(cidr) = selector["ipBlock"]["cidr"].as_str() {
-        let mut except = list(&selector["ipBlock"]["except"]).iter();
-        let address = peer.address.filter(|address| is_within(*address, cidr));
-        return address.is_some_and(|address| !except.any(|cidr| is_within(address, text(cidr))));
+    let block = &selector["ipBlock"];
+    if !block.is_null() {
+        let contains =
+            |cidr: &Value, address| text(cidr).parse::<Ipv4Net>().expect("a network").contains(&address);
+        return peer.address.is_some_and(|address| {
+            contains(&block["cidr"], address)
+                && !list(&block["except"]).iter().any(|cidr| contains(cidr, address))
+        });
     }
     let Some(namespace) = &peer.namespace else { return false };
     let is_near = match &selector["namespaceSelector"] {
@@ -227,27 +224,16 @@ fn matches_peer(selector: &Value, peer: &NetworkPeer) -> bool {
     is_near && (selector["podSelector"].is_null() || selects(&selector["podSelector"], &peer.labels))
 }
 
-fn is_within(address: Ipv4Addr, cidr: &str) -> bool {
-    let (network, length) = cidr.split_once('/').expect("a network has a length");
-    let network: Ipv4Addr = network.parse().expect("an address");
-    let length: u32 = length.parse().expect("a length");
-    let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
-    address.to_bits() & mask == network.to_bits() & mask
-}
-
 /// Reports policy peers that match no known peer. The connections that they allow were not checked.
-fn unknown_peers(overlay: &Overlay, peers: &[NetworkPeer]) -> Vec<Fault> {
-    let mut faults = Vec::new();
+fn check_peers(overlay: &Overlay, peers: &[NetworkPeer], faults: &mut Faults) {
     for policy in overlay.of_kind("NetworkPolicy") {
         for (direction, side) in [("ingress", "from"), ("egress", "to")] {
             for (i, rule) in list(&policy.0["spec"][direction]).iter().enumerate() {
                 let mut selectors = list(&rule[side]).iter();
                 if !selectors.all(|selector| peers.iter().any(|peer| matches_peer(selector, peer))) {
-                    let field = format!("/spec/{direction}/{i}/{side}");
-                    faults.push(Fault::of(policy, field, "it matches no known peer"));
+                    faults.add(policy, format!("/spec/{direction}/{i}/{side}"), "it matches no known peer");
                 }
             }
         }
     }
-    faults
 }

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use deploy::kubernetes::{Container, Overlay, text};
 use testkit::ports::{PortBlock, loopback};
 use testkit::security::make_certificates;
 use testkit::{Folder, Launch, binary, until};
 
-use crate::built;
+use crate::overlay::{Overlay, built, text};
 use crate::settings::health_path;
+use crate::workload::Container;
 
 /// Time for a process to start, on a machine that builds at the same time.
 const START_LIMIT: Duration = Duration::from_secs(20);

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use deploy::kubernetes::{Container, Mounted, Object, Overlay, Pod, list, pairs, secrets, selects, text};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::Fault;
+use crate::overlay::{Object, Overlay, list, pairs, text};
+use crate::secrets::{Secrets, secrets};
+use crate::selector::selects;
+use crate::workload::{Container, Pod};
+use crate::{Faults, PROBES};
 
 /// The label of a pod that an operator starts by hand.
 pub(crate) const OPERATOR: [&str; 2] = ["flashsale/admin", "true"];
@@ -17,18 +20,28 @@ const BY_NAME: [(&str, &str); 3] = [
 ];
 
 /// ConfigMaps, accounts, claims, Services and Gateways are in the overlay. Secrets are in the table of the README.
-pub(crate) fn references(overlay: &Overlay) -> Vec<Fault> {
-    let secrets = secrets().expect("a table of Secrets");
-    let mut faults = Vec::new();
+pub(crate) fn references(overlay: &Overlay, faults: &mut Faults) {
+    let secrets = secrets();
     for object in &overlay.objects {
         each_field(&object.0["spec"], "/spec", &mut |at, name, value| {
             if let Some(reason) = missing(overlay, &secrets, name, value) {
-                faults.push(Fault::of(object, at, reason));
+                faults.add(object, at, reason);
             }
         });
     }
-    faults.extend(overlay.containers().iter().filter_map(without_volume));
-    faults
+    for container in &overlay.containers() {
+        let claims = list(&container.workload.object.0["spec"]["volumeClaimTemplates"]);
+        let is_claimed = |name: &Value| claims.iter().any(|claim| claim["metadata"]["name"] == *name);
+        for (mount, volume) in container.volumes() {
+            if volume.is_null() && !is_claimed(&mount["name"]) {
+                faults.add_in_container(
+                    container,
+                    "/volumeMounts",
+                    format!("it has no volume {}", mount["name"]),
+                );
+            }
+        }
+    }
 }
 
 /// Calls `visit` with the pointer, name and value of every field below.
@@ -43,12 +56,7 @@ fn each_field(value: &Value, at: &str, visit: &mut impl FnMut(&str, &str, &Value
     }
 }
 
-fn missing(
-    overlay: &Overlay,
-    secrets: &BTreeMap<String, BTreeSet<String>>,
-    field: &str,
-    value: &Value,
-) -> Option<String> {
+fn missing(overlay: &Overlay, secrets: &Secrets, field: &str, value: &Value) -> Option<String> {
     let named = |kind: &str, name: &str| {
         overlay.find(kind, name).is_none().then(|| format!("{kind} {name} does not exist"))
     };
@@ -86,126 +94,93 @@ fn missing(
         "scaleTargetRef" => named(text(&value["kind"]), text(&value["name"])),
         "parentRefs" => list(value).iter().find_map(|parent| {
             let gateway = overlay.find("Gateway", text(&parent["name"]));
-            let listeners = gateway.map_or(&[][..], |gateway| list(&gateway.0["spec"]["listeners"]));
-            let has_it = listeners.iter().any(|listener| listener["name"] == parent["sectionName"]);
+            let mut listeners = gateway.into_iter().flat_map(|gateway| list(&gateway.0["spec"]["listeners"]));
+            let has_it = listeners.any(|listener| listener["name"] == parent["sectionName"]);
             (!has_it).then(|| "no Gateway has that listener".to_owned())
         }),
         _ => None,
     }
 }
 
-fn without_volume(container: &Container<'_>) -> Option<Fault> {
-    let volumes = list(&container.workload.spec()["volumes"]).iter().map(|volume| &volume["name"]);
-    let templates = list(&container.workload.object.0["spec"]["volumeClaimTemplates"]).iter();
-    let known: Vec<&Value> = volumes.chain(templates.map(|claim| &claim["metadata"]["name"])).collect();
-    let mounts = list(&container.value["volumeMounts"]).iter();
-    let unmatched = mounts.map(|mount| &mount["name"]).find(|name| !known.contains(name))?;
-    let field = format!("{}/volumeMounts", container.pointer);
-    Some(Fault::of(container.workload.object, field, format!("it has no volume {unmatched}")))
-}
-
 /// Each path in a program's settings or command is mounted. The project's images contain nothing but the program.
-pub(crate) fn paths(overlay: &Overlay) -> Vec<Fault> {
-    let secrets = secrets().expect("a table of Secrets");
-    let mut faults = Vec::new();
+pub(crate) fn paths(overlay: &Overlay, faults: &mut Faults) {
+    let secrets = secrets();
+    let secret_has_key = |secret: &str, key: &str| secrets.get(secret).is_some_and(|keys| keys.contains(key));
     for container in &overlay.containers() {
         let mounts = container.mounts(overlay);
         for path in paths_of(container, overlay) {
-            if !mounts.iter().any(|(folder, mounted)| exists(&path, folder, mounted, &secrets)) {
-                let reason = format!("{path} does not exist");
-                faults.push(Fault::of(container.workload.object, container.pointer.clone(), reason));
+            let exists = mounts.iter().any(|(folder, mounted)| match path.strip_prefix(folder) {
+                Some("") => true,
+                Some(below) => {
+                    below.strip_prefix('/').is_some_and(|name| mounted.contains(name, secret_has_key))
+                }
+                None => false,
+            });
+            if !exists {
+                faults.add_in_container(container, "", format!("{path} does not exist"));
             }
         }
     }
-    faults
 }
 
 fn paths_of(container: &Container<'_>, overlay: &Overlay) -> BTreeSet<String> {
+    let own = &container.value;
+    let hooks = PROBES.map(|probe| &own[probe]["exec"]["command"]);
+    let commands = [&own["command"], &own["args"], &own["lifecycle"]["preStop"]["exec"]["command"]];
+    let words = commands.into_iter().chain(hooks).flat_map(list).map(|word| text(word).to_owned());
     let variables = overlay.environment(container).into_values().flatten();
-    let hooks = ["startupProbe", "livenessProbe", "readinessProbe"]
-        .map(|probe| &container.value[probe]["exec"]["command"]);
-    let commands = [&container.value["command"], &container.value["args"]]
-        .into_iter()
-        .chain(hooks)
-        .chain([&container.value["lifecycle"]["preStop"]["exec"]["command"]]);
-    let words = commands.flat_map(list).map(|word| text(word).to_owned());
     variables.chain(words).filter(|word| word.starts_with('/')).collect()
 }
 
-fn exists(path: &str, folder: &str, mounted: &Mounted, secrets: &BTreeMap<String, BTreeSet<String>>) -> bool {
-    if path == folder {
-        return true;
-    }
-    let Some(name) = path.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')) else { return false };
-    match mounted {
-        Mounted::Configuration(files) => files.contains(name),
-        Mounted::Secret(secret, items) if items.is_empty() => {
-            secrets.get(secret).is_some_and(|keys| keys.contains(name))
-        }
-        Mounted::Secret(_, items) => items.iter().any(|(_, path)| path == name),
-        Mounted::Written => true,
-    }
-}
-
 /// Returns the pods that a selector matches.
-fn selected<'a>(pods: &'a [Pod<'a>], selector: &Value) -> Vec<&'a Pod<'a>> {
-    pods.iter().filter(|pod| selects(selector, &pod.labels)).collect()
+fn selected<'a>(pods: &'a [Pod<'a>], selector: &Value) -> impl Iterator<Item = &'a Pod<'a>> {
+    pods.iter().filter(|pod| selects(selector, &pod.labels))
 }
 
 /// Converts the selector of a Service, which is a plain map of labels.
 fn of_service(service: &Object) -> Value {
-    serde_json::json!({"matchLabels": service.0["spec"]["selector"]})
+    json!({"matchLabels": service.0["spec"]["selector"]})
 }
 
 /// Every port that is referred to exists, in pods and in Services.
-pub(crate) fn named_ports(overlay: &Overlay) -> Vec<Fault> {
+pub(crate) fn named_ports(overlay: &Overlay, faults: &mut Faults) {
     let pods = overlay.pods();
-    let mut faults = Vec::new();
-    let mut check = |object: &Object, field: String, pods: &[&Pod<'_>], port: &Value| {
-        if let Some(pod) = pods.iter().find(|pod| !pod_has(overlay, pod, port)) {
-            let reason = format!("{} has no port {port}", pod.workload.object.title());
-            faults.push(Fault::of(object, field, reason));
+    let mut check = |object: &Object, field: &str, selector: &Value, port: &Value| {
+        if let Some(pod) = selected(&pods, selector).find(|pod| !pod_has(pod, port)) {
+            faults.add(object, field, format!("{} has no port {port}", pod.workload.object.title()));
         }
     };
     for service in overlay.of_kind("Service") {
-        for (i, port) in list(&service.0["spec"]["ports"]).iter().enumerate() {
+        for port in list(&service.0["spec"]["ports"]) {
             let target = if port["targetPort"].is_null() { &port["port"] } else { &port["targetPort"] };
-            check(service, format!("/spec/ports/{i}"), &selected(&pods, &of_service(service)), target);
+            check(service, "/spec/ports", &of_service(service), target);
         }
     }
     for policy in overlay.of_kind("NetworkPolicy") {
-        for (i, rule) in list(&policy.0["spec"]["ingress"]).iter().enumerate() {
-            for port in list(&rule["ports"]) {
-                let pods = selected(&pods, &policy.0["spec"]["podSelector"]);
-                check(policy, format!("/spec/ingress/{i}/ports"), &pods, &port["port"]);
-            }
+        for port in list(&policy.0["spec"]["ingress"]).iter().flat_map(|rule| list(&rule["ports"])) {
+            check(policy, "/spec/ingress", &policy.0["spec"]["podSelector"], &port["port"]);
         }
     }
     for monitor in overlay.of_kind("PodMonitor") {
         for endpoint in list(&monitor.0["spec"]["podMetricsEndpoints"]) {
-            let pods = selected(&pods, &monitor.0["spec"]["selector"]);
-            check(monitor, "/spec/podMetricsEndpoints".to_owned(), &pods, &endpoint["port"]);
+            check(monitor, "/spec/podMetricsEndpoints", &monitor.0["spec"]["selector"], &endpoint["port"]);
         }
     }
-    for container in overlay.containers() {
-        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+    for container in &overlay.containers() {
+        for probe in PROBES {
             for handler in ["httpGet", "tcpSocket"] {
                 let port = &container.value[probe][handler]["port"];
-                if !port.is_null() && !has_port(&container, port) {
-                    let field = format!("{}/{probe}/{handler}/port", container.pointer);
-                    faults.push(Fault::of(container.workload.object, field, "it has no such port"));
+                if !port.is_null() && !has_port(container, port) {
+                    faults.add_in_container(container, probe, "it has no such port");
                 }
             }
         }
     }
-    faults.extend(backends(overlay));
-    faults
+    check_backends(overlay, faults);
 }
 
-fn pod_has(overlay: &Overlay, pod: &Pod<'_>, port: &Value) -> bool {
-    let containers = overlay.containers();
-    let mut own = containers.iter().filter(|container| container.workload.object == pod.workload.object);
-    own.any(|container| has_port(container, port))
+fn pod_has(pod: &Pod<'_>, port: &Value) -> bool {
+    pod.workload.containers().iter().any(|container| has_port(container, port))
 }
 
 fn has_port(container: &Container<'_>, port: &Value) -> bool {
@@ -214,69 +189,50 @@ fn has_port(container: &Container<'_>, port: &Value) -> bool {
 }
 
 /// Checks the backends of Ingress and HTTPRoute.
-fn backends(overlay: &Overlay) -> Vec<Fault> {
-    let mut faults = Vec::new();
+fn check_backends(overlay: &Overlay, faults: &mut Faults) {
+    let exists = |backend: &Value, port: &Value| {
+        let service = overlay.find("Service", text(&backend["name"]));
+        let mut ports = service.into_iter().flat_map(|service| list(&service.0["spec"]["ports"]));
+        ports.any(|it| it["name"] == *port || it["port"] == *port)
+    };
     for object in overlay.of_kind("Ingress").chain(overlay.of_kind("HTTPRoute")) {
         each_field(&object.0["spec"], "/spec", &mut |at, name, value| {
-            let exists = match name {
-                "service" => {
-                    let port = &value["port"];
-                    backend_exists(
-                        overlay,
-                        &value["name"],
-                        if port["name"].is_null() { &port["number"] } else { &port["name"] },
-                    )
-                }
-                "backendRefs" => list(value)
-                    .iter()
-                    .all(|backend| backend_exists(overlay, &backend["name"], &backend["port"])),
+            let port = &value["port"];
+            let is_met = match name {
+                "service" if port["name"].is_null() => exists(value, &port["number"]),
+                "service" => exists(value, &port["name"]),
+                "backendRefs" => list(value).iter().all(|backend| exists(backend, &backend["port"])),
                 _ => true,
             };
-            if !exists {
-                faults.push(Fault::of(object, at, "it refers to no port of a Service"));
+            if !is_met {
+                faults.add(object, at, "it refers to no port of a Service");
             }
         });
     }
-    faults
-}
-
-fn backend_exists(overlay: &Overlay, service: &Value, port: &Value) -> bool {
-    let service = overlay.find("Service", text(service));
-    let ports = service.map_or(&[][..], |service| list(&service.0["spec"]["ports"]));
-    ports.iter().any(|it| it["name"] == *port || it["port"] == *port)
 }
 
 /// Every selector matches a pod. Only the operator's label belongs to no workload.
-pub(crate) fn selectors(overlay: &Overlay) -> Vec<Fault> {
+pub(crate) fn selectors(overlay: &Overlay, faults: &mut Faults) {
     let pods = overlay.pods();
     let operator = BTreeMap::from([OPERATOR.map(str::to_owned).into()]);
-    let mut faults = Vec::new();
-    let mut check = |object: &Object, field: String, selector: &Value| {
-        if selected(&pods, selector).is_empty() && !selects(selector, &operator) {
-            faults.push(Fault::of(object, field, "it matches no pod"));
-        }
-    };
-    for service in overlay.of_kind("Service") {
-        check(service, "/spec/selector".to_owned(), &of_service(service));
-    }
-    for (kind, field) in
-        [("PodDisruptionBudget", "selector"), ("NetworkPolicy", "podSelector"), ("PodMonitor", "selector")]
-    {
-        for object in overlay.of_kind(kind) {
-            check(object, format!("/spec/{field}"), &object.0["spec"][field]);
+    let services = overlay.of_kind("Service").map(|service| (service, of_service(service)));
+    let others =
+        [("PodDisruptionBudget", "selector"), ("NetworkPolicy", "podSelector"), ("PodMonitor", "selector")];
+    let others = others.into_iter().flat_map(|(kind, field)| {
+        overlay.of_kind(kind).map(move |object| (object, object.0["spec"][field].clone()))
+    });
+    for (object, selector) in services.chain(others) {
+        if selected(&pods, &selector).next().is_none() && !selects(&selector, &operator) {
+            faults.add(object, "/spec", "its selector matches no pod");
         }
     }
-    for workload in overlay.workloads() {
-        let mut own = vec![(workload.object.0["spec"]["selector"].clone(), "/spec/selector".to_owned())];
-        let at = format!("{}/spec/topologySpreadConstraints", workload.template_pointer);
+    for workload in overlay.workloads().iter().filter(|workload| workload.serves()) {
         let constraints = list(&workload.spec()["topologySpreadConstraints"]).iter();
-        own.extend(constraints.map(|it| (it["labelSelector"].clone(), at.clone())));
-        let is_unmatched =
-            |(selector, _): &&(Value, String)| workload.serves() && !selects(selector, &workload.labels());
-        let unmatched = own.iter().filter(is_unmatched);
-        faults.extend(
-            unmatched.map(|(_, at)| Fault::of(workload.object, at, "it does not match its own pods")),
-        );
+        let of_constraints = constraints.map(|constraint| &constraint["labelSelector"]);
+        for selector in of_constraints.chain([&workload.object.0["spec"]["selector"]]) {
+            if !selects(selector, &workload.labels()) {
+                faults.add(workload.object, selector, "it does not match its own pods");
+            }
+        }
     }
-    faults
 }

@@ -8,12 +8,11 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use deploy::kubernetes::{Object, Overlay};
 use deploy::{folder, tool};
 use serde_json::{Value, json};
 use testkit::Folder;
 
-use crate::{built, overlay};
+use crate::overlay::{Object, Overlay, built, prod};
 
 /// The oldest supported version.
 const OLDEST: &str = "1.32";
@@ -107,7 +106,7 @@ fn every_field_is_in_its_schema() {
 
 /// Returns a copy of an object with one changed field and a distinct name.
 fn with_mistake(i: usize, kind: &str, field: &str, value: Value) -> Object {
-    let mut object = overlay("prod").of_kind(kind).next().expect("an object of that kind").clone();
+    let mut object = prod().of_kind(kind).next().expect("an object of that kind").clone();
     let (parent, name) = field.rsplit_once('/').expect("a path");
     object.0.pointer_mut(parent).expect("the parent of the field")[name] = value;
     object.0["metadata"]["name"] = json!(format!("mistake-{i}."));

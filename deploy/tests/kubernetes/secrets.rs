@@ -1,11 +1,16 @@
 //! Access of workloads to passwords.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 
-use deploy::kubernetes::{Container, Overlay, list, pairs, text};
 use serde_json::Value;
 
-use crate::Fault;
+use crate::Faults;
+use crate::overlay::{Overlay, folder, list, pairs, text};
+use crate::workload::Container;
+
+/// The keys of each Secret.
+pub(crate) type Secrets = BTreeMap<String, BTreeSet<String>>;
 
 /// The Redis user of each workload in `redis/users.acl`, and the variable that names it. Servers have all passwords,
 /// because they check them.
@@ -23,13 +28,10 @@ const SECRET_WORDS: [&str; 4] = ["PASSWORD", "TOKEN", "SECRET", "CREDENTIAL"];
 const LOCATION_SUFFIXES: [&str; 2] = ["_FILE", "_FOLDER"];
 
 /// Each workload logs in as its own user and mounts no other password.
-pub(crate) fn own_user(overlay: &Overlay) -> Vec<Fault> {
-    let mut faults = Vec::new();
+pub(crate) fn own_user(overlay: &Overlay, faults: &mut Faults) {
     for container in &overlay.containers() {
-        let name = container.workload.labels().remove("app.kubernetes.io/name").unwrap_or_default();
-        let mut fault = |reason: String| {
-            faults.push(Fault::of(container.workload.object, container.pointer.clone(), reason));
-        };
+        let name = container.application();
+        let mut fault = |reason: String| faults.add_in_container(container, "", reason);
         let seen = passwords(container);
         if name == "redis" {
             if seen.iter().any(|key| *key != "*") {
@@ -49,19 +51,13 @@ pub(crate) fn own_user(overlay: &Overlay) -> Vec<Fault> {
             fault(format!("{variable} is not {user}"));
         }
     }
-    faults
 }
 
 /// Returns the keys of password Secrets that a container can read. `*` stands for all keys.
 fn passwords<'a>(container: &Container<'a>) -> BTreeSet<&'a str> {
     let is_of_logins = |name: &Value| LOGINS.contains(&text(name));
-    let mounted = |volume: &&Value| {
-        let mut mounts = list(&container.value["volumeMounts"]).iter();
-        mounts.any(|mount| mount["name"] == volume["name"])
-    };
-    let volumes = list(&container.workload.spec()["volumes"]).iter().filter(mounted);
-    let secrets =
-        volumes.map(|volume| &volume["secret"]).filter(|secret| is_of_logins(&secret["secretName"]));
+    let mounted = container.volumes().map(|(_, volume)| &volume["secret"]);
+    let secrets = mounted.filter(|secret| is_of_logins(&secret["secretName"]));
     let files = secrets.flat_map(|secret| match list(&secret["items"]) {
         [] => vec!["*"],
         items => items.iter().map(|item| text(&item["key"])).collect(),
@@ -73,10 +69,10 @@ fn passwords<'a>(container: &Container<'a>) -> BTreeSet<&'a str> {
 }
 
 /// No manifest contains a secret.
-pub(crate) fn no_plain_secrets(overlay: &Overlay) -> Vec<Fault> {
-    let secrets = overlay.of_kind("Secret");
-    let mut faults: Vec<Fault> =
-        secrets.map(|secret| Fault::of(secret, "/data", "Secrets must not be in manifests")).collect();
+pub(crate) fn no_plain_secrets(overlay: &Overlay, faults: &mut Faults) {
+    for secret in overlay.of_kind("Secret") {
+        faults.add(secret, "/data", "Secrets must not be in manifests");
+    }
     let is_secret_name = |name: &str| {
         SECRET_WORDS.iter().any(|word| name.to_uppercase().contains(word))
             && !LOCATION_SUFFIXES.iter().any(|ending| name.ends_with(ending))
@@ -89,28 +85,56 @@ pub(crate) fn no_plain_secrets(overlay: &Overlay) -> Vec<Fault> {
         for entry in list(&container.value["env"]) {
             let name = text(&entry["name"]);
             if is_exposed(name, text(&entry["value"])) {
-                let field = format!("{}/env/{name}", container.pointer);
-                faults.push(Fault::of(container.workload.object, field, "a secret is in plain text"));
+                faults.add_in_container(container, name, "a secret is in plain text");
             }
         }
     }
     for map in overlay.of_kind("ConfigMap") {
         for (name, value) in pairs(&map.0["data"]).filter(|(_, value)| !text(value).contains('\n')) {
             if is_exposed(name, text(value)) {
-                faults.push(Fault::of(map, format!("/data/{name}"), "a secret is in plain text"));
+                faults.add(map, name, "a secret is in plain text");
             }
         }
     }
-    faults
+}
+
+/// Returns the Secrets that operators create, from the table in `deploy/k8s/README.md`. No manifest contains one. The
+/// first column names a Secret, the second its keys.
+pub(crate) fn secrets() -> Secrets {
+    in_table(&fs::read_to_string(folder().join("README.md")).unwrap())
+}
+
+fn in_table(text: &str) -> Secrets {
+    let table = text
+        .lines()
+        .skip_while(|line| !line.starts_with("| Secret"))
+        .take_while(|line| line.starts_with('|'));
+    let rows = table.filter_map(|line| {
+        let mut cells = line.split('|').skip(1).map(quoted);
+        Some((cells.next()?.next()?, cells.next()?.collect()))
+    });
+    rows.collect()
+}
+
+/// Returns the texts between backticks.
+fn quoted(cell: &str) -> impl Iterator<Item = String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned)
+}
+
+#[test]
+fn table_rows_list_secrets_and_keys() {
+    let text = "`other`\n\n| Secret | Keys | |\n|---|---|---|\n| `a-b` | `x.crt`, `y` | of `z` |\n\n| `no` | `x` |\n";
+    let keys = BTreeSet::from(["x.crt".to_owned(), "y".to_owned()]);
+    assert_eq!(in_table(text), BTreeMap::from([("a-b".to_owned(), keys)]));
 }
 
 /// The README lists a password for every Redis user, and each workload is one of the users.
 #[test]
 fn every_user_is_in_the_redis_acl() {
-    let rights = std::fs::read_to_string(deploy::folder().join("redis/users.acl")).unwrap();
+    let rights = fs::read_to_string(deploy::folder().join("redis/users.acl")).unwrap();
     let known = rights.lines().filter_map(|line| line.strip_prefix("user ")?.split(' ').next());
     let known: BTreeSet<String> = known.filter(|user| *user != "default").map(str::to_owned).collect();
-    assert_eq!(deploy::kubernetes::secrets().unwrap()["redis-passwords"], known);
+    assert_eq!(secrets()["redis-passwords"], known);
     for (workload, _, user) in USERS {
         assert!(known.contains(user), "{workload} is {user}, which is not in users.acl");
     }

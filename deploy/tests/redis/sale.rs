@@ -1,10 +1,7 @@
 //! A sale on a cluster that the command created: one coordinator and one node, each with its own Redis user.
 
-use std::collections::BTreeMap;
-
-use testkit::{
-    BuyerAnswer, Buyers, Launch, Process, binary, ports::loopback, security::new_password, stack::AuditReport,
-};
+use buyers::{AdminClient, AuditReport, BuyerClient};
+use testkit::{BuyerAnswer, Buyers, Launch, Process, binary, ports::loopback, security::new_password, tally};
 
 use crate::fixture::{RedisFixture, TIME_LIMIT};
 
@@ -52,16 +49,15 @@ impl Sale {
         let latency = |answer: &BuyerAnswer| answer.latency;
         let longest = answers.iter().map(latency).max().expect("at least one purchase");
         println!("{what}: {} purchases, the longest took {longest:.0?}", answers.len());
-        let others: Vec<&BuyerAnswer> = answers.iter().filter(|answer| !answer.is_purchased()).collect();
-        assert!(others.is_empty(), "{what}: buyers got {:?}{}", count_answers(&others), self.node.log_tail());
+        let all_bought = answers.iter().all(BuyerAnswer::is_purchased);
+        assert!(all_bought, "{what}: buyers got {:?}{}", tally(&answers), self.node.log_tail());
         outcome
     }
 
     /// Asserts that the audit finds no violation.
     pub(crate) async fn assert_audit_is_clean(&self) -> AuditReport {
-        let url = format!("http://{}/admin/sales/flash/audit", loopback(self.coordinator_port));
-        let audit = reqwest::Client::new().get(url).bearer_auth(&self.admin_token).send().await.unwrap();
-        let audit: AuditReport = audit.json().await.unwrap();
+        let coordinator = format!("http://{}", loopback(self.coordinator_port));
+        let audit = AdminClient::new(&self.admin_token).audit(&coordinator, "flash").await.unwrap();
         assert!(audit.ok, "the audit found {:?}{}", audit.violations, self.coordinator.log_tail());
         audit
     }
@@ -71,11 +67,9 @@ impl Sale {
     }
 
     async fn until_open(&self) {
-        let url = format!("{}/api/sale/status", self.url());
-        let open = async || match reqwest::get(&url).await {
-            Ok(answer) => answer.text().await.is_ok_and(|status| status.contains("\"active\"")),
-            Err(_) => false,
-        };
+        let client = BuyerClient::new(TIME_LIMIT);
+        let status = async || client.sale_status(&self.url()).await;
+        let open = async || status().await.is_ok_and(|status| status.status == "active");
         testkit::until("an open sale", TIME_LIMIT, open).await.unwrap();
     }
 }
@@ -100,12 +94,4 @@ async fn until_ready(process: &Process, port: u16) {
     let url = format!("http://{}/readyz", loopback(port));
     let ready = async || Ok(reqwest::get(&url).await?.error_for_status().map(drop)?);
     process.wait_until_ready(TIME_LIMIT, ready).await.unwrap();
-}
-
-/// Counts the other answers, for the failure message.
-fn count_answers(answers: &[&BuyerAnswer]) -> BTreeMap<String, usize> {
-    answers.iter().fold(BTreeMap::new(), |mut count_answers, answer| {
-        *count_answers.entry(format!("{:?} {:?}", answer.status, answer.reason)).or_default() += 1;
-        count_answers
-    })
 }

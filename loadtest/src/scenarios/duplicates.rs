@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
+use buyers::ApiFamily;
 use futures::future::join_all;
 use goose::prelude::*;
 
 use super::visitor::{Visitor, record_all, scenario as new_scenario};
-use crate::{answers::ApiFamily, attack::record, client::Attempt, target::LoadTarget};
+use crate::{attack::record, client::Attempt, target::LoadTarget};
 
 pub(super) fn scenario(target: &Arc<LoadTarget>, copies: u32) -> Scenario {
     let buy_copies: TransactionFunction = Arc::new(move |user| Box::pin(buy_copies(user, copies as usize)));

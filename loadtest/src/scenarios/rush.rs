@@ -6,11 +6,12 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
+use buyers::AnswerKind;
 use goose::prelude::*;
 use rand::random_ratio;
 
 use super::visitor::{Visitor, record_all, scenario as new_scenario};
-use crate::{answers::AnswerKind, attack::record, client::Attempt, target::LoadTarget};
+use crate::{attack::record, client::Attempt, target::LoadTarget};
 
 /// One in this many users with a unit tries to buy another one.
 const REPEAT_BUYERS_ONE_IN: u32 = 10;

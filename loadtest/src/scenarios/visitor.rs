@@ -2,10 +2,11 @@
 
 use std::{pin::Pin, sync::Arc};
 
+use buyers::ApiFamily;
 use goose::goose::{GooseUser, Scenario, Transaction, TransactionFunction, TransactionResult};
 use rand::random;
 
-use crate::{answers::ApiFamily, attack::record, client::Exchange, target::LoadTarget};
+use crate::{attack::record, client::Exchange, target::LoadTarget};
 
 /// The visitor that a Goose user currently represents.
 #[derive(Clone, Debug)]

@@ -1,12 +1,11 @@
 //! Responses to buyers, in the form of each family.
 
 use axum::http::Request;
-use axum::http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use stock::ids::UserIdKind;
 use stock::sale::{SaleState, Window};
 
-use crate::fixture::{Answer, TestNode};
+use crate::fixture::{Answer, TestNode, post_json};
 
 #[tokio::test]
 async fn status_shows_product_window_and_stock() {
@@ -98,17 +97,15 @@ async fn purchase_succeeds_again_with_the_same_key() {
     let node = TestNode::selling(10).await;
     for path in ["/api/sale/purchase", "/api/purchase"] {
         let user = format!("ann of {path}");
-        let first = buy_with_key(&node, path, &user, "attempt-1").await;
-        let repeated = buy_with_key(&node, path, &user, "attempt-1").await;
+        let buy = async |key| {
+            let request = node.with_csrf_token(post_json(path).header("idempotency-key", key)).await;
+            node.send(request, json!({ "userId": user }).to_string()).await
+        };
+        let (first, repeated) = (buy("attempt-1").await, buy("attempt-1").await);
         assert_eq!((first.status, repeated.status), (200, 200));
         assert_eq!(first.body, repeated.body);
-        assert_eq!(buy_with_key(&node, path, &user, "attempt-2").await.status, 409);
+        assert_eq!(buy("attempt-2").await.status, 409);
     }
-}
-
-async fn buy_with_key(node: &TestNode, path: &str, user: &str, key: &str) -> Answer {
-    let request = Request::post(path).header(CONTENT_TYPE, "application/json").header("idempotency-key", key);
-    node.send(node.with_csrf_token(request).await, json!({ "userId": user }).to_string()).await
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use axum::http::Request;
 use axum::http::header::{ALLOW, CONTENT_TYPE};
 use serde_json::{Value, json};
 
-use crate::fixture::{Answer, TestNode};
+use crate::fixture::{Answer, TestNode, post_json};
 
 const BOTH_FAMILIES: [&str; 2] = ["/api/sale/purchase", "/api/purchase"];
 
@@ -12,11 +12,8 @@ const BOTH_FAMILIES: [&str; 2] = ["/api/sale/purchase", "/api/purchase"];
 async fn assert_user_id_refused(node: &TestNode, body: &str, message: &str) {
     let by_sale = node.post("/api/sale/purchase", body.to_owned()).await;
     assert_eq!(by_sale.status, 400, "{body}");
-    assert_eq!(
-        by_sale.body,
-        json!({ "success": false, "reason": "invalid_user_id", "message": message }),
-        "{body}"
-    );
+    let expected = json!({ "success": false, "reason": "invalid_user_id", "message": message });
+    assert_eq!(by_sale.body, expected, "{body}");
     assert_invalid_user(&node.post("/api/purchase", body.to_owned()).await);
 }
 
@@ -61,11 +58,9 @@ async fn single_sale_user_id_needs_three_characters() {
 async fn lookup_of_an_invalid_user_id_is_refused() {
     let node = TestNode::selling(10).await;
     for user in ["%20", "%00", "%FF%FE", "a%0D%0Ab", &"a".repeat(129)] {
-        for path in
-            [format!("/api/sale/purchase/{user}"), format!("/api/sales/{}/purchase/{user}", node.sale)]
-        {
-            let answer = node.get(&path).await;
-            assert_eq!((answer.status, &answer.body["reason"]), (400, &json!("invalid_user_id")), "{path}");
+        for family in ["/api/sale".to_owned(), format!("/api/sales/{}", node.sale)] {
+            let answer = node.get(&format!("{family}/purchase/{user}")).await;
+            assert_eq!((answer.status, &answer.body["reason"]), (400, &json!("invalid_user_id")), "{family}");
         }
         assert_invalid_user(&node.get(&format!("/api/purchase/{user}")).await);
     }
@@ -117,13 +112,9 @@ async fn body_is_limited_to_16_kib() {
 async fn other_content_types_are_unsupported() {
     let node = TestNode::selling(10).await;
     for path in BOTH_FAMILIES {
-        node.send(node.with_csrf_token(Request::post(path)).await, r#"{"userId":"ann"}"#)
-            .await
-            .assert_problem(415);
-        for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "x", ""]
-        {
-            let request = Request::post(path).header(CONTENT_TYPE, content_type);
-            node.send(node.with_csrf_token(request).await, r#"{"userId":"ann"}"#).await.assert_problem(415);
+        node.buy_with(Request::post(path)).await.assert_problem(415);
+        for other in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "x", ""] {
+            node.buy_with(Request::post(path).header(CONTENT_TYPE, other)).await.assert_problem(415);
         }
     }
     let request = Request::post("/api/sale/purchase").header(CONTENT_TYPE, "Application/JSON; charset=utf-8");
@@ -143,9 +134,9 @@ async fn unknown_and_invalid_sale_ids_are_not_found() {
 #[tokio::test]
 async fn unknown_path_is_not_found() {
     let node = TestNode::selling(10).await;
-    for path in
-        ["/api", "/api/sale/purchase/", "/api/sale/status/", "/api/sales//status", "/api/purchase/a/b"]
-    {
+    let unknown =
+        ["/api", "/api/sale/purchase/", "/api/sale/status/", "/api/sales//status", "/api/purchase/a/b"];
+    for path in unknown {
         node.get(path).await.assert_problem(404);
     }
 }
@@ -167,9 +158,7 @@ async fn invalid_idempotency_key_is_refused_before_the_purchase() {
     let node = TestNode::selling(10).await;
     for path in BOTH_FAMILIES {
         for key in ["", "a b", "\u{e9}", &"k".repeat(256)] {
-            let request =
-                Request::post(path).header(CONTENT_TYPE, "application/json").header("idempotency-key", key);
-            node.send(node.with_csrf_token(request).await, r#"{"userId":"ann"}"#).await.assert_problem(400);
+            node.buy_with(post_json(path).header("idempotency-key", key)).await.assert_problem(400);
         }
     }
     assert_eq!(node.get("/api/sale/purchase/ann").await.body["hasPurchased"], Value::Bool(false));

@@ -90,8 +90,7 @@ impl TestNode {
 
     /// Posts JSON, with a CSRF token.
     pub(crate) async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
-        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
-        self.send(self.with_csrf_token(request).await, body).await
+        self.send(self.with_csrf_token(post_json(path)).await, body).await
     }
 
     /// Adds a CSRF token to the request.
@@ -102,6 +101,11 @@ impl TestNode {
 
     pub(crate) async fn buy(&self, path: &str, user: &str) -> Answer {
         self.post(path, serde_json::json!({ "userId": user }).to_string()).await
+    }
+
+    /// Buys as `ann` with this request, to which it adds a CSRF token.
+    pub(crate) async fn buy_with(&self, request: request::Builder) -> Answer {
+        self.send(self.with_csrf_token(request).await, r#"{"userId":"ann"}"#).await
     }
 
     /// Returns the response before its body is read.
@@ -116,6 +120,11 @@ impl TestNode {
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
     }
+}
+
+/// Starts a request that posts JSON.
+pub(crate) fn post_json(path: &str) -> request::Builder {
+    Request::post(path).header(CONTENT_TYPE, "application/json")
 }
 
 impl Answer {

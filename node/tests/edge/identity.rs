@@ -1,12 +1,12 @@
 //! Authentication of clients with AUTH=jwt.
 
 use axum::http::Request;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::AUTHORIZATION;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use service::time::now;
 
-use crate::fixture::{Answer, TestNode};
+use crate::fixture::{Answer, TestNode, post_json};
 
 const SECRET: &str = "a secret of thirty-two characters";
 const RSA: &[u8] = include_bytes!("keys/rsa.pem");
@@ -38,8 +38,8 @@ fn signed(claims: &Value) -> String {
 }
 
 async fn buy(node: &TestNode, authorization: &str, body: Value) -> Answer {
-    let request = Request::post("/api/sale/purchase").header(CONTENT_TYPE, "application/json");
-    node.send(request.header(AUTHORIZATION, authorization), body.to_string()).await
+    let request = post_json("/api/sale/purchase").header(AUTHORIZATION, authorization);
+    node.send(request, body.to_string()).await
 }
 
 async fn buy_with(node: &TestNode, token: &str) -> Answer {
@@ -150,11 +150,8 @@ async fn ed25519_keys_and_jwks_are_supported() {
     jwk["kid"] = json!("key-2026");
     let file = testkit::Folder::temporary().unwrap();
     let path = file.path().join("jwks.json");
-    std::fs::write(
-        &path,
-        json!({ "keys": [jwk, { "kty": "EC", "crv": "P-256", "x": "", "y": "" }] }).to_string(),
-    )
-    .unwrap();
+    let keys = json!({ "keys": [jwk, { "kty": "EC", "crv": "P-256", "x": "", "y": "" }] });
+    std::fs::write(&path, keys.to_string()).unwrap();
     let node = self::node(["--jwt-jwks-file", &path.to_string_lossy()]).await;
     assert_eq!(buy_with(&node, &named(Some("key-2026"))).await.status, 200);
     for unknown in [None, Some("key-2025"), Some("")] {

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use redis::{Pipeline, cmd};
 use rediscluster::{Address, Barrier, Call as _, CallError, Cluster, Connection, Primary};
-use stock::calls::Buy;
 use testkit::{ClusterOptions, RedisCluster, RedisServer, until};
 
-use crate::fixture::{TestSale, attempts, client_of};
+use crate::fixture::{TestSale, attempts, buying, client_of, query_server};
+
+/// The answer of a barrier without the confirmation of the one replica.
+const UNCONFIRMED: Result<(), CallError> = Err(CallError::NotDurable { confirmed: 0, replicas: 1 });
 
 /// Timeout of each wait. A failover takes about two seconds; the test decides how long a copy takes.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -20,17 +22,12 @@ const SLOW_COPY_US_PER_KEY: u32 = 400_000;
 #[tokio::test]
 async fn barrier_fails_while_a_copy_is_in_progress() {
     // Given a promoted primary without replicas, which the map shows as such.
-    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
-    let sale = TestSale::on(client_of(&redis).await, &[100]).await;
+    let (redis, sale) = TestSale::on_own_cluster(&[100]).await;
     let (old, primary) = primary_and_replica_of(&redis, &sale).await;
     redis.kill(old);
     redis.wait_until_promoted(primary).await.unwrap();
     let without_replicas = wait_for_map(&sale.cluster, primary, 0).await;
-    assert_eq!(
-        try_purchase(&sale, &without_replicas, "ann").await,
-        Ok(()),
-        "a promoted primary without replicas must sell"
-    );
+    assert_eq!(try_purchase(&sale, &without_replicas, "ann").await, Ok(()), "a promoted primary must sell");
 
     // When the old primary starts to copy and is not online yet.
     set(&redis, primary, "rdb-key-save-delay", SLOW_COPY_US_PER_KEY).await;
@@ -39,36 +36,25 @@ async fn barrier_fails_while_a_copy_is_in_progress() {
     until("a copy in progress", LIMIT, copying).await.unwrap();
 
     // Then the earlier map proves nothing: the copy lacks this purchase and may be promoted.
-    assert_eq!(
-        try_purchase(&sale, &without_replicas, "bob").await,
-        Err(CallError::NotDurable { confirmed: 0, replicas: 1 }),
-        "{}",
-        replication(&redis, primary).await
-    );
+    let bought = try_purchase(&sale, &without_replicas, "bob").await;
+    assert_eq!(bought, UNCONFIRMED, "{}", replication(&redis, primary).await);
     set(&redis, primary, "rdb-key-save-delay", 0).await;
 }
 
 #[tokio::test]
 async fn barrier_requires_replica_that_joined_after_the_map() {
     // Given a map without the replica of a primary.
-    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
-    let sale = TestSale::on(client_of(&redis).await, &[100]).await;
+    let (redis, sale) = TestSale::on_own_cluster(&[100]).await;
     let (primary, _) = primary_and_replica_of(&redis, &sale).await;
     let known = wait_for_map(&sale.cluster, primary, 1).await;
     let without_replicas = Primary { replicas: Vec::new(), ..known.clone() };
     let mut connection = Connection::open(sale.cluster.options(), &known.address).await.unwrap();
 
     // Then no answer counts without the replica. With a newer map, answers that the replica confirmed count.
-    let mut try_purchase = async |barrier: &Barrier| {
-        let attempts = attempts(["ann"]);
-        let buy = Buy { shard: sale.shard(), attempts: &attempts, limit: None, not_after: Buy::AT_ANY_TIME };
-        let mut pipeline = Pipeline::new();
-        pipeline.add_command(buy.command());
-        connection.send(pipeline, barrier).await.unwrap().next(&buy).map(drop)
-    };
-    let unknown = Err(CallError::NotDurable { confirmed: 0, replicas: 1 });
-    assert_eq!(try_purchase(&Barrier::all_replicas(&without_replicas)).await, unknown);
-    assert_eq!(try_purchase(&Barrier::all_replicas(&without_replicas)).await, unknown);
+    let mut try_purchase = async |barrier: &Barrier| send(&mut connection, &sale, "ann", barrier).await;
+    for _ in 0..2 {
+        assert_eq!(try_purchase(&Barrier::all_replicas(&without_replicas)).await, UNCONFIRMED);
+    }
     assert_eq!(try_purchase(&Barrier::all_replicas(&known)).await, Ok(()));
     assert_eq!(try_purchase(&Barrier::None).await, Ok(()));
 }
@@ -76,8 +62,7 @@ async fn barrier_requires_replica_that_joined_after_the_map() {
 #[tokio::test]
 async fn barrier_fails_while_a_replica_has_no_link() {
     // Given a map without the replica of a primary. The replica has copied the primary and has lost its link.
-    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
-    let sale = TestSale::on(client_of(&redis).await, &[100]).await;
+    let (redis, sale) = TestSale::on_own_cluster(&[100]).await;
     let (primary, _) = primary_and_replica_of(&redis, &sale).await;
     let known = wait_for_map(&sale.cluster, primary, 1).await;
     let without_replicas = Primary { replicas: Vec::new(), ..known };
@@ -86,10 +71,7 @@ async fn barrier_fails_while_a_replica_has_no_link() {
     until("a link that is cut", LIMIT, cut).await.unwrap();
 
     // Then the primary alone proves nothing: the replica may be promoted.
-    assert_eq!(
-        try_purchase(&sale, &without_replicas, "ann").await,
-        Err(CallError::NotDurable { confirmed: 0, replicas: 1 })
-    );
+    assert_eq!(try_purchase(&sale, &without_replicas, "ann").await, UNCONFIRMED);
     redis.restore_replication(primary).await.unwrap();
 }
 
@@ -120,8 +102,7 @@ async fn barrier_fails_when_second_replica_has_no_link() {
 #[tokio::test]
 async fn recheck_needs_a_fresh_map_without_other_replicas() {
     // Given a barrier chosen while the map showed no replica of the primary.
-    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
-    let sale = TestSale::on(client_of(&redis).await, &[1]).await;
+    let (redis, sale) = TestSale::on_own_cluster(&[1]).await;
     let (primary, _) = primary_and_replica_of(&redis, &sale).await;
     let known = wait_for_map(&sale.cluster, primary, 1).await;
     let without_replicas = Barrier::all_replicas(&Primary { replicas: Vec::new(), ..known.clone() });
@@ -130,7 +111,7 @@ async fn recheck_needs_a_fresh_map_without_other_replicas() {
     // primary.
     let recheck = |barrier: &Barrier| sale.cluster.recheck_barrier(&known.address, barrier);
     assert_eq!(recheck(&Barrier::all_replicas(&known)), Ok(()));
-    assert_eq!(recheck(&without_replicas), Err(CallError::NotDurable { confirmed: 0, replicas: 1 }));
+    assert_eq!(recheck(&without_replicas), UNCONFIRMED);
     let replica = &known.replicas[0].endpoint;
     assert!(matches!(sale.cluster.recheck_barrier(replica, &without_replicas), Err(CallError::NoReply(_))));
 
@@ -144,8 +125,7 @@ async fn recheck_needs_a_fresh_map_without_other_replicas() {
 #[tokio::test]
 async fn outside_server_does_not_confirm_for_a_replica() {
     // Given a server outside the cluster that copies a primary, besides its replica.
-    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
-    let sale = TestSale::on(client_of(&redis).await, &[100]).await;
+    let (redis, sale) = TestSale::on_own_cluster(&[100]).await;
     let (primary, _) = primary_and_replica_of(&redis, &sale).await;
     let known = wait_for_map(&sale.cluster, primary, 1).await;
     let outside_server = RedisServer::start().await.unwrap();
@@ -153,38 +133,41 @@ async fn outside_server_does_not_confirm_for_a_replica() {
         .replicate_as_separate_user(&mut redis.connection(primary).await.unwrap(), primary)
         .await
         .unwrap();
-    let both_follow = async || replication(&redis, primary).await.matches("state=online").count() == 2;
-    until("the outside server online", LIMIT, both_follow).await.unwrap();
-    let confirmed = async || try_purchase(&sale, &known, "ann").await.is_ok();
-    until("a barrier that both confirm", LIMIT, confirmed).await.unwrap();
+    let online = async || replication(&redis, primary).await.matches("state=online").count();
+    until("the outside server online", LIMIT, async || online().await == 2).await.unwrap();
+    let confirmed = async |user| try_purchase(&sale, &known, user).await.is_ok();
+    until("a barrier that both confirm", LIMIT, || confirmed("ann")).await.unwrap();
 
     // When the replica can no longer follow, and the outside server can.
     redis.cut_replication(primary).await.unwrap();
-    let outsider_follows = async || replication(&redis, primary).await.matches("state=online").count() == 1;
-    until("only the outside server online", LIMIT, outsider_follows).await.unwrap();
+    until("only the outside server online", LIMIT, async || online().await == 1).await.unwrap();
 
     // Then the outside server's confirmation proves nothing: the replica would be promoted without this purchase.
-    assert_eq!(
-        try_purchase(&sale, &known, "bob").await,
-        Err(CallError::NotDurable { confirmed: 0, replicas: 1 }),
-        "{}",
-        replication(&redis, primary).await
-    );
+    let bought = try_purchase(&sale, &known, "bob").await;
+    assert_eq!(bought, UNCONFIRMED, "{}", replication(&redis, primary).await);
 
     // And when the replica follows again, the same attempt is confirmed.
     redis.restore_replication(primary).await.unwrap();
-    let confirmed = async || try_purchase(&sale, &known, "bob").await.is_ok();
-    until("a confirmed purchase", LIMIT, confirmed).await.unwrap();
+    until("a confirmed purchase", LIMIT, || confirmed("bob")).await.unwrap();
 }
 
 /// Makes a purchase over a new connection, with the barrier that this primary's entry on the map requires.
 async fn try_purchase(sale: &TestSale, primary: &Primary, user: &str) -> Result<(), CallError> {
     let mut connection = Connection::open(sale.cluster.options(), &primary.address).await.unwrap();
+    send(&mut connection, sale, user, &Barrier::all_replicas(primary)).await
+}
+
+async fn send(
+    connection: &mut Connection,
+    sale: &TestSale,
+    user: &str,
+    barrier: &Barrier,
+) -> Result<(), CallError> {
     let attempts = attempts([user]);
-    let buy = Buy { shard: sale.shard(), attempts: &attempts, limit: None, not_after: Buy::AT_ANY_TIME };
+    let buy = buying(sale.shard(), &attempts);
     let mut pipeline = Pipeline::new();
     pipeline.add_command(buy.command());
-    connection.send(pipeline, &Barrier::all_replicas(primary)).await?.next(&buy).map(drop)
+    connection.send(pipeline, barrier).await?.next(&buy).map(drop)
 }
 
 /// Returns the primary of the first shard, and its replica.
@@ -207,11 +190,9 @@ async fn wait_for_map(cluster: &Cluster, primary: SocketAddr, replicas: usize) -
 }
 
 async fn set(redis: &RedisCluster, server: SocketAddr, setting: &str, value: u32) {
-    let mut connection = redis.connection(server).await.unwrap();
-    cmd("CONFIG").arg("SET").arg(setting).arg(value).exec_async(&mut connection).await.unwrap();
+    query_server::<()>(redis, server, cmd("CONFIG").arg("SET").arg(setting).arg(value)).await;
 }
 
 async fn replication(redis: &RedisCluster, server: SocketAddr) -> String {
-    let mut connection = redis.connection(server).await.unwrap();
-    cmd("INFO").arg("replication").query_async(&mut connection).await.unwrap()
+    query_server(redis, server, cmd("INFO").arg("replication")).await
 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use rediscluster::CallError;
+use rediscluster::{Call as _, CallError};
 use stock::calls::{Attempt, BUYERS_PER_CALL_MAX, Buy, BuyOutcome};
 use stock::ids::OrderId;
 use stock::limit::Limit;
 use stock::sale::{SaleState, TOTAL_STOCK_MAX, Window};
 
 use crate::fixture::{
-    ALWAYS, IN_THE_FUTURE, IN_THE_PAST, Raw, TestSale, attempt, attempts, claim, server_clock,
+    ALWAYS, IN_THE_FUTURE, IN_THE_PAST, TestSale, attempt, attempts, buying, claim, server_clock,
     with_another_ring,
 };
 
@@ -24,10 +24,8 @@ async fn buy_sells_a_unit_and_records_the_claim() {
     let claim = claim(purchases.outcomes[0]);
     assert_eq!(purchases.stock, 2);
     assert_eq!(claim.order, ann.order);
-    assert!(
-        (before..=server_clock(&sale).await).contains(&claim.purchased_at),
-        "not bought at Redis' own time"
-    );
+    let during = before..=server_clock(&sale).await;
+    assert!(during.contains(&claim.purchased_at), "not bought at Redis' own time");
     assert_eq!(sale.claim_of("ann").await, Some(claim));
     let level = sale.level().await;
     assert_eq!((level.stock, level.sold, level.seq), (2, 1, 1));
@@ -52,11 +50,7 @@ async fn second_attempt_of_a_user_is_a_duplicate() {
     assert_eq!(sale.buy("ann").await, BuyOutcome::Duplicate(first));
     assert_eq!(sale.claim_of("ann").await, Some(first));
     // One for the duplicate, one for the claim that was found.
-    assert_eq!(
-        (sale.level().await.stock, sale.tick().await),
-        (2, 2),
-        "a duplicate must write, and only `tick`"
-    );
+    assert_eq!((sale.level().await.stock, sale.tick().await), (2, 2), "it must write, and only `tick`");
 }
 
 #[tokio::test]
@@ -68,11 +62,7 @@ async fn empty_shard_answers_empty_and_writes_nothing() {
     assert_eq!(sale.buy("bob").await, BuyOutcome::Empty);
 
     assert_eq!(sale.contents().await, before);
-    assert_eq!(
-        sale.buy("ann").await,
-        BuyOutcome::Duplicate(first),
-        "the claim of the last unit was not found"
-    );
+    assert_eq!(sale.buy("ann").await, BuyOutcome::Duplicate(first), "the last unit's claim was not found");
 }
 
 #[tokio::test]
@@ -138,10 +128,8 @@ async fn call_with_too_few_tokens_serves_first_buyers() {
 
     let purchases = sale.buy_batch(&attempts(["zoe", "ann", "bob", "cid"])).await;
 
-    assert!(
-        matches!(purchases.outcomes[0], BuyOutcome::Duplicate(_)),
-        "a duplicate must not take another buyer's place"
-    );
+    // The duplicate does not take another buyer's place.
+    assert!(matches!(purchases.outcomes[0], BuyOutcome::Duplicate(_)));
     claim(purchases.outcomes[1]);
     assert_eq!(purchases.outcomes[2..], [BuyOutcome::Empty, BuyOutcome::Empty]);
     assert_eq!(purchases.stock, 0);
@@ -191,14 +179,8 @@ async fn window_includes_start_and_excludes_end() {
 /// Makes a purchase as a new user. Returns its time by Redis' clock, and true when a unit was sold.
 async fn buy_now(sale: &TestSale) -> (u64, bool) {
     let attempts = [attempt(OrderId::random().as_str())];
-    let cmd = rediscluster::Call::command(&Buy {
-        shard: sale.shard(),
-        attempts: &attempts,
-        limit: None,
-        not_after: Buy::AT_ANY_TIME,
-    });
-    let answer = sale.cluster.read(Raw { slot: sale.shard().slot, cmd: &cmd }).await.unwrap();
-    let (_, now, _, outcomes): (u64, u64, u64, Vec<i64>) = redis::from_redis_value(answer).unwrap();
+    let (_, now, _, outcomes): (u64, u64, u64, Vec<i64>) =
+        sale.query(&buying(sale.shard(), &attempts).command()).await;
     (now, outcomes[0] == 1)
 }
 
@@ -209,15 +191,7 @@ async fn buy_with_another_ring_is_refused() {
     let before = sale.contents().await;
 
     let shard = with_another_ring(sale.shard());
-    let refused = sale
-        .cluster
-        .write(Buy {
-            shard: &shard,
-            attempts: &attempts(["ann", "bob"]),
-            limit: None,
-            not_after: Buy::AT_ANY_TIME,
-        })
-        .await;
+    let refused = sale.cluster.write(buying(&shard, &attempts(["ann", "bob"]))).await;
 
     let error_text = format!("this shard belongs to ring {}, not {}", sale.shard().ring, shard.ring);
     assert_eq!(refused, Err(CallError::WrongRing(error_text)));
@@ -228,15 +202,7 @@ async fn buy_with_another_ring_is_refused() {
 async fn buy_does_not_create_a_missing_shard() {
     let sale = TestSale::planned(1).await;
 
-    let refused = sale
-        .cluster
-        .write(Buy {
-            shard: sale.shard(),
-            attempts: &attempts(["ann"]),
-            limit: None,
-            not_after: Buy::AT_ANY_TIME,
-        })
-        .await;
+    let refused = sale.cluster.write(buying(sale.shard(), &attempts(["ann"]))).await;
 
     assert_eq!(refused, Err(CallError::NoShard));
     assert_eq!(sale.contents().await, (vec![], vec![], vec![]));
@@ -314,15 +280,7 @@ async fn failed_order_write_sells_nothing() {
         sale.query(redis::cmd("XADD").arg(&sale.shard().orders).arg("99-0").arg("by").arg("hand")).await;
     let before = sale.contents().await;
 
-    let refused = sale
-        .cluster
-        .write(Buy {
-            shard: sale.shard(),
-            attempts: &attempts(["ann"]),
-            limit: None,
-            not_after: Buy::AT_ANY_TIME,
-        })
-        .await;
+    let refused = sale.cluster.write(buying(sale.shard(), &attempts(["ann"]))).await;
 
     assert!(matches!(refused, Err(CallError::Refused(_))), "got {refused:?}");
     assert_eq!(sale.contents().await, before, "a claim without an order, or a lost token");

@@ -1,13 +1,13 @@
 //! `configure`: only newer settings apply, and only a sale in the state `creating` creates shards.
 
 use rediscluster::CallError;
-use stock::calls::{Accept, Buy, BuyOutcome, Configure, Donate, Find, TokenSource};
+use stock::calls::{Accept, BuyOutcome, Configure, Donate, Find, TokenSource};
 use stock::ids::ShardId;
 use stock::layout::Incarnation;
 use stock::sale::{LayoutConfig, Sale, SaleConfig, SaleState, ShardSettings, Window};
 use stock::snapshot::Confirm;
 
-use crate::fixture::{ALWAYS, IN_THE_PAST, TestSale, attempts, claim, user_id, with_another_ring};
+use crate::fixture::{ALWAYS, IN_THE_PAST, TestSale, attempts, buying, claim, user_id, with_another_ring};
 
 #[tokio::test]
 async fn newer_settings_apply_and_older_are_ignored() {
@@ -62,8 +62,8 @@ async fn repeated_version_writes_tick() {
 async fn configure_writes_every_setting() {
     let sale = TestSale::selling(5).await;
 
-    sale.configure(3, SaleState::Ended, Window { starts_at: 1_700_000_000_001, ends_at: 1_700_000_000_002 })
-        .await;
+    let window = Window { starts_at: 1_700_000_000_001, ends_at: 1_700_000_000_002 };
+    sale.configure(3, SaleState::Ended, window).await;
 
     assert_eq!(sale.meta("state").await, "ended");
     assert_eq!(sale.meta("starts_at").await, "1700000000001");
@@ -91,11 +91,8 @@ async fn other_states_do_not_create_a_shard() {
         let configure = Configure { shard: sale.shard(), version: 3, state, window: ALWAYS };
         assert_eq!(sale.cluster.write(configure).await, Err(CallError::NoShard), "{state:?}");
     }
-    assert_eq!(
-        sale.contents().await,
-        (vec![], vec![], vec![]),
-        "a shard that was lost was made anew, to be sold twice"
-    );
+    // A shard that was lost is not made anew, to be sold twice.
+    assert_eq!(sale.contents().await, (vec![], vec![], vec![]));
 }
 
 /// Sends a call that may create the shard, and returns the shard as the record of the open sale names it.
@@ -129,10 +126,7 @@ async fn shard_made_again_is_refused_once_open() {
         cluster.write(open).await.err(),
         cluster.write(Accept { shard, ..mint }).await.err(),
         cluster.write(Donate { shard, to: ShardId::new(1), want: 1 }).await.err(),
-        cluster
-            .write(Buy { shard, attempts: &attempt, limit: None, not_after: Buy::AT_ANY_TIME })
-            .await
-            .err(),
+        cluster.write(buying(shard, &attempt)).await.err(),
         cluster.write(Find { shard, users: &[user_id("ann")] }).await.err(),
         cluster.write(Confirm { shard }).await.err(),
     ];

@@ -7,11 +7,13 @@ use redis::cmd;
 use rediscluster::{CallError, Cluster, ClusterError, ConnectOptions};
 use stock::calls::{BuyOutcome, ReadLevel};
 use stock::functions::LIBRARY;
-use stock::ids::ShardId;
 use stock::snapshot::confirm_sold_out;
 use testkit::{ClusterOptions, RedisCluster, RedisServer, until};
 
-use crate::fixture::{TestSale, attempt, attempts, claim, client_of, client_with, eventual_claim, options};
+use crate::fixture::{
+    TestSale, attempt, attempts, buying, claim, client_of, client_with, eventual_claim, options,
+    query_server, redis_without_replicas,
+};
 
 /// Detecting a dead primary takes its timeout of one second; the election takes about as long again.
 const FAILOVER_LIMIT: Duration = Duration::from_secs(30);
@@ -26,10 +28,8 @@ async fn connect_rejects_a_standalone_server() {
     let refused = Cluster::connect(options(&server.url()), &LIBRARY).await.err();
 
     let error_text = refused.expect("a standalone server was accepted").to_string();
-    assert_eq!(
-        error_text,
-        format!("{} is not a Redis Cluster node (cluster support is disabled)", server.addr())
-    );
+    let expected = format!("{} is not a Redis Cluster node (cluster support is disabled)", server.addr());
+    assert_eq!(error_text, expected);
 }
 
 #[tokio::test]
@@ -68,8 +68,7 @@ async fn connect_rejects_a_cluster_with_missing_slots() {
     let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     // A slot without an owner is not propagated, so each server is told to drop it.
     for server in redis.servers().await {
-        let mut connection = redis.connection(server.addr).await.unwrap();
-        cmd("CLUSTER").arg("DELSLOTS").arg(7).exec_async(&mut connection).await.unwrap();
+        query_server::<()>(&redis, server.addr, cmd("CLUSTER").arg("DELSLOTS").arg(7)).await;
     }
 
     let refused = Cluster::connect(options(&redis.seeds()), &LIBRARY).await.err();
@@ -80,33 +79,23 @@ async fn connect_rejects_a_cluster_with_missing_slots() {
 
 /// Returns the replica of the primary that serves the first shard.
 async fn replica_of(redis: &RedisCluster, sale: &TestSale) -> SocketAddr {
-    let mut connection = redis.connection(primary_of(sale)).await.unwrap();
-    let (_, _, replicas): (String, u64, Vec<(String, u16, String)>) =
-        cmd("ROLE").query_async(&mut connection).await.unwrap();
-    SocketAddr::new(replicas[0].0.parse().unwrap(), replicas[0].1)
+    redis.replicas_of(sale.primary_of(sale.shard())).await[0]
 }
 
-fn primary_of(sale: &TestSale) -> SocketAddr {
-    sale.cluster.topology().primary(sale.shard().slot).unwrap().address.to_string().parse().unwrap()
-}
-
-/// Options with a short barrier timeout, so that tests with failing barriers are short.
-fn with_short_barriers(redis: &RedisCluster) -> ConnectOptions {
-    ConnectOptions { barrier_timeout: Duration::from_millis(50), ..options(&redis.seeds()) }
+/// Creates a sale on a cluster of its own, with a short barrier timeout, so that tests with failing barriers are short.
+async fn with_short_barriers(tokens: &[u64]) -> (RedisCluster, TestSale) {
+    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
+    let options = ConnectOptions { barrier_timeout: Duration::from_millis(50), ..options(&redis.seeds()) };
+    let sale = TestSale::on(client_with(options).await, tokens).await;
+    (redis, sale)
 }
 
 #[tokio::test]
 async fn unconfirmed_purchase_is_not_durable() {
-    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
-    let sale = TestSale::on(client_with(with_short_barriers(&redis)).await, &[5]).await;
+    let (redis, sale) = with_short_barriers(&[5]).await;
     let replica = replica_of(&redis, &sale).await;
     let ann = [attempt("ann")];
-    let buy = || stock::calls::Buy {
-        shard: sale.shard(),
-        attempts: &ann,
-        limit: None,
-        not_after: stock::calls::Buy::AT_ANY_TIME,
-    };
+    let buy = || buying(sale.shard(), &ann);
 
     redis.freeze(replica);
     let not_durable = Err(CallError::NotDurable { confirmed: 0, replicas: 1 });
@@ -130,33 +119,23 @@ async fn unconfirmed_purchase_is_not_durable() {
 
 #[tokio::test]
 async fn frozen_replica_fails_only_calls_of_its_primary() {
-    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
-    let sale = TestSale::on(client_with(with_short_barriers(&redis)).await, &[5, 5, 5]).await;
+    let (redis, sale) = with_short_barriers(&[5, 5, 5]).await;
     redis.freeze(replica_of(&redis, &sale).await);
 
     let attempts = attempts(["ann"]);
-    let buy = |shard| stock::calls::Buy {
-        shard,
-        attempts: &attempts,
-        limit: None,
-        not_after: stock::calls::Buy::AT_ANY_TIME,
-    };
+    let buy = |shard| buying(shard, &attempts);
     let answer = sale.cluster.write_all(&sale.sale.shards().iter().map(buy).collect::<Vec<_>>()).await;
 
     assert_eq!(answer[0], Err(CallError::NotDurable { confirmed: 0, replicas: 1 }));
-    assert!(
-        answer[1].is_ok() && answer[2].is_ok(),
-        "one slow replica spoiled the others' purchases: {answer:?}"
-    );
+    assert!(answer[1].is_ok() && answer[2].is_ok(), "it spoiled the others' purchases: {answer:?}");
 }
 
 #[tokio::test]
 async fn replica_answers_after_its_primary_is_killed() {
-    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
-    let sale = TestSale::on(client_of(&redis).await, &[5]).await;
+    let (redis, sale) = TestSale::on_own_cluster(&[5]).await;
     let ann = attempt("ann");
     let bought = claim(sale.try_buy(&ann).await);
-    let victim = primary_of(&sale);
+    let victim = sale.primary_of(sale.shard());
 
     redis.kill(victim);
     let started = Instant::now();
@@ -177,11 +156,10 @@ async fn replica_answers_after_its_primary_is_killed() {
 /// A frozen primary neither refuses nor replies: its connections stay open.
 #[tokio::test]
 async fn frozen_primary_is_abandoned_after_promotion() {
-    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
-    let sale = TestSale::on(client_of(&redis).await, &[5]).await;
+    let (redis, sale) = TestSale::on_own_cluster(&[5]).await;
     let ann = attempt("ann");
     let bought = claim(sale.try_buy(&ann).await);
-    let victim = primary_of(&sale);
+    let victim = sale.primary_of(sale.shard());
 
     redis.freeze(victim);
     let level = async || {
@@ -191,14 +169,14 @@ async fn frozen_primary_is_abandoned_after_promotion() {
         level.is_ok()
     };
     until("an answer of the promoted replica", FAILOVER_LIMIT, level).await.unwrap();
-    assert_ne!(primary_of(&sale), victim);
+    assert_ne!(sale.primary_of(sale.shard()), victim);
     assert_eq!(sale.claim_of("ann").await, Some(bought), "a purchase that was confirmed is gone");
 
     // Once thawed, it believes for a moment that it still owns the slot. No client may follow it.
     redis.thaw(victim);
     for _ in 0..50 {
         sale.cluster.refresh().await.unwrap();
-        assert_ne!(primary_of(&sale), victim, "an old map was accepted");
+        assert_ne!(sale.primary_of(sale.shard()), victim, "an old map was accepted");
     }
     redis.wait_until_whole().await.unwrap();
     sale.cluster.refresh().await.unwrap();
@@ -209,25 +187,22 @@ async fn frozen_primary_is_abandoned_after_promotion() {
 /// caller must get the error of the calls.
 #[tokio::test]
 async fn demoted_primary_redirects_callers() {
-    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
-    let sale = TestSale::on(client_of(&redis).await, &[5]).await;
-    let (old, new) = (primary_of(&sale), replica_of(&redis, &sale).await);
+    let (redis, sale) = TestSale::on_own_cluster(&[5]).await;
+    let (old, new) = (sale.primary_of(sale.shard()), replica_of(&redis, &sale).await);
 
-    let mut connection = redis.connection(new).await.unwrap();
-    cmd("CLUSTER").arg("FAILOVER").exec_async(&mut connection).await.unwrap();
+    query_server::<()>(&redis, new, cmd("CLUSTER").arg("FAILOVER")).await;
     let swapped = async || redis.replicas().await.contains(&old);
     until("the primaries' swap", FAILOVER_LIMIT, swapped).await.unwrap();
 
     // The result is a repeat when the map did not show yet that the old primary is a replica, and the barrier failed.
     let answer = sale.buy("ann").await;
     assert!(matches!(answer, BuyOutcome::Bought(_) | BuyOutcome::Repeat(_)), "got {answer:?}");
-    assert_eq!(primary_of(&sale), new);
+    assert_eq!(sale.primary_of(sale.shard()), new);
 }
 
 #[tokio::test]
 async fn barrier_does_not_wait_without_replicas() {
-    let options = ClusterOptions { replicas_per_primary: 0, ..ClusterOptions::default() };
-    let redis = RedisCluster::start(options).await.unwrap();
+    let redis = redis_without_replicas().await;
     let sale = TestSale::on(client_of(&redis).await, &[5]).await;
 
     eventual_claim(sale.buy("ann").await);
@@ -238,29 +213,19 @@ async fn barrier_does_not_wait_without_replicas() {
 /// `min-replicas-to-write` is Redis' own setting to prevent a primary without replicas from accepting writes.
 #[tokio::test]
 async fn call_without_enough_replicas_has_no_effect() {
-    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
-    let sale = TestSale::on(client_of(&redis).await, &[5]).await;
-    let demand = |replicas: u8| {
-        let mut cmd = cmd("CONFIG");
-        cmd.arg("SET").arg("min-replicas-to-write").arg(replicas);
-        cmd
+    let (redis, sale) = TestSale::on_own_cluster(&[5]).await;
+    let primary = sale.primary_of(sale.shard());
+    let demand = async |replicas: u8| {
+        let mut demand = cmd("CONFIG");
+        demand.arg("SET").arg("min-replicas-to-write").arg(replicas);
+        query_server::<()>(&redis, primary, &demand).await;
     };
-    let mut connection = redis.connection(primary_of(&sale)).await.unwrap();
-    demand(2).exec_async(&mut connection).await.unwrap();
+    demand(2).await;
 
-    let ann = attempts(["ann"]);
-    let answer = sale
-        .cluster
-        .write(stock::calls::Buy {
-            shard: sale.shard(),
-            attempts: &ann,
-            limit: None,
-            not_after: stock::calls::Buy::AT_ANY_TIME,
-        })
-        .await;
+    let answer = sale.cluster.write(buying(sale.shard(), &attempts(["ann"]))).await;
     assert!(matches!(&answer, Err(error) if error.is_transient() && !error.is_unknown()), "got {answer:?}");
 
-    demand(0).exec_async(&mut connection).await.unwrap();
+    demand(0).await;
     assert_eq!(sale.level().await.sold, 0);
     eventual_claim(sale.buy("ann").await);
 }
@@ -268,28 +233,14 @@ async fn call_without_enough_replicas_has_no_effect() {
 /// A sale that a failover could undo does not count.
 #[tokio::test]
 async fn sold_out_needs_confirmation_by_replicas() {
-    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
-    let sale = TestSale::on(client_with(with_short_barriers(&redis)).await, &[1, 1, 0]).await;
+    let (redis, sale) = with_short_barriers(&[1, 1, 0]).await;
     eventual_claim(sale.buy("ann").await);
     assert!(!confirm_sold_out(&sale.cluster, &sale.sale).await, "one unit is left");
 
     let replica = replica_of(&redis, &sale).await;
     redis.freeze(replica);
-    let last = attempts(["bob"]);
-    let second = sale.sale.shard(ShardId::new(1));
-    sale.cluster
-        .write(stock::calls::Buy {
-            shard: second,
-            attempts: &last,
-            limit: None,
-            not_after: stock::calls::Buy::AT_ANY_TIME,
-        })
-        .await
-        .unwrap();
-    assert!(
-        !confirm_sold_out(&sale.cluster, &sale.sale).await,
-        "the first shard's replica confirmed nothing"
-    );
+    sale.cluster.write(buying(sale.shard_at(1), &attempts(["bob"]))).await.unwrap();
+    assert!(!confirm_sold_out(&sale.cluster, &sale.sale).await, "the first replica confirmed nothing");
 
     redis.thaw(replica);
     let confirmed = async || confirm_sold_out(&sale.cluster, &sale.sale).await;

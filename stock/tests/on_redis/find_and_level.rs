@@ -1,7 +1,7 @@
 //! `find` and `level`: reading claims and counters.
 
 use rediscluster::CallError;
-use stock::calls::{Find, ReadLevel, TokenSource};
+use stock::calls::{Accept, Donate, Find, ReadLevel, TokenSource};
 use stock::ids::{ShardId, UserId};
 use stock::snapshot::{Snapshot, read_levels};
 
@@ -49,15 +49,11 @@ async fn level_reads_all_counters_and_writes_nothing() {
     let sale = TestSale::over_shards(&[10, 0, 0]).await;
     sale.buy_batch(&attempts(["ann", "bob"])).await;
     for to in [1, 2] {
-        let donate = stock::calls::Donate { shard: sale.shard(), to: ShardId::new(to), want: u64::from(to) };
+        let donate = Donate { shard: sale.shard(), to: ShardId::new(to), want: u64::from(to) };
         sale.cluster.write(donate).await.unwrap();
     }
-    let back = stock::calls::Accept {
-        shard: sale.shard(),
-        from: TokenSource::Shard(ShardId::new(2)),
-        cumulative: 1,
-    };
-    sale.cluster.write(back).await.unwrap();
+    let from = TokenSource::Shard(ShardId::new(2));
+    sale.cluster.write(Accept { shard: sale.shard(), from, cumulative: 1 }).await.unwrap();
     let before = sale.contents().await;
 
     let level = sale.level().await;
@@ -87,7 +83,7 @@ async fn reads_fail_without_shard_or_ring() {
 async fn snapshot_sums_all_shards() {
     let sale = TestSale::over_shards(&[7, 5, 3]).await;
     claim(sale.buy("ann").await);
-    let donate = stock::calls::Donate { shard: sale.shard(), to: ShardId::new(1), want: 2 };
+    let donate = Donate { shard: sale.shard(), to: ShardId::new(1), want: 2 };
     sale.cluster.write(donate).await.unwrap();
     let before = server_clock(&sale).await;
 

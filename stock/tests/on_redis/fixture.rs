@@ -1,5 +1,6 @@
 //! Fixtures shared by all tests: a cluster, sales on it, and buyers.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use redis::{Cmd, FromRedisValue, IntoConnectionInfo, Value, from_redis_value};
@@ -12,7 +13,7 @@ use stock::functions::LIBRARY;
 use stock::ids::{OrderId, ShardId, UserId, UserIdKind};
 use stock::layout::{Incarnation, SaleKeys, Shard, choose_tags};
 use stock::sale::{ChangeHistory, LayoutConfig, Product, Sale, SaleConfig, SaleState, Window};
-use testkit::RedisCluster;
+use testkit::{ClusterOptions, RedisCluster};
 
 /// Open for as long as any test runs.
 pub(crate) const ALWAYS: Window = Window { starts_at: 0, ends_at: 4_000_000_000_000 };
@@ -39,6 +40,21 @@ pub(crate) async fn client_with(options: ConnectOptions) -> Cluster {
     let cluster = Cluster::connect(options, &LIBRARY).await.unwrap();
     cluster.load_library().await.unwrap();
     cluster
+}
+
+/// Starts a cluster without replicas, for tests that damage it or use what a cluster has only once.
+pub(crate) async fn redis_without_replicas() -> RedisCluster {
+    let options = ClusterOptions { replicas_per_primary: 0, ..ClusterOptions::default() };
+    RedisCluster::start(options).await.unwrap()
+}
+
+/// Sends a command to one server of a cluster.
+pub(crate) async fn query_server<T: FromRedisValue>(
+    redis: &RedisCluster,
+    server: SocketAddr,
+    cmd: &Cmd,
+) -> T {
+    cmd.query_async(&mut redis.connection(server).await.unwrap()).await.unwrap()
 }
 
 /// A sale with its shards, on the shared cluster or on a dedicated one.
@@ -68,6 +84,13 @@ impl TestSale {
     /// Creates an open sale on the cluster of this client.
     pub(crate) async fn on(cluster: Cluster, tokens: &[u64]) -> Self {
         Self::planned_on(cluster, tokens.len() as u16, tokens.iter().sum()).create(tokens).await
+    }
+
+    /// Creates an open sale on a new cluster, which a test may damage.
+    pub(crate) async fn on_own_cluster(tokens: &[u64]) -> (RedisCluster, Self) {
+        let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
+        let sale = Self::on(client_of(&redis).await, tokens).await;
+        (redis, sale)
     }
 
     /// Creates a sale that has no shards yet.
@@ -128,10 +151,7 @@ impl TestSale {
 
     /// Makes several attempts in one call to the first shard.
     pub(crate) async fn buy_batch(&self, attempts: &[Attempt]) -> BuyAnswer {
-        self.cluster
-            .write(Buy { shard: self.shard(), attempts, limit: None, not_after: Buy::AT_ANY_TIME })
-            .await
-            .unwrap()
+        self.cluster.write(buying(self.shard(), attempts)).await.unwrap()
     }
 
     pub(crate) async fn claim_of(&self, user: &str) -> Option<Claim> {
@@ -140,6 +160,11 @@ impl TestSale {
 
     pub(crate) async fn level(&self) -> Level {
         self.level_of(self.shard()).await
+    }
+
+    /// Returns the primary of a shard by the client's map.
+    pub(crate) fn primary_of(&self, shard: &Shard) -> SocketAddr {
+        self.cluster.topology().primary(shard.slot).unwrap().address.to_string().parse().unwrap()
     }
 
     pub(crate) async fn level_of(&self, shard: &Shard) -> Level {
@@ -241,6 +266,11 @@ pub(crate) fn attempt(user: &str) -> Attempt {
 
 pub(crate) fn attempts<'a>(users: impl IntoIterator<Item = &'a str>) -> Vec<Attempt> {
     users.into_iter().map(attempt).collect()
+}
+
+/// Returns a purchase without a limit, which never comes too late.
+pub(crate) fn buying<'a>(shard: &'a Shard, attempts: &'a [Attempt]) -> Buy<'a> {
+    Buy { shard, attempts, limit: None, not_after: Buy::AT_ANY_TIME }
 }
 
 /// Returns the claim of a purchase that must have succeeded in this call.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rediscluster::Cluster;
 use stock::lease::{Lead, Lease};
-use testkit::{ClusterOptions, RedisCluster};
+use testkit::RedisCluster;
 
-use crate::fixture::client_of;
+use crate::fixture::{client_of, redis_without_replicas};
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(200);
@@ -19,13 +19,18 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
-        let options = ClusterOptions { replicas_per_primary: 0, ..ClusterOptions::default() };
-        let redis = RedisCluster::start(options).await.unwrap();
+        let redis = redis_without_replicas().await;
         Self { cluster: client_of(&redis).await, _redis: redis }
     }
 
     async fn request(&self, coordinator: &str, hold: Duration) -> Lease {
         self.cluster.poll(Lead { coordinator, hold }).await.unwrap()
+    }
+
+    /// Waits until the lease of another coordinator has run out.
+    async fn wait_until_taken(&self, by: &str) {
+        let taken = async || self.holder(by, SHORT).await.as_deref() == Some(by);
+        testkit::until("the lease to run out", Duration::from_secs(10), taken).await.unwrap();
     }
 
     async fn holder(&self, asked_by: &str, hold: Duration) -> Option<String> {
@@ -53,8 +58,7 @@ async fn lease_is_cut_to_the_requested_time() {
     let answer = fixture.request("bob", SHORT).await;
 
     assert_eq!(answer, Lease { holder: Some("ann".into()), left: SHORT });
-    let taken = async || fixture.holder("bob", SHORT).await.as_deref() == Some("bob");
-    testkit::until("the lease to run out", Duration::from_secs(10), taken).await.unwrap();
+    fixture.wait_until_taken("bob").await;
 }
 
 #[tokio::test]
@@ -63,25 +67,16 @@ async fn lease_ends_unless_renewed() {
     fixture.request("ann", SHORT).await;
     assert_eq!(fixture.request("ann", LONG).await.left, LONG, "it was not renewed");
     tokio::time::sleep(2 * SHORT).await;
-    assert_eq!(
-        fixture.holder("bob", LONG).await.as_deref(),
-        Some("ann"),
-        "it ran out although it was renewed"
-    );
+    assert_eq!(fixture.holder("bob", LONG).await.as_deref(), Some("ann"), "it ran out although renewed");
 
     fixture.request("ann", SHORT).await;
-    let taken = async || fixture.holder("bob", SHORT).await.as_deref() == Some("bob");
-    testkit::until("the lease to run out", Duration::from_secs(10), taken).await.unwrap();
+    fixture.wait_until_taken("bob").await;
 }
 
 #[tokio::test]
 async fn only_the_lease_holder_can_release_it() {
     let fixture = Fixture::new().await;
-    assert_eq!(
-        fixture.holder("ann", Duration::ZERO).await,
-        None,
-        "a free lease cannot be held after its release"
-    );
+    assert_eq!(fixture.holder("ann", Duration::ZERO).await, None, "a free lease stays free after a release");
     fixture.request("ann", LONG).await;
 
     assert_eq!(fixture.holder("bob", Duration::ZERO).await.as_deref(), Some("ann"));

@@ -1,41 +1,33 @@
 //! The function library: it is loaded where it is missing, loading is idempotent, and several releases coexist.
 
 use redis::cmd;
-use rediscluster::Cluster;
 use stock::functions::{Function, LIBRARY};
-use testkit::{ClusterOptions, RedisCluster};
+use testkit::RedisCluster;
 
-use crate::fixture::{TestSale, attempt, claim, client_of, eventual_claim, options};
-
-/// Starts three primaries without replicas, dedicated to this test: flushing the functions must not disturb other
-/// tests.
-async fn dedicated_redis() -> RedisCluster {
-    let options = ClusterOptions { replicas_per_primary: 0, ..ClusterOptions::default() };
-    RedisCluster::start(options).await.unwrap()
-}
+use crate::fixture::{
+    TestSale, attempt, claim, client_of, eventual_claim, query_server, redis_without_replicas,
+};
 
 /// Counts the primaries that have a library of this name.
 async fn primaries_with(redis: &RedisCluster, library: &str) -> usize {
     let mut found = 0;
     for primary in redis.primaries().await {
-        let mut connection = redis.connection(primary).await.unwrap();
         let mut list = cmd("FUNCTION");
         list.arg("LIST").arg("LIBRARYNAME").arg(library);
-        found += list.query_async::<Vec<redis::Value>>(&mut connection).await.unwrap().len();
+        found += query_server::<Vec<redis::Value>>(redis, primary, &list).await.len();
     }
     found
 }
 
 async fn flush_functions(redis: &RedisCluster) {
     for primary in redis.primaries().await {
-        let mut connection = redis.connection(primary).await.unwrap();
-        cmd("FUNCTION").arg("FLUSH").exec_async(&mut connection).await.unwrap();
+        query_server::<()>(redis, primary, cmd("FUNCTION").arg("FLUSH")).await;
     }
 }
 
 #[tokio::test]
 async fn missing_library_is_loaded_during_a_purchase() {
-    let redis = dedicated_redis().await;
+    let redis = redis_without_replicas().await;
     let sale = TestSale::on(client_of(&redis).await, &[5, 5, 5]).await;
     assert_eq!(primaries_with(&redis, &LIBRARY.name).await, 3);
 
@@ -49,7 +41,7 @@ async fn missing_library_is_loaded_during_a_purchase() {
 
 #[tokio::test]
 async fn flushed_functions_lose_no_units() {
-    let redis = dedicated_redis().await;
+    let redis = redis_without_replicas().await;
     let sale = TestSale::on(client_of(&redis).await, &[200]).await;
     let users: Vec<String> = (0..200).map(|n| format!("user-{n}")).collect();
 
@@ -71,15 +63,13 @@ async fn flushed_functions_lose_no_units() {
 
 #[tokio::test]
 async fn loading_is_idempotent_and_releases_coexist() {
-    let redis = dedicated_redis().await;
-    let cluster = Cluster::connect(options(&redis.seeds()), &LIBRARY).await.unwrap();
-    cluster.load_library().await.unwrap();
+    let redis = redis_without_replicas().await;
+    let cluster = client_of(&redis).await;
     cluster.load_library().await.unwrap();
 
     let another = another_release();
     for primary in redis.primaries().await {
-        let mut connection = redis.connection(primary).await.unwrap();
-        cmd("FUNCTION").arg("LOAD").arg(&another).exec_async(&mut connection).await.unwrap();
+        query_server::<String>(&redis, primary, cmd("FUNCTION").arg("LOAD").arg(&another)).await;
     }
 
     let sale = TestSale::on(cluster, &[5]).await;

@@ -1,5 +1,6 @@
 //! Limits shared by all callers: attempts of a user, and requests of an address.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -10,17 +11,17 @@ use stock::limit::{Admit, Limit, PermitAnswer, PermitRequest};
 
 use testkit::{ClusterOptions, RedisCluster, until};
 
-use crate::fixture::{TestSale, attempt, attempts, claim, client_of, server_clock};
+use crate::fixture::{TestSale, attempt, attempts, buying, claim, client_of, server_clock};
 
 /// Three attempts at once, and one more per minute: no permit comes back while a test runs.
 const THREE: Limit = Limit { permits: 3, window: Duration::from_mins(3) };
 
+/// The time until a used permit comes back, read some seconds later at most.
+const IN_A_MINUTE: RangeInclusive<Duration> = Duration::from_secs(55)..=Duration::from_mins(1);
+
 async fn try_limited(sale: &TestSale, attempts: &[Attempt]) -> Vec<BuyOutcome> {
-    sale.cluster
-        .read(Buy { shard: sale.shard(), attempts, limit: Some(THREE), not_after: Buy::AT_ANY_TIME })
-        .await
-        .unwrap()
-        .outcomes
+    let buy = Buy { limit: Some(THREE), ..buying(sale.shard(), attempts) };
+    sale.cluster.read(buy).await.unwrap().outcomes
 }
 
 #[tokio::test]
@@ -31,10 +32,7 @@ async fn limited_user_gets_the_time_to_wait() {
 
     claim(outcomes[0]);
     assert!(matches!(outcomes[1..3], [BuyOutcome::Duplicate(_), BuyOutcome::Duplicate(_)]), "{outcomes:?}");
-    assert!(
-        matches!(outcomes[3], BuyOutcome::Limited(wait) if wait > Duration::from_secs(55) && wait <= Duration::from_mins(1)),
-        "{outcomes:?}"
-    );
+    assert!(matches!(outcomes[3], BuyOutcome::Limited(wait) if IN_A_MINUTE.contains(&wait)), "{outcomes:?}");
     claim(outcomes[4]);
     assert_eq!(sale.level().await.sold, 2, "another user is not held back by it");
 }
@@ -60,67 +58,51 @@ async fn limit_is_per_sale_and_writes_nothing() {
     assert_eq!(try_limited(&other, &attempts(["ann"])).await, [BuyOutcome::Empty]);
 }
 
-async fn request_permits(
-    sale: &TestSale,
-    address: &str,
+/// An address that no other test uses.
+struct Client<'a> {
+    sale: &'a TestSale,
+    bucket: LimitBucket,
+    address: String,
     limit: Limit,
-    spent: u32,
-    want: u32,
-) -> PermitAnswer {
-    request_permits_from(&LimitBucket::all()[0], sale, address, limit, spent, want).await
 }
 
-async fn request_permits_from(
-    bucket: &LimitBucket,
-    sale: &TestSale,
-    address: &str,
-    limit: Limit,
-    spent: u32,
-    want: u32,
-) -> PermitAnswer {
-    let requests = [PermitRequest { address: address.to_owned(), spent, want }];
-    sale.cluster.read(Admit { bucket, limit, requests: &requests }).await.unwrap()[0]
-}
+impl<'a> Client<'a> {
+    fn new(sale: &'a TestSale, limit: Limit) -> Self {
+        Self { sale, bucket: LimitBucket::all().remove(0), address: OrderId::random().to_string(), limit }
+    }
 
-/// Returns an address that no other test uses.
-fn address() -> String {
-    OrderId::random().to_string()
+    async fn request(&self, spent: u32, want: u32) -> PermitAnswer {
+        let requests = [PermitRequest { address: self.address.clone(), spent, want }];
+        let admit = Admit { bucket: &self.bucket, limit: self.limit, requests: &requests };
+        self.sale.cluster.read(admit).await.unwrap()[0]
+    }
 }
 
 #[tokio::test]
 async fn permits_are_granted_until_none_are_left() {
-    let (sale, ann, slow) = (TestSale::selling(0).await, address(), Limit { permits: 10, ..THREE });
-    assert_eq!(request_permits(&sale, &ann, slow, 0, 2).await, PermitAnswer::Granted(2));
-    assert_eq!(
-        request_permits(&sale, &ann, slow, 2, 4).await,
-        PermitAnswer::Granted(2),
-        "a quarter of the six that are left"
-    );
+    let sale = TestSale::selling(0).await;
+    let [ann, bob] = [(); 2].map(|()| Client::new(&sale, Limit { permits: 10, ..THREE }));
+    assert_eq!(ann.request(0, 2).await, PermitAnswer::Granted(2));
+    assert_eq!(ann.request(2, 4).await, PermitAnswer::Granted(2), "a quarter of the six that are left");
     for left in (1..=4).rev() {
-        assert_eq!(request_permits(&sale, &ann, slow, 0, 4).await, PermitAnswer::Granted(1), "{left} left");
+        assert_eq!(ann.request(0, 4).await, PermitAnswer::Granted(1), "{left} left");
     }
-    let none = request_permits(&sale, &ann, slow, 0, 4).await;
+    let none = ann.request(0, 4).await;
     assert!(matches!(none, PermitAnswer::After(wait) if wait > Duration::from_secs(15)), "{none:?}");
-    assert_eq!(
-        request_permits(&sale, &address(), slow, 0, 2).await,
-        PermitAnswer::Granted(2),
-        "another address has its own"
-    );
+    assert_eq!(bob.request(0, 2).await, PermitAnswer::Granted(2), "another address has its own");
 }
 
 #[tokio::test]
 async fn permits_come_back_one_by_one() {
-    let (sale, ann) = (TestSale::selling(0).await, address());
-    let quick = Limit { permits: 10, window: Duration::from_millis(200) };
-    assert_eq!(request_permits(&sale, &ann, quick, 9, 1).await, PermitAnswer::Granted(1));
-    let PermitAnswer::After(wait) = request_permits(&sale, &ann, quick, 0, 10).await else {
+    let sale = TestSale::selling(0).await;
+    let ann = Client::new(&sale, Limit { permits: 10, window: Duration::from_millis(200) });
+    assert_eq!(ann.request(9, 1).await, PermitAnswer::Granted(1));
+    let PermitAnswer::After(wait) = ann.request(0, 10).await else {
         return; // The machine paused for as long as a permit takes to come back.
     };
     assert!(wait <= Duration::from_millis(20));
     tokio::time::sleep(wait).await;
-    assert!(
-        matches!(request_permits(&sale, &ann, quick, 0, 10).await, PermitAnswer::Granted(some) if some >= 1)
-    );
+    assert!(matches!(ann.request(0, 10).await, PermitAnswer::Granted(1..)));
 }
 
 /// A sale on a cluster whose clocks can be set.
@@ -167,8 +149,8 @@ async fn limits_end_when_fast_clock_is_corrected() {
     with_clocks.set_clocks(SignedDuration::from_hours(3)).await;
     let before = try_limited(sale, &attempts(["ann"; 4])).await;
     assert!(matches!(before[3], BuyOutcome::Limited(_)), "{before:?}");
-    let (address, bucket) = (address(), with_clocks.bucket_beside_shard());
-    let used = request_permits_from(&bucket, sale, &address, THREE, 3, 1).await;
+    let client = Client { bucket: with_clocks.bucket_beside_shard(), ..Client::new(sale, THREE) };
+    let used = client.request(3, 1).await;
     assert!(matches!(used, PermitAnswer::After(_)), "{used:?}");
 
     // When the clocks are corrected.
@@ -177,24 +159,18 @@ async fn limits_end_when_fast_clock_is_corrected() {
     // Then both have all permits again, and are limited as before.
     let outcomes = try_limited(sale, &attempts(["ann"; 4])).await;
     assert_eq!(outcomes[..3], [BuyOutcome::Empty; 3], "{outcomes:?}");
-    assert!(
-        matches!(outcomes[3], BuyOutcome::Limited(wait) if wait <= Duration::from_mins(1)),
-        "{outcomes:?}"
-    );
-    let permits = request_permits_from(&bucket, sale, &address, THREE, 0, 1).await;
-    assert_eq!(permits, PermitAnswer::Granted(1));
+    let is_limited = matches!(outcomes[3], BuyOutcome::Limited(wait) if wait <= Duration::from_mins(1));
+    assert!(is_limited, "{outcomes:?}");
+    assert_eq!(client.request(0, 1).await, PermitAnswer::Granted(1));
 }
 
 #[tokio::test]
 async fn excess_use_of_free_permits_gives_none_back() {
-    let (sale, ann) = (TestSale::selling(0).await, address());
+    let sale = TestSale::selling(0).await;
+    let ann = Client::new(&sale, THREE);
 
-    let none = request_permits(&sale, &ann, THREE, 100, 1).await;
-
-    for answer in [none, request_permits(&sale, &ann, THREE, 0, 1).await] {
-        assert!(
-            matches!(answer, PermitAnswer::After(wait) if wait > Duration::from_secs(55) && wait <= Duration::from_mins(1)),
-            "{answer:?}"
-        );
+    for spent in [100, 0] {
+        let answer = ann.request(spent, 1).await;
+        assert!(matches!(answer, PermitAnswer::After(wait) if IN_A_MINUTE.contains(&wait)), "{answer:?}");
     }
 }

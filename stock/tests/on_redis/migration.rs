@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use redis::{Cmd, FromRedisValue, cmd};
+use redis::{Cmd, cmd};
 use rediscluster::CallError;
 use stock::audit::audit;
 use stock::layout::Shard;
-use testkit::{ClusterOptions, RedisCluster};
+use testkit::RedisCluster;
 
-use crate::fixture::{TestSale, client_of, eventual_claim};
+use crate::fixture::{TestSale, attempts, buying, eventual_claim, query_server};
 
 /// Moves slots as an operator's tools do.
 struct Mover<'a> {
@@ -28,30 +28,25 @@ impl Mover<'_> {
 
     async fn start_move(&self, shard: &Shard) {
         let (from, to) = (self.id_of(self.from).await, self.id_of(self.to).await);
-        self.run::<()>(self.to, setslot(shard).arg("IMPORTING").arg(from)).await;
-        self.run::<()>(self.from, setslot(shard).arg("MIGRATING").arg(to)).await;
+        query_server::<()>(self.redis, self.to, setslot(shard).arg("IMPORTING").arg(from)).await;
+        query_server::<()>(self.redis, self.from, setslot(shard).arg("MIGRATING").arg(to)).await;
     }
 
     async fn move_keys(&self, keys: &[&str]) {
         let mut migrate = cmd("MIGRATE");
         migrate.arg("127.0.0.1").arg(self.to.port()).arg("").arg(0).arg(5_000).arg("KEYS").arg(keys);
-        self.run::<()>(self.from, &migrate).await;
+        query_server::<()>(self.redis, self.from, &migrate).await;
     }
 
     async fn finish_move(&self, shard: &Shard) {
         let to = self.id_of(self.to).await;
         for primary in [self.to, self.from] {
-            self.run::<()>(primary, setslot(shard).arg("NODE").arg(&to)).await;
+            query_server::<()>(self.redis, primary, setslot(shard).arg("NODE").arg(&to)).await;
         }
     }
 
     async fn id_of(&self, addr: SocketAddr) -> String {
-        self.run(addr, cmd("CLUSTER").arg("MYID")).await
-    }
-
-    async fn run<T: FromRedisValue>(&self, addr: SocketAddr, cmd: &Cmd) -> T {
-        let mut connection = self.redis.connection(addr).await.unwrap();
-        cmd.query_async(&mut connection).await.unwrap()
+        query_server(self.redis, addr, cmd("CLUSTER").arg("MYID")).await
     }
 }
 
@@ -61,15 +56,10 @@ fn setslot(shard: &Shard) -> Cmd {
     setslot
 }
 
-fn primary_of(sale: &TestSale, shard: &Shard) -> SocketAddr {
-    sale.cluster.topology().primary(shard.slot).unwrap().address.to_string().parse().unwrap()
-}
-
 #[tokio::test]
 async fn purchases_succeed_while_the_shard_moves() {
-    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
-    let sale = TestSale::on(client_of(&redis).await, &[100_000, 0, 0]).await;
-    let (here, there) = (primary_of(&sale, sale.shard()), primary_of(&sale, sale.shard_at(1)));
+    let (redis, sale) = TestSale::on_own_cluster(&[100_000, 0, 0]).await;
+    let (here, there) = (sale.primary_of(sale.shard()), sale.primary_of(sale.shard_at(1)));
     let moved = std::cell::Cell::new(false);
 
     let moving = async {
@@ -91,18 +81,17 @@ async fn purchases_succeed_while_the_shard_moves() {
 
     assert!(sold > 3, "only {sold} bought while the shard moved");
     assert_eq!(sale.level().await.sold, sold);
-    assert_eq!(primary_of(&sale, sale.shard()), there, "the client's map is outdated");
+    assert_eq!(sale.primary_of(sale.shard()), there, "the client's map is outdated");
     assert_eq!(sale.entries().await.len() as u64, sold);
 }
 
 /// A client that does not know of a move calls the old primary, is redirected, and refreshes the map.
 #[tokio::test]
 async fn client_finds_both_moved_shards() {
-    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
-    let sale = TestSale::on(client_of(&redis).await, &[5, 5, 5, 5]).await;
+    let (redis, sale) = TestSale::on_own_cluster(&[5, 5, 5, 5]).await;
     let old_map = sale.cluster.topology();
-    let (here, there) = (primary_of(&sale, sale.shard_at(0)), primary_of(&sale, sale.shard_at(1)));
-    assert_eq!(primary_of(&sale, sale.shard_at(3)), here, "the fourth shard shares the first one's primary");
+    let (here, there) = (sale.primary_of(sale.shard_at(0)), sale.primary_of(sale.shard_at(1)));
+    assert_eq!(sale.primary_of(sale.shard_at(3)), here, "the fourth shard shares the first one's primary");
 
     let mover = Mover { redis: &redis, from: here, to: there };
     for shard in [0, 3] {
@@ -112,7 +101,7 @@ async fn client_finds_both_moved_shards() {
     assert_eq!(sale.cluster.topology(), old_map, "the client does not know of the move yet");
     for shard in [0, 3] {
         assert_eq!(sale.level_of(sale.shard_at(shard)).await.stock, 5);
-        assert_eq!(primary_of(&sale, sale.shard_at(shard)), there);
+        assert_eq!(sale.primary_of(sale.shard_at(shard)), there);
     }
     let audit = audit(&sale.cluster, &sale.sale).await.unwrap();
     assert!(audit.ok, "{:#?}", audit.violations);
@@ -121,24 +110,10 @@ async fn client_finds_both_moved_shards() {
 /// After the keys have left and before the map changes, no primary answers for the slot.
 #[tokio::test]
 async fn half_moved_shard_fails_until_moved() {
-    let redis = RedisCluster::start(ClusterOptions::default()).await.unwrap();
-    let sale = TestSale::on(client_of(&redis).await, &[5, 0]).await;
-    let mover = Mover {
-        redis: &redis,
-        from: primary_of(&sale, sale.shard()),
-        to: primary_of(&sale, sale.shard_at(1)),
-    };
-    let buy = async |user| {
-        let attempts = crate::fixture::attempts([user]);
-        sale.cluster
-            .write(stock::calls::Buy {
-                shard: sale.shard(),
-                attempts: &attempts,
-                limit: None,
-                not_after: stock::calls::Buy::AT_ANY_TIME,
-            })
-            .await
-    };
+    let (redis, sale) = TestSale::on_own_cluster(&[5, 0]).await;
+    let (from, to) = (sale.primary_of(sale.shard()), sale.primary_of(sale.shard_at(1)));
+    let mover = Mover { redis: &redis, from, to };
+    let buy = async |user| sale.cluster.write(buying(sale.shard(), &attempts([user]))).await;
 
     mover.start_move(sale.shard()).await;
     assert!(buy("ann").await.is_ok(), "as long as its keys are there, it sells");

@@ -6,9 +6,9 @@ use redis::cmd;
 use rediscluster::Cluster;
 use stock::layout::PRESENCE_KEY;
 use stock::presence::{Presence, ProcessInfo, ProcessKind, ProcessList};
-use testkit::{ClusterOptions, RedisCluster};
+use testkit::RedisCluster;
 
-use crate::fixture::client_of;
+use crate::fixture::{client_of, redis_without_replicas};
 
 /// A dedicated cluster: there is one list per cluster.
 struct Fixture {
@@ -18,8 +18,7 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
-        let options = ClusterOptions { replicas_per_primary: 0, ..ClusterOptions::default() };
-        let redis = RedisCluster::start(options).await.unwrap();
+        let redis = redis_without_replicas().await;
         Self { cluster: client_of(&redis).await, redis }
     }
 

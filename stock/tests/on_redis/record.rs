@@ -1,6 +1,6 @@
 //! `record`: configuration and mint of a sale change together, and only from the version that the change is based on.
 
-use redis::Cmd;
+use redis::FromRedisValue;
 use stock::calls::{Recall, Record, RecordAnswer, SaleRecord};
 use stock::layout::SaleKeys;
 use stock::sale::{LayoutConfig, SaleConfig, SaleState};
@@ -21,6 +21,18 @@ impl Unrecorded {
     async fn sale() -> Self {
         let sale = TestSale::planned(3).await;
         Self { keys: SaleKeys::new(sale.sale.id()), sale }
+    }
+
+    /// A sale whose first version is recorded.
+    async fn first_recorded() -> Self {
+        let sale = Self::sale().await;
+        assert_eq!(sale.record(0, &sale.at(1), &[50, 30, 20]).await, RecordAnswer::Done);
+        sale
+    }
+
+    /// Sends a raw command with these keys to the primary of the record.
+    async fn query<T: FromRedisValue>(&self, command: &str, keys: &[&str]) -> T {
+        self.sale.query_slot(self.keys.slot, redis::cmd(command).arg(keys)).await
     }
 
     fn at(&self, version: u64) -> SaleConfig {
@@ -49,22 +61,17 @@ async fn new_sale_is_recorded_with_its_mint() {
 
 #[tokio::test]
 async fn repeated_record_succeeds_and_changes_nothing() {
-    let sale = Unrecorded::sale().await;
-    sale.record(0, &sale.at(1), &[50, 30, 20]).await;
+    let sale = Unrecorded::first_recorded().await;
 
-    assert_eq!(
-        sale.record(0, &sale.at(1), &[50, 30, 20]).await,
-        RecordAnswer::Done,
-        "a lost answer became a refusal"
-    );
+    let repeated = sale.record(0, &sale.at(1), &[50, 30, 20]).await;
+    assert_eq!(repeated, RecordAnswer::Done, "a lost answer became a refusal");
 
     assert_eq!(sale.recorded().await, (Some(sale.at(1)), vec![50, 30, 20]), "tokens were minted twice");
 }
 
 #[tokio::test]
 async fn concurrent_change_is_overtaken() {
-    let sale = Unrecorded::sale().await;
-    sale.record(0, &sale.at(1), &[50, 30, 20]).await;
+    let sale = Unrecorded::first_recorded().await;
     let paused = SaleConfig { state: SaleState::Paused, ..sale.at(2) };
     assert_eq!(sale.record(1, &paused, &[]).await, RecordAnswer::Done);
 
@@ -77,8 +84,7 @@ async fn concurrent_change_is_overtaken() {
 
 #[tokio::test]
 async fn existing_sale_is_not_created_with_other_settings() {
-    let sale = Unrecorded::sale().await;
-    sale.record(0, &sale.at(1), &[50, 30, 20]).await;
+    let sale = Unrecorded::first_recorded().await;
 
     let other = SaleConfig { total_stock: 7, ..sale.at(1) };
 
@@ -88,10 +94,8 @@ async fn existing_sale_is_not_created_with_other_settings() {
 #[tokio::test]
 async fn change_of_an_earlier_creation_is_overtaken() {
     // Given a sale that was deleted and created again, with the version that the first one had.
-    let sale = Unrecorded::sale().await;
-    sale.record(0, &sale.at(1), &[50, 30, 20]).await;
-    let keys = [&sale.keys.config, &sale.keys.mint];
-    let _: u64 = sale.sale.query_slot(sale.keys.slot, redis::cmd("DEL").arg(&keys)).await;
+    let sale = Unrecorded::first_recorded().await;
+    sale.query::<u64>("DEL", &[&sale.keys.config, &sale.keys.mint]).await;
     let layout = LayoutConfig::new(sale.sale.sale.config.layout.tags.clone());
     let again = SaleConfig { layout, total_stock: 9, ..sale.at(1) };
     assert_eq!(sale.record(0, &again, &[3, 3, 3]).await, RecordAnswer::Done);
@@ -106,9 +110,8 @@ async fn change_of_an_earlier_creation_is_overtaken() {
 
 #[tokio::test]
 async fn new_sale_starts_with_an_empty_mint() {
-    let sale = Unrecorded::sale().await;
-    sale.record(0, &sale.at(1), &[50, 30, 20]).await;
-    let _: u64 = sale.sale.query_slot(sale.keys.slot, redis::cmd("DEL").arg(&sale.keys.config)).await;
+    let sale = Unrecorded::first_recorded().await;
+    sale.query::<u64>("DEL", &[&sale.keys.config]).await;
 
     let smaller = SaleConfig { total_stock: 9, ..sale.at(1) };
     sale.record(0, &smaller, &[3, 3, 3]).await;
@@ -127,8 +130,7 @@ async fn change_of_a_missing_sale_is_refused() {
 
 #[tokio::test]
 async fn mint_only_grows() {
-    let sale = Unrecorded::sale().await;
-    sale.record(0, &sale.at(1), &[50, 30, 20]).await;
+    let sale = Unrecorded::first_recorded().await;
 
     let restocked = SaleConfig { total_stock: 1_000, ..sale.at(2) };
     sale.record(1, &restocked, &[40, 35, 915]).await;
@@ -138,35 +140,30 @@ async fn mint_only_grows() {
 
 #[tokio::test]
 async fn recall_writes_tick() {
-    let sale = Unrecorded::sale().await;
-    sale.record(0, &sale.at(1), &[50, 30, 20]).await;
-    let tick: Cmd = Cmd::hget(&sale.keys.mint, "tick");
-    let before: Option<u64> = sale.sale.query_slot(sale.keys.slot, &tick).await;
+    let sale = Unrecorded::first_recorded().await;
+    let tick = async || sale.query::<Option<u64>>("HGET", &[&sale.keys.mint, "tick"]).await;
+    assert_eq!(tick().await, None);
 
     sale.recorded().await;
 
-    let after: Option<u64> = sale.sale.query_slot(sale.keys.slot, &tick).await;
-    assert_eq!((before, after), (None, Some(1)), "the call must write, or its barrier proves nothing");
+    assert_eq!(tick().await, Some(1), "the call must write, or its barrier proves nothing");
 }
 
 #[tokio::test]
 async fn recall_of_a_missing_sale_writes_nothing() {
     let sale = Unrecorded::sale().await;
     assert_eq!(sale.recorded().await, (None, vec![]));
-    let keys: u64 = sale.sale.query_slot(sale.keys.slot, redis::cmd("EXISTS").arg(&sale.keys.mint)).await;
-    assert_eq!(keys, 0);
+    assert_eq!(sale.query::<u64>("EXISTS", &[&sale.keys.mint]).await, 0);
 }
 
 #[tokio::test]
 async fn record_without_its_mint_is_lost() {
-    let sale = Unrecorded::sale().await;
-    sale.record(0, &sale.at(1), &[50, 30, 20]).await;
-    let _: u64 = sale.sale.query_slot(sale.keys.slot, redis::cmd("DEL").arg(&sale.keys.mint)).await;
+    let sale = Unrecorded::first_recorded().await;
+    sale.query::<u64>("DEL", &[&sale.keys.mint]).await;
 
     assert_eq!(sale.recorded().await, (None, vec![]));
 
-    let keys: u64 = sale.sale.query_slot(sale.keys.slot, redis::cmd("EXISTS").arg(&sale.keys.mint)).await;
-    assert_eq!(keys, 0, "a mint of zeros was made");
+    assert_eq!(sale.query::<u64>("EXISTS", &[&sale.keys.mint]).await, 0, "a mint of zeros was made");
 }
 
 #[tokio::test]
@@ -200,11 +197,7 @@ async fn search_finds_records_and_shards_by_key() {
 
     sale.sale.configure(1, SaleState::Creating, ALWAYS).await;
     assert_eq!(has_shards(cluster, id).await, Ok(true));
-    assert_eq!(
-        has_shards(cluster, &"sale".parse().unwrap()).await,
-        Ok(false),
-        "a prefix of a name must not match"
-    );
+    assert_eq!(has_shards(cluster, &"sale".parse().unwrap()).await, Ok(false), "a prefix must not match");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::fixture::{HEAD_LIMIT, Target};
+use crate::fixture::{HEAD_LIMIT, Target, connect};
 
 /// Each connection needs two descriptors in this process and one in the node.
 const CONNECTIONS: usize = 10_000;
@@ -17,14 +17,13 @@ const CONCURRENT_CONNECTS: usize = 256;
 
 /// Opens [`CONNECTIONS`] connections and sends the same bytes on each.
 async fn connect_many(base_url: &str, request: &'static [u8]) -> Vec<TcpStream> {
-    let addr = base_url.trim_start_matches("http://").to_owned();
     let mut streams = Vec::with_capacity(CONNECTIONS);
     while streams.len() < CONNECTIONS {
         let mut connecting = JoinSet::new();
         for _ in 0..CONCURRENT_CONNECTS.min(CONNECTIONS - streams.len()) {
-            let addr = addr.clone();
+            let base_url = base_url.to_owned();
             connecting.spawn(async move {
-                let mut stream = TcpStream::connect(addr).await.unwrap();
+                let mut stream = connect(&base_url).await;
                 stream.write_all(request).await.unwrap();
                 stream
             });
@@ -47,11 +46,8 @@ async fn ten_thousand_idle_connections_do_not_block_buyers() {
 
     let began = Instant::now();
     let idle = connect_many(&base_url, b"G").await;
-    println!(
-        "{CONNECTIONS} idle connections in {:?}: {before} MB before, {} MB with them",
-        began.elapsed(),
-        megabytes(&target)
-    );
+    let (took, with_them) = (began.elapsed(), megabytes(&target));
+    println!("{CONNECTIONS} idle connections in {took:?}: {before} MB before, {with_them} MB with them");
     target.assert_healthy("ten thousand connections").await;
 
     let began = Instant::now();

@@ -46,28 +46,35 @@ impl Target {
         [self.stack.url(), self.stack.nodes()[0].url().to_owned()]
     }
 
+    pub(crate) async fn get(&self, url: &str) -> Response {
+        self.client.get(url).send().await.unwrap()
+    }
+
+    /// Returns the status of a purchase at this address.
+    pub(crate) async fn buy(&self, base_url: &str, user: &str) -> u16 {
+        self.purchase(&format!("{base_url}/api/sale/purchase"), user).send().await.unwrap().status().into()
+    }
+
+    pub(crate) fn purchase(&self, url: &str, user: &str) -> RequestBuilder {
+        self.client.post(url).timeout(ANSWER_LIMIT).json(&json!({ "userId": user }))
+    }
+
     /// Asserts that a legitimate buyer can buy at both URLs without delay.
     pub(crate) async fn assert_healthy(&self, after: &str) {
         for base_url in self.base_urls() {
             let user = format!("honest-{}", self.buyers.fetch_add(1, Ordering::Relaxed));
             let began = Instant::now();
-            let answer = buy(&self.client, &base_url, &user).timeout(ANSWER_LIMIT).send().await.unwrap();
-            assert_eq!(answer.status(), 200, "after {after} at {base_url}");
-            assert!(
-                began.elapsed() < HEALTHY_LATENCY_MAX,
-                "after {after} a purchase at {base_url} took {:?}",
-                began.elapsed()
-            );
+            assert_eq!(self.buy(&base_url, &user).await, 200, "after {after} at {base_url}");
+            let took = began.elapsed();
+            assert!(took < HEALTHY_LATENCY_MAX, "after {after} a purchase at {base_url} took {took:?}");
         }
-        let ready =
-            self.client.get(format!("{}/readyz", self.stack.nodes()[0].ops_url())).send().await.unwrap();
+        let ready = self.get(&format!("{}/readyz", self.stack.nodes()[0].ops_url())).await;
         assert_eq!(ready.status(), 200, "after {after}");
     }
 
     /// Returns true when this user has bought a unit.
     pub(crate) async fn has_bought(&self, user: &str) -> bool {
-        let found =
-            self.client.get(format!("{}/api/sale/purchase/{user}", self.stack.url())).send().await.unwrap();
+        let found = self.get(&format!("{}/api/sale/purchase/{user}", self.stack.url())).await;
         found.json::<Value>().await.unwrap()["hasPurchased"] == true
     }
 
@@ -78,10 +85,6 @@ impl Target {
     }
 }
 
-pub(crate) fn buy(client: &Client, base_url: &str, user: &str) -> RequestBuilder {
-    client.post(format!("{base_url}/api/sale/purchase")).json(&json!({ "userId": user }))
-}
-
 /// Asserts that the answer is a problem+json with this status and the request's correlation id.
 pub(crate) async fn assert_problem(answer: Response, status: u16, what: &str) {
     assert_eq!(answer.status(), status, "{what}");
@@ -90,9 +93,14 @@ pub(crate) async fn assert_problem(answer: Response, status: u16, what: &str) {
     assert_eq!(answer.json::<Value>().await.unwrap()["correlationId"], correlation, "{what}");
 }
 
+/// Opens a connection to a server.
+pub(crate) async fn connect(base_url: &str) -> TcpStream {
+    TcpStream::connect(base_url.trim_start_matches("http://")).await.unwrap()
+}
+
 /// Sends raw bytes, and reads until the connection is closed or silent for 700 ms.
 pub(crate) async fn send_raw(base_url: &str, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(base_url.trim_start_matches("http://")).await.unwrap();
+    let mut stream = connect(base_url).await;
     // A server may reject the request before all bytes were sent.
     let _refused_early = stream.write_all(bytes).await;
     let mut answer = Vec::new();

@@ -2,37 +2,28 @@
 
 use serde_json::json;
 
-use crate::fixture::{Target, assert_problem, buy};
+use crate::fixture::{Target, assert_problem};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn special_characters_in_ids_have_no_effect() {
     let target = Target::open().await;
     for base_url in target.base_urls() {
         for sale in ["%7Bflash%7D", "flash.0", "{flash.0}", "FLASH", "a".repeat(1_000).as_str()] {
-            let status =
-                target.client.get(format!("{base_url}/api/sales/{sale}/status")).send().await.unwrap();
+            let status = target.get(&format!("{base_url}/api/sales/{sale}/status")).await;
             assert_eq!(status.status(), 404, "sale {sale}");
         }
         for user in ["a%0d%0aset-cookie:%20b", "a%00b", "%ff", "%0a"] {
-            let found =
-                target.client.get(format!("{base_url}/api/sale/purchase/{user}")).send().await.unwrap();
+            let found = target.get(&format!("{base_url}/api/sale/purchase/{user}")).await;
             assert_eq!(found.status(), 400, "user {user}");
             assert!(!found.headers().contains_key("set-cookie"), "user {user}");
         }
         for user in ["a\r\nset-cookie: b", "a\0b", "\u{7f}", "", " ", &"a".repeat(129)] {
-            assert_eq!(
-                buy(&target.client, &base_url, user).send().await.unwrap().status(),
-                400,
-                "user {user:?}"
-            );
+            assert_eq!(target.buy(&base_url, user).await, 400, "user {user:?}");
         }
         for id in ["a b", "\u{e9}", &"a".repeat(65)] {
-            let status = target
-                .client
-                .get(format!("{base_url}/api/sale/status"))
-                .header("x-correlation-id", id)
-                .send();
-            assert_ne!(status.await.unwrap().headers()["x-correlation-id"].as_bytes(), id.as_bytes());
+            let status = target.client.get(format!("{base_url}/api/sale/status"));
+            let answer = status.header("x-correlation-id", id).send().await.unwrap();
+            assert_ne!(answer.headers()["x-correlation-id"].as_bytes(), id.as_bytes());
         }
         target.assert_healthy("odd names").await;
     }
@@ -40,16 +31,9 @@ async fn special_characters_in_ids_have_no_effect() {
     for user in
         ["{flash.1}", "fs:{flash.0}:claims", "' OR 1=1 --", "*3\u{2028}$3", "${jndi:ldap://x}", "<script>"]
     {
-        assert_eq!(
-            buy(&target.client, &target.stack.url(), user).send().await.unwrap().status(),
-            200,
-            "{user}"
-        );
-        assert_eq!(
-            buy(&target.client, &target.stack.url(), user).send().await.unwrap().status(),
-            409,
-            "{user}"
-        );
+        for status in [200, 409] {
+            assert_eq!(target.buy(&target.stack.url(), user).await, status, "{user}");
+        }
     }
     target.assert_audit_ok().await;
 }
@@ -62,14 +46,10 @@ async fn look_alike_email_buys_no_second_unit() {
         "productName": "Chair", "productPrice": 1.0,
     });
     let coordinator = target.stack.coordinators()[0].url().to_owned();
-    let created =
-        target.client.post(format!("{coordinator}/admin/sales")).bearer_auth(target.stack.admin_token());
-    let created = created.json(&sale).send().await.unwrap();
-    assert_eq!(created.status(), 201, "{}", created.text().await.unwrap());
+    target.stack.admin().create(&coordinator, &sale).await.unwrap();
 
     let url = format!("{}/api/sales/mail/purchase", target.stack.url());
-    let buy =
-        async |user: &str| target.client.post(&url).json(&json!({ "userId": user })).send().await.unwrap();
+    let buy = async |user: &str| target.purchase(&url, user).send().await.unwrap();
     assert_eq!(buy("ann.k@shop.example").await.status(), 200);
     for (look_alike, why, status) in [
         ("Ann.K@Shop.Example", "another case", 409),
@@ -98,12 +78,10 @@ async fn forged_csrf_tokens_and_foreign_origins_are_refused() {
     let target = Target::open().await;
     for base_url in target.base_urls() {
         for path in ["/api/purchase", "/api/sale/purchase"] {
-            let made_up =
-                target.client.post(format!("{base_url}{path}")).json(&json!({ "userId": "mallory" }));
+            let made_up = target.purchase(&format!("{base_url}{path}"), "mallory");
             let made_up = made_up.header("x-csrf-token", "made-up").header("cookie", "csrfToken=made-up");
             assert_eq!(made_up.send().await.unwrap().status(), 403, "{path}");
-            let foreign =
-                target.client.post(format!("{base_url}{path}")).json(&json!({ "userId": "mallory" }));
+            let foreign = target.purchase(&format!("{base_url}{path}"), "mallory");
             let foreign =
                 foreign.header("origin", "https://evil.example").header("sec-fetch-site", "cross-site");
             assert_eq!(foreign.header("cookie", "a=b").send().await.unwrap().status(), 403, "{path}");

@@ -17,7 +17,7 @@ async fn buyers_get_answers_over_bounded_connections() {
     let answers = crowd.await.unwrap();
 
     assert_eq!(answers.len(), 2_000);
-    assert!(answers.iter().all(|answer| answer.is_purchased() && answer.order_id.as_deref() == Some("o-1")));
+    assert!(answers.iter().all(|answer| answer.is_purchased() && answer.order.as_deref() == Some("o-1")));
 }
 
 #[tokio::test]

@@ -39,7 +39,11 @@ impl FakeNode {
             let mut requests = recorded.lock().unwrap();
             let status = statuses[requests.len().min(statuses.len() - 1)];
             requests.push(request.headers().clone());
-            (StatusCode::from_u16(status).unwrap(), [("retry-after", "0")], r#"{"orderId":"o-1"}"#)
+            (
+                StatusCode::from_u16(status).unwrap(),
+                [("retry-after", "0")],
+                r#"{"success":true,"orderId":"o-1"}"#,
+            )
                 .into_response()
         };
         tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await.unwrap() });

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::Path};
 
 use reqwest::{Client, Method, Response, header::RETRY_AFTER};
+use serde_json::{Value, json};
 use testkit::{
     Folder, Lifetime, Nginx,
     nginx::NginxOptions,
@@ -55,8 +56,7 @@ async fn nginx_retries_with_same_key_when_node_dies() {
         assert_eq!(nginx.post(PURCHASE).await.status(), 200);
     }
 
-    let (tried, answered) =
-        (dying.header_values("idempotency-key"), healthy.header_values("idempotency-key"));
+    let [tried, answered] = [dying, healthy].map(|node| node.header_values("idempotency-key"));
     assert!(!tried.is_empty(), "no purchase reached the dying node");
     assert!(tried.iter().all(|key| key.is_some() && answered.contains(key)));
 }
@@ -73,14 +73,13 @@ async fn nginx_does_not_retry_a_503() {
 
 #[tokio::test]
 async fn nginx_sends_retry_after_without_a_node() {
-    let unused_ports = PortBlock::take().unwrap();
-    let nginx = NginxFixture::in_front_of_addresses(&[loopback(unused_ports.first())]).await;
+    let nginx = NginxFixture::without_a_node().await;
 
     let answer = nginx.post(PURCHASE).await;
 
     assert_eq!(answer.status(), 503);
     assert_eq!(answer.headers()[RETRY_AFTER], "1");
-    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    problem(answer).await;
 }
 
 /// Two nodes are replaced one after the other. nginx still avoids the first one when the second one stops.
@@ -102,13 +101,10 @@ async fn nginx_uses_only_recovered_node_at_once() {
 
 #[tokio::test]
 async fn nginx_answer_echoes_only_valid_correlation_ids() {
-    let unused_ports = PortBlock::take().unwrap();
-    let nginx = NginxFixture::in_front_of_addresses(&[loopback(unused_ports.first())]).await;
+    let nginx = NginxFixture::without_a_node().await;
     let post_with_id = async |id: &str| {
-        let answer =
-            nginx.client.post(nginx.url(PURCHASE)).header("x-correlation-id", id).send().await.unwrap();
-        let echoed = answer.headers()["x-correlation-id"].to_str().unwrap().to_owned();
-        let problem: serde_json::Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        let request = nginx.client.post(nginx.url(PURCHASE)).header("x-correlation-id", id);
+        let (echoed, problem) = problem(request.send().await.unwrap()).await;
         assert_eq!(problem["correlationId"], *echoed);
         echoed
     };
@@ -125,7 +121,7 @@ async fn nginx_refuses_an_oversized_body() {
     let answer = nginx.client.post(nginx.url(PURCHASE)).body(vec![b' '; 1 << 20]).send().await.unwrap();
 
     assert_eq!(answer.status(), 413);
-    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    problem(answer).await;
     assert!(node.header_values("host").is_empty());
 }
 
@@ -144,12 +140,9 @@ async fn nginx_refusals_have_the_form_of_nodes() {
     for (request, status, title) in refused {
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), status);
-        assert_eq!(answer.headers()["content-type"], "application/problem+json");
-        let correlation = answer.headers()["x-correlation-id"].to_str().unwrap().to_owned();
-        let problem: serde_json::Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
-        let expected = serde_json::json!({
-            "type": "about:blank", "title": title, "status": status, "correlationId": correlation,
-        });
+        let (correlation, problem) = problem(answer).await;
+        let expected =
+            json!({ "type": "about:blank", "title": title, "status": status, "correlationId": correlation });
         assert_eq!(problem, expected);
     }
     assert!(node.header_values("host").is_empty());
@@ -192,8 +185,18 @@ impl NginxFixture {
         Self::in_front_of_addresses(&nodes.iter().map(|node| node.addr).collect::<Vec<_>>()).await
     }
 
+    async fn without_a_node() -> Self {
+        let ports = PortBlock::take().unwrap();
+        let unused = loopback(ports.first() + 1);
+        Self::start(ports, &[unused]).await
+    }
+
     async fn in_front_of_addresses(nodes: &[SocketAddr]) -> Self {
-        let (ports, folder) = (PortBlock::take().unwrap(), Folder::temporary().unwrap());
+        Self::start(PortBlock::take().unwrap(), nodes).await
+    }
+
+    async fn start(ports: PortBlock, nodes: &[SocketAddr]) -> Self {
+        let folder = Folder::temporary().unwrap();
         let nginx = Nginx::start(options(&ports, folder.path(), nodes)).await.unwrap();
         Self { nginx, client: Client::new(), ports, _folder: folder }
     }
@@ -205,6 +208,13 @@ impl NginxFixture {
     async fn post(&self, path: &str) -> Response {
         self.client.post(self.url(path)).body(r#"{"userId":"ada"}"#).send().await.unwrap()
     }
+}
+
+/// Reads an answer that must be a problem. Returns its correlation id and its body.
+async fn problem(answer: Response) -> (String, Value) {
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    let correlation = answer.headers()["x-correlation-id"].to_str().unwrap().to_owned();
+    (correlation, answer.json().await.unwrap())
 }
 
 fn options(ports: &PortBlock, folder: &Path, nodes: &[SocketAddr]) -> NginxOptions {

@@ -1,98 +1,55 @@
-//! Clients written from the documented API alone: one for each family of calls.
+//! Clients of both families of endpoints. Their parsers accept only answers that match the documented API.
 
 use std::time::Duration;
 
+use buyers::{ANSWER_LIMIT, Answer, AnswerKind, ApiFamily, BuyerClient, PurchaseRequest};
 use futures::future::try_join_all;
-use reqwest::{Client, Response};
-use serde_json::{Value, json};
-use testkit::StackOptions;
 use testkit::stack::SaleOptions;
-use tokio::time::sleep;
+use testkit::{StackOptions, until};
 
 use crate::fixture::OpenSale;
 
-/// Polls the status every second until the sale is active, then buys.
-struct PollingClient {
-    http: Client,
+/// A client of one family of endpoints. It keeps a CSRF token, and when that is refused, takes the new one and retries
+/// once.
+struct Client {
+    http: BuyerClient,
+    family: ApiFamily,
     url: String,
+    token: Option<String>,
 }
 
-impl PollingClient {
-    async fn status(&self) -> Value {
-        let status = self.http.get(format!("{}/api/sale/status", self.url)).send().await.unwrap();
-        assert_eq!(status.status(), 200);
-        status.json().await.unwrap()
-    }
-
-    async fn wait_until_active(&self) -> Value {
-        loop {
-            let status = self.status().await;
-            if status["status"] == "active" {
-                return status;
-            }
-            assert_eq!(status["status"], "upcoming");
-            sleep(Duration::from_secs(1)).await;
-        }
-    }
-
-    async fn buy(&self, user: &str) -> (u16, Value) {
-        let purchase = self.http.post(format!("{}/api/sale/purchase", self.url));
-        read(purchase.json(&json!({ "userId": user })).send().await.unwrap()).await
-    }
-
-    async fn look_up(&self, user: &str) -> Value {
-        let found = self.http.get(format!("{}/api/sale/purchase/{user}", self.url)).send().await.unwrap();
-        read(found).await.1
-    }
-}
-
-/// Keeps a CSRF token and its cookie. When they are refused, it takes the new token and retries once.
-struct TokenClient {
-    http: Client,
-    url: String,
-    token: String,
-    cookie: String,
-}
-
-impl TokenClient {
-    async fn start(http: Client, url: String) -> Self {
-        let answer = http.get(format!("{url}/api/csrf")).send().await.unwrap();
-        let cookie = cookie_of(&answer);
-        let token = read(answer).await.1["csrfToken"].as_str().unwrap().to_owned();
-        Self { http, url, token, cookie }
+impl Client {
+    async fn new(url: String, family: ApiFamily) -> Self {
+        let http = BuyerClient::new(ANSWER_LIMIT);
+        let token = if family == ApiFamily::SingleSale { http.csrf(&url).await.token } else { None };
+        Self { http, family, url, token }
     }
 
     /// Returns the last answer and the number of tries.
-    async fn buy(&mut self, user: &str) -> ((u16, Value), u32) {
+    async fn buy(&mut self, user: &str) -> (Answer, u32) {
         let refused = self.try_to_buy(user).await;
-        if refused.status() != 403 {
-            return (read(refused).await, 1);
+        if refused.kind != AnswerKind::CsrfRefused {
+            return (refused, 1);
         }
-        self.cookie = cookie_of(&refused);
-        let (_, body) = read(refused).await;
-        assert_eq!(body["error"], "csrf");
-        body["csrfToken"].as_str().unwrap().clone_into(&mut self.token);
-        (read(self.try_to_buy(user).await).await, 2)
+        self.token = refused.token;
+        (self.try_to_buy(user).await, 2)
     }
 
-    async fn try_to_buy(&self, user: &str) -> Response {
-        let purchase = self.http.post(format!("{}/api/purchase", self.url));
-        let purchase = purchase.header("x-csrf-token", &self.token).header("cookie", &self.cookie);
-        purchase.json(&json!({ "userId": user })).send().await.unwrap()
+    async fn try_to_buy(&self, user: &str) -> Answer {
+        let purchase = PurchaseRequest { user, family: self.family, key: None, token: self.token.as_deref() };
+        self.http.buy(&self.url, purchase).await
     }
 
-    async fn get(&self, path: &str) -> Value {
-        read(self.http.get(format!("{}{path}", self.url)).send().await.unwrap()).await.1
+    async fn assert_buys(&mut self, user: &str, kind: AnswerKind, tries: u32) -> Option<String> {
+        let (answer, sent) = self.buy(user).await;
+        assert_eq!((answer.kind, sent), (kind, tries), "{answer}");
+        answer.order
     }
-}
 
-fn cookie_of(answer: &Response) -> String {
-    let cookie = answer.headers()["set-cookie"].to_str().unwrap();
-    cookie.split(';').next().unwrap().to_owned()
-}
-
-async fn read(answer: Response) -> (u16, Value) {
-    (answer.status().as_u16(), answer.json().await.unwrap())
+    async fn look_up(&self, user: &str) -> (AnswerKind, Option<String>) {
+        let found = self.http.look_up(&self.url, self.family, user).await;
+        (found.kind, found.order)
+    }
 }
 
 async fn start_sale_opening_in(starts_in: Duration) -> OpenSale {
@@ -103,58 +60,52 @@ async fn start_sale_opening_in(starts_in: Duration) -> OpenSale {
 #[tokio::test(flavor = "multi_thread")]
 async fn polling_client_buys_when_sale_opens() {
     let sale = start_sale_opening_in(Duration::from_secs(9)).await;
-    let client = PollingClient { http: Client::new(), url: sale.stack.url() };
+    let mut client = Client::new(sale.stack.url(), ApiFamily::BySale).await;
 
-    let early = client.buy("ann").await;
-    assert_eq!(
-        (early.0, &early.1["success"], &early.1["reason"]),
-        (403, &json!(false), &json!("sale_not_active"))
-    );
-    assert_eq!(client.look_up("ann").await, json!({ "hasPurchased": false }));
+    client.assert_buys("ann", AnswerKind::NotActive, 1).await;
+    assert_eq!(client.look_up("ann").await, (AnswerKind::FoundNone, None));
 
-    let status = client.wait_until_active().await;
-    assert_eq!((&status["remainingStock"], &status["totalStock"]), (&json!(2), &json!(2)));
-    assert!(status["startsAt"].as_str().unwrap() <= status["serverTime"].as_str().unwrap());
+    let status = async || client.http.sale_status(&client.url).await.unwrap();
+    let is_active = async || {
+        let word = status().await.status;
+        assert!(["upcoming", "active"].contains(&word.as_str()), "{word}");
+        word == "active"
+    };
+    until("an active sale", Duration::from_secs(20), is_active).await.unwrap();
+    let status = status().await;
+    assert_eq!((status.remaining_stock, status.total_stock), (2, 2));
 
-    let (code, bought) = client.buy("ann").await;
-    assert_eq!((code, &bought["success"]), (200, &json!(true)));
-    let again = client.buy("ann").await;
-    assert_eq!((again.0, &again.1["reason"]), (409, &json!("already_purchased")));
-    assert_eq!(again.1["orderId"], bought["orderId"]);
-    let found = client.look_up("ann").await;
-    assert_eq!((&found["hasPurchased"], &found["orderId"]), (&json!(true), &bought["orderId"]));
+    let bought = client.assert_buys("ann", AnswerKind::Purchased, 1).await;
+    assert_eq!(client.assert_buys("ann", AnswerKind::AlreadyPurchased, 1).await, bought);
+    assert_eq!(client.look_up("ann").await, (AnswerKind::Found, bought));
 
-    assert_eq!(client.buy("bob").await.0, 200);
-    let late = client.buy("cid").await;
-    assert_eq!((late.0, &late.1["reason"]), (409, &json!("out_of_stock")));
+    client.assert_buys("bob", AnswerKind::Purchased, 1).await;
+    client.assert_buys("cid", AnswerKind::SoldOut, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn client_with_stale_token_retries_and_buys() {
     let sale = start_sale_opening_in(Duration::ZERO).await;
-    let mut client = TokenClient::start(Client::new(), sale.stack.url()).await;
+    let mut client = Client::new(sale.stack.url(), ApiFamily::SingleSale).await;
 
-    let ((code, bought), tries) = client.buy("ann").await;
-    assert_eq!((code, tries, &bought["status"]), (200, 1, &json!("purchased")));
+    let bought = client.assert_buys("ann", AnswerKind::Purchased, 1).await;
+    client.token = Some("stale".into());
+    assert_eq!(client.assert_buys("ann", AnswerKind::AlreadyPurchased, 2).await, bought);
+    assert_eq!(client.look_up("ann").await, (AnswerKind::Found, bought));
+    assert_eq!(client.look_up("bob").await, (AnswerKind::FoundNone, None));
 
-    client.token = "stale".into();
-    let ((code, again), tries) = client.buy("ann").await;
-    assert_eq!((code, tries, &again["status"]), (409, 2, &json!("already_purchased")));
-    assert_eq!(again["orderId"], bought["orderId"]);
-    assert_eq!(
-        client.get("/api/purchase/ann").await,
-        json!({ "purchased": true, "orderId": bought["orderId"] })
-    );
-    assert_eq!(client.get("/api/purchase/bob").await, json!({ "purchased": false, "orderId": null }));
-
-    assert_eq!(client.buy("bob").await.0.0, 200);
-    let sold_out = async || client.get("/api/status").await["status"] == "sold_out";
-    testkit::until("the status is sold_out", Duration::from_secs(5), sold_out).await.unwrap();
-    let status = client.get("/api/status").await;
-    assert_eq!((&status["stock"], &status["sold"]), (&json!(0), &json!(2)));
-    let mut late = TokenClient::start(Client::new(), sale.stack.url()).await;
-    assert_eq!(late.buy("cid").await, ((410, json!({ "status": "sold_out" })), 1));
-    assert_eq!(late.buy("x").await, ((422, json!({ "error": "invalid_user" })), 1));
+    client.assert_buys("bob", AnswerKind::Purchased, 1).await;
+    let sold_out = async || {
+        let status = client.http.status(&client.url, ApiFamily::SingleSale).await;
+        String::from_utf8_lossy(&status.body).contains(r#""status":"sold_out""#)
+    };
+    until("the status is sold_out", Duration::from_secs(5), sold_out).await.unwrap();
+    let status = sale.stack.stock_status().await.unwrap();
+    assert_eq!((status.stock, status.sold), (0, 2));
+    let mut late = Client::new(sale.stack.url(), ApiFamily::SingleSale).await;
+    late.assert_buys("cid", AnswerKind::SoldOut, 1).await;
+    let (invalid, _) = late.buy("x").await;
+    assert_eq!((invalid.status, invalid.reason.as_deref()), (Some(422), Some("invalid_user")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,9 +125,9 @@ async fn nodes_share_csrf_secret_after_simultaneous_start() {
 
     // Then each node accepts the other's tokens, beginning with its first answer.
     for (issuer, other) in [(&nodes[0], &nodes[1]), (&nodes[1], &nodes[0])] {
-        let mut client = TokenClient::start(Client::new(), issuer.url().to_owned()).await;
+        let mut client = Client::new(issuer.url().to_owned(), ApiFamily::SingleSale).await;
         client.url = other.url().to_owned();
         let answer = client.try_to_buy("ann").await;
-        assert_ne!(answer.status(), 403, "{}", answer.text().await.unwrap());
+        assert!(client.token.is_some() && answer.kind != AnswerKind::CsrfRefused, "{answer}");
     }
 }

@@ -23,28 +23,25 @@ const KEY_DELAY_US: u32 = 150_000;
 #[tokio::test(flavor = "multi_thread")]
 async fn purchases_survive_when_successor_dies_during_resync() {
     // Given a killed primary, and its promoted replica without a replica of its own.
-    let sale =
-        OpenSale::start_with(StackOptions { nodes: 1, sale: sale_options(UNITS), ..StackOptions::default() })
-            .await;
+    let sale = OpenSale::start_with_one_node(sale_options(UNITS)).await;
     let redis = sale.stack.redis();
-    let (first, successor) = pair(&sale).await;
+    let (first, successor) = sale.primary_and_replica(ShardId::new(0)).await;
     redis.kill(first);
     redis.wait_until_promoted(successor).await.unwrap();
 
     // When the old primary copies slowly, and the successor dies while the copy is loaded and buyers buy.
-    let node = sale.stack.nodes()[0].url().to_owned();
     let second_fault = async {
         set(&sale, successor, "rdb-key-save-delay", KEY_DELAY_US).await;
         redis.restart(first).await.unwrap();
         set(&sale, first, "key-load-delay", KEY_DELAY_US).await;
         // `state=online` means that the copy was sent. The receiver then loads it and answers no request meanwhile.
-        let sent = async || info(&sale, successor, "replication").await.contains("state=online");
+        let sent = async || replication(&sale, successor).await.contains("state=online");
         until("the copy is sent", LIMIT, sent).await.unwrap();
         redis.kill(successor);
         redis.wait_until_promoted(first).await.unwrap();
         set(&sale, first, "key-load-delay", 0).await;
     };
-    let ((), answers) = Buyers::new(CONNECTIONS).buy_during(&node, second_fault).await;
+    let ((), answers) = Buyers::new(CONNECTIONS).buy_during(&sale.node_url(), second_fault).await;
 
     // Then every acknowledged purchase exists.
     redis.restart(successor).await.unwrap();
@@ -55,33 +52,26 @@ async fn purchases_survive_when_successor_dies_during_resync() {
 #[tokio::test(flavor = "multi_thread")]
 async fn purchases_survive_when_primary_dies_without_replica_link() {
     // Given a primary with a replica in the cluster and another replica outside of it.
-    let sale =
-        OpenSale::start_with(StackOptions { nodes: 1, sale: sale_options(UNITS), ..StackOptions::default() })
-            .await;
+    let sale = OpenSale::start_with_one_node(sale_options(UNITS)).await;
     let redis = sale.stack.redis();
-    let (primary, replica) = pair(&sale).await;
+    let (primary, replica) = sale.primary_and_replica(ShardId::new(0)).await;
     let external_replica = testkit::RedisServer::start().await.unwrap();
-    external_replica
-        .replicate_as_separate_user(&mut redis.connection(primary).await.unwrap(), primary)
-        .await
-        .unwrap();
-    let both_follow = async || info(&sale, primary, "replication").await.matches("state=online").count() == 2;
-    until("both replicas follow", LIMIT, both_follow).await.unwrap();
-    let node = sale.stack.nodes()[0].url().to_owned();
+    let mut connection = redis.connection(primary).await.unwrap();
+    external_replica.replicate_as_separate_user(&mut connection, primary).await.unwrap();
+    let followers = async || replication(&sale, primary).await.matches("state=online").count();
+    until("both replicas follow", LIMIT, async || followers().await == 2).await.unwrap();
 
     // When the replica loses its link, and the primary dies later, while buyers buy.
     let faults = async {
         redis.cut_replication(primary).await.unwrap();
-        let external_replica_follows =
-            async || info(&sale, primary, "replication").await.matches("state=online").count() == 1;
-        until("only the external replica follows", LIMIT, external_replica_follows).await.unwrap();
+        until("only the external replica follows", LIMIT, async || followers().await == 1).await.unwrap();
         let bought = sale.stack.status().await.unwrap().remaining_stock;
         let more = async || sale.stack.status().await.unwrap().remaining_stock + 90 < bought;
         until("purchases that the replica lacks", LIMIT, more).await.unwrap();
         redis.kill(primary);
         redis.wait_until_promoted(replica).await.unwrap();
     };
-    let ((), answers) = Buyers::new(CONNECTIONS).buy_during(&node, faults).await;
+    let ((), answers) = Buyers::new(CONNECTIONS).buy_during(&sale.node_url(), faults).await;
 
     // Then every acknowledged purchase exists.
     redis.restart(primary).await.unwrap();
@@ -95,8 +85,8 @@ async fn purchases_survive_when_sleeping_replica_takes_over() {
     let sale = start_with_two_replicas().await;
     let redis = sale.stack.redis();
     let (primary, successor, sleeper) = primary_and_two_replicas(&sale).await;
-    let node = sale.stack.nodes()[0].url().to_owned();
-    let buyers = purchase_attempts(&users_with_home(&sale.sale, ShardId::new(0), CONNECTIONS), &node);
+    let buyers =
+        purchase_attempts(&users_with_home(&sale.sale, ShardId::new(0), CONNECTIONS), &sale.node_url());
 
     // When one replica sleeps through the other's promotion, and takes over from it later.
     let faults = async {
@@ -109,7 +99,7 @@ async fn purchases_survive_when_sleeping_replica_takes_over() {
         redis.wait_until_promoted(sleeper).await.unwrap();
         answers
     };
-    let (of_successor, mut answers) = Buyers::new(CONNECTIONS).buy_during(&node, faults).await;
+    let (of_successor, mut answers) = Buyers::new(CONNECTIONS).buy_during(&sale.node_url(), faults).await;
     println!("answers of the successor's shard: {:?}", tally(&of_successor));
 
     // Then every acknowledged purchase exists.
@@ -126,16 +116,15 @@ async fn shard_sells_again_when_sleeping_replica_is_forgotten() {
     let sale = start_with_two_replicas().await;
     let redis = sale.stack.redis();
     let (primary, successor, sleeper) = primary_and_two_replicas(&sale).await;
-    let sleeper_id = cluster_id(&sale, sleeper).await;
+    let sleeper_id: String = sale.query(sleeper, redis::cmd("CLUSTER").arg("MYID")).await;
     redis.freeze(sleeper);
     redis.kill(primary);
     redis.wait_until_promoted(successor).await.unwrap();
 
     // Then no purchase of its shard is acknowledged: the replica may still be promoted.
-    let node = sale.stack.nodes()[0].url().to_owned();
     let users = users_with_home(&sale.sale, ShardId::new(0), 2 * CONNECTIONS);
     let (users, more_users) = users.split_at(CONNECTIONS);
-    let buyers = purchase_attempts(more_users, &node);
+    let buyers = purchase_attempts(more_users, &sale.node_url());
     let answers = Buyers::new(CONNECTIONS).buy_persistently(buyers.clone(), BUYING_TIME).await;
     assert!(answers.iter().all(|answer| answer.status == Some(503)), "{:?}", tally(&answers));
 
@@ -149,10 +138,8 @@ async fn shard_sells_again_when_sleeping_replica_is_forgotten() {
 
     // And when an operator forgets the replica, all nodes sell.
     let lost = [primary, sleeper];
-    for server in sale.stack.redis().servers().await.into_iter().filter(|server| !lost.contains(&server.addr))
-    {
-        let mut connection = redis.connection(server.addr).await.unwrap();
-        redis::cmd("CLUSTER").arg("FORGET").arg(&sleeper_id).exec_async(&mut connection).await.unwrap();
+    for server in redis.servers().await.into_iter().filter(|server| !lost.contains(&server.addr)) {
+        sale.query::<()>(server.addr, redis::cmd("CLUSTER").arg("FORGET").arg(&sleeper_id)).await;
     }
     let answers = Buyers::new(CONNECTIONS).buy_persistently(buyers, BUYING_TIME).await;
     assert!(answers.iter().all(BuyerAnswer::is_definite), "{:?}", tally(&answers));
@@ -167,7 +154,7 @@ async fn assert_all_found(sale: &OpenSale, answers: &[BuyerAnswer]) {
         let user = UserId::parse(&answer.user, UserIdKind::Opaque).unwrap();
         let shard = sale.sale.shard(sale.sale.ring().home(&user));
         let found = sale.cluster.read(Find { shard, users: &[user] }).await.unwrap().remove(0);
-        if found.map(|claim| claim.order.to_string()) != answer.order_id {
+        if found.map(|claim| claim.order.to_string()) != answer.order {
             lost.push(&answer.user);
         }
     }
@@ -178,13 +165,6 @@ async fn assert_all_found(sale: &OpenSale, answers: &[BuyerAnswer]) {
     assert!(audit.ok, "{:?}", audit.violations);
 }
 
-/// The primary of the first shard, and its replica.
-async fn pair(sale: &OpenSale) -> (SocketAddr, SocketAddr) {
-    let redis = sale.stack.redis();
-    let primary = redis.primary_of(sale.sale.shard(ShardId::new(0)).slot).await.unwrap();
-    (primary, redis.replicas_of(primary).await[0])
-}
-
 async fn start_with_two_replicas() -> OpenSale {
     let options = StackOptions { nodes: 1, replicas_per_primary: 2, ..StackOptions::default() };
     OpenSale::start_with(StackOptions { sale: sale_options(UNITS), ..options }).await
@@ -192,25 +172,19 @@ async fn start_with_two_replicas() -> OpenSale {
 
 /// The primary of the first shard, and its two replicas.
 async fn primary_and_two_replicas(sale: &OpenSale) -> (SocketAddr, SocketAddr, SocketAddr) {
-    let (primary, _) = pair(sale).await;
+    let (primary, _) = sale.primary_and_replica(ShardId::new(0)).await;
     let [successor, sleeper] = sale.stack.redis().replicas_of(primary).await[..] else {
         panic!("two replicas")
     };
     (primary, successor, sleeper)
 }
 
-async fn cluster_id(sale: &OpenSale, server: SocketAddr) -> String {
-    let mut connection = sale.stack.redis().connection(server).await.unwrap();
-    redis::cmd("CLUSTER").arg("MYID").query_async(&mut connection).await.unwrap()
-}
-
 async fn set(sale: &OpenSale, server: SocketAddr, setting: &str, value: u32) {
-    let mut connection = sale.stack.redis().connection(server).await.unwrap();
-    let mut set = redis::cmd("CONFIG");
-    set.arg("SET").arg(setting).arg(value).exec_async(&mut connection).await.unwrap();
+    sale.query::<()>(server, redis::cmd("CONFIG").arg("SET").arg(setting).arg(value)).await;
 }
 
-async fn info(sale: &OpenSale, server: SocketAddr, section: &str) -> String {
+/// Returns what a server says about its replicas. Empty when it does not answer.
+async fn replication(sale: &OpenSale, server: SocketAddr) -> String {
     let Ok(mut connection) = sale.stack.redis().connection(server).await else { return String::new() };
-    redis::cmd("INFO").arg(section).query_async(&mut connection).await.unwrap_or_default()
+    redis::cmd("INFO").arg("replication").query_async(&mut connection).await.unwrap_or_default()
 }

@@ -3,21 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stock::ids::ShardId;
 use testkit::stack::Coordinator;
-use testkit::{BuyerAnswer, Buyers, PurchaseAttempt, StackOptions, until};
+use testkit::{Buyers, StackOptions, until};
 
 use crate::fixture::{
-    OpenSale, assert_all_definite, purchase_attempts, read_sale, sale_options, tally, users_with_home,
+    OpenSale, TIMEOUT, assert_all_definite, assert_purchases, buyers, purchase_attempts, read_sale,
+    sale_options, users_with_home,
 };
 
 /// The default of `LEASE_DURATION`.
 const LEASE: Duration = Duration::from_secs(2);
-/// Time limit for any expected change, on a busy machine too.
-const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The answer to `GET /admin/coordinators`.
 #[derive(Debug, Deserialize)]
@@ -29,32 +28,14 @@ struct LeadershipView {
 }
 
 async fn view_of(sale: &OpenSale, coordinator: &Coordinator) -> Option<LeadershipView> {
-    let (status, view) =
-        send_request(sale, coordinator, Method::GET, "/admin/coordinators", &Value::Null).await?;
+    let (status, view) = sale.admin(coordinator, Method::GET, "/admin/coordinators", &Value::Null).await?;
     (status == StatusCode::OK).then(|| serde_json::from_value(view).unwrap())
-}
-
-async fn send_request(
-    sale: &OpenSale,
-    coordinator: &Coordinator,
-    method: Method,
-    path: &str,
-    body: &Value,
-) -> Option<(StatusCode, Value)> {
-    let request = Client::new().request(method, format!("{}{path}", coordinator.url()));
-    let request = request.bearer_auth(sale.stack.admin_token()).timeout(Duration::from_secs(10));
-    let response = request.json(body).send().await.ok()?;
-    Some((response.status(), response.json().await.ok()?))
 }
 
 /// Starts a sale with two coordinators and returns the leader and the follower.
 async fn start_with_leader_and_follower(units: u64) -> (OpenSale, Arc<Coordinator>, Arc<Coordinator>) {
-    let sale = OpenSale::start_with(StackOptions {
-        coordinators: 2,
-        sale: sale_options(units),
-        ..StackOptions::default()
-    })
-    .await;
+    let options = StackOptions { coordinators: 2, sale: sale_options(units), ..StackOptions::default() };
+    let sale = OpenSale::start_with(options).await;
     let (leader, follower) = leader_and_follower(&sale).await;
     (sale, leader, follower)
 }
@@ -88,11 +69,6 @@ async fn wait_until_leads(sale: &OpenSale, coordinator: &Coordinator) -> Duratio
     began.elapsed()
 }
 
-async fn buy(users: &[String], sale: &OpenSale) -> Vec<BuyerAnswer> {
-    let purchase_attempts: Vec<PurchaseAttempt> = purchase_attempts(users, &sale.stack.url());
-    Buyers::new(32).buy_persistently(purchase_attempts, TIMEOUT).await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn successor_leads_at_once_or_within_the_lease() {
     let (sale, leader, follower) = start_with_leader_and_follower(10).await;
@@ -117,14 +93,14 @@ async fn leader_frozen_past_its_lease_resumes_as_follower() {
     // Given buyers who all have one home shard, so that most units must be stolen or rebalanced to it.
     let (sale, leader, follower) = start_with_leader_and_follower(900).await;
     let users = users_with_home(&sale.sale, ShardId::new(5), 1_200);
-    let mut answers = buy(&users[..300], &sale).await;
+    let mut answers = sale.buy(&users[..300]).await;
 
     // When the leader freezes, the other takes over, and the first one resumes while purchases continue.
     leader.process().freeze();
-    let (bought, _) = tokio::join!(buy(&users[300..600], &sale), wait_until_leads(&sale, &follower));
+    let (bought, _) = tokio::join!(sale.buy(&users[300..600]), wait_until_leads(&sale, &follower));
     answers.extend(bought);
     leader.process().thaw();
-    answers.extend(buy(&users[600..], &sale).await);
+    answers.extend(sale.buy(&users[600..]).await);
 
     // Then the first one follows, and the audit finds no violation.
     let other = view_of(&sale, &follower).await.unwrap().answered_by;
@@ -138,9 +114,8 @@ async fn leader_frozen_past_its_lease_resumes_as_follower() {
 #[tokio::test(flavor = "multi_thread")]
 async fn any_coordinator_serves_the_admin_api() {
     let (sale, _leader, follower) = start_with_leader_and_follower(10).await;
-    let send_request = async |method, path: &str, body: Value| {
-        send_request(&sale, &follower, method, path, &body).await.unwrap()
-    };
+    let send_request =
+        async |method, path: &str, body: Value| sale.admin(&follower, method, path, &body).await.unwrap();
 
     // Reads.
     let (status, detail) = send_request(Method::GET, "/admin/sales/flash", Value::Null).await;
@@ -172,23 +147,19 @@ async fn any_coordinator_serves_the_admin_api() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sale_without_coordinators_sells_out_with_current_status() {
     // Given a sale without a running coordinator.
-    let sale =
-        OpenSale::start_with(StackOptions { sale: sale_options(600), ..StackOptions::default() }).await;
+    let sale = OpenSale::start(600).await;
     for coordinator in sale.stack.coordinators() {
         coordinator.process().kill();
     }
 
     // When buyers come, then the status follows.
-    let anywhere: Vec<String> = (0..200).map(|n| format!("buyer-{n:03}")).collect();
-    let mut answers = buy(&anywhere, &sale).await;
-    let shown = async || sale.stack.status().await.is_ok_and(|status| status.sold() == 200);
-    until("the status shows what was sold", TIMEOUT, shown).await.unwrap();
+    let mut answers = sale.buy(&buyers(0..200)).await;
+    sale.wait_for_stock(400).await;
 
     // And buyers of one home shard get all units left in the other shards.
-    answers.extend(buy(&users_with_home(&sale.sale, ShardId::new(5), 800), &sale).await);
+    answers.extend(sale.buy(&users_with_home(&sale.sale, ShardId::new(5), 800)).await);
     assert_all_definite(&answers);
-    let shown = async || sale.stack.status().await.is_ok_and(|status| status.remaining_stock == 0);
-    until("the status shows that all is sold", TIMEOUT, shown).await.unwrap();
+    sale.wait_for_stock(0).await;
 
     // And a restarted coordinator finds no violation.
     sale.stack.start_coordinator().await.unwrap();
@@ -199,21 +170,17 @@ async fn sale_without_coordinators_sells_out_with_current_status() {
 async fn recreated_sale_sells_what_it_has() {
     // Given a sale that is sold out, a leader that has confirmed this and is frozen, and no other coordinator.
     let (sale, leader, follower) = start_with_leader_and_follower(12).await;
-    let crowd: Vec<String> = (0..40).map(|n| format!("first-{n}")).collect();
-    buy(&crowd, &sale).await;
-    let sold_out = async || sale.stack.status().await.is_ok_and(|status| status.remaining_stock == 0);
-    until("the sale is sold out", TIMEOUT, sold_out).await.unwrap();
+    sale.buy(&buyers(0..40)).await;
+    sale.wait_for_stock(0).await;
     leader.process().freeze();
     follower.process().kill();
 
     // When all data is deleted, the other coordinator creates the sale again, and then the first one leads again.
     for primary in sale.stack.redis().primaries().await {
-        let mut connection = sale.stack.redis().connection(primary).await.unwrap();
-        redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+        sale.query::<()>(primary, &redis::cmd("FLUSHALL")).await;
     }
     follower.restart().await.unwrap();
-    let reopened = async || sale.stack.status().await.is_ok_and(|status| status.remaining_stock == 12);
-    until("the sale is open again", TIMEOUT, reopened).await.unwrap();
+    sale.wait_for_stock(12).await;
     leader.process().thaw();
     follower.process().kill();
     wait_until_leads(&sale, &leader).await;
@@ -222,6 +189,5 @@ async fn recreated_sale_sells_what_it_has() {
     // Then all of its units are sold, also to buyers who are at home in one shard.
     let second = read_sale(&sale.cluster, "flash").await;
     assert_eq!(sale.stack.status().await.unwrap().remaining_stock, 12);
-    let answers = buy(&users_with_home(&second, ShardId::new(0), 12), &sale).await;
-    assert_eq!(answers.iter().filter(|answer| answer.is_purchased()).count(), 12, "{:?}", tally(&answers));
+    assert_purchases(&sale.buy(&users_with_home(&second, ShardId::new(0), 12)).await, 12);
 }

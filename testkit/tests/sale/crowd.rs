@@ -4,7 +4,7 @@ use stock::ids::ShardId;
 use testkit::{BuyerAnswer, Buyers, PurchaseAttempt};
 
 use crate::fixture::{
-    OpenSale, assert_all_definite, assert_repeats_recognized, purchase_attempts, purchases, tally,
+    OpenSale, assert_all_definite, assert_repeats_recognized, buyers, purchase_attempts, purchases, tally,
     users_with_home,
 };
 
@@ -14,7 +14,7 @@ const CALLS_PER_REQUEST_MAX: f64 = 1.1;
 #[tokio::test(flavor = "multi_thread")]
 async fn thousand_units_go_to_distinct_buyers() {
     let sale = OpenSale::start(1_000).await;
-    let users: Vec<String> = (0..20_000).map(|n| format!("buyer-{n:05}")).collect();
+    let users = buyers(0..20_000);
     let before = sale.function_calls().await;
 
     // Every third buyer sends the purchase twice at once. Half of these use both nodes.
@@ -30,7 +30,7 @@ async fn thousand_units_go_to_distinct_buyers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn seven_units_on_twelve_shards_sell_out() {
     let sale = OpenSale::start(7).await;
-    let users: Vec<String> = (0..5_000).map(|n| format!("buyer-{n:05}")).collect();
+    let users = buyers(0..5_000);
     let before = sale.function_calls().await;
 
     let answers = Buyers::new(128).buy(attempts_with_repeats(&users, &sale)).await;
@@ -66,11 +66,7 @@ async fn sequential_buyers_cost_few_calls() {
     sale.assert_sold_out(&answers).await;
     let writing_calls = sale.stack.redis().command_stats("fcall").await.unwrap().calls;
     println!("{writing_calls} calls that write");
-    assert!(
-        writing_calls as f64 <= answers.len() as f64 * 2.0,
-        "{writing_calls} calls for {} buyers",
-        answers.len()
-    );
+    assert!(writing_calls <= 2 * answers.len() as u64, "{writing_calls} calls for {} buyers", answers.len());
 }
 
 /// Asserts that every answer is definite, everything is sold, and few calls were made since `calls_before`.

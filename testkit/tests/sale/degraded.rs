@@ -1,34 +1,25 @@
 //! Nodes sell on their own: without a coordinator, or without the primary that holds the coordinators' data.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use buyers::{AnswerKind, BuyerClient, SaleStatus, read_json};
 use jiff::SignedDuration;
-use rediscluster::{Slot, slot_of_tag};
+use rediscluster::slot_of_tag;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use stock::calls::Donate;
 use stock::ids::ShardId;
 use stock::layout::{SALES_KEY, SaleKeys};
-use testkit::stack::SaleOptions;
-use testkit::{BuyerAnswer, Buyers, StackOptions, until};
+use testkit::stack::{Coordinator, SaleOptions};
+use testkit::{Buyers, StackOptions, until};
 
 use crate::fixture::{
-    OpenSale, assert_all_definite, purchase_attempts, purchases, sale_options, tally, users_with_home,
+    OpenSale, TIMEOUT, assert_all_definite, assert_purchases, buy_at, buyers, purchase_attempts, purchases,
+    sale_options, tally, users_with_home,
 };
 
-/// Time limit for any expected change, on a busy machine too.
-const TIMEOUT: Duration = Duration::from_secs(20);
 /// Time within which each node applies an operator's change.
 const CHANGE_SEEN_MAX: Duration = Duration::from_secs(1);
-
-fn users(numbers: std::ops::Range<u32>) -> Vec<String> {
-    numbers.map(|n| format!("buyer-{n:04}")).collect()
-}
-
-async fn buy(sale: &OpenSale, users: &[String]) -> Vec<BuyerAnswer> {
-    Buyers::new(16).buy_persistently(purchase_attempts(users, &sale.stack.url()), TIMEOUT).await
-}
 
 /// Starts a sale with one unit in each shard, which no coordinator moves ahead of demand.
 async fn start_with_one_unit_in_each_shard(shards: u32, nodes: u16) -> OpenSale {
@@ -44,51 +35,36 @@ async fn abandon_token(sale: &OpenSale, donor: ShardId, receiver: ShardId) {
     assert_eq!(donated.unwrap().stock, 0, "shard {donor} had more than one token");
 }
 
-fn primary_of(sale: &OpenSale, slot: Slot) -> SocketAddr {
-    sale.cluster.topology().primary(slot).unwrap().address.to_string().parse().unwrap()
-}
-
-/// Starts a sale with two coordinators.
-async fn start_with_two_coordinators(options: StackOptions) -> OpenSale {
-    OpenSale::start_with(StackOptions { coordinators: 2, ..options }).await
-}
-
 /// Changes the sale while the leader is frozen, and kills both coordinators as soon as the follower has answered. No
 /// coordinator publishes a snapshot after the change.
 async fn change_then_kill_coordinators(sale: &OpenSale, action: &str, body: Value) {
     let coordinators = sale.stack.coordinators();
-    let client = Client::builder().timeout(TIMEOUT).build().unwrap();
-    let leads = async |url: &str| {
-        let view = client.get(format!("{url}/admin/coordinators")).bearer_auth(sale.stack.admin_token());
-        view.send().await.unwrap().json::<Value>().await.unwrap()["leads"] == true
-    };
+    let leads = async |url: &str| sale.stack.admin().leads(url).await.unwrap();
     let (leader, other) = match leads(coordinators[0].url()).await {
         true => (&coordinators[0], &coordinators[1]),
         false => (&coordinators[1], &coordinators[0]),
     };
     assert!(leads(leader.url()).await, "none of the coordinators leads");
     leader.process().freeze();
-    let url = format!("{}/admin/sales/flash/{action}", other.url());
-    let changing = client.post(url).bearer_auth(sale.stack.admin_token()).json(&body).send();
-    let status = changing.await.unwrap().status();
+    change(sale, other, action, body).await;
     coordinators.iter().for_each(|coordinator| coordinator.process().kill());
-    assert_eq!(status, StatusCode::OK);
 }
 
-/// Reads the status of the sale from one node, or returns `None` when the node does not answer with success.
-async fn status_at(node: &str) -> Option<Value> {
-    let answer = Client::new().get(format!("{node}/api/sale/status")).send().await.ok()?;
-    if answer.status().is_success() { answer.json().await.ok() } else { None }
+async fn change(sale: &OpenSale, coordinator: &Coordinator, action: &str, body: Value) {
+    let path = format!("sales/flash/{action}");
+    let request = sale.stack.admin().post(coordinator.url(), &path).json(&body);
+    read_json::<Value>(request).await.unwrap();
 }
 
 async fn wait_until_each_node_shows(
     sale: &OpenSale,
     what: &str,
     limit: Duration,
-    is_shown: impl Fn(&Value) -> bool,
+    is_shown: impl Fn(&SaleStatus) -> bool,
 ) {
     for node in sale.stack.nodes() {
-        let shown = async || status_at(node.url()).await.is_some_and(|status| is_shown(&status));
+        let client = BuyerClient::new(TIMEOUT);
+        let shown = async || client.sale_status(node.url()).await.is_ok_and(|status| is_shown(&status));
         until(what, limit, shown).await.unwrap();
     }
 }
@@ -96,22 +72,22 @@ async fn wait_until_each_node_shows(
 #[tokio::test(flavor = "multi_thread")]
 async fn restock_is_sold_when_coordinators_die_afterwards() {
     // Given a sale that is sold out.
-    let sale =
-        start_with_two_coordinators(StackOptions { sale: sale_options(60), ..StackOptions::default() }).await;
-    let mut answers = buy(&sale, &users(0..80)).await;
+    let options = StackOptions { coordinators: 2, sale: sale_options(60), ..StackOptions::default() };
+    let sale = OpenSale::start_with(options).await;
+    let mut answers = sale.buy(&buyers(0..80)).await;
     assert_all_definite(&answers);
-    assert_eq!(purchases(&answers).len(), 60);
+    assert_purchases(&answers, 60);
 
     // When a restock is acknowledged, and both coordinators die at once.
     change_then_kill_coordinators(&sale, "restock", json!({ "units": 110 })).await;
-    wait_until_each_node_shows(&sale, "the new total", CHANGE_SEEN_MAX, |status| status["totalStock"] == 170)
+    wait_until_each_node_shows(&sale, "the new total", CHANGE_SEEN_MAX, |status| status.total_stock == 170)
         .await;
 
     // Then no buyer is sent away while units are left.
-    let later = buy(&sale, &users(100..210)).await;
-    assert_eq!(purchases(&later).len(), 110, "the answers are {:?}", tally(&later));
-    let too_late = buy(&sale, &users(300..320)).await;
-    assert_eq!(tally(&too_late).keys().collect::<Vec<_>>(), ["409 out_of_stock"]);
+    let later = sale.buy(&buyers(100..210)).await;
+    assert_purchases(&later, 110);
+    let too_late = sale.buy(&buyers(300..320)).await;
+    assert_eq!(tally(&too_late).keys().collect::<Vec<_>>(), [&AnswerKind::SoldOut]);
 
     // And a restarted coordinator finds no violation.
     answers.extend(later);
@@ -126,8 +102,8 @@ async fn extension_applies_when_coordinators_die_afterwards() {
     // Redis.
     let minutes = |minutes| Duration::from_mins(minutes);
     let options = SaleOptions { duration: minutes(10), ..sale_options(600) };
-    let options = StackOptions { clocks: true, sale: options, ..StackOptions::default() };
-    let sale = start_with_two_coordinators(options).await;
+    let options = StackOptions { coordinators: 2, clocks: true, sale: options, ..StackOptions::default() };
+    let sale = OpenSale::start_with(options).await;
     let old_end = sale.sale.config.window.ends_at;
 
     // When an extension is acknowledged, both coordinators die at once, and the old end passes.
@@ -137,19 +113,16 @@ async fn extension_applies_when_coordinators_die_afterwards() {
     for server in redis.servers().await {
         redis.set_clock(server.addr, SignedDuration::from_mins(15)).unwrap();
     }
-    let is_past = |status: &Value| {
-        let now: jiff::Timestamp = status["serverTime"].as_str().unwrap().parse().unwrap();
-        now.as_millisecond() as u64 > old_end
-    };
+    let is_past = |status: &SaleStatus| status.server_time.as_millisecond() as u64 > old_end;
     wait_until_each_node_shows(&sale, "a time after the old end", TIMEOUT, is_past).await;
     wait_until_each_node_shows(&sale, "the extended sale is active", CHANGE_SEEN_MAX, |status| {
-        status["status"] == "active"
+        status.status == "active"
     })
     .await;
 
     // Then buyers are served.
-    let answers = buy(&sale, &users(0..100)).await;
-    assert_eq!(purchases(&answers).len(), 100, "the answers are {:?}", tally(&answers));
+    let answers = sale.buy(&buyers(0..100)).await;
+    assert_purchases(&answers, 100);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,12 +132,8 @@ async fn nodes_keep_selling_when_sale_list_is_lost() {
     let (node, other) = (sale.stack.nodes()[0].clone(), sale.stack.nodes()[1].clone());
     sale.stack.coordinators()[0].process().kill();
     other.process().kill();
-    let redis = sale.stack.redis();
-    let topology = sale.cluster.topology();
-    let list_primary = topology.primary(slot_of_tag(SALES_KEY)).unwrap().address.to_string().parse().unwrap();
-    let mut connection = redis.connection(list_primary).await.unwrap();
-    let deleted: u64 = redis::cmd("DEL").arg(SALES_KEY).query_async(&mut connection).await.unwrap();
-    assert_eq!(deleted, 1);
+    let list_primary = sale.primary_of(slot_of_tag(SALES_KEY));
+    assert_eq!(sale.query::<u64>(list_primary, redis::cmd("DEL").arg(SALES_KEY)).await, 1);
 
     // When the running node has noticed the missing list: it answers 503 for a sale that it does not know.
     let status_of = async |node: &str, sale: &str| {
@@ -175,9 +144,7 @@ async fn nodes_keep_selling_when_sale_list_is_lost() {
     until("the node notices the missing list", TIMEOUT, unknown).await.unwrap();
 
     // Then it continues to sell.
-    let purchase_attempts = purchase_attempts(&users(0..100), node.url());
-    let answers = Buyers::new(16).buy_persistently(purchase_attempts, TIMEOUT).await;
-    assert_eq!(purchases(&answers).len(), 100, "the answers are {:?}", tally(&answers));
+    assert_purchases(&buy_at(node.url(), &buyers(0..100)).await, 100);
 
     // And a node that starts now answers 503, never 404.
     let checks = async {
@@ -198,24 +165,20 @@ async fn status_advances_while_snapshot_shard_is_frozen() {
     // Given a sale without purchases, whose snapshot is held by one primary and its replica.
     let sale = OpenSale::start(1_200).await;
     let redis = sale.stack.redis();
-    let topology = sale.cluster.topology();
-    let slot = SaleKeys::new(sale.sale.id()).slot;
-    let primary = topology.primary(slot).unwrap().address.to_string().parse().unwrap();
+    let primary = sale.primary_of(SaleKeys::new(sale.sale.id()).slot);
     let replica = redis.replicas_of(primary).await[0];
 
     // When both freeze, and buyers come whose shards are on other primaries.
     let elsewhere = |user: &&String| {
         let user = stock::ids::UserId::parse(user, stock::ids::UserIdKind::Opaque).unwrap();
-        let shard = sale.sale.shard(sale.sale.ring().home(&user));
-        topology.primary(shard.slot).unwrap().address.to_string() != primary.to_string()
+        sale.primary_of(sale.sale.shard(sale.sale.ring().home(&user)).slot) != primary
     };
-    let users: Vec<String> = users(0..300).iter().filter(elsewhere).take(100).cloned().collect();
+    let users: Vec<String> = buyers(0..300).iter().filter(elsewhere).take(100).cloned().collect();
     [primary, replica].iter().for_each(|&server| redis.freeze(server));
-    let answers = buy(&sale, &users).await;
-    assert_eq!(purchases(&answers).len(), 100, "the answers are {:?}", tally(&answers));
+    assert_purchases(&sale.buy(&users).await, 100);
 
     // Then the status shows these purchases.
-    let bought = |status: &Value| status["remainingStock"].as_u64() == Some(1_100);
+    let bought = |status: &SaleStatus| status.remaining_stock == 1_100;
     wait_until_each_node_shows(&sale, "the purchases on other shards", TIMEOUT, bought).await;
     [primary, replica].iter().for_each(|&server| redis.thaw(server));
 }
@@ -231,32 +194,22 @@ async fn restock_is_sold_while_record_is_unreadable() {
         ..StackOptions::default()
     };
     let sale = OpenSale::start_with(options).await;
-    assert_all_definite(&buy(&sale, &users(0..30)).await);
-    wait_until_each_node_shows(&sale, "the sale is sold out", TIMEOUT, |status| status["soldOut"] == true)
-        .await;
-    let topology = sale.cluster.topology();
-    let primary_of = |slot| topology.primary(slot).unwrap().address.to_string();
-    let record_primary = primary_of(SaleKeys::new(sale.sale.id()).slot);
+    assert_all_definite(&sale.buy(&buyers(0..30)).await);
+    wait_until_each_node_shows(&sale, "the sale is sold out", TIMEOUT, |status| status.sold_out).await;
+    let record_primary = sale.primary_of(SaleKeys::new(sale.sale.id()).slot);
     let restocked = sale.sale.split(1).iter().position(|&units| units > 0).unwrap();
-    let homes = (0..).map(ShardId::new).zip(sale.sale.shards());
-    let (home, _) = homes
-        .into_iter()
-        .find(|(id, shard)| id.index() != restocked && primary_of(shard.slot) != record_primary)
-        .unwrap();
-    let buyers = users_with_home(&sale.sale, home, 20);
+    let mut others = sale.sale.shards().iter().filter(|shard| shard.id.index() != restocked);
+    let home = others.find(|shard| sale.primary_of(shard.slot) != record_primary).unwrap();
+    let buyers = users_with_home(&sale.sale, home.id, 20);
 
     // When a restock of one unit is acknowledged, and the primary with the record freezes at once.
-    let url = format!("{}/admin/sales/flash/restock", sale.stack.coordinators()[0].url());
-    let restock = Client::new().post(url).bearer_auth(sale.stack.admin_token()).json(&json!({ "units": 1 }));
-    let status = restock.send().await.unwrap().status();
-    let record_primary = record_primary.parse().unwrap();
+    change(&sale, &sale.stack.coordinators()[0], "restock", json!({ "units": 1 })).await;
     sale.stack.redis().freeze(record_primary);
-    assert_eq!(status, StatusCode::OK);
 
     // Then no buyer hears that all is sold before one has bought the unit.
     let mut answers = Vec::new();
     for buyer in &buyers {
-        let attempt = purchase_attempts([buyer], sale.stack.nodes()[0].url());
+        let attempt = purchase_attempts([buyer], &sale.node_url());
         answers.extend(Buyers::new(1).buy(attempt).await);
         if !purchases(&answers).is_empty() {
             break;
@@ -265,7 +218,7 @@ async fn restock_is_sold_while_record_is_unreadable() {
     sale.stack.redis().thaw(record_primary);
     let told = tally(&answers);
     assert_eq!(
-        (purchases(&answers).len(), told.get("409 out_of_stock")),
+        (purchases(&answers).len(), told.get(&AnswerKind::SoldOut)),
         (1, None),
         "the answers are {told:?}"
     );
@@ -281,10 +234,10 @@ async fn abandoned_tokens_are_sold_without_coordinator() {
     abandon_token(&sale, other, receiver).await;
 
     // When all buyers come to a shard that those channels do not lead to.
-    let answers = buy(&sale, &users_with_home(&sale.sale, buying, 5)).await;
+    let answers = sale.buy(&users_with_home(&sale.sale, buying, 5)).await;
 
     // Then all units are sold.
-    assert_eq!(purchases(&answers).len(), 3, "the answers are {:?}", tally(&answers));
+    assert_purchases(&answers, 3);
     assert_all_definite(&answers);
     sale.stack.start_coordinator().await.unwrap();
     sale.assert_sold_out(&answers).await;
@@ -297,26 +250,26 @@ async fn unconfirmed_donations_are_sold_without_coordinator() {
     sale.stack.coordinators()[0].process().kill();
     let home = ShardId::new(1);
     let users = users_with_home(&sale.sale, home, 5);
-    let mut answers = buy(&sale, &users[..1]).await;
-    assert_eq!(purchases(&answers).len(), 1, "the answers are {:?}", tally(&answers));
+    let mut answers = sale.buy(&users[..1]).await;
+    assert_purchases(&answers, 1);
 
     // When its next buyers come while the replicas of both other shards are frozen, until both have donated. The node
     // asks the second one because the first donation is not confirmed in time.
     let redis = sale.stack.redis();
     let mut frozen = Vec::new();
     for shard in sale.sale.shards().iter().filter(|shard| shard.id != home) {
-        frozen.extend(redis.replicas_of(primary_of(&sale, shard.slot)).await);
+        frozen.extend(redis.replicas_of(sale.primary_of(shard.slot)).await);
     }
     frozen.iter().for_each(|&replica| redis.freeze(replica));
     let fault = async {
         until("both donations", TIMEOUT, async || sale.tokens_in_channels().await == 2).await.unwrap();
         frozen.iter().for_each(|&replica| redis.thaw(replica));
     };
-    let ((), later) = tokio::join!(fault, buy(&sale, &users[1..]));
+    let ((), later) = tokio::join!(fault, sale.buy(&users[1..]));
 
     // Then all units are sold.
     answers.extend(later);
-    assert_eq!(purchases(&answers).len(), 3, "the answers are {:?}", tally(&answers));
+    assert_purchases(&answers, 3);
     assert_all_definite(&answers);
     sale.stack.start_coordinator().await.unwrap();
     sale.assert_sold_out(&answers).await;
@@ -327,28 +280,24 @@ async fn abandoned_token_is_sold_while_none_leads() {
     // Given a sale whose coordinator cannot lead, because primary and replica of the lease are dead.
     let sale = start_with_one_unit_in_each_shard(6, 1).await;
     let redis = sale.stack.redis();
-    let lease_primary = primary_of(&sale, slot_of_tag(SALES_KEY));
+    let lease_primary = sale.primary_of(slot_of_tag(SALES_KEY));
     let (reachable, lost): (Vec<_>, Vec<_>) =
-        sale.sale.shards().iter().partition(|shard| primary_of(&sale, shard.slot) != lease_primary);
+        sale.sale.shards().iter().partition(|shard| sale.primary_of(shard.slot) != lease_primary);
     let lease_replica = redis.replicas_of(lease_primary).await[0];
     [lease_replica, lease_primary].iter().for_each(|&server| redis.kill(server));
     let coordinators = sale.stack.coordinators();
-    let is_following = async || {
-        let view = Client::new().get(format!("{}/admin/coordinators", coordinators[0].url()));
-        let view = view.bearer_auth(sale.stack.admin_token()).send().await;
-        let Ok(view) = view else { return false };
-        view.json::<Value>().await.is_ok_and(|view| view["leads"] == false)
-    };
+    let is_following =
+        async || sale.stack.admin().leads(coordinators[0].url()).await.is_ok_and(|leads| !leads);
     until("the end of leadership", TIMEOUT, is_following).await.unwrap();
 
     // When a token is abandoned in the channel between two reachable shards, and all buyers come to a third one.
     let [donor, receiver, home] = [0, 1, 2].map(|index: usize| reachable[index].id);
     abandon_token(&sale, donor, receiver).await;
     let units = reachable.len();
-    let answers = buy(&sale, &users_with_home(&sale.sale, home, units)).await;
+    let answers = sale.buy(&users_with_home(&sale.sale, home, units)).await;
 
     // Then all units of the reachable shards are sold.
     assert_eq!((units, lost.len()), (4, 2), "the shards are not spread evenly");
-    assert_eq!(purchases(&answers).len(), units, "the answers are {:?}", tally(&answers));
+    assert_purchases(&answers, units);
     assert!(coordinators[0].process().is_running());
 }

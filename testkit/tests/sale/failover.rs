@@ -7,10 +7,14 @@ use std::time::{Duration, Instant};
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use stock::ids::{ShardId, UserId, UserIdKind};
+use stock::layout::Shard;
 use testkit::{BuyerAnswer, Buyers, PurchaseAttempt, StackOptions, until};
 use tokio::task::JoinSet;
 
-use crate::fixture::{OpenSale, assert_all_definite, connect, purchases, sale_options, tally};
+use crate::fixture::{
+    OpenSale, assert_all_definite, assert_purchases, buyers, purchase_attempts, sale_options, tally,
+    users_with_home,
+};
 
 /// Time between two buyers: 250 arrive per second.
 const ARRIVAL_INTERVAL: Duration = Duration::from_millis(4);
@@ -34,9 +38,7 @@ const RETRY_LIMIT: Duration = Duration::from_secs(40);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_primary_delays_only_its_own_buyers() {
-    let sale =
-        OpenSale::start_with(StackOptions { nodes: 1, sale: sale_options(5_000), ..StackOptions::default() })
-            .await;
+    let sale = OpenSale::start_with_one_node(sale_options(5_000)).await;
     let incident = Incident::of(&sale, |victim| sale.stack.redis().kill(victim)).await;
 
     incident.assert_answers("killed");
@@ -47,9 +49,7 @@ async fn killed_primary_delays_only_its_own_buyers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frozen_primary_is_replaced_and_rejoins() {
-    let sale =
-        OpenSale::start_with(StackOptions { nodes: 1, sale: sale_options(5_000), ..StackOptions::default() })
-            .await;
+    let sale = OpenSale::start_with_one_node(sale_options(5_000)).await;
     let incident = Incident::of(&sale, |victim| sale.stack.redis().freeze(victim)).await;
 
     // The old primary still acts as one at first. No client gets its answers.
@@ -80,18 +80,16 @@ async fn lane_drops_its_pipeline_when_primary_is_demoted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn promoted_primary_sells_alone_until_replica_joins() {
     // Given a shard whose primary died, and its promoted replica without a replica of its own.
-    let sale =
-        OpenSale::start_with(StackOptions { nodes: 1, sale: sale_options(200), ..StackOptions::default() })
-            .await;
+    let sale = OpenSale::start_with_one_node(sale_options(200)).await;
     let redis = sale.stack.redis();
-    let (old, promoted) = primary_and_replica(&sale, ShardId::new(0)).await;
+    let (old, promoted) = sale.primary_and_replica(ShardId::new(0)).await;
     redis.kill(old);
     until("a promotion", OUTAGE_MAX, async || redis.primaries().await.contains(&promoted)).await.unwrap();
 
     // Then its buyers buy.
-    let node = sale.stack.nodes()[0].url().to_owned();
-    let mut users = crate::fixture::users_with_home(&sale.sale, ShardId::new(0), 3).into_iter();
-    let mut attempt = || vec![PurchaseAttempt { user: users.next().unwrap(), base_url: node.clone() }];
+    let users = users_with_home(&sale.sale, ShardId::new(0), 3);
+    let mut attempts = purchase_attempts(&users, &sale.node_url()).into_iter();
+    let mut attempt = || vec![attempts.next().unwrap()];
     let unreplicated = Buyers::new(1).buy_persistently(attempt(), RETRY_LIMIT).await;
     assert!(unreplicated[0].is_purchased(), "{unreplicated:?}");
 
@@ -109,23 +107,14 @@ async fn promoted_primary_sells_alone_until_replica_joins() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sale_recovers_after_all_redis_servers_die() {
     // Given a sale with purchases in all shards.
-    let sale =
-        OpenSale::start_with(StackOptions { nodes: 1, sale: sale_options(600), ..StackOptions::default() })
-            .await;
-    let node = sale.stack.nodes()[0].url().to_owned();
-    let purchase_attempts = |from: usize, to: usize| -> Vec<PurchaseAttempt> {
-        (from..to)
-            .map(|n| PurchaseAttempt { user: format!("buyer-{n:04}"), base_url: node.clone() })
-            .collect()
-    };
-    let mut answers = Buyers::new(32).buy(purchase_attempts(0, 300)).await;
-    assert_eq!(purchases(&answers).len(), 300);
+    let sale = OpenSale::start_with_one_node(sale_options(600)).await;
+    let attempts = |numbers| purchase_attempts(&buyers(numbers), &sale.node_url());
+    let mut answers = Buyers::new(32).buy(attempts(0..300)).await;
+    assert_purchases(&answers, 300);
 
     // When all servers die during further purchases and are restarted without any other action.
-    let buying = tokio::spawn({
-        let purchase_attempts = purchase_attempts(300, 700);
-        async move { Buyers::new(16).buy_persistently(purchase_attempts, RETRY_LIMIT).await }
-    });
+    let others = attempts(300..700);
+    let buying = tokio::spawn(async { Buyers::new(16).buy_persistently(others, RETRY_LIMIT).await });
     let redis = sale.stack.redis();
     let servers: Vec<SocketAddr> = redis.servers().await.iter().map(|server| server.addr).collect();
     servers.iter().for_each(|&server| redis.kill(server));
@@ -166,13 +155,13 @@ impl Incident {
     /// Lets buyers arrive at a steady rate, and injects a fault into the primary of the first shard after a quiet
     /// time.
     async fn of(sale: &OpenSale, inject: impl Fn(SocketAddr)) -> Self {
-        let (victim, successor) = primary_and_replica(sale, ShardId::new(0)).await;
-        let node = sale.stack.nodes()[0].url().to_owned();
-        let cluster = connect(&sale.stack).await;
+        let (victim, successor) = sale.primary_and_replica(ShardId::new(0)).await;
+        let node = sale.node_url();
+        let affected = |shard: &&Shard| sale.primary_of(shard.slot) == victim;
+        let affected: Vec<ShardId> =
+            sale.sale.shards().iter().filter(affected).map(|shard| shard.id).collect();
         let is_affected = |user: &str| {
-            let home = sale.sale.ring().home(&UserId::parse(user, UserIdKind::Opaque).unwrap());
-            let primary = cluster.topology().primary(sale.sale.shard(home).slot).unwrap().address.to_string();
-            primary == victim.to_string()
+            affected.contains(&sale.sale.ring().home(&UserId::parse(user, UserIdKind::Opaque).unwrap()))
         };
         let (buyers, mut buying) = (Buyers::new(1), JoinSet::new());
         let (began, mut pace) = (Instant::now(), tokio::time::interval(ARRIVAL_INTERVAL));
@@ -269,12 +258,4 @@ async fn wait_until_promoted(mut replica: MultiplexedConnection) -> Instant {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Instant::now()
-}
-
-pub(crate) async fn primary_and_replica(sale: &OpenSale, shard: ShardId) -> (SocketAddr, SocketAddr) {
-    let topology = sale.cluster.topology();
-    let primary = topology.primary(sale.sale.shard(shard).slot).expect("every slot is served");
-    let primary: SocketAddr =
-        primary.address.to_string().parse().expect("the cluster's addresses are IP addresses");
-    (primary, sale.stack.redis().replicas_of(primary).await[0])
 }

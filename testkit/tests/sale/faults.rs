@@ -24,8 +24,7 @@ async fn tokens_are_sold_after_node_dies_mid_steal() {
     // Given a sale whose buyers all have one home shard, which is empty. Each shard has a primary of its own, so
     // donors have other replicas than the shard that accepts.
     let sale = SaleOptions { shards: Some(3), ..sale_options(UNITS) };
-    let options = StackOptions { nodes: 1, sale, ..StackOptions::default() };
-    let sale = OpenSale::start_with(options).await;
+    let sale = OpenSale::start_with_one_node(sale).await;
     let home = ShardId::new(1);
     let users = users_with_home(&sale.sale, home, 2_000);
     let (first, rest) = users.split_at(sale.sale.split(UNITS)[home.index()] as usize);
@@ -38,9 +37,8 @@ async fn tokens_are_sold_after_node_dies_mid_steal() {
     replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
     let crowd = purchase_attempts(&rest[..64], node.url());
     let buying = tokio::spawn(async move { Buyers::new(64).buy(crowd).await });
-    until("tokens are in a channel", Duration::from_secs(5), async || sale.tokens_in_channels().await > 0)
-        .await
-        .unwrap();
+    let donated = async || sale.tokens_in_channels().await > 0;
+    until("tokens are in a channel", Duration::from_secs(5), donated).await.unwrap();
     node.process().kill();
     replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
     let stranded_tokens = sale.tokens_in_channels().await;
@@ -49,9 +47,8 @@ async fn tokens_are_sold_after_node_dies_mid_steal() {
     assert!(purchases(&buying.await.unwrap()).is_empty(), "a purchase was acknowledged too early");
 
     // Then a coordinator moves the tokens on.
-    until("the channels are empty", Duration::from_secs(10), async || sale.tokens_in_channels().await == 0)
-        .await
-        .unwrap();
+    let accepted = async || sale.tokens_in_channels().await == 0;
+    until("the channels are empty", Duration::from_secs(10), accepted).await.unwrap();
 
     // And everything is sold through another node.
     let node = sale.stack.start_node().await.unwrap();
@@ -98,9 +95,6 @@ async fn shards_keep_tokens_while_replicas_are_failed() {
 
 /// The replicas of all primaries except that of this shard.
 async fn replicas_of_donors(sale: &OpenSale, home: ShardId) -> Vec<SocketAddr> {
-    let topology = sale.cluster.topology();
-    let primary = topology.primary(sale.sale.shard(home).slot).expect("every slot is served");
-    let primary = primary.address.to_string().parse().expect("the cluster's addresses are IP addresses");
-    let own = sale.stack.redis().replicas_of(primary).await;
+    let own = sale.stack.redis().replicas_of(sale.primary_of(sale.sale.shard(home).slot)).await;
     sale.stack.redis().replicas().await.into_iter().filter(|replica| !own.contains(replica)).collect()
 }

@@ -1,17 +1,28 @@
 //! Shared by the tests of this folder: the stack, its buyers, and the checks at the end of a sale.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::Duration;
 
-use rediscluster::{Cluster, ConnectOptions};
+use buyers::AnswerKind;
+use redis::{Cmd, FromRedisValue};
+use rediscluster::{Cluster, ConnectOptions, Slot};
+use reqwest::{Client, Method, StatusCode};
+use serde_json::Value;
 use stock::functions::LIBRARY;
 use stock::ids::{ShardId, UserId, UserIdKind};
 use stock::layout::SaleKeys;
 use stock::sale::Sale;
 use stock::snapshot::read_levels;
 use stock::store::ReadConfig;
-use testkit::stack::SaleOptions;
-use testkit::{BuyerAnswer, PurchaseAttempt, Stack, StackOptions, User};
+use testkit::stack::{Coordinator, SaleOptions};
+pub(crate) use testkit::tally;
+use testkit::{BuyerAnswer, Buyers, PurchaseAttempt, Stack, StackOptions, User, until};
 use tokio::sync::{Mutex, MutexGuard};
+
+/// Time limit for any expected change, on a busy machine too. It is longer than the cluster needs to replace a server.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Allows one stack at a time: two would share the machine's two cores and cause timeouts in each other.
 static STACK_LOCK: Mutex<()> = Mutex::const_new(());
@@ -35,6 +46,69 @@ impl OpenSale {
         let cluster = connect(&stack).await;
         let sale = read_sale(&cluster, "flash").await;
         Self { stack, sale, cluster, _stack_lock: stack_lock }
+    }
+
+    pub(crate) async fn start_with_one_node(sale: SaleOptions) -> Self {
+        Self::start_with(StackOptions { nodes: 1, sale, ..StackOptions::default() }).await
+    }
+
+    /// Starts a sale with purchases by this many users of its first shard.
+    pub(crate) async fn start_with_purchases(
+        total_stock: u64,
+        count: usize,
+    ) -> (Self, Vec<String>, Vec<BuyerAnswer>) {
+        let sale = Self::start(total_stock).await;
+        let users = users_with_home(&sale.sale, ShardId::new(0), count);
+        let answers = buy_at(&sale.node_url(), &users).await;
+        assert_purchases(&answers, count);
+        (sale, users, answers)
+    }
+
+    /// Lets these users buy through nginx until each has a definite answer.
+    pub(crate) async fn buy(&self, users: &[String]) -> Vec<BuyerAnswer> {
+        buy_at(&self.stack.url(), users).await
+    }
+
+    /// The address of the first node.
+    pub(crate) fn node_url(&self) -> String {
+        self.stack.nodes()[0].url().to_owned()
+    }
+
+    /// Waits until the status shows this remaining stock.
+    pub(crate) async fn wait_for_stock(&self, units: u64) {
+        let shown = async || self.stack.status().await.is_ok_and(|status| status.remaining_stock == units);
+        until(&format!("the status shows {units} units"), TIMEOUT, shown).await.unwrap();
+    }
+
+    /// The primary of a slot by the client's map.
+    pub(crate) fn primary_of(&self, slot: Slot) -> SocketAddr {
+        self.cluster.topology().primary(slot).unwrap().address.to_string().parse().unwrap()
+    }
+
+    /// The primary of a shard by the client's map, and its first replica.
+    pub(crate) async fn primary_and_replica(&self, shard: ShardId) -> (SocketAddr, SocketAddr) {
+        let primary = self.primary_of(self.sale.shard(shard).slot);
+        (primary, self.stack.redis().replicas_of(primary).await[0])
+    }
+
+    /// Sends a request to a coordinator as an operator. Returns `None` without an answer.
+    pub(crate) async fn admin(
+        &self,
+        coordinator: &Coordinator,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Option<(StatusCode, Value)> {
+        let request = Client::new().request(method, format!("{}{path}", coordinator.url())).timeout(TIMEOUT);
+        let request = request.bearer_auth(self.stack.admin_token()).json(body);
+        let response = request.send().await.ok()?;
+        Some((response.status(), response.json().await.ok()?))
+    }
+
+    /// Sends a command to one Redis server.
+    pub(crate) async fn query<T: FromRedisValue>(&self, server: SocketAddr, command: &Cmd) -> T {
+        let mut connection = self.stack.redis().connection(server).await.unwrap();
+        command.query_async(&mut connection).await.unwrap()
     }
 
     /// The number of function calls so far, including those that only read.
@@ -87,6 +161,16 @@ pub(crate) async fn connect(stack: &Stack) -> Cluster {
     Cluster::connect(ConnectOptions::new(seeds), &LIBRARY).await.expect("the cluster answers")
 }
 
+/// Returns the users with these numbers.
+pub(crate) fn buyers(numbers: Range<u32>) -> Vec<String> {
+    numbers.map(|number| format!("buyer-{number:05}")).collect()
+}
+
+/// Lets these users buy at this address until each has a definite answer.
+pub(crate) async fn buy_at(base_url: &str, users: &[String]) -> Vec<BuyerAnswer> {
+    Buyers::new(16).buy_persistently(purchase_attempts(users, base_url), TIMEOUT).await
+}
+
 /// One purchase attempt per user, all for the same URL.
 pub(crate) fn purchase_attempts<'a>(
     users: impl IntoIterator<Item = &'a String>,
@@ -102,33 +186,23 @@ pub(crate) fn purchase_attempts<'a>(
 pub(crate) fn purchases(answers: &[BuyerAnswer]) -> HashMap<&str, &str> {
     let mut orders = HashMap::new();
     for answer in answers.iter().filter(|answer| answer.is_purchased()) {
-        let order = answer.order_id.as_deref().expect("a purchase contains its order id");
+        let order = answer.order.as_deref().expect("a purchase contains its order id");
         let before = orders.insert(answer.user.as_str(), order);
         assert_eq!(before, None, "{} got `purchased` twice", answer.user);
     }
     orders
 }
 
-/// Counts the answers by status and reason, for messages.
-pub(crate) fn tally(answers: &[BuyerAnswer]) -> BTreeMap<String, usize> {
-    let mut tally = BTreeMap::new();
-    for answer in answers {
-        let status = answer.status.map_or("none".into(), |status| status.to_string());
-        let reason = answer.reason.as_deref().unwrap_or_default();
-        *tally.entry(format!("{status} {reason}")).or_default() += 1;
-    }
-    tally
+#[track_caller]
+pub(crate) fn assert_purchases(answers: &[BuyerAnswer], count: usize) {
+    assert_eq!(purchases(answers).len(), count, "the answers are {:?}", tally(answers));
 }
 
 /// Asserts that every answer is definite: purchased, already purchased, or sold out.
 pub(crate) fn assert_all_definite(answers: &[BuyerAnswer]) {
-    let refusals = ["already_purchased", "out_of_stock"];
-    let is_refusal = |answer: &BuyerAnswer| {
-        answer.status == Some(409)
-            && answer.reason.as_deref().is_some_and(|reason| refusals.contains(&reason))
-    };
-    let expected = |answer: &BuyerAnswer| answer.is_purchased() || is_refusal(answer);
-    assert!(answers.iter().all(expected), "the answers are {:?}", tally(answers));
+    let expected = [AnswerKind::Purchased, AnswerKind::AlreadyPurchased, AnswerKind::SoldOut];
+    let is_expected = |answer: &BuyerAnswer| expected.contains(&answer.kind);
+    assert!(answers.iter().all(is_expected), "the answers are {:?}", tally(answers));
 }
 
 /// Asserts that a repeated purchase got the order of the first one.
@@ -136,14 +210,7 @@ pub(crate) fn assert_repeats_recognized(answers: &[BuyerAnswer]) {
     let orders = purchases(answers);
     for answer in answers.iter().filter(|answer| !answer.is_purchased()) {
         let bought = orders.get(answer.user.as_str());
-        let reported_order =
-            (answer.reason.as_deref() == Some("already_purchased")).then_some(answer.order_id.as_deref());
-        assert_eq!(
-            reported_order,
-            bought.map(|order| Some(*order)),
-            "{} got {:?}",
-            answer.user,
-            answer.reason
-        );
+        let reported = answer.order.as_deref();
+        assert_eq!(reported, bought.copied(), "{} got {:?}", answer.user, answer.kind);
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use reqwest::{Client, StatusCode};
+use buyers::{AnswerKind, ApiFamily, BuyerClient, PurchaseRequest, read_json};
 use serde_json::{Value, json};
 use stock::ids::ShardId;
 use testkit::stack::SaleOptions;
@@ -67,18 +67,15 @@ impl Shop {
     }
 
     /// Sends one purchase of this user, always with the same key.
-    async fn buy(&self, user: &str) -> (StatusCode, Value) {
-        let request = Client::new().post(format!("{}/api/sale/purchase", self.node));
-        let request = request.header("Idempotency-Key", "the-only-attempt").json(&json!({ "userId": user }));
-        let answer = request.send().await.unwrap();
-        (answer.status(), answer.json().await.unwrap())
+    async fn buy(&self, user: &str) -> AnswerKind {
+        let purchase = PurchaseRequest { user, key: Some("the-only-attempt"), ..PurchaseRequest::default() };
+        BuyerClient::new(TIMEOUT).buy(&self.node, purchase).await.kind
     }
 
     async fn change(&self, action: &str, body: Value) {
-        let url = format!("{}/admin/sales/flash/{action}", self.sale.stack.coordinators()[0].url());
-        let request = Client::new().post(url).bearer_auth(self.sale.stack.admin_token()).json(&body);
-        let answer = request.send().await.unwrap();
-        assert_eq!(answer.status(), StatusCode::OK, "{action}: {:?}", answer.text().await);
+        let (stack, path) = (&self.sale.stack, format!("sales/flash/{action}"));
+        let request = stack.admin().post(stack.coordinators()[0].url(), &path).json(&body);
+        read_json::<Value>(request).await.unwrap();
     }
 
     async fn sell_out(&self) {
@@ -91,9 +88,8 @@ impl Shop {
     }
 
     async fn assert_has_no_unit(&self, user: &str) {
-        let url = format!("{}/api/sale/purchase/{user}", self.node);
-        let found: Value = Client::new().get(url).send().await.unwrap().json().await.unwrap();
-        assert_eq!(found["hasPurchased"], json!(false), "a refused attempt got a unit: {found}");
+        let found = BuyerClient::new(TIMEOUT).look_up(&self.node, ApiFamily::BySale, user).await;
+        assert_eq!(found.kind, AnswerKind::FoundNone, "a refused attempt got a unit: {found}");
     }
 }
 
@@ -108,8 +104,7 @@ async fn deliver_call_after_restock(symptom: Symptom) {
 
     // When the node repeats the call on another connection and refuses the buyer, units are added, and the first call
     // arrives.
-    let (status, body) = shop.buy(buyer).await;
-    assert_eq!((status, &body["reason"]), (StatusCode::CONFLICT, &json!("out_of_stock")), "{body}");
+    assert_eq!(shop.buy(buyer).await, AnswerKind::SoldOut);
     shop.network.wait_until_held().await;
     shop.change("restock", json!({ "units": 3 })).await;
     shop.network.release().await;
@@ -139,7 +134,7 @@ async fn deliver_call_after_pause(shop: &Shop, disturb: impl AsyncFnOnce()) {
 
     // When the sale is paused, the node repeats the call and refuses the buyer, the sale is resumed, and the first call
     // arrives.
-    let (pausing, (status, body)) = tokio::join!(
+    let ((), answer) = tokio::join!(
         async {
             shop.network.wait_until_held().await;
             shop.change("pause", json!({})).await;
@@ -147,15 +142,13 @@ async fn deliver_call_after_pause(shop: &Shop, disturb: impl AsyncFnOnce()) {
         },
         shop.buy(buyer),
     );
-    let () = pausing;
-    assert_eq!((status, &body["reason"]), (StatusCode::FORBIDDEN, &json!("sale_not_active")), "{body}");
+    assert_eq!(answer, AnswerKind::NotActive);
     shop.change("resume", json!({})).await;
     shop.network.release().await;
 
     // Then the buyer has no unit, and can still buy one with the same key.
     shop.assert_has_no_unit(buyer).await;
-    let (status, body) = shop.buy(buyer).await;
-    assert_eq!(status, StatusCode::OK, "{body}");
+    assert_eq!(shop.buy(buyer).await, AnswerKind::Purchased);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,15 +10,14 @@ use testkit::{
     Buyers, ClusterOptions, Launch, RedisCluster, RedisServer, User, binary, ports::PortBlock, until,
 };
 
-use crate::fixture::{OpenSale, assert_all_definite, purchase_attempts, purchases};
+use crate::fixture::{OpenSale, assert_all_definite, assert_purchases, buyers, purchase_attempts};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stopped_node_answers_pending_requests_first() {
     // Given buyers who buy through nginx and two nodes.
     let sale = OpenSale::start(20_000).await;
-    let users: Vec<String> = (0..16_000).map(|n| format!("buyer-{n:05}")).collect();
-    let purchase_attempts = purchase_attempts(&users, &sale.stack.url());
-    let buying = tokio::spawn(async move { Buyers::new(64).buy(purchase_attempts).await });
+    let attempts = purchase_attempts(&buyers(0..16_000), &sale.stack.url());
+    let buying = tokio::spawn(async move { Buyers::new(64).buy(attempts).await });
 
     // When one node is stopped in between.
     let node = sale.stack.nodes()[0].clone();
@@ -28,19 +27,18 @@ async fn stopped_node_answers_pending_requests_first() {
     node.process().term();
 
     // Then its readiness fails while it still serves, and it exits with code 0.
-    until("readiness fails", Duration::from_secs(2), async || {
-        let ready = Client::new().get(format!("{}/readyz", node.ops_url())).send().await;
+    let is_unready = async || {
+        let ready = reqwest::get(format!("{}/readyz", node.ops_url())).await;
         ready.is_ok_and(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE)
-    })
-    .await
-    .unwrap();
+    };
+    until("readiness fails", Duration::from_secs(2), is_unready).await.unwrap();
     let exit = node.process().wait(Duration::from_secs(15)).await.unwrap();
     assert_eq!(exit.code(), Some(0), "{}", node.process().log_tail());
 
     // And every buyer has a definite answer.
     let answers = buying.await.unwrap();
     assert_all_definite(&answers);
-    assert_eq!(purchases(&answers).len(), 16_000);
+    assert_purchases(&answers, 16_000);
 }
 
 /// Right after a restart of everything, a shop would otherwise answer that the sale does not exist.
@@ -87,11 +85,8 @@ async fn node_waits_for_the_cluster_and_logs_it() {
     let limit = Duration::from_secs(10);
     until("the node is alive", limit, async || get("/healthz").await == Some(StatusCode::OK)).await.unwrap();
     assert_eq!(get("/readyz").await, Some(StatusCode::SERVICE_UNAVAILABLE));
-    until("the log contains the reason", limit, async || {
-        node.log_tail().contains("no node of the cluster answers")
-    })
-    .await
-    .unwrap();
+    let logged = async || node.log_tail().contains("no node of the cluster answers");
+    until("the log contains the reason", limit, logged).await.unwrap();
 
     // And when Redis starts and has a list of sales, the node becomes ready.
     let options = ClusterOptions { ports: Some(ports), ..ClusterOptions::default() };

@@ -1,20 +1,15 @@
 //! Moves of a shard's slot to another primary during an open sale.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use stock::ids::ShardId;
-use testkit::{BuyerAnswer, Buyers};
 
-use crate::fixture::{OpenSale, assert_repeats_recognized, purchase_attempts, purchases, users_with_home};
-
-/// Time limit for a buyer's retries. It is longer than the cluster needs to replace a server.
-const RETRY_LIMIT: Duration = Duration::from_secs(20);
+use crate::fixture::{OpenSale, assert_repeats_recognized, buy_at};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slot_stays_when_target_is_not_replicated() {
     // Given a shard with purchases, and another primary whose replica has lost its link.
-    let (sale, mut answers) = start_with_purchases(300).await;
+    let (sale, users, mut answers) = OpenSale::start_with_purchases(3_600, 300).await;
     let redis = sale.stack.redis();
     let (slot, from, to) = plan_move(&sale).await;
     redis.cut_replication(to).await.unwrap();
@@ -24,9 +19,7 @@ async fn slot_stays_when_target_is_not_replicated() {
     redis.kill(to);
 
     // Then each buyer gets the same order again.
-    let node = sale.stack.nodes()[0].url().to_owned();
-    let users: Vec<String> = answers.iter().map(|answer| answer.user.clone()).collect();
-    answers.extend(Buyers::new(8).buy_persistently(purchase_attempts(&users, &node), RETRY_LIMIT).await);
+    answers.extend(buy_at(&sale.node_url(), &users).await);
     assert_repeats_recognized(&answers);
 
     // And the error names the reason why the slot stayed.
@@ -39,7 +32,7 @@ async fn slot_stays_when_target_is_not_replicated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn move_fails_when_replica_does_not_confirm() {
     // Given a primary whose replica is connected but frozen.
-    let (sale, _) = start_with_purchases(10).await;
+    let (sale, ..) = OpenSale::start_with_purchases(120, 10).await;
     let redis = sale.stack.redis();
     let (slot, from, to) = plan_move(&sale).await;
     let replica = redis.replicas_of(to).await[0];
@@ -53,16 +46,6 @@ async fn move_fails_when_replica_does_not_confirm() {
         failed.contains(&format!("slot {slot} is at {to}, but its keys may not be replicated"));
     assert!(is_unreplicated || redis.primary_of(slot).await.unwrap() == from, "{failed}");
     redis.thaw(replica);
-}
-
-/// Starts a sale with `count` purchases in its first shard.
-async fn start_with_purchases(count: usize) -> (OpenSale, Vec<BuyerAnswer>) {
-    let sale = OpenSale::start(12 * count as u64).await;
-    let node = sale.stack.nodes()[0].url().to_owned();
-    let users = users_with_home(&sale.sale, ShardId::new(0), count);
-    let answers = Buyers::new(8).buy_persistently(purchase_attempts(&users, &node), RETRY_LIMIT).await;
-    assert_eq!(purchases(&answers).len(), count);
-    (sale, answers)
 }
 
 /// The slot of the first shard, its primary and another primary.

@@ -73,7 +73,10 @@ async fn node_sheds_load_at_four_times_capacity() {
 
         // Then it sells nearly as much without long waits, refuses the rest at once, and stays healthy.
         assert_eq!(crowd.others, 0, "an answer is neither 200 nor 503, or is missing");
-        assert!(crowd.refused.iter().all(|result| result.retry_after), "a 503 has Retry-After");
+        assert!(
+            crowd.refused.iter().all(|result| result.answer.retry_after.is_some()),
+            "a 503 has Retry-After"
+        );
         problems = crowd.problems(best);
         problems.extend((growth > MEMORY_GROWTH_MAX).then(|| format!("its memory grew {growth:.2} times")));
         problems.extend((red > 0).then(|| format!("{red} health checks failed")));
@@ -95,7 +98,7 @@ struct LoadResult<'a> {
 impl<'a> LoadResult<'a> {
     fn of(results: &'a [BuyerResult]) -> Self {
         let with_status =
-            |status: u16| results.iter().filter(move |result| result.status == Some(status)).collect();
+            |status: u16| results.iter().filter(move |result| result.answer.status == Some(status)).collect();
         let (admitted, refused): (Vec<_>, Vec<_>) = (with_status(200), with_status(503));
         let others = results.len() - admitted.len() - refused.len();
         Self { admitted, refused, others }

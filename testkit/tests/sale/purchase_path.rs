@@ -7,7 +7,7 @@ use testkit::Buyers;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use crate::fixture::{OpenSale, purchase_attempts, purchases};
+use crate::fixture::{OpenSale, assert_purchases, buyers, purchase_attempts};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pipeline_batches_purchases_and_ends_in_wait() {
@@ -19,9 +19,8 @@ async fn pipeline_batches_purchases_and_ends_in_wait() {
     }
 
     // When 600 buyers buy, 64 at a time.
-    let users: Vec<String> = (0..600).map(|n| format!("buyer-{n:03}")).collect();
-    let answers = Buyers::new(64).buy(purchase_attempts(&users, &sale.stack.url())).await;
-    assert_eq!(purchases(&answers).len(), 600);
+    let answers = Buyers::new(64).buy(purchase_attempts(&buyers(0..600), &sale.stack.url())).await;
+    assert_purchases(&answers, 600);
 
     // Then each buyer is in exactly one call. The calls of a pipeline are followed by one WAIT and one INFO, which
     // lists the replicas. TIME comes when the lane connects, before the calls of each pipeline, after them, and at the end.

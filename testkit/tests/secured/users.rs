@@ -113,9 +113,8 @@ async fn replica_may_only_replicate() {
 async fn unauthenticated_client_is_denied_everything() {
     let redis = shared_redis().await;
     let mut unauthenticated = redis.unauthenticated_connection(redis.primaries().await[0]).await.unwrap();
-    for command in
-        DANGEROUS.into_iter().chain(WRITES_AND_CLAIMS).chain(["PING", "INFO", "TIME", "CLUSTER NODES"])
-    {
+    let harmless = ["PING", "INFO", "TIME", "CLUSTER NODES"];
+    for command in DANGEROUS.into_iter().chain(WRITES_AND_CLAIMS).chain(harmless) {
         let refusal = run_command(&mut unauthenticated, command).await.unwrap_err();
         assert!(is_refused(&refusal, "NOAUTH"), "{command}: {refusal}");
     }
@@ -129,8 +128,8 @@ async fn unauthenticated_client_is_denied_everything() {
 
 #[tokio::test]
 async fn operator_may_run_every_command() {
-    assert_permitted(User::Admin, ["CONFIG GET maxmemory", "ACL LIST", "FUNCTION LIST", "CLUSTER NODES"])
-        .await;
+    let commands = ["CONFIG GET maxmemory", "ACL LIST", "FUNCTION LIST", "CLUSTER NODES"];
+    assert_permitted(User::Admin, commands).await;
 }
 
 async fn assert_forbidden(user: User, commands: impl IntoIterator<Item = &'static str>) {
@@ -152,11 +151,8 @@ async fn assert_permitted(user: User, commands: impl IntoIterator<Item = &'stati
     let mut connection = connected(redis, user).await;
     for command in commands {
         // A redirection to another server is not a refusal.
-        let answer = run_command(&mut connection, command).await;
-        assert!(
-            answer.as_ref().err().is_none_or(|error| error.starts_with("MOVED")),
-            "{command}: {answer:?}"
-        );
+        let refusal = run_command(&mut connection, command).await.err();
+        assert!(refusal.iter().all(|error| error.starts_with("MOVED")), "{command}: {refusal:?}");
     }
 }
 
@@ -175,9 +171,7 @@ async fn run_command(connection: &mut MultiplexedConnection, command: &str) -> R
         words.for_each(|word| _ = cmd.arg(word));
     }
     match connection.send_packed_command(&cmd).await {
-        Ok(Value::ServerError(error)) => {
-            Err(format!("{} {}", error.code(), error.details().unwrap_or_default()))
-        }
+        Ok(Value::ServerError(error)) => Err(format!("{} {}", error.code(), error.details().unwrap_or(""))),
         Ok(value) => Ok(value),
         Err(error) => Err(error.to_string()),
     }

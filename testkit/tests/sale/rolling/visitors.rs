@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use reqwest::{Client, RequestBuilder, StatusCode};
-use serde_json::{Value, json};
+use buyers::{Answer, AnswerKind, ApiFamily, BuyerClient, PurchaseRequest};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -39,8 +37,7 @@ impl VisitorRequest {
 
 /// Visits until the test closes the traffic.
 pub(super) async fn visit(number: usize, url: String, closed: watch::Receiver<bool>) -> Vec<VisitorRequest> {
-    let client = Client::builder().pool_max_idle_per_host(1).timeout(PATIENCE).build().unwrap();
-    let mut visitor = Visitor { client, url, requests: Vec::new() };
+    let mut visitor = Visitor { client: BuyerClient::new(PATIENCE), url, requests: Vec::new() };
     for round in 0.. {
         if *closed.borrow() {
             break;
@@ -51,46 +48,40 @@ pub(super) async fn visit(number: usize, url: String, closed: watch::Receiver<bo
 }
 
 struct Visitor {
-    client: Client,
+    client: BuyerClient,
     url: String,
     requests: Vec<VisitorRequest>,
 }
 
 impl Visitor {
     async fn run_round(&mut self, user: &str) {
-        let status = self.client.get(format!("{}/api/sale/status", self.url));
-        self.send(RequestKind::Status, status, |answer| answer["status"] == "active").await;
-        let purchase = self.client.post(format!("{}/api/sale/purchase", self.url));
-        let purchase = purchase.json(&json!({ "userId": user }));
-        let bought = self.send(RequestKind::Purchase, purchase, |answer| answer["orderId"].is_string()).await;
-        let lookup = self.client.get(format!("{}/api/sale/purchase/{user}", self.url));
-        let order = bought.map(|answer| answer["orderId"].clone());
-        let has_order = |answer: &Value| order.as_ref().is_none_or(|order| answer["orderId"] == *order);
-        self.send(RequestKind::Lookup, lookup, has_order).await;
+        let (client, url, family) = (self.client.clone(), self.url.clone(), ApiFamily::BySale);
+        let is_active =
+            |answer: &Answer| answer.sale_status().is_some_and(|status| status.status == "active");
+        self.send(RequestKind::Status, client.status(&url, family), is_active).await;
+        let purchase = PurchaseRequest { user, ..PurchaseRequest::default() };
+        let is_bought = |answer: &Answer| answer.kind == AnswerKind::Purchased;
+        let order = self.send(RequestKind::Purchase, client.buy(&url, purchase), is_bought).await;
+        let has_order = |answer: &Answer| {
+            let is_answered = matches!(answer.kind, AnswerKind::Found | AnswerKind::FoundNone);
+            is_answered && (order.is_none() || answer.order == order)
+        };
+        self.send(RequestKind::Lookup, client.look_up(&url, family, user), has_order).await;
     }
 
-    /// Sends a request. Returns the answer when it is the right one.
+    /// Sends a request. Returns the order in the answer when it is the right one.
     async fn send(
         &mut self,
         kind: RequestKind,
-        request: RequestBuilder,
-        is_right: impl Fn(&Value) -> bool,
-    ) -> Option<Value> {
+        request: impl Future<Output = Answer>,
+        is_right: impl Fn(&Answer) -> bool,
+    ) -> Option<String> {
         sleep(Duration::from_millis(rand::random_range(PAUSE_MS))).await;
         let sent = Instant::now();
-        let answer = answer(request, is_right).await;
-        let failure = answer.as_ref().err().map(|error| format!("{error:?}"));
-        self.requests.push(VisitorRequest { kind, sent, latency: sent.elapsed(), failure });
-        answer.ok()
+        let answer = request.await;
+        let (latency, is_right) = (sent.elapsed(), is_right(&answer));
+        let failure = (!is_right).then(|| answer.to_string());
+        self.requests.push(VisitorRequest { kind, sent, latency, failure });
+        answer.order.filter(|_| is_right)
     }
-}
-
-async fn answer(request: RequestBuilder, is_right: impl Fn(&Value) -> bool) -> Result<Value> {
-    let response = request.send().await?;
-    let status = response.status();
-    let text = response.text().await?;
-    ensure!(status == StatusCode::OK, "{status}: {text}");
-    let answer = serde_json::from_str(&text)?;
-    ensure!(is_right(&answer), "{status}: {text}");
-    Ok(answer)
 }

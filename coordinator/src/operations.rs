@@ -1,0 +1,346 @@
+//! Operations on request: creates, changes, inspects and audits sales.
+//!
+//! Each operation records the desired state, brings the shards to it, and returns once all of them have confirmed. If a
+//! coordinator dies in between, the reconciler of the next leader completes the work from the record.
+
+use std::collections::BTreeMap;
+use std::slice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rediscluster::{CallError, Topology};
+use service::time::now;
+use stock::audit::{AuditError, AuditReport, audit};
+use stock::calls::{Level, ReadLevel, RecordAnswer};
+use stock::ids::SaleId;
+use stock::layout::{Fingerprint, SaleKeys, choose_tags};
+use stock::sale::{InvalidSale, SHARDS_MAX, Sale, SaleState};
+use stock::search::has_shards;
+use stock::snapshot::Snapshot;
+use stock::store::{AddSaleToList, ListSales, ReadSnapshot};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+use crate::apply::{enforce, open};
+use crate::change::{Change, ChangeError};
+use crate::context::Context;
+use crate::desired_state::DesiredState;
+use crate::metrics;
+use crate::new_sale::{Field, NewSale};
+use crate::shard_problem::{ShardProblem, problems};
+use crate::transfers::UnconfirmedShard;
+use OperationError::{UnknownOutcome, Unreadable};
+
+/// Shards per primary if the request names no number. With four, slots can move to new primaries in even steps.
+const SHARDS_PER_PRIMARY: usize = 4;
+
+/// How many versions a change is based on before it gives up. Each further try means that another operator changed the
+/// same sale within the same few milliseconds.
+const CHANGE_TRIES_MAX: u32 = 5;
+
+/// Most audits at a time. An audit reads every claim of a sale into memory.
+const AUDITS_MAX: usize = 1;
+/// Longest wait for another audit to end. An audit of a million claims takes some seconds.
+const AUDIT_WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// Operations on the sales of a cluster.
+pub struct SaleOperations {
+    context: Arc<Context>,
+    audits: Semaphore,
+    /// The number of violations that the latest audit of each sale found.
+    audited: watch::Sender<BTreeMap<Fingerprint, u64>>,
+}
+
+/// Why a request failed, or has an unknown outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum OperationError {
+    /// No sale has this name.
+    #[error("there is no sale {0:?}")]
+    NoSale(String),
+    /// A sale of this name exists with other settings.
+    #[error("sale {id} exists with other settings: {}", join(fields))]
+    DifferentSettings {
+        /// The existing sale.
+        id: SaleId,
+        /// The settings that differ.
+        fields: Vec<Field>,
+    },
+    /// The sale existed, and its record is lost. Units of its shards may have been sold.
+    #[error(
+        "the record of sale {0:?} is lost; the sale is not created again because units may have been sold; restore the \
+         data of Redis from a backup, or create a sale with another id"
+    )]
+    RecordLost(String),
+    /// The settings are not valid.
+    #[error(transparent)]
+    Invalid(InvalidSale),
+    /// The sale does not allow this change.
+    #[error(transparent)]
+    Refused(#[from] ChangeError),
+    /// Other operators kept changing the sale. Nothing was done.
+    #[error("other operators keep changing this sale; repeat the request")]
+    Contended,
+    /// Some slots have no primary. Nothing was done.
+    #[error("some slots have no primary; {0} shards cannot be placed")]
+    NotEnoughSlots(u16),
+    /// The sale cannot be read. Nothing was done.
+    #[error("the sale cannot be read: {0}")]
+    Unreadable(CallError),
+    /// The list of sales is lost. Nothing was done. The leader restores the list from the records.
+    #[error("the list of sales is lost; the leader restores it")]
+    ListLost,
+    /// The request may have been recorded.
+    #[error("it is unknown whether the sale was recorded: {0}")]
+    UnknownOutcome(CallError),
+    /// The request is recorded, and will be applied.
+    #[error("recorded, but not confirmed by every shard yet: {}", join(.0))]
+    Unconfirmed(Vec<UnconfirmedShard>),
+    /// Another audit is running.
+    #[error("another audit is running")]
+    AuditBusy,
+    /// The audit failed.
+    #[error(transparent)]
+    AuditFailed(#[from] AuditError),
+}
+
+fn join<T: ToString>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The result of a creation.
+pub struct Created {
+    /// The sale.
+    pub sale: Sale,
+    /// True if the sale did not exist before.
+    pub is_new: bool,
+}
+
+/// The current state of a sale.
+pub struct Inspection {
+    /// The recorded state.
+    pub desired: DesiredState,
+    /// The levels of its shards.
+    pub levels: Vec<Result<Level, CallError>>,
+    /// The cluster's map, with the primary of each shard.
+    pub topology: Arc<Topology>,
+    /// The latest published snapshot.
+    pub snapshot: Option<Snapshot>,
+    /// The problems of its shards.
+    pub problems: Vec<ShardProblem>,
+}
+
+impl SaleOperations {
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        Self { context, audits: Semaphore::new(AUDITS_MAX), audited: watch::Sender::default() }
+    }
+
+    /// Creates a sale, or returns the existing one. Continues a creation that was interrupted.
+    ///
+    /// # Errors
+    /// Fails when the name is taken by a sale with other settings, the settings are not valid, or not every shard has
+    /// confirmed.
+    pub async fn create(&self, wanted: &NewSale) -> Result<Created, OperationError> {
+        let (desired, is_new) = self.record_creation(wanted).await?;
+        let sale = self.complete(desired).await?;
+        Ok(Created { sale, is_new })
+    }
+
+    /// Records that the sale is to be created. From then on this coordinator or the next one creates it.
+    ///
+    /// # Errors
+    /// Fails when the name is taken by a sale with other settings, the settings are not valid, it is unknown whether
+    /// the sale was recorded, or the sale existed and its record was lost.
+    pub async fn record_creation(&self, wanted: &NewSale) -> Result<(DesiredState, bool), OperationError> {
+        let (desired, is_new) = match self.find(&wanted.id).await? {
+            Some(existing) => (existing, false),
+            None => self.record_new(wanted).await?,
+        };
+        if !is_new {
+            check_same_settings(wanted, &desired)?;
+        }
+        // The list comes last. So a name in the list was recorded once, and if its record is missing, it is lost.
+        self.context.writes.write(AddSaleToList(&wanted.id)).await.map_err(UnknownOutcome)?;
+        Ok((desired, is_new))
+    }
+
+    async fn record_new(&self, wanted: &NewSale) -> Result<(DesiredState, bool), OperationError> {
+        let desired = self.plan_layout(wanted).await?;
+        match self.record(0, &desired).await? {
+            RecordAnswer::Done => {
+                tracing::info!(sale.id = %wanted.id, sale.shards = desired.mint.len(), "sale recorded");
+                Ok((desired, true))
+            }
+            RecordAnswer::Overtaken(_) => {
+                let lost = || OperationError::RecordLost(wanted.id.to_string());
+                Ok((self.find(&wanted.id).await?.ok_or_else(lost)?, false))
+            }
+        }
+    }
+
+    async fn record(&self, based_on: u64, desired: &DesiredState) -> Result<RecordAnswer, OperationError> {
+        self.context.records.record(based_on, desired).await.map_err(UnknownOutcome)
+    }
+
+    async fn plan_layout(&self, wanted: &NewSale) -> Result<DesiredState, OperationError> {
+        let topology = self.context.writes.topology();
+        let shards_default = (SHARDS_PER_PRIMARY * topology.primaries().len()).clamp(1, SHARDS_MAX.into());
+        let shards = wanted.shards.unwrap_or(shards_default as u16);
+        // Validates before the search for tags, which must not run for thousands of shards.
+        wanted.validate(now()).map_err(OperationError::Invalid)?;
+        let owner = |slot| topology.primary(slot).map(|primary| primary.address.clone());
+        let tags = choose_tags(&wanted.id, shards, owner);
+        if tags.len() < usize::from(shards) {
+            return Err(OperationError::NotEnoughSlots(shards));
+        }
+        let sale =
+            self.context.records.sale(wanted.config(tags, now())).await.map_err(OperationError::Invalid)?;
+        Ok(DesiredState { mint: sale.split(wanted.total_stock), sale })
+    }
+
+    /// Brings all shards to the recorded state, and opens the sale if it is being created. If another operator has
+    /// changed the sale since, it applies the latest record: shards may have followed that one already.
+    ///
+    /// # Errors
+    /// Fails when not every shard has confirmed.
+    pub async fn complete(&self, mut desired: DesiredState) -> Result<Sale, OperationError> {
+        for _ in 0..CHANGE_TRIES_MAX {
+            let is_creating = desired.sale.config.state == SaleState::Creating;
+            let unconfirmed = if is_creating {
+                open(&self.context.writes, &self.context.records, &desired).await.map_err(UnknownOutcome)?
+            } else {
+                enforce(&self.context.writes, &desired).await.err().unwrap_or_default()
+            };
+            if unconfirmed.is_empty() && !is_creating {
+                return Ok(desired.sale);
+            }
+            desired = match self.existing(desired.sale.id()).await {
+                Ok(latest) if latest != desired => latest,
+                Err(failure) if unconfirmed.is_empty() => return Err(failure),
+                _ => return Err(OperationError::Unconfirmed(unconfirmed)),
+            };
+        }
+        Err(OperationError::Contended)
+    }
+
+    /// Changes a sale. Returns the changed sale once every shard has confirmed.
+    ///
+    /// # Errors
+    /// Fails when the sale does not exist, does not allow the change, or not every shard has confirmed.
+    pub async fn change(&self, id: &SaleId, change: &Change) -> Result<Sale, OperationError> {
+        for _ in 0..CHANGE_TRIES_MAX {
+            let before = self.existing(id).await?;
+            let Some(after) = change.apply(&before)? else { return self.complete(before).await };
+            let version = before.sale.config.version;
+            if self.record(version, &after).await? == RecordAnswer::Done {
+                tracing::info!(sale.id = %id, sale.version = version + 1, ?change, "sale changed");
+                return self.complete(after).await;
+            }
+        }
+        Err(OperationError::Contended)
+    }
+
+    /// Returns the durable record of a sale.
+    ///
+    /// # Errors
+    /// Fails when the sale does not exist, cannot be read, or its record was lost.
+    pub async fn existing(&self, id: &SaleId) -> Result<DesiredState, OperationError> {
+        self.find(id).await?.ok_or_else(|| OperationError::NoSale(id.to_string()))
+    }
+
+    /// Like [`Self::existing`], but returns `None` if the sale never existed.
+    async fn find(&self, id: &SaleId) -> Result<Option<DesiredState>, OperationError> {
+        let read = async || self.context.records.read_one(id).await.map_err(Unreadable);
+        let found = read().await?;
+        if found.is_some() || !self.has_remains(id).await.map_err(Unreadable)? {
+            return Ok(found);
+        }
+        // Another coordinator may have created the sale in between: it writes the record before everything else.
+        read().await?.map(Some).ok_or_else(|| OperationError::RecordLost(id.to_string()))
+    }
+
+    /// Returns true if Redis or this coordinator still knows something that only a recorded sale leaves behind.
+    async fn has_remains(&self, id: &SaleId) -> Result<bool, CallError> {
+        if self.context.records.known().contains_key(id) {
+            return Ok(true);
+        }
+        let listed = self.context.writes.read(ListSales).await?;
+        Ok(listed.is_some_and(|listed| listed.contains(id)) || has_shards(&self.context.writes, id).await?)
+    }
+
+    /// Reads the record of a sale for display only, because it may not be durable.
+    async fn read_unconfirmed(&self, id: &SaleId) -> Result<DesiredState, OperationError> {
+        let mut records = self.context.records.read_unconfirmed(slice::from_ref(id)).await;
+        match records.pop().expect("one sale has one record").map_err(Unreadable)? {
+            Some(desired) => Ok(desired),
+            None => self.existing(id).await,
+        }
+    }
+
+    /// Returns all sales.
+    ///
+    /// # Errors
+    /// Fails when the list of sales, or the record of a sale, cannot be read.
+    pub async fn list(&self) -> Result<Vec<Sale>, OperationError> {
+        let Context { records, writes, .. } = &*self.context;
+        let listed = writes.read(ListSales).await.map_err(Unreadable)?.ok_or(OperationError::ListLost)?;
+        let records = records.read_unconfirmed(&listed).await.into_iter();
+        let sales = records.filter_map(|record| Some(record.transpose()?.map(|desired| desired.sale)));
+        sales.collect::<Result<_, _>>().map_err(Unreadable)
+    }
+
+    /// Returns the current state of a sale. Shards that cannot be read are listed as problems.
+    ///
+    /// # Errors
+    /// Fails when the sale does not exist, or its record cannot be read.
+    pub async fn inspect(&self, id: &SaleId) -> Result<Inspection, OperationError> {
+        let sale = self.read_unconfirmed(id).await?.sale;
+        let snapshot =
+            self.context.writes.read(ReadSnapshot(&SaleKeys::new(id))).await.map_err(Unreadable)?;
+        let calls: Vec<_> = sale.shards().iter().map(|shard| ReadLevel { shard }).collect();
+        let levels = self.context.reads.poll_all(&calls).await;
+        // The record is read again after the levels: shards follow the record, so a shard that was changed in between
+        // does not appear ahead of it.
+        let desired = self.read_unconfirmed(id).await?;
+        if desired.sale.fingerprint() != sale.fingerprint() {
+            return Err(OperationError::Contended);
+        }
+        let topology = self.context.reads.topology();
+        Ok(Inspection { problems: problems(&desired, &levels), desired, levels, topology, snapshot })
+    }
+
+    /// Audits a sale: reads all of its data and checks the invariants.
+    ///
+    /// # Errors
+    /// Fails when the sale does not exist, a shard cannot be read, or other audits run for too long.
+    pub async fn audit(&self, id: &SaleId) -> Result<AuditReport, OperationError> {
+        let desired = self.read_unconfirmed(id).await?;
+        let permit = timeout(AUDIT_WAIT_MAX, self.audits.acquire()).await;
+        let _permit = permit.map_err(|_| OperationError::AuditBusy)?.expect("the semaphore is never closed");
+        let found = audit(&self.context.writes, &desired.sale).await;
+        metrics::audited(id, &found);
+        if let Ok(audit) = &found {
+            let (sale, violations) = (desired.sale.fingerprint().clone(), audit.violations.len() as u64);
+            self.audited.send_modify(|audited| {
+                audited.insert(sale, violations);
+            });
+        }
+        Ok(found?)
+    }
+
+    /// The number of violations that the latest audit of each known sale found. Sales without an audit are left out.
+    pub(crate) fn latest_audits(&self) -> Vec<(SaleId, u64)> {
+        let (known, audited) = (self.context.records.known(), self.audited.borrow());
+        let violations =
+            known.iter().map(|(id, desired)| Some((id.clone(), *audited.get(desired.sale.fingerprint())?)));
+        violations.flatten().collect()
+    }
+}
+
+fn check_same_settings(wanted: &NewSale, existing: &DesiredState) -> Result<(), OperationError> {
+    let fields = wanted.differences(&existing.sale.config);
+    if fields.is_empty() {
+        Ok(())
+    } else {
+        Err(OperationError::DifferentSettings { id: wanted.id.clone(), fields })
+    }
+}

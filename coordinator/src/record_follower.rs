@@ -1,0 +1,103 @@
+//! Follows the records of all sales, on every coordinator. The leader also restores the list of sales from them.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rediscluster::CallError;
+use stock::ids::SaleId;
+use stock::search::recorded_sales;
+use stock::store::{AddSaleToList, ListSales, RestoreSaleList};
+use tokio::time::Instant;
+
+use crate::context::Context;
+use crate::failure_log::FailureLog;
+use crate::operations::OperationError;
+use crate::rounds::{Stop, every};
+
+/// Time between two checks whether the list of sales is lost.
+const LIST_CHECK: Duration = Duration::from_millis(100);
+/// Time between two searches for sales that the list does not name. A sale is only missing from the list if the
+/// coordinator that created it died before it was listed.
+const SEARCH_PERIOD: Duration = Duration::from_secs(10);
+/// The same after a failed search. Restoring a lost list is tried again at every check.
+const SEARCH_RETRY: Duration = Duration::from_secs(1);
+
+/// The failures that were logged.
+#[derive(Default)]
+struct RecordFollower {
+    failures: FailureLog,
+    lost: BTreeSet<SaleId>,
+}
+
+/// A search waits for barriers, so it has a loop of its own and does not delay the records.
+pub(crate) async fn run(context: &Context, stop: Stop) {
+    // True if the list was seen not to name all known sales.
+    let list_is_lost = AtomicBool::default();
+    let mut follower = RecordFollower::default();
+    let (mut failures, mut search_at) = (FailureLog::default(), Instant::now());
+    tokio::join!(
+        every(context.timing.snapshot_period, stop.clone(), async || {
+            follower.follow(context, &list_is_lost).await;
+        }),
+        every(LIST_CHECK, stop, async || {
+            let is_due = search_at <= Instant::now() || list_is_lost.swap(false, Ordering::Relaxed);
+            if context.leadership.leads() && is_due {
+                search_at = Instant::now() + search(context, &mut failures).await;
+            }
+        }),
+    );
+}
+
+impl RecordFollower {
+    /// Follows the records of the sales in the list, and of those that are known already, so that a lost list does not
+    /// remove sales.
+    async fn follow(&mut self, context: &Context, list_is_lost: &AtomicBool) {
+        let listed = context.reads.read(ListSales).await;
+        context.log_failure(&mut self.failures, "list of sales".into(), listed.as_ref().err());
+        let mut ids: BTreeSet<SaleId> = context.records.known().keys().cloned().collect();
+        if let Ok(listed) = listed {
+            let is_whole = listed.as_ref().is_some_and(|listed| ids.iter().all(|id| listed.contains(id)));
+            list_is_lost.store(!is_whole, Ordering::Relaxed);
+            ids.extend(listed.into_iter().flatten());
+        }
+        let ids: Vec<SaleId> = ids.into_iter().collect();
+        let records = context.records.follow(&ids).await;
+        for (id, record) in ids.iter().zip(records) {
+            context.log_failure(&mut self.failures, format!("record of sale {id}"), record.as_ref().err());
+            self.log_lost(id, matches!(record, Ok(None)));
+        }
+    }
+
+    fn log_lost(&mut self, id: &SaleId, is_lost: bool) {
+        if is_lost && self.lost.insert(id.clone()) {
+            tracing::error!(sale.id = %id, "{}", OperationError::RecordLost(id.to_string()));
+        } else if !is_lost && self.lost.remove(id) {
+            tracing::info!(sale.id = %id, "the record exists again");
+        }
+    }
+}
+
+/// Restores the list of sales from the records: at the start, when it does not name all known sales, and from time to
+/// time. Returns the time until the next search.
+async fn search(context: &Context, failures: &mut FailureLog) -> Duration {
+    let restored = restore_list(context).await;
+    context.log_failure(failures, "search for sales that are not listed".into(), restored.as_ref().err());
+    if restored.is_ok() { SEARCH_PERIOD } else { SEARCH_RETRY }
+}
+
+/// A complete list makes nodes answer 404 for all other names. So the list is marked complete only when every existing
+/// record was found, and is known to be durable.
+async fn restore_list(context: &Context) -> Result<(), CallError> {
+    let Context { reads, writes, records, .. } = context;
+    let found = recorded_sales(reads).await?;
+    let failure = records.follow(&found).await.into_iter().find_map(Result::err);
+    let sales: Vec<SaleId> = records.known().keys().cloned().collect();
+    match failure {
+        None => writes.write(RestoreSaleList(&sales)).await,
+        Some(error) => {
+            writes.write_all(&sales.iter().map(AddSaleToList).collect::<Vec<_>>()).await;
+            Err(error)
+        }
+    }
+}
