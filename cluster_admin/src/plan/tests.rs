@@ -138,7 +138,7 @@ impl World {
             }
             // Each move has four parts.
             Step::Move(moves) => {
-                (0..moves.len() * 4).take(parts).for_each(|i| self.move_on(moves[i / 4], i % 4))
+                (0..moves.len() * 4).take(parts).for_each(|i| self.move_on(moves[i / 4], i % 4));
             }
             Step::Wait(..) | Step::CountKeys | Step::Done => {}
         }
