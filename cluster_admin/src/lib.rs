@@ -15,4 +15,4 @@ pub use admin::{AdminError, ClusterAdmin};
 pub use facts::Facts;
 pub use health::ensure_healthy;
 pub use plan::{Goal, Request};
-pub use status::{GroupStatus, Status};
+pub use status::{ClusterStatus, GroupStatus};

@@ -8,7 +8,7 @@ use crate::plan::{Goal, Request, Step, plan};
 
 /// The state of a cluster at one moment.
 #[derive(Debug)]
-pub struct Status {
+pub struct ClusterStatus {
     /// The groups in the given order.
     pub groups: Vec<GroupStatus>,
     /// Why it is not healthy, or what is left to do.
@@ -30,12 +30,12 @@ pub struct GroupStatus {
 
 impl ClusterAdmin<'_> {
     /// Reads the state of the cluster once. Changes nothing.
-    pub async fn status(&self) -> Status {
+    pub async fn status(&self) -> ClusterStatus {
         let views = self.servers.views().await;
         let unanswered = views.iter().find_map(|view| view.as_ref().err()).map(ToString::to_string);
         let facts = Facts { servers: views.into_iter().flatten().collect() };
         let groups = (0..self.servers.groups()).map(|group| GroupStatus::of(&facts, group)).collect();
-        Status { groups, problem: unanswered.or_else(|| problem(&facts)) }
+        ClusterStatus { groups, problem: unanswered.or_else(|| problem(&facts)) }
     }
 }
 
