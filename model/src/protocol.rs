@@ -63,8 +63,9 @@ impl Protection {
     /// Returns the property that breaks without this protection. Others may break too.
     pub const fn keeps(self) -> &'static str {
         match self {
-            Self::BarrierBeforeAnswer | Self::Tick => properties::PROMISES_HOLD,
-            Self::EveryCopierConfirms
+            Self::BarrierBeforeAnswer
+            | Self::Tick
+            | Self::EveryCopierConfirms
             | Self::ReplicaFollows
             | Self::AloneIsCheckedAtReply
             | Self::AnswersExpire
@@ -74,8 +75,9 @@ impl Protection {
             | Self::CopiersCount
             | Self::MapIsRead
             | Self::FullCopy => properties::PROMISES_HOLD,
-            Self::BarrierBeforeAccept | Self::BarrierBeforeRedrive => properties::NO_UNIT_SOLD_TWICE,
-            Self::AcceptTakesMaximum => properties::NO_UNIT_SOLD_TWICE,
+            Self::BarrierBeforeAccept | Self::BarrierBeforeRedrive | Self::AcceptTakesMaximum => {
+                properties::NO_UNIT_SOLD_TWICE
+            }
             Self::DonateChecksStock => properties::SHARDS_BALANCE,
             Self::BuyIsAtomic | Self::Fingerprint => properties::ONE_UNIT_PER_USER,
             Self::OrderIds => properties::OWN_UNIT_IS_RECOGNIZED,

@@ -7,7 +7,6 @@ pub mod lanes;
 pub mod limits;
 pub mod metrics;
 pub mod router;
-mod sabotage;
 pub mod sales;
 pub mod secret;
 pub mod settings;

@@ -209,6 +209,7 @@ pub(crate) fn connection_refused() {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
 
     use metrics::{counter, histogram, with_local_recorder};
 
@@ -256,8 +257,7 @@ mod tests {
 
         assert!(show().contains("test_gauge{primary=\"a:1\"} 7\n"));
         is_active.store(false, Ordering::Relaxed);
-        std::thread::sleep(GAUGE_IDLE + Duration::from_millis(50));
-        assert!(!show().contains("test_gauge{"), "the gauge is removed");
+        wait_until_idle_gauge_is_gone(show, "test_gauge{");
         is_active.store(true, Ordering::Relaxed);
         assert!(show().contains("test_gauge{primary=\"a:1\"} 7\n"), "and reappears when it is set");
     }
@@ -268,12 +268,21 @@ mod tests {
         let exporter = Exporter::of(recorder.handle());
         with_local_recorder(&recorder, || {
             counter!("test_total", "outcome" => "never").increment(0);
+            gauge!("test_gauge").set(1);
         });
         let show = || with_local_recorder(&recorder, || exporter.show());
         let line = "test_total{outcome=\"never\"} 0\n";
         assert!(show().contains(line), "registered at 0");
-        std::thread::sleep(GAUGE_IDLE + Duration::from_millis(50));
+        wait_until_idle_gauge_is_gone(show, "test_gauge ");
         assert!(show().contains(line));
+    }
+
+    fn wait_until_idle_gauge_is_gone(show: impl Fn() -> String, gauge: &str) {
+        let began = Instant::now();
+        while show().contains(gauge) {
+            assert!(began.elapsed() < 20 * GAUGE_IDLE, "the gauge is not removed");
+            std::thread::sleep(GAUGE_IDLE / 20);
+        }
     }
 
     #[test]

@@ -2,12 +2,14 @@
 
 use std::{
     fs::{self, File},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    io,
+    net::{Ipv4Addr, SocketAddr},
     ops::Range,
     path::Path,
 };
 
 use anyhow::{Context, Result, bail};
+use tokio::net::TcpSocket;
 
 use crate::procfs;
 
@@ -64,7 +66,16 @@ pub fn loopback(port: u16) -> SocketAddr {
 
 /// Returns true when nothing listens on `port` of the loopback address.
 pub fn is_free(port: u16) -> bool {
-    TcpListener::bind(loopback(port)).is_ok()
+    probe(port).is_ok()
+}
+
+/// Binds a socket to `port` without listening. A child process that is being started holds a copy of every socket until
+/// it executes its program. A copy that listens would keep the port from a server, this one does not.
+fn probe(port: u16) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(loopback(port))?;
+    Ok(socket)
 }
 
 /// Checks that a fixed port is free.
@@ -80,4 +91,21 @@ pub fn ensure_free(port: u16, purpose: &str) -> Result<()> {
         procfs::listeners(port).into_iter().map(|pid| format!("{} (pid {pid})", procfs::name(pid))).collect();
     let holders = if holders.is_empty() { "another process".to_owned() } else { holders.join(", ") };
     bail!("port {port} ({purpose}) is taken by {holders}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn copy_of_a_probe_keeps_no_port_from_a_server() {
+        let block = PortBlock::take().unwrap();
+        let _copy = probe(block.first()).unwrap();
+
+        assert!(is_free(block.first()));
+        let _server = TcpListener::bind(loopback(block.first())).unwrap();
+        assert!(!is_free(block.first()));
+    }
 }

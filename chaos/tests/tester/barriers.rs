@@ -66,7 +66,7 @@ async fn steal_before_failover(fixture: &TesterFixture) -> AnswerKind {
         fixture.stop_replication(donor).await;
     }
     let outcome = fixture.try_once(&buyer, "first").await;
-    let donor = fixture.donor().await;
+    let donor = fixture.donor_of(0).await;
     for (number, pair) in (1..).zip(donors) {
         if number == donor {
             fixture.fail_over(pair).await;

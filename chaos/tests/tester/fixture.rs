@@ -10,6 +10,7 @@ use buyers::verdict::violations;
 use buyers::{AnswerKind, FinalState, read_json};
 use chaos::{Buyer, BuyerCrowd, Operator, audit, connect, read_claims, read_sale};
 use redis::cmd;
+use stock::calls::TokenSource;
 use stock::functions::LIBRARY;
 use stock::ids::ShardId;
 use stock::layout::Shard;
@@ -138,14 +139,20 @@ impl TesterFixture {
         self.stack.redis().restart(primary).await.unwrap();
     }
 
-    /// Returns the first shard that donated tokens.
-    pub(crate) async fn donor(&self) -> u16 {
+    /// Returns the shard whose tokens this shard accepted, or else the first that donated any. A donation that comes too
+    /// late for the buyer stays in its channel, and the buyer gets the tokens of another donor.
+    pub(crate) async fn donor_of(&self, receiver: u16) -> u16 {
         let cluster = connect(self.stack.redis()).await.unwrap();
         let levels = read_levels(&cluster, self.crowd.sale()).await;
+        let accepted = levels[usize::from(receiver)].as_ref().unwrap();
+        let accepted = accepted.accepted.iter().find_map(|(source, tokens)| match source {
+            TokenSource::Shard(donor) if *tokens > 0 => Some(donor.index()),
+            _ => None,
+        });
         let donated = |level: &Result<stock::calls::Level, _>| {
             level.as_ref().is_ok_and(|level| level.donated.iter().any(|(_, tokens)| *tokens > 0))
         };
-        levels.iter().position(donated).expect("no shard donated tokens") as u16
+        accepted.or_else(|| levels.iter().position(donated)).expect("no shard donated tokens") as u16
     }
 
     /// Sells the rest, once the cluster is healthy, and returns the findings of the audit.
@@ -177,7 +184,7 @@ fn programs() -> Programs {
     Programs { node: sabotaged_node(), coordinator: binary("flashsale-coordinator").unwrap() }
 }
 
-fn sabotaged_node() -> PathBuf {
+pub(crate) fn sabotaged_node() -> PathBuf {
     let profile = BuildProfile::of_this_program().unwrap();
     profile.build_with("flashsale-node-sabotaged", "node/sabotage").unwrap()
 }

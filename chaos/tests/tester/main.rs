@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod barriers;
+mod fail_points;
 mod fixture;
 mod functions;
 mod lost_disks;

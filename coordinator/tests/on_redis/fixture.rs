@@ -68,6 +68,15 @@ pub(crate) async fn while_running<T>(coordinator: &Coordinator, scenario: impl F
     }
 }
 
+/// Waits until the leader has observed the sale this many times more, and has acted on it in between.
+pub(crate) async fn wait_for_observations(leader: &Coordinator, id: &SaleId, count: usize) {
+    let observed_at = || leader.observations().get(id).map(|observation| observation.observed_at);
+    for _ in 0..count {
+        let before = observed_at();
+        testkit::until("the next observation", SOON, async || observed_at() != before).await.unwrap();
+    }
+}
+
 /// A sale of a hundred chairs that is open now.
 pub(crate) fn chairs(id: &str) -> NewSale {
     NewSale {

@@ -12,11 +12,11 @@ use stock::ids::ShardId;
 use stock::layout::{LEASE_KEY, SALES_KEY};
 use testkit::{ClusterOptions, RedisCluster};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::fixture::{
     TIMING, assert_clean, chairs, client_of, coordinator_on, coordinator_with, levels, primary_of, send,
-    until, while_running,
+    until, wait_for_observations, while_running,
 };
 
 /// With a lease that does not expire during a test.
@@ -94,8 +94,7 @@ async fn follower_does_not_observe_shards() {
         until("the leader to look at the sale", async || sees(&one)).await;
         while_running(&two, async {
             until_following(&two, &one).await;
-            // Long enough for many rounds.
-            sleep(10 * TIMING.snapshot_period).await;
+            wait_for_observations(&one, sale.id(), 10).await;
             assert!(!sees(&two), "a follower observes the shards as well");
         })
         .await;

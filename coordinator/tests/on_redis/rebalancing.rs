@@ -13,7 +13,7 @@ use testkit::{ClusterOptions, RedisCluster};
 
 use crate::fixture::{
     assert_clean, attempts, chairs, client_of, coordinator_on, levels, purchase, until, users_of,
-    while_running,
+    wait_for_observations, while_running,
 };
 
 /// A sale with three shards of about a thousand chairs each.
@@ -91,7 +91,7 @@ async fn unconfirmed_donations_are_not_accepted() {
         while_buying(&buyers, &sale, ShardId::new(1), giving).await;
 
         // Then the tokens stay in their channels while no replica confirms the donations, and no more tokens follow.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        wait_for_observations(&coordinator, sale.id(), 20).await;
         let levels_then = levels(&coordinator, sale.id()).await;
         assert_eq!(stolen(&levels_then), 0);
         for level in levels_then.iter().filter(|level| !level.donated.is_empty()) {

@@ -1,23 +1,8 @@
 //! With every protection, no order of events breaks the promise.
 
-use std::time::Instant;
-
 use model::sale::SaleModel;
-use stateright::{Checker, Model};
 
-/// Searches all states, depth first. Two threads share the work, and states are stored as fingerprints only.
-fn holds(name: &str, sale: SaleModel) {
-    let began = Instant::now();
-    let checker = sale.checker().threads(2).spawn_dfs().join();
-    println!(
-        "{name}: {} states, {} steps, longest path {}, {:.1} s",
-        checker.unique_state_count(),
-        checker.state_count(),
-        checker.max_depth(),
-        began.elapsed().as_secs_f64()
-    );
-    checker.assert_properties();
-}
+use crate::holds;
 
 #[test]
 fn promise_holds_for_two_users_per_shard() {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fail::fail_point;
 use rediscluster::{
     Address, Barrier, Call as _, CallError, Cluster, Connection, PipelineTime, Primary, Replies,
 };
@@ -20,7 +21,6 @@ use super::batch::Batch;
 use super::fence::{ClockReading, Deadline, LostCalls};
 use super::primary_health::PrimaryHealth;
 use crate::metrics::LaneMetrics;
-use crate::sabotage::{self, AbortPoint};
 use crate::settings::{Durability, DurabilityFallback, LaneSettings};
 
 /// Largest number of jobs in one pipeline. Eight calls of 64 buyers take about 2 ms in Redis, which is as long as the
@@ -113,12 +113,12 @@ impl Lane {
         if batch.len() == 0 {
             return;
         }
-        let barrier = sabotage::weaken(self.barrier(&batch, primary), batch.donates());
+        let barrier = self.barrier(&batch, primary);
         self.metrics.pipeline_sent(batch.len());
         let spans = batch.spans(&self.address);
         let began = Instant::now();
         if batch.donates() {
-            sabotage::abort_at(AbortPoint::DonateSent);
+            fail_point!("die-after-donate-sent");
         }
         let mut sent = None;
         let exchanged = self.exchange(&batch, &barrier, &mut sent).await;
@@ -180,6 +180,8 @@ impl Lane {
     /// Returns the barrier that the settings ask for (B1). Donations always have the full barrier (B2), because tokens
     /// that a stale replica brings back would be sold twice.
     fn barrier(&self, batch: &Batch, primary: &Primary) -> Barrier {
+        fail_point!("no-b1", !batch.donates(), |_| Barrier::None);
+        fail_point!("no-b2", batch.donates(), |_| Barrier::None);
         match (self.settings.durability, self.settings.durability_fallback) {
             (Durability::None, _) if !batch.donates() => Barrier::None,
             (Durability::Replica, DurabilityFallback::Primary) => Barrier::live_replicas(primary),

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rediscluster::Cluster;
+use rediscluster::{Cluster, Primary};
 use stock::ids::SaleId;
 use stock::limit::Limit;
 use tokio::sync::watch;
@@ -144,11 +144,18 @@ async fn run_until_stopped(mut stopped: watch::Receiver<bool>, task: impl Future
 
 /// Keeps the cluster map fresh: reads it every period, and at once when a lane requests it.
 async fn watch_map(cluster: Arc<Cluster>, lanes: Arc<Lanes>) {
+    let mut failed_before = 0;
     loop {
         let period = if lanes.any_suspect() { MAP_PERIOD_SUSPECT } else { MAP_PERIOD };
         let _suspicion_or_period = timeout(period, lanes.map_refresh.notified()).await;
         match cluster.refresh().await {
-            Ok(()) => lanes.close_demoted(),
+            Ok(()) => {
+                lanes.close_demoted();
+                let failed = cluster.topology().primaries().iter().map(Primary::replicas_failed).sum();
+                if std::mem::replace(&mut failed_before, failed) != failed {
+                    tracing::warn!("the cluster's map shows {failed} failed replicas");
+                }
+            }
             Err(error) => tracing::warn!(error = %error, "the cluster's map could not be read"),
         }
         // Reads the map at most ten times a second, even when many lanes request it.

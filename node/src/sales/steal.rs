@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use fail::fail_point;
 use rediscluster::CallError;
 use stock::calls::TokenSource;
 use stock::ids::{ShardId, UserId};
@@ -23,7 +24,6 @@ use tokio::time::timeout;
 use super::view::SaleView;
 use crate::lanes::{LaneError, Lanes};
 use crate::metrics::StealMetrics;
-use crate::sabotage::{self, AbortPoint};
 
 /// Longest wait for a donor. After it the waiting buyers are served by the next donor, and a late donation stays in its
 /// channel.
@@ -174,14 +174,14 @@ impl StealScheduler {
             return false;
         }
         self.metrics.given(donor, new_tokens);
-        sabotage::abort_at(AbortPoint::Donated);
+        fail_point!("die-after-donate");
         self.accept_donation(donor, home, donation.cumulative, new_tokens).await
     }
 
     /// Enqueues the `accept` first and notifies the buyers afterwards, so that they follow it in the lane.
     async fn accept_donation(&self, donor: ShardId, home: ShardId, cumulative: u64, new_tokens: u64) -> bool {
         let accepting = self.lanes.accept(&self.shards[home.index()], TokenSource::Shard(donor), cumulative);
-        sabotage::abort_at(AbortPoint::AcceptSent);
+        fail_point!("die-after-accept-sent");
         self.shard_queue(home).notify_waiting(new_tokens);
         let accepted = match accepting {
             Ok(accepting) => accepting.answer().await,
@@ -189,7 +189,7 @@ impl StealScheduler {
         };
         match accepted {
             Ok(accepted) => {
-                sabotage::abort_at(AbortPoint::Accepted);
+                fail_point!("die-after-accept");
                 self.accepted().insert((donor, home), accepted.cumulative);
                 self.metrics.stolen(home, new_tokens);
                 tracing::debug!(shard.id = %home, donor.id = %donor, tokens = new_tokens, "stole tokens");

@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::http::Request;
 use futures::StreamExt as _;
 use serde_json::Value;
+use testkit::until;
 use tokio::time::timeout;
 
 use crate::fixture::TestNode;
@@ -84,14 +85,16 @@ async fn stream_sends_retry_and_ends_on_close() {
 #[tokio::test]
 async fn late_listener_gets_the_current_time() {
     let node = TestNode::selling(3).await;
-    EventStream::on(&node, "/api/sale/events").await.status().await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let before = node.get("/api/sale/status").await.body["serverTime"].clone();
-    let received = EventStream::on(&node, "/api/sale/events").await.status().await["serverTime"].clone();
-    assert!(
-        received.as_str().unwrap() >= before.as_str().unwrap(),
-        "received {received}, after it was {before}"
-    );
+    let first = time_of(EventStream::on(&node, "/api/sale/events").await.status().await);
+    let now = async || time_of(node.get("/api/sale/status").await.body);
+    until("time goes on", SOON, async || now().await > first).await.unwrap();
+    let before = now().await;
+    let received = time_of(EventStream::on(&node, "/api/sale/events").await.status().await);
+    assert!(received >= before, "received {received}, after it was {before}");
+}
+
+fn time_of(status: Value) -> String {
+    status["serverTime"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]

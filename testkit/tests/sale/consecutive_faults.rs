@@ -7,14 +7,12 @@ use stock::calls::Find;
 use stock::ids::{ShardId, UserId, UserIdKind};
 use testkit::{BuyerAnswer, Buyers, StackOptions, until};
 
-use crate::fixture::{OpenSale, purchase_attempts, sale_options, tally, users_with_home};
+use crate::fixture::{OpenSale, TIMEOUT, purchase_attempts, sale_options, tally, users_with_home};
 
 /// More units than are bought during a test.
 const UNITS: u64 = 100_000;
 /// Number of concurrent buyers.
 const CONNECTIONS: usize = 64;
-/// Detecting a dead primary takes the timeout of 1 s, the election as long again, and the copy some seconds here.
-const LIMIT: Duration = Duration::from_secs(30);
 /// Time in which buyers repeat an attempt. A node needs a fraction of a second to find a promoted primary.
 const BUYING_TIME: Duration = Duration::from_secs(5);
 /// Delay per key while a copy is written and loaded. A server has a dozen keys, so a copy takes seconds.
@@ -36,7 +34,7 @@ async fn purchases_survive_when_successor_dies_during_resync() {
         set(&sale, first, "key-load-delay", KEY_DELAY_US).await;
         // `state=online` means that the copy was sent. The receiver then loads it and answers no request meanwhile.
         let sent = async || replication(&sale, successor).await.contains("state=online");
-        until("the copy is sent", LIMIT, sent).await.unwrap();
+        until("the copy is sent", TIMEOUT, sent).await.unwrap();
         redis.kill(successor);
         redis.wait_until_promoted(first).await.unwrap();
         set(&sale, first, "key-load-delay", 0).await;
@@ -59,15 +57,15 @@ async fn purchases_survive_when_primary_dies_without_replica_link() {
     let mut connection = redis.connection(primary).await.unwrap();
     external_replica.replicate_as_separate_user(&mut connection, primary).await.unwrap();
     let followers = async || replication(&sale, primary).await.matches("state=online").count();
-    until("both replicas follow", LIMIT, async || followers().await == 2).await.unwrap();
+    until("both replicas follow", TIMEOUT, async || followers().await == 2).await.unwrap();
 
     // When the replica loses its link, and the primary dies later, while buyers buy.
     let faults = async {
         redis.cut_replication(primary).await.unwrap();
-        until("only the external replica follows", LIMIT, async || followers().await == 1).await.unwrap();
+        until("only the external replica follows", TIMEOUT, async || followers().await == 1).await.unwrap();
         let bought = sale.stack.status().await.unwrap().remaining_stock;
         let more = async || sale.stack.status().await.unwrap().remaining_stock + 90 < bought;
-        until("purchases that the replica lacks", LIMIT, more).await.unwrap();
+        until("purchases that the replica lacks", TIMEOUT, more).await.unwrap();
         redis.kill(primary);
         redis.wait_until_promoted(replica).await.unwrap();
     };

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::{Method, StatusCode};
+use buyers::read_json;
+use reqwest::{RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stock::ids::ShardId;
@@ -11,7 +12,7 @@ use testkit::stack::Coordinator;
 use testkit::{Buyers, StackOptions, until};
 
 use crate::fixture::{
-    OpenSale, TIMEOUT, assert_all_definite, assert_purchases, buyers, purchase_attempts, read_sale,
+    OpenSale, TIMEOUT, assert_all_definite, assert_purchases, buyers, metric, purchase_attempts, read_sale,
     sale_options, users_with_home,
 };
 
@@ -28,8 +29,7 @@ struct LeadershipView {
 }
 
 async fn view_of(sale: &OpenSale, coordinator: &Coordinator) -> Option<LeadershipView> {
-    let (status, view) = sale.admin(coordinator, Method::GET, "/admin/coordinators", &Value::Null).await?;
-    (status == StatusCode::OK).then(|| serde_json::from_value(view).unwrap())
+    read_json(sale.stack.admin().get(coordinator.url(), "coordinators").timeout(TIMEOUT)).await.ok()
 }
 
 /// Starts a sale with two coordinators and returns the leader and the follower.
@@ -114,11 +114,14 @@ async fn leader_frozen_past_its_lease_resumes_as_follower() {
 #[tokio::test(flavor = "multi_thread")]
 async fn any_coordinator_serves_the_admin_api() {
     let (sale, _leader, follower) = start_with_leader_and_follower(10).await;
-    let send_request =
-        async |method, path: &str, body: Value| sale.admin(&follower, method, path, &body).await.unwrap();
+    let (admin, url) = (sale.stack.admin(), follower.url());
+    let send = async |request: RequestBuilder| {
+        let response = request.send().await.unwrap();
+        (response.status(), response.json::<Value>().await.unwrap())
+    };
 
     // Reads.
-    let (status, detail) = send_request(Method::GET, "/admin/sales/flash", Value::Null).await;
+    let (status, detail) = send(admin.get(url, "sales/flash")).await;
     assert_eq!((status, &detail["problems"]), (StatusCode::OK, &json!([])));
     let stock: u64 =
         detail["shards"].as_array().unwrap().iter().map(|one| one["stock"].as_u64().unwrap()).sum();
@@ -126,8 +129,7 @@ async fn any_coordinator_serves_the_admin_api() {
 
     // Changes.
     for (action, state) in [("pause", "paused"), ("resume", "open")] {
-        let path = format!("/admin/sales/flash/{action}");
-        let (status, changed) = send_request(Method::POST, &path, json!({})).await;
+        let (status, changed) = send(admin.post(url, &format!("sales/flash/{action}"))).await;
         assert_eq!((status, &changed["state"]), (StatusCode::OK, &json!(state)));
     }
 
@@ -136,11 +138,11 @@ async fn any_coordinator_serves_the_admin_api() {
         "id": "lamps", "totalStock": 3, "startsAt": "-1m", "endsAt": "1h",
         "productName": "Lamp", "productPrice": 9.5,
     });
-    assert_eq!(send_request(Method::POST, "/admin/sales", lamps).await.0, StatusCode::CREATED);
+    assert_eq!(send(admin.post(url, "sales").json(&lamps)).await.0, StatusCode::CREATED);
     let attempt = purchase_attempts(&["ann".to_owned()], &sale.stack.url());
     let answers = Buyers::new(1).of_sale("lamps").buy(attempt).await;
     assert!(answers[0].is_purchased(), "{answers:?}");
-    let (status, audit) = send_request(Method::GET, "/admin/sales/lamps/audit", Value::Null).await;
+    let (status, audit) = send(admin.get(url, "sales/lamps/audit")).await;
     assert_eq!((status, &audit["ok"], &audit["sold"]), (StatusCode::OK, &json!(true), &json!(1)));
 }
 
@@ -184,7 +186,10 @@ async fn recreated_sale_sells_what_it_has() {
     leader.process().thaw();
     follower.process().kill();
     wait_until_leads(&sale, &leader).await;
-    tokio::time::sleep(LEASE).await;
+    let snapshots = async || metric(leader.url(), "flashsale_snapshot_duration_seconds_count").await;
+    let taken_before = snapshots().await;
+    let repeated = async || snapshots().await > taken_before + 10;
+    until("the leader publishes snapshots", TIMEOUT, repeated).await.unwrap();
 
     // Then all of its units are sold, also to buyers who are at home in one shard.
     let second = read_sale(&sale.cluster, "flash").await;

@@ -8,21 +8,16 @@ use stock::ids::ShardId;
 use testkit::stack::SaleOptions;
 use testkit::{StackOptions, until};
 
-use crate::fixture::{OpenSale, sale_options, users_with_home};
+use crate::fixture::{OpenSale, TIMEOUT, sale_options, users_with_home};
 
-/// Time until the cluster marks a server as failed: `cluster-node-timeout` of 1 s, then agreement of a majority.
-const FAILURE_DETECTED_MAX: Duration = Duration::from_secs(15);
 /// The default of a node. The cluster may mark a replica as failed before or after a purchase times out.
 const BARRIER_TIMEOUT: Duration = Duration::from_millis(500);
-/// Within this time a node has read the cluster's map again.
-const MAP_PERIOD: Duration = Duration::from_millis(1_500);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn purchase_without_replica_confirmation_has_unknown_outcome() {
     // Given frozen replicas.
     let sale = OpenSale::start(100).await;
-    let replicas = sale.stack.redis().replicas().await;
-    replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
+    let replicas = sale.freeze_replicas().await;
 
     // When a buyer buys, then the outcome is unknown, and the answer names the order for a retry.
     let (status, refused) = buy(&sale, "ann", "her-attempt").await;
@@ -30,7 +25,7 @@ async fn purchase_without_replica_confirmation_has_unknown_outcome() {
     let order = refused["orderId"].as_str().expect("an unknown outcome contains its order id").to_owned();
 
     // And once the replicas resume, the same attempt is confirmed.
-    replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
+    sale.thaw(&replicas);
     let (status, bought) = buy(&sale, "ann", "her-attempt").await;
     assert_eq!(status, StatusCode::OK, "{bought}");
     assert_eq!(bought["orderId"], order);
@@ -46,13 +41,12 @@ async fn durability_none_answers_without_replicas() {
         ..StackOptions::default()
     };
     let sale = OpenSale::start_with(options).await;
-    let replicas = sale.stack.redis().replicas().await;
-    replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
+    let replicas = sale.freeze_replicas().await;
 
     let (status, bought) = buy(&sale, "ann", "her-attempt").await;
 
     assert_eq!(status, StatusCode::OK, "{bought}");
-    replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
+    sale.thaw(&replicas);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,42 +58,38 @@ async fn fallback_primary_sells_without_a_dead_replica() {
         ..StackOptions::default()
     };
     let sale = OpenSale::start_with(options).await;
-    let replicas = sale.stack.redis().replicas().await;
-    replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
+    let replicas = sale.freeze_replicas().await;
 
     // When the cluster marks the replicas as failed, then the primary alone suffices. Until then the outcome is
     // unknown.
     let bought = async || buy(&sale, "ann", "her-attempt").await.0 == StatusCode::OK;
-    until("a purchase on the primary alone", FAILURE_DETECTED_MAX, bought).await.unwrap();
+    until("a purchase on the primary alone", TIMEOUT, bought).await.unwrap();
 
     // And once the replicas are back, their confirmation is required again.
-    replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
+    sale.thaw(&replicas);
     sale.stack.redis().wait_until_whole().await.unwrap();
-    tokio::time::sleep(MAP_PERIOD).await;
-    replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
+    sale.wait_until_node_knows_failed_replicas(0).await;
+    sale.freeze_replicas().await;
     let started_at = Instant::now();
     let (status, body) = buy(&sale, "bob", "his-attempt").await;
     assert!(
         started_at.elapsed() >= BARRIER_TIMEOUT,
         "the node did not wait for the replica: {status} {body}"
     );
-    replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
+    sale.thaw(&replicas);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fallback_refuse_waits_for_a_dead_replica() {
     let sale = OpenSale::start(100).await;
-    let replicas = sale.stack.redis().replicas().await;
-    replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
-    let failure_detected = async || sale.stack.redis().failed().await.len() == replicas.len();
-    until("the cluster marks the replicas as failed", FAILURE_DETECTED_MAX, failure_detected).await.unwrap();
-    tokio::time::sleep(MAP_PERIOD).await;
+    let replicas = sale.freeze_replicas().await;
+    sale.wait_until_node_knows_failed_replicas(replicas.len()).await;
 
     let (status, refused) = buy(&sale, "ann", "her-attempt").await;
 
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{refused}");
     assert!(refused["orderId"].is_string(), "{refused}");
-    replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
+    sale.thaw(&replicas);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,8 +102,7 @@ async fn sold_out_waits_for_confirmation_by_replicas() {
     for user in [&first[0], &second[0]] {
         assert_eq!(buy(&sale, user, "first").await.0, StatusCode::OK);
     }
-    let replicas = sale.stack.redis().replicas().await;
-    replicas.iter().for_each(|&replica| sale.stack.redis().freeze(replica));
+    let replicas = sale.freeze_replicas().await;
     assert_eq!(buy(&sale, &third[0], "first").await.0, StatusCode::SERVICE_UNAVAILABLE);
     let status = sale.stack.status().await.unwrap();
     assert_eq!(status.remaining_stock, 0, "the status shows no stock");
@@ -123,9 +112,9 @@ async fn sold_out_waits_for_confirmation_by_replicas() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
 
     // And once the replica has the purchase, the sale is sold out.
-    replicas.iter().for_each(|&replica| sale.stack.redis().thaw(replica));
+    sale.thaw(&replicas);
     let sold_out = async || buy(&sale, &first[1], "second").await.1["reason"] == "out_of_stock";
-    until("it is sold out", FAILURE_DETECTED_MAX, sold_out).await.unwrap();
+    until("it is sold out", TIMEOUT, sold_out).await.unwrap();
     assert_eq!(buy(&sale, &third[0], "first").await.0, StatusCode::OK, "the last unit was sold");
 }
 

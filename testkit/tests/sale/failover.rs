@@ -12,8 +12,8 @@ use testkit::{BuyerAnswer, Buyers, PurchaseAttempt, StackOptions, until};
 use tokio::task::JoinSet;
 
 use crate::fixture::{
-    OpenSale, assert_all_definite, assert_purchases, buyers, purchase_attempts, sale_options, tally,
-    users_with_home,
+    OpenSale, TIMEOUT, assert_all_definite, assert_purchases, buyers, percentile, purchase_attempts,
+    sale_options, tally, users_with_home,
 };
 
 /// Time between two buyers: 250 arrive per second.
@@ -33,8 +33,6 @@ const WAITING_MAX: Duration = Duration::from_secs(4);
 /// Allowed increase of the other buyers' 99th percentile, besides doubling. Normal values are a few milliseconds, so
 /// this leaves room for a busy machine.
 const P99_SLACK: Duration = Duration::from_millis(100);
-/// Time limit for a buyer's retries.
-const RETRY_LIMIT: Duration = Duration::from_secs(40);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_primary_delays_only_its_own_buyers() {
@@ -90,7 +88,7 @@ async fn promoted_primary_sells_alone_until_replica_joins() {
     let users = users_with_home(&sale.sale, ShardId::new(0), 3);
     let mut attempts = purchase_attempts(&users, &sale.node_url()).into_iter();
     let mut attempt = || vec![attempts.next().unwrap()];
-    let unreplicated = Buyers::new(1).buy_persistently(attempt(), RETRY_LIMIT).await;
+    let unreplicated = Buyers::new(1).buy_persistently(attempt(), TIMEOUT).await;
     assert!(unreplicated[0].is_purchased(), "{unreplicated:?}");
 
     // And when the old primary has joined as a replica, its confirmation is required.
@@ -100,7 +98,7 @@ async fn promoted_primary_sells_alone_until_replica_joins() {
     let unconfirmed = Buyers::new(1).buy(attempt()).await;
     assert_eq!(unconfirmed[0].status, Some(503), "{unconfirmed:?}");
     redis.thaw(old);
-    let confirmed = Buyers::new(1).buy_persistently(attempt(), RETRY_LIMIT).await;
+    let confirmed = Buyers::new(1).buy_persistently(attempt(), TIMEOUT).await;
     assert!(confirmed[0].is_purchased(), "{confirmed:?}");
 }
 
@@ -114,7 +112,7 @@ async fn sale_recovers_after_all_redis_servers_die() {
 
     // When all servers die during further purchases and are restarted without any other action.
     let others = attempts(300..700);
-    let buying = tokio::spawn(async { Buyers::new(16).buy_persistently(others, RETRY_LIMIT).await });
+    let buying = tokio::spawn(async { Buyers::new(16).buy_persistently(others, TIMEOUT).await });
     let redis = sale.stack.redis();
     let servers: Vec<SocketAddr> = redis.servers().await.iter().map(|server| server.addr).collect();
     servers.iter().for_each(|&server| redis.kill(server));
@@ -182,7 +180,7 @@ impl Incident {
             let attempt = vec![PurchaseAttempt { user, base_url: node.clone() }];
             buying.spawn(async move {
                 let sent = Instant::now();
-                let answer = buyers.buy_persistently(attempt, RETRY_LIMIT).await.remove(0);
+                let answer = buyers.buy_persistently(attempt, TIMEOUT).await.remove(0);
                 TimedPurchase { affected, sent, answer }
             });
         }
@@ -242,10 +240,7 @@ impl Incident {
 }
 
 fn p99(purchases_sent: &[&TimedPurchase]) -> Duration {
-    let mut latencies: Vec<Duration> =
-        purchases_sent.iter().map(|purchase| purchase.answer.latency).collect();
-    latencies.sort_unstable();
-    latencies[latencies.len() * 99 / 100]
+    percentile(99, purchases_sent.iter().map(|purchase| purchase.answer.latency))
 }
 
 /// Waits until this replica is promoted and returns the time of that.

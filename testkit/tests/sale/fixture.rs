@@ -1,6 +1,7 @@
 //! Shared by the tests of this folder: the stack, its buyers, and the checks at the end of a sale.
 
 use std::collections::HashMap;
+use std::fs;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
@@ -8,21 +9,19 @@ use std::time::Duration;
 use buyers::AnswerKind;
 use redis::{Cmd, FromRedisValue};
 use rediscluster::{Cluster, ConnectOptions, Slot};
-use reqwest::{Client, Method, StatusCode};
-use serde_json::Value;
 use stock::functions::LIBRARY;
 use stock::ids::{ShardId, UserId, UserIdKind};
 use stock::layout::SaleKeys;
 use stock::sale::Sale;
 use stock::snapshot::read_levels;
 use stock::store::ReadConfig;
-use testkit::stack::{Coordinator, SaleOptions};
+use testkit::stack::SaleOptions;
 pub(crate) use testkit::tally;
 use testkit::{BuyerAnswer, Buyers, PurchaseAttempt, Stack, StackOptions, User, until};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// Time limit for any expected change, on a busy machine too. It is longer than the cluster needs to replace a server.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Allows one stack at a time: two would share the machine's two cores and cause timeouts in each other.
 static STACK_LOCK: Mutex<()> = Mutex::const_new(());
@@ -91,20 +90,6 @@ impl OpenSale {
         (primary, self.stack.redis().replicas_of(primary).await[0])
     }
 
-    /// Sends a request to a coordinator as an operator. Returns `None` without an answer.
-    pub(crate) async fn admin(
-        &self,
-        coordinator: &Coordinator,
-        method: Method,
-        path: &str,
-        body: &Value,
-    ) -> Option<(StatusCode, Value)> {
-        let request = Client::new().request(method, format!("{}{path}", coordinator.url())).timeout(TIMEOUT);
-        let request = request.bearer_auth(self.stack.admin_token()).json(body);
-        let response = request.send().await.ok()?;
-        Some((response.status(), response.json().await.ok()?))
-    }
-
     /// Sends a command to one Redis server.
     pub(crate) async fn query<T: FromRedisValue>(&self, server: SocketAddr, command: &Cmd) -> T {
         let mut connection = self.stack.redis().connection(server).await.unwrap();
@@ -116,6 +101,27 @@ impl OpenSale {
         let redis = self.stack.redis();
         let calls = redis.command_stats("fcall").await.unwrap().calls;
         calls + redis.command_stats("fcall_ro").await.unwrap().calls
+    }
+
+    /// Freezes all replicas.
+    pub(crate) async fn freeze_replicas(&self) -> Vec<SocketAddr> {
+        let replicas = self.stack.redis().replicas().await;
+        replicas.iter().for_each(|&replica| self.stack.redis().freeze(replica));
+        replicas
+    }
+
+    pub(crate) fn thaw(&self, servers: &[SocketAddr]) {
+        servers.iter().for_each(|&server| self.stack.redis().thaw(server));
+    }
+
+    /// Waits until the first node knows that this number of replicas are marked as failed.
+    pub(crate) async fn wait_until_node_knows_failed_replicas(&self, count: usize) {
+        let (node, shows_count) = (self.stack.nodes()[0].process(), format!(" map shows {count}"));
+        let knows = async || {
+            let log = fs::read_to_string(node.log()).unwrap();
+            log.rsplit_once(" failed replicas").is_some_and(|(latest, _)| latest.ends_with(&shows_count))
+        };
+        until("the node's map shows the failed replicas", TIMEOUT, knows).await.unwrap();
     }
 
     /// Tokens in channels now: donated and not yet accepted.
@@ -138,6 +144,13 @@ impl OpenSale {
         assert_eq!((audit.claims, audit.orders), (total, total));
         assert_eq!(purchases(answers).len() as u64, total, "the number of acknowledged purchases differs");
     }
+}
+
+/// Reads a series from the metrics of a process.
+pub(crate) async fn metric(base_url: &str, series: &str) -> u64 {
+    let metrics = reqwest::get(format!("{base_url}/metrics")).await.unwrap().text().await.unwrap();
+    let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("{series} is not in\n{metrics}")).parse().unwrap()
 }
 
 pub(crate) async fn read_sale(cluster: &Cluster, id: &str) -> Sale {
@@ -191,6 +204,13 @@ pub(crate) fn purchases(answers: &[BuyerAnswer]) -> HashMap<&str, &str> {
         assert_eq!(before, None, "{} got `purchased` twice", answer.user);
     }
     orders
+}
+
+/// The value that this many percent of the values do not exceed, or the default without values.
+pub(crate) fn percentile<T: Copy + Default + Ord>(percent: usize, values: impl IntoIterator<Item = T>) -> T {
+    let mut sorted: Vec<T> = values.into_iter().collect();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() * percent / 100).copied().unwrap_or_default()
 }
 
 #[track_caller]

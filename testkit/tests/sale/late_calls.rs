@@ -10,12 +10,10 @@ use testkit::stack::SaleOptions;
 use testkit::{Buyers, StackOptions, until};
 
 use crate::fixture::{
-    OpenSale, assert_all_definite, purchase_attempts, purchases, sale_options, users_with_home,
+    OpenSale, TIMEOUT, assert_all_definite, purchase_attempts, purchases, sale_options, users_with_home,
 };
 use crate::slow_network::{SlowNetwork, Symptom};
 
-/// Time limit for any expected change, on a busy machine too.
-const TIMEOUT: Duration = Duration::from_secs(20);
 /// The shard behind the slow network.
 const HOME: ShardId = ShardId::new(0);
 

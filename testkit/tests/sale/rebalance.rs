@@ -11,7 +11,9 @@ use stock::sale::Sale;
 use testkit::{BuyerAnswer, Buyers, StackOptions};
 use tokio::time::{Instant, sleep_until};
 
-use crate::fixture::{OpenSale, assert_all_definite, purchase_attempts, sale_options, users_with_home};
+use crate::fixture::{
+    OpenSale, TIMEOUT, assert_all_definite, metric, purchase_attempts, sale_options, users_with_home,
+};
 
 /// The home shards of four out of five buyers.
 const POPULAR: [ShardId; 2] = [ShardId::new(0), ShardId::new(1)];
@@ -22,8 +24,6 @@ const BUYERS: usize = 4_200;
 const ARRIVALS_PER_S: f64 = 500.0;
 /// Seed of the order in which buyers arrive.
 const SEED: u64 = 1;
-/// Time limit for a buyer's retries.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rebalancing_keeps_steal_delays_rare() {
@@ -75,17 +75,13 @@ async fn buy_at_steady_rate(users: &[String], sale: &OpenSale) -> Vec<BuyerAnswe
             (buyers.clone(), began + Duration::from_secs_f64(n as f64 / ARRIVALS_PER_S));
         tokio::spawn(async move {
             sleep_until(arrives_at).await;
-            buyers.buy_persistently(vec![attempt], PATIENCE).await
+            buyers.buy_persistently(vec![attempt], TIMEOUT).await
         })
     });
     join_all(purchases).await.into_iter().flat_map(Result::unwrap).collect()
 }
 
-/// Reads the counter of delayed purchases from the node's metrics.
 async fn read_delayed_count(sale: &OpenSale) -> u64 {
-    let url = format!("{}/metrics", sale.stack.nodes()[0].ops_url());
-    let metrics = reqwest::get(url).await.unwrap().text().await.unwrap();
-    let series = "flashsale_purchases_delayed_by_steal_total{sale=\"flash\"} ";
-    let count = metrics.lines().find_map(|line| line.strip_prefix(series));
-    count.unwrap_or_else(|| panic!("{series}is not in\n{metrics}")).parse().unwrap()
+    let node = &sale.stack.nodes()[0];
+    metric(node.ops_url(), "flashsale_purchases_delayed_by_steal_total{sale=\"flash\"}").await
 }

@@ -3,39 +3,33 @@
 mod listeners;
 mod visitors;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use testkit::StackOptions;
 use testkit::stack::RolloutStep;
+use testkit::{StackOptions, until};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 use self::listeners::{ListenerResult, listen};
 use self::visitors::{VisitorRequest, visit};
-use crate::fixture::{OpenSale, sale_options};
+use crate::fixture::{OpenSale, TIMEOUT, percentile, sale_options};
 
 /// More units than visitors buy during a test.
 const UNITS: u64 = 200_000;
 /// Each visitor and each listener has its own connection to nginx.
 const VISITORS: usize = 240;
 const LISTENERS: usize = 40;
-/// Time before the first step and after the last one, to measure normal latency. Listeners of a stopped node reconnect
-/// within 3 s.
-const QUIET: Duration = Duration::from_millis(3_500);
-/// These 3 s, and some for a busy machine.
+/// Rounds of a visitor before the first step and after the last one, to measure normal latency.
+const ROUNDS: usize = 4;
+/// The 3 s in which listeners of a stopped node reconnect, and some for a busy machine.
 const SILENCE_MAX: Duration = Duration::from_secs(6);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replacing_nodes_in_turn_fails_no_request() {
     let sale = start_sale().await;
-    let mut traffic = Traffic::open(&sale);
-
-    traffic.wait_undisturbed().await;
-    sale.stack.roll_nodes(|step| traffic.record_step(step)).await.unwrap();
-    traffic.wait_undisturbed().await;
-
-    let result = traffic.close().await;
+    let result = visited_during(async |record| sale.stack.roll_nodes(record).await, &sale).await;
     result.assert_no_failures(&sale).await;
     assert!(
         result.listeners.iter().all(|listener| listener.streams > 1),
@@ -46,41 +40,22 @@ async fn replacing_nodes_in_turn_fails_no_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn replacing_nodes_with_a_spare_fails_no_request() {
     let sale = start_sale().await;
-    let spare = sale.stack.start_node().await.unwrap();
-    spare.process().kill();
-    let mut traffic = Traffic::open(&sale);
-
-    traffic.wait_undisturbed().await;
-    sale.stack.roll_nodes_with_spare(|step| traffic.record_step(step)).await.unwrap();
-    traffic.wait_undisturbed().await;
-
-    let result = traffic.close().await;
+    sale.stack.start_node().await.unwrap().process().kill();
+    let result = visited_during(async |record| sale.stack.roll_nodes_with_spare(record).await, &sale).await;
     result.assert_no_failures(&sale).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replacing_coordinators_in_turn_fails_no_request() {
     let sale = start_sale().await;
-    let mut traffic = Traffic::open(&sale);
-
-    traffic.wait_undisturbed().await;
-    sale.stack.roll_coordinators(|step| traffic.record_step(step)).await.unwrap();
-    traffic.wait_undisturbed().await;
-
-    let result = traffic.close().await;
+    let result = visited_during(async |record| sale.stack.roll_coordinators(record).await, &sale).await;
     result.assert_no_failures(&sale).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replacing_redis_servers_fails_no_request() {
     let sale = start_sale().await;
-    let mut traffic = Traffic::open(&sale);
-
-    traffic.wait_undisturbed().await;
-    sale.stack.roll_redis(|step| traffic.record_step(step)).await.unwrap();
-    traffic.wait_undisturbed().await;
-
-    let result = traffic.close().await;
+    let result = visited_during(async |record| sale.stack.roll_redis(record).await, &sale).await;
     result.assert_no_failures(&sale).await;
 }
 
@@ -94,36 +69,46 @@ async fn start_sale() -> OpenSale {
     .await
 }
 
-/// Visitors and listeners of a sale, and the steps of a rolling restart meanwhile.
+/// Runs a rolling restart while visitors and listeners use the sale through nginx, and for some rounds before and after.
+async fn visited_during(
+    restart: impl AsyncFnOnce(&mut dyn FnMut(RolloutStep)) -> anyhow::Result<()>,
+    sale: &OpenSale,
+) -> RolloutResult {
+    let (traffic, url) = (Arc::new(Traffic::default()), sale.stack.url());
+    let visitors: JoinSet<_> =
+        (0..VISITORS).map(|number| visit(number, url.clone(), Arc::clone(&traffic))).collect();
+    let listeners: JoinSet<_> = (0..LISTENERS).map(|_| listen(url.clone(), Arc::clone(&traffic))).collect();
+    let mut steps = Vec::new();
+    traffic.wait_undisturbed().await;
+    restart(&mut |step| {
+        println!("  {:5.2?}  {}", step.duration, step.description);
+        steps.push(step);
+    })
+    .await
+    .unwrap();
+    traffic.wait_undisturbed().await;
+    traffic.closed.send_replace(true);
+    let requests = visitors.join_all().await.into_iter().flatten().collect();
+    RolloutResult { requests, listeners: listeners.join_all().await, steps }
+}
+
+/// The state of all visitors and listeners of a sale.
+#[derive(Default)]
 struct Traffic {
     closed: watch::Sender<bool>,
-    visitors: JoinSet<Vec<VisitorRequest>>,
-    listeners: JoinSet<ListenerResult>,
-    steps: Vec<RolloutStep>,
+    /// Rounds that visitors have finished.
+    rounds: AtomicUsize,
+    /// Open streams of listeners.
+    streams: AtomicUsize,
 }
 
 impl Traffic {
-    /// Starts all of them at once, through nginx.
-    fn open(sale: &OpenSale) -> Self {
-        let (closed, url) = (watch::Sender::new(false), sale.stack.url());
-        let visitors = (0..VISITORS).map(|number| visit(number, url.clone(), closed.subscribe())).collect();
-        let listeners = (0..LISTENERS).map(|_| listen(url.clone(), closed.subscribe())).collect();
-        Self { closed, visitors, listeners, steps: Vec::new() }
-    }
-
+    /// Waits until each listener listens, and until visitors have finished several rounds each.
     async fn wait_undisturbed(&self) {
-        sleep(QUIET).await;
-    }
-
-    fn record_step(&mut self, step: RolloutStep) {
-        println!("  {:5.2?}  {}", step.duration, step.description);
-        self.steps.push(step);
-    }
-
-    async fn close(self) -> RolloutResult {
-        self.closed.send_replace(true);
-        let requests = self.visitors.join_all().await.into_iter().flatten().collect();
-        RolloutResult { requests, listeners: self.listeners.join_all().await, steps: self.steps }
+        let enough = self.rounds.load(Relaxed) + ROUNDS * VISITORS;
+        let is_steady =
+            async || self.rounds.load(Relaxed) >= enough && self.streams.load(Relaxed) == LISTENERS;
+        until("undisturbed rounds", TIMEOUT, is_steady).await.unwrap();
     }
 }
 
@@ -174,9 +159,7 @@ fn overlaps(step: &RolloutStep, request: &VisitorRequest) -> bool {
 }
 
 fn p99(requests: &[&VisitorRequest]) -> Duration {
-    let mut latencies: Vec<Duration> = requests.iter().map(|request| request.latency).collect();
-    latencies.sort_unstable();
-    latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default()
+    percentile(99, requests.iter().map(|request| request.latency))
 }
 
 fn longest(requests: &[&VisitorRequest]) -> Duration {

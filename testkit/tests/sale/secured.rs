@@ -1,8 +1,6 @@
 //! A sale on a cluster with passwords and TLS, from the deployed files. Every program has the permissions that it
 //! needs, and no server refuses a command.
 
-use std::time::Duration;
-
 use futures::future::try_join_all;
 use redis::{Value, cmd};
 use stock::ids::ShardId;
@@ -11,15 +9,9 @@ use testkit::stack::Node;
 use testkit::{BuyerAnswer, Buyers, Failover, Security, StackOptions, User, until};
 
 use crate::fixture::{
-    OpenSale, assert_all_definite, assert_repeats_recognized, purchase_attempts, purchases, sale_options,
-    tally, users_with_home,
+    OpenSale, TIMEOUT, assert_all_definite, assert_repeats_recognized, metric, purchase_attempts, purchases,
+    sale_options, tally, users_with_home,
 };
-
-/// Time limit for any expected change, on a busy machine too.
-const TIMEOUT: Duration = Duration::from_secs(40);
-
-/// Time during which nginx avoids a node that refused a connection (`fail_timeout`), with a margin.
-const NGINX_FAIL_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 async fn start_secured(total_stock: u64, coordinators: u16) -> OpenSale {
     let options = StackOptions {
@@ -45,13 +37,13 @@ async fn secured_sale_triggers_no_acl_refusal() {
     let users = users_with_home(&sale.sale, ShardId::new(5), 700);
 
     // When all users buy, a replica is promoted in between, and all users try again.
-    let buying = buy(&sale, &users[..350]);
+    let buying = sale.buy(&users[..350]);
     let replica = sale.stack.redis().replicas().await[0];
     let (mut answers, promoted) =
         tokio::join!(buying, sale.stack.redis().fail_over_to(replica, Failover::Agreed));
     promoted.unwrap();
-    answers.extend(buy(&sale, &users[350..]).await);
-    answers.extend(buy(&sale, &users).await);
+    answers.extend(sale.buy(&users[350..]).await);
+    answers.extend(sale.buy(&users).await);
 
     // Then everything is sold, the answers are true, and no server refused a command.
     assert_all_definite(&answers);
@@ -69,13 +61,13 @@ async fn secured_cluster_replaces_a_dead_primary() {
 
     // When a primary dies during the sale and returns as a replica.
     let failover = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        wait_until_sold(&sale, 100).await;
         sale.stack.redis().kill(victim);
         sale.stack.redis().wait_until_promoted(successor).await.unwrap();
         sale.stack.redis().restart(victim).await.unwrap();
         sale.stack.redis().wait_until_whole().await.unwrap();
     };
-    let (answers, ()) = tokio::join!(buy(&sale, &users), failover);
+    let (answers, ()) = tokio::join!(sale.buy(&users), failover);
 
     // Then every buyer has a definite answer, and the returned server replicates its successor, so its login worked.
     assert_all_definite(&answers);
@@ -90,7 +82,7 @@ async fn secured_cluster_replaces_a_dead_primary() {
 async fn secured_cluster_keeps_purchases_after_power_loss() {
     let sale = start_secured(400, 1).await;
     let users: Vec<String> = (0..300).map(|n| format!("buyer-{n:03}")).collect();
-    let mut answers = buy(&sale, &users).await;
+    let mut answers = sale.buy(&users).await;
 
     // When all servers die at once and restart with their data.
     let redis = sale.stack.redis();
@@ -101,7 +93,7 @@ async fn secured_cluster_keeps_purchases_after_power_loss() {
 
     // Then all purchases are there, and the remaining units are sold.
     let users: Vec<String> = (0..500).map(|n| format!("buyer-{n:03}")).collect();
-    answers.extend(buy(&sale, &users).await);
+    answers.extend(sale.buy(&users).await);
     assert_all_definite(&answers);
     assert_repeats_recognized(&answers);
     sale.assert_sold_out(&answers).await;
@@ -125,7 +117,7 @@ async fn password_rotation_fails_no_purchase() {
         on_all_servers(&sale, cmd("ACL").arg("SAVE")).await;
         // Connections that logged in with the old password must log in again.
         on_all_servers(&sale, cmd("CLIENT").arg("KILL").arg("USER").arg("node")).await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        wait_until_sold(&sale, sale.stack.status().await.unwrap().sold() + 500).await;
     };
     let ((), answers) = Buyers::new(16).buy_during(&sale.stack.url(), rotation).await;
 
@@ -169,22 +161,26 @@ async fn coordinator_reloads_a_flushed_function_library() {
     until("the library is back", TIMEOUT, sells).await.unwrap();
     on_all_servers(&sale, cmd("FUNCTION").arg("FLUSH")).await;
     let users: Vec<String> = (0..200).map(|n| format!("buyer-{n:03}")).collect();
-    assert_eq!(purchases(&buy(&sale, &users).await).len(), 200);
+    assert_eq!(purchases(&sale.buy(&users).await).len(), 200);
     let forbidden = refusals(&sale).await;
     assert!(forbidden.iter().all(|refusal| refusal == "node: function|load"), "{forbidden:?}");
 }
 
-async fn buy(sale: &OpenSale, users: &[String]) -> Vec<BuyerAnswer> {
-    Buyers::new(64).buy_persistently(purchase_attempts(users, &sale.stack.url()), TIMEOUT).await
+async fn wait_until_sold(sale: &OpenSale, units: u64) {
+    let sold = async || sale.stack.status().await.is_ok_and(|status| status.sold() >= units);
+    until("buyers buy", TIMEOUT, sold).await.unwrap();
 }
 
-/// Stops a node gracefully and starts it again.
+/// Stops a node gracefully, starts it again, and waits until nginx sends it buyers.
 async fn replace(node: &Node) {
     node.process().term();
     let exit = node.process().wait(TIMEOUT).await.unwrap();
     assert_eq!(exit.code(), Some(0), "{}", node.process().log_tail());
     node.restart().await.unwrap();
-    tokio::time::sleep(NGINX_FAIL_TIMEOUT).await;
+    let purchases = "flashsale_purchases_total{sale=\"flash\",outcome=\"purchased\"}";
+    until("nginx uses the node again", TIMEOUT, async || metric(node.ops_url(), purchases).await > 0)
+        .await
+        .unwrap();
 }
 
 /// Sends a command to every server as an operator.

@@ -5,7 +5,6 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use testkit::until;
@@ -14,10 +13,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::fixture::OpenSale;
-
-/// Time limit for any expected change, on a busy machine too.
-const TIMEOUT: Duration = Duration::from_secs(20);
+use crate::fixture::{OpenSale, TIMEOUT};
 
 /// What the client of a connection that is held back gets to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

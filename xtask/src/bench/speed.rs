@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use testkit::stack::{Programs, SaleOptions};
+use testkit::stack::SaleOptions;
 use testkit::{BuildProfile, Launch, Process, Stack, StackOptions, ports, procfs, until};
 
 use crate::install;
+use crate::up::build;
 
 const SCRIPT: &str = include_str!("purchase.lua");
 /// More units than a run can sell, so that every measured request is a successful purchase.
@@ -58,10 +59,7 @@ impl Figures {
 pub(crate) async fn bench(options: Options) -> Result<()> {
     install::ensure_installed(&[install::REDIS, install::NGINX, install::WRK])?;
     let release = BuildProfile::of_this_program()?.named("release");
-    let programs = Programs {
-        node: release.build("flashsale-node")?,
-        coordinator: release.build("flashsale-coordinator")?,
-    };
+    let programs = build("release")?;
     let baseline = release.build_example("bare_handler")?;
 
     let sale = SaleOptions { total_stock: STOCK, shards: Some(SHARDS), ..SaleOptions::default() };

@@ -1,11 +1,14 @@
 //! Listeners of a sale's events, which reconnect when a stream ends.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use reqwest::{Client, Response, StatusCode};
-use tokio::sync::watch;
 use tokio::time::sleep;
+
+use super::Traffic;
 
 /// Time after which a browser reconnects when the stream does not set one.
 const RECONNECT_DELAY_DEFAULT: Duration = Duration::from_secs(3);
@@ -22,12 +25,13 @@ pub(super) struct ListenerResult {
 }
 
 /// Listens until the test closes the traffic.
-pub(super) async fn listen(url: String, mut closed: watch::Receiver<bool>) -> ListenerResult {
+pub(super) async fn listen(url: String, traffic: Arc<Traffic>) -> ListenerResult {
+    let mut closed = traffic.closed.subscribe();
     let (client, mut receiver) = (Client::new(), EventReceiver::new());
     let listening = async {
         loop {
             let stream = client.get(format!("{url}/api/sale/events")).send().await;
-            if let Err(error) = receiver.follow(stream).await {
+            if let Err(error) = receiver.follow(stream, &traffic).await {
                 receiver.result.failures.push(format!("{error:?}"));
             }
             sleep(receiver.reconnect_delay).await;
@@ -57,10 +61,17 @@ impl EventReceiver {
     }
 
     /// Reads one stream until it ends regularly.
-    async fn follow(&mut self, stream: reqwest::Result<Response>) -> Result<()> {
-        let mut stream = stream?;
+    async fn follow(&mut self, stream: reqwest::Result<Response>, traffic: &Traffic) -> Result<()> {
+        let stream = stream?;
         ensure!(stream.status() == StatusCode::OK, "{}: {}", stream.status(), stream.text().await?);
         self.result.streams += 1;
+        traffic.streams.fetch_add(1, Relaxed);
+        let read = self.read(stream).await;
+        traffic.streams.fetch_sub(1, Relaxed);
+        read
+    }
+
+    async fn read(&mut self, mut stream: Response) -> Result<()> {
         while let Some(bytes) = stream.chunk().await? {
             self.record_event();
             let text = String::from_utf8_lossy(&bytes).into_owned();

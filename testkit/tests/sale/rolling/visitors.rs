@@ -1,10 +1,13 @@
 //! Visitors who read the status, buy, and look up the purchase, again and again, each time as a new user.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use buyers::{Answer, AnswerKind, ApiFamily, BuyerClient, PurchaseRequest};
-use tokio::sync::watch;
 use tokio::time::sleep;
+
+use super::Traffic;
 
 /// Timeout of a request. A real visitor would have left.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,13 +39,14 @@ impl VisitorRequest {
 }
 
 /// Visits until the test closes the traffic.
-pub(super) async fn visit(number: usize, url: String, closed: watch::Receiver<bool>) -> Vec<VisitorRequest> {
+pub(super) async fn visit(number: usize, url: String, traffic: Arc<Traffic>) -> Vec<VisitorRequest> {
     let mut visitor = Visitor { client: BuyerClient::new(PATIENCE), url, requests: Vec::new() };
     for round in 0.. {
-        if *closed.borrow() {
+        if *traffic.closed.borrow() {
             break;
         }
         visitor.run_round(&format!("visitor-{number:03}-{round:04}")).await;
+        traffic.rounds.fetch_add(1, Relaxed);
     }
     visitor.requests
 }
