@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use redis::Value;
 use rediscluster::{Address, Line, SLOTS, Slot};
 
+use crate::moves::SLOTS_AT_ONCE;
 use crate::slots::Slots;
 
 /// The views of all servers, group by group.
@@ -85,17 +86,33 @@ impl Facts {
         self.servers.last().map_or(0, |server| server.group + 1)
     }
 
-    /// The primary of a group: the server with slots, else the one that is copied, else the only primary, else the
-    /// first.
+    /// The primary of a group: the server with most slots, else the one that is copied, else the only primary, else
+    /// the first.
     pub(crate) fn leader_of(&self, group: usize) -> &Server {
         let members: Vec<&Server> = self.members(group).collect();
         let primaries = || members.iter().filter(|server| server.primary.is_none());
         let is_copied =
             |server: &Server| members.iter().any(|copy| copy.primary.as_ref() == Some(&server.id));
-        let with_slots = members.iter().find(|server| !server.slots.is_empty());
+        let with_slots = members
+            .iter()
+            .filter(|server| !server.slots.is_empty())
+            .max_by_key(|server| (server.slots.len(), server.epoch));
         let copied = || primaries().find(|server| is_copied(server));
         let only = || primaries().next().filter(|_| primaries().count() == 1);
         with_slots.or_else(copied).or_else(only).unwrap_or(&members[0])
+    }
+
+    /// The primary of a group that was replaced while slots moved to it. It kept those that its replica did not list
+    /// yet, which are at most as many as move at once. They belong to its successor, the leader.
+    pub(crate) fn replaced_primary(&self, group: usize) -> Option<&Server> {
+        let leader = self.leader_of(group);
+        let is_copied = |id: &String| self.servers.iter().any(|server| server.primary.as_ref() == Some(id));
+        self.partners(leader).find(|server| {
+            (1..=SLOTS_AT_ONCE).contains(&server.slots.len())
+                && leader.knows(&server.id)
+                && server.knows(&leader.id)
+                && !is_copied(&server.id)
+        })
     }
 
     pub(crate) fn leaders(&self) -> Vec<&Server> {

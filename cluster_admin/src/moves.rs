@@ -10,10 +10,16 @@
 //! 3. All its keys move at once. A key that already exists on the target ends the run.
 //! 4. The source confirms that it is a primary, creates no new keys in the slot and holds none.
 //! 5. The target, then the source, assign the slot to the target (NODE).
-//! 6. The target's replicas confirm everything that it had written by then.
+//! 6. The target's replicas list the slot as the target's. Without it, one of them would be promoted without the slot.
+//! 7. They confirm everything that the target had written by then.
 //!
-//! Between steps 3 and 6 the keys exist on one server only, because MIGRATE waits for no replica. Moves therefore stop
-//! at step 0 or 6 at the first slot without a copy.
+//! Between steps 3 and 7 the keys exist on one server only, because MIGRATE waits for no replica. Moves therefore stop
+//! at step 0, 6 or 7 at the first slot without a copy.
+//!
+//! A target that is replaced before step 6 keeps the slot as a second primary of its group, because its successor does
+//! not list it. The move from there to the successor leaves out steps 0, 6 and 7, which would wait for a replica: the
+//! source becomes that replica. Keys that the successor has in the slot are from its time as a replica, when it did
+//! not serve them, so they are replaced.
 //!
 //! When the run is killed before step 5, the slot still belongs to the source and is open; the next run continues with
 //! step 1. When it is killed in step 5, the target already has the slot.
@@ -30,7 +36,7 @@ use crate::plan::Move;
 use crate::servers::error_in;
 
 /// Number of slots without keys that are open at the same time. Each takes a few calls.
-const SLOTS_AT_ONCE: usize = 512;
+pub(crate) const SLOTS_AT_ONCE: usize = 512;
 /// Maximum number of keys in one MIGRATE. A sale has three keys per shard.
 const KEYS_AT_ONCE: usize = 10_000;
 /// Maximum time that MIGRATE waits for the target, in ms.
@@ -91,7 +97,9 @@ impl ClusterAdmin<'_> {
 
     pub(crate) async fn move_open_slots(&self, route: Route<'_>, slots: &[Slot]) -> Result<(), AdminError> {
         let (from_id, to_id) = (&route.from.server.id, &route.to.server.id);
-        self.wait_until_replicated(route, slots[0]).await?;
+        if !route.is_within_group() {
+            self.wait_until_replicated(route, slots[0]).await?;
+        }
         let commands = |set: fn(Slot, String) -> Command, id: &String| -> Vec<Command> {
             slots.iter().map(|slot| set(*slot, id.clone())).collect()
         };
@@ -113,6 +121,10 @@ impl ClusterAdmin<'_> {
         for end in [route.to, route.from] {
             self.set_slots(end, &assign).await?;
         }
+        if route.is_within_group() {
+            return Ok(());
+        }
+        self.wait_until_listed(route, slots).await?;
         match moved {
             Some(slot) => self.wait_for_copies(route, slot).await,
             None => Ok(()),
@@ -146,6 +158,14 @@ impl ClusterAdmin<'_> {
         Ok(())
     }
 
+    async fn wait_until_listed(&self, route: Route<'_>, slots: &[Slot]) -> Result<(), AdminError> {
+        let mut wait = Wait::new(format!("the replicas of {} to list its new slots", route.target()));
+        while let Err(why) = self.ensure_listed(route.to, slots).await {
+            wait.pause(self, why).await?;
+        }
+        Ok(())
+    }
+
     /// Waits until the replicas have everything that their primary has now. WAIT cannot be used: it covers only the
     /// writes of its own connection, and the keys arrived over another one.
     async fn wait_for_copies(&self, route: Route<'_>, slot: Slot) -> Result<(), AdminError> {
@@ -156,6 +176,16 @@ impl ClusterAdmin<'_> {
         while let Err(why) = self.ensure_confirmed(route.to, written).await {
             let missing = format!("slot {slot} is at {target}, but its keys may not be replicated: {why}");
             wait.pause(self, missing).await?;
+        }
+        Ok(())
+    }
+
+    async fn ensure_listed(&self, target: End<'_>, slots: &[Slot]) -> Result<(), String> {
+        for partner in self.servers.partners(target.index) {
+            let view = self.servers.view(partner).await.map_err(|unanswered| unanswered.to_string())?;
+            if let Some(slot) = slots.iter().find(|slot| !view.lists(**slot, &target.server.id)) {
+                return Err(format!("{} does not list slot {slot} as its primary's", view.address));
+            }
         }
         Ok(())
     }
@@ -222,12 +252,20 @@ impl ClusterAdmin<'_> {
             (None, Some(password)) => migrate.arg("AUTH").arg(password),
             _ => &mut migrate,
         };
+        if route.is_within_group() {
+            migrate.arg("REPLACE");
+        }
         migrate.arg("KEYS").arg(keys);
         migrate
     }
 }
 
 impl Route<'_> {
+    /// Returns true when it leads from a replaced primary to its successor.
+    fn is_within_group(&self) -> bool {
+        self.from.server.group == self.to.server.group
+    }
+
     fn source(&self) -> &Address {
         &self.from.server.address
     }

@@ -78,6 +78,7 @@ pub(crate) fn plan(facts: &Facts, request: Request) -> Result<Step, Refusal> {
         .or_else(|| wait_for_only_copies(facts))
         .or_else(|| replace_lost_slots(facts, &lost))
         .or_else(|| allow_replicas(facts))
+        .or_else(|| unite_groups(facts))
         .or_else(|| follow_leaders(facts))
         .or_else(|| forget_former_servers(facts));
     if let Some(step) = joining {
@@ -124,7 +125,8 @@ fn forgot_its_cluster(facts: &Facts, server: &Server) -> Option<String> {
 fn shares_its_role(facts: &Facts, server: &Server) -> Option<String> {
     let serves = |server: &Server| !server.slots.is_empty();
     let other = facts.partners(server).find(|partner| serves(server) && serves(partner))?;
-    Some(format!("{} and {} both serve slots: they are not a pair", server.address, other.address))
+    let reason = || format!("{} and {} both serve slots: they are not a pair", server.address, other.address);
+    facts.replaced_primary(server.group).is_none().then(reason)
 }
 
 /// With other data it could be promoted, so it is not told to follow its partner.
@@ -257,6 +259,17 @@ fn replace_lost_slots(facts: &Facts, lost: &Slots) -> Option<Step> {
 fn allow_replicas(facts: &Facts) -> Option<Step> {
     let blocking = facts.servers.iter().enumerate().filter(|(_, server)| server.blocks_replicas);
     send("replicas to be allowed", blocking.map(|(i, _)| (i, Command::AllowReplicas)))
+}
+
+/// Moves the slots that a replaced primary kept to its successor.
+fn unite_groups(facts: &Facts) -> Option<Step> {
+    let moves = (0..facts.groups()).filter_map(|group| {
+        let replaced = facts.replaced_primary(group)?;
+        let (from, to) = (index(facts, replaced), index(facts, facts.leader_of(group)));
+        Some(replaced.slots.iter().map(move |slot| Move { from, to, slot }))
+    });
+    let moves: Vec<Move> = moves.flatten().collect();
+    (!moves.is_empty()).then_some(Step::Move(moves))
 }
 
 /// Makes each server without slots a replica of its group's primary.

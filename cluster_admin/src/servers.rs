@@ -67,6 +67,12 @@ impl Servers {
         &self.addresses[server].1
     }
 
+    /// The indexes of the other servers of a server's group.
+    pub(crate) fn partners(&self, server: usize) -> impl Iterator<Item = usize> {
+        let group = self.addresses[server].0;
+        (0..self.len()).filter(move |other| *other != server && self.addresses[*other].0 == group)
+    }
+
     /// User and password, for servers that log in at each other.
     pub(crate) fn login(&self) -> (Option<&str>, Option<&str>) {
         let settings = self.options.seeds.first().map(|seed| seed.redis_settings());

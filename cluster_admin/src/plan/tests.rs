@@ -7,6 +7,7 @@ use rediscluster::{Address, SLOTS, Slot};
 
 use super::*;
 use crate::facts::{Endpoint, Node};
+use crate::moves::SLOTS_AT_ONCE;
 
 const GROW: Request = Request { goal: Goal::Grow, accept_data_loss: false };
 const ACCEPT_LOSS: Request = Request { accept_data_loss: true, ..GROW };
@@ -40,8 +41,8 @@ enum Event {
     /// A run plans one step and is killed after this many of its parts.
     Step(usize),
     LoseDisk(usize),
-    /// The replica of a pair is promoted, if it may be.
-    Promote(usize),
+    /// The replica of a pair is promoted, if it may be. It does not list so many of its primary's slots.
+    Promote(usize, usize),
 }
 
 fn endpoint(server: usize) -> Endpoint {
@@ -212,7 +213,7 @@ impl World {
         match part {
             0 => {
                 let copies = self.servers.iter().any(|server| server.primary.as_ref() == Some(&to_id));
-                assert!(copies, "the target is not replicated");
+                assert!(copies || from == to ^ 1, "the target is not replicated");
                 self.servers[to].entering.insert(slot, from_id);
             }
             1 => drop(self.servers[from].leaving.insert(slot, to_id)),
@@ -262,8 +263,9 @@ impl World {
         self.servers[at] = self.fresh();
     }
 
-    /// Promotes the replica of a pair, whose primary lives or is gone.
-    fn promote(&mut self, pair: usize) {
+    /// Promotes the replica of a pair, whose primary lives or is gone. A living primary keeps its last slots, up to this
+    /// number, and the replica has copies of their keys.
+    fn promote(&mut self, pair: usize, unlisted: usize) {
         let Some(at) = [2 * pair, 2 * pair + 1].into_iter().find(|at| self.servers[*at].primary.is_some())
         else {
             return;
@@ -273,9 +275,19 @@ impl World {
             return;
         }
         let slots = match self.find(&former) {
+            // A server whose primary serves no slot is not promoted.
+            Some(primary) if self.servers[primary].slots.len() <= unlisted => return,
             Some(primary) => {
-                let slots = std::mem::take(&mut self.servers[primary].slots);
-                self.servers[primary].primary = Some(self.servers[at].id.clone());
+                let successor = self.servers[at].id.clone();
+                let primary = &mut self.servers[primary];
+                let mut slots = std::mem::take(&mut primary.slots);
+                for _ in 0..unlisted {
+                    primary.slots.extend(slots.pop_last());
+                }
+                match unlisted {
+                    0 => primary.primary = Some(successor),
+                    _ => primary.data = primary.data.intersection(&primary.slots).copied().collect(),
+                }
                 slots
             }
             None => self.servers[at]
@@ -313,7 +325,7 @@ impl World {
             let is_orphan =
                 |server: &Simulated| server.primary.as_ref().is_some_and(|id| self.find(id).is_none());
             if of_pair.iter().any(is_orphan) {
-                self.promote(pair);
+                self.promote(pair, 0);
             }
         }
     }
@@ -344,7 +356,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => prop_oneof![1..40_usize, Just(usize::MAX)].prop_map(Event::Step),
         1 => (0..10_usize).prop_map(Event::LoseDisk),
-        1 => (0..5_usize).prop_map(Event::Promote),
+        1 => (0..5_usize, prop_oneof![Just(0), 1..600_usize]).prop_map(|(pair, unlisted)| Event::Promote(pair, unlisted)),
     ]
 }
 
@@ -368,7 +380,7 @@ proptest! {
                     world.carry_out(&step, parts);
                 }
                 Event::LoseDisk(server) => world.lose_disk_if_copied(server % (2 * pairs)),
-                Event::Promote(pair) => world.promote(pair % pairs),
+                Event::Promote(pair, unlisted) => world.promote(pair % pairs, unlisted.min(SLOTS_AT_ONCE)),
             }
         }
         world.settle(GROW);
@@ -461,7 +473,7 @@ fn states_that_need_a_person_are_refused() {
     let forgotten = refusal_after(|world| world.servers[0].known.clear());
     assert!(forgotten.contains("redis:7000 holds 55 keys but knows no other server"), "{forgotten}");
 
-    let both = refusal_after(|world| world.servers[1].slots.extend([0]));
+    let both = refusal_after(|world| world.servers[1].slots.extend(0..600));
     assert_eq!(both, "redis:7000 and redis:7001 both serve slots: they are not a pair");
 
     let other_pair = refusal_after(|world| world.servers[1].primary = Some(world.servers[2].id.clone()));

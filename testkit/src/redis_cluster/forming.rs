@@ -56,7 +56,8 @@ impl RedisCluster {
     /// # Errors
     /// - Fails when the target is not replicated. Nothing has moved then.
     /// - Fails when a server refuses a command or does not answer. The slot may be partly moved then.
-    /// - Fails when the replicas do not confirm. The slot has moved then, and its keys may be on one server only.
+    /// - Fails when the replicas do not list the slot or do not confirm its keys. The slot has moved then, and its keys may
+    ///   be on one server only.
     pub async fn move_slot(&self, slot: u16, to: SocketAddr) -> Result<()> {
         let from = self.primary_of(slot).await?;
         if from == to {
