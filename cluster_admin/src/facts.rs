@@ -226,6 +226,10 @@ impl Node {
         self.has("fail") || self.has("fail?")
     }
 
+    pub(crate) fn is_primary(&self) -> bool {
+        self.has("master")
+    }
+
     pub(crate) fn has_no_address(&self) -> bool {
         self.has("noaddr")
     }

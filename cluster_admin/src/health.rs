@@ -4,7 +4,7 @@ use rediscluster::SLOTS;
 
 use crate::facts::{Facts, Server};
 
-/// Checks that every slot is served by the same group in every server's view, that all servers are connected, and that
+/// Checks that every server's view has the same group for each slot and the same roles, that all are connected, and that
 /// every group has a primary whose replicas have its data. Exception: the slot of a move whose source was replaced is
 /// served by no server until the move is complete.
 ///
@@ -36,13 +36,19 @@ fn ensure_role(facts: &Facts, server: &Server) -> Result<(), String> {
 
 /// Votes do not travel over a missing link, so a replica that started just before would not be promoted.
 fn ensure_connected(facts: &Facts, server: &Server) -> Result<(), String> {
-    let others = facts.servers.iter().filter(|other| other.id != server.id);
+    let mut others = facts.servers.iter().filter(|other| other.id != server.id);
     let is_reachable = |other: &&Server| {
         let node = server.others.get(&other.id);
         node.is_some_and(|node| node.is_connected && !node.is_in_handshake() && !node.has_failed())
     };
-    match others.into_iter().find(|other| !is_reachable(other)) {
-        Some(other) => Err(format!("{} is not connected to {}", server.address, other.address)),
+    if let Some(other) = others.clone().find(|other| !is_reachable(other)) {
+        return Err(format!("{} is not connected to {}", server.address, other.address));
+    }
+    let has_other_role = |other: &&Server| {
+        server.others.get(&other.id).is_some_and(|node| node.is_primary() != other.is_primary())
+    };
+    match others.find(has_other_role) {
+        Some(other) => Err(format!("{} does not know the role of {} yet", server.address, other.address)),
         None => Ok(()),
     }
 }

@@ -119,7 +119,11 @@ impl World {
 
     fn node(&self, id: &str, (endpoint, seen): &(Endpoint, Slots)) -> Node {
         let live = self.find(id).map(|server| self.servers[server].slots.iter().copied().collect());
-        let flags = if live.is_some() { "master" } else { "master,fail" };
+        let flags = match self.find(id).map(|server| &self.servers[server].primary) {
+            None => "master,fail",
+            Some(None) => "master",
+            Some(Some(_)) => "slave",
+        };
         Node::seen(flags, endpoint.clone(), live.is_some(), live.unwrap_or_else(|| seen.clone()))
     }
 
