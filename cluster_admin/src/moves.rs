@@ -159,9 +159,11 @@ impl ClusterAdmin<'_> {
     }
 
     async fn wait_until_listed(&self, route: Route<'_>, slots: &[Slot]) -> Result<(), AdminError> {
-        let mut wait = Wait::new(format!("the replicas of {} to list its new slots", route.target()));
+        let (target, slot) = (route.target(), slots[0]);
+        let mut wait = Wait::new(format!("the replicas of {target} to list its new slots"));
         while let Err(why) = self.ensure_listed(route.to, slots).await {
-            wait.pause(self, why).await?;
+            let missing = format!("slot {slot} is at {target}, but its keys may not be replicated: {why}");
+            wait.pause(self, missing).await?;
         }
         Ok(())
     }
