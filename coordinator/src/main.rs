@@ -48,7 +48,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     });
     let live = LiveFeed::new(handle.clone(), settings.sale_id.clone());
     let ops_routes = ops::router(readiness.clone()).merge(exporter.router());
-    let router = admin::router(handle.clone(), settings.admin_token(), ops_routes).merge(live.router());
+    let router = admin::router(handle.clone(), settings.operator_tokens(), ops_routes).merge(live.router());
     let closing = stop.clone().inspect({
         let live = live.clone();
         move |()| live.close()

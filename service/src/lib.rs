@@ -11,6 +11,7 @@ pub mod healthcheck;
 pub mod json;
 pub mod logs;
 pub mod metrics;
+pub mod operators;
 pub mod ops;
 pub mod page;
 pub mod presence;
