@@ -98,12 +98,26 @@ pub struct ListenSettings {
     /// Port of the live view, the admin API, /healthz, /readyz and /metrics
     #[arg(long, env, default_value_t = 3100)]
     port: u16,
+
+    /// Another port of /healthz, /readyz and /metrics, for those who must not reach the admin API; none if not set
+    #[arg(long, env)]
+    ops_port: Option<u16>,
 }
 
 impl ListenSettings {
-    /// The address of the coordinator's only port.
+    /// The address that operators connect to.
     pub fn address(self) -> SocketAddr {
         SocketAddr::new(self.host, self.port)
+    }
+
+    /// The address that answers probes.
+    pub fn probes(self) -> SocketAddr {
+        self.ops().unwrap_or_else(|| self.address())
+    }
+
+    /// The address for probes and metrics only, if there is one.
+    pub fn ops(self) -> Option<SocketAddr> {
+        self.ops_port.map(|port| SocketAddr::new(self.host, port))
     }
 }
 

@@ -39,7 +39,8 @@ crate::name_metrics! {
     Histogram REQUEST_DURATION = "flashsale_http_request_duration_seconds";
     /// Connections to the port for clients that are open.
     Gauge CONNECTIONS = "flashsale_connections";
-    /// Connections that were closed at once because the limit was reached.
+    /// Connections that were closed because the limit was reached: new ones, or on ports that are not public, those
+    /// that waited longest for a request.
     Counter CONNECTIONS_REFUSED = "flashsale_connections_refused_total";
     /// Requests to the API for operators that were refused: without a token, with a wrong one, or beyond the role of
     /// the operator.

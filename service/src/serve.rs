@@ -3,6 +3,8 @@
 //! Each connection costs memory before anything is known about the client. So the number of connections, the time for a
 //! request's head and its length are limited.
 
+mod idle;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use tower::Service as _;
 
 use crate::metrics;
 use crate::settings::positive_duration;
+use idle::{IdleConnections, IdleHandle};
 
 /// Longest head of a request, and largest piece of a body that is read at once. A purchase has about a hundred bytes of
 /// head; a browser with many cookies may send a few thousand.
@@ -39,6 +42,9 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Length of the kernel's accept queue. A crowd that connects in the same second must not have to wait for a repeated
 /// SYN.
 const BACKLOG: u32 = 4_096;
+
+/// Longest wait for the place of a connection that is being closed.
+const ROOM_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Limits for connections to one port.
 #[derive(Args, Clone, Copy, Debug)]
@@ -64,12 +70,16 @@ pub struct ConnectionLimits {
         default_value = "15s"
     )]
     pub header_read_timeout: Duration,
+
+    /// True if at the limit the connection that waits longest for a request is closed, instead of the new one.
+    #[arg(skip)]
+    pub close_idle: bool,
 }
 
 impl Default for ConnectionLimits {
     /// Limits for ports that are not public.
     fn default() -> Self {
-        Self { max: 1_000, header_read_timeout: Duration::from_secs(60) }
+        Self { max: 1_000, header_read_timeout: Duration::from_secs(60), close_idle: true }
     }
 }
 
@@ -80,6 +90,8 @@ pub struct Connections {
     max: usize,
     header_read_timeout: Duration,
     close_after_response: Arc<AtomicBool>,
+    /// Set if waiting connections make room for new ones.
+    idle: Option<IdleConnections>,
 }
 
 impl Connections {
@@ -90,6 +102,7 @@ impl Connections {
             max: limits.max,
             header_read_timeout: limits.header_read_timeout,
             close_after_response: Arc::default(),
+            idle: limits.close_idle.then(IdleConnections::default),
         }
     }
 
@@ -103,6 +116,19 @@ impl Connections {
     /// Number of open connections.
     pub fn open(&self) -> usize {
         self.max - self.permits.available_permits()
+    }
+
+    /// Takes a place for a new connection. If there is none, closes the connection that waits longest for a request.
+    async fn acquire(&self) -> Option<OwnedSemaphorePermit> {
+        if let Some(permit) = self.try_acquire() {
+            return Some(permit);
+        }
+        metrics::connection_refused();
+        if !self.idle.as_ref()?.close_longest() {
+            return None;
+        }
+        let freed = timeout(ROOM_TIMEOUT, Arc::clone(&self.permits).acquire_owned()).await;
+        freed.ok()?.ok()
     }
 
     fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
@@ -202,16 +228,30 @@ async fn accept(
     loop {
         let (stream, address) = listener.accept().await;
         while tasks.try_join_next().is_some() {}
-        let Some(permit) = connections.try_acquire() else {
+        let Some(permit) = connections.acquire().await else {
             tracing::debug!(connections = connections.max, "no room for another connection");
-            metrics::connection_refused();
             continue;
         };
+        let idle = connections.idle.as_ref().map(IdleConnections::add);
         let end = Arc::clone(&connections.close_after_response);
-        let served =
-            serve_connection(http.clone(), stream, Peer(address), router.clone(), end, graceful.watcher());
+        let served = serve_connection(
+            http.clone(),
+            stream,
+            Peer(address),
+            router.clone(),
+            end,
+            idle.clone(),
+            graceful.watcher(),
+        );
         tasks.spawn(async move {
-            served.await;
+            match &idle {
+                None => served.await,
+                Some(handle) => tokio::select! {
+                    () = served => {}
+                    () = handle.closed() => {}
+                },
+            }
+            idle.inspect(IdleHandle::work);
             drop(permit);
         });
     }
@@ -224,17 +264,22 @@ async fn serve_connection(
     peer: Peer,
     router: Router,
     end: Arc<AtomicBool>,
+    idle: Option<IdleHandle>,
     watcher: Watcher,
 ) {
     let answer = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
-        let end = Arc::clone(&end);
+        let (end, idle) = (Arc::clone(&end), idle.clone());
+        idle.iter().for_each(IdleHandle::work);
         // `Router` is always ready, so `poll_ready` is not needed.
         router.clone().call(request.map(Body::new)).map_ok(move |mut answer| {
             if end.load(Ordering::Relaxed) {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            answer
+            match idle {
+                Some(handle) => answer.map(|body| handle.until_sent(body)),
+                None => answer,
+            }
         })
     });
     if let Err(error) = watcher.watch(http.serve_connection(TokioIo::new(stream), answer)).await {
@@ -367,6 +412,31 @@ mod tests {
         let mut status = [0; 12];
         client.read_exact(&mut status).await.unwrap();
         assert_eq!(&status, b"HTTP/1.1 200", "the first one is served all the same");
+    }
+
+    #[tokio::test]
+    async fn idle_connections_make_room_for_a_request() {
+        let few = ConnectionLimits { max: 4, ..ConnectionLimits::default() };
+        let Serving { address, connections, mut client, answer, stop: _stop, .. } =
+            serving(few, Duration::from_secs(60)).await;
+        let mut idle = Vec::new();
+        for _ in 0..20 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: te").await.unwrap();
+            idle.push(stream);
+        }
+        assert!(is_closed_soon(&mut idle[0]).await, "the longest idle connection makes room");
+
+        let mut second = TcpStream::connect(address).await.unwrap();
+        second.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+
+        for client in [&mut client, &mut second] {
+            answer.notify_one();
+            let mut status = [0; 12];
+            timeout(Duration::from_secs(5), client.read_exact(&mut status)).await.unwrap().unwrap();
+            assert_eq!(&status, b"HTTP/1.1 200");
+        }
+        assert!(connections.open() <= 4);
     }
 
     #[tokio::test]

@@ -6,6 +6,8 @@ use reqwest::{Client, StatusCode};
 use serde_json::Value;
 use testkit::ports::PortBlock;
 use testkit::{Folder, Launch, Process, RedisServer};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::fixture::{SOON, shared_redis};
 
@@ -224,4 +226,50 @@ async fn flood_of_wrong_tokens_stops_no_operator_and_fills_no_log() {
     let lines = audit_lines(&process);
     assert_eq!(lines.iter().filter(refused).count(), 10);
     assert_eq!(lines.iter().filter(refused).last().unwrap()["further_refusals_are_only_counted"], true);
+}
+
+/// A connection to the coordinator that has sent `sent` and then nothing more.
+async fn idle_connection(instance: &Instance, sent: &str) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(("127.0.0.1", instance.ports.first())).await.ok()?;
+    stream.write_all(sent.as_bytes()).await.ok()?;
+    Some(stream)
+}
+
+#[tokio::test]
+async fn idle_connections_keep_no_operator_out() {
+    service::files::raise_open_files_limit();
+    let (redis, instance) = (shared_redis().await, Instance::new());
+    let process = with_sale(instance.launch(&redis.seeds()), "crowded", 50).spawn().unwrap();
+    instance.wait_for("/readyz", StatusCode::OK).await;
+
+    let sent = ["", "POST /admin/sales HTTP/1.1\r\nhost: c", "GET /healthz HTTP/1.1\r\nhost: c\r\n\r\n"];
+    let idle = futures::future::join_all((0..1_200).map(|n| idle_connection(&instance, sent[n % 3]))).await;
+
+    assert!(idle.iter().flatten().count() > 1_000, "the limit of connections was reached");
+    for path in ["/healthz", "/metrics", "/", "/admin/sales/crowded"] {
+        assert_eq!(instance.get(path).await.map(|(status, _)| status), Some(StatusCode::OK), "{path}");
+    }
+    let url = format!("http://127.0.0.1:{}/admin/sales/crowded/pause", instance.ports.first());
+    let paused = Client::new().post(url).bearer_auth(TOKEN).send().await.unwrap();
+    assert_eq!(paused.status(), StatusCode::OK, "{}", process.log_tail());
+}
+
+#[tokio::test]
+async fn operations_port_answers_probes_and_metrics_only() {
+    let (redis, instance) = (shared_redis().await, Instance::new());
+    let ops_port = instance.ports.first() + 1;
+    let launch = instance.launch(&redis.seeds()).env("OPS_PORT", ops_port);
+    let process = with_sale(launch, "two-ports", 50).spawn().unwrap();
+    instance.wait_for("/readyz", StatusCode::OK).await;
+    let status = async |path: &str| {
+        let url = format!("http://127.0.0.1:{ops_port}{path}");
+        Client::new().get(url).bearer_auth(TOKEN).send().await.unwrap().status()
+    };
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(status(path).await, StatusCode::OK, "{path}");
+    }
+    for path in ["/", "/admin/sales", "/live/sales"] {
+        assert_eq!(status(path).await, StatusCode::NOT_FOUND, "{path}");
+    }
+    assert_eq!(process.stop(SOON).await.unwrap().code(), Some(0), "{}", process.log_tail());
 }

@@ -208,8 +208,9 @@ async fn restock_is_not_confirmed_while_a_shard_holds_unrecorded_tokens() {
 
 #[tokio::test]
 async fn libraries_of_all_releases_reach_a_primary_that_lost_them() {
-    let redis =
-        RedisCluster::start(ClusterOptions { replicas_per_primary: 0, ..ClusterOptions::default() }).await.unwrap();
+    let redis = RedisCluster::start(ClusterOptions { replicas_per_primary: 0, ..ClusterOptions::default() })
+        .await
+        .unwrap();
     let coordinator = coordinator_on(&redis).await;
     // Nodes of an older release run, and may not load their library. It differs only in the digest of its names.
     let digest = LIBRARY.name.strip_prefix(LIBRARY_PREFIX).unwrap();

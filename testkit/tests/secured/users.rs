@@ -118,7 +118,7 @@ async fn coordinator_is_denied_dangerous_commands() {
     // A coordinator scans for the records of sales that the list has lost.
     let is_denied = |command: &&str| !command.starts_with("SCAN");
     assert_forbidden(User::Coordinator, DANGEROUS.into_iter().filter(is_denied)).await;
-    let permitted = ["TIME", "INFO replication", "CLUSTER NODES", "SCAN 0", "HSCAN fs:{a}:claims 0"];
+    let permitted = ["TIME", "INFO replication", "CLUSTER NODES", "SCAN 0", "HSCAN fs:{a.0}:claims 0"];
     assert_permitted(User::Coordinator, permitted).await;
 }
 
