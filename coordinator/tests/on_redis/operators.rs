@@ -8,9 +8,10 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{Method, Request, StatusCode};
 use coordinator::admin::{CoordinatorHandle, router};
 use serde_json::{Value, json};
+use stock::store::RestoreSaleList;
 use tower::ServiceExt as _;
 
-use crate::fixture::{coordinator_on, shared_redis};
+use crate::fixture::{client_of, coordinator_on, shared_redis};
 
 const TOKEN: &str = "0123456789abcdef";
 const READER: &str = "fedcba9876543210";
@@ -20,6 +21,8 @@ struct Operator(Router, &'static str);
 
 impl Operator {
     async fn new() -> Self {
+        // No leader has to run before the list of sales is complete.
+        client_of(shared_redis().await).await.write(RestoreSaleList(&[])).await.unwrap();
         let handle = CoordinatorHandle::default();
         handle.set(Arc::new(coordinator_on(shared_redis().await).await));
         let tokens = format!("ann:operate:{TOKEN}\nbob:read:{READER}");
