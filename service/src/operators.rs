@@ -74,7 +74,7 @@ impl Role {
 
 /// An operator, as the token of a request names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Operator {
+pub struct NamedOperator {
     /// Name, for logs and histories.
     pub name: Arc<str>,
     /// What the operator may do.
@@ -86,7 +86,7 @@ pub struct Operator {
 pub struct OperatorTokens(Arc<[NamedToken]>);
 
 struct NamedToken {
-    operator: Operator,
+    operator: NamedOperator,
     digest: [u8; 32],
 }
 
@@ -147,13 +147,13 @@ impl NamedToken {
         if token.len() < TOKEN_CHARS_MIN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(InvalidTokens::Token(number));
         }
-        Ok(Self { operator: Operator { name: name.into(), role }, digest: Sha256::digest(token).into() })
+        Ok(Self { operator: NamedOperator { name: name.into(), role }, digest: Sha256::digest(token).into() })
     }
 }
 
 impl OperatorTokens {
     /// Returns the operator with this token. Takes the same time for each token, right or wrong.
-    fn find(&self, token: &str) -> Option<&Operator> {
+    fn find(&self, token: &str) -> Option<&NamedOperator> {
         let presented: [u8; 32] = Sha256::digest(token).into();
         let mut found = None;
         for NamedToken { operator, digest } in &*self.0 {
@@ -175,7 +175,7 @@ impl fmt::Debug for OperatorTokens {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestOrigin {
     /// The operator.
-    pub operator: Operator,
+    pub operator: NamedOperator,
     /// Address of the client's end of the connection; `None` in tests without a connection.
     pub address: Option<IpAddr>,
     /// Correlation id of the request.
