@@ -25,7 +25,7 @@ impl CorrelationId {
     }
 
     /// Creates an id for a request that has none.
-    fn random() -> Self {
+    pub(crate) fn random() -> Self {
         Self(format!("{:016x}", rand::random::<u64>()).into())
     }
 

@@ -13,6 +13,7 @@ pub mod json;
 pub mod logs;
 pub mod metrics;
 pub mod network;
+pub mod operators;
 pub mod ops;
 pub mod page;
 pub mod presence;

@@ -3,6 +3,8 @@
 //! Each connection costs memory before anything is known about the client. So the number of connections, the share of
 //! one client, the time for a request's head and its length, and the time of a stalled write are limited.
 
+mod idle;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -34,6 +36,7 @@ use crate::client_stream::{ClientStream, Exchanges};
 use crate::metrics;
 use crate::network::{ClientNetwork, NetworkShare, NetworkShares};
 use crate::settings::positive_duration;
+use idle::{IdleConnections, IdleHandle};
 
 /// Longest head of a request, and largest piece of a body that is read at once. A purchase has about a hundred bytes of
 /// head; a browser with many cookies may send a few thousand.
@@ -48,6 +51,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Part of all connections that one client network may hold: 1/8.
 const NETWORK_SHARE_DIVISOR: usize = 8;
+
+/// Longest wait for the place of a connection that is being closed.
+const ROOM_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Limits for connections to one port.
 #[derive(Args, Clone, Copy, Debug)]
@@ -86,13 +92,23 @@ pub struct ConnectionLimits {
     /// Longest time in which a write makes no progress, because the client does not read its answers.
     #[arg(skip = WRITE_TIMEOUT)]
     pub write_timeout: Duration,
+
+    /// True if at the limit the connection that waits longest for a request is closed, instead of the new one.
+    #[arg(skip)]
+    pub close_idle: bool,
 }
 
 impl Default for ConnectionLimits {
     /// Limits for ports that are not public.
     fn default() -> Self {
         let minute = Duration::from_mins(1);
-        Self { max: 1_000, header_read_timeout: minute, idle_timeout: minute, write_timeout: WRITE_TIMEOUT }
+        Self {
+            max: 1_000,
+            header_read_timeout: minute,
+            idle_timeout: minute,
+            write_timeout: WRITE_TIMEOUT,
+            close_idle: true,
+        }
     }
 }
 
@@ -103,6 +119,8 @@ pub struct Connections {
     limits: ConnectionLimits,
     shares: Option<Arc<PeerShares>>,
     close_after_response: Arc<AtomicBool>,
+    /// Set if waiting connections make room for new ones.
+    idle: Option<IdleConnections>,
 }
 
 /// The connections of each client network.
@@ -128,6 +146,7 @@ impl Connections {
             limits,
             shares: None,
             close_after_response: Arc::default(),
+            idle: limits.close_idle.then(IdleConnections::default),
         }
     }
 
@@ -149,6 +168,21 @@ impl Connections {
     /// Number of open connections.
     pub fn open(&self) -> usize {
         self.limits.max - self.permits.available_permits()
+    }
+
+    /// Takes a place for a new connection. If there is none, closes the connection that waits longest for a request.
+    async fn acquire(&self, peer: IpAddr) -> Option<ConnectionPermit> {
+        let permit = self.try_acquire(peer);
+        if permit.is_some() {
+            return permit;
+        }
+        metrics::connection_refused();
+        if !self.idle.as_ref()?.close_longest() {
+            return None;
+        }
+        let freed = timeout(ROOM_TIMEOUT, Arc::clone(&self.permits).acquire_owned()).await;
+        drop(freed.ok()?);
+        self.try_acquire(peer)
     }
 
     fn try_acquire(&self, peer: IpAddr) -> Option<ConnectionPermit> {
@@ -262,21 +296,34 @@ async fn accept(
     loop {
         let (stream, address) = listener.accept().await;
         while tasks.try_join_next().is_some() {}
-        let Some(permit) = connections.try_acquire(address.ip()) else {
+        let Some(permit) = connections.acquire(address.ip()).await else {
             tracing::debug!(
                 connections = connections.open(),
                 "no room for another connection of this client"
             );
-            metrics::connection_refused();
             continue;
         };
+        let idle = connections.idle.as_ref().map(IdleConnections::add);
         let end = Arc::clone(&connections.close_after_response);
         let exchanges = Exchanges::default();
         let stream = ClientStream::new(stream, &connections.limits, exchanges.clone());
-        let service = ConnectionService { peer: Peer(address), router: router.clone(), exchanges, end };
+        let service = ConnectionService {
+            peer: Peer(address),
+            router: router.clone(),
+            exchanges,
+            end,
+            idle: idle.clone(),
+        };
         let served = serve_connection(http.clone(), stream, service, graceful.watcher());
         tasks.spawn(async move {
-            served.await;
+            match &idle {
+                None => served.await,
+                Some(handle) => tokio::select! {
+                    () = served => {}
+                    () = handle.closed() => {}
+                },
+            }
+            idle.inspect(IdleHandle::work);
             drop(permit);
         });
     }
@@ -289,6 +336,8 @@ struct ConnectionService {
     exchanges: Exchanges,
     /// When it is set, a response closes the connection.
     end: Arc<AtomicBool>,
+    /// Set if the connection makes room for new ones while it waits.
+    idle: Option<IdleHandle>,
 }
 
 async fn serve_connection(
@@ -297,18 +346,22 @@ async fn serve_connection(
     service: ConnectionService,
     watcher: Watcher,
 ) {
-    let ConnectionService { peer, router, exchanges, end } = service;
+    let ConnectionService { peer, router, exchanges, end, idle } = service;
     let answer = service_fn(move |mut request: Request<Incoming>| {
         exchanges.count();
         request.extensions_mut().insert(peer);
-        let (exchanges, end) = (exchanges.clone(), Arc::clone(&end));
+        let (exchanges, end, idle) = (exchanges.clone(), Arc::clone(&end), idle.clone());
+        idle.iter().for_each(IdleHandle::work);
         // `Router` is always ready, so `poll_ready` is not needed.
         router.clone().call(request.map(Body::new)).map_ok(move |mut answer| {
             exchanges.count();
             if end.load(Ordering::Relaxed) {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            answer
+            match idle {
+                Some(handle) => answer.map(|body| handle.until_sent(body)),
+                None => answer,
+            }
         })
     });
     if let Err(error) = watcher.watch(http.serve_connection(TokioIo::new(stream), answer)).await {
@@ -464,6 +517,31 @@ mod tests {
         let mut status = [0; 12];
         client.read_exact(&mut status).await.unwrap();
         assert_eq!(&status, b"HTTP/1.1 200", "the first one is served all the same");
+    }
+
+    #[tokio::test]
+    async fn idle_connections_make_room_for_a_request() {
+        let few = ConnectionLimits { max: 4, ..ConnectionLimits::default() };
+        let Serving { address, connections, mut client, answer, stop: _stop, .. } =
+            serving(few, Duration::from_secs(60)).await;
+        let mut idle = Vec::new();
+        for _ in 0..20 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: te").await.unwrap();
+            idle.push(stream);
+        }
+        assert!(is_closed_soon(&mut idle[0]).await, "the longest idle connection makes room");
+
+        let mut second = TcpStream::connect(address).await.unwrap();
+        second.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+
+        for client in [&mut client, &mut second] {
+            answer.notify_one();
+            let mut status = [0; 12];
+            timeout(Duration::from_secs(5), client.read_exact(&mut status)).await.unwrap().unwrap();
+            assert_eq!(&status, b"HTTP/1.1 200");
+        }
+        assert!(connections.open() <= 4);
     }
 
     #[tokio::test]

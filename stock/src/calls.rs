@@ -9,6 +9,7 @@ use redis::{Cmd, Value, from_redis_value};
 use rediscluster::{Call, CallError, EpochMs, Slot};
 
 use crate::functions::{self, Function};
+use crate::history::{HISTORY_ENTRIES_MAX, HistoryEntry};
 use crate::ids::{OrderId, ShardId, UserId};
 use crate::layout::{Incarnation, SaleKeys, Shard};
 use crate::limit::Limit;
@@ -224,7 +225,7 @@ impl std::fmt::Display for TokenSource {
     }
 }
 
-/// The receiving half of a transfer. See `accept.lua`.
+/// The receiving half of a transfer, or of a minting. See `accept.lua` and `mint.lua`.
 #[derive(Clone, Debug)]
 pub struct Accept<'a> {
     /// The receiving shard.
@@ -252,8 +253,16 @@ impl Call for Accept<'_> {
     }
 
     fn command(&self) -> Cmd {
-        let mut cmd = functions::fcall(Function::Accept, &[&self.shard.meta]);
-        cmd.arg(self.shard.ring.as_str()).arg(self.from.to_string()).arg(self.cumulative);
+        let Shard { meta, control, ring, .. } = self.shard;
+        let mut cmd = match self.from {
+            TokenSource::Mint => functions::fcall(Function::Mint, &[meta, control]),
+            TokenSource::Shard(_) => functions::fcall(Function::Accept, &[meta]),
+        };
+        cmd.arg(ring.as_str());
+        if let TokenSource::Shard(shard) = self.from {
+            cmd.arg(shard.to_string());
+        }
+        cmd.arg(self.cumulative);
         cmd
     }
 
@@ -293,8 +302,8 @@ impl Call for Configure<'_> {
     }
 
     fn command(&self) -> Cmd {
-        let Shard { meta, claims, orders, ring, .. } = self.shard;
-        let mut cmd = functions::fcall(Function::Configure, &[meta, claims, orders]);
+        let Shard { meta, claims, orders, control, ring, .. } = self.shard;
+        let mut cmd = functions::fcall(Function::Configure, &[meta, claims, orders, control]);
         cmd.arg(ring.as_str()).arg(self.version).arg(self.state.as_str());
         // A repeated call has another incarnation: an earlier try may still arrive when the shard is lost.
         cmd.arg(self.window.starts_at).arg(self.window.ends_at).arg(Incarnation::random().as_str());
@@ -448,6 +457,8 @@ pub struct Record<'a> {
     pub config: &'a SaleConfig,
     /// Tokens minted to each shard, cumulative.
     pub mint: &'a [u64],
+    /// The change, for the sale's history.
+    pub entry: &'a HistoryEntry,
 }
 
 /// Reads a sale's record, or `None` when there is no such sale, or a part of its record is lost. Behind a barrier, the
@@ -526,8 +537,9 @@ impl Call for Record<'_> {
 
     fn command(&self) -> Cmd {
         let json = serde_json::to_string(self.config).expect("a config has only plain fields");
-        let mut cmd = functions::fcall(Function::Record, &[&self.keys.config, &self.keys.mint]);
-        cmd.arg(self.based_on).arg(json);
+        let SaleKeys { config, mint, history, .. } = self.keys;
+        let mut cmd = functions::fcall(Function::Record, &[config, mint, history]);
+        cmd.arg(self.based_on).arg(json).arg(self.entry.to_json()).arg(HISTORY_ENTRIES_MAX);
         for (shard, tokens) in self.mint.iter().enumerate() {
             cmd.arg(shard).arg(tokens);
         }

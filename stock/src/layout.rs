@@ -117,6 +117,8 @@ pub struct Shard {
     pub claims: String,
     /// Stream: the orders.
     pub orders: String,
+    /// String: empty. Operations that only a coordinator may call ask for it, and no other user of Redis may write it.
+    pub control: String,
 }
 
 impl Shard {
@@ -136,6 +138,7 @@ impl Shard {
             meta: key("meta"),
             claims: key("claims"),
             orders: key("orders"),
+            control: key("control"),
         }
     }
 
@@ -185,6 +188,8 @@ pub struct SaleKeys {
     pub snapshot: String,
     /// Hash: shard to tokens minted, cumulative.
     pub mint: String,
+    /// List: the latest changes as JSON, oldest first.
+    pub history: String,
 }
 
 impl SaleKeys {
@@ -204,6 +209,7 @@ impl SaleKeys {
             config: key("config"),
             snapshot: key("snapshot"),
             mint: key("mint"),
+            history: key("history"),
         }
     }
 }

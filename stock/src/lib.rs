@@ -4,6 +4,7 @@ pub mod audit;
 pub mod calls;
 pub mod channels;
 pub mod functions;
+pub mod history;
 pub mod ids;
 pub mod layout;
 pub mod lease;

@@ -16,6 +16,9 @@ use crate::split::split;
 
 /// Most units of a sale. Far below 2^53, up to which numbers in Redis' Lua are exact.
 pub const TOTAL_STOCK_MAX: u64 = 1_000_000_000;
+/// Most versions that a shard can be ahead of its sale's record, which a failover may have lost. A version further ahead
+/// is none that a coordinator gave, and is replaced by the recorded one. Equals the limit in `configure.lua`.
+pub const VERSIONS_AHEAD_MAX: u64 = 1_000_000;
 /// Most shards of a sale. Every snapshot reads all shards, and a steal may try each of them.
 pub const SHARDS_MAX: u16 = 256;
 /// Longest product name or description, in bytes.

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use rediscluster::{CallError, Cluster, ConnectOptions, Slot};
 use service::settings::TimeSetting;
 use stock::calls::{Attempt, Buy, BuyOutcome, Level};
 use stock::functions::LIBRARY;
+use stock::history::ChangeOrigin;
 use stock::ids::{OrderId, SaleId, ShardId, UserId, UserIdKind};
 use stock::layout::Shard;
 use stock::sale::{Product, Restock, Sale};
@@ -88,6 +90,13 @@ pub(crate) fn chairs(id: &str) -> NewSale {
         user_ids: UserIdKind::Opaque,
         shards: None,
     }
+}
+
+/// The origin of changes that a test makes without HTTP.
+pub(crate) fn by_test() -> &'static ChangeOrigin {
+    static ORIGIN: LazyLock<ChangeOrigin> =
+        LazyLock::new(|| ChangeOrigin { operator: Some("test".to_owned()), ..ChangeOrigin::default() });
+    &ORIGIN
 }
 
 /// Reads the levels of a sale's shards. Repeats the read after a timeout, as the coordinator does.

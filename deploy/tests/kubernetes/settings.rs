@@ -47,8 +47,9 @@ fn opened(container: &Container<'_>, overlay: &Overlay) -> BTreeMap<&'static str
     let port = |variable: &str| setting(container, overlay, variable).and_then(|port| port.parse().ok());
     let is_exporter = text(&container.value["image"]).starts_with("oliver006/redis_exporter:");
     let ports = match container.program() {
-        Some("flashsale-node") => vec![("http", port("PORT")), ("ops", port("OPS_PORT"))],
-        Some("flashsale-coordinator") => vec![("http", port("PORT"))],
+        Some("flashsale-node" | "flashsale-coordinator") => {
+            vec![("http", port("PORT")), ("ops", port("OPS_PORT"))]
+        }
         Some(_) => Vec::new(),
         None if is_exporter => vec![("metrics", Some(EXPORTER))],
         // A Redis server.
@@ -73,8 +74,7 @@ pub(crate) fn probe_paths(overlay: &Overlay, faults: &mut Faults) {
         for probe in PROBES {
             let http_get = &container.value[probe]["httpGet"];
             let (path, port) = match container.program() {
-                Some("flashsale-node") => (health_path(probe), "ops"),
-                Some(_) => (health_path(probe), "http"),
+                Some(_) => (health_path(probe), "ops"),
                 None => ("/health", "metrics"),
             };
             if http_get.is_object() && (http_get["path"] != path || http_get["port"] != port) {

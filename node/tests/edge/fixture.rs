@@ -19,6 +19,7 @@ use rediscluster::Cluster;
 use serde_json::Value;
 use stock::calls::{Accept, Configure, Record, TokenSource};
 use stock::functions::LIBRARY;
+use stock::history::HistoryEntry;
 use stock::ids::{SaleId, UserIdKind};
 use stock::layout::{SaleKeys, choose_tags};
 use stock::sale::{ChangeHistory, LayoutConfig, Product, Sale, SaleConfig, SaleState, Window};
@@ -162,7 +163,8 @@ async fn create(cluster: &Cluster, sale: &Sale) {
     let mut tokens = vec![0; shards.len()];
     tokens[0] = config.total_stock;
     cluster.write(RestoreSaleList(std::slice::from_ref(sale.id()))).await.unwrap();
-    cluster.write(Record { keys: &keys, based_on: 0, config, mint: &tokens }).await.unwrap();
+    let entry = HistoryEntry::default();
+    cluster.write(Record { keys: &keys, based_on: 0, config, mint: &tokens, entry: &entry }).await.unwrap();
     for (shard, &cumulative) in shards.iter().zip(&tokens) {
         let configure = |version, state| Configure { shard, version, state, window: config.window };
         cluster.write(configure(1, SaleState::Creating)).await.unwrap();

@@ -18,6 +18,30 @@ local function check_ring(held, given)
   end
 end
 
+-- Returns an error unless the caller gave the control key of the shard, otherwise nil. Redis lets a user call a function
+-- only with keys that the user may write. So an operation that asks for this key is closed to users without rights to it.
+local function require_control(meta, control)
+  if control ~= (string.gsub(meta, ':meta$', ':control')) or control == meta then
+    return redis.error_reply('NOTCONTROL this operation needs the control key of the shard')
+  end
+end
+
+-- Raises a channel into a shard to a cumulative value, and the stock by the difference.
+local function raise_channel(meta, ring, channel, cumulative)
+  local shard = redis.call('HMGET', meta, 'ring', 'stock', channel)
+  local refusal = check_ring(shard[1], ring)
+  if refusal then return refusal end
+
+  local stock, before, cumulative = tonumber(shard[2]), tonumber(shard[3] or 0), tonumber(cumulative)
+  if cumulative <= before then
+    redis.call('HINCRBY', meta, 'tick', 1)
+    return { before, stock }
+  end
+  stock = stock + cumulative - before
+  redis.call('HSET', meta, 'stock', stock, channel, cumulative)
+  return { cumulative, stock }
+end
+
 -- A rate limit: the generic cell rate algorithm (GCRA) with a bucket of `burst` permits, each of which comes back
 -- after `interval` ms. Its state is only in this server's memory, neither written nor replicated. So a limit costs no
 -- write, and after a failover a client may get some extra tries. The bucket of a name that was not seen for a whole

@@ -10,6 +10,7 @@ use stock::calls::{
     TokenSource,
 };
 use stock::functions::LIBRARY;
+use stock::history::HistoryEntry;
 use stock::ids::{OrderId, ShardId, UserId, UserIdKind};
 use stock::layout::{Incarnation, SaleKeys, Shard, choose_tags};
 use stock::sale::{ChangeHistory, LayoutConfig, Product, Sale, SaleConfig, SaleState, Window};
@@ -114,7 +115,11 @@ impl TestSale {
         let sale = self.sale.at(SaleConfig { layout, ..(*self.sale.config).clone() }).unwrap();
         let opened = Self { sale, ..self };
         let (keys, config) = (SaleKeys::new(opened.sale.id()), &*opened.sale.config);
-        opened.cluster.write(Record { keys: &keys, based_on: 0, config, mint: tokens }).await.unwrap();
+        opened
+            .cluster
+            .write(Record { keys: &keys, based_on: 0, config, mint: tokens, entry: &HistoryEntry::default() })
+            .await
+            .unwrap();
         opened.configure_all(2, SaleState::Open).await;
         opened
     }
