@@ -5,11 +5,15 @@ use std::sync::Arc;
 use service::problem::Problem;
 use stock::calls::Attempt;
 use stock::ids::{SaleId, UserId};
+use stock::sale::SaleConfig;
 
+use super::caller::{Caller, RequestError};
 use super::events::Events;
 use super::problems::{unavailable, unknown_sale};
+use super::request::PurchaseRequest;
 use crate::csrf::CsrfTokens;
 use crate::identity::Identity;
+use crate::limits::{Limits, UserAction};
 use crate::metrics;
 use crate::sales::{LiveSale, Outcome, Sales, Unavailable};
 use crate::secret::Signer;
@@ -21,14 +25,21 @@ pub struct AppState {
     default_sale: SaleId,
     pub(super) csrf: CsrfTokens,
     origins: Vec<Origin>,
-    pub(super) identity: Identity,
+    pub(super) identity: Arc<Identity>,
+    limits: Arc<Limits>,
     pub(super) events: Events,
     signer: Signer,
 }
 
 impl AppState {
     /// Creates the state for these sales.
-    pub fn new(sales: Sales, settings: &Settings, signer: Signer, identity: Identity) -> Self {
+    pub fn new(
+        sales: Sales,
+        settings: &Settings,
+        signer: Signer,
+        identity: Arc<Identity>,
+        limits: Arc<Limits>,
+    ) -> Self {
         let web = &settings.web;
         Self {
             sales,
@@ -36,6 +47,7 @@ impl AppState {
             csrf: CsrfTokens::new(signer.clone(), web.csrf_lifetime),
             origins: web.cors_origins.clone(),
             identity,
+            limits,
             events: Events::new(web.event_listeners_max),
             signer,
         }
@@ -54,6 +66,26 @@ impl AppState {
     /// Sets the gauge of event listeners.
     pub fn update_gauges(&self) {
         metrics::set_event_listeners(self.events.listeners());
+    }
+
+    /// Returns the attempt that a request makes. An unverified user's attempts are counted here, because the user id is
+    /// in the body; those of a verified user were counted before.
+    ///
+    /// # Errors
+    /// Fails when the user id is invalid, names another user than the token, or made too many attempts.
+    pub(super) async fn attempt(
+        &self,
+        request: PurchaseRequest,
+        sale: &SaleConfig,
+        caller: &Caller,
+    ) -> Result<Attempt, RequestError> {
+        let client = request.client;
+        let attempt = request.attempt(sale, caller)?;
+        if let (Caller::Unverified, Some(client)) = (caller, client) {
+            let action = UserAction::unverified_purchase(client.address, attempt.user.as_str());
+            self.limits.user(&action).await.map_err(RequestError::Limited)?;
+        }
+        Ok(attempt)
     }
 
     /// Buys one unit and logs the outcome.

@@ -7,3 +7,5 @@ mod crowds;
 mod fixture;
 mod identifiers;
 mod malformed_requests;
+mod shared_address;
+mod user_limits;
