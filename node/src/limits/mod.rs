@@ -40,6 +40,8 @@ const PERMIT_TIMEOUT: Duration = Duration::from_millis(300);
 /// Time to wait for a client that was refused because Redis did not answer.
 const RETRY_AFTER_NO_ANSWER: Duration = Duration::from_secs(1);
 
+/// Longest name of a user's action. A token may name a user with more bytes than a user id has; it cannot buy.
+const KEY_BYTES_MAX: usize = 256;
 /// Shortest time between two log lines of a limit.
 const LOG_PERIOD: Duration = Duration::from_secs(1);
 
@@ -179,7 +181,8 @@ impl UserAction {
         Self::of(format!("claims {} {user}", ClientNetwork::of(address)))
     }
 
-    fn of(key: String) -> Self {
+    fn of(mut key: String) -> Self {
+        key.truncate(key.floor_char_boundary(KEY_BYTES_MAX));
         Self(LimitKey::User(key.into()))
     }
 }
