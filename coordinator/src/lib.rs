@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod apply;
 pub mod change;
+pub mod cluster_command;
 pub mod context;
 pub mod coordinator;
 pub mod demand;

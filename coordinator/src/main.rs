@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coordinator::admin::{self, CoordinatorHandle};
+use coordinator::cluster_command;
 use coordinator::coordinator::Coordinator;
 use coordinator::live::LiveFeed;
 use coordinator::metrics;
@@ -26,6 +27,9 @@ const GRACE: Duration = Duration::from_secs(10);
 async fn main() -> ExitCode {
     if let Some(health) = healthcheck::run_if_requested(ListenSettings::address).await {
         return health;
+    }
+    if let Some(outcome) = cluster_command::run_if_requested().await {
+        return outcome;
     }
     let settings = Settings::parse(time::now());
     let _traces =

@@ -12,13 +12,14 @@ use stock::ids::{SaleId, UserIdKind};
 use stock::sale::{Product, SHARDS_MAX};
 
 use crate::admin::AdminToken;
+use crate::cluster_command;
 use crate::new_sale::{Field, NewSale};
 use crate::timing::Timing;
 
 /// The control plane of a sharded flash sale: creates sales, takes snapshots, repairs transfers, audits.
 #[derive(Parser)]
 #[command(name = "flashsale-coordinator", version, args_conflicts_with_subcommands = true)]
-#[command(subcommands = [healthcheck::command()], disable_help_subcommand = true)]
+#[command(subcommands = [healthcheck::command(), cluster_command::command()], disable_help_subcommand = true)]
 pub struct Settings {
     /// Where operators reach the coordinator.
     #[command(flatten)]

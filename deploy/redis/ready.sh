@@ -2,7 +2,7 @@
 # Readiness probe of a server's container: the server has all data of its pair. A replica that is still copying is not
 # ready, and its primary must not be stopped in the meantime.
 #
-# Environment: PASSWORDS_FOLDER, TLS_FOLDER, PORT and CLI, as for start.sh and cluster.sh. Exit codes: 0 when ready, 1
+# Environment: PASSWORDS_FOLDER, TLS_FOLDER, PORT and CLI, as for start.sh and handover.sh. Exit codes: 0 when ready, 1
 # with one line when not.
 
 set -eu

@@ -2,7 +2,12 @@
 # Updates the passwords on every running server of the cluster from the password files. No server restarts, and no
 # connection is dropped.
 #
-# Environment: as for cluster.sh, and CONF_FOLDER with users.acl (default: the folder of this script).
+# Environment:
+#   PAIRS             host:port,host:port host:port,host:port …   All servers of the cluster
+#   PASSWORDS_FOLDER  one file per user (format: see passwords.sh)
+#   TLS_FOLDER        contains ca.crt; without it connections are not encrypted
+#   CLI               the client program (default valkey-cli; redis-cli works as well)
+#   CONF_FOLDER       contains users.acl (default: the folder of this script)
 #
 # To replace a password without locking out any client:
 #

@@ -1,11 +1,11 @@
-# Queries and commands to the servers of the cluster. Sourced by cluster.sh, handover.sh, ready.sh and rotate.sh,
-# after passwords.sh.
+# Queries and commands to the servers of the cluster. Sourced by handover.sh, ready.sh and rotate.sh, after
+# passwords.sh.
 #
 # PAIRS lists the servers: `host:port,host:port host:port,host:port …`. The scripts identify a server by its
 # `host:port` and log in as the user `admin`, with the password in the environment. Every query has a deadline,
 # because a frozen server never answers.
 
-# Maximum time for one session with a server. The longest sessions move some hundred slots and take seconds.
+# Maximum time for one session with a server.
 SESSION_S_MAX=60
 
 prepare_servers() {
@@ -52,13 +52,6 @@ send() {
   [ -z "$refused" ] || fail "$1: $refused"
 }
 
-# Waits until every server answers, and reports every few seconds which server is missing.
-wait_for_servers() {
-  for server in $servers; do
-    wait_until "$server to answer" answers "$server"
-  done
-}
-
 answers() {
   answer=$(echo PING | query "$1" | sed -n 1p)
   case $answer in
@@ -67,17 +60,4 @@ answers() {
   esac
   why=$answer
   return 1
-}
-
-# wait_until WHAT CONDITION…: repeats the condition for up to WAIT_LIMIT seconds. The condition stores in `why` what
-# is missing.
-wait_until() {
-  condition_name=$1 deadline=$(($(date +%s) + ${WAIT_LIMIT:=300})) reported_at=$(date +%s)
-  shift
-  while ! "$@"; do
-    now=$(date +%s)
-    [ "$now" -lt "$deadline" ] || fail "waited $WAIT_LIMIT s for $condition_name: $why"
-    [ "$now" -lt $((reported_at + 5)) ] || { say "waiting for $condition_name: $why"; reported_at=$now; }
-    sleep 0.2
-  done
 }

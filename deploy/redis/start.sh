@@ -66,9 +66,10 @@ users() {
     }' - "$CONF_FOLDER/users.acl"
 }
 
-# Returns 0 when this server has been part of a cluster. A server that has not blocks replicas until cluster.sh allows
-# them, because a replica copies from an address. When a primary lost its disk, its replica would find an empty server
-# at that address and copy it, and the only copy of the data would be gone before the replica is promoted.
+# Returns 0 when this server has been part of a cluster. A server that has not blocks replicas until the program that
+# forms the cluster allows them, because a replica copies from an address. When a primary lost its disk, its replica
+# would find an empty server at that address and copy it, and the only copy of the data would be gone before the replica
+# is promoted.
 was_member() {
   grep -q -s -e 'myself,slave' -e 'myself,master.* connected [0-9]' "$DATA_FOLDER/nodes.conf"
 }

@@ -9,7 +9,7 @@ use clap::{Command, CommandFactory as _};
 /// The filter for log lines. The logging library reads it, so it is not an argument of the programs.
 const LOG_FILTER: &str = "RUST_LOG";
 
-/// Returns the variables that a program reads, as listed by its `--help`.
+/// Returns the variables that a program, or its subcommand, reads, as listed by its `--help`.
 ///
 /// # Errors
 /// Fails when the program is unknown.
@@ -35,6 +35,7 @@ fn command(program: &str) -> Result<Command> {
     Ok(match program {
         "flashsale-node" => node::settings::Settings::command(),
         "flashsale-coordinator" => coordinator::settings::Settings::command(),
+        "flashsale-coordinator cluster" => coordinator::cluster_command::ClusterSettings::command(),
         _ => bail!("unknown program {program:?}"),
     })
 }
@@ -63,6 +64,9 @@ mod tests {
             let documented = documented(&page, &["Node and coordinator", section]);
             assert_eq!(documented, settings, "docs/settings.md and the settings of {program} differ");
         }
+        let mut settings = of("flashsale-coordinator cluster").unwrap();
+        settings.retain(|setting| !setting.starts_with("REDIS_") && setting != LOG_FILTER);
+        assert_eq!(documented(&page, &["Cluster command"]), settings);
     }
 
     /// Variables of the OpenTelemetry library, which are documented and are no arguments of ours.

@@ -347,7 +347,11 @@ impl Connection {
         result
     }
 
-    async fn exchange(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, CallError> {
+    /// Sends a pipeline without a barrier and returns the replies. A refused command has an error as its reply.
+    ///
+    /// # Errors
+    /// Fails when no reply came at all. The connection must not be used any more.
+    pub async fn exchange(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, CallError> {
         let replies = self.inner.send_packed_commands(pipeline, 0, pipeline.len()).await?;
         match (replies.len(), pipeline.len()) {
             (received, sent) if received != sent => {

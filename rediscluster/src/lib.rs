@@ -12,7 +12,7 @@ pub use connection::{
     Barrier, ConnectError, ConnectOptions, Connection, PipelineTime, ReplicationInfo, Replies, TimedPipeline,
 };
 pub use slot::{SLOTS, Slot, slot_of_tag};
-pub use topology::{Address, Primary, Replica, Topology};
+pub use topology::{Address, Line, Primary, Replica, Topology};
 
 /// Milliseconds since the Unix epoch.
 pub type EpochMs = u64;

@@ -181,24 +181,37 @@ impl<'a> Lines<'a> {
 }
 
 /// A line of `CLUSTER NODES`: `id host:port@bus,hostname flags primary ping pong epoch link slot…`.
-struct Line<'a> {
-    id: &'a str,
-    endpoint: &'a str,
-    flags: &'a str,
-    primary: &'a str,
-    epoch: u64,
-    slots: Vec<std::ops::RangeInclusive<usize>>,
+pub struct Line<'a> {
+    /// The node's id.
+    pub id: &'a str,
+    /// `host:port@bus,hostname`.
+    pub endpoint: &'a str,
+    /// Flags, separated by commas.
+    pub flags: &'a str,
+    /// The id of the primary that it replicates, or `-`.
+    pub primary: &'a str,
+    /// Its configuration epoch.
+    pub epoch: u64,
+    /// True when the node that gave the map has a link to it.
+    pub is_connected: bool,
+    /// Slots that it serves.
+    pub slots: Vec<std::ops::RangeInclusive<usize>>,
+    /// Slots that it gives away (`[slot->-id]`) or receives (`[slot-<-id]`). A node reports only its own.
+    pub open_slots: Vec<&'a str>,
 }
 
 impl<'a> Line<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
+    /// Parses a line. Returns `None` when it has another form.
+    pub fn parse(line: &'a str) -> Option<Self> {
         let mut words = line.split(' ');
         let (id, endpoint, flags, primary) = (words.next()?, words.next()?, words.next()?, words.next()?);
         let epoch = words.nth(2)?.parse().ok()?;
-        let _link = words.next()?;
-        // `[slot->-id]` marks a slot that is being moved. Its owner stays listed until the move is complete.
-        let slots = words.filter(|word| !word.is_empty() && !word.starts_with('[')).map(slot_range);
-        Some(Self { id, endpoint, flags, primary, epoch, slots: slots.collect::<Option<_>>()? })
+        let is_connected = words.next()? == "connected";
+        // The owner of an open slot stays listed until the move is complete.
+        let (open_slots, slots): (Vec<_>, Vec<_>) =
+            words.filter(|word| !word.is_empty()).partition(|word| word.starts_with('['));
+        let slots = slots.into_iter().map(slot_range).collect::<Option<_>>()?;
+        Some(Self { id, endpoint, flags, primary, epoch, is_connected, slots, open_slots })
     }
 
     /// A replica that lost its address still counts: it can be promoted as soon as it is reachable again.
@@ -206,7 +219,8 @@ impl<'a> Line<'a> {
         Some(Replica { endpoint: self.address(asked, false)?, is_failed: self.is("fail") })
     }
 
-    fn is(&self, flag: &str) -> bool {
+    /// Returns true when the line has this flag.
+    pub fn is(&self, flag: &str) -> bool {
         self.flags.split(',').any(|other| other == flag)
     }
 

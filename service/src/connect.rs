@@ -33,7 +33,7 @@ pub async fn cluster(options: &ConnectOptions, library: &'static Library) -> Res
 
 /// Selects the cryptography behind `rediss://` for the whole process. The features that other crates ask for then do
 /// not matter.
-fn install_crypto_provider() {
+pub fn install_crypto_provider() {
     // Fails if a provider is installed already, which can only be this one.
     rustls::crypto::ring::default_provider().install_default().ok();
 }

@@ -4,7 +4,6 @@
 //! It reads the address from the same variables that the first process listens by, and no other setting. The kernel
 //! accepts connections even for a frozen process, so only a response within [`DEADLINE`] counts.
 
-use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
@@ -38,11 +37,7 @@ pub fn command() -> Command {
 /// Runs the health check if the command line asks for it, and returns its exit code; otherwise returns `None`.
 /// `address` gives the operations address of the process to check.
 pub async fn run_if_requested<Listen: Args>(address: impl FnOnce(Listen) -> SocketAddr) -> Option<ExitCode> {
-    let mut arguments = std::env::args_os().skip(1).peekable();
-    if arguments.peek() != Some(&OsString::from(NAME)) {
-        return None;
-    }
-    let settings: Settings<Listen> = settings::parse_from(arguments);
+    let settings: Settings<Listen> = settings::parse_subcommand(NAME)?;
     Some(exit::code(probe(connect_address(address(settings.listen))).await))
 }
 

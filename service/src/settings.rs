@@ -25,8 +25,16 @@ pub fn parse<T: Parser>() -> T {
     parse_from(std::env::args_os())
 }
 
+/// Parses the settings of a subcommand that needs none of the program's own settings. Returns `None` when the command
+/// line does not ask for it.
+pub fn parse_subcommand<T: Parser>(name: &str) -> Option<T> {
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    let is_requested = arguments.peek().is_some_and(|first| first == name);
+    is_requested.then(|| parse_from(arguments))
+}
+
 /// Like [`parse`], with the given arguments; the first one is the program's name.
-pub(crate) fn parse_from<T: Parser>(args: impl IntoIterator<Item = OsString>) -> T {
+fn parse_from<T: Parser>(args: impl IntoIterator<Item = OsString>) -> T {
     try_parse(args).unwrap_or_else(|error| match error {
         SettingsError::HelpOrVersion(error) => error.exit(),
         SettingsError::Invalid(line) => refuse(line),

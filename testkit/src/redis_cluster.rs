@@ -7,7 +7,6 @@ mod append_only_file;
 mod disks;
 mod failover;
 mod forming;
-mod growth;
 mod options;
 mod partition;
 mod replication;
@@ -34,8 +33,6 @@ use crate::{
 
 pub use failover::Failover;
 pub use options::{ClusterOptions, ClusterPorts};
-
-use forming::{Member, form, wait_until_whole};
 
 /// Time limit of a shutdown. It takes milliseconds, because the append-only file is written continuously.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -95,8 +92,7 @@ impl RedisCluster {
         let cluster = Self::spawn(options)?;
         let servers = cluster.all_servers();
         try_join_all(servers.iter().map(|server| server.wait_until_ready())).await?;
-        form(&cluster.members(&servers)).await?;
-        cluster.wait_until_whole().await?;
+        cluster.form().await?;
         Ok(cluster)
     }
 
@@ -258,14 +254,6 @@ impl RedisCluster {
         self.server(addr).wait_until_ready().await
     }
 
-    /// Waits until all slots are served, all servers agree on that, and every replica has its primary's data.
-    ///
-    /// # Errors
-    /// Fails when the cluster is not whole within 30 s.
-    pub async fn wait_until_whole(&self) -> Result<()> {
-        wait_until_whole(&self.all_servers(), self.options.replicas_per_primary).await
-    }
-
     /// Sums the statistics of `command` over all primaries. The name is that of `INFO commandstats`: `fcall`, `wait`,
     /// `cluster|slots`.
     ///
@@ -362,16 +350,6 @@ impl RedisCluster {
         let server = Arc::new(server);
         self.servers.write().unwrap_or_else(PoisonError::into_inner).push(server.clone());
         Ok(server)
-    }
-
-    /// Assigns roles: the first servers are primaries, the others become their replicas in turn.
-    fn members<'a>(&self, servers: &'a [Arc<Server>]) -> Vec<Member<'a>> {
-        let primaries = usize::from(self.options.primaries);
-        let member = |(i, server): (usize, &'a Arc<Server>)| Member {
-            server,
-            replica_of: (i >= primaries).then(|| i % primaries),
-        };
-        servers.iter().enumerate().map(member).collect()
     }
 
     fn all_servers(&self) -> Vec<Arc<Server>> {

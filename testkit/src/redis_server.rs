@@ -186,12 +186,6 @@ impl Server {
         Ok(Info { text })
     }
 
-    /// Reads `CLUSTER INFO`, which has the format of `INFO`.
-    pub(crate) async fn cluster_info(&self) -> Result<Info> {
-        let text = redis::cmd("CLUSTER").arg("INFO").query_async(&mut self.connection().await?).await?;
-        Ok(Info { text })
-    }
-
     /// Reads the server's node id in the cluster.
     pub(crate) async fn id(&self) -> Result<String> {
         Ok(redis::cmd("CLUSTER").arg("MYID").query_async(&mut self.connection().await?).await?)

@@ -87,6 +87,26 @@ async fn slot_moves_to_a_newly_added_primary() {
 }
 
 #[tokio::test]
+async fn slot_move_ends_only_after_the_targets_replica_lists_the_slot() {
+    // Given a target whose replica learns of no change.
+    let cluster = RedisCluster::start(ClusterOptions::default()).await.unwrap();
+    let (slot, target) = (0, cluster.primaries().await[1]);
+    let replica = cluster.replicas_of(target).await[0];
+    cluster.freeze(replica);
+
+    // When a slot without keys moves there, then the move does not succeed.
+    assert!(cluster.move_slot(slot, target).await.is_err(), "the replica cannot list the slot");
+
+    // And when the replica is back, it takes over with the slot.
+    cluster.thaw(replica);
+    cluster.wait_until_whole().await.unwrap();
+    cluster.move_slot(slot, target).await.unwrap();
+    cluster.fail_over_to(replica, Failover::Agreed).await.unwrap();
+    cluster.wait_until_whole().await.unwrap();
+    assert_eq!(cluster.primary_of(slot).await.unwrap(), replica);
+}
+
+#[tokio::test]
 async fn replica_takes_over_on_request() {
     let cluster = RedisCluster::start(ClusterOptions::default()).await.unwrap();
     for how in [Failover::Agreed, Failover::Forced, Failover::Takeover] {

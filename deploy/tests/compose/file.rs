@@ -28,7 +28,7 @@ pub(crate) struct Service {
     pub(crate) volumes: Vec<Mount>,
     /// Folders in memory. Options follow after a colon.
     pub(crate) tmpfs: Vec<String>,
-    pub(crate) healthcheck: Option<IgnoredAny>,
+    pub(crate) healthcheck: Option<Healthcheck>,
     pub(crate) read_only: bool,
     pub(crate) cap_drop: Vec<String>,
     pub(crate) security_opt: Vec<String>,
@@ -37,6 +37,14 @@ pub(crate) struct Service {
     pub(crate) deploy: Deploy,
     /// Networks in which the service has a static address.
     pub(crate) networks: BTreeMap<String, StaticAddress>,
+}
+
+/// A health check instead of the image's.
+#[derive(Deserialize)]
+pub(crate) struct Healthcheck {
+    /// True when there is none.
+    #[serde(default)]
+    pub(crate) disable: bool,
 }
 
 #[derive(Deserialize)]

@@ -76,8 +76,12 @@ impl ComposeFixture {
         } else {
             installed(program).with_context(|| format!("{program} is not installed"))?
         };
-        let arguments: Result<Vec<String>> =
-            arguments.iter().map(|word| self.localize(service, word)).collect();
+        // A subcommand may have the name of its service, which is no host then.
+        let argument = |word: &String| match word == service {
+            true => Ok(word.clone()),
+            false => self.localize(service, word),
+        };
+        let arguments: Result<Vec<String>> = arguments.iter().map(argument).collect();
         let launch = Launch::new(name, program, self.folder.path()).args(arguments?);
         let environment = self.environment(service)?;
         Ok(environment.iter().fold(launch, |launch, (variable, value)| launch.env(variable, value)))

@@ -35,7 +35,7 @@ async fn compose_services_start_a_sale() -> Result<()> {
             .env("RUN_FOLDER", fixture.localize(server, "/run/flashsale")?)
             .env("DATA_FOLDER", fixture.localize(server, "/data")?))
     })?;
-    succeeds(&fixture.launch("cluster")?.env("CLI", "redis-cli")).await?;
+    succeeds(&fixture.launch("cluster")?).await?;
 
     // The project's programs. Only their ports differ, because all of them share one machine.
     let _coordinators = start(&fixture, "coordinator-", on_ports)?;

@@ -27,7 +27,8 @@ pub(crate) fn addresses(overlay: &Overlay, faults: &mut Faults) {
                 );
             }
             if variable == SERVERS {
-                let named: BTreeSet<_> = addresses_in(&value).map(|(host, _)| host.to_owned()).collect();
+                let named: BTreeSet<_> =
+                    addresses_in(&value).map(|(host, _)| service_of(host).0.to_owned()).collect();
                 for server in &servers - &named {
                     faults.add_in_container(
                         container,
@@ -49,8 +50,13 @@ fn addresses_in(value: &str) -> impl Iterator<Item = (&str, u64)> {
     })
 }
 
+/// Splits a host into the name of its Service and the domain, which may be empty.
+fn service_of(host: &str) -> (&str, &str) {
+    host.split_once('.').unwrap_or((host, ""))
+}
+
 fn exists(overlay: &Overlay, host: &str, port: u64) -> bool {
-    let (service, domain) = host.split_once('.').unwrap_or((host, ""));
+    let (service, domain) = service_of(host);
     let Some(service) = overlay.find("Service", service) else {
         return !domain.is_empty() && !domain.ends_with(FULL);
     };

@@ -26,7 +26,7 @@ type ProgramSettings = (&'static str, Vec<(String, String)>);
 fn all_settings() -> BTreeMap<ProgramSettings, (&'static Overlay, Container<'static>)> {
     let mut all_settings = BTreeMap::new();
     for overlay in built() {
-        for container in overlay.containers() {
+        for container in overlay.containers().into_iter().filter(|it| it.workload.serves()) {
             let Some(program) = container.program() else { continue };
             let environment = overlay.environment(&container).into_iter();
             let environment = environment.filter_map(|(name, value)| Some((name, value?))).collect();

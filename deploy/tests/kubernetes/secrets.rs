@@ -18,7 +18,7 @@ const USERS: [(&str, &str, &str); 4] = [
     ("flashsale-node", "REDIS_USERNAME", "node"),
     ("flashsale-coordinator", "REDIS_USERNAME", "coordinator"),
     ("redis-exporter", "REDIS_USER", "exporter"),
-    ("redis-cluster", "", "admin"),
+    ("redis-cluster", "REDIS_USERNAME", "admin"),
 ];
 /// Secrets with passwords.
 const LOGINS: [&str; 2] = ["redis-logins", "redis-passwords"];
@@ -47,7 +47,7 @@ pub(crate) fn own_user(overlay: &Overlay, faults: &mut Faults) {
             fault(format!("it mounts the passwords {seen:?}, but is {user}"));
         }
         let environment = overlay.environment(container);
-        if !variable.is_empty() && environment.get(*variable).cloned().flatten().as_deref() != Some(user) {
+        if environment.get(*variable).cloned().flatten().as_deref() != Some(user) {
             fault(format!("{variable} is not {user}"));
         }
     }

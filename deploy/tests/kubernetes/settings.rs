@@ -33,7 +33,8 @@ pub(crate) fn ports(overlay: &Overlay, faults: &mut Faults) {
             faults.add_in_container(container, "ports", reason);
         }
         let host = setting(container, overlay, "HOST");
-        if container.program().is_some() && host.as_deref() != Some("0.0.0.0") {
+        let is_ours = container.program().is_some() && container.workload.serves();
+        if is_ours && host.as_deref() != Some("0.0.0.0") {
             faults.add_in_container(container, "env", "HOST: it does not listen on all addresses");
         }
     }
@@ -44,7 +45,8 @@ fn opened(container: &Container<'_>, overlay: &Overlay) -> BTreeMap<&'static str
     let is_exporter = text(&container.value["image"]).starts_with("oliver006/redis_exporter:");
     let ports = match container.program() {
         Some("flashsale-node") => vec![("http", port("PORT")), ("ops", port("OPS_PORT"))],
-        Some(_) => vec![("http", port("PORT"))],
+        Some("flashsale-coordinator") => vec![("http", port("PORT"))],
+        Some(_) => Vec::new(),
         None if is_exporter => vec![("metrics", Some(EXPORTER))],
         // A Redis server.
         None if container.workload.serves() => {

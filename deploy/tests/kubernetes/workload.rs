@@ -104,11 +104,16 @@ impl<'a> Container<'a> {
         self.workload.labels().remove("app.kubernetes.io/name").unwrap_or_default()
     }
 
-    /// Returns the project's program in the image, if it is one of the project's images.
+    /// Returns the project's program in the image with its subcommand, if it is one of the project's images.
     pub(crate) fn program(&self) -> Option<&'static str> {
         let image = text(&self.value["image"]);
         let name = image.rsplit('/').next()?.split([':', '@']).next()?;
-        ["flashsale-node", "flashsale-coordinator"].into_iter().find(|program| *program == name)
+        match (name, list(&self.value["args"]).first().map(text)) {
+            ("flashsale-node", None) => Some("flashsale-node"),
+            ("flashsale-coordinator", None) => Some("flashsale-coordinator"),
+            ("flashsale-coordinator", Some("cluster")) => Some("flashsale-coordinator cluster"),
+            _ => None,
+        }
     }
 
     /// Port numbers by name.

@@ -9,7 +9,7 @@ async fn healthy_cluster_is_not_changed() {
     assert_eq!(fixture.leaders(3).await, [(0, 5461), (2, 5461), (4, 5462)]);
     fixture.write("fs:{a}:meta", "kept");
 
-    // When the script runs again, nothing changes.
+    // When the command runs again, nothing changes.
     let before = fixture.map(0);
     assert_nothing_to_do(&fixture.cluster(3, &[]).await);
     assert_eq!(fixture.map(0), before);
@@ -72,5 +72,5 @@ async fn replica_that_lost_its_data_joins_again() {
 
 pub(crate) fn assert_nothing_to_do(run: &Outcome) {
     run.assert_ok();
-    assert_eq!(run.output, "cluster.sh: nothing to do\n");
+    assert_eq!(run.output, "nothing to do\n");
 }

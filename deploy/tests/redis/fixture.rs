@@ -1,4 +1,4 @@
-//! Test fixture: servers started by `start.sh`, and runs of the other scripts.
+//! Test fixture: servers started by `start.sh`, and runs of the other scripts and of `flashsale-coordinator cluster`.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use testkit::{
-    Folder, Launch, Process, ServerBinary,
+    Folder, Launch, Process, ServerBinary, binary,
     ports::PortBlock,
     security::{make_certificates, new_password},
     until,
@@ -34,7 +34,7 @@ pub(crate) struct RedisFixture {
     pub(crate) ports: PortBlock,
 }
 
-/// The result of a script.
+/// The result of a script or program.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) code: Option<i32>,
@@ -46,7 +46,7 @@ impl Outcome {
         assert_eq!(self.code, Some(0), "{}", self.output);
     }
 
-    /// Asserts that the script failed with this code and one line that contains `words`.
+    /// Asserts that it failed with this code and one line that contains `words`.
     pub(crate) fn assert_refusal(&self, code: i32, words: &str) {
         assert!(
             self.code == Some(code) && self.output.contains(words),
@@ -162,13 +162,31 @@ impl RedisFixture {
         fs::remove_dir_all(self.data(number)).unwrap();
     }
 
-    /// Runs `cluster.sh` for the first `pairs` pairs of servers.
+    /// Runs `flashsale-coordinator cluster` for the first `pairs` pairs of servers. Without arguments it grows.
     pub(crate) async fn cluster(&self, pairs: u16, arguments: &[&str]) -> Outcome {
-        self.finish(self.cluster_launch(pairs).args(arguments)).await
+        let arguments = if arguments.is_empty() { &["grow"] } else { arguments };
+        self.finish(self.cluster_command(pairs).args(arguments)).await
     }
 
     pub(crate) fn cluster_launch(&self, pairs: u16) -> Launch {
-        self.script("cluster.sh", pairs)
+        self.cluster_command(pairs).arg("grow")
+    }
+
+    fn cluster_command(&self, pairs: u16) -> Launch {
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        let program = binary("flashsale-coordinator").unwrap();
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        let launch = Launch::new(format!("cluster-{run}"), program, self.folder.path())
+            .arg("cluster")
+            .env("PAIRS", self.pairs(pairs))
+            .env("REDIS_URL", format!("{scheme}://localhost:{}", self.port(0)))
+            .env("REDIS_USERNAME", "admin")
+            .env("REDIS_PASSWORD_FILE", self.passwords().join("admin").display())
+            .env("WAIT_LIMIT", "30s");
+        if self.tls {
+            return launch.env("REDIS_CA_FILE", self.certificates().join("ca.crt").display());
+        }
+        launch
     }
 
     /// Runs a script to its end.
@@ -187,15 +205,17 @@ impl RedisFixture {
     /// Launches a script for the first `pairs` pairs of servers. Each run has its own log.
     pub(crate) fn script(&self, name: &str, pairs: u16) -> Launch {
         let run = self.runs.fetch_add(1, Ordering::Relaxed);
-        let addr = |number| format!("localhost:{}", self.port(number));
-        let pairs: Vec<String> =
-            (0..pairs).map(|pair| format!("{},{}", addr(2 * pair), addr(2 * pair + 1))).collect();
         let launch = Launch::new(format!("{name}-{run}"), script(name), self.folder.path())
-            .env("PAIRS", pairs.join(" "))
+            .env("PAIRS", self.pairs(pairs))
             .env("PASSWORDS_FOLDER", self.passwords().display())
-            .env("CLI", "redis-cli")
-            .env("WAIT_LIMIT", 30);
+            .env("CLI", "redis-cli");
         if self.tls { launch.env("TLS_FOLDER", self.certificates().display()) } else { launch }
+    }
+
+    fn pairs(&self, pairs: u16) -> String {
+        let addr = |number| format!("localhost:{}", self.port(number));
+        let pairs = (0..pairs).map(|pair| format!("{},{}", addr(2 * pair), addr(2 * pair + 1)));
+        pairs.collect::<Vec<_>>().join(" ")
     }
 
     pub(crate) fn port(&self, number: u16) -> u16 {
@@ -267,9 +287,9 @@ impl RedisFixture {
         lines
     }
 
-    /// Returns the number of each pair's primary and its slots, from `cluster.sh status`.
+    /// Returns the number of each pair's primary and its slots, from `cluster check`.
     pub(crate) async fn leaders(&self, pairs: u16) -> Vec<(u16, u32)> {
-        let table = self.cluster(pairs, &["status"]).await;
+        let table = self.cluster(pairs, &["check"]).await;
         table.assert_ok();
         table.output.lines().skip(1).map(|line| self.row(line)).collect()
     }

@@ -1,9 +1,10 @@
-//! States that only a person can resolve: the script changes nothing and prints the reason in one line.
+//! States that only a person can resolve: the command changes nothing and prints the reason in one line.
 
 use std::fs;
 
 use testkit::until;
 
+use crate::creation::assert_nothing_to_do;
 use crate::fixture::{RedisFixture, TIME_LIMIT, cluster_with_a_key};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -13,22 +14,23 @@ async fn invalid_settings_are_refused_in_one_line() {
         let launch = fixture.cluster_launch(3).env(variable, value);
         fixture.finish(launch).await.assert_refusal(64, words);
     };
-    refusal("PAIRS", "", "PAIRS is required").await;
+    refusal("PAIRS", "", "PAIRS (--pairs) must be set").await;
     refusal("PAIRS", "a:1", "a:1 is not host:port,host:port").await;
     refusal("PAIRS", "a:1,b", "a:1,b is not").await;
     refusal("PAIRS", "a:1,b:2,c:3", "is not host:port,host:port").await;
     refusal("PAIRS", "a:1,b:2 c:3,a:1", "a:1 is listed twice").await;
-    refusal("PASSWORDS_FOLDER", "/nowhere", "/nowhere/admin cannot be read").await;
-    refusal("TLS_FOLDER", "/nowhere", "/nowhere/ca.crt cannot be read").await;
-    refusal("CLI", "no-such-client", "there is no no-such-client").await;
+    refusal("REDIS_PASSWORD_FILE", "/nowhere/admin", "\"/nowhere/admin\": it cannot be read").await;
+    refusal("REDIS_CA_FILE", "/nowhere/ca.crt", "\"/nowhere/ca.crt\": it cannot be read").await;
+    refusal("WAIT_LIMIT", "30", "WAIT_LIMIT (--wait-limit) cannot be \"30\"").await;
 
-    // An unknown command prints the usage.
-    let usage = fixture.cluster(3, &["shrink"]).await;
-    assert!(
-        usage.code == Some(64) && usage.output.contains("It does not shrink a cluster"),
-        "{}",
-        usage.output
-    );
+    // An unknown command is refused, and the help names the limits.
+    fixture.cluster(3, &["shrink"]).await.assert_refusal(64, "must be one of form, grow, check");
+    let usage = fixture.cluster(3, &["--help"]).await;
+    assert!(usage.output.contains("does not shrink a cluster"), "{}", usage.output);
+
+    // The scripts that remain have a setting more.
+    let rotate = fixture.script("rotate.sh", 3).env("CLI", "no-such-client");
+    fixture.finish(rotate).await.assert_refusal(64, "there is no no-such-client");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,11 +39,14 @@ async fn login_and_timeout_errors_are_one_line() {
     fixture.start_all(3).await;
     let right = fixture.password("admin");
     fixture.write_passwords("admin", &["a wrong one"]);
-    fixture.cluster(3, &[]).await.assert_refusal(64, "does not let admin in: AUTH failed: WRONGPASS");
+    fixture
+        .cluster(3, &[])
+        .await
+        .assert_refusal(64, "does not let this user in: the login as \"admin\" is refused");
 
     fixture.write_passwords("admin", &[&right]);
     fixture.kill(4);
-    let waited = fixture.finish(fixture.cluster_launch(3).env("WAIT_LIMIT", 1)).await;
+    let waited = fixture.finish(fixture.cluster_launch(3).env("WAIT_LIMIT", "1s")).await;
     waited.assert_refusal(1, "waited 1 s for localhost:");
     assert_eq!(fixture.map(0).len(), 1, "it started although a server was down");
 }
@@ -107,7 +112,7 @@ async fn replica_does_not_copy_an_emptied_primary() {
 
 /// Asserts that the copy becomes the primary: promoted by the cluster, or unchanged until an operator promotes it.
 async fn assert_copy_is_promoted(fixture: &RedisFixture, copy: u16) {
-    let run = fixture.finish(fixture.cluster_launch(3).env("WAIT_LIMIT", 4)).await;
+    let run = fixture.finish(fixture.cluster_launch(3).env("WAIT_LIMIT", "4s")).await;
     assert_eq!(fixture.query(copy, "DBSIZE").trim_end(), "1", "the only copy is gone: {}", run.output);
     if run.code != Some(0) {
         assert!(run.output.contains("CLUSTER FAILOVER TAKEOVER"), "{}", run.output);
@@ -130,6 +135,36 @@ async fn replica_of_another_pair_is_refused() {
     // Then it is not told to follow its partner: it could be promoted there with the other pair's data.
     fixture.cluster(3, &[]).await.assert_refusal(1, "which is not its partner");
     assert!(own_line().contains(&other), "{}", own_line());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_pair_is_replaced_only_on_request() {
+    // Given a cluster with keys, of which one pair has lost both disks, with nodes.conf.
+    let (mut fixture, holder) = cluster_with_a_key().await;
+    let tags: Vec<String> = (0..20).map(|tag| format!("fs:{{{tag}}}:meta")).collect();
+    tags.iter().for_each(|key| fixture.write(key, "kept"));
+    let own: Vec<String> = fixture.query(holder, "KEYS *").lines().map(str::to_owned).collect();
+    let pair = [holder, holder + 1];
+    pair.into_iter().for_each(|number| fixture.lose_data(number));
+    for number in pair {
+        fixture.start(number);
+        fixture.wait_until_up(number).await;
+    }
+
+    // Then the loss is not accepted silently, and nothing is changed.
+    let refused = fixture.cluster(3, &[]).await;
+    refused.assert_refusal(1, "the data of slots ");
+    assert!(refused.output.contains("repeat with --accept-data-loss"), "{}", refused.output);
+    assert_eq!(fixture.map(holder).len(), 1, "an empty server was introduced");
+    assert!(fixture.cluster(3, &["check"]).await.output.contains("is lost"));
+
+    // On request the pair joins again, empty, with its slots. The other pairs keep their keys.
+    fixture.cluster(3, &["grow", "--accept-data-loss"]).await.assert_ok();
+    let slots: Vec<u32> = fixture.leaders(3).await.iter().map(|(_, slots)| *slots).collect();
+    assert_eq!(slots, [5461, 5461, 5462]);
+    let value = |key: &String| if own.contains(key) { "" } else { "kept" };
+    assert!(own.len() > 1 && tags.iter().all(|key| fixture.read(key) == value(key)));
+    assert_nothing_to_do(&fixture.cluster(3, &[]).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

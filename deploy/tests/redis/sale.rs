@@ -1,4 +1,4 @@
-//! A sale on a cluster that the scripts created: one coordinator and one node, each with its own Redis user.
+//! A sale on a cluster that the command created: one coordinator and one node, each with its own Redis user.
 
 use buyers::{AdminClient, AuditReport, BuyerClient};
 use testkit::{BuyerAnswer, Buyers, Launch, Process, binary, ports::loopback, security::new_password, tally};

@@ -23,7 +23,7 @@ async fn primary_refuses_to_start_with_truncated_file() {
     let kept = async || fixture.query(primary + 1, "GET fs:{a}:meta").trim_end() == "kept";
     until("the promotion of its replica", TIME_LIMIT, kept).await.unwrap();
 
-    // And once its folder is empty, the script adds it as a replica.
+    // And once its folder is empty, the command adds it as a replica.
     fixture.lose_data(primary);
     fixture.start(primary);
     fixture.wait_until_up(primary).await;

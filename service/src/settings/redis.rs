@@ -63,9 +63,9 @@ struct RedisArguments {
     #[arg(long, env, conflicts_with = "redis_password_file", hide_env_values = true)]
     redis_password: Option<Password>,
 
-    /// A file with the password, instead of REDIS_PASSWORD
-    #[arg(long, env, value_parser = in_file::<Password>)]
-    redis_password_file: Option<Password>,
+    /// A file with the password in its first line, instead of REDIS_PASSWORD
+    #[arg(long, env, value_parser = in_file::<FirstLine>)]
+    redis_password_file: Option<FirstLine>,
 
     /// A file with CA certificates, as PEM, that rediss:// trusts instead of the system's
     #[arg(long, env, value_parser = parse_ca_file)]
@@ -112,7 +112,8 @@ impl RedisArguments {
         if let Some(user) = &self.redis_username {
             login = login.set_username(user);
         }
-        if let Some(Password(password)) = self.redis_password.as_ref().or(self.redis_password_file.as_ref()) {
+        let in_file = self.redis_password_file.as_ref().map(|FirstLine(password)| password);
+        if let Some(Password(password)) = self.redis_password.as_ref().or(in_file) {
             login = login.set_password(password);
         }
         match (login.username(), login.password()) {
@@ -145,6 +146,18 @@ impl FromStr for Password {
 
     fn from_str(password: &str) -> Result<Self, EmptyPassword> {
         if password.is_empty() { Err(EmptyPassword) } else { Ok(Self(password.to_owned())) }
+    }
+}
+
+/// The password to log in with, of a file that may hold several valid ones, a line each.
+#[derive(Clone)]
+struct FirstLine(Password);
+
+impl FromStr for FirstLine {
+    type Err = EmptyPassword;
+
+    fn from_str(text: &str) -> Result<Self, EmptyPassword> {
+        text.lines().find(|line| !line.is_empty()).unwrap_or_default().parse().map(Self)
     }
 }
 
@@ -247,6 +260,15 @@ mod tests {
         ] {
             assert!(seed(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn first_of_several_passwords_is_used() {
+        let used = |text: &str| text.parse().ok().map(|FirstLine(Password(password))| password);
+        for (text, password) in [("a", "a"), ("a\nb\n", "a"), ("\n a \nb", " a ")] {
+            assert_eq!(used(text).as_deref(), Some(password), "{text:?}");
+        }
+        assert_eq!(used("\n\n"), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Result;
 
-use super::{RedisCluster, ServerRole, forming::run, query_role};
+use super::{RedisCluster, ServerRole, query_role};
 use crate::wait::until_ok;
 
 /// Time limit of a promotion. A manual failover takes well under a second. Redis aborts a failed one after 5 s, and it
@@ -33,7 +33,7 @@ impl RedisCluster {
             let mut command = redis::cmd("CLUSTER");
             command.arg("FAILOVER").arg(how.option());
             // Redis refuses this during an earlier failover and once the server is a primary. Only the role counts.
-            run(&server, &mut command).await.ok();
+            self.query::<()>(replica, &command).await.ok();
             until_ok("a promotion", Duration::from_secs(2), async || is_primary(&server).await).await
         };
         until_ok("the replica's promotion", FAILOVER_LIMIT, promoted).await
