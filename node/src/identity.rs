@@ -90,6 +90,11 @@ struct Claims {
 }
 
 impl Identity {
+    /// Returns true when the user of a request is verified.
+    pub fn is_verified(&self) -> bool {
+        !matches!(self, Self::FromRequest)
+    }
+
     /// Reads the keys.
     ///
     /// # Errors

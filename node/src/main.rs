@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use futures::FutureExt as _;
 use node::http::{AppState, ClientAdmission};
 use node::identity::Identity;
+use node::limits::Limits;
 use node::metrics;
 use node::router;
 use node::sales::Sales;
@@ -59,12 +60,15 @@ async fn serve_buyers(
     exporter: &Exporter,
 ) -> anyhow::Result<()> {
     let stop = shutdown::requested().shared();
-    let NodeServices { sales, signer, admission, presence } = tokio::select! {
-        connected = connect(&settings) => connected?,
+    let identity = Arc::new(identity);
+    let NodeServices { sales, signer, limits, presence } = tokio::select! {
+        connected = connect(&settings, identity.is_verified()) => connected?,
         () = stop.clone() => return Ok(()),
     };
     let listener = serve::bind("PORT", settings.listen.public())?;
-    let state = Arc::new(AppState::new(sales.clone(), &settings, signer, identity));
+    let state =
+        Arc::new(AppState::new(sales.clone(), &settings, signer, Arc::clone(&identity), Arc::clone(&limits)));
+    let admission = ClientAdmission::new(&settings.web, identity, limits);
     let router = router::router(Arc::clone(&state), admission);
     log_start(&settings);
     readiness.serving({
@@ -97,11 +101,11 @@ async fn serve_buyers(
 struct NodeServices {
     sales: Sales,
     signer: Signer,
-    admission: ClientAdmission,
+    limits: Arc<Limits>,
     presence: PresenceTask,
 }
 
-async fn connect(settings: &Settings) -> anyhow::Result<NodeServices> {
+async fn connect(settings: &Settings, is_verified: bool) -> anyhow::Result<NodeServices> {
     let cluster = connect::cluster(&settings.redis.connect_options(), &LIBRARY).await.context("REDIS_URL")?;
     // An unreachable primary does not stop the start: its lane loads the library when it finds it missing.
     if let Err(error) = cluster.load_library().await {
@@ -112,12 +116,16 @@ async fn connect(settings: &Settings) -> anyhow::Result<NodeServices> {
         [] => Signer::shared(Arc::clone(&cluster)).await,
         secrets => Signer::with(secrets),
     };
-    let admission = ClientAdmission::new(&cluster, &settings.web, &settings.limits);
+    let limits = Arc::new(Limits::start(&cluster, &settings.limits, is_verified));
     let process = process_info(settings);
-    let presence =
-        PresenceTask::start(Arc::clone(&cluster), move |uptime| Presence::report(&process, uptime));
-    let sales = Sales::start(cluster, settings.lanes.clone(), settings.limits.for_user());
-    Ok(NodeServices { sales, signer, admission, presence })
+    let shared_limits = Arc::clone(&limits);
+    let presence = PresenceTask::start(
+        Arc::clone(&cluster),
+        move |uptime| Presence::report(&process, uptime),
+        move |present| shared_limits.update_nodes(&present),
+    );
+    let sales = Sales::start(cluster, settings.lanes.clone());
+    Ok(NodeServices { sales, signer, limits, presence })
 }
 
 /// Describes this process for the list of running processes in Redis.

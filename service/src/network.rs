@@ -23,15 +23,6 @@ impl ClientNetwork {
             IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
         }
     }
-
-    /// Returns a hash that spreads networks evenly.
-    pub fn spread(self) -> usize {
-        let bits = match self {
-            Self::V4(address) => u64::from(address.to_bits()),
-            Self::V6(half) => half,
-        };
-        (bits.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as usize
-    }
 }
 
 impl fmt::Display for ClientNetwork {

@@ -3,8 +3,6 @@
 //! Each Lua file holds the contract of its operation; this module is its Rust side. Code outside this module never
 //! sees a raw reply. A call names the slot that it goes to, not how it gets there.
 
-use std::time::Duration;
-
 use redis::{Cmd, Value, from_redis_value};
 use rediscluster::{Call, CallError, EpochMs, Slot};
 
@@ -12,7 +10,6 @@ use crate::functions::{self, Function};
 use crate::history::{HISTORY_ENTRIES_MAX, HistoryEntry};
 use crate::ids::{OrderId, ShardId, UserId};
 use crate::layout::{Incarnation, SaleKeys, Shard};
-use crate::limit::Limit;
 use crate::sale::{SaleConfig, SaleState, ShardSettings, Window};
 
 /// Most buyers in one `buy`. A call of this size takes 0.2-0.4 ms of Redis, during which Redis serves no other client.
@@ -46,8 +43,6 @@ pub struct Attempt {
     pub order: OrderId,
     /// Correlation id of the request, stored with the order. The caller decides its form.
     pub correlation: Box<str>,
-    /// True when the attempt counts towards the user's limit. A retry of the same request does not.
-    pub counts_towards_limit: bool,
 }
 
 /// Outcome of an attempt.
@@ -63,8 +58,6 @@ pub enum BuyOutcome {
     Empty,
     /// The sale is not open.
     NotOpen,
-    /// The user made too many attempts. The next one is allowed after this time.
-    Limited(Duration),
 }
 
 impl BuyOutcome {
@@ -81,8 +74,6 @@ pub struct Buy<'a, A = Attempt> {
     pub shard: &'a Shard,
     /// At most [`BUYERS_PER_CALL_MAX`] attempts.
     pub attempts: &'a [A],
-    /// The limit of attempts per user; `None` for no limit.
-    pub limit: Option<Limit>,
     /// Latest time, by the clock of the shard's primary, at which the call may be executed. After that it does nothing,
     /// so its caller knows when a call without a reply can no longer take effect. [`Buy::AT_ANY_TIME`] for callers who
     /// need not know.
@@ -118,13 +109,9 @@ impl<A: AsRef<Attempt>> Call for Buy<'_, A> {
         let mut cmd =
             functions::fcall(Function::Buy, &[&self.shard.meta, &self.shard.claims, &self.shard.orders]);
         cmd.arg(self.shard.ring.as_str()).arg(self.not_after);
-        cmd.arg(self.limit.map_or(0.0, Limit::interval_ms)).arg(self.limit.map_or(0, |limit| limit.permits));
         for attempt in self.attempts {
-            let Attempt { user, order, correlation, counts_towards_limit } = attempt.as_ref();
-            cmd.arg(user.as_str())
-                .arg(order.as_str())
-                .arg(&**correlation)
-                .arg(u8::from(*counts_towards_limit));
+            let Attempt { user, order, correlation } = attempt.as_ref();
+            cmd.arg(user.as_str()).arg(order.as_str()).arg(&**correlation);
         }
         cmd
     }
@@ -151,9 +138,6 @@ impl BuyOutcome {
             Value::Int(1) => Ok(Self::Bought(Claim { order, purchased_at: now })),
             Value::Int(0) => Ok(Self::Empty),
             Value::Int(-1) => Ok(Self::NotOpen),
-            Value::Int(below) if below < -1 => {
-                Ok(Self::Limited(Duration::from_millis(below.unsigned_abs() - 1)))
-            }
             held => {
                 let claim = Claim::parse(&from_redis_value::<String>(held)?)?;
                 Ok(if claim.order == order { Self::Repeat(claim) } else { Self::Duplicate(claim) })

@@ -154,7 +154,7 @@ pub(crate) fn shards_pattern(sale: &SaleId) -> String {
     format!("fs:{{{sale}.*}}:meta")
 }
 
-/// A bucket of client addresses whose limits are counted together. No key exists: the name only selects the slot, and
+/// A bucket of clients whose limits are counted together. No key exists: the name only selects the slot, and
 /// so the primary that counts.
 #[derive(Clone, Debug)]
 pub struct LimitBucket {
@@ -164,7 +164,7 @@ pub struct LimitBucket {
 }
 
 impl LimitBucket {
-    /// Number of buckets: enough to spread over the primaries, few enough that many addresses share a call.
+    /// Number of buckets: enough to spread over the primaries, few enough that many clients share a call.
     pub const COUNT: u16 = 16;
 
     /// Returns all buckets.

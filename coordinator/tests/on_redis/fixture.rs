@@ -154,19 +154,12 @@ pub(crate) fn users_of<'a>(sale: &'a Sale, home: ShardId, prefix: &str) -> impl 
 
 /// An attempt of each user.
 pub(crate) fn attempts(users: impl Iterator<Item = UserId>) -> Vec<Attempt> {
-    users
-        .map(|user| Attempt {
-            user,
-            order: OrderId::random(),
-            correlation: "trace".into(),
-            counts_towards_limit: true,
-        })
-        .collect()
+    users.map(|user| Attempt { user, order: OrderId::random(), correlation: "trace".into() }).collect()
 }
 
 /// The call that buys for users whose home is this shard, as a node makes it.
 pub(crate) fn purchase<'a>(shard: &'a Shard, attempts: &'a [Attempt]) -> Buy<'a> {
-    Buy { shard, attempts, limit: None, not_after: Buy::AT_ANY_TIME }
+    Buy { shard, attempts, not_after: Buy::AT_ANY_TIME }
 }
 
 /// Buys once in the user's home shard.

@@ -13,8 +13,10 @@ use super::AppState;
 use super::problems::unauthenticated;
 use super::request::RawUserId;
 use crate::identity::{BearerTokenError, Identity};
+use crate::limits::RateLimited;
 
 /// The caller of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Caller {
     /// Not authenticated: the request names its user itself.
     Unverified,
@@ -29,6 +31,8 @@ pub(crate) enum RequestError {
     InvalidId(InvalidId),
     /// The request is about another user than the token.
     OtherUser,
+    /// The user made too many attempts.
+    Limited(RateLimited),
 }
 
 impl From<InvalidId> for RequestError {
@@ -38,6 +42,18 @@ impl From<InvalidId> for RequestError {
 }
 
 impl Caller {
+    /// Returns the caller of a request with these headers.
+    ///
+    /// # Errors
+    /// Fails when a token is required and is missing or invalid.
+    pub(super) fn identify(identity: &Identity, headers: &HeaderMap) -> Result<Self, Problem> {
+        let Identity::FromToken(tokens) = identity else { return Ok(Self::Unverified) };
+        let token = bearer_token(headers).ok_or_else(|| unauthenticated(None))?;
+        let subject =
+            tokens.subject(token).map_err(|error: BearerTokenError| unauthenticated(Some(error)))?;
+        Ok(Self::Verified(subject))
+    }
+
     /// Returns the user that a request is about. `kind` is the sale's kind of user ids.
     ///
     /// # Errors
@@ -57,11 +73,8 @@ impl FromRequestParts<Arc<AppState>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Problem> {
-        let Identity::FromToken(tokens) = &state.identity else { return Ok(Self::Unverified) };
-        let token = bearer_token(&parts.headers).ok_or_else(|| unauthenticated(None))?;
-        let subject =
-            tokens.subject(token).map_err(|error: BearerTokenError| unauthenticated(Some(error)))?;
-        Ok(Self::Verified(subject))
+        // The admission control has identified most callers already.
+        parts.extensions.remove().map_or_else(|| Self::identify(&state.identity, &parts.headers), Ok)
     }
 }
 

@@ -19,6 +19,7 @@ use stock::ids::{IDEMPOTENCY_KEY_BYTES_MAX, InvalidId, OrderId, SaleId, UserId, 
 use stock::sale::SaleConfig;
 
 use super::caller::{Caller, RequestError};
+use super::client::Client;
 use super::problems::{invalid_idempotency_key, unknown_sale};
 
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -84,6 +85,8 @@ pub(crate) struct PurchaseRequest {
     user: RawUserId,
     idempotency_key: Option<String>,
     correlation: CorrelationId,
+    /// `None` in tests without a connection.
+    pub(super) client: Option<Client>,
 }
 
 impl PurchaseRequest {
@@ -94,7 +97,7 @@ impl PurchaseRequest {
             Some(key) => OrderId::derived(&sale.id, &user, key),
             None => OrderId::random(),
         };
-        Ok(Attempt { user, order, correlation: self.correlation.as_str().into(), counts_towards_limit: true })
+        Ok(Attempt { user, order, correlation: self.correlation.as_str().into() })
     }
 }
 
@@ -104,9 +107,10 @@ impl<S: Send + Sync> FromRequest<S> for PurchaseRequest {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
         let idempotency_key = idempotency_key(&parts.headers)?;
+        let client = parts.extensions.get().copied();
         let Ok(Correlation(correlation)) = Correlation::from_request_parts(&mut parts, state).await;
         let document = JsonBody::from_request(Request::from_parts(parts, body), state).await?;
-        Ok(Self { user: user_id_in(&document)?, idempotency_key, correlation })
+        Ok(Self { user: user_id_in(&document)?, idempotency_key, correlation, client })
     }
 }
 

@@ -7,12 +7,16 @@ use service::network::ClientNetwork;
 use service::problem::Problem;
 use stock::calls::Attempt;
 use stock::ids::{SaleId, UserId};
+use stock::sale::SaleConfig;
 
+use super::caller::{Caller, RequestError};
 use super::client::Client;
 use super::events::Events;
 use super::problems::{unavailable, unknown_sale};
+use super::request::PurchaseRequest;
 use crate::csrf::CsrfTokens;
 use crate::identity::Identity;
+use crate::limits::{Limits, UserAction};
 use crate::metrics;
 use crate::sales::{LiveSale, Outcome, Sales, Unavailable};
 use crate::secret::Signer;
@@ -24,7 +28,8 @@ pub struct AppState {
     default_sale: SaleId,
     pub(super) csrf: CsrfTokens,
     origins: Vec<Origin>,
-    pub(super) identity: Identity,
+    pub(super) identity: Arc<Identity>,
+    limits: Arc<Limits>,
     pub(super) events: Events,
     shows_documentation: bool,
     networks_without_share: Vec<IpNet>,
@@ -33,7 +38,13 @@ pub struct AppState {
 
 impl AppState {
     /// Creates the state for these sales.
-    pub fn new(sales: Sales, settings: &Settings, signer: Signer, identity: Identity) -> Self {
+    pub fn new(
+        sales: Sales,
+        settings: &Settings,
+        signer: Signer,
+        identity: Arc<Identity>,
+        limits: Arc<Limits>,
+    ) -> Self {
         let web = &settings.web;
         Self {
             sales,
@@ -42,6 +53,7 @@ impl AppState {
             origins: web.cors_origins.clone(),
             identity,
             shows_documentation: web.api_docs,
+            limits,
             events: Events::new(web.event_listeners_max),
             networks_without_share: settings.networks_without_share(),
             signer,
@@ -73,6 +85,26 @@ impl AppState {
         let is_unlimited =
             self.networks_without_share.iter().any(|network| network.contains(&client.address));
         (!is_unlimited).then(|| ClientNetwork::of(client.address))
+    }
+
+    /// Returns the attempt that a request makes. An unverified user's attempts are counted here, because the user id is
+    /// in the body; those of a verified user were counted before.
+    ///
+    /// # Errors
+    /// Fails when the user id is invalid, names another user than the token, or made too many attempts.
+    pub(super) async fn attempt(
+        &self,
+        request: PurchaseRequest,
+        sale: &SaleConfig,
+        caller: &Caller,
+    ) -> Result<Attempt, RequestError> {
+        let client = request.client;
+        let attempt = request.attempt(sale, caller)?;
+        if let (Caller::Unverified, Some(client)) = (caller, client) {
+            let action = UserAction::unverified_purchase(client.address, attempt.user.as_str());
+            self.limits.user(&action).await.map_err(RequestError::Limited)?;
+        }
+        Ok(attempt)
     }
 
     /// Buys one unit and logs the outcome.

@@ -17,14 +17,26 @@ fn in_keys(file: &str) -> String {
 }
 
 /// A node that accepts tokens for the audience `shop` from `https://issuer.example`.
-async fn node(key: [&str; 2]) -> TestNode {
+async fn node(flags: &[&str]) -> TestNode {
     let audience_and_issuer =
         ["--auth", "jwt", "--jwt-audience", "shop", "--jwt-issuer", "https://issuer.example"];
-    TestNode::with_flags(&[&audience_and_issuer[..], &key].concat()).await
+    TestNode::with_flags(&[&audience_and_issuer[..], flags].concat()).await
+}
+
+/// A node with further flags that accepts the tokens of [`bearer`].
+pub(crate) async fn node_with_flags(flags: &[&str]) -> TestNode {
+    node(&[&["--jwt-secret", SECRET], flags].concat()).await
+}
+
+/// The header of a user's token.
+pub(crate) fn bearer(user: &str) -> String {
+    let mut claims = claims();
+    claims["sub"] = user.into();
+    format!("Bearer {}", signed(&claims))
 }
 
 async fn node_with_secret() -> TestNode {
-    node(["--jwt-secret", SECRET]).await
+    node(&["--jwt-secret", SECRET]).await
 }
 
 /// Claims of a token that is valid for a minute.
@@ -125,7 +137,7 @@ async fn invalid_tokens_are_refused() {
 
 #[tokio::test]
 async fn public_key_is_not_accepted_as_a_secret() {
-    let node = node(["--jwt-public-key-file", &in_keys("rsa.pub.pem")]).await;
+    let node = node(&["--jwt-public-key-file", &in_keys("rsa.pub.pem")]).await;
     let public = std::fs::read(in_keys("rsa.pub.pem")).unwrap();
     let confused = encode(&Header::default(), &claims(), &EncodingKey::from_secret(&public)).unwrap();
     buy_with(&node, &confused).await.assert_problem(401);
@@ -137,7 +149,7 @@ async fn public_key_is_not_accepted_as_a_secret() {
 
 #[tokio::test]
 async fn ed25519_keys_and_jwks_are_supported() {
-    let node = node(["--jwt-public-key-file", &in_keys("ed25519.pub.pem")]).await;
+    let node = node(&["--jwt-public-key-file", &in_keys("ed25519.pub.pem")]).await;
     let key = EncodingKey::from_ed_pem(ED25519).unwrap();
     let named = |kid: Option<&str>| {
         let header = Header { kid: kid.map(str::to_owned), ..Header::new(Algorithm::EdDSA) };
@@ -152,7 +164,7 @@ async fn ed25519_keys_and_jwks_are_supported() {
     let path = file.path().join("jwks.json");
     let keys = json!({ "keys": [jwk, { "kty": "EC", "crv": "P-256", "x": "", "y": "" }] });
     std::fs::write(&path, keys.to_string()).unwrap();
-    let node = self::node(["--jwt-jwks-file", &path.to_string_lossy()]).await;
+    let node = self::node(&["--jwt-jwks-file", &path.to_string_lossy()]).await;
     assert_eq!(buy_with(&node, &named(Some("key-2026"))).await.status, 200);
     for unknown in [None, Some("key-2025"), Some("")] {
         buy_with(&node, &named(unknown)).await.assert_problem(401);

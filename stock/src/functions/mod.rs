@@ -167,12 +167,7 @@ mod tests {
         let sent = [
             (
                 Function::Buy,
-                keys_in_call(&Buy::<Attempt> {
-                    shard,
-                    attempts: &[],
-                    limit: None,
-                    not_after: Buy::AT_ANY_TIME,
-                }),
+                keys_in_call(&Buy::<Attempt> { shard, attempts: &[], not_after: Buy::AT_ANY_TIME }),
             ),
             (Function::Donate, keys_in_call(&Donate { shard, to: ShardId::new(1), want: 1 })),
             (

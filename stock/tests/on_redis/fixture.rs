@@ -261,12 +261,7 @@ pub(crate) fn user_id(id: &str) -> UserId {
 
 /// Creates a new attempt of this user.
 pub(crate) fn attempt(user: &str) -> Attempt {
-    Attempt {
-        user: user_id(user),
-        order: OrderId::random(),
-        correlation: "trace".into(),
-        counts_towards_limit: true,
-    }
+    Attempt { user: user_id(user), order: OrderId::random(), correlation: "trace".into() }
 }
 
 pub(crate) fn attempts<'a>(users: impl IntoIterator<Item = &'a str>) -> Vec<Attempt> {
@@ -275,7 +270,7 @@ pub(crate) fn attempts<'a>(users: impl IntoIterator<Item = &'a str>) -> Vec<Atte
 
 /// Returns a purchase without a limit, which never comes too late.
 pub(crate) fn buying<'a>(shard: &'a Shard, attempts: &'a [Attempt]) -> Buy<'a> {
-    Buy { shard, attempts, limit: None, not_after: Buy::AT_ANY_TIME }
+    Buy { shard, attempts, not_after: Buy::AT_ANY_TIME }
 }
 
 /// Returns the claim of a purchase that must have succeeded in this call.

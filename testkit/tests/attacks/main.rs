@@ -7,4 +7,6 @@ mod crowds;
 mod fixture;
 mod identifiers;
 mod malformed_requests;
+mod shared_address;
 mod slow_readers;
+mod user_limits;
