@@ -66,7 +66,8 @@ impl TestNode {
 
     async fn start(flags: &[&str], units: u64, change: impl FnOnce(&mut SaleConfig)) -> Self {
         let seeds = shared_redis().await.seeds();
-        let settings = Settings::parse_from(["node", "--redis-url", &seeds].iter().chain(flags));
+        let auth: &[&str] = if flags.contains(&"--auth") { &[] } else { &["--auth", "none"] };
+        let settings = Settings::parse_from(["node", "--redis-url", &seeds].iter().chain(auth).chain(flags));
         let cluster = Cluster::connect(settings.redis.connect_options(), &LIBRARY).await.unwrap();
         cluster.load_library().await.unwrap();
         let mut config = config_on(&cluster, units);
@@ -77,7 +78,7 @@ impl TestNode {
         let cluster = Arc::new(cluster);
         let admission = ClientAdmission::new(&cluster, &settings.web, &settings.limits);
         let signer = Signer::shared(Arc::clone(&cluster)).await;
-        let identity = Identity::from_settings(&settings.auth).unwrap();
+        let identity = Identity::from_settings(&settings.auth, &settings.web.trusted_proxies).unwrap();
         let sales = Sales::start(cluster, settings.lanes.clone(), settings.limits.for_user());
         let state = Arc::new(AppState::new(sales, &settings, signer, identity));
         let router = router(Arc::clone(&state), admission);

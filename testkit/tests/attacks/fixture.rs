@@ -30,11 +30,18 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) async fn open() -> Self {
+        Self::with_environment(&[]).await
+    }
+
+    /// Opens a sale on a node with further variables.
+    pub(crate) async fn with_environment(variables: &[(&str, &str)]) -> Self {
         let stack_lock = STACK_LOCK.lock().await;
+        let head_limit = format!("{}s", HEAD_LIMIT.as_secs());
+        let variables = [("HEADER_READ_TIMEOUT", &*head_limit)].into_iter().chain(variables.iter().copied());
         let options = StackOptions {
             nodes: 1,
             sale: SaleOptions { total_stock: 1_000, ..SaleOptions::default() },
-            node_environment: vec![("HEADER_READ_TIMEOUT".into(), format!("{}s", HEAD_LIMIT.as_secs()))],
+            node_environment: variables.map(|(name, value)| (name.into(), value.into())).collect(),
             ..StackOptions::default()
         };
         let stack = Stack::start(options, |_| ()).await.unwrap();

@@ -6,4 +6,5 @@
 mod crowds;
 mod fixture;
 mod identifiers;
+mod identities;
 mod malformed_requests;
