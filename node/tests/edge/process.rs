@@ -48,7 +48,7 @@ fn invalid_setting_is_reported_in_one_line() {
         let stated = line.strip_prefix(&format!("error: {variable} (--{flag}) cannot be {value:?}: "));
         assert!(stated.is_some_and(|stated| reason.is_empty() || stated == reason), "{line}");
     }
-    let line = refusal(&[REDIS, ("RUST_LOG", "node=loud")]);
+    let line = refusal(&[REDIS, NO_AUTH, ("RUST_LOG", "node=loud")]);
     assert!(line.starts_with("error: RUST_LOG cannot be \"node=loud\": "), "{line}");
 }
 
