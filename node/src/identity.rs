@@ -1,4 +1,4 @@
-//! Verifies bearer tokens (AUTH=jwt), which name the user of a request.
+//! Sources of the user id of a request. With AUTH=jwt it is a bearer token, which this module verifies.
 //!
 //! Each key is valid for one algorithm only. So a public key is never used as an HMAC secret, and `none` is never an
 //! algorithm. A node with an unreadable key does not start, so a mistake never lets a client in.
@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use axum::http::HeaderName;
+use ipnet::IpNet;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, errors::ErrorKind};
 use serde::Deserialize;
@@ -24,6 +26,8 @@ pub enum Identity {
     FromRequest,
     /// A bearer token names the user.
     FromToken(TokenVerifier),
+    /// A header names the user, in requests from trusted proxies.
+    FromHeader(HeaderName),
 }
 
 /// Verifies bearer tokens.
@@ -50,6 +54,12 @@ pub enum AuthSettingsError {
     /// A setting that AUTH=jwt requires is missing.
     #[error("AUTH=jwt needs {0}")]
     Missing(&'static str),
+    /// No peer may name the user.
+    #[error("AUTH=header needs TRUSTED_PROXIES, the networks of the proxies that set {0}")]
+    NoProxies(HeaderName),
+    /// Every peer may name the user.
+    #[error("AUTH=header: TRUSTED_PROXIES must not be every address, because each of them may name any user")]
+    EveryPeer,
     /// A setting is set that has no effect without AUTH=jwt. The operator probably expected tokens to be checked.
     #[error("{0} is set, but AUTH is not jwt: tokens would not be checked")]
     Unused(&'static str),
@@ -99,9 +109,23 @@ impl Identity {
     ///
     /// # Errors
     /// Fails when settings are missing or contradict each other, or when a key file holds no supported key.
-    pub fn from_settings(settings: &AuthSettings) -> Result<Self, AuthSettingsError> {
+    pub fn from_settings(
+        settings: &AuthSettings,
+        trusted_proxies: &[IpNet],
+    ) -> Result<Self, AuthSettingsError> {
         match settings.auth {
             Auth::None => refuse_unused(settings).map(|()| Self::FromRequest),
+            Auth::Header => {
+                refuse_unused(settings)?;
+                let header = settings.auth_header.clone();
+                match trusted_proxies {
+                    [] => Err(AuthSettingsError::NoProxies(header)),
+                    proxies if proxies.iter().any(|network| network.prefix_len() == 0) => {
+                        Err(AuthSettingsError::EveryPeer)
+                    }
+                    _ => Ok(Self::FromHeader(header)),
+                }
+            }
             Auth::Jwt => Ok(Self::FromToken(TokenVerifier {
                 keys: verification_keys(settings)?,
                 audience: settings.jwt_audience.clone().ok_or(AuthSettingsError::Missing("JWT_AUDIENCE"))?,

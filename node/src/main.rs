@@ -12,7 +12,7 @@ use node::metrics;
 use node::router;
 use node::sales::Sales;
 use node::secret::Signer;
-use node::settings::{DrainSettings, ListenSettings, Settings};
+use node::settings::{Auth, DrainSettings, ListenSettings, Settings};
 use service::metrics::{Exporter, show_connections};
 use service::ops::Readiness;
 use service::presence::{self, PresenceTask};
@@ -31,8 +31,8 @@ pub(crate) async fn main() -> ExitCode {
         return health;
     }
     let settings: Settings = settings::parse();
-    let identity =
-        Identity::from_settings(&settings.auth).unwrap_or_else(|invalid| settings::refuse(invalid));
+    let identity = Identity::from_settings(&settings.auth, &settings.web.trusted_proxies)
+        .unwrap_or_else(|invalid| settings::refuse(invalid));
     let _traces = logs::init(settings.log_format, "flashsale-node", &settings.traces);
     files::raise_open_files_limit();
     exit::code(run(settings, identity).await)
@@ -42,6 +42,7 @@ pub(crate) async fn main() -> ExitCode {
 async fn run(settings: Settings, identity: Identity) -> anyhow::Result<()> {
     let readiness = Readiness::starting("waiting for the Redis Cluster");
     let exporter = metrics::install()?;
+    metrics::set_auth(settings.auth.auth);
     exporter.on_scrape({
         let readiness = readiness.clone();
         move || metrics::set_readiness(readiness.check().is_ok())
@@ -136,7 +137,17 @@ fn process_info(settings: &Settings) -> ProcessInfo {
 
 fn log_start(settings: &Settings) {
     let (public, ops) = (settings.listen.public(), settings.listen.ops());
-    tracing::info!(http.address = %public, ops.address = %ops, sale.id = %settings.sale_id, "node serves");
+    let auth = settings.auth.auth;
+    tracing::info!(
+        http.address = %public,
+        ops.address = %ops,
+        sale.id = %settings.sale_id,
+        auth = auth.name(),
+        "node serves"
+    );
+    if auth == Auth::None {
+        tracing::warn!("AUTH=none: each client can buy and look up orders as any user");
+    }
 }
 
 /// Completes when the port for buyers has to close. By then readiness has been red for `DRAIN_DELAY`, so load balancers

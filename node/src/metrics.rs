@@ -14,6 +14,7 @@ use service::metrics::{Exporter, expect_requests};
 use stock::ids::{SaleId, ShardId};
 
 use crate::sales::Outcome;
+use crate::settings::Auth;
 
 service::name_metrics! {
     /// Answers to purchases, by outcome: one for each request that was not limited. Busy: nothing was bought. Unknown:
@@ -28,6 +29,8 @@ service::name_metrics! {
     Gauge LIMIT_NODES = "flashsale_limit_nodes";
     /// 1 while the node is ready for buyers and /readyz answers 200, else 0.
     Gauge READY = "flashsale_ready";
+    /// Always 1. Its label is AUTH, the source of user ids: jwt, header or none.
+    Gauge AUTH = "flashsale_auth_info";
     /// Clients that listen to a sale's events.
     Gauge EVENT_LISTENERS = "flashsale_event_listeners";
 
@@ -130,6 +133,11 @@ pub(crate) fn set_limit_nodes(nodes: u32) {
 /// Sets the readiness gauge.
 pub fn set_readiness(is_ready: bool) {
     gauge!(READY).set(f64::from(u8::from(is_ready)));
+}
+
+/// Shows the source of user ids.
+pub fn set_auth(auth: Auth) {
+    gauge!(AUTH, "auth" => auth.name()).set(1.0);
 }
 
 /// Sets the number of clients that listen to events.

@@ -46,7 +46,7 @@ impl AdmissionControl for ClientAdmission {
         let Some(call) = ShardCall::of(request) else {
             return self.admit_address(client.address, RequestKind::Other);
         };
-        let caller = match Caller::identify(&self.identity, request.headers()) {
+        let caller = match Caller::identify(&self.identity, request.headers(), Some(&client)) {
             Ok(caller) => caller,
             // No shard will be asked, and the request must not use up what the others behind its address need.
             Err(unauthenticated) => {

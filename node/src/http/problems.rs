@@ -73,6 +73,13 @@ pub(super) fn unauthenticated(error: Option<identity::BearerTokenError>) -> Prob
         .header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
 
+/// For AUTH=header. The client can do nothing but sign in again at the proxy.
+pub(super) fn unnamed_by_proxy() -> Problem {
+    problem(StatusCode::UNAUTHORIZED, "/problems/unauthenticated", "Authentication required")
+        .detail("The proxy in front of this service has to name the user. Sign in again.")
+        .header(WWW_AUTHENTICATE, HeaderValue::from_static("Gateway"))
+}
+
 pub(super) fn other_user() -> Problem {
     problem(StatusCode::FORBIDDEN, "/problems/somebody-else", "Token names another user")
         .detail("You can buy only for the user that your token names.")

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use axum::http::HeaderName;
 use clap::{ArgAction, Args, ValueEnum};
 use ipnet::IpNet;
 use service::settings::{in_file, positive_duration};
@@ -106,9 +107,14 @@ impl WebSettings {
 /// Authentication of clients.
 #[derive(Args, Clone)]
 pub struct AuthSettings {
-    /// Where the user id of a request comes from
-    #[arg(long, env, value_enum, default_value_t = Auth::None)]
+    /// Where the user id of a request comes from. It has no default: a node without it does not start
+    #[arg(long, env, value_enum)]
     pub auth: Auth,
+
+    /// The header that names the user with AUTH=header. It counts only in requests from TRUSTED_PROXIES, which must
+    /// replace it in all requests of clients
+    #[arg(long, env, default_value = "X-Authenticated-User")]
+    pub auth_header: HeaderName,
 
     /// The secret of HS256 tokens, at least 32 characters
     #[arg(long, env, value_parser = secret, hide_env_values = true, group = "jwt_key")]
@@ -134,10 +140,23 @@ pub struct AuthSettings {
 /// Where the user id of a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Auth {
-    /// The request itself, unverified: for development, and behind a trusted gateway.
-    None,
     /// A bearer token, signed by the issuer.
     Jwt,
+    /// A header that a trusted proxy sets (AUTH_HEADER).
+    Header,
+    /// The request itself, unverified: each client can be any user. For development.
+    None,
+}
+
+impl Auth {
+    /// Returns its value as a setting.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Jwt => "jwt",
+            Self::Header => "header",
+            Self::None => "none",
+        }
+    }
 }
 
 /// A signing secret. It is never shown.

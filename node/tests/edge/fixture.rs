@@ -70,7 +70,8 @@ impl TestNode {
 
     async fn start(flags: &[&str], units: u64, change: impl FnOnce(&mut SaleConfig)) -> Self {
         let seeds = shared_redis().await.seeds();
-        let settings = Settings::parse_from(["node", "--redis-url", &seeds].iter().chain(flags));
+        let auth: &[&str] = if flags.contains(&"--auth") { &[] } else { &["--auth", "none"] };
+        let settings = Settings::parse_from(["node", "--redis-url", &seeds].iter().chain(auth).chain(flags));
         let cluster = Cluster::connect(settings.redis.connect_options(), &LIBRARY).await.unwrap();
         cluster.load_library().await.unwrap();
         let mut config = config_on(&cluster, units);
@@ -80,7 +81,8 @@ impl TestNode {
         let settings = Settings { sale_id: sale.id().clone(), ..settings };
         let cluster = Arc::new(cluster);
         let signer = Signer::shared(Arc::clone(&cluster)).await;
-        let identity = Arc::new(Identity::from_settings(&settings.auth).unwrap());
+        let identity =
+            Arc::new(Identity::from_settings(&settings.auth, &settings.web.trusted_proxies).unwrap());
         let limits = Arc::new(Limits::start(&cluster, &settings.limits, identity.is_verified()));
         let admission = ClientAdmission::new(&settings.web, Arc::clone(&identity), Arc::clone(&limits));
         let sales = Sales::start(cluster, settings.lanes.clone());

@@ -39,9 +39,9 @@ impl Target {
 
     /// Starts a sale whose node has additional settings.
     pub(crate) async fn with_node_environment(settings: &[(&str, &str)]) -> Self {
+        let stack_lock = STACK_LOCK.lock().await;
         let head_limit = format!("{}s", HEAD_LIMIT.as_secs());
         let settings = settings.iter().copied().chain([("HEADER_READ_TIMEOUT", &*head_limit)]);
-        let stack_lock = STACK_LOCK.lock().await;
         let options = StackOptions {
             nodes: 1,
             sale: SaleOptions { total_stock: 1_000, ..SaleOptions::default() },

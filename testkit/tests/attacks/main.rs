@@ -6,6 +6,7 @@
 mod crowds;
 mod fixture;
 mod identifiers;
+mod identities;
 mod malformed_requests;
 mod shared_address;
 mod slow_readers;

@@ -86,6 +86,33 @@ async fn nginx_errors_carry_headers_of_node_errors() {
 }
 
 #[tokio::test]
+async fn nginx_removes_user_header_of_clients() {
+    let node = FakeNode::answering(&[200]).await;
+    let nginx = NginxFixture::in_front_of(&[&node]).await;
+
+    let requests = [
+        (Method::POST, PURCHASE),
+        (Method::POST, "/api/sales/flash/purchase"),
+        (Method::POST, "/api/purchase"),
+        (Method::GET, "/api/sale/purchase/ann"),
+        (Method::GET, "/api/sale/events"),
+        (Method::GET, "/assets/page.js"),
+        (Method::TRACE, "/"),
+    ];
+    for (method, path) in requests.clone() {
+        let request = nginx.client.request(method, nginx.url(path));
+        request
+            .header("x-authenticated-user", "ann")
+            .header("X-AUTHENTICATED-USER", "bob")
+            .send()
+            .await
+            .unwrap();
+    }
+
+    assert_eq!(node.header_values("x-authenticated-user"), vec![None; requests.len()]);
+}
+
+#[tokio::test]
 async fn nginx_retries_with_same_key_when_node_dies() {
     let (dying, healthy) = (FakeNode::closing_each_connection().await, FakeNode::answering(&[200]).await);
     let nginx = NginxFixture::in_front_of(&[&dying, &healthy]).await;
