@@ -110,6 +110,10 @@ async fn nginx_answer_echoes_only_valid_correlation_ids() {
     };
 
     assert_eq!(post_with_id("trace-1").await, "trace-1");
+    let other_name = nginx.client.post(nginx.url(PURCHASE)).header("correlation-id", "trace-2");
+    let answer = other_name.send().await.unwrap();
+    assert_eq!(answer.headers()["correlation-id"], "trace-2");
+    assert_eq!(problem(answer).await.0, "trace-2");
     assert_ne!(post_with_id(r#"","status":200,"x":""#).await, r#"","status":200,"x":""#);
 }
 
