@@ -8,6 +8,7 @@ use std::{fs::File, path::PathBuf, time::Duration};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Args, value_parser};
 use jiff::SignedDuration;
+use stock::sale::TOTAL_STOCK_MAX;
 use testkit::{
     BuildProfile, Lifetime, ServerBinary, Stack, StackOptions,
     stack::{PortPlan, Programs, SaleOptions},
