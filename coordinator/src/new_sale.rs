@@ -66,6 +66,13 @@ impl NewSale {
     /// # Errors
     /// Fails when the settings are not valid for a sale.
     pub fn validate(&self, now: EpochMs) -> Result<(), InvalidSale> {
+        let Product { name, description, price } = &self.product;
+        if [name, description].into_iter().any(|text| text.chars().any(char::is_control)) {
+            return Err(InvalidSale::Product);
+        }
+        if price.is_sign_negative() {
+            return Err(InvalidSale::Price);
+        }
         let tags = (0..self.shards.unwrap_or(1)).map(|shard| HashTag::new(shard.to_string()));
         self.config(tags.collect(), now).validate()
     }
@@ -200,6 +207,10 @@ mod tests {
         assert_eq!(chairs().validate(NOW), Ok(()));
         let reversed = NewSale { ends_at: chairs().starts_at, ..chairs() };
         assert_eq!(reversed.validate(NOW).map_err(|invalid| Field::of(&invalid)), Err(Field::EndsAt));
+        let product = |name: &str, price| Product { name: name.into(), price, description: String::new() };
+        let selling = |product| NewSale { product, ..chairs() }.validate(NOW);
+        assert_eq!(selling(product("Cha\u{1b}[2Jir", 1.0)), Err(InvalidSale::Product));
+        assert_eq!(selling(product("Chair", -0.0)), Err(InvalidSale::Price));
         assert_eq!(NewSale { shards: Some(0), ..chairs() }.validate(NOW), Err(InvalidSale::Shards));
     }
 }

@@ -80,7 +80,8 @@ pub struct Settings {
     #[arg(long, env, default_value = "")]
     product_description: String,
 
-    /// How the default sale compares user ids: opaque, or email, which ignores case
+    /// How the default sale compares user ids: opaque; email, which makes all spellings of an address one user; or email-folded, which
+    /// also ignores a tag after + and the dots of Gmail
     #[arg(long, env, value_parser = user_ids, default_value = "opaque")]
     user_ids: UserIdKind,
 
@@ -157,7 +158,8 @@ fn user_ids(raw: &str) -> Result<UserIdKind, &'static str> {
     match raw {
         "opaque" => Ok(UserIdKind::Opaque),
         "email" => Ok(UserIdKind::Email),
-        _ => Err("must be opaque or email"),
+        "email-folded" => Ok(UserIdKind::EmailFolded),
+        _ => Err("must be opaque, email or email-folded"),
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use tokio::time::timeout;
 
@@ -28,12 +28,14 @@ impl JsonBody {
     /// # Errors
     /// Returns a problem with status 400 if the body is not JSON, not an object, or does not fit `T`.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Problem> {
+        // A byte order mark is ignored, as RFC 8259 allows.
+        let text = self.0.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.0);
         // Serde would also accept an array for a struct.
-        if !self.0.trim_ascii_start().starts_with(b"{") {
+        if !text.trim_ascii_start().starts_with(b"{") {
             return Err(no_object());
         }
         let refused = |error| format!("The body is not the JSON that is asked for: {error}.");
-        serde_json::from_slice(&self.0)
+        serde_json::from_slice(text)
             .map_err(|error| Problem::new(StatusCode::BAD_REQUEST).detail(refused(error)))
     }
 }
@@ -44,6 +46,9 @@ impl<S: Sync> FromRequest<S> for JsonBody {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         if !claims_json(request.headers()) {
             return Err(unsupported());
+        }
+        if is_encoded(request.headers()) {
+            return Err(encoded());
         }
         // `timeout` sets its timer only if the body has not arrived yet.
         match timeout(BODY_READ_MAX, to_bytes(request.into_body(), BODY_BYTES_MAX)).await {
@@ -61,6 +66,13 @@ fn claims_json(headers: &HeaderMap) -> bool {
     media_type.trim().eq_ignore_ascii_case("application/json")
 }
 
+fn is_encoded(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
 fn is_too_long(error: &axum::Error) -> bool {
     error.source().is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
 }
@@ -73,6 +85,13 @@ pub fn no_object() -> Problem {
 /// The problem for a body with another content type.
 pub fn unsupported() -> Problem {
     Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE).detail("The body must be sent as application/json.")
+}
+
+/// The problem for a compressed body.
+pub fn encoded() -> Problem {
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+        .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))
+        .detail("The body must be sent without a Content-Encoding.")
 }
 
 /// The problem for a body longer than [`BODY_BYTES_MAX`].
@@ -115,6 +134,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn compressed_body_is_an_unsupported_media_type() {
+        let gzip = Request::post("/").header(CONTENT_ENCODING, "gzip");
+        assert_eq!(read(gzip, Body::from("{}")).await.unwrap_err(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        assert_eq!(encoded().into_response().headers()[ACCEPT_ENCODING], "identity");
+        assert!(
+            read(Request::post("/").header(CONTENT_ENCODING, "identity"), Body::from("{}")).await.is_ok()
+        );
+    }
+
+    #[tokio::test]
     async fn body_must_be_an_object_not_an_array() {
         #[derive(Debug, Deserialize)]
         struct Wanted {
@@ -122,6 +151,7 @@ mod tests {
         }
         let parse = async |body| read(Request::post("/"), Body::from(body)).await.unwrap().parse::<Wanted>();
         assert_eq!(parse(r#" {"units":7} "#).await.unwrap().units, 7);
+        assert_eq!(parse("\u{feff}{\"units\":7}").await.unwrap().units, 7, "with a byte order mark");
         for other in ["[7]", "7", "", "{}", r#"{"units":"7"}"#, r#"{"units":7}}"#] {
             assert!(parse(other).await.is_err(), "{other}");
         }

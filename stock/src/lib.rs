@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod calls;
 pub mod channels;
+mod email;
 pub mod functions;
 pub mod history;
 pub mod ids;

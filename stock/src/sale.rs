@@ -201,9 +201,9 @@ pub enum InvalidSale {
     /// Empty or reversed.
     #[error("the sale must end after it starts")]
     Window,
-    /// Without a name, or with a text that is too long.
+    /// Without a name, or with a text that is too long or contains control characters.
     #[error(
-        "the product name must not be empty, nor longer than {PRODUCT_TEXT_BYTES_MAX} bytes; nor the description"
+        "the product name must not be empty, and neither it nor the description may be longer than {PRODUCT_TEXT_BYTES_MAX} bytes or contain control characters"
     )]
     Product,
     /// Negative, infinite or not a number.

@@ -29,7 +29,7 @@ pub(super) fn unknown_sale() -> Problem {
 
 pub(super) fn invalid_idempotency_key() -> Problem {
     problem(StatusCode::BAD_REQUEST, "/problems/invalid-idempotency-key", "Invalid Idempotency-Key")
-        .detail("The Idempotency-Key header must be 1 to 255 visible ASCII characters.")
+        .detail("The Idempotency-Key header must be at most 255 visible ASCII characters.")
 }
 
 pub(super) fn busy() -> Problem {

@@ -39,7 +39,8 @@ impl RawUserId {
     pub(crate) fn parse(&self, kind: UserIdKind) -> Result<UserId, InvalidId> {
         match self {
             Self::Text(raw) => UserId::parse(raw, kind),
-            Self::Absent | Self::NotText => Err(InvalidId::Malformed("a string")),
+            Self::Absent => Err(InvalidId::Missing),
+            Self::NotText => Err(InvalidId::Malformed("a string")),
         }
     }
 }
@@ -132,9 +133,12 @@ fn user_id_in(document: &JsonBody) -> Result<RawUserId, Problem> {
 /// Returns the client's key for the attempt. A client that repeats the attempt sends it again.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    // nginx does not distinguish an empty header from a missing one, so a node must not either.
+    if value.is_empty() {
+        return Ok(None);
+    }
     let is_valid = |key: &&str| {
-        (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())
-            && key.bytes().all(|byte| byte.is_ascii_graphic())
+        key.len() <= IDEMPOTENCY_KEY_BYTES_MAX && key.bytes().all(|byte| byte.is_ascii_graphic())
     };
     let key = value.to_str().ok().filter(is_valid).ok_or_else(invalid_idempotency_key)?;
     Ok(Some(key.to_owned()))

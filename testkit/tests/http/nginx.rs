@@ -50,9 +50,8 @@ async fn nginx_replaces_forwarded_address_of_client() {
 #[tokio::test]
 async fn nginx_trusts_only_balancers_for_address_and_tls() {
     let node = FakeNode::answering(&[200]).await;
-    let [behind, edge] =
-        [&["127.0.0.0/8".to_owned()][..], &[]].map(|balancers| NginxFixture::behind(balancers, &[node.addr]));
-    let (behind, edge) = (behind.await, edge.await);
+    let behind = NginxFixture::behind(&["127.0.0.0/8".to_owned()], &[node.addr]).await;
+    let edge = NginxFixture::behind(&[], &[node.addr]).await;
     let post = async |nginx: &NginxFixture, proto: &str, client: &str| {
         let request = nginx.client.post(nginx.url(PURCHASE)).header("x-forwarded-proto", proto);
         let answer = request.header("x-forwarded-for", client).send().await.unwrap();
@@ -175,6 +174,10 @@ async fn nginx_answer_echoes_only_valid_correlation_ids() {
     };
 
     assert_eq!(post_with_id("trace-1").await, "trace-1");
+    let other_name = nginx.client.post(nginx.url(PURCHASE)).header("correlation-id", "trace-2");
+    let answer = other_name.send().await.unwrap();
+    assert_eq!(answer.headers()["correlation-id"], "trace-2");
+    assert_eq!(problem(answer).await.0, "trace-2");
     assert_ne!(post_with_id(r#"","status":200,"x":""#).await, r#"","status":200,"x":""#);
 }
 
@@ -295,6 +298,7 @@ fn options(ports: &PortBlock, folder: &Path, nodes: &[SocketAddr]) -> NginxOptio
     NginxOptions {
         port: ports.first(),
         nodes: nodes.to_vec(),
+        balancers: Vec::new(),
         folder: folder.to_owned(),
         lifetime: Lifetime::Attached,
     }
