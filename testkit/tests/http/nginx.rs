@@ -51,7 +51,7 @@ async fn nginx_replaces_forwarded_address_of_client() {
 async fn nginx_trusts_only_balancers_for_address_and_tls() {
     let node = FakeNode::answering(&[200]).await;
     let behind = NginxFixture::behind(&["127.0.0.0/8".to_owned()], &[node.addr]).await;
-    let edge = NginxFixture::behind(&[], &[node.addr]).await;
+    let edge = NginxFixture::in_front_of(&[&node]).await;
     let post = async |nginx: &NginxFixture, proto: &str, client: &str| {
         let request = nginx.client.post(nginx.url(PURCHASE)).header("x-forwarded-proto", proto);
         let answer = request.header("x-forwarded-for", client).send().await.unwrap();
@@ -297,8 +297,8 @@ async fn problem(answer: Response) -> (String, Value) {
 fn options(ports: &PortBlock, folder: &Path, nodes: &[SocketAddr]) -> NginxOptions {
     NginxOptions {
         port: ports.first(),
-        nodes: nodes.to_vec(),
         balancers: Vec::new(),
+        nodes: nodes.to_vec(),
         folder: folder.to_owned(),
         lifetime: Lifetime::Attached,
     }
