@@ -225,7 +225,7 @@ async fn flood_of_wrong_tokens_stops_no_operator_and_fills_no_log() {
     let refused = |line: &&Value| line["message"] == "audit: request to the admin API refused";
     let lines = audit_lines(&process);
     assert_eq!(lines.iter().filter(refused).count(), 10);
-    assert_eq!(lines.iter().filter(refused).last().unwrap()["further_refusals_are_only_counted"], true);
+    assert_eq!(lines.iter().rfind(refused).unwrap()["further_refusals_are_only_counted"], true);
 }
 
 /// A connection to the coordinator that has sent `sent` and then nothing more.
