@@ -13,7 +13,7 @@ use stock::ids::{SaleId, UserIdKind};
 use stock::sale::{Product, SHARDS_MAX};
 
 use crate::cluster_command;
-use crate::new_sale::{Field, NewSale};
+use crate::new_sale::{Field, NewSale, price};
 use crate::timing::Timing;
 
 /// The control plane of a sharded flash sale: creates sales, takes snapshots, repairs transfers, audits.
@@ -73,7 +73,7 @@ pub struct Settings {
     product_name: String,
 
     /// Its price
-    #[arg(long, env, default_value_t = 0.0)]
+    #[arg(long, env, value_parser = price, default_value = "0")]
     product_price: f64,
 
     /// A short description of it

@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::HeaderValue;
-use axum::http::header::CONNECTION;
+use axum::http::header::{CONNECTION, HOST};
+use axum::http::{HeaderValue, StatusCode, Version};
+use axum::response::{IntoResponse as _, Response};
 use axum::serve::{Listener, ListenerExt as _};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use futures::TryFutureExt as _;
+use futures::future::{Either, ready};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -35,7 +37,9 @@ use tower::Service as _;
 use crate::client_stream::{ClientStream, Exchanges};
 use crate::metrics;
 use crate::network::{ClientNetwork, NetworkShare, NetworkShares};
+use crate::problem::Problem;
 use crate::settings::positive_duration;
+use crate::{correlation, problem};
 use idle::{IdleConnections, IdleHandle};
 
 /// Longest head of a request, and largest piece of a body that is read at once. A purchase has about a hundred bytes of
@@ -352,8 +356,13 @@ async fn serve_connection(
         request.extensions_mut().insert(peer);
         let (exchanges, end, idle) = (exchanges.clone(), Arc::clone(&end), idle.clone());
         idle.iter().for_each(IdleHandle::work);
-        // `Router` is always ready, so `poll_ready` is not needed.
-        router.clone().call(request.map(Body::new)).map_ok(move |mut answer| {
+        let answer = if names_its_host(&request) {
+            // `Router` is always ready, so `poll_ready` is not needed.
+            Either::Left(router.clone().call(request.map(Body::new)))
+        } else {
+            Either::Right(ready(Ok(no_host(&request))))
+        };
+        answer.map_ok(move |mut answer| {
             exchanges.count();
             if end.load(Ordering::Relaxed) {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -367,6 +376,20 @@ async fn serve_connection(
     if let Err(error) = watcher.watch(http.serve_connection(TokioIo::new(stream), answer)).await {
         tracing::debug!(%error, "a connection ended before its time");
     }
+}
+
+/// HTTP/1.1 requires one `Host` (RFC 9112). nginx and nodes must not disagree about a request.
+fn names_its_host(request: &Request<Incoming>) -> bool {
+    request.version() != Version::HTTP_11 || request.headers().get_all(HOST).iter().count() == 1
+}
+
+fn no_host(request: &Request<Incoming>) -> Response {
+    let correlation = correlation::from_headers(request.headers());
+    let problem = Problem::new(StatusCode::BAD_REQUEST).detail("HTTP/1.1 requires one Host header.");
+    let mut response = problem.into_response();
+    problem::complete(&mut response, &correlation);
+    correlation::echo(&correlation, false, response.headers_mut());
+    response
 }
 
 /// Sets TCP_NODELAY: a response is one small segment, and waiting for more data would only delay it.

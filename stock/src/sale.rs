@@ -206,6 +206,12 @@ pub enum InvalidSale {
         "the product name must not be empty, and neither it nor the description may be longer than {PRODUCT_TEXT_BYTES_MAX} bytes or contain control characters"
     )]
     Product,
+    /// Line breaks and the like in the name.
+    #[error("the product name must not contain control characters")]
+    NameCharacters,
+    /// Line breaks and the like in the description.
+    #[error("the product description must not contain control characters")]
+    DescriptionCharacters,
     /// Negative, infinite or not a number.
     #[error("the price must be a number, at least 0")]
     Price,

@@ -7,6 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use service::json::JsonBody;
 use service::operators::RequestOrigin;
 use service::problem::Problem;
@@ -17,7 +18,7 @@ use stock::ids::{IDEMPOTENCY_KEY_BYTES_MAX, UserIdKind};
 use stock::sale::Product;
 
 use super::problems::invalid_member;
-use crate::new_sale::{Field, NewSale};
+use crate::new_sale::{Field, NewSale, price};
 
 /// Longest reason of a change. It is stored with the sale.
 const REASON_BYTES_MAX: usize = 500;
@@ -33,7 +34,7 @@ pub(super) struct NewSaleRequest {
     starts_at: Time,
     ends_at: Time,
     product_name: String,
-    product_price: f64,
+    product_price: Box<RawValue>,
     #[serde(default)]
     product_description: String,
     #[serde(default)]
@@ -67,7 +68,7 @@ struct ReasonRequest {
 
 /// A time as text, or as a number of seconds or milliseconds since 1970.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a time: text, or a number since 1970")]
 enum Time {
     Number(u64),
     Text(String),
@@ -76,7 +77,9 @@ enum Time {
 impl NewSaleRequest {
     /// Returns the sale, and the reason for its creation.
     pub(super) fn read(self) -> Result<(NewSale, Option<String>), Problem> {
-        let Self { product_name: name, product_price: price, product_description: description, .. } = self;
+        let Self { product_name: name, product_description: description, .. } = self;
+        let price = price(self.product_price.get())
+            .map_err(|error| invalid_member(Field::ProductPrice.member(), &error))?;
         let sale = NewSale {
             id: self.id.parse().map_err(|error| invalid_member("id", &error))?,
             total_stock: self.total_stock,
