@@ -78,7 +78,7 @@ impl TestNode {
         let cluster = Arc::new(cluster);
         let admission = ClientAdmission::new(&cluster, &settings.web, &settings.limits);
         let signer = Signer::shared(Arc::clone(&cluster)).await;
-        let identity = Identity::from_settings(&settings.auth, &settings.web.trusted_proxies).unwrap();
+        let (identity, _) = Identity::from_settings(&settings.auth, &settings.web.trusted_proxies).unwrap();
         let sales = Sales::start(cluster, settings.lanes.clone(), settings.limits.for_user());
         let state = Arc::new(AppState::new(sales, &settings, signer, identity));
         let router = router(Arc::clone(&state), admission);
