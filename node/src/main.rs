@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use futures::FutureExt as _;
 use node::http::{AppState, ClientAdmission};
-use node::identity::Identity;
+use node::identity::{Identity, KeyReloader};
 use node::limits::Limits;
 use node::metrics;
 use node::router;
@@ -31,15 +31,16 @@ pub(crate) async fn main() -> ExitCode {
         return health;
     }
     let settings: Settings = settings::parse();
-    let identity = Identity::from_settings(&settings.auth, &settings.web.trusted_proxies)
+    let (identity, reloader) = Identity::from_settings(&settings.auth, &settings.web.trusted_proxies)
         .unwrap_or_else(|invalid| settings::refuse(invalid));
     let _traces = logs::init(settings.log_format, "flashsale-node", &settings.traces);
     files::raise_open_files_limit();
-    exit::code(run(settings, identity).await)
+    exit::code(run(settings, identity, reloader).await)
 }
 
 /// Serves the operations port for the whole life of the process.
-async fn run(settings: Settings, identity: Identity) -> anyhow::Result<()> {
+async fn run(settings: Settings, identity: Identity, reloader: KeyReloader) -> anyhow::Result<()> {
+    let hangups = shutdown::hangups();
     let readiness = Readiness::starting("waiting for the Redis Cluster");
     let exporter = metrics::install()?;
     metrics::set_auth(settings.auth.auth);
@@ -50,7 +51,11 @@ async fn run(settings: Settings, identity: Identity) -> anyhow::Result<()> {
     let listener = serve::bind("OPS_PORT", settings.listen.ops())?;
     let router = ops::router(readiness.clone()).merge(exporter.router());
     let serving = serve_buyers(settings, identity, readiness, &exporter);
-    serve::during(listener, router, exporter.with_upkeep(serving)).await
+    let serving = serve::during(listener, router, exporter.with_upkeep(serving));
+    tokio::select! {
+        served = serving => served,
+        never = reloader.run(hangups) => match never {},
+    }
 }
 
 /// Serves buyers from the moment the cluster is reachable until the process is asked to stop.

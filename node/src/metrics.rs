@@ -31,6 +31,10 @@ service::name_metrics! {
     Gauge READY = "flashsale_ready";
     /// Always 1. Its label is AUTH, the source of user ids: jwt, header or none.
     Gauge AUTH = "flashsale_auth_info";
+    /// Keys that verify bearer tokens. 0: every token is refused.
+    Gauge AUTH_KEYS = "flashsale_auth_keys";
+    /// 1 while the key file cannot be read again, so that the node uses its earlier keys.
+    Gauge AUTH_KEYS_OUTDATED = "flashsale_auth_keys_outdated";
     /// Clients that listen to a sale's events.
     Gauge EVENT_LISTENERS = "flashsale_event_listeners";
 
@@ -138,6 +142,17 @@ pub fn set_readiness(is_ready: bool) {
 /// Shows the source of user ids.
 pub fn set_auth(auth: Auth) {
     gauge!(AUTH, "auth" => auth.name()).set(1.0);
+}
+
+/// Sets the number of keys that verify bearer tokens.
+pub(crate) fn set_auth_keys(keys: usize) {
+    gauge!(AUTH_KEYS).set(keys as f64);
+    set_auth_keys_outdated(false);
+}
+
+/// Shows that the key file cannot be read again.
+pub(crate) fn set_auth_keys_outdated(is_outdated: bool) {
+    gauge!(AUTH_KEYS_OUTDATED).set(f64::from(u8::from(is_outdated)));
 }
 
 /// Sets the number of clients that listen to events.

@@ -64,6 +64,10 @@ pub(super) fn unauthenticated(error: Option<identity::BearerTokenError>) -> Prob
         Some(identity::BearerTokenError::Expired) => {
             ("Bearer error=\"invalid_token\", error_description=\"expired\"", "The bearer token has expired.")
         }
+        Some(identity::BearerTokenError::ExpiresTooLate) => (
+            "Bearer error=\"invalid_token\", error_description=\"expires too late\"",
+            "The bearer token is valid for too long.",
+        ),
         Some(identity::BearerTokenError::Invalid) => {
             ("Bearer error=\"invalid_token\"", "The bearer token is not valid here.")
         }

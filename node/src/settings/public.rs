@@ -120,6 +120,10 @@ pub struct AuthSettings {
     #[arg(long, env, value_parser = secret, hide_env_values = true, group = "jwt_key")]
     pub jwt_secret: Option<Secret>,
 
+    /// A file with the content of JWT_SECRET, instead of it. It is read again when it changes, as all key files are
+    #[arg(long, env, group = "jwt_key")]
+    pub jwt_secret_file: Option<PathBuf>,
+
     /// A file with the public key of RS256 or EdDSA tokens, as PEM
     #[arg(long, env, group = "jwt_key")]
     pub jwt_public_key_file: Option<PathBuf>,
@@ -135,6 +139,10 @@ pub struct AuthSettings {
     /// The issuer that a token must have
     #[arg(long, env)]
     pub jwt_issuer: Option<String>,
+
+    /// Longest time until a token expires
+    #[arg(long, env, value_parser = positive_duration, default_value = "1d")]
+    pub jwt_lifetime_max: Duration,
 }
 
 /// Where the user id of a request comes from.
@@ -204,6 +212,14 @@ fn network(raw: &str) -> Result<IpNet, InvalidValue> {
 
 fn secret(raw: &str) -> Result<Secret, InvalidValue> {
     if raw.len() < SECRET_BYTES_MIN { Err(InvalidValue::Secret) } else { Ok(Secret(raw.to_owned())) }
+}
+
+impl FromStr for Secret {
+    type Err = InvalidValue;
+
+    fn from_str(raw: &str) -> Result<Self, InvalidValue> {
+        secret(raw)
+    }
 }
 
 impl FromStr for Secrets {

@@ -81,8 +81,8 @@ impl TestNode {
         let settings = Settings { sale_id: sale.id().clone(), ..settings };
         let cluster = Arc::new(cluster);
         let signer = Signer::shared(Arc::clone(&cluster)).await;
-        let identity =
-            Arc::new(Identity::from_settings(&settings.auth, &settings.web.trusted_proxies).unwrap());
+        let (identity, _) = Identity::from_settings(&settings.auth, &settings.web.trusted_proxies).unwrap();
+        let identity = Arc::new(identity);
         let limits = Arc::new(Limits::start(&cluster, &settings.limits, identity.is_verified()));
         let admission = ClientAdmission::new(&settings.web, Arc::clone(&identity), Arc::clone(&limits));
         let sales = Sales::start(cluster, settings.lanes.clone());

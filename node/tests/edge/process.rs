@@ -138,11 +138,11 @@ impl RunningNode {
         reqwest::get(self.ops_url(path)).await.map_or(0, |answer| answer.status().as_u16())
     }
 
-    async fn metrics(&self) -> reqwest::Result<String> {
+    pub(crate) async fn metrics(&self) -> reqwest::Result<String> {
         reqwest::get(self.ops_url("/metrics")).await?.text().await
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.process.log()).unwrap()
     }
 
@@ -262,7 +262,10 @@ fn node_does_not_start_with_invalid_keys() {
     let refused = |variables: &[_]| refusal(&[&[REDIS, ("AUTH", "jwt")], variables].concat());
     let audience_and_issuer = [("JWT_AUDIENCE", "shop"), ("JWT_ISSUER", "https://issuer.example")];
     for (variables, line) in [
-        (&audience_and_issuer[..], "AUTH=jwt needs JWT_SECRET, JWT_PUBLIC_KEY_FILE or JWT_JWKS_FILE"),
+        (
+            &audience_and_issuer[..],
+            "AUTH=jwt needs JWT_SECRET, JWT_SECRET_FILE, JWT_PUBLIC_KEY_FILE or JWT_JWKS_FILE",
+        ),
         (&[("JWT_SECRET", "short")], "JWT_SECRET (--jwt-secret): must be at least 32 characters long"),
         (&[("JWT_SECRET", SECRET)], "AUTH=jwt needs JWT_AUDIENCE"),
     ] {
@@ -272,6 +275,12 @@ fn node_does_not_start_with_invalid_keys() {
     let file = folder.path().join("key");
     std::fs::write(&file, "not a key").unwrap();
     let file = file.to_str().unwrap();
+    let line = refused(&[&audience_and_issuer[..], &[("JWT_SECRET_FILE", file)]].concat());
+    assert_eq!(line, format!("error: JWT_SECRET_FILE: {file} must be at least 32 characters long"));
+    let weak = testkit::workspace_root().join("node/tests/edge/keys/rsa-1024.pub.pem");
+    let line =
+        refused(&[&audience_and_issuer[..], &[("JWT_PUBLIC_KEY_FILE", weak.to_str().unwrap())]].concat());
+    assert!(line.ends_with("is an RSA key of 1024 bits; it must have 2048 to 4096"), "{line}");
     for setting in ["JWT_PUBLIC_KEY_FILE", "JWT_JWKS_FILE"] {
         let line = refused(&[&audience_and_issuer[..], &[(setting, file)]].concat());
         assert!(line.starts_with(&format!("error: {setting}: {file} is not ")), "{line}");
