@@ -1,10 +1,9 @@
-//! The admin API for operators: HTTP with a bearer token.
+//! The admin API for operators: HTTP with bearer tokens that have names and roles.
 //!
 //! Only this module and `live` know status codes and headers.
 
 mod problems;
 mod requests;
-mod token;
 mod views;
 
 use std::sync::{Arc, OnceLock};
@@ -13,24 +12,23 @@ use std::time::Duration;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::Value;
 use service::edge::{self, AdmitAll};
 use service::json::JsonBody;
+use service::operators::{self, OperatorTokens};
 use service::problem::Problem;
 use service::time::now;
 use stock::audit::AuditReport;
+use stock::history::ChangeOrigin;
 use stock::ids::SaleId;
 
 use crate::change::Change;
 use crate::coordinator::Coordinator;
 use crate::operations::{Created, OperationError};
-use requests::{Extension, NewSaleRequest, RestockKey, RestockRequest};
-
-pub use token::{AdminToken, InvalidToken};
+use requests::{Extension, NewSaleRequest, Origin, ReasonBody, RestockKey, RestockRequest, because};
 
 /// Longest time for a request: an audit reads every claim and every order of a sale.
 const DEADLINE: Duration = Duration::from_mins(2);
@@ -55,25 +53,28 @@ impl CoordinatorHandle {
 }
 
 /// The admin API, merged with `ops_routes`: probes and metrics, which need no token.
-pub fn router(handle: CoordinatorHandle, token: AdminToken, ops_routes: Router) -> Router {
+pub fn router(handle: CoordinatorHandle, tokens: OperatorTokens, ops_routes: Router) -> Router {
     let admin = Router::new()
         .route("/admin/sales", get(list).post(create))
         .route("/admin/sales/{sale}", get(show))
         .route(
             "/admin/sales/{sale}/pause",
-            post(|coordinator, sale| change(coordinator, sale, Change::Pause)),
+            post(|coordinator, sale, origin, body| simple(coordinator, sale, origin, body, Change::Pause)),
         )
         .route(
             "/admin/sales/{sale}/resume",
-            post(|coordinator, sale| change(coordinator, sale, Change::Resume)),
+            post(|coordinator, sale, origin, body| simple(coordinator, sale, origin, body, Change::Resume)),
         )
-        .route("/admin/sales/{sale}/end", post(|coordinator, sale| change(coordinator, sale, Change::End)))
+        .route(
+            "/admin/sales/{sale}/end",
+            post(|coordinator, sale, origin, body| simple(coordinator, sale, origin, body, Change::End)),
+        )
         .route("/admin/sales/{sale}/extend", post(extend))
         .route("/admin/sales/{sale}/restock", post(restock))
         .route("/admin/sales/{sale}/audit", get(audit))
-        .route("/admin/coordinators", get(coordinators))
-        .route_layer(from_fn_with_state(Arc::new(token), token::require))
-        .with_state(handle);
+        .route("/admin/sales/{sale}/history", get(history))
+        .route("/admin/coordinators", get(coordinators));
+    let admin = operators::protect(admin, tokens).with_state(handle);
     edge::wrap(admin.merge(ops_routes), AdmitAll, DEADLINE)
 }
 
@@ -107,10 +108,11 @@ async fn list(ReadyCoordinator(coordinator): ReadyCoordinator) -> Result<Json<Va
 
 async fn create(
     ReadyCoordinator(coordinator): ReadyCoordinator,
+    Origin(origin): Origin,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    let wanted = body.parse::<NewSaleRequest>()?.read()?;
-    let Created { sale, is_new } = coordinator.sales.create(&wanted).await?;
+    let (wanted, reason) = body.parse::<NewSaleRequest>()?.read()?;
+    let Created { sale, is_new } = coordinator.sales.create(&wanted, &because(origin, reason)?).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(views::sale(&sale))).into_response())
 }
@@ -125,29 +127,52 @@ async fn show(
 async fn extend(
     coordinator: ReadyCoordinator,
     sale: SalePath,
+    Origin(origin): Origin,
     body: JsonBody,
 ) -> Result<Json<Value>, Problem> {
-    let ends_at = body.parse::<Extension>()?.read()?.resolve(now());
-    change(coordinator, sale, Change::Extend { ends_at }).await
+    let (ends_at, reason) = body.parse::<Extension>()?.read()?;
+    let ends_at = ends_at.resolve(now());
+    change(coordinator, sale, because(origin, reason)?, Change::Extend { ends_at }).await
 }
 
 async fn restock(
     coordinator: ReadyCoordinator,
     sale: SalePath,
     RestockKey(key): RestockKey,
+    Origin(origin): Origin,
     body: JsonBody,
 ) -> Result<Json<Value>, Problem> {
-    let RestockRequest { units } = body.parse()?;
-    change(coordinator, sale, Change::Restock(stock::sale::Restock { key, units })).await
+    let RestockRequest { units, reason } = body.parse()?;
+    let restock = Change::Restock(stock::sale::Restock { key, units });
+    change(coordinator, sale, because(origin, reason)?, restock).await
+}
+
+/// A change without values. Its body may give a reason, or be missing.
+async fn simple(
+    coordinator: ReadyCoordinator,
+    sale: SalePath,
+    Origin(origin): Origin,
+    ReasonBody(reason): ReasonBody,
+    simple: Change,
+) -> Result<Json<Value>, Problem> {
+    change(coordinator, sale, because(origin, reason)?, simple).await
 }
 
 async fn change(
     ReadyCoordinator(coordinator): ReadyCoordinator,
     SalePath(sale): SalePath,
+    origin: ChangeOrigin,
     change: Change,
 ) -> Result<Json<Value>, Problem> {
-    let sale = coordinator.sales.change(&sale, &change).await?;
+    let sale = coordinator.sales.change(&sale, &change, &origin).await?;
     Ok(Json(views::sale(&sale)))
+}
+
+async fn history(
+    ReadyCoordinator(coordinator): ReadyCoordinator,
+    SalePath(sale): SalePath,
+) -> Result<Json<Value>, Problem> {
+    Ok(Json(views::history(&coordinator.sales.history(&sale).await?)))
 }
 
 async fn coordinators(ReadyCoordinator(coordinator): ReadyCoordinator) -> Json<Value> {

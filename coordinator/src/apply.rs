@@ -1,12 +1,16 @@
 //! Applies plans. Every operation here may run twice, in several coordinators at once, or in part.
 
 use rediscluster::{CallError, Cluster};
-use stock::calls::{Accept, Configure, Configured, RecordAnswer, TokenSource};
+use serde_json::Value;
+use service::time::now;
+use stock::calls::{Accept, Accepted, Configure, Configured, RecordAnswer, TokenSource};
 use stock::channels::Channel;
+use stock::history::ChangeOrigin;
 use stock::ids::ShardId;
 use stock::layout::{Incarnation, Shard};
 use stock::sale::{LayoutConfig, Sale, SaleConfig, SaleState, ShardSettings};
 
+use crate::change::entry;
 use crate::desired_state::DesiredState;
 use crate::metrics;
 use crate::plan::PlanStep;
@@ -69,7 +73,7 @@ pub async fn open(
     let before = &*desired.sale.config;
     let layout = LayoutConfig { incarnations, ..before.layout.clone() };
     let opened = SaleConfig { version: before.version + 1, state: SaleState::Open, layout, ..before.clone() };
-    if advance(records, desired, opened).await? == RecordAnswer::Done {
+    if advance(records, desired, opened, "open").await? == RecordAnswer::Done {
         tracing::info!(sale.id = %before.id, sale.total = before.total_stock, "sale opened");
     }
     Ok(Vec::new())
@@ -80,10 +84,12 @@ async fn advance(
     records: &Records,
     desired: &DesiredState,
     config: SaleConfig,
+    change: &str,
 ) -> Result<RecordAnswer, CallError> {
+    let entry = entry(change, Value::Null, &config, &ChangeOrigin::default(), now());
     let sale = desired.sale.at(config).expect("none of them makes a valid sale invalid");
     let after = DesiredState { sale, mint: desired.mint.clone() };
-    records.record(desired.sale.config.version, &after).await
+    records.record(desired.sale.config.version, &after, &entry).await
 }
 
 /// Raises the version of a record. The change is based on the version that is known to be durable, so a coordinator
@@ -91,7 +97,7 @@ async fn advance(
 async fn raise_version(records: &Records, desired: &DesiredState, version: u64) {
     let id = desired.sale.id();
     let raised = SaleConfig { version, ..(*desired.sale.config).clone() };
-    match advance(records, desired, raised).await {
+    match advance(records, desired, raised, "raise version").await {
         Ok(RecordAnswer::Done) => {
             tracing::warn!(sale.id = %id, sale.version = version, "shards were ahead of the record: version raised");
         }
@@ -130,8 +136,15 @@ async fn mint(cluster: &Cluster, desired: &DesiredState, shards: &[ShardId]) -> 
         cumulative: desired.mint[shard.index()],
     };
     let calls: Vec<_> = shards.iter().map(call).collect();
-    let minted = cluster.write_all(&calls).await.into_iter();
-    unconfirmed(shards, minted.map(|minted| minted.map(drop).map_err(UnconfirmedReason::from)))
+    let answers = cluster.write_all(&calls).await.into_iter().zip(&calls);
+    // A shard takes the maximum, so it may hold more than is recorded. Then the tokens above the record are not of this sale.
+    let compare = |(answer, call): (Result<Accepted, CallError>, &Accept<'_>)| match answer? {
+        Accepted { cumulative, .. } if cumulative == call.cumulative => Ok(()),
+        Accepted { cumulative, .. } => {
+            Err(UnconfirmedReason::OtherMint { held: cumulative, recorded: call.cumulative })
+        }
+    };
+    unconfirmed(shards, answers.map(compare))
 }
 
 async fn redrive(cluster: &Cluster, sale: &Sale, channels: &[Channel]) -> Vec<UnconfirmedShard> {

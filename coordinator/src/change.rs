@@ -3,6 +3,9 @@
 //! Each change is idempotent. An operator who repeats a change because the response was lost gets the same result.
 
 use rediscluster::EpochMs;
+use serde_json::{Map, Value, json};
+use service::time::iso8601;
+use stock::history::{ChangeOrigin, HistoryEntry};
 use stock::sale::{InvalidSale, Restock, SaleConfig, SaleState};
 
 use crate::desired_state::DesiredState;
@@ -54,6 +57,18 @@ pub enum ChangeError {
 }
 
 impl Change {
+    /// The change as an entry of the sale's history.
+    pub(crate) fn entry(&self, after: &SaleConfig, origin: &ChangeOrigin, at: EpochMs) -> HistoryEntry {
+        let (change, values) = match self {
+            Self::Pause => ("pause", json!({})),
+            Self::Resume => ("resume", json!({})),
+            Self::End => ("end", json!({})),
+            Self::Extend { ends_at } => ("extend", json!({ "endsAt": iso8601(*ends_at) })),
+            Self::Restock(Restock { units, .. }) => ("restock", json!({ "units": units })),
+        };
+        entry(change, values, after, origin, at)
+    }
+
     /// Returns the sale with this change; `None` if the change was made already.
     ///
     /// # Errors
@@ -105,6 +120,21 @@ impl Change {
         }
         Ok(config)
     }
+}
+
+/// An entry of the history of the sale that has this configuration after the change. `values` is an object.
+pub(crate) fn entry(
+    change: &str,
+    values: Value,
+    after: &SaleConfig,
+    origin: &ChangeOrigin,
+    at: EpochMs,
+) -> HistoryEntry {
+    let values = match values {
+        Value::Object(values) => values,
+        _ => Map::new(),
+    };
+    HistoryEntry { version: after.version, at, change: change.to_owned(), values, origin: origin.clone() }
 }
 
 fn move_end(config: &mut SaleConfig, ends_at: EpochMs) {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rediscluster::{CallError, Cluster, ConnectOptions};
+use stock::functions::LIBRARY_PREFIX;
 use tokio::time::Instant;
 
 use crate::failure_log::FailureLog;
@@ -22,8 +23,9 @@ const READ_TIMEOUT: Duration = Duration::from_millis(250);
 const MAP_AGE_MAX: Duration = Duration::from_millis(500);
 /// Time between two checks whether the map is suspect.
 const MAP_CHECK: Duration = Duration::from_millis(100);
-/// Time between two checks that every primary has the function library. Nodes may not be allowed to load it, and they
-/// also call primaries without any shard, such as one that has just joined or was flushed.
+/// Time between two checks that every primary has the function library, and those of the other releases that run. Nodes
+/// may not be allowed to load theirs, and they also call primaries without any shard, such as one that has just joined
+/// or was flushed.
 const LIBRARY_CHECK: Duration = Duration::from_secs(1);
 
 /// The parts that all controllers use.
@@ -89,7 +91,8 @@ impl Context {
 
     async fn ensure_library(&self) {
         // An unreachable primary is asked again soon. A call that misses the library there reports an error.
-        if let Err(error) = self.reads.load_library().await {
+        let loaded = self.reads.load_library().await;
+        if let Err(error) = loaded.and(self.reads.spread_libraries(LIBRARY_PREFIX).await) {
             tracing::debug!(%error, "function library not checked on every primary");
         }
     }

@@ -57,7 +57,12 @@ impl Coordinator {
         let process = ProcessInfo { name, kind: ProcessKind::Coordinator, version };
         tokio::join!(
             leading::run(context, stop.clone()),
-            presence::announce(&context.reads, |uptime| Presence::report(&process, uptime), stop.clone()),
+            presence::announce(
+                &context.reads,
+                |uptime| Presence::report(&process, uptime),
+                drop,
+                stop.clone()
+            ),
             record_follower::run(context, stop.clone()),
             self.observer.run(stop.clone()),
             self.reconciler.run(self.observer.subscribe(), stop.clone()),

@@ -133,7 +133,7 @@ async fn events(State(live): State<LiveFeed>, named: Option<Path<String>>) -> Re
     let sale = live.choose(&context.records.known(), named).ok_or_else(no_sale)?;
     let past = live.histories().get(sale.fingerprint()).cloned().unwrap_or_default();
     let writer = |publisher| SaleWatch::new(context, sale.id().clone()).run(publisher);
-    let stream = live.0.events.listen(sale.id().clone(), &event("history", &past), writer);
+    let stream = live.0.events.listen(sale.id().clone(), None, &event("history", &past), writer);
     stream.map(stream_of).ok_or_else(unavailable)
 }
 

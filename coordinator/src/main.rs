@@ -14,18 +14,22 @@ use coordinator::settings::{ListenSettings, Settings};
 use coordinator::start;
 use futures::FutureExt as _;
 use futures::future::pending;
+use service::edge::{self, AdmitAll};
 use service::metrics::{Exporter, show_connections};
 use service::ops::Readiness;
 use service::serve::{ConnectionLimits, Connections};
-use service::{exit, healthcheck, logs, ops, serve, shutdown, time};
+use service::{exit, files, healthcheck, logs, ops, serve, shutdown, time};
 
 /// Longest time for requests in flight on shutdown: a change waits for its shards through the first seconds of a
 /// failover.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Longest time for a probe, or for the metrics.
+const OPS_DEADLINE: Duration = Duration::from_secs(5);
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    if let Some(health) = healthcheck::run_if_requested(ListenSettings::address).await {
+    if let Some(health) = healthcheck::run_if_requested(ListenSettings::probes).await {
         return health;
     }
     if let Some(outcome) = cluster_command::run_if_requested().await {
@@ -34,6 +38,7 @@ async fn main() -> ExitCode {
     let settings = Settings::parse(time::now());
     let _traces =
         logs::init(settings.log_format.unwrap_or_default(), "flashsale-coordinator", &settings.traces);
+    files::raise_open_files_limit();
     exit::code(run(settings).await)
 }
 
@@ -41,6 +46,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let stop = tokio::spawn(shutdown::requested()).map(drop).shared();
     let address = settings.listen.address();
     let listener = serve::bind("PORT", address)?;
+    let ops_listener = settings.listen.ops().map(|address| serve::bind("OPS_PORT", address)).transpose()?;
 
     let (handle, readiness) =
         (CoordinatorHandle::default(), Readiness::starting("waiting for the Redis Cluster"));
@@ -52,7 +58,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     });
     let live = LiveFeed::new(handle.clone(), settings.sale_id.clone());
     let ops_routes = ops::router(readiness.clone()).merge(exporter.router());
-    let router = admin::router(handle.clone(), settings.admin_token(), ops_routes).merge(live.router());
+    let ops_router = edge::wrap(ops_routes.clone(), AdmitAll, OPS_DEADLINE);
+    let router = admin::router(handle.clone(), settings.operator_tokens(), ops_routes).merge(live.router());
     let closing = stop.clone().inspect({
         let live = live.clone();
         move |()| live.close()
@@ -60,7 +67,11 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let serving = tokio::spawn(serve::until(listener, router, connections, closing, GRACE));
     tracing::info!(%address, "serving the live view and the admin API");
 
-    exporter.with_upkeep(coordinate(&settings, handle, &live, &readiness, &exporter, stop)).await?;
+    let work = exporter.with_upkeep(coordinate(&settings, handle, &live, &readiness, &exporter, stop));
+    match ops_listener {
+        Some(listener) => serve::during(listener, ops_router, work).await?,
+        None => work.await?,
+    }
     readiness.draining();
     serving.await?;
     Ok(())

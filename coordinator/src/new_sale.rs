@@ -31,6 +31,28 @@ pub struct NewSale {
     pub shards: Option<u16>,
 }
 
+/// The text is not a price that is kept as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be a number of at most {PRICE_DIGITS_MAX} significant digits, and not -0")]
+pub struct InvalidPrice;
+
+/// A 64-bit float holds every decimal number of this many significant digits so that it is read back unaltered.
+const PRICE_DIGITS_MAX: usize = f64::DIGITS as usize;
+
+/// Parses a price. Refuses a number that its float would alter.
+///
+/// # Errors
+/// Fails for anything but a number, and for `-0`, infinite ones and those with too many digits.
+pub fn price(text: &str) -> Result<f64, InvalidPrice> {
+    let price: f64 = text.parse().map_err(|_| InvalidPrice)?;
+    let digits: String = text.split(['e', 'E']).next().unwrap_or_default().replace('.', "");
+    let digits = digits.trim_start_matches(['+', '-', '0']).trim_end_matches('0');
+    let is_kept = digits.is_empty() || (price.is_normal() && digits.len() <= PRICE_DIGITS_MAX);
+    (price.is_finite() && is_kept && (price != 0.0 || price.is_sign_positive()))
+        .then_some(price)
+        .ok_or(InvalidPrice)
+}
+
 /// A setting of a sale that can be invalid, or differ from the existing sale's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the member of the request and the variable that it is displayed as")]
@@ -66,6 +88,13 @@ impl NewSale {
     /// # Errors
     /// Fails when the settings are not valid for a sale.
     pub fn validate(&self, now: EpochMs) -> Result<(), InvalidSale> {
+        // Not part of `SaleConfig::validate`, which also judges sales that exist.
+        if self.product.name.chars().any(char::is_control) {
+            return Err(InvalidSale::NameCharacters);
+        }
+        if self.product.description.chars().any(char::is_control) {
+            return Err(InvalidSale::DescriptionCharacters);
+        }
         let tags = (0..self.shards.unwrap_or(1)).map(|shard| HashTag::new(shard.to_string()));
         self.config(tags.collect(), now).validate()
     }
@@ -101,7 +130,8 @@ impl Field {
             InvalidSale::TotalStock => Self::TotalStock,
             InvalidSale::Shards | InvalidSale::Layout => Self::Shards,
             InvalidSale::Window => Self::EndsAt,
-            InvalidSale::Product => Self::ProductName,
+            InvalidSale::Product | InvalidSale::NameCharacters => Self::ProductName,
+            InvalidSale::DescriptionCharacters => Self::ProductDescription,
             InvalidSale::Price => Self::ProductPrice,
         }
     }
@@ -145,6 +175,44 @@ mod tests {
 
     fn created(wanted: &NewSale) -> SaleConfig {
         wanted.config(["a", "b"].map(HashTag::new).to_vec(), NOW)
+    }
+
+    #[test]
+    fn price_is_kept_as_written_or_refused() {
+        for (text, kept) in [
+            ("0", 0.0),
+            ("49.90", 49.9),
+            ("1e3", 1000.0),
+            ("0.1", 0.1),
+            ("123456789012.345", 123456789012.345),
+        ] {
+            assert_eq!(price(text), Ok(kept), "{text}");
+        }
+        for text in [
+            "-0.0",
+            "-0",
+            "9007199254740993",
+            "0.1000000000000000055",
+            "1e-400",
+            "1e400",
+            "5e-324",
+            "inf",
+            "nan",
+            "",
+            "\"7\"",
+        ] {
+            assert_eq!(price(text), Err(InvalidPrice), "{text}");
+        }
+    }
+
+    #[test]
+    fn product_texts_have_no_control_characters() {
+        let with = |name: &str, description: &str| {
+            let product = Product { name: name.into(), description: description.into(), ..chairs().product };
+            NewSale { product, ..chairs() }.validate(NOW).map_err(|invalid| Field::of(&invalid))
+        };
+        assert_eq!(with("Ch\u{0}air", ""), Err(Field::ProductName));
+        assert_eq!(with("Chair", "Oak\r\nSet-Cookie: a"), Err(Field::ProductDescription));
     }
 
     #[test]

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rediscluster::{CallError, Topology};
+use serde_json::{Value, json};
 use service::time::now;
 use stock::audit::{AuditError, AuditReport, audit};
 use stock::calls::{Level, ReadLevel, RecordAnswer};
+use stock::history::{ChangeOrigin, HistoryEntry, ReadHistory};
 use stock::ids::SaleId;
 use stock::layout::{Fingerprint, SaleKeys, choose_tags};
 use stock::sale::{InvalidSale, SHARDS_MAX, Sale, SaleState};
@@ -22,7 +24,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::apply::{enforce, open};
-use crate::change::{Change, ChangeError};
+use crate::change::{Change, ChangeError, entry};
 use crate::context::Context;
 use crate::desired_state::DesiredState;
 use crate::metrics;
@@ -139,8 +141,8 @@ impl SaleOperations {
     /// # Errors
     /// Fails when the name is taken by a sale with other settings, the settings are not valid, or not every shard has
     /// confirmed.
-    pub async fn create(&self, wanted: &NewSale) -> Result<Created, OperationError> {
-        let (desired, is_new) = self.record_creation(wanted).await?;
+    pub async fn create(&self, wanted: &NewSale, origin: &ChangeOrigin) -> Result<Created, OperationError> {
+        let (desired, is_new) = self.record_creation(wanted, origin).await?;
         let sale = self.complete(desired).await?;
         Ok(Created { sale, is_new })
     }
@@ -150,10 +152,14 @@ impl SaleOperations {
     /// # Errors
     /// Fails when the name is taken by a sale with other settings, the settings are not valid, it is unknown whether
     /// the sale was recorded, or the sale existed and its record was lost.
-    pub async fn record_creation(&self, wanted: &NewSale) -> Result<(DesiredState, bool), OperationError> {
+    pub async fn record_creation(
+        &self,
+        wanted: &NewSale,
+        origin: &ChangeOrigin,
+    ) -> Result<(DesiredState, bool), OperationError> {
         let (desired, is_new) = match self.find(&wanted.id).await? {
             Some(existing) => (existing, false),
-            None => self.record_new(wanted).await?,
+            None => self.record_new(wanted, origin).await?,
         };
         if !is_new {
             check_same_settings(wanted, &desired)?;
@@ -163,11 +169,17 @@ impl SaleOperations {
         Ok((desired, is_new))
     }
 
-    async fn record_new(&self, wanted: &NewSale) -> Result<(DesiredState, bool), OperationError> {
+    async fn record_new(
+        &self,
+        wanted: &NewSale,
+        origin: &ChangeOrigin,
+    ) -> Result<(DesiredState, bool), OperationError> {
         let desired = self.plan_layout(wanted).await?;
-        match self.record(0, &desired).await? {
+        let values = json!({ "totalStock": wanted.total_stock, "shards": desired.mint.len() });
+        let entry = entry("create", values, &desired.sale.config, origin, now());
+        match self.record(0, &desired, &entry).await? {
             RecordAnswer::Done => {
-                tracing::info!(sale.id = %wanted.id, sale.shards = desired.mint.len(), "sale recorded");
+                log_change(&wanted.id, &entry);
                 Ok((desired, true))
             }
             RecordAnswer::Overtaken(_) => {
@@ -177,8 +189,13 @@ impl SaleOperations {
         }
     }
 
-    async fn record(&self, based_on: u64, desired: &DesiredState) -> Result<RecordAnswer, OperationError> {
-        self.context.records.record(based_on, desired).await.map_err(UnknownOutcome)
+    async fn record(
+        &self,
+        based_on: u64,
+        desired: &DesiredState,
+        entry: &HistoryEntry,
+    ) -> Result<RecordAnswer, OperationError> {
+        self.context.records.record(based_on, desired, entry).await.map_err(UnknownOutcome)
     }
 
     async fn plan_layout(&self, wanted: &NewSale) -> Result<DesiredState, OperationError> {
@@ -226,13 +243,18 @@ impl SaleOperations {
     ///
     /// # Errors
     /// Fails when the sale does not exist, does not allow the change, or not every shard has confirmed.
-    pub async fn change(&self, id: &SaleId, change: &Change) -> Result<Sale, OperationError> {
+    pub async fn change(
+        &self,
+        id: &SaleId,
+        change: &Change,
+        origin: &ChangeOrigin,
+    ) -> Result<Sale, OperationError> {
         for _ in 0..CHANGE_TRIES_MAX {
             let before = self.existing(id).await?;
             let Some(after) = change.apply(&before)? else { return self.complete(before).await };
-            let version = before.sale.config.version;
-            if self.record(version, &after).await? == RecordAnswer::Done {
-                tracing::info!(sale.id = %id, sale.version = version + 1, ?change, "sale changed");
+            let entry = change.entry(&after.sale.config, origin, now());
+            if self.record(before.sale.config.version, &after, &entry).await? == RecordAnswer::Done {
+                log_change(id, &entry);
                 return self.complete(after).await;
             }
         }
@@ -308,6 +330,15 @@ impl SaleOperations {
         Ok(Inspection { problems: problems(&desired, &levels), desired, levels, topology, snapshot })
     }
 
+    /// Returns the latest changes of a sale, oldest first. They may not be durable yet.
+    ///
+    /// # Errors
+    /// Fails when the sale does not exist, or its history cannot be read.
+    pub async fn history(&self, id: &SaleId) -> Result<Vec<HistoryEntry>, OperationError> {
+        self.read_unconfirmed(id).await?;
+        self.context.writes.read(ReadHistory(&SaleKeys::new(id))).await.map_err(Unreadable)
+    }
+
     /// Audits a sale: reads all of its data and checks the invariants.
     ///
     /// # Errors
@@ -334,6 +365,24 @@ impl SaleOperations {
             known.iter().map(|(id, desired)| Some((id.clone(), *audited.get(desired.sale.fingerprint())?)));
         violations.flatten().collect()
     }
+}
+
+/// Writes a change to the audit log.
+fn log_change(id: &SaleId, entry: &HistoryEntry) {
+    let HistoryEntry { version, change, values, origin, .. } = entry;
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let values = Value::Object(values.clone());
+    tracing::info!(
+        sale.id = %id,
+        sale.version = version,
+        change,
+        %values,
+        operator.name = text(&origin.operator),
+        client.address = text(&origin.address),
+        correlation.id = text(&origin.correlation_id),
+        reason = text(&origin.reason),
+        "audit: sale changed"
+    );
 }
 
 fn check_same_settings(wanted: &NewSale, existing: &DesiredState) -> Result<(), OperationError> {

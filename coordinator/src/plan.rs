@@ -7,7 +7,8 @@ use rediscluster::CallError;
 use stock::calls::{Level, TokenSource};
 use stock::channels::Channel;
 use stock::ids::ShardId;
-use stock::sale::SaleState;
+use stock::layout::Shard;
+use stock::sale::{SaleState, VERSIONS_AHEAD_MAX};
 
 use crate::desired_state::DesiredState;
 
@@ -56,7 +57,8 @@ fn plan_shard(
     let (is_behind, is_short) = match level {
         Ok(level) if !desired.sale.shard(shard).accepts(&level.ring) => (false, false),
         Ok(level) => (
-            level.settings != recorded && level.settings.version <= recorded.version,
+            level.settings != recorded
+                && (level.settings.version <= recorded.version || is_impossible(level, recorded.version)),
             level.accepted_from(TokenSource::Mint) < minted,
         ),
         Err(CallError::NoShard) => (is_creating(desired), false),
@@ -70,10 +72,16 @@ fn plan_shard(
 /// belongs to another sale of the same name, or was made again after it was lost.
 fn version_above(desired: &DesiredState, levels: &[Result<Level, CallError>]) -> Option<u64> {
     let shards = desired.sale.shards().iter().zip(levels);
-    let own =
-        shards.filter_map(|(shard, level)| level.as_ref().ok().filter(|level| shard.accepts(&level.ring)));
+    let recorded = desired.sale.config.version;
+    let is_own = |shard: &Shard, level: &Level| shard.accepts(&level.ring) && !is_impossible(level, recorded);
+    let own = shards.filter_map(|(shard, level)| level.as_ref().ok().filter(|level| is_own(shard, level)));
     let highest = own.map(|level| level.settings.version).max()?;
-    (highest > desired.sale.config.version).then(|| highest.checked_add(1)).flatten()
+    (highest > recorded).then(|| highest.checked_add(1)).flatten()
+}
+
+/// Returns true if no coordinator gave the shard this version. The shard is configured again.
+fn is_impossible(level: &Level, recorded: u64) -> bool {
+    level.settings.version > recorded.saturating_add(VERSIONS_AHEAD_MAX)
 }
 
 fn is_creating(desired: &DesiredState) -> bool {

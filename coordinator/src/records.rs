@@ -13,6 +13,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use rediscluster::{CallError, Cluster};
 use stock::calls::{Recall, Record, RecordAnswer, SaleRecord};
+use stock::history::HistoryEntry;
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
 use stock::sale::{InvalidSale, Sale, SaleConfig};
@@ -109,14 +110,19 @@ impl Records {
         Ok(Some(DesiredState { sale, mint }))
     }
 
-    /// Writes the record of a sale, unless its version is no longer `based_on`.
+    /// Writes the record of a sale together with the entry of its history, unless its version is no longer `based_on`.
     ///
     /// # Errors
     /// Fails when it is unknown whether the record was written, or whether it is durable.
-    pub async fn record(&self, based_on: u64, desired: &DesiredState) -> Result<RecordAnswer, CallError> {
+    pub async fn record(
+        &self,
+        based_on: u64,
+        desired: &DesiredState,
+        entry: &HistoryEntry,
+    ) -> Result<RecordAnswer, CallError> {
         let (keys, config) = (SaleKeys::new(desired.sale.id()), &desired.sale.config);
-        let recorded =
-            self.writes.write(Record { keys: &keys, based_on, config, mint: &desired.mint }).await?;
+        let record = Record { keys: &keys, based_on, config, mint: &desired.mint, entry };
+        let recorded = self.writes.write(record).await?;
         if recorded == RecordAnswer::Done {
             self.remember(desired);
         }

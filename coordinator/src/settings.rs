@@ -6,14 +6,14 @@ use clap::{Args, Parser};
 use rediscluster::EpochMs;
 use service::healthcheck;
 use service::logs::LogFormat;
+use service::operators::OperatorTokens;
 use service::settings::{RedisSettings, TimeSetting, in_file, refuse};
 use service::traces::TraceSettings;
 use stock::ids::{SaleId, UserIdKind};
 use stock::sale::{Product, SHARDS_MAX};
 
-use crate::admin::AdminToken;
 use crate::cluster_command;
-use crate::new_sale::{Field, NewSale};
+use crate::new_sale::{Field, NewSale, price};
 use crate::timing::Timing;
 
 /// The control plane of a sharded flash sale: creates sales, takes snapshots, repairs transfers, audits.
@@ -29,14 +29,15 @@ pub struct Settings {
     #[command(flatten)]
     pub redis: RedisSettings,
 
-    /// Bearer token of the admin API: at least 16 visible ASCII characters
+    /// Bearer tokens of the admin API, one per line: NAME:ROLE:TOKEN with the role read or operate, or only TOKEN for
+    /// admin:operate:TOKEN. A token has at least 16 visible ASCII characters without ':'
     #[arg(long, env, required_unless_present = "admin_token_file", hide_env_values = true)]
     #[arg(conflicts_with = "admin_token_file")]
-    admin_token: Option<AdminToken>,
+    admin_token: Option<OperatorTokens>,
 
-    /// A file with the bearer token, instead of ADMIN_TOKEN
-    #[arg(long, env, value_parser = in_file::<AdminToken>)]
-    admin_token_file: Option<AdminToken>,
+    /// A file with the bearer tokens, instead of ADMIN_TOKEN. Empty lines and lines that start with # are ignored
+    #[arg(long, env, value_parser = in_file::<OperatorTokens>)]
+    admin_token_file: Option<OperatorTokens>,
 
     /// Periods and waits.
     #[command(flatten)]
@@ -72,14 +73,15 @@ pub struct Settings {
     product_name: String,
 
     /// Its price
-    #[arg(long, env, default_value_t = 0.0)]
+    #[arg(long, env, value_parser = price, default_value = "0")]
     product_price: f64,
 
     /// A short description of it
     #[arg(long, env, default_value = "")]
     product_description: String,
 
-    /// How the default sale compares user ids: opaque, or email, which ignores case
+    /// How the default sale compares user ids: opaque; email, which makes all spellings of an address one user; or email-folded, which
+    /// also ignores a tag after + and the dots of Gmail
     #[arg(long, env, value_parser = user_ids, default_value = "opaque")]
     user_ids: UserIdKind,
 
@@ -98,12 +100,26 @@ pub struct ListenSettings {
     /// Port of the live view, the admin API, /healthz, /readyz and /metrics
     #[arg(long, env, default_value_t = 3100)]
     port: u16,
+
+    /// Another port of /healthz, /readyz and /metrics, for those who must not reach the admin API; none if not set
+    #[arg(long, env)]
+    ops_port: Option<u16>,
 }
 
 impl ListenSettings {
-    /// The address of the coordinator's only port.
+    /// The address that operators connect to.
     pub fn address(self) -> SocketAddr {
         SocketAddr::new(self.host, self.port)
+    }
+
+    /// The address that answers probes.
+    pub fn probes(self) -> SocketAddr {
+        self.ops().unwrap_or_else(|| self.address())
+    }
+
+    /// The address for probes and metrics only, if there is one.
+    pub fn ops(self) -> Option<SocketAddr> {
+        self.ops_port.map(|port| SocketAddr::new(self.host, port))
     }
 }
 
@@ -117,8 +133,8 @@ impl Settings {
         settings
     }
 
-    /// The bearer token that operators must send.
-    pub fn admin_token(&self) -> AdminToken {
+    /// The bearer tokens of the operators.
+    pub fn operator_tokens(&self) -> OperatorTokens {
         let given = self.admin_token.as_ref().or(self.admin_token_file.as_ref());
         given.expect("one of the two is required").clone()
     }
@@ -142,7 +158,8 @@ fn user_ids(raw: &str) -> Result<UserIdKind, &'static str> {
     match raw {
         "opaque" => Ok(UserIdKind::Opaque),
         "email" => Ok(UserIdKind::Email),
-        _ => Err("must be opaque or email"),
+        "email-folded" => Ok(UserIdKind::EmailFolded),
+        _ => Err("must be opaque, email or email-folded"),
     }
 }
 

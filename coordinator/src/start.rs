@@ -4,6 +4,7 @@ use rediscluster::{ClusterError, backoff};
 use service::settings::refuse;
 use service::{connect, presence};
 use stock::functions::LIBRARY;
+use stock::history::ChangeOrigin;
 use stock::sale::SaleState;
 use tokio::time::sleep;
 
@@ -55,7 +56,9 @@ pub async fn default_sale(sales: &SaleOperations, wanted: &NewSale) {
 /// Records the sale, and completes its creation. A sale that has been open before is not waited for, because it needs
 /// no coordinator to sell.
 async fn create(sales: &SaleOperations, wanted: &NewSale) -> Result<(), OperationError> {
-    let (recorded, _) = sales.record_creation(wanted).await?;
+    let origin =
+        ChangeOrigin { reason: Some("default sale of the settings".to_owned()), ..ChangeOrigin::default() };
+    let (recorded, _) = sales.record_creation(wanted, &origin).await?;
     if recorded.sale.config.state == SaleState::Creating {
         sales.complete(recorded).await?;
     }

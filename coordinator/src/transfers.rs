@@ -40,6 +40,14 @@ pub enum UnconfirmedReason {
     /// It holds other settings, of a newer version.
     #[error("it holds {}", .0.join(", "))]
     OtherSettings(Vec<String>),
+    /// It holds more minted tokens than are recorded.
+    #[error("it holds {held} minted tokens, recorded {recorded}")]
+    OtherMint {
+        /// Tokens minted to it, by its own counter.
+        held: u64,
+        /// Tokens minted to it, by the record.
+        recorded: u64,
+    },
 }
 
 impl fmt::Display for UnconfirmedShard {

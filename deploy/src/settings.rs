@@ -50,7 +50,7 @@ mod tests {
         for both in ["HOST", "PORT", "REDIS_URL", "RUST_LOG", "OTEL_EXPORTER_OTLP_ENDPOINT"] {
             assert!(node.contains(both) && coordinator.contains(both), "{both}");
         }
-        assert!(node.contains("OPS_PORT") && !coordinator.contains("OPS_PORT"));
+        assert!(node.contains("DRAIN_DELAY") && !coordinator.contains("DRAIN_DELAY"));
         assert!(coordinator.contains("ADMIN_TOKEN") && !node.contains("ADMIN_TOKEN"));
         assert!(of("flashsale-loadtest").is_err());
     }

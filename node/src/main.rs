@@ -6,12 +6,13 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use futures::FutureExt as _;
 use node::http::{AppState, ClientAdmission};
-use node::identity::Identity;
+use node::identity::{Identity, KeyReloader};
+use node::limits::Limits;
 use node::metrics;
 use node::router;
 use node::sales::Sales;
 use node::secret::Signer;
-use node::settings::{DrainSettings, ListenSettings, Settings};
+use node::settings::{Auth, DrainSettings, ListenSettings, Settings};
 use service::metrics::{Exporter, show_connections};
 use service::ops::Readiness;
 use service::presence::{self, PresenceTask};
@@ -30,17 +31,19 @@ pub(crate) async fn main() -> ExitCode {
         return health;
     }
     let settings: Settings = settings::parse();
-    let identity =
-        Identity::from_settings(&settings.auth).unwrap_or_else(|invalid| settings::refuse(invalid));
+    let (identity, reloader) = Identity::from_settings(&settings.auth, &settings.web.trusted_proxies)
+        .unwrap_or_else(|invalid| settings::refuse(invalid));
     let _traces = logs::init(settings.log_format, "flashsale-node", &settings.traces);
     files::raise_open_files_limit();
-    exit::code(run(settings, identity).await)
+    exit::code(run(settings, identity, reloader).await)
 }
 
 /// Serves the operations port for the whole life of the process.
-async fn run(settings: Settings, identity: Identity) -> anyhow::Result<()> {
+async fn run(settings: Settings, identity: Identity, reloader: KeyReloader) -> anyhow::Result<()> {
+    let hangups = shutdown::hangups();
     let readiness = Readiness::starting("waiting for the Redis Cluster");
     let exporter = metrics::install()?;
+    metrics::set_auth(settings.auth.auth);
     exporter.on_scrape({
         let readiness = readiness.clone();
         move || metrics::set_readiness(readiness.check().is_ok())
@@ -48,7 +51,11 @@ async fn run(settings: Settings, identity: Identity) -> anyhow::Result<()> {
     let listener = serve::bind("OPS_PORT", settings.listen.ops())?;
     let router = ops::router(readiness.clone()).merge(exporter.router());
     let serving = serve_buyers(settings, identity, readiness, &exporter);
-    serve::during(listener, router, exporter.with_upkeep(serving)).await
+    let serving = serve::during(listener, router, exporter.with_upkeep(serving));
+    tokio::select! {
+        served = serving => served,
+        never = reloader.run(hangups) => match never {},
+    }
 }
 
 /// Serves buyers from the moment the cluster is reachable until the process is asked to stop.
@@ -59,19 +66,23 @@ async fn serve_buyers(
     exporter: &Exporter,
 ) -> anyhow::Result<()> {
     let stop = shutdown::requested().shared();
-    let NodeServices { sales, signer, admission, presence } = tokio::select! {
-        connected = connect(&settings) => connected?,
+    let identity = Arc::new(identity);
+    let NodeServices { sales, signer, limits, presence } = tokio::select! {
+        connected = connect(&settings, identity.is_verified()) => connected?,
         () = stop.clone() => return Ok(()),
     };
     let listener = serve::bind("PORT", settings.listen.public())?;
-    let state = Arc::new(AppState::new(sales.clone(), &settings, signer, identity));
+    let state =
+        Arc::new(AppState::new(sales.clone(), &settings, signer, Arc::clone(&identity), Arc::clone(&limits)));
+    let admission = ClientAdmission::new(&settings.web, identity, limits);
     let router = router::router(Arc::clone(&state), admission);
     log_start(&settings);
     readiness.serving({
         let sales = sales.clone();
         move || sales.ready()
     });
-    let connections = Connections::with_limits(settings.connections);
+    let connections =
+        Connections::with_limits(settings.connections).shared_by_networks(settings.networks_without_share());
     exporter.on_scrape({
         let (sales, state, connections) = (sales.clone(), Arc::clone(&state), connections.clone());
         move || {
@@ -96,11 +107,11 @@ async fn serve_buyers(
 struct NodeServices {
     sales: Sales,
     signer: Signer,
-    admission: ClientAdmission,
+    limits: Arc<Limits>,
     presence: PresenceTask,
 }
 
-async fn connect(settings: &Settings) -> anyhow::Result<NodeServices> {
+async fn connect(settings: &Settings, is_verified: bool) -> anyhow::Result<NodeServices> {
     let cluster = connect::cluster(&settings.redis.connect_options(), &LIBRARY).await.context("REDIS_URL")?;
     // An unreachable primary does not stop the start: its lane loads the library when it finds it missing.
     if let Err(error) = cluster.load_library().await {
@@ -111,12 +122,16 @@ async fn connect(settings: &Settings) -> anyhow::Result<NodeServices> {
         [] => Signer::shared(Arc::clone(&cluster)).await,
         secrets => Signer::with(secrets),
     };
-    let admission = ClientAdmission::new(&cluster, &settings.web, &settings.limits);
+    let limits = Arc::new(Limits::start(&cluster, &settings.limits, is_verified));
     let process = process_info(settings);
-    let presence =
-        PresenceTask::start(Arc::clone(&cluster), move |uptime| Presence::report(&process, uptime));
-    let sales = Sales::start(cluster, settings.lanes.clone(), settings.limits.for_user());
-    Ok(NodeServices { sales, signer, admission, presence })
+    let shared_limits = Arc::clone(&limits);
+    let presence = PresenceTask::start(
+        Arc::clone(&cluster),
+        move |uptime| Presence::report(&process, uptime),
+        move |present| shared_limits.update_nodes(&present),
+    );
+    let sales = Sales::start(cluster, settings.lanes.clone());
+    Ok(NodeServices { sales, signer, limits, presence })
 }
 
 /// Describes this process for the list of running processes in Redis.
@@ -127,7 +142,17 @@ fn process_info(settings: &Settings) -> ProcessInfo {
 
 fn log_start(settings: &Settings) {
     let (public, ops) = (settings.listen.public(), settings.listen.ops());
-    tracing::info!(http.address = %public, ops.address = %ops, sale.id = %settings.sale_id, "node serves");
+    let auth = settings.auth.auth;
+    tracing::info!(
+        http.address = %public,
+        ops.address = %ops,
+        sale.id = %settings.sale_id,
+        auth = auth.name(),
+        "node serves"
+    );
+    if auth == Auth::None {
+        tracing::warn!("AUTH=none: each client can buy and look up orders as any user");
+    }
 }
 
 /// Completes when the port for buyers has to close. By then readiness has been red for `DRAIN_DELAY`, so load balancers

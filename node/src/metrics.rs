@@ -14,17 +14,27 @@ use service::metrics::{Exporter, expect_requests};
 use stock::ids::{SaleId, ShardId};
 
 use crate::sales::Outcome;
+use crate::settings::Auth;
 
 service::name_metrics! {
-    /// Answers to purchases, by outcome: one for each request. Limited and busy: nothing was bought. Unknown: the
-    /// purchase may have been made.
+    /// Answers to purchases, by outcome: one for each request that was not limited. Busy: nothing was bought. Unknown:
+    /// the purchase may have been made.
     Counter PURCHASES = "flashsale_purchases_total";
     /// Purchases that succeeded after the buyer found the home shard empty and waited for tokens from another shard.
     Counter PURCHASES_DELAYED_BY_STEAL = "flashsale_purchases_delayed_by_steal_total";
-    /// Requests that were refused because their client address made too many.
+    /// Requests that were refused because their client made too many. User: attempts or lookups of one user. Address
+    /// purchases: purchases and lookups of one client address. Address requests: its other requests.
     Counter REQUESTS_LIMITED = "flashsale_requests_limited_total";
+    /// Nodes that share the rate limits, as far as the node knows. Each grants its part without asking.
+    Gauge LIMIT_NODES = "flashsale_limit_nodes";
     /// 1 while the node is ready for buyers and /readyz answers 200, else 0.
     Gauge READY = "flashsale_ready";
+    /// Always 1. Its label is AUTH, the source of user ids: jwt, header or none.
+    Gauge AUTH = "flashsale_auth_info";
+    /// Keys that verify bearer tokens. 0: every token is refused.
+    Gauge AUTH_KEYS = "flashsale_auth_keys";
+    /// 1 while the key file cannot be read again, so that the node uses its earlier keys.
+    Gauge AUTH_KEYS_OUTDATED = "flashsale_auth_keys_outdated";
     /// Clients that listen to a sale's events.
     Gauge EVENT_LISTENERS = "flashsale_event_listeners";
 
@@ -70,7 +80,9 @@ service::name_metrics! {
 /// Fails when another recorder is installed already.
 pub fn install() -> anyhow::Result<Exporter> {
     let exporter = Exporter::install(env!("CARGO_PKG_VERSION"), describe)?;
-    counter!(REQUESTS_LIMITED).increment(0);
+    for limit in LimitName::ALL {
+        requests_limited(limit).increment(0);
+    }
     for (route, statuses) in PURCHASE_ROUTES {
         expect_requests(route, &Method::POST, statuses);
     }
@@ -84,14 +96,63 @@ const PURCHASE_ROUTES: [(&str, &[u16]); 3] = [
     ("/api/purchase", &[200, 403, 409, 410, 429, 503]),
 ];
 
-/// Counts a request that was refused by the limit of its client address.
-pub(crate) fn count_limited_request() {
-    counter!(REQUESTS_LIMITED).increment(1);
+/// A rate limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LimitName {
+    /// Attempts and lookups of one user.
+    User,
+    /// Purchases and lookups of one client address.
+    AddressPurchases,
+    /// Other requests of one client address.
+    AddressRequests,
+}
+
+impl LimitName {
+    const ALL: [Self; 3] = [Self::User, Self::AddressPurchases, Self::AddressRequests];
+
+    /// Returns the name in metrics and in Redis.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::AddressPurchases => "address_purchases",
+            Self::AddressRequests => "address_requests",
+        }
+    }
+}
+
+/// Counts a request that was refused by a limit.
+pub(crate) fn count_limited_request(limit: LimitName) {
+    requests_limited(limit).increment(1);
+}
+
+fn requests_limited(limit: LimitName) -> Counter {
+    counter!(REQUESTS_LIMITED, "limit" => limit.as_str())
+}
+
+/// Sets the number of nodes that share the rate limits.
+pub(crate) fn set_limit_nodes(nodes: u32) {
+    gauge!(LIMIT_NODES).set(f64::from(nodes));
 }
 
 /// Sets the readiness gauge.
 pub fn set_readiness(is_ready: bool) {
     gauge!(READY).set(f64::from(u8::from(is_ready)));
+}
+
+/// Shows the source of user ids.
+pub fn set_auth(auth: Auth) {
+    gauge!(AUTH, "auth" => auth.name()).set(1.0);
+}
+
+/// Sets the number of keys that verify bearer tokens.
+pub(crate) fn set_auth_keys(keys: usize) {
+    gauge!(AUTH_KEYS).set(keys as f64);
+    set_auth_keys_outdated(false);
+}
+
+/// Shows that the key file cannot be read again.
+pub(crate) fn set_auth_keys_outdated(is_outdated: bool) {
+    gauge!(AUTH_KEYS_OUTDATED).set(f64::from(u8::from(is_outdated)));
 }
 
 /// Sets the number of clients that listen to events.
@@ -250,7 +311,6 @@ pub(crate) struct SaleCounters {
     already_purchased: Counter,
     out_of_stock: Counter,
     not_active: Counter,
-    limited: Counter,
     busy: Counter,
     unknown: Counter,
     delayed_by_steal: Counter,
@@ -270,7 +330,6 @@ impl SaleCounters {
             already_purchased: outcome("already_purchased"),
             out_of_stock: outcome("out_of_stock"),
             not_active: outcome("not_active"),
-            limited: outcome("limited"),
             busy: outcome("busy"),
             unknown: outcome("unknown"),
             delayed_by_steal: from_zero(counter!(PURCHASES_DELAYED_BY_STEAL, "sale" => sale.to_owned())),
@@ -291,7 +350,6 @@ impl SaleCounters {
             Outcome::AlreadyPurchased(_) => &self.already_purchased,
             Outcome::OutOfStock => &self.out_of_stock,
             Outcome::NotActive(_) => &self.not_active,
-            Outcome::Limited(_) => &self.limited,
             Outcome::Busy => &self.busy,
             Outcome::Unknown(_) => &self.unknown,
         }

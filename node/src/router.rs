@@ -18,8 +18,13 @@ const DEADLINE: Duration = Duration::from_secs(15);
 /// Builds the router of the buyers' port.
 pub fn router(state: Arc<AppState>, admission: impl AdmissionControl) -> Router {
     let cors = cors::layer(state.origins());
-    let (api, description) = api().with_state(state).split_for_parts();
-    let routes = api.merge(documentation_routes()).merge(openapi::router(description));
+    let (api, description) = api().with_state(Arc::clone(&state)).split_for_parts();
+    let documentation = if state.shows_documentation() {
+        documentation_routes().merge(openapi::router(description))
+    } else {
+        Router::new()
+    };
+    let routes = api.merge(documentation);
     // The storefront page. It calls the by-sale endpoints.
     let router = edge::wrap(routes.merge(page::router()), admission, DEADLINE);
     // CORS is the outermost layer, because pages of other sites must be able to read error responses too.

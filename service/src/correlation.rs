@@ -10,6 +10,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 /// The header that carries the correlation id, in requests and responses.
 pub const X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 
+/// Another name of [`X_CORRELATION_ID`], which some clients send. It is sent back if it came.
+pub const CORRELATION_ID: HeaderName = HeaderName::from_static("correlation-id");
+
 /// Longest correlation id in bytes. It is stored with each order. 64 bytes hold a UUID or a W3C trace id.
 const BYTES_MAX: usize = 64;
 
@@ -25,7 +28,7 @@ impl CorrelationId {
     }
 
     /// Creates an id for a request that has none.
-    fn random() -> Self {
+    pub(crate) fn random() -> Self {
         Self(format!("{:016x}", rand::random::<u64>()).into())
     }
 
@@ -54,12 +57,16 @@ impl<S: Sync> FromRequestParts<S> for Correlation {
 
 /// Returns the id that the client sent, or a random one if it sent none that is valid in logs and headers.
 pub(crate) fn from_headers(request: &HeaderMap) -> CorrelationId {
-    let sent = request.get(X_CORRELATION_ID).and_then(|value| value.to_str().ok());
-    sent.and_then(CorrelationId::parse).unwrap_or_else(CorrelationId::random)
+    let sent = |name| request.get(name).and_then(|value| CorrelationId::parse(value.to_str().ok()?));
+    sent(X_CORRELATION_ID).or_else(|| sent(CORRELATION_ID)).unwrap_or_else(CorrelationId::random)
 }
 
-pub(crate) fn echo(correlation: &CorrelationId, response: &mut HeaderMap) {
+/// Adds the id to a response, also under its other name if `uses_other_name`.
+pub(crate) fn echo(correlation: &CorrelationId, uses_other_name: bool, response: &mut HeaderMap) {
     let value = HeaderValue::from_str(correlation.as_str()).expect("a correlation id is visible ASCII");
+    if uses_other_name {
+        response.insert(CORRELATION_ID, value.clone());
+    }
     response.insert(X_CORRELATION_ID, value);
 }
 

@@ -21,7 +21,7 @@ use tower::{Layer, Service};
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
-use crate::correlation::CorrelationId;
+use crate::correlation::{CORRELATION_ID, CorrelationId};
 use crate::metrics::Requests;
 use crate::problem::Problem;
 use crate::{correlation, problem, traces};
@@ -118,6 +118,7 @@ where
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let correlation = correlation::from_headers(request.headers());
+        let uses_other_name = request.headers().contains_key(CORRELATION_ID);
         request.extensions_mut().insert(correlation.clone());
         let (log, rules) = (RequestLog::of(&request), Arc::clone(&self.rules));
         let span = log.span(&correlation);
@@ -149,7 +150,7 @@ where
                 Err(_) => timed_out().into_response(),
             };
             problem::complete(&mut response, &correlation);
-            correlation::echo(&correlation, response.headers_mut());
+            correlation::echo(&correlation, uses_other_name, response.headers_mut());
             add_missing(response.headers_mut());
             log.finish(response.status(), &rules.requests);
             Ok(response)
@@ -261,6 +262,16 @@ mod tests {
         let response = answer(Request::get("/echo"), "").await;
         assert_eq!(response.headers()["x-correlation-id"], "trace-1");
         assert_eq!(body(response).await, "trace-1");
+    }
+
+    #[tokio::test]
+    async fn correlation_id_is_echoed_under_its_other_name() {
+        let request = Request::get("/echo").header("correlation-id", "trace-2").body(Body::empty()).unwrap();
+        let response = router().oneshot(request).await.unwrap();
+        assert_eq!(response.headers()["correlation-id"], "trace-2");
+        assert_eq!(response.headers()["x-correlation-id"], "trace-2");
+        assert_eq!(body(response).await, "trace-2");
+        assert!(!answer(Request::get("/echo"), "").await.headers().contains_key("correlation-id"));
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,12 +17,20 @@ use futures::stream;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::network::{ClientNetwork, NetworkShare, NetworkShares};
 
 /// Shortest time between two events: at most five per second.
 pub const EVENT_PERIOD: Duration = Duration::from_millis(200);
 const HEARTBEAT: Bytes = Bytes::from_static(b":\n\n");
 /// Range of the reconnect delay that clients are told. It is random, so that they do not all come back at once.
 const RETRY_MS: RangeInclusive<u32> = 1_000..=3_000;
+/// Lifetime of a stream. It is random, so that streams that began together do not end together. The client reconnects,
+/// perhaps to another process, and its place is free for others until then.
+const LIFETIME: Range<Duration> = Duration::from_mins(10)..Duration::from_mins(15);
+/// Part of all places that one client network may hold: 1/16.
+const NETWORK_SHARE_DIVISOR: usize = 16;
 /// Makes nginx pass events on without buffering.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -49,6 +57,8 @@ pub fn event(kind: &str, data: &impl Serialize) -> Bytes {
 pub struct EventHub<K> {
     permits: Arc<Semaphore>,
     listeners_max: usize,
+    shares: NetworkShares,
+    lifetime: Range<Duration>,
     state: Mutex<HubState<K>>,
 }
 
@@ -76,7 +86,10 @@ struct Listener {
     last_number: u64,
     /// The event with the current state, which every new listener gets first.
     first_event: Option<Bytes>,
+    /// The stream ends with the first event or heartbeat after this time.
+    ends_at: Instant,
     _permit: OwnedSemaphorePermit,
+    _share: Option<NetworkShare>,
 }
 
 impl<K> Default for HubState<K> {
@@ -107,7 +120,13 @@ impl EventPublisher {
 impl<K: Eq + Hash> EventHub<K> {
     /// A hub with at most this many listeners at a time.
     pub fn new(listeners_max: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(listeners_max)), listeners_max, state: Mutex::default() }
+        Self {
+            permits: Arc::new(Semaphore::new(listeners_max)),
+            listeners_max,
+            shares: NetworkShares::new((listeners_max / NETWORK_SHARE_DIVISOR).max(1)),
+            lifetime: LIFETIME,
+            state: Mutex::default(),
+        }
     }
 
     /// Number of listeners.
@@ -121,12 +140,14 @@ impl<K: Eq + Hash> EventHub<K> {
         *state = HubState { is_closed: true, ..HubState::default() };
     }
 
-    /// Adds a listener, which gets `first_event` first. Returns `None` if the hub is full. Calls `writer` if the
-    /// subject has no running publisher. On a closed hub the stream consists of the first event only: browsers
+    /// Adds a listener, which gets `first_event` first. Returns `None` if the hub is full, or if the listener's
+    /// network holds a sixteenth of it; a listener without a network is not limited. Calls `writer` if the subject has
+    /// no running publisher. On a closed hub the stream consists of the first event only: browsers
     /// reconnect after a stream ended, but not after an error status.
     pub fn listen<W>(
         &self,
         subject: K,
+        network: Option<ClientNetwork>,
         first_event: &[u8],
         writer: impl FnOnce(EventPublisher) -> W,
     ) -> Option<Body>
@@ -134,6 +155,10 @@ impl<K: Eq + Hash> EventHub<K> {
         W: Future<Output = ()> + Send + 'static,
     {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        let share = match network {
+            Some(network) => Some(self.shares.try_acquire(network)?),
+            None => None,
+        };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.is_closed {
             return Some(with_retry(first_event).into());
@@ -147,10 +172,15 @@ impl<K: Eq + Hash> EventHub<K> {
             frames
         });
         let last_number = frames.borrow_and_update().number;
-        Some(
-            Listener { frames, last_number, first_event: Some(with_retry(first_event)), _permit: permit }
-                .into_body(),
-        )
+        let listener = Listener {
+            frames,
+            last_number,
+            first_event: Some(with_retry(first_event)),
+            ends_at: Instant::now() + rand::random_range(self.lifetime.clone()),
+            _permit: permit,
+            _share: share,
+        };
+        Some(listener.into_body())
     }
 }
 
@@ -173,6 +203,10 @@ impl Listener {
             return Some(first_event);
         }
         self.frames.changed().await.ok()?;
+        // Heartbeats arrive often enough, so no timer is needed.
+        if self.ends_at <= Instant::now() {
+            return None;
+        }
         let frame = self.frames.borrow_and_update();
         let is_new = frame.number != self.last_number;
         self.last_number = frame.number;
@@ -193,7 +227,7 @@ mod tests {
     /// Adds a listener. A newly started writer passes its publisher on through `publishers`.
     fn listen(events: &EventHub<u8>, publishers: &mpsc::UnboundedSender<EventPublisher>) -> Option<Body> {
         let publishers = publishers.clone();
-        events.listen(1, b"data: hello\n\n", |publisher| async move {
+        events.listen(1, None, b"data: hello\n\n", |publisher| async move {
             publishers.send(publisher).unwrap_or_default();
         })
     }
@@ -235,6 +269,35 @@ mod tests {
         assert_eq!((publisher.has_listeners(), events.listeners()), (true, 1));
         drop(stream);
         assert_eq!((publisher.has_listeners(), events.listeners()), (false, 0));
+    }
+
+    #[tokio::test]
+    async fn client_network_holds_a_share_of_listeners() {
+        let events = EventHub::new(32);
+        let listen = |network: &str| {
+            let network = ClientNetwork::of(network.parse().unwrap());
+            events.listen(1, Some(network), b"", |_| std::future::pending())
+        };
+        let greedy: Vec<_> = (0..3).map(|_| listen("192.0.2.7")).collect();
+        assert!(greedy[..2].iter().all(Option::is_some) && greedy[2].is_none(), "a sixteenth of 32");
+        assert_eq!(events.listeners(), 2, "a refused listener takes no place");
+        assert!(listen("192.0.2.8").is_some());
+        drop(greedy);
+        assert!(listen("192.0.2.7").is_some());
+    }
+
+    #[tokio::test]
+    async fn stream_ends_after_its_lifetime() {
+        let (publishers, mut started) = mpsc::unbounded_channel();
+        let mut events = EventHub::new(9);
+        events.lifetime = Duration::ZERO..Duration::from_nanos(1);
+        let mut stream = listen(&events, &publishers).unwrap().into_data_stream();
+        let publisher = timeout(SOON, started.recv()).await.unwrap().unwrap();
+        assert!(next_event(&mut stream).await.unwrap().ends_with("data: hello\n\n"), "the state arrives");
+        publisher.send_heartbeat();
+        assert_eq!(next_event(&mut stream).await, None);
+        drop(stream);
+        assert_eq!(events.listeners(), 0);
     }
 
     #[tokio::test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use tokio::time::timeout;
 
@@ -18,6 +18,8 @@ pub const BODY_BYTES_MAX: usize = 16 * 1024;
 /// client would only occupy a connection.
 pub const BODY_READ_MAX: Duration = Duration::from_secs(5);
 
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A complete body that was sent as JSON, not parsed yet.
 #[derive(Clone, Debug)]
 pub struct JsonBody(Bytes);
@@ -28,13 +30,52 @@ impl JsonBody {
     /// # Errors
     /// Returns a problem with status 400 if the body is not JSON, not an object, or does not fit `T`.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Problem> {
+        // RFC 8259 allows to ignore a byte order mark.
+        let text = self.0.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.0);
         // Serde would also accept an array for a struct.
-        if !self.0.trim_ascii_start().starts_with(b"{") {
+        if !text.trim_ascii_start().starts_with(b"{") {
             return Err(no_object());
         }
-        let refused = |error| format!("The body is not the JSON that is asked for: {error}.");
-        serde_json::from_slice(&self.0)
-            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST).detail(refused(error)))
+        serde_json::from_slice(text).map_err(|error| {
+            let mut again = serde_json::Deserializer::from_slice(text);
+            // The first parse does not track the path, because a purchase would pay for it.
+            let path = serde_path_to_error::deserialize::<_, T>(&mut again)
+                .err()
+                .map(|error| error.path().to_string());
+            Problem::new(StatusCode::BAD_REQUEST).detail(reason_of(&error, &path.unwrap_or_default()))
+        })
+    }
+}
+
+/// Returns the error in the words of JSON, with the member at `path` that it is about.
+fn reason_of(error: &serde_json::Error, path: &str) -> String {
+    let text = error.to_string();
+    if !error.is_data() {
+        return format!("The body is not valid JSON: {text}.");
+    }
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason);
+    let quoted = text.split('`').nth(1).unwrap_or(path);
+    let expected = text.split_once(", expected ").map(|(_, expected)| expected);
+    match (text.split(' ').next(), expected) {
+        (Some("missing"), _) => format!("{quoted} is missing."),
+        (Some("duplicate"), _) => format!("{quoted} must not be there twice."),
+        (Some("unknown"), Some(members)) if text.starts_with("unknown field") => {
+            format!(
+                "{quoted} is not a member of this request, which are {}.",
+                members.trim_start_matches("one of ")
+            )
+        }
+        (_, Some(expected)) => format!("{path} must be {}.", in_json_words(expected)),
+        _ => format!("{path}: {text}."),
+    }
+}
+
+fn in_json_words(expected: &str) -> &str {
+    match expected {
+        "f64" => "a number",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, not negative and not too large",
+        "a boolean" => "true or false",
+        other => other,
     }
 }
 
@@ -44,6 +85,9 @@ impl<S: Sync> FromRequest<S> for JsonBody {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         if !claims_json(request.headers()) {
             return Err(unsupported());
+        }
+        if !is_plain(request.headers()) {
+            return Err(encoded());
         }
         // `timeout` sets its timer only if the body has not arrived yet.
         match timeout(BODY_READ_MAX, to_bytes(request.into_body(), BODY_BYTES_MAX)).await {
@@ -61,6 +105,13 @@ fn claims_json(headers: &HeaderMap) -> bool {
     media_type.trim().eq_ignore_ascii_case("application/json")
 }
 
+fn is_plain(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
 fn is_too_long(error: &axum::Error) -> bool {
     error.source().is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
 }
@@ -73,6 +124,13 @@ pub fn no_object() -> Problem {
 /// The problem for a body with another content type.
 pub fn unsupported() -> Problem {
     Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE).detail("The body must be sent as application/json.")
+}
+
+/// The problem for a compressed body. A purchase is too short to gain from it.
+fn encoded() -> Problem {
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+        .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))
+        .detail("The body must be sent without a content encoding.")
 }
 
 /// The problem for a body longer than [`BODY_BYTES_MAX`].
@@ -124,6 +182,48 @@ mod tests {
         assert_eq!(parse(r#" {"units":7} "#).await.unwrap().units, 7);
         for other in ["[7]", "7", "", "{}", r#"{"units":"7"}"#, r#"{"units":7}}"#] {
             assert!(parse(other).await.is_err(), "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn byte_order_mark_is_ignored() {
+        let body = read(Request::post("/"), Body::from("\u{feff}{}")).await.unwrap();
+        assert!(body.parse::<serde_json::Value>().is_ok());
+    }
+
+    #[tokio::test]
+    async fn compressed_body_is_unsupported() {
+        for (encoding, status) in [("gzip", Some(415)), ("br", Some(415)), ("identity", None)] {
+            let answer = read(Request::post("/").header(CONTENT_ENCODING, encoding), Body::from("{}")).await;
+            assert_eq!(answer.err().map(|status| status.as_u16()), status, "{encoding}");
+        }
+        let refusal = encoded().into_response();
+        assert_eq!(refusal.headers()[ACCEPT_ENCODING], "identity");
+    }
+
+    #[tokio::test]
+    async fn errors_name_the_member_in_words_of_json() {
+        #[derive(Debug, Deserialize)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        #[expect(dead_code, reason = "only its errors are of interest")]
+        struct Wanted {
+            product_price: f64,
+            units: u16,
+        }
+        for (body, reason) in [
+            (r#"{"productPrice":"7","units":1}"#, "productPrice must be a number."),
+            (
+                r#"{"productPrice":7,"units":-1}"#,
+                "units must be a whole number, not negative and not too large.",
+            ),
+            (r#"{"units":1}"#, "productPrice is missing."),
+            (r#"{"units":1,"units":1}"#, "units must not be there twice."),
+            (r#"{"price":1}"#, "price is not a member of this request, which are `productPrice`, `units`."),
+        ] {
+            let error = serde_json::from_str::<Wanted>(body).unwrap_err();
+            let path =
+                serde_path_to_error::deserialize::<_, Wanted>(&mut serde_json::Deserializer::from_str(body));
+            assert_eq!(reason_of(&error, &path.unwrap_err().path().to_string()), reason);
         }
     }
 }

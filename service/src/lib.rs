@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod client_stream;
 pub mod connect;
 pub mod correlation;
 pub mod edge;
@@ -11,6 +12,8 @@ pub mod healthcheck;
 pub mod json;
 pub mod logs;
 pub mod metrics;
+pub mod network;
+pub mod operators;
 pub mod ops;
 pub mod page;
 pub mod presence;

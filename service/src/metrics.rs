@@ -18,6 +18,7 @@ use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 
+use crate::operators::Refusal;
 pub(crate) use requests::Requests;
 pub use requests::expect_requests;
 
@@ -38,8 +39,12 @@ crate::name_metrics! {
     Histogram REQUEST_DURATION = "flashsale_http_request_duration_seconds";
     /// Connections to the port for clients that are open.
     Gauge CONNECTIONS = "flashsale_connections";
-    /// Connections that were closed at once because the limit was reached.
+    /// Connections that were closed because the limit, or the share of their client network, was reached: new ones, or on
+    /// ports that are not public, those that waited longest for a request.
     Counter CONNECTIONS_REFUSED = "flashsale_connections_refused_total";
+    /// Requests to the API for operators that were refused: without a token, with a wrong one, or beyond the role of
+    /// the operator.
+    Counter OPERATOR_REFUSALS = "flashsale_operator_refusals_total";
     /// Always 1; the labels name the version and revision that runs.
     Gauge BUILD_INFO = "flashsale_build_info";
     /// Worker threads of the runtime.
@@ -50,6 +55,18 @@ crate::name_metrics! {
     Gauge RUNTIME_QUEUE_DEPTH = "flashsale_runtime_queue_depth";
     /// Time that all workers together spent busy. Only grows; a gauge, because counters here are whole numbers.
     Gauge RUNTIME_BUSY = "flashsale_runtime_busy_seconds_total";
+}
+
+/// Registers the counters of refused operators with 0. A series that first appears at 1 has no rate.
+pub(crate) fn register_operator_refusals() {
+    for refusal in Refusal::ALL {
+        metrics::counter!(OPERATOR_REFUSALS, "reason" => refusal.as_str()).increment(0);
+    }
+}
+
+/// Counts a refused request of an operator.
+pub(crate) fn operator_refused(refusal: Refusal) {
+    metrics::counter!(OPERATOR_REFUSALS, "reason" => refusal.as_str()).increment(1);
 }
 
 /// Kind of a metric.

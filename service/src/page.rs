@@ -3,7 +3,7 @@
 //! It knows no sale. The data shown comes from other endpoints, so the page is the same for all clients and can be
 //! cached. The files are sent as they are in the repository, without a build step.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 
 use axum::Router;
@@ -17,6 +17,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
@@ -159,7 +160,8 @@ fn is_cached(request: &HeaderMap, etag: &HeaderValue) -> bool {
     known.map(|known| known.trim_start_matches("W/")).any(|known| known == "*" || known.as_bytes() == etag)
 }
 
-fn accepts_gzip(request: &HeaderMap) -> bool {
+/// Returns true if the client accepts gzip.
+pub fn accepts_gzip(request: &HeaderMap) -> bool {
     list(request, ACCEPT_ENCODING).any(|coding| {
         let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));
         let is_refused = weight.trim().strip_prefix("q=").and_then(|q| q.parse().ok()) == Some(0.0);
@@ -178,6 +180,16 @@ fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut sha = Sha256::new();
     parts.into_iter().for_each(|part| sha.update(part));
     sha.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Decompresses a file of this program.
+///
+/// # Panics
+/// When the bytes are not gzip.
+pub fn gunzip(bytes: &[u8]) -> Bytes {
+    let mut plain = Vec::new();
+    GzDecoder::new(bytes).read_to_end(&mut plain).expect("the program's own files are valid");
+    plain.into()
 }
 
 fn gzip(bytes: &[u8]) -> Bytes {

@@ -1,5 +1,4 @@
-//! Announces this process to the others. Announcements are informative: no request waits for them, and nothing depends
-//! on them.
+//! Announces this process to the others. No request waits for an announcement.
 
 use std::future::Future;
 use std::pin::pin;
@@ -36,12 +35,13 @@ impl PresenceTask {
     pub fn start<C>(
         cluster: Arc<Cluster>,
         report: impl Fn(Option<Duration>) -> C + Send + Sync + 'static,
+        on_answer: impl Fn(C::Answer) + Send + Sync + 'static,
     ) -> Self
     where
         C: Call<Answer: Send> + Send + Sync + 'static,
     {
         let (stop, stopped) = oneshot::channel();
-        let announcing = async move { announce(&cluster, report, stopped.map(drop)).await };
+        let announcing = async move { announce(&cluster, report, on_answer, stopped.map(drop)).await };
         Self { stop, task: tokio::spawn(announcing) }
     }
 
@@ -55,10 +55,11 @@ impl PresenceTask {
 }
 
 /// Announces that the process is alive until `stop` completes, and then that it leaves. `report` returns the call for a
-/// process that has been running for this long, or, without a time, for one that leaves.
+/// process that has been running for this long, or, without a time, for one that leaves. `on_answer` gets each answer.
 pub async fn announce<C: Call>(
     cluster: &Cluster,
     report: impl Fn(Option<Duration>) -> C,
+    on_answer: impl Fn(C::Answer),
     stop: impl Future<Output = ()>,
 ) {
     let (mut stop, mut failures, started_at) = (pin!(stop), FailureLog::default(), Instant::now());
@@ -70,7 +71,8 @@ pub async fn announce<C: Call>(
             () = &mut stop => break,
             _ = ticks.tick() => {
                 let sent = cluster.poll(report(Some(started_at.elapsed()))).await;
-                failures.record("presence".into(), sent.err().as_ref());
+                failures.record("presence".into(), sent.as_ref().err());
+                sent.into_iter().for_each(&on_answer);
             }
         }
     }

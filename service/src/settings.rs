@@ -81,8 +81,15 @@ fn one_line(error: &clap::Error, command: &Command) -> String {
     let value = context(ContextKind::InvalidValue).map(ContextValue::to_string);
     match (error.kind(), context(ContextKind::InvalidArg)) {
         (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) => {
-            let names: Vec<String> = missing.iter().map(|arg| name_of(arg, command)).collect();
-            format!("{} must be set", names.join(", "))
+            let (choices, others): (Vec<_>, Vec<_>) =
+                missing.iter().partition(|arg| !values_of(arg, command).is_empty());
+            let others: Vec<String> = others.into_iter().map(|arg| name_of(arg, command)).collect();
+            let others = (!others.is_empty()).then(|| format!("{} must be set", others.join(", ")));
+            let choices = choices.into_iter().map(|arg| {
+                let values = values_of(arg, command).join(", ");
+                format!("{} must be set to one of {values}", name_of(arg, command))
+            });
+            others.into_iter().chain(choices).collect::<Vec<_>>().join("; ")
         }
         (ErrorKind::ValueValidation | ErrorKind::InvalidValue, Some(ContextValue::String(arg))) => {
             let (name, reason) = (name_of(arg, command), reason_of(error));
@@ -130,6 +137,12 @@ fn name_of(usage: &str, command: &Command) -> String {
         Some(variable) => format!("{} ({flag})", variable.to_string_lossy()),
         None => flag.to_owned(),
     }
+}
+
+/// Returns the values of an argument that has a fixed list of them.
+fn values_of(usage: &str, command: &Command) -> Vec<String> {
+    let values = arg_of(usage, command).map(Arg::get_possible_values).unwrap_or_default();
+    values.iter().map(|value| value.get_name().to_owned()).collect()
 }
 
 /// Returns true if the argument's value must never be printed.

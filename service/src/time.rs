@@ -4,8 +4,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use jiff::Timestamp;
+use jiff::SignedDuration;
+use jiff::civil::{DateTime, datetime};
 use rediscluster::EpochMs;
+
+const EPOCH: DateTime = datetime(1970, 1, 1, 0, 0, 0, 0);
 
 /// Returns the time of this machine's clock.
 pub fn now() -> EpochMs {
@@ -16,8 +19,9 @@ pub fn now() -> EpochMs {
 /// Formats a time as ISO 8601 in UTC: `2026-11-21T20:00:00.000Z`. Times that cannot be represented, beyond the year
 /// 9999, become the latest possible one.
 pub fn iso8601(at: EpochMs) -> String {
-    let timestamp = i64::try_from(at).ok().and_then(|at| Timestamp::from_millisecond(at).ok());
-    format!("{:.3}", timestamp.unwrap_or(Timestamp::MAX))
+    let since_epoch = i64::try_from(at).ok().map(SignedDuration::from_millis);
+    let time = since_epoch.and_then(|since| EPOCH.checked_add(since).ok());
+    format!("{:.3}Z", time.unwrap_or(DateTime::MAX))
 }
 
 #[cfg(test)]
@@ -28,6 +32,6 @@ mod tests {
     fn times_are_written_in_utc_with_milliseconds() {
         assert_eq!(iso8601(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(iso8601(1_795_291_200_007), "2026-11-21T20:00:00.007Z");
-        assert_eq!(iso8601(u64::MAX), "9999-12-30T22:00:00.999Z");
+        assert_eq!(iso8601(u64::MAX), "9999-12-31T23:59:59.999Z");
     }
 }

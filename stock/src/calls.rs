@@ -3,15 +3,13 @@
 //! Each Lua file holds the contract of its operation; this module is its Rust side. Code outside this module never
 //! sees a raw reply. A call names the slot that it goes to, not how it gets there.
 
-use std::time::Duration;
-
 use redis::{Cmd, Value, from_redis_value};
 use rediscluster::{Call, CallError, EpochMs, Slot};
 
 use crate::functions::{self, Function};
+use crate::history::{HISTORY_ENTRIES_MAX, HistoryEntry};
 use crate::ids::{OrderId, ShardId, UserId};
 use crate::layout::{Incarnation, SaleKeys, Shard};
-use crate::limit::Limit;
 use crate::sale::{SaleConfig, SaleState, ShardSettings, Window};
 
 /// Most buyers in one `buy`. A call of this size takes 0.2-0.4 ms of Redis, during which Redis serves no other client.
@@ -45,8 +43,6 @@ pub struct Attempt {
     pub order: OrderId,
     /// Correlation id of the request, stored with the order. The caller decides its form.
     pub correlation: Box<str>,
-    /// True when the attempt counts towards the user's limit. A retry of the same request does not.
-    pub counts_towards_limit: bool,
 }
 
 /// Outcome of an attempt.
@@ -62,8 +58,6 @@ pub enum BuyOutcome {
     Empty,
     /// The sale is not open.
     NotOpen,
-    /// The user made too many attempts. The next one is allowed after this time.
-    Limited(Duration),
 }
 
 impl BuyOutcome {
@@ -80,8 +74,6 @@ pub struct Buy<'a, A = Attempt> {
     pub shard: &'a Shard,
     /// At most [`BUYERS_PER_CALL_MAX`] attempts.
     pub attempts: &'a [A],
-    /// The limit of attempts per user; `None` for no limit.
-    pub limit: Option<Limit>,
     /// Latest time, by the clock of the shard's primary, at which the call may be executed. After that it does nothing,
     /// so its caller knows when a call without a reply can no longer take effect. [`Buy::AT_ANY_TIME`] for callers who
     /// need not know.
@@ -117,13 +109,9 @@ impl<A: AsRef<Attempt>> Call for Buy<'_, A> {
         let mut cmd =
             functions::fcall(Function::Buy, &[&self.shard.meta, &self.shard.claims, &self.shard.orders]);
         cmd.arg(self.shard.ring.as_str()).arg(self.not_after);
-        cmd.arg(self.limit.map_or(0.0, Limit::interval_ms)).arg(self.limit.map_or(0, |limit| limit.permits));
         for attempt in self.attempts {
-            let Attempt { user, order, correlation, counts_towards_limit } = attempt.as_ref();
-            cmd.arg(user.as_str())
-                .arg(order.as_str())
-                .arg(&**correlation)
-                .arg(u8::from(*counts_towards_limit));
+            let Attempt { user, order, correlation } = attempt.as_ref();
+            cmd.arg(user.as_str()).arg(order.as_str()).arg(&**correlation);
         }
         cmd
     }
@@ -150,9 +138,6 @@ impl BuyOutcome {
             Value::Int(1) => Ok(Self::Bought(Claim { order, purchased_at: now })),
             Value::Int(0) => Ok(Self::Empty),
             Value::Int(-1) => Ok(Self::NotOpen),
-            Value::Int(below) if below < -1 => {
-                Ok(Self::Limited(Duration::from_millis(below.unsigned_abs() - 1)))
-            }
             held => {
                 let claim = Claim::parse(&from_redis_value::<String>(held)?)?;
                 Ok(if claim.order == order { Self::Repeat(claim) } else { Self::Duplicate(claim) })
@@ -224,7 +209,7 @@ impl std::fmt::Display for TokenSource {
     }
 }
 
-/// The receiving half of a transfer. See `accept.lua`.
+/// The receiving half of a transfer, or of a minting. See `accept.lua` and `mint.lua`.
 #[derive(Clone, Debug)]
 pub struct Accept<'a> {
     /// The receiving shard.
@@ -252,8 +237,16 @@ impl Call for Accept<'_> {
     }
 
     fn command(&self) -> Cmd {
-        let mut cmd = functions::fcall(Function::Accept, &[&self.shard.meta]);
-        cmd.arg(self.shard.ring.as_str()).arg(self.from.to_string()).arg(self.cumulative);
+        let Shard { meta, control, ring, .. } = self.shard;
+        let mut cmd = match self.from {
+            TokenSource::Mint => functions::fcall(Function::Mint, &[meta, control]),
+            TokenSource::Shard(_) => functions::fcall(Function::Accept, &[meta]),
+        };
+        cmd.arg(ring.as_str());
+        if let TokenSource::Shard(shard) = self.from {
+            cmd.arg(shard.to_string());
+        }
+        cmd.arg(self.cumulative);
         cmd
     }
 
@@ -293,8 +286,8 @@ impl Call for Configure<'_> {
     }
 
     fn command(&self) -> Cmd {
-        let Shard { meta, claims, orders, ring, .. } = self.shard;
-        let mut cmd = functions::fcall(Function::Configure, &[meta, claims, orders]);
+        let Shard { meta, claims, orders, control, ring, .. } = self.shard;
+        let mut cmd = functions::fcall(Function::Configure, &[meta, claims, orders, control]);
         cmd.arg(ring.as_str()).arg(self.version).arg(self.state.as_str());
         // A repeated call has another incarnation: an earlier try may still arrive when the shard is lost.
         cmd.arg(self.window.starts_at).arg(self.window.ends_at).arg(Incarnation::random().as_str());
@@ -448,6 +441,8 @@ pub struct Record<'a> {
     pub config: &'a SaleConfig,
     /// Tokens minted to each shard, cumulative.
     pub mint: &'a [u64],
+    /// The change, for the sale's history.
+    pub entry: &'a HistoryEntry,
 }
 
 /// Reads a sale's record, or `None` when there is no such sale, or a part of its record is lost. Behind a barrier, the
@@ -526,8 +521,9 @@ impl Call for Record<'_> {
 
     fn command(&self) -> Cmd {
         let json = serde_json::to_string(self.config).expect("a config has only plain fields");
-        let mut cmd = functions::fcall(Function::Record, &[&self.keys.config, &self.keys.mint]);
-        cmd.arg(self.based_on).arg(json);
+        let SaleKeys { config, mint, history, .. } = self.keys;
+        let mut cmd = functions::fcall(Function::Record, &[config, mint, history]);
+        cmd.arg(self.based_on).arg(json).arg(self.entry.to_json()).arg(HISTORY_ENTRIES_MAX);
         for (shard, tokens) in self.mint.iter().enumerate() {
             cmd.arg(shard).arg(tokens);
         }

@@ -117,6 +117,8 @@ pub struct Shard {
     pub claims: String,
     /// Stream: the orders.
     pub orders: String,
+    /// String: empty. Operations that only a coordinator may call ask for it, and no other user of Redis may write it.
+    pub control: String,
 }
 
 impl Shard {
@@ -136,6 +138,7 @@ impl Shard {
             meta: key("meta"),
             claims: key("claims"),
             orders: key("orders"),
+            control: key("control"),
         }
     }
 
@@ -151,7 +154,7 @@ pub(crate) fn shards_pattern(sale: &SaleId) -> String {
     format!("fs:{{{sale}.*}}:meta")
 }
 
-/// A bucket of client addresses whose limits are counted together. No key exists: the name only selects the slot, and
+/// A bucket of clients whose limits are counted together. No key exists: the name only selects the slot, and
 /// so the primary that counts.
 #[derive(Clone, Debug)]
 pub struct LimitBucket {
@@ -161,7 +164,7 @@ pub struct LimitBucket {
 }
 
 impl LimitBucket {
-    /// Number of buckets: enough to spread over the primaries, few enough that many addresses share a call.
+    /// Number of buckets: enough to spread over the primaries, few enough that many clients share a call.
     pub const COUNT: u16 = 16;
 
     /// Returns all buckets.
@@ -185,6 +188,8 @@ pub struct SaleKeys {
     pub snapshot: String,
     /// Hash: shard to tokens minted, cumulative.
     pub mint: String,
+    /// List: the latest changes as JSON, oldest first.
+    pub history: String,
 }
 
 impl SaleKeys {
@@ -204,6 +209,7 @@ impl SaleKeys {
             config: key("config"),
             snapshot: key("snapshot"),
             mint: key("mint"),
+            history: key("history"),
         }
     }
 }

@@ -3,7 +3,9 @@
 pub mod audit;
 pub mod calls;
 pub mod channels;
+mod email;
 pub mod functions;
+pub mod history;
 pub mod ids;
 pub mod layout;
 pub mod lease;

@@ -1,4 +1,4 @@
-//! Rate limits shared by all nodes. Redis counts them in memory only; see `shared.lua` and `admit.lua`.
+//! Rate limits shared by all nodes. Redis counts in memory what nodes report and borrow; see `admit.lua`.
 
 use std::time::Duration;
 
@@ -18,40 +18,35 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// Returns the time until one permit comes back, in milliseconds.
-    pub(crate) fn interval_ms(self) -> f64 {
-        self.interval().as_secs_f64() * 1_000.0
-    }
-
     /// Returns the time until one permit comes back.
     pub fn interval(self) -> Duration {
         self.window / self.permits
     }
 }
 
-/// Requests permits for addresses of one bucket. See `admit.lua`.
+/// Requests permits for clients of one bucket. See `admit.lua`.
 #[derive(Clone, Debug)]
 pub struct Admit<'a> {
-    /// The bucket of all addresses.
+    /// The bucket of all clients.
     pub bucket: &'a LimitBucket,
-    /// The limit of each address.
+    /// The limit of each client.
     pub limit: Limit,
-    /// One request per address.
+    /// One request per client.
     pub requests: &'a [PermitRequest],
 }
 
-/// A node's request for permits of one address.
+/// A node's request for permits of one client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PermitRequest {
-    /// The address, or its network.
-    pub address: String,
+    /// Name of the client.
+    pub name: String,
     /// Permits that were used already without asking.
     pub spent: u32,
     /// Further permits wanted.
     pub want: u32,
 }
 
-/// The answer for one address.
+/// The answer for one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PermitAnswer {
     /// This many requests are permitted: at least one, possibly fewer than wanted.
@@ -69,9 +64,9 @@ impl Call for Admit<'_> {
 
     fn command(&self) -> Cmd {
         let mut cmd = functions::fcall(Function::Admit, &[&self.bucket.key]);
-        cmd.arg(self.limit.interval_ms()).arg(self.limit.permits);
-        for PermitRequest { address, spent, want } in self.requests {
-            cmd.arg(address).arg(spent).arg(want);
+        cmd.arg(self.limit.interval().as_secs_f64() * 1_000.0).arg(self.limit.permits);
+        for PermitRequest { name, spent, want } in self.requests {
+            cmd.arg(name).arg(spent).arg(want);
         }
         cmd
     }
@@ -81,7 +76,7 @@ impl Call for Admit<'_> {
         let (answers, rest) = numbers.as_chunks();
         if answers.len() != self.requests.len() || !rest.is_empty() {
             let (numbers, requests) = (numbers.len(), self.requests.len());
-            return Err(CallError::Malformed(format!("{numbers} numbers in answer to {requests} addresses")));
+            return Err(CallError::Malformed(format!("{numbers} numbers in answer to {requests} clients")));
         }
         let permits = |&[granted, wait_ms]: &[u64; 2]| match u32::try_from(granted) {
             Ok(0) => PermitAnswer::After(Duration::from_millis(wait_ms)),

@@ -1,7 +1,8 @@
 //! Presence of processes: nodes and coordinators, which talk only through Redis, report periodically that they are
 //! running.
 //!
-//! The list is for people only. No decision depends on it: a node that is missing from the list may still be selling.
+//! The list is for people, and nodes share the rate limits by it. Nothing else depends on it: a node that is missing from
+//! the list may still be selling.
 
 use std::time::Duration;
 

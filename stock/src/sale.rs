@@ -16,6 +16,9 @@ use crate::split::split;
 
 /// Most units of a sale. Far below 2^53, up to which numbers in Redis' Lua are exact.
 pub const TOTAL_STOCK_MAX: u64 = 1_000_000_000;
+/// Most versions that a shard can be ahead of its sale's record, which a failover may have lost. A version further ahead
+/// is none that a coordinator gave, and is replaced by the recorded one. Equals the limit in `configure.lua`.
+pub const VERSIONS_AHEAD_MAX: u64 = 1_000_000;
 /// Most shards of a sale. Every snapshot reads all shards, and a steal may try each of them.
 pub const SHARDS_MAX: u16 = 256;
 /// Longest product name or description, in bytes.
@@ -198,11 +201,17 @@ pub enum InvalidSale {
     /// Empty or reversed.
     #[error("the sale must end after it starts")]
     Window,
-    /// Without a name, or with a text that is too long.
+    /// Without a name, or with a text that is too long or contains control characters.
     #[error(
-        "the product name must not be empty, nor longer than {PRODUCT_TEXT_BYTES_MAX} bytes; nor the description"
+        "the product name must not be empty, and neither it nor the description may be longer than {PRODUCT_TEXT_BYTES_MAX} bytes or contain control characters"
     )]
     Product,
+    /// Line breaks and the like in the name.
+    #[error("the product name must not contain control characters")]
+    NameCharacters,
+    /// Line breaks and the like in the description.
+    #[error("the product description must not contain control characters")]
+    DescriptionCharacters,
     /// Negative, infinite or not a number.
     #[error("the price must be a number, at least 0")]
     Price,

@@ -22,6 +22,8 @@ pub struct NginxOptions {
     pub port: u16,
     /// The nodes' public addresses.
     pub nodes: Vec<SocketAddr>,
+    /// Networks of balancers in front of nginx, whose `X-Forwarded-For` and `X-Forwarded-Proto` it trusts.
+    pub balancers: Vec<String>,
     /// The folder for its configuration, log and temporary files.
     pub folder: PathBuf,
     /// Defines if nginx may outlive its owner.
@@ -130,7 +132,10 @@ impl NginxOptions {
             self.nodes.iter().map(|node| format!("        server {node} max_fails=3 fail_timeout=1s;"));
         let again = self.nodes.iter().map(|node| format!("        server {node} max_fails=0 backup;"));
         let servers: Vec<String> = first.chain(again).collect();
+        let balancers: Vec<String> =
+            self.balancers.iter().map(|network| format!("    set_real_ip_from {network};")).collect();
         template
+            .replace("${NGINX_REAL_IP_FROM}", &balancers.join("\n"))
             .replace("${NGINX_FOLDER}", &self.folder.to_string_lossy())
             .replace("${NGINX_LISTEN}", &loopback(self.port).to_string())
             .replace("${NGINX_UPSTREAM_SERVERS}", &servers.join("\n"))

@@ -25,8 +25,8 @@ pub(crate) struct Options {
 pub(crate) async fn down(options: &Options) -> Result<()> {
     let folder = LocalFolder::at(options.folder.as_deref())?;
     match folder.read()? {
-        None => println!("nothing runs"),
-        Some(running) if !running.is_alive() => println!("nothing runs any more; its file is removed"),
+        None => say!("nothing runs"),
+        Some(running) if !running.is_alive() => say!("nothing runs any more; its file is removed"),
         Some(running) => stop(&running).await?,
     }
     folder.remove_file()
@@ -42,14 +42,14 @@ async fn stop(running: &RunningSystem) -> Result<()> {
         let ending = end(started.identity, PROCESS_LIMIT).await?;
         report(&started.name, started.identity.pid, ending);
     }
-    println!("all is down");
+    say!("all is down");
     Ok(())
 }
 
 fn report(name: &str, pid: u32, ending: ProcessExit) {
     match ending {
         ProcessExit::NotRunning => {}
-        ProcessExit::Stopped => println!("{name} (pid {pid}) stopped"),
-        ProcessExit::Killed => println!("{name} (pid {pid}) did not stop and was killed"),
+        ProcessExit::Stopped => say!("{name} (pid {pid}) stopped"),
+        ProcessExit::Killed => say!("{name} (pid {pid}) did not stop and was killed"),
     }
 }

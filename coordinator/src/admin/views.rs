@@ -4,6 +4,7 @@ use rediscluster::{CallError, Topology};
 use serde_json::{Value, json};
 use service::time::iso8601;
 use stock::calls::Level;
+use stock::history::{ChangeOrigin, HISTORY_ENTRIES_MAX, HistoryEntry};
 use stock::layout::{HashTag, Shard};
 use stock::sale::{Sale, SaleConfig};
 
@@ -47,6 +48,27 @@ pub(super) fn detail(inspection: &Inspection) -> Value {
     detail["snapshot"] = json!(snapshot);
     detail["problems"] = problems.iter().map(ToString::to_string).collect();
     detail
+}
+
+/// `GET /admin/sales/{sale}/history`: latest change first.
+pub(super) fn history(entries: &[HistoryEntry]) -> Value {
+    json!({ "changes": entries.iter().rev().map(change).collect::<Vec<_>>(), "keptAtMost": HISTORY_ENTRIES_MAX })
+}
+
+/// A change. Its `operator` is `null` if a coordinator made it on its own.
+fn change(entry: &HistoryEntry) -> Value {
+    let HistoryEntry { version, at, change, values, origin } = entry;
+    let ChangeOrigin { operator, address, correlation_id, reason } = origin;
+    json!({
+        "version": version,
+        "at": iso8601(*at),
+        "change": change,
+        "values": values,
+        "operator": operator,
+        "address": address,
+        "correlationId": correlation_id,
+        "reason": reason,
+    })
 }
 
 /// A shard. Its version and numbers are `null` if it cannot be read.

@@ -8,14 +8,14 @@ use stock::calls::{Accept, Configure, TokenSource};
 use stock::sale::SaleState;
 
 use crate::fixture::{
-    assert_clean, chairs, client_of, coordinator_on, levels, shared_redis, until, while_running,
+    assert_clean, by_test, chairs, client_of, coordinator_on, levels, shared_redis, until, while_running,
 };
 
 #[tokio::test]
 async fn shards_and_stock_are_spread_evenly() {
     let redis = shared_redis().await;
     let coordinator = coordinator_on(redis).await;
-    let created = coordinator.sales.create(&chairs("parts")).await.unwrap();
+    let created = coordinator.sales.create(&chairs("parts"), by_test()).await.unwrap();
     assert!(created.is_new);
     assert_eq!(created.sale.config.state, SaleState::Open);
 
@@ -37,11 +37,11 @@ async fn shards_and_stock_are_spread_evenly() {
 async fn creating_again_returns_the_sale_or_conflicts() {
     let coordinator = coordinator_on(shared_redis().await).await;
     let wanted = chairs("again");
-    coordinator.sales.create(&wanted).await.unwrap();
-    assert!(!coordinator.sales.create(&wanted).await.unwrap().is_new);
+    coordinator.sales.create(&wanted, by_test()).await.unwrap();
+    assert!(!coordinator.sales.create(&wanted, by_test()).await.unwrap().is_new);
 
     let other = NewSale { total_stock: 101, shards: Some(5), ..wanted.clone() };
-    let refused = coordinator.sales.create(&other).await.err().unwrap();
+    let refused = coordinator.sales.create(&other, by_test()).await.err().unwrap();
     assert!(
         matches!(refused, OperationError::DifferentSettings { fields, .. } if fields == [Field::TotalStock, Field::Shards])
     );
@@ -53,7 +53,8 @@ async fn concurrent_creations_create_one_sale() {
     let redis = shared_redis().await;
     let (one, two) = (coordinator_on(redis).await, coordinator_on(redis).await);
     let wanted = chairs("at-once");
-    let (one_s, two_s) = tokio::join!(one.sales.create(&wanted), two.sales.create(&wanted));
+    let (one_s, two_s) =
+        tokio::join!(one.sales.create(&wanted, by_test()), two.sales.create(&wanted, by_test()));
     let is_new = [one_s.unwrap().is_new, two_s.unwrap().is_new];
     assert!(is_new.contains(&true), "one of them created it");
     assert_clean(&one, &wanted.id, 100).await;
@@ -64,7 +65,7 @@ async fn concurrent_creations_create_one_sale() {
 async fn next_coordinator_completes_after(id: &str, shards_made: usize) {
     let redis = shared_redis().await;
     let first = coordinator_on(redis).await;
-    let (recorded, _) = first.sales.record_creation(&chairs(id)).await.unwrap();
+    let (recorded, _) = first.sales.record_creation(&chairs(id), by_test()).await.unwrap();
     let node = client_of(redis).await;
     let config = &recorded.sale.config;
     for (shard, &cumulative) in recorded.sale.shards().iter().zip(&recorded.mint).take(shards_made) {

@@ -18,8 +18,8 @@ use stock::snapshot::read_levels;
 use testkit::{ClusterOptions, RedisCluster};
 
 use crate::fixture::{
-    SOON, assert_clean, attempts, chairs, client_of, coordinator_on, delete_shard, levels, primary_of,
-    purchase, restock, send, shared_redis, until, users_of, while_running,
+    SOON, assert_clean, attempts, by_test, chairs, client_of, coordinator_on, delete_shard, levels,
+    primary_of, purchase, restock, send, shared_redis, until, users_of, while_running,
 };
 
 /// A sale on a separate cluster, which the test damages.
@@ -73,13 +73,13 @@ impl Fixture {
 
     /// Repeats a change until its outcome is known, as an operator does who got "unknown".
     async fn change(&self, coordinator: &Coordinator, change: &Change) -> Sale {
-        let changed = async || coordinator.sales.change(self.id(), change).await.ok();
+        let changed = async || coordinator.sales.change(self.id(), change, by_test()).await.ok();
         until("the change", async || changed().await.is_some()).await;
         changed().await.unwrap()
     }
 
     async fn create(&self, coordinator: &Coordinator) {
-        until("the creation", async || coordinator.sales.create(&self.wanted).await.is_ok()).await;
+        until("the creation", async || coordinator.sales.create(&self.wanted, by_test()).await.is_ok()).await;
     }
 
     async fn sale(&self, coordinator: &Coordinator) -> Sale {
@@ -169,7 +169,7 @@ async fn restock_without_replica_mints_nothing() {
     while_running(&coordinator, async {
         // Given a restock that only the record's primary has.
         let primary = fixture.cut_replication().await;
-        let error = coordinator.sales.change(id, &restock("a", 300)).await.err().unwrap();
+        let error = coordinator.sales.change(id, &restock("a", 300), by_test()).await.err().unwrap();
         assert!(matches!(error, OperationError::UnknownOutcome(_)), "{error}");
         ten_rounds(&coordinator, id).await;
 
@@ -192,7 +192,7 @@ async fn pause_without_replica_stops_no_shard() {
     let id = fixture.id();
     while_running(&coordinator, async {
         let primary = fixture.cut_replication().await;
-        let error = coordinator.sales.change(id, &Change::Pause).await.err().unwrap();
+        let error = coordinator.sales.change(id, &Change::Pause, by_test()).await.err().unwrap();
         assert!(matches!(error, OperationError::UnknownOutcome(_)), "{error}");
         ten_rounds(&coordinator, id).await;
         let states = levels(&coordinator, id).await.into_iter().map(|level| level.settings.state);
@@ -219,7 +219,7 @@ async fn creation_lost_in_failover_leaves_no_stock() {
     while_running(&coordinator, async {
         let primary = fixture.cut_replication().await;
         let larger = NewSale { total_stock: 1_000, ..fixture.wanted.clone() };
-        let error = coordinator.sales.create(&larger).await.err().unwrap();
+        let error = coordinator.sales.create(&larger, by_test()).await.err().unwrap();
         assert!(matches!(error, OperationError::UnknownOutcome(_)), "{error}");
         fixture.lose(primary).await;
 
@@ -245,7 +245,7 @@ async fn shards_ahead_of_the_record_are_repaired() {
     assert!(!audit.ok, "the audit does not see that shards are ahead of the record");
     // An operator must not get a success response for a change that the shards ahead have not taken.
     let extend = Change::Extend { ends_at: 3_900_000_000_000 };
-    let error = coordinator.sales.change(fixture.id(), &extend).await.err();
+    let error = coordinator.sales.change(fixture.id(), &extend, by_test()).await.err();
     assert!(matches!(&error, Some(OperationError::Unconfirmed(shards)) if shards.len() == 2), "{error:?}");
 
     while_running(&coordinator, async {
@@ -313,7 +313,7 @@ async fn sale_with_lost_record_is_not_recreated() {
         while_running(&next, async {
             let refused = async {
                 for _ in 0..5 {
-                    let refused = next.sales.create(&fixture.wanted).await.err();
+                    let refused = next.sales.create(&fixture.wanted, by_test()).await.err();
                     assert!(matches!(refused, Some(OperationError::RecordLost(_))), "{refused:?}");
                 }
             };
@@ -322,7 +322,7 @@ async fn sale_with_lost_record_is_not_recreated() {
                 () = refused => {}
             }
             for change in [Change::Pause, restock("a", 5)] {
-                let refused = next.sales.change(fixture.id(), &change).await.err();
+                let refused = next.sales.change(fixture.id(), &change, by_test()).await.err();
                 assert!(matches!(refused, Some(OperationError::RecordLost(_))), "{refused:?}");
             }
         })
@@ -377,12 +377,12 @@ async fn lost_sale_list_is_rebuilt_from_records() {
 async fn repeated_restock_is_recognized_after_twenty_others() {
     let coordinator = coordinator_on(shared_redis().await).await;
     let wanted = NewSale { shards: Some(3), ..chairs("many-restocks") };
-    coordinator.sales.create(&wanted).await.unwrap();
+    coordinator.sales.create(&wanted, by_test()).await.unwrap();
     for n in 0..21 {
-        coordinator.sales.change(&wanted.id, &restock(&n.to_string(), 1)).await.unwrap();
+        coordinator.sales.change(&wanted.id, &restock(&n.to_string(), 1), by_test()).await.unwrap();
     }
 
-    let sale = coordinator.sales.change(&wanted.id, &restock("0", 1)).await.unwrap();
+    let sale = coordinator.sales.change(&wanted.id, &restock("0", 1), by_test()).await.unwrap();
 
     assert_eq!(sale.config.total_stock, 121);
     assert_clean(&coordinator, &wanted.id, 121).await;
@@ -393,7 +393,7 @@ async fn slow_creator_does_not_refill_a_lost_shard() {
     // Given a sale that one coordinator recorded before it froze, and another one opened; all units are sold.
     let (fixture, slow) = Fixture::with(NewSale { shards: Some(3), ..chairs("slow-creator") }).await;
     let other = coordinator_on(&fixture.redis).await;
-    let (recorded, _) = slow.sales.record_creation(&fixture.wanted).await.unwrap();
+    let (recorded, _) = slow.sales.record_creation(&fixture.wanted, by_test()).await.unwrap();
     assert_eq!(recorded.sale.config.state, SaleState::Creating);
     fixture.create(&other).await;
     let sale = fixture.sale(&other).await;
@@ -427,9 +427,9 @@ async fn sale_with_lost_mint_is_not_changed() {
     let next = coordinator_on(&fixture.redis).await;
     while_running(&next, async {
         for _ in 0..3 {
-            let refused = next.sales.change(fixture.id(), &restock("a", 5)).await.err();
+            let refused = next.sales.change(fixture.id(), &restock("a", 5), by_test()).await.err();
             assert!(matches!(refused, Some(OperationError::RecordLost(_))), "{refused:?}");
-            let refused = next.sales.create(&fixture.wanted).await.err();
+            let refused = next.sales.create(&fixture.wanted, by_test()).await.err();
             assert!(matches!(refused, Some(OperationError::RecordLost(_))), "{refused:?}");
         }
     })

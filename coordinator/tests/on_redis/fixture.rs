@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use rediscluster::{CallError, Cluster, ConnectOptions, Slot};
 use service::settings::TimeSetting;
 use stock::calls::{Attempt, Buy, BuyOutcome, Level};
 use stock::functions::LIBRARY;
+use stock::history::ChangeOrigin;
 use stock::ids::{OrderId, SaleId, ShardId, UserId, UserIdKind};
 use stock::layout::Shard;
 use stock::sale::{Product, Restock, Sale};
@@ -90,6 +92,13 @@ pub(crate) fn chairs(id: &str) -> NewSale {
     }
 }
 
+/// The origin of changes that a test makes without HTTP.
+pub(crate) fn by_test() -> &'static ChangeOrigin {
+    static ORIGIN: LazyLock<ChangeOrigin> =
+        LazyLock::new(|| ChangeOrigin { operator: Some("test".to_owned()), ..ChangeOrigin::default() });
+    &ORIGIN
+}
+
 /// Reads the levels of a sale's shards. Repeats the read after a timeout, as the coordinator does.
 pub(crate) async fn levels(coordinator: &Coordinator, id: &SaleId) -> Vec<Level> {
     let look = async {
@@ -145,19 +154,12 @@ pub(crate) fn users_of<'a>(sale: &'a Sale, home: ShardId, prefix: &str) -> impl 
 
 /// An attempt of each user.
 pub(crate) fn attempts(users: impl Iterator<Item = UserId>) -> Vec<Attempt> {
-    users
-        .map(|user| Attempt {
-            user,
-            order: OrderId::random(),
-            correlation: "trace".into(),
-            counts_towards_limit: true,
-        })
-        .collect()
+    users.map(|user| Attempt { user, order: OrderId::random(), correlation: "trace".into() }).collect()
 }
 
 /// The call that buys for users whose home is this shard, as a node makes it.
 pub(crate) fn purchase<'a>(shard: &'a Shard, attempts: &'a [Attempt]) -> Buy<'a> {
-    Buy { shard, attempts, limit: None, not_after: Buy::AT_ANY_TIME }
+    Buy { shard, attempts, not_after: Buy::AT_ANY_TIME }
 }
 
 /// Buys once in the user's home shard.

@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::fixture::{
-    TIMING, assert_clean, chairs, client_of, coordinator_on, coordinator_with, levels, primary_of, send,
-    until, wait_for_observations, while_running,
+    TIMING, assert_clean, by_test, chairs, client_of, coordinator_on, coordinator_with, levels, primary_of,
+    send, until, wait_for_observations, while_running,
 };
 
 /// With a lease that does not expire during a test.
@@ -87,7 +87,7 @@ async fn leader_stops_leading_when_its_lease_expires() {
 async fn follower_does_not_observe_shards() {
     let redis = start_redis().await;
     let (one, two) = (coordinator_on(&redis).await, coordinator_on(&redis).await);
-    let sale = one.sales.create(&chairs("followed")).await.unwrap().sale;
+    let sale = one.sales.create(&chairs("followed"), by_test()).await.unwrap().sale;
     let sees = |coordinator: &Coordinator| coordinator.observations().contains_key(sale.id());
     while_running(&one, async {
         until_leading(&one).await;
@@ -117,7 +117,8 @@ async fn several_leaders_at_once_do_no_harm() {
         coordinator_with(&redis, LONG_LEASE).await,
         coordinator_with(&redis, LONG_LEASE).await,
     ];
-    let sale = one.sales.create(&NewSale { shards: Some(3), ..chairs("crowded") }).await.unwrap().sale;
+    let sale =
+        one.sales.create(&NewSale { shards: Some(3), ..chairs("crowded") }, by_test()).await.unwrap().sale;
     let donor_node = client_of(&redis).await;
 
     // When tokens are left in channels while all of them lead.

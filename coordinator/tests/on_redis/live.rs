@@ -16,7 +16,9 @@ use stock::presence::{Presence, ProcessInfo, ProcessKind};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
-use crate::fixture::{SOON, buy, chairs, client_of, coordinator_on, shared_redis, until, while_running};
+use crate::fixture::{
+    SOON, buy, by_test, chairs, client_of, coordinator_on, shared_redis, until, while_running,
+};
 
 /// A live view of a coordinator, with this default sale.
 fn live_of(coordinator: &Arc<Coordinator>, default: &str) -> LiveFeed {
@@ -80,7 +82,7 @@ async fn leader_and_follower_both_show_purchases() {
     let client = client_of(redis).await;
     let [one, other] = [coordinator_on(redis).await, coordinator_on(redis).await].map(Arc::new);
     let sale = chairs("live-selling");
-    one.sales.create(&sale).await.unwrap();
+    one.sales.create(&sale, by_test()).await.unwrap();
     let lives = [live_of(&one, "live-selling"), live_of(&other, "live-selling")];
 
     while_running(
@@ -114,7 +116,7 @@ async fn moved_tokens_are_reported_once() {
     let client = client_of(redis).await;
     let coordinator = Arc::new(coordinator_on(redis).await);
     let wanted = chairs("live-moving");
-    let sale = coordinator.sales.create(&wanted).await.unwrap().sale;
+    let sale = coordinator.sales.create(&wanted, by_test()).await.unwrap().sale;
     let live = live_of(&coordinator, "none");
 
     while_running(&coordinator, async {
@@ -137,7 +139,7 @@ async fn viewer_sees_processes_and_answering_coordinator() {
     let redis = shared_redis().await;
     let client = client_of(redis).await;
     let coordinator = Arc::new(coordinator_on(redis).await);
-    coordinator.sales.create(&chairs("live-crew")).await.unwrap();
+    coordinator.sales.create(&chairs("live-crew"), by_test()).await.unwrap();
     let live = live_of(&coordinator, "live-crew");
     let node = ProcessInfo { name: "shop:1/live-crew".into(), kind: ProcessKind::Node, version: "9".into() };
 
@@ -166,7 +168,7 @@ async fn viewer_sees_processes_and_answering_coordinator() {
 async fn closed_view_ends_streams_and_unknown_sale_404s() {
     let redis = shared_redis().await;
     let coordinator = Arc::new(coordinator_on(redis).await);
-    coordinator.sales.create(&chairs("live-closing")).await.unwrap();
+    coordinator.sales.create(&chairs("live-closing"), by_test()).await.unwrap();
     let live = live_of(&coordinator, "live-closing");
 
     while_running(&coordinator, async {

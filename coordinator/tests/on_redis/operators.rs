@@ -8,19 +8,30 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{Method, Request, StatusCode};
 use coordinator::admin::{CoordinatorHandle, router};
 use serde_json::{Value, json};
+use stock::store::RestoreSaleList;
 use tower::ServiceExt as _;
 
-use crate::fixture::{coordinator_on, shared_redis};
+use crate::fixture::{client_of, coordinator_on, shared_redis};
 
 const TOKEN: &str = "0123456789abcdef";
+const READER: &str = "fedcba9876543210";
 
-struct Operator(Router);
+/// An operator with a token.
+struct Operator(Router, &'static str);
 
 impl Operator {
     async fn new() -> Self {
+        // No leader has to run before the list of sales is complete.
+        client_of(shared_redis().await).await.write(RestoreSaleList(&[])).await.unwrap();
         let handle = CoordinatorHandle::default();
         handle.set(Arc::new(coordinator_on(shared_redis().await).await));
-        Self(router(handle, TOKEN.parse().unwrap(), Router::new()))
+        let tokens = format!("ann:operate:{TOKEN}\nbob:read:{READER}");
+        Self(router(handle, tokens.parse().unwrap(), Router::new()), TOKEN)
+    }
+
+    /// The same API for an operator who may only read.
+    fn reader(&self) -> Self {
+        Self(self.0.clone(), READER)
     }
 
     async fn get(&self, path: &str) -> (StatusCode, Value) {
@@ -33,8 +44,9 @@ impl Operator {
 
     async fn send(&self, method: Method, path: &str, key: Option<&str>, body: Body) -> (StatusCode, Value) {
         let request =
-            Request::builder().method(method).uri(path).header(AUTHORIZATION, format!("Bearer {TOKEN}"));
+            Request::builder().method(method).uri(path).header(AUTHORIZATION, format!("Bearer {}", self.1));
         let request = key.into_iter().fold(request, |request, key| request.header("idempotency-key", key));
+        let request = request.header("x-correlation-id", "trace-1");
         let request = request.header(CONTENT_TYPE, "application/json").body(body).unwrap();
         let response = self.0.clone().oneshot(request).await.unwrap();
         let (status, bytes) = (response.status(), to_bytes(response.into_body(), usize::MAX).await.unwrap());
@@ -133,4 +145,69 @@ async fn unknown_sale_is_not_found() {
     }
     assert_eq!(operator.post("/admin/sales/no-such-sale/pause", json!({})).await.0, StatusCode::NOT_FOUND);
     assert_eq!(operator.get("/admin/sales/no-such-sale/audit").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn history_tells_who_changed_what_and_why() {
+    let operator = Operator::new().await;
+    operator.post("/admin/sales", sofa("told")).await;
+    operator.post("/admin/sales/told/pause", json!({ "reason": "wrong price" })).await;
+    operator.post("/admin/sales/told/resume", json!({})).await;
+    operator.post("/admin/sales/told/resume", json!({ "reason": "again, which changes nothing" })).await;
+    let extension = json!({ "endsAt": 4_000_000_000_001_u64 });
+    operator.post("/admin/sales/told/extend", extension).await;
+    for _ in 0..2 {
+        let body = Body::from(json!({ "units": 7, "reason": "truck 1" }).to_string());
+        operator.send(Method::POST, "/admin/sales/told/restock", Some("delivery 1"), body).await;
+    }
+
+    let (status, history) = operator.reader().get("/admin/sales/told/history").await;
+
+    assert_eq!(status, StatusCode::OK, "{history}");
+    let changes = history["changes"].as_array().unwrap();
+    let of = |member: &str| changes.iter().map(|change| change[member].clone()).collect::<Vec<_>>();
+    assert_eq!(of("change"), ["restock", "extend", "resume", "pause", "open", "create"]);
+    assert_eq!(of("version"), [6, 5, 4, 3, 2, 1]);
+    assert_eq!(
+        of("operator"),
+        [json!("ann"), json!("ann"), json!("ann"), json!("ann"), json!(null), json!("ann")]
+    );
+    assert_eq!((&changes[0]["values"], &changes[0]["reason"]), (&json!({ "units": 7 }), &json!("truck 1")));
+    assert_eq!(
+        (&changes[3]["reason"], &changes[3]["correlationId"]),
+        (&json!("wrong price"), &json!("trace-1"))
+    );
+    assert!(changes.iter().all(|change| change["at"].as_str().unwrap().ends_with('Z')));
+}
+
+#[tokio::test]
+async fn reader_sees_the_sale_and_changes_nothing() {
+    let operator = Operator::new().await;
+    let reader = operator.reader();
+    operator.post("/admin/sales", sofa("seen")).await;
+    for path in ["", "/history", "/audit"] {
+        assert_eq!(reader.get(&format!("/admin/sales/seen{path}")).await.0, StatusCode::OK, "{path}");
+    }
+    assert_eq!(reader.post("/admin/sales", sofa("unseen")).await.0, StatusCode::FORBIDDEN);
+    for action in ["pause", "resume", "end", "extend", "restock"] {
+        let (status, problem) = reader.post(&format!("/admin/sales/seen/{action}"), json!({})).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{action}: {problem}");
+    }
+    assert_eq!(operator.get("/admin/sales/seen").await.1["state"], "open");
+}
+
+#[tokio::test]
+async fn invalid_reason_changes_nothing() {
+    let operator = Operator::new().await;
+    operator.post("/admin/sales", sofa("reasons")).await;
+    for reason in [json!("a".repeat(501)), json!("two\nlines"), json!(7)] {
+        let (status, problem) =
+            operator.post("/admin/sales/reasons/pause", json!({ "reason": reason })).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{problem}");
+    }
+    assert_eq!(
+        operator.post("/admin/sales/reasons/pause", json!({ "why": "x" })).await.0,
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(operator.get("/admin/sales/reasons").await.1["state"], "open");
 }

@@ -12,14 +12,14 @@ use stock::sale::Sale;
 use testkit::{ClusterOptions, RedisCluster};
 
 use crate::fixture::{
-    assert_clean, attempts, chairs, client_of, coordinator_on, levels, purchase, until, users_of,
+    assert_clean, attempts, by_test, chairs, client_of, coordinator_on, levels, purchase, until, users_of,
     wait_for_observations, while_running,
 };
 
 /// A sale with three shards of about a thousand chairs each.
 async fn sale_on(coordinator: &Coordinator, id: &str) -> Sale {
     let wanted = NewSale { shards: Some(3), total_stock: 3_000, ..chairs(id) };
-    coordinator.sales.create(&wanted).await.unwrap().sale
+    coordinator.sales.create(&wanted, by_test()).await.unwrap().sale
 }
 
 /// Buys a few hundred times per second for users of one shard, until it is cancelled. No barrier delays the purchases.

@@ -310,8 +310,7 @@ fn series_have_the_same_colour_everywhere() {
 
 #[test]
 fn purchase_outcomes_have_fixed_colours() {
-    let outcomes =
-        ["purchased", "already_purchased", "out_of_stock", "not_active", "limited", "busy", "unknown"];
+    let outcomes = ["purchased", "already_purchased", "out_of_stock", "not_active", "busy", "unknown"];
     let shows_outcomes = |panel: &Panel| {
         panel.targets.iter().any(|t| t.expr.contains("sum by (outcome) (rate(flashsale_purchases_total"))
     };

@@ -40,6 +40,16 @@ fn programs_know_all_their_settings() {
     }
 }
 
+/// Nodes believe nginx, so it must not forward the header of a client. A block that sets one header inherits none.
+#[test]
+fn nginx_removes_the_header_of_auth_header() {
+    let header = settings::default_of("flashsale-node", "AUTH_HEADER").unwrap().unwrap();
+    let removal = format!("proxy_set_header {header} \"\";");
+    let configuration = std::fs::read_to_string(folder().join("nginx/nginx.conf")).unwrap();
+    let blocks = configuration.matches("proxy_set_header Host ").count();
+    assert_eq!(configuration.matches(&removal).count(), blocks, "nginx.conf lacks {removal}");
+}
+
 #[test]
 fn images_are_built_here_or_have_a_version() {
     let compose = Compose::read();

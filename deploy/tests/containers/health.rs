@@ -29,7 +29,11 @@ impl Container {
     /// Starts the program without Redis: it is alive, but not ready.
     fn start(&self) -> Result<Process> {
         let launch = self.launch("program", &image(self.target)?.entrypoint)?;
-        launch.env("REDIS_URL", "redis://127.0.0.1:1").env("ADMIN_TOKEN", "0123456789abcdef").spawn()
+        launch
+            .env("REDIS_URL", "redis://127.0.0.1:1")
+            .env("ADMIN_TOKEN", "0123456789abcdef")
+            .env("AUTH", "none")
+            .spawn()
     }
 
     fn healthcheck(&self) -> Result<Launch> {

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap ends the test and shows its line")]
 
 mod addresses;
+mod auth;
 mod availability;
 mod grace;
 mod monitoring;
@@ -30,7 +31,7 @@ use crate::workload::{Container, Workload};
 type Policy = fn(&Overlay, &mut Faults);
 
 /// All policies by name.
-const POLICIES: [(&str, Policy); 27] = [
+const POLICIES: [(&str, Policy); 30] = [
     ("probes", pods::probes),
     ("resources", pods::resources),
     ("restricted", pods::restricted),
@@ -46,7 +47,10 @@ const POLICIES: [(&str, Policy); 27] = [
     ("grace", grace::grace),
     ("settings", settings::known),
     ("program ports", settings::ports),
+    ("idle connections", settings::idle_connections),
+    ("documentation", settings::documentation),
     ("probe paths", settings::probe_paths),
+    ("auth", auth::auth),
     ("references", references::references),
     ("paths", references::paths),
     ("named ports", references::named_ports),

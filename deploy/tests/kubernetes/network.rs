@@ -20,7 +20,7 @@ const NEEDED: [(&str, &str, &str, u64); 17] = [
     ("every pod", "dns-cache", "TCP", 53),
     ("ingress", "flashsale-node", "TCP", 3001),
     ("prometheus", "flashsale-node", "TCP", 9001),
-    ("prometheus", "flashsale-coordinator", "TCP", 3100),
+    ("prometheus", "flashsale-coordinator", "TCP", 9001),
     ("prometheus", "redis-exporter", "TCP", 9121),
     ("operator", "flashsale-coordinator", "TCP", 3100),
     ("flashsale-node", "redis", "TCP", 6379),

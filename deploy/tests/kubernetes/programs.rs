@@ -19,6 +19,9 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// A secret of the minimum length.
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
+/// The public key of RFC 8037, appendix A.
+const JWKS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"one","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
 /// A program, and the variables of one of its containers.
 type ProgramSettings = (&'static str, Vec<(String, String)>);
 
@@ -42,6 +45,7 @@ fn launch(program: &str, settings: &[(String, String)], folder: &Path, ports: &P
     for (name, value) in settings {
         let value = match name.strip_suffix("_FILE") {
             Some("REDIS_CA") => folder.join("ca.crt").display().to_string(),
+            Some("JWT_JWKS") => folder.join("jwks.json").display().to_string(),
             Some(_) => folder.join("secret").display().to_string(),
             None => value.clone(),
         };
@@ -65,6 +69,7 @@ async fn waits_for_redis(
     let (folder, ports) = (Folder::temporary()?, PortBlock::take()?);
     make_certificates(folder.path(), "redis")?;
     fs::write(folder.path().join("secret"), SECRET)?;
+    fs::write(folder.path().join("jwks.json"), JWKS)?;
     let process = launch(program, settings, folder.path(), &ports)?.spawn()?;
     let probe_port = |probe: &str| match text(&container.value[probe]["httpGet"]["port"]) {
         "ops" => ports.first() + 1,

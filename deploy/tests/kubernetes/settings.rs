@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use deploy::settings;
+use service::settings::duration;
 
 use crate::overlay::{Overlay, text};
 use crate::workload::Container;
@@ -10,6 +11,8 @@ use crate::{Faults, PROBES};
 
 /// Distance of a Redis server's bus port from its port for clients.
 const BUS: u64 = 10_000;
+/// Seconds.
+const HOUR: f64 = 3_600.0;
 /// Port of the exporter.
 const EXPORTER: u64 = 9121;
 
@@ -44,8 +47,9 @@ fn opened(container: &Container<'_>, overlay: &Overlay) -> BTreeMap<&'static str
     let port = |variable: &str| setting(container, overlay, variable).and_then(|port| port.parse().ok());
     let is_exporter = text(&container.value["image"]).starts_with("oliver006/redis_exporter:");
     let ports = match container.program() {
-        Some("flashsale-node") => vec![("http", port("PORT")), ("ops", port("OPS_PORT"))],
-        Some("flashsale-coordinator") => vec![("http", port("PORT"))],
+        Some("flashsale-node" | "flashsale-coordinator") => {
+            vec![("http", port("PORT")), ("ops", port("OPS_PORT"))]
+        }
         Some(_) => Vec::new(),
         None if is_exporter => vec![("metrics", Some(EXPORTER))],
         // A Redis server.
@@ -70,8 +74,7 @@ pub(crate) fn probe_paths(overlay: &Overlay, faults: &mut Faults) {
         for probe in PROBES {
             let http_get = &container.value[probe]["httpGet"];
             let (path, port) = match container.program() {
-                Some("flashsale-node") => (health_path(probe), "ops"),
-                Some(_) => (health_path(probe), "http"),
+                Some(_) => (health_path(probe), "ops"),
                 None => ("/health", "metrics"),
             };
             if http_get.is_object() && (http_get["path"] != path || http_get["port"] != port) {
@@ -85,4 +88,38 @@ pub(crate) fn probe_paths(overlay: &Overlay, faults: &mut Faults) {
 /// A program that waits for Redis is alive, but not ready.
 pub(crate) fn health_path(probe: &str) -> &'static str {
     if probe == "readinessProbe" { "/readyz" } else { "/healthz" }
+}
+
+/// A node keeps an idle connection longer than the proxies in front of it. Otherwise they would send requests into
+/// connections that it is closing, and answer 502.
+pub(crate) fn idle_connections(overlay: &Overlay, faults: &mut Faults) {
+    // Envoy, the class of the Gateway, keeps them for an hour. Other proxies keep them for 60 to 75 seconds.
+    let needed = if has_any(overlay, "Gateway") { HOUR } else { 75.0 };
+    for container in &nodes(overlay) {
+        let given = setting(container, overlay, "IDLE_TIMEOUT").expect("it has a default");
+        if duration(&given).expect("a duration").as_secs_f64() <= needed {
+            let reason = format!("IDLE_TIMEOUT: {given} is not longer than the {needed} s of the proxies");
+            faults.add_in_container(container, "env", reason);
+        }
+    }
+}
+
+/// A node with a public address serves no documentation.
+pub(crate) fn documentation(overlay: &Overlay, faults: &mut Faults) {
+    let is_public = has_any(overlay, "Gateway") || has_any(overlay, "Ingress");
+    for container in nodes(overlay).iter().filter(|_| is_public) {
+        if setting(container, overlay, "API_DOCS").as_deref() != Some("false") {
+            faults.add_in_container(container, "env", "API_DOCS: the documentation is public");
+        }
+    }
+}
+
+fn has_any(overlay: &Overlay, kind: &str) -> bool {
+    overlay.of_kind(kind).next().is_some()
+}
+
+fn nodes(overlay: &Overlay) -> Vec<Container<'_>> {
+    let mut containers = overlay.containers();
+    containers.retain(|container| container.program() == Some("flashsale-node"));
+    containers
 }

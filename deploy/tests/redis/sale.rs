@@ -83,6 +83,7 @@ fn launch(fixture: &RedisFixture, user: &str, port: u16) -> Launch {
         .env("HOST", "127.0.0.1")
         .env("PORT", port)
         .env("SALE_ID", "flash")
+        .env("AUTH", "none")
         .env("REDIS_URL", seeds.join(","))
         .env("REDIS_USERNAME", user)
         .env("REDIS_PASSWORD_FILE", fixture.passwords().join(user).display());

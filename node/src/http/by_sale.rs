@@ -64,10 +64,11 @@ pub(crate) async fn purchase(
     request: PurchaseRequest,
 ) -> Result<Response, Problem> {
     let sale = state.sale(path.sale.as_ref()).await?;
-    match request.attempt(&sale.config(), &caller) {
+    match state.attempt(request, &sale.config(), &caller).await {
         Ok(attempt) => Ok(answer(state.purchase(&sale, attempt).await)),
         Err(RequestError::InvalidId(invalid)) => Ok(Refused::invalid_user_id(&invalid).into_response()),
         Err(RequestError::OtherUser) => Err(other_user()),
+        Err(RequestError::Limited(limited)) => Err(too_many_requests(limited)),
     }
 }
 
@@ -95,6 +96,7 @@ pub(crate) async fn find(
         }
         Err(RequestError::InvalidId(invalid)) => Ok(Refused::invalid_user_id(&invalid).into_response()),
         Err(RequestError::OtherUser) => Err(order_not_found()),
+        Err(RequestError::Limited(limited)) => Err(too_many_requests(limited)),
     }
 }
 
@@ -222,7 +224,6 @@ fn answer(outcome: Outcome) -> Response {
         Outcome::AlreadyPurchased(claim) => Refused::already_purchased(claim).into_response(),
         Outcome::OutOfStock => Refused::new(RefusalReason::OutOfStock, "Every unit is sold.").into_response(),
         Outcome::NotActive(phase) => Refused::not_active(phase).into_response(),
-        Outcome::Limited(limited) => too_many_requests(limited).into_response(),
         Outcome::Busy => busy().into_response(),
         Outcome::Unknown(order) => unknown_outcome(order).into_response(),
     }

@@ -17,6 +17,8 @@ pub(crate) struct Client {
     pub(crate) address: IpAddr,
     /// True when the client uses TLS to the outermost trusted proxy.
     pub(crate) is_secure: bool,
+    /// True when the request comes from a trusted proxy, so that its other headers may count as well.
+    pub(crate) is_behind_proxy: bool,
 }
 
 /// Networks of the proxies in front.
@@ -26,10 +28,10 @@ impl Proxies {
     pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Client {
         let peer = peer.to_canonical();
         if !self.is_trusted(peer) {
-            return Client { address: peer, is_secure: false };
+            return Client { address: peer, is_secure: false, is_behind_proxy: false };
         }
         let is_secure = headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto == "https");
-        Client { address: self.rightmost_untrusted(peer, headers), is_secure }
+        Client { address: self.rightmost_untrusted(peer, headers), is_secure, is_behind_proxy: true }
     }
 
     /// Returns the first hop from the right that is not a trusted proxy. An unreadable entry ends the search; then the

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Method};
-use service::correlation::X_CORRELATION_ID;
+use service::correlation::{CORRELATION_ID, X_CORRELATION_ID};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::csrf::X_CSRF_TOKEN;
@@ -22,9 +22,17 @@ pub(crate) fn layer(origins: &[Origin]) -> Option<CorsLayer> {
     }
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([CONTENT_TYPE, AUTHORIZATION, X_CSRF_TOKEN, IDEMPOTENCY_KEY, X_CORRELATION_ID])
+        .allow_headers([
+            CONTENT_TYPE,
+            AUTHORIZATION,
+            X_CSRF_TOKEN,
+            IDEMPOTENCY_KEY,
+            X_CORRELATION_ID,
+            CORRELATION_ID,
+        ])
         .expose_headers([
             X_CORRELATION_ID,
+            CORRELATION_ID,
             RETRY_AFTER,
             RATELIMIT_LIMIT,
             RATELIMIT_REMAINING,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::Response;
@@ -15,6 +16,7 @@ use utoipa::IntoResponses;
 
 use super::AppState;
 use super::by_sale::{StatusBody, TAG};
+use super::client::Client;
 use super::openapi::schemas::Event;
 use super::openapi::{Answers, Responses, samples};
 use super::problems::{too_many_listeners, unavailable, unknown_sale};
@@ -30,13 +32,19 @@ pub(crate) type Events = events::EventHub<SaleId>;
 /// Streams the status of the sale.
 ///
 /// Server-sent events of the type `status`, each with the response of `GET status`: one at once, then one for each
-/// change, at most five a second. After 10 seconds without an event a comment is sent.
+/// change, at most five a second. After 10 seconds without an event a comment is sent. A stream ends after 10 to 15
+/// minutes; the client opens the next one.
 #[utoipa::path(get, path = "/events", tag = TAG, responses(Event))]
-pub(crate) async fn events(State(state): State<Arc<AppState>>, path: SalePath) -> Result<Response, Problem> {
+pub(crate) async fn events(
+    State(state): State<Arc<AppState>>,
+    client: Option<Extension<Client>>,
+    path: SalePath,
+) -> Result<Response, Problem> {
     let sale = state.sale(path.sale.as_ref()).await?;
     let greeting = event(&StatusBody::of(&sale.status()));
+    let network = client.and_then(|Extension(client)| state.network_of_listener(&client));
     let publish_changes = |publisher| publish_changes(sale.views(), publisher);
-    let stream = state.events.listen(sale.config().id.clone(), &greeting, publish_changes);
+    let stream = state.events.listen(sale.config().id.clone(), network, &greeting, publish_changes);
     stream.map(stream_of).ok_or_else(too_many_listeners)
 }
 

@@ -29,7 +29,7 @@ pub(super) fn unknown_sale() -> Problem {
 
 pub(super) fn invalid_idempotency_key() -> Problem {
     problem(StatusCode::BAD_REQUEST, "/problems/invalid-idempotency-key", "Invalid Idempotency-Key")
-        .detail("The Idempotency-Key header must be 1 to 255 visible ASCII characters.")
+        .detail("The Idempotency-Key header must be at most 255 visible ASCII characters.")
 }
 
 pub(super) fn busy() -> Problem {
@@ -64,6 +64,10 @@ pub(super) fn unauthenticated(error: Option<identity::BearerTokenError>) -> Prob
         Some(identity::BearerTokenError::Expired) => {
             ("Bearer error=\"invalid_token\", error_description=\"expired\"", "The bearer token has expired.")
         }
+        Some(identity::BearerTokenError::ExpiresTooLate) => (
+            "Bearer error=\"invalid_token\", error_description=\"expires too late\"",
+            "The bearer token is valid for too long.",
+        ),
         Some(identity::BearerTokenError::Invalid) => {
             ("Bearer error=\"invalid_token\"", "The bearer token is not valid here.")
         }
@@ -71,6 +75,13 @@ pub(super) fn unauthenticated(error: Option<identity::BearerTokenError>) -> Prob
     problem(StatusCode::UNAUTHORIZED, "/problems/unauthenticated", "Authentication required")
         .detail(detail)
         .header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+}
+
+/// For AUTH=header. The client can do nothing but sign in again at the proxy.
+pub(super) fn unnamed_by_proxy() -> Problem {
+    problem(StatusCode::UNAUTHORIZED, "/problems/unauthenticated", "Authentication required")
+        .detail("The proxy in front of this service has to name the user. Sign in again.")
+        .header(WWW_AUTHENTICATE, HeaderValue::from_static("Gateway"))
 }
 
 pub(super) fn other_user() -> Problem {

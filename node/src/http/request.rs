@@ -19,6 +19,7 @@ use stock::ids::{IDEMPOTENCY_KEY_BYTES_MAX, InvalidId, OrderId, SaleId, UserId, 
 use stock::sale::SaleConfig;
 
 use super::caller::{Caller, RequestError};
+use super::client::Client;
 use super::problems::{invalid_idempotency_key, unknown_sale};
 
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -38,7 +39,8 @@ impl RawUserId {
     pub(crate) fn parse(&self, kind: UserIdKind) -> Result<UserId, InvalidId> {
         match self {
             Self::Text(raw) => UserId::parse(raw, kind),
-            Self::Absent | Self::NotText => Err(InvalidId::Malformed("a string")),
+            Self::Absent => Err(InvalidId::Missing),
+            Self::NotText => Err(InvalidId::Malformed("a string")),
         }
     }
 }
@@ -84,6 +86,8 @@ pub(crate) struct PurchaseRequest {
     user: RawUserId,
     idempotency_key: Option<String>,
     correlation: CorrelationId,
+    /// `None` in tests without a connection.
+    pub(super) client: Option<Client>,
 }
 
 impl PurchaseRequest {
@@ -94,7 +98,7 @@ impl PurchaseRequest {
             Some(key) => OrderId::derived(&sale.id, &user, key),
             None => OrderId::random(),
         };
-        Ok(Attempt { user, order, correlation: self.correlation.as_str().into(), counts_towards_limit: true })
+        Ok(Attempt { user, order, correlation: self.correlation.as_str().into() })
     }
 }
 
@@ -104,9 +108,10 @@ impl<S: Send + Sync> FromRequest<S> for PurchaseRequest {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
         let idempotency_key = idempotency_key(&parts.headers)?;
+        let client = parts.extensions.get().copied();
         let Ok(Correlation(correlation)) = Correlation::from_request_parts(&mut parts, state).await;
         let document = JsonBody::from_request(Request::from_parts(parts, body), state).await?;
-        Ok(Self { user: user_id_in(&document)?, idempotency_key, correlation })
+        Ok(Self { user: user_id_in(&document)?, idempotency_key, correlation, client })
     }
 }
 
@@ -128,9 +133,12 @@ fn user_id_in(document: &JsonBody) -> Result<RawUserId, Problem> {
 /// Returns the client's key for the attempt. A client that repeats the attempt sends it again.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    // nginx does not distinguish an empty header from a missing one, so a node must not either.
+    if value.is_empty() {
+        return Ok(None);
+    }
     let is_valid = |key: &&str| {
-        (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())
-            && key.bytes().all(|byte| byte.is_ascii_graphic())
+        key.len() <= IDEMPOTENCY_KEY_BYTES_MAX && key.bytes().all(|byte| byte.is_ascii_graphic())
     };
     let key = value.to_str().ok().filter(is_valid).ok_or_else(invalid_idempotency_key)?;
     Ok(Some(key.to_owned()))

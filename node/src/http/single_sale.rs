@@ -65,9 +65,10 @@ pub(crate) async fn purchase(
         Err(SaleLookupError::Unavailable) => return Ok(BUSY.into_response()),
         sale => sale?,
     };
-    match request.attempt(&sale.config(), &caller) {
+    match state.attempt(request, &sale.config(), &caller).await {
         Ok(attempt) if is_long_enough(&attempt.user) => Ok(answer(state.purchase(&sale, attempt).await)),
         Err(RequestError::OtherUser) => Err(other_user()),
+        Err(RequestError::Limited(limited)) => Err(too_many_requests(limited)),
         Ok(_) | Err(RequestError::InvalidId(_)) => Ok(INVALID_USER.into_response()),
     }
 }
@@ -95,6 +96,7 @@ pub(crate) async fn find(
             Ok(Json(LookupBody::of(claim)).into_response())
         }
         Err(RequestError::OtherUser) => Err(order_not_found()),
+        Err(RequestError::Limited(limited)) => Err(too_many_requests(limited)),
         Ok(_) | Err(RequestError::InvalidId(_)) => Ok(INVALID_USER.into_response()),
     }
 }
@@ -216,7 +218,6 @@ fn answer(outcome: Outcome) -> Response {
         Outcome::AlreadyPurchased(claim) => PurchaseResultCode::AlreadyPurchased.with(Some(claim)),
         Outcome::OutOfStock => PurchaseResultCode::SoldOut.with(None),
         Outcome::NotActive(_) => PurchaseResultCode::NotActive.with(None),
-        Outcome::Limited(limited) => too_many_requests(limited).into_response(),
         Outcome::Busy => BUSY.into_response(),
         Outcome::Unknown(order) => unknown_outcome(order).into_response(),
     }

@@ -2,14 +2,21 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+use service::network::ClientNetwork;
 use service::problem::Problem;
 use stock::calls::Attempt;
 use stock::ids::{SaleId, UserId};
+use stock::sale::SaleConfig;
 
+use super::caller::{Caller, RequestError};
+use super::client::Client;
 use super::events::Events;
 use super::problems::{unavailable, unknown_sale};
+use super::request::PurchaseRequest;
 use crate::csrf::CsrfTokens;
 use crate::identity::Identity;
+use crate::limits::{Limits, UserAction};
 use crate::metrics;
 use crate::sales::{LiveSale, Outcome, Sales, Unavailable};
 use crate::secret::Signer;
@@ -21,14 +28,23 @@ pub struct AppState {
     default_sale: SaleId,
     pub(super) csrf: CsrfTokens,
     origins: Vec<Origin>,
-    pub(super) identity: Identity,
+    pub(super) identity: Arc<Identity>,
+    limits: Arc<Limits>,
     pub(super) events: Events,
+    shows_documentation: bool,
+    networks_without_share: Vec<IpNet>,
     signer: Signer,
 }
 
 impl AppState {
     /// Creates the state for these sales.
-    pub fn new(sales: Sales, settings: &Settings, signer: Signer, identity: Identity) -> Self {
+    pub fn new(
+        sales: Sales,
+        settings: &Settings,
+        signer: Signer,
+        identity: Arc<Identity>,
+        limits: Arc<Limits>,
+    ) -> Self {
         let web = &settings.web;
         Self {
             sales,
@@ -36,7 +52,10 @@ impl AppState {
             csrf: CsrfTokens::new(signer.clone(), web.csrf_lifetime),
             origins: web.cors_origins.clone(),
             identity,
+            shows_documentation: web.api_docs,
+            limits,
             events: Events::new(web.event_listeners_max),
+            networks_without_share: settings.networks_without_share(),
             signer,
         }
     }
@@ -44,6 +63,11 @@ impl AppState {
     /// Returns the other sites whose pages may call the API.
     pub(crate) fn origins(&self) -> &[Origin] {
         &self.origins
+    }
+
+    /// Returns true if the API documentation is served.
+    pub(crate) fn shows_documentation(&self) -> bool {
+        self.shows_documentation
     }
 
     /// Ends all event streams.
@@ -54,6 +78,33 @@ impl AppState {
     /// Sets the gauge of event listeners.
     pub fn update_gauges(&self) {
         metrics::set_event_listeners(self.events.listeners());
+    }
+
+    /// Returns the network that a client's event streams are counted for, if its share is limited.
+    pub(super) fn network_of_listener(&self, client: &Client) -> Option<ClientNetwork> {
+        let is_unlimited =
+            self.networks_without_share.iter().any(|network| network.contains(&client.address));
+        (!is_unlimited).then(|| ClientNetwork::of(client.address))
+    }
+
+    /// Returns the attempt that a request makes. An unverified user's attempts are counted here, because the user id is
+    /// in the body; those of a verified user were counted before.
+    ///
+    /// # Errors
+    /// Fails when the user id is invalid, names another user than the token, or made too many attempts.
+    pub(super) async fn attempt(
+        &self,
+        request: PurchaseRequest,
+        sale: &SaleConfig,
+        caller: &Caller,
+    ) -> Result<Attempt, RequestError> {
+        let client = request.client;
+        let attempt = request.attempt(sale, caller)?;
+        if let (Caller::Unverified, Some(client)) = (caller, client) {
+            let action = UserAction::unverified_purchase(client.address, attempt.user.as_str());
+            self.limits.user(&action).await.map_err(RequestError::Limited)?;
+        }
+        Ok(attempt)
     }
 
     /// Buys one unit and logs the outcome.

@@ -6,7 +6,6 @@ use rediscluster::{Address, Call, CallError, EpochMs, Primary, Replies, TimedPip
 use stock::calls::{Accept, Attempt, BUYERS_PER_CALL_MAX, Buy, BuyAnswer, Claim, Donate, Find};
 use stock::ids::{ShardId, UserId};
 use stock::layout::Shard;
-use stock::limit::Limit;
 use tracing::Span;
 
 use super::fence::LostCallsView;
@@ -103,10 +102,10 @@ impl Batch {
     }
 
     /// Returns the calls, in order. Each `buy` may be executed until `not_after`.
-    pub(super) fn pipeline(&self, user_limit: Option<Limit>, not_after: EpochMs) -> TimedPipeline {
+    pub(super) fn pipeline(&self, not_after: EpochMs) -> TimedPipeline {
         let mut pipeline = TimedPipeline::begin();
         for work in &self.shards {
-            work.calls(user_limit, not_after, &mut pipeline);
+            work.calls(not_after, &mut pipeline);
         }
         pipeline
     }
@@ -153,13 +152,13 @@ impl ShardWork {
         accepts.chain(buyers).chain(finders).chain(donates)
     }
 
-    fn calls(&self, limit: Option<Limit>, not_after: EpochMs, pipeline: &mut TimedPipeline) {
+    fn calls(&self, not_after: EpochMs, pipeline: &mut TimedPipeline) {
         let shard = &*self.shard;
         for &(from, cumulative, _) in &self.accepts {
             pipeline.add(Accept { shard, from, cumulative }.command());
         }
         for attempts in self.attempts.chunks(BUYERS_PER_CALL_MAX) {
-            pipeline.add(Buy { shard, attempts, limit, not_after }.command());
+            pipeline.add(Buy { shard, attempts, not_after }.command());
         }
         for users in self.users.chunks(BUYERS_PER_CALL_MAX) {
             pipeline.add(Find { shard, users }.command());
@@ -178,7 +177,7 @@ impl ShardWork {
         }
         let mut buyers = self.buyers.into_iter();
         for attempts in self.attempts.chunks(BUYERS_PER_CALL_MAX) {
-            let answer = replies.next(&Buy { shard, attempts, limit: None, not_after: Buy::AT_ANY_TIME });
+            let answer = replies.next(&Buy { shard, attempts, not_after: Buy::AT_ANY_TIME });
             record_error(last_error, answer.as_ref().err());
             let answer = answer.map(|answer| definite_answers(answer, attempts, lost));
             send_each(&mut buyers, attempts.len(), answer);

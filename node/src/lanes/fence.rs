@@ -143,7 +143,6 @@ mod tests {
             user: UserId::parse("ann", UserIdKind::Opaque).unwrap(),
             order: OrderId::random(),
             correlation: "trace".into(),
-            counts_towards_limit: true,
         }
     }
 
@@ -158,7 +157,7 @@ mod tests {
         let may_change = |attempt: &Attempt, outcome: &BuyOutcome, at| {
             lost.seen_by(&primary, now + 9 * SECOND).may_change(attempt, outcome, at)
         };
-        for refusal in [BuyOutcome::Empty, BuyOutcome::NotOpen, BuyOutcome::Limited(Duration::ZERO)] {
+        for refusal in [BuyOutcome::Empty, BuyOutcome::NotOpen] {
             assert!(may_change(&lost_twice, &refusal, 1_000));
             assert!(!may_change(&lost_twice, &refusal, 1_001));
             assert!(!may_change(&other, &refusal, 0));

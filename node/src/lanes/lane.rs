@@ -11,7 +11,6 @@ use fail::fail_point;
 use rediscluster::{
     Address, Barrier, Call as _, CallError, Cluster, Connection, PipelineTime, Primary, Replies,
 };
-use stock::limit::Limit;
 use stock::store::ReadTime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
@@ -37,7 +36,6 @@ pub(super) struct Lane {
     cluster: Arc<Cluster>,
     address: Address,
     settings: LaneSettings,
-    user_limit: Option<Limit>,
     health: Arc<PrimaryHealth>,
     connection: Option<TimedConnection>,
     lost: Arc<LostCalls>,
@@ -63,12 +61,11 @@ impl Lane {
         cluster: Arc<Cluster>,
         address: Address,
         settings: LaneSettings,
-        user_limit: Option<Limit>,
         health: Arc<PrimaryHealth>,
         lost: Arc<LostCalls>,
     ) -> Self {
         let metrics = LaneMetrics::new(&address);
-        Self { cluster, address, settings, user_limit, health, connection: None, lost, metrics }
+        Self { cluster, address, settings, health, connection: None, lost, metrics }
     }
 
     /// Serves the queue until it is closed and empty.
@@ -157,14 +154,14 @@ impl Lane {
         sent: &mut Option<Sent>,
     ) -> Result<(Replies, PipelineTime), CallError> {
         let health = Arc::clone(&self.health);
-        let (user_limit, wait) = (self.user_limit, self.cluster.options().response_timeout);
+        let wait = self.cluster.options().response_timeout;
         let exchange = async {
             let TimedConnection { connection, clock } = self.connected().await?;
             // Within this time the calls must be executed, or their replies would come too late with the barrier's.
             let at = Instant::now();
             let not_after = clock.deadline(at, wait);
             *sent = Some(Sent { at, not_after });
-            connection.send_timed(batch.pipeline(user_limit, not_after.by_primary), barrier).await
+            connection.send_timed(batch.pipeline(not_after.by_primary), barrier).await
         };
         let demoted = async {
             sleep(SUSPECT_AFTER).await;

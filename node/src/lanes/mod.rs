@@ -17,7 +17,6 @@ use rediscluster::{Address, CallError, Cluster};
 use stock::calls::{Accepted, Attempt, BuyOutcome, Claim, Donation, TokenSource};
 use stock::ids::{ShardId, UserId};
 use stock::layout::Shard;
-use stock::limit::Limit;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -27,7 +26,6 @@ use tracing::Span;
 use self::fence::LostCalls;
 use self::lane::{JOBS_PER_PIPELINE_MAX, Lane};
 use self::primary_health::PrimaryHealth;
-use crate::limits::RateLimited;
 use crate::settings::LaneSettings;
 
 /// Reasons why a lane has no answer.
@@ -103,7 +101,6 @@ impl<T> Pending<T> {
 pub struct Lanes {
     cluster: Arc<Cluster>,
     settings: LaneSettings,
-    user_limit: Option<Limit>,
     open: Mutex<OpenLanes>,
     lost: Arc<LostCalls>,
     /// Wakes the task that reads the cluster map. A lane notifies it when a reply contradicts the map.
@@ -135,20 +132,8 @@ impl LaneHandle {
 
 impl Lanes {
     /// Creates the lanes. None is open yet.
-    pub fn new(cluster: Arc<Cluster>, settings: LaneSettings, user_limit: Option<Limit>) -> Self {
-        Self {
-            cluster,
-            settings,
-            user_limit,
-            open: Mutex::default(),
-            lost: Arc::default(),
-            map_refresh: Arc::default(),
-        }
-    }
-
-    /// Returns the rejection of a user who has to wait this long, or `None` without a user limit.
-    pub(crate) fn limited(&self, retry_after: Duration) -> Option<RateLimited> {
-        self.user_limit.map(|limit| RateLimited { retry_after, limit })
+    pub fn new(cluster: Arc<Cluster>, settings: LaneSettings) -> Self {
+        Self { cluster, settings, open: Mutex::default(), lost: Arc::default(), map_refresh: Arc::default() }
     }
 
     /// Buys for one user in the user's home shard.
@@ -211,7 +196,6 @@ impl Lanes {
             Arc::clone(&self.cluster),
             primary.address.clone(),
             self.settings.clone(),
-            self.user_limit,
             Arc::clone(&health),
             Arc::clone(&self.lost),
         );

@@ -1,87 +1,73 @@
-//! Permits that a node holds for each client address, and the latest refusals.
+//! Permits that a node has for each client network or user, and the latest refusals.
 //!
-//! Pure: no clock and no Redis. Memory is bounded: networks are kept in two generations, and the older one is dropped
-//! when the newer one is full or a window has passed. A forgotten network starts again with free permits.
+//! Pure: no clock and no Redis. Memory is bounded: keys are kept in two generations, and the older one is dropped when
+//! the newer one is full or a window has passed. A forgotten key starts again with a full share.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use service::network::ClientNetwork;
 use stock::limit::{Limit, PermitAnswer};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// A node asks for this fraction of the limit at a time: 1/4. It gets less as permits run out.
-const CHUNK_DIVISOR: u32 = 4;
-/// Each node gives an address this fraction of the limit for free in each window: 1/40.
-const FREE_DIVISOR: u32 = 40;
-/// More permits are requested when less than this fraction of the last grant is left: 1/4. So no request has to wait.
-const LOW_WATER_DIVISOR: u32 = 4;
-/// Shortest time for which an address is refused from memory.
+/// All nodes together borrow at most this fraction of a limit at a time: 1/8. It bounds the permits that one node holds
+/// while another is refused, and the permits that are granted before all nodes have reported their shares.
+const BORROWED_DIVISOR: u32 = 8;
+/// Shortest time for which borrowed permits are valid, so that the requests that wait for them can take them.
+const BORROWED_FOR_MIN: Duration = Duration::from_secs(1);
+/// Shortest time for which Redis is not asked again after it has refused.
 const REFUSAL_MIN: Duration = Duration::from_millis(100);
+/// Longest `Retry-After` that a queue behind one address can cause. The storefront page gives up above 30 s.
+const QUEUE_WAIT_MAX: Duration = Duration::from_secs(25);
 /// Number of cache segments. Each has its own lock.
 const SEGMENTS: usize = 16;
-/// Largest number of networks in one generation of a segment. All segments and both generations take about 20 MB.
-const NETWORKS_PER_SEGMENT_MAX: usize = 4_096;
+/// Largest number of keys in one generation of a segment. All segments and both generations take about 30 MB.
+const KEYS_PER_SEGMENT_MAX: usize = 4_096;
 
-/// The unit that a limit applies to: an IPv4 address, or the /64 of an IPv6 address, which is what one customer has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ClientNetwork {
-    /// One address.
-    V4(Ipv4Addr),
-    /// The upper 64 bits of the address.
-    V6(u64),
+/// The holder of a limit.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum LimitKey {
+    /// A network, behind which there may be a crowd.
+    Network(ClientNetwork),
+    /// A user.
+    User(Box<str>),
 }
 
-impl ClientNetwork {
-    /// Returns the network of an address.
-    pub fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address),
-            IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
-        }
-    }
-
-    /// Returns a hash that spreads networks evenly.
-    pub(super) fn spread(self) -> usize {
-        let bits = match self {
-            Self::V4(address) => u64::from(address.to_bits()),
-            Self::V6(half) => half,
-        };
-        (bits.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as usize
-    }
-}
-
-impl fmt::Display for ClientNetwork {
+impl fmt::Display for LimitKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::V4(address) => address.fmt(f),
-            Self::V6(half) => write!(f, "{}/64", Ipv6Addr::from_bits(u128::from(*half) << 64)),
+            Self::Network(network) => network.fmt(f),
+            Self::User(user) => f.write_str(user),
         }
     }
 }
 
-/// Permits of all networks known to this node.
+/// Permits of all keys known to this node.
 pub(super) struct PermitCache {
     limit: Limit,
+    /// Number of nodes that share the limit.
+    nodes: Arc<AtomicU32>,
+    hasher: RandomState,
     segments: [Mutex<Segment>; SEGMENTS],
 }
 
 struct Segment {
-    current: HashMap<ClientNetwork, AddressPermits>,
-    previous: HashMap<ClientNetwork, AddressPermits>,
+    current: HashMap<LimitKey, KeyPermits>,
+    previous: HashMap<LimitKey, KeyPermits>,
     rotated_at: Instant,
 }
 
-/// Decision about the next request of an address.
+/// Decision about the next request of a key.
 pub(super) enum PermitDecision {
     /// Admit the request.
     Pass,
-    /// Admit the request, and ask Redis for more permits.
-    PassAndRefill(PermitBatch),
-    /// Refuse until this time has passed.
+    /// Refuse it, and tell the client to wait this long.
     Refuse(Duration),
     /// Wait for permits. `batch` is set when they have not been requested yet.
     Wait { answered: watch::Receiver<()>, batch: Option<PermitBatch> },
@@ -90,30 +76,39 @@ pub(super) enum PermitDecision {
 /// A request for permits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PermitBatch {
-    /// Free permits that have been used.
+    /// Used permits of the share that Redis does not know of.
     pub(super) spent: u32,
-    /// Permits to take in advance.
+    /// Permits to borrow.
     pub(super) want: u32,
 }
 
-struct AddressPermits {
-    /// Permits left.
-    left: u32,
-    /// More permits are requested when fewer than this are left.
-    low_water: u32,
-    /// Time at which the permits left expire.
-    expires_at: Instant,
-    /// True while the permits are free ones that Redis does not know of.
-    is_free: bool,
-    /// Free permits that have been used.
-    spent: u32,
-    refused_until: Option<Instant>,
+/// The part of a limit that this node grants without asking.
+#[derive(Clone, Copy)]
+struct Share {
+    /// Time until one permit of the share comes back.
+    interval: Duration,
+    window: Duration,
+    /// Permits to borrow when the share is used up.
+    want: u32,
+}
+
+struct KeyPermits {
+    /// Time at which all permits of the share are back (GCRA).
+    full_at: Instant,
+    /// Permits of the share that were used since the latest request for permits.
+    unreported: u32,
+    borrowed: u32,
+    borrowed_until: Instant,
+    /// Redis has no permits before this time.
+    refused_until: Instant,
+    /// Time at which the last of the refused requests would have a permit if each came back in turn.
+    queue_until: Instant,
     /// Set while a request for permits is in flight. Dropping it wakes the requests that wait.
     pending: Option<watch::Sender<()>>,
 }
 
 impl PermitCache {
-    pub(super) fn new(limit: Limit) -> Self {
+    pub(super) fn new(limit: Limit, nodes: Arc<AtomicU32>) -> Self {
         let segment = || {
             Mutex::new(Segment {
                 current: HashMap::new(),
@@ -121,192 +116,267 @@ impl PermitCache {
                 rotated_at: Instant::now(),
             })
         };
-        Self { limit, segments: std::array::from_fn(|_| segment()) }
+        Self { limit, nodes, hasher: RandomState::new(), segments: std::array::from_fn(|_| segment()) }
     }
 
-    /// Decides about this network's next request.
-    pub(super) fn take(&self, network: ClientNetwork, now: Instant) -> PermitDecision {
-        self.segment(network).permits_of(network, self.limit, now).take(self.limit, now)
+    /// Decides about this key's next request.
+    pub(super) fn take(&self, key: &LimitKey, now: Instant) -> PermitDecision {
+        let share = Share::of(self.limit, self.nodes.load(Ordering::Relaxed));
+        let mut segment = self.segment(key);
+        let permits = segment.permits_of(key, self.limit, now);
+        match permits.take(share, now) {
+            PermitDecision::Refuse(wait) if matches!(key, LimitKey::Network(_)) => {
+                PermitDecision::Refuse(permits.queue(wait, share, now))
+            }
+            decision => decision,
+        }
     }
 
     /// Applies the answer to a request for permits.
-    pub(super) fn apply(&self, network: ClientNetwork, permits: PermitAnswer, now: Instant) {
-        self.segment(network).permits_of(network, self.limit, now).apply(permits, self.limit, now);
+    pub(super) fn apply(&self, key: &LimitKey, answer: PermitAnswer, now: Instant) {
+        self.segment(key).permits_of(key, self.limit, now).apply(answer, self.limit, now);
     }
 
-    fn segment(&self, network: ClientNetwork) -> MutexGuard<'_, Segment> {
-        self.segments[network.spread() % SEGMENTS].lock().unwrap_or_else(PoisonError::into_inner)
+    fn segment(&self, key: &LimitKey) -> MutexGuard<'_, Segment> {
+        let segment = self.hasher.hash_one(key) as usize % SEGMENTS;
+        self.segments[segment].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Share {
+    /// Returns the share of each of `nodes` nodes: at least one permit in a window.
+    fn of(Limit { permits, window }: Limit, nodes: u32) -> Self {
+        let nodes = nodes.max(1);
+        let interval = (window / permits).saturating_mul(nodes).min(window);
+        Self { interval, window, want: (permits / nodes / BORROWED_DIVISOR).max(1) }
     }
 }
 
 impl Segment {
-    fn permits_of(&mut self, network: ClientNetwork, limit: Limit, now: Instant) -> &mut AddressPermits {
-        if self.current.len() >= NETWORKS_PER_SEGMENT_MAX
-            || now.duration_since(self.rotated_at) >= limit.window
-        {
+    fn permits_of(&mut self, key: &LimitKey, limit: Limit, now: Instant) -> &mut KeyPermits {
+        if self.current.len() >= KEYS_PER_SEGMENT_MAX || now.duration_since(self.rotated_at) >= limit.window {
             self.previous = std::mem::take(&mut self.current);
             self.rotated_at = now;
         }
         let previous = &mut self.previous;
-        let known_or_new = || previous.remove(&network).unwrap_or_else(|| AddressPermits::new(limit, now));
-        self.current.entry(network).or_insert_with(known_or_new)
+        let known_or_new = || previous.remove(key).unwrap_or_else(|| KeyPermits::new(now));
+        self.current.entry(key.clone()).or_insert_with(known_or_new)
     }
 }
 
-impl AddressPermits {
-    fn new(limit: Limit, now: Instant) -> Self {
+impl KeyPermits {
+    fn new(now: Instant) -> Self {
         Self {
-            left: limit.permits / FREE_DIVISOR,
-            low_water: 0,
-            expires_at: now + limit.window,
-            is_free: true,
-            spent: 0,
-            refused_until: None,
+            full_at: now,
+            unreported: 0,
+            borrowed: 0,
+            borrowed_until: now,
+            refused_until: now,
+            queue_until: now,
             pending: None,
         }
     }
 
-    fn take(&mut self, limit: Limit, now: Instant) -> PermitDecision {
-        if let Some(until) = self.refused_until.filter(|until| *until > now) {
-            return PermitDecision::Refuse(until - now);
-        }
-        if self.expires_at <= now {
-            self.left = 0;
-        }
-        if self.left == 0 {
-            let batch = self.pending.is_none().then(|| self.next_batch(limit));
-            let answered = self.pending.get_or_insert_default().subscribe();
-            return PermitDecision::Wait { answered, batch };
-        }
-        self.left -= 1;
-        self.spent += u32::from(self.is_free);
-        if self.is_free || self.left >= self.low_water || self.pending.is_some() {
+    fn take(&mut self, share: Share, now: Instant) -> PermitDecision {
+        let full_at = self.full_at.max(now) + share.interval;
+        if full_at <= now + share.window {
+            self.full_at = full_at;
+            self.unreported = self.unreported.saturating_add(1);
             return PermitDecision::Pass;
         }
-        PermitDecision::PassAndRefill(self.next_batch(limit))
-    }
-
-    fn next_batch(&mut self, limit: Limit) -> PermitBatch {
-        self.pending = Some(watch::Sender::default());
-        PermitBatch { spent: std::mem::take(&mut self.spent), want: chunk(limit) }
-    }
-
-    fn apply(&mut self, permits: PermitAnswer, limit: Limit, now: Instant) {
-        match permits {
-            PermitAnswer::Granted(granted) => {
-                self.left = if self.is_free { granted } else { self.left.saturating_add(granted) };
-                self.low_water = granted / LOW_WATER_DIVISOR;
-                self.expires_at = now + limit.interval() * granted;
-                self.refused_until = None;
-            }
-            PermitAnswer::After(wait) => {
-                self.refused_until = (self.left == 0).then(|| now + wait.max(REFUSAL_MIN));
-            }
+        if self.borrowed > 0 && now < self.borrowed_until {
+            self.borrowed -= 1;
+            return PermitDecision::Pass;
         }
-        self.is_free = false;
+        if now < self.refused_until {
+            let own_permit_at = full_at - share.window;
+            return PermitDecision::Refuse(own_permit_at.min(self.refused_until) - now);
+        }
+        let batch = self.pending.is_none().then(|| self.next_batch(share, now));
+        let answered = self.pending.get_or_insert_default().subscribe();
+        PermitDecision::Wait { answered, batch }
+    }
+
+    /// Returns the time that a refused request should wait: a random one within the queue, so that the clients behind an
+    /// address do not come back together. `wait` is the time until the next permit.
+    fn queue(&mut self, wait: Duration, share: Share, now: Instant) -> Duration {
+        self.queue_until = self.queue_until.max(now + wait) + share.interval;
+        let longest = (self.queue_until - now).min(QUEUE_WAIT_MAX.max(wait));
+        wait + longest.saturating_sub(wait).mul_f64(rand::random())
+    }
+
+    /// Reports those used permits of the share that have not come back since.
+    fn next_batch(&mut self, share: Share, now: Instant) -> PermitBatch {
+        self.pending = Some(watch::Sender::default());
+        let in_use = (self.full_at - now).as_nanos().div_ceil(share.interval.as_nanos().max(1));
+        let spent = std::mem::take(&mut self.unreported).min(u32::try_from(in_use).unwrap_or(u32::MAX));
+        PermitBatch { spent, want: share.want }
+    }
+
+    fn apply(&mut self, answer: PermitAnswer, limit: Limit, now: Instant) {
+        match answer {
+            PermitAnswer::Granted(granted) => {
+                let unused = if now < self.borrowed_until { self.borrowed } else { 0 };
+                self.borrowed = unused.saturating_add(granted);
+                self.borrowed_until = now + (limit.interval() * granted).max(BORROWED_FOR_MIN);
+            }
+            PermitAnswer::After(wait) => self.refused_until = now + wait.max(REFUSAL_MIN),
+        }
         // Dropping the sender wakes the requests that wait.
         self.pending = None;
     }
 }
 
-/// Returns the number of permits that a node takes at a time.
-pub(super) fn chunk(limit: Limit) -> u32 {
-    (limit.permits / CHUNK_DIVISOR).max(1)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const LIMIT: Limit = Limit { permits: 400, window: Duration::from_secs(40) };
-    const FREE: u32 = 10;
-    const CHUNK: u32 = 100;
 
-    fn ann() -> ClientNetwork {
-        ClientNetwork::of("192.0.2.7".parse().unwrap())
+    fn ann() -> LimitKey {
+        LimitKey::User("ann".into())
     }
 
-    fn passes(cache: &PermitCache, count: u32, now: Instant) {
-        for request in 1..=count {
-            assert!(matches!(cache.take(ann(), now), PermitDecision::Pass), "request {request} of {count}");
-        }
+    fn address() -> LimitKey {
+        LimitKey::Network(ClientNetwork::of("192.0.2.7".parse().unwrap()))
     }
 
-    fn requested(cache: &PermitCache, now: Instant) -> PermitBatch {
-        match cache.take(ann(), now) {
-            PermitDecision::PassAndRefill(batch) | PermitDecision::Wait { batch: Some(batch), .. } => batch,
-            PermitDecision::Pass | PermitDecision::Wait { .. } | PermitDecision::Refuse(_) => {
-                panic!("no permits were requested")
+    fn shared_by(nodes: u32) -> PermitCache {
+        PermitCache::new(LIMIT, Arc::new(nodes.into()))
+    }
+
+    /// Sends requests until one does not pass. Returns the number that passed, and the other one.
+    fn passes(cache: &PermitCache, key: &LimitKey, now: Instant) -> (u32, PermitDecision) {
+        let mut passed = 0;
+        loop {
+            match cache.take(key, now) {
+                PermitDecision::Pass => passed += 1,
+                other => return (passed, other),
             }
         }
     }
 
-    #[test]
-    fn few_requests_need_no_call() {
-        let (cache, now) = (PermitCache::new(LIMIT), Instant::now());
-        passes(&cache, FREE, now);
+    fn requested(decision: &PermitDecision) -> PermitBatch {
+        match decision {
+            PermitDecision::Wait { batch: Some(batch), .. } => *batch,
+            _ => panic!("no permits were requested"),
+        }
+    }
+
+    fn refused(decision: &PermitDecision) -> Duration {
+        match decision {
+            PermitDecision::Refuse(wait) => *wait,
+            _ => panic!("the request was not refused"),
+        }
     }
 
     #[test]
-    fn first_call_reports_used_free_permits() {
-        let (cache, now) = (PermitCache::new(LIMIT), Instant::now());
-        passes(&cache, FREE, now);
-        assert_eq!(requested(&cache, now), PermitBatch { spent: FREE, want: CHUNK });
-        assert!(
-            matches!(cache.take(ann(), now), PermitDecision::Wait { batch: None, .. }),
-            "one request at a time"
-        );
+    fn share_is_the_limit_divided_by_nodes() {
+        for (nodes, share) in [(0, 400), (1, 400), (2, 200), (4, 100), (399, 1), (1_000, 1)] {
+            assert_eq!(passes(&shared_by(nodes), &ann(), Instant::now()).0, share, "{nodes} nodes");
+        }
     }
 
     #[test]
-    fn permits_are_refilled_before_they_run_out() {
-        let (cache, now) = (PermitCache::new(LIMIT), Instant::now());
-        passes(&cache, FREE, now);
-        requested(&cache, now);
-        cache.apply(ann(), PermitAnswer::Granted(CHUNK), now);
-        passes(&cache, CHUNK - CHUNK / LOW_WATER_DIVISOR, now);
-        assert!(matches!(
-            cache.take(ann(), now),
-            PermitDecision::PassAndRefill(PermitBatch { spent: 0, want: CHUNK })
-        ));
-        passes(&cache, CHUNK / LOW_WATER_DIVISOR - 1, now);
-        assert!(matches!(cache.take(ann(), now), PermitDecision::Wait { batch: None, .. }));
+    fn steady_requests_below_the_share_need_no_call() {
+        let (cache, began) = (shared_by(4), Instant::now());
+        for request in 0..10_000 {
+            let at = began + Duration::from_millis(401) * request;
+            assert!(matches!(cache.take(&ann(), at), PermitDecision::Pass), "request {request}");
+        }
+    }
+
+    #[test]
+    fn first_call_reports_the_share_in_use() {
+        let (cache, now) = (shared_by(4), Instant::now());
+        let (_, decision) = passes(&cache, &ann(), now);
+        assert_eq!(requested(&decision), PermitBatch { spent: 100, want: 12 });
+        let next = cache.take(&ann(), now);
+        assert!(matches!(next, PermitDecision::Wait { batch: None, .. }), "one request at a time");
+    }
+
+    #[test]
+    fn permits_that_came_back_are_not_reported() {
+        let (cache, began) = (shared_by(4), Instant::now());
+        (0..500).for_each(|request| drop(cache.take(&ann(), began + Duration::from_millis(400) * request)));
+
+        let (_, decision) = passes(&cache, &ann(), began + Duration::from_secs(300));
+
+        assert_eq!(requested(&decision).spent, 100);
+    }
+
+    #[test]
+    fn later_calls_report_only_what_is_new() {
+        let (cache, now) = (shared_by(4), Instant::now());
+        passes(&cache, &ann(), now);
+        cache.apply(&ann(), PermitAnswer::Granted(5), now);
+        let (borrowed, decision) = passes(&cache, &ann(), now);
+        assert_eq!((borrowed, requested(&decision).spent), (5, 0));
+        cache.apply(&ann(), PermitAnswer::After(Duration::from_secs(1)), now);
+
+        let (own, decision) = passes(&cache, &ann(), now + Duration::from_secs(2));
+
+        assert_eq!((own, requested(&decision).spent), (5, 5), "five permits of the share came back");
     }
 
     #[test]
     fn refusal_is_cached_until_permits_are_available() {
-        let (cache, now) = (PermitCache::new(LIMIT), Instant::now());
-        passes(&cache, FREE, now);
-        requested(&cache, now);
-        cache.apply(ann(), PermitAnswer::After(Duration::from_secs(3)), now);
-        let after = |ms| now + Duration::from_millis(ms);
-        assert!(
-            matches!(cache.take(ann(), after(2_000)), PermitDecision::Refuse(left) if left == Duration::from_secs(1))
-        );
-        assert_eq!(requested(&cache, after(3_000)), PermitBatch { spent: 0, want: CHUNK });
+        let (cache, now) = (shared_by(400), Instant::now());
+        passes(&cache, &ann(), now);
+        cache.apply(&ann(), PermitAnswer::After(Duration::from_secs(3)), now);
+        assert_eq!(refused(&cache.take(&ann(), now + Duration::from_secs(2))), Duration::from_secs(1));
+        assert_eq!(requested(&cache.take(&ann(), now + Duration::from_secs(3))).want, 1);
     }
 
     #[test]
-    fn unused_permits_expire() {
-        let (cache, now) = (PermitCache::new(LIMIT), Instant::now());
-        passes(&cache, FREE, now);
-        requested(&cache, now);
-        cache.apply(ann(), PermitAnswer::Granted(CHUNK), now);
-        passes(&cache, 1, now + Duration::from_millis(9_999));
-        assert_eq!(requested(&cache, now + Duration::from_secs(10)), PermitBatch { spent: 0, want: CHUNK });
+    fn unused_borrowed_permits_expire() {
+        let (cache, now) = (shared_by(4), Instant::now());
+        passes(&cache, &ann(), now);
+        cache.apply(&ann(), PermitAnswer::Granted(12), now);
+        let (passed, _) = passes(&cache, &ann(), now + Duration::from_millis(1_200));
+        assert_eq!(passed, 3, "those of the share that came back");
+    }
+
+    #[test]
+    fn retry_after_is_spread_over_the_queue_of_an_address() {
+        let (cache, now) = (shared_by(1), Instant::now());
+        passes(&cache, &address(), now);
+        cache.apply(&address(), PermitAnswer::After(Duration::from_millis(100)), now);
+
+        let waits: Vec<f64> = (0..100).map(|_| refused(&cache.take(&address(), now)).as_secs_f64()).collect();
+
+        assert!(
+            waits.iter().all(|wait| (0.1..=10.2).contains(wait)),
+            "a permit comes back in 0.1 s: {waits:?}"
+        );
+        assert!(waits.iter().filter(|wait| **wait > 2.0).count() > 20, "they are spread: {waits:?}");
+        let many = (0..100_000).map(|_| refused(&cache.take(&address(), now)));
+        assert!(many.max().unwrap() <= QUEUE_WAIT_MAX);
+    }
+
+    #[test]
+    fn user_waits_for_the_next_permit_only() {
+        let (cache, now) = (shared_by(1), Instant::now());
+        passes(&cache, &ann(), now);
+        cache.apply(&ann(), PermitAnswer::After(Duration::from_millis(100)), now);
+        for _ in 0..100 {
+            assert_eq!(refused(&cache.take(&ann(), now)), Duration::from_millis(100));
+        }
     }
 
     #[test]
     fn cache_size_is_bounded() {
-        let (cache, now) = (PermitCache::new(LIMIT), Instant::now());
+        let (cache, now) = (shared_by(1), Instant::now());
         for number in 0..300_000_u32 {
-            cache.take(ClientNetwork::of(Ipv4Addr::from_bits(number).into()), now);
+            cache.take(&LimitKey::Network(ClientNetwork::of(Ipv4Addr::from_bits(number).into())), now);
         }
-        let networks = cache.segments.iter().map(|segment| {
+        let keys = cache.segments.iter().map(|segment| {
             let segment = segment.lock().unwrap();
             segment.current.len() + segment.previous.len()
         });
-        assert!(networks.sum::<usize>() <= 2 * SEGMENTS * NETWORKS_PER_SEGMENT_MAX);
+        assert!(keys.sum::<usize>() <= 2 * SEGMENTS * KEYS_PER_SEGMENT_MAX);
     }
 
     #[test]

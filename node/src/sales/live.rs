@@ -14,7 +14,6 @@ use tokio::time::timeout;
 use super::steal::Steals;
 use super::view::{Phase, SaleView, Status};
 use crate::lanes::{LaneError, Lanes, ShardAnswer};
-use crate::limits::RateLimited;
 use crate::metrics::SaleCounters;
 use crate::settings::LaneSettings;
 
@@ -39,8 +38,6 @@ pub enum Outcome {
     OutOfStock,
     /// The sale is not selling now.
     NotActive(Phase),
-    /// Nothing was bought: this user made too many attempts.
-    Limited(RateLimited),
     /// Nothing was bought: the queue is full, or the last tokens are still in channels. The client should retry.
     Busy,
     /// The purchase may have been made. The client should repeat the same attempt.
@@ -120,13 +117,11 @@ impl LiveSale {
         let user = &attempt.user;
         let home = self.view().sale.ring().home(user);
         for tries in 0.. {
-            // Retries of the node do not count towards the user's limit, because the user sent one request.
-            let attempt = Attempt { counts_towards_limit: tries == 0, ..attempt.clone() };
             // This must be read before the call. A later `empty` then proves that all units were claimed, and none by
             // this user, unless the shard knows of a change that this view does not.
             let view = self.view();
             let sold_out = view.sold_out();
-            let answer = state.track(self.lanes.buy(&self.shards[home.index()], attempt)).await;
+            let answer = state.track(self.lanes.buy(&self.shards[home.index()], attempt.clone())).await;
             let outcome = answer.map(|ShardAnswer { outcome, version }| {
                 view.saw_version(version);
                 outcome
@@ -136,7 +131,6 @@ impl LiveSale {
                     return Some(Outcome::Purchased(claim));
                 }
                 Ok(BuyOutcome::Duplicate(claim)) => return Some(Outcome::AlreadyPurchased(claim)),
-                Ok(BuyOutcome::Limited(wait)) => return self.lanes.limited(wait).map(Outcome::Limited),
                 Ok(BuyOutcome::NotOpen) => return Some(Outcome::NotActive(self.view().refused_phase())),
                 Ok(BuyOutcome::Empty) if sold_out && view.sold_out() => return Some(Outcome::OutOfStock),
                 Ok(BuyOutcome::Empty) => {

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use rediscluster::{Cluster, Primary};
 use stock::ids::SaleId;
-use stock::limit::Limit;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -61,8 +60,8 @@ struct Tasks {
 
 impl Sales {
     /// Starts the background tasks. The first read is in flight when this returns.
-    pub fn start(cluster: Arc<Cluster>, settings: LaneSettings, user_limit: Option<Limit>) -> Self {
-        let lanes = Arc::new(Lanes::new(Arc::clone(&cluster), settings.clone(), user_limit));
+    pub fn start(cluster: Arc<Cluster>, settings: LaneSettings) -> Self {
+        let lanes = Arc::new(Lanes::new(Arc::clone(&cluster), settings.clone()));
         let initial = KnownSales {
             sales: Arc::default(),
             unreadable: Arc::default(),

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::{Args, Parser};
+use ipnet::IpNet;
 use service::healthcheck;
 use service::logs::LogFormat;
 use service::serve::ConnectionLimits;
@@ -67,6 +68,14 @@ pub struct Settings {
     /// Export of traces.
     #[command(flatten)]
     pub traces: TraceSettings,
+}
+
+impl Settings {
+    /// Returns the networks whose addresses stand for many clients or are exempt: they have no share of connections or
+    /// event listeners.
+    pub fn networks_without_share(&self) -> Vec<IpNet> {
+        [&self.web.trusted_proxies[..], &self.limits.rate_limit_exempt].concat()
+    }
 }
 
 /// Addresses to listen on.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use axum::http::HeaderName;
+use clap::{ArgAction, Args, ValueEnum};
 use ipnet::IpNet;
 use service::settings::{in_file, positive_duration};
 use stock::limit::Limit;
@@ -13,16 +14,23 @@ use stock::limit::Limit;
 /// Shortest secret, bytes: as long as the output of HMAC-SHA256 and HS256.
 const SECRET_BYTES_MIN: usize = 32;
 
+/// Limit of an address whose users are not verified. Ten requests a second for a minute: a household that polls every
+/// second from several phones stays far below.
+const ADDRESS_MAX_UNVERIFIED: u32 = 600;
+/// Limit of an address whose users are verified: a flood guard. 6,000 buyers behind the NAT of one carrier send eight
+/// tries each and stay below.
+const ADDRESS_MAX_VERIFIED: u32 = 60_000;
+
 /// Rate limits.
 #[derive(Args, Clone, Debug)]
 pub struct LimitSettings {
-    /// Requests that one client address has in RATE_LIMIT_WINDOW, over all nodes; an IPv6 address counts as its /64; 0
-    /// is no limit
-    // Ten a second for a minute. A household that polls every second from several phones stays far below.
-    #[arg(long, env, default_value = "600")]
-    rate_limit_max: u32,
+    /// Purchases and lookups that one client address has in RATE_LIMIT_WINDOW, over all nodes, and as many other
+    /// requests; an IPv6 address counts as its /64; 0 is no limit [default: 600; with verified users 60000]
+    #[arg(long, env)]
+    rate_limit_max: Option<u32>,
 
-    /// Attempts to buy that one user of a sale has in RATE_LIMIT_WINDOW, over all nodes; 0 is no limit
+    /// Attempts to buy that one user has in RATE_LIMIT_WINDOW, over all nodes, and as many lookups; 0 is no limit.
+    /// Users who are not verified are counted for each client address apart
     #[arg(long, env, default_value = "30")]
     rate_limit_user_max: u32,
 
@@ -36,9 +44,10 @@ pub struct LimitSettings {
 }
 
 impl LimitSettings {
-    /// Returns the limit of a client address, if any.
-    pub fn for_address(&self) -> Option<Limit> {
-        self.limit(self.rate_limit_max)
+    /// Returns the limit of a client address, if any. `is_verified` is true when user ids are verified.
+    pub fn for_address(&self, is_verified: bool) -> Option<Limit> {
+        let default = if is_verified { ADDRESS_MAX_VERIFIED } else { ADDRESS_MAX_UNVERIFIED };
+        self.limit(self.rate_limit_max.unwrap_or(default))
     }
 
     /// Returns the limit of a user's attempts, if any.
@@ -77,6 +86,10 @@ pub struct WebSettings {
     #[arg(long, env, value_parser = positive_duration, default_value = "2h")]
     pub csrf_lifetime: Duration,
 
+    /// Serves the API documentation under /api/docs and its OpenAPI description
+    #[arg(long, env, action = ArgAction::Set, default_value_t = true)]
+    pub api_docs: bool,
+
     /// Largest number of clients that listen to events; further ones are asked to retry
     // A listener takes about 20 kB, so this many take 300 MB.
     #[arg(long, env, default_value = "15000")]
@@ -94,13 +107,22 @@ impl WebSettings {
 /// Authentication of clients.
 #[derive(Args, Clone)]
 pub struct AuthSettings {
-    /// Where the user id of a request comes from
-    #[arg(long, env, value_enum, default_value_t = Auth::None)]
+    /// Where the user id of a request comes from. It has no default: a node without it does not start
+    #[arg(long, env, value_enum)]
     pub auth: Auth,
+
+    /// The header that names the user with AUTH=header. It counts only in requests from TRUSTED_PROXIES, which must
+    /// replace it in all requests of clients
+    #[arg(long, env, default_value = "X-Authenticated-User")]
+    pub auth_header: HeaderName,
 
     /// The secret of HS256 tokens, at least 32 characters
     #[arg(long, env, value_parser = secret, hide_env_values = true, group = "jwt_key")]
     pub jwt_secret: Option<Secret>,
+
+    /// A file with the content of JWT_SECRET, instead of it. It is read again when it changes, as all key files are
+    #[arg(long, env, group = "jwt_key")]
+    pub jwt_secret_file: Option<PathBuf>,
 
     /// A file with the public key of RS256 or EdDSA tokens, as PEM
     #[arg(long, env, group = "jwt_key")]
@@ -117,15 +139,32 @@ pub struct AuthSettings {
     /// The issuer that a token must have
     #[arg(long, env)]
     pub jwt_issuer: Option<String>,
+
+    /// Longest time until a token expires
+    #[arg(long, env, value_parser = positive_duration, default_value = "1d")]
+    pub jwt_lifetime_max: Duration,
 }
 
 /// Where the user id of a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Auth {
-    /// The request itself, unverified: for development, and behind a trusted gateway.
-    None,
     /// A bearer token, signed by the issuer.
     Jwt,
+    /// A header that a trusted proxy sets (AUTH_HEADER).
+    Header,
+    /// The request itself, unverified: each client can be any user. For development.
+    None,
+}
+
+impl Auth {
+    /// Returns its value as a setting.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Jwt => "jwt",
+            Self::Header => "header",
+            Self::None => "none",
+        }
+    }
 }
 
 /// A signing secret. It is never shown.
@@ -173,6 +212,14 @@ fn network(raw: &str) -> Result<IpNet, InvalidValue> {
 
 fn secret(raw: &str) -> Result<Secret, InvalidValue> {
     if raw.len() < SECRET_BYTES_MIN { Err(InvalidValue::Secret) } else { Ok(Secret(raw.to_owned())) }
+}
+
+impl FromStr for Secret {
+    type Err = InvalidValue;
+
+    fn from_str(raw: &str) -> Result<Self, InvalidValue> {
+        secret(raw)
+    }
 }
 
 impl FromStr for Secrets {

@@ -117,6 +117,32 @@ async fn email_spellings_count_as_one_buyer() {
 }
 
 #[tokio::test]
+async fn spellings_of_an_international_address_buy_one_unit() {
+    let node = TestNode::with_config(10, |config| config.user_ids = UserIdKind::Email).await;
+    assert_eq!(node.buy("/api/sale/purchase", "j\u{f6}rg@b\u{fc}cher.example").await.status, 200);
+    for same in [
+        "j\u{f6}rg@xn--bcher-kva.example",
+        "J\u{d6}RG@B\u{dc}CHER.example.",
+        "\u{a0}j\u{f6}rg@b\u{fc}cher.example",
+        "\"j\u{f6}rg\"@b\u{fc}cher.example",
+    ] {
+        assert_eq!(node.buy("/api/sale/purchase", same).await.status, 409, "{same}");
+    }
+    for refused in ["<j\u{f6}rg@b\u{fc}cher.example>", "mailto:ann@shop.example", "KARL"] {
+        let answer = node.buy("/api/sale/purchase", refused).await;
+        assert_eq!((answer.status, &answer.body["reason"]), (400, &json!("invalid_user_id")), "{refused}");
+    }
+    assert_eq!(node.buy("/api/sale/purchase", "\u{7528}\u{6237}@\u{4f8b}\u{5b50}.example").await.status, 200);
+}
+
+#[tokio::test]
+async fn tags_of_an_address_buy_one_unit_when_folded() {
+    let node = TestNode::with_config(10, |config| config.user_ids = UserIdKind::EmailFolded).await;
+    assert_eq!(node.buy("/api/sale/purchase", "a.nn+1@gmail.com").await.status, 200);
+    assert_eq!(node.buy("/api/sale/purchase", "ann+2@googlemail.com").await.status, 409);
+}
+
+#[tokio::test]
 async fn every_response_has_a_correlation_id() {
     let node = TestNode::selling(10).await;
     for path in ["/api/sale/status", "/api/sale/purchase/ann", "/api/sales/none/status", "/nowhere"] {

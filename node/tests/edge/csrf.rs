@@ -111,7 +111,10 @@ async fn preflight_allows_only_configured_origins() {
     let allowed = node.send(preflight("https://shop.example"), "").await;
     assert_eq!(allowed.status, 200);
     assert_eq!(allowed.headers["access-control-allow-origin"], "https://shop.example");
-    assert!(allowed.headers["access-control-allow-headers"].to_str().unwrap().contains("idempotency-key"));
+    let headers = allowed.headers["access-control-allow-headers"].to_str().unwrap();
+    for name in ["idempotency-key", "x-correlation-id", "correlation-id"] {
+        assert!(headers.split(',').any(|header| header.trim() == name), "{name}");
+    }
     let other = node.send(preflight("https://evil.example"), "").await;
     assert!(!other.headers.contains_key("access-control-allow-origin"));
 }

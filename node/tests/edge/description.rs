@@ -1,7 +1,7 @@
 //! The description of the API, for programs and for people.
 
 use axum::http::Request;
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, VARY};
 
 use crate::fixture::TestNode;
 
@@ -29,6 +29,22 @@ async fn docs_page_serves_only_its_own_files() {
         assert!(policy.contains("default-src 'none'; script-src 'self';"), "{policy}");
         assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
     }
+    let plain = node.get("/api/docs/swagger-ui.css").await;
+    assert_eq!(
+        (plain.headers.get(CONTENT_ENCODING), &plain.headers[VARY]),
+        (None, &"accept-encoding".parse().unwrap())
+    );
+    let accepting = Request::get("/api/docs/swagger-ui.css").header("accept-encoding", "br, gzip");
+    assert_eq!(node.send(accepting, "").await.headers[CONTENT_ENCODING], "gzip");
     node.get("/api/docs/none.html").await.assert_problem(404);
     node.send(Request::post("/api/docs/index.html"), "").await.assert_problem(405);
+}
+
+#[tokio::test]
+async fn documentation_is_absent_when_switched_off() {
+    let node = TestNode::with_flags(&["--api-docs", "false"]).await;
+    for path in ["/api/docs", "/api/docs/index.html", "/api/openapi.json"] {
+        node.get(path).await.assert_problem(404);
+    }
+    assert_eq!(node.get("/api/sale/status").await.status, 200);
 }

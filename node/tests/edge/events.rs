@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::http::Request;
 use futures::StreamExt as _;
 use serde_json::Value;
+use service::serve::Peer;
 use testkit::until;
 use tokio::time::timeout;
 
@@ -107,6 +108,34 @@ async fn number_of_listeners_is_limited() {
     assert_eq!(refused.headers["retry-after"], "1");
     drop(first);
     EventStream::on(&node, "/api/sale/events").await;
+}
+
+#[tokio::test]
+async fn one_network_gets_a_share_of_listeners() {
+    let flags = [
+        "--event-listeners-max",
+        "32",
+        "--trusted-proxies",
+        "10.0.0.0/8",
+        "--rate-limit-exempt",
+        "192.0.2.9",
+    ];
+    let node = TestNode::with_flags(&flags).await;
+    let listen = async |client: &str| {
+        let proxy = Peer("10.0.0.1:80".parse().unwrap());
+        let request = Request::get("/api/sale/events").extension(proxy).header("x-forwarded-for", client);
+        node.respond(request).await
+    };
+    // A sixteenth of 32.
+    let _held = [listen("2001:db8::1").await, listen("2001:db8::2").await];
+
+    let refused = listen("2001:db8::3").await;
+
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+    assert_eq!(listen("192.0.2.7").await.status(), 200, "another network");
+    for _ in 0..3 {
+        assert_eq!(listen("192.0.2.9").await.status(), 200, "an exempt network");
+    }
 }
 
 #[tokio::test]

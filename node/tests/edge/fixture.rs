@@ -11,6 +11,7 @@ use axum::response::Response;
 use clap::Parser as _;
 use node::http::{AppState, ClientAdmission};
 use node::identity::Identity;
+use node::limits::Limits;
 use node::router::router;
 use node::sales::Sales;
 use node::secret::Signer;
@@ -19,8 +20,10 @@ use rediscluster::Cluster;
 use serde_json::Value;
 use stock::calls::{Accept, Configure, Record, TokenSource};
 use stock::functions::LIBRARY;
+use stock::history::HistoryEntry;
 use stock::ids::{SaleId, UserIdKind};
 use stock::layout::{SaleKeys, choose_tags};
+use stock::presence::{PresentProcess, ProcessInfo, ProcessKind, ProcessList};
 use stock::sale::{ChangeHistory, LayoutConfig, Product, Sale, SaleConfig, SaleState, Window};
 use stock::store::RestoreSaleList;
 use testkit::RedisCluster;
@@ -37,6 +40,7 @@ pub(crate) async fn shared_redis() -> &'static RedisCluster {
 pub(crate) struct TestNode {
     pub(crate) sale: SaleId,
     pub(crate) state: Arc<AppState>,
+    limits: Arc<Limits>,
     router: Router,
 }
 
@@ -66,7 +70,8 @@ impl TestNode {
 
     async fn start(flags: &[&str], units: u64, change: impl FnOnce(&mut SaleConfig)) -> Self {
         let seeds = shared_redis().await.seeds();
-        let settings = Settings::parse_from(["node", "--redis-url", &seeds].iter().chain(flags));
+        let auth: &[&str] = if flags.contains(&"--auth") { &[] } else { &["--auth", "none"] };
+        let settings = Settings::parse_from(["node", "--redis-url", &seeds].iter().chain(auth).chain(flags));
         let cluster = Cluster::connect(settings.redis.connect_options(), &LIBRARY).await.unwrap();
         cluster.load_library().await.unwrap();
         let mut config = config_on(&cluster, units);
@@ -75,13 +80,22 @@ impl TestNode {
         create(&cluster, &sale).await;
         let settings = Settings { sale_id: sale.id().clone(), ..settings };
         let cluster = Arc::new(cluster);
-        let admission = ClientAdmission::new(&cluster, &settings.web, &settings.limits);
         let signer = Signer::shared(Arc::clone(&cluster)).await;
-        let identity = Identity::from_settings(&settings.auth).unwrap();
-        let sales = Sales::start(cluster, settings.lanes.clone(), settings.limits.for_user());
-        let state = Arc::new(AppState::new(sales, &settings, signer, identity));
+        let (identity, _) = Identity::from_settings(&settings.auth, &settings.web.trusted_proxies).unwrap();
+        let identity = Arc::new(identity);
+        let limits = Arc::new(Limits::start(&cluster, &settings.limits, identity.is_verified()));
+        let admission = ClientAdmission::new(&settings.web, Arc::clone(&identity), Arc::clone(&limits));
+        let sales = Sales::start(cluster, settings.lanes.clone());
+        let state = Arc::new(AppState::new(sales, &settings, signer, identity, Arc::clone(&limits)));
         let router = router(Arc::clone(&state), admission);
-        Self { sale: sale.id().clone(), state, router }
+        Self { sale: sale.id().clone(), state, limits, router }
+    }
+
+    /// Lets the node share its limits with others, as if this many nodes were present in all.
+    pub(crate) fn share_limits(&self, nodes: usize) {
+        let info = ProcessInfo { name: "node".into(), kind: ProcessKind::Node, version: "1".into() };
+        let process = PresentProcess { info, started_at: 0, seen_at: 0 };
+        self.limits.update_nodes(&ProcessList { at: 0, processes: vec![process; nodes] });
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -162,7 +176,8 @@ async fn create(cluster: &Cluster, sale: &Sale) {
     let mut tokens = vec![0; shards.len()];
     tokens[0] = config.total_stock;
     cluster.write(RestoreSaleList(std::slice::from_ref(sale.id()))).await.unwrap();
-    cluster.write(Record { keys: &keys, based_on: 0, config, mint: &tokens }).await.unwrap();
+    let entry = HistoryEntry::default();
+    cluster.write(Record { keys: &keys, based_on: 0, config, mint: &tokens, entry: &entry }).await.unwrap();
     for (shard, &cumulative) in shards.iter().zip(&tokens) {
         let configure = |version, state| Configure { shard, version, state, window: config.window };
         cluster.write(configure(1, SaleState::Creating)).await.unwrap();

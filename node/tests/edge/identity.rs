@@ -1,12 +1,15 @@
 //! Authentication of clients with AUTH=jwt.
 
+use std::os::unix::fs::symlink;
+
 use axum::http::Request;
 use axum::http::header::AUTHORIZATION;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use service::time::now;
 
-use crate::fixture::{Answer, TestNode, post_json};
+use crate::fixture::{Answer, TestNode, post_json, shared_redis};
+use crate::process::{LIMIT, RunningNode};
 
 const SECRET: &str = "a secret of thirty-two characters";
 const RSA: &[u8] = include_bytes!("keys/rsa.pem");
@@ -17,14 +20,26 @@ fn in_keys(file: &str) -> String {
 }
 
 /// A node that accepts tokens for the audience `shop` from `https://issuer.example`.
-async fn node(key: [&str; 2]) -> TestNode {
+async fn node(flags: &[&str]) -> TestNode {
     let audience_and_issuer =
         ["--auth", "jwt", "--jwt-audience", "shop", "--jwt-issuer", "https://issuer.example"];
-    TestNode::with_flags(&[&audience_and_issuer[..], &key].concat()).await
+    TestNode::with_flags(&[&audience_and_issuer[..], flags].concat()).await
+}
+
+/// A node with further flags that accepts the tokens of [`bearer`].
+pub(crate) async fn node_with_flags(flags: &[&str]) -> TestNode {
+    node(&[&["--jwt-secret", SECRET], flags].concat()).await
+}
+
+/// The header of a user's token.
+pub(crate) fn bearer(user: &str) -> String {
+    let mut claims = claims();
+    claims["sub"] = user.into();
+    format!("Bearer {}", signed(&claims))
 }
 
 async fn node_with_secret() -> TestNode {
-    node(["--jwt-secret", SECRET]).await
+    node(&["--jwt-secret", SECRET]).await
 }
 
 /// Claims of a token that is valid for a minute.
@@ -92,6 +107,11 @@ async fn invalid_tokens_are_refused() {
         claims.as_object_mut().unwrap().remove(claim);
         signed(&claims)
     };
+    let with_header = |change: &dyn Fn(&mut Header)| {
+        let mut header = Header::default();
+        change(&mut header);
+        encode(&header, &claims(), &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+    };
     let unsigned = |alg: &str| {
         let part =
             |json: Value| base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, json.to_string());
@@ -113,6 +133,22 @@ async fn invalid_tokens_are_refused() {
         (signed_by(&EncodingKey::from_secret(b"guessed"), Algorithm::HS256), "another secret"),
         (signed_by(&EncodingKey::from_secret(SECRET.as_bytes()), Algorithm::HS384), "another algorithm"),
         (signed_by(&EncodingKey::from_rsa_pem(RSA).unwrap(), Algorithm::RS256), "another kind of key"),
+        (with("exp", json!(now() / 1_000 + 90_000)), "more than a day ahead"),
+        (with("exp", json!(4_102_444_800.5)), "a century ahead"),
+        (with("nonce", json!("n-0S6_WzA2Mj")), "an ID token"),
+        (with("at_hash", json!("MTIzNDU2Nzg5MDEyMzQ1Ng")), "an ID token"),
+        (with("c_hash", json!("MTIzNDU2Nzg5MDEyMzQ1Ng")), "an ID token"),
+        (with("typ", json!("ID")), "an ID token by its claim"),
+        (with("typ", json!("Refresh")), "a refresh token by its claim"),
+        (with("token_use", json!("id")), "an ID token by its claim"),
+        (
+            with("events", json!({ "http://schemas.openid.net/event/backchannel-logout": {} })),
+            "a logout token",
+        ),
+        (with_header(&|header| header.typ = Some("logout+jwt".into())), "a logout token by its type"),
+        (with_header(&|header| header.typ = Some("application/dpop+jwt".into())), "a proof"),
+        (with_header(&|header| header.crit = Some(vec!["b64".into()])), "a critical extension"),
+        (with_header(&|header| header.crit = Some(Vec::new())), "an empty list of extensions"),
         ("a.b.c".to_owned(), "not a token"),
         ("x".repeat(100_000), "too long"),
     ] {
@@ -120,12 +156,25 @@ async fn invalid_tokens_are_refused() {
         assert_eq!(refused.status, 401, "{case}");
         refused.assert_problem(401);
     }
-    assert_eq!(buy_with(&node, &signed(&claims())).await.status, 200, "a valid token is still accepted");
+    for (n, token) in [
+        signed(&claims()),
+        with("typ", json!("Bearer")),
+        with("token_use", json!("access")),
+        with_header(&|header| header.typ = None),
+        with_header(&|header| header.typ = Some("at+JWT".into())),
+        with_header(&|header| header.typ = Some("application/at+jwt".into())),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let accepted = if n == 0 { 200 } else { 409 };
+        assert_eq!(buy_with(&node, token).await.status, accepted, "valid token {n} is accepted");
+    }
 }
 
 #[tokio::test]
 async fn public_key_is_not_accepted_as_a_secret() {
-    let node = node(["--jwt-public-key-file", &in_keys("rsa.pub.pem")]).await;
+    let node = node(&["--jwt-public-key-file", &in_keys("rsa.pub.pem")]).await;
     let public = std::fs::read(in_keys("rsa.pub.pem")).unwrap();
     let confused = encode(&Header::default(), &claims(), &EncodingKey::from_secret(&public)).unwrap();
     buy_with(&node, &confused).await.assert_problem(401);
@@ -137,7 +186,7 @@ async fn public_key_is_not_accepted_as_a_secret() {
 
 #[tokio::test]
 async fn ed25519_keys_and_jwks_are_supported() {
-    let node = node(["--jwt-public-key-file", &in_keys("ed25519.pub.pem")]).await;
+    let node = node(&["--jwt-public-key-file", &in_keys("ed25519.pub.pem")]).await;
     let key = EncodingKey::from_ed_pem(ED25519).unwrap();
     let named = |kid: Option<&str>| {
         let header = Header { kid: kid.map(str::to_owned), ..Header::new(Algorithm::EdDSA) };
@@ -152,9 +201,84 @@ async fn ed25519_keys_and_jwks_are_supported() {
     let path = file.path().join("jwks.json");
     let keys = json!({ "keys": [jwk, { "kty": "EC", "crv": "P-256", "x": "", "y": "" }] });
     std::fs::write(&path, keys.to_string()).unwrap();
-    let node = self::node(["--jwt-jwks-file", &path.to_string_lossy()]).await;
+    let node = self::node(&["--jwt-jwks-file", &path.to_string_lossy()]).await;
     assert_eq!(buy_with(&node, &named(Some("key-2026"))).await.status, 200);
     for unknown in [None, Some("key-2025"), Some("")] {
         buy_with(&node, &named(unknown)).await.assert_problem(401);
     }
+}
+
+/// A JWKS with one Ed25519 key of this id.
+fn jwks(kid: &str) -> String {
+    let key = EncodingKey::from_ed_pem(ED25519).unwrap();
+    let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&key, Algorithm::EdDSA).unwrap();
+    let mut jwk = serde_json::to_value(jwk).unwrap();
+    jwk["kid"] = json!(kid);
+    json!({ "keys": [jwk] }).to_string()
+}
+
+/// Runs a node whose keys lie in a folder like a mounted Secret: links, of which one is replaced by each change.
+#[tokio::test]
+async fn withdrawn_key_stops_working_without_restart() {
+    // Given a node that accepts the key `old`.
+    let sale = TestNode::selling(10).await.sale;
+    let folder = testkit::Folder::temporary().unwrap();
+    let (data, file) = (folder.path().join("data"), folder.path().join("jwks.json"));
+    let publish = |version: &str, content: &str| {
+        std::fs::create_dir(folder.path().join(version)).unwrap();
+        std::fs::write(folder.path().join(version).join("jwks.json"), content).unwrap();
+        let new = folder.path().join("new");
+        symlink(version, &new).unwrap();
+        std::fs::rename(new, &data).unwrap();
+    };
+    publish("1", &jwks("old"));
+    symlink("data/jwks.json", &file).unwrap();
+    let variables = [
+        ("AUTH", "jwt"),
+        ("JWT_JWKS_FILE", file.to_str().unwrap()),
+        ("RATE_LIMIT_EXEMPT", "127.0.0.1"),
+        ("JWT_AUDIENCE", "shop"),
+        ("JWT_ISSUER", "https://issuer.example"),
+    ];
+    let node = RunningNode::with_env(&shared_redis().await.seeds(), &variables);
+    node.wait_for_status("/readyz", 200).await;
+    let url = node.url(&format!("/api/sales/{sale}/purchase/ann"));
+    let status_with = async |kid: &str| {
+        let header = Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::EdDSA) };
+        let token = encode(&header, &claims(), &EncodingKey::from_ed_pem(ED25519).unwrap()).unwrap();
+        reqwest::Client::new().get(&url).bearer_auth(token).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((status_with("old").await, status_with("new").await), (200, 401));
+
+    // When the issuer replaces the key, then the node notices it.
+    publish("2", &jwks("new"));
+    let replaced = async || (status_with("old").await, status_with("new").await) == (401, 200);
+    testkit::until("only the new key works", LIMIT, replaced).await.unwrap();
+
+    // And SIGHUP makes it read at once. A file that is no JWKS changes nothing, and is reported.
+    publish("3", "half a fi");
+    node.process.reload();
+    let reported = async || node.log().contains("cannot be read again");
+    testkit::until("an error in the log", LIMIT, reported).await.unwrap();
+    assert_eq!(status_with("new").await, 200);
+    assert!(node.metrics().await.unwrap().contains("flashsale_auth_keys_outdated 1\n"));
+
+    // And when all keys are withdrawn, no token is accepted.
+    publish("4", r#"{"keys":[]}"#);
+    node.process.reload();
+    let refused = async || status_with("new").await == 401;
+    testkit::until("no key works", LIMIT, refused).await.unwrap();
+    assert!(node.metrics().await.unwrap().contains("flashsale_auth_keys 0\n"));
+}
+
+#[tokio::test]
+async fn sighup_does_not_end_a_node_without_keys() {
+    let node = RunningNode::with_env(&shared_redis().await.seeds(), &[]);
+    node.wait_for_status("/readyz", 200).await;
+
+    node.process.reload();
+
+    let noticed = async || node.log().contains("SIGHUP: there is no key file");
+    testkit::until("SIGHUP in the log", LIMIT, noticed).await.unwrap();
+    node.wait_for_status("/readyz", 200).await;
 }

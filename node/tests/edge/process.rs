@@ -28,6 +28,7 @@ fn refusal(variables: &[(&str, &str)]) -> String {
 
 const SECRET: &str = "a secret of thirty-two characters";
 const REDIS: (&str, &str) = ("REDIS_URL", "redis://127.0.0.1:1");
+const NO_AUTH: (&str, &str) = ("AUTH", "none");
 
 #[test]
 fn invalid_setting_is_reported_in_one_line() {
@@ -47,13 +48,13 @@ fn invalid_setting_is_reported_in_one_line() {
         let stated = line.strip_prefix(&format!("error: {variable} (--{flag}) cannot be {value:?}: "));
         assert!(stated.is_some_and(|stated| reason.is_empty() || stated == reason), "{line}");
     }
-    let line = refusal(&[REDIS, ("RUST_LOG", "node=loud")]);
+    let line = refusal(&[REDIS, NO_AUTH, ("RUST_LOG", "node=loud")]);
     assert!(line.starts_with("error: RUST_LOG cannot be \"node=loud\": "), "{line}");
 }
 
 #[test]
 fn invalid_redis_url_is_reported_without_password() {
-    assert_eq!(refusal(&[]), "error: REDIS_URL (--redis-url) must be set");
+    assert_eq!(refusal(&[NO_AUTH]), "error: REDIS_URL (--redis-url) must be set");
     let line = refusal(&[("REDIS_URL", "redis://host:7000,http://ann:secret@host")]);
     let expected = "error: REDIS_URL (--redis-url): \"http://***@host\" is not of the form redis://";
     assert!(line.starts_with(expected), "{line}");
@@ -61,8 +62,18 @@ fn invalid_redis_url_is_reported_without_password() {
 
 #[test]
 fn empty_variable_counts_as_unset() {
-    assert_eq!(refusal(&[("REDIS_URL", "")]), "error: REDIS_URL (--redis-url) must be set");
+    assert_eq!(refusal(&[NO_AUTH, ("REDIS_URL", "")]), "error: REDIS_URL (--redis-url) must be set");
     assert!(refusal(&[REDIS, ("PORT", ""), ("LANE_LINGER", "x")]).contains("LANE_LINGER"));
+}
+
+#[test]
+fn node_without_auth_names_its_values() {
+    let missing = "AUTH (--auth) must be set to one of jwt, header, none";
+    assert_eq!(refusal(&[REDIS]), format!("error: {missing}"));
+    assert_eq!(refusal(&[REDIS, ("AUTH", "")]), format!("error: {missing}"));
+    assert_eq!(refusal(&[]), format!("error: REDIS_URL (--redis-url) must be set; {missing}"));
+    let line = refusal(&[REDIS, ("AUTH", "off")]);
+    assert_eq!(line, r#"error: AUTH (--auth) cannot be "off": must be one of jwt, header, none"#);
 }
 
 #[test]
@@ -82,7 +93,7 @@ fn help_lists_variables_and_hides_passwords() {
 fn port_in_use_is_reported_with_its_setting() {
     let taken = TcpListener::bind(loopback(0)).unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let output = run(&[REDIS, ("HOST", "127.0.0.1"), ("OPS_PORT", &port)]);
+    let output = run(&[REDIS, NO_AUTH, ("HOST", "127.0.0.1"), ("OPS_PORT", &port)]);
     let line = String::from_utf8(output.stderr).unwrap();
     assert_eq!(line, format!("error: OPS_PORT: cannot listen on 127.0.0.1:{port}: address in use\n"));
     assert_eq!(output.status.code(), Some(1));
@@ -107,7 +118,8 @@ impl RunningNode {
             .env("HOST", "127.0.0.1")
             .env("PORT", ports.first())
             .env("OPS_PORT", ports.first() + 1)
-            .env("REDIS_URL", redis_url);
+            .env("REDIS_URL", redis_url)
+            .env("AUTH", "none");
         let launch = variables.iter().fold(launch, |launch, (name, value)| launch.env(*name, value));
         let process = launch.spawn().unwrap();
         Self { process, ports, _folder: folder }
@@ -126,11 +138,11 @@ impl RunningNode {
         reqwest::get(self.ops_url(path)).await.map_or(0, |answer| answer.status().as_u16())
     }
 
-    async fn metrics(&self) -> reqwest::Result<String> {
+    pub(crate) async fn metrics(&self) -> reqwest::Result<String> {
         reqwest::get(self.ops_url("/metrics")).await?.text().await
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.process.log()).unwrap()
     }
 
@@ -217,12 +229,43 @@ async fn node_refuses_a_redis_without_cluster_mode() {
     assert!(node.process.log_tail().contains("is not a Redis Cluster node"), "{}", node.process.log_tail());
 }
 
+#[tokio::test]
+async fn node_without_authentication_warns_and_shows_it() {
+    let node = RunningNode::start(&shared_redis().await.seeds());
+    node.wait_for_status("/readyz", 200).await;
+
+    let warned = async || node.log().contains("AUTH=none: each client can buy");
+    testkit::until("a warning in the log", LIMIT, warned).await.unwrap();
+    let metrics = node.metrics().await.unwrap();
+    assert!(metrics.contains("flashsale_auth_info{auth=\"none\"} 1\n"), "{metrics}");
+}
+
+#[test]
+fn node_trusts_a_header_only_from_named_proxies() {
+    let refused = |variables: &[_]| refusal(&[&[REDIS, ("AUTH", "header")], variables].concat());
+    let needed =
+        "AUTH=header needs TRUSTED_PROXIES, the networks of the proxies that set x-authenticated-user";
+    assert_eq!(refused(&[]), format!("error: {needed}"));
+    for everyone in ["0.0.0.0/0", "10.0.0.0/8,::/0"] {
+        let line = refused(&[("TRUSTED_PROXIES", everyone)]);
+        assert!(line.contains("TRUSTED_PROXIES must not be every address"), "{line}");
+    }
+    let proxies = ("TRUSTED_PROXIES", "10.0.0.0/8");
+    let line = refused(&[proxies, ("JWT_SECRET", SECRET)]);
+    assert!(line.contains("JWT_SECRET is set, but AUTH is not jwt"), "{line}");
+    let line = refused(&[proxies, ("AUTH_HEADER", "X User")]);
+    assert!(line.starts_with("error: AUTH_HEADER (--auth-header) cannot be \"X User\": "), "{line}");
+}
+
 #[test]
 fn node_does_not_start_with_invalid_keys() {
     let refused = |variables: &[_]| refusal(&[&[REDIS, ("AUTH", "jwt")], variables].concat());
     let audience_and_issuer = [("JWT_AUDIENCE", "shop"), ("JWT_ISSUER", "https://issuer.example")];
     for (variables, line) in [
-        (&audience_and_issuer[..], "AUTH=jwt needs JWT_SECRET, JWT_PUBLIC_KEY_FILE or JWT_JWKS_FILE"),
+        (
+            &audience_and_issuer[..],
+            "AUTH=jwt needs JWT_SECRET, JWT_SECRET_FILE, JWT_PUBLIC_KEY_FILE or JWT_JWKS_FILE",
+        ),
         (&[("JWT_SECRET", "short")], "JWT_SECRET (--jwt-secret): must be at least 32 characters long"),
         (&[("JWT_SECRET", SECRET)], "AUTH=jwt needs JWT_AUDIENCE"),
     ] {
@@ -232,6 +275,12 @@ fn node_does_not_start_with_invalid_keys() {
     let file = folder.path().join("key");
     std::fs::write(&file, "not a key").unwrap();
     let file = file.to_str().unwrap();
+    let line = refused(&[&audience_and_issuer[..], &[("JWT_SECRET_FILE", file)]].concat());
+    assert_eq!(line, format!("error: JWT_SECRET_FILE: {file} must be at least 32 characters long"));
+    let weak = testkit::workspace_root().join("node/tests/edge/keys/rsa-1024.pub.pem");
+    let line =
+        refused(&[&audience_and_issuer[..], &[("JWT_PUBLIC_KEY_FILE", weak.to_str().unwrap())]].concat());
+    assert!(line.ends_with("is an RSA key of 1024 bits; it must have 2048 to 4096"), "{line}");
     for setting in ["JWT_PUBLIC_KEY_FILE", "JWT_JWKS_FILE"] {
         let line = refused(&[&audience_and_issuer[..], &[(setting, file)]].concat());
         assert!(line.starts_with(&format!("error: {setting}: {file} is not ")), "{line}");
@@ -243,7 +292,7 @@ fn node_does_not_start_with_invalid_keys() {
         ("TRUSTED_PROXIES", "proxy", "must be a network like 10.0.0.0/8"),
         ("CORS_ORIGIN", "shop.example", "must be an origin like https://shop.example"),
     ] {
-        let line = refusal(&[REDIS, (variable, value)]);
+        let line = refusal(&[REDIS, NO_AUTH, (variable, value)]);
         assert!(line.contains(reason), "{line}");
     }
 }

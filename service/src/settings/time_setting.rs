@@ -3,7 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::civil::{DateTime, datetime};
+use jiff::{Timestamp, Zoned};
 use rediscluster::EpochMs;
 
 use super::duration;
@@ -67,7 +68,24 @@ fn parse_epoch(raw: &str) -> Option<EpochMs> {
 }
 
 fn parse_iso8601(raw: &str) -> Option<EpochMs> {
-    raw.parse::<Timestamp>().ok()?.as_millisecond().try_into().ok()
+    // A time zone in brackets must agree with the offset. `Timestamp` alone would ignore it.
+    let timestamp = if raw.contains('[') {
+        raw.parse().map(|zoned: Zoned| zoned.timestamp())
+    } else {
+        raw.parse::<Timestamp>()
+    };
+    match timestamp {
+        Ok(timestamp) => timestamp.as_millisecond().try_into().ok(),
+        Err(_) => parse_last_day(raw),
+    }
+}
+
+/// Parses a time in the last hours of the year 9999, which `Timestamp` cannot represent.
+fn parse_last_day(raw: &str) -> Option<EpochMs> {
+    let time: DateTime = raw.strip_suffix('Z').filter(|_| raw.starts_with("9999-12-3"))?.parse().ok()?;
+    let is_complete = raw.contains('T');
+    let since_epoch = time.duration_since(datetime(1970, 1, 1, 0, 0, 0, 0)).as_millis();
+    is_complete.then(|| since_epoch.try_into().ok())?
 }
 
 #[cfg(test)]
@@ -95,6 +113,8 @@ mod tests {
         }
         assert_eq!(resolved("-5m"), NOW - 300_000);
         assert_eq!(resolved("2026-11-21T20:00:00.25Z"), NOW + 250);
+        assert_eq!(resolved("2026-11-21T21:00:00+01:00[Europe/Berlin]"), NOW);
+        assert_eq!(resolved("9999-12-31T23:59:59Z"), 253_402_300_799_000);
     }
 
     #[test]
@@ -110,6 +130,8 @@ mod tests {
             "1969-12-31T23:59:59Z",
             "1.5",
             "--5m",
+            "2026-11-21T20:00:00+05:00[Europe/Berlin]",
+            "9999-12-31Z",
         ];
         for raw in open {
             assert_eq!(raw.parse::<TimeSetting>(), Err(InvalidTime), "{raw}");

@@ -1,14 +1,12 @@
 -- Claims a batch of users in their home shard and takes one token for each.
 --
 -- KEYS  1 meta, 2 claims, 3 orders
--- ARGV  1 ring, 2 the latest time in ms at which the call may be executed, 3 and 4 the limit of attempts per
---       user (ms until a permit comes back, permits; 0: none), then for each buyer: user id, order id, correlation id,
---       permits that the attempt takes (0 or 1)
+-- ARGV  1 ring, 2 the latest time in ms at which the call may be executed, then for each buyer: user id, order id,
+--       correlation id
 -- Answer  { stock left, now in ms, version of the shard's settings, one element per buyer }, where the element is
 --           1              bought, at `now`
 --           0              empty: the shard has no token left
 --           -1             not open: paused, ended, or outside the window
---           -1 - ms        too many attempts of this user: the next one is allowed after this many ms
 --           "order:ms"     the claim that this user already has; the caller compares order ids
 -- Errors  NOSHARD, WRONGRING, LATE
 --
@@ -16,9 +14,8 @@
 --
 -- Atomic because the call must look up the claim, take the token, record the claim and append the order in one step.
 -- Otherwise two calls for one user could both find no claim. XADD is the only write that can fail, so it comes first:
--- a function is not rolled back. Nothing is written for empty, not open and too many attempts. For a user who already
--- has a claim, `tick` is written, because a barrier after reads alone proves nothing.
-local limits = rate_limits()
+-- a function is not rolled back. Nothing is written for empty and not open. For a user who already has a claim, `tick` is
+-- written, because a barrier after reads alone proves nothing.
 local function buy(keys, args)
   local meta, claims, orders = keys[1], keys[2], keys[3]
   local shard = redis.call('HMGET', meta, 'ring', 'state', 'starts_at', 'ends_at', 'stock', 'sold', 'seq', 'version')
@@ -31,28 +28,20 @@ local function buy(keys, args)
   end
 
   local users, buyers = {}, 0
-  for arg = 5, #args, 4 do
+  for arg = 3, #args, 3 do
     buyers = buyers + 1
     users[buyers] = args[arg]
   end
   local held = redis.call('HMGET', claims, unpack(users))
 
   local open = shard[2] == 'open' and at >= tonumber(shard[3]) and at < tonumber(shard[4])
-  local interval, burst = tonumber(args[3]), tonumber(args[4])
-  local attempts_of = burst > 0 and limits(meta)
   local left = tonumber(shard[5])
   local recognized = false
   local taken, new_claims, entry, fields, answers = {}, {}, {}, 0, {}
   for buyer = 1, buyers do
     local user = users[buyer]
     local claim = held[buyer] or taken[user]
-    local permitted, wait = 1, 0
-    if attempts_of and args[buyer * 4 + 4] == '1' then
-      permitted, wait = attempts_of(user, 0, 1, interval, burst, at)
-    end
-    if permitted == 0 then
-      answers[buyer] = -1 - wait
-    elseif claim then
+    if claim then
       answers[buyer] = claim
       recognized = true
     elseif not open then
@@ -60,10 +49,10 @@ local function buy(keys, args)
     elseif left == 0 then
       answers[buyer] = 0
     else
-      claim = args[buyer * 4 + 2] .. ':' .. now
+      claim = args[buyer * 3 + 1] .. ':' .. now
       taken[user] = claim
       new_claims[fields + 1], new_claims[fields + 2] = user, claim
-      entry[fields + 1], entry[fields + 2] = user, claim .. ':' .. args[buyer * 4 + 3]
+      entry[fields + 1], entry[fields + 2] = user, claim .. ':' .. args[buyer * 3 + 2]
       fields = fields + 2
       left = left - 1
       answers[buyer] = 1

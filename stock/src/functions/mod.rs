@@ -20,6 +20,7 @@ pub enum Function {
     Buy,
     Donate,
     Accept,
+    Mint,
     Configure,
     Find,
     Level,
@@ -32,10 +33,11 @@ pub enum Function {
 }
 
 impl Function {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Buy,
         Self::Donate,
         Self::Accept,
+        Self::Mint,
         Self::Configure,
         Self::Find,
         Self::Level,
@@ -52,6 +54,7 @@ impl Function {
             Self::Buy => "buy",
             Self::Donate => "donate",
             Self::Accept => "accept",
+            Self::Mint => "mint",
             Self::Configure => "configure",
             Self::Find => "find",
             Self::Level => "level",
@@ -69,6 +72,7 @@ impl Function {
             Self::Buy => include_str!("buy.lua"),
             Self::Donate => include_str!("donate.lua"),
             Self::Accept => include_str!("accept.lua"),
+            Self::Mint => include_str!("mint.lua"),
             Self::Configure => include_str!("configure.lua"),
             Self::Find => include_str!("find.lua"),
             Self::Level => include_str!("level.lua"),
@@ -91,9 +95,12 @@ impl Function {
     }
 }
 
+/// Start of the names of all releases' libraries.
+pub const LIBRARY_PREFIX: &str = "flashsale_";
+
 /// The library of this release.
 pub static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
-    let name = format!("flashsale_{}", *DIGEST);
+    let name = format!("{LIBRARY_PREFIX}{}", *DIGEST);
     let mut code = format!("#!lua name={name}\n{}", *SOURCES);
     for operation in Function::ALL {
         let flags = if operation.only_reads() { "'no-writes'" } else { "" };
@@ -129,6 +136,7 @@ mod tests {
     use crate::calls::{
         Accept, Attempt, Buy, Configure, Donate, Find, ReadLevel, Recall, Record, TokenSource,
     };
+    use crate::history::HistoryEntry;
     use crate::ids::ShardId;
     use crate::layout::{LimitBucket, SaleKeys};
     use crate::lease::Lead;
@@ -159,15 +167,14 @@ mod tests {
         let sent = [
             (
                 Function::Buy,
-                keys_in_call(&Buy::<Attempt> {
-                    shard,
-                    attempts: &[],
-                    limit: None,
-                    not_after: Buy::AT_ANY_TIME,
-                }),
+                keys_in_call(&Buy::<Attempt> { shard, attempts: &[], not_after: Buy::AT_ANY_TIME }),
             ),
             (Function::Donate, keys_in_call(&Donate { shard, to: ShardId::new(1), want: 1 })),
-            (Function::Accept, keys_in_call(&Accept { shard, from: TokenSource::Mint, cumulative: 1 })),
+            (
+                Function::Accept,
+                keys_in_call(&Accept { shard, from: TokenSource::Shard(ShardId::new(1)), cumulative: 1 }),
+            ),
+            (Function::Mint, keys_in_call(&Accept { shard, from: TokenSource::Mint, cumulative: 1 })),
             (
                 Function::Configure,
                 keys_in_call(&Configure { shard, version: 1, state: SaleState::Open, window }),
@@ -176,7 +183,13 @@ mod tests {
             (Function::Level, keys_in_call(&ReadLevel { shard })),
             (
                 Function::Record,
-                keys_in_call(&Record { keys: &keys, based_on: 0, config: &sale.config, mint: &[] }),
+                keys_in_call(&Record {
+                    keys: &keys,
+                    based_on: 0,
+                    config: &sale.config,
+                    mint: &[],
+                    entry: &HistoryEntry::default(),
+                }),
             ),
             (Function::Recall, keys_in_call(&Recall { keys: &keys })),
             (Function::Lead, keys_in_call(&Lead { coordinator: "a", hold: Duration::ZERO })),

@@ -137,11 +137,10 @@ impl Comparison {
             user: user.clone(),
             order: *order,
             correlation: "trace".into(),
-            counts_towards_limit: true,
         };
         let sent: Vec<_> = attempts.iter().map(attempt).collect();
         let not_after = if late { 1 } else { Buy::AT_ANY_TIME };
-        let buy = Buy { shard: self.real.shard_at(shard), attempts: &sent, limit: None, not_after };
+        let buy = Buy { shard: self.real.shard_at(shard), attempts: &sent, not_after };
         if late && self.reference[usize::from(shard)].refusal().is_none() {
             let answer = self.real.cluster.poll(buy).await;
             prop_assert!(matches!(answer, Err(CallError::Late(_))), "got {answer:?}");
@@ -284,7 +283,6 @@ fn outcome(bought: BuyOutcome) -> Outcome {
         BuyOutcome::Duplicate(claim) => Outcome::Duplicate(claim.order),
         BuyOutcome::Empty => Outcome::Empty,
         BuyOutcome::NotOpen => Outcome::NotOpen,
-        BuyOutcome::Limited(_) => unreachable!("the calls have no limit"),
     }
 }
 

@@ -2,12 +2,44 @@
 
 use rediscluster::CallError;
 use stock::calls::{Accept, BuyOutcome, Configure, Donate, Find, TokenSource};
+use stock::functions::Function;
 use stock::ids::ShardId;
-use stock::layout::Incarnation;
+use stock::layout::{Incarnation, Shard};
 use stock::sale::{LayoutConfig, Sale, SaleConfig, SaleState, ShardSettings, Window};
 use stock::snapshot::Confirm;
 
-use crate::fixture::{ALWAYS, IN_THE_PAST, TestSale, attempts, buying, claim, user_id, with_another_ring};
+use crate::fixture::{
+    ALWAYS, IN_THE_PAST, Raw, TestSale, attempts, buying, claim, user_id, with_another_ring,
+};
+
+/// Calls a function with these keys and arguments, as a program with its own code would. Returns the refusal.
+async fn refusal(sale: &TestSale, function: Function, keys: &[&str], args: &[&str]) -> String {
+    let mut cmd = redis::cmd("FCALL");
+    cmd.arg(function.function()).arg(keys.len()).arg(keys).arg(args);
+    sale.cluster.read(Raw { slot: sale.shard().slot, cmd: &cmd }).await.unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn operations_of_coordinators_need_the_control_key() {
+    let sale = TestSale::selling(5).await;
+    let Shard { meta, claims, orders, ring, .. } = &sale.shard().clone();
+    let (meta, claims, orders, ring) = (meta.as_str(), claims.as_str(), orders.as_str(), ring.as_str());
+    let before = sale.contents().await;
+
+    for keys in [&[meta, claims, orders][..], &[meta, claims, orders, meta], &[meta, claims, orders, claims]]
+    {
+        let refused =
+            refusal(&sale, Function::Configure, keys, &[ring, "999", "paused", "0", "1", "x"]).await;
+        assert!(refused.contains("NOTCONTROL"), "{refused}");
+    }
+    for keys in [&[meta][..], &[meta, meta], &[meta, claims]] {
+        let refused = refusal(&sale, Function::Mint, keys, &[ring, "1000000"]).await;
+        assert!(refused.contains("NOTCONTROL"), "{refused}");
+    }
+    let refused = refusal(&sale, Function::Accept, &[meta], &[ring, "mint", "1000000"]).await;
+    assert!(refused.contains("NOTASHARD"), "{refused}");
+    assert_eq!(sale.contents().await, before);
+}
 
 #[tokio::test]
 async fn newer_settings_apply_and_older_are_ignored() {

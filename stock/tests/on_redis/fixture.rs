@@ -10,6 +10,7 @@ use stock::calls::{
     TokenSource,
 };
 use stock::functions::LIBRARY;
+use stock::history::HistoryEntry;
 use stock::ids::{OrderId, ShardId, UserId, UserIdKind};
 use stock::layout::{Incarnation, SaleKeys, Shard, choose_tags};
 use stock::sale::{ChangeHistory, LayoutConfig, Product, Sale, SaleConfig, SaleState, Window};
@@ -114,7 +115,11 @@ impl TestSale {
         let sale = self.sale.at(SaleConfig { layout, ..(*self.sale.config).clone() }).unwrap();
         let opened = Self { sale, ..self };
         let (keys, config) = (SaleKeys::new(opened.sale.id()), &*opened.sale.config);
-        opened.cluster.write(Record { keys: &keys, based_on: 0, config, mint: tokens }).await.unwrap();
+        opened
+            .cluster
+            .write(Record { keys: &keys, based_on: 0, config, mint: tokens, entry: &HistoryEntry::default() })
+            .await
+            .unwrap();
         opened.configure_all(2, SaleState::Open).await;
         opened
     }
@@ -256,12 +261,7 @@ pub(crate) fn user_id(id: &str) -> UserId {
 
 /// Creates a new attempt of this user.
 pub(crate) fn attempt(user: &str) -> Attempt {
-    Attempt {
-        user: user_id(user),
-        order: OrderId::random(),
-        correlation: "trace".into(),
-        counts_towards_limit: true,
-    }
+    Attempt { user: user_id(user), order: OrderId::random(), correlation: "trace".into() }
 }
 
 pub(crate) fn attempts<'a>(users: impl IntoIterator<Item = &'a str>) -> Vec<Attempt> {
@@ -270,7 +270,7 @@ pub(crate) fn attempts<'a>(users: impl IntoIterator<Item = &'a str>) -> Vec<Atte
 
 /// Returns a purchase without a limit, which never comes too late.
 pub(crate) fn buying<'a>(shard: &'a Shard, attempts: &'a [Attempt]) -> Buy<'a> {
-    Buy { shard, attempts, limit: None, not_after: Buy::AT_ANY_TIME }
+    Buy { shard, attempts, not_after: Buy::AT_ANY_TIME }
 }
 
 /// Returns the claim of a purchase that must have succeeded in this call.

@@ -22,7 +22,7 @@ impl Mover<'_> {
     /// Moves a shard, all its keys in one step, as `redis-cli --cluster reshard` does.
     async fn migrate(&self, shard: &Shard) {
         self.start_move(shard).await;
-        self.move_keys(&[&shard.meta, &shard.claims, &shard.orders]).await;
+        self.move_keys(&[&shard.meta, &shard.claims, &shard.orders, &shard.control]).await;
         self.finish_move(shard).await;
     }
 
@@ -122,7 +122,7 @@ async fn half_moved_shard_fails_until_moved() {
     let split = buy("bob").await;
     assert!(matches!(&split, Err(CallError::Moved(why)) if why.starts_with("TRYAGAIN")), "got {split:?}");
 
-    mover.move_keys(&[&sale.shard().meta, &sale.shard().orders]).await;
+    mover.move_keys(&[&sale.shard().meta, &sale.shard().orders, &sale.shard().control]).await;
     let left = buy("bob").await;
     assert!(matches!(&left, Err(CallError::Moved(why)) if why.starts_with("ASK")), "got {left:?}");
 

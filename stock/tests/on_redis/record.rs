@@ -2,6 +2,7 @@
 
 use redis::FromRedisValue;
 use stock::calls::{Recall, Record, RecordAnswer, SaleRecord};
+use stock::history::{HISTORY_ENTRIES_MAX, HistoryEntry, ReadHistory};
 use stock::layout::SaleKeys;
 use stock::sale::{LayoutConfig, SaleConfig, SaleState};
 use stock::search::{has_shards, recorded_sales};
@@ -40,7 +41,26 @@ impl Unrecorded {
     }
 
     async fn record(&self, based_on: u64, config: &SaleConfig, mint: &[u64]) -> RecordAnswer {
-        self.sale.cluster.write(Record { keys: &self.keys, based_on, config, mint }).await.unwrap()
+        let entry =
+            HistoryEntry { version: config.version, change: "test".into(), ..HistoryEntry::default() };
+        self.record_with(based_on, config, mint, &entry).await
+    }
+
+    async fn record_with(
+        &self,
+        based_on: u64,
+        config: &SaleConfig,
+        mint: &[u64],
+        entry: &HistoryEntry,
+    ) -> RecordAnswer {
+        let record = Record { keys: &self.keys, based_on, config, mint, entry };
+        self.sale.cluster.write(record).await.unwrap()
+    }
+
+    /// The versions in the kept history.
+    async fn history(&self) -> Vec<u64> {
+        let entries = self.sale.cluster.read(ReadHistory(&self.keys)).await.unwrap();
+        entries.into_iter().map(|entry| entry.version).collect()
     }
 
     async fn recorded(&self) -> (Option<SaleConfig>, Vec<u64>) {
@@ -211,4 +231,41 @@ async fn published_snapshot_round_trips() {
     sale.cluster.write(PublishSnapshot { keys: &keys, snapshot: &snapshot }).await.unwrap();
 
     assert_eq!(sale.cluster.read(ReadSnapshot(&keys)).await, Ok(Some(snapshot)));
+}
+
+#[tokio::test]
+async fn change_is_recorded_with_its_entry_once() {
+    let sale = Unrecorded::first_recorded().await;
+    assert_eq!(sale.record(1, &sale.at(2), &[50, 30, 20]).await, RecordAnswer::Done);
+    assert_eq!(sale.record(1, &sale.at(2), &[50, 30, 20]).await, RecordAnswer::Done, "a repeated call");
+    assert_ne!(
+        sale.record(1, &sale.at(3), &[50, 30, 20]).await,
+        RecordAnswer::Done,
+        "another change was first"
+    );
+    assert_eq!(sale.history().await, [1, 2]);
+
+    // Another operator made the same change at the same time, and then the first call arrives again.
+    let other = HistoryEntry { version: 2, change: "other".into(), ..HistoryEntry::default() };
+    sale.record_with(1, &sale.at(2), &[50, 30, 20], &other).await;
+    sale.record(1, &sale.at(2), &[50, 30, 20]).await;
+    assert_eq!(sale.history().await, [1, 2, 2]);
+}
+
+#[tokio::test]
+async fn history_keeps_the_latest_changes() {
+    let sale = Unrecorded::first_recorded().await;
+    let last = HISTORY_ENTRIES_MAX as u64 + 3;
+    for version in 2..=last {
+        assert_eq!(sale.record(version - 1, &sale.at(version), &[50, 30, 20]).await, RecordAnswer::Done);
+    }
+    assert_eq!(sale.history().await, (4..=last).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn new_sale_starts_with_an_empty_history() {
+    let sale = Unrecorded::first_recorded().await;
+    sale.query::<u64>("DEL", &[&sale.keys.config]).await;
+    assert_eq!(sale.record(0, &sale.at(7), &[50, 30, 20]).await, RecordAnswer::Done);
+    assert_eq!(sale.history().await, [7], "it shows no changes of another sale");
 }

@@ -116,6 +116,8 @@ impl Plan {
         let (port, ops_port) = (self.ports.node(number), self.ports.node_ops(number));
         let launch = self.launch(&format!("node-{}", number + 1), program, port).env("OPS_PORT", ops_port);
         let launch = with_redis(launch, redis, User::Node);
+        // Buyers of tests and of a trial have no accounts.
+        let launch = launch.env("AUTH", "none");
         // Trusts nginx as a proxy. Exempts the clients of tests and load generators from rate limits.
         let launch = launch.env("TRUSTED_PROXIES", LOOPBACK).env("RATE_LIMIT_EXEMPT", LOOPBACK);
         let launch = with_environment(launch, &self.options.node_environment);
@@ -127,6 +129,7 @@ impl Plan {
         Nginx::start(NginxOptions {
             port: self.ports.public(),
             nodes: (0..self.options.nodes).map(|number| self.node_addr(number)).collect(),
+            balancers: Vec::new(),
             folder: self.folder.subfolder("nginx")?,
             lifetime: self.options.lifetime,
         })

@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use jsonwebtoken::{EncodingKey, Header, encode};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
+use service::time::now;
 use testkit::stack::SaleOptions;
 use testkit::{Stack, StackOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,7 +20,9 @@ const HEALTHY_LATENCY_MAX: Duration = Duration::from_secs(2);
 pub(crate) const HEAD_LIMIT: Duration = Duration::from_secs(3);
 const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 
-static STACK_LOCK: Mutex<()> = Mutex::const_new(());
+const TOKEN_SECRET: &str = "a secret of thirty-two characters";
+
+pub(crate) static STACK_LOCK: Mutex<()> = Mutex::const_new(());
 
 /// A sale under attack.
 pub(crate) struct Target {
@@ -30,11 +34,18 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) async fn open() -> Self {
+        Self::with_node_environment(&[]).await
+    }
+
+    /// Starts a sale whose node has additional settings.
+    pub(crate) async fn with_node_environment(settings: &[(&str, &str)]) -> Self {
         let stack_lock = STACK_LOCK.lock().await;
+        let head_limit = format!("{}s", HEAD_LIMIT.as_secs());
+        let settings = settings.iter().copied().chain([("HEADER_READ_TIMEOUT", &*head_limit)]);
         let options = StackOptions {
             nodes: 1,
             sale: SaleOptions { total_stock: 1_000, ..SaleOptions::default() },
-            node_environment: vec![("HEADER_READ_TIMEOUT".into(), format!("{}s", HEAD_LIMIT.as_secs()))],
+            node_environment: settings.map(|(name, value)| (name.into(), value.into())).collect(),
             ..StackOptions::default()
         };
         let stack = Stack::start(options, |_| ()).await.unwrap();
@@ -83,6 +94,26 @@ impl Target {
         let audit = self.stack.audit("flash").await.unwrap();
         assert!(audit.ok, "{audit:?}");
     }
+}
+
+/// Returns the environment of nodes whose users have accounts. The limits apply to this test, whose address is exempt
+/// otherwise.
+pub(crate) fn accounts() -> Vec<(String, String)> {
+    let variables = [
+        ("AUTH", "jwt"),
+        ("JWT_SECRET", TOKEN_SECRET),
+        ("JWT_AUDIENCE", "shop"),
+        ("JWT_ISSUER", "https://issuer.example"),
+        ("RATE_LIMIT_EXEMPT", "192.0.2.1"),
+    ];
+    variables.map(|(name, value)| (name.into(), value.into())).into()
+}
+
+/// Returns a token of this user for nodes with [`accounts`].
+pub(crate) fn token_of(user: &str) -> String {
+    let expires_at = now() / 1_000 + 600;
+    let claims = json!({ "sub": user, "aud": "shop", "iss": "https://issuer.example", "exp": expires_at });
+    encode(&Header::default(), &claims, &EncodingKey::from_secret(TOKEN_SECRET.as_bytes())).unwrap()
 }
 
 /// Asserts that the answer is a problem+json with this status and the request's correlation id.

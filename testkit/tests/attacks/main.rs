@@ -6,4 +6,8 @@
 mod crowds;
 mod fixture;
 mod identifiers;
+mod identities;
 mod malformed_requests;
+mod shared_address;
+mod slow_readers;
+mod user_limits;

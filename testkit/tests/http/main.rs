@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap ends the test and shows its line")]
 
 mod buyers;
+mod crowded_nginx;
 mod fake_node;
 mod nginx;

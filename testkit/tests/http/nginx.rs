@@ -48,6 +48,70 @@ async fn nginx_replaces_forwarded_address_of_client() {
 }
 
 #[tokio::test]
+async fn nginx_trusts_only_balancers_for_address_and_tls() {
+    let node = FakeNode::answering(&[200]).await;
+    let behind = NginxFixture::behind(&["127.0.0.0/8".to_owned()], &[node.addr]).await;
+    let edge = NginxFixture::in_front_of(&[&node]).await;
+    let post = async |nginx: &NginxFixture, proto: &str, client: &str| {
+        let request = nginx.client.post(nginx.url(PURCHASE)).header("x-forwarded-proto", proto);
+        let answer = request.header("x-forwarded-for", client).send().await.unwrap();
+        answer.headers().get("strict-transport-security").is_some()
+    };
+
+    assert!(post(&behind, "https", "8.8.8.8, 203.0.113.9, 127.0.0.2").await, "TLS ended at the balancer");
+    assert!(!post(&behind, "http", "203.0.113.9").await);
+    assert!(!post(&edge, "https", "203.0.113.9").await, "a stranger says so");
+
+    let seen = |header| node.header_values(header).into_iter().flatten().collect::<Vec<_>>();
+    assert_eq!(seen("x-forwarded-for"), ["203.0.113.9", "203.0.113.9", "127.0.0.1"]);
+    assert_eq!(seen("x-forwarded-proto"), ["https", "http", "http"]);
+}
+
+#[tokio::test]
+async fn nginx_errors_carry_headers_of_node_errors() {
+    let nginx = NginxFixture::without_a_node().await;
+
+    let answer = nginx.post(PURCHASE).await;
+
+    let expected = [
+        ("x-content-type-options", "nosniff"),
+        ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+        ("referrer-policy", "no-referrer"),
+        ("cache-control", "no-store"),
+    ];
+    for (name, value) in expected {
+        assert_eq!(answer.headers()[name], value);
+    }
+}
+
+#[tokio::test]
+async fn nginx_removes_user_header_of_clients() {
+    let node = FakeNode::answering(&[200]).await;
+    let nginx = NginxFixture::in_front_of(&[&node]).await;
+
+    let requests = [
+        (Method::POST, PURCHASE),
+        (Method::POST, "/api/sales/flash/purchase"),
+        (Method::POST, "/api/purchase"),
+        (Method::GET, "/api/sale/purchase/ann"),
+        (Method::GET, "/api/sale/events"),
+        (Method::GET, "/assets/page.js"),
+        (Method::TRACE, "/"),
+    ];
+    for (method, path) in requests.clone() {
+        let request = nginx.client.request(method, nginx.url(path));
+        request
+            .header("x-authenticated-user", "ann")
+            .header("X-AUTHENTICATED-USER", "bob")
+            .send()
+            .await
+            .unwrap();
+    }
+
+    assert_eq!(node.header_values("x-authenticated-user"), vec![None; requests.len()]);
+}
+
+#[tokio::test]
 async fn nginx_retries_with_same_key_when_node_dies() {
     let (dying, healthy) = (FakeNode::closing_each_connection().await, FakeNode::answering(&[200]).await);
     let nginx = NginxFixture::in_front_of(&[&dying, &healthy]).await;
@@ -110,6 +174,10 @@ async fn nginx_answer_echoes_only_valid_correlation_ids() {
     };
 
     assert_eq!(post_with_id("trace-1").await, "trace-1");
+    let other_name = nginx.client.post(nginx.url(PURCHASE)).header("correlation-id", "trace-2");
+    let answer = other_name.send().await.unwrap();
+    assert_eq!(answer.headers()["correlation-id"], "trace-2");
+    assert_eq!(problem(answer).await.0, "trace-2");
     assert_ne!(post_with_id(r#"","status":200,"x":""#).await, r#"","status":200,"x":""#);
 }
 
@@ -195,9 +263,18 @@ impl NginxFixture {
         Self::start(PortBlock::take().unwrap(), nodes).await
     }
 
+    async fn behind(balancers: &[String], nodes: &[SocketAddr]) -> Self {
+        Self::start_behind(balancers, PortBlock::take().unwrap(), nodes).await
+    }
+
     async fn start(ports: PortBlock, nodes: &[SocketAddr]) -> Self {
+        Self::start_behind(&[], ports, nodes).await
+    }
+
+    async fn start_behind(balancers: &[String], ports: PortBlock, nodes: &[SocketAddr]) -> Self {
         let folder = Folder::temporary().unwrap();
-        let nginx = Nginx::start(options(&ports, folder.path(), nodes)).await.unwrap();
+        let options = NginxOptions { balancers: balancers.to_vec(), ..options(&ports, folder.path(), nodes) };
+        let nginx = Nginx::start(options).await.unwrap();
         Self { nginx, client: Client::new(), ports, _folder: folder }
     }
 
@@ -220,6 +297,7 @@ async fn problem(answer: Response) -> (String, Value) {
 fn options(ports: &PortBlock, folder: &Path, nodes: &[SocketAddr]) -> NginxOptions {
     NginxOptions {
         port: ports.first(),
+        balancers: Vec::new(),
         nodes: nodes.to_vec(),
         folder: folder.to_owned(),
         lifetime: Lifetime::Attached,

@@ -73,6 +73,7 @@ async fn node_waits_for_the_cluster_and_logs_it() {
         .env("HOST", "127.0.0.1")
         .env("PORT", port)
         .env("OPS_PORT", ops_port)
+        .env("AUTH", "none")
         .env("REDIS_URL", format!("redis://127.0.0.1:{}", redis.first()))
         .spawn()
         .unwrap();
@@ -121,6 +122,7 @@ async fn standalone_redis_is_refused_with_a_message() {
             .env("PORT", block.first())
             .env("OPS_PORT", block.first() + 1)
             .env("ADMIN_TOKEN", "0123456789abcdef0123456789abcdef")
+            .env("AUTH", "none")
             .env("REDIS_URL", server.url())
             .spawn()
             .unwrap();

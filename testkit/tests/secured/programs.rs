@@ -26,6 +26,7 @@ fn node(redis: &RedisCluster, password: &str, ca: Option<&std::path::Path>) -> R
         .env("PORT", ports.first())
         .env("OPS_PORT", ports.first() + 1)
         .env("REDIS_URL", redis.seeds())
+        .env("AUTH", "none")
         .env("REDIS_USERNAME", "node")
         .env("REDIS_PASSWORD_FILE", file.display());
     let launch = ca.into_iter().fold(launch, |launch, ca| launch.env("REDIS_CA_FILE", ca.display()));

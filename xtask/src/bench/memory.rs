@@ -81,21 +81,11 @@ async fn sell_all(cluster: &Cluster, sale: &Sale, batch: usize) -> Result<()> {
             continue;
         }
         stock[home] -= 1;
-        queues[home].push(Attempt {
-            user,
-            order: OrderId::random(),
-            correlation: "trace".into(),
-            counts_towards_limit: true,
-        });
+        queues[home].push(Attempt { user, order: OrderId::random(), correlation: "trace".into() });
         if queues[home].len() == batch || stock[home] == 0 {
             let attempts = std::mem::take(&mut queues[home]);
             let bought = cluster
-                .read(Buy {
-                    shard: &sale.shards()[home],
-                    attempts: &attempts,
-                    limit: None,
-                    not_after: Buy::AT_ANY_TIME,
-                })
+                .read(Buy { shard: &sale.shards()[home], attempts: &attempts, not_after: Buy::AT_ANY_TIME })
                 .await?;
             let all = bought.outcomes.iter().all(|outcome| matches!(outcome, BuyOutcome::Bought(_)));
             ensure!(all, "shard {home} did not sell: {:?}", bought.outcomes);

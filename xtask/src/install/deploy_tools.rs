@@ -34,7 +34,7 @@ fn node_modules(folder: &Path, wanted: &Path) -> Result<()> {
         return Ok(());
     }
     ensure_installed(&[NODE, NPM])?;
-    println!("fetching what {} names (npm)", wanted.join(lock).display());
+    say!("fetching what {} names (npm)", wanted.join(lock).display());
     for file in [package, lock] {
         fs::copy(wanted.join(file), folder.join(file))?;
     }

@@ -51,16 +51,16 @@ impl SaleLine {
     /// Prints a message above the line.
     pub(super) fn interrupt(&mut self, message: &str) {
         if self.in_place {
-            print!("{REWRITE}");
+            say_part!("{REWRITE}");
         }
-        println!("{message}");
+        say!("{message}");
         self.shown.clear();
     }
 
     /// Leaves the line as it is and starts the next one.
     pub(super) fn end(&mut self) {
         if self.in_place {
-            println!();
+            say!();
         }
     }
 
@@ -69,8 +69,8 @@ impl SaleLine {
             return;
         }
         match self.in_place {
-            true => print!("{REWRITE}{}", line.chars().take(LINE_WIDTH_MAX).collect::<String>()),
-            false => println!("{line}"),
+            true => say_part!("{REWRITE}{}", line.chars().take(LINE_WIDTH_MAX).collect::<String>()),
+            false => say!("{line}"),
         }
         // A closed terminal is no reason to stop the sale.
         io::stdout().flush().ok();

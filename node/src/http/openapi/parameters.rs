@@ -26,8 +26,8 @@ pub(super) struct Sale {
 #[into_params(parameter_in = Header)]
 pub(crate) struct IdempotencyKey {
     /// Names the attempt. When a purchase that was made is repeated with the same key, the response is 200 with the same
-    /// order id again, not 409.
-    #[param(rename = "Idempotency-Key", required = false, pattern = "^[!-~]{1,255}$", example = "6f0ad8a2")]
+    /// order id again, not 409. An empty key is none.
+    #[param(rename = "Idempotency-Key", required = false, pattern = "^[!-~]{0,255}$", example = "6f0ad8a2")]
     key: String,
 }
 

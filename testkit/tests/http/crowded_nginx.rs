@@ -1,0 +1,264 @@
+//! Connections that stay open at nginx, from crowds and from attackers. None of them takes the place of a purchase.
+
+use std::{net::Ipv4Addr, net::SocketAddr, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    routing::get,
+};
+use futures::{StreamExt as _, stream};
+use testkit::{
+    Folder, Lifetime, Nginx,
+    nginx::NginxOptions,
+    ports::{PortBlock, loopback},
+    until,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+    sync::{Mutex, MutexGuard},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+const LISTEN: &str = "GET /api/sale/events HTTP/1.1\r\nhost: shop\r\n\r\n";
+const HALF_HEAD: &str = "POST /api/sale/purchase HTTP/1.1\r\nhost: sh";
+const HEAD_OF_A_BODY: &str = "POST /api/sale/purchase HTTP/1.1\r\nhost: shop\r\ncontent-length: 99\r\n\r\n";
+const PURCHASE: &str = "POST /api/sale/purchase HTTP/1.1\r\nhost: shop\r\ncontent-length: 2\r\n\r\n{}";
+
+/// `limit_conn` of all event streams and of those of one client network, and of its requests.
+const STREAMS_MAX: usize = 4_096;
+const STREAMS_OF_NETWORK_MAX: usize = 512;
+const REQUESTS_OF_NETWORK_MAX: usize = 6_144;
+/// `client_header_timeout`.
+const HEAD_LIMIT: Duration = Duration::from_secs(5);
+
+const SOON: Duration = Duration::from_secs(10);
+/// Port of a buyer with an address of its own. It is outside the kernel's range and the blocks of testkit.
+const BUYER_PORT: u16 = 9_999;
+/// The balancer that nginx trusts.
+const BALANCER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
+const CONCURRENT_CONNECTS: usize = 128;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn viewers_leave_room_for_purchases() {
+    let shop = CrowdedShop::open().await;
+    let viewers = shop.connect((0..4_500).map(buyer), LISTEN).await;
+
+    let (streams, refusals): (Vec<_>, Vec<_>) =
+        heads_of(viewers).await.into_iter().partition(|(_, head)| head.starts_with("HTTP/1.1 200"));
+
+    shop.assert_sells_to_strangers("4,500 viewers").await;
+    // Some streams are refused because the fake node does not accept them in time.
+    assert!((STREAMS_MAX / 2..=STREAMS_MAX).contains(&streams.len()), "{} streams", streams.len());
+    for (_, head) in refusals {
+        assert!(head.starts_with("HTTP/1.1 503") && head.contains("Retry-After: 1"), "{head}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_sent_heads_leave_room_for_purchases() {
+    let shop = CrowdedShop::open().await;
+
+    let half_sent = shop.connect((0..8_250).map(|_| Ipv4Addr::LOCALHOST), HALF_HEAD).await;
+
+    shop.assert_sells_to_strangers("8,250 half-sent heads of one address").await;
+    for mut connection in half_sent {
+        let end = timeout(HEAD_LIMIT + SOON, connection.read_to_end(&mut Vec::new())).await;
+        assert!(end.is_ok(), "a connection without a head stays open");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_gets_a_share_of_streams() {
+    let shop = CrowdedShop::open().await;
+    let greedy = shop.connect((0..600).map(|_| Ipv4Addr::LOCALHOST), LISTEN).await;
+
+    let greedy = heads_of(greedy).await;
+    let other = heads_of(shop.connect([buyer(1)].into_iter(), LISTEN).await).await;
+
+    let streams = greedy.iter().filter(|(_, head)| head.starts_with("HTTP/1.1 200")).count();
+    assert!((STREAMS_OF_NETWORK_MAX / 2..=STREAMS_OF_NETWORK_MAX).contains(&streams), "{streams} streams");
+    assert!(other[0].1.starts_with("HTTP/1.1 200"), "{}", other[0].1);
+    assert_eq!(shop.buy(Ipv4Addr::LOCALHOST).await.as_deref(), Some("200"), "a purchase needs no stream");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ipv6_network_gets_one_share() {
+    let shop = CrowdedShop::open().await;
+    // A balancer in front reports the addresses of its clients.
+    let listen = async |client: String| {
+        let request =
+            format!("GET /api/sale/events HTTP/1.1\r\nhost: shop\r\nx-forwarded-for: {client}\r\n\r\n");
+        let mut connection = connect_from_port((BALANCER, 0).into(), shop.address, &request).await;
+        let head = timeout(SOON, head_of(&mut connection)).await.unwrap_or_default();
+        (connection, head.starts_with("HTTP/1.1 200"))
+    };
+    let mut held = Vec::new();
+    for number in 0..600 {
+        held.push(listen(format!("2001:db8::{number:x}")).await);
+    }
+
+    let streams = held.iter().filter(|(_, is_accepted)| *is_accepted).count();
+    assert!((STREAMS_OF_NETWORK_MAX / 2..=STREAMS_OF_NETWORK_MAX).contains(&streams), "{streams} streams");
+    for other in ["2001:db8:0:1::1", "203.0.113.9", "203.0.113.8"] {
+        assert!(listen(other.to_owned()).await.1, "{other}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_gets_a_share_of_page_loads() {
+    let shop = CrowdedShop::open().await;
+    let request = "GET /assets/none HTTP/1.1\r\nhost: shop\r\n";
+    let thousand = [&format!("{request}\r\n").repeat(999), request, "connection: close\r\n\r\n"].concat();
+
+    let mut answers = String::new();
+    // The burst is 20,000, and each second allows 1,000 more.
+    for _ in 0..60 {
+        let mut greedy = connect_from(Ipv4Addr::LOCALHOST, shop.address, &thousand).await;
+        answers.clear();
+        timeout(SOON, greedy.read_to_string(&mut answers)).await.unwrap().unwrap();
+        if answers.contains("HTTP/1.1 429") {
+            break;
+        }
+    }
+
+    assert!(answers.contains("HTTP/1.1 429") && answers.contains("Retry-After: 1"), "no 429");
+    assert_eq!(shop.buy(Ipv4Addr::LOCALHOST).await.as_deref(), Some("200"), "the API is not counted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_gets_a_share_of_requests() {
+    let shop = CrowdedShop::open().await;
+
+    let mut slow = JoinSet::new();
+    for _ in 0..REQUESTS_OF_NETWORK_MAX + 100 {
+        slow.spawn(send_slowly(shop.address));
+    }
+
+    let refused = async || shop.buy(Ipv4Addr::LOCALHOST).await.as_deref() == Some("503");
+    until("nginx refuses the address", Duration::from_secs(40), refused).await.unwrap();
+    shop.assert_sells_to_strangers("slow bodies of one address").await;
+}
+
+/// Sends a body by single bytes, often enough that no timeout ends it.
+async fn send_slowly(shop: SocketAddr) {
+    let mut connection = connect_from(Ipv4Addr::LOCALHOST, shop, HEAD_OF_A_BODY).await;
+    while connection.write_all(b" ").await.is_ok() {
+        sleep(Duration::from_secs(2)).await;
+    }
+}
+
+/// nginx in front of a fake node that sells and sends events. Only one runs at a time.
+struct CrowdedShop {
+    address: SocketAddr,
+    _nginx: Nginx,
+    _folder: Folder,
+    _ports: PortBlock,
+    _lock: MutexGuard<'static, ()>,
+}
+
+impl CrowdedShop {
+    async fn open() -> Self {
+        static LOCK: Mutex<()> = Mutex::const_new(());
+        let lock = LOCK.lock().await;
+        service::files::raise_open_files_limit();
+        let (ports, folder) = (PortBlock::take().unwrap(), Folder::temporary().unwrap());
+        let options = NginxOptions {
+            port: ports.first(),
+            nodes: vec![fake_node().await],
+            balancers: vec!["127.0.0.9".to_owned()],
+            folder: folder.path().into(),
+            lifetime: Lifetime::Attached,
+        };
+        let nginx = Nginx::start(options).await.unwrap();
+        let address = loopback(ports.first());
+        Self { address, _nginx: nginx, _folder: folder, _ports: ports, _lock: lock }
+    }
+
+    /// Opens a connection from each address and sends the same bytes on each.
+    async fn connect(
+        &self,
+        addresses: impl Iterator<Item = Ipv4Addr>,
+        bytes: &'static str,
+    ) -> Vec<TcpStream> {
+        let connect = |address| connect_from(address, self.address, bytes);
+        stream::iter(addresses).map(connect).buffer_unordered(CONCURRENT_CONNECTS).collect().await
+    }
+
+    /// Asserts that 80 buyers, each with an address of its own, buy without delay.
+    async fn assert_sells_to_strangers(&self, during: &str) {
+        let purchases = (0..80).map(|number| self.buy(buyer(60_000 + number)));
+        let answers: Vec<_> = stream::iter(purchases).buffer_unordered(8).collect().await;
+        let sold = answers.iter().filter(|status| status.as_deref() == Some("200")).count();
+        println!("{sold} of 80 purchases during {during}");
+        assert_eq!(sold, 80, "purchases during {during}: {answers:?}");
+    }
+
+    /// Returns the status of a purchase on a new connection, or `None` if it is closed without an answer.
+    async fn buy(&self, from: Ipv4Addr) -> Option<String> {
+        let mut connection = connect_from(from, self.address, PURCHASE).await;
+        let head = timeout(SOON, head_of(&mut connection)).await.ok()?;
+        Some(head.split(' ').nth(1)?.to_owned())
+    }
+}
+
+/// A loopback address that no other buyer has.
+fn buyer(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + number)
+}
+
+async fn connect_from(from: Ipv4Addr, to: SocketAddr, bytes: &str) -> TcpStream {
+    // The kernel would choose a port that no address uses. Here each address but one has a single connection.
+    let port = if from == Ipv4Addr::LOCALHOST { 0 } else { BUYER_PORT };
+    connect_from_port((from, port).into(), to, bytes).await
+}
+
+async fn connect_from_port(from: SocketAddr, to: SocketAddr, bytes: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    if from.ip() != Ipv4Addr::LOCALHOST {
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(from).unwrap();
+    }
+    let mut connection = socket.connect(to).await.unwrap();
+    // A server that is full closes the connection. The answer shows it.
+    connection.write_all(bytes.as_bytes()).await.unwrap_or_default();
+    connection
+}
+
+async fn heads_of(connections: Vec<TcpStream>) -> Vec<(TcpStream, String)> {
+    let read = async |mut connection: TcpStream| {
+        let head = timeout(SOON, head_of(&mut connection)).await.unwrap_or_default();
+        (connection, head)
+    };
+    stream::iter(connections).map(read).buffer_unordered(CONCURRENT_CONNECTS).collect().await
+}
+
+/// Reads the head of an answer. It is empty if the connection is closed.
+async fn head_of(connection: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut buffer = [0; 1_024];
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        match connection.read(&mut buffer).await {
+            Ok(count @ 1..) => head.extend_from_slice(&buffer[..count]),
+            _ => break,
+        }
+    }
+    String::from_utf8_lossy(&head).into_owned()
+}
+
+/// Answers every purchase at once, and keeps every event stream open.
+async fn fake_node() -> SocketAddr {
+    let events = async || {
+        let first = stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from_static(b"data: {}\n\n"))]);
+        Body::from_stream(first.chain(stream::pending()))
+    };
+    let router = Router::new().route("/api/sale/events", get(events)).fallback(async || "{}");
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(loopback(0)).unwrap();
+    let listener = socket.listen(4_096).unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    address
+}
