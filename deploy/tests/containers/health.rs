@@ -69,8 +69,7 @@ impl Container {
 
     /// Returns the address for probes.
     fn probed_address(&self) -> String {
-        let port = self.ports.first() + u16::from(self.target == "node");
-        format!("{}:{port}", self.host)
+        format!("{}:{}", self.host, self.ports.first() + 1)
     }
 }
 

@@ -33,7 +33,7 @@ async fn invalid_user_id_is_refused_with_the_reason() {
         (json!("ann\u{0}"), "The user id must not contain control characters."),
         (json!("ann\r\nset-cookie: a"), "The user id must not contain control characters."),
         (json!(7), "The user id must be a string."),
-        (json!(null), "The user id must be a string."),
+        (json!(null), "The user id is missing."),
         (json!(true), "The user id must be a string."),
         (json!(["ann"]), "The user id must be a string."),
         (json!({ "id": "ann" }), "The user id must be a string."),
@@ -41,8 +41,8 @@ async fn invalid_user_id_is_refused_with_the_reason() {
     for (user, message) in refused {
         assert_user_id_refused(&node, &json!({ "userId": user }).to_string(), message).await;
     }
-    assert_user_id_refused(&node, "{}", "The user id must be a string.").await;
-    assert_user_id_refused(&node, r#"{"userid":"ann"}"#, "The user id must be a string.").await;
+    assert_user_id_refused(&node, "{}", "The user id is missing.").await;
+    assert_user_id_refused(&node, r#"{"userid":"ann"}"#, "The user id is missing.").await;
     assert_user_id_refused(&node, r#"{"userId":"\ud800"}"#, "The user id must be a string.").await;
 }
 
@@ -157,9 +157,27 @@ async fn wrong_method_is_refused_with_allowed_methods() {
 async fn invalid_idempotency_key_is_refused_before_the_purchase() {
     let node = TestNode::selling(10).await;
     for path in BOTH_FAMILIES {
-        for key in ["", "a b", "\u{e9}", &"k".repeat(256)] {
+        for key in ["a b", "\u{e9}", &"k".repeat(256)] {
             node.buy_with(post_json(path).header("idempotency-key", key)).await.assert_problem(400);
         }
     }
     assert_eq!(node.get("/api/sale/purchase/ann").await.body["hasPurchased"], Value::Bool(false));
+}
+
+#[tokio::test]
+async fn empty_idempotency_key_is_none() {
+    let node = TestNode::selling(10).await;
+    let buy =
+        async || node.buy_with(post_json("/api/sale/purchase").header("idempotency-key", "")).await.status;
+    assert_eq!((buy().await, buy().await), (200, 409));
+}
+
+#[tokio::test]
+async fn compressed_body_is_refused_with_the_accepted_encoding() {
+    let node = TestNode::selling(10).await;
+    for path in BOTH_FAMILIES {
+        let answer = node.buy_with(post_json(path).header("content-encoding", "gzip")).await;
+        answer.assert_problem(415);
+        assert_eq!(answer.headers["accept-encoding"], "identity");
+    }
 }

@@ -237,6 +237,7 @@ async fn withdrawn_key_stops_working_without_restart() {
         ("AUTH", "jwt"),
         ("JWT_JWKS_FILE", file.to_str().unwrap()),
         ("RATE_LIMIT_EXEMPT", "127.0.0.1"),
+        ("RATE_LIMIT_USER_MAX", "0"),
         ("JWT_AUDIENCE", "shop"),
         ("JWT_ISSUER", "https://issuer.example"),
     ];
