@@ -62,7 +62,7 @@ fn reason_of(error: &serde_json::Error, path: &str) -> String {
         (Some("unknown"), Some(members)) if text.starts_with("unknown field") => {
             format!(
                 "{quoted} is not a member of this request, which are {}.",
-                members.trim_start_matches("one of ")
+                members.trim_start_matches("one of ").replace("` or `", "`, `")
             )
         }
         (_, Some(expected)) => format!("{path} must be {}.", in_json_words(expected)),

@@ -17,7 +17,7 @@ async fn special_characters_in_ids_have_no_effect() {
             assert_eq!(found.status(), 400, "user {user}");
             assert!(!found.headers().contains_key("set-cookie"), "user {user}");
         }
-        for user in ["a\r\nset-cookie: b", "a\0b", "\u{7f}", "", " ", &"a".repeat(129)] {
+        for user in ["a\r\nset-cookie: b", "a\0b", "\u{7f}", "*3\u{2028}$3", "", " ", &"a".repeat(129)] {
             assert_eq!(target.buy(&base_url, user).await, 400, "user {user:?}");
         }
         for id in ["a b", "\u{e9}", &"a".repeat(65)] {
@@ -28,9 +28,7 @@ async fn special_characters_in_ids_have_no_effect() {
         target.assert_healthy("odd names").await;
     }
     // Ids are only ever used as values, so these are harmless: such a buyer is treated like any other.
-    for user in
-        ["{flash.1}", "fs:{flash.0}:claims", "' OR 1=1 --", "*3\u{2028}$3", "${jndi:ldap://x}", "<script>"]
-    {
+    for user in ["{flash.1}", "fs:{flash.0}:claims", "' OR 1=1 --", "*3 $3", "${jndi:ldap://x}", "<script>"] {
         for status in [200, 409] {
             assert_eq!(target.buy(&target.stack.url(), user).await, status, "{user}");
         }
