@@ -128,6 +128,6 @@ impl ObservedCommand {
 
     /// The number of buyers in a `buy` call, from its arguments.
     fn buyer_count(&self) -> usize {
-        (self.0.len() - 3 - self.keys().len() - 3) / 4
+        (self.0.len() - 3 - self.keys().len() - 2) / 3
     }
 }
