@@ -97,12 +97,12 @@ pub(crate) struct Moment(String);
 #[schema(pattern = "^[A-Za-z0-9_-]{70}$")]
 pub(crate) struct CsrfToken(String);
 
-/// The buyer. The id is trimmed and normalized to NFC. The result must be 1 to 128 bytes of UTF-8 without control or invisible
-/// characters. When the sale's user ids are e-mail addresses, all spellings of an address are the same user, and
+/// The buyer. The id is trimmed and normalized to NFC. The result must be 1 to 128 bytes of UTF-8 without control or
+/// invisible characters. When the sale's user ids are e-mail addresses, all spellings of an address are the same user, and
 /// addresses that only look like another one are refused. With AUTH=jwt the body may omit the id: the token names the
 /// user.
-// White space, then at most 128 characters without control characters and invisible ones, of which the first and the last are not white
-// space, then white space. JSON Schema limits characters, not bytes: the format stands for the limit of bytes.
+// White space, then at most 128 characters without control characters and invisible ones, of which the first and the
+// last are not white space, then white space. JSON Schema limits characters, not bytes: the format stands for the limit of bytes.
 #[derive(ToSchema)]
 #[schema(
     format = "user-id",
