@@ -37,7 +37,7 @@ use crate::servers::error_in;
 
 /// Number of slots without keys that are open at the same time. Each takes a few calls.
 pub(crate) const SLOTS_AT_ONCE: usize = 512;
-/// Maximum number of keys in one MIGRATE. A sale has three keys per shard.
+/// Maximum number of keys in one MIGRATE. A shard has four keys.
 const KEYS_AT_ONCE: usize = 10_000;
 /// Maximum time that MIGRATE waits for the target, in ms.
 const MIGRATE_MS_MAX: u32 = 5_000;
