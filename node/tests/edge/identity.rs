@@ -269,6 +269,8 @@ async fn withdrawn_key_stops_working_without_restart() {
     node.process.reload();
     let refused = async || status_with("new").await == 401;
     testkit::until("no key works", LIMIT, refused).await.unwrap();
+    let read_at_sighup = async || node.log().contains("trigger=\"SIGHUP\"");
+    testkit::until("a reading at SIGHUP in the log", LIMIT, read_at_sighup).await.unwrap();
     assert!(node.metrics().await.unwrap().contains("flashsale_auth_keys 0\n"));
 }
 
