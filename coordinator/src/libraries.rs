@@ -44,7 +44,9 @@ async fn check(context: &Context, unused: &mut UnusedLibraries) {
     for name in unused.update(present, &used, Instant::now(), context.timing.library_unused_max) {
         match context.reads.delete_library(&name).await {
             Ok(()) => tracing::info!(library.name = name, "function library of an old release removed"),
-            Err(error) => tracing::warn!(library.name = name, %error, "function library of an old release not removed"),
+            Err(error) => {
+                tracing::warn!(library.name = name, %error, "function library of an old release not removed")
+            }
         }
     }
 }
@@ -82,8 +84,12 @@ impl UnusedLibraries {
         unused_max: Duration,
     ) -> Vec<String> {
         let unused = present.into_iter().filter(|name| !used.contains(name));
-        self.since = unused.map(|name| (name.clone(), self.since.get(&name).copied().unwrap_or(now))).collect();
-        self.since.extract_if(.., |_, since| now.duration_since(*since) >= unused_max).map(|(name, _)| name).collect()
+        self.since =
+            unused.map(|name| (name.clone(), self.since.get(&name).copied().unwrap_or(now))).collect();
+        self.since
+            .extract_if(.., |_, since| now.duration_since(*since) >= unused_max)
+            .map(|(name, _)| name)
+            .collect()
     }
 }
 

@@ -168,7 +168,8 @@ mod tests {
     use super::*;
 
     fn present(versions: &[&str]) -> ProcessList {
-        let node = |version: &&str| PresentProcess::parse("a".into(), &format!("5:7:node:{version}")).unwrap();
+        let node =
+            |version: &&str| PresentProcess::parse("a".into(), &format!("5:7:node:{version}")).unwrap();
         ProcessList { at: 7, processes: versions.iter().map(node).collect(), unknown: 0 }
     }
 
@@ -182,7 +183,11 @@ mod tests {
 
     #[test]
     fn libraries_in_use_are_unknown_when_the_list_is_not_complete() {
-        assert_eq!(present(&["0.1.0+aaaaaa", "0.0.9"]).libraries(), None, "a process does not report its library");
+        assert_eq!(
+            present(&["0.1.0+aaaaaa", "0.0.9"]).libraries(),
+            None,
+            "a process does not report its library"
+        );
         let entry_in_unknown_form = ProcessList { unknown: 1, ..present(&["0.1.0+aaaaaa"]) };
         assert_eq!(entry_in_unknown_form.libraries(), None);
         assert_eq!(present(&["0.1.0+aaaaaa"; PROCESSES_MAX]).libraries(), None, "the list is full");
