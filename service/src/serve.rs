@@ -645,6 +645,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn request_without_exactly_one_host_is_refused() {
+        let Serving { address, stop: _stop, .. } =
+            serving(ConnectionLimits::default(), Duration::from_secs(60)).await;
+        for (head, expected) in [
+            ("GET /none HTTP/1.1\r\n\r\n", b"HTTP/1.1 400"),
+            ("GET /none HTTP/1.1\r\nhost: one\r\nhost: other\r\n\r\n", b"HTTP/1.1 400"),
+            ("GET /none HTTP/1.1\r\nhost: one\r\n\r\n", b"HTTP/1.1 404"),
+            ("GET /none HTTP/1.0\r\n\r\n", b"HTTP/1.0 404"),
+        ] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(head.as_bytes()).await.unwrap();
+            let mut status = [0; 12];
+            client.read_exact(&mut status).await.unwrap();
+            assert_eq!(&status, expected, "{head:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn oversized_request_head_is_refused() {
         let Serving { address, stop: _stop, .. } =
             serving(ConnectionLimits::default(), Duration::from_secs(60)).await;
