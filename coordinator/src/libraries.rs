@@ -58,9 +58,7 @@ async fn spread(context: &Context) -> Result<BTreeSet<String>, ClusterError> {
 
 /// Returns the libraries that processes use, or `None` if that is not known.
 async fn used_libraries(context: &Context) -> Option<BTreeSet<String>> {
-    let mut used = context.reads.poll(Presence { update: None }).await.ok()?.libraries()?;
-    used.insert(LIBRARY.name.clone());
-    Some(used)
+    context.reads.poll(Presence { update: None }).await.ok()?.libraries()
 }
 
 /// Libraries that no process uses. Pure: no clock and no Redis.
@@ -83,7 +81,7 @@ impl UnusedLibraries {
         now: Instant,
         unused_max: Duration,
     ) -> Vec<String> {
-        let unused = present.into_iter().filter(|name| !used.contains(name));
+        let unused = present.into_iter().filter(|name| !used.contains(name) && *name != LIBRARY.name);
         self.since =
             unused.map(|name| (name.clone(), self.since.get(&name).copied().unwrap_or(now))).collect();
         self.since
@@ -125,5 +123,14 @@ mod tests {
         unused.forget();
         assert!(unused.update(names(["old"]), &names([]), began + DAY, DAY).is_empty());
         assert_eq!(unused.update(names(["old"]), &names([]), began + 2 * DAY, DAY), ["old"]);
+    }
+
+    #[test]
+    fn own_library_is_not_removed_when_the_list_lacks_this_process() {
+        let (mut unused, began) = (UnusedLibraries::default(), Instant::now());
+        for days in 0..3 {
+            let removed = unused.update(names([&LIBRARY.name]), &names([]), began + days * DAY, DAY);
+            assert!(removed.is_empty(), "after {days} days");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use coordinator::coordinator::Coordinator;
 use redis::Value;
 use stock::functions::{LIBRARY, LIBRARY_PREFIX};
+use stock::lease::Lead;
 use stock::presence::{Presence, ProcessInfo, ProcessKind};
 use testkit::{ClusterOptions, RedisCluster};
 
@@ -93,6 +94,26 @@ async fn library_is_kept_while_an_old_process_runs() {
         releases.wait_until_older_library_is_removed().await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn library_is_not_removed_by_a_follower() {
+    // Given another coordinator that leads.
+    let releases = TwoReleases::start().await;
+    let client = client_of(&releases.redis).await;
+    let leading = async {
+        loop {
+            client.poll(Lead { coordinator: "another", hold: TIMING.lease_duration }).await.unwrap();
+            tokio::time::sleep(TIMING.lease_duration / 10).await;
+        }
+    };
+
+    // When this one follows for twice the time, then both libraries are still there.
+    tokio::select! {
+        () = while_running(&releases.coordinator, leading) => {}
+        () = tokio::time::sleep(2 * TIMING.library_unused_max) => {}
+    }
+    assert_eq!(releases.holders().await, (3, 3));
 }
 
 #[tokio::test]
