@@ -101,10 +101,13 @@ async fn library_is_not_removed_by_a_follower() {
     // Given another coordinator that leads.
     let releases = TwoReleases::start().await;
     let client = client_of(&releases.redis).await;
+    let lead =
+        async || client.poll(Lead { coordinator: "another", hold: TIMING.lease_duration }).await.unwrap();
+    lead().await;
     let leading = async {
         loop {
-            client.poll(Lead { coordinator: "another", hold: TIMING.lease_duration }).await.unwrap();
             tokio::time::sleep(TIMING.lease_duration / 10).await;
+            lead().await;
         }
     };
 
