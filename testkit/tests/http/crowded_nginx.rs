@@ -1,6 +1,10 @@
 //! Connections that stay open at nginx, from crowds and from attackers. None of them takes the place of a purchase.
 
-use std::{net::Ipv4Addr, net::SocketAddr, time::Duration};
+use std::{
+    iter::repeat_n,
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -30,7 +34,9 @@ const PURCHASE: &str = "POST /api/sale/purchase HTTP/1.1\r\nhost: shop\r\nconten
 /// `limit_conn` of all event streams and of those of one client network, and of its requests.
 const STREAMS_MAX: usize = 4_096;
 const STREAMS_OF_NETWORK_MAX: usize = 512;
-const REQUESTS_OF_NETWORK_MAX: usize = 6_144;
+const REQUESTS_OF_NETWORK_MAX: usize = 1_024;
+/// `limit_conn` of all requests besides purchases and streams.
+const OTHERS_MAX: usize = 2_048;
 /// `client_header_timeout`.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
 
@@ -40,6 +46,8 @@ const BUYER_PORT: u16 = 9_999;
 /// The balancer that nginx trusts.
 const BALANCER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 const CONCURRENT_CONNECTS: usize = 128;
+/// Pause between two bytes of a slow body, well below `client_body_timeout`.
+const DRIP: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn viewers_leave_room_for_purchases() {
@@ -60,14 +68,43 @@ async fn viewers_leave_room_for_purchases() {
 #[tokio::test(flavor = "multi_thread")]
 async fn half_sent_heads_leave_room_for_purchases() {
     let shop = CrowdedShop::open().await;
+    let mut attackers = shop.attack([Ipv4Addr::LOCALHOST], 8_250, HALF_HEAD, u32::MAX).await;
 
-    let half_sent = shop.connect((0..8_250).map(|_| Ipv4Addr::LOCALHOST), HALF_HEAD).await;
-
-    shop.assert_sells_to_strangers("8,250 half-sent heads of one address").await;
-    for mut connection in half_sent {
-        let end = timeout(HEAD_LIMIT + SOON, connection.read_to_end(&mut Vec::new())).await;
-        assert!(end.is_ok(), "a connection without a head stays open");
+    // nginx closes the connections twice in this time. They are opened again at once.
+    let began = Instant::now();
+    while began.elapsed() < HEAD_LIMIT * 2 {
+        shop.assert_sells_to_strangers("8,250 half-sent heads of one address").await;
     }
+
+    attackers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_bodies_of_three_networks_leave_room_for_purchases() {
+    // One worker may happen to accept all connections.
+    let shop = CrowdedShop::open_with_workers("1").await;
+    let networks = [1, 2, 3].map(|number| Ipv4Addr::new(127, 3, 0, number));
+
+    // As many connections as the rule for the host allows each network. Those that nginx refuses are opened again.
+    let mut attackers = shop.attack(networks, 6_144, HEAD_OF_A_BODY, 3).await;
+
+    shop.assert_sells_to_strangers("slow bodies of three networks").await;
+    attackers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_gets_a_share_of_other_requests() {
+    let shop = CrowdedShop::open().await;
+    let attacker = Ipv4Addr::new(127, 3, 0, 1);
+
+    let slow = "POST /api/csrf HTTP/1.1\r\nhost: shop\r\ncontent-length: 99\r\n\r\n";
+    let mut attackers = shop.attack([attacker], OTHERS_MAX + 100, slow, 3).await;
+
+    let page = "GET / HTTP/1.1\r\nhost: shop\r\n\r\n";
+    let (_, head) = &heads_of(shop.connect([buyer(1)].into_iter(), page).await).await[0];
+    assert!(head.starts_with("HTTP/1.1 200"), "the page of another network: {head}");
+    assert_eq!(shop.buy(attacker).await.as_deref(), Some("200"), "purchases of the address are counted apart");
+    attackers.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,21 +169,42 @@ async fn one_address_gets_a_share_of_page_loads() {
 async fn one_address_gets_a_share_of_requests() {
     let shop = CrowdedShop::open().await;
 
-    let mut slow = JoinSet::new();
-    for _ in 0..REQUESTS_OF_NETWORK_MAX + 100 {
-        slow.spawn(send_slowly(shop.address));
-    }
+    let attacker = Ipv4Addr::LOCALHOST;
+    let mut attackers = shop.attack([attacker], REQUESTS_OF_NETWORK_MAX + 100, HEAD_OF_A_BODY, 0).await;
 
-    let refused = async || shop.buy(Ipv4Addr::LOCALHOST).await.as_deref() == Some("503");
+    let refused = async || shop.buy(attacker).await.as_deref() == Some("503");
     until("nginx refuses the address", Duration::from_secs(40), refused).await.unwrap();
     shop.assert_sells_to_strangers("slow bodies of one address").await;
+    attackers.shutdown().await;
 }
 
-/// Sends a body by single bytes, often enough that no timeout ends it.
-async fn send_slowly(shop: SocketAddr) {
-    let mut connection = connect_from(Ipv4Addr::LOCALHOST, shop, HEAD_OF_A_BODY).await;
-    while connection.write_all(b" ").await.is_ok() {
-        sleep(Duration::from_secs(2)).await;
+/// Holds a connection that `start` was sent on. After a complete head, sends single bytes of a body, often enough that no
+/// timeout ends it. Opens it again, at once, as often as nginx closes it and `reopenings` permits.
+async fn hold(mut connection: TcpStream, shop: SocketAddr, start: &'static str, reopenings: u32) {
+    let from = connection.local_addr().unwrap().ip();
+    for _ in 0..reopenings {
+        drip(&mut connection, start.ends_with("\r\n\r\n")).await;
+        connection = connect_from_port((from, 0).into(), shop, start).await;
+    }
+    drip(&mut connection, start.ends_with("\r\n\r\n")).await;
+}
+
+/// Ends when nginx has closed the connection.
+async fn drip(connection: &mut TcpStream, sends_body: bool) {
+    let (mut reader, mut writer) = connection.split();
+    let body = async {
+        while sends_body {
+            sleep(DRIP).await;
+            if writer.write_all(b" ").await.is_err() {
+                return;
+            }
+        }
+        std::future::pending().await
+    };
+    let answers = async { while reader.read(&mut [0; 1_024]).await.is_ok_and(|count| count > 0) {} };
+    tokio::select! {
+        () = body => {}
+        () = answers => {}
     }
 }
 
@@ -161,12 +219,17 @@ struct CrowdedShop {
 
 impl CrowdedShop {
     async fn open() -> Self {
+        Self::open_with_workers("auto").await
+    }
+
+    async fn open_with_workers(workers: &'static str) -> Self {
         static LOCK: Mutex<()> = Mutex::const_new(());
         let lock = LOCK.lock().await;
         service::files::raise_open_files_limit();
         let (ports, folder) = (PortBlock::take().unwrap(), Folder::temporary().unwrap());
         let options = NginxOptions {
             port: ports.first(),
+            workers,
             nodes: vec![fake_node().await],
             balancers: vec!["127.0.0.9".to_owned()],
             folder: folder.path().into(),
@@ -185,6 +248,19 @@ impl CrowdedShop {
     ) -> Vec<TcpStream> {
         let connect = |address| connect_from(address, self.address, bytes);
         stream::iter(addresses).map(connect).buffer_unordered(CONCURRENT_CONNECTS).collect().await
+    }
+
+    /// Holds as many connections of each of these networks; see [`hold`]. Waits until all were opened once.
+    async fn attack(
+        &self,
+        networks: impl IntoIterator<Item = Ipv4Addr>,
+        connections: usize,
+        start: &'static str,
+        reopenings: u32,
+    ) -> JoinSet<()> {
+        let addresses = networks.into_iter().flat_map(|network| repeat_n(network, connections));
+        let opened = self.connect(addresses, start).await.into_iter();
+        opened.map(|connection| hold(connection, self.address, start, reopenings)).collect()
     }
 
     /// Asserts that 80 buyers, each with an address of its own, buy without delay.
@@ -210,21 +286,25 @@ fn buyer(number: u32) -> Ipv4Addr {
 }
 
 async fn connect_from(from: Ipv4Addr, to: SocketAddr, bytes: &str) -> TcpStream {
-    // The kernel would choose a port that no address uses. Here each address but one has a single connection.
-    let port = if from == Ipv4Addr::LOCALHOST { 0 } else { BUYER_PORT };
+    // Only attackers have several connections. For others the kernel would choose a port that no address uses.
+    let port = if is_attacker(from) { 0 } else { BUYER_PORT };
     connect_from_port((from, port).into(), to, bytes).await
 }
 
 async fn connect_from_port(from: SocketAddr, to: SocketAddr, bytes: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     if from.ip() != Ipv4Addr::LOCALHOST {
-        socket.set_reuseaddr(true).unwrap();
+        socket.set_reuseaddr(from.port() != 0).unwrap();
         socket.bind(from).unwrap();
     }
     let mut connection = socket.connect(to).await.unwrap();
     // A server that is full closes the connection. The answer shows it.
     connection.write_all(bytes.as_bytes()).await.unwrap_or_default();
     connection
+}
+
+fn is_attacker(address: Ipv4Addr) -> bool {
+    address == Ipv4Addr::LOCALHOST || address.octets()[1] == 3
 }
 
 async fn heads_of(connections: Vec<TcpStream>) -> Vec<(TcpStream, String)> {
