@@ -79,7 +79,7 @@ async fn flood_of_malformed_requests_writes_little() {
     let post = format!("POST /api/sale/purchase?{} HTTP/1.1\r\nhost: a\r\n", "a".repeat(1_500));
     let json = format!("{post}content-type: application/json\r\nconnection: close\r\n");
     let malformed = [
-        format!("{json}content-length: 20000\r\n\r\n"),
+        format!("{json}content-length: 20000\r\n\r\n{}", " ".repeat(20_000)),
         format!("{json}transfer-encoding: chunked\r\n\r\nzz\r\n"),
         format!("{json}content-length: 3\r\n\r\n{{zz"),
         format!("{post}content-length: 0\r\ntransfer-encoding: chunked\r\n\r\n"),

@@ -3,6 +3,7 @@
 use std::{
     iter::repeat_n,
     net::{Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -83,7 +84,7 @@ async fn half_sent_heads_leave_room_for_purchases() {
 async fn slow_bodies_of_three_networks_leave_room_for_purchases() {
     // One worker may happen to accept all connections.
     let shop = CrowdedShop::open_with_workers("1").await;
-    let networks = [1, 2, 3].map(|number| Ipv4Addr::new(127, 3, 0, number));
+    let networks = [1, 2, 3].map(|number| Ipv4Addr::new(127, 200, 0, number));
 
     // As many connections as the rule for the host allows each network. Those that nginx refuses are opened again.
     let mut attackers = shop.attack(networks, 6_144, HEAD_OF_A_BODY, 3).await;
@@ -95,7 +96,7 @@ async fn slow_bodies_of_three_networks_leave_room_for_purchases() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_address_gets_a_share_of_other_requests() {
     let shop = CrowdedShop::open().await;
-    let attacker = Ipv4Addr::new(127, 3, 0, 1);
+    let attacker = Ipv4Addr::new(127, 200, 0, 1);
 
     let slow = "POST /api/csrf HTTP/1.1\r\nhost: shop\r\ncontent-length: 99\r\n\r\n";
     let mut attackers = shop.attack([attacker], OTHERS_MAX + 100, slow, 3).await;
@@ -103,7 +104,11 @@ async fn one_address_gets_a_share_of_other_requests() {
     let page = "GET / HTTP/1.1\r\nhost: shop\r\n\r\n";
     let (_, head) = &heads_of(shop.connect([buyer(1)].into_iter(), page).await).await[0];
     assert!(head.starts_with("HTTP/1.1 200"), "the page of another network: {head}");
-    assert_eq!(shop.buy(attacker).await.as_deref(), Some("200"), "purchases of the address are counted apart");
+    assert_eq!(
+        shop.buy(attacker).await.as_deref(),
+        Some("200"),
+        "purchases of the address are counted apart"
+    );
     attackers.shutdown().await;
 }
 
@@ -211,6 +216,8 @@ async fn drip(connection: &mut TcpStream, sends_body: bool) {
 /// nginx in front of a fake node that sells and sends events. Only one runs at a time.
 struct CrowdedShop {
     address: SocketAddr,
+    /// Number of the next buyer whose address no other one had.
+    strangers: AtomicU32,
     _nginx: Nginx,
     _folder: Folder,
     _ports: PortBlock,
@@ -237,7 +244,7 @@ impl CrowdedShop {
         };
         let nginx = Nginx::start(options).await.unwrap();
         let address = loopback(ports.first());
-        Self { address, _nginx: nginx, _folder: folder, _ports: ports, _lock: lock }
+        Self { address, strangers: 60_000.into(), _nginx: nginx, _folder: folder, _ports: ports, _lock: lock }
     }
 
     /// Opens a connection from each address and sends the same bytes on each.
@@ -265,7 +272,7 @@ impl CrowdedShop {
 
     /// Asserts that 80 buyers, each with an address of its own, buy without delay.
     async fn assert_sells_to_strangers(&self, during: &str) {
-        let purchases = (0..80).map(|number| self.buy(buyer(60_000 + number)));
+        let purchases = (0..80).map(|_| self.buy(buyer(self.strangers.fetch_add(1, Ordering::Relaxed))));
         let answers: Vec<_> = stream::iter(purchases).buffer_unordered(8).collect().await;
         let sold = answers.iter().filter(|status| status.as_deref() == Some("200")).count();
         println!("{sold} of 80 purchases during {during}");
@@ -304,7 +311,7 @@ async fn connect_from_port(from: SocketAddr, to: SocketAddr, bytes: &str) -> Tcp
 }
 
 fn is_attacker(address: Ipv4Addr) -> bool {
-    address == Ipv4Addr::LOCALHOST || address.octets()[1] == 3
+    address == Ipv4Addr::LOCALHOST || address.octets()[1] == 200
 }
 
 async fn heads_of(connections: Vec<TcpStream>) -> Vec<(TcpStream, String)> {

@@ -30,7 +30,9 @@ async fn requests_after_idling_reach_node_with_longer_idle_timeout() {
     };
     let closed = lost_after_idling(&sale, &hasty, closes_all).await;
 
-    println!("of {REQUESTS} requests after idling {kept} were lost; {closed} with an IDLE_TIMEOUT of {TOO_SHORT:?}");
+    println!(
+        "of {REQUESTS} requests after idling {kept} were lost; {closed} with an IDLE_TIMEOUT of {TOO_SHORT:?}"
+    );
     assert_eq!(kept, 0);
     assert!(closed > 0, "the rule for IDLE_TIMEOUT is needed");
 }
