@@ -32,10 +32,10 @@ const HALF_HEAD: &str = "POST /api/sale/purchase HTTP/1.1\r\nhost: sh";
 const HEAD_OF_A_BODY: &str = "POST /api/sale/purchase HTTP/1.1\r\nhost: shop\r\ncontent-length: 99\r\n\r\n";
 const PURCHASE: &str = "POST /api/sale/purchase HTTP/1.1\r\nhost: shop\r\ncontent-length: 2\r\n\r\n{}";
 
-/// `limit_conn` of all event streams and of those of one client network, and of its requests.
+/// `limit_conn` of all event streams and of those of one client network, and of its requests with bodies.
 const STREAMS_MAX: usize = 4_096;
 const STREAMS_OF_NETWORK_MAX: usize = 512;
-const REQUESTS_OF_NETWORK_MAX: usize = 1_024;
+const BODIES_OF_NETWORK_MAX: usize = 1_024;
 /// `limit_conn` of all requests besides purchases and streams.
 const OTHERS_MAX: usize = 2_048;
 /// `client_header_timeout`.
@@ -76,8 +76,11 @@ async fn half_sent_heads_leave_room_for_purchases() {
     while began.elapsed() < HEAD_LIMIT * 2 {
         shop.assert_sells_to_strangers("8,250 half-sent heads of one address").await;
     }
-
     attackers.shutdown().await;
+
+    let mut last = connect_from(Ipv4Addr::LOCALHOST, shop.address, HALF_HEAD).await;
+    let end = timeout(HEAD_LIMIT + SOON, last.read_to_end(&mut Vec::new())).await;
+    assert!(end.is_ok(), "a connection without a head stays open");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,7 +97,7 @@ async fn slow_bodies_of_three_networks_leave_room_for_purchases() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_address_gets_a_share_of_other_requests() {
+async fn slow_bodies_leave_room_for_pages() {
     let shop = CrowdedShop::open().await;
     let attacker = Ipv4Addr::new(127, 200, 0, 1);
 
@@ -171,11 +174,11 @@ async fn one_address_gets_a_share_of_page_loads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_address_gets_a_share_of_requests() {
+async fn one_address_gets_a_share_of_bodies() {
     let shop = CrowdedShop::open().await;
 
     let attacker = Ipv4Addr::LOCALHOST;
-    let mut attackers = shop.attack([attacker], REQUESTS_OF_NETWORK_MAX + 100, HEAD_OF_A_BODY, 0).await;
+    let mut attackers = shop.attack([attacker], BODIES_OF_NETWORK_MAX + 100, HEAD_OF_A_BODY, 0).await;
 
     let refused = async || shop.buy(attacker).await.as_deref() == Some("503");
     until("nginx refuses the address", Duration::from_secs(40), refused).await.unwrap();
