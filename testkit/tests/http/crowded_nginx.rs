@@ -75,6 +75,7 @@ async fn half_sent_heads_leave_room_for_purchases() {
     let began = Instant::now();
     while began.elapsed() < HEAD_LIMIT * 2 {
         shop.assert_sells_to_strangers("8,250 half-sent heads of one address").await;
+        sleep(Duration::from_millis(250)).await;
     }
     attackers.shutdown().await;
 
@@ -188,17 +189,17 @@ async fn one_address_gets_a_share_of_bodies() {
 
 /// Holds a connection that `start` was sent on. After a complete head, sends single bytes of a body, often enough that no
 /// timeout ends it. Opens it again, at once, as often as nginx closes it and `reopenings` permits.
-async fn hold(mut connection: TcpStream, shop: SocketAddr, start: &'static str, reopenings: u32) {
+async fn hold(connection: TcpStream, shop: SocketAddr, start: &'static str, reopenings: u32) {
     let from = connection.local_addr().unwrap().ip();
+    let sends_body = start.ends_with("\r\n\r\n");
+    drip(connection, sends_body).await;
     for _ in 0..reopenings {
-        drip(&mut connection, start.ends_with("\r\n\r\n")).await;
-        connection = connect_from_port((from, 0).into(), shop, start).await;
+        drip(connect_from_port((from, 0).into(), shop, start).await, sends_body).await;
     }
-    drip(&mut connection, start.ends_with("\r\n\r\n")).await;
 }
 
 /// Ends when nginx has closed the connection.
-async fn drip(connection: &mut TcpStream, sends_body: bool) {
+async fn drip(mut connection: TcpStream, sends_body: bool) {
     let (mut reader, mut writer) = connection.split();
     let body = async {
         while sends_body {
