@@ -4,6 +4,7 @@
 //! function can access all of them. The layout of a sale has a fingerprint, and each making of a shard an incarnation.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 
 use rediscluster::{SLOTS, Slot, slot_of_tag};
 
@@ -43,12 +44,29 @@ impl HashTag {
 
 /// Distinguishes a sale from another sale of the same name. Both have the same keys, so the shards of a sale whose
 /// record was lost would otherwise be mistaken for those of the next one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// It is also the secret of the sale's order ids: 128 bits from a cryptographic generator, known only to the record and
+/// the programs that read it. It is never shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreationId(String);
 
 impl CreationId {
+    /// Length of an id that can be a secret. The ids of earlier releases have half of it.
+    const SECRET_CHARS: usize = 32;
+
     pub(crate) fn random() -> Self {
-        Self(format!("{:016x}", rand::random::<u64>()))
+        Self(format!("{:032x}", rand::random::<u128>()))
+    }
+
+    /// Returns the secret of the sale's order ids. A sale of an earlier release has none.
+    pub(crate) fn secret(&self) -> Option<&str> {
+        Some(self.0.as_str()).filter(|id| id.len() >= Self::SECRET_CHARS)
+    }
+}
+
+impl fmt::Debug for CreationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CreationId(..)")
     }
 }
 
