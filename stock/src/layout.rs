@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::net::IpAddr;
 
 use rediscluster::{SLOTS, Slot, slot_of_tag};
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::ids::{SaleId, ShardId};
+use crate::sale::SaleConfig;
 
 /// Set of the ids of all sales.
 pub const SALES_KEY: &str = "fs:sales";
@@ -192,6 +194,40 @@ impl LimitBucket {
             Self { slot: slot_of_tag(&tag), key: format!("fs:{{{tag}}}") }
         };
         (0..Self::COUNT).map(bucket).collect()
+    }
+}
+
+/// The keys with the places of a client network in one sale: of an IPv4 address, or of a /64, its /56 and its /48. All are
+/// in one slot. An address does not appear in them: they contain a digest that depends on the sale.
+#[derive(Clone, Debug)]
+pub struct PlaceKeys {
+    /// Slot of the keys.
+    pub slot: Slot,
+    /// From the narrowest network to the widest one. Hash: user id to attempts.
+    pub(crate) names: Vec<String>,
+}
+
+impl PlaceKeys {
+    pub(crate) fn new(sale: &SaleConfig, address: IpAddr) -> Self {
+        let CreationId(creation) = &sale.layout.creation;
+        let (network, hosts) = match address.to_canonical() {
+            IpAddr::V4(address) => (format!("{address}"), None),
+            IpAddr::V6(address) => {
+                let bits = address.to_bits();
+                (format!("{:012x}", bits >> 80), Some((bits >> 64) as u16))
+            }
+        };
+        let digest = Sha256::digest(format!("{creation}:{}:{network}", sale.id));
+        let digest: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let tag = format!("networks.{digest}");
+        let key = |part: String| format!("fs:{{{tag}}}:places{part}");
+        let names = match hosts {
+            None => vec![key(String::new())],
+            Some(hosts) => {
+                vec![key(format!(".{hosts:04x}")), key(format!(".{:02x}", hosts >> 8)), key(String::new())]
+            }
+        };
+        Self { slot: slot_of_tag(&tag), names }
     }
 }
 
