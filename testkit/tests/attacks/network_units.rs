@@ -67,6 +67,13 @@ async fn network_buys_at_most_its_units() {
         assert_eq!((status, &body["orderId"]), (409, &bought["orderId"]), "{body}");
     }
 
+    // So does a buyer of another network who comes from the full one.
+    let (_, bought) = &answers["honest-1"];
+    let (status, body) = buy(&nodes[0], "flash", "198.51.100.7", "honest-1", "honest-1").await;
+    assert_eq!((status, &body["orderId"]), (200, &bought["orderId"]), "{body}");
+    let (status, body) = buy(&nodes[1], "flash", "198.51.100.7", "honest-1", "another-attempt").await;
+    assert_eq!((status, &body["orderId"]), (409, &bought["orderId"]), "{body}");
+
     // A node without the limit sells to all of them.
     let off = [("UNITS_PER_NETWORK_MAX".to_owned(), "0".to_owned())];
     let unlimited = stack.start_separate_node(&binary("flashsale-node").unwrap(), &off).await.unwrap();
