@@ -108,8 +108,14 @@ impl AppState {
     }
 
     /// Buys one unit and logs the outcome.
-    pub(super) async fn purchase(&self, sale: &LiveSale, attempt: Attempt) -> Outcome {
-        let outcome = sale.purchase(&attempt).await;
+    pub(super) async fn purchase(
+        &self,
+        sale: &LiveSale,
+        attempt: Attempt,
+        client: Option<Client>,
+    ) -> Outcome {
+        let limit = client.and_then(|client| self.limits.units(client.address));
+        let outcome = sale.purchase(&attempt, limit).await;
         let Attempt { user, order, correlation, .. } = &attempt;
         match &outcome {
             Outcome::Purchased(_) => {

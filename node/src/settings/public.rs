@@ -38,6 +38,11 @@ pub struct LimitSettings {
     #[arg(long, env, value_parser = positive_duration, default_value = "1m")]
     rate_limit_window: Duration,
 
+    /// Units that the buyers of one client network may have in one sale: of an IPv4 address or an IPv6 /64, four times as
+    /// many of a /56, 16 times as many of a /48; 0 is no limit. Needs the same value on all nodes
+    #[arg(long, env, default_value = "0")]
+    units_per_network_max: u32,
+
     /// Networks of clients whose addresses are not limited, comma-separated: load testers, monitoring
     #[arg(long, env, value_delimiter = ',', value_parser = network)]
     pub rate_limit_exempt: Vec<IpNet>,
@@ -53,6 +58,11 @@ impl LimitSettings {
     /// Returns the limit of a user's attempts, if any.
     pub fn for_user(&self) -> Option<Limit> {
         self.limit(self.rate_limit_user_max)
+    }
+
+    /// Returns the most units of a client network in one sale, if there is such a limit.
+    pub fn units_per_network(&self) -> Option<u32> {
+        Some(self.units_per_network_max).filter(|max| *max > 0)
     }
 
     fn limit(&self, permits: u32) -> Option<Limit> {
