@@ -17,7 +17,7 @@ async fn password_is_replaced_without_closing_connections() {
             fixture.write_passwords(user, &lines.iter().map(String::as_str).collect::<Vec<_>>());
         }
     };
-    let rotate = async || fixture.finish(fixture.script("rotate.sh", 3)).await.assert_ok();
+    let rotate = async || fixture.finish(fixture.rotation(3)).await.assert_ok();
     let accepts =
         |password: &str| fixture.query_as("node", password, 1, "INFO replication").contains("role:slave");
 
