@@ -1,6 +1,6 @@
 #!/bin/sh
-# Updates the passwords on every running server of the cluster from the password files of a server. No server restarts,
-# and no connection is dropped. The passwords of `admin` are read from standard input, one per line, because no server
+# Updates the passwords on every running server of the cluster from the password files of a server, and lets each server
+# read its certificate, key and CA again. No server restarts, and no connection is dropped. The passwords of `admin` are read from standard input, one per line, because no server
 # has them:
 #
 #   rotate.sh < FILE
@@ -40,6 +40,17 @@ new_passwords() {
   printf 'CONFIG SET masterauth %s\n' "$(quoted "$password")"
 }
 
+# Prints the command with which a server reads its TLS files again. The setting keeps its value; key and certificate
+# change together.
+new_certificate() {
+  printf 'CONFIG SET'
+  for setting in tls-cert-file tls-key-file tls-ca-cert-file; do
+    path=$(echo "CONFIG GET $setting" | query "$1" | tr -d '\r' | sed -n 2p)
+    printf ' %s %s' "$setting" "$(quoted "$path")"
+  done
+  echo
+}
+
 log_in() {
   while IFS= read -r password; do
     log_in_with admin "$password"
@@ -62,5 +73,6 @@ commands=$(new_passwords)
 for server in $servers; do
   log_in "$server"
   printf '%s\n' "$commands" | send "$server"
-  say "$server has the passwords of $PASSWORDS_FOLDER"
+  [ -z "$TLS_FOLDER" ] || new_certificate "$server" | send "$server"
+  say "$server has the passwords of $PASSWORDS_FOLDER${TLS_FOLDER:+, and has read its certificate}"
 done
