@@ -176,8 +176,16 @@ mod tests {
     fn trace_endpoint_must_be_an_http_url() {
         assert_eq!(endpoint("http://127.0.0.1:4318/"), Ok("http://127.0.0.1:4318".into()));
         assert_eq!(endpoint("https://collector.example/otlp"), Ok("https://collector.example/otlp".into()));
-        for bad in ["", "127.0.0.1:4318", "http://", "https://", "grpc://collector:4317", "http://a b", "/v1", "http://a?b"]
-        {
+        for bad in [
+            "",
+            "127.0.0.1:4318",
+            "http://",
+            "https://",
+            "grpc://collector:4317",
+            "http://a b",
+            "/v1",
+            "http://a?b",
+        ] {
             assert!(endpoint(bad).is_err(), "{bad:?} was taken");
         }
     }

@@ -141,7 +141,11 @@ async fn viewer_sees_processes_without_names_of_hosts() {
     let coordinator = Arc::new(coordinator_on(redis).await);
     coordinator.sales.create(&chairs("live-crew"), by_test()).await.unwrap();
     let live = live_of(&coordinator, "live-crew");
-    let node = ProcessInfo { name: "shop.internal:1/live-crew".into(), kind: ProcessKind::Node, version: "9".into() };
+    let node = ProcessInfo {
+        name: "shop.internal:1/live-crew".into(),
+        kind: ProcessKind::Node,
+        version: "9".into(),
+    };
 
     while_running(&coordinator, async {
         client.poll(Presence::report(&node, Some(SOON))).await.unwrap();
@@ -156,8 +160,7 @@ async fn viewer_sees_processes_without_names_of_hosts() {
                 named("live-crew") && named(report["answeredBy"].as_str().unwrap())
             })
             .await;
-        let process =
-            report["processes"].as_array().unwrap().iter().find(|one| one["name"] == "live-crew");
+        let process = report["processes"].as_array().unwrap().iter().find(|one| one["name"] == "live-crew");
         assert_eq!((&process.unwrap()["kind"], &process.unwrap()["version"]), (&"node".into(), &"9".into()));
         // Names of processes contain `HOST:PORT/`, and no address of a server may be here either.
         let text = report.to_string();

@@ -39,7 +39,12 @@ impl CopiedFiles {
     fn pin(&self, salt: &str, unknown: &str) -> Output {
         let path = format!("{}:{}", self.folder.path().join("bin").display(), std::env::var("PATH").unwrap());
         let mut pin = Command::new(deploy::folder().join("containers/pin.sh"));
-        pin.arg(self.folder.path()).env("PATH", path).env("SALT", salt).env("UNKNOWN", unknown).output().unwrap()
+        pin.arg(self.folder.path())
+            .env("PATH", path)
+            .env("SALT", salt)
+            .env("UNKNOWN", unknown)
+            .output()
+            .unwrap()
     }
 
     /// Returns every image with its digest, which is empty for one that is not pinned.

@@ -300,7 +300,8 @@ pub(crate) mod tests {
         for good in ["https://shop.example/sign-in?to=sale", "http://localhost:5173"] {
             assert!(sign_in_url(good).is_ok(), "{good}");
         }
-        for bad in ["", "shop.example", "/sign-in", "javascript:alert(1)", "https://a/#b", "data:text/html,a"] {
+        for bad in ["", "shop.example", "/sign-in", "javascript:alert(1)", "https://a/#b", "data:text/html,a"]
+        {
             assert_eq!(sign_in_url(bad), Err(InvalidValue::SignInUrl), "{bad}");
         }
     }
