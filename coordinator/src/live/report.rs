@@ -89,7 +89,7 @@ const fn problem_code(kind: ProblemKind) -> &'static str {
 /// The random part of a process' name. The rest names a host, which a viewer without a token must not learn. Logs and
 /// the admin API have the whole name.
 fn run_of(name: &str) -> &str {
-    name.rsplit_once('/').map_or("", |(_, run)| run)
+    name.rsplit('/').next().unwrap_or_default()
 }
 
 /// A process, with the whole seconds since its last announcement.

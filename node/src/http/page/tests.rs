@@ -15,7 +15,7 @@ use tower::ServiceExt as _;
 use super::*;
 
 /// Every buyer loads the page, some over a slow connection.
-const BYTES_MAX: usize = 30_000;
+const BYTES_MAX: usize = 32_000;
 
 struct Answer {
     status: u16,
