@@ -1,7 +1,6 @@
 //! Interrupted runs: the next run finishes the work, and no key is lost.
 
 use std::fs;
-use std::time::Duration;
 
 use testkit::until;
 
@@ -16,17 +15,24 @@ const KEYS_PER_TAG: usize = 150;
 async fn next_run_finishes_growth_that_was_killed() {
     let mut fixture = cluster_of_three_pairs_with_keys().await;
 
-    // When runs are killed while slots are open, and a server of the new pair loses its data.
-    for after in [0, 50, 250] {
-        let run = fixture.cluster_launch(4).spawn().unwrap();
-        until("an open slot", TIME_LIMIT, async || open_slots(&fixture) > 0 || !run.is_running())
-            .await
-            .unwrap();
-        tokio::time::sleep(Duration::from_millis(after)).await;
-        assert!(run.is_running(), "it ended before it could be killed{}", run.log_tail());
-        run.kill();
-        println!("killed with {} open slots", open_slots(&fixture));
+    // When runs are killed at three points: before the keys of an open slot move, ...
+    let sources = [0, 2, 4];
+    for source in sources {
+        assert_eq!(fixture.query(source, "CLIENT PAUSE 600000 WRITE").trim_end(), "OK");
     }
+    kill_run_when(&fixture, async || open_slots(&fixture) > 0).await;
+    assert!(open_slots(&fixture) > 0);
+    for source in sources {
+        assert_eq!(fixture.query(source, "CLIENT UNPAUSE").trim_end(), "OK");
+    }
+
+    // ... when the first slot has moved, ...
+    kill_run_when(&fixture, async || slots_of(&fixture, 6) > 0).await;
+
+    // ... and in the middle of many slots. Then a server of the new pair loses its data.
+    kill_run_when(&fixture, async || slots_of(&fixture, 6) > 700).await;
+    let moved = slots_of(&fixture, 6);
+    assert!(moved < 4096, "{moved} slots had moved");
     let former_id = fixture.id(7);
     fixture.lose_data(7);
     fixture.start(7);
@@ -41,6 +47,16 @@ async fn next_run_finishes_growth_that_was_killed() {
             "{number} still knows the former id"
         );
     }
+}
+
+/// Starts a run that grows the cluster to four pairs, and kills it at some point.
+async fn kill_run_when(fixture: &RedisFixture, is_there: impl AsyncFn() -> bool) {
+    let run = fixture.cluster_launch(4).spawn().unwrap();
+    until("the point to kill the run", TIME_LIMIT, async || is_there().await || !run.is_running())
+        .await
+        .unwrap();
+    assert!(run.is_running(), "it ended before it could be killed{}", run.log_tail());
+    run.kill();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,9 +198,21 @@ fn open_slots(fixture: &RedisFixture) -> usize {
 
 /// Returns true when a server has slots.
 fn serves(fixture: &RedisFixture, number: u16) -> bool {
+    slots_of(fixture, number) > 0
+}
+
+/// Returns the number of slots that a server has.
+fn slots_of(fixture: &RedisFixture, number: u16) -> u32 {
     let map = fixture.map(number);
     let own = map.iter().find(|line| line.contains("myself")).unwrap();
-    own.split(' ').skip_while(|word| *word != "connected").any(|word| word.starts_with(char::is_numeric))
+    let ranges = own.split(' ').skip_while(|word| *word != "connected").skip(1);
+    ranges.filter(|range| !range.starts_with('[')).map(size_of_range).sum()
+}
+
+/// Returns the number of slots in a range, such as `7` or `0-5460`.
+fn size_of_range(range: &str) -> u32 {
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    last.parse::<u32>().unwrap() - first.parse::<u32>().unwrap() + 1
 }
 
 /// Returns the slots of a server that hold keys.

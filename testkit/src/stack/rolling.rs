@@ -79,23 +79,30 @@ impl Stack {
     }
 
     /// Restarts every Redis server, one primary with its replicas after the other. The replicas come first. Then a
-    /// failover promotes one of them, and the old primary restarts as its replica. Each step begins when the cluster
-    /// is whole.
+    /// failover promotes one of them, and the old primary restarts as its replica. Each step ends when the cluster is
+    /// whole, and the next one begins after `pause`.
     ///
     /// # Errors
     /// Fails when a server did not end gracefully, or the cluster is not whole again in time.
-    pub async fn roll_redis(&self, mut on_step: impl FnMut(RolloutStep)) -> Result<()> {
+    pub async fn roll_redis(
+        &self,
+        mut on_step: impl FnMut(RolloutStep),
+        pause: impl AsyncFn(),
+    ) -> Result<()> {
         for primary in self.redis().primaries().await {
             let replicas = self.redis().replicas_of(primary).await;
             for &replica in &replicas {
                 on_step(self.restart_replica(replica).await?);
+                pause().await;
             }
             let Some(&successor) = replicas.first() else { continue };
             let started_at = Instant::now();
             self.redis().fail_over_to(successor, Failover::Agreed).await?;
             self.redis().wait_until_whole().await?;
             on_step(RolloutStep::finished(format!("{successor} takes the place of {primary}"), started_at));
+            pause().await;
             on_step(self.restart_replica(primary).await?);
+            pause().await;
         }
         Ok(())
     }

@@ -28,12 +28,16 @@ struct Shop {
 
 impl Shop {
     async fn open(total_stock: u64) -> Self {
-        Self::open_with(total_stock, StackOptions::default()).await
+        Self::open_with(total_stock, &[]).await
     }
 
-    async fn open_with(total_stock: u64, options: StackOptions) -> Self {
+    /// Opens a sale whose node has these settings, and time to repeat a call that it has given up.
+    async fn open_with(total_stock: u64, settings: &[(&str, &str)]) -> Self {
         let sale = SaleOptions { shards: Some(3), ..sale_options(total_stock) };
-        let options = StackOptions { nodes: 1, sale, ..options };
+        let settings = [("PURCHASE_TIMEOUT", "12s")].iter().chain(settings);
+        let node_environment =
+            settings.map(|(setting, value)| ((*setting).to_owned(), (*value).to_owned())).collect();
+        let options = StackOptions { nodes: 1, sale, node_environment, ..StackOptions::default() };
         let sale = OpenSale::start_with(options).await;
         let primary =
             sale.cluster.topology().primary(sale.sale.shard(HOME).slot).unwrap().address.to_string();
@@ -158,9 +162,7 @@ async fn late_call_sells_nothing_after_pause() {
 #[tokio::test(flavor = "multi_thread")]
 async fn late_call_sells_nothing_after_address_change() {
     // Given a node that waits long for replies, so its call may be executed long after it was sent.
-    let long = |setting: &str, limit: &str| (setting.to_owned(), limit.to_owned());
-    let node_environment = vec![long("REDIS_RESPONSE_TIMEOUT", "8s"), long("PURCHASE_TIMEOUT", "12s")];
-    let shop = Shop::open_with(30, StackOptions { node_environment, ..StackOptions::default() }).await;
+    let shop = Shop::open_with(30, &[("REDIS_RESPONSE_TIMEOUT", "8s")]).await;
 
     // When the primary gets another address, the node gives the call up and repeats it there at once.
     deliver_call_after_pause(&shop, async || shop.network.remove().await).await;

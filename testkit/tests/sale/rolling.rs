@@ -29,7 +29,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(6);
 #[tokio::test(flavor = "multi_thread")]
 async fn replacing_nodes_in_turn_fails_no_request() {
     let sale = start_sale().await;
-    let result = visited_during(async |record| sale.stack.roll_nodes(record).await, &sale).await;
+    let result = visited_during(async |record, _| sale.stack.roll_nodes(record).await, &sale).await;
     result.assert_no_failures(&sale).await;
     assert!(
         result.listeners.iter().all(|listener| listener.streams > 1),
@@ -41,21 +41,27 @@ async fn replacing_nodes_in_turn_fails_no_request() {
 async fn replacing_nodes_with_a_spare_fails_no_request() {
     let sale = start_sale().await;
     sale.stack.start_node().await.unwrap().process().kill();
-    let result = visited_during(async |record| sale.stack.roll_nodes_with_spare(record).await, &sale).await;
+    let result =
+        visited_during(async |record, _| sale.stack.roll_nodes_with_spare(record).await, &sale).await;
     result.assert_no_failures(&sale).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replacing_coordinators_in_turn_fails_no_request() {
     let sale = start_sale().await;
-    let result = visited_during(async |record| sale.stack.roll_coordinators(record).await, &sale).await;
+    let result = visited_during(async |record, _| sale.stack.roll_coordinators(record).await, &sale).await;
     result.assert_no_failures(&sale).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replacing_redis_servers_fails_no_request() {
     let sale = start_sale().await;
-    let result = visited_during(async |record| sale.stack.roll_redis(record).await, &sale).await;
+    // A purchase can wait up to a second for a server to follow its primary. One that met two steps would wait longer
+    // than its timeout, so each step begins when all visitors were answered, as `minReadySeconds` does it on Kubernetes.
+    let roll = async |record: &mut dyn FnMut(RolloutStep), traffic: &Traffic| {
+        sale.stack.roll_redis(record, async || traffic.wait_for_rounds(1).await).await
+    };
+    let result = visited_during(roll, &sale).await;
     result.assert_no_failures(&sale).await;
 }
 
@@ -71,44 +77,50 @@ async fn start_sale() -> OpenSale {
 
 /// Runs a rolling restart while visitors and listeners use the sale through nginx, and for some rounds before and after.
 async fn visited_during(
-    restart: impl AsyncFnOnce(&mut dyn FnMut(RolloutStep)) -> anyhow::Result<()>,
+    restart: impl AsyncFnOnce(&mut dyn FnMut(RolloutStep), &Traffic) -> anyhow::Result<()>,
     sale: &OpenSale,
 ) -> RolloutResult {
-    let (traffic, url) = (Arc::new(Traffic::default()), sale.stack.url());
+    let (traffic, url) = (Arc::new(Traffic::new()), sale.stack.url());
     let visitors: JoinSet<_> =
         (0..VISITORS).map(|number| visit(number, url.clone(), Arc::clone(&traffic))).collect();
     let listeners: JoinSet<_> = (0..LISTENERS).map(|_| listen(url.clone(), Arc::clone(&traffic))).collect();
     let mut steps = Vec::new();
-    traffic.wait_undisturbed().await;
-    restart(&mut |step| {
+    traffic.wait_for_rounds(ROUNDS).await;
+    let mut record = |step: RolloutStep| {
         println!("  {:5.2?}  {}", step.duration, step.description);
         steps.push(step);
-    })
-    .await
-    .unwrap();
-    traffic.wait_undisturbed().await;
+    };
+    restart(&mut record, &traffic).await.unwrap();
+    traffic.wait_for_rounds(ROUNDS).await;
     traffic.closed.send_replace(true);
     let requests = visitors.join_all().await.into_iter().flatten().collect();
     RolloutResult { requests, listeners: listeners.join_all().await, steps }
 }
 
 /// The state of all visitors and listeners of a sale.
-#[derive(Default)]
 struct Traffic {
     closed: watch::Sender<bool>,
-    /// Rounds that visitors have finished.
-    rounds: AtomicUsize,
+    /// Rounds that each visitor has finished.
+    rounds: Vec<AtomicUsize>,
     /// Open streams of listeners.
     streams: AtomicUsize,
 }
 
 impl Traffic {
-    /// Waits until each listener listens, and until visitors have finished several rounds each.
-    async fn wait_undisturbed(&self) {
-        let enough = self.rounds.load(Relaxed) + ROUNDS * VISITORS;
-        let is_steady =
-            async || self.rounds.load(Relaxed) >= enough && self.streams.load(Relaxed) == LISTENERS;
-        until("undisturbed rounds", TIMEOUT, is_steady).await.unwrap();
+    fn new() -> Self {
+        let rounds = (0..VISITORS).map(|_| AtomicUsize::new(0)).collect();
+        Self { closed: watch::Sender::new(false), rounds, streams: AtomicUsize::new(0) }
+    }
+
+    /// Waits until each listener listens, and until each visitor has finished this number of rounds more.
+    async fn wait_for_rounds(&self, rounds: usize) {
+        let ends: Vec<usize> = self.rounds.iter().map(|finished| finished.load(Relaxed) + rounds).collect();
+        let is_over = async || {
+            let visitors = self.rounds.iter().zip(&ends);
+            visitors.into_iter().all(|(finished, end)| finished.load(Relaxed) >= *end)
+                && self.streams.load(Relaxed) == LISTENERS
+        };
+        until("undisturbed rounds", TIMEOUT, is_over).await.unwrap();
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) async fn visit(number: usize, url: String, traffic: Arc<Traffic>) -> 
             break;
         }
         visitor.run_round(&format!("visitor-{number:03}-{round:04}")).await;
-        traffic.rounds.fetch_add(1, Relaxed);
+        traffic.rounds[number].fetch_add(1, Relaxed);
     }
     visitor.requests
 }
