@@ -10,6 +10,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use ipnet::IpNet;
 use service::settings::{in_file, positive_duration};
 use stock::limit::Limit;
+use url::Url;
 
 /// Shortest secret, bytes: as long as the output of HMAC-SHA256 and HS256.
 const SECRET_BYTES_MIN: usize = 32;
@@ -153,6 +154,11 @@ pub struct AuthSettings {
     /// Longest time until a token expires
     #[arg(long, env, value_parser = positive_duration, default_value = "1d")]
     pub jwt_lifetime_max: Duration,
+
+    /// The shop's page that signs a buyer of the storefront page in, and sends them back with a token. Without it, the
+    /// page takes no token
+    #[arg(long, env, value_parser = sign_in_url)]
+    pub sign_in_url: Option<Url>,
 }
 
 /// Where the user id of a request comes from.
@@ -210,6 +216,9 @@ pub enum InvalidValue {
     /// Not an origin.
     #[error("must be an origin like https://shop.example, without a path, or *")]
     Origin,
+    /// Not the address of a page.
+    #[error("must be the address of a page, like https://shop.example/sign-in, without a fragment")]
+    SignInUrl,
     /// Too easy to guess.
     #[error("must be at least {SECRET_BYTES_MIN} characters long")]
     Secret,
@@ -222,6 +231,13 @@ fn network(raw: &str) -> Result<IpNet, InvalidValue> {
 
 fn secret(raw: &str) -> Result<Secret, InvalidValue> {
     if raw.len() < SECRET_BYTES_MIN { Err(InvalidValue::Secret) } else { Ok(Secret(raw.to_owned())) }
+}
+
+/// A page that scripts cannot be smuggled into, as with `javascript:`.
+fn sign_in_url(raw: &str) -> Result<Url, InvalidValue> {
+    let url = Url::parse(raw).map_err(|_| InvalidValue::SignInUrl)?;
+    let is_page = matches!(url.scheme(), "https" | "http") && url.has_host();
+    if is_page && url.fragment().is_none() { Ok(url) } else { Err(InvalidValue::SignInUrl) }
 }
 
 impl FromStr for Secret {
@@ -286,6 +302,17 @@ pub(crate) mod tests {
             ["", "shop.example", "https://", "https://shop.example/", "https://a b", "ftp://shop.example"]
         {
             assert_eq!(bad.parse::<Origin>(), Err(InvalidValue::Origin), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sign_in_url_is_a_page() {
+        for good in ["https://shop.example/sign-in?to=sale", "http://localhost:5173"] {
+            assert!(sign_in_url(good).is_ok(), "{good}");
+        }
+        for bad in ["", "shop.example", "/sign-in", "javascript:alert(1)", "https://a/#b", "data:text/html,a"]
+        {
+            assert_eq!(sign_in_url(bad), Err(InvalidValue::SignInUrl), "{bad}");
         }
     }
 

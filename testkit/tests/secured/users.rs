@@ -146,10 +146,11 @@ async fn exporter_may_only_read_metrics() {
 }
 
 #[tokio::test]
-async fn replica_may_only_replicate() {
-    let is_denied = |command: &&str| !command.starts_with("PSYNC");
+async fn replica_may_only_replicate_and_hand_over() {
+    let is_denied = |command: &&str| !command.starts_with("PSYNC") && *command != "CLUSTER FAILOVER";
     assert_forbidden(User::Replica, DANGEROUS.into_iter().filter(is_denied)).await;
     assert_forbidden(User::Replica, WRITES_AND_CLAIMS).await;
+    assert_permitted(User::Replica, ["INFO replication", "ROLE", "CLUSTER NODES"]).await;
 }
 
 #[tokio::test]
