@@ -25,7 +25,7 @@ const USERS: [(&str, Option<&str>, &str); 5] = [
 ];
 /// Secrets with passwords of Redis' users.
 const PASSWORDS: [&str; 2] = ["redis-logins", "redis-servers"];
-/// Ending of the keys with hashes, which verify a password and log nobody in.
+/// Ending of the keys with hashes. A hash verifies a password and cannot be used to log in.
 const HASHES_SUFFIX: &str = ".sha256";
 /// Words in the names of variables whose values are secret.
 const SECRET_WORDS: [&str; 4] = ["PASSWORD", "TOKEN", "SECRET", "CREDENTIAL"];

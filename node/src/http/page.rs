@@ -33,7 +33,7 @@ pub(crate) fn router(sign_in: Option<&Url>) -> Router {
 
 fn document(sign_in: Option<&Url>) -> String {
     // A parsed URL contains neither double quotes nor angle brackets.
-    let url = sign_in.map_or(String::new(), |url| url.as_str().replace('&', "&amp;"));
+    let url = sign_in.map(|url| url.as_str().replace('&', "&amp;")).unwrap_or_default();
     DOCUMENT.replace(SIGN_IN, &SIGN_IN.replace(r#""""#, &format!("\"{url}\"")))
 }
 
