@@ -45,7 +45,7 @@ async fn check(context: &Context, unused: &mut UnusedLibraries) {
         match context.reads.delete_library(&name).await {
             Ok(()) => tracing::info!(library.name = name, "function library of an old release removed"),
             Err(error) => {
-                tracing::warn!(library.name = name, %error, "function library of an old release not removed")
+                tracing::warn!(library.name = name, %error, "function library of an old release not removed");
             }
         }
     }
