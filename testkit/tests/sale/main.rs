@@ -20,6 +20,7 @@ mod moving_slots;
 mod overload;
 mod purchase_path;
 mod rebalance;
+mod releases;
 mod rolling;
 mod secured;
 mod slow_network;
