@@ -100,6 +100,7 @@ async fn detached_up_starts_without_a_reader_of_its_output() {
 fn coordinator_reports_failure_without_a_reader() {
     let mut check = Command::new(testkit::binary("flashsale-coordinator").unwrap());
     check.args(["cluster", "check", "--pairs", "127.0.0.1:9,127.0.0.1:10", "--wait-limit", "1s"]);
+    check.env("REDIS_URL", "redis://127.0.0.1:9");
 
     let status = status_without_a_reader(&mut check);
 
