@@ -218,17 +218,13 @@ impl Attack {
 async fn drip(mut connection: TcpStream, sends_body: bool) {
     let (mut reader, mut writer) = connection.split();
     let body = async {
-        while sends_body {
+        while writer.write_all(b" ").await.is_ok() {
             sleep(DRIP).await;
-            if writer.write_all(b" ").await.is_err() {
-                return;
-            }
         }
-        std::future::pending().await
     };
     let answers = async { while reader.read(&mut [0; 1_024]).await.is_ok_and(|count| count > 0) {} };
     tokio::select! {
-        () = body => {}
+        () = body, if sends_body => {}
         () = answers => {}
     }
 }
