@@ -5,9 +5,9 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     path::PathBuf,
-    process::{Command, Output},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::Duration,
 };
 
@@ -79,6 +79,49 @@ async fn detached_up_refuses_a_second_up() {
     let down = fixture.xtask("down", &[]);
     assert!(down.status.success() && output_text(&down).contains("all is down"), "{}", output_text(&down));
     fixture.assert_nothing_is_left(&processes);
+}
+
+#[tokio::test]
+async fn detached_up_starts_without_a_reader_of_its_output() {
+    let fixture = Fixture::new();
+
+    let arguments = ["up", "--detach", "--port", &fixture.port(), "--profile", &fixture.profile, "--folder"];
+    let up = status_without_a_reader(Command::new(XTASK).args(arguments).arg(fixture.folder.path()));
+
+    assert!(up.success(), "{up}");
+    let processes = fixture.processes();
+    let down =
+        status_without_a_reader(Command::new(XTASK).args(["down", "--folder"]).arg(fixture.folder.path()));
+    assert!(down.success(), "{down}");
+    fixture.assert_nothing_is_left(&processes);
+}
+
+#[test]
+fn coordinator_reports_failure_without_a_reader() {
+    let mut check = Command::new(testkit::binary("flashsale-coordinator").unwrap());
+    check.args(["cluster", "check", "--pairs", "127.0.0.1:9,127.0.0.1:10", "--wait-limit", "1s"]);
+
+    let status = status_without_a_reader(&mut check);
+
+    assert_eq!(status.code(), Some(1), "{status}");
+}
+
+#[tokio::test]
+async fn node_runs_without_a_reader_of_its_log() {
+    let ports = PortBlock::take().unwrap();
+    let mut node = Command::new(testkit::binary("flashsale-node").unwrap());
+    let port = ports.first();
+    node.env("AUTH", "none").env("REDIS_URL", "redis://127.0.0.1:9");
+    node.env("HOST", "127.0.0.1").env("PORT", port.to_string()).env("OPS_PORT", (port + 1).to_string());
+
+    let mut node = without_a_reader(&mut node);
+
+    let listens = async || TcpStream::connect(loopback(port + 1)).is_ok();
+    let listening = until("the node listens", Duration::from_secs(30), listens).await;
+    let ended = node.try_wait().unwrap();
+    node.kill().unwrap();
+    node.wait().unwrap();
+    assert!(listening.is_ok() && ended.is_none(), "{ended:?}");
 }
 
 #[test]
@@ -168,6 +211,17 @@ impl Fixture {
         assert!(taken.is_empty(), "taken ports: {taken:?}");
         assert!(!self.file().exists(), "up.json is left");
     }
+}
+
+fn status_without_a_reader(program: &mut Command) -> ExitStatus {
+    without_a_reader(program).wait().unwrap()
+}
+
+/// Starts a program whose standard output and error are closed, as those of `PROGRAM 2>&1 | head -1` are after a line.
+fn without_a_reader(program: &mut Command) -> Child {
+    let mut child = program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop((child.stdout.take(), child.stderr.take()));
+    child
 }
 
 fn output_text(output: &Output) -> String {

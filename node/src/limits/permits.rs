@@ -126,19 +126,28 @@ impl PermitCache {
     /// Decides about this key's next request.
     pub(super) fn take(&self, key: &LimitKey, now: Instant) -> PermitDecision {
         let share = Share::of(self.limit, self.nodes.load(Ordering::Relaxed));
-        let mut segment = self.segment(key);
-        let permits = segment.permits_of(key, self.limit, now);
-        match permits.take(share, now) {
+        self.change(key, now, |permits| match permits.take(share, now) {
             PermitDecision::Refuse(wait) if matches!(key, LimitKey::Network(_)) => {
                 PermitDecision::Refuse(permits.queue(wait, share, now))
             }
             decision => decision,
-        }
+        })
     }
 
     /// Applies the answer to a request for permits.
     pub(super) fn apply(&self, key: &LimitKey, answer: PermitAnswer, now: Instant) {
-        self.segment(key).permits_of(key, self.limit, now).apply(answer, self.limit, now);
+        self.change(key, now, |permits| permits.apply(answer, self.limit, now));
+    }
+
+    /// Changes the permits of a key. The key is copied only if it is not in the newer generation yet.
+    fn change<T>(&self, key: &LimitKey, now: Instant, change: impl FnOnce(&mut KeyPermits) -> T) -> T {
+        let mut segment = self.segment(key);
+        segment.rotate(self.limit, now);
+        if let Some(permits) = segment.current.get_mut(key) {
+            return change(permits);
+        }
+        let known_or_new = segment.previous.remove(key).unwrap_or_else(|| KeyPermits::new(now));
+        change(segment.current.entry(key.clone()).or_insert(known_or_new))
     }
 
     fn segment(&self, key: &LimitKey) -> MutexGuard<'_, Segment> {
@@ -157,14 +166,12 @@ impl Share {
 }
 
 impl Segment {
-    fn permits_of(&mut self, key: &LimitKey, limit: Limit, now: Instant) -> &mut KeyPermits {
+    /// Starts a new generation if the newer one is full or a window has passed.
+    fn rotate(&mut self, limit: Limit, now: Instant) {
         if self.current.len() >= KEYS_PER_SEGMENT_MAX || now.duration_since(self.rotated_at) >= limit.window {
             self.previous = std::mem::take(&mut self.current);
             self.rotated_at = now;
         }
-        let previous = &mut self.previous;
-        let known_or_new = || previous.remove(key).unwrap_or_else(|| KeyPermits::new(now));
-        self.current.entry(key.clone()).or_insert_with(known_or_new)
     }
 }
 

@@ -8,6 +8,8 @@ mod fixture;
 mod identifiers;
 mod identities;
 mod malformed_requests;
+mod network_units;
+mod order_ids;
 mod process_list;
 mod shared_address;
 mod slow_readers;

@@ -13,6 +13,7 @@ mod durability;
 mod failover;
 mod faults;
 mod fixture;
+mod idle_connections;
 mod late_calls;
 mod lifecycle;
 mod moving_slots;
