@@ -44,17 +44,11 @@ fn subscriber(
     traces: &TraceSettings,
 ) -> (impl Subscriber + Send + Sync + use<>, Traces) {
     let lines = match format {
-        LogFormat::Json => layer().json().flatten_event(true).with_filter(filter).boxed(),
-        LogFormat::Text => layer().with_filter(filter).boxed(),
+        LogFormat::Json => fmt::layer().json().flatten_event(true).with_filter(filter).boxed(),
+        LogFormat::Text => fmt::layer().with_filter(filter).boxed(),
     };
     let (spans, traces) = traces.start(service);
     (tracing_subscriber::registry().with(spans).with(lines), traces)
-}
-
-/// Ignores lines that cannot be written. The library would report them on standard error, and panic if that is closed as
-/// well.
-fn layer<S>() -> fmt::Layer<S> {
-    fmt::layer().log_internal_errors(false)
 }
 
 fn filter() -> EnvFilter {

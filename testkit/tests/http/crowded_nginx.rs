@@ -3,7 +3,10 @@
 use std::{
     iter::repeat_n,
     net::{Ipv4Addr, SocketAddr},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -22,7 +25,7 @@ use testkit::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
-    sync::{Mutex, MutexGuard},
+    sync::{Mutex, MutexGuard, Semaphore},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -41,7 +44,7 @@ const OTHERS_MAX: usize = 2_048;
 /// `client_header_timeout`.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 /// Port of a buyer with an address of its own. It is outside the kernel's range and the blocks of testkit.
 const BUYER_PORT: u16 = 9_999;
 /// The balancer that nginx trusts.
@@ -91,7 +94,7 @@ async fn slow_bodies_of_three_networks_leave_room_for_purchases() {
     let networks = [1, 2, 3].map(|number| Ipv4Addr::new(127, 200, 0, number));
 
     // As many connections as the rule for the host allows each network. Those that nginx refuses are opened again.
-    let mut attackers = shop.attack(networks, 6_144, HEAD_OF_A_BODY, 3).await;
+    let mut attackers = shop.attack(networks, 6_144, HEAD_OF_A_BODY, 1).await;
 
     shop.assert_sells_to_strangers("slow bodies of three networks").await;
     attackers.shutdown().await;
@@ -187,14 +190,27 @@ async fn one_address_gets_a_share_of_bodies() {
     attackers.shutdown().await;
 }
 
-/// Holds a connection that `start` was sent on. After a complete head, sends single bytes of a body, often enough that no
-/// timeout ends it. Opens it again, at once, as often as nginx closes it and `reopenings` permits.
-async fn hold(connection: TcpStream, shop: SocketAddr, start: &'static str, reopenings: u32) {
-    let from = connection.local_addr().unwrap().ip();
-    let sends_body = start.ends_with("\r\n\r\n");
-    drip(connection, sends_body).await;
-    for _ in 0..reopenings {
-        drip(connect_from_port((from, 0).into(), shop, start).await, sends_body).await;
+/// Connections that attackers hold.
+struct Attack {
+    shop: SocketAddr,
+    start: &'static str,
+    /// How often a connection is opened again, at once, when nginx has closed it.
+    reopenings: u32,
+    /// Leaves room in the kernel's queue of connections, which only the host can protect.
+    connecting: Semaphore,
+    opened: AtomicUsize,
+}
+
+impl Attack {
+    /// Sends `start`, and after a complete head single bytes of a body, often enough that no timeout ends it.
+    async fn hold(self: Arc<Self>, from: Ipv4Addr) {
+        for _ in 0..=self.reopenings {
+            let permit = self.connecting.acquire().await.unwrap();
+            let connection = connect_from(from, self.shop, self.start).await;
+            self.opened.fetch_add(1, Ordering::Relaxed);
+            drop(permit);
+            drip(connection, self.start.ends_with("\r\n\r\n")).await;
+        }
     }
 }
 
@@ -202,17 +218,13 @@ async fn hold(connection: TcpStream, shop: SocketAddr, start: &'static str, reop
 async fn drip(mut connection: TcpStream, sends_body: bool) {
     let (mut reader, mut writer) = connection.split();
     let body = async {
-        while sends_body {
+        while writer.write_all(b" ").await.is_ok() {
             sleep(DRIP).await;
-            if writer.write_all(b" ").await.is_err() {
-                return;
-            }
         }
-        std::future::pending().await
     };
     let answers = async { while reader.read(&mut [0; 1_024]).await.is_ok_and(|count| count > 0) {} };
     tokio::select! {
-        () = body => {}
+        () = body, if sends_body => {}
         () = answers => {}
     }
 }
@@ -261,7 +273,7 @@ impl CrowdedShop {
         stream::iter(addresses).map(connect).buffer_unordered(CONCURRENT_CONNECTS).collect().await
     }
 
-    /// Holds as many connections of each of these networks; see [`hold`]. Waits until all were opened once.
+    /// Holds as many connections of each of these networks; see [`Attack`]. Waits until all were opened once.
     async fn attack(
         &self,
         networks: impl IntoIterator<Item = Ipv4Addr>,
@@ -269,9 +281,20 @@ impl CrowdedShop {
         start: &'static str,
         reopenings: u32,
     ) -> JoinSet<()> {
-        let addresses = networks.into_iter().flat_map(|network| repeat_n(network, connections));
-        let opened = self.connect(addresses, start).await.into_iter();
-        opened.map(|connection| hold(connection, self.address, start, reopenings)).collect()
+        let attack = Arc::new(Attack {
+            shop: self.address,
+            start,
+            reopenings,
+            connecting: Semaphore::new(CONCURRENT_CONNECTS),
+            opened: AtomicUsize::new(0),
+        });
+        let addresses: Vec<_> =
+            networks.into_iter().flat_map(|network| repeat_n(network, connections)).collect();
+        let count = addresses.len();
+        let attackers = addresses.into_iter().map(|from| Arc::clone(&attack).hold(from)).collect();
+        let opened = async || attack.opened.load(Ordering::Relaxed) >= count;
+        until("the attackers' connections", Duration::from_secs(60), opened).await.unwrap();
+        attackers
     }
 
     /// Asserts that 80 buyers, each with an address of its own, buy without delay.
