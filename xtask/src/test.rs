@@ -22,8 +22,7 @@ const WORKSPACE: [&str; 3] = ["--workspace", "--exclude", "loadtest"];
 
 /// The test targets whose results depend on the Redis server. Targets are selected instead of packages, because
 /// another set of packages would enable other dependency features and rebuild most crates.
-const SERVER_TEST_TARGETS: [&str; 7] =
-    ["on_redis", "edge", "redis_cluster", "sale", "attacks", "secured", "redis"];
+const SERVER_TEST_TARGETS: [&str; 6] = ["on_redis", "edge", "redis_cluster", "sale", "secured", "redis"];
 
 /// One chaos seed per server.
 const CHAOS_SEEDS: [&str; 2] = ["17", "23"];
