@@ -1,7 +1,7 @@
 #!/bin/sh
 # Updates the passwords on every running server of the cluster from the password files of a server, and lets each server
-# read its certificate, key and CA again. No server restarts, and no connection is dropped. The passwords of `admin` are read from standard input, one per line, because no server
-# has them:
+# read its certificate, key and CA again. No server restarts, and no connection is dropped. The passwords of `admin` are
+# read from standard input, one per line, because no server has them:
 #
 #   rotate.sh < FILE
 #

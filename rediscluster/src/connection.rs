@@ -61,6 +61,15 @@ impl ConnectOptions {
         self.seeds.first().is_some_and(|seed| matches!(seed.addr(), ConnectionAddr::TcpTls { .. }))
     }
 
+    /// Verifies the nodes' certificates by the authorities in this PEM file instead of the system's. While the file cannot
+    /// be read later, those that it has now are used.
+    #[must_use]
+    pub fn with_ca_file(mut self, path: PathBuf) -> Self {
+        self.ca_file = Some(path);
+        self.seeds = self.seeds.iter().map(|seed| self.with_current_authorities(seed.clone())).collect();
+        self
+    }
+
     /// Returns the seed with the authorities that the file has now. A file that cannot be read or parsed, as while it is
     /// being written, changes nothing.
     fn with_current_authorities(&self, seed: ConnectionInfo) -> ConnectionInfo {
@@ -507,6 +516,40 @@ slave2:ip=::1,port=7006,state=online,offset=1,lag=-1,type=replica\r
 slaves_waiting_psync:0\r
 master_repl_offset:9\r
 ";
+
+    /// An authority that signs nothing.
+    const AUTHORITY: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBcTCCARegAwIBAgIUFXp/jsQQGjkJAEEcFg6DSNAX190wCgYIKoZIzj0EAwIw
+DTELMAkGA1UEAwwCY2EwIBcNMjYxMTI5MDIwMDUyWhgPMjEyNjExMDUwMjAwNTJa
+MA0xCzAJBgNVBAMMAmNhMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAENTQGhrEd
+gqAXkpkssbL2zIAo1+WknsyHPdU9wPtc076X2AnnKONpzRwxk8fRUj2R2rCzO/22
+VFQS/dDDuWJ7PaNTMFEwHQYDVR0OBBYEFA6mE712rWgEf8cqZAqGtEjIRI2BMB8G
+A1UdIwQYMBaAFA6mE712rWgEf8cqZAqGtEjIRI2BMA8GA1UdEwEB/wQFMAMBAf8w
+CgYIKoZIzj0EAwIDSAAwRQIgDj4pZS7XinrhcmWST3rZddGmOX/9cCuluDaLcFmR
+lrwCIQCUgUrAohs9Ep86a3USxpsQFhUTs6qm+D1rkX2zfOO1aA==
+-----END CERTIFICATE-----
+";
+
+    #[test]
+    fn authorities_stay_when_their_file_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.crt");
+        fs::write(&file, AUTHORITY).unwrap();
+        let seed = redis::IntoConnectionInfo::into_connection_info("rediss://localhost:7000").unwrap();
+        let options = ConnectOptions::new(vec![seed]).with_ca_file(file.clone());
+        let has_authorities = || {
+            let info = options.connection_info(&endpoint("localhost", 7_000)).unwrap();
+            matches!(info.addr(), ConnectionAddr::TcpTls { tls_params: Some(_), .. })
+        };
+        assert!(has_authorities());
+        for unusable in ["", "-----BEGIN CERTIFICATE-----\nMIIB"] {
+            fs::write(&file, unusable).unwrap();
+            assert!(has_authorities(), "{unusable:?}");
+        }
+        fs::remove_file(&file).unwrap();
+        assert!(has_authorities(), "the system's authorities are trusted instead");
+    }
 
     fn endpoint(host: &str, port: u16) -> Address {
         Address { host: host.into(), port }

@@ -100,12 +100,15 @@ impl RedisArguments {
             return Err(ConflictingSettings::CaFileWithoutTls);
         }
         self.redis_url[0] = first;
-        Ok(ConnectOptions {
-            seeds: self.redis_url,
-            ca_file: self.redis_ca_file.map(|file| file.path),
+        let options = ConnectOptions {
             connect_timeout: self.redis_connect_timeout,
             response_timeout: self.redis_response_timeout,
             barrier_timeout: self.redis_barrier_timeout,
+            ..ConnectOptions::new(self.redis_url)
+        };
+        Ok(match self.redis_ca_file {
+            Some(file) => options.with_ca_file(file.path),
+            None => options,
         })
     }
 
