@@ -1,0 +1,12 @@
+#![doc = include_str!("../README.md")]
+
+pub mod database;
+pub mod drain;
+mod event;
+pub mod ledger;
+pub mod metrics;
+pub mod migrate;
+pub mod settings;
+mod sales;
+mod shard_reader;
+mod writer;

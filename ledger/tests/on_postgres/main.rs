@@ -1,0 +1,7 @@
+//! Ledgers on a real PostgreSQL, beside a sale on a real Redis Cluster.
+
+#![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
+
+mod drains;
+mod fixture;
+mod program;
