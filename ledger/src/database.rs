@@ -60,14 +60,17 @@ impl FromStr for DatabaseUrl {
     type Err = InvalidDatabaseUrl;
 
     fn from_str(url: &str) -> Result<Self, InvalidDatabaseUrl> {
-        let mode = url.split_once("sslmode=").map(|(_, rest)| rest.split(['&', '#']).next().unwrap_or_default());
+        let mode =
+            url.split_once("sslmode=").map(|(_, rest)| rest.split(['&', '#']).next().unwrap_or_default());
         let tls = match mode {
             None | Some("require" | "verify-ca" | "verify-full") => true,
             Some("disable") => false,
             Some(_) => return Err(InvalidDatabaseUrl::UncertainTls),
         };
         // The library has no words for verification: with rustls, a connection that requires TLS verifies everything.
-        let known = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
+        let known = url
+            .replace("sslmode=verify-full", "sslmode=require")
+            .replace("sslmode=verify-ca", "sslmode=require");
         let mut config: Config = known.parse().map_err(|_| InvalidDatabaseUrl::Form)?;
         if config.get_hosts().is_empty() || config.get_dbname().is_none() || config.get_user().is_none() {
             return Err(InvalidDatabaseUrl::Form);
@@ -144,19 +147,35 @@ impl DatabaseSettings {
         let config = self.config();
         let (client, connection) = if self.database_url.tls {
             let (client, connection) = config.connect(self.tls_connector()).await?;
-            (client, tokio::spawn(async move { connection.await.map_err(drop).ok().map(drop).unwrap_or_default() }))
+            (
+                client,
+                tokio::spawn(
+                    async move { connection.await.map_err(drop).ok().map(drop).unwrap_or_default() },
+                ),
+            )
         } else {
             let (client, connection) = config.connect(NoTls).await?;
-            (client, tokio::spawn(async move { connection.await.map_err(drop).ok().map(drop).unwrap_or_default() }))
+            (
+                client,
+                tokio::spawn(
+                    async move { connection.await.map_err(drop).ok().map(drop).unwrap_or_default() },
+                ),
+            )
         };
         let database = Database { client, connection };
         let limit = self.database_timeout.as_millis();
-        database.client.batch_execute(&format!("SET statement_timeout = {limit}; SET TIME ZONE 'UTC'")).await?;
+        database
+            .client
+            .batch_execute(&format!("SET statement_timeout = {limit}; SET TIME ZONE 'UTC'"))
+            .await?;
         Ok(database)
     }
 
     fn tls_connector(&self) -> MakeRustlsConnect {
-        let trusted = self.database_ca_file.as_ref().map_or_else(RootCertStore::empty, |CaCertificates(trusted)| trusted.clone());
+        let trusted = self
+            .database_ca_file
+            .as_ref()
+            .map_or_else(RootCertStore::empty, |CaCertificates(trusted)| trusted.clone());
         MakeRustlsConnect::new(ClientConfig::builder().with_root_certificates(trusted).with_no_client_auth())
     }
 }
@@ -185,7 +204,9 @@ mod tests {
     #[test]
     fn database_url_uses_verified_tls_unless_disabled() {
         let url = |query: &str| parse(&format!("postgresql://shop@db.example/orders{query}"));
-        for verified in ["", "?sslmode=require", "?sslmode=verify-full", "?sslmode=verify-ca&connect_timeout=3"] {
+        for verified in
+            ["", "?sslmode=require", "?sslmode=verify-full", "?sslmode=verify-ca&connect_timeout=3"]
+        {
             assert_eq!(url(verified), Ok(true), "{verified}");
         }
         assert_eq!(url("?sslmode=disable"), Ok(false));

@@ -64,7 +64,8 @@ impl SaleDrain {
     pub(crate) async fn open(sale: Arc<Sale>, writer: &Writer) -> Result<Self, WriteError> {
         writer.record_version(&sale).await?;
         let cursors = writer.open_cursors(&sale).await?;
-        let shards = cursors.into_iter().map(|cursor| ShardState { cursor, ..ShardState::default() }).collect();
+        let shards =
+            cursors.into_iter().map(|cursor| ShardState { cursor, ..ShardState::default() }).collect();
         Ok(Self { sale, shards, complete_at: Instant::now() })
     }
 
@@ -152,7 +153,9 @@ impl ShardState {
             Err(ShardError::Redis(error)) => {
                 tracing::debug!(sale.id = %sale.id(), shard, %error, "orders not read");
             }
-            Err(ShardError::Write(error @ (WriteError::Overtaken | WriteError::Database(_)))) => {
+            Err(ShardError::Write(
+                error @ (WriteError::Overtaken | WriteError::Database(_) | WriteError::Late),
+            )) => {
                 *failure = Some(error);
             }
             Err(error) => {

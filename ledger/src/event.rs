@@ -38,7 +38,9 @@ mod tests {
         let first = id("flash", "a1", &order(one));
         assert_eq!(first, id("flash", "a1", &Order { seq: 9, ..order(one) }));
         assert_eq!(first.to_string(), "-");
-        for different in [id("flash", "a1", &order(other)), id("flash", "a2", &order(one)), id("f", "a1", &order(one))] {
+        for different in
+            [id("flash", "a1", &order(other)), id("flash", "a2", &order(one)), id("f", "a1", &order(one))]
+        {
             assert_ne!(first, different);
         }
     }

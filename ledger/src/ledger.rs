@@ -5,11 +5,12 @@ use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use futures::FutureExt as _;
 use rediscluster::{Cluster, backoff};
 use service::failure_log::FailureLog;
 use stock::ids::SaleId;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::database::DatabaseSettings;
 use crate::drain::Progress;
@@ -20,6 +21,9 @@ use crate::writer::{WriteError, Writer};
 
 /// Time between two refreshes of the cluster's map.
 const MAP_PERIOD: Duration = Duration::from_millis(500);
+
+/// Longest time for all migrations, and for the wait until another ledger has finished its own.
+const MIGRATION_LIMIT: Duration = Duration::from_mins(5);
 
 /// Drains all sales into PostgreSQL.
 pub struct Ledger {
@@ -99,11 +103,15 @@ impl Ledger {
     }
 
     async fn try_connect(&self) -> anyhow::Result<Writer> {
-        let mut database = self.database.connect().await?;
-        for migration in migrate::run(&mut database).await? {
+        let deadline = self.database.timeout();
+        let mut database =
+            timeout(deadline, self.database.connect()).await.context("no answer in time")??;
+        for migration in
+            timeout(MIGRATION_LIMIT, migrate::run(&mut database)).await.context("the migrations")??
+        {
             tracing::info!(migration, "tables migrated");
         }
-        Ok(Writer::new(database).await?)
+        Ok(timeout(deadline, Writer::new(database, deadline)).await.context("no answer in time")??)
     }
 
     /// Drains all sales, a round per period. Returns the error that ended the connection, or `None` when `stop`

@@ -6,7 +6,7 @@ mod event;
 pub mod ledger;
 pub mod metrics;
 pub mod migrate;
-pub mod settings;
 mod sales;
+pub mod settings;
 mod shard_reader;
 mod writer;

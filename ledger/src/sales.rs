@@ -58,7 +58,8 @@ impl Sales {
                 Err(WriteError::Overtaken) => overtaken.push(id.clone()),
                 Err(error) => return Err(RoundError::Write(error)),
             }
-            let rests = drain.sale.config.state == SaleState::Ended && drain.progress() == Progress::default();
+            let rests =
+                drain.sale.config.state == SaleState::Ended && drain.progress() == Progress::default();
             *due_at = Instant::now() + if rests { ENDED_PERIOD } else { Duration::ZERO };
         }
         // Another ledger is at work, too. The cursors are read again.

@@ -1,12 +1,15 @@
 //! Writes batches of orders, each with one statement.
 
-use std::time::Instant;
+use std::future::Future;
+use std::time::{Duration, Instant};
 
 use rediscluster::EpochMs;
 use stock::layout::Shard;
 use stock::orders::Order;
 use stock::sale::{Sale, SaleConfig};
+use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Statement};
 use uuid::Uuid;
 
@@ -65,6 +68,9 @@ pub(crate) enum WriteError {
     /// The connection, or PostgreSQL. The batch may be written.
     #[error("PostgreSQL: {0}")]
     Database(Error),
+    /// No answer in time. The batch may be written, or be written later.
+    #[error("PostgreSQL does not answer")]
+    Late,
 }
 
 impl From<Error> for WriteError {
@@ -78,12 +84,19 @@ impl From<Error> for WriteError {
 pub(crate) struct Writer {
     database: Database,
     write: Statement,
+    deadline: Duration,
 }
 
 impl Writer {
-    pub(crate) async fn new(database: Database) -> Result<Self, Error> {
+    /// A writer over this connection, which waits this long for each answer.
+    pub(crate) async fn new(database: Database, deadline: Duration) -> Result<Self, Error> {
         let write = database.client.prepare(WRITE).await?;
-        Ok(Self { database, write })
+        Ok(Self { database, write, deadline })
+    }
+
+    /// Waits for an answer. A frozen server never gives one, and its own limit for statements does not end that.
+    async fn within<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, WriteError> {
+        Ok(timeout(self.deadline, answer).await.map_err(|_| WriteError::Late)??)
     }
 
     /// Creates the cursors of a sale's shards, and returns them by shard number.
@@ -91,9 +104,9 @@ impl Writer {
         let (id, creation) = (sale.id().as_str(), sale.fingerprint().as_str());
         let incarnations = incarnations(&sale.config);
         let client = &self.database.client;
-        client.execute(OPEN_CURSOR, &[&id, &creation, &incarnations]).await?;
+        self.within(client.execute(OPEN_CURSOR, &[&id, &creation, &incarnations])).await?;
         let mut cursors = vec![Cursor::default(); incarnations.len()];
-        for row in client.query(READ_CURSORS, &[&id, &creation]).await? {
+        for row in self.within(client.query(READ_CURSORS, &[&id, &creation])).await? {
             let (shard, incarnation): (i32, &str) = (row.get(0), row.get(1));
             let (seq, orders): (i64, i64) = (row.get(2), row.get(3));
             let place = usize::try_from(shard).ok();
@@ -109,7 +122,8 @@ impl Writer {
         let config = serde_json::to_string(&*sale.config).expect("a config has only plain fields");
         let (id, creation, version) =
             (sale.id().as_str(), sale.fingerprint().as_str(), signed(sale.config.version));
-        self.database.client.execute(RECORD_VERSION, &[&id, &creation, &version, &config]).await?;
+        let client = &self.database.client;
+        self.within(client.execute(RECORD_VERSION, &[&id, &creation, &version, &config])).await?;
         Ok(())
     }
 
@@ -127,28 +141,22 @@ impl Writer {
         let incarnation = incarnations(&sale.config)[shard.id.index()];
         let rows = Rows::of(id, creation, orders);
         let started = Instant::now();
-        let moved = self
-            .database
-            .client
-            .query_one(
-                &self.write,
-                &[
-                    &id,
-                    &creation,
-                    &number,
-                    &incarnation,
-                    &signed(cursor.seq),
-                    &signed(until),
-                    &rows.seqs,
-                    &rows.places,
-                    &rows.ids,
-                    &rows.order_ids,
-                    &rows.payloads,
-                    &rows.users,
-                    &rows.times,
-                ],
-            )
-            .await?;
+        let values: [&(dyn ToSql + Sync); 13] = [
+            &id,
+            &creation,
+            &number,
+            &incarnation,
+            &signed(cursor.seq),
+            &signed(until),
+            &rows.seqs,
+            &rows.places,
+            &rows.ids,
+            &rows.order_ids,
+            &rows.payloads,
+            &rows.users,
+            &rows.times,
+        ];
+        let moved = self.within(self.database.client.query_one(&self.write, &values)).await?;
         metrics::statement(started.elapsed());
         if moved.get::<_, i64>(0) == 0 {
             return Err(WriteError::Overtaken);

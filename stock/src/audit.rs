@@ -374,7 +374,13 @@ mod tests {
                 (level.stock, level.sold, level.seq) = (level.stock - 1, level.sold + 1, level.seq + 1);
             }
             let claim = Claim { order: OrderId::random(), purchased_at: 1_500 };
-            let order = Order { seq: contents.after.seq, place: 0, user: user.clone(), claim, correlation: "c".into() };
+            let order = Order {
+                seq: contents.after.seq,
+                place: 0,
+                user: user.clone(),
+                claim,
+                correlation: "c".into(),
+            };
             contents.orders.push(order);
             contents.claims.insert(user, claim);
         }

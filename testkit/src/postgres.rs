@@ -11,9 +11,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tokio::net::TcpStream;
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Launch, Lifetime, Process, binary::installed, ports::loopback, until_ok};
+use crate::{Launch, Lifetime, Process, binary::installed, procfs, until_ok};
 
 /// Time limit of a start. After a crash the server replays its log first.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -49,7 +49,7 @@ impl Postgres {
         options.create_data()?;
         let process = options.spawn().await?;
         let server = Self { process: Mutex::new(process), options };
-        server.query("postgres", "CREATE DATABASE orders")?;
+        server.options.query("postgres", "CREATE DATABASE orders")?;
         Ok(server)
     }
 
@@ -58,19 +58,45 @@ impl Postgres {
         format!("postgresql://{USER}@127.0.0.1:{}/orders?sslmode=disable", self.options.port)
     }
 
-    /// The server's process. A restart replaces it.
+    /// The server's first process, which starts one for each connection. A restart replaces it.
     pub fn process(&self) -> Arc<Process> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Stops the server if it runs, starts it again, and waits until it accepts connections.
+    /// Kills all processes of the server.
+    pub fn kill(&self) {
+        self.signal_children(Signal::KILL);
+        self.process().kill();
+    }
+
+    /// Freezes all processes of the server: connections stay open and get no answers.
+    pub fn freeze(&self) {
+        self.process().freeze();
+        self.signal_children(Signal::STOP);
+    }
+
+    /// Resumes a frozen server.
+    pub fn thaw(&self) {
+        self.signal_children(Signal::CONT);
+        self.process().thaw();
+    }
+
+    /// Each connection has a process in a session of its own, which a signal to the first process's group does not reach.
+    fn signal_children(&self, signal: Signal) {
+        for child in procfs::children(self.process().pid()) {
+            if let Some(child) = Pid::from_raw(child.cast_signed()) {
+                // It may have ended in the meantime.
+                kill_process(child, signal).ok();
+            }
+        }
+    }
+
+    /// Kills the server if it runs, starts it again, and waits until it accepts connections.
     ///
     /// # Errors
     /// Fails when the server does not start.
     pub async fn restart(&self) -> Result<()> {
-        self.process().kill();
-        // A killed server leaves the file that would stop another one from using its folder.
-        fs::remove_file(self.options.data().join("postmaster.pid")).ok();
+        self.kill();
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = self.options.spawn().await?;
         Ok(())
     }
@@ -80,20 +106,20 @@ impl Postgres {
     /// # Errors
     /// Fails when the server refuses the SQL.
     pub fn sql(&self, sql: &str) -> Result<String> {
-        self.query("orders", sql)
+        self.options.query("orders", sql)
     }
+}
 
+impl PostgresOptions {
     fn query(&self, database: &str, sql: &str) -> Result<String> {
-        let port = self.options.port.to_string();
+        let port = self.port.to_string();
         let mut psql = Command::new(program("psql")?);
         psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", USER]);
         let output = psql.args(["-p", &port, "-d", database, "-c", sql]).output()?;
         ensure!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
     }
-}
 
-impl PostgresOptions {
     fn data(&self) -> PathBuf {
         self.folder.join("data")
     }
@@ -130,12 +156,8 @@ impl PostgresOptions {
             .args(["-c", "unix_socket_directories=", "-c", "shared_buffers=64MB"])
             .lifetime(self.lifetime)
             .spawn()?;
-        let ready = async || {
-            ensure!(process.is_running(), "PostgreSQL ended{}", process.log_tail());
-            TcpStream::connect(loopback(self.port)).await?;
-            Ok(())
-        };
-        until_ok("PostgreSQL's port", START_LIMIT, ready).await?;
+        let ready = async || self.query("postgres", "SELECT 1").map(drop);
+        until_ok("PostgreSQL", START_LIMIT, ready).await.with_context(|| process.log_tail())?;
         Ok(Arc::new(process))
     }
 }
@@ -152,7 +174,8 @@ fn other_user() -> Result<Option<UnixUser>> {
     }
     let users = fs::read_to_string("/etc/passwd")?;
     let line = users.lines().find(|line| line.split(':').next() == Some(USER));
-    let line = line.with_context(|| format!("the user {USER} does not exist; install the package postgresql"))?;
+    let line =
+        line.with_context(|| format!("the user {USER} does not exist; install the package postgresql"))?;
     let mut numbers = line.split(':').skip(2);
     let mut number = || numbers.next().and_then(|number| number.parse().ok()).context("/etc/passwd");
     Ok(Some(UnixUser { uid: number()?, gid: number()? }))
@@ -178,7 +201,9 @@ fn is_private(folder: &Path) -> bool {
 fn program(name: &str) -> Result<PathBuf> {
     let versions = fs::read_dir(DEBIAN_FOLDER).into_iter().flatten().flatten();
     let mut versions: Vec<(u32, PathBuf)> = versions
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin").join(name))))
+        .filter_map(|entry| {
+            Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin").join(name)))
+        })
         .filter(|(_, program)| program.is_file())
         .collect();
     versions.sort();

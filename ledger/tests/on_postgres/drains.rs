@@ -34,7 +34,7 @@ async fn ledger_catches_up_when_postgres_was_away() {
     let mut orders = shop.buy(0..100).await;
 
     // When PostgreSQL dies, the sale goes on, and the ledger says that it is not ready.
-    shop.database.postgres.process().kill();
+    shop.database.postgres.kill();
     orders.extend(shop.buy(100..300).await);
     shop.database.wait_for(1, "/readyz", StatusCode::SERVICE_UNAVAILABLE).await;
     assert_eq!(shop.database.get(1, "/healthz").await.unwrap().0, StatusCode::OK);
@@ -52,10 +52,10 @@ async fn ledger_finishes_its_work_when_postgres_freezes() {
     let mut shop = Shop::open(1_000).await;
     shop.start_ledger().await;
     let mut orders = shop.buy(0..100).await;
-    shop.database.postgres.process().freeze();
+    shop.database.postgres.freeze();
     orders.extend(shop.buy(100..200).await);
     shop.database.wait_for(1, "/readyz", StatusCode::SERVICE_UNAVAILABLE).await;
-    shop.database.postgres.process().thaw();
+    shop.database.postgres.thaw();
     shop.database.wait_for_orders(orders.len()).await;
     shop.assert_orders(&orders);
 }

@@ -119,7 +119,8 @@ impl Shop {
 
     /// Lets these users buy. Returns the orders that were acknowledged.
     pub(crate) async fn buy(&self, users: std::ops::Range<usize>) -> BTreeSet<String> {
-        let attempts = users.map(|n| PurchaseAttempt { user: format!("buyer-{n:05}"), base_url: self.stack.url() });
+        let attempts =
+            users.map(|n| PurchaseAttempt { user: format!("buyer-{n:05}"), base_url: self.stack.url() });
         let answers = Buyers::new(16).buy_persistently(attempts.collect(), SOON).await;
         let bought = answers.into_iter().filter(|answer| answer.answer.kind == AnswerKind::Purchased);
         bought.map(|answer| answer.answer.order.unwrap()).collect()
@@ -131,7 +132,10 @@ impl Shop {
         let rows: Vec<&str> = rows.lines().collect();
         assert_eq!(rows.len(), expected.len(), "rows and acknowledged orders");
         assert_eq!(rows.into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), *expected);
-        assert_eq!(self.database.count("(SELECT DISTINCT user_id FROM order_events) AS users"), expected.len());
+        assert_eq!(
+            self.database.count("(SELECT DISTINCT user_id FROM order_events) AS users"),
+            expected.len()
+        );
         let cursors = self.database.postgres.sql("SELECT sum(orders) FROM cursors").unwrap();
         assert_eq!(cursors, expected.len().to_string(), "orders up to the cursors");
     }
