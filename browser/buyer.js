@@ -75,6 +75,44 @@ export class Buyer {
     return this.page.locator('#order').innerText();
   }
 
+  /** Follows a link on a page. */
+  async follows(label) {
+    await this.page.getByRole('link', { name: label }).click();
+  }
+
+  /** Opens a page of another site, and follows its link to this path of the shop. */
+  async followsLinkOfAnotherSite(path) {
+    await this.#otherSite('https://elsewhere.example/', () => this.#at + path, 'A bargain');
+    await this.page.goto('https://elsewhere.example/');
+    await this.follows('A bargain');
+  }
+
+  /**
+   * Serves the page as a node with SIGN_IN_URL does. The shop's page at this address links to `pathOf(state)`, with the
+   * state that it was given.
+   */
+  async offersSignIn(address, pathOf) {
+    const isPage = (url) => url.origin === this.#at && url.pathname === '/';
+    await this.page.route(isPage, async (route) => {
+      const response = await route.fetch();
+      const body = (await response.text()).replace('name="sign-in" content=""', `name="sign-in" content="${address}"`);
+      await route.fulfill({ response, body });
+    });
+    await this.#otherSite(address, (url) => this.#at + pathOf(url.searchParams.get('state')), 'Continue to the sale');
+    await this.reloads();
+  }
+
+  /** Serves a page of another site, with one link. */
+  async #otherSite(address, target, label) {
+    const { origin } = new URL(address);
+    this.expects(new RegExp(`^a request to ${origin}/`));
+    await this.page.unroute(`${origin}/**`);
+    await this.page.route(`${origin}/**`, (route) => {
+      const href = target(new URL(route.request().url())).replaceAll('&', '&amp;');
+      return route.fulfill({ contentType: 'text/html', body: `<!doctype html><title>x</title><a href="${href}">${label}</a>` });
+    });
+  }
+
   async goesTo(sale) {
     await this.page.goto(this.#at + addressOf(sale));
   }

@@ -1,6 +1,7 @@
 // Messages when a purchase is refused or delayed.
 
 import { strict as assert } from 'node:assert';
+import { looksGood } from '../looks.js';
 import { openSale } from '../shop.js';
 import { story } from '../stage.js';
 
@@ -104,19 +105,83 @@ story('the page asks for a sign-in when the shop requires one', async (visit) =>
   await buyer.sees('Please sign in at the shop first.');
 });
 
-story('a sign-in token replaces the user id and leaves the address', async (visit) => {
+const SIGN_IN = 'https://login.shop.example/sign-in?to=sale';
+
+/** Returns a token as the shop issues it. The page reads the user from it, and does not verify it. */
+const tokenOf = (user) => `e30.${Buffer.from(JSON.stringify({ sub: user })).toString('base64url')}.c2ln`;
+
+story('a sign-in at the shop replaces the user id and leaves the address', async (visit) => {
   const sale = await openSale();
-  const claims = Buffer.from(JSON.stringify({ sub: 'ada' })).toString('base64url');
-  const token = `e30.${claims}.c2ln`;
-  const buyer = await visit(sale, { path: `/?sale=${sale.id}#token=${token}` });
+  const buyer = await visit(sale);
+  await buyer.offersSignIn(SIGN_IN, (state) => `/#token=${tokenOf('ada')}&state=${state}`);
   const tries = buyer.recordsTries();
   await buyer.seesButton('Buy one', { open: true });
   await buyer.doesNotSee('Your e-mail or customer number');
+  await looksGood(buyer, 'sign-in', 'Sign in');
+
+  // A buyer who presses the button to buy is sent to the sign-in, too.
+  await buyer.presses('Buy one');
+  await buyer.follows('Continue to the sale');
+  await buyer.seesButton('Buy one', { open: true });
+  await buyer.doesNotSee('Sign in');
   assert.equal(new URL(buyer.page.url()).hash, '');
+  assert.equal(new URL(buyer.page.url()).search, `?sale=${sale.id}`);
 
   await buyer.reloads();
   await buyer.seesButton('Buy one', { open: true });
   await buyer.presses('Buy one');
   await buyer.receives();
-  assert.equal(tries[0].authorization, `Bearer ${token}`);
+  assert.equal(tries[0].authorization, `Bearer ${tokenOf('ada')}`);
+});
+
+story('a token in the link of another site signs no one in', async (visit) => {
+  const sale = await openSale();
+  const buyer = await visit(sale);
+  const tries = buyer.recordsTries();
+  const links = ['', '&state=', '&state=undefined', '&state=00000000000000000000000000000000'];
+  for (const more of links) {
+    await buyer.followsLinkOfAnotherSite(`/?sale=${sale.id}#token=${tokenOf('mallory')}${more}`);
+    await buyer.seesButton('Buy one', { open: true });
+    assert.equal(new URL(buyer.page.url()).hash, '');
+    await buyer.sees('Your e-mail or customer number');
+  }
+  await buyer.buysAs('ada');
+  await buyer.receives();
+  assert.equal(tries[0].authorization, undefined);
+});
+
+story('a stranger cannot replace a buyer who signs in or has signed in', async (visit) => {
+  const sale = await openSale();
+  const buyer = await visit(sale);
+  let used;
+  await buyer.offersSignIn(SIGN_IN, (state) => `/#token=${tokenOf('ada')}&state=${(used = state)}`);
+  const tries = buyer.recordsTries();
+  // While the buyer is at the shop.
+  await buyer.presses('Sign in');
+  await buyer.sees('Continue to the sale');
+  await buyer.followsLinkOfAnotherSite(`/?sale=${sale.id}#token=${tokenOf('mallory')}&state=guessed`);
+  await buyer.sees('Sign in');
+  // And afterwards, with a state that has been used.
+  await buyer.presses('Sign in');
+  await buyer.follows('Continue to the sale');
+  await buyer.followsLinkOfAnotherSite(`/?sale=${sale.id}#token=${tokenOf('mallory')}&state=${used}`);
+  await buyer.seesButton('Buy one', { open: true });
+  await buyer.presses('Buy one');
+  await buyer.receives();
+  assert.equal(tries[0].authorization, `Bearer ${tokenOf('ada')}`);
+});
+
+story('a buyer whose sign-in has expired can sign in again', async (visit) => {
+  const buyer = await visit(await openSale());
+  await buyer.offersSignIn(SIGN_IN, (state) => `/#token=${tokenOf('ada')}&state=${state}`);
+  await buyer.presses('Sign in');
+  await buyer.follows('Continue to the sale');
+  await buyer.interferes('**/purchase', respondRetryAfter(401, '/problems/unauthenticated'));
+  await buyer.presses('Buy one');
+  await buyer.sees('Please sign in at the shop first.');
+  await buyer.presses('Sign in');
+  await buyer.follows('Continue to the sale');
+  await buyer.seesButton('Buy one', { open: true });
+  await buyer.presses('Buy one');
+  await buyer.receives();
 });

@@ -42,6 +42,8 @@ pub enum AnswerKind {
     SoldOut,
     /// Refused: the sale is not selling now.
     NotActive,
+    /// Refused: the network of the buyer has all units that it may have.
+    NetworkFull,
     /// The sale does not exist.
     NoSale,
     /// An operator's change was refused.
@@ -95,11 +97,12 @@ pub struct Answer {
 
 impl AnswerKind {
     /// The possible outcomes of a purchase, in the order of a report.
-    pub const OUTCOMES: [Self; 12] = [
+    pub const OUTCOMES: [Self; 13] = [
         Self::Purchased,
         Self::AlreadyPurchased,
         Self::SoldOut,
         Self::NotActive,
+        Self::NetworkFull,
         Self::NoSale,
         Self::Busy,
         Self::Unknown,
@@ -112,7 +115,11 @@ impl AnswerKind {
 
     /// Returns true when a retry would not change the outcome of a purchase or lookup.
     pub fn is_definite(self) -> bool {
-        self.has_unit() || matches!(self, Self::SoldOut | Self::NotActive | Self::FoundNone | Self::NoSale)
+        self.has_unit()
+            || matches!(
+                self,
+                Self::SoldOut | Self::NotActive | Self::NetworkFull | Self::FoundNone | Self::NoSale
+            )
     }
 
     /// Returns true when the user has a unit, by the order in the answer.
@@ -240,6 +247,7 @@ fn rejection(status: u16, retry_after: Option<Duration>, body: &Body) -> Option<
             _ => Some(AnswerKind::Unknown),
         },
         (404, _) if problem.as_deref() == Some("/problems/unknown-sale") => Some(AnswerKind::NoSale),
+        (403, _) if problem.as_deref() == Some("/problems/network-full") => Some(AnswerKind::NetworkFull),
         (403, _) if body.has_text("error", "csrf") || problem.as_deref() == Some("/problems/csrf") => {
             Some(AnswerKind::CsrfRefused)
         }

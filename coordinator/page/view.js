@@ -94,11 +94,9 @@ function showProcesses(processes, now) {
 }
 
 function item({ name, kind, version, age, silentS, leads }) {
-  const [place, random] = name.split('/');
   const node = part('li', '', kind);
-  node.title = random ? `${place}, run ${random}` : place;
   const lastSeen = silentS > 2 ? `silent for ${silentS} s` : `up ${age}`;
-  node.append(part('b', place), part('span', `${kind}${leads ? ', leads' : ''}`, 'kind'), part('span', `${version}, ${lastSeen}`, 'quiet'));
+  node.append(part('b', name), part('span', `${kind}${leads ? ', leads' : ''}`, 'kind'), part('span', `${version}, ${lastSeen}`, 'quiet'));
   node.classList.toggle('silent', silentS > 2);
   node.classList.toggle('leads', leads);
   return node;

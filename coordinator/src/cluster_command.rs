@@ -1,6 +1,7 @@
 //! The subcommand `cluster`: forms, grows and checks the Redis Cluster, without running a coordinator.
 
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
@@ -26,7 +27,7 @@ pub async fn run_if_requested() -> Option<ExitCode> {
     let settings: ClusterSettings = parse_subcommand(NAME)?;
     connect::install_crypto_provider();
     let options = settings.redis.connect_options();
-    let report = |line: &str| eprintln!("{line}");
+    let report = |line: &str| print_progress(line);
     let admin = ClusterAdmin::new(&options, &settings.pairs.0, settings.wait_limit, &report);
     Some(exit::code(settings.run(&admin).await))
 }
@@ -87,8 +88,8 @@ impl ClusterSettings {
             Action::Check => return check(admin).await,
         };
         match admin.run(Request { goal, accept_data_loss: self.accept_data_loss }).await {
-            Ok(true) => eprintln!("the cluster is healthy"),
-            Ok(false) => eprintln!("nothing to do"),
+            Ok(true) => print_progress("the cluster is healthy"),
+            Ok(false) => print_progress("nothing to do"),
             Err(forbidden @ AdminError::Forbidden(_)) => refuse(forbidden),
             Err(error) => return Err(error.into()),
         }
@@ -98,8 +99,13 @@ impl ClusterSettings {
 
 async fn check(admin: &ClusterAdmin<'_>) -> anyhow::Result<()> {
     let status = admin.status().await;
-    print!("{}", table(&status.groups));
+    write!(io::stdout(), "{}", table(&status.groups)).ok();
     status.problem.map_or(Ok(()), |problem| Err(anyhow!(problem)))
+}
+
+/// Prints a line on standard error. A reader that is gone does not stop the work.
+fn print_progress(line: &str) {
+    writeln!(io::stderr(), "{line}").ok();
 }
 
 fn table(groups: &[GroupStatus]) -> String {

@@ -1,12 +1,10 @@
-//! The parts that all controllers use: connections, records and the lease. Keeps the cluster's map current, and the
-//! function library on every primary.
+//! The parts that all controllers use: connections, records and the lease. Keeps the cluster's map current.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rediscluster::{CallError, Cluster, ConnectOptions};
-use stock::functions::LIBRARY_PREFIX;
 use tokio::time::Instant;
 
 use crate::failure_log::FailureLog;
@@ -23,10 +21,6 @@ const READ_TIMEOUT: Duration = Duration::from_millis(250);
 const MAP_AGE_MAX: Duration = Duration::from_millis(500);
 /// Time between two checks whether the map is suspect.
 const MAP_CHECK: Duration = Duration::from_millis(100);
-/// Time between two checks that every primary has the function library, and those of the other releases that run. Nodes
-/// may not be allowed to load theirs, and they also call primaries without any shard, such as one that has just joined
-/// or was flushed.
-const LIBRARY_CHECK: Duration = Duration::from_secs(1);
 
 /// The parts that all controllers use.
 pub(crate) struct Context {
@@ -72,10 +66,7 @@ impl Context {
 
     pub(crate) async fn run(&self, stop: Stop) {
         let mut refreshed_at = Instant::now();
-        tokio::join!(
-            every(MAP_CHECK, stop.clone(), async || self.follow_map(&mut refreshed_at).await),
-            every(LIBRARY_CHECK, stop, async || self.ensure_library().await),
-        );
+        every(MAP_CHECK, stop, async || self.follow_map(&mut refreshed_at).await).await;
     }
 
     async fn follow_map(&self, refreshed_at: &mut Instant) {
@@ -86,14 +77,6 @@ impl Context {
         let (reads, writes) = tokio::join!(self.reads.refresh(), self.writes.refresh());
         if let Err(error) = reads.and(writes) {
             tracing::debug!(%error, "the cluster's map could not be refreshed");
-        }
-    }
-
-    async fn ensure_library(&self) {
-        // An unreachable primary is asked again soon. A call that misses the library there reports an error.
-        let loaded = self.reads.load_library().await;
-        if let Err(error) = loaded.and(self.reads.spread_libraries(LIBRARY_PREFIX).await) {
-            tracing::debug!(%error, "function library not checked on every primary");
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::reconciler::Reconciler;
 use crate::replication::{self, Replication};
 use crate::rounds::Stop;
 use crate::timing::Timing;
-use crate::{leading, rebalancer, record_follower};
+use crate::{leading, libraries, rebalancer, record_follower};
 
 /// The control plane of all sales of a cluster.
 pub struct Coordinator {
@@ -53,8 +53,8 @@ impl Coordinator {
     /// and rebalances.
     pub async fn run(&self, stop: impl Future<Output = ()> + Send + 'static) {
         let (context, stop): (_, Stop) = (&*self.context, stop.boxed().shared());
-        let (name, version) = (context.leadership.name().to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-        let process = ProcessInfo { name, kind: ProcessKind::Coordinator, version };
+        let name = context.leadership.name().to_owned();
+        let process = ProcessInfo::of_this_release(name, ProcessKind::Coordinator);
         tokio::join!(
             leading::run(context, stop.clone()),
             presence::announce(
@@ -68,6 +68,7 @@ impl Coordinator {
             self.reconciler.run(self.observer.subscribe(), stop.clone()),
             rebalancer::run(context, self.observer.subscribe(), stop.clone()),
             context.run(stop.clone()),
+            libraries::run(context, stop.clone()),
             replication::run(context, &self.replications, stop.clone()),
         );
     }

@@ -10,6 +10,7 @@ pub mod demand;
 pub mod desired_state;
 mod leading;
 pub mod lease_holder;
+mod libraries;
 pub mod live;
 pub mod metrics;
 pub mod new_sale;

@@ -48,9 +48,7 @@ pub fn price(text: &str) -> Result<f64, InvalidPrice> {
     let digits: String = text.split(['e', 'E']).next().unwrap_or_default().replace('.', "");
     let digits = digits.trim_start_matches(['+', '-', '0']).trim_end_matches('0');
     let is_kept = digits.is_empty() || (price.is_normal() && digits.len() <= PRICE_DIGITS_MAX);
-    (price.is_finite() && is_kept && (price != 0.0 || price.is_sign_positive()))
-        .then_some(price)
-        .ok_or(InvalidPrice)
+    (is_kept && (price != 0.0 || price.is_sign_positive())).then_some(price).ok_or(InvalidPrice)
 }
 
 /// A setting of a sale that can be invalid, or differ from the existing sale's.

@@ -8,6 +8,10 @@ use service::settings::{duration, positive_duration};
 /// Shortest lease. A single request for it may take up to half of that before it times out.
 const LEASE_DURATION_MIN: Duration = Duration::from_millis(500);
 
+/// Time after which the function library of a release is removed if no process uses it. Within a day operators notice
+/// that a release is bad and go back.
+const LIBRARY_UNUSED_MAX: Duration = Duration::from_hours(24);
+
 /// Periods and waits of a coordinator.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Timing {
@@ -27,6 +31,10 @@ pub struct Timing {
     /// this time. At least 500ms
     #[arg(long, env, value_parser = lease_duration, default_value = "2s")]
     pub lease_duration: Duration,
+
+    /// Time after which the function library of a release is removed if no process uses it
+    #[arg(skip = LIBRARY_UNUSED_MAX)]
+    pub library_unused_max: Duration,
 }
 
 fn lease_duration(raw: &str) -> Result<Duration, String> {

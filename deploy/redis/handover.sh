@@ -6,7 +6,7 @@
 # Purchases of the pair then wait for up to a second, because a server looks for its new primary once per second. None
 # fails.
 #
-# Environment: PASSWORDS_FOLDER (the file `admin`), TLS_FOLDER, PORT and ANNOUNCE_HOSTNAME as for start.sh, and CLI
+# Environment: PASSWORDS_FOLDER (the file `replica`), TLS_FOLDER, PORT and ANNOUNCE_HOSTNAME as for start.sh, and CLI
 # (default valkey-cli).
 #
 # A replica, a server without slots, and a primary whose replica does not have its data have nothing to hand over. In
@@ -28,12 +28,13 @@ hand_over() {
   [ -n "${PASSWORDS_FOLDER:-}" ] || bad_setting "PASSWORDS_FOLDER is required"
   prepare_client
   here=127.0.0.1:${PORT:-6379}
-  admin_password=$(password_of admin) || exit
-  log_in_with "$admin_password"
+  password=$(own_password) || exit
+  log_in_with replica "$password"
   nodes=$(echo 'CLUSTER NODES' | query "$here" | tr -d '\r')
   case $nodes in
     *myself,slave*) say "this server is a replica: there is nothing to hand over" && return ;;
     *myself,master*) ;;
+    *WRONGPASS*) say "this server has joined no cluster, or has another password: there is nothing to hand over" && return ;;
     *) fail "this server does not answer: $(printf '%s' "$nodes" | sed -n 1p)" ;;
   esac
   printf '%s\n' "$nodes" | grep -q 'myself.*connected .*[0-9]$' ||

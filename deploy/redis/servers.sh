@@ -2,8 +2,8 @@
 # passwords.sh.
 #
 # PAIRS lists the servers: `host:port,host:port host:port,host:port …`. The scripts identify a server by its
-# `host:port` and log in as the user `admin`, with the password in the environment. Every query has a deadline,
-# because a frozen server never answers.
+# `host:port`. The password of their login is in the environment. Every query has a deadline, because a frozen server
+# never answers.
 
 # Maximum time for one session with a server.
 SESSION_S_MAX=60
@@ -33,7 +33,8 @@ prepare_client() {
 
 # Valkey's client reads the first variable since version 9.0. Redis' client and older versions read the second.
 log_in_with() {
-  export VALKEYCLI_AUTH="$1" REDISCLI_AUTH="$1"
+  login=$1
+  export VALKEYCLI_AUTH="$2" REDISCLI_AUTH="$2"
 }
 
 # Sends the commands on standard input to a server, one per line. Prints the replies in the same order, including
@@ -41,7 +42,7 @@ log_in_with() {
 query() {
   server=$1
   shift
-  set -- -h "${server%:*}" -p "${server##*:}" --user admin "$@"
+  set -- -h "${server%:*}" -p "${server##*:}" --user "$login" "$@"
   [ -z "$TLS_FOLDER" ] || set -- --tls --cacert "$TLS_FOLDER/ca.crt" "$@"
   timeout "$SESSION_S_MAX" "$CLI" "$@" 2>&1 || echo "no answer within $SESSION_S_MAX s"
 }
@@ -56,7 +57,7 @@ answers() {
   answer=$(echo PING | query "$1" | sed -n 1p)
   case $answer in
     PONG) return 0 ;;
-    *WRONGPASS* | *NOAUTH* | *NOPERM*) bad_setting "$1 does not let admin in: $answer" ;;
+    *WRONGPASS* | *NOAUTH* | *NOPERM*) bad_setting "$1 does not let $login in: $answer" ;;
   esac
   why=$answer
   return 1

@@ -7,7 +7,7 @@
 #   server.conf  redis.conf, tls.conf with TLS, then addresses, folders and the password for its primary
 #
 # Environment:
-#   PASSWORDS_FOLDER   one file per user: node, coordinator, exporter, replica, admin (format: see passwords.sh)
+#   PASSWORDS_FOLDER   the password of this server, and the hashes of all others (format: see passwords.sh)
 #   TLS_FOLDER         tls.crt, tls.key and ca.crt; without it connections are not encrypted
 #   DATA_FOLDER        the data that must survive a restart: the append-only file and nodes.conf (default /data)
 #   CONF_FOLDER        redis.conf, tls.conf and users.acl (default: the folder of this script)
@@ -91,7 +91,7 @@ settings() {
   # A replica copies its primary before it can be promoted, so it may start with a file that a kill has truncated.
   ! was_replica || line "aof-load-truncated yes"
   line "aclfile $(quoted "$RUN_FOLDER/users.acl")"
-  password=$(password_of replica) || exit
+  password=$(own_password) || exit
   line "masteruser replica"
   line "masterauth $(quoted "$password")"
 }

@@ -24,11 +24,19 @@ pub fn repository() -> PathBuf {
     folder().parent().expect("`deploy` lies in the repository").to_owned()
 }
 
-/// Returns true when the tag of an image is an exact version.
+/// Returns true when the tag of an image is an exact version. A digest may follow.
 pub fn has_exact_version(image: &str) -> bool {
+    let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
     let numbers: Vec<_> =
-        image.rsplit_once(':').map_or("", |(_, tag)| tag).trim_start_matches('v').split('.').collect();
-    numbers.len() == 3 && numbers.iter().all(|number| number.parse::<u16>().is_ok())
+        name.rsplit_once(':').map_or("", |(_, tag)| tag).trim_start_matches('v').split('.').collect();
+    let is_version = numbers.len() == 3 && numbers.iter().all(|number| number.parse::<u16>().is_ok());
+    is_version && digest.is_none_or(is_digest)
+}
+
+/// Returns true for the digest of an image: `sha256:` and 64 hexadecimal digits.
+pub fn is_digest(text: &str) -> bool {
+    let digits = text.strip_prefix("sha256:").unwrap_or_default();
+    digits.len() == 64 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Returns the path of a linter that `cargo xtask test` installs.

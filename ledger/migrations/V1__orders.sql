@@ -23,6 +23,15 @@ CREATE TABLE cursors (
     PRIMARY KEY (sale, creation, shard, incarnation)
 );
 
+-- The number of each sale's orders. A statement that writes orders holds the row until it is committed, so orders become
+-- visible in the order of their positions: a reader who has seen position 7 has seen all before it.
+CREATE TABLE positions (
+    sale text NOT NULL,
+    creation text NOT NULL,
+    position bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (sale, creation)
+);
+
 -- The orders, append-only. `id`, `aggregatetype`, `aggregateid`, `type` and `payload` are the columns that Debezium's
 -- outbox event router reads.
 CREATE TABLE order_events (
@@ -33,6 +42,8 @@ CREATE TABLE order_events (
     -- Number of the stream's entry, and the place of the buyer in it.
     seq bigint NOT NULL,
     n integer NOT NULL,
+    -- Number of the order in its sale, from 1.
+    position bigint NOT NULL,
     id uuid NOT NULL,
     aggregatetype text NOT NULL,
     aggregateid text NOT NULL,
@@ -46,4 +57,5 @@ CREATE TABLE order_events (
 -- One unit for each user of a sale. An order that breaks this stops its shard, and a person looks at it.
 CREATE UNIQUE INDEX order_events_one_per_user ON order_events (sale, creation, user_id);
 CREATE UNIQUE INDEX order_events_id ON order_events (id);
+CREATE UNIQUE INDEX order_events_position ON order_events (sale, creation, position);
 CREATE INDEX order_events_by_time ON order_events (sale, at);

@@ -17,23 +17,30 @@ use crate::database::Database;
 use crate::event::{self, Payload};
 use crate::metrics;
 
-/// Moves the cursor from $5 to $6 and inserts the rows, or does neither when the cursor is elsewhere. The conflict target
-/// is named: without it, a second order of one user would be left out silently.
+/// Moves the cursor from $5 to $6, numbers the orders and inserts them, or does nothing when the cursor is elsewhere. The
+/// conflict target is named: without it, a second order of one user would be left out silently.
 const WRITE: &str = "
     WITH moved AS (
         UPDATE cursors SET seq = $6, orders = orders + cardinality($7::bigint[]), moved_at = now()
         WHERE sale = $1 AND creation = $2 AND shard = $3 AND incarnation = $4 AND seq = $5
         RETURNING 1
+    ), numbered AS (
+        UPDATE positions SET position = position + cardinality($7::bigint[])
+        FROM moved WHERE sale = $1 AND creation = $2
+        RETURNING position - cardinality($7::bigint[]) AS before
     ), written AS (
-        INSERT INTO order_events
-            (sale, creation, shard, incarnation, seq, n, id, aggregatetype, aggregateid, type, payload, user_id, at)
-        SELECT $1, $2, $3, $4, row.seq, row.n, row.id, 'order', row.order_id, 'order.purchased', row.payload::jsonb,
-            row.user_id, to_timestamp(row.at / 1000.0)
-        FROM moved, UNNEST($7::bigint[], $8::integer[], $9::uuid[], $10::text[], $11::text[], $12::text[], $13::bigint[])
-            AS row (seq, n, id, order_id, payload, user_id, at)
+        INSERT INTO order_events (sale, creation, shard, incarnation, seq, n, position, id, aggregatetype, aggregateid,
+            type, payload, user_id, at)
+        SELECT $1, $2, $3, $4, row.seq, row.n, numbered.before + row.place, row.id, 'order', row.order_id,
+            'order.purchased', row.payload::jsonb, row.user_id, to_timestamp(row.at / 1000.0)
+        FROM numbered, UNNEST($7::bigint[], $8::integer[], $9::uuid[], $10::text[], $11::text[], $12::text[], $13::bigint[])
+            WITH ORDINALITY AS row (seq, n, id, order_id, payload, user_id, at, place)
         ON CONFLICT (sale, creation, shard, incarnation, seq, n) DO NOTHING
     )
     SELECT count(*) FROM moved";
+
+const OPEN_POSITION: &str = "
+    INSERT INTO positions (sale, creation) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
 const OPEN_CURSOR: &str = "
     INSERT INTO cursors (sale, creation, shard, incarnation)
@@ -104,6 +111,7 @@ impl Writer {
         let (id, creation) = (sale.id().as_str(), sale.fingerprint().as_str());
         let incarnations = incarnations(&sale.config);
         let client = &self.database.client;
+        self.within(client.execute(OPEN_POSITION, &[&id, &creation])).await?;
         self.within(client.execute(OPEN_CURSOR, &[&id, &creation, &incarnations])).await?;
         let mut cursors = vec![Cursor::default(); incarnations.len()];
         for row in self.within(client.query(READ_CURSORS, &[&id, &creation])).await? {

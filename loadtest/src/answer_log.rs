@@ -1,8 +1,9 @@
 //! Log of the answers to all buyers, in the form of a journal, and the verdict on it.
 //!
 //! Claims come from lookups at the end. A user who is not looked up is taken to have the order of the first answer: this
-//! finds answers that contradict each other. The sale's window and other clients are unknown here, so `not active` proves
-//! nothing, and a buyer who gave up is an error instead of a broken promise.
+//! finds answers that contradict each other. In the same way, an attempt has the order of its first answer that names its own
+//! one. The sale's window and other clients are unknown here, so `not active` proves nothing, and a buyer who gave up is an
+//! error instead of a broken promise.
 
 use std::{
     collections::HashMap,
@@ -15,7 +16,10 @@ use buyers::{
     journal::{Answered, BuyerRequest, Invoked, JournalEntry, Micros, exchanges},
     verdict::{UNRESOLVED, violations},
 };
-use stock::ids::{OrderId, SaleId, UserId, UserIdKind};
+use stock::ids::SaleId;
+
+/// Order of an attempt that no answer has named. No answer has such an order.
+const UNNAMED_ORDER: &str = "";
 
 /// The requests of all buyers, with their answers.
 #[derive(Debug)]
@@ -35,8 +39,7 @@ impl AnswerLog {
 
     /// Logs the answer to a purchase with this key, sent at this time.
     pub(crate) fn purchase(&self, user: &str, api: ApiFamily, key: &str, sent: Instant, answer: &Answer) {
-        let id = UserId::parse(user, UserIdKind::Opaque).expect("letters, digits and dashes are a user id");
-        let order = Some(OrderId::derived(&self.sale, &id, key).to_string());
+        let order = Some(UNNAMED_ORDER.to_owned());
         self.log(user, api, BuyerRequest::Purchase { attempt: key.to_owned(), order }, sent, answer);
     }
 
@@ -68,7 +71,8 @@ impl AnswerLog {
 
     /// Returns the description of every broken promise, at a sale of this many units.
     pub(crate) fn contradictions(&self, found: &FoundOrders, total: u64) -> Vec<String> {
-        let entries = self.lock();
+        let mut entries = self.lock();
+        name_orders(&mut entries);
         let mut claims = reported_claims(&entries);
         for (user, order) in found {
             match (claims.get_mut(user), order) {
@@ -86,6 +90,25 @@ impl AnswerLog {
 
     fn lock(&self) -> MutexGuard<'_, Vec<JournalEntry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes the order of each attempt into its requests, from its first answer that names its own order.
+fn name_orders(entries: &mut [JournalEntry]) {
+    let mut orders = HashMap::new();
+    for exchange in exchanges(entries) {
+        let is_own_order = matches!(exchange.kind(), AnswerKind::Purchased | AnswerKind::Unknown);
+        let order = exchange.answered.filter(|_| is_own_order).and_then(|answered| answered.order.as_ref());
+        let (Some(key), Some(order)) = (exchange.invoked.ask.key(), order) else { continue };
+        let attempt = (exchange.invoked.user.clone(), key.to_owned());
+        orders.entry(attempt).or_insert_with(|| order.clone());
+    }
+    for entry in entries {
+        let JournalEntry::Invoked(Invoked { user, ask, .. }) = entry else { continue };
+        let BuyerRequest::Purchase { attempt, order: Some(order) } = ask else { continue };
+        if let Some(named) = orders.get(&(user.clone(), attempt.clone())) {
+            order.clone_from(named);
+        }
     }
 }
 
@@ -111,8 +134,7 @@ mod tests {
     }
 
     fn own_order(user: &str, key: &str) -> String {
-        let user = UserId::parse(user, UserIdKind::Opaque).unwrap();
-        OrderId::derived(&"flash".parse().unwrap(), &user, key).to_string()
+        format!("{user}-{key}")
     }
 
     fn answer(kind: AnswerKind, order: Option<&str>) -> Answer {
@@ -123,6 +145,11 @@ mod tests {
         fn purchased(&self, user: &str, key: &str, order: &str) {
             let bought = answer(AnswerKind::Purchased, Some(order));
             self.purchase(user, ApiFamily::BySale, key, Instant::now(), &bought);
+        }
+
+        fn unknown(&self, user: &str, key: &str, order: &str) {
+            let unknown = answer(AnswerKind::Unknown, Some(order));
+            self.purchase(user, ApiFamily::BySale, key, Instant::now(), &unknown);
         }
 
         fn found(&self, user: &str, sent: Instant, order: Option<&str>) {
@@ -176,6 +203,13 @@ mod tests {
         log.purchased("ann", "first", &own_order("ann", "first"));
         log.purchased("ann", "second", &own_order("ann", "first"));
         log.assert_found(&FoundOrders::new(), "a user buys at most once: ann");
+    }
+
+    #[test]
+    fn two_orders_of_one_attempt_are_found() {
+        let log = log();
+        log.unknown("ann", "first", &own_order("ann", "first"));
+        log.purchased("ann", "first", "B");
         log.assert_found(&FoundOrders::new(), "a purchase is reported with its attempt's own order: ann");
     }
 
@@ -190,6 +224,7 @@ mod tests {
     #[test]
     fn refused_attempt_with_order_is_found() {
         let (log, order) = (log(), own_order("ann", "first"));
+        log.unknown("ann", "first", &order);
         log.sold_out("ann", "first", Instant::now());
         log.found("ann", Instant::now(), Some(&order));
         log.assert_found(&FoundOrders::new(), "a refused attempt has no claim: ann");

@@ -1,6 +1,10 @@
 //! Exit codes of the program, and its error message.
 
-use std::{fmt::Display, process::ExitCode};
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 
@@ -47,5 +51,5 @@ pub(crate) fn exit_with_usage_error(error: &clap::Error) -> ! {
 }
 
 fn print_error(line: impl Display) {
-    eprintln!("error: {line}");
+    writeln!(io::stderr(), "error: {line}").ok();
 }

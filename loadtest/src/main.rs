@@ -14,7 +14,12 @@ mod tally;
 mod target;
 mod thresholds;
 
-use std::{fs, process::ExitCode, sync::Arc};
+use std::{
+    fs,
+    io::{self, Write as _},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 
@@ -35,7 +40,8 @@ async fn main() -> ExitCode {
 async fn load(scenario: &Scenario) -> Result<RunResult> {
     let target = Arc::new(LoadTarget::find(scenario).await?);
     let before = target.audit().await?;
-    println!("{} at {}, sale `{}`", scenario.name(), target.sale_client.url(), target.sale);
+    writeln!(io::stdout(), "{} at {}, sale `{}`", scenario.name(), target.sale_client.url(), target.sale)
+        .ok();
 
     let progress = print_progress(&target.sale_client);
     scenarios::run(scenario, &target).await?;
@@ -49,13 +55,13 @@ async fn load(scenario: &Scenario) -> Result<RunResult> {
     Ok(report.result())
 }
 
-/// Prints the report and writes it to a file.
+/// Prints the report and writes it to a file. The verdict is returned even if the reader of the output is gone.
 fn write_report(report: &Report, scenario: &Scenario) -> Result<()> {
     let (text, folder) = (report.text(), scenario.reports());
-    print!("{text}");
+    write!(io::stdout(), "{text}").ok();
     fs::create_dir_all(&folder)
         .and_then(|()| fs::write(folder.join("verdict.txt"), text))
         .with_context(|| format!("cannot write to {}", folder.display()))?;
-    println!("reports are in {}", folder.display());
+    writeln!(io::stdout(), "reports are in {}", folder.display()).ok();
     Ok(())
 }

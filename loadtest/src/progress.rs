@@ -1,6 +1,10 @@
 //! Prints one line of progress per second.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use buyers::AnswerKind;
 use tokio::{
@@ -26,7 +30,7 @@ async fn print_lines(sale_client: &SaleClient) {
     loop {
         clock.tick().await;
         let now = sale_client.tally.counts();
-        println!("{}", line(&before, &now));
+        writeln!(io::stdout(), "{}", line(&before, &now)).ok();
         before = now;
     }
 }

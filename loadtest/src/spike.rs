@@ -8,6 +8,7 @@ mod page;
 mod plot;
 
 use std::{
+    io::{self, Write as _},
     net::SocketAddr,
     path::Path,
     sync::{
@@ -53,7 +54,7 @@ pub(crate) async fn run(spike: &Spike, target: &Arc<LoadTarget>, reports: &Path)
     };
     let results = generator.run_while(on_result).await?;
     let waits = WaitTimes::of(spike.rate, &results);
-    print!("{}", waits.text());
+    write!(io::stdout(), "{}", waits.text()).ok();
     page::write(reports, &waits)?;
     retry_unresolved(&sale_client, results, spike.connections as usize).await;
     drop(interrupt_handler);

@@ -20,7 +20,7 @@ let open = NO_ATTEMPT;
 
 /**
  * Buys one unit. Calls `onRetry({why, next, of})` before each further try. Returns `{outcome, body, retryAfterMs}`. The
- * outcome is the API's reason, or `bought`, `busy`, `limited`, `unknown`, `sign_in`, `no_sale` or `failed`.
+ * outcome is the API's reason, or `bought`, `busy`, `limited`, `unknown`, `sign_in`, `no_sale`, `network_full` or `failed`.
  */
 export async function buy(user, sale, onRetry) {
   if (open.user !== user) open = { user, key: newKey(), isUnknown: false };
@@ -55,6 +55,7 @@ function outcomeOf({ status, body }, sale) {
   if (status === 401) return 'sign_in';
   if (status === 404) return 'no_sale';
   if (status === 429) return 'limited';
+  if (body.type === '/problems/network-full') return 'network_full';
   if (body.type === '/problems/busy') return 'busy';
   return status === 0 || status >= 500 ? 'unknown' : 'failed';
 }

@@ -6,6 +6,9 @@ export const user = entry('localStorage', 'flashsale.user');
 /** The token from the shop's sign-in, while this tab is open. */
 export const token = entry('sessionStorage', 'flashsale.token');
 
+/** The sign-in that this page has started in this tab: `{state, search}`. */
+export const signIn = entry('sessionStorage', 'flashsale.signin');
+
 /** The receipt of a sale: `{outcome, user, orderId, purchasedAt}`. */
 export const receipt = (sale) => entry('localStorage', `flashsale.receipt.${sale}`);
 

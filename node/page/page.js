@@ -13,13 +13,14 @@ import * as words from './words.js';
 const OFFLINE_AFTER_MS = 4_000;
 const SECOND_MS = 1_000;
 
-const state = { sale: null, noSale: false, isOffline: false, asking: '', news: '', receipt: null };
+const state = { sale: null, noSale: false, isOffline: false, asking: '', news: '', receipt: null, signIn: signInNow() };
 let silence;
 let tick;
 
 view.user.value = memory.user.get() ?? '';
 view.form.addEventListener('submit', submit);
 view.other.addEventListener('click', buyForAnotherUser);
+view.signin.addEventListener('click', shop.signIn);
 follow({ status, noSale, silence: markSilent });
 show();
 
@@ -66,6 +67,7 @@ function submit(event) {
 }
 
 async function ask(task, user) {
+  if (state.signIn === 'needed') return shop.signIn();
   const isMissing = !user && !shop.isSignedIn;
   view.markUser(isMissing);
   if (isMissing) return update({ news: words.WHO });
@@ -86,6 +88,7 @@ function settle(user, answer) {
     keep({ outcome, user, ...body });
     return view.goToReceipt();
   }
+  if (outcome === 'sign_in' && shop.canSignIn) update({ signIn: 'needed' });
   update({ news: words.refusal(answer) });
   view.markUser(outcome === 'invalid_user_id');
 }
@@ -105,7 +108,14 @@ function buyForAnotherUser() {
 }
 
 function buyer() {
+  if (state.signIn === 'needed') return '';
   return shop.isSignedIn ? shop.signedInAs : view.user.value.trim();
+}
+
+/** `none`: buyers enter their id. `needed`: the shop signs them in. `done`: it has. */
+function signInNow() {
+  if (shop.isSignedIn) return 'done';
+  return shop.canSignIn ? 'needed' : 'none';
 }
 
 function phaseNow() {
@@ -123,7 +133,7 @@ function show() {
   clearTimeout(tick);
   const phase = phaseNow();
   if (state.news === words.NOT_YET && phase !== 'upcoming') state.news = '';
-  view.show({ ...state, phase, task: TASKS[phase], now: now(), isSignedIn: shop.isSignedIn });
+  view.show({ ...state, phase, task: TASKS[phase], now: now() });
   const { startsAt, endsAt } = state.sale ?? {};
   const left = (now() < startsAt ? startsAt : endsAt) - now();
   if (left > 0) tick = setTimeout(show, (left % SECOND_MS) + 1);

@@ -7,8 +7,12 @@ import * as memory from './memory.js';
 const ANSWER_MS_MAX = 15_000;
 const NO_ANSWER = { status: 0, body: {}, retryAfterMs: 0 };
 
-const base = pathOf(new URLSearchParams(location.search).get('sale'));
+const STATE_BYTES = 16;
+
+const signInUrl = document.querySelector('meta[name=sign-in]').content;
+// The end of a sign-in restores the address, so it comes first.
 const token = tokenFromAddress() ?? memory.token.get();
+const base = pathOf(new URLSearchParams(location.search).get('sale'));
 let csrfToken;
 
 /** URL of the sale's event stream. */
@@ -17,6 +21,18 @@ export const events = `${base}/events`;
 /** The user that the token names, if any. Without a token, buyers enter their own id. */
 export const signedInAs = token && subjectOf(token);
 export const isSignedIn = Boolean(token);
+
+/** True when the shop signs buyers in. */
+export const canSignIn = Boolean(signInUrl);
+
+/** Sends the buyer to the sign-in of the shop, which sends them back to `/#token=…&state=…`. */
+export function signIn() {
+  const state = Array.from(crypto.getRandomValues(new Uint8Array(STATE_BYTES)), (byte) => byte.toString(16).padStart(2, '0')).join('');
+  memory.signIn.set({ state, search: location.search });
+  const url = new URL(signInUrl);
+  url.searchParams.set('state', state);
+  location.assign(url);
+}
 
 export const status = () => ask(`${base}/status`);
 
@@ -63,11 +79,19 @@ function pathOf(sale) {
   return `/api/sales/${/^[a-z0-9-]{1,32}$/.test(sale) ? sale : '_'}`;
 }
 
-/** Takes a token from the fragment, which is never sent to a server, and removes it from the address bar. */
+/**
+ * Takes a token from the fragment, which is never sent to a server, and removes it from the address bar. Only a sign-in
+ * that this tab has started ends here: the token in a link of a stranger would let the buyer buy for the stranger.
+ */
 function tokenFromAddress() {
-  const [, token] = /^#token=(.+)$/.exec(location.hash) ?? [];
+  const answer = new URLSearchParams(location.hash.slice(1));
+  const token = answer.get('token');
   if (!token) return null;
-  history.replaceState(null, '', location.pathname + location.search);
+  const started = memory.signIn.get();
+  const isOurs = Boolean(started?.state) && started.state === answer.get('state');
+  history.replaceState(null, '', location.pathname + (isOurs ? started.search : location.search));
+  if (!isOurs) return null;
+  memory.signIn.set(null);
   memory.token.set(token);
   return token;
 }

@@ -4,12 +4,12 @@ import * as words from './words.js';
 
 const element = Object.fromEntries([...document.querySelectorAll('[id]')].map((node) => [node.id, node]));
 
-export const { form, user, other } = element;
+export const { form, user, other, signin } = element;
 
 /**
  * Renders everything. Only changed elements are touched, so a screen reader does not speak every second.
  */
-export function show({ sale, phase, task, now, isOffline, isSignedIn, asking, news, receipt }) {
+export function show({ sale, phase, task, now, isOffline, signIn, asking, news, receipt }) {
   const { headline, note, button } = words.PHASES[phase](sale, now);
   Object.assign(document.body.dataset, { phase, task: task ?? '' });
   text('phase', headline);
@@ -19,7 +19,8 @@ export function show({ sale, phase, task, now, isOffline, isSignedIn, asking, ne
   text('buy', words.ASKING[asking] ?? (isOffline ? words.OFFLINE_BUTTON : button));
   element.buy.setAttribute('aria-disabled', String(!task || isOffline || Boolean(asking)));
   element.form.hidden = Boolean(receipt) || phase === 'noSale';
-  element.identity.hidden = isSignedIn;
+  element.identity.hidden = signIn !== 'none';
+  element.signin.hidden = signIn !== 'needed';
   if (sale) showSale(sale, phase, now);
   showReceipt(receipt);
   const when = phase === 'upcoming' ? countdownOf(sale, phase, now) : headline;

@@ -64,6 +64,7 @@ export function refusal({ outcome, body, retryAfterMs }) {
     no_sale: 'There is no such sale any more.',
     busy: 'Too many buyers are waiting. Nothing was bought. Please try again.',
     early: 'The sale is not open yet. Please try again.',
+    network_full: 'Your network has bought as many units as one network may have. You have none of them.',
     limited: `Too many tries. Nothing was bought. Please try again ${waiting(retryAfterMs)}.`,
     unknown: 'We do not know if you got one. Please press the button again: you cannot buy twice.',
   };

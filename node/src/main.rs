@@ -123,7 +123,8 @@ async fn connect(settings: &Settings, is_verified: bool) -> anyhow::Result<NodeS
         secrets => Signer::with(secrets),
     };
     let limits = Arc::new(Limits::start(&cluster, &settings.limits, is_verified));
-    let process = process_info(settings);
+    let name = presence::name(settings.listen.public().port());
+    let process = ProcessInfo::of_this_release(name, ProcessKind::Node);
     let shared_limits = Arc::clone(&limits);
     let presence = PresenceTask::start(
         Arc::clone(&cluster),
@@ -132,12 +133,6 @@ async fn connect(settings: &Settings, is_verified: bool) -> anyhow::Result<NodeS
     );
     let sales = Sales::start(cluster, settings.lanes.clone());
     Ok(NodeServices { sales, signer, limits, presence })
-}
-
-/// Describes this process for the list of running processes in Redis.
-fn process_info(settings: &Settings) -> ProcessInfo {
-    let name = presence::name(settings.listen.public().port());
-    ProcessInfo { name, kind: ProcessKind::Node, version: env!("CARGO_PKG_VERSION").to_owned() }
 }
 
 fn log_start(settings: &Settings) {

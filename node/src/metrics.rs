@@ -23,7 +23,8 @@ service::name_metrics! {
     /// Purchases that succeeded after the buyer found the home shard empty and waited for tokens from another shard.
     Counter PURCHASES_DELAYED_BY_STEAL = "flashsale_purchases_delayed_by_steal_total";
     /// Requests that were refused because their client made too many. User: attempts or lookups of one user. Address
-    /// purchases: purchases and lookups of one client address. Address requests: its other requests.
+    /// purchases: purchases and lookups of one client address. Address requests: its other requests. Network units:
+    /// purchases of a client network that has bought all units that it may have.
     Counter REQUESTS_LIMITED = "flashsale_requests_limited_total";
     /// Nodes that share the rate limits, as far as the node knows. Each grants its part without asking.
     Gauge LIMIT_NODES = "flashsale_limit_nodes";
@@ -105,10 +106,12 @@ pub(crate) enum LimitName {
     AddressPurchases,
     /// Other requests of one client address.
     AddressRequests,
+    /// Units that one client network may have in a sale.
+    NetworkUnits,
 }
 
 impl LimitName {
-    const ALL: [Self; 3] = [Self::User, Self::AddressPurchases, Self::AddressRequests];
+    const ALL: [Self; 4] = [Self::User, Self::AddressPurchases, Self::AddressRequests, Self::NetworkUnits];
 
     /// Returns the name in metrics and in Redis.
     pub(crate) const fn as_str(self) -> &'static str {
@@ -116,6 +119,7 @@ impl LimitName {
             Self::User => "user",
             Self::AddressPurchases => "address_purchases",
             Self::AddressRequests => "address_requests",
+            Self::NetworkUnits => "network_units",
         }
     }
 }
@@ -338,21 +342,27 @@ impl SaleCounters {
 
     /// Counts the outcome of a purchase. `waited_for_tokens` is true when its buyer waited for a steal.
     pub(crate) fn answered(&self, outcome: &Outcome, waited_for_tokens: bool) {
-        self.of_outcome(outcome).increment(1);
+        match self.of_outcome(outcome) {
+            Some(counter) => counter.increment(1),
+            None => count_limited_request(LimitName::NetworkUnits),
+        }
         if waited_for_tokens && matches!(outcome, Outcome::Purchased(_)) {
             self.delayed_by_steal.increment(1);
         }
     }
 
-    fn of_outcome(&self, outcome: &Outcome) -> &Counter {
-        match outcome {
+    /// Returns `None` for an attempt that was limited.
+    fn of_outcome(&self, outcome: &Outcome) -> Option<&Counter> {
+        let counter = match outcome {
             Outcome::Purchased(_) => &self.purchased,
             Outcome::AlreadyPurchased(_) => &self.already_purchased,
             Outcome::OutOfStock => &self.out_of_stock,
             Outcome::NotActive(_) => &self.not_active,
             Outcome::Busy => &self.busy,
             Outcome::Unknown(_) => &self.unknown,
-        }
+            Outcome::NetworkFull => return None,
+        };
+        Some(counter)
     }
 }
 

@@ -24,9 +24,9 @@ pub fn router(state: Arc<AppState>, admission: impl AdmissionControl) -> Router 
     } else {
         Router::new()
     };
-    let routes = api.merge(documentation);
-    // The storefront page. It calls the by-sale endpoints.
-    let router = edge::wrap(routes.merge(page::router()), admission, DEADLINE);
+    // The storefront page calls the by-sale endpoints.
+    let routes = api.merge(documentation).merge(page::router(state.sign_in_url()));
+    let router = edge::wrap(routes, admission, DEADLINE);
     // CORS is the outermost layer, because pages of other sites must be able to read error responses too.
     cors.into_iter().fold(router, Router::layer)
 }

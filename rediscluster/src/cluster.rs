@@ -57,8 +57,8 @@ pub enum ClusterError {
     /// Some slots have no primary.
     #[error("{0} of the cluster's 16384 slots have no primary")]
     Incomplete(usize),
-    /// The library could not be loaded.
-    #[error("the function library could not be loaded on {0}: {1}")]
+    /// A library could not be loaded, copied or deleted.
+    #[error("the function libraries could not be changed on {0}: {1}")]
     Library(Address, CallError),
 }
 

@@ -4,6 +4,8 @@
 //! gives up on a frozen primary, and shares one socket among all users, which a WAIT then blocks. Here a reply is a
 //! reply and a timeout is a timeout; retries are the caller's decision.
 
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, Pipeline, RedisError,
-    ServerError, Value,
+    ServerError, TlsCertificates, Value,
 };
 
 use crate::EpochMs;
@@ -25,6 +27,9 @@ pub struct ConnectOptions {
     /// Nodes that are queried for the cluster map. User, password and TLS settings of the first one apply to all
     /// nodes.
     pub seeds: Vec<ConnectionInfo>,
+    /// PEM file of the authorities that verify the nodes' certificates. It is read for each new connection, so the
+    /// authorities can be replaced while the process runs.
+    pub ca_file: Option<PathBuf>,
     /// Timeout for connecting and logging in.
     pub connect_timeout: Duration,
     /// Timeout for the reply of a pipeline, in addition to the barrier timeout.
@@ -39,6 +44,7 @@ impl ConnectOptions {
     pub fn new(seeds: Vec<ConnectionInfo>) -> Self {
         Self {
             seeds,
+            ca_file: None,
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(1),
             barrier_timeout: Duration::from_millis(500),
@@ -55,9 +61,20 @@ impl ConnectOptions {
         self.seeds.first().is_some_and(|seed| matches!(seed.addr(), ConnectionAddr::TcpTls { .. }))
     }
 
+    /// Returns the seed with the authorities that the file has now. A file that cannot be read or parsed, as while it is
+    /// being written, changes nothing.
+    fn with_current_authorities(&self, seed: ConnectionInfo) -> ConnectionInfo {
+        let pem = self.ca_file.as_ref().and_then(|file| fs::read(file).ok());
+        let pem = pem.filter(|pem| pem.windows(CERTIFICATE.len()).any(|window| window == CERTIFICATE));
+        let Some(pem) = pem else { return seed };
+        let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem) };
+        Client::build_with_tls(seed.clone(), certificates)
+            .map_or(seed, |client| client.get_connection_info().clone())
+    }
+
     /// Returns the connection settings for a node on the map: those of the first seed, with the node's address.
     fn connection_info(&self, address: &Address) -> Option<ConnectionInfo> {
-        let seed = self.seeds.first()?.clone();
+        let seed = self.with_current_authorities(self.seeds.first()?.clone());
         let (host, port) = (address.host.to_string(), address.port);
         let addr = match seed.addr().clone() {
             ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
@@ -73,6 +90,9 @@ impl ConnectOptions {
         Some(seed.set_addr(addr).set_redis_settings(settings).set_tcp_settings(tcp))
     }
 }
+
+/// Marks a certificate in a PEM file.
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 fn address_of(addr: &ConnectionAddr) -> Option<Address> {
     match addr {

@@ -129,6 +129,10 @@ impl<K: Eq + Hash> EventHub<K> {
         }
     }
 
+    fn random_lifetime(&self) -> Duration {
+        rand::random_range(self.lifetime.clone())
+    }
+
     /// Number of listeners.
     pub fn listeners(&self) -> usize {
         self.listeners_max - self.permits.available_permits()
@@ -176,7 +180,7 @@ impl<K: Eq + Hash> EventHub<K> {
             frames,
             last_number,
             first_event: Some(with_retry(first_event)),
-            ends_at: Instant::now() + rand::random_range(self.lifetime.clone()),
+            ends_at: Instant::now() + self.random_lifetime(),
             _permit: permit,
             _share: share,
         };
@@ -216,6 +220,8 @@ impl Listener {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use futures::StreamExt as _;
     use tokio::sync::mpsc;
     use tokio::time::timeout;
@@ -298,6 +304,15 @@ mod tests {
         assert_eq!(next_event(&mut stream).await, None);
         drop(stream);
         assert_eq!(events.listeners(), 0);
+    }
+
+    #[test]
+    fn streams_that_begin_together_end_apart() {
+        let events = EventHub::<u8>::new(1);
+        let lifetimes: BTreeSet<Duration> = (0..100).map(|_| events.random_lifetime()).collect();
+        assert!(lifetimes.len() > 90, "only {} different lifetimes", lifetimes.len());
+        let minutes = |lifetime: &Duration| lifetime.as_secs() / 60;
+        assert!(lifetimes.iter().all(|lifetime| (10..15).contains(&minutes(lifetime))), "{lifetimes:?}");
     }
 
     #[tokio::test]

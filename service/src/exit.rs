@@ -1,6 +1,7 @@
 //! Exit codes, and the last line on standard error.
 
 use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use rediscluster::ClusterError;
@@ -35,7 +36,8 @@ fn code_of(error: &anyhow::Error) -> u8 {
 }
 
 fn print_error(line: impl Display) {
-    eprintln!("error: {line}");
+    // The exit code remains if the reader is gone.
+    writeln!(io::stderr(), "error: {line}").ok();
 }
 
 #[cfg(test)]

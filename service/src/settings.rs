@@ -3,6 +3,7 @@
 //! An empty variable counts as not set. An invalid value is reported as one line on standard error that names the
 //! setting and the valid values, and the exit code is [`exit::SETTINGS`].
 
+pub(crate) mod ca_file;
 mod duration;
 mod file;
 mod redis;

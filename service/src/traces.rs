@@ -4,17 +4,20 @@
 //! span, the wait in a lane is a span inside it, and the call to Redis is the innermost. The standard variables
 //! `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` choose which traces are kept.
 
+mod client;
+
 use std::time::Duration;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Uri};
 use clap::Args;
 use opentelemetry::global;
 use opentelemetry::propagation::Extractor;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig as _};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use rustls::RootCertStore;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -22,27 +25,41 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 
+use self::client::CollectorClient;
 use crate::exit;
+use crate::settings::ca_file::CaFile;
 
 /// Path for traces below the collector's endpoint.
 const TRACES_PATH: &str = "v1/traces";
+const UNENCRYPTED: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE is set, but OTEL_EXPORTER_OTLP_ENDPOINT is not https://: \
+                           nothing would be encrypted";
 /// Longest time to export the last spans on shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where traces are sent.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TraceSettings {
-    /// Where an OpenTelemetry collector receives traces over HTTP, as in http://127.0.0.1:4318; without it no traces
-    /// are sent. OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG choose which are kept, as in traceidratio and 0.01
+    /// Where an OpenTelemetry collector receives traces over HTTP, as in https://collector.example:4318; without it no
+    /// traces are sent. OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG choose which are kept, as in traceidratio and
+    /// 0.01
     #[arg(long, env, value_parser = endpoint)]
     otel_exporter_otlp_endpoint: Option<String>,
+
+    /// A file with CA certificates, as PEM, that an https:// collector is verified by instead of the system's
+    #[arg(long, env, value_parser = CaFile::parse)]
+    otel_exporter_otlp_certificate: Option<CaFile>,
 }
 
 fn endpoint(raw: &str) -> Result<String, String> {
     let url = raw.trim_end_matches('/');
-    match url.strip_prefix("http://") {
-        Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) => Ok(url.to_owned()),
-        _ => Err("must be an http:// address; a collector beside the process does TLS".into()),
+    let is_valid = url.parse::<Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.query().is_none()
+            && uri.host().is_some_and(|host| !host.is_empty())
+    });
+    match is_valid {
+        true => Ok(url.to_owned()),
+        false => Err("must be an address like https://collector.example:4318, or http:// without TLS".into()),
     }
 }
 
@@ -65,10 +82,8 @@ impl TraceSettings {
     where
         S: tracing::Subscriber + for<'span> LookupSpan<'span>,
     {
-        let Some(endpoint) = &self.otel_exporter_otlp_endpoint else { return (None, Traces(None)) };
-        let exporter = exporter(endpoint).unwrap_or_else(|error| {
-            exit::exit_invalid_settings(format_args!("OTEL_EXPORTER_OTLP_ENDPOINT: {error}"))
-        });
+        let exporter = self.exporter().unwrap_or_else(|error| exit::exit_invalid_settings(error));
+        let Some(exporter) = exporter else { return (None, Traces(None)) };
         let provider =
             SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource(name)).build();
         global::set_text_map_propagator(TraceContextPropagator::new());
@@ -76,14 +91,38 @@ impl TraceSettings {
         let ours = filter_fn(is_traced).with_max_level_hint(LevelFilter::DEBUG);
         (Some(layer.with_filter(ours)), Traces(Some(provider)))
     }
+
+    fn exporter(&self) -> Result<Option<SpanExporter>, String> {
+        let endpoint = self.otel_exporter_otlp_endpoint.as_deref();
+        let is_tls = endpoint.is_some_and(|endpoint| endpoint.starts_with("https://"));
+        let authorities = match &self.otel_exporter_otlp_certificate {
+            Some(_) if !is_tls => return Err(UNENCRYPTED.to_owned()),
+            Some(file) => file.authorities.clone(),
+            None if is_tls => system_authorities()?,
+            None => RootCertStore::empty(),
+        };
+        let Some(endpoint) = endpoint else { return Ok(None) };
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_http_client(CollectorClient::new(authorities))
+            .with_endpoint(format!("{endpoint}/{TRACES_PATH}"));
+        let exporter = match std::env::var_os("OTEL_EXPORTER_OTLP_PROTOCOL") {
+            Some(_) => exporter.build(),
+            // The specification's default, which differs from the library's.
+            None => exporter.with_protocol(Protocol::HttpBinary).build(),
+        };
+        exporter.map(Some).map_err(|error| format!("OTEL_EXPORTER_OTLP_ENDPOINT: {error}"))
+    }
 }
 
-fn exporter(endpoint: &str) -> Result<SpanExporter, ExporterBuildError> {
-    let exporter = SpanExporter::builder().with_http().with_endpoint(format!("{endpoint}/{TRACES_PATH}"));
-    match std::env::var_os("OTEL_EXPORTER_OTLP_PROTOCOL") {
-        Some(_) => exporter.build(),
-        // The specification's default, which differs from the library's.
-        None => exporter.with_protocol(Protocol::HttpBinary).build(),
+fn system_authorities() -> Result<RootCertStore, String> {
+    let mut authorities = RootCertStore::empty();
+    authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    match authorities.is_empty() {
+        true => Err("OTEL_EXPORTER_OTLP_ENDPOINT: the system has no certificate authorities; \
+                     OTEL_EXPORTER_OTLP_CERTIFICATE names a file with them"
+            .to_owned()),
+        false => Ok(authorities),
     }
 }
 
@@ -134,10 +173,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trace_endpoint_must_be_a_plain_http_url() {
+    fn trace_endpoint_must_be_an_http_url() {
         assert_eq!(endpoint("http://127.0.0.1:4318/"), Ok("http://127.0.0.1:4318".into()));
-        for bad in ["", "127.0.0.1:4318", "http://", "https://collector:4318", "http://a b"] {
+        assert_eq!(endpoint("https://collector.example/otlp"), Ok("https://collector.example/otlp".into()));
+        for bad in [
+            "",
+            "127.0.0.1:4318",
+            "http://",
+            "https://",
+            "grpc://collector:4317",
+            "http://a b",
+            "/v1",
+            "http://a?b",
+        ] {
             assert!(endpoint(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn certificate_needs_a_collector_with_tls() {
+        let file = CaFile { path: "ca.crt".into(), authorities: RootCertStore::empty() };
+        for endpoint in [None, Some("http://127.0.0.1:4318".to_owned())] {
+            let settings = TraceSettings {
+                otel_exporter_otlp_endpoint: endpoint,
+                otel_exporter_otlp_certificate: Some(file.clone()),
+            };
+            assert_eq!(settings.exporter().err().as_deref(), Some(UNENCRYPTED));
         }
     }
 }

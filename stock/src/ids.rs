@@ -176,7 +176,8 @@ const ORDER_ID_CHARS: usize = 14;
 ///
 /// It is stored twice per unit sold. With 14 characters a unit takes 190 bytes of Redis memory, with 16 characters 201
 /// (`cargo xtask bench memory`, 16 buyers per entry). Among a million orders, the probability that any two ids are
-/// equal is 4 in 10^10. It would matter only for two attempts of the same user.
+/// equal is 4 in 10^10. It would matter only for two attempts of the same user. The id of an attempt with an
+/// idempotency key is derived with the secret of its sale, so buyers cannot search for keys that give equal ids.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OrderId([u8; ORDER_ID_CHARS]);
 
@@ -186,10 +187,19 @@ impl OrderId {
         Self::from_bits(rand::random())
     }
 
-    /// Derives the id of an attempt with an idempotency key: the same for the same sale, user and key.
-    pub fn derived(sale: &SaleId, user: &UserId, idempotency_key: &str) -> Self {
+    /// Derives the id of an attempt with an idempotency key: the same for the same sale, user and key. Without the
+    /// secret of the sale, it cannot be computed from them.
+    ///
+    /// See [`SaleConfig::order_id`](crate::sale::SaleConfig::order_id).
+    pub(crate) fn derived(secret: Option<&str>, sale: &SaleId, user: &UserId, idempotency_key: &str) -> Self {
+        let mut digest = Sha256::new();
+        // The secret comes first, and most of the digest is dropped, so no id helps to compute another one.
+        if let Some(secret) = secret {
+            digest.update(secret);
+            digest.update("\u{1f}");
+        }
         // Sale ids and user ids cannot contain a unit separator, so different triples never give the same input.
-        let digest = Sha256::new()
+        let digest = digest
             .chain_update(sale.as_str())
             .chain_update("\u{1f}")
             .chain_update(user.as_str())
@@ -360,12 +370,20 @@ mod tests {
     }
 
     #[test]
-    fn order_id_depends_on_sale_user_and_key() {
+    fn order_id_depends_on_secret_sale_user_and_key() {
         let (sale, ann, bob) = ("flash".parse().unwrap(), opaque("ann").unwrap(), opaque("bob").unwrap());
-        let order = OrderId::derived(&sale, &ann, "key");
+        let secret = Some("0123456789abcdef0123456789abcdef");
+        let order = OrderId::derived(secret, &sale, &ann, "key");
+        assert_eq!(order.as_str(), "TYRRBV31BGWARE");
+        assert_ne!(order, OrderId::derived(Some("another"), &sale, &ann, "key"));
+        assert_ne!(order, OrderId::derived(secret, &sale, &bob, "key"));
+        assert_ne!(order, OrderId::derived(secret, &sale, &ann, "another"));
+        assert_ne!(order, OrderId::derived(secret, &"sale".parse().unwrap(), &ann, "key"));
+    }
+
+    #[test]
+    fn order_id_of_an_earlier_sale_stays_the_same() {
+        let order = OrderId::derived(None, &"flash".parse().unwrap(), &opaque("ann").unwrap(), "key");
         assert_eq!(order.as_str(), "ZFX6YCV1QPHJGS");
-        assert_ne!(order, OrderId::derived(&sale, &bob, "key"));
-        assert_ne!(order, OrderId::derived(&sale, &ann, "another"));
-        assert_ne!(order, OrderId::derived(&"sale".parse().unwrap(), &ann, "key"));
     }
 }

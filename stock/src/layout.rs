@@ -4,6 +4,8 @@
 //! function can access all of them. The layout of a sale has a fingerprint, and each making of a shard an incarnation.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::net::IpAddr;
 
 use rediscluster::{SLOTS, Slot, slot_of_tag};
 
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::ids::{SaleId, ShardId};
+use crate::sale::SaleConfig;
 
 /// Set of the ids of all sales.
 pub const SALES_KEY: &str = "fs:sales";
@@ -43,12 +46,29 @@ impl HashTag {
 
 /// Distinguishes a sale from another sale of the same name. Both have the same keys, so the shards of a sale whose
 /// record was lost would otherwise be mistaken for those of the next one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// It is also the secret of the sale's order ids: 128 bits from a cryptographic generator, known only to the record and
+/// the programs that read it. It is never shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreationId(String);
 
 impl CreationId {
+    /// Length of an id that can be a secret. The ids of earlier releases have half of it.
+    const SECRET_CHARS: usize = 32;
+
     pub(crate) fn random() -> Self {
-        Self(format!("{:016x}", rand::random::<u64>()))
+        Self(format!("{:032x}", rand::random::<u128>()))
+    }
+
+    /// Returns the secret of the sale's order ids. A sale of an earlier release has none.
+    pub(crate) fn secret(&self) -> Option<&str> {
+        Some(self.0.as_str()).filter(|id| id.len() >= Self::SECRET_CHARS)
+    }
+}
+
+impl fmt::Debug for CreationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CreationId(..)")
     }
 }
 
@@ -174,6 +194,40 @@ impl LimitBucket {
             Self { slot: slot_of_tag(&tag), key: format!("fs:{{{tag}}}") }
         };
         (0..Self::COUNT).map(bucket).collect()
+    }
+}
+
+/// The keys with the places of a client network in one sale: of an IPv4 address, or of a /64, its /56 and its /48. All are
+/// in one slot. An address does not appear in them: they contain a digest that depends on the sale.
+#[derive(Clone, Debug)]
+pub struct PlaceKeys {
+    /// Slot of the keys.
+    pub slot: Slot,
+    /// From the narrowest network to the widest one. Hash: user id to attempts.
+    pub(crate) names: Vec<String>,
+}
+
+impl PlaceKeys {
+    pub(crate) fn new(sale: &SaleConfig, address: IpAddr) -> Self {
+        let CreationId(creation) = &sale.layout.creation;
+        let (network, hosts) = match address.to_canonical() {
+            IpAddr::V4(address) => (format!("{address}"), None),
+            IpAddr::V6(address) => {
+                let bits = address.to_bits();
+                (format!("{:012x}", bits >> 80), Some((bits >> 64) as u16))
+            }
+        };
+        let digest = Sha256::digest(format!("{creation}:{}:{network}", sale.id));
+        let digest: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let tag = format!("networks.{digest}");
+        let key = |part: String| format!("fs:{{{tag}}}:places{part}");
+        let names = match hosts {
+            None => vec![key(String::new())],
+            Some(hosts) => {
+                vec![key(format!(".{hosts:04x}")), key(format!(".{:02x}", hosts >> 8)), key(String::new())]
+            }
+        };
+        Self { slot: slot_of_tag(&tag), names }
     }
 }
 

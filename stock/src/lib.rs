@@ -11,6 +11,7 @@ pub mod layout;
 pub mod lease;
 pub mod limit;
 pub mod orders;
+pub mod places;
 pub mod presence;
 pub mod ring;
 pub mod sale;

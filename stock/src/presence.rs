@@ -1,16 +1,20 @@
 //! Presence of processes: nodes and coordinators, which talk only through Redis, report periodically that they are
 //! running.
 //!
-//! The list is for people, and nodes share the rate limits by it. Nothing else depends on it: a node that is missing from
-//! the list may still be selling.
+//! The list is for people, nodes share the rate limits by it, and function libraries of releases that are long gone are
+//! removed by it. Nothing else depends on it: a node that is missing from the list may still be selling.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use redis::{Cmd, Value, from_redis_value};
 use rediscluster::{Call, CallError, EpochMs, Slot, slot_of_tag};
 
-use crate::functions::{self, Function};
+use crate::functions::{self, Function, LIBRARY, LIBRARY_PREFIX};
 use crate::layout::{PRESENCE_KEY, SALES_KEY};
+
+/// Largest number of processes on the list, as in `presence.lua`.
+const PROCESSES_MAX: usize = 256;
 
 /// Kind of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -40,7 +44,7 @@ pub struct ProcessInfo {
     pub name: String,
     /// Kind of the process.
     pub kind: ProcessKind,
-    /// Version of its program.
+    /// Version of its program, and the digest of its function library: `0.1.0+1f3a9c`.
     pub version: String,
 }
 
@@ -67,6 +71,8 @@ pub struct ProcessList {
     pub at: EpochMs,
     /// All processes that reported within the last ten seconds. Coordinators come first, then by name.
     pub processes: Vec<PresentProcess>,
+    /// Number of entries in a form that this release does not know.
+    pub unknown: usize,
 }
 
 /// A process on the list.
@@ -108,15 +114,38 @@ impl Call for Presence {
 
     fn answer(&self, reply: Value) -> Result<ProcessList, CallError> {
         let (at, entries): (EpochMs, Vec<(String, String)>) = from_redis_value(reply)?;
-        // Entries in an unknown form are ignored: they come from another release.
+        let count = entries.len();
+        // Entries in an unknown form are only counted: they come from another release.
         let mut processes: Vec<PresentProcess> =
             entries.into_iter().filter_map(|(name, entry)| PresentProcess::parse(name, &entry)).collect();
         processes.sort_unstable_by(|a, b| a.info.order().cmp(&b.info.order()));
-        Ok(ProcessList { at, processes })
+        let unknown = count - processes.len();
+        Ok(ProcessList { at, processes, unknown })
+    }
+}
+
+impl ProcessList {
+    /// Returns the names of the function libraries in use, or `None` if the list does not show them all: it is full, or a
+    /// process of another release does not report its library.
+    pub fn libraries(&self) -> Option<BTreeSet<String>> {
+        let is_complete = self.unknown == 0 && self.processes.len() < PROCESSES_MAX;
+        let libraries = self.processes.iter().map(|process| process.info.library());
+        is_complete.then(|| libraries.collect()).flatten()
     }
 }
 
 impl ProcessInfo {
+    /// Describes a process of this release.
+    pub fn of_this_release(name: String, kind: ProcessKind) -> Self {
+        let digest = &LIBRARY.name[LIBRARY_PREFIX.len()..];
+        Self { name, kind, version: format!("{}+{digest}", env!("CARGO_PKG_VERSION")) }
+    }
+
+    fn library(&self) -> Option<String> {
+        let (_, digest) = self.version.split_once('+')?;
+        Some(format!("{LIBRARY_PREFIX}{digest}"))
+    }
+
     fn order(&self) -> (ProcessKind, &str) {
         (self.kind, &self.name)
     }
@@ -137,6 +166,34 @@ impl PresentProcess {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn present(versions: &[&str]) -> ProcessList {
+        let node =
+            |version: &&str| PresentProcess::parse("a".into(), &format!("5:7:node:{version}")).unwrap();
+        ProcessList { at: 7, processes: versions.iter().map(node).collect(), unknown: 0 }
+    }
+
+    #[test]
+    fn libraries_in_use_are_those_of_all_processes() {
+        let libraries = present(&["0.1.0+aaaaaa", "0.2.0+bbbbbb", "0.2.1+bbbbbb"]).libraries().unwrap();
+        assert_eq!(Vec::from_iter(libraries), ["flashsale_aaaaaa", "flashsale_bbbbbb"]);
+        let this = ProcessInfo::of_this_release("a".into(), ProcessKind::Node);
+        assert_eq!(this.library().as_ref(), Some(&LIBRARY.name));
+    }
+
+    #[test]
+    fn libraries_in_use_are_unknown_when_the_list_is_not_complete() {
+        assert_eq!(
+            present(&["0.1.0+aaaaaa", "0.0.9"]).libraries(),
+            None,
+            "a process does not report its library"
+        );
+        let entry_in_unknown_form = ProcessList { unknown: 1, ..present(&["0.1.0+aaaaaa"]) };
+        assert_eq!(entry_in_unknown_form.libraries(), None);
+        assert_eq!(present(&["0.1.0+aaaaaa"; PROCESSES_MAX]).libraries(), None, "the list is full");
+        let lua = include_str!("functions/presence.lua");
+        assert!(lua.contains(&format!("FORGET_MS, PROCESSES_MAX = 10000, {PROCESSES_MAX}")));
+    }
 
     #[test]
     fn entries_in_unknown_form_are_ignored() {

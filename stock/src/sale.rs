@@ -9,7 +9,7 @@ use rediscluster::EpochMs;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{SaleId, ShardId, UserIdKind};
+use crate::ids::{OrderId, SaleId, ShardId, UserId, UserIdKind};
 use crate::layout::{CreationId, Fingerprint, HashTag, Incarnation, Shard};
 use crate::ring::{Ring, VNODES_DEFAULT};
 use crate::split::split;
@@ -171,7 +171,7 @@ pub struct LayoutConfig {
     pub tags: Vec<HashTag>,
     /// Points of each shard on the ring.
     pub vnodes: u16,
-    /// Id of the creation that made the shards.
+    /// Id of the creation that made the shards, and the secret of the sale's order ids.
     pub creation: CreationId,
     /// Fingerprint of creation, tags and ring, sent with every call to a shard.
     pub fingerprint: Fingerprint,
@@ -250,6 +250,11 @@ impl SaleConfig {
             return Err(InvalidSale::Layout);
         }
         Ok(())
+    }
+
+    /// Returns the order id of the user's attempt with this idempotency key.
+    pub fn order_id(&self, user: &UserId, idempotency_key: &str) -> OrderId {
+        OrderId::derived(self.layout.creation.secret(), &self.id, user, idempotency_key)
     }
 
     /// Returns the part that each shard holds.
@@ -407,6 +412,38 @@ pub(crate) mod tests {
     fn each_creation_has_a_unique_fingerprint() {
         let layout = || LayoutConfig::new(["a", "b", "c"].map(HashTag::new).to_vec());
         assert_ne!(layout().fingerprint, layout().fingerprint);
+    }
+
+    #[test]
+    fn sales_give_different_order_ids_for_the_same_input() {
+        let user = UserId::parse("ann", UserIdKind::Opaque).unwrap();
+        let (sale, another) = (config(), config());
+        assert_ne!(
+            sale.order_id(&user, "key"),
+            another.order_id(&user, "key"),
+            "the same name, two creations"
+        );
+        let later = SaleConfig { version: 7, state: SaleState::Paused, ..sale.clone() };
+        assert_eq!(later.order_id(&user, "key"), sale.order_id(&user, "key"));
+    }
+
+    #[test]
+    fn sale_of_an_earlier_release_keeps_its_order_ids() {
+        let mut json = serde_json::to_value(config()).unwrap();
+        json["layout"]["creation"] = "0123456789abcdef".into();
+        let earlier: SaleConfig = serde_json::from_value(json).unwrap();
+        let user = UserId::parse("ann", UserIdKind::Opaque).unwrap();
+        assert_eq!(earlier.order_id(&user, "key").as_str(), "ZFX6YCV1QPHJGS");
+    }
+
+    #[test]
+    fn secret_of_order_ids_is_not_in_debug_output() {
+        let config = config();
+        let json = serde_json::to_value(&config).unwrap();
+        let secret = json["layout"]["creation"].as_str().unwrap();
+        assert_eq!(secret.len(), 32);
+        let shown = format!("{config:?} {:?}", Sale::new(config.clone()).unwrap().config);
+        assert!(!shown.contains(secret), "{shown}");
     }
 
     #[test]

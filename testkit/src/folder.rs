@@ -1,7 +1,8 @@
 //! The private folder of a group of started processes: logs, data, configuration.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     thread,
 };
@@ -64,7 +65,7 @@ impl Drop for Folder {
             && thread::panicking()
             && let Some(folder) = folder.take()
         {
-            eprintln!("logs are kept in {}", folder.keep().display());
+            writeln!(io::stderr(), "logs are kept in {}", folder.keep().display()).ok();
         }
     }
 }

@@ -20,6 +20,8 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 pub struct NginxOptions {
     /// The public port.
     pub port: u16,
+    /// Number of worker processes, or `auto`.
+    pub workers: &'static str,
     /// The nodes' public addresses.
     pub nodes: Vec<SocketAddr>,
     /// Networks of balancers in front of nginx, whose `X-Forwarded-For` and `X-Forwarded-Proto` it trusts.
@@ -136,6 +138,7 @@ impl NginxOptions {
             self.balancers.iter().map(|network| format!("    set_real_ip_from {network};")).collect();
         template
             .replace("${NGINX_REAL_IP_FROM}", &balancers.join("\n"))
+            .replace("${NGINX_WORKERS}", self.workers)
             .replace("${NGINX_FOLDER}", &self.folder.to_string_lossy())
             .replace("${NGINX_LISTEN}", &loopback(self.port).to_string())
             .replace("${NGINX_UPSTREAM_SERVERS}", &servers.join("\n"))

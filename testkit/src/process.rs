@@ -98,6 +98,16 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
+    /// Freezes the process and its children.
+    pub fn freeze_group(&self) {
+        self.signal_group(Signal::STOP);
+    }
+
+    /// Resumes the process and its children.
+    pub fn thaw_group(&self) {
+        self.signal_group(Signal::CONT);
+    }
+
     /// Asks the process to reload its configuration (SIGHUP).
     pub fn reload(&self) {
         self.signal(Signal::HUP);
@@ -170,6 +180,13 @@ impl Process {
         let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
         let shown: String = shown.iter().map(|line| format!("\n    {line}")).collect();
         format!("\n  {}:{shown}", self.log.display())
+    }
+
+    fn signal_group(&self, signal: Signal) {
+        let mut child = self.child();
+        if matches!(child.try_wait(), Ok(None)) {
+            kill_process_group(self.rustix_pid(), signal).ok();
+        }
     }
 
     fn signal(&self, signal: Signal) {

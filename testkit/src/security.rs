@@ -199,6 +199,7 @@ fn deployed_file(file: &str) -> PathBuf {
     workspace_root().join("deploy/redis").join(file)
 }
 
-fn digest(password: &str) -> String {
+/// Returns the SHA-256 of a password in hexadecimal digits, as the servers store it.
+pub fn digest(password: &str) -> String {
     Sha256::digest(password).iter().map(|byte| format!("{byte:02x}")).collect()
 }

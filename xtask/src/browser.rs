@@ -42,7 +42,7 @@ pub(crate) async fn browser(options: Options) -> Result<()> {
     let command = system.stories(&stories, options.stories.as_deref())?;
     tokio::select! {
         status = tokio::process::Command::from(command).kill_on_drop(true).status() => {
-            println!("screenshots are in {}", system.screenshots().display());
+            say!("screenshots are in {}", system.screenshots().display());
             ensure!(status.context("node does not run")?.success(), "some stories failed");
             Ok(())
         }
@@ -81,7 +81,7 @@ impl BrowserSystem {
 impl Drop for BrowserSystem {
     fn drop(&mut self) {
         if let Err(error) = xtask("down", &self.folder).and_then(|mut down| run(&mut down)) {
-            eprintln!("the system was not stopped: {error:#}");
+            complain!("the system was not stopped: {error:#}");
         }
     }
 }

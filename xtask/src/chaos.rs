@@ -79,7 +79,7 @@ pub(crate) async fn chaos(options: Options) -> Result<ExitCode> {
         reports.push(report);
         options.write(&reports)?;
     }
-    println!("\n{}", markdown(&reports));
+    say!("\n{}", markdown(&reports));
     let is_clean = reports.iter().all(|report| report.violations.is_empty());
     Ok(if is_clean { ExitCode::SUCCESS } else { VIOLATED.into() })
 }
@@ -120,7 +120,7 @@ impl Options {
         kinds.retain(|&kind| match ensure_possible(kind) {
             Ok(()) => true,
             Err(reason) => {
-                println!("left out: {kind} ({reason:#})");
+                say!("left out: {kind} ({reason:#})");
                 false
             }
         });

@@ -75,7 +75,7 @@ async fn run_all(options: &Options) -> Result<()> {
 
     let audit = stack.audit(&SaleOptions::default().id).await?;
     ensure!(audit.ok && audit.sold > 0, "the audit failed after the run: {audit:?}");
-    println!("\n{} units were sold during the run, and the audit is ok", audit.sold);
+    say!("\n{} units were sold during the run, and the audit is ok", audit.sold);
     stack.stop().await
 }
 
@@ -97,7 +97,7 @@ impl Schemathesis {
 
     /// Tests every operation in the OpenAPI document at this address, and checks each response against the document.
     async fn run(&self, target: &str, url: &str, phases: &str, options: &Options) -> Result<()> {
-        println!("\ntesting {target}, {url}");
+        say!("\ntesting {target}, {url}");
         let mut command = Command::new(&self.program);
         command
             .current_dir(&self.folder)

@@ -1,7 +1,7 @@
-//! Standard output of commands that start processes.
+//! Standard output and standard error.
 
-/// Prints a line, as `println!` does. A reader that is gone (`up --detach | head`) does not end the command: the
-/// processes that it started must be recorded first.
+/// Prints a line, as `println!` does. A reader that is gone (`up --detach | head`) does not end the command: it started
+/// processes that must be recorded, or has a verdict to return.
 macro_rules! say {
     ($($argument:tt)*) => {{
         use std::io::Write as _;
@@ -14,5 +14,13 @@ macro_rules! say_part {
     ($($argument:tt)*) => {{
         use std::io::Write as _;
         let _ = write!(std::io::stdout(), $($argument)*);
+    }};
+}
+
+/// Prints a line on standard error, as [`say`] prints one on standard output.
+macro_rules! complain {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($argument)*);
     }};
 }

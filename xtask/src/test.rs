@@ -118,7 +118,7 @@ impl Report {
                 self.run("dependencies", "cargo deny check licenses bans sources", check);
             }
             Err(error) => {
-                println!("{error:#}");
+                say!("{error:#}");
                 self.lines
                     .push("skipped            dependencies: cargo-deny cannot be installed here".into());
             }
@@ -173,7 +173,7 @@ impl Report {
 
     /// Runs one step and shows its output. Returns true when it passed.
     fn run(&mut self, name: &str, shown: &str, mut command: Command) -> bool {
-        println!("\n== {name}: {shown}");
+        say!("\n== {name}: {shown}");
         let began = Instant::now();
         self.scratch.set_tmpdir(&mut command);
         let passed = command.status().is_ok_and(|status| status.success());
@@ -184,7 +184,7 @@ impl Report {
     }
 
     fn close(self) -> Result<()> {
-        println!("\n{}", self.lines.join("\n"));
+        say!("\n{}", self.lines.join("\n"));
         if self.failed > 0 {
             self.scratch.keep();
             bail!("{} of {} steps failed", self.failed, self.lines.len());

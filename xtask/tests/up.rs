@@ -7,7 +7,7 @@ use std::{
     fs,
     net::TcpListener,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, ExitStatus, Output, Stdio},
     time::Duration,
 };
 
@@ -79,6 +79,34 @@ async fn detached_up_refuses_a_second_up() {
     let down = fixture.xtask("down", &[]);
     assert!(down.status.success() && output_text(&down).contains("all is down"), "{}", output_text(&down));
     fixture.assert_nothing_is_left(&processes);
+}
+
+#[tokio::test]
+async fn detached_up_starts_without_a_reader_of_its_output() {
+    let fixture = Fixture::new();
+
+    let arguments = ["up", "--detach", "--port", &fixture.port(), "--profile", &fixture.profile, "--folder"];
+    let up = status_without_a_reader(Command::new(XTASK).args(arguments).arg(fixture.folder.path()));
+
+    assert!(up.success(), "{up}");
+    let processes = fixture.processes();
+    let down =
+        status_without_a_reader(Command::new(XTASK).args(["down", "--folder"]).arg(fixture.folder.path()));
+    assert!(down.success(), "{down}");
+    fixture.assert_nothing_is_left(&processes);
+}
+
+#[test]
+fn programs_report_failures_without_a_reader() {
+    let [mut node, mut check] =
+        ["flashsale-node", "flashsale-coordinator"].map(|name| Command::new(testkit::binary(name).unwrap()));
+    node.env_remove("AUTH");
+    check.args(["cluster", "check", "--pairs", "127.0.0.1:9,127.0.0.1:10", "--wait-limit", "1s"]);
+    check.env("REDIS_URL", "redis://127.0.0.1:9");
+
+    // A panic would end them with 101.
+    assert_eq!(status_without_a_reader(&mut node).code(), Some(64));
+    assert_eq!(status_without_a_reader(&mut check).code(), Some(1));
 }
 
 #[test]
@@ -168,6 +196,13 @@ impl Fixture {
         assert!(taken.is_empty(), "taken ports: {taken:?}");
         assert!(!self.file().exists(), "up.json is left");
     }
+}
+
+/// Runs a program whose standard output and error are closed, as those of `PROGRAM 2>&1 | head -1` are after a line.
+fn status_without_a_reader(program: &mut Command) -> ExitStatus {
+    let mut child = program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop((child.stdout.take(), child.stderr.take()));
+    child.wait().unwrap()
 }
 
 fn output_text(output: &Output) -> String {

@@ -68,6 +68,7 @@ fn rejection_without_retry_after_is_unexpected() {
     assert_eq!(rejected(503, SOON, r#"{"type":"about:blank","status":503}"#), AnswerKind::Unknown);
     assert_eq!(rejected(429, SOON, r#"{"type":"/problems/too-many-requests"}"#), AnswerKind::Limited);
     assert_eq!(rejected(404, None, r#"{"type":"/problems/unknown-sale"}"#), AnswerKind::NoSale);
+    assert_eq!(rejected(403, None, r#"{"type":"/problems/network-full"}"#), AnswerKind::NetworkFull);
     assert_eq!(rejected(503, None, r#"{"status":"busy"}"#), AnswerKind::Unexpected);
     assert_eq!(rejected(429, None, ""), AnswerKind::Unexpected);
 }

@@ -2,7 +2,7 @@
 
 use buyers::{ApiFamily, journal::BuyerRequest};
 use stock::{
-    ids::{OrderId, ShardId, UserId, UserIdKind},
+    ids::{ShardId, UserId, UserIdKind},
     sale::Sale,
 };
 
@@ -39,7 +39,7 @@ impl Buyer {
     /// Returns the purchase request of the attempt with this name.
     pub(super) fn purchase(&self, sale: &Sale, name: &str) -> BuyerRequest {
         let attempt = format!("{}-{name}", self.user);
-        let order = self.has_key.then(|| OrderId::derived(sale.id(), &self.user, &attempt).to_string());
+        let order = self.has_key.then(|| sale.config.order_id(&self.user, &attempt).to_string());
         BuyerRequest::Purchase { attempt, order }
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn live(
         "moves": moves,
         "violations": violations,
         "processes": processes,
-        "answeredBy": leadership.name(),
+        "answeredBy": run_of(leadership.name()),
     })
 }
 
@@ -86,11 +86,17 @@ const fn problem_code(kind: ProblemKind) -> &'static str {
     }
 }
 
+/// The random part of a process' name. The rest names a host, which a viewer without a token must not learn. Logs and
+/// the admin API have the whole name.
+fn run_of(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or_default()
+}
+
 /// A process, with the whole seconds since its last announcement.
 fn process(process: &PresentProcess, now: EpochMs, leader: Option<&str>) -> Value {
     let ProcessInfo { name, kind, version } = &process.info;
     json!({
-        "name": name,
+        "name": run_of(name),
         "kind": kind,
         "version": version,
         "startedAt": process.started_at,

@@ -31,6 +31,7 @@ pub(crate) const TIMING: Timing = Timing {
     redrive_after: Duration::from_millis(300),
     rebalance_period: Duration::from_millis(50),
     lease_duration: Duration::from_secs(1),
+    library_unused_max: Duration::from_secs(3),
 };
 
 /// The cluster that tests share.

@@ -135,13 +135,17 @@ async fn moved_tokens_are_reported_once() {
 }
 
 #[tokio::test]
-async fn viewer_sees_processes_and_answering_coordinator() {
+async fn viewer_sees_processes_without_names_of_hosts() {
     let redis = shared_redis().await;
     let client = client_of(redis).await;
     let coordinator = Arc::new(coordinator_on(redis).await);
     coordinator.sales.create(&chairs("live-crew"), by_test()).await.unwrap();
     let live = live_of(&coordinator, "live-crew");
-    let node = ProcessInfo { name: "shop:1/live-crew".into(), kind: ProcessKind::Node, version: "9".into() };
+    let node = ProcessInfo {
+        name: "shop.internal:1/live-crew".into(),
+        kind: ProcessKind::Node,
+        version: "9".into(),
+    };
 
     while_running(&coordinator, async {
         client.poll(Presence::report(&node, Some(SOON))).await.unwrap();
@@ -153,12 +157,18 @@ async fn viewer_sees_processes_and_answering_coordinator() {
                         .as_array()
                         .is_some_and(|all| all.iter().any(|one| one["name"] == name))
                 };
-                named(&node.name) && named(report["answeredBy"].as_str().unwrap())
+                named("live-crew") && named(report["answeredBy"].as_str().unwrap())
             })
             .await;
-        let process =
-            report["processes"].as_array().unwrap().iter().find(|one| one["name"] == node.name.as_str());
+        let process = report["processes"].as_array().unwrap().iter().find(|one| one["name"] == "live-crew");
         assert_eq!((&process.unwrap()["kind"], &process.unwrap()["version"]), (&"node".into(), &"9".into()));
+        // Names of processes contain `HOST:PORT/`, and no address of a server may be here either.
+        let text = report.to_string();
+        for place in ["shop.internal", "127.0.0.1", "localhost", ":1/"] {
+            assert!(!text.contains(place), "{place} in {text}");
+        }
+        let answered_by = report["answeredBy"].as_str().unwrap();
+        assert!(!answered_by.is_empty() && !answered_by.contains([':', '/']), "{answered_by}");
     })
     .await;
     client.poll(Presence::report(&node, None)).await.unwrap();

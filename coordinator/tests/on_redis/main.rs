@@ -10,6 +10,7 @@ mod creation;
 mod durable_records;
 mod fixture;
 mod leading;
+mod libraries;
 mod live;
 mod operators;
 mod program;

@@ -10,7 +10,6 @@ use coordinator::operations::OperationError;
 use coordinator::shard_problem::ProblemKind;
 use rediscluster::slot_of_tag;
 use stock::calls::Donate;
-use stock::functions::{LIBRARY, LIBRARY_PREFIX};
 use stock::ids::{SaleId, ShardId};
 use stock::layout::{SALES_KEY, SaleKeys};
 use stock::sale::{Sale, SaleState};
@@ -204,28 +203,4 @@ async fn restock_is_not_confirmed_while_a_shard_holds_unrecorded_tokens() {
         }
         other => panic!("{:?}", other.map(|sale| sale.config)),
     }
-}
-
-#[tokio::test]
-async fn libraries_of_all_releases_reach_a_primary_that_lost_them() {
-    let redis = RedisCluster::start(ClusterOptions { replicas_per_primary: 0, ..ClusterOptions::default() })
-        .await
-        .unwrap();
-    let coordinator = coordinator_on(&redis).await;
-    // Nodes of an older release run, and may not load their library. It differs only in the digest of its names.
-    let digest = LIBRARY.name.strip_prefix(LIBRARY_PREFIX).unwrap();
-    let older = LIBRARY.code.replace(digest, "01de27");
-    let primaries = redis.primaries().await;
-    for &primary in &primaries {
-        send::<String>(&redis, primary, redis::cmd("FUNCTION").arg("LOAD").arg(&older)).await;
-    }
-
-    send::<()>(&redis, primaries[0], redis::cmd("FUNCTION").arg("FLUSH")).await;
-
-    let mut list = redis::cmd("FUNCTION");
-    list.arg("LIST").arg("LIBRARYNAME").arg(format!("{LIBRARY_PREFIX}*"));
-    let both = until("both libraries", async || {
-        send::<Vec<redis::Value>>(&redis, primaries[0], &list).await.len() == 2
-    });
-    while_running(&coordinator, both).await;
 }

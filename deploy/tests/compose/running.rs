@@ -25,6 +25,7 @@ async fn compose_services_start_a_sale() -> Result<()> {
     let secrets = secrets_of(&fixture)?;
     succeeds(&fixture.launch("secrets")?).await?;
     assert_eq!(secrets_of(&fixture)?, secrets);
+    assert_servers_have_no_password_of_a_client(&fixture, &secrets)?;
 
     // The servers, and the job that forms a cluster of them. Debian's programs replace those of the image.
     let _servers = start(&fixture, "redis-", |fixture, server, launch| {
@@ -109,7 +110,7 @@ async fn wait_for_answer(url: &str) -> Result<()> {
 fn secrets_of(fixture: &ComposeFixture) -> Result<Vec<(String, String)>> {
     let (_, folder) = fixture.folders("secrets")?.pop().context("no folder for secrets")?;
     let mut secrets = Vec::new();
-    for reader in ["coordinator", "exporter", "grafana", "node", "redis"] {
+    for reader in ["cluster", "coordinator", "exporter", "grafana", "node", "redis"] {
         for file in fs::read_dir(folder.join(reader))? {
             let path = file?.path();
             let secret = fs::read_to_string(&path)?;
@@ -120,6 +121,30 @@ fn secrets_of(fixture: &ComposeFixture) -> Result<Vec<(String, String)>> {
         }
     }
     secrets.sort();
-    ensure!(secrets.len() == 10, "{} secrets", secrets.len());
+    ensure!(secrets.len() == 12, "{} secrets", secrets.len());
     Ok(secrets)
+}
+
+/// A server verifies the passwords of clients by their hashes. It knows only the password that it presents itself.
+fn assert_servers_have_no_password_of_a_client(
+    fixture: &ComposeFixture,
+    secrets: &[(String, String)],
+) -> Result<()> {
+    let is_of_client =
+        |path: &str| ["cluster/", "coordinator/", "node/"].iter().any(|it| path.starts_with(it));
+    for server in fixture.services("redis-") {
+        for (inside, folder) in fixture.folders(server)? {
+            if inside != Path::new("/secrets") {
+                continue;
+            }
+            for file in fs::read_dir(folder)? {
+                let path = file?.path();
+                let mounted = fs::read_to_string(&path)?;
+                for (client, password) in secrets.iter().filter(|(client, _)| is_of_client(client)) {
+                    ensure!(!mounted.contains(password), "{} of {server} has {client}", path.display());
+                }
+            }
+        }
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 mod context;
 mod dockerfile;
 mod health;
+mod images;
 
 /// Each target of the Dockerfile with its program.
 const TARGETS: [(&str, &str); 2] = [("node", "flashsale-node"), ("coordinator", "flashsale-coordinator")];

@@ -140,7 +140,7 @@ impl RedisFixture {
     fn in_container(&self, number: u16, name: &str, file: &str) -> Launch {
         let data = self.data(number);
         let launch = Launch::new(name, script(file), self.folder.path())
-            .env("PASSWORDS_FOLDER", self.passwords().display())
+            .env("PASSWORDS_FOLDER", self.server_passwords().display())
             .env("DATA_FOLDER", data.display())
             .env("RUN_FOLDER", data.join("run").display())
             .env("PORT", self.port(number))
@@ -202,12 +202,15 @@ impl RedisFixture {
         Outcome { code, output }
     }
 
-    /// Launches a script for the first `pairs` pairs of servers. Each run has its own log.
-    pub(crate) fn script(&self, name: &str, pairs: u16) -> Launch {
+    /// Launches the update of the passwords of the first `pairs` pairs of servers, as in a server's container. Each run
+    /// has its own log.
+    pub(crate) fn rotation(&self, pairs: u16) -> Launch {
         let run = self.runs.fetch_add(1, Ordering::Relaxed);
-        let launch = Launch::new(format!("{name}-{run}"), script(name), self.folder.path())
+        let launch = Launch::new(format!("rotate-{run}"), "/bin/sh", self.folder.path())
+            .args(["-c", r#"exec "$0" < "$1""#])
+            .args([script("rotate.sh"), self.passwords().join("admin")])
             .env("PAIRS", self.pairs(pairs))
-            .env("PASSWORDS_FOLDER", self.passwords().display())
+            .env("PASSWORDS_FOLDER", self.server_passwords().display())
             .env("CLI", "redis-cli");
         if self.tls { launch.env("TLS_FOLDER", self.certificates().display()) } else { launch }
     }
@@ -223,8 +226,14 @@ impl RedisFixture {
         self.ports.first() + number
     }
 
+    /// Returns the folder with the passwords of all users. No server can read it.
     pub(crate) fn passwords(&self) -> PathBuf {
         self.folder.subfolder("passwords").unwrap()
+    }
+
+    /// Returns the folder that the servers read: the password of `replica`, and hashes of the others.
+    pub(crate) fn server_passwords(&self) -> PathBuf {
+        self.folder.subfolder("servers").unwrap()
     }
 
     pub(crate) fn certificates(&self) -> PathBuf {
@@ -236,7 +245,15 @@ impl RedisFixture {
     }
 
     pub(crate) fn write_passwords(&self, user: &str, passwords: &[&str]) {
-        fs::write(self.passwords().join(user), passwords.join("\n") + "\n").unwrap();
+        let file = self.passwords().join(user);
+        fs::write(&file, passwords.join("\n") + "\n").unwrap();
+        if user == "replica" {
+            fs::copy(&file, self.server_passwords().join(user)).unwrap();
+            return;
+        }
+        let hashes = Command::new(script("hashes.sh")).arg(&file).output().unwrap();
+        assert!(hashes.status.success(), "{hashes:?}");
+        fs::write(self.server_passwords().join(format!("{user}.sha256")), hashes.stdout).unwrap();
     }
 
     /// Returns the first password of a user.

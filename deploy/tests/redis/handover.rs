@@ -58,25 +58,31 @@ async fn handover_skips_failed_replicas_in_one_line() {
     assert_nothing_handed_over(&fixture, no_replica).await;
     assert!(fixture.leads(0));
 
-    // A server without slots hands nothing over. A server that is down or refuses the login is not an error.
+    // A server that never joined hands nothing over. A server that is down or refuses the login is not an error.
     fixture.start(6);
     fixture.wait_until_up(6).await;
     let outcome = fixture.hand_over(6).await;
     assert_eq!(
-        (outcome.code, outcome.output.contains("serves no slots")),
+        (outcome.code, outcome.output.contains("has joined no cluster")),
         (Some(0), true),
         "{}",
         outcome.output
     );
-    fixture.write_passwords("admin", &["another"]);
-    assert_nothing_handed_over(&fixture, "this server does not answer").await;
+    let password = fixture.password("replica");
+    fixture.write_passwords("replica", &["another"]);
+    assert_nothing_handed_over(&fixture, "or has another password").await;
+    fixture.write_passwords("replica", &[&password]);
     fixture.kill(0);
     assert_nothing_handed_over(&fixture, "this server does not answer").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replica_without_data_is_not_ready() {
-    let mut fixture = RedisFixture::with_cluster_of(3).await;
+    // Given servers that are not ready before they have joined a cluster.
+    let mut fixture = RedisFixture::new();
+    fixture.start_all(3).await;
+    fixture.ready(0).await.assert_refusal(1, "it has joined no cluster");
+    fixture.cluster(3, &[]).await.assert_ok();
     for number in [0, 1] {
         fixture.ready(number).await.assert_ok();
     }

@@ -29,8 +29,10 @@ async fn invalid_settings_are_refused_in_one_line() {
     assert!(usage.output.contains("does not shrink a cluster"), "{}", usage.output);
 
     // The scripts that remain have a setting more.
-    let rotate = fixture.script("rotate.sh", 3).env("CLI", "no-such-client");
+    let rotate = fixture.rotation(3).env("CLI", "no-such-client");
     fixture.finish(rotate).await.assert_refusal(64, "there is no no-such-client");
+    fixture.write_passwords("admin", &[""]);
+    fixture.finish(fixture.rotation(3)).await.assert_refusal(64, "standard input has no password of admin");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,6 +54,12 @@ impl Sale {
         outcome
     }
 
+    /// New users buy until `event` is over. Returns true if every purchase succeeds.
+    pub(crate) async fn sells_to_all<T>(&self, event: impl Future<Output = T>) -> bool {
+        let (_, answers) = Buyers::new(4).buy_during(&self.url(), event).await;
+        answers.iter().all(BuyerAnswer::is_purchased)
+    }
+
     /// Asserts that the audit finds no violation.
     pub(crate) async fn assert_audit_is_clean(&self) -> AuditReport {
         let coordinator = format!("http://{}", loopback(self.coordinator_port));

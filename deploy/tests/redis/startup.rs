@@ -21,9 +21,12 @@ async fn invalid_settings_are_refused_in_one_line() {
     refusal("SERVER", "no-such-server", "SERVER: there is no no-such-server").await;
 
     fixture.write_passwords("exporter", &[""]);
-    refusal("PORT", "6379", "passwords/exporter holds no password").await;
-    fs::remove_file(fixture.passwords().join("exporter")).unwrap();
-    refusal("PORT", "6379", "passwords/exporter cannot be read").await;
+    refusal("PORT", "6379", "servers/exporter.sha256 holds no password").await;
+    let hashes = fixture.server_passwords().join("exporter.sha256");
+    fs::write(&hashes, "swordfish\n").unwrap();
+    refusal("PORT", "6379", "servers/exporter.sha256 has a line that is no SHA-256").await;
+    fs::remove_file(hashes).unwrap();
+    refusal("PORT", "6379", "servers/exporter.sha256 cannot be read").await;
 
     let conf = copy_of_conf(fixture.folder.path());
     fs::write(conf.join("users.acl"), "user default off\nuser node on #${NODE_PASSWORD}\n").unwrap();
@@ -50,6 +53,22 @@ async fn every_line_of_a_password_file_logs_in() {
     assert!(fixture.query_as("default", odd, 0, "PING").contains("WRONGPASS"), "`default` can log in");
     // The server parsed exactly the password with which it logs in to its primary.
     assert_eq!(fixture.query(0, "CONFIG GET masterauth").lines().nth(1), Some(odd));
+}
+
+#[tokio::test]
+async fn server_starts_without_the_password_of_any_client() {
+    // Given a server whose folders are searched for each password.
+    let mut fixture = RedisFixture::new();
+    let folders = [fixture.server_passwords(), fixture.data(0).join("run")];
+    fixture.start(0);
+    fixture.wait_until_up(0).await;
+    let files = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+    let seen: String = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+
+    for user in ["admin", "coordinator", "node", "exporter"] {
+        assert!(!seen.contains(&fixture.password(user)), "the server has the password of {user}");
+    }
+    assert!(seen.contains(&fixture.password("replica")));
 }
 
 #[tokio::test]

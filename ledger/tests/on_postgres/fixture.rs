@@ -136,6 +136,8 @@ impl Shop {
             self.database.count("(SELECT DISTINCT user_id FROM order_events) AS users"),
             expected.len()
         );
+        let positions = self.database.postgres.sql("SELECT min(position), max(position) FROM order_events").unwrap();
+        assert_eq!(positions, format!("1|{}", expected.len()), "positions without gaps");
         let cursors = self.database.postgres.sql("SELECT sum(orders) FROM cursors").unwrap();
         assert_eq!(cursors, expected.len().to_string(), "orders up to the cursors");
     }

@@ -22,8 +22,8 @@ use super::openapi::{
     samples, schemas,
 };
 use super::problems::{
-    busy, csrf_rejected, order_not_found, other_user, too_many_requests, unavailable, unknown_outcome,
-    unknown_sale,
+    busy, csrf_rejected, network_full, order_not_found, other_user, too_many_requests, unavailable,
+    unknown_outcome, unknown_sale,
 };
 use super::request::{PurchaseRequest, SalePath};
 use crate::csrf::BadToken;
@@ -64,8 +64,9 @@ pub(crate) async fn purchase(
     request: PurchaseRequest,
 ) -> Result<Response, Problem> {
     let sale = state.sale(path.sale.as_ref()).await?;
+    let client = request.client;
     match state.attempt(request, &sale.config(), &caller).await {
-        Ok(attempt) => Ok(answer(state.purchase(&sale, attempt).await)),
+        Ok(attempt) => Ok(answer(state.purchase(&sale, attempt, client).await)),
         Err(RequestError::InvalidId(invalid)) => Ok(Refused::invalid_user_id(&invalid).into_response()),
         Err(RequestError::OtherUser) => Err(other_user()),
         Err(RequestError::Limited(limited)) => Err(too_many_requests(limited)),
@@ -225,6 +226,7 @@ fn answer(outcome: Outcome) -> Response {
         Outcome::OutOfStock => Refused::new(RefusalReason::OutOfStock, "Every unit is sold.").into_response(),
         Outcome::NotActive(phase) => Refused::not_active(phase).into_response(),
         Outcome::Busy => busy().into_response(),
+        Outcome::NetworkFull => network_full().into_response(),
         Outcome::Unknown(order) => unknown_outcome(order).into_response(),
     }
 }
@@ -390,6 +392,12 @@ mod tests {
         assert_eq!((status, &unknown["type"]), (503, &json!("/problems/unknown-outcome")));
         assert_eq!(unknown["orderId"], "71R7D8J57MH5DF");
         assert!(unknown["detail"].as_str().unwrap().contains("same Idempotency-Key"));
+    }
+
+    #[tokio::test]
+    async fn full_network_is_a_403_problem() {
+        let (status, full) = read(answer(Outcome::NetworkFull)).await;
+        assert_eq!((status, &full["type"]), (403, &json!("/problems/network-full")));
     }
 
     #[tokio::test]

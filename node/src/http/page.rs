@@ -3,6 +3,7 @@
 
 use axum::Router;
 use service::page::{self, Asset, CSS, JAVASCRIPT, Page, SVG};
+use url::Url;
 
 const DOCUMENT: &str = include_str!("../../page/index.html");
 
@@ -22,9 +23,18 @@ const ASSETS: [Asset; 12] = [
     ("words.js", JAVASCRIPT, include_str!("../../page/words.js")),
 ];
 
+/// The element of the document that names the page on which the shop signs buyers in.
+const SIGN_IN: &str = r#"<meta name="sign-in" content="">"#;
+
 /// Returns the routes of `GET /` and its assets.
-pub(crate) fn router() -> Router {
-    page::router(Page::new(DOCUMENT, &ASSETS))
+pub(crate) fn router(sign_in: Option<&Url>) -> Router {
+    page::router(Page::new(&document(sign_in), &ASSETS))
+}
+
+fn document(sign_in: Option<&Url>) -> String {
+    // A parsed URL contains neither double quotes nor angle brackets.
+    let url = sign_in.map(|url| url.as_str().replace('&', "&amp;")).unwrap_or_default();
+    DOCUMENT.replace(SIGN_IN, &SIGN_IN.replace(r#""""#, &format!("\"{url}\"")))
 }
 
 #[cfg(test)]

@@ -89,6 +89,12 @@ pub(super) fn other_user() -> Problem {
         .detail("You can buy only for the user that your token names.")
 }
 
+/// A retry does not help: the others of the network keep their units.
+pub(super) fn network_full() -> Problem {
+    problem(StatusCode::FORBIDDEN, "/problems/network-full", "Network has its units")
+        .detail("The buyers of your network have all units that one network may have. Nothing was bought.")
+}
+
 /// Does not reveal if the other user has bought.
 pub(super) fn order_not_found() -> Problem {
     problem(StatusCode::NOT_FOUND, "/problems/not-found", "No order for this user")

@@ -95,7 +95,7 @@ impl PurchaseRequest {
     pub(crate) fn attempt(self, sale: &SaleConfig, caller: &Caller) -> Result<Attempt, RequestError> {
         let user = caller.user(&self.user, sale.user_ids)?;
         let order = match &self.idempotency_key {
-            Some(key) => OrderId::derived(&sale.id, &user, key),
+            Some(key) => sale.order_id(&user, key),
             None => OrderId::random(),
         };
         Ok(Attempt { user, order, correlation: self.correlation.as_str().into() })

@@ -18,7 +18,8 @@ use super::caller::{Caller, RequestError};
 use super::csrf::{CsrfTokenGuard, MissingCsrfToken, missing_token};
 use super::openapi::{Answers, INVALID_USER_ID, IdempotencyKey, PURCHASE, Responses, samples, schemas};
 use super::problems::{
-    RETRY_AFTER, order_not_found, other_user, too_many_requests, unavailable, unknown_outcome, unknown_sale,
+    RETRY_AFTER, network_full, order_not_found, other_user, too_many_requests, unavailable, unknown_outcome,
+    unknown_sale,
 };
 use super::request::{PurchaseRequest, SalePath};
 use super::state::{AppState, SaleLookupError};
@@ -65,8 +66,11 @@ pub(crate) async fn purchase(
         Err(SaleLookupError::Unavailable) => return Ok(BUSY.into_response()),
         sale => sale?,
     };
+    let client = request.client;
     match state.attempt(request, &sale.config(), &caller).await {
-        Ok(attempt) if is_long_enough(&attempt.user) => Ok(answer(state.purchase(&sale, attempt).await)),
+        Ok(attempt) if is_long_enough(&attempt.user) => {
+            Ok(answer(state.purchase(&sale, attempt, client).await))
+        }
         Err(RequestError::OtherUser) => Err(other_user()),
         Err(RequestError::Limited(limited)) => Err(too_many_requests(limited)),
         Ok(_) | Err(RequestError::InvalidId(_)) => Ok(INVALID_USER.into_response()),
@@ -219,6 +223,7 @@ fn answer(outcome: Outcome) -> Response {
         Outcome::OutOfStock => PurchaseResultCode::SoldOut.with(None),
         Outcome::NotActive(_) => PurchaseResultCode::NotActive.with(None),
         Outcome::Busy => BUSY.into_response(),
+        Outcome::NetworkFull => network_full().into_response(),
         Outcome::Unknown(order) => unknown_outcome(order).into_response(),
     }
 }

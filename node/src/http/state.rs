@@ -8,6 +8,7 @@ use service::problem::Problem;
 use stock::calls::Attempt;
 use stock::ids::{SaleId, UserId};
 use stock::sale::SaleConfig;
+use url::Url;
 
 use super::caller::{Caller, RequestError};
 use super::client::Client;
@@ -33,6 +34,7 @@ pub struct AppState {
     pub(super) events: Events,
     shows_documentation: bool,
     networks_without_share: Vec<IpNet>,
+    sign_in_url: Option<Url>,
     signer: Signer,
 }
 
@@ -56,6 +58,7 @@ impl AppState {
             limits,
             events: Events::new(web.event_listeners_max),
             networks_without_share: settings.networks_without_share(),
+            sign_in_url: settings.auth.sign_in_url.clone(),
             signer,
         }
     }
@@ -68,6 +71,11 @@ impl AppState {
     /// Returns true if the API documentation is served.
     pub(crate) fn shows_documentation(&self) -> bool {
         self.shows_documentation
+    }
+
+    /// Returns the page on which the shop signs buyers in.
+    pub(crate) fn sign_in_url(&self) -> Option<&Url> {
+        self.sign_in_url.as_ref()
     }
 
     /// Ends all event streams.
@@ -108,8 +116,14 @@ impl AppState {
     }
 
     /// Buys one unit and logs the outcome.
-    pub(super) async fn purchase(&self, sale: &LiveSale, attempt: Attempt) -> Outcome {
-        let outcome = sale.purchase(&attempt).await;
+    pub(super) async fn purchase(
+        &self,
+        sale: &LiveSale,
+        attempt: Attempt,
+        client: Option<Client>,
+    ) -> Outcome {
+        let limit = client.and_then(|client| self.limits.units(client.address));
+        let outcome = sale.purchase(&attempt, limit).await;
         let Attempt { user, order, correlation, .. } = &attempt;
         match &outcome {
             Outcome::Purchased(_) => {

@@ -122,6 +122,7 @@ fn refuse_unused(settings: &AuthSettings) -> Result<(), AuthSettingsError> {
         ("JWT_SECRET_FILE", settings.jwt_secret_file.is_some()),
         ("JWT_PUBLIC_KEY_FILE", settings.jwt_public_key_file.is_some()),
         ("JWT_JWKS_FILE", settings.jwt_jwks_file.is_some()),
+        ("SIGN_IN_URL", settings.sign_in_url.is_some()),
     ];
     match unused.into_iter().find(|(_, is_set)| *is_set) {
         Some((setting, _)) => Err(AuthSettingsError::Unused(setting)),

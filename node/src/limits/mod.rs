@@ -15,6 +15,7 @@
 
 mod permits;
 mod refiller;
+mod units;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -32,6 +33,8 @@ use tokio::time::{Instant, timeout_at};
 
 use self::permits::{LimitKey, PermitCache, PermitDecision};
 use self::refiller::PermitRefillers;
+use self::units::UnitLimits;
+pub use self::units::{NoPlace, UnitLimit};
 use crate::metrics::{self, LimitName};
 use crate::settings::LimitSettings;
 
@@ -51,6 +54,7 @@ pub struct Limits {
     address_purchases: Option<Limiter>,
     address_requests: Option<Limiter>,
     users: Option<Limiter>,
+    units: Option<UnitLimits>,
     nodes: Arc<AtomicU32>,
 }
 
@@ -101,6 +105,7 @@ impl Limits {
             address_purchases: start(LimitName::AddressPurchases, settings.for_address(is_verified)),
             address_requests: start(LimitName::AddressRequests, settings.for_address(is_verified)),
             users: start(LimitName::User, settings.for_user()),
+            units: settings.units_per_network().map(|max| UnitLimits::new(cluster, max)),
             nodes,
         }
     }
@@ -157,7 +162,17 @@ impl Limits {
             RequestKind::Purchase => self.address_purchases.as_ref(),
             RequestKind::Other => self.address_requests.as_ref(),
         };
-        limiter.filter(|_| !self.exempt.iter().any(|network| network.contains(&address)))
+        limiter.filter(|_| !self.is_exempt(address))
+    }
+
+    /// Returns the limit of units for the network of this address, if any.
+    pub fn units(&self, address: IpAddr) -> Option<UnitLimit<'_>> {
+        let units = self.units.as_ref().filter(|_| !self.is_exempt(address.to_canonical()))?;
+        Some(units.of_address(address))
+    }
+
+    fn is_exempt(&self, address: IpAddr) -> bool {
+        self.exempt.iter().any(|network| network.contains(&address))
     }
 }
 
@@ -167,12 +182,12 @@ pub struct UserAction(LimitKey);
 impl UserAction {
     /// An attempt to buy by a user whose identity is verified.
     pub fn purchase(user: &str) -> Self {
-        Self::of(format!("buys {user}"))
+        Self::of(["buys ", user].concat())
     }
 
     /// A lookup by a user whose identity is verified.
     pub fn lookup(user: &str) -> Self {
-        Self::of(format!("looks {user}"))
+        Self::of(["looks ", user].concat())
     }
 
     /// An attempt to buy in the name of a user. It counts for this client network only: otherwise attempts in the name

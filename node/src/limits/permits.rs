@@ -16,8 +16,9 @@ use stock::limit::{Limit, PermitAnswer};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// All nodes together borrow at most this fraction of a limit at a time: 1/8. It bounds the permits that one node holds
-/// while another is refused, and the permits that are granted before all nodes have reported their shares.
+/// All nodes together borrow at most this fraction of a limit at a time: 1/8, unless more requests wait. It bounds the
+/// permits that one node holds while another is refused, and the permits that are granted before all nodes have reported
+/// their shares.
 const BORROWED_DIVISOR: u32 = 8;
 /// Shortest time for which borrowed permits are valid, so that the requests that wait for them can take them.
 const BORROWED_FOR_MIN: Duration = Duration::from_secs(1);
@@ -103,6 +104,9 @@ struct KeyPermits {
     refused_until: Instant,
     /// Time at which the last of the refused requests would have a permit if each came back in turn.
     queue_until: Instant,
+    /// Requests that wait for permits. Without this number each of them would need a call of its own when the share is
+    /// small, because many nodes are present or are said to be.
+    waiting: u32,
     /// Set while a request for permits is in flight. Dropping it wakes the requests that wait.
     pending: Option<watch::Sender<()>>,
 }
@@ -122,19 +126,28 @@ impl PermitCache {
     /// Decides about this key's next request.
     pub(super) fn take(&self, key: &LimitKey, now: Instant) -> PermitDecision {
         let share = Share::of(self.limit, self.nodes.load(Ordering::Relaxed));
-        let mut segment = self.segment(key);
-        let permits = segment.permits_of(key, self.limit, now);
-        match permits.take(share, now) {
+        self.change(key, now, |permits| match permits.take(share, now) {
             PermitDecision::Refuse(wait) if matches!(key, LimitKey::Network(_)) => {
                 PermitDecision::Refuse(permits.queue(wait, share, now))
             }
             decision => decision,
-        }
+        })
     }
 
     /// Applies the answer to a request for permits.
     pub(super) fn apply(&self, key: &LimitKey, answer: PermitAnswer, now: Instant) {
-        self.segment(key).permits_of(key, self.limit, now).apply(answer, self.limit, now);
+        self.change(key, now, |permits| permits.apply(answer, self.limit, now));
+    }
+
+    /// Changes the permits of a key. The key is copied only if it is not in the newer generation yet.
+    fn change<T>(&self, key: &LimitKey, now: Instant, change: impl FnOnce(&mut KeyPermits) -> T) -> T {
+        let mut segment = self.segment(key);
+        segment.rotate(self.limit, now);
+        if let Some(permits) = segment.current.get_mut(key) {
+            return change(permits);
+        }
+        let known_or_new = segment.previous.remove(key).unwrap_or_else(|| KeyPermits::new(now));
+        change(segment.current.entry(key.clone()).or_insert(known_or_new))
     }
 
     fn segment(&self, key: &LimitKey) -> MutexGuard<'_, Segment> {
@@ -153,14 +166,12 @@ impl Share {
 }
 
 impl Segment {
-    fn permits_of(&mut self, key: &LimitKey, limit: Limit, now: Instant) -> &mut KeyPermits {
+    /// Starts a new generation if the newer one is full or a window has passed.
+    fn rotate(&mut self, limit: Limit, now: Instant) {
         if self.current.len() >= KEYS_PER_SEGMENT_MAX || now.duration_since(self.rotated_at) >= limit.window {
             self.previous = std::mem::take(&mut self.current);
             self.rotated_at = now;
         }
-        let previous = &mut self.previous;
-        let known_or_new = || previous.remove(key).unwrap_or_else(|| KeyPermits::new(now));
-        self.current.entry(key.clone()).or_insert_with(known_or_new)
     }
 }
 
@@ -173,6 +184,7 @@ impl KeyPermits {
             borrowed_until: now,
             refused_until: now,
             queue_until: now,
+            waiting: 0,
             pending: None,
         }
     }
@@ -193,6 +205,7 @@ impl KeyPermits {
             return PermitDecision::Refuse(own_permit_at.min(self.refused_until) - now);
         }
         let batch = self.pending.is_none().then(|| self.next_batch(share, now));
+        self.waiting = self.waiting.saturating_add(1);
         let answered = self.pending.get_or_insert_default().subscribe();
         PermitDecision::Wait { answered, batch }
     }
@@ -210,7 +223,7 @@ impl KeyPermits {
         self.pending = Some(watch::Sender::default());
         let in_use = (self.full_at - now).as_nanos().div_ceil(share.interval.as_nanos().max(1));
         let spent = std::mem::take(&mut self.unreported).min(u32::try_from(in_use).unwrap_or(u32::MAX));
-        PermitBatch { spent, want: share.want }
+        PermitBatch { spent, want: share.want.max(std::mem::take(&mut self.waiting)) }
     }
 
     fn apply(&mut self, answer: PermitAnswer, limit: Limit, now: Instant) {
@@ -219,8 +232,12 @@ impl KeyPermits {
                 let unused = if now < self.borrowed_until { self.borrowed } else { 0 };
                 self.borrowed = unused.saturating_add(granted);
                 self.borrowed_until = now + (limit.interval() * granted).max(BORROWED_FOR_MIN);
+                self.waiting = self.waiting.saturating_sub(granted);
             }
-            PermitAnswer::After(wait) => self.refused_until = now + wait.max(REFUSAL_MIN),
+            PermitAnswer::After(wait) => {
+                self.refused_until = now + wait.max(REFUSAL_MIN);
+                self.waiting = 0;
+            }
         }
         // Dropping the sender wakes the requests that wait.
         self.pending = None;
@@ -286,6 +303,24 @@ mod tests {
             let at = began + Duration::from_millis(401) * request;
             assert!(matches!(cache.take(&ann(), at), PermitDecision::Pass), "request {request}");
         }
+    }
+
+    #[test]
+    fn waiting_requests_get_their_permits_in_two_calls() {
+        let (cache, now) = (shared_by(1_000), Instant::now());
+        let (_, first) = passes(&cache, &ann(), now);
+        assert_eq!(requested(&first).want, 1);
+        for _ in 1..50 {
+            assert!(matches!(cache.take(&ann(), now), PermitDecision::Wait { batch: None, .. }));
+        }
+        cache.apply(&ann(), PermitAnswer::Granted(1), now);
+
+        let (passed, second) = passes(&cache, &ann(), now);
+        assert_eq!((passed, requested(&second).want), (1, 49));
+
+        cache.apply(&ann(), PermitAnswer::Granted(49), now);
+        let (passed, third) = passes(&cache, &ann(), now);
+        assert_eq!((passed, requested(&third).want), (49, 1), "no more requests wait");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::steal::Steals;
 use super::view::{Phase, SaleView, Status};
 use crate::lanes::{LaneError, Lanes, ShardAnswer};
+use crate::limits::{NoPlace, UnitLimit};
 use crate::metrics::SaleCounters;
 use crate::settings::LaneSettings;
 
@@ -40,6 +41,8 @@ pub enum Outcome {
     NotActive(Phase),
     /// Nothing was bought: the queue is full, or the last tokens are still in channels. The client should retry.
     Busy,
+    /// The client's network has all units that it may have, and this user has none.
+    NetworkFull,
     /// The purchase may have been made. The client should repeat the same attempt.
     Unknown(OrderId),
 }
@@ -90,18 +93,48 @@ impl LiveSale {
         self.view.borrow().status()
     }
 
-    /// Buys one unit for one user. Retries within the purchase timeout.
-    pub async fn purchase(&self, attempt: &Attempt) -> Outcome {
+    /// Buys one unit for one user, within the limit of the client's network, if any. Retries within the purchase timeout.
+    pub async fn purchase(&self, attempt: &Attempt, limit: Option<UnitLimit<'_>>) -> Outcome {
         let mut state = AttemptState::default();
-        let outcome = self.purchase_within_timeout(attempt, &mut state).await;
+        let outcome = match (self.view().refusal(), limit) {
+            (Some(phase), _) => Outcome::NotActive(phase),
+            (None, None) => self.purchase_within_timeout(attempt, &mut state).await,
+            (None, Some(limit)) => self.purchase_within_limit(attempt, limit, &mut state).await,
+        };
         self.counters.answered(&outcome, state.waited_for_tokens);
         outcome
     }
 
-    async fn purchase_within_timeout(&self, attempt: &Attempt, state: &mut AttemptState) -> Outcome {
-        if let Some(phase) = self.view().refusal() {
-            return Outcome::NotActive(phase);
+    /// Takes a place of the client's network first. The place is given back unless the attempt has a unit, or may have one.
+    async fn purchase_within_limit(
+        &self,
+        attempt: &Attempt,
+        limit: UnitLimit<'_>,
+        state: &mut AttemptState,
+    ) -> Outcome {
+        let place = match limit.take(&self.config(), &attempt.user).await {
+            Ok(place) => place,
+            Err(NoPlace::Full) => return self.outcome_without_place(attempt).await,
+            Err(NoPlace::NoAnswer) => return Outcome::Busy,
+        };
+        let outcome = self.purchase_within_timeout(attempt, state).await;
+        if !matches!(outcome, Outcome::Purchased(_) | Outcome::Unknown(_)) {
+            place.give_back().await;
         }
+        outcome
+    }
+
+    /// A user who has a unit gets the same answer as before.
+    async fn outcome_without_place(&self, attempt: &Attempt) -> Outcome {
+        match self.find(attempt.user.clone()).await {
+            Ok(Some(claim)) if claim.order == attempt.order => Outcome::Purchased(claim),
+            Ok(Some(claim)) => Outcome::AlreadyPurchased(claim),
+            Ok(None) => Outcome::NetworkFull,
+            Err(Unavailable) => Outcome::Busy,
+        }
+    }
+
+    async fn purchase_within_timeout(&self, attempt: &Attempt, state: &mut AttemptState) -> Outcome {
         let order = attempt.order;
         let result = timeout(self.purchase_timeout, self.buy(attempt, state)).await;
         match result {

@@ -10,6 +10,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use ipnet::IpNet;
 use service::settings::{in_file, positive_duration};
 use stock::limit::Limit;
+use url::Url;
 
 /// Shortest secret, bytes: as long as the output of HMAC-SHA256 and HS256.
 const SECRET_BYTES_MIN: usize = 32;
@@ -38,6 +39,11 @@ pub struct LimitSettings {
     #[arg(long, env, value_parser = positive_duration, default_value = "1m")]
     rate_limit_window: Duration,
 
+    /// Units that the buyers of one client network may have in one sale: of an IPv4 address or an IPv6 /64, four times as
+    /// many of a /56, 16 times as many of a /48; 0 is no limit. Needs the same value on all nodes
+    #[arg(long, env, default_value = "0")]
+    units_per_network_max: u32,
+
     /// Networks of clients whose addresses are not limited, comma-separated: load testers, monitoring
     #[arg(long, env, value_delimiter = ',', value_parser = network)]
     pub rate_limit_exempt: Vec<IpNet>,
@@ -53,6 +59,11 @@ impl LimitSettings {
     /// Returns the limit of a user's attempts, if any.
     pub fn for_user(&self) -> Option<Limit> {
         self.limit(self.rate_limit_user_max)
+    }
+
+    /// Returns the most units of a client network in one sale, if there is such a limit.
+    pub fn units_per_network(&self) -> Option<u32> {
+        Some(self.units_per_network_max).filter(|max| *max > 0)
     }
 
     fn limit(&self, permits: u32) -> Option<Limit> {
@@ -143,6 +154,11 @@ pub struct AuthSettings {
     /// Longest time until a token expires
     #[arg(long, env, value_parser = positive_duration, default_value = "1d")]
     pub jwt_lifetime_max: Duration,
+
+    /// The shop's page that signs a buyer of the storefront page in, and sends them back with a token. Without it, the
+    /// page takes no token
+    #[arg(long, env, value_parser = sign_in_url)]
+    pub sign_in_url: Option<Url>,
 }
 
 /// Where the user id of a request comes from.
@@ -200,6 +216,9 @@ pub enum InvalidValue {
     /// Not an origin.
     #[error("must be an origin like https://shop.example, without a path, or *")]
     Origin,
+    /// Not the address of a page.
+    #[error("must be the address of a page, like https://shop.example/sign-in, without a fragment")]
+    SignInUrl,
     /// Too easy to guess.
     #[error("must be at least {SECRET_BYTES_MIN} characters long")]
     Secret,
@@ -212,6 +231,13 @@ fn network(raw: &str) -> Result<IpNet, InvalidValue> {
 
 fn secret(raw: &str) -> Result<Secret, InvalidValue> {
     if raw.len() < SECRET_BYTES_MIN { Err(InvalidValue::Secret) } else { Ok(Secret(raw.to_owned())) }
+}
+
+/// A page that scripts cannot be smuggled into, as with `javascript:`.
+fn sign_in_url(raw: &str) -> Result<Url, InvalidValue> {
+    let url = Url::parse(raw).map_err(|_| InvalidValue::SignInUrl)?;
+    let is_page = matches!(url.scheme(), "https" | "http") && url.has_host();
+    if is_page && url.fragment().is_none() { Ok(url) } else { Err(InvalidValue::SignInUrl) }
 }
 
 impl FromStr for Secret {
@@ -276,6 +302,17 @@ pub(crate) mod tests {
             ["", "shop.example", "https://", "https://shop.example/", "https://a b", "ftp://shop.example"]
         {
             assert_eq!(bad.parse::<Origin>(), Err(InvalidValue::Origin), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sign_in_url_is_a_page() {
+        for good in ["https://shop.example/sign-in?to=sale", "http://localhost:5173"] {
+            assert!(sign_in_url(good).is_ok(), "{good}");
+        }
+        for bad in ["", "shop.example", "/sign-in", "javascript:alert(1)", "https://a/#b", "data:text/html,a"]
+        {
+            assert_eq!(sign_in_url(bad), Err(InvalidValue::SignInUrl), "{bad}");
         }
     }
 

@@ -95,7 +95,7 @@ impl TestNode {
     pub(crate) fn share_limits(&self, nodes: usize) {
         let info = ProcessInfo { name: "node".into(), kind: ProcessKind::Node, version: "1".into() };
         let process = PresentProcess { info, started_at: 0, seen_at: 0 };
-        self.limits.update_nodes(&ProcessList { at: 0, processes: vec![process; nodes] });
+        self.limits.update_nodes(&ProcessList { at: 0, processes: vec![process; nodes], unknown: 0 });
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

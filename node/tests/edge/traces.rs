@@ -1,11 +1,22 @@
 //! Traces, as an OpenTelemetry collector receives them from a node.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use axum::routing::post;
+use axum::serve::Listener;
 use axum::{Json, Router};
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
-use tokio::net::TcpListener;
+use testkit::Folder;
+use testkit::security::make_certificates;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::fixture::{TestNode, shared_redis};
 use crate::process::{LIMIT, RunningNode};
@@ -22,12 +33,29 @@ struct Collector {
 
 impl Collector {
     async fn start() -> Self {
-        let received: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let received = Arc::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let taken = Arc::clone(&received);
-        let take = async move |Json(traces): Json<Value>| taken.lock().unwrap().push(traces);
-        tokio::spawn(async { axum::serve(listener, Router::new().route("/v1/traces", post(take))).await });
+        tokio::spawn(axum::serve(listener, receiver(Arc::clone(&received))).into_future());
+        Self { endpoint, received }
+    }
+
+    /// Starts a collector that receives over TLS, with the certificate of this folder for `localhost`.
+    async fn start_with_tls(folder: &Path) -> Self {
+        let received = Arc::default();
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("https://localhost:{}", tcp.local_addr().unwrap().port());
+        let chain = CertificateDer::pem_file_iter(folder.join("tls.crt")).unwrap();
+        let chain = chain.collect::<Result<_, _>>().unwrap();
+        let key = PrivateKeyDer::from_pem_file(folder.join("tls.key")).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let listener = TlsListener { tcp, acceptor: Arc::new(config).into() };
+        tokio::spawn(axum::serve(listener, receiver(Arc::clone(&received))).into_future());
         Self { endpoint, received }
     }
 
@@ -39,6 +67,35 @@ impl Collector {
         let scopes = resources.flat_map(|resource| under(&resource, "scopeSpans"));
         let spans = scopes.flat_map(|scope| under(&scope, "spans"));
         spans.filter(|span| span["traceId"] == TRACE).collect()
+    }
+}
+
+fn receiver(received: Arc<Mutex<Vec<Value>>>) -> Router {
+    let take = async move |Json(traces): Json<Value>| received.lock().unwrap().push(traces);
+    Router::new().route("/v1/traces", post(take))
+}
+
+/// Accepts connections with TLS, and drops those whose handshake fails.
+struct TlsListener {
+    tcp: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, addr) = self.tcp.accept().await.unwrap();
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, addr);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.tcp.local_addr()
     }
 }
 
@@ -87,4 +144,42 @@ async fn purchase_trace_reaches_from_client_to_redis() {
     assert_eq!(attribute(call, "db.system.name"), "redis");
     assert_eq!(attribute(call, "db.operation.batch.size"), "1");
     assert!(!spans.iter().any(|span| span.to_string().contains("ann")), "no span names the user: {spans:#?}");
+}
+
+#[tokio::test]
+async fn traces_go_only_to_a_collector_with_a_valid_certificate() {
+    // Given a collector with TLS, and another authority that has not signed its certificate.
+    let (folder, other) = (Folder::temporary().unwrap(), Folder::temporary().unwrap());
+    make_certificates(folder.path(), "localhost").unwrap();
+    make_certificates(other.path(), "localhost").unwrap();
+    let collector = Collector::start_with_tls(folder.path()).await;
+    let by_address = collector.endpoint.replace("localhost", "127.0.0.1");
+    let send = async |endpoint: &str, authority: Option<&Folder>| {
+        let ca = authority.map(|folder| folder.path().join("ca.crt").display().to_string());
+        let mut settings =
+            vec![("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")];
+        settings.extend(ca.as_deref().map(|ca| ("OTEL_EXPORTER_OTLP_CERTIFICATE", ca)));
+        let node = RunningNode::with_env(&shared_redis().await.seeds(), &settings);
+        node.wait_for_status("/readyz", 200).await;
+        let request = reqwest::Client::new().get(node.url("/api/csrf"));
+        let request = request.header("traceparent", format!("00-{TRACE}-{CLIENT_SPAN}-01"));
+        assert_eq!(request.send().await.unwrap().status(), 200);
+        node.process.term();
+        assert!(node.process.wait(LIMIT).await.unwrap().success());
+        node.process.log_tail()
+    };
+
+    // Then traces do not go to one whose authority is unknown, or whose certificate has another name.
+    for (endpoint, authority, reason) in [
+        (&collector.endpoint, Some(&other), "UnknownIssuer"),
+        (&collector.endpoint, None, "UnknownIssuer"),
+        (&by_address, Some(&folder), "not valid for name"),
+    ] {
+        let log = send(endpoint, authority).await;
+        assert!(collector.spans().is_empty(), "{endpoint} got traces");
+        assert!(log.contains("traces cannot be sent") && log.contains(reason), "{endpoint}: {log}");
+    }
+    // And they go to the one that is verified.
+    let log = send(&collector.endpoint, Some(&folder)).await;
+    assert!(collector.spans().iter().any(|span| span["parentSpanId"] == CLIENT_SPAN), "no span: {log}");
 }

@@ -61,8 +61,9 @@ impl Cluster {
 impl Cluster {
     /// Copies each library whose name starts with `prefix` to the primaries that lack it. Releases have libraries of
     /// their own, and during a rolling update processes of both run. Those that may not load their library depend on
-    /// this when a primary joins or has lost its functions. A primary that does not answer is left out.
-    pub async fn spread_libraries(&self, prefix: &str) -> Result<(), ClusterError> {
+    /// this when a primary joins or has lost its functions. A primary that does not answer is left out. Returns the names
+    /// of all these libraries.
+    pub async fn spread_libraries(&self, prefix: &str) -> Result<BTreeSet<String>, ClusterError> {
         let topology = self.topology();
         let addresses: Vec<&Address> = topology.primaries().iter().map(|primary| &primary.address).collect();
         let names = join_all(addresses.iter().map(|address| self.library_names(address, prefix))).await;
@@ -81,7 +82,26 @@ impl Cluster {
                 }
             }
         }
-        Ok(())
+        Ok(held.into_iter().flat_map(|(_, names)| names).collect())
+    }
+
+    /// Deletes the library of this name from every primary that has it.
+    pub async fn delete_library(&self, name: &str) -> Result<(), ClusterError> {
+        let topology = self.topology();
+        let deletions = topology.primaries().iter().map(|primary| async {
+            let deleted = self.delete_library_on(&primary.address, name).await;
+            deleted.map_err(|error| ClusterError::Library(primary.address.clone(), error))
+        });
+        join_all(deletions).await.into_iter().collect()
+    }
+
+    async fn delete_library_on(&self, address: &Address, name: &str) -> Result<(), CallError> {
+        let mut delete = redis::cmd("FUNCTION");
+        delete.arg("DELETE").arg(name);
+        match self.connection(address).await?.query(&delete).await {
+            Err(CallError::Refused(why)) if why.contains("Library not found") => Ok(()),
+            deleted => deleted,
+        }
     }
 
     async fn library_names(&self, address: &Address, prefix: &str) -> Result<BTreeSet<String>, CallError> {

@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
-use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisResult, TlsCertificates};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _};
 use rediscluster::ConnectOptions;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 
+use super::ca_file::CaFile;
 use super::{in_file, positive_duration};
 
 /// How to reach the Redis Cluster. Each setting is valid, and all of them together are.
@@ -68,8 +66,9 @@ struct RedisArguments {
     redis_password_file: Option<FirstLine>,
 
     /// A file with CA certificates, as PEM, that rediss:// trusts instead of the system's
-    #[arg(long, env, value_parser = parse_ca_file)]
-    redis_ca_file: Option<CaCertificates>,
+    // The file is read again for each connection.
+    #[arg(long, env, value_parser = CaFile::parse)]
+    redis_ca_file: Option<CaFile>,
 
     /// Longest time to connect to a Redis server and log in
     #[arg(long, env, value_parser = positive_duration, default_value = "1s")]
@@ -96,10 +95,14 @@ enum ConflictingSettings {
 impl RedisArguments {
     fn connect_options(mut self) -> Result<ConnectOptions, ConflictingSettings> {
         let first = self.redis_url.first().expect("REDIS_URL is required");
-        let first = self.with_ca_certificates(self.with_login(first.clone())?)?;
+        let first = self.with_login(first.clone())?;
+        if self.redis_ca_file.is_some() && !matches!(first.addr(), ConnectionAddr::TcpTls { .. }) {
+            return Err(ConflictingSettings::CaFileWithoutTls);
+        }
         self.redis_url[0] = first;
         Ok(ConnectOptions {
             seeds: self.redis_url,
+            ca_file: self.redis_ca_file.map(|file| file.path),
             connect_timeout: self.redis_connect_timeout,
             response_timeout: self.redis_response_timeout,
             barrier_timeout: self.redis_barrier_timeout,
@@ -119,15 +122,6 @@ impl RedisArguments {
         match (login.username(), login.password()) {
             (Some(_), None) => Err(ConflictingSettings::UserWithoutPassword),
             _ => Ok(seed.set_redis_settings(login)),
-        }
-    }
-
-    fn with_ca_certificates(&self, seed: ConnectionInfo) -> Result<ConnectionInfo, ConflictingSettings> {
-        match &self.redis_ca_file {
-            Some(certificates) => {
-                certificates.apply_to(seed).map_err(|_| ConflictingSettings::CaFileWithoutTls)
-            }
-            None => Ok(seed),
         }
     }
 }
@@ -159,41 +153,6 @@ impl FromStr for FirstLine {
     fn from_str(text: &str) -> Result<Self, EmptyPassword> {
         text.lines().find(|line| !line.is_empty()).unwrap_or_default().parse().map(Self)
     }
-}
-
-/// The certificate authorities that the servers' certificates are verified by.
-#[derive(Clone)]
-struct CaCertificates {
-    pem: Vec<u8>,
-}
-
-/// Why a file holds no valid CA certificates.
-#[derive(Debug, thiserror::Error)]
-enum InvalidCaFile {
-    #[error("it cannot be read: {0}")]
-    Unreadable(std::io::Error),
-    #[error("it contains no certificate as PEM")]
-    NoCertificate,
-    #[error("a certificate in it cannot be read")]
-    BadCertificate,
-}
-
-impl CaCertificates {
-    /// Returns the seed with these certificates instead of the system's. Fails when the seed does not use TLS.
-    fn apply_to(&self, seed: ConnectionInfo) -> RedisResult<ConnectionInfo> {
-        let certificates = TlsCertificates { client_tls: None, root_cert: Some(self.pem.clone()) };
-        Ok(Client::build_with_tls(seed, certificates)?.get_connection_info().clone())
-    }
-}
-
-fn parse_ca_file(path: &str) -> Result<CaCertificates, InvalidCaFile> {
-    let pem = std::fs::read(path).map_err(InvalidCaFile::Unreadable)?;
-    let mut trusted = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let read = certificate.ok().and_then(|certificate| trusted.add(certificate).ok());
-        read.ok_or(InvalidCaFile::BadCertificate)?;
-    }
-    if trusted.is_empty() { Err(InvalidCaFile::NoCertificate) } else { Ok(CaCertificates { pem }) }
 }
 
 /// The value is not the URL of a Redis server.

@@ -30,10 +30,11 @@ pub enum Function {
     Confirm,
     Admit,
     Presence,
+    Place,
 }
 
 impl Function {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Buy,
         Self::Donate,
         Self::Accept,
@@ -47,6 +48,7 @@ impl Function {
         Self::Confirm,
         Self::Admit,
         Self::Presence,
+        Self::Place,
     ];
 
     const fn name(self) -> &'static str {
@@ -64,6 +66,7 @@ impl Function {
             Self::Confirm => "confirm",
             Self::Admit => "admit",
             Self::Presence => "presence",
+            Self::Place => "place",
         }
     }
 
@@ -82,6 +85,7 @@ impl Function {
             Self::Confirm => include_str!("confirm.lua"),
             Self::Admit => include_str!("admit.lua"),
             Self::Presence => include_str!("presence.lua"),
+            Self::Place => include_str!("place.lua"),
         }
     }
 
@@ -141,6 +145,7 @@ mod tests {
     use crate::layout::{LimitBucket, SaleKeys};
     use crate::lease::Lead;
     use crate::limit::{Admit, Limit};
+    use crate::places::{NetworkPlaces, Place, PlaceChange};
     use crate::presence::Presence;
     use crate::sale::{Sale, SaleState, Window};
     use crate::snapshot::Confirm;
@@ -164,6 +169,9 @@ mod tests {
         let window = Window { starts_at: 0, ends_at: 1 };
         let keys = SaleKeys::new(sale.id());
         let limit = Limit { permits: 1, window: Duration::from_secs(1) };
+        let places = NetworkPlaces::of(&sale.config, "2001:db8::1".parse().unwrap(), 1);
+        let user = crate::ids::UserId::parse("ann", crate::ids::UserIdKind::Opaque).unwrap();
+        let place = Place { places: &places, user: &user, change: PlaceChange::Take };
         let sent = [
             (
                 Function::Buy,
@@ -196,6 +204,7 @@ mod tests {
             (Function::Confirm, keys_in_call(&Confirm { shard })),
             (Function::Admit, keys_in_call(&Admit { bucket: &LimitBucket::all()[0], limit, requests: &[] })),
             (Function::Presence, keys_in_call(&Presence { update: None })),
+            (Function::Place, keys_in_call(&place)),
         ];
         assert_eq!(sent.map(|(operation, _)| operation), Function::ALL);
         for (operation, keys) in sent {

@@ -17,6 +17,7 @@ mod lease;
 mod library;
 mod limits;
 mod migration;
+mod places;
 mod presence;
 mod record;
 mod reference;

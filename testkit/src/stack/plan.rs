@@ -128,6 +128,7 @@ impl Plan {
     pub(super) async fn start_nginx(&self) -> Result<Nginx> {
         Nginx::start(NginxOptions {
             port: self.ports.public(),
+            workers: "auto",
             nodes: (0..self.options.nodes).map(|number| self.node_addr(number)).collect(),
             balancers: Vec::new(),
             folder: self.folder.subfolder("nginx")?,

@@ -1,7 +1,9 @@
 //! Attacks with malformed HTTP requests.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
+use futures::{StreamExt as _, stream};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -63,6 +65,54 @@ async fn malformed_requests_are_refused() {
         }
         target.assert_healthy(attack).await;
     }
+    target.assert_audit_ok().await;
+}
+
+/// Malformed requests to each program, and the bytes that they may add to its log: ten for each request.
+const FLOOD: usize = 10_000;
+const FLOOD_BYTES_MAX: u64 = 100_000;
+const FLOOD_CONNECTIONS: usize = 64;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flood_of_malformed_requests_writes_little() {
+    let target = Target::open().await;
+    let post = format!("POST /api/sale/purchase?{} HTTP/1.1\r\nhost: a\r\n", "a".repeat(1_500));
+    let json = format!("{post}content-type: application/json\r\nconnection: close\r\n");
+    let malformed = [
+        format!("{json}content-length: 20000\r\n\r\n{}", " ".repeat(20_000)),
+        format!("{json}transfer-encoding: chunked\r\n\r\nzz\r\n"),
+        format!("{json}content-length: 3\r\n\r\n{{zz"),
+        format!("{post}content-length: 0\r\ntransfer-encoding: chunked\r\n\r\n"),
+        "\x16\x03\x01\x02\0\x01\0\x01\x7c\x03\x03\r\n\r\n".to_owned(),
+        "GET /%00 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\na\0: b\r\n\r\n".to_owned(),
+    ];
+    let (nginx, coordinator) = (target.stack.nginx().process(), target.stack.coordinators()[0].clone());
+    let [edge, node] = target.base_urls();
+    let node_process = target.stack.nodes()[0].process();
+    for (process, base_url) in
+        [(&nginx, edge), (&node_process, node), (&coordinator.process(), coordinator.url().to_owned())]
+    {
+        let log_bytes = || fs::metadata(process.log()).unwrap().len();
+        let before = log_bytes();
+
+        let requests = malformed.iter().cycle().take(FLOOD);
+        let sent = requests.map(async |request| {
+            let mut connection = connect(&base_url).await;
+            connection.write_all(request.as_bytes()).await.unwrap_or_default();
+            timeout(Duration::from_secs(10), connection.read(&mut [0; 512])).await.is_ok()
+        });
+        let answered = stream::iter(sent).buffer_unordered(FLOOD_CONNECTIONS);
+        let ended = answered.filter(|is_ended| std::future::ready(*is_ended)).count().await;
+
+        let written = log_bytes() - before;
+        println!("{}: {FLOOD} malformed requests, {ended} ended, {written} bytes of log", process.name());
+        assert_eq!(ended, FLOOD, "{}", process.name());
+        assert!(written <= FLOOD_BYTES_MAX, "{}: {written} bytes", process.name());
+    }
+    let samples = fs::read_to_string(nginx.log()).unwrap().matches("refused: 4").count();
+    assert!(samples > 0, "the log of nginx shows that requests are refused");
+    target.assert_healthy("malformed requests").await;
     target.assert_audit_ok().await;
 }
 

@@ -1,6 +1,14 @@
 //! Connections that stay open at nginx, from crowds and from attackers. None of them takes the place of a purchase.
 
-use std::{net::Ipv4Addr, net::SocketAddr, time::Duration};
+use std::{
+    iter::repeat_n,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -17,7 +25,7 @@ use testkit::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
-    sync::{Mutex, MutexGuard},
+    sync::{Mutex, MutexGuard, Semaphore},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -27,19 +35,23 @@ const HALF_HEAD: &str = "POST /api/sale/purchase HTTP/1.1\r\nhost: sh";
 const HEAD_OF_A_BODY: &str = "POST /api/sale/purchase HTTP/1.1\r\nhost: shop\r\ncontent-length: 99\r\n\r\n";
 const PURCHASE: &str = "POST /api/sale/purchase HTTP/1.1\r\nhost: shop\r\ncontent-length: 2\r\n\r\n{}";
 
-/// `limit_conn` of all event streams and of those of one client network, and of its requests.
+/// `limit_conn` of all event streams and of those of one client network, and of its requests with bodies.
 const STREAMS_MAX: usize = 4_096;
 const STREAMS_OF_NETWORK_MAX: usize = 512;
-const REQUESTS_OF_NETWORK_MAX: usize = 6_144;
+const BODIES_OF_NETWORK_MAX: usize = 1_024;
+/// `limit_conn` of all requests besides purchases and streams.
+const OTHERS_MAX: usize = 2_048;
 /// `client_header_timeout`.
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 /// Port of a buyer with an address of its own. It is outside the kernel's range and the blocks of testkit.
 const BUYER_PORT: u16 = 9_999;
 /// The balancer that nginx trusts.
 const BALANCER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 const CONCURRENT_CONNECTS: usize = 128;
+/// Pause between two bytes of a slow body, well below `client_body_timeout`.
+const DRIP: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn viewers_leave_room_for_purchases() {
@@ -60,14 +72,51 @@ async fn viewers_leave_room_for_purchases() {
 #[tokio::test(flavor = "multi_thread")]
 async fn half_sent_heads_leave_room_for_purchases() {
     let shop = CrowdedShop::open().await;
+    let mut attackers = shop.attack([Ipv4Addr::LOCALHOST], 8_250, HALF_HEAD, u32::MAX).await;
 
-    let half_sent = shop.connect((0..8_250).map(|_| Ipv4Addr::LOCALHOST), HALF_HEAD).await;
-
-    shop.assert_sells_to_strangers("8,250 half-sent heads of one address").await;
-    for mut connection in half_sent {
-        let end = timeout(HEAD_LIMIT + SOON, connection.read_to_end(&mut Vec::new())).await;
-        assert!(end.is_ok(), "a connection without a head stays open");
+    // nginx closes the connections twice in this time. They are opened again at once.
+    let began = Instant::now();
+    while began.elapsed() < HEAD_LIMIT * 2 {
+        shop.assert_sells_to_strangers("8,250 half-sent heads of one address").await;
+        sleep(Duration::from_millis(250)).await;
     }
+    attackers.shutdown().await;
+
+    let mut last = connect_from(Ipv4Addr::LOCALHOST, shop.address, HALF_HEAD).await;
+    let end = timeout(HEAD_LIMIT + SOON, last.read_to_end(&mut Vec::new())).await;
+    assert!(end.is_ok(), "a connection without a head stays open");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_bodies_of_three_networks_leave_room_for_purchases() {
+    // One worker may happen to accept all connections.
+    let shop = CrowdedShop::open_with_workers("1").await;
+    let networks = [1, 2, 3].map(|number| Ipv4Addr::new(127, 200, 0, number));
+
+    // As many connections as the rule for the host allows each network. Those that nginx refuses are opened again.
+    let mut attackers = shop.attack(networks, 6_144, HEAD_OF_A_BODY, 1).await;
+
+    shop.assert_sells_to_strangers("slow bodies of three networks").await;
+    attackers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_bodies_leave_room_for_pages() {
+    let shop = CrowdedShop::open().await;
+    let attacker = Ipv4Addr::new(127, 200, 0, 1);
+
+    let slow = "POST /api/csrf HTTP/1.1\r\nhost: shop\r\ncontent-length: 99\r\n\r\n";
+    let mut attackers = shop.attack([attacker], OTHERS_MAX + 100, slow, 3).await;
+
+    let page = "GET / HTTP/1.1\r\nhost: shop\r\n\r\n";
+    let (_, head) = &heads_of(shop.connect([buyer(1)].into_iter(), page).await).await[0];
+    assert!(head.starts_with("HTTP/1.1 200"), "the page of another network: {head}");
+    assert_eq!(
+        shop.buy(attacker).await.as_deref(),
+        Some("200"),
+        "purchases of the address are counted apart"
+    );
+    attackers.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,30 +178,62 @@ async fn one_address_gets_a_share_of_page_loads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_address_gets_a_share_of_requests() {
+async fn one_address_gets_a_share_of_bodies() {
     let shop = CrowdedShop::open().await;
 
-    let mut slow = JoinSet::new();
-    for _ in 0..REQUESTS_OF_NETWORK_MAX + 100 {
-        slow.spawn(send_slowly(shop.address));
-    }
+    let attacker = Ipv4Addr::LOCALHOST;
+    let mut attackers = shop.attack([attacker], BODIES_OF_NETWORK_MAX + 100, HEAD_OF_A_BODY, 0).await;
 
-    let refused = async || shop.buy(Ipv4Addr::LOCALHOST).await.as_deref() == Some("503");
+    let refused = async || shop.buy(attacker).await.as_deref() == Some("503");
     until("nginx refuses the address", Duration::from_secs(40), refused).await.unwrap();
     shop.assert_sells_to_strangers("slow bodies of one address").await;
+    attackers.shutdown().await;
 }
 
-/// Sends a body by single bytes, often enough that no timeout ends it.
-async fn send_slowly(shop: SocketAddr) {
-    let mut connection = connect_from(Ipv4Addr::LOCALHOST, shop, HEAD_OF_A_BODY).await;
-    while connection.write_all(b" ").await.is_ok() {
-        sleep(Duration::from_secs(2)).await;
+/// Connections that attackers hold.
+struct Attack {
+    shop: SocketAddr,
+    start: &'static str,
+    /// How often a connection is opened again, at once, when nginx has closed it.
+    reopenings: u32,
+    /// Leaves room in the kernel's queue of connections, which only the host can protect.
+    connecting: Semaphore,
+    opened: AtomicUsize,
+}
+
+impl Attack {
+    /// Sends `start`, and after a complete head single bytes of a body, often enough that no timeout ends it.
+    async fn hold(self: Arc<Self>, from: Ipv4Addr) {
+        for _ in 0..=self.reopenings {
+            let permit = self.connecting.acquire().await.unwrap();
+            let connection = connect_from(from, self.shop, self.start).await;
+            self.opened.fetch_add(1, Ordering::Relaxed);
+            drop(permit);
+            drip(connection, self.start.ends_with("\r\n\r\n")).await;
+        }
+    }
+}
+
+/// Ends when nginx has closed the connection.
+async fn drip(mut connection: TcpStream, sends_body: bool) {
+    let (mut reader, mut writer) = connection.split();
+    let body = async {
+        while writer.write_all(b" ").await.is_ok() {
+            sleep(DRIP).await;
+        }
+    };
+    let answers = async { while reader.read(&mut [0; 1_024]).await.is_ok_and(|count| count > 0) {} };
+    tokio::select! {
+        () = body, if sends_body => {}
+        () = answers => {}
     }
 }
 
 /// nginx in front of a fake node that sells and sends events. Only one runs at a time.
 struct CrowdedShop {
     address: SocketAddr,
+    /// Number of the next buyer whose address no other one had.
+    strangers: AtomicU32,
     _nginx: Nginx,
     _folder: Folder,
     _ports: PortBlock,
@@ -161,12 +242,17 @@ struct CrowdedShop {
 
 impl CrowdedShop {
     async fn open() -> Self {
+        Self::open_with_workers("auto").await
+    }
+
+    async fn open_with_workers(workers: &'static str) -> Self {
         static LOCK: Mutex<()> = Mutex::const_new(());
         let lock = LOCK.lock().await;
         service::files::raise_open_files_limit();
         let (ports, folder) = (PortBlock::take().unwrap(), Folder::temporary().unwrap());
         let options = NginxOptions {
             port: ports.first(),
+            workers,
             nodes: vec![fake_node().await],
             balancers: vec!["127.0.0.9".to_owned()],
             folder: folder.path().into(),
@@ -174,7 +260,7 @@ impl CrowdedShop {
         };
         let nginx = Nginx::start(options).await.unwrap();
         let address = loopback(ports.first());
-        Self { address, _nginx: nginx, _folder: folder, _ports: ports, _lock: lock }
+        Self { address, strangers: 60_000.into(), _nginx: nginx, _folder: folder, _ports: ports, _lock: lock }
     }
 
     /// Opens a connection from each address and sends the same bytes on each.
@@ -187,9 +273,33 @@ impl CrowdedShop {
         stream::iter(addresses).map(connect).buffer_unordered(CONCURRENT_CONNECTS).collect().await
     }
 
+    /// Holds as many connections of each of these networks; see [`Attack`]. Waits until all were opened once.
+    async fn attack(
+        &self,
+        networks: impl IntoIterator<Item = Ipv4Addr>,
+        connections: usize,
+        start: &'static str,
+        reopenings: u32,
+    ) -> JoinSet<()> {
+        let attack = Arc::new(Attack {
+            shop: self.address,
+            start,
+            reopenings,
+            connecting: Semaphore::new(CONCURRENT_CONNECTS),
+            opened: AtomicUsize::new(0),
+        });
+        let addresses: Vec<_> =
+            networks.into_iter().flat_map(|network| repeat_n(network, connections)).collect();
+        let count = addresses.len();
+        let attackers = addresses.into_iter().map(|from| Arc::clone(&attack).hold(from)).collect();
+        let opened = async || attack.opened.load(Ordering::Relaxed) >= count;
+        until("the attackers' connections", Duration::from_secs(60), opened).await.unwrap();
+        attackers
+    }
+
     /// Asserts that 80 buyers, each with an address of its own, buy without delay.
     async fn assert_sells_to_strangers(&self, during: &str) {
-        let purchases = (0..80).map(|number| self.buy(buyer(60_000 + number)));
+        let purchases = (0..80).map(|_| self.buy(buyer(self.strangers.fetch_add(1, Ordering::Relaxed))));
         let answers: Vec<_> = stream::iter(purchases).buffer_unordered(8).collect().await;
         let sold = answers.iter().filter(|status| status.as_deref() == Some("200")).count();
         println!("{sold} of 80 purchases during {during}");
@@ -210,21 +320,25 @@ fn buyer(number: u32) -> Ipv4Addr {
 }
 
 async fn connect_from(from: Ipv4Addr, to: SocketAddr, bytes: &str) -> TcpStream {
-    // The kernel would choose a port that no address uses. Here each address but one has a single connection.
-    let port = if from == Ipv4Addr::LOCALHOST { 0 } else { BUYER_PORT };
+    // Only attackers have several connections. For others the kernel would choose a port that no address uses.
+    let port = if is_attacker(from) { 0 } else { BUYER_PORT };
     connect_from_port((from, port).into(), to, bytes).await
 }
 
 async fn connect_from_port(from: SocketAddr, to: SocketAddr, bytes: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     if from.ip() != Ipv4Addr::LOCALHOST {
-        socket.set_reuseaddr(true).unwrap();
+        socket.set_reuseaddr(from.port() != 0).unwrap();
         socket.bind(from).unwrap();
     }
     let mut connection = socket.connect(to).await.unwrap();
     // A server that is full closes the connection. The answer shows it.
     connection.write_all(bytes.as_bytes()).await.unwrap_or_default();
     connection
+}
+
+fn is_attacker(address: Ipv4Addr) -> bool {
+    address == Ipv4Addr::LOCALHOST || address.octets()[1] == 200
 }
 
 async fn heads_of(connections: Vec<TcpStream>) -> Vec<(TcpStream, String)> {

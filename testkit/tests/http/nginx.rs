@@ -297,6 +297,7 @@ async fn problem(answer: Response) -> (String, Value) {
 fn options(ports: &PortBlock, folder: &Path, nodes: &[SocketAddr]) -> NginxOptions {
     NginxOptions {
         port: ports.first(),
+        workers: "auto",
         balancers: Vec::new(),
         nodes: nodes.to_vec(),
         folder: folder.to_owned(),

@@ -74,7 +74,7 @@ async fn node_is_denied_dangerous_commands() {
 
 /// Changes to a sale that no node needs to make: what the sale is, how it goes on, and units out of nothing. The keys of
 /// the calls are those that each function asks for.
-const FORGERIES: [&str; 14] = [
+const FORGERIES: [&str; 16] = [
     "SET fs:{flash}:config x",
     "SET fs:{flash}:snapshot x",
     "HSET fs:{flash}:mint 0 1000000",
@@ -86,6 +86,8 @@ const FORGERIES: [&str; 14] = [
     "SADD fs:sales x",
     "FCALL configure 4 fs:{flash.0}:meta fs:{flash.0}:claims fs:{flash.0}:orders fs:{flash.0}:control ring 999 paused",
     "FCALL mint 2 fs:{flash.0}:meta fs:{flash.0}:control ring 1000000",
+    "FCALL mint 2 fs:{networks.0}:meta fs:{networks.0}:control ring 1000000",
+    "HDEL fs:{networks.0}:claims ann",
     "FCALL record 3 fs:{flash}:config fs:{flash}:mint fs:{flash}:history 0 x",
     "FCALL recall 2 fs:{flash}:config fs:{flash}:mint",
     "FCALL lead 1 fs:{fs:sales}:lease node 60000",
@@ -115,8 +117,8 @@ async fn coordinator_does_not_know_the_secret_of_nodes() {
 
 #[tokio::test]
 async fn coordinator_is_denied_dangerous_commands() {
-    // A coordinator scans for the records of sales that the list has lost.
-    let is_denied = |command: &&str| !command.starts_with("SCAN");
+    // A coordinator scans for the records of sales that the list has lost, and removes libraries of old releases.
+    let is_denied = |command: &&str| !command.starts_with("SCAN") && !command.starts_with("FUNCTION DELETE");
     assert_forbidden(User::Coordinator, DANGEROUS.into_iter().filter(is_denied)).await;
     let permitted = ["TIME", "INFO replication", "CLUSTER NODES", "SCAN 0", "HSCAN fs:{a.0}:claims 0"];
     assert_permitted(User::Coordinator, permitted).await;
@@ -144,10 +146,11 @@ async fn exporter_may_only_read_metrics() {
 }
 
 #[tokio::test]
-async fn replica_may_only_replicate() {
-    let is_denied = |command: &&str| !command.starts_with("PSYNC");
+async fn replica_may_only_replicate_and_hand_over() {
+    let is_denied = |command: &&str| !command.starts_with("PSYNC") && *command != "CLUSTER FAILOVER";
     assert_forbidden(User::Replica, DANGEROUS.into_iter().filter(is_denied)).await;
     assert_forbidden(User::Replica, WRITES_AND_CLAIMS).await;
+    assert_permitted(User::Replica, ["INFO replication", "ROLE", "CLUSTER NODES"]).await;
 }
 
 #[tokio::test]

@@ -34,12 +34,9 @@ impl Default for Options {
 
 pub(crate) async fn bench(options: Options) -> Result<()> {
     install::ensure_installed(&[install::REDIS, install::NGINX])?;
-    println!(
-        "Redis memory a unit sold, {} units on {SHARDS} shards, user ids of 25 characters,",
-        options.units
-    );
-    println!("order and correlation ids of 14 (MEMORY USAGE of claims and orders, one replica's copy):\n");
-    println!("{:>15}  {:>8} {:>8} {:>8}", "buyers an entry", "claims", "orders", "bytes");
+    say!("Redis memory a unit sold, {} units on {SHARDS} shards, user ids of 25 characters,", options.units);
+    say!("order and correlation ids of 14 (MEMORY USAGE of claims and orders, one replica's copy):\n");
+    say!("{:>15}  {:>8} {:>8} {:>8}", "buyers an entry", "claims", "orders", "bytes");
     for batch in BATCHES {
         measure(options.units, batch).await?;
     }
@@ -56,7 +53,7 @@ async fn measure(units: u64, batch: usize) -> Result<()> {
     ensure!(audit.ok && audit.sold == units, "{} sold of {units}: {:?}", audit.sold, audit.violations);
     let claims = bytes(&cluster, &sale, |shard| &shard.claims).await? as f64 / units as f64;
     let orders = bytes(&cluster, &sale, |shard| &shard.orders).await? as f64 / units as f64;
-    println!("{batch:15}  {claims:8.1} {orders:8.1} {:8.1}", claims + orders);
+    say!("{batch:15}  {claims:8.1} {orders:8.1} {:8.1}", claims + orders);
     stack.stop().await
 }
 

@@ -74,15 +74,12 @@ pub(crate) async fn bench(options: Options) -> Result<()> {
         None => None,
     };
 
-    println!(
+    say!(
         "purchases of distinct users, {} connections, {SHARDS} shards on 3 primaries + 3 replicas,",
         options.connections
     );
-    println!("AOF always, one node, {} rounds of {} s each, in turn:\n", options.rounds, options.seconds);
-    println!(
-        "{:>6}  {:>12} {:>10} {:>14} {:>15}",
-        "", "requests/s", "p99 ms", "server us/req", "Redis us/req"
-    );
+    say!("AOF always, one node, {} rounds of {} s each, in turn:\n", options.rounds, options.seconds);
+    say!("{:>6}  {:>12} {:>10} {:>14} {:>15}", "", "requests/s", "p99 ms", "server us/req", "Redis us/req");
     let (mut ratios, mut to_other) = (Vec::new(), Vec::new());
     for round in 0..options.rounds {
         let measure = |url: &str, server: &Process, redis| {
@@ -95,19 +92,19 @@ pub(crate) async fn bench(options: Options) -> Result<()> {
         let sides = [("bare", bare), ("node", ours)].into_iter().chain(other.map(|other| ("other", other)));
         for (side, figures) in sides {
             let Figures { requests_per_second, p99_ms, server_us, redis_us } = figures;
-            println!("{side:>6}  {requests_per_second:12.0} {p99_ms:10.1} {server_us:14.1} {redis_us:15.1}");
+            say!("{side:>6}  {requests_per_second:12.0} {p99_ms:10.1} {server_us:14.1} {redis_us:15.1}");
         }
         ratios.push((ours.server_us / bare.cpu_us(), ours.cpu_us() / bare.cpu_us()));
         to_other
             .extend(other.map(|other| (ours.server_us / other.server_us, ours.cpu_us() / other.cpu_us())));
     }
-    println!(
+    say!(
         "\nCPU of a purchase, in bare handlers (median): node {:.2}, with all of Redis {:.2}",
         median(ratios.iter().map(|ratio| ratio.0)),
         median(ratios.iter().map(|ratio| ratio.1))
     );
     if !to_other.is_empty() {
-        println!(
+        say!(
             "against the other node program (median): node {:.2}, with all of Redis {:.2}",
             median(to_other.iter().map(|ratio| ratio.0)),
             median(to_other.iter().map(|ratio| ratio.1))
@@ -115,7 +112,7 @@ pub(crate) async fn bench(options: Options) -> Result<()> {
     }
     let audit = stack.audit("flash").await?;
     ensure!(audit.ok, "the audit found {:?}", audit.violations);
-    println!("audit: ok, {} sold", audit.sold);
+    say!("audit: ok, {} sold", audit.sold);
     bare.kill();
     stack.stop().await
 }

@@ -16,9 +16,9 @@ const UPDATES_PER_LINE: u64 = 15;
 
 /// Prints the schedule before anything starts.
 pub(super) fn print_schedule(schedule: &Schedule, duration: Duration) {
-    println!("\nseed {}: {} faults in {duration:.0?}", schedule.seed, schedule.faults.len());
+    say!("\nseed {}: {} faults in {duration:.0?}", schedule.seed, schedule.faults.len());
     for PlannedFault { at, kind, draw } in &schedule.faults {
-        println!("  {:6.1} s  {kind:22} target by draw {draw}", at.as_secs_f64());
+        say!("  {:6.1} s  {kind:22} target by draw {draw}", at.as_secs_f64());
     }
 }
 
@@ -38,7 +38,7 @@ pub(super) async fn print_events(mut events: UnboundedReceiver<RunEvent>) {
 
 /// Prints the figures and the verdict.
 pub(super) fn print_report(report: &Report, kept_note: &str) {
-    println!(
+    say!(
         "seed {}: {} units sold at {} sales, {} requests ({} single-sale, {} without a key, {} refused while not \
          active), {} unknown answers; {} of {} changes done in {} tries; {} faults, {:.0} s; quiet: p99 {:.1} ms, {} unknown",
         report.seed,
@@ -58,12 +58,12 @@ pub(super) fn print_report(report: &Report, kept_note: &str) {
         report.quiet_unknown,
     );
     if report.violations.is_empty() {
-        println!("clean: every promise held");
+        say!("clean: every promise held");
         return;
     }
-    println!("VIOLATED: {} promises were broken; {kept_note}", report.violations.len());
+    say!("VIOLATED: {} promises were broken; {kept_note}", report.violations.len());
     for violation in &report.violations {
-        println!("  {violation}");
+        say!("  {violation}");
     }
 }
 
@@ -97,8 +97,8 @@ impl ProgressLine {
         );
         self.updates += 1;
         match self.in_place {
-            true => print!("{REWRITE}          {text}"),
-            false if self.updates.is_multiple_of(UPDATES_PER_LINE) => println!("          {text}"),
+            true => say_part!("{REWRITE}          {text}"),
+            false if self.updates.is_multiple_of(UPDATES_PER_LINE) => say!("          {text}"),
             false => {}
         }
         // A closed terminal is no reason to stop.
@@ -107,8 +107,8 @@ impl ProgressLine {
 
     fn print(&mut self, text: &str) {
         if self.in_place {
-            print!("{REWRITE}");
+            say_part!("{REWRITE}");
         }
-        println!("{text}");
+        say!("{text}");
     }
 }

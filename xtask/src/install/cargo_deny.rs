@@ -17,7 +17,7 @@ const VERSION: &str = "0.20.2";
 pub(crate) fn cargo_deny(folder: &Path) -> Result<PathBuf> {
     let program = folder.join(VERSION).join("bin/cargo-deny");
     if !program.exists() {
-        println!("building cargo-deny {VERSION} (cargo install)");
+        say!("building cargo-deny {VERSION} (cargo install)");
         // It runs once for a second, so it is not worth being optimized.
         let install = ["install", "cargo-deny", "--version", VERSION, "--locked", "--debug", "--root"];
         finish(cargo().args(install).arg(folder.join(VERSION)).env("CARGO_PROFILE_DEV_DEBUG", "0"))
