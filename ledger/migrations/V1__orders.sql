@@ -58,4 +58,4 @@ CREATE TABLE order_events (
 CREATE UNIQUE INDEX order_events_one_per_user ON order_events (sale, creation, user_id);
 CREATE UNIQUE INDEX order_events_id ON order_events (id);
 CREATE UNIQUE INDEX order_events_position ON order_events (sale, creation, position);
-CREATE INDEX order_events_by_time ON order_events (sale, at);
+CREATE INDEX order_events_by_order ON order_events (sale, creation, aggregateid);

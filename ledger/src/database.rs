@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
+use deadpool_postgres::{Manager, ManagerConfig};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
@@ -135,7 +136,8 @@ impl DatabaseSettings {
             .connect_timeout(self.database_timeout)
             .keepalives_idle(KEEPALIVE_IDLE)
             // Without it, a statement to a server that vanished would wait for the kernel's retries, some 15 minutes.
-            .tcp_user_timeout(self.database_timeout);
+            .tcp_user_timeout(self.database_timeout)
+            .options(format!("-c statement_timeout={} -c timezone=UTC", self.database_timeout.as_millis()));
         config
     }
 
@@ -169,6 +171,16 @@ impl DatabaseSettings {
             .batch_execute(&format!("SET statement_timeout = {limit}; SET TIME ZONE 'UTC'"))
             .await?;
         Ok(database)
+    }
+
+    /// Returns a manager for a pool of connections.
+    pub(crate) fn manager(&self, config: ManagerConfig) -> Manager {
+        let database = self.config();
+        if self.database_url.tls {
+            Manager::from_config(database, self.tls_connector(), config)
+        } else {
+            Manager::from_config(database, NoTls, config)
+        }
     }
 
     fn tls_connector(&self) -> MakeRustlsConnect {

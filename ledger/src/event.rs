@@ -20,7 +20,10 @@ pub(crate) struct Payload<'a> {
 
 /// Returns the id of an order's event. It is the same each time, at each ledger.
 pub(crate) fn id(sale: &str, creation: &str, order: &Order) -> Uuid {
-    Uuid::new_v5(&NAMESPACE, format!("{sale}/{creation}/{}", order.claim.order.as_str()).as_bytes())
+    Uuid::new_v5(
+        &NAMESPACE,
+        format!("{sale}/{creation}/{}/{}", order.claim.order.as_str(), order.user.as_str()).as_bytes(),
+    )
 }
 
 #[cfg(test)]

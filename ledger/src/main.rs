@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use ledger::ledger::Ledger;
+use ledger::orders::Orders;
 use ledger::settings::{ListenSettings, Settings};
-use ledger::{metrics, migrate};
-use service::edge::{self, AdmitAll};
+use ledger::{api, metrics, migrate};
 use service::metrics::show_connections;
 use service::ops::Readiness;
 use service::serve::{ConnectionLimits, Connections};
@@ -17,9 +17,6 @@ use stock::functions::LIBRARY;
 
 /// Longest time for requests in flight on shutdown.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// Longest time for a probe, or for the metrics.
-const OPS_DEADLINE: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -45,9 +42,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         move || show_connections(connections.open())
     });
     let routes = ops::router(readiness.clone()).merge(exporter.router());
-    let router = edge::wrap(routes, AdmitAll, OPS_DEADLINE);
+    let router = api::router(Orders::new(&settings.database), settings.operator_tokens(), routes);
     let serving = tokio::spawn(serve::until(listener, router, connections, stop.clone(), GRACE));
-    tracing::info!(%address, "serving probes and metrics");
+    tracing::info!(%address, "serving the orders API, probes and metrics");
 
     let work = async {
         let options = settings.redis.connect_options();

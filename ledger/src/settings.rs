@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser};
 use service::healthcheck;
 use service::logs::LogFormat;
-use service::settings::{RedisSettings, positive_duration};
+use service::operators::OperatorTokens;
+use service::settings::{RedisSettings, in_file, positive_duration};
 use service::traces::TraceSettings;
 
 use crate::database::DatabaseSettings;
@@ -28,6 +29,16 @@ pub struct Settings {
     /// How to reach PostgreSQL.
     #[command(flatten)]
     pub database: DatabaseSettings,
+
+    /// Bearer tokens of the orders API, one per line: NAME:ROLE:TOKEN with the role read or operate, or only TOKEN for
+    /// admin:operate:TOKEN. A token has at least 16 visible ASCII characters without ':'
+    #[arg(long, env, required_unless_present = "admin_token_file", hide_env_values = true)]
+    #[arg(conflicts_with = "admin_token_file")]
+    admin_token: Option<OperatorTokens>,
+
+    /// A file with the bearer tokens, instead of ADMIN_TOKEN. Empty lines and lines that start with # are ignored
+    #[arg(long, env, value_parser = in_file::<OperatorTokens>)]
+    admin_token_file: Option<OperatorTokens>,
 
     /// Time between two looks for new orders
     #[arg(long, env, value_parser = positive_duration, default_value = "200ms")]
@@ -52,6 +63,14 @@ pub struct ListenSettings {
     /// Port of /healthz, /readyz and /metrics
     #[arg(long, env, default_value_t = 3200)]
     port: u16,
+}
+
+impl Settings {
+    /// The bearer tokens of the orders API.
+    pub fn operator_tokens(&self) -> OperatorTokens {
+        let given = self.admin_token.as_ref().or(self.admin_token_file.as_ref());
+        given.expect("one of the two is required").clone()
+    }
 }
 
 impl ListenSettings {

@@ -17,6 +17,11 @@ use tokio::sync::{Mutex, MutexGuard};
 /// Time limit for any expected change, on a busy machine too.
 pub(crate) const SOON: Duration = Duration::from_secs(40);
 
+/// Token of an operator who may erase.
+pub(crate) const TOKEN: &str = "0123456789abcdef";
+/// Token of an operator who may read.
+pub(crate) const READ_TOKEN: &str = "fedcba9876543210";
+
 /// Allows one shop at a time: two would share the machine's two cores and cause timeouts in each other.
 static SHOP_LOCK: Mutex<()> = Mutex::const_new(());
 
@@ -46,8 +51,14 @@ impl Database {
             .env("PORT", self.port(number))
             .env("REDIS_URL", redis_url)
             .env("DATABASE_URL", self.postgres.url())
+            .env("ADMIN_TOKEN", format!("shop:operate:{TOKEN}\nreports:read:{READ_TOKEN}"))
             .env("DATABASE_TIMEOUT", "2s")
             .env("DRAIN_PERIOD", "50ms")
+    }
+
+    /// The URL of a ledger.
+    pub(crate) fn ledger_url(&self, number: u16) -> String {
+        format!("http://127.0.0.1:{}", self.port(number))
     }
 
     fn port(&self, number: u16) -> u16 {
@@ -56,7 +67,7 @@ impl Database {
 
     /// Requests a path of a ledger.
     pub(crate) async fn get(&self, number: u16, path: &str) -> Option<(StatusCode, String)> {
-        let url = format!("http://127.0.0.1:{}{path}", self.port(number));
+        let url = self.ledger_url(number) + path;
         let response = Client::new().get(url).send().await.ok()?;
         Some((response.status(), response.text().await.ok()?))
     }
@@ -136,7 +147,8 @@ impl Shop {
             self.database.count("(SELECT DISTINCT user_id FROM order_events) AS users"),
             expected.len()
         );
-        let positions = self.database.postgres.sql("SELECT min(position), max(position) FROM order_events").unwrap();
+        let positions =
+            self.database.postgres.sql("SELECT min(position), max(position) FROM order_events").unwrap();
         assert_eq!(positions, format!("1|{}", expected.len()), "positions without gaps");
         let cursors = self.database.postgres.sql("SELECT sum(orders) FROM cursors").unwrap();
         assert_eq!(cursors, expected.len().to_string(), "orders up to the cursors");

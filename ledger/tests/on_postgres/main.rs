@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
 
+mod api;
 mod drains;
 mod fixture;
 mod program;
