@@ -96,6 +96,10 @@ impl SaleOrders {
     }
 
     async fn one(&self, query: &str, id: &str) -> Result<Option<StoredOrder>, ReadError> {
+        // PostgreSQL refuses this character in every text.
+        if id.contains('\0') {
+            return Ok(None);
+        }
         let row = self.pool.get().await?.query_opt(query, &[&self.sale, &self.creation, &id]).await?;
         Ok(row.as_ref().map(StoredOrder::of))
     }
@@ -108,6 +112,9 @@ impl SaleOrders {
 
     /// Removes everything about the person from an order. Returns false when there is no such order.
     pub(crate) async fn erase_user(&self, order: &str) -> Result<bool, ReadError> {
+        if order.contains('\0') {
+            return Ok(false);
+        }
         let client = self.pool.get().await?;
         Ok(client.execute(ERASE, &[&self.sale, &self.creation, &order]).await? > 0)
     }
