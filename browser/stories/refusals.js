@@ -164,6 +164,7 @@ story('a stranger cannot replace a buyer who signs in or has signed in', async (
   // And afterwards, with a state that has been used.
   await buyer.presses('Sign in');
   await buyer.follows('Continue to the sale');
+  await buyer.seesButton('Buy one', { open: true });
   await buyer.followsLinkOfAnotherSite(`/?sale=${sale.id}#token=${tokenOf('mallory')}&state=${used}`);
   await buyer.seesButton('Buy one', { open: true });
   await buyer.presses('Buy one');

@@ -1,7 +1,5 @@
 //! Images of other projects are pinned by `containers/pin.sh`, which needs a connection to the registries.
 
-#![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

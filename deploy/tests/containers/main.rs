@@ -1,5 +1,7 @@
 //! The images: their build context, their properties, and their health checks.
 
+#![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
+
 mod context;
 mod dockerfile;
 mod health;

@@ -1,13 +1,15 @@
 //! Tests how nginx changes a purchase on its way to a node, and how it answers when no node is available.
 
-use std::{net::SocketAddr, path::Path};
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
+use futures::future::join_all;
 use reqwest::{Client, Method, Response, header::RETRY_AFTER};
 use serde_json::{Value, json};
 use testkit::{
     Folder, Lifetime, Nginx,
     nginx::NginxOptions,
     ports::{PortBlock, loopback},
+    until,
 };
 
 use crate::fake_node::FakeNode;
@@ -65,6 +67,27 @@ async fn nginx_trusts_only_balancers_for_address_and_tls() {
     let seen = |header| node.header_values(header).into_iter().flatten().collect::<Vec<_>>();
     assert_eq!(seen("x-forwarded-for"), ["203.0.113.9", "203.0.113.9", "127.0.0.1"]);
     assert_eq!(seen("x-forwarded-proto"), ["https", "http", "http"]);
+}
+
+#[tokio::test]
+async fn logged_samples_of_refusals_name_no_user() {
+    let nginx = NginxFixture::without_a_node().await;
+    let samples = || {
+        let log = fs::read_to_string(nginx.nginx.process().log()).unwrap();
+        log.lines().filter(|line| line.contains("refused: 50")).map(str::to_owned).collect::<Vec<_>>()
+    };
+
+    // One of 256 requests is logged, by chance.
+    let send_some = async || {
+        let lookups = (0..500)
+            .map(|_| nginx.client.get(nginx.url("/api/sales/flash/purchase/ann%40shop?of=ann")).send());
+        join_all(lookups).await;
+        !samples().is_empty()
+    };
+    until("a sample of the refused lookups", Duration::from_secs(60), send_some).await.unwrap();
+
+    let line = &samples()[0];
+    assert!(line.contains("\"GET /api/sales/flash/purchase/\"") && !line.contains("ann"), "{line}");
 }
 
 #[tokio::test]
