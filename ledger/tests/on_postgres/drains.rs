@@ -91,7 +91,7 @@ async fn second_order_of_a_user_stops_its_shard_until_it_is_resolved() {
     shop.database
         .postgres
         .sql(
-            "INSERT INTO order_events SELECT sale, creation, shard, incarnation, 999, 0, gen_random_uuid(), \
+            "INSERT INTO order_events SELECT sale, creation, shard, incarnation, 999, 0, 999, gen_random_uuid(), \
              aggregatetype, 'forged', type, payload, 'buyer-00001', at FROM order_events",
         )
         .unwrap();
