@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::calls::{Claim, Level, Recall, SaleRecord, TokenSource};
 use crate::ids::{OrderId, ShardId, UserId};
 use crate::layout::{SaleKeys, Shard};
+use crate::orders::{Order, ReadOrders};
 use crate::sale::Sale;
 use crate::snapshot::read_levels;
 
@@ -86,17 +87,6 @@ pub struct ShardContents {
     pub after: Level,
 }
 
-/// An order in the stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Order {
-    /// Number of its entry.
-    pub seq: u64,
-    /// The buyer.
-    pub user: UserId,
-    /// The claim that belongs to the order.
-    pub claim: Claim,
-}
-
 /// Reads the whole sale and checks it.
 ///
 /// # Errors
@@ -149,7 +139,7 @@ async fn read_orders(cluster: &Cluster, shard: &Shard) -> Result<Vec<Order>, Cal
     let mut orders: Vec<Order> = Vec::new();
     loop {
         let after = orders.last().map_or(0, |order| order.seq);
-        let page = cluster.read(ReadOrders { shard, after }).await?;
+        let page = cluster.read(ReadOrders { shard, after, until: None, entries: ENTRIES_PER_PAGE }).await?;
         if page.is_empty() {
             return Ok(orders);
         }
@@ -183,51 +173,6 @@ impl Call for ScanClaims<'_> {
         let claims = claims.map(|(user, claim)| Ok((UserId::stored(user), Claim::parse(&claim)?)));
         Ok((cursor, claims.collect::<Result<_, CallError>>()?))
     }
-}
-
-/// Reads the orders of the entries after `after`.
-struct ReadOrders<'a> {
-    shard: &'a Shard,
-    after: u64,
-}
-
-impl Call for ReadOrders<'_> {
-    type Answer = Vec<Order>;
-
-    fn slot(&self) -> Slot {
-        self.shard.slot
-    }
-
-    fn command(&self) -> Cmd {
-        let mut cmd = redis::cmd("XRANGE");
-        cmd.arg(&self.shard.orders)
-            .arg(format!("{}-0", self.after + 1))
-            .arg("+")
-            .arg("COUNT")
-            .arg(ENTRIES_PER_PAGE);
-        cmd
-    }
-
-    fn answer(&self, reply: Value) -> Result<Vec<Order>, CallError> {
-        let entries: Vec<(String, Vec<(String, String)>)> = from_redis_value(reply)?;
-        let mut orders = Vec::new();
-        for (id, fields) in entries {
-            let malformed = || CallError::Malformed(format!("order entry {id:?}"));
-            let seq = id.strip_suffix("-0").and_then(|seq| seq.parse().ok()).ok_or_else(malformed)?;
-            for (user, order) in fields {
-                let claim = claim_of_order(&order)?;
-                orders.push(Order { seq, user: UserId::stored(user), claim });
-            }
-        }
-        Ok(orders)
-    }
-}
-
-/// Parses the claim in `<order id>:<purchased at, ms>:<correlation id>`. A correlation id may contain colons.
-fn claim_of_order(order: &str) -> Result<Claim, CallError> {
-    let malformed = || CallError::Malformed(format!("{order:?} is not an order"));
-    let (end, _) = order.match_indices(':').nth(1).ok_or_else(malformed)?;
-    Claim::parse(&order[..end])
 }
 
 /// Checks the contents of all shards against the invariants. A pure function of its arguments.
@@ -429,7 +374,14 @@ mod tests {
                 (level.stock, level.sold, level.seq) = (level.stock - 1, level.sold + 1, level.seq + 1);
             }
             let claim = Claim { order: OrderId::random(), purchased_at: 1_500 };
-            contents.orders.push(Order { seq: contents.after.seq, user: user.clone(), claim });
+            let order = Order {
+                seq: contents.after.seq,
+                place: 0,
+                user: user.clone(),
+                claim,
+                correlation: "c".into(),
+            };
+            contents.orders.push(order);
             contents.claims.insert(user, claim);
         }
 
@@ -640,16 +592,5 @@ mod tests {
         // A claim without its order each, and three shards with more claims than sales.
         let audit = fixture.assert_violation("and 153 more");
         assert_eq!(audit.violations.len(), VIOLATIONS_LISTED_MAX + 1);
-    }
-
-    #[test]
-    fn order_parses_when_correlation_id_contains_colons() {
-        let order = OrderId::random();
-        let claim = claim_of_order(&format!("{order}:1500:trace:7:span"));
-        assert_eq!(claim, Ok(Claim { order, purchased_at: 1_500 }));
-        assert!(
-            claim_of_order(&format!("{order}:1500")).is_err(),
-            "an order without its correlation id was accepted"
-        );
     }
 }

@@ -10,6 +10,7 @@ pub mod ids;
 pub mod layout;
 pub mod lease;
 pub mod limit;
+pub mod orders;
 pub mod places;
 pub mod presence;
 pub mod ring;

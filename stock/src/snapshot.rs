@@ -109,15 +109,25 @@ fn median(mut times: Vec<EpochMs>) -> EpochMs {
     times.len().checked_sub(1).map_or(0, |last| times[last / 2])
 }
 
-/// Reads the number of units a shard has sold. Behind a barrier, the number can no longer decrease. See `confirm.lua`.
+/// Reads the number of units a shard has sold, and of the entries in its order stream. Behind a barrier, the numbers can
+/// no longer decrease. See `confirm.lua`.
 #[derive(Clone, Copy, Debug)]
 pub struct Confirm<'a> {
     /// The shard.
     pub shard: &'a Shard,
 }
 
+/// The answer of [`Confirm`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// Units sold.
+    pub sold: u64,
+    /// Number of the latest entry in the order stream.
+    pub seq: u64,
+}
+
 impl Call for Confirm<'_> {
-    type Answer = u64;
+    type Answer = Confirmed;
 
     fn slot(&self) -> Slot {
         self.shard.slot
@@ -129,15 +139,17 @@ impl Call for Confirm<'_> {
         cmd
     }
 
-    fn answer(&self, reply: Value) -> Result<u64, CallError> {
-        Ok(from_redis_value(reply)?)
+    fn answer(&self, reply: Value) -> Result<Confirmed, CallError> {
+        let (sold, seq) = from_redis_value(reply)?;
+        Ok(Confirmed { sold, seq })
     }
 }
 
 /// Returns true when every unit of a sale is sold and no later failure can change that. Each shard is tried once.
 pub async fn confirm_sold_out(cluster: &Cluster, sale: &Sale) -> bool {
     let calls: Vec<Confirm<'_>> = sale.shards().iter().map(|shard| Confirm { shard }).collect();
-    let sold = cluster.write_all_once(&calls).await.into_iter().sum::<Result<u64, CallError>>();
+    let confirmed = cluster.write_all_once(&calls).await.into_iter();
+    let sold = confirmed.map(|answer| answer.map(|confirmed| confirmed.sold)).sum::<Result<u64, CallError>>();
     sold.is_ok_and(|sold| sold >= sale.config.total_stock)
 }
 

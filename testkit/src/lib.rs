@@ -17,6 +17,7 @@ mod network_namespace;
 pub mod nginx;
 mod open_loop;
 pub mod ports;
+pub mod postgres;
 pub mod process;
 pub mod procfs;
 mod redis_cluster;
@@ -33,6 +34,7 @@ pub use monitoring::Monitoring;
 pub use network_namespace::NetworkNamespace;
 pub use nginx::Nginx;
 pub use open_loop::{BuyerResult, OpenLoop};
+pub use postgres::Postgres;
 pub use process::{Launch, Lifetime, Process};
 pub use redis_cluster::{
     ClusterOptions, ClusterPorts, CommandStats, Failover, RedisCluster, ServerRole, ServerView,

@@ -64,6 +64,13 @@ pub fn listeners(port: u16) -> Vec<u32> {
     listening.map(|process| process.pid().cast_unsigned()).collect()
 }
 
+/// The children of a process.
+pub fn children(pid: u32) -> Vec<u32> {
+    let processes = all_processes().into_iter().flatten().flatten();
+    let stats = processes.filter_map(|process| process.stat().ok());
+    stats.filter(|stat| stat.ppid == pid.cast_signed()).map(|stat| stat.pid.cast_unsigned()).collect()
+}
+
 /// The name of the program of a process, or an empty string when no such process exists.
 pub fn name(pid: u32) -> String {
     stat(pid).map(|stat| stat.comm).unwrap_or_default()

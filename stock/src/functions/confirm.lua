@@ -1,17 +1,17 @@
--- Reads the number of units that a shard has sold, durably when a barrier follows.
+-- Reads the number of units that a shard has sold, and of the entries in its order stream, durably when a barrier follows.
 --
 -- KEYS  1 meta
 -- ARGV  1 ring
--- Answer  units sold
+-- Answer  { units sold, number of the latest entry }
 -- Errors  NOSHARD, WRONGRING
 --
--- Atomic because the number and the `tick` written with it must be of one moment: the barrier behind this call then
--- covers every sale in the number. A level that is only read may contain sales that a failover undoes.
+-- Atomic because the numbers and the `tick` written with them must be of one moment: the barrier behind this call then
+-- covers every sale in them. A level that is only read may contain sales that a failover undoes.
 local function confirm(keys, args)
-  local shard = redis.call('HMGET', keys[1], 'ring', 'sold')
+  local shard = redis.call('HMGET', keys[1], 'ring', 'sold', 'seq')
   local refusal = check_ring(shard[1], args[1])
   if refusal then return refusal end
 
   redis.call('HINCRBY', keys[1], 'tick', 1)
-  return tonumber(shard[2])
+  return { tonumber(shard[2]), tonumber(shard[3]) }
 end

@@ -1,0 +1,61 @@
+-- A version of a sale's configuration, as operators recorded it.
+CREATE TABLE sale_versions (
+    sale text NOT NULL,
+    -- Distinguishes this sale from an earlier one of the same name.
+    creation text NOT NULL,
+    version bigint NOT NULL,
+    config jsonb NOT NULL,
+    seen_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (sale, creation, version)
+);
+
+-- How far each shard's order stream is drained.
+CREATE TABLE cursors (
+    sale text NOT NULL,
+    creation text NOT NULL,
+    shard integer NOT NULL,
+    -- Distinguishes the shard from one that was made again after it was lost.
+    incarnation text NOT NULL,
+    -- Number of the latest drained entry of the stream; 0 before the first.
+    seq bigint NOT NULL DEFAULT 0,
+    orders bigint NOT NULL DEFAULT 0,
+    moved_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (sale, creation, shard, incarnation)
+);
+
+-- The number of each sale's orders. A statement that writes orders holds the row until it is committed, so orders become
+-- visible in the order of their positions: a reader who has seen position 7 has seen all before it.
+CREATE TABLE positions (
+    sale text NOT NULL,
+    creation text NOT NULL,
+    position bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (sale, creation)
+);
+
+-- The orders, append-only. `id`, `aggregatetype`, `aggregateid`, `type` and `payload` are the columns that Debezium's
+-- outbox event router reads.
+CREATE TABLE order_events (
+    sale text NOT NULL,
+    creation text NOT NULL,
+    shard integer NOT NULL,
+    incarnation text NOT NULL,
+    -- Number of the stream's entry, and the place of the buyer in it.
+    seq bigint NOT NULL,
+    n integer NOT NULL,
+    -- Number of the order in its sale, from 1.
+    position bigint NOT NULL,
+    id uuid NOT NULL,
+    aggregatetype text NOT NULL,
+    aggregateid text NOT NULL,
+    type text NOT NULL,
+    payload jsonb NOT NULL,
+    user_id text,
+    at timestamptz NOT NULL,
+    PRIMARY KEY (sale, creation, shard, incarnation, seq, n)
+);
+
+-- One unit for each user of a sale. An order that breaks this stops its shard, and a person looks at it.
+CREATE UNIQUE INDEX order_events_one_per_user ON order_events (sale, creation, user_id);
+CREATE UNIQUE INDEX order_events_id ON order_events (id);
+CREATE UNIQUE INDEX order_events_position ON order_events (sale, creation, position);
+CREATE INDEX order_events_by_order ON order_events (sale, creation, aggregateid);

@@ -1,0 +1,192 @@
+//! Drains one sale: writes the orders of its shards into PostgreSQL, behind a barrier.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use rediscluster::{CallError, Cluster};
+use stock::layout::Shard;
+use stock::sale::Sale;
+use stock::snapshot::Confirmed;
+use tokio::time::Instant;
+
+use crate::shard_reader::{self, Batch};
+use crate::writer::{Cursor, WriteError, Writer};
+
+/// Time between two tries of a shard that contradicts the ledger. A person may have resolved it.
+const CONFLICT_RETRY: Duration = Duration::from_secs(5);
+
+/// Most batches of one shard in one round, so that all shards proceed.
+const BATCHES_PER_ROUND: usize = 16;
+
+/// How far a sale is drained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Orders in Redis that are not in PostgreSQL.
+    pub behind: u64,
+    /// Time since there were none.
+    pub behind_for: Duration,
+    /// Shards that stand still.
+    pub conflicts: u64,
+}
+
+/// The state of one sale's drain.
+pub(crate) struct SaleDrain {
+    pub(crate) sale: Arc<Sale>,
+    shards: Vec<ShardState>,
+    complete_at: Instant,
+}
+
+#[derive(Clone, Copy, Default)]
+struct ShardState {
+    cursor: Cursor,
+    /// Units sold, as last seen.
+    sold: u64,
+    /// Set while the shard stands still.
+    conflict_until: Option<Instant>,
+}
+
+/// Why a shard's drain did not finish.
+#[derive(Debug, thiserror::Error)]
+enum ShardError {
+    #[error("{0}")]
+    Redis(#[from] CallError),
+    #[error("{0}")]
+    Write(#[from] WriteError),
+    #[error("the shard has {confirmed} entries, and {drained} are in the ledger: Redis has lost data")]
+    ShorterThanLedger { confirmed: u64, drained: u64 },
+    #[error("entries after {0} are missing in the order stream")]
+    MissingEntries(u64),
+}
+
+impl SaleDrain {
+    /// Opens the cursors of a sale.
+    pub(crate) async fn open(sale: Arc<Sale>, writer: &Writer) -> Result<Self, WriteError> {
+        writer.record_version(&sale).await?;
+        let cursors = writer.open_cursors(&sale).await?;
+        let shards =
+            cursors.into_iter().map(|cursor| ShardState { cursor, ..ShardState::default() }).collect();
+        Ok(Self { sale, shards, complete_at: Instant::now() })
+    }
+
+    /// Takes a changed configuration of the same sale.
+    pub(crate) async fn update(&mut self, sale: Arc<Sale>, writer: &Writer) -> Result<(), WriteError> {
+        writer.record_version(&sale).await?;
+        self.sale = sale;
+        Ok(())
+    }
+
+    /// Drains every shard that has new orders.
+    ///
+    /// # Errors
+    /// Fails when PostgreSQL does not answer. The cursors must be opened again then.
+    pub(crate) async fn round(&mut self, cluster: &Cluster, writer: &Writer) -> Result<(), WriteError> {
+        let now = Instant::now();
+        let sale = Arc::clone(&self.sale);
+        let progress = shard_reader::progress(cluster, &sale).await;
+        for (state, progress) in self.shards.iter_mut().zip(&progress) {
+            if let Ok(Confirmed { sold, .. }) = progress {
+                state.sold = *sold;
+            }
+        }
+        let has_news = |state: &ShardState, progress: &Result<Confirmed, CallError>| {
+            let stands = state.conflict_until.is_some_and(|until| now < until);
+            !stands && progress.as_ref().is_ok_and(|progress| progress.seq != state.cursor.seq)
+        };
+        let shards: Vec<&Shard> = sale
+            .shards()
+            .iter()
+            .zip(self.shards.iter().zip(&progress))
+            .filter(|(_, (state, progress))| has_news(state, progress))
+            .map(|(shard, _)| shard)
+            .collect();
+        let confirmed = shard_reader::confirmed(cluster, &shards).await;
+        let draining = shards.iter().zip(confirmed).map(async |(shard, confirmed)| {
+            let mut cursor = self.shards[shard.id.index()].cursor;
+            let drained = match confirmed {
+                Ok(confirmed) => drain(cluster, writer, &sale, shard, &mut cursor, confirmed.seq).await,
+                Err(error) => Err(error.into()),
+            };
+            (shard.id.index(), cursor, drained)
+        });
+        let drained = join_all(draining).await;
+        let mut failure = None;
+        for (shard, cursor, drained) in drained {
+            self.shards[shard].cursor = cursor;
+            self.shards[shard].note(&sale, shard, drained, &mut failure);
+        }
+        if self.behind() == 0 {
+            self.complete_at = Instant::now();
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Returns how far the sale is drained.
+    pub(crate) fn progress(&self) -> Progress {
+        let behind = self.behind();
+        let behind_for = if behind == 0 { Duration::ZERO } else { self.complete_at.elapsed() };
+        let conflicts = self.shards.iter().filter(|state| state.conflict_until.is_some()).count() as u64;
+        Progress { behind, behind_for, conflicts }
+    }
+
+    fn behind(&self) -> u64 {
+        self.shards.iter().map(|state| state.sold.saturating_sub(state.cursor.orders)).sum()
+    }
+}
+
+impl ShardState {
+    fn note(
+        &mut self,
+        sale: &Sale,
+        shard: usize,
+        drained: Result<(), ShardError>,
+        failure: &mut Option<WriteError>,
+    ) {
+        let stood = self.conflict_until.take().is_some();
+        match drained {
+            Ok(()) => {
+                if stood {
+                    tracing::info!(sale.id = %sale.id(), shard, "the shard's orders are written again");
+                }
+            }
+            // The next round reads on; an unreachable primary is in the cluster's own metrics.
+            Err(ShardError::Redis(error)) => {
+                tracing::debug!(sale.id = %sale.id(), shard, %error, "orders not read");
+            }
+            Err(ShardError::Write(
+                error @ (WriteError::Overtaken | WriteError::Database(_) | WriteError::Late),
+            )) => {
+                *failure = Some(error);
+            }
+            Err(error) => {
+                self.conflict_until = Some(Instant::now() + CONFLICT_RETRY);
+                if !stood {
+                    tracing::error!(sale.id = %sale.id(), shard, %error, "the shard's orders are not written");
+                }
+            }
+        }
+    }
+}
+
+/// Writes the orders of a shard up to `until`, batch by batch.
+async fn drain(
+    cluster: &Cluster,
+    writer: &Writer,
+    sale: &Sale,
+    shard: &Shard,
+    cursor: &mut Cursor,
+    until: u64,
+) -> Result<(), ShardError> {
+    if until < cursor.seq {
+        return Err(ShardError::ShorterThanLedger { confirmed: until, drained: cursor.seq });
+    }
+    for _ in 0..BATCHES_PER_ROUND {
+        if cursor.seq >= until {
+            return Ok(());
+        }
+        let batch = shard_reader::batch(cluster, shard, cursor.seq, until).await?;
+        let Batch { orders, until } = batch.ok_or(ShardError::MissingEntries(cursor.seq))?;
+        *cursor = writer.write(sale, shard, *cursor, until, &orders).await?;
+    }
+    Ok(())
+}

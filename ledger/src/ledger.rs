@@ -1,0 +1,154 @@
+//! The work of a ledger: a connection to PostgreSQL, and rounds in which all sales are drained.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::FutureExt as _;
+use rediscluster::{Cluster, backoff};
+use service::failure_log::FailureLog;
+use stock::ids::SaleId;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use crate::database::DatabaseSettings;
+use crate::drain::Progress;
+use crate::metrics;
+use crate::migrate;
+use crate::sales::{RoundError, Sales};
+use crate::writer::{WriteError, Writer};
+
+/// Time between two refreshes of the cluster's map.
+const MAP_PERIOD: Duration = Duration::from_millis(500);
+
+/// Longest time for all migrations, and for the wait until another ledger has finished its own.
+const MIGRATION_LIMIT: Duration = Duration::from_mins(5);
+
+/// Drains all sales into PostgreSQL.
+pub struct Ledger {
+    cluster: Cluster,
+    database: DatabaseSettings,
+    period: Duration,
+    shown: Mutex<Shown>,
+}
+
+/// The state that metrics and probes show.
+#[derive(Default)]
+struct Shown {
+    connected: bool,
+    sales: BTreeMap<SaleId, Progress>,
+}
+
+impl Ledger {
+    /// A ledger that reads from this cluster, with a round per period.
+    pub fn new(cluster: Cluster, database: DatabaseSettings, period: Duration) -> Self {
+        Self { cluster, database, period, shown: Mutex::default() }
+    }
+
+    /// Returns whether orders can be written now.
+    ///
+    /// # Errors
+    /// Returns the reason why not.
+    pub fn check(&self) -> Result<(), String> {
+        if self.shown().connected { Ok(()) } else { Err("PostgreSQL is not connected".to_owned()) }
+    }
+
+    /// Sets all gauges.
+    pub fn update_gauges(&self) {
+        let shown = self.shown();
+        metrics::show(shown.connected, shown.sales.iter().map(|(id, progress)| (id.as_str(), *progress)));
+    }
+
+    /// Runs until `stop` completes and the current round is finished.
+    pub async fn run(&self, stop: impl Future<Output = ()>) {
+        let stop = stop.shared();
+        let draining = async {
+            while let Some(writer) = self.connect(stop.clone()).await {
+                let failure = self.drain(&writer, stop.clone()).await;
+                self.shown().connected = false;
+                match failure {
+                    Some(error) => tracing::warn!(%error, "the connection to PostgreSQL is opened again"),
+                    None => return,
+                }
+            }
+        };
+        tokio::join!(draining, self.follow_map(stop.clone()));
+    }
+
+    /// Connects, and creates or updates the tables. Tries until it succeeds. Returns `None` when `stop` completes.
+    async fn connect(&self, mut stop: impl Future<Output = ()> + Unpin) -> Option<Writer> {
+        let mut logged = None;
+        for tries in 0.. {
+            match self.try_connect().await {
+                Ok(writer) => {
+                    tracing::info!("connected to PostgreSQL");
+                    self.shown().connected = true;
+                    return Some(writer);
+                }
+                Err(error) => {
+                    let reason = format!("{error:#}");
+                    if logged.as_ref() != Some(&reason) {
+                        tracing::warn!(reason, "waiting for PostgreSQL");
+                        logged = Some(reason);
+                    }
+                }
+            }
+            tokio::select! {
+                () = &mut stop => return None,
+                () = sleep(backoff(tries)) => {}
+            }
+        }
+        unreachable!("the range of tries has no end")
+    }
+
+    async fn try_connect(&self) -> anyhow::Result<Writer> {
+        let deadline = self.database.timeout();
+        let mut database =
+            timeout(deadline, self.database.connect()).await.context("no answer in time")??;
+        for migration in
+            timeout(MIGRATION_LIMIT, migrate::run(&mut database)).await.context("the migrations")??
+        {
+            tracing::info!(migration, "tables migrated");
+        }
+        Ok(timeout(deadline, Writer::new(database, deadline)).await.context("no answer in time")??)
+    }
+
+    /// Drains all sales, a round per period. Returns the error that ended the connection, or `None` when `stop`
+    /// completes.
+    async fn drain(&self, writer: &Writer, mut stop: impl Future<Output = ()> + Unpin) -> Option<WriteError> {
+        let (mut sales, mut failures) = (Sales::default(), FailureLog::default());
+        let mut ticks = interval(self.period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => return None,
+                _ = ticks.tick() => {}
+            }
+            let unreadable = match sales.round(&self.cluster, writer).await {
+                Ok(()) => None,
+                Err(RoundError::Redis(error)) => Some(error),
+                Err(RoundError::Write(error)) => return Some(error),
+            };
+            failures.record("list of sales".into(), unreadable.as_ref());
+            self.shown().sales = sales.progress().collect();
+        }
+    }
+
+    async fn follow_map(&self, mut stop: impl Future<Output = ()> + Unpin) {
+        loop {
+            tokio::select! {
+                () = &mut stop => return,
+                () = sleep(MAP_PERIOD) => {}
+            }
+            if let Err(error) = self.cluster.refresh().await {
+                tracing::debug!(%error, "the cluster's map could not be refreshed");
+            }
+        }
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,15 @@
+#![doc = include_str!("../README.md")]
+
+pub mod api;
+pub mod database;
+pub mod drain;
+mod event;
+mod export;
+pub mod ledger;
+pub mod metrics;
+pub mod migrate;
+pub mod orders;
+mod sales;
+pub mod settings;
+mod shard_reader;
+mod writer;

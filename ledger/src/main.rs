@@ -1,0 +1,71 @@
+//! Writes the orders of all sales into PostgreSQL.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use ledger::ledger::Ledger;
+use ledger::orders::Orders;
+use ledger::settings::{ListenSettings, Settings};
+use ledger::{api, metrics, migrate};
+use service::metrics::show_connections;
+use service::ops::Readiness;
+use service::serve::{ConnectionLimits, Connections};
+use service::{connect, exit, healthcheck, logs, ops, serve, settings, shutdown};
+use stock::functions::LIBRARY;
+
+/// Longest time for requests in flight on shutdown.
+const GRACE: Duration = Duration::from_secs(5);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    if let Some(health) = healthcheck::run_if_requested(ListenSettings::address).await {
+        return health;
+    }
+    if let Some(outcome) = migrate::run_if_requested().await {
+        return outcome;
+    }
+    let settings: Settings = settings::parse();
+    let _traces = logs::init(settings.log_format.unwrap_or_default(), "flashsale-ledger", &settings.traces);
+    exit::code(run(settings).await)
+}
+
+async fn run(settings: Settings) -> anyhow::Result<()> {
+    let stop = tokio::spawn(shutdown::requested()).map(drop).shared();
+    let address = settings.listen.address();
+    let listener = serve::bind("PORT", address)?;
+    let (readiness, exporter) = (Readiness::starting("waiting for the Redis Cluster"), metrics::install()?);
+    let connections = Connections::with_limits(ConnectionLimits::default());
+    exporter.on_scrape({
+        let connections = connections.clone();
+        move || show_connections(connections.open())
+    });
+    let routes = ops::router(readiness.clone()).merge(exporter.router());
+    let router = api::router(Orders::new(&settings.database), settings.operator_tokens(), routes);
+    let serving = tokio::spawn(serve::until(listener, router, connections, stop.clone(), GRACE));
+    tracing::info!(%address, "serving the orders API, probes and metrics");
+
+    let work = async {
+        let options = settings.redis.connect_options();
+        let cluster = tokio::select! {
+            cluster = connect::cluster(&options, &LIBRARY) => cluster?,
+            () = stop.clone() => return Ok(()),
+        };
+        let ledger = Arc::new(Ledger::new(cluster, settings.database, settings.drain_period));
+        readiness.serving({
+            let ledger = Arc::clone(&ledger);
+            move || ledger.check()
+        });
+        exporter.on_scrape({
+            let ledger = Arc::clone(&ledger);
+            move || ledger.update_gauges()
+        });
+        ledger.run(stop.clone()).await;
+        anyhow::Ok(())
+    };
+    exporter.with_upkeep(work).await?;
+    readiness.draining();
+    serving.await?;
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! All sales and their drains.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rediscluster::{CallError, Cluster};
+use stock::ids::SaleId;
+use stock::layout::SaleKeys;
+use stock::sale::{Sale, SaleConfig, SaleState};
+use stock::store::{ListSales, ReadConfig};
+use tokio::time::Instant;
+
+use crate::drain::{Progress, SaleDrain};
+use crate::writer::{WriteError, Writer};
+
+/// Time between two looks at a sale that has ended and is drained.
+const ENDED_PERIOD: Duration = Duration::from_secs(5);
+
+/// Why a round was not finished.
+#[derive(Debug)]
+pub(crate) enum RoundError {
+    /// The list of sales could not be read. The known sales were drained.
+    Redis(CallError),
+    /// PostgreSQL does not answer.
+    Write(WriteError),
+}
+
+/// The drains of all sales that were ever listed.
+#[derive(Default)]
+pub(crate) struct Sales(BTreeMap<SaleId, Drained>);
+
+struct Drained {
+    drain: SaleDrain,
+    due_at: Instant,
+}
+
+impl Sales {
+    /// Drains each sale that is due.
+    pub(crate) async fn round(&mut self, cluster: &Cluster, writer: &Writer) -> Result<(), RoundError> {
+        let followed = match read_configs(cluster).await {
+            Ok(configs) => {
+                for config in configs {
+                    self.follow(config, writer).await.map_err(RoundError::Write)?;
+                }
+                Ok(())
+            }
+            Err(error) => Err(RoundError::Redis(error)),
+        };
+        let mut overtaken = Vec::new();
+        for (id, Drained { drain, due_at }) in &mut self.0 {
+            if *due_at > Instant::now() {
+                continue;
+            }
+            match drain.round(cluster, writer).await {
+                Ok(()) => {}
+                Err(WriteError::Overtaken) => overtaken.push(id.clone()),
+                Err(error) => return Err(RoundError::Write(error)),
+            }
+            let rests =
+                drain.sale.config.state == SaleState::Ended && drain.progress() == Progress::default();
+            *due_at = Instant::now() + if rests { ENDED_PERIOD } else { Duration::ZERO };
+        }
+        // Another ledger is at work, too. The cursors are read again.
+        overtaken.into_iter().for_each(|id| drop(self.0.remove(&id)));
+        followed
+    }
+
+    /// Returns how far each sale is drained.
+    pub(crate) fn progress(&self) -> impl Iterator<Item = (SaleId, Progress)> {
+        self.0.iter().map(|(id, Drained { drain, .. })| (id.clone(), drain.progress()))
+    }
+
+    async fn follow(&mut self, config: SaleConfig, writer: &Writer) -> Result<(), WriteError> {
+        // Shards of a sale that is being created have no incarnation yet, and nothing is sold.
+        if config.layout.incarnations.is_empty() {
+            return Ok(());
+        }
+        match self.0.entry(config.id.clone()) {
+            Entry::Occupied(mut entry) if entry.get().drain.sale.config.layout == config.layout => {
+                let drain = &mut entry.get_mut().drain;
+                if drain.sale.config.version != config.version
+                    && let Ok(sale) = drain.sale.at(config)
+                {
+                    drain.update(Arc::new(sale), writer).await?;
+                }
+            }
+            entry => {
+                // A layout of another release cannot be read; a ledger of that release drains it.
+                if let Ok(sale) = Sale::new(config) {
+                    let drain = SaleDrain::open(Arc::new(sale), writer).await?;
+                    entry.insert_entry(Drained { drain, due_at: Instant::now() });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn read_configs(cluster: &Cluster) -> Result<Vec<SaleConfig>, CallError> {
+    let ids = cluster.read(ListSales).await?.unwrap_or_default();
+    let keys: Vec<SaleKeys> = ids.iter().map(SaleKeys::new).collect();
+    let calls: Vec<ReadConfig<'_>> = keys.iter().map(ReadConfig).collect();
+    let configs = cluster.poll_all(&calls).await;
+    // A config that cannot be read now is read in the next round.
+    Ok(configs.into_iter().filter_map(|config| config.ok().flatten()).collect())
+}

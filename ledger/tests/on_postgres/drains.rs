@@ -1,0 +1,152 @@
+//! Orders on their way into PostgreSQL, while parts of the way fail.
+
+use std::collections::BTreeSet;
+
+use reqwest::StatusCode;
+use testkit::until;
+
+use crate::fixture::{SOON, Shop};
+
+const CONFLICTS: &str = "flashsale_ledger_conflicts{sale=\"flash\"}";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_order_is_written_once_when_two_ledgers_run() {
+    let mut shop = Shop::open(400).await;
+    shop.start_ledger().await;
+    shop.start_ledger().await;
+
+    // When one of them is killed during the sale, and another is started.
+    let mut orders = shop.buy(0..150).await;
+    shop.ledger(1).kill();
+    orders.extend(shop.buy(150..300).await);
+    shop.start_ledger().await;
+    orders.extend(shop.buy(300..450).await);
+
+    shop.database.wait_for_orders(400).await;
+    assert_eq!(orders.len(), 400);
+    shop.assert_orders(&orders);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ledger_catches_up_when_postgres_was_away() {
+    let mut shop = Shop::open(1_000).await;
+    shop.start_ledger().await;
+    let mut orders = shop.buy(0..100).await;
+
+    // When PostgreSQL dies, the sale goes on, and the ledger says that it is not ready.
+    shop.database.postgres.kill();
+    orders.extend(shop.buy(100..300).await);
+    shop.database.wait_for(1, "/readyz", StatusCode::SERVICE_UNAVAILABLE).await;
+    assert_eq!(shop.database.get(1, "/healthz").await.unwrap().0, StatusCode::OK);
+    shop.database.postgres.restart().await.unwrap();
+
+    shop.database.wait_for(1, "/readyz", StatusCode::OK).await;
+    shop.database.wait_for_orders(orders.len()).await;
+    shop.assert_orders(&orders);
+    let behind = async || shop.database.metric(1, "flashsale_ledger_behind_orders{sale=\"flash\"}").await;
+    until("the lag is 0", SOON, async || behind().await == Some(0.0)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ledger_finishes_its_work_when_postgres_freezes() {
+    let mut shop = Shop::open(1_000).await;
+    shop.start_ledger().await;
+    let mut orders = shop.buy(0..100).await;
+    shop.database.postgres.freeze();
+    orders.extend(shop.buy(100..200).await);
+    shop.database.wait_for(1, "/readyz", StatusCode::SERVICE_UNAVAILABLE).await;
+    shop.database.postgres.thaw();
+    shop.database.wait_for_orders(orders.len()).await;
+    shop.assert_orders(&orders);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_without_copies_do_not_reach_the_ledger() {
+    let mut shop = Shop::open(100).await;
+    let orders = shop.buy(0..20).await;
+    // Given orders that a failover would take back.
+    let replicas = shop.stack.redis().replicas().await;
+    replicas.iter().for_each(|&replica| shop.stack.redis().freeze(replica));
+    shop.start_ledger().await;
+    let rounds = "flashsale_ledger_behind_orders{sale=\"flash\"}";
+    until("the ledger sees the orders", SOON, async || shop.database.metric(1, rounds).await == Some(20.0))
+        .await
+        .unwrap();
+
+    assert_eq!(shop.database.count("order_events"), 0);
+    replicas.iter().for_each(|&replica| shop.stack.redis().thaw(replica));
+
+    shop.database.wait_for_orders(20).await;
+    shop.assert_orders(&orders);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn second_order_of_a_user_stops_its_shard_until_it_is_resolved() {
+    let mut shop = Shop::open(100).await;
+    shop.start_ledger().await;
+    let mut orders = shop.buy(0..1).await;
+    shop.database.wait_for_orders(1).await;
+
+    // Given a ledger with an order of a user who has not bought.
+    shop.database
+        .postgres
+        .sql(
+            "INSERT INTO order_events SELECT sale, creation, shard, incarnation, 999, 0, 999, gen_random_uuid(), \
+             aggregatetype, 'forged', type, payload, 'buyer-00001', at FROM order_events",
+        )
+        .unwrap();
+
+    // When this user buys, the shard stands still, and the others go on.
+    orders.extend(shop.buy(1..60).await);
+    until("the conflict is shown", SOON, async || shop.database.metric(1, CONFLICTS).await == Some(1.0))
+        .await
+        .unwrap();
+    assert!(shop.log(1).contains("PostgreSQL refuses the rows"), "{}", shop.log(1));
+    let of_user = "order_events WHERE user_id = 'buyer-00001' AND aggregateid <> 'forged'";
+    assert_eq!(shop.database.count(of_user), 0);
+
+    // Then it goes on when a person has resolved the conflict.
+    shop.database.postgres.sql("DELETE FROM order_events WHERE aggregateid = 'forged'").unwrap();
+    shop.database.wait_for_orders(orders.len()).await;
+    shop.assert_orders(&orders);
+    until("the conflict is over", SOON, async || shop.database.metric(1, CONFLICTS).await == Some(0.0))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shard_behind_its_cursor_is_reported() {
+    let mut shop = Shop::open(100).await;
+    shop.start_ledger().await;
+    let orders = shop.buy(0..30).await;
+    shop.database.wait_for_orders(30).await;
+
+    // Given a cursor ahead of its shard, as after a loss of data in Redis.
+    shop.ledger(1).kill();
+    shop.database.postgres.sql("UPDATE cursors SET seq = seq + 5 WHERE shard = 0").unwrap();
+    shop.start_ledger().await;
+
+    until("the conflict is shown", SOON, async || shop.database.metric(2, CONFLICTS).await == Some(1.0))
+        .await
+        .unwrap();
+    assert!(shop.log(2).contains("Redis has lost data"), "{}", shop.log(2));
+    assert_eq!(orders.len(), 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_settings_of_a_sale_are_recorded() {
+    let mut shop = Shop::open(100).await;
+    shop.start_ledger().await;
+    let (admin, coordinator) = (shop.stack.admin(), shop.stack.coordinators()[0].url().to_owned());
+    for action in ["pause", "resume"] {
+        let request = admin.post(&coordinator, &format!("sales/flash/{action}"));
+        assert!(request.json(&serde_json::json!({})).send().await.unwrap().status().is_success());
+        let state = if action == "pause" { "paused" } else { "open" };
+        let latest = "SELECT config->>'state' FROM sale_versions ORDER BY version DESC LIMIT 1";
+        let recorded = async || shop.database.postgres.sql(latest).unwrap() == state;
+        until("the change is in PostgreSQL", SOON, recorded).await.unwrap();
+    }
+    let versions = shop.database.postgres.sql("SELECT version FROM sale_versions").unwrap();
+    let versions: BTreeSet<&str> = versions.lines().collect();
+    assert_eq!(versions.len(), 3, "{versions:?}");
+}

@@ -1,0 +1,8 @@
+//! Ledgers on a real PostgreSQL, beside a sale on a real Redis Cluster.
+
+#![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
+
+mod api;
+mod drains;
+mod fixture;
+mod program;
