@@ -40,7 +40,7 @@ mod tests {
         let (one, other) = ("QWGK1PFYHPXQSB", "PCMGGTW0Y0ZRE5");
         let first = id("flash", "a1", &order(one));
         assert_eq!(first, id("flash", "a1", &Order { seq: 9, ..order(one) }));
-        assert_eq!(first.to_string(), "-");
+        assert_eq!(first.to_string(), "daaa286b-4a74-5cc2-931d-b580c8e036cc");
         for different in
             [id("flash", "a1", &order(other)), id("flash", "a2", &order(one)), id("f", "a1", &order(one))]
         {

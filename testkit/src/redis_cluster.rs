@@ -144,13 +144,18 @@ impl RedisCluster {
 
     /// The addresses of the servers that the cluster marks as failed, according to the first server that answers.
     pub async fn failed(&self) -> Vec<SocketAddr> {
+        let nodes = self.maps().await.into_iter().find_map(Result::ok).unwrap_or_default();
+        nodes.lines().filter_map(failed_address).collect()
+    }
+
+    /// The map of the cluster that each server has now: its answer to `CLUSTER NODES`. Servers learn changes from each
+    /// other, so maps can differ for a while.
+    pub async fn maps(&self) -> Vec<Result<String>> {
         let map = async |server: &Server| -> Result<String> {
             Ok(redis::cmd("CLUSTER").arg("NODES").query_async(&mut server.connection().await?).await?)
         };
         let servers = self.all_servers();
-        let maps = join_all(servers.iter().map(|server| map(server))).await;
-        let nodes = maps.into_iter().find_map(Result::ok).unwrap_or_default();
-        nodes.lines().filter_map(failed_address).collect()
+        join_all(servers.iter().map(|server| map(server))).await
     }
 
     /// The number of replicas per primary, as configured at the start.

@@ -47,8 +47,8 @@ pub(crate) struct SlowNetwork {
 }
 
 impl SlowNetwork {
-    /// Leads all connections that are opened to this primary from now on through the network, and waits until every
-    /// process uses it.
+    /// Leads all connections that are opened to this primary from now on through the network. Waits until every server
+    /// of the cluster names the network's address: a process may ask any of them for the map, at any time.
     pub(crate) async fn before(sale: &OpenSale, primary: SocketAddr) -> Self {
         let connection = sale.stack.redis().connection(primary).await.unwrap();
         let progress = Arc::new(watch::Sender::new(Progress::Waiting));
@@ -57,11 +57,12 @@ impl SlowNetwork {
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(network.clone().serve(listener, primary));
         network.announce(port).await;
-        let is_on_map = async || {
-            sale.cluster.refresh().await.is_ok()
-                && sale.cluster.topology().primaries().iter().any(|primary| primary.address.port == port)
+        let is_on_all_maps = async || {
+            let names_network = |map: &String| map.contains(&format!(":{port}@"));
+            sale.stack.redis().maps().await.iter().all(|map| map.as_ref().is_ok_and(names_network))
         };
-        until("the network is on the map", TIMEOUT, is_on_map).await.unwrap();
+        until("the network is on every server's map", TIMEOUT, is_on_all_maps).await.unwrap();
+        sale.cluster.refresh().await.unwrap();
         network
     }
 
