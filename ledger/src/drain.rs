@@ -16,6 +16,9 @@ use crate::writer::{Cursor, WriteError, Writer};
 /// Time between two tries of a shard that contradicts the ledger. A person may have resolved it.
 const CONFLICT_RETRY: Duration = Duration::from_secs(5);
 
+/// Time between two records of how many units a sale has sold.
+const SIGHTING_PERIOD: Duration = Duration::from_secs(1);
+
 /// Most batches of one shard in one round, so that all shards proceed.
 const BATCHES_PER_ROUND: usize = 16;
 
@@ -35,6 +38,7 @@ pub(crate) struct SaleDrain {
     pub(crate) sale: Arc<Sale>,
     shards: Vec<ShardState>,
     complete_at: Instant,
+    sighting_due_at: Instant,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -57,6 +61,8 @@ enum ShardError {
     ShorterThanLedger { confirmed: u64, drained: u64 },
     #[error("entries after {0} are missing in the order stream")]
     MissingEntries(u64),
+    #[error("a restore of the sale has replaced the shard; its Redis servers must not be used any more")]
+    Replaced,
 }
 
 impl SaleDrain {
@@ -66,7 +72,8 @@ impl SaleDrain {
         let cursors = writer.open_cursors(&sale).await?;
         let shards =
             cursors.into_iter().map(|cursor| ShardState { cursor, ..ShardState::default() }).collect();
-        Ok(Self { sale, shards, complete_at: Instant::now() })
+        let now = Instant::now();
+        Ok(Self { sale, shards, complete_at: now, sighting_due_at: now })
     }
 
     /// Takes a changed configuration of the same sale.
@@ -88,6 +95,10 @@ impl SaleDrain {
             if let Ok(Confirmed { sold, .. }) = progress {
                 state.sold = *sold;
             }
+        }
+        if self.sighting_due_at <= now && progress.iter().all(Result::is_ok) {
+            writer.record_sighting(&sale, self.shards.iter().map(|state| state.sold).sum()).await?;
+            self.sighting_due_at = now + SIGHTING_PERIOD;
         }
         let has_news = |state: &ShardState, progress: &Result<Confirmed, CallError>| {
             let stands = state.conflict_until.is_some_and(|until| now < until);
@@ -177,6 +188,9 @@ async fn drain(
     cursor: &mut Cursor,
     until: u64,
 ) -> Result<(), ShardError> {
+    if cursor.is_closed {
+        return Err(ShardError::Replaced);
+    }
     if until < cursor.seq {
         return Err(ShardError::ShorterThanLedger { confirmed: until, drained: cursor.seq });
     }

@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod migrate;
 pub mod orders;
+pub mod restore;
 mod sales;
 pub mod settings;
 mod shard_reader;

@@ -8,7 +8,7 @@ use futures::FutureExt as _;
 use ledger::ledger::Ledger;
 use ledger::orders::Orders;
 use ledger::settings::{ListenSettings, Settings};
-use ledger::{api, metrics, migrate};
+use ledger::{api, metrics, migrate, restore};
 use service::metrics::show_connections;
 use service::ops::Readiness;
 use service::serve::{ConnectionLimits, Connections};
@@ -24,6 +24,9 @@ async fn main() -> ExitCode {
         return health;
     }
     if let Some(outcome) = migrate::run_if_requested().await {
+        return outcome;
+    }
+    if let Some(outcome) = restore::run_if_requested().await {
         return outcome;
     }
     let settings: Settings = settings::parse();

@@ -11,12 +11,13 @@ use service::settings::{RedisSettings, in_file, positive_duration};
 use service::traces::TraceSettings;
 
 use crate::database::DatabaseSettings;
-use crate::migrate;
+use crate::{migrate, restore};
 
 /// Writes the orders of all sales into PostgreSQL.
 #[derive(Parser)]
 #[command(name = "flashsale-ledger", version, args_conflicts_with_subcommands = true)]
-#[command(subcommands = [healthcheck::command(), migrate::command()], disable_help_subcommand = true)]
+#[command(subcommands = [healthcheck::command(), migrate::command(), restore::command()])]
+#[command(disable_help_subcommand = true)]
 pub struct Settings {
     /// Where probes and Prometheus reach the ledger.
     #[command(flatten)]
