@@ -19,6 +19,7 @@ use service::problem::Problem;
 use service::time::iso8601;
 use stock::ids::SaleId;
 
+use crate::audit::Audits;
 use crate::export::Format;
 use crate::orders::{Orders, PAGE, ReadError, SaleOrders, StoredOrder};
 
@@ -26,14 +27,14 @@ use crate::orders::{Orders, PAGE, ReadError, SaleOrders, StoredOrder};
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The API, merged with `ops_routes`: probes and metrics, which need no token.
-pub fn router(orders: Orders, tokens: OperatorTokens, ops_routes: Router) -> Router {
+pub fn router(orders: Orders, audits: Audits, tokens: OperatorTokens, ops_routes: Router) -> Router {
     let api = Router::new()
         .route("/sales/{sale}/orders", get(list))
         .route("/sales/{sale}/orders/{order}", get(by_order))
         .route("/sales/{sale}/orders/{order}/user", delete(erase_user))
         .route("/sales/{sale}/users/{user}/order", get(by_user))
         .route("/sales/{sale}/totals", get(totals));
-    let api = operators::protect(api, tokens).with_state(orders);
+    let api = operators::protect(api.merge(audits.router()), tokens).with_state(orders);
     edge::wrap(api.merge(ops_routes), AdmitAll, DEADLINE)
 }
 

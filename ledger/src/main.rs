@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use ledger::audit::Audits;
 use ledger::ledger::Ledger;
 use ledger::orders::Orders;
 use ledger::settings::{ListenSettings, Settings};
@@ -45,16 +46,18 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         move || show_connections(connections.open())
     });
     let routes = ops::router(readiness.clone()).merge(exporter.router());
-    let router = api::router(Orders::new(&settings.database), settings.operator_tokens(), routes);
+    let (orders, audits) = (Orders::new(&settings.database), Audits::new(settings.database.clone()));
+    let router = api::router(orders, audits.clone(), settings.operator_tokens(), routes);
     let serving = tokio::spawn(serve::until(listener, router, connections, stop.clone(), GRACE));
     tracing::info!(%address, "serving the orders API, probes and metrics");
 
     let work = async {
         let options = settings.redis.connect_options();
         let cluster = tokio::select! {
-            cluster = connect::cluster(&options, &LIBRARY) => cluster?,
+            cluster = connect::cluster(&options, &LIBRARY) => Arc::new(cluster?),
             () = stop.clone() => return Ok(()),
         };
+        audits.set_cluster(Arc::clone(&cluster));
         let ledger = Arc::new(Ledger::new(cluster, settings.database, settings.drain_period));
         readiness.serving({
             let ledger = Arc::clone(&ledger);

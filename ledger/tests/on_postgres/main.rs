@@ -6,3 +6,4 @@ mod api;
 mod drains;
 mod fixture;
 mod program;
+mod restore;
