@@ -129,7 +129,8 @@ impl Audits {
         let cluster = cluster.get().ok_or(LedgerAuditError::Busy)?;
         let permit = timeout(WAIT_MAX, permits.acquire()).await.map_err(|_| LedgerAuditError::Busy)?;
         let _permit = permit.expect("the semaphore is never closed");
-        let config = cluster.read(ReadConfig(&SaleKeys::new(id))).await?.ok_or(LedgerAuditError::NotInRedis)?;
+        let config =
+            cluster.read(ReadConfig(&SaleKeys::new(id))).await?.ok_or(LedgerAuditError::NotInRedis)?;
         let sale = Sale::new(config)?;
         let database = timeout(database.timeout(), database.connect());
         let database = database.await.map_err(|_| LedgerAuditError::Busy)??;
@@ -138,8 +139,10 @@ impl Audits {
 }
 
 async fn handle(State(audits): State<Audits>, Path(sale): Path<String>) -> Result<Json<SaleAudit>, Problem> {
-    let not_found =
-        || Problem::new(StatusCode::NOT_FOUND).detail("Redis has no sale of this name, so there is nothing to compare.");
+    let not_found = || {
+        Problem::new(StatusCode::NOT_FOUND)
+            .detail("Redis has no sale of this name, so there is nothing to compare.")
+    };
     let id: SaleId = sale.parse().map_err(|_| not_found())?;
     match audits.audit(&id).await {
         Ok(audit) => Ok(Json(audit)),
@@ -147,7 +150,9 @@ async fn handle(State(audits): State<Audits>, Path(sale): Path<String>) -> Resul
         Err(error) => {
             tracing::warn!(sale.id = %id, %error, "the sale could not be audited");
             let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE);
-            Err(problem.detail("The sale cannot be audited now. Try again.").retry_after(Duration::from_secs(1)))
+            Err(problem
+                .detail("The sale cannot be audited now. Try again.")
+                .retry_after(Duration::from_secs(1)))
         }
     }
 }
@@ -169,9 +174,10 @@ struct AuditedCursor {
 impl Auditor<'_> {
     async fn audit(&self) -> Result<SaleAudit, LedgerAuditError> {
         let (cursors, rows) = self.cursors().await?;
-        let shards = stream::iter(self.sale.shards().iter().zip(cursors));
-        let compared = shards.map(|(shard, cursor)| self.compare(shard, cursor)).buffered(SHARDS_AT_ONCE);
-        let compared: Vec<ShardAudit> = compared.try_collect().await?;
+        let shards = self.sale.shards().iter().zip(cursors);
+        let comparing: Vec<_> = shards.map(|(shard, cursor)| self.compare(shard, cursor)).collect();
+        let compared: Vec<ShardAudit> =
+            stream::iter(comparing).buffered(SHARDS_AT_ONCE).try_collect().await?;
 
         let sum = |part: fn(&ShardAudit) -> u64| compared.iter().map(part).sum::<u64>();
         let (missing, doubled) = (sum(|shard| shard.missing), sum(|shard| shard.doubled));
@@ -208,7 +214,8 @@ impl Auditor<'_> {
             let number = |column| row.get::<_, i64>(column).unsigned_abs();
             count = number(4);
             let place = usize::try_from(shard).ok();
-            let is_current = |place: &usize| incarnations.get(*place).is_some_and(|it| it.as_str() == incarnation);
+            let is_current =
+                |place: &usize| incarnations.get(*place).is_some_and(|it| it.as_str() == incarnation);
             if let Some(place) = place.filter(is_current) {
                 cursors[place] = AuditedCursor { seq: number(2), orders: number(3) };
             }
@@ -218,8 +225,14 @@ impl Auditor<'_> {
 
     /// Compares the orders of a shard up to its cursor with its claims and with the rows.
     async fn compare(&self, shard: &Shard, cursor: AuditedCursor) -> Result<ShardAudit, LedgerAuditError> {
-        let mut audit =
-            ShardAudit { shard: shard.id, missing: 0, doubled: 0, behind: 0, matched: 0, violations: Vec::new() };
+        let mut audit = ShardAudit {
+            shard: shard.id,
+            missing: 0,
+            doubled: 0,
+            behind: 0,
+            matched: 0,
+            violations: Vec::new(),
+        };
         let progress = match self.cluster.read(ReadProgress { shard }).await {
             Ok(progress) => progress,
             Err(error @ (CallError::NoShard | CallError::WrongRing(_))) => {
@@ -257,7 +270,9 @@ impl Auditor<'_> {
         let claims = self.cluster.read(ReadClaims { shard, users: &users }).await?;
         for (order, claim) in orders.iter().zip(claims) {
             if claim != Some(order.claim) {
-                audit.find(|| format!("shard {}: order {} is not the claim of its user", shard.id, order.claim.order));
+                audit.find(|| {
+                    format!("shard {}: order {} is not the claim of its user", shard.id, order.claim.order)
+                });
             }
         }
         Ok(())
@@ -308,14 +323,17 @@ impl Auditor<'_> {
             let rows = self.database.client.query(ROWS_AFTER, &values).await?;
             let Some(last) = rows.last() else { break };
             after = last.get(0);
-            let users = rows.iter().filter_map(|row| Some((UserId::stored(row.get::<_, Option<String>>(2)?), row.get(1))));
+            let users = rows
+                .iter()
+                .filter_map(|row| Some((UserId::stored(row.get::<_, Option<String>>(2)?), row.get(1))));
             let mut by_home: HashMap<ShardId, Vec<(UserId, &str)>> = HashMap::new();
             for (user, order) in users {
                 by_home.entry(self.sale.ring().home(&user)).or_default().push((user, order));
             }
             for (home, rows) in by_home {
                 let users: Vec<&UserId> = rows.iter().map(|(user, _)| user).collect();
-                let claims = self.cluster.read(ReadClaims { shard: self.sale.shard(home), users: &users }).await?;
+                let claims =
+                    self.cluster.read(ReadClaims { shard: self.sale.shard(home), users: &users }).await?;
                 for ((_, order), claim) in rows.iter().zip(claims) {
                     let order_id: Option<OrderId> = order.parse().ok();
                     if claim.map(|claim| claim.order) != order_id || order_id.is_none() {

@@ -125,8 +125,7 @@ impl Writer {
             let (seq, orders, is_closed): (i64, i64, bool) = (row.get(2), row.get(3), row.get(4));
             let place = usize::try_from(shard).ok();
             if let Some(place) = place.filter(|&place| incarnations.get(place) == Some(&incarnation)) {
-                cursors[place] =
-                    Cursor { seq: seq.unsigned_abs(), orders: orders.unsigned_abs(), is_closed };
+                cursors[place] = Cursor { seq: seq.unsigned_abs(), orders: orders.unsigned_abs(), is_closed };
             }
         }
         Ok(cursors)
@@ -135,8 +134,7 @@ impl Writer {
     /// Records the version of a sale's configuration.
     pub(crate) async fn record_version(&self, sale: &Sale) -> Result<(), WriteError> {
         let config = serde_json::to_string(&*sale.config).expect("a config has only plain fields");
-        let (id, creation, version) =
-            (sale.id().as_str(), sale.creation(), signed(sale.config.version));
+        let (id, creation, version) = (sale.id().as_str(), sale.creation(), signed(sale.config.version));
         let client = &self.database.client;
         self.within(client.execute(RECORD_VERSION, &[&id, &creation, &version, &config])).await?;
         Ok(())

@@ -89,7 +89,9 @@ enum Refusal {
          missing servers back, or delete the keys when they never will be", .0.len(), .0.first().map_or("", String::as_str)
     )]
     ShardsExist(Vec<String>),
-    #[error("the ledger has {rows} orders, but its cursors say {drained}: rows were added or deleted by hand")]
+    #[error(
+        "the ledger has {rows} orders, but its cursors say {drained}: rows were added or deleted by hand"
+    )]
     Unbalanced { rows: u64, drained: u64 },
     #[error("the ledger has {orders} orders of a sale of {total} units")]
     MoreThanTotal { orders: u64, total: u64 },
@@ -178,26 +180,35 @@ async fn restore(books: &Books, cluster: &Cluster, plan: &Plan, latest: &SaleCon
 async fn end(books: &Books, plan: &Plan) -> anyhow::Result<()> {
     books.end(plan).await?;
     let id = &plan.config.id;
-    println!("sale `{id}` is restored. Audit it: GET /api/admin/sales/{id}/audit of a coordinator, GET /sales/{id}/audit of a ledger");
-    println!("a sale that had not ended is paused: resume it when the audits are ok, and extend it first if time was lost");
+    println!(
+        "sale `{id}` is restored. Audit it: GET /api/admin/sales/{id}/audit of a coordinator, GET /sales/{id}/audit of a ledger"
+    );
+    println!(
+        "a sale that had not ended is paused: resume it when the audits are ok, and extend it first if time was lost"
+    );
     Ok(())
 }
 
 fn print_state(latest: &SaleConfig, state: &LedgerState) {
     let SaleConfig { id, version, total_stock, .. } = latest;
-    println!("sale `{id}`, creation {}, {total_stock} units, version {version}, {}", state.creation, latest.state.as_str());
+    println!(
+        "sale `{id}`, creation {}, {total_stock} units, version {version}, {}",
+        state.creation,
+        latest.state.as_str()
+    );
     println!("the ledger has {} orders, {} of them of erased users", state.orders, state.erased);
     for shard in &state.shards {
         let at = iso8601(shard.moved_at);
-        println!("  shard {}: drained up to entry {}, {} orders, at {at}", shard.number, shard.seq, shard.orders);
+        println!(
+            "  shard {}: drained up to entry {}, {} orders, at {at}",
+            shard.number, shard.seq, shard.orders
+        );
     }
     let left = total_stock.saturating_sub(state.orders);
-    match state.sighting {
-        Some(seen) => {
-            let known = seen.sold.saturating_sub(state.orders);
-            println!("at {} Redis had {} orders: {known} of them are lost", iso8601(seen.at), seen.sold);
-            println!("purchases after that time are lost, too: {left} at most, with those");
-        }
-        None => println!("purchases that are not in the ledger are lost: {left} at most"),
+    if let Some(seen) = state.sighting {
+        let known = seen.sold.saturating_sub(state.orders);
+        println!("at {}, the latest look at Redis, {known} orders were not in the ledger", iso8601(seen.at));
+        println!("these are lost, and the purchases after that time that are not in the ledger");
     }
+    println!("at most {left} acknowledged purchases are lost: the units that the ledger has no order of");
 }

@@ -115,8 +115,7 @@ impl NewShards {
     /// sold and the latest entry of each shard.
     pub(super) async fn fill(&self, cluster: &Cluster) -> anyhow::Result<Vec<Confirmed>> {
         let mint = self.mint();
-        let accept =
-            |(shard, &cumulative): (_, &u64)| Accept { shard, from: TokenSource::Mint, cumulative };
+        let accept = |(shard, &cumulative): (_, &u64)| Accept { shard, from: TokenSource::Mint, cumulative };
         let calls: Vec<Accept<'_>> = self.sale.shards().iter().zip(&mint).map(accept).collect();
         for (call, answer) in calls.iter().zip(cluster.write_all(&calls).await) {
             answer.with_context(|| format!("shard {} did not take its units", call.shard.id))?;
@@ -181,12 +180,7 @@ async fn configure(cluster: &Cluster, sale: &Sale) -> anyhow::Result<Vec<Configu
     answers.map(named).collect()
 }
 
-fn verify(
-    shard: &Shard,
-    level: Result<Level, CallError>,
-    imported: u64,
-    minted: u64,
-) -> anyhow::Result<()> {
+fn verify(shard: &Shard, level: Result<Level, CallError>, imported: u64, minted: u64) -> anyhow::Result<()> {
     let level = level.with_context(|| format!("shard {}", shard.id))?;
     ensure!(shard.accepts(&level.ring), "shard {} was lost and made again meanwhile", shard.id);
     let held = (level.sold, level.stock, level.accepted_from(TokenSource::Mint));

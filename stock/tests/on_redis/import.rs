@@ -63,10 +63,7 @@ async fn repeated_attempt_of_an_imported_order_is_recognized() {
     let sale = being_created().await;
     let imported = orders(&["ann"]);
     import(&sale, &imported).await.unwrap();
-    sale.cluster
-        .write(Accept { shard: sale.shard(), from: TokenSource::Mint, cumulative: 2 })
-        .await
-        .unwrap();
+    sale.cluster.write(Accept { shard: sale.shard(), from: TokenSource::Mint, cumulative: 2 }).await.unwrap();
     sale.configure(2, SaleState::Open, ALWAYS).await;
 
     let mut again = attempt("ann");
