@@ -211,4 +211,9 @@ async fn changed_settings_of_a_sale_are_recorded() {
     let versions = shop.database.postgres.sql("SELECT version FROM sale_versions").unwrap();
     let versions: BTreeSet<&str> = versions.lines().collect();
     assert_eq!(versions.len(), 3, "{versions:?}");
+
+    // Then each change is there with its origin.
+    let made = "SELECT change->>'change' FROM sale_changes WHERE change->>'operator' IS NOT NULL ORDER BY version";
+    let recorded = async || shop.database.postgres.sql(made).unwrap() == "create\npause\nresume";
+    until("the changes are in PostgreSQL", SOON, recorded).await.unwrap();
 }
