@@ -27,8 +27,8 @@ pub struct DatabaseSettings {
     database_url: DatabaseUrl,
 
     /// A file with the password in its first line, instead of the one in DATABASE_URL
-    #[arg(long, env, value_parser = in_file::<DatabasePassword>)]
-    database_password_file: Option<DatabasePassword>,
+    #[arg(long, env, value_parser = in_file::<Password>)]
+    database_password_file: Option<Password>,
 
     /// A file with CA certificates, as PEM, that are trusted
     #[arg(long, env, value_parser = parse_ca_file)]
@@ -81,15 +81,16 @@ impl FromStr for DatabaseUrl {
     }
 }
 
+/// A password. It is never printed.
 #[derive(Clone)]
-struct DatabasePassword(String);
+pub(crate) struct Password(pub(crate) String);
 
 /// The password is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must not be empty")]
-struct EmptyPassword;
+pub(crate) struct EmptyPassword;
 
-impl FromStr for DatabasePassword {
+impl FromStr for Password {
     type Err = EmptyPassword;
 
     fn from_str(text: &str) -> Result<Self, EmptyPassword> {
@@ -128,7 +129,7 @@ impl DatabaseSettings {
 
     fn config(&self) -> Config {
         let mut config = self.database_url.config.clone();
-        if let Some(DatabasePassword(password)) = &self.database_password_file {
+        if let Some(Password(password)) = &self.database_password_file {
             config.password(password);
         }
         config

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use ledger::feed::{Feeds, replay};
 use ledger::ledger::Ledger;
 use ledger::orders::Orders;
 use ledger::settings::{ListenSettings, Settings};
@@ -26,6 +27,9 @@ async fn main() -> ExitCode {
     if let Some(outcome) = migrate::run_if_requested().await {
         return outcome;
     }
+    if let Some(outcome) = replay::run_if_requested().await {
+        return outcome;
+    }
     let settings: Settings = settings::parse();
     let _traces = logs::init(settings.log_format.unwrap_or_default(), "flashsale-ledger", &settings.traces);
     exit::code(run(settings).await)
@@ -34,6 +38,7 @@ async fn main() -> ExitCode {
 async fn run(settings: Settings) -> anyhow::Result<()> {
     let stop = tokio::spawn(shutdown::requested()).map(drop).shared();
     let address = settings.listen.address();
+    let feeds = Feeds::new(&settings.feed, &settings.database, settings.drain_period)?;
     let listener = serve::bind("PORT", address)?;
     let (readiness, exporter) = (Readiness::starting("waiting for the Redis Cluster"), metrics::install()?);
     let connections = Connections::with_limits(ConnectionLimits::default());
@@ -44,6 +49,12 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let routes = ops::router(readiness.clone()).merge(exporter.router());
     let router = api::router(Orders::new(&settings.database), settings.operator_tokens(), routes);
     let serving = tokio::spawn(serve::until(listener, router, connections, stop.clone(), GRACE));
+    exporter.on_scrape(feeds.gauges());
+    // Orders in PostgreSQL are delivered while Redis is away, too.
+    let feeding = tokio::spawn({
+        let stop = stop.clone();
+        async move { feeds.run(stop).await }
+    });
     tracing::info!(%address, "serving the orders API, probes and metrics");
 
     let work = async {
@@ -66,6 +77,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     exporter.with_upkeep(work).await?;
     readiness.draining();
+    feeding.await?;
     serving.await?;
     Ok(())
 }
