@@ -8,14 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use rediscluster::{CallError, Cluster, EpochMs};
 use serde::Serialize;
-use service::problem::Problem;
 use stock::ids::{OrderId, SaleId, ShardId, UserId};
 use stock::layout::{SaleKeys, Shard};
 use stock::orders::{Order, ReadClaims, ReadOrders, ReadProgress};
@@ -23,6 +18,7 @@ use stock::sale::{InvalidSale, Sale};
 use stock::store::ReadConfig;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use utoipa::ToSchema;
 
 use crate::database::{Database, DatabaseSettings};
 
@@ -50,11 +46,12 @@ const ROWS_AFTER: &str = "
     WHERE sale = $1 AND creation = $2 AND position > $3 ORDER BY position LIMIT $4";
 
 /// The result of an audit.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct SaleAudit {
+pub(crate) struct SaleAudit {
     /// True when nothing is missing, extra or doubled. Being behind is not a violation.
     ok: bool,
+    /// Each violation in words, at most 100.
     violations: Vec<String>,
     /// Rows in PostgreSQL.
     rows: u64,
@@ -71,11 +68,16 @@ struct SaleAudit {
 }
 
 /// The part of a shard.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 struct ShardAudit {
+    /// Number of the shard.
+    #[schema(value_type = u16)]
     shard: ShardId,
+    /// As of the sale.
     missing: u64,
+    /// As of the sale.
     doubled: u64,
+    /// As of the sale.
     behind: u64,
     #[serde(skip)]
     matched: u64,
@@ -85,7 +87,7 @@ struct ShardAudit {
 
 /// Why an audit could not be done.
 #[derive(Debug, thiserror::Error)]
-enum LedgerAuditError {
+pub(crate) enum LedgerAuditError {
     #[error("Redis has no sale of this name")]
     NotInRedis,
     #[error("the layout of the sale is not valid: {0}")]
@@ -119,12 +121,8 @@ impl Audits {
         self.0.cluster.set(cluster).ok();
     }
 
-    /// The route of the audit, without authentication.
-    pub fn router<S: Clone + Send + Sync + 'static>(self) -> Router<S> {
-        Router::new().route("/sales/{sale}/audit", get(handle)).with_state(self)
-    }
-
-    async fn audit(&self, id: &SaleId) -> Result<SaleAudit, LedgerAuditError> {
+    /// Audits a sale.
+    pub(crate) async fn audit(&self, id: &SaleId) -> Result<SaleAudit, LedgerAuditError> {
         let Inner { database, cluster, permits } = &*self.0;
         let cluster = cluster.get().ok_or(LedgerAuditError::Busy)?;
         let permit = timeout(WAIT_MAX, permits.acquire()).await.map_err(|_| LedgerAuditError::Busy)?;
@@ -135,25 +133,6 @@ impl Audits {
         let database = timeout(database.timeout(), database.connect());
         let database = database.await.map_err(|_| LedgerAuditError::Busy)??;
         Auditor { cluster, sale: &sale, creation: sale.creation(), database }.audit().await
-    }
-}
-
-async fn handle(State(audits): State<Audits>, Path(sale): Path<String>) -> Result<Json<SaleAudit>, Problem> {
-    let not_found = || {
-        Problem::new(StatusCode::NOT_FOUND)
-            .detail("Redis has no sale of this name, so there is nothing to compare.")
-    };
-    let id: SaleId = sale.parse().map_err(|_| not_found())?;
-    match audits.audit(&id).await {
-        Ok(audit) => Ok(Json(audit)),
-        Err(LedgerAuditError::NotInRedis) => Err(not_found()),
-        Err(error) => {
-            tracing::warn!(sale.id = %id, %error, "the sale could not be audited");
-            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE);
-            Err(problem
-                .detail("The sale cannot be audited now. Try again.")
-                .retry_after(Duration::from_secs(1)))
-        }
     }
 }
 

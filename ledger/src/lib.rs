@@ -6,6 +6,7 @@ pub mod database;
 pub mod drain;
 mod event;
 mod export;
+pub mod feed;
 pub mod ledger;
 pub mod metrics;
 pub mod migrate;

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use rediscluster::EpochMs;
+use stock::history::HistoryEntry;
 use stock::layout::Shard;
 use stock::orders::Order;
 use stock::sale::{Sale, SaleConfig};
@@ -57,6 +58,11 @@ const RECORD_VERSION: &str = "
 const RECORD_SIGHTING: &str = "
     INSERT INTO sightings (sale, creation, sold) VALUES ($1, $2, $3)
     ON CONFLICT (sale, creation) DO UPDATE SET sold = EXCLUDED.sold, seen_at = now()";
+const RECORD_CHANGES: &str = "
+    INSERT INTO sale_changes (sale, creation, version, at, change)
+    SELECT $1, $2, version, to_timestamp(at / 1000.0), change::jsonb
+    FROM UNNEST($3::bigint[], $4::bigint[], $5::text[]) AS changes (version, at, change)
+    ON CONFLICT DO NOTHING";
 
 /// How far a shard's stream is drained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -145,6 +151,22 @@ impl Writer {
         let (id, creation) = (sale.id().as_str(), sale.creation());
         let client = &self.database.client;
         self.within(client.execute(RECORD_SIGHTING, &[&id, &creation, &signed(sold)])).await?;
+        Ok(())
+    }
+
+    /// Records the changes of a sale, with the origin of each. Those that are recorded already stay.
+    pub(crate) async fn record_changes(
+        &self,
+        sale: &Sale,
+        changes: &[HistoryEntry],
+    ) -> Result<(), WriteError> {
+        let (id, creation) = (sale.id().as_str(), sale.creation());
+        let versions: Vec<i64> = changes.iter().map(|change| signed(change.version)).collect();
+        let times: Vec<i64> = changes.iter().map(|change| signed(change.at)).collect();
+        let to_json = |change| serde_json::to_string(change).expect("a change has only plain fields");
+        let changes: Vec<String> = changes.iter().map(to_json).collect();
+        let client = &self.database.client;
+        self.within(client.execute(RECORD_CHANGES, &[&id, &creation, &versions, &times, &changes])).await?;
         Ok(())
     }
 

@@ -5,6 +5,9 @@
 mod api;
 mod audit;
 mod drains;
+mod exports;
+mod filled;
 mod fixture;
 mod program;
+mod reading;
 mod restore;
