@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use buyers::{ANSWER_LIMIT, Answer, AnswerKind, BuyerClient, PurchaseRequest};
 use futures::StreamExt as _;
@@ -13,13 +13,15 @@ use stock::audit::audit;
 use stock::layout::SaleKeys;
 use stock::sale::{Sale, SaleState};
 use stock::store::ReadConfig;
-use testkit::{ClusterOptions, Process, RedisCluster, until};
+use testkit::{ClusterOptions, Process, RedisCluster, procfs, until};
 use tokio::time::sleep;
 
 use crate::fixture::{SOON, Shop, TOKEN, cluster};
 
 /// The number of the first launch of the command; ledgers have lower ones.
 const COMMANDS: u16 = 10;
+/// Orders that are generated for a restore of many.
+const GENERATED: usize = 100_000;
 
 /// A shop whose buyers have keys, so that they can repeat their attempts.
 struct Drill {
@@ -71,6 +73,20 @@ impl Drill {
         launch.args(arguments).spawn().unwrap()
     }
 
+    /// Adds rows for orders that no shard has sold, as after a long sale.
+    fn add_rows(&self, count: usize) {
+        self.sql(&format!(
+            "INSERT INTO order_events (sale, creation, shard, incarnation, seq, n, position, id, aggregatetype,
+                 aggregateid, type, payload, user_id, at)
+             SELECT sale, creation, shard, incarnation, 1000000 + n, 0, (SELECT position FROM positions) + n,
+                 gen_random_uuid(), aggregatetype, lpad(n::text, 14, '0'), type,
+                 payload || jsonb_build_object('userId', 'generated-' || n), 'generated-' || n, at
+             FROM order_events, generate_series(1, {count}) AS n WHERE position = 1;
+             UPDATE cursors SET orders = orders + {count} WHERE shard = (SELECT shard FROM order_events WHERE position = 1);
+             UPDATE positions SET position = position + {count}"
+        ));
+    }
+
     /// Runs the command, and returns its exit code and output.
     async fn restore_on(&mut self, redis_url: &str, arguments: &[&str]) -> (Option<i32>, String) {
         let process = self.launch(redis_url, arguments);
@@ -97,6 +113,7 @@ impl Drill {
             request.send().await.is_ok_and(|answer| answer.status().is_success())
         };
         until("the sale is resumed", SOON, resumed).await.unwrap();
+        until("nodes serve the sale", SOON, async || self.status().await == "active").await.unwrap();
     }
 
     async fn status(&self) -> String {
@@ -261,26 +278,61 @@ async fn batch_in_flight_is_restored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sale_is_restored_on_another_cluster() {
-    let mut drill = Drill::open(100).await;
-    let orders = drill.buy(0..40).await;
+    // Given a sale with many orders.
+    let mut drill = Drill::open(150_000).await;
+    let orders = drill.buy(0..40).await.len() + GENERATED;
     drill.shop.database.wait_for_orders(40).await;
+    drill.add_rows(GENERATED);
     let options = ClusterOptions { replicas_per_primary: 0, ..ClusterOptions::default() };
     let redis = RedisCluster::start(options).await.unwrap();
 
-    let (code, output) = drill.restore_on(&redis.seeds(), &["--sale", "flash", "--yes"]).await;
+    // When it is restored on an empty cluster.
+    let (began, mut memory) = (Instant::now(), 0);
+    let process = drill.launch(&redis.seeds(), &["--sale", "flash", "--yes"]);
+    while process.is_running() {
+        memory = memory.max(procfs::peak_resident_bytes(process.pid()).unwrap_or_default());
+        sleep(Duration::from_millis(10)).await;
+    }
+    let output = fs::read_to_string(process.log()).unwrap();
+    println!("{orders} orders in {:?}, at most {memory} bytes", began.elapsed());
 
-    assert_eq!(code, Some(0), "{output}");
+    // Then it is complete, and the command has held a part of the orders at a time.
+    assert!(process.wait(SOON).await.unwrap().success(), "{output}");
+    assert!(memory < 64 << 20, "{memory} bytes");
     let cluster = cluster(&redis.seeds()).await;
     let config = cluster.read(ReadConfig(&SaleKeys::new(&"flash".parse().unwrap()))).await.unwrap().unwrap();
-    assert_eq!((config.state, config.total_stock, config.layout.tags.len()), (SaleState::Paused, 100, 6));
+    assert_eq!((config.state, config.total_stock, config.layout.tags.len()), (SaleState::Paused, 150_000, 6));
     let report = audit(&cluster, &Sale::new(config).unwrap()).await.unwrap();
     assert!(report.ok, "{:?}", report.violations);
-    assert_eq!((report.sold, report.stock, report.orders), (orders.len() as u64, 60, 40));
+    assert_eq!(
+        (report.sold, report.stock, report.orders as usize),
+        (orders as u64, 150_000 - orders as u64, orders)
+    );
     // The ledger of the lost cluster can no longer write.
     drill.buy(40..50).await;
     let replaced = async || drill.shop.log(1).contains("a restore of the sale has replaced the shard");
     until("the ledger says so", SOON, replaced).await.unwrap();
-    assert_eq!(drill.shop.database.count("order_events"), 40);
+    assert_eq!(drill.shop.database.count("order_events"), orders);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sold_out_sale_sells_lost_units_again() {
+    // Given a sale that nodes and coordinators know as sold out, and a ledger that lacks ten orders.
+    let mut drill = Drill::open(60).await;
+    drill.buy(0..50).await;
+    drill.shop.database.wait_for_orders(50).await;
+    drill.shop.ledger(1).kill();
+    drill.buy(50..60).await;
+    let sold_out = async || drill.attempt(99).await.kind == AnswerKind::SoldOut;
+    until("the sale is sold out", SOON, sold_out).await.unwrap();
+    drill.lose_redis_data().await;
+
+    drill.restored().await;
+    drill.resume().await;
+
+    // Then the ten units are sold to other buyers, and the sale is sold out again.
+    assert_eq!(drill.buy(100..130).await.len(), 10);
+    assert_eq!(drill.audited().await, 60);
 }
 
 #[tokio::test(flavor = "multi_thread")]
