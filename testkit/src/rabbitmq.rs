@@ -108,6 +108,14 @@ impl RabbitMq {
         self.process().thaw_group();
     }
 
+    /// Asks the server to end, and waits. Kills it after `limit`.
+    ///
+    /// # Errors
+    /// Fails when the server had to be killed.
+    pub async fn stop(&self, limit: Duration) -> Result<()> {
+        self.process().stop(limit).await.map(drop)
+    }
+
     /// Kills the server if it runs, starts it again with its data, and waits until it accepts connections.
     ///
     /// # Errors
@@ -192,7 +200,9 @@ impl RabbitMqOptions {
         let port = self.port + 2;
         let program = installed("epmd").context("epmd of Erlang is not installed")?;
         let process = self.launch("epmd", &program)?.args(["-address", "127.0.0.1"]).spawn()?;
-        until("the port mapper", START_LIMIT, async || !is_free(port)).await.with_context(|| process.log_tail())?;
+        until("the port mapper", START_LIMIT, async || !is_free(port))
+            .await
+            .with_context(|| process.log_tail())?;
         Ok(process)
     }
 

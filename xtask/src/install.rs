@@ -35,6 +35,8 @@ pub(crate) const FAKETIME: Package = Package { name: "faketime", program: "faket
 pub(crate) const OPENSSL: Package = Package { name: "openssl", program: "openssl", service: None };
 /// PostgreSQL. Its programs are on no search path.
 pub(crate) const POSTGRESQL: Package = Package { name: "postgresql", program: "initdb", service: None };
+pub(crate) const RABBITMQ: Package =
+    Package { name: "rabbitmq-server", program: "rabbitmq-server", service: Some("rabbitmq-server") };
 pub(crate) const WRK: Package = Package { name: "wrk", program: "wrk", service: None };
 pub(crate) const PROMETHEUS: Package =
     Package { name: "prometheus", program: "prometheus", service: Some("prometheus") };
@@ -69,15 +71,17 @@ impl Package {
 /// # Errors
 /// Fails when installing is not permitted. The error contains the command to type.
 pub(crate) fn ensure_installed(packages: &[Package]) -> Result<()> {
-    let missing: Vec<Package> =
-        packages.iter().copied().filter(|package| !package.is_installed()).collect();
+    let missing: Vec<Package> = packages.iter().copied().filter(|package| !package.is_installed()).collect();
     if missing.is_empty() { Ok(()) } else { install(&missing) }
 }
 
 fn install(missing: &[Package]) -> Result<()> {
     let names = missing.iter().map(|package| package.name).collect::<Vec<_>>().join(" ");
     let Some(root) = as_root() else {
-        bail!("missing: {names}. Please install, then try again:\n\n    {}\n", command_to_type(missing, &names));
+        bail!(
+            "missing: {names}. Please install, then try again:\n\n    {}\n",
+            command_to_type(missing, &names)
+        );
     };
     say!("installing {names} (apt-get)");
     run(root, "apt-get -qq update")?;
@@ -162,9 +166,7 @@ fn command_to_type(missing: &[Package], names: &str) -> String {
     } else {
         String::new()
     };
-    format!(
-        "{without_server}sudo apt-get update && sudo apt-get install --no-install-recommends {names}"
-    )
+    format!("{without_server}sudo apt-get update && sudo apt-get install --no-install-recommends {names}")
 }
 
 /// Debian starts the service of a newly installed package at once. The service would occupy its port.
