@@ -108,6 +108,14 @@ impl RabbitMq {
         self.process().thaw_group();
     }
 
+    /// Asks the server to end, and waits. Kills it after `limit`.
+    ///
+    /// # Errors
+    /// Fails when the server had to be killed.
+    pub async fn stop(&self, limit: Duration) -> Result<()> {
+        self.process().stop(limit).await.map(drop)
+    }
+
     /// Kills the server if it runs, starts it again with its data, and waits until it accepts connections.
     ///
     /// # Errors
