@@ -114,7 +114,9 @@ async fn broker_without_memory_is_waited_for() {
     world.wait_for_metric(1, CONNECTED, |connected| connected == 0.0).await;
     let blocked = format!("{FAILURES}{{sink=\"amqp\",reason=\"blocked\"}}");
     world.wait_for_metric(1, &blocked, |failures| failures == 1.0).await;
-    world.wait_for_metric(1, "flashsale_feed_behind_seconds{sink=\"amqp\",sale=\"flash\"}", |age| age > 2.0).await;
+    world
+        .wait_for_metric(1, "flashsale_feed_behind_seconds{sink=\"amqp\",sale=\"flash\"}", |age| age > 2.0)
+        .await;
     assert_eq!(world.cursor("amqp", "flash"), 10);
 
     world.broker().unblock_publishers().unwrap();

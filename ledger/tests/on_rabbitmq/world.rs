@@ -201,7 +201,10 @@ impl World {
         channel.queue_declare(QUEUE.into(), durable, Default::default()).await.unwrap();
         let key = format!("order.purchased.{sale}");
         let (queue, exchange) = (QUEUE.into(), EXCHANGE.into());
-        channel.queue_bind(queue, exchange, key.as_str().into(), Default::default(), Default::default()).await.unwrap();
+        channel
+            .queue_bind(queue, exchange, key.as_str().into(), Default::default(), Default::default())
+            .await
+            .unwrap();
     }
 
     /// Creates the exchange.
@@ -284,10 +287,14 @@ pub(crate) fn assert_order(events: &[Value]) {
     let mut latest: BTreeMap<&str, i64> = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for event in events {
-        let (shard, position) = (event["partitionkey"].as_str().unwrap(), event["position"].as_i64().unwrap());
+        let (shard, position) =
+            (event["partitionkey"].as_str().unwrap(), event["position"].as_i64().unwrap());
         if seen.insert((shard, position)) {
             let before = latest.insert(shard, position);
-            assert!(before.is_none_or(|before| before < position), "{shard}: {position} came after {before:?}");
+            assert!(
+                before.is_none_or(|before| before < position),
+                "{shard}: {position} came after {before:?}"
+            );
         }
     }
 }
