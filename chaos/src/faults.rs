@@ -7,7 +7,9 @@ mod clocks;
 mod cluster;
 mod coordinators;
 mod keys;
+mod ledgers;
 mod nodes;
+mod postgres;
 mod processes;
 mod redis_servers;
 mod replication;
@@ -43,9 +45,13 @@ impl FaultEffect {
     }
 }
 
-/// Injects a fault and repairs the cluster. Returns once the cluster is healthy again.
+/// Injects a fault and repairs the cluster. Returns once the system is healthy again.
 pub(crate) async fn inject(testbed: &Testbed, fault: PlannedFault) -> Result<FaultEffect> {
     let draw = fault.draw;
+    let _orders = match fault.kind.touches_orders() {
+        true => Some(testbed.orders.take().await),
+        false => None,
+    };
     let effect = match fault.kind {
         FaultKind::PrimaryKilled => redis_servers::primary_killed(testbed, draw).await,
         FaultKind::PrimaryReplaced => redis_servers::primary_replaced(testbed, draw).await,
@@ -77,9 +83,26 @@ pub(crate) async fn inject(testbed: &Testbed, fault: PlannedFault) -> Result<Fau
         FaultKind::ThreeKilled => processes::three_killed(testbed, draw).await,
         FaultKind::RedisKilled => processes::redis_killed(testbed).await,
         FaultKind::AllKilled => processes::all_killed(testbed).await,
+        FaultKind::FailoverWhileDraining => redis_servers::failover_while_draining(testbed, draw).await,
+        FaultKind::LedgerKilled => ledgers::ledger_killed(testbed, draw).await,
+        FaultKind::LedgerFrozen => ledgers::ledger_frozen(testbed, draw).await,
+        FaultKind::StatementLate => ledgers::statement_late(testbed, draw).await,
+        FaultKind::PostgresKilled => postgres::postgres_killed(testbed).await,
+        FaultKind::PostgresRestarted => postgres::postgres_restarted(testbed).await,
+        FaultKind::PostgresFrozen => postgres::postgres_frozen(testbed).await,
+        FaultKind::PostgresDiskFull => postgres::postgres_disk_full(testbed).await,
     };
     let effect = effect.with_context(|| format!("{} could not be injected", fault.kind))?;
-    testbed.wait_until_whole().await.with_context(|| format!("after {}", fault.kind))?;
+    let whole = async {
+        if !fault.kind.attacks_orders() {
+            testbed.wait_until_whole().await?;
+        }
+        if fault.kind.touches_orders() {
+            testbed.orders.wait_until_ready().await?;
+        }
+        anyhow::Ok(())
+    };
+    whole.await.with_context(|| format!("after {}", fault.kind))?;
     Ok(effect)
 }
 

@@ -20,6 +20,8 @@ pub struct Report {
     /// Requests of buyers.
     #[serde(flatten)]
     pub counts: Counts,
+    /// Rows in PostgreSQL, compared with claims.
+    pub rows: u64,
     /// 99th percentile of the latency between faults, in milliseconds.
     pub quiet_p99_ms: f64,
     /// Requests with an unknown outcome between faults.

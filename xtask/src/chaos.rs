@@ -5,7 +5,7 @@ mod watch;
 
 use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
-use ::chaos::{FaultKind, Report, RunOptions, markdown};
+use ::chaos::{FaultKind, Report, RunOptions, ensure_disk_can_be_full, markdown};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use testkit::{BuildProfile, NetworkNamespace, ServerBinary, ensure_clocks_can_be_set, workspace_root};
@@ -91,6 +91,7 @@ impl Options {
         ensure_installed(&[FAKETIME, NGINX])?;
         ensure_installed(if redis_server.is_some() { &[] } else { &[REDIS] })?;
         let programs = build("dev")?;
+        let ledger = BuildProfile::of_this_program()?.build("flashsale-ledger")?;
         let kinds = self.possible_kinds();
         let sabotaged_node = kinds.contains(&FaultKind::NodeDiesStealing).then(sabotaged_node).transpose()?;
         let folder = self.folder.clone().unwrap_or_else(|| workspace_root().join(".local/chaos"));
@@ -104,6 +105,7 @@ impl Options {
             folder: folder.join(format!("seed-{seed}")),
             redis_server: redis_server.clone(),
             programs: Some(programs.clone()),
+            ledger: Some(ledger.clone()),
             sabotaged_node: sabotaged_node.clone(),
         };
         Ok(self.chosen_seeds().map(run).collect())
@@ -138,6 +140,7 @@ fn ensure_possible(kind: FaultKind) -> Result<()> {
     match kind {
         FaultKind::Partition => NetworkNamespace::ensure_possible(),
         FaultKind::ClockStepped => ensure_clocks_can_be_set(),
+        FaultKind::PostgresDiskFull => ensure_disk_can_be_full(),
         _ => Ok(()),
     }
 }

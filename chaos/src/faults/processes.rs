@@ -102,12 +102,14 @@ pub(super) async fn redis_killed(testbed: &Testbed) -> Result<FaultEffect> {
 /// started again, as by a supervisor.
 pub(super) async fn all_killed(testbed: &Testbed) -> Result<FaultEffect> {
     testbed.stack.processes().iter().for_each(|process| process.kill());
+    testbed.orders.kill_all();
     let (nodes, coordinators) = (testbed.stack.nodes(), testbed.stack.coordinators());
-    let (_, node_starts, coordinator_starts, ()) = tokio::try_join!(
+    let (_, node_starts, coordinator_starts, (), ()) = tokio::try_join!(
         restart_redis(testbed),
         try_join_all(nodes.iter().map(|node| start_with_retries(async || node.restart().await))),
         try_join_all(coordinators.iter().map(|one| start_with_retries(async || one.restart().await))),
         testbed.stack.nginx().restart(),
+        testbed.orders.restart_all(),
     )?;
     let failed_starts = [node_starts, coordinator_starts].concat().iter().sum::<usize>();
     let failed_starts =

@@ -1,0 +1,73 @@
+//! Faults of ledgers: killed at named points, frozen, and a statement that arrives late.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use testkit::until_ok;
+use tokio::time::sleep;
+
+use super::{FaultEffect, STANDSTILL};
+use crate::{
+    orders::{Ledger, Moment},
+    testbed::{Testbed, pick},
+};
+
+/// Part of the statement that writes orders.
+const WRITES_ORDERS: &str = "INSERT INTO order_events";
+
+/// Time limit for a ledger to write orders. There are none while the cluster recovers from another fault.
+const WRITE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Time for which a killed ledger is away.
+const AWAY: Duration = Duration::from_secs(1);
+
+/// The ledger dies between its barrier and its statement, right after the statement was sent, or when PostgreSQL has
+/// executed it and the ledger does not know.
+pub(super) async fn ledger_killed(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
+    let moments = [Moment::BeforeStatement, Moment::AfterStatement, Moment::BeforeAnswer];
+    let (ledger, moment) = (pick_ledger(testbed, draw)?, pick(&moments, draw >> 8).context("no moments")?);
+    let caught = ledger.gate.catch(WRITES_ORDERS, moment, WRITE_LIMIT).await?;
+    ledger.process().kill();
+    drop(caught);
+    sleep(AWAY).await;
+    ledger.spawn_again()?;
+    let moment = match moment {
+        Moment::BeforeStatement => "after its barrier",
+        Moment::AfterStatement => "after its statement was sent",
+        Moment::BeforeAnswer => "before the answer to its statement",
+    };
+    Ok(FaultEffect::on(format!("{} {moment}", ledger.process().name()), Vec::new()))
+}
+
+/// It continues with an old cursor, old sales and old connections.
+pub(super) async fn ledger_frozen(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
+    let ledger = pick_ledger(testbed, draw)?;
+    ledger.process().freeze();
+    sleep(STANDSTILL).await;
+    ledger.process().thaw();
+    Ok(FaultEffect::on(ledger.process().name(), Vec::new()))
+}
+
+/// The network delivers a statement after its orders were written by another one.
+pub(super) async fn statement_late(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
+    let ledger = pick_ledger(testbed, draw)?;
+    let caught = ledger.gate.catch(WRITES_ORDERS, Moment::BeforeStatement, WRITE_LIMIT).await?;
+    // Every cursor is behind a row with the entry that it points to, so a moved cursor means written orders.
+    let cursors = "SELECT sale, creation, shard, incarnation, seq FROM cursors ORDER BY 1, 2, 3, 4";
+    let before = testbed.orders.sql(cursors).await?;
+    let moved = async || {
+        let rows = testbed.orders.sql(cursors).await?;
+        anyhow::ensure!(rows != before, "no cursor moved");
+        Ok(())
+    };
+    until_ok("orders that another statement wrote", WRITE_LIMIT, moved).await?;
+    // Long enough for all shards: the caught statement is of one of them.
+    sleep(STANDSTILL / 2).await;
+    caught.deliver_late().await?;
+    Ok(FaultEffect::on(format!("a statement of {}", ledger.process().name()), Vec::new()))
+}
+
+pub(super) fn pick_ledger(testbed: &Testbed, draw: u32) -> Result<&Ledger> {
+    let ledgers = testbed.orders.ledgers();
+    ledgers.get(draw as usize % ledgers.len().max(1)).context("no ledgers")
+}
