@@ -28,11 +28,13 @@ pub(crate) fn id(sale: &str, creation: &str, order: &Order) -> Uuid {
 
 #[cfg(test)]
 mod tests {
+    use stock::ids::{UserId, UserIdKind};
+
     use super::*;
 
     fn order(id: &str) -> Order {
         let claim = stock::calls::Claim { order: id.parse().unwrap(), purchased_at: 1 };
-        Order { seq: 1, place: 0, user: "ann".parse().unwrap(), claim, correlation: "c".into() }
+        Order { seq: 1, place: 0, user: UserId::parse("ann", UserIdKind::Opaque).unwrap(), claim, correlation: "c".into() }
     }
 
     #[test]

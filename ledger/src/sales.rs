@@ -8,7 +8,7 @@ use std::time::Duration;
 use rediscluster::{CallError, Cluster};
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
-use stock::sale::{Sale, SaleConfig, SaleState};
+use stock::sale::{Sale, SaleConfig};
 use stock::store::{ListSales, ReadConfig};
 use tokio::time::Instant;
 
@@ -27,7 +27,7 @@ pub(crate) enum RoundError {
     Write(WriteError),
 }
 
-/// The drains of all sales that were ever listed.
+/// The drains of all sales.
 #[derive(Default)]
 pub(crate) struct Sales(BTreeMap<SaleId, Drained>);
 
@@ -40,7 +40,11 @@ impl Sales {
     /// Drains each sale that is due.
     pub(crate) async fn round(&mut self, cluster: &Cluster, writer: &Writer) -> Result<(), RoundError> {
         let followed = match read_configs(cluster).await {
-            Ok(configs) => {
+            Ok((listed, configs)) => {
+                // A sale that is no longer listed, and has orders that were not written, may be listed again.
+                if let Some(listed) = listed {
+                    self.0.retain(|id, drained| listed.contains(id) || drained.drain.behind() > 0);
+                }
                 for config in configs {
                     self.follow(config, writer).await.map_err(RoundError::Write)?;
                 }
@@ -48,23 +52,34 @@ impl Sales {
             }
             Err(error) => Err(RoundError::Redis(error)),
         };
-        let mut overtaken = Vec::new();
-        for (id, Drained { drain, due_at }) in &mut self.0 {
+        for Drained { drain, due_at } in self.0.values_mut() {
             if *due_at > Instant::now() {
                 continue;
             }
             match drain.round(cluster, writer).await {
                 Ok(()) => {}
-                Err(WriteError::Overtaken) => overtaken.push(id.clone()),
+                // Another ledger is at work, too.
+                Err(WriteError::Overtaken) => drain.reopen(writer).await.map_err(RoundError::Write)?,
                 Err(error) => return Err(RoundError::Write(error)),
             }
-            let rests =
-                drain.sale.config.state == SaleState::Ended && drain.progress() == Progress::default();
-            *due_at = Instant::now() + if rests { ENDED_PERIOD } else { Duration::ZERO };
+            *due_at = Instant::now() + if drain.rests() { ENDED_PERIOD } else { Duration::ZERO };
         }
-        // Another ledger is at work, too. The cursors are read again.
-        overtaken.into_iter().for_each(|id| drop(self.0.remove(&id)));
         followed
+    }
+
+    /// Opens the cursors of all known sales over a new connection.
+    pub(crate) async fn reopen(&mut self, writer: &Writer) -> Result<(), WriteError> {
+        for Drained { drain, .. } in self.0.values_mut() {
+            drain.reopen(writer).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads how many units were sold, while nothing can be written.
+    pub(crate) async fn look(&mut self, cluster: &Cluster) {
+        for Drained { drain, .. } in self.0.values_mut() {
+            drain.look(cluster).await;
+        }
     }
 
     /// Returns how far each sale is drained.
@@ -98,11 +113,13 @@ impl Sales {
     }
 }
 
-async fn read_configs(cluster: &Cluster) -> Result<Vec<SaleConfig>, CallError> {
-    let ids = cluster.read(ListSales).await?.unwrap_or_default();
-    let keys: Vec<SaleKeys> = ids.iter().map(SaleKeys::new).collect();
+/// Reads the list of sales, unless it is lost, and their configurations.
+async fn read_configs(cluster: &Cluster) -> Result<(Option<Vec<SaleId>>, Vec<SaleConfig>), CallError> {
+    let listed = cluster.read(ListSales).await?;
+    let keys: Vec<SaleKeys> = listed.iter().flatten().map(SaleKeys::new).collect();
     let calls: Vec<ReadConfig<'_>> = keys.iter().map(ReadConfig).collect();
     let configs = cluster.poll_all(&calls).await;
     // A config that cannot be read now is read in the next round.
-    Ok(configs.into_iter().filter_map(|config| config.ok().flatten()).collect())
+    let configs = configs.into_iter().filter_map(|config| config.ok().flatten()).collect();
+    Ok((listed, configs))
 }

@@ -188,7 +188,7 @@ fn servers_get_hashes_and_only_their_own_password() {
     }
     for key in &listed["redis-servers"] {
         let seen = file(&format!("redis-servers/{key}"));
-        for user in ["node", "coordinator", "exporter", "admin"] {
+        for user in ["node", "coordinator", "ledger", "exporter", "admin"] {
             let password = file(&format!("redis-logins/{user}"));
             assert!(!password.is_empty() && !seen.contains(&password), "{key} has the password of {user}");
         }
