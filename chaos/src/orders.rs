@@ -4,21 +4,15 @@ mod gate;
 mod rows;
 mod small_disk;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use buyers::first_findings;
-use futures::future::{join_all, try_join_all};
+use futures::future::try_join_all;
 use stock::sale::Sale;
-use testkit::{
-    Launch, Lifetime, Postgres, Process, Stack, ports::PortBlock, postgres::PostgresOptions, until_ok,
-};
+use testkit::{Postgres, Stack, stack::Ledger, until_ok};
 use tokio::{
-    sync::{Mutex as AsyncMutex, MutexGuard},
+    sync::{Mutex, MutexGuard},
     task::spawn_blocking,
     time::timeout,
 };
@@ -38,6 +32,9 @@ const DATABASE_TIMEOUT: &str = "2s";
 /// Time limit for PostgreSQL and all ledgers to be ready after a fault. The cluster may be recovering from another one.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
+/// Time limit of one look at a ledger's readiness.
+const READY_ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
 /// Time limit of a query.
 const QUERY_LIMIT: Duration = Duration::from_secs(30);
 
@@ -47,25 +44,13 @@ const DRAIN_LIMIT: Duration = Duration::from_mins(2);
 /// Number of findings that are listed.
 const FINDINGS_LISTED_MAX: usize = 20;
 
-/// The bearer token of the orders API, which nothing here uses.
-const TOKEN: &str = "0123456789abcdef";
-
-/// PostgreSQL and the ledgers of a run. Dropping it kills them.
+/// PostgreSQL and the ledgers of a run.
 pub struct Orders {
-    ledgers: Vec<Ledger>,
-    postgres: Arc<Postgres>,
+    stack: Arc<Stack>,
+    /// The network of each ledger.
+    gates: Vec<Gate>,
     /// Held by the fault that is active here.
-    in_use: AsyncMutex<()>,
-    folder: PathBuf,
-    _ports: PortBlock,
-}
-
-/// A ledger and its network.
-pub(crate) struct Ledger {
-    launch: Launch,
-    process: Mutex<Arc<Process>>,
-    url: String,
-    pub(crate) gate: Gate,
+    in_use: Mutex<()>,
 }
 
 /// Compares the rows of a sale with its claims. Returns the number of rows, and what is wrong with them. The sale must
@@ -90,35 +75,34 @@ pub fn ensure_disk_can_be_full() -> Result<()> {
 }
 
 impl Orders {
-    /// Starts PostgreSQL and the ledgers in the folder of the stack, and waits until they are ready.
+    /// Starts PostgreSQL and the ledgers, and waits until they are ready.
     ///
     /// # Errors
     /// Fails when PostgreSQL is not installed, or a process does not start.
-    pub async fn start(stack: &Stack, program: &Path) -> Result<Self> {
-        let ports = PortBlock::take()?;
-        let folder = stack.folder().subfolder("postgres")?;
-        let options =
-            PostgresOptions { port: ports.first(), folder: folder.clone(), lifetime: Lifetime::Attached };
-        let postgres = Arc::new(Postgres::start(options).await.context("PostgreSQL")?);
-        let ledgers = (1..=LEDGERS).map(|number| Ledger::start(stack, program, &postgres, &ports, number));
-        let ledgers = try_join_all(ledgers).await?;
-        let orders = Self { ledgers, postgres, in_use: AsyncMutex::default(), folder, _ports: ports };
-        orders.wait_until_ready().await?;
-        Ok(orders)
+    pub async fn start(stack: Arc<Stack>) -> Result<Self> {
+        let url = stack.start_postgres().await.context("PostgreSQL")?.url();
+        let server_port = stack.ports().postgres();
+        let mut gates = Vec::new();
+        for _ in 0..LEDGERS {
+            let gate = Gate::open(server_port).await?;
+            let url = url.replace(&format!(":{server_port}/"), &format!(":{}/", gate.port()));
+            let environment = [("DATABASE_URL", url.as_str()), ("DATABASE_TIMEOUT", DATABASE_TIMEOUT)]
+                .map(|(variable, value)| (variable.to_owned(), value.to_owned()));
+            stack.start_ledger_with(&environment).await?;
+            gates.push(gate);
+        }
+        Ok(Self { stack, gates, in_use: Mutex::default() })
     }
 
     /// The PostgreSQL server.
-    pub fn postgres(&self) -> &Postgres {
-        &self.postgres
+    pub fn postgres(&self) -> &Arc<Postgres> {
+        self.stack.postgres().expect("it was started with the ledgers")
     }
 
-    /// The folder of PostgreSQL.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    pub(crate) fn ledgers(&self) -> &[Ledger] {
-        &self.ledgers
+    /// Returns the ledger that `draw` selects, and its network.
+    pub(crate) fn pick_ledger(&self, draw: u32) -> (Arc<Ledger>, &Gate) {
+        let number = draw as usize % self.gates.len();
+        (self.stack.ledgers()[number].clone(), &self.gates[number])
     }
 
     /// Waits until no other fault is active here.
@@ -126,27 +110,22 @@ impl Orders {
         self.in_use.lock().await
     }
 
-    /// Kills PostgreSQL and all ledgers.
-    pub(crate) fn kill_all(&self) {
-        self.ledgers.iter().for_each(|ledger| ledger.process().kill());
-        self.postgres.kill();
-    }
-
-    /// Starts PostgreSQL and all ledgers after [`Self::kill_all`].
-    ///
-    /// # Errors
-    /// Fails when a process does not start.
-    pub(crate) async fn restart_all(&self) -> Result<()> {
-        self.ledgers.iter().try_for_each(Ledger::spawn_again)?;
-        self.postgres.restart().await
-    }
-
-    /// Waits until PostgreSQL answers and every ledger is ready.
+    /// Waits until every ledger is ready, which is connected to Redis and PostgreSQL.
     ///
     /// # Errors
     /// Fails when a ledger has ended, or is not ready in time.
-    pub async fn wait_until_ready(&self) -> Result<()> {
-        try_join_all(self.ledgers.iter().map(Ledger::wait_until_ready)).await?;
+    pub(crate) async fn wait_until_ready(&self) -> Result<()> {
+        let client = reqwest::Client::new();
+        try_join_all(self.stack.ledgers().iter().map(async |ledger| {
+            let ready = async || {
+                let request = client.get(format!("{}/readyz", ledger.url())).timeout(READY_ANSWER_LIMIT);
+                let status = request.send().await?.status();
+                ensure!(status.is_success(), "{} answers {status}", ledger.url());
+                Ok(())
+            };
+            ledger.process().wait_until_ready(READY_LIMIT, ready).await
+        }))
+        .await?;
         Ok(())
     }
 
@@ -155,7 +134,7 @@ impl Orders {
     /// # Errors
     /// Fails when PostgreSQL refuses the SQL, or does not answer in time.
     pub async fn sql(&self, sql: &str) -> Result<String> {
-        let (postgres, sql) = (self.postgres.clone(), sql.to_owned());
+        let (postgres, sql) = (self.postgres().clone(), sql.to_owned());
         timeout(QUERY_LIMIT, spawn_blocking(move || postgres.sql(&sql)))
             .await
             .context("no answer in time")??
@@ -167,70 +146,20 @@ impl Orders {
     }
 
     /// Reads the rows of a sale in the order of their positions.
-    pub(crate) async fn rows_of(&self, sale: &Sale) -> Result<Vec<OrderRow>> {
+    async fn rows_of(&self, sale: &Sale) -> Result<Vec<OrderRow>> {
         let rows = self.sql(&rows::query(sale.id().as_str(), sale.fingerprint().as_str())).await?;
         rows.lines().map(str::parse).collect()
     }
 
     /// Waits until PostgreSQL has this many orders of a sale. Returns what is wrong when it has not.
-    pub(crate) async fn lag(&self, sale: &Sale, orders: usize) -> Option<String> {
+    async fn lag(&self, sale: &Sale, orders: usize) -> Option<String> {
         let drained = async || {
             let rows = self.rows_of(sale).await?.len();
             ensure!(rows >= orders, "{rows} of {orders} orders are in PostgreSQL");
             Ok(())
         };
-        let drained = until_ok("all orders in PostgreSQL", DRAIN_LIMIT, drained).await;
-        let error = drained.err()?;
-        let logs = join_all(self.ledgers.iter().map(async |ledger| ledger.process().log_tail())).await;
-        Some(format!("{error:#}{}", logs.concat()))
-    }
-}
-
-impl Ledger {
-    async fn start(
-        stack: &Stack,
-        program: &Path,
-        postgres: &Postgres,
-        ports: &PortBlock,
-        number: u16,
-    ) -> Result<Self> {
-        let (port, gate_port) = (ports.first() + number, ports.first() + LEDGERS + number);
-        let gate = Gate::open(gate_port, ports.first()).await?;
-        let url = postgres.url().replace(&format!(":{}/", ports.first()), &format!(":{gate_port}/"));
-        let launch = Launch::new(format!("ledger-{number}"), program, stack.folder().path())
-            .env("PORT", port)
-            .env("REDIS_URL", stack.redis().seeds())
-            .env("DATABASE_URL", url)
-            .env("DATABASE_TIMEOUT", DATABASE_TIMEOUT)
-            .env("ADMIN_TOKEN", TOKEN)
-            .env("LOG_FORMAT", "json");
-        let process = Mutex::new(Arc::new(launch.spawn()?));
-        Ok(Self { launch, process, url: format!("http://127.0.0.1:{port}"), gate })
-    }
-
-    /// The ledger's process. A restart replaces it.
-    pub(crate) fn process(&self) -> Arc<Process> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Kills the ledger if it runs, and starts it again.
-    ///
-    /// # Errors
-    /// Fails when the process cannot be started.
-    pub(crate) fn spawn_again(&self) -> Result<()> {
-        self.process().kill();
-        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(self.launch.spawn()?);
-        Ok(())
-    }
-
-    async fn wait_until_ready(&self) -> Result<()> {
-        let readyz = format!("{}/readyz", self.url);
-        let client = reqwest::Client::new();
-        let ready = async || {
-            let status = client.get(&readyz).send().await?.status();
-            ensure!(status.is_success(), "GET {readyz} answers {status}");
-            Ok(())
-        };
-        self.process().wait_until_ready(READY_LIMIT, ready).await
+        let error = until_ok("all orders in PostgreSQL", DRAIN_LIMIT, drained).await.err()?;
+        let logs = self.stack.ledgers().iter().map(|ledger| ledger.process().log_tail()).collect::<String>();
+        Some(format!("ledger: {error:#}{logs}"))
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use buyers::journal::{Change, Journal, Micros, read};
 use testkit::{
-    ServerBinary, Stack, StackOptions, binary,
+    ServerBinary, Stack, StackOptions,
     stack::{Programs, SaleOptions},
 };
 use tokio::{
@@ -70,8 +70,6 @@ pub struct RunOptions {
     pub redis_server: Option<ServerBinary>,
     /// The programs to attack. They are built if none are given.
     pub programs: Option<Programs>,
-    /// The ledger's program. It is built if none is given.
-    pub ledger: Option<PathBuf>,
     /// A node that can be made to die at a chosen point. Required for [`FaultKind::NodeDiesStealing`].
     pub sabotaged_node: Option<PathBuf>,
 }
@@ -155,8 +153,7 @@ pub async fn run(options: &RunOptions, events: &UnboundedSender<RunEvent>) -> Re
 
 async fn attack_and_audit(options: &RunOptions, events: &UnboundedSender<RunEvent>) -> Result<Report> {
     let stack = Arc::new(Stack::start(options.stack(), |_| ()).await?);
-    let ledger = options.ledger.clone().map_or_else(|| binary("flashsale-ledger"), Ok)?;
-    let orders = Orders::start(&stack, &ledger).await?;
+    let orders = Orders::start(stack.clone()).await?;
     let journal = Journal::create(options.folder.join("journal.jsonl"))?;
     let operator = Operator::new(stack.clone(), journal.clone());
     let testbed =

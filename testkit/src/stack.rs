@@ -20,7 +20,8 @@ use futures::{TryFutureExt, future::try_join_all};
 use tokio::sync::OnceCell;
 
 use crate::{
-    Folder, Monitoring, Nginx, Postgres, Process, RedisCluster, monitoring::Targets, ports::loopback, wait::until_ok,
+    Folder, Monitoring, Nginx, Postgres, Process, RedisCluster, monitoring::Targets, ports::loopback,
+    wait::until_ok,
 };
 
 pub use actors::{Coordinator, Ledger, Node, Programs};
@@ -241,9 +242,17 @@ impl Stack {
     /// # Errors
     /// Fails when PostgreSQL or the ledger does not start.
     pub async fn start_ledger(&self) -> Result<Arc<Ledger>> {
+        self.start_ledger_with(&[]).await
+    }
+
+    /// Starts another ledger with additional variables; see [`Self::start_ledger`].
+    ///
+    /// # Errors
+    /// Fails when PostgreSQL or the ledger does not start.
+    pub async fn start_ledger_with(&self, environment: &[(String, String)]) -> Result<Arc<Ledger>> {
         let postgres = self.start_postgres().await?;
         let number = u16::try_from(self.lock_ledgers().len())?;
-        let ledger = Arc::new(self.plan.start_ledger(number, &self.redis, postgres).await?);
+        let ledger = Arc::new(self.plan.start_ledger(number, &self.redis, postgres, environment).await?);
         self.lock_ledgers().push(ledger.clone());
         self.update_monitoring().await?;
         Ok(ledger)

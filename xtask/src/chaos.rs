@@ -12,7 +12,7 @@ use testkit::{BuildProfile, NetworkNamespace, ServerBinary, ensure_clocks_can_be
 use tokio::sync::mpsc;
 
 use crate::{
-    install::{FAKETIME, NGINX, REDIS, ensure_installed},
+    install::{FAKETIME, NGINX, POSTGRESQL, REDIS, ensure_installed},
     interruption::Interruption,
     up::{build, time},
 };
@@ -88,10 +88,9 @@ impl Options {
     /// Prepares the options of all runs. Does everything that can fail or take long before the first process starts.
     fn runs(&self) -> Result<Vec<RunOptions>> {
         let redis_server = self.redis_server.as_ref().map(ServerBinary::at).transpose()?;
-        ensure_installed(&[FAKETIME, NGINX])?;
+        ensure_installed(&[FAKETIME, NGINX, POSTGRESQL])?;
         ensure_installed(if redis_server.is_some() { &[] } else { &[REDIS] })?;
-        let programs = build("dev")?;
-        let ledger = BuildProfile::of_this_program()?.build("flashsale-ledger")?;
+        let programs = build("dev", true)?;
         let kinds = self.possible_kinds();
         let sabotaged_node = kinds.contains(&FaultKind::NodeDiesStealing).then(sabotaged_node).transpose()?;
         let folder = self.folder.clone().unwrap_or_else(|| workspace_root().join(".local/chaos"));
@@ -105,7 +104,6 @@ impl Options {
             folder: folder.join(format!("seed-{seed}")),
             redis_server: redis_server.clone(),
             programs: Some(programs.clone()),
-            ledger: Some(ledger.clone()),
             sabotaged_node: sabotaged_node.clone(),
         };
         Ok(self.chosen_seeds().map(run).collect())

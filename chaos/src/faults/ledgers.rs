@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use testkit::until_ok;
 use tokio::time::sleep;
 
 use super::{FaultEffect, STANDSTILL};
 use crate::{
-    orders::{Ledger, Moment},
+    orders::Moment,
     testbed::{Testbed, pick},
 };
 
@@ -25,12 +25,13 @@ const AWAY: Duration = Duration::from_secs(1);
 /// executed it and the ledger does not know.
 pub(super) async fn ledger_killed(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
     let moments = [Moment::BeforeStatement, Moment::AfterStatement, Moment::BeforeAnswer];
-    let (ledger, moment) = (pick_ledger(testbed, draw)?, pick(&moments, draw >> 8).context("no moments")?);
-    let caught = ledger.gate.catch(WRITES_ORDERS, moment, WRITE_LIMIT).await?;
+    let moment = pick(&moments, draw >> 8).context("no moments")?;
+    let (ledger, gate) = testbed.orders.pick_ledger(draw);
+    let caught = gate.catch(WRITES_ORDERS, moment, WRITE_LIMIT).await?;
     ledger.process().kill();
     drop(caught);
     sleep(AWAY).await;
-    ledger.spawn_again()?;
+    ledger.restart().await?;
     let moment = match moment {
         Moment::BeforeStatement => "after its barrier",
         Moment::AfterStatement => "after its statement was sent",
@@ -41,7 +42,7 @@ pub(super) async fn ledger_killed(testbed: &Testbed, draw: u32) -> Result<FaultE
 
 /// It continues with an old cursor, old sales and old connections.
 pub(super) async fn ledger_frozen(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
-    let ledger = pick_ledger(testbed, draw)?;
+    let (ledger, _) = testbed.orders.pick_ledger(draw);
     ledger.process().freeze();
     sleep(STANDSTILL).await;
     ledger.process().thaw();
@@ -50,14 +51,13 @@ pub(super) async fn ledger_frozen(testbed: &Testbed, draw: u32) -> Result<FaultE
 
 /// The network delivers a statement after its orders were written by another one.
 pub(super) async fn statement_late(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
-    let ledger = pick_ledger(testbed, draw)?;
-    let caught = ledger.gate.catch(WRITES_ORDERS, Moment::BeforeStatement, WRITE_LIMIT).await?;
-    // Every cursor is behind a row with the entry that it points to, so a moved cursor means written orders.
+    let (ledger, gate) = testbed.orders.pick_ledger(draw);
+    let caught = gate.catch(WRITES_ORDERS, Moment::BeforeStatement, WRITE_LIMIT).await?;
     let cursors = "SELECT sale, creation, shard, incarnation, seq FROM cursors ORDER BY 1, 2, 3, 4";
     let before = testbed.orders.sql(cursors).await?;
     let moved = async || {
         let rows = testbed.orders.sql(cursors).await?;
-        anyhow::ensure!(rows != before, "no cursor moved");
+        ensure!(rows != before, "no cursor moved");
         Ok(())
     };
     until_ok("orders that another statement wrote", WRITE_LIMIT, moved).await?;
@@ -65,9 +65,4 @@ pub(super) async fn statement_late(testbed: &Testbed, draw: u32) -> Result<Fault
     sleep(STANDSTILL / 2).await;
     caught.deliver_late().await?;
     Ok(FaultEffect::on(format!("a statement of {}", ledger.process().name()), Vec::new()))
-}
-
-pub(super) fn pick_ledger(testbed: &Testbed, draw: u32) -> Result<&Ledger> {
-    let ledgers = testbed.orders.ledgers();
-    ledgers.get(draw as usize % ledgers.len().max(1)).context("no ledgers")
 }

@@ -21,8 +21,7 @@ pub(super) async fn postgres_killed(testbed: &Testbed) -> Result<FaultEffect> {
 
 /// SIGINT is the fast shutdown: transactions end, connections are closed, and nothing has to be recovered.
 pub(super) async fn postgres_restarted(testbed: &Testbed) -> Result<FaultEffect> {
-    testbed.orders.postgres().process().interrupt();
-    testbed.orders.postgres().process().wait(NOTICE_LIMIT).await?;
+    testbed.orders.postgres().stop(NOTICE_LIMIT).await?;
     testbed.orders.postgres().restart().await?;
     Ok(FaultEffect::on("PostgreSQL", Vec::new()))
 }
@@ -36,8 +35,8 @@ pub(super) async fn postgres_frozen(testbed: &Testbed) -> Result<FaultEffect> {
 
 /// The orders move to a small disk, which is then full for a while.
 pub(super) async fn postgres_disk_full(testbed: &Testbed) -> Result<FaultEffect> {
-    let orders = &testbed.orders;
-    let disk = SmallDisk::mount(orders.folder().join("small-disk"), &orders.folder().join("data"))?;
+    let folder = testbed.stack.folder().path().join("postgres");
+    let disk = SmallDisk::mount(folder.join("small-disk"), &folder.join("data"))?;
     let path = disk.path().display();
     move_orders(testbed, &format!("CREATE TABLESPACE small LOCATION '{path}'"), "small").await?;
     disk.fill()?;

@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -41,7 +41,10 @@ pub(crate) enum Moment {
 
 /// The gate of a ledger. It ends with its last clone.
 #[derive(Clone)]
-pub(crate) struct Gate(Arc<Mutex<Option<Trap>>>);
+pub(crate) struct Gate {
+    port: u16,
+    trap: Arc<Mutex<Option<Trap>>>,
+}
 
 struct Trap {
     /// Part of the statement's text.
@@ -60,23 +63,29 @@ pub(crate) struct CaughtStatement {
 }
 
 impl Gate {
-    /// Opens a gate at `port` to the server at `server_port`.
-    pub(crate) async fn open(port: u16, server_port: u16) -> Result<Self> {
-        let listener = TcpListener::bind(loopback(port)).await.context("the gate of a ledger")?;
-        let gate = Self(Arc::default());
-        let trap = Arc::downgrade(&gate.0);
+    /// Opens a gate to the server at `server_port`.
+    pub(crate) async fn open(server_port: u16) -> Result<Self> {
+        let listener = TcpListener::bind(loopback(0)).await.context("the gate of a ledger")?;
+        let port = listener.local_addr()?.port();
+        let gate = Self { port, trap: Arc::default() };
+        let trap = Arc::downgrade(&gate.trap);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Some(trap) = trap.upgrade() else { return };
                 tokio::spawn(async move {
                     // A server that does not run refuses connections, and so does the gate.
                     if let Ok(server) = TcpStream::connect(loopback(server_port)).await {
-                        forward(Self(trap), client, server).await;
+                        forward(Self { port, trap }, client, server).await;
                     }
                 });
             }
         });
         Ok(gate)
+    }
+
+    /// The port of the gate.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Waits until the ledger sends a statement with this text, and stops its connection at this moment.
@@ -90,19 +99,19 @@ impl Gate {
         limit: Duration,
     ) -> Result<CaughtStatement> {
         let (caught, statement) = oneshot::channel();
-        *self.trap() = Some(Trap { text, moment, caught });
+        *self.lock() = Some(Trap { text, moment, caught });
         let statement = timeout(limit, statement).await;
-        *self.trap() = None;
+        *self.lock() = None;
         statement.ok().and_then(Result::ok).with_context(|| format!("no statement with {text:?} was sent"))
     }
 
-    fn trap(&self) -> std::sync::MutexGuard<'_, Option<Trap>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Trap>> {
+        self.trap.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the trap if it is set for this statement.
     fn trap_for(&self, statement: &str) -> Option<Trap> {
-        self.trap().take_if(|trap| statement.contains(trap.text))
+        self.lock().take_if(|trap| statement.contains(trap.text))
     }
 }
 
@@ -132,7 +141,7 @@ async fn forward(gate: Gate, client: TcpStream, server: TcpStream) {
     let mut caught =
         CaughtStatement { bytes, moment, to_server, from_server, _client: (client.from, to_client) };
     if caught.reach_moment().await.is_ok() {
-        // Whoever waited may have given up. The connection ends then.
+        // If the waiter has given up, the connection ends.
         trap.caught.send(caught).ok();
     }
 }

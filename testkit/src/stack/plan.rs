@@ -140,12 +140,13 @@ impl Plan {
         Ok(Arc::new(Postgres::start(options).await?))
     }
 
-    /// Starts a ledger that writes into this database.
+    /// Starts a ledger that writes into this database, with additional variables.
     pub(super) async fn start_ledger(
         &self,
         number: u16,
         redis: &RedisCluster,
         postgres: &Postgres,
+        environment: &[(String, String)],
     ) -> Result<Ledger> {
         ensure_fits("ledgers", number + 1, PortPlan::LEDGERS_MAX)?;
         let port = self.ports.ledger(number);
@@ -155,7 +156,8 @@ impl Plan {
             .env("ADMIN_TOKEN", &self.admin_token)
             .env("DATABASE_URL", postgres.url());
         let launch = with_redis(launch, redis, User::Ledger);
-        Ledger::start(with_environment(launch, &self.options.ledger_environment), url(port)).await
+        let launch = with_environment(launch, &self.options.ledger_environment);
+        Ledger::start(with_environment(launch, environment), url(port)).await
     }
 
     pub(super) async fn start_nginx(&self) -> Result<Nginx> {
