@@ -87,6 +87,14 @@ pub enum FaultKind {
     PostgresFrozen,
     /// The disk with the orders is full for a while.
     PostgresDiskFull,
+    /// A ledger is killed after it delivered orders, before it moved the cursor of the sink.
+    LedgerKilledPublishing,
+    /// RabbitMQ is killed and restarted seconds later.
+    BrokerKilled,
+    /// RabbitMQ blocks publishers, as it does without free memory.
+    BrokerBlocked,
+    /// The webhook's endpoint answers 500, hangs, or takes orders and loses its answers, depending on the draw.
+    WebhookFails,
 }
 
 impl FaultKind {

@@ -6,6 +6,7 @@
 mod clocks;
 mod cluster;
 mod coordinators;
+mod feed;
 mod keys;
 mod ledgers;
 mod nodes;
@@ -91,6 +92,10 @@ pub(crate) async fn inject(testbed: &Testbed, fault: PlannedFault) -> Result<Fau
         FaultKind::PostgresRestarted => postgres::postgres_restarted(testbed).await,
         FaultKind::PostgresFrozen => postgres::postgres_frozen(testbed).await,
         FaultKind::PostgresDiskFull => postgres::postgres_disk_full(testbed).await,
+        FaultKind::LedgerKilledPublishing => feed::ledger_killed_publishing(testbed).await,
+        FaultKind::BrokerKilled => feed::broker_killed(testbed).await,
+        FaultKind::BrokerBlocked => feed::broker_blocked(testbed).await,
+        FaultKind::WebhookFails => feed::webhook_fails(testbed, draw).await,
     };
     let effect = effect.with_context(|| format!("{} could not be injected", fault.kind))?;
     let whole = async {

@@ -8,7 +8,8 @@
 //!   act on it;
 //! - an audit from three sources: the coordinator's audit of Redis, the clients' journal ([`verdict`](buyers::verdict)), and the sale's
 //!   public status;
-//! - a comparison of the rows in PostgreSQL with the claims in Redis, one to one.
+//! - a comparison of the rows in PostgreSQL with the claims in Redis, one to one, and of the parcels of a shop with the
+//!   rows: the shop gets each order from RabbitMQ and by a webhook, and packs one parcel for each of the two.
 //!
 //! The crate uses the product from outside: over HTTP, over Redis, and by signals to processes. `testkit` starts and
 //! breaks processes. This crate decides which faults are injected and which promises must hold.
@@ -36,7 +37,7 @@ pub use fault_kind::FaultKind;
 pub use faults::FaultEffect;
 pub use load::{Buyer, BuyerCrowd, Counts};
 pub use operator::{ChangeCounts, Operator};
-pub use orders::{Orders, audit_orders, ensure_disk_can_be_full};
+pub use orders::{Orders, audit_feed, audit_orders, ensure_disk_can_be_full};
 pub use report::{FaultReport, Report};
 pub use run::{RunEvent, RunOptions, run};
 pub use schedule::{PlannedFault, Schedule};

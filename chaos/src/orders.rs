@@ -1,16 +1,20 @@
-//! The way of orders out of Redis: PostgreSQL, two ledgers, and a network between them that can hold statements back.
+//! The way of orders out of Redis: PostgreSQL, two ledgers, a network between them that can hold statements back, RabbitMQ,
+//! and a shop that gets the orders.
 
 mod gate;
 mod rows;
+mod shop;
 mod small_disk;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use buyers::first_findings;
 use futures::future::try_join_all;
 use stock::sale::Sale;
-use testkit::{Postgres, Stack, stack::Ledger, until_ok};
+use testkit::{
+    Lifetime, Postgres, RabbitMq, Stack, ports::PortBlock, rabbitmq::RabbitMqOptions, stack::Ledger, until_ok,
+};
 use tokio::{
     sync::{Mutex, MutexGuard},
     task::spawn_blocking,
@@ -21,13 +25,18 @@ use crate::{claims::read_claims, testbed::connect};
 
 pub(crate) use gate::{Gate, Moment};
 use rows::{OrderRow, contradictions};
+pub(crate) use shop::Endpoint;
+use shop::{QUEUE, Shop, ensure_complete};
 pub(crate) use small_disk::SmallDisk;
 
 /// Number of ledgers. Two compete for each shard.
 const LEDGERS: u16 = 2;
 
-/// Time limit of a ledger for a statement. Short, so that a frozen PostgreSQL is noticed while a fault lasts.
-const DATABASE_TIMEOUT: &str = "2s";
+/// Time limit of a ledger for a statement, and for a delivery. Short, so that a frozen server is noticed while a fault lasts.
+const LIMIT: &str = "2s";
+
+/// Signs deliveries to the webhook. The endpoint does not check it.
+const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=";
 
 /// Time limit for PostgreSQL and all ledgers to be ready after a fault. The cluster may be recovering from another one.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -44,13 +53,16 @@ const DRAIN_LIMIT: Duration = Duration::from_mins(2);
 /// Number of findings that are listed.
 const FINDINGS_LISTED_MAX: usize = 20;
 
-/// PostgreSQL and the ledgers of a run.
+/// PostgreSQL, the ledgers, RabbitMQ and the shop of a run.
 pub struct Orders {
+    shop: Shop,
+    broker: RabbitMq,
     stack: Arc<Stack>,
     /// The network of each ledger.
     gates: Vec<Gate>,
     /// Held by the fault that is active here.
     in_use: Mutex<()>,
+    _ports: PortBlock,
 }
 
 /// Compares the rows of a sale with its claims. Returns the number of rows, and what is wrong with them. The sale must
@@ -66,6 +78,25 @@ pub async fn audit_orders(stack: &Stack, orders: &Orders, sale: &Sale) -> Result
     Ok((rows.len() as u64, found))
 }
 
+/// Compares what the shop got, and what it did, with the rows of all sales. Returns the number of parcels, and what is
+/// wrong. Waits until every order is delivered.
+///
+/// # Errors
+/// Fails when PostgreSQL cannot be read.
+pub async fn audit_feed(orders: &Orders) -> Result<(u64, Vec<String>)> {
+    let rows = orders.sql("SELECT id FROM order_events").await?;
+    let rows: HashSet<&str> = rows.lines().collect();
+    let read = "SELECT sink, event FROM shop.parcels";
+    let complete = async || ensure_complete(orders.sql(read).await?.lines().count(), rows.len());
+    let complete = until_ok("all parcels", DRAIN_LIMIT, complete).await;
+    let parcels = orders.sql(read).await?;
+    let parcels: Vec<_> = parcels.lines().filter_map(|line| line.split_once('|')).collect();
+    let found = shop::contradictions(&rows, &orders.shop.arrivals(), &parcels);
+    let mut found = first_findings(found, FINDINGS_LISTED_MAX);
+    found.extend(complete.err().map(|error| format!("feed: {error:#}{}", orders.ledger_logs())));
+    Ok((parcels.len() as u64, found))
+}
+
 /// Checks that a disk can be filled on this machine.
 ///
 /// # Errors
@@ -75,28 +106,58 @@ pub fn ensure_disk_can_be_full() -> Result<()> {
 }
 
 impl Orders {
-    /// Starts PostgreSQL and the ledgers, and waits until they are ready.
+    /// Starts PostgreSQL, RabbitMQ, the shop and the ledgers, and waits until the ledgers are ready.
     ///
     /// # Errors
-    /// Fails when PostgreSQL is not installed, or a process does not start.
+    /// Fails when PostgreSQL or RabbitMQ is not installed, or a process does not start.
     pub async fn start(stack: Arc<Stack>) -> Result<Self> {
-        let url = stack.start_postgres().await.context("PostgreSQL")?.url();
+        let ports = PortBlock::take()?;
+        let broker = RabbitMqOptions {
+            port: ports.first(),
+            folder: stack.folder().subfolder("rabbitmq")?,
+            lifetime: Lifetime::Attached,
+        };
+        let starting = async { RabbitMq::start(broker).await.context("RabbitMQ") };
+        let (postgres, broker) = tokio::try_join!(stack.start_postgres(), starting)?;
+        let url = postgres.url();
+        let shop = Shop::open(&url, &broker).await?;
         let server_port = stack.ports().postgres();
         let mut gates = Vec::new();
         for _ in 0..LEDGERS {
             let gate = Gate::open(server_port).await?;
             let url = url.replace(&format!(":{server_port}/"), &format!(":{}/", gate.port()));
-            let environment = [("DATABASE_URL", url.as_str()), ("DATABASE_TIMEOUT", DATABASE_TIMEOUT)]
-                .map(|(variable, value)| (variable.to_owned(), value.to_owned()));
-            stack.start_ledger_with(&environment).await?;
+            let environment = [
+                ("DATABASE_URL", url),
+                ("DATABASE_TIMEOUT", LIMIT.to_owned()),
+                ("AMQP_URL", broker.url()),
+                ("AMQP_QUEUE", QUEUE.to_owned()),
+                ("WEBHOOK_URL", shop.webhook_url()),
+                ("WEBHOOK_SECRET", WEBHOOK_SECRET.to_owned()),
+                ("FEED_TIMEOUT", LIMIT.to_owned()),
+            ];
+            stack.start_ledger_with(&environment.map(|(variable, value)| (variable.to_owned(), value))).await?;
             gates.push(gate);
         }
-        Ok(Self { stack, gates, in_use: Mutex::default() })
+        Ok(Self { shop, broker, stack, gates, in_use: Mutex::default(), _ports: ports })
     }
 
     /// The PostgreSQL server.
     pub fn postgres(&self) -> &Arc<Postgres> {
         self.stack.postgres().expect("it was started with the ledgers")
+    }
+
+    /// The message broker.
+    pub(crate) fn broker(&self) -> &RabbitMq {
+        &self.broker
+    }
+
+    pub(crate) fn shop(&self) -> &Shop {
+        &self.shop
+    }
+
+    /// Lets the shop confirm the next event without acting on it, as a wrong consumer would.
+    pub fn swallow_next_event(&self) {
+        self.shop.swallow_next_event();
     }
 
     /// Returns the ledger that `draw` selects, and its network.
@@ -159,7 +220,10 @@ impl Orders {
             Ok(())
         };
         let error = until_ok("all orders in PostgreSQL", DRAIN_LIMIT, drained).await.err()?;
-        let logs = self.stack.ledgers().iter().map(|ledger| ledger.process().log_tail()).collect::<String>();
-        Some(format!("ledger: {error:#}{logs}"))
+        Some(format!("ledger: {error:#}{}", self.ledger_logs()))
+    }
+
+    fn ledger_logs(&self) -> String {
+        self.stack.ledgers().iter().map(|ledger| ledger.process().log_tail()).collect()
     }
 }

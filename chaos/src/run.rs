@@ -25,7 +25,7 @@ use crate::{
     faults::{FaultEffect, inject},
     load::{ArrivalRate, BuyerCrowd, Counts},
     operator::{FinishedSale, Operator, OperatorContext, SalePlan, execute, plans},
-    orders::audit_orders,
+    orders::{audit_feed, audit_orders},
     testbed::{SALE, Testbed},
     timeline::{Span, Timeline},
 };
@@ -218,6 +218,8 @@ impl Run<'_> {
             self.rows += rows;
             self.violations.extend(found.into_iter().map(|what| format!("{}: {what}", crowd.sale().id())));
         }
+        let (parcels, found) = audit_feed(&self.testbed.orders).await?;
+        self.violations.extend(found);
         let Attacks { spans, reports, violations, .. } =
             self.attacks.into_inner().unwrap_or_else(PoisonError::into_inner);
 
@@ -232,6 +234,7 @@ impl Run<'_> {
             quiet_unknown: quiet.unknown as u64,
             seconds: self.opened.elapsed().as_secs_f64(),
             rows: self.rows,
+            parcels,
             faults: reports,
             violations: [violations, self.violations].concat(),
         })

@@ -111,7 +111,10 @@ impl Gate {
 
     /// Returns the trap if it is set for this statement.
     fn trap_for(&self, statement: &str) -> Option<Trap> {
-        self.lock().take_if(|trap| statement.contains(trap.text))
+        let mut trap = self.lock();
+        // A closed trap was left by a wait that was given up.
+        trap.take_if(|trap| trap.caught.is_closed());
+        trap.take_if(|trap| statement.contains(trap.text))
     }
 }
 

@@ -39,12 +39,13 @@ pub(super) async fn print_events(mut events: UnboundedReceiver<RunEvent>) {
 /// Prints the figures and the verdict.
 pub(super) fn print_report(report: &Report, kept_note: &str) {
     say!(
-        "seed {}: {} units sold at {} sales, {} rows in PostgreSQL, {} requests ({} single-sale, {} without a key, {} refused while not \
+        "seed {}: {} units sold at {} sales, {} rows in PostgreSQL, {} parcels, {} requests ({} single-sale, {} without a key, {} refused while not \
          active), {} unknown answers; {} of {} changes done in {} tries; {} faults, {:.0} s; quiet: p99 {:.1} ms, {} unknown",
         report.seed,
         report.counts.purchases,
         report.sales,
         report.rows,
+        report.parcels,
         report.counts.requests,
         report.counts.single_sale,
         report.counts.without_key,
