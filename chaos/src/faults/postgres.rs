@@ -65,10 +65,10 @@ fn server_log(testbed: &Testbed) -> String {
 
 async fn move_orders(testbed: &Testbed, first: &str, tablespace: &str) -> Result<()> {
     testbed.orders.sql(first).await?;
-    let relations = "SELECT c.relname || ' ' || c.relkind FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid \
+    let relations = "SELECT c.relname, c.relkind FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid \
                      WHERE c.oid = 'order_events'::regclass OR i.indrelid = 'order_events'::regclass";
     for relation in testbed.orders.sql(relations).await?.lines() {
-        let Some((name, kind)) = relation.split_once(' ') else { continue };
+        let Some((name, kind)) = relation.split_once('|') else { continue };
         let kind = if kind == "i" { "INDEX" } else { "TABLE" };
         // It waits for statements that write; a ledger gives them up after its own limit.
         let moved = async || {
