@@ -8,8 +8,7 @@
 # FOLDER/redis-servers/    replica, the passwords of the servers; NAME.sha256, the hashes of the others' passwords
 # FOLDER/redis-tls/        tls.crt, tls.key and ca.crt of the servers; and ca.key, which is in no Secret
 # FOLDER/flashsale-admin/  token, the bearer token of the admin API
-# FOLDER/flashsale-ledger/ database, the password with which ledgers log in to PostgreSQL; token, the bearer token of
-#                          the orders API
+# FOLDER/flashsale-ledger/ token, the bearer token of the orders API
 # FOLDER/flashsale-csrf/   secret, the key with which nodes sign tokens
 #
 # Existing files are kept, so a second run prints the same Secrets. A file that was changed by hand is printed with
@@ -49,7 +48,6 @@ done
 cp redis-passwords/replica redis-servers/replica
 once flashsale-admin/token
 once flashsale-csrf/secret
-once flashsale-ledger/database
 once flashsale-ledger/token
 [ -s redis-tls/tls.crt ] || sh "$here/../redis/certificates.sh" redis-tls '*.flashsale.svc.cluster.local' >&2
 
@@ -59,4 +57,4 @@ secret redis-tls redis-tls tls.crt tls.key ca.crt
 secret redis-ca redis-tls ca.crt
 secret flashsale-admin flashsale-admin token
 secret flashsale-csrf flashsale-csrf secret
-secret flashsale-ledger flashsale-ledger database token
+secret flashsale-ledger flashsale-ledger token

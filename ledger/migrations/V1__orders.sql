@@ -9,6 +9,17 @@ CREATE TABLE sale_versions (
     PRIMARY KEY (sale, creation, version)
 );
 
+-- The changes of a sale, with the origin of each, as coordinators recorded them. Redis keeps only the latest ones.
+CREATE TABLE sale_changes (
+    sale text NOT NULL,
+    creation text NOT NULL,
+    -- Version of the configuration that the change made.
+    version bigint NOT NULL,
+    at timestamptz NOT NULL,
+    change jsonb NOT NULL,
+    PRIMARY KEY (sale, creation, version, at)
+);
+
 -- How far each shard's order stream is drained.
 CREATE TABLE cursors (
     sale text NOT NULL,

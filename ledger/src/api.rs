@@ -1,157 +1,211 @@
 //! The API for orders: HTTP with bearer tokens that have names and roles.
+//!
+//! The sale of a request is read once. Its last position bounds the answer, so a page or a file has all orders up to
+//! there, and what comes later is in the next one.
 
+mod description;
+mod problems;
+mod requests;
+mod views;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::extract::{FromRequestParts, Path, Query, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Path, State};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, LINK};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{delete, get};
 use axum::{Json, Router};
-use futures::stream;
-use serde::Deserialize;
-use serde_json::{Value, json};
 use service::edge::{self, AdmitAll};
 use service::operators::{self, OperatorTokens};
 use service::problem::Problem;
-use service::time::iso8601;
-use stock::ids::SaleId;
+use tokio::sync::Semaphore;
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::export::Format;
-use crate::orders::{Orders, PAGE, ReadError, SaleOrders, StoredOrder};
+use crate::export::{self, Format, PAGE};
+use crate::orders::Orders;
+use description::Description;
+use problems::{not_found, too_many_exports};
+use requests::{Accepted, CreationQuery, OfSale, Range, RangeQuery};
 
 /// Longest time until an answer begins.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Most exports at a time. Each holds a page of some 250 kB while its client reads.
+const EXPORTS_MAX: usize = 16;
+
+/// Most sales in a list, and most orders of a person.
+const LIST_MAX: u32 = 1_000;
+
+/// The state of the API.
+#[derive(Clone)]
+struct OrdersApi {
+    orders: Orders,
+    exports: Arc<Semaphore>,
+}
+
 /// The API, merged with `ops_routes`: probes and metrics, which need no token.
 pub fn router(orders: Orders, tokens: OperatorTokens, ops_routes: Router) -> Router {
-    let api = Router::new()
-        .route("/sales/{sale}/orders", get(list))
-        .route("/sales/{sale}/orders/{order}", get(by_order))
-        .route("/sales/{sale}/orders/{order}/user", delete(erase_user))
-        .route("/sales/{sale}/users/{user}/order", get(by_user))
-        .route("/sales/{sale}/totals", get(totals));
-    let api = operators::protect(api, tokens).with_state(orders);
-    edge::wrap(api.merge(ops_routes), AdmitAll, DEADLINE)
+    let state = OrdersApi { orders, exports: Arc::new(Semaphore::new(EXPORTS_MAX)) };
+    let (api, description) = api().split_for_parts();
+    let api = operators::protect(api, tokens).with_state(state);
+    edge::wrap(api.merge(description::router(description)).merge(ops_routes), AdmitAll, DEADLINE)
 }
 
-/// Extracts the orders of the sale in the path.
-struct OfSale(SaleOrders);
-
-impl FromRequestParts<Orders> for OfSale {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, orders: &Orders) -> Result<Self, Problem> {
-        #[derive(Deserialize)]
-        struct SaleInPath {
-            sale: String,
-        }
-        let path = Path::<SaleInPath>::from_request_parts(parts, orders).await;
-        let id: Option<SaleId> = path.ok().and_then(|Path(path)| path.sale.parse().ok());
-        let orders = match id {
-            Some(id) => orders.of(&id).await?,
-            None => None,
-        };
-        orders.map(Self).ok_or_else(|| not_found("The ledger has no orders of this sale."))
-    }
+/// The API and its description.
+fn api() -> OpenApiRouter<OrdersApi> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(sales))
+        .routes(routes!(history))
+        .routes(routes!(totals))
+        .routes(routes!(list))
+        .routes(routes!(by_order))
+        .routes(routes!(by_user))
+        .routes(routes!(of_person))
+        .routes(routes!(erase_user))
 }
 
-impl From<ReadError> for Problem {
-    fn from(error: ReadError) -> Self {
-        tracing::warn!(%error, "orders not read");
-        let problem =
-            Self::new(StatusCode::SERVICE_UNAVAILABLE).detail("The orders cannot be read now. Try again.");
-        problem.retry_after(Duration::from_secs(1))
-    }
+/// Lists sales.
+///
+/// The latest 1,000 that the ledger has seen, with the latest one first. A name that was used again is in the list once
+/// for each sale.
+#[utoipa::path(get, path = "/sales", responses((status = 200, description = "The sales.", body = views::SaleList)))]
+async fn sales(State(api): State<OrdersApi>) -> Result<Json<views::SaleList>, Problem> {
+    Ok(Json(views::sales(api.orders.sales(LIST_MAX).await?)))
 }
 
-fn not_found(detail: &'static str) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND).detail(detail)
+/// Shows the history of a sale.
+///
+/// All versions of its settings that the ledger has seen, and all changes with their origin, with the latest one first.
+#[utoipa::path(
+    get,
+    path = "/sales/{sale}/history",
+    params(CreationQuery),
+    responses((status = 200, description = "The history.", body = views::History))
+)]
+async fn history(OfSale(orders): OfSale) -> Result<Json<views::History>, Problem> {
+    Ok(Json(views::history(orders.versions().await?, orders.changes().await?)))
 }
 
-#[derive(Deserialize)]
-struct Range {
-    /// The position before the first order.
-    #[serde(default)]
-    after: u32,
-    /// Most orders.
-    limit: Option<u32>,
+/// Counts orders.
+#[utoipa::path(
+    get,
+    path = "/sales/{sale}/totals",
+    params(CreationQuery),
+    responses((status = 200, description = "The numbers of orders.", body = views::Totals))
+)]
+async fn totals(OfSale(orders): OfSale) -> Result<Json<views::Totals>, Problem> {
+    Ok(Json(views::totals(orders.by_minute().await?)))
 }
 
+/// Lists orders.
+///
+/// In the order of their positions, which have no gaps. As JSON a page, as NDJSON or CSV a file with all of them. Each
+/// answer has all orders up to its end, and names the place after it: `next` of a page, and the header `Link` of a page or
+/// file. Later orders are there, also when there are none now. A file that was cut short has no end: the client reports an
+/// incomplete response.
+#[utoipa::path(
+    get,
+    path = "/sales/{sale}/orders",
+    params(RangeQuery),
+    responses((
+        status = 200,
+        description = "The orders.",
+        headers(
+            ("Link" = String, description = "The path of later orders, with `rel=\"next\"`."),
+            ("Content-Disposition" = String, description = "With CSV: the name of the file.")
+        ),
+        content(
+            (views::Page = "application/json"),
+            (String = "application/x-ndjson"),
+            (String = "text/csv")
+        )
+    ))
+)]
 async fn list(
+    State(api): State<OrdersApi>,
     OfSale(orders): OfSale,
-    range: Result<Query<Range>, axum::extract::rejection::QueryRejection>,
-    headers: HeaderMap,
+    range: Range,
+    Accepted(format): Accepted,
 ) -> Result<Response, Problem> {
-    let Query(Range { after, limit }) = range.map_err(|_| {
-        Problem::new(StatusCode::BAD_REQUEST).detail("after and limit must be numbers from 0 to 4294967295.")
-    })?;
-    let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match Format::accepted(accepted) {
-        Some(format) => Ok(export(orders, format, after.into(), limit)),
-        None => page(&orders, after.into(), limit.unwrap_or(PAGE).min(PAGE)).await,
+    let (after, until) = range.of(&orders, (format == Format::Json).then_some(PAGE))?;
+    let next = range.next(&orders, until);
+    let link = [(LINK, format!("<{next}>; rel=\"next\""))];
+    if format == Format::Json {
+        let found = orders.between(after, until).await?;
+        return Ok((link, Json(views::page(found, orders, until, next))).into_response());
     }
+    let place = Arc::clone(&api.exports).try_acquire_owned().map_err(|_| too_many_exports())?;
+    let name = format!("attachment; filename=\"{}-orders.csv\"", orders.sale);
+    let file = export::file(orders, format, after, until, place);
+    let file = (link, [(CONTENT_TYPE, format.content_type())], file);
+    let is_csv = format == Format::Csv;
+    Ok(if is_csv { ([(CONTENT_DISPOSITION, name)], file).into_response() } else { file.into_response() })
 }
 
-/// A page as JSON. `next` is the value of `after` for the next page; it is missing on the last one.
-async fn page(orders: &SaleOrders, after: i64, limit: u32) -> Result<Response, Problem> {
-    let found = orders.after(after, limit).await?;
-    let next = found.last().filter(|_| found.len() == limit as usize).map(|order| order.position);
-    let list: Vec<Value> = found.into_iter().map(view).collect();
-    let mut body = json!({ "orders": list });
-    if let Some(next) = next {
-        body["next"] = next.into();
-    }
-    Ok(Json(body).into_response())
-}
-
-/// All orders after a position as one stream. It is read page by page, as fast as the client takes it.
-fn export(orders: SaleOrders, format: Format, after: i64, limit: Option<u32>) -> Response {
-    let start = (orders, after, limit.unwrap_or(u32::MAX), Some(format.head()));
-    let pages = stream::try_unfold(start, move |(orders, after, left, head)| async move {
-        if let Some(head) = head.filter(|head| !head.is_empty()) {
-            return Ok(Some((Bytes::from(head), (orders, after, left, None))));
-        }
-        let page = orders.after(after, left.min(PAGE)).await.inspect_err(|error| {
-            tracing::warn!(%error, "an export ended before its end");
-        })?;
-        let Some(last) = page.last().map(|order| order.position) else { return Ok::<_, ReadError>(None) };
-        let left = left - page.len() as u32;
-        Ok(Some((Bytes::from(format.write(page)), (orders, last, left, None))))
-    });
-    ([(CONTENT_TYPE, format.content_type())], Body::from_stream(pages)).into_response()
-}
-
+/// Shows an order.
+#[utoipa::path(
+    get,
+    path = "/sales/{sale}/orders/{order}",
+    params(CreationQuery, ("order" = String, Path, description = "Id of the order.", example = "71R7D8J57MH5DF")),
+    responses((status = 200, description = "The order.", body = views::Order))
+)]
 async fn by_order(
     OfSale(orders): OfSale,
     Path((_, order)): Path<(String, String)>,
-) -> Result<Json<Value>, Problem> {
-    let found = orders.by_order(&order).await?;
-    found.map(|order| Json(view(order))).ok_or_else(|| not_found("The ledger has no such order."))
+) -> Result<Json<views::Order>, Problem> {
+    let found = orders.by_order(&order).await?.ok_or_else(|| not_found("The ledger has no such order."))?;
+    Ok(Json(views::Order::of(found)))
 }
 
+/// Shows the order of a user.
+///
+/// The id is interpreted as at a purchase.
+#[utoipa::path(
+    get,
+    path = "/sales/{sale}/users/{user}/order",
+    params(CreationQuery, ("user" = String, Path, description = "Id of the user.", example = "ada")),
+    responses((status = 200, description = "The order.", body = views::Order))
+)]
 async fn by_user(
     OfSale(orders): OfSale,
     Path((_, user)): Path<(String, String)>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<views::Order>, Problem> {
     let found = orders.by_user(&user).await?;
-    found.map(|order| Json(view(order))).ok_or_else(|| not_found("The ledger has no order of this user."))
+    let found = found.ok_or_else(|| not_found("The ledger has no order of this user."))?;
+    Ok(Json(views::Order::of(found)))
 }
 
-async fn totals(OfSale(orders): OfSale) -> Result<Json<Value>, Problem> {
-    let minutes = orders.by_minute().await?;
-    let total: i64 = minutes.iter().map(|(_, count)| count).sum();
-    let minutes: Vec<Value> = minutes
-        .into_iter()
-        .map(|(start, orders)| json!({ "minute": iso8601(start), "orders": orders }))
-        .collect();
-    Ok(Json(json!({ "orders": total, "byMinute": minutes })))
+/// Lists the orders of a person in all sales.
+///
+/// At most 1,000, with the earliest one first. Each sale interprets the id as at a purchase. Use it to answer a person who asks
+/// for their data, or before erasing them.
+#[utoipa::path(
+    get,
+    path = "/users/{user}/orders",
+    params(("user" = String, Path, description = "Id of the user.", example = "ada")),
+    responses((status = 200, description = "The orders.", body = views::PersonsOrders))
+)]
+async fn of_person(
+    State(api): State<OrdersApi>,
+    Path(user): Path<String>,
+) -> Result<Json<views::PersonsOrders>, Problem> {
+    Ok(Json(views::of_person(api.orders.of_person(&user, LIST_MAX).await?)))
 }
 
+/// Erases the person from an order.
+///
+/// The user id and the correlation id are removed, and the order stays. It needs a token with the role `operate`, and may
+/// be repeated.
+#[utoipa::path(
+    delete,
+    path = "/sales/{sale}/orders/{order}/user",
+    params(CreationQuery, ("order" = String, Path, description = "Id of the order.", example = "71R7D8J57MH5DF")),
+    responses((status = 204, description = "The order names no person any more."))
+)]
 async fn erase_user(
-    State(_): State<Orders>,
     OfSale(orders): OfSale,
     Path((_, order)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
@@ -159,9 +213,4 @@ async fn erase_user(
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(not_found("The ledger has no such order.")),
     }
-}
-
-fn view(StoredOrder { position, mut payload }: StoredOrder) -> Value {
-    payload["position"] = position.into();
-    payload
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rediscluster::{CallError, Cluster};
+use stock::history::ReadHistory;
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
 use stock::sale::{Sale, SaleConfig};
@@ -34,6 +35,8 @@ pub(crate) struct Sales(BTreeMap<SaleId, Drained>);
 struct Drained {
     drain: SaleDrain,
     due_at: Instant,
+    /// Version up to which the changes of the sale are recorded.
+    changes_until: u64,
 }
 
 impl Sales {
@@ -52,9 +55,15 @@ impl Sales {
             }
             Err(error) => Err(RoundError::Redis(error)),
         };
-        for Drained { drain, due_at } in self.0.values_mut() {
+        for Drained { drain, due_at, changes_until } in self.0.values_mut() {
             if *due_at > Instant::now() {
                 continue;
+            }
+            if *changes_until != drain.sale.config.version {
+                let recorded = record_changes(cluster, writer, &drain.sale).await;
+                if recorded.map_err(RoundError::Write)? {
+                    *changes_until = drain.sale.config.version;
+                }
             }
             match drain.round(cluster, writer).await {
                 Ok(()) => {}
@@ -105,11 +114,22 @@ impl Sales {
                 // A layout of another release cannot be read; a ledger of that release drains it.
                 if let Ok(sale) = Sale::new(config) {
                     let drain = SaleDrain::open(Arc::new(sale), writer).await?;
-                    entry.insert_entry(Drained { drain, due_at: Instant::now() });
+                    entry.insert_entry(Drained { drain, due_at: Instant::now(), changes_until: 0 });
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// Records the changes of a sale. Returns false when Redis does not answer; the next round tries again.
+async fn record_changes(cluster: &Cluster, writer: &Writer, sale: &Sale) -> Result<bool, WriteError> {
+    match cluster.read(ReadHistory(&SaleKeys::new(sale.id()))).await {
+        Ok(changes) => writer.record_changes(sale, &changes).await.map(|()| true),
+        Err(error) => {
+            tracing::debug!(sale.id = %sale.id(), %error, "changes not read");
+            Ok(false)
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use rediscluster::EpochMs;
+use stock::history::HistoryEntry;
 use stock::layout::Shard;
 use stock::orders::Order;
 use stock::sale::{Sale, SaleConfig};
@@ -52,6 +53,12 @@ const READ_CURSORS: &str = "
 
 const RECORD_VERSION: &str = "
     INSERT INTO sale_versions (sale, creation, version, config) VALUES ($1, $2, $3, $4::text::jsonb)
+    ON CONFLICT DO NOTHING";
+
+const RECORD_CHANGES: &str = "
+    INSERT INTO sale_changes (sale, creation, version, at, change)
+    SELECT $1, $2, version, to_timestamp(at / 1000.0), change::jsonb
+    FROM UNNEST($3::bigint[], $4::bigint[], $5::text[]) AS changes (version, at, change)
     ON CONFLICT DO NOTHING";
 
 /// How far a shard's stream is drained.
@@ -132,6 +139,22 @@ impl Writer {
             (sale.id().as_str(), sale.fingerprint().as_str(), signed(sale.config.version));
         let client = &self.database.client;
         self.within(client.execute(RECORD_VERSION, &[&id, &creation, &version, &config])).await?;
+        Ok(())
+    }
+
+    /// Records the changes of a sale, with the origin of each. Those that are recorded already stay.
+    pub(crate) async fn record_changes(
+        &self,
+        sale: &Sale,
+        changes: &[HistoryEntry],
+    ) -> Result<(), WriteError> {
+        let (id, creation) = (sale.id().as_str(), sale.fingerprint().as_str());
+        let versions: Vec<i64> = changes.iter().map(|change| signed(change.version)).collect();
+        let times: Vec<i64> = changes.iter().map(|change| signed(change.at)).collect();
+        let to_json = |change| serde_json::to_string(change).expect("a change has only plain fields");
+        let changes: Vec<String> = changes.iter().map(to_json).collect();
+        let client = &self.database.client;
+        self.within(client.execute(RECORD_CHANGES, &[&id, &creation, &versions, &times, &changes])).await?;
         Ok(())
     }
 

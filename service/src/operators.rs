@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{AUTHORIZATION, CONNECTION, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
@@ -46,6 +46,8 @@ const LOG_WINDOW: Duration = Duration::from_mins(1);
 const LOGGED_ADDRESSES_MAX: usize = 1_000;
 /// Longest path in the audit log.
 const PATH_CHARS_MAX: usize = 200;
+/// The part of a route that stands for a user id.
+const USER_PATTERN: &str = "{user}";
 
 /// What an operator may do. Each role includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -236,13 +238,22 @@ impl RequestFacts {
             address: extensions.get::<Peer>().map(|Peer(address)| address.ip().to_canonical()),
             correlation: extensions.get().cloned().unwrap_or_else(CorrelationId::random),
             method: request.method().clone(),
-            path: request.uri().path().chars().take(PATH_CHARS_MAX).collect(),
+            path: path_without_users(request.uri().path(), extensions.get()),
         }
     }
 
     fn address(&self) -> String {
         self.address.map_or_else(String::new, |address| address.to_string())
     }
+}
+
+/// Returns the path as logs show it: cut off, and without user ids, which must not be logged.
+fn path_without_users(path: &str, route: Option<&MatchedPath>) -> String {
+    let route = route.map_or("", MatchedPath::as_str);
+    let patterns = route.split('/').chain(std::iter::repeat(""));
+    let segments = path.split('/').zip(patterns);
+    let shown = segments.map(|(segment, pattern)| if pattern == USER_PATTERN { pattern } else { segment });
+    shown.collect::<Vec<_>>().join("/").chars().take(PATH_CHARS_MAX).collect()
 }
 
 async fn guard_request(

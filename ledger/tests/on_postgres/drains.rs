@@ -34,7 +34,9 @@ async fn ledger_catches_up_when_postgres_was_away() {
     shop.start_ledger().await;
     let mut orders = shop.buy(0..100).await;
 
-    // When PostgreSQL dies, the sale goes on, and the ledger says that it is not ready.
+    shop.database.wait_for_orders(100).await;
+
+    // When PostgreSQL dies, the sale goes on, and the ledger says that it is not ready, and how far it is behind.
     shop.database.postgres.kill();
     orders.extend(shop.buy(100..300).await);
     shop.database.wait_for(1, "/readyz", StatusCode::SERVICE_UNAVAILABLE).await;
@@ -211,4 +213,9 @@ async fn changed_settings_of_a_sale_are_recorded() {
     let versions = shop.database.postgres.sql("SELECT version FROM sale_versions").unwrap();
     let versions: BTreeSet<&str> = versions.lines().collect();
     assert_eq!(versions.len(), 3, "{versions:?}");
+
+    // Then each change is there with its origin.
+    let made = "SELECT change->>'change' FROM sale_changes WHERE change->>'operator' IS NOT NULL ORDER BY version";
+    let recorded = async || shop.database.postgres.sql(made).unwrap() == "create\npause\nresume";
+    until("the changes are in PostgreSQL", SOON, recorded).await.unwrap();
 }

@@ -4,5 +4,8 @@
 
 mod api;
 mod drains;
+mod exports;
+mod filled;
 mod fixture;
 mod program;
+mod reading;
