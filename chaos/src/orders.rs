@@ -47,9 +47,6 @@ const READY_ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// Time limit of a query.
 const QUERY_LIMIT: Duration = Duration::from_secs(30);
 
-/// Time limit for the ledgers to write the last orders at the end.
-const DRAIN_LIMIT: Duration = Duration::from_mins(2);
-
 /// Number of findings that are listed.
 const FINDINGS_LISTED_MAX: usize = 20;
 
@@ -65,30 +62,30 @@ pub struct Orders {
     _ports: PortBlock,
 }
 
-/// Compares the rows of a sale with its claims. Returns the number of rows, and what is wrong with them. The sale must
-/// be over, or sold out.
+/// Compares the rows of a sale with its claims, within `limit` for the ledgers to write the last ones. Returns the number of
+/// rows, and what is wrong with them. The sale must be over, or sold out.
 ///
 /// # Errors
 /// Fails when Redis or PostgreSQL cannot be read.
-pub async fn audit_orders(stack: &Stack, orders: &Orders, sale: &Sale) -> Result<(u64, Vec<String>)> {
-    let claims = read_claims(&connect(stack.redis()).await?, sale).await?;
-    let mut found: Vec<String> = orders.lag(sale, claims.len()).await.into_iter().collect();
+pub async fn audit_orders(orders: &Orders, sale: &Sale, limit: Duration) -> Result<(u64, Vec<String>)> {
+    let claims = read_claims(&connect(orders.stack.redis()).await?, sale).await?;
+    let mut found: Vec<String> = orders.lag(sale, claims.len(), limit).await.into_iter().collect();
     let rows = orders.rows_of(sale).await?;
     found.extend(first_findings(contradictions(&claims, &rows), FINDINGS_LISTED_MAX));
     Ok((rows.len() as u64, found))
 }
 
-/// Compares what the shop got, and what it did, with the rows of all sales. Returns the number of parcels, and what is
-/// wrong. Waits until every order is delivered.
+/// Compares what the shop got, and what it did, with the rows of all sales, within `limit` for the last deliveries. Returns the
+/// number of parcels, and what is wrong.
 ///
 /// # Errors
 /// Fails when PostgreSQL cannot be read.
-pub async fn audit_feed(orders: &Orders) -> Result<(u64, Vec<String>)> {
+pub async fn audit_feed(orders: &Orders, limit: Duration) -> Result<(u64, Vec<String>)> {
     let rows = orders.sql("SELECT id FROM order_events").await?;
     let rows: HashSet<&str> = rows.lines().collect();
     let read = "SELECT sink, event FROM shop.parcels";
     let complete = async || ensure_complete(orders.sql(read).await?.lines().count(), rows.len());
-    let complete = until_ok("all parcels", DRAIN_LIMIT, complete).await;
+    let complete = until_ok("all parcels", limit, complete).await;
     let parcels = orders.sql(read).await?;
     let parcels: Vec<_> = parcels.lines().filter_map(|line| line.split_once('|')).collect();
     let found = shop::contradictions(&rows, &orders.shop.arrivals(), &parcels);
@@ -135,7 +132,9 @@ impl Orders {
                 ("WEBHOOK_SECRET", WEBHOOK_SECRET.to_owned()),
                 ("FEED_TIMEOUT", LIMIT.to_owned()),
             ];
-            stack.start_ledger_with(&environment.map(|(variable, value)| (variable.to_owned(), value))).await?;
+            stack
+                .start_ledger_with(&environment.map(|(variable, value)| (variable.to_owned(), value)))
+                .await?;
             gates.push(gate);
         }
         Ok(Self { shop, broker, stack, gates, in_use: Mutex::default(), _ports: ports })
@@ -213,13 +212,13 @@ impl Orders {
     }
 
     /// Waits until PostgreSQL has this many orders of a sale. Returns what is wrong when it has not.
-    async fn lag(&self, sale: &Sale, orders: usize) -> Option<String> {
+    async fn lag(&self, sale: &Sale, orders: usize, limit: Duration) -> Option<String> {
         let drained = async || {
             let rows = self.rows_of(sale).await?.len();
             ensure!(rows >= orders, "{rows} of {orders} orders are in PostgreSQL");
             Ok(())
         };
-        let error = until_ok("all orders in PostgreSQL", DRAIN_LIMIT, drained).await.err()?;
+        let error = until_ok("all orders in PostgreSQL", limit, drained).await.err()?;
         Some(format!("ledger: {error:#}{}", self.ledger_logs()))
     }
 

@@ -39,6 +39,9 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 /// Time limit for the crowd at the end to buy the remaining units.
 const SELL_OUT_LIMIT: Duration = Duration::from_mins(3);
 
+/// Time limit for the ledgers to write the last orders, and to deliver them.
+const DRAIN_LIMIT: Duration = Duration::from_mins(2);
+
 /// Number of earlier buyers that buy again and look their purchase up at the end.
 const RETURN_VISITS: usize = 500;
 
@@ -214,11 +217,11 @@ impl Run<'_> {
         self.violations.extend(status_contradiction(&self.testbed.stack).await);
         self.emit(RunEvent::Closing("comparison of PostgreSQL with the claims"));
         for FinishedSale { crowd, .. } in &sales {
-            let (rows, found) = audit_orders(&self.testbed.stack, &self.testbed.orders, crowd.sale()).await?;
+            let (rows, found) = audit_orders(&self.testbed.orders, crowd.sale(), DRAIN_LIMIT).await?;
             self.rows += rows;
             self.violations.extend(found.into_iter().map(|what| format!("{}: {what}", crowd.sale().id())));
         }
-        let (parcels, found) = audit_feed(&self.testbed.orders).await?;
+        let (parcels, found) = audit_feed(&self.testbed.orders, DRAIN_LIMIT).await?;
         self.violations.extend(found);
         let Attacks { spans, reports, violations, .. } =
             self.attacks.into_inner().unwrap_or_else(PoisonError::into_inner);

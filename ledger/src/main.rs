@@ -10,10 +10,10 @@ use ledger::ledger::Ledger;
 use ledger::orders::Orders;
 use ledger::settings::{ListenSettings, Settings};
 use ledger::{api, metrics, migrate};
+use service::edge::{self, AdmitAll};
 use service::metrics::show_connections;
 use service::ops::Readiness;
 use service::serve::{ConnectionLimits, Connections};
-use service::edge::{self, AdmitAll};
 use service::{connect, exit, healthcheck, logs, ops, serve, settings, shutdown};
 use stock::functions::LIBRARY;
 

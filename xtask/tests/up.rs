@@ -91,8 +91,16 @@ async fn detached_up_refuses_a_second_up() {
 async fn detached_up_starts_without_a_reader_of_its_output() {
     let fixture = Fixture::new();
 
-    let arguments =
-        ["up", "--detach", "--no-ledger", "--port", &fixture.port(), "--profile", &fixture.profile, "--folder"];
+    let arguments = [
+        "up",
+        "--detach",
+        "--no-ledger",
+        "--port",
+        &fixture.port(),
+        "--profile",
+        &fixture.profile,
+        "--folder",
+    ];
     let up = status_without_a_reader(Command::new(XTASK).args(arguments).arg(fixture.folder.path()));
 
     assert!(up.success(), "{up}");

@@ -186,7 +186,8 @@ impl Books {
         if let Some(client) = current.as_ref().filter(|client| !client.is_closed()) {
             return Ok(client.clone());
         }
-        let (client, connection) = timeout(STATEMENT_LIMIT, tokio_postgres::connect(&self.url, NoTls)).await??;
+        let (client, connection) =
+            timeout(STATEMENT_LIMIT, tokio_postgres::connect(&self.url, NoTls)).await??;
         // Its error is that of the next statement.
         tokio::spawn(async move { connection.await.unwrap_or_default() });
         Ok(current.insert(Arc::new(client)).clone())
@@ -272,8 +273,7 @@ fn wrong_order(sink: &str, events: &[&Event]) -> Vec<String> {
     let (mut latest, mut seen) = (HashMap::<&str, u64>::new(), HashSet::new());
     let mut found = Vec::new();
     for Event { id, partitionkey, position } in events {
-        if seen.insert(id)
-            && latest.insert(partitionkey, *position).is_some_and(|before| before >= *position)
+        if seen.insert(id) && latest.insert(partitionkey, *position).is_some_and(|before| before >= *position)
         {
             found.push(format!("{sink}: position {position} of {partitionkey} came too late"));
         }

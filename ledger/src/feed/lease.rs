@@ -103,6 +103,9 @@ impl Lease {
     }
 }
 
-async fn within<T>(deadline: Duration, answer: impl Future<Output = Result<T, Error>>) -> Result<T, LeaseError> {
+async fn within<T>(
+    deadline: Duration,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, LeaseError> {
     Ok(timeout(deadline, answer).await.map_err(|_| LeaseError::Late)??)
 }

@@ -65,7 +65,10 @@ struct Attempt {
 #[derive(Clone, Copy)]
 enum Moved {
     Not,
-    To { position: i64, moved_at: i64 },
+    To {
+        position: i64,
+        moved_at: i64,
+    },
     /// A person moved it in the meantime.
     ByAPerson,
 }
@@ -190,7 +193,9 @@ impl<S: Sink> Runner<S> {
     ) -> Result<Attempt, LeaseError> {
         let events = lease.events(&sale, from, window).await?;
         let Delivered { count, failure } = match events.is_empty() {
-            true => Delivered::none(Failure::new(Reason::Missing, "PostgreSQL has no order after the cursor")),
+            true => {
+                Delivered::none(Failure::new(Reason::Missing, "PostgreSQL has no order after the cursor"))
+            }
             false => self.sink.deliver(&events).await,
         };
         let delivered = &events[..count];
@@ -201,7 +206,11 @@ impl<S: Sink> Runner<S> {
             },
             None => Moved::Not,
         };
-        metrics::feed::delivered(S::NAME.as_str(), &sale.sale, delivered.iter().map(|event| event.purchased_at));
+        metrics::feed::delivered(
+            S::NAME.as_str(),
+            &sale.sale,
+            delivered.iter().map(|event| event.purchased_at),
+        );
         Ok(Attempt { sale, from, moved, failure })
     }
 
@@ -213,7 +222,15 @@ impl<S: Sink> Runner<S> {
 impl SaleState {
     fn new(lag: Lag) -> Self {
         let now = Instant::now();
-        Self { lag, window: 1, failures: 0, failing: None, due_at: Some(now), tried_at: now, is_running: false }
+        Self {
+            lag,
+            window: 1,
+            failures: 0,
+            failing: None,
+            due_at: Some(now),
+            tried_at: now,
+            is_running: false,
+        }
     }
 
     fn is_due(&self, now: Instant) -> bool {
