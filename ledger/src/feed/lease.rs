@@ -27,8 +27,8 @@ const STANDBY_PERIOD: Duration = Duration::from_secs(1);
 /// asks several times in this time. `idle_session_timeout` exists from PostgreSQL 14 on.
 const END_DEAD_SESSION: &str = "
     SELECT set_config(name, setting, false) FROM (VALUES
-        ('idle_session_timeout', '20s'), ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '5'),
-        ('tcp_keepalives_count', '3'), ('tcp_user_timeout', '20000')
+        ('idle_session_timeout', '10s'), ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '5'),
+        ('tcp_keepalives_count', '3'), ('tcp_user_timeout', '15000')
     ) AS wanted (name, setting) WHERE name IN (SELECT name FROM pg_settings)";
 
 /// Why the right to deliver is lost, or was not obtained.
