@@ -29,6 +29,9 @@ const HOLD: Duration = Duration::from_secs(3);
 /// Longer than `cluster-node-timeout` and the coordinators' lease: a process frozen for this long is replaced.
 const STANDSTILL: Duration = Duration::from_secs(5);
 
+/// Longer than ledgers wait for PostgreSQL and for a delivery.
+const ORDERS_STANDSTILL: Duration = Duration::from_secs(3);
+
 /// Effect of an injected fault.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FaultEffect {

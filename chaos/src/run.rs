@@ -283,7 +283,11 @@ impl Run<'_> {
         let attacking = async {
             let schedule = options.schedule().faults;
             let (of_orders, of_sale) = schedule.into_iter().partition(|fault| fault.kind.attacks_orders());
-            tokio::try_join!(self.run_faults(of_sale), self.run_faults(of_orders))?;
+            tokio::try_join!(
+                self.run_faults(of_sale, Duration::MAX),
+                // Late ones are left out, so that they do not make a run longer.
+                self.run_faults(of_orders, options.duration),
+            )?;
             sleep(options.duration.saturating_sub(self.opened.elapsed())).await;
             over.send(true).ok();
             anyhow::Ok(())
@@ -296,8 +300,12 @@ impl Run<'_> {
         }
     }
 
-    async fn run_faults(&self, faults: Vec<PlannedFault>) -> Result<()> {
+    /// Injects faults one after the other. Leaves out those that cannot begin before `end`.
+    async fn run_faults(&self, faults: Vec<PlannedFault>, end: Duration) -> Result<()> {
         for fault in faults {
+            if self.opened.elapsed() >= end {
+                break;
+            }
             self.run_fault(fault).await?;
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::{task::block_in_place, time::sleep};
 
-use super::{FaultEffect, STANDSTILL, hold};
+use super::{FaultEffect, ORDERS_STANDSTILL, hold};
 use crate::{
     orders::{Endpoint, Moment},
     testbed::{Testbed, pick},
@@ -48,7 +48,7 @@ pub(super) async fn broker_killed(testbed: &Testbed) -> Result<FaultEffect> {
 
 pub(super) async fn broker_blocked(testbed: &Testbed) -> Result<FaultEffect> {
     block_in_place(|| testbed.orders.broker().block_publishers())?;
-    sleep(STANDSTILL).await;
+    sleep(ORDERS_STANDSTILL).await;
     block_in_place(|| testbed.orders.broker().unblock_publishers())?;
     Ok(FaultEffect::on("RabbitMQ", Vec::new()))
 }
@@ -57,7 +57,7 @@ pub(super) async fn webhook_fails(testbed: &Testbed, draw: u32) -> Result<FaultE
     let endpoints = [Endpoint::Fails, Endpoint::Hangs, Endpoint::LosesAnswers];
     let endpoint = pick(&endpoints, draw).context("no endpoints")?;
     testbed.orders.shop().set_endpoint(endpoint);
-    sleep(STANDSTILL).await;
+    sleep(ORDERS_STANDSTILL).await;
     testbed.orders.shop().set_endpoint(Endpoint::Works);
     Ok(FaultEffect::on(format!("the endpoint: {endpoint:?}"), Vec::new()))
 }

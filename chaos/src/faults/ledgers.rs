@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use testkit::until_ok;
 use tokio::time::sleep;
 
-use super::{FaultEffect, STANDSTILL};
+use super::{FaultEffect, ORDERS_STANDSTILL};
 use crate::{
     orders::Moment,
     testbed::{Testbed, pick},
@@ -17,6 +17,9 @@ const WRITES_ORDERS: &str = "INSERT INTO order_events";
 
 /// Time limit for a ledger to write orders. There are none while the cluster recovers from another fault.
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
+
+/// PostgreSQL ends the session of a ledger that is silent for 10 s, and with it the hold on its sinks.
+const SESSION_ENDS: Duration = Duration::from_secs(12);
 
 /// Time for which a killed ledger is away.
 const AWAY: Duration = Duration::from_secs(1);
@@ -40,13 +43,16 @@ pub(super) async fn ledger_killed(testbed: &Testbed, draw: u32) -> Result<FaultE
     Ok(FaultEffect::on(format!("{} {moment}", ledger.process().name()), Vec::new()))
 }
 
-/// It continues with an old cursor, old sales and old connections.
+/// It continues with an old cursor, old sales and old connections. Depending on the draw, another ledger has taken over its
+/// sinks in the meantime.
 pub(super) async fn ledger_frozen(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
     let (ledger, _) = testbed.orders.pick_ledger(draw);
+    let times = [ORDERS_STANDSTILL, SESSION_ENDS];
+    let time = pick(&times, draw >> 8).context("no times")?;
     ledger.process().freeze();
-    sleep(STANDSTILL).await;
+    sleep(time).await;
     ledger.process().thaw();
-    Ok(FaultEffect::on(ledger.process().name(), Vec::new()))
+    Ok(FaultEffect::on(format!("{} for {time:.0?}", ledger.process().name()), Vec::new()))
 }
 
 /// The network delivers a statement after its orders were written by another one.
@@ -62,7 +68,7 @@ pub(super) async fn statement_late(testbed: &Testbed, draw: u32) -> Result<Fault
     };
     until_ok("orders that another statement wrote", WRITE_LIMIT, moved).await?;
     // Long enough for all shards: the caught statement is of one of them.
-    sleep(STANDSTILL / 2).await;
+    sleep(ORDERS_STANDSTILL / 2).await;
     caught.deliver_late().await?;
     Ok(FaultEffect::on(format!("a statement of {}", ledger.process().name()), Vec::new()))
 }

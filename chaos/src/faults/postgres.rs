@@ -6,7 +6,7 @@ use anyhow::Result;
 use testkit::{until, until_ok};
 use tokio::time::sleep;
 
-use super::{FaultEffect, STANDSTILL, hold};
+use super::{FaultEffect, ORDERS_STANDSTILL, hold};
 use crate::{orders::SmallDisk, testbed::Testbed};
 
 /// Time limit for a full disk to be noticed, and for a server to stop.
@@ -28,7 +28,7 @@ pub(super) async fn postgres_restarted(testbed: &Testbed) -> Result<FaultEffect>
 
 pub(super) async fn postgres_frozen(testbed: &Testbed) -> Result<FaultEffect> {
     testbed.orders.postgres().freeze();
-    sleep(STANDSTILL).await;
+    sleep(ORDERS_STANDSTILL).await;
     testbed.orders.postgres().thaw();
     Ok(FaultEffect::on("PostgreSQL", Vec::new()))
 }
@@ -54,7 +54,7 @@ async fn filled(testbed: &Testbed) -> Result<u64> {
     // The server writes each error to its log.
     let is_full = async || server_log(testbed)[seen..].contains("No space left on device");
     until("a full disk", NOTICE_LIMIT, is_full).await?;
-    sleep(STANDSTILL / 2).await;
+    sleep(ORDERS_STANDSTILL / 2).await;
     Ok(testbed.orders.count_rows().await? - before)
 }
 
