@@ -62,13 +62,17 @@ impl Sales {
                     *changes_until = drain.sale.config.version;
                 }
             }
-            match drain.round(cluster, writer).await {
+            // Its shards are gone.
+            if drain.sale.config.archive.is_some() {
+                *due_at = Instant::now() + ENDED_PERIOD;
+                continue;
+            }
+            match drain_and_note(drain, cluster, writer).await {
                 Ok(()) => {}
                 Err(WriteError::Overtaken) => overtaken.push(id.clone()),
                 Err(error) => return Err(RoundError::Write(error)),
             }
-            let rests =
-                drain.sale.config.state == SaleState::Ended && drain.progress() == Progress::default();
+            let rests = rests(drain);
             *due_at = Instant::now() + if rests { ENDED_PERIOD } else { Duration::ZERO };
         }
         // Another ledger is at work, too. The cursors are read again.
@@ -105,6 +109,17 @@ impl Sales {
         }
         Ok(())
     }
+}
+
+/// Drains a sale. Notes in its shards how far the ledger is, when the sale has ended and is drained.
+async fn drain_and_note(drain: &mut SaleDrain, cluster: &Cluster, writer: &Writer) -> Result<(), WriteError> {
+    drain.round(cluster, writer).await?;
+    if rests(drain) { drain.note(cluster, writer).await } else { Ok(()) }
+}
+
+/// Returns true if a sale has ended and is drained.
+fn rests(drain: &SaleDrain) -> bool {
+    drain.sale.config.state == SaleState::Ended && drain.progress() == Progress::default()
 }
 
 /// Records the changes of a sale. Returns false when Redis does not answer; the next round tries again.

@@ -45,7 +45,8 @@ impl Call for ReadProgress<'_> {
 
     fn answer(&self, reply: Value) -> Result<Confirmed, CallError> {
         let (sold, seq): (Option<u64>, Option<u64>) = from_redis_value(reply)?;
-        sold.zip(seq).map(|(sold, seq)| Confirmed { sold, seq }).ok_or(CallError::NoShard)
+        let progress = |(sold, seq)| Confirmed { sold, seq, drained: None };
+        sold.zip(seq).map(progress).ok_or(CallError::NoShard)
     }
 }
 

@@ -41,6 +41,9 @@ impl From<OperationError> for Problem {
             OperationError::DifferentSettings { fields, .. } => different(fields).detail(sentence(&failure)),
             OperationError::Invalid(invalid) => invalid_sale(invalid),
             OperationError::Refused(refusal) => refused(refusal),
+            OperationError::Archived => {
+                Self::new(StatusCode::CONFLICT).of_kind(REFUSED).detail(sentence(&failure))
+            }
             OperationError::Contended
             | OperationError::NotEnoughSlots(_)
             | OperationError::AuditBusy

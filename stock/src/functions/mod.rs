@@ -31,10 +31,12 @@ pub enum Function {
     Admit,
     Presence,
     Place,
+    Archive,
+    Drained,
 }
 
 impl Function {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::Buy,
         Self::Donate,
         Self::Accept,
@@ -49,6 +51,8 @@ impl Function {
         Self::Admit,
         Self::Presence,
         Self::Place,
+        Self::Archive,
+        Self::Drained,
     ];
 
     const fn name(self) -> &'static str {
@@ -67,6 +71,8 @@ impl Function {
             Self::Admit => "admit",
             Self::Presence => "presence",
             Self::Place => "place",
+            Self::Archive => "archive",
+            Self::Drained => "drained",
         }
     }
 
@@ -86,6 +92,8 @@ impl Function {
             Self::Admit => include_str!("admit.lua"),
             Self::Presence => include_str!("presence.lua"),
             Self::Place => include_str!("place.lua"),
+            Self::Archive => include_str!("archive.lua"),
+            Self::Drained => include_str!("drained.lua"),
         }
     }
 
@@ -140,6 +148,7 @@ mod tests {
     use crate::calls::{
         Accept, Attempt, Buy, Configure, Donate, Find, ReadLevel, Recall, Record, TokenSource,
     };
+    use crate::archive::{ArchiveShard, NoteDrained};
     use crate::history::HistoryEntry;
     use crate::ids::ShardId;
     use crate::layout::{LimitBucket, SaleKeys};
@@ -205,6 +214,8 @@ mod tests {
             (Function::Admit, keys_in_call(&Admit { bucket: &LimitBucket::all()[0], limit, requests: &[] })),
             (Function::Presence, keys_in_call(&Presence { update: None })),
             (Function::Place, keys_in_call(&place)),
+            (Function::Archive, keys_in_call(&ArchiveShard { shard })),
+            (Function::Drained, keys_in_call(&NoteDrained { shard, seq: 1 })),
         ];
         assert_eq!(sent.map(|(operation, _)| operation), Function::ALL);
         for (operation, keys) in sent {
