@@ -101,6 +101,9 @@ pub enum OperationError {
     /// The request is recorded, and will be applied.
     #[error("recorded, but not confirmed by every shard yet: {}", join(.0))]
     Unconfirmed(Vec<UnconfirmedShard>),
+    /// Some shards have not confirmed that the sale has ended. Nothing was recorded.
+    #[error("not every shard confirms that the sale has ended: {}", join(.0))]
+    NotEnded(Vec<UnconfirmedShard>),
     /// The claims and orders of an archived sale are not in Redis any more.
     #[error("the sale is archived; its orders are in the ledger")]
     Archived,
@@ -310,7 +313,7 @@ impl SaleOperations {
             return Err(ChangeError::NotEnded.into());
         }
         let writes = &self.context.writes;
-        enforce(writes, desired).await.map_err(OperationError::Unconfirmed)?;
+        enforce(writes, desired).await.map_err(OperationError::NotEnded)?;
         let calls: Vec<_> = desired.sale.shards().iter().map(|shard| Confirm { shard }).collect();
         let confirmed: Result<Vec<Confirmed>, CallError> = writes.write_all(&calls).await.into_iter().collect();
         let confirmed = confirmed.map_err(Unreadable)?;
