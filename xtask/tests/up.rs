@@ -31,7 +31,7 @@ async fn ctrl_c_leaves_nothing_behind() {
     let fixture = Fixture::new();
     let up = fixture.up_in_the_foreground().await;
     let processes = fixture.processes();
-    assert_eq!(processes.len(), 1 + 2 + 1 + 6, "nginx, nodes, coordinator, Redis");
+    assert_eq!(processes.len(), 1 + 2 + 1 + 1 + 1 + 6, "nginx, nodes, ledger, coordinator, PostgreSQL, Redis");
 
     up.interrupt();
     let status = up.wait(STOP_LIMIT).await.unwrap();

@@ -48,7 +48,7 @@ async fn migrate_creates_tables_once_when_several_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ledger_ends_with_0_when_asked_to_stop() {
-    let mut shop = Shop::open(10).await;
+    let shop = Shop::open(10).await;
     shop.start_ledger().await;
     shop.buy(0..5).await;
     let exit = shop.ledger(1).stop(SOON).await.unwrap();

@@ -59,7 +59,7 @@ impl Figures {
 pub(crate) async fn bench(options: Options) -> Result<()> {
     install::ensure_installed(&[install::REDIS, install::NGINX, install::WRK])?;
     let release = BuildProfile::of_this_program()?.named("release");
-    let programs = build("release")?;
+    let programs = build("release", false)?;
     let baseline = release.build_example("bare_handler")?;
 
     let sale = SaleOptions { total_stock: STOCK, shards: Some(SHARDS), ..SaleOptions::default() };
