@@ -34,7 +34,13 @@ mod tests {
 
     fn order(id: &str) -> Order {
         let claim = stock::calls::Claim { order: id.parse().unwrap(), purchased_at: 1 };
-        Order { seq: 1, place: 0, user: UserId::parse("ann", UserIdKind::Opaque).unwrap(), claim, correlation: "c".into() }
+        Order {
+            seq: 1,
+            place: 0,
+            user: UserId::parse("ann", UserIdKind::Opaque).unwrap(),
+            claim,
+            correlation: "c".into(),
+        }
     }
 
     #[test]

@@ -7,11 +7,11 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use utoipa::ToSchema;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, OpenApi, Ref, RefOr, Required, ResponseBuilder};
-use utoipa::ToSchema;
 
 /// Path of the document. It needs no token, because it has no data.
 pub(super) const PATH: &str = "/openapi.json";
@@ -98,7 +98,11 @@ fn complete_operation(operation: &mut Operation, path: &str, changes: bool) {
     }
     if path.ends_with("/orders") && path.contains("{sale}") {
         add_problem(operation, "406", "`Accept` allows none of the formats.");
-        add_problem(operation, "409", "The sale has not reached this place: PostgreSQL was restored from a backup.");
+        add_problem(
+            operation,
+            "409",
+            "The sale has not reached this place: PostgreSQL was restored from a backup.",
+        );
     }
     if changes {
         add_problem(operation, "403", "The role of the token does not allow it.");

@@ -44,6 +44,7 @@ pub(super) fn not_acceptable() -> Problem {
 }
 
 pub(super) fn too_many_exports() -> Problem {
-    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail("Too many exports at a time. Try again.");
+    let problem =
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail("Too many exports at a time. Try again.");
     problem.retry_after(Duration::from_secs(5))
 }
