@@ -6,6 +6,8 @@
 #   cluster/      password of `admin`: for the job that creates the cluster
 #   node/         password
 #   coordinator/  password; token, the bearer token of the admin API
+#   ledger/       password; token, the bearer token of the orders API; database, the password for PostgreSQL
+#   postgres/     database, the same
 #   exporter/     password; passwords.json, the same for each server in the format of redis_exporter
 #   grafana/      password, of the user `admin`
 #
@@ -15,7 +17,7 @@
 set -eu
 umask 022
 cd "${SECRETS_FOLDER:-/secrets}"
-mkdir -p redis cluster node coordinator exporter grafana
+mkdir -p redis cluster node coordinator ledger postgres exporter grafana
 
 # An existing file always holds a complete secret, because it is renamed into place.
 once() {
@@ -32,13 +34,18 @@ once cluster/password
 once node/password
 once coordinator/password
 once coordinator/token
+once ledger/password
+once ledger/token
+once ledger/database
 once exporter/password
 once grafana/password
 
 hashed admin cluster/password
 hashed node node/password
 hashed coordinator coordinator/password
+hashed ledger ledger/password
 hashed exporter exporter/password
+[ -s postgres/database ] || { cp ledger/database postgres/database.new && mv postgres/database.new postgres/database; }
 # The exporter looks up the address with the user name. Versions before 1.46, including Debian's, look it up without.
 password=$(cat exporter/password)
 for server in $SERVERS; do

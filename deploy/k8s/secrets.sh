@@ -4,10 +4,11 @@
 #   secrets.sh FOLDER | kubectl apply --server-side -f -
 #
 # FOLDER/redis-passwords/  one file per user of users.acl: every line is a valid password. It is in no Secret
-# FOLDER/redis-logins/     node, coordinator, exporter, admin: the one password that each logs in with
+# FOLDER/redis-logins/     node, coordinator, ledger, exporter, admin: the one password that each logs in with
 # FOLDER/redis-servers/    replica, the passwords of the servers; NAME.sha256, the hashes of the others' passwords
 # FOLDER/redis-tls/        tls.crt, tls.key and ca.crt of the servers; and ca.key, which is in no Secret
 # FOLDER/flashsale-admin/  token, the bearer token of the admin API
+# FOLDER/flashsale-ledger/ token, the bearer token of the orders API
 # FOLDER/flashsale-csrf/   secret, the key with which nodes sign tokens
 #
 # Existing files are kept, so a second run prints the same Secrets. A file that was changed by hand is printed with
@@ -38,20 +39,22 @@ secret() {
   kubectl create secret generic "$name" --namespace flashsale --dry-run=client --output yaml "$@"
 }
 
-mkdir -p redis-passwords redis-logins redis-servers flashsale-admin flashsale-csrf
-for user in node coordinator exporter replica admin; do once "redis-passwords/$user"; done
-for user in node coordinator exporter admin; do
+mkdir -p redis-passwords redis-logins redis-servers flashsale-admin flashsale-csrf flashsale-ledger
+for user in node coordinator ledger exporter replica admin; do once "redis-passwords/$user"; done
+for user in node coordinator ledger exporter admin; do
   [ -s "redis-logins/$user" ] || cp "redis-passwords/$user" "redis-logins/$user"
   sh "$here/../redis/hashes.sh" "redis-passwords/$user" > "redis-servers/$user.sha256"
 done
 cp redis-passwords/replica redis-servers/replica
 once flashsale-admin/token
 once flashsale-csrf/secret
+once flashsale-ledger/token
 [ -s redis-tls/tls.crt ] || sh "$here/../redis/certificates.sh" redis-tls '*.flashsale.svc.cluster.local' >&2
 
-secret redis-logins redis-logins node coordinator exporter admin
-secret redis-servers redis-servers replica node.sha256 coordinator.sha256 exporter.sha256 admin.sha256
+secret redis-logins redis-logins node coordinator ledger exporter admin
+secret redis-servers redis-servers replica node.sha256 coordinator.sha256 ledger.sha256 exporter.sha256 admin.sha256
 secret redis-tls redis-tls tls.crt tls.key ca.crt
 secret redis-ca redis-tls ca.crt
 secret flashsale-admin flashsale-admin token
 secret flashsale-csrf flashsale-csrf secret
+secret flashsale-ledger flashsale-ledger token

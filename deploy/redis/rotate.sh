@@ -16,7 +16,7 @@
 #
 #   1. Add the new password, or its hash, as the second line of the user's file and run this script: both passwords are
 #      valid.
-#   2. Restart the programs that log in as the user (nodes, coordinators, the exporter) with the new password. Of
+#   2. Restart the programs that log in as the user (nodes, coordinators, ledgers, the exporter) with the new password. Of
 #      `replica`, make it the first line and run this script.
 #   3. Remove the old line and run this script: only the new password is valid.
 #

@@ -29,7 +29,9 @@ pub fn has_exact_version(image: &str) -> bool {
     let (name, digest) = image.split_once('@').map_or((image, None), |(name, digest)| (name, Some(digest)));
     let numbers: Vec<_> =
         name.rsplit_once(':').map_or("", |(_, tag)| tag).trim_start_matches('v').split('.').collect();
-    let is_version = numbers.len() == 3 && numbers.iter().all(|number| number.parse::<u16>().is_ok());
+    // A release of PostgreSQL has two numbers.
+    let count = if name.starts_with("postgres:") { 2 } else { 3 };
+    let is_version = numbers.len() == count && numbers.iter().all(|number| number.parse::<u16>().is_ok());
     is_version && digest.is_none_or(is_digest)
 }
 

@@ -35,6 +35,7 @@ fn command(program: &str) -> Result<Command> {
     Ok(match program {
         "flashsale-node" => node::settings::Settings::command(),
         "flashsale-coordinator" => coordinator::settings::Settings::command(),
+        "flashsale-ledger" => ledger::settings::Settings::command(),
         "flashsale-coordinator cluster" => coordinator::cluster_command::ClusterSettings::command(),
         _ => bail!("unknown program {program:?}"),
     })
@@ -58,10 +59,14 @@ mod tests {
     #[test]
     fn documentation_lists_exactly_the_settings() {
         let page = std::fs::read_to_string(crate::repository().join("docs/settings.md")).unwrap();
-        for (program, section) in [("flashsale-node", "Node"), ("flashsale-coordinator", "Coordinator")] {
+        for (program, sections) in [
+            ("flashsale-node", &["All programs", "Node and coordinator", "Node"][..]),
+            ("flashsale-coordinator", &["All programs", "Node and coordinator", "Coordinator"]),
+            ("flashsale-ledger", &["All programs", "Ledger"]),
+        ] {
             let settings: BTreeSet<String> =
                 of(program).unwrap().into_iter().chain(OTEL_SAMPLER.map(String::from)).collect();
-            let documented = documented(&page, &["Node and coordinator", section]);
+            let documented = documented(&page, sections);
             assert_eq!(documented, settings, "docs/settings.md and the settings of {program} differ");
         }
         let mut settings = of("flashsale-coordinator cluster").unwrap();

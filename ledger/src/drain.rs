@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use rediscluster::{CallError, Cluster};
 use stock::layout::Shard;
-use stock::sale::Sale;
+use stock::sale::{Sale, SaleState};
 use stock::snapshot::Confirmed;
 use tokio::time::Instant;
 
@@ -20,10 +20,12 @@ const CONFLICT_RETRY: Duration = Duration::from_secs(5);
 const BATCHES_PER_ROUND: usize = 16;
 
 /// How far a sale is drained.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Progress {
     /// Orders in Redis that are not in PostgreSQL.
     pub behind: u64,
+    /// The same for each shard. Empty when the sale has ended and is drained.
+    pub shards: Vec<u64>,
     /// Time since there were none.
     pub behind_for: Duration,
     /// Shards that stand still.
@@ -69,6 +71,15 @@ impl SaleDrain {
         Ok(Self { sale, shards, complete_at: Instant::now() })
     }
 
+    /// Opens the cursors again: another ledger may have moved them.
+    pub(crate) async fn reopen(&mut self, writer: &Writer) -> Result<(), WriteError> {
+        let cursors = writer.open_cursors(&self.sale).await?;
+        for (state, cursor) in self.shards.iter_mut().zip(cursors) {
+            state.cursor = cursor;
+        }
+        Ok(())
+    }
+
     /// Takes a changed configuration of the same sale.
     pub(crate) async fn update(&mut self, sale: Arc<Sale>, writer: &Writer) -> Result<(), WriteError> {
         writer.record_version(&sale).await?;
@@ -83,12 +94,7 @@ impl SaleDrain {
     pub(crate) async fn round(&mut self, cluster: &Cluster, writer: &Writer) -> Result<(), WriteError> {
         let now = Instant::now();
         let sale = Arc::clone(&self.sale);
-        let progress = shard_reader::progress(cluster, &sale).await;
-        for (state, progress) in self.shards.iter_mut().zip(&progress) {
-            if let Ok(Confirmed { sold, .. }) = progress {
-                state.sold = *sold;
-            }
-        }
+        let progress = self.look(cluster).await;
         let has_news = |state: &ShardState, progress: &Result<Confirmed, CallError>| {
             let stands = state.conflict_until.is_some_and(|until| now < until);
             !stands && progress.as_ref().is_ok_and(|progress| progress.seq != state.cursor.seq)
@@ -121,20 +127,44 @@ impl SaleDrain {
         failure.map_or(Ok(()), Err)
     }
 
+    /// Reads how many units the shards have sold, and writes nothing.
+    pub(crate) async fn look(&mut self, cluster: &Cluster) -> Vec<Result<Confirmed, CallError>> {
+        let progress = shard_reader::progress(cluster, &self.sale).await;
+        for (state, progress) in self.shards.iter_mut().zip(&progress) {
+            if let Ok(Confirmed { sold, .. }) = progress {
+                state.sold = *sold;
+            }
+        }
+        progress
+    }
+
+    /// Returns true when the sale has ended and all its orders are in PostgreSQL.
+    pub(crate) fn rests(&self) -> bool {
+        let is_drained = |state: &ShardState| state.behind() == 0 && state.conflict_until.is_none();
+        self.sale.config.state == SaleState::Ended && self.shards.iter().all(is_drained)
+    }
+
     /// Returns how far the sale is drained.
     pub(crate) fn progress(&self) -> Progress {
         let behind = self.behind();
+        let shards = if self.rests() { &[][..] } else { &self.shards };
+        let shards = shards.iter().map(ShardState::behind).collect();
         let behind_for = if behind == 0 { Duration::ZERO } else { self.complete_at.elapsed() };
         let conflicts = self.shards.iter().filter(|state| state.conflict_until.is_some()).count() as u64;
-        Progress { behind, behind_for, conflicts }
+        Progress { behind, shards, behind_for, conflicts }
     }
 
-    fn behind(&self) -> u64 {
-        self.shards.iter().map(|state| state.sold.saturating_sub(state.cursor.orders)).sum()
+    /// Orders in Redis that are not in PostgreSQL.
+    pub(crate) fn behind(&self) -> u64 {
+        self.shards.iter().map(ShardState::behind).sum()
     }
 }
 
 impl ShardState {
+    fn behind(&self) -> u64 {
+        self.sold.saturating_sub(self.cursor.orders)
+    }
+
     fn note(
         &mut self,
         sale: &Sale,

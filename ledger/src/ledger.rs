@@ -57,15 +57,16 @@ impl Ledger {
     /// Sets all gauges.
     pub fn update_gauges(&self) {
         let shown = self.shown();
-        metrics::show(shown.connected, shown.sales.iter().map(|(id, progress)| (id.as_str(), *progress)));
+        metrics::show(shown.connected, shown.sales.iter().map(|(id, progress)| (id.as_str(), progress)));
     }
 
     /// Runs until `stop` completes and the current round is finished.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         let stop = stop.shared();
         let draining = async {
-            while let Some(writer) = self.connect(stop.clone()).await {
-                let failure = self.drain(&writer, stop.clone()).await;
+            let mut sales = Sales::default();
+            while let Some(writer) = self.connect(&mut sales, stop.clone()).await {
+                let failure = self.drain(&writer, &mut sales, stop.clone()).await;
                 self.shown().connected = false;
                 match failure {
                     Some(error) => tracing::warn!(%error, "the connection to PostgreSQL is opened again"),
@@ -76,8 +77,9 @@ impl Ledger {
         tokio::join!(draining, self.follow_map(stop.clone()));
     }
 
-    /// Connects, and creates or updates the tables. Tries until it succeeds. Returns `None` when `stop` completes.
-    async fn connect(&self, mut stop: impl Future<Output = ()> + Unpin) -> Option<Writer> {
+    /// Connects, and creates or updates the tables. Tries until it succeeds, and shows how the sales go on meanwhile.
+    /// Returns `None` when `stop` completes.
+    async fn connect(&self, sales: &mut Sales, mut stop: impl Future<Output = ()> + Unpin) -> Option<Writer> {
         let mut logged = None;
         for tries in 0.. {
             match self.try_connect().await {
@@ -94,6 +96,8 @@ impl Ledger {
                     }
                 }
             }
+            sales.look(&self.cluster).await;
+            self.show(sales);
             tokio::select! {
                 () = &mut stop => return None,
                 () = sleep(backoff(tries)) => {}
@@ -116,8 +120,16 @@ impl Ledger {
 
     /// Drains all sales, a round per period. Returns the error that ended the connection, or `None` when `stop`
     /// completes.
-    async fn drain(&self, writer: &Writer, mut stop: impl Future<Output = ()> + Unpin) -> Option<WriteError> {
-        let (mut sales, mut failures) = (Sales::default(), FailureLog::default());
+    async fn drain(
+        &self,
+        writer: &Writer,
+        sales: &mut Sales,
+        mut stop: impl Future<Output = ()> + Unpin,
+    ) -> Option<WriteError> {
+        if let Err(error) = sales.reopen(writer).await {
+            return Some(error);
+        }
+        let mut failures = FailureLog::default();
         let mut ticks = interval(self.period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -132,8 +144,12 @@ impl Ledger {
                 Err(RoundError::Write(error)) => return Some(error),
             };
             failures.record("list of sales".into(), unreadable.as_ref());
-            self.shown().sales = sales.progress().collect();
+            self.show(sales);
         }
+    }
+
+    fn show(&self, sales: &Sales) {
+        self.shown().sales = sales.progress().collect();
     }
 
     async fn follow_map(&self, mut stop: impl Future<Output = ()> + Unpin) {

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use ledger::feed::{Feeds, replay};
 use ledger::ledger::Ledger;
 use ledger::orders::Orders;
 use ledger::settings::{ListenSettings, Settings};
 use ledger::{api, metrics, migrate};
+use service::edge::{self, AdmitAll};
 use service::metrics::show_connections;
 use service::ops::Readiness;
 use service::serve::{ConnectionLimits, Connections};
@@ -18,12 +20,18 @@ use stock::functions::LIBRARY;
 /// Longest time for requests in flight on shutdown.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Longest time of a request to the port for probes and metrics.
+const OPS_DEADLINE: Duration = Duration::from_secs(5);
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    if let Some(health) = healthcheck::run_if_requested(ListenSettings::address).await {
+    if let Some(health) = healthcheck::run_if_requested(ListenSettings::probes).await {
         return health;
     }
     if let Some(outcome) = migrate::run_if_requested().await {
+        return outcome;
+    }
+    if let Some(outcome) = replay::run_if_requested().await {
         return outcome;
     }
     let settings: Settings = settings::parse();
@@ -34,16 +42,25 @@ async fn main() -> ExitCode {
 async fn run(settings: Settings) -> anyhow::Result<()> {
     let stop = tokio::spawn(shutdown::requested()).map(drop).shared();
     let address = settings.listen.address();
+    let feeds = Feeds::new(&settings.feed, &settings.database, settings.drain_period)?;
     let listener = serve::bind("PORT", address)?;
+    let ops_listener = settings.listen.ops().map(|address| serve::bind("OPS_PORT", address)).transpose()?;
     let (readiness, exporter) = (Readiness::starting("waiting for the Redis Cluster"), metrics::install()?);
     let connections = Connections::with_limits(ConnectionLimits::default());
     exporter.on_scrape({
         let connections = connections.clone();
         move || show_connections(connections.open())
     });
-    let routes = ops::router(readiness.clone()).merge(exporter.router());
-    let router = api::router(Orders::new(&settings.database), settings.operator_tokens(), routes);
+    let ops_routes = ops::router(readiness.clone()).merge(exporter.router());
+    let ops_router = edge::wrap(ops_routes.clone(), AdmitAll, OPS_DEADLINE);
+    let router = api::router(Orders::new(&settings.database), settings.operator_tokens(), ops_routes);
     let serving = tokio::spawn(serve::until(listener, router, connections, stop.clone(), GRACE));
+    exporter.on_scrape(feeds.gauges());
+    // Orders in PostgreSQL are delivered while Redis is away, too.
+    let feeding = tokio::spawn({
+        let stop = stop.clone();
+        async move { feeds.run(stop).await }
+    });
     tracing::info!(%address, "serving the orders API, probes and metrics");
 
     let work = async {
@@ -64,8 +81,13 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         ledger.run(stop.clone()).await;
         anyhow::Ok(())
     };
-    exporter.with_upkeep(work).await?;
+    let work = exporter.with_upkeep(work);
+    match ops_listener {
+        Some(listener) => serve::during(listener, ops_router, work).await?,
+        None => work.await?,
+    }
     readiness.draining();
+    feeding.await?;
     serving.await?;
     Ok(())
 }

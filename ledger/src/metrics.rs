@@ -1,5 +1,7 @@
 //! The metrics of a ledger. Each metric is defined here and nowhere else, and its doc comment is its HELP.
 
+pub(crate) mod feed;
+
 use std::time::Duration;
 
 use ::metrics::{counter, gauge, histogram};
@@ -12,6 +14,8 @@ service::name_metrics! {
     Counter ROWS = "flashsale_ledger_rows_total";
     /// Orders in Redis that are not in PostgreSQL yet.
     Gauge BEHIND = "flashsale_ledger_behind_orders";
+    /// The same for each shard of a sale that has not ended, or is not drained.
+    Gauge SHARD_BEHIND = "flashsale_ledger_shard_behind_orders";
     /// Time since all orders of a sale were in PostgreSQL.
     Gauge BEHIND_SECONDS = "flashsale_ledger_behind_seconds";
     /// Shards that stand still because their orders contradict the ledger, until a person acts. Must be 0.
@@ -27,9 +31,14 @@ service::name_metrics! {
 /// # Errors
 /// Fails when another recorder is installed already.
 pub fn install() -> anyhow::Result<Exporter> {
-    let exporter = Exporter::install(env!("CARGO_PKG_VERSION"), describe)?;
+    let exporter = Exporter::install(env!("CARGO_PKG_VERSION"), describe_all)?;
     let _registered = histogram!(STATEMENT);
     Ok(exporter)
+}
+
+fn describe_all() {
+    describe();
+    feed::describe_all();
 }
 
 /// Records the duration of a statement that wrote orders.
@@ -43,10 +52,15 @@ pub(crate) fn written(sale: &str, orders: usize) {
 }
 
 /// Shows whether the ledger is connected, and how far each sale is drained.
-pub(crate) fn show<'a>(connected: bool, sales: impl Iterator<Item = (&'a str, Progress)>) {
+pub(crate) fn show<'a>(connected: bool, sales: impl Iterator<Item = (&'a str, &'a Progress)>) {
     gauge!(CONNECTED).set(f64::from(u8::from(connected)));
     for (sale, progress) in sales {
+        // A counter that first appears at 1 has no rate.
+        written(sale, 0);
         let sale = sale.to_owned();
+        for (shard, behind) in progress.shards.iter().enumerate() {
+            gauge!(SHARD_BEHIND, "sale" => sale.clone(), "shard" => shard.to_string()).set(*behind as f64);
+        }
         gauge!(BEHIND, "sale" => sale.clone()).set(progress.behind as f64);
         gauge!(BEHIND_SECONDS, "sale" => sale.clone()).set(progress.behind_for.as_secs_f64());
         gauge!(CONFLICTS, "sale" => sale).set(progress.conflicts as f64);

@@ -9,7 +9,7 @@ use rediscluster::{CallError, Cluster};
 use stock::history::ReadHistory;
 use stock::ids::SaleId;
 use stock::layout::SaleKeys;
-use stock::sale::{Sale, SaleConfig, SaleState};
+use stock::sale::{Sale, SaleConfig};
 use stock::store::{ListSales, ReadConfig};
 use tokio::time::Instant;
 
@@ -28,7 +28,7 @@ pub(crate) enum RoundError {
     Write(WriteError),
 }
 
-/// The drains of all sales that were ever listed.
+/// The drains of all sales.
 #[derive(Default)]
 pub(crate) struct Sales(BTreeMap<SaleId, Drained>);
 
@@ -43,7 +43,11 @@ impl Sales {
     /// Drains each sale that is due.
     pub(crate) async fn round(&mut self, cluster: &Cluster, writer: &Writer) -> Result<(), RoundError> {
         let followed = match read_configs(cluster).await {
-            Ok(configs) => {
+            Ok((listed, configs)) => {
+                // A sale that is no longer listed, and has orders that were not written, may be listed again.
+                if let Some(listed) = listed {
+                    self.0.retain(|id, drained| listed.contains(id) || drained.drain.behind() > 0);
+                }
                 for config in configs {
                     self.follow(config, writer).await.map_err(RoundError::Write)?;
                 }
@@ -51,8 +55,7 @@ impl Sales {
             }
             Err(error) => Err(RoundError::Redis(error)),
         };
-        let mut overtaken = Vec::new();
-        for (id, Drained { drain, due_at, changes_until }) in &mut self.0 {
+        for Drained { drain, due_at, changes_until } in self.0.values_mut() {
             if *due_at > Instant::now() {
                 continue;
             }
@@ -64,16 +67,28 @@ impl Sales {
             }
             match drain.round(cluster, writer).await {
                 Ok(()) => {}
-                Err(WriteError::Overtaken) => overtaken.push(id.clone()),
+                // Another ledger is at work, too.
+                Err(WriteError::Overtaken) => drain.reopen(writer).await.map_err(RoundError::Write)?,
                 Err(error) => return Err(RoundError::Write(error)),
             }
-            let rests =
-                drain.sale.config.state == SaleState::Ended && drain.progress() == Progress::default();
-            *due_at = Instant::now() + if rests { ENDED_PERIOD } else { Duration::ZERO };
+            *due_at = Instant::now() + if drain.rests() { ENDED_PERIOD } else { Duration::ZERO };
         }
-        // Another ledger is at work, too. The cursors are read again.
-        overtaken.into_iter().for_each(|id| drop(self.0.remove(&id)));
         followed
+    }
+
+    /// Opens the cursors of all known sales over a new connection.
+    pub(crate) async fn reopen(&mut self, writer: &Writer) -> Result<(), WriteError> {
+        for Drained { drain, .. } in self.0.values_mut() {
+            drain.reopen(writer).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads how many units were sold, while nothing can be written.
+    pub(crate) async fn look(&mut self, cluster: &Cluster) {
+        for Drained { drain, .. } in self.0.values_mut() {
+            drain.look(cluster).await;
+        }
     }
 
     /// Returns how far each sale is drained.
@@ -118,11 +133,13 @@ async fn record_changes(cluster: &Cluster, writer: &Writer, sale: &Sale) -> Resu
     }
 }
 
-async fn read_configs(cluster: &Cluster) -> Result<Vec<SaleConfig>, CallError> {
-    let ids = cluster.read(ListSales).await?.unwrap_or_default();
-    let keys: Vec<SaleKeys> = ids.iter().map(SaleKeys::new).collect();
+/// Reads the list of sales, unless it is lost, and their configurations.
+async fn read_configs(cluster: &Cluster) -> Result<(Option<Vec<SaleId>>, Vec<SaleConfig>), CallError> {
+    let listed = cluster.read(ListSales).await?;
+    let keys: Vec<SaleKeys> = listed.iter().flatten().map(SaleKeys::new).collect();
     let calls: Vec<ReadConfig<'_>> = keys.iter().map(ReadConfig).collect();
     let configs = cluster.poll_all(&calls).await;
     // A config that cannot be read now is read in the next round.
-    Ok(configs.into_iter().filter_map(|config| config.ok().flatten()).collect())
+    let configs = configs.into_iter().filter_map(|config| config.ok().flatten()).collect();
+    Ok((listed, configs))
 }

@@ -11,14 +11,15 @@ use service::settings::{RedisSettings, in_file, positive_duration};
 use service::traces::TraceSettings;
 
 use crate::database::DatabaseSettings;
+use crate::feed::{FeedSettings, replay};
 use crate::migrate;
 
 /// Writes the orders of all sales into PostgreSQL.
 #[derive(Parser)]
 #[command(name = "flashsale-ledger", version, args_conflicts_with_subcommands = true)]
-#[command(subcommands = [healthcheck::command(), migrate::command()], disable_help_subcommand = true)]
+#[command(subcommands = [healthcheck::command(), migrate::command(), replay::command()], disable_help_subcommand = true)]
 pub struct Settings {
-    /// Where probes and Prometheus reach the ledger.
+    /// Where operators, probes and Prometheus reach the ledger.
     #[command(flatten)]
     pub listen: ListenSettings,
 
@@ -44,6 +45,10 @@ pub struct Settings {
     #[arg(long, env, value_parser = positive_duration, default_value = "200ms")]
     pub drain_period: Duration,
 
+    /// Where orders are delivered.
+    #[command(flatten)]
+    pub feed: FeedSettings,
+
     /// Format of log lines; text on a terminal, else json, if not set
     #[arg(long, env, value_enum)]
     pub log_format: Option<LogFormat>,
@@ -53,16 +58,20 @@ pub struct Settings {
     pub traces: TraceSettings,
 }
 
-/// Where probes and Prometheus reach the ledger.
+/// Where operators, probes and Prometheus reach the ledger.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct ListenSettings {
     /// Address to listen on. It must never be public
     #[arg(long, env, default_value = "127.0.0.1")]
     host: IpAddr,
 
-    /// Port of /healthz, /readyz and /metrics
+    /// Port of the orders API, /healthz, /readyz and /metrics
     #[arg(long, env, default_value_t = 3200)]
     port: u16,
+
+    /// Another port of /healthz, /readyz and /metrics, for those who must not reach the orders API; none if not set
+    #[arg(long, env)]
+    ops_port: Option<u16>,
 }
 
 impl Settings {
@@ -77,6 +86,16 @@ impl ListenSettings {
     /// The address to listen on.
     pub fn address(self) -> SocketAddr {
         SocketAddr::new(self.host, self.port)
+    }
+
+    /// The address that answers probes.
+    pub fn probes(self) -> SocketAddr {
+        self.ops().unwrap_or_else(|| self.address())
+    }
+
+    /// The address for probes and metrics only, if there is one.
+    pub fn ops(self) -> Option<SocketAddr> {
+        self.ops_port.map(|port| SocketAddr::new(self.host, port))
     }
 }
 

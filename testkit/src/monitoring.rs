@@ -32,6 +32,8 @@ pub struct Targets {
     pub nodes: Vec<SocketAddr>,
     /// The coordinators.
     pub coordinators: Vec<SocketAddr>,
+    /// The ledgers.
+    pub ledgers: Vec<SocketAddr>,
     /// The Redis servers, including replicas.
     pub redis: Vec<SocketAddr>,
 }
@@ -137,6 +139,7 @@ impl MonitoringOptions {
         let exporter = json!({ "__exporter__": loopback(self.exporter) });
         self.write_target_file("nodes", &all(&targets.nodes))?;
         self.write_target_file("coordinators", &all(&targets.coordinators))?;
+        self.write_target_file("ledgers", &all(&targets.ledgers))?;
         self.write_target_file("redis", &json!([{ "targets": redis, "labels": exporter }]))?;
         self.write_target_file("prometheus", &all(&[loopback(self.prometheus)]))
     }

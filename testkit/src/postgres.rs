@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{Launch, Lifetime, Process, binary::installed, procfs, until_ok};
@@ -67,6 +67,38 @@ impl Postgres {
     pub fn kill(&self) {
         self.signal_children(Signal::KILL);
         self.process().kill();
+    }
+
+    /// Lets the server offer TLS, with `tls.crt` and `tls.key` of this folder. Connections without TLS stay possible.
+    ///
+    /// # Errors
+    /// Fails when a file cannot be copied, or the server refuses them.
+    pub fn use_certificates(&self, folder: &Path) -> Result<()> {
+        for file in ["tls.crt", "tls.key"] {
+            let copy = self.options.data().join(file);
+            fs::copy(folder.join(file), &copy)?;
+            // The server refuses a key that others may read.
+            fs::set_permissions(&copy, fs::Permissions::from_mode(0o600))?;
+            if let Some(user) = other_user()? {
+                chown(&copy, Some(user.uid), Some(user.gid))?;
+            }
+        }
+        for setting in ["ssl_cert_file = 'tls.crt'", "ssl_key_file = 'tls.key'", "ssl = on"] {
+            self.sql(&format!("ALTER SYSTEM SET {setting}"))?;
+        }
+        self.sql("SELECT pg_reload_conf()").map(drop)
+    }
+
+    /// Asks the server to end, although clients may be connected, and waits. Kills it after `limit`.
+    ///
+    /// # Errors
+    /// Fails when the server had to be killed.
+    pub async fn stop(&self, limit: Duration) -> Result<()> {
+        let process = self.process();
+        process.interrupt();
+        let ended = process.wait(limit).await;
+        self.kill();
+        ended.map(drop)
     }
 
     /// Freezes all processes of the server: connections stay open and get no answers.
@@ -133,9 +165,10 @@ impl PostgresOptions {
             if let Some(parent) = self.folder.parent().filter(|parent| is_private(parent)) {
                 fs::set_permissions(parent, fs::Permissions::from_mode(0o711))?;
             }
+            ensure_way_to(&self.folder)?;
             chown(&data, Some(user.uid), Some(user.gid))?;
         }
-        let (launcher, arguments) = as_user(&program("initdb")?)?;
+        let (launcher, arguments) = as_user(&program("initdb")?, None)?;
         let output = Command::new(launcher)
             .args(arguments)
             .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", USER, "-D"])
@@ -146,7 +179,9 @@ impl PostgresOptions {
     }
 
     async fn spawn(&self) -> Result<Arc<Process>> {
-        let (launcher, arguments) = as_user(&program("postgres")?)?;
+        // The kernel forgets the signal of an attached process when the process changes its user.
+        let death_signal = (self.lifetime == Lifetime::Attached).then_some("--pdeathsig=KILL");
+        let (launcher, arguments) = as_user(&program("postgres")?, death_signal)?;
         let name = format!("postgres-{}", self.port);
         let process = Launch::new(name, launcher, &self.folder)
             .args(arguments)
@@ -182,15 +217,30 @@ fn other_user() -> Result<Option<UnixUser>> {
 }
 
 /// Returns the command that runs a program as the server's user.
-fn as_user(program: &Path) -> Result<(PathBuf, Vec<String>)> {
+fn as_user(program: &Path, option: Option<&str>) -> Result<(PathBuf, Vec<String>)> {
     Ok(match other_user()? {
         None => (program.to_owned(), Vec::new()),
         Some(UnixUser { uid, gid }) => {
             let ids = [format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".into()];
-            let program = program.display().to_string();
-            (installed("setpriv").context("setpriv is not installed")?, [&ids[..], &[program]].concat())
+            let option = option.map(str::to_owned);
+            let arguments = ids.into_iter().chain(option).chain([program.display().to_string()]);
+            (installed("setpriv").context("setpriv is not installed")?, arguments.collect())
         }
     })
+}
+
+/// Checks that every user can enter the folder. Folders above those of the server are not changed.
+fn ensure_way_to(folder: &Path) -> Result<()> {
+    let is_closed =
+        |folder: &&Path| fs::metadata(folder).is_ok_and(|folder| folder.permissions().mode() & 0o001 == 0);
+    match folder.ancestors().find(is_closed) {
+        None => Ok(()),
+        Some(closed) => bail!(
+            "PostgreSQL refuses to run as root, and the user {USER} cannot enter {}; use a folder that every user can \
+             enter, or start this as another user",
+            closed.display()
+        ),
+    }
 }
 
 fn is_private(folder: &Path) -> bool {
@@ -198,7 +248,10 @@ fn is_private(folder: &Path) -> bool {
 }
 
 /// Returns the newest installed version of a program of PostgreSQL.
-fn program(name: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// Fails when PostgreSQL is not installed.
+pub fn program(name: &str) -> Result<PathBuf> {
     let versions = fs::read_dir(DEBIAN_FOLDER).into_iter().flatten().flatten();
     let mut versions: Vec<(u32, PathBuf)> = versions
         .filter_map(|entry| {

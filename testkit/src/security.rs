@@ -28,6 +28,8 @@ pub enum User {
     Node,
     /// Coordinators.
     Coordinator,
+    /// Ledgers.
+    Ledger,
     /// Readers of metrics for Prometheus.
     Exporter,
     /// Replicas, which log in at their primaries.
@@ -38,13 +40,15 @@ pub enum User {
 
 impl User {
     /// All users.
-    pub const ALL: [Self; 5] = [Self::Node, Self::Coordinator, Self::Exporter, Self::Replica, Self::Admin];
+    pub const ALL: [Self; 6] =
+        [Self::Node, Self::Coordinator, Self::Ledger, Self::Exporter, Self::Replica, Self::Admin];
 
     /// The user's name in Redis and the name of its password file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Node => "node",
             Self::Coordinator => "coordinator",
+            Self::Ledger => "ledger",
             Self::Exporter => "exporter",
             Self::Replica => "replica",
             Self::Admin => "admin",

@@ -1,4 +1,5 @@
-//! A complete flash sale in a private folder: Redis Cluster, coordinators, nodes and nginx.
+//! A complete flash sale in a private folder: Redis Cluster, coordinators, nodes, nginx, and if wanted PostgreSQL and
+//! ledgers.
 
 mod actors;
 mod options;
@@ -16,11 +17,14 @@ use anyhow::{Context, Result};
 use buyers::{ANSWER_LIMIT, AdminClient, ApiFamily, BuyerClient, read_json};
 use futures::{TryFutureExt, future::try_join_all};
 
+use tokio::sync::OnceCell;
+
 use crate::{
-    Folder, Monitoring, Nginx, Process, RedisCluster, monitoring::Targets, ports::loopback, wait::until_ok,
+    Folder, Monitoring, Nginx, Postgres, Process, RedisCluster, monitoring::Targets, ports::loopback,
+    wait::until_ok,
 };
 
-pub use actors::{Coordinator, Node, Programs};
+pub use actors::{Coordinator, Ledger, Node, Programs};
 pub use buyers::{AuditReport, SaleStatus, StockStatus};
 pub use options::{SaleOptions, StackOptions};
 pub use port_plan::PortPlan;
@@ -41,6 +45,8 @@ pub struct Stack {
     monitoring: Option<Monitoring>,
     nginx: Nginx,
     nodes: Mutex<Vec<Arc<Node>>>,
+    ledgers: Mutex<Vec<Arc<Ledger>>>,
+    postgres: OnceCell<Arc<Postgres>>,
     coordinators: Mutex<Vec<Arc<Coordinator>>>,
     redis: RedisCluster,
     client: BuyerClient,
@@ -65,9 +71,27 @@ impl Stack {
         let nginx = plan.start_nginx().await?;
         let (client, admin) = (BuyerClient::new(ANSWER_LIMIT), AdminClient::new(&plan.admin_token));
         let (nodes, coordinators) = (Mutex::new(nodes), Mutex::new(coordinators));
-        let mut stack = Self { monitoring: None, nginx, nodes, coordinators, redis, client, admin, plan };
+        let (ledgers, postgres) = (Mutex::default(), OnceCell::new());
+        let mut stack = Self {
+            monitoring: None,
+            nginx,
+            nodes,
+            ledgers,
+            postgres,
+            coordinators,
+            redis,
+            client,
+            admin,
+            plan,
+        };
         stack.wait_until_status_is_served().await?;
         progress("nginx");
+        for _ in 0..stack.plan.options.ledgers {
+            stack.start_ledger().await?;
+        }
+        if stack.postgres().is_some() {
+            progress("PostgreSQL, ledger");
+        }
         if stack.plan.options.observed {
             stack.monitoring = Some(stack.plan.start_monitoring(&stack.targets().await).await?);
             progress("Prometheus");
@@ -80,6 +104,11 @@ impl Stack {
         format!("http://{}", loopback(self.plan.ports.public()))
     }
 
+    /// The ports of all processes.
+    pub fn ports(&self) -> PortPlan {
+        self.plan.ports
+    }
+
     /// The nodes, including dead ones.
     pub fn nodes(&self) -> Vec<Arc<Node>> {
         self.lock_nodes().clone()
@@ -88,6 +117,16 @@ impl Stack {
     /// The coordinators, including dead ones.
     pub fn coordinators(&self) -> Vec<Arc<Coordinator>> {
         self.lock_coordinators().clone()
+    }
+
+    /// The ledgers, including dead ones.
+    pub fn ledgers(&self) -> Vec<Arc<Ledger>> {
+        self.lock_ledgers().clone()
+    }
+
+    /// The database of the ledgers, or `None` when it was not started.
+    pub fn postgres(&self) -> Option<&Arc<Postgres>> {
+        self.postgres.get()
     }
 
     /// The Redis Cluster.
@@ -105,7 +144,7 @@ impl Stack {
         self.monitoring.as_ref()
     }
 
-    /// The bearer token of the coordinators' admin API.
+    /// The bearer token of the coordinators' admin API and of the ledgers' orders API.
     pub fn admin_token(&self) -> &str {
         &self.plan.admin_token
     }
@@ -126,7 +165,9 @@ impl Stack {
         let nginx = [self.nginx.process()];
         let nodes = self.nodes().into_iter().map(|node| node.process());
         let coordinators = self.coordinators().into_iter().map(|coordinator| coordinator.process());
-        let own = nginx.into_iter().chain(nodes).chain(coordinators);
+        let ledgers = self.ledgers().into_iter().map(|ledger| ledger.process());
+        let postgres = self.postgres().map(|postgres| postgres.process());
+        let own = nginx.into_iter().chain(nodes).chain(ledgers).chain(coordinators).chain(postgres);
         monitoring.chain(own).chain(self.redis.processes()).collect()
     }
 
@@ -188,6 +229,27 @@ impl Stack {
         Ok(coordinator)
     }
 
+    /// Starts PostgreSQL, unless it was started before.
+    ///
+    /// # Errors
+    /// Fails when PostgreSQL is not installed or does not start.
+    pub async fn start_postgres(&self) -> Result<&Arc<Postgres>> {
+        self.postgres.get_or_try_init(|| self.plan.start_postgres()).await
+    }
+
+    /// Starts another ledger, and PostgreSQL when it is the first one.
+    ///
+    /// # Errors
+    /// Fails when PostgreSQL or the ledger does not start.
+    pub async fn start_ledger(&self) -> Result<Arc<Ledger>> {
+        let postgres = self.start_postgres().await?;
+        let number = u16::try_from(self.lock_ledgers().len())?;
+        let ledger = Arc::new(self.plan.start_ledger(number, &self.redis, postgres).await?);
+        self.lock_ledgers().push(ledger.clone());
+        self.update_monitoring().await?;
+        Ok(ledger)
+    }
+
     /// Reads the status of the default sale through nginx.
     ///
     /// # Errors
@@ -223,20 +285,25 @@ impl Stack {
     }
 
     /// Stops everything gracefully: nginx first, so that no new requests arrive, then the nodes, which drain, then the
-    /// coordinators and Redis.
+    /// ledgers, the coordinators, PostgreSQL and Redis.
     ///
     /// # Errors
     /// Fails when a process had to be killed. All processes are down in that case, too.
     pub async fn stop(self) -> Result<()> {
-        let Self { monitoring, nginx, nodes, coordinators, redis, plan, .. } = self;
+        let Self { monitoring, nginx, nodes, ledgers, postgres, coordinators, redis, plan, .. } = self;
         if let Some(monitoring) = monitoring {
             monitoring.stop().await?;
         }
         nginx.process().stop(DRAIN_LIMIT).await?;
         let nodes = nodes.into_inner().unwrap_or_else(PoisonError::into_inner);
         stop_all(nodes.iter().map(|node| node.process()).collect()).await?;
+        let ledgers = ledgers.into_inner().unwrap_or_else(PoisonError::into_inner);
+        stop_all(ledgers.iter().map(|ledger| ledger.process()).collect()).await?;
         let coordinators = coordinators.into_inner().unwrap_or_else(PoisonError::into_inner);
         stop_all(coordinators.iter().map(|coordinator| coordinator.process()).collect()).await?;
+        if let Some(postgres) = postgres.get() {
+            postgres.stop(DRAIN_LIMIT).await?;
+        }
         redis.stop().await?;
         drop(plan);
         Ok(())
@@ -261,6 +328,7 @@ impl Stack {
         Targets {
             nodes: self.nodes().iter().map(|node| addr(node.ops_url())).collect(),
             coordinators: self.coordinators().iter().map(|coordinator| addr(coordinator.url())).collect(),
+            ledgers: self.ledgers().iter().map(|ledger| addr(ledger.url())).collect(),
             redis: self.redis.servers().await.iter().map(|server| server.addr).collect(),
         }
     }
@@ -271,6 +339,10 @@ impl Stack {
 
     fn lock_nodes(&self) -> MutexGuard<'_, Vec<Arc<Node>>> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_ledgers(&self) -> MutexGuard<'_, Vec<Arc<Ledger>>> {
+        self.ledgers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_coordinators(&self) -> MutexGuard<'_, Vec<Arc<Coordinator>>> {

@@ -90,7 +90,7 @@ impl Options {
         let redis_server = self.redis_server.as_ref().map(ServerBinary::at).transpose()?;
         ensure_installed(&[FAKETIME, NGINX])?;
         ensure_installed(if redis_server.is_some() { &[] } else { &[REDIS] })?;
-        let programs = build("dev")?;
+        let programs = build("dev", false)?;
         let kinds = self.possible_kinds();
         let sabotaged_node = kinds.contains(&FaultKind::NodeDiesStealing).then(sabotaged_node).transpose()?;
         let folder = self.folder.clone().unwrap_or_else(|| workspace_root().join(".local/chaos"));

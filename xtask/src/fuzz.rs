@@ -57,7 +57,7 @@ async fn run_all(options: &Options) -> Result<()> {
     ensure_installed(if redis_server.is_some() { &[NGINX] } else { &[REDIS, NGINX] })?;
     let schemathesis = Schemathesis::installed()?;
     let sale = SaleOptions { total_stock: STOCK, ..SaleOptions::default() };
-    let (programs, steps) = (build("dev")?, Steps::begin());
+    let (programs, steps) = (build("dev", false)?, Steps::begin());
     // Most requests use the user of the examples. With the usual window of a minute, the rate limit would refuse most
     // of them.
     let node_environment = environment(&[("RATE_LIMIT_WINDOW", "1s")]);

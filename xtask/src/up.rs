@@ -15,7 +15,7 @@ use testkit::{
 };
 
 use crate::{
-    install::{NGINX, PROMETHEUS, REDIS, REDIS_EXPORTER, ensure_installed},
+    install::{NGINX, POSTGRESQL, PROMETHEUS, REDIS, REDIS_EXPORTER, ensure_installed},
     interruption::Interruption,
     running::{LocalFolder, RunningSystem},
     steps::Steps,
@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// Run Prometheus as well, with the rules and alerts of `dashboards`.
     #[arg(long)]
     observe: bool,
+    /// Run no ledger and no PostgreSQL: orders stay in Redis alone.
+    #[arg(long)]
+    no_ledger: bool,
     /// Units to sell.
     #[arg(long, value_name = "UNITS", default_value_t = 1000, value_parser = value_parser!(u64).range(1..=TOTAL_STOCK_MAX))]
     stock: u64,
@@ -55,7 +58,7 @@ pub(crate) struct Options {
     /// The Redis or Valkey server to run. Defaults to `redis-server` from the PATH.
     #[arg(long, value_name = "PATH")]
     redis_server: Option<PathBuf>,
-    /// The cargo profile that node and coordinator are built with.
+    /// The cargo profile that the programs are built with.
     #[arg(long, default_value = "dev", value_parser = ["dev", "release"])]
     profile: String,
     /// The folder for data, logs and `up.json`. Defaults to `.local` in the workspace.
@@ -104,17 +107,20 @@ fn lock_folder(folder: &LocalFolder) -> Result<File> {
 fn prepare(options: &Options, folder: &LocalFolder) -> Result<StackOptions> {
     let redis_server = options.redis_server.as_ref().map(ServerBinary::at).transpose()?;
     ensure_installed(if redis_server.is_some() { &[NGINX] } else { &[REDIS, NGINX] })?;
+    ensure_installed(if options.no_ledger { &[] } else { &[POSTGRESQL] })
+        .context("`--no-ledger` goes without PostgreSQL")?;
     ensure_installed(if options.observe { &[PROMETHEUS, REDIS_EXPORTER] } else { &[] })?;
     let ports = PortPlan::starting_at(options.port);
     let stack = StackOptions { redis_server, ports: Some(ports), ..options.stack(folder) };
     stack.ensure_ports_are_free(ports).context(PORTS_HINT)?;
-    Ok(StackOptions { programs: Some(build(&options.profile)?), ..stack })
+    Ok(StackOptions { programs: Some(build(&options.profile, !options.no_ledger)?), ..stack })
 }
 
 impl Options {
     fn stack(&self, folder: &LocalFolder) -> StackOptions {
         StackOptions {
             nodes: self.nodes,
+            ledgers: u16::from(!self.no_ledger),
             folder: Some(folder.data()),
             lifetime: if self.detach { Lifetime::Detached } else { Lifetime::Attached },
             observed: self.observe,
@@ -134,11 +140,12 @@ impl Options {
     }
 }
 
-pub(crate) fn build(profile: &str) -> Result<Programs> {
+pub(crate) fn build(profile: &str, with_ledger: bool) -> Result<Programs> {
     let profile = BuildProfile::of_this_program()?.named(profile);
     Ok(Programs {
         node: profile.build("flashsale-node")?,
         coordinator: profile.build("flashsale-coordinator")?,
+        ledger: with_ledger.then(|| profile.build("flashsale-ledger")).transpose()?,
     })
 }
 
@@ -157,6 +164,12 @@ fn announce(stack: &Stack, folder: &LocalFolder) {
     for coordinator in stack.coordinators() {
         say!("  {:13} {}  live view, admin API", coordinator.process().name(), coordinator.url());
     }
+    for ledger in stack.ledgers() {
+        say!("  {:13} {}  orders API", ledger.process().name(), ledger.url());
+    }
+    if let Some(postgres) = stack.postgres() {
+        say!("  {:13} {}", "PostgreSQL", postgres.url());
+    }
     if let Some(monitoring) = stack.monitoring() {
         say!("  {:13} {}  alerts {}/alerts", "Prometheus", monitoring.url(), monitoring.url());
     }
@@ -168,11 +181,16 @@ fn announce(stack: &Stack, folder: &LocalFolder) {
         "  curl -i {}/api/sale/purchase -H 'content-type: application/json' -d '{{\"userId\":\"ada\"}}'\n",
         stack.url()
     );
+    if let Some(ledger) = stack.ledgers().first() {
+        say!("All orders, as CSV:\n");
+        say!("  curl {}/sales/flash/orders -H 'accept: text/csv' \\", ledger.url());
+        say!("    -H \"authorization: Bearer $(jq -r .adminToken {})\"\n", folder.file().display());
+    }
 }
 
 /// Stops everything in order. A second Ctrl-C kills it without waiting for requests in flight.
 async fn shut_down(stack: Stack, folder: &LocalFolder, interruption: &mut Interruption) -> Result<()> {
-    say!("stopping: nginx, nodes (they drain), coordinator, Redis");
+    say!("stopping: nginx, nodes (they drain), ledger, coordinator, PostgreSQL, Redis");
     let stopped = tokio::select! {
         stopped = stack.stop() => stopped,
         () = interruption.received() => Err(anyhow!("interrupted again: everything was killed")),

@@ -181,7 +181,8 @@ fn options(sabotage: &str) -> StackOptions {
 
 /// Returns the same programs with and without protections. The environment selects which one is missing.
 fn programs() -> Programs {
-    Programs { node: sabotaged_node(), coordinator: binary("flashsale-coordinator").unwrap() }
+    let coordinator = binary("flashsale-coordinator").unwrap();
+    Programs { node: sabotaged_node(), coordinator, ledger: None }
 }
 
 pub(crate) fn sabotaged_node() -> PathBuf {

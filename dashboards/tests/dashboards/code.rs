@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use crate::{files, text};
 
 /// The crates with metrics, each in `metrics.rs` or a folder `metrics`.
-const CRATES: [&str; 3] = ["node", "coordinator", "service"];
+const CRATES: [&str; 4] = ["node", "coordinator", "ledger", "service"];
 /// Prefix of every metric of the project, with the opening quote.
 const PREFIX: &str = "\"flashsale_";
 

@@ -13,7 +13,8 @@ use crate::queries::Variables;
 use crate::rule_files::rules;
 
 /// Links and bookmarks contain these, so they never change.
-const UIDS: [&str; 4] = ["flashsale-nodes", "flashsale-redis", "flashsale-sale", "flashsale-shards"];
+const UIDS: [&str; 5] =
+    ["flashsale-nodes", "flashsale-orders", "flashsale-redis", "flashsale-sale", "flashsale-shards"];
 /// Stands for `$__rate_interval` in parsed queries: an unusual value that is never written by hand.
 const RATE_INTERVAL: Duration = Duration::from_secs(4271);
 /// The same for `$__range`.

@@ -52,7 +52,7 @@ async fn panels_have_data_and_no_alert_fires() -> Result<()> {
 
 fn monitored() -> StackOptions {
     let sale = SaleOptions { total_stock: 1_000_000, ..SaleOptions::default() };
-    StackOptions { observed: true, sale, ..StackOptions::default() }
+    StackOptions { observed: true, ledgers: 1, sale, ..StackOptions::default() }
 }
 
 fn buyers_for(duration: Duration, stack: &Stack) -> Result<JoinHandle<()>> {

@@ -90,7 +90,7 @@ fn prometheus_finds_targets_for_each_job() {
         .lines()
         .filter_map(|line| line.trim().strip_prefix("- files: [\"")?.strip_suffix("*.json\"]"))
         .collect();
-    assert_eq!(patterns.len(), 4);
+    assert_eq!(patterns.len(), 5);
     for pattern in patterns {
         let file = folder.path().join(format!("{pattern}.json"));
         let groups: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
@@ -98,11 +98,11 @@ fn prometheus_finds_targets_for_each_job() {
     }
 }
 
-/// All programs of the project have at least two instances, and every instance is scraped.
+/// Every instance of the project's programs is scraped.
 #[test]
 fn prometheus_scrapes_every_instance() {
     let (compose, targets) = (Compose::read(), Compose::scrape_targets());
-    let watched = ["node-", "coordinator-", "redis-"];
+    let watched = ["node-", "coordinator-", "ledger", "redis-"];
     for name in compose.services.keys().filter(|name| watched.iter().any(|prefix| name.starts_with(prefix))) {
         assert!(targets.contains(&format!("{name}:")), "{name} is not scraped");
     }

@@ -35,8 +35,8 @@ pub(crate) struct Service {
     pub(crate) restart: String,
     pub(crate) stop_grace_period: Option<String>,
     pub(crate) deploy: Deploy,
-    /// Networks in which the service has a static address.
-    pub(crate) networks: BTreeMap<String, StaticAddress>,
+    /// Networks other than the default one, and its address there.
+    pub(crate) networks: BTreeMap<String, Place>,
 }
 
 /// A health check instead of the image's.
@@ -48,8 +48,9 @@ pub(crate) struct Healthcheck {
 }
 
 #[derive(Deserialize)]
-pub(crate) struct StaticAddress {
-    pub(crate) ipv4_address: String,
+pub(crate) struct Place {
+    /// A static address.
+    pub(crate) ipv4_address: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -135,7 +136,7 @@ impl Compose {
         serde_saphyr::from_str(&text).expect("deploy/compose.yaml is valid")
     }
 
-    /// Returns the services of the project's own programs: node and coordinator.
+    /// Returns the services of the project's own programs.
     pub(crate) fn own_services(&self) -> impl Iterator<Item = (&str, &Service, &Build)> {
         self.services.iter().filter_map(|(name, service)| Some((&**name, service, service.build.as_ref()?)))
     }

@@ -21,6 +21,7 @@ fn ports_of(name: &str, service: &Service) -> Result<Vec<u16>> {
             vec![port.parse()?]
         }
         (None, "grafana") => vec![3000],
+        (None, "postgres") => vec![5432],
         (None, "prometheus") => vec![9090],
         (None, "redis-exporter") => vec![9121],
         // The port for clients, and the cluster bus.

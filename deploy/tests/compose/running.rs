@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use testkit::ports::loopback;
-use testkit::{Launch, Process, until};
+use testkit::postgres::PostgresOptions;
+use testkit::{Folder, Launch, Lifetime, Postgres, Process, until};
 
 use crate::configuration::fill_in_nginx;
 use crate::fixture::ComposeFixture;
@@ -48,6 +49,21 @@ async fn compose_services_start_a_sale() -> Result<()> {
         let port = if name.starts_with("node-") { 9001 } else { 3100 };
         wait_for_answer(&fixture.url(name, port, "/readyz")).await?;
     }
+
+    // The ledger, with a database that its user owns, as the image creates it.
+    let database = Folder::temporary()?;
+    let postgres = Postgres::start(PostgresOptions {
+        port: fixture.port("postgres", 5432),
+        folder: database.subfolder("postgres")?,
+        lifetime: Lifetime::Attached,
+    })
+    .await?;
+    postgres.sql("CREATE ROLE ledger LOGIN")?;
+    postgres.sql("ALTER DATABASE orders OWNER TO ledger")?;
+    let _ledger = on_ports(&fixture, "ledger", fixture.launch("ledger")?)?.spawn()?;
+    let healthcheck = on_ports(&fixture, "ledger", fixture.healthcheck("ledger")?)?;
+    until("health of the ledger", START_LIMIT, async || succeeds(&healthcheck).await.is_ok()).await?;
+    wait_for_answer(&fixture.url("ledger", 3200, "/readyz")).await?;
 
     // nginx, with its template filled in as the image does it.
     let configuration = fill_in_nginx(&fixture)?;
@@ -90,7 +106,7 @@ fn on_ports(fixture: &ComposeFixture, name: &str, launch: Launch) -> Result<Laun
     Ok(if name.starts_with("node-") {
         launch.env("PORT", fixture.port(name, 3001)).env("OPS_PORT", fixture.port(name, 9001))
     } else {
-        launch.env("PORT", fixture.port(name, 3100))
+        launch.env("PORT", fixture.port(name, if name == "ledger" { 3200 } else { 3100 }))
     })
 }
 
@@ -110,7 +126,7 @@ async fn wait_for_answer(url: &str) -> Result<()> {
 fn secrets_of(fixture: &ComposeFixture) -> Result<Vec<(String, String)>> {
     let (_, folder) = fixture.folders("secrets")?.pop().context("no folder for secrets")?;
     let mut secrets = Vec::new();
-    for reader in ["cluster", "coordinator", "exporter", "grafana", "node", "redis"] {
+    for reader in ["cluster", "coordinator", "exporter", "grafana", "ledger", "node", "postgres", "redis"] {
         for file in fs::read_dir(folder.join(reader))? {
             let path = file?.path();
             let secret = fs::read_to_string(&path)?;
@@ -121,7 +137,7 @@ fn secrets_of(fixture: &ComposeFixture) -> Result<Vec<(String, String)>> {
         }
     }
     secrets.sort();
-    ensure!(secrets.len() == 12, "{} secrets", secrets.len());
+    ensure!(secrets.len() == 17, "{} secrets", secrets.len());
     Ok(secrets)
 }
 
@@ -131,7 +147,7 @@ fn assert_servers_have_no_password_of_a_client(
     secrets: &[(String, String)],
 ) -> Result<()> {
     let is_of_client =
-        |path: &str| ["cluster/", "coordinator/", "node/"].iter().any(|it| path.starts_with(it));
+        |path: &str| ["cluster/", "coordinator/", "ledger/", "node/"].iter().any(|it| path.starts_with(it));
     for server in fixture.services("redis-") {
         for (inside, folder) in fixture.folders(server)? {
             if inside != Path::new("/secrets") {

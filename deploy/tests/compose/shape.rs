@@ -28,7 +28,7 @@ fn dclint_reports_nothing() {
 #[test]
 fn programs_know_all_their_settings() {
     let compose = Compose::read();
-    assert_eq!(compose.own_services().count(), 5, "two nodes, two coordinators and a job");
+    assert_eq!(compose.own_services().count(), 6, "two nodes, two coordinators, a ledger and a job");
     for (name, service, build) in compose.own_services() {
         let program = format!("flashsale-{}", build.target);
         let words = [program].into_iter().chain(service.command.first().cloned());
@@ -156,14 +156,29 @@ fn redis_servers_have_own_volume_and_address() {
         assert_eq!(server.environment["ANNOUNCE_HOSTNAME"], *name);
         let has_volume = server.volumes.iter().any(|mount| mount.source == *name && mount.target == "/data");
         assert!(has_volume, "{name}");
-        let network = &server.networks["default"];
-        assert_eq!(server.environment["ANNOUNCE_IP"], network.ipv4_address, "{name}");
-        assert!(addresses.insert(network.ipv4_address.clone()), "{name} has the address of another");
+        let address = server.networks["default"].ipv4_address.as_ref().expect("a static address");
+        assert_eq!(server.environment["ANNOUNCE_IP"], *address, "{name}");
+        assert!(addresses.insert(address.clone()), "{name} has the address of another");
         for (job, variable) in [("cluster", "PAIRS"), ("secrets", "SERVERS")] {
             let servers = &compose.services[job].environment[variable];
             assert!(servers.contains(&format!("{name}:6379")), "{name} is not in {variable}");
         }
     }
+}
+
+/// Orders are personal data. All other services go without a way to them.
+#[test]
+fn only_the_ledger_reaches_postgres() {
+    let compose = Compose::read();
+    let near: BTreeSet<&str> = compose
+        .services
+        .iter()
+        .filter(|(_, service)| service.networks.contains_key("orders"))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(near, BTreeSet::from(["ledger", "postgres"]));
+    let postgres = &compose.services["postgres"];
+    assert!(!postgres.networks.contains_key("default") && postgres.ports.is_empty());
 }
 
 /// Every address in a setting or scrape target is a service and one of its ports.

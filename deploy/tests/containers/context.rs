@@ -33,7 +33,12 @@ fn read_by_the_compiler() -> Result<BTreeSet<PathBuf>> {
 fn context_contains_every_compiled_file() {
     let sent = BTreeSet::from_iter(context::files().unwrap());
     let read = read_by_the_compiler().unwrap();
-    for known in ["stock/src/functions/buy.lua", "node/page/page.js", "coordinator/src/main.rs"] {
+    for known in [
+        "stock/src/functions/buy.lua",
+        "node/page/page.js",
+        "coordinator/src/main.rs",
+        "ledger/migrations/V1__orders.sql",
+    ] {
         assert!(read.contains(Path::new(known)), "the compiler does not list {known}");
     }
     let missing: Vec<_> = read.difference(&sent).collect();
@@ -50,7 +55,7 @@ fn context_is_small_and_opens_as_workspace() {
     let tree = cargo()
         .current_dir(folder.path())
         .args(["tree", "--locked", "--offline", "--prefix", "none", "--edges", "normal,build"])
-        .args(["--package", "node", "--package", "coordinator"])
+        .args(["--package", "node", "--package", "coordinator", "--package", "ledger"])
         .output()
         .unwrap();
     assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));

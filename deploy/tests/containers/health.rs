@@ -33,6 +33,7 @@ impl Container {
             .env("REDIS_URL", "redis://127.0.0.1:1")
             .env("ADMIN_TOKEN", "0123456789abcdef")
             .env("AUTH", "none")
+            .env("DATABASE_URL", "postgresql://shop@127.0.0.1:1/orders")
             .spawn()
     }
 
@@ -106,8 +107,13 @@ async fn coordinator_is_healthy_while_it_runs() -> Result<()> {
 }
 
 #[tokio::test]
+async fn ledger_is_healthy_while_it_runs() -> Result<()> {
+    assert_healthy_while_running("ledger").await
+}
+
+#[tokio::test]
 async fn healthcheck_uses_the_configured_address() -> Result<()> {
-    for target in ["node", "coordinator"] {
+    for target in ["node", "coordinator", "ledger"] {
         let container = Container::of(target, "127.0.0.7")?;
         let _program = container.start()?;
         container.becomes_healthy().await?;
@@ -119,7 +125,7 @@ async fn healthcheck_uses_the_configured_address() -> Result<()> {
 
 #[tokio::test]
 async fn healthcheck_validates_only_its_own_settings() -> Result<()> {
-    for target in ["node", "coordinator"] {
+    for target in ["node", "coordinator", "ledger"] {
         let container = Container::of(target, "127.0.0.1")?;
         let (code, output) = container.outcome(container.healthcheck()?.env("PORT", "http")).await?;
         assert!(
@@ -134,7 +140,7 @@ async fn healthcheck_validates_only_its_own_settings() -> Result<()> {
 
 #[tokio::test]
 async fn help_lists_the_healthcheck() -> Result<()> {
-    for target in ["node", "coordinator"] {
+    for target in ["node", "coordinator", "ledger"] {
         let container = Container::of(target, "127.0.0.1")?;
         let help = container.launch("help", &image(target)?.entrypoint)?.arg("--help");
         let (code, help) = container.outcome(help).await?;

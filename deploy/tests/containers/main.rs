@@ -8,4 +8,5 @@ mod health;
 mod images;
 
 /// Each target of the Dockerfile with its program.
-const TARGETS: [(&str, &str); 2] = [("node", "flashsale-node"), ("coordinator", "flashsale-coordinator")];
+const TARGETS: [(&str, &str); 3] =
+    [("node", "flashsale-node"), ("coordinator", "flashsale-coordinator"), ("ledger", "flashsale-ledger")];

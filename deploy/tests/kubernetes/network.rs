@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use crate::Faults;
 use crate::overlay::{Overlay, list, text};
-use crate::references::OPERATOR;
+use crate::references::{INSTANCE_OF, OPERATOR};
 use crate::selector::selects;
 
 /// All connections that must be possible. No other connection may be possible. A row applies when both ends exist.
 /// `every pod` stands for all pods in the namespace, including unknown ones.
-const NEEDED: [(&str, &str, &str, u64); 17] = [
+const NEEDED: [(&str, &str, &str, u64); 27] = [
     ("every pod", "dns", "UDP", 53),
     ("every pod", "dns", "TCP", 53),
     ("every pod", "dns-cache", "UDP", 53),
@@ -21,22 +21,32 @@ const NEEDED: [(&str, &str, &str, u64); 17] = [
     ("ingress", "flashsale-node", "TCP", 3001),
     ("prometheus", "flashsale-node", "TCP", 9001),
     ("prometheus", "flashsale-coordinator", "TCP", 9001),
+    ("prometheus", "flashsale-ledger", "TCP", 9001),
     ("prometheus", "redis-exporter", "TCP", 9121),
     ("operator", "flashsale-coordinator", "TCP", 3100),
+    ("operator", "flashsale-ledger", "TCP", 3200),
     ("flashsale-node", "redis", "TCP", 6379),
     ("flashsale-coordinator", "redis", "TCP", 6379),
+    ("flashsale-ledger", "redis", "TCP", 6379),
     ("redis-cluster", "redis", "TCP", 6379),
     ("redis-exporter", "redis", "TCP", 6379),
     ("redis", "redis", "TCP", 6379),
     ("redis", "redis", "TCP", 16379),
     ("flashsale-node", "managed-redis", "TCP", 6379),
     ("flashsale-coordinator", "managed-redis", "TCP", 6379),
+    ("flashsale-ledger", "managed-redis", "TCP", 6379),
+    ("flashsale-ledger", "managed-postgres", "TCP", 5432),
+    ("flashsale-ledger", "postgres", "TCP", 5432),
+    ("postgres", "postgres", "TCP", 5432),
+    ("cloudnative-pg", "postgres", "TCP", 5432),
+    ("cloudnative-pg", "postgres", "TCP", 8000),
+    ("postgres", "kubernetes-api", "TCP", 6443),
 ];
 
 /// All pods in the namespace.
 const EVERY_POD: &str = "every pod";
 /// Ports that are checked in addition to those of the peers. One of them belongs to no peer.
-const CHECKED_PORTS: [u64; 4] = [53, 80, 6379, 16379];
+const CHECKED_PORTS: [u64; 5] = [53, 80, 5432, 6379, 16379];
 
 /// One end of a connection.
 #[derive(Default)]
@@ -162,6 +172,29 @@ fn peers(overlay: &Overlay) -> Vec<NetworkPeer> {
         host("dns-cache", [169, 254, 20, 10]),
         host("internet", [203, 0, 113, 9]),
     ];
+    match overlay.of_kind("Cluster").next() {
+        None if peers.contains_key("flashsale-ledger") => {
+            others.push(host("managed-postgres", [10, 30, 0, 7]));
+        }
+        None => {}
+        Some(cluster) => {
+            let ports = |ports: &[(&str, u64)]| {
+                ports.iter().map(|(name, port)| ((*name).to_owned(), *port)).collect::<BTreeMap<_, _>>()
+            };
+            others.extend([
+                NetworkPeer {
+                    ports: ports(&[("status", 8000)]),
+                    ..own_pod("postgres", &[(INSTANCE_OF, cluster.name())])
+                },
+                pod(
+                    "cloudnative-pg",
+                    &[("kubernetes.io/metadata.name", "cnpg-system")],
+                    &[("app.kubernetes.io/name", "cloudnative-pg")],
+                ),
+                NetworkPeer { ports: ports(&[("https", 6443)]), ..host("kubernetes-api", [10, 0, 0, 1]) },
+            ]);
+        }
+    }
     if !peers.contains_key("redis") {
         others.push(host("managed-redis", [10, 20, 0, 7]));
     }

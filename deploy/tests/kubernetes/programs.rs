@@ -44,7 +44,7 @@ fn launch(program: &str, settings: &[(String, String)], folder: &Path, ports: &P
     let mut launch = Launch::new(program, binary(program)?, folder);
     for (name, value) in settings {
         let value = match name.strip_suffix("_FILE") {
-            Some("REDIS_CA") => folder.join("ca.crt").display().to_string(),
+            Some("REDIS_CA" | "DATABASE_CA") => folder.join("ca.crt").display().to_string(),
             Some("JWT_JWKS") => folder.join("jwks.json").display().to_string(),
             Some(_) => folder.join("secret").display().to_string(),
             None => value.clone(),

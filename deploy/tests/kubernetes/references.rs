@@ -12,6 +12,8 @@ use crate::{Faults, PROBES};
 
 /// The label of a pod that an operator starts by hand.
 pub(crate) const OPERATOR: [&str; 2] = ["flashsale/admin", "true"];
+/// The label of the pods that CloudNativePG starts for a `Cluster`.
+pub(crate) const INSTANCE_OF: &str = "cnpg.io/cluster";
 /// Fields anywhere in a `spec` that refer to an object of this kind by name.
 const BY_NAME: [(&str, &str); 3] = [
     ("serviceAccountName", "ServiceAccount"),
@@ -211,10 +213,14 @@ fn check_backends(overlay: &Overlay, faults: &mut Faults) {
     }
 }
 
-/// Every selector matches a pod. Only the operator's label belongs to no workload.
+/// Every selector matches a pod. Only the operator's label, and the pods of CloudNativePG, belong to no workload.
 pub(crate) fn selectors(overlay: &Overlay, faults: &mut Faults) {
     let pods = overlay.pods();
     let operator = BTreeMap::from([OPERATOR.map(str::to_owned).into()]);
+    let instances = overlay
+        .of_kind("Cluster")
+        .map(|cluster| BTreeMap::from([(INSTANCE_OF.to_owned(), cluster.name().to_owned())]));
+    let others_by_hand: Vec<_> = instances.chain([operator]).collect();
     let services = overlay.of_kind("Service").map(|service| (service, of_service(service)));
     let others =
         [("PodDisruptionBudget", "selector"), ("NetworkPolicy", "podSelector"), ("PodMonitor", "selector")];
@@ -222,7 +228,8 @@ pub(crate) fn selectors(overlay: &Overlay, faults: &mut Faults) {
         overlay.of_kind(kind).map(move |object| (object, object.0["spec"][field].clone()))
     });
     for (object, selector) in services.chain(others) {
-        if selected(&pods, &selector).next().is_none() && !selects(&selector, &operator) {
+        let is_known = others_by_hand.iter().any(|labels| selects(&selector, labels));
+        if selected(&pods, &selector).next().is_none() && !is_known {
             faults.add(object, "/spec", "its selector matches no pod");
         }
     }

@@ -16,9 +16,10 @@ pub(crate) type Secrets = BTreeMap<String, BTreeSet<String>>;
 
 /// The Redis user of each workload in `redis/users.acl`, and the variable that names it. The scripts of the servers
 /// name theirs.
-const USERS: [(&str, Option<&str>, &str); 5] = [
+const USERS: [(&str, Option<&str>, &str); 6] = [
     ("flashsale-node", Some("REDIS_USERNAME"), "node"),
     ("flashsale-coordinator", Some("REDIS_USERNAME"), "coordinator"),
+    ("flashsale-ledger", Some("REDIS_USERNAME"), "ledger"),
     ("redis", None, "replica"),
     ("redis-exporter", Some("REDIS_USER"), "exporter"),
     ("redis-cluster", Some("REDIS_USERNAME"), "admin"),
@@ -85,8 +86,10 @@ pub(crate) fn no_plain_secrets(overlay: &Overlay, faults: &mut Faults) {
         SECRET_WORDS.iter().any(|word| name.to_uppercase().contains(word))
             && !LOCATION_SUFFIXES.iter().any(|ending| name.ends_with(ending))
     };
-    // A URL with a user name also contains the password.
-    let has_login = |value: &str| value.split(',').any(|url| url.contains("://") && url.contains('@'));
+    let has_login = |value: &str| {
+        let urls = value.split(',').filter_map(|url| url.split_once("://"));
+        urls.filter_map(|(_, rest)| rest.split_once('@')).any(|(login, _)| login.contains(':'))
+    };
     let is_exposed =
         |name: &str, value: &str| (is_secret_name(name) && !value.is_empty()) || has_login(value);
     for container in &overlay.containers() {
@@ -188,7 +191,7 @@ fn servers_get_hashes_and_only_their_own_password() {
     }
     for key in &listed["redis-servers"] {
         let seen = file(&format!("redis-servers/{key}"));
-        for user in ["node", "coordinator", "exporter", "admin"] {
+        for user in ["node", "coordinator", "ledger", "exporter", "admin"] {
             let password = file(&format!("redis-logins/{user}"));
             assert!(!password.is_empty() && !seen.contains(&password), "{key} has the password of {user}");
         }

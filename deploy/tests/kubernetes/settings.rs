@@ -47,7 +47,7 @@ fn opened(container: &Container<'_>, overlay: &Overlay) -> BTreeMap<&'static str
     let port = |variable: &str| setting(container, overlay, variable).and_then(|port| port.parse().ok());
     let is_exporter = text(&container.value["image"]).starts_with("oliver006/redis_exporter:");
     let ports = match container.program() {
-        Some("flashsale-node" | "flashsale-coordinator") => {
+        Some("flashsale-node" | "flashsale-coordinator" | "flashsale-ledger") => {
             vec![("http", port("PORT")), ("ops", port("OPS_PORT"))]
         }
         Some(_) => Vec::new(),

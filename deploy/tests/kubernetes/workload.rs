@@ -111,6 +111,7 @@ impl<'a> Container<'a> {
         match (name, list(&self.value["args"]).first().map(text)) {
             ("flashsale-node", None) => Some("flashsale-node"),
             ("flashsale-coordinator", None) => Some("flashsale-coordinator"),
+            ("flashsale-ledger", None) => Some("flashsale-ledger"),
             ("flashsale-coordinator", Some("cluster")) => Some("flashsale-coordinator cluster"),
             _ => None,
         }

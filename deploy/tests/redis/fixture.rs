@@ -19,7 +19,7 @@ use testkit::{
 /// Time limit for anything that should happen soon, on a busy machine.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-const USERS: [&str; 5] = ["node", "coordinator", "exporter", "replica", "admin"];
+const USERS: [&str; 6] = ["node", "coordinator", "ledger", "exporter", "replica", "admin"];
 /// Maximum number of servers in a test. The bus ports of a block follow after this many ports.
 const SERVERS_MAX: u16 = 20;
 

@@ -65,7 +65,7 @@ async fn server_starts_without_the_password_of_any_client() {
     let files = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
     let seen: String = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect();
 
-    for user in ["admin", "coordinator", "node", "exporter"] {
+    for user in ["admin", "coordinator", "node", "ledger", "exporter"] {
         assert!(!seen.contains(&fixture.password(user)), "the server has the password of {user}");
     }
     assert!(seen.contains(&fixture.password("replica")));

@@ -15,7 +15,7 @@ struct OrdersApi {
 
 impl OrdersApi {
     async fn with_orders() -> Self {
-        let mut shop = Shop::open(100).await;
+        let shop = Shop::open(100).await;
         shop.start_ledger().await;
         let orders = shop.buy(0..25).await;
         shop.database.wait_for_orders(25).await;

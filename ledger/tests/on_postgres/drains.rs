@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 
 use reqwest::StatusCode;
-use testkit::until;
+use testkit::{Failover, until};
 
 use crate::fixture::{SOON, Shop};
 
+const BEHIND: &str = "flashsale_ledger_behind_orders{sale=\"flash\"}";
 const CONFLICTS: &str = "flashsale_ledger_conflicts{sale=\"flash\"}";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_order_is_written_once_when_two_ledgers_run() {
-    let mut shop = Shop::open(400).await;
+    let shop = Shop::open(400).await;
     shop.start_ledger().await;
     shop.start_ledger().await;
 
@@ -29,27 +30,29 @@ async fn each_order_is_written_once_when_two_ledgers_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ledger_catches_up_when_postgres_was_away() {
-    let mut shop = Shop::open(1_000).await;
+    let shop = Shop::open(1_000).await;
     shop.start_ledger().await;
     let mut orders = shop.buy(0..100).await;
 
-    // When PostgreSQL dies, the sale goes on, and the ledger says that it is not ready.
+    shop.database.wait_for_orders(100).await;
+
+    // When PostgreSQL dies, the sale goes on, and the ledger says that it is not ready, and how far it is behind.
     shop.database.postgres.kill();
     orders.extend(shop.buy(100..300).await);
     shop.database.wait_for(1, "/readyz", StatusCode::SERVICE_UNAVAILABLE).await;
     assert_eq!(shop.database.get(1, "/healthz").await.unwrap().0, StatusCode::OK);
+    wait_for_lag(&shop, 200).await;
     shop.database.postgres.restart().await.unwrap();
 
     shop.database.wait_for(1, "/readyz", StatusCode::OK).await;
     shop.database.wait_for_orders(orders.len()).await;
     shop.assert_orders(&orders);
-    let behind = async || shop.database.metric(1, "flashsale_ledger_behind_orders{sale=\"flash\"}").await;
-    until("the lag is 0", SOON, async || behind().await == Some(0.0)).await.unwrap();
+    wait_for_lag(&shop, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ledger_finishes_its_work_when_postgres_freezes() {
-    let mut shop = Shop::open(1_000).await;
+    let shop = Shop::open(1_000).await;
     shop.start_ledger().await;
     let mut orders = shop.buy(0..100).await;
     shop.database.postgres.freeze();
@@ -62,16 +65,13 @@ async fn ledger_finishes_its_work_when_postgres_freezes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_without_copies_do_not_reach_the_ledger() {
-    let mut shop = Shop::open(100).await;
+    let shop = Shop::open(100).await;
     let orders = shop.buy(0..20).await;
     // Given orders that a failover would take back.
     let replicas = shop.stack.redis().replicas().await;
     replicas.iter().for_each(|&replica| shop.stack.redis().freeze(replica));
     shop.start_ledger().await;
-    let rounds = "flashsale_ledger_behind_orders{sale=\"flash\"}";
-    until("the ledger sees the orders", SOON, async || shop.database.metric(1, rounds).await == Some(20.0))
-        .await
-        .unwrap();
+    wait_for_lag(&shop, 20).await;
 
     assert_eq!(shop.database.count("order_events"), 0);
     replicas.iter().for_each(|&replica| shop.stack.redis().thaw(replica));
@@ -82,7 +82,7 @@ async fn orders_without_copies_do_not_reach_the_ledger() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn second_order_of_a_user_stops_its_shard_until_it_is_resolved() {
-    let mut shop = Shop::open(100).await;
+    let shop = Shop::open(100).await;
     shop.start_ledger().await;
     let mut orders = shop.buy(0..1).await;
     shop.database.wait_for_orders(1).await;
@@ -116,7 +116,7 @@ async fn second_order_of_a_user_stops_its_shard_until_it_is_resolved() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shard_behind_its_cursor_is_reported() {
-    let mut shop = Shop::open(100).await;
+    let shop = Shop::open(100).await;
     shop.start_ledger().await;
     let orders = shop.buy(0..30).await;
     shop.database.wait_for_orders(30).await;
@@ -134,8 +134,72 @@ async fn shard_behind_its_cursor_is_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ledger_needs_no_right_beyond_those_of_its_user() {
+    let shop = Shop::open_secured(200).await;
+    shop.start_ledger().await;
+    let mut orders = shop.buy(0..60).await;
+
+    // When a replica takes over, and a server forgets the ledger's connections.
+    let replica = shop.stack.redis().replicas().await[0];
+    shop.stack.redis().fail_over_to(replica, Failover::Agreed).await.unwrap();
+    orders.extend(shop.buy(60..120).await);
+    shop.database.wait_for_orders(orders.len()).await;
+
+    shop.assert_orders(&orders);
+    let mut refused = Vec::new();
+    for server in shop.stack.redis().servers().await {
+        let mut connection = shop.stack.redis().connection(server.addr).await.unwrap();
+        let log = redis::cmd("ACL").arg("LOG").query_async::<redis::Value>(&mut connection).await.unwrap();
+        refused.extend(Some(format!("{log:?}")).filter(|log| log.contains("ledger")));
+    }
+    assert_eq!(refused, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gauges_of_a_sale_end_with_it() {
+    let shop = Shop::open(50).await;
+    shop.start_ledger().await;
+    let orders = shop.buy(0..50).await;
+    shop.database.wait_for_orders(orders.len()).await;
+    let shard = "flashsale_ledger_shard_behind_orders{sale=\"flash\",shard=\"0\"}";
+    until("the shard is shown", SOON, async || shop.database.metric(1, shard).await == Some(0.0))
+        .await
+        .unwrap();
+
+    // When the sale ends, its shards are shown no longer.
+    let (admin, coordinator) = (shop.stack.admin(), shop.stack.coordinators()[0].url().to_owned());
+    let request = admin.post(&coordinator, "sales/flash/end");
+    assert!(request.json(&serde_json::json!({})).send().await.unwrap().status().is_success());
+    until("the shard is not shown", SOON, async || shop.database.metric(1, shard).await.is_none())
+        .await
+        .unwrap();
+    wait_for_lag(&shop, 0).await;
+
+    // When it is on the list no longer, nothing of it is shown.
+    shop.stack.coordinators()[0].process().kill();
+    let mut removed = 0;
+    for primary in shop.stack.redis().primaries().await {
+        let mut connection = shop.stack.redis().connection(primary).await.unwrap();
+        let mut remove = redis::cmd("SREM");
+        remove.arg(stock::layout::SALES_KEY).arg("flash");
+        // All primaries but one answer that the key is elsewhere.
+        removed += remove.query_async::<u64>(&mut connection).await.unwrap_or_default();
+    }
+    assert_eq!(removed, 1);
+    until("the sale is not shown", SOON, async || shop.database.metric(1, BEHIND).await.is_none())
+        .await
+        .unwrap();
+}
+
+/// Waits until the ledger shows that this many orders are not written.
+async fn wait_for_lag(shop: &Shop, orders: u64) {
+    let shown = async || shop.database.metric(1, BEHIND).await == Some(orders as f64);
+    until(&format!("{orders} orders are not written"), SOON, shown).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn changed_settings_of_a_sale_are_recorded() {
-    let mut shop = Shop::open(100).await;
+    let shop = Shop::open(100).await;
     shop.start_ledger().await;
     let (admin, coordinator) = (shop.stack.admin(), shop.stack.coordinators()[0].url().to_owned());
     for action in ["pause", "resume"] {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use buyers::AnswerKind;
 use reqwest::{Client, StatusCode};
 use testkit::ports::PortBlock;
 use testkit::postgres::PostgresOptions;
-use testkit::stack::SaleOptions;
+use testkit::stack::{PortPlan, SaleOptions};
 use testkit::{
     Buyers, Folder, Launch, Lifetime, Postgres, Process, PurchaseAttempt, Stack, StackOptions, until,
 };
@@ -27,9 +28,15 @@ static SHOP_LOCK: Mutex<()> = Mutex::const_new(());
 
 /// PostgreSQL with a folder of its own.
 pub(crate) struct Database {
-    pub(crate) postgres: Postgres,
+    pub(crate) postgres: Arc<Postgres>,
     pub(crate) folder: Folder,
-    pub(crate) ports: PortBlock,
+    ports: Ports,
+}
+
+/// The ports of ledgers.
+enum Ports {
+    Own(PortBlock),
+    OfStack(PortPlan),
 }
 
 impl Database {
@@ -40,8 +47,14 @@ impl Database {
             folder: folder.subfolder("postgres").unwrap(),
             lifetime: Lifetime::Attached,
         };
-        let postgres = Postgres::start(options).await.unwrap();
-        Self { postgres, folder, ports }
+        let postgres = Arc::new(Postgres::start(options).await.unwrap());
+        Self { postgres, folder, ports: Ports::Own(ports) }
+    }
+
+    /// The database of a stack.
+    async fn of(stack: &Stack) -> Self {
+        let postgres = stack.start_postgres().await.unwrap().clone();
+        Self { postgres, folder: Folder::temporary().unwrap(), ports: Ports::OfStack(stack.ports()) }
     }
 
     /// Launches a ledger. Each number has a port of its own.
@@ -51,9 +64,7 @@ impl Database {
             .env("PORT", self.port(number))
             .env("REDIS_URL", redis_url)
             .env("DATABASE_URL", self.postgres.url())
-            .env("ADMIN_TOKEN", format!("shop:operate:{TOKEN}\nreports:read:{READ_TOKEN}"))
-            .env("DATABASE_TIMEOUT", "2s")
-            .env("DRAIN_PERIOD", "50ms")
+            .envs(environment())
     }
 
     /// The URL of a ledger.
@@ -62,7 +73,10 @@ impl Database {
     }
 
     fn port(&self, number: u16) -> u16 {
-        self.ports.first() + number
+        match &self.ports {
+            Ports::Own(block) => block.first() + number,
+            Ports::OfStack(plan) => plan.ledger(number - 1),
+        }
     }
 
     /// Requests a path of a ledger.
@@ -95,33 +109,50 @@ impl Database {
     }
 }
 
+/// Settings of every ledger.
+fn environment() -> Vec<(String, String)> {
+    let settings = [
+        ("ADMIN_TOKEN", format!("shop:operate:{TOKEN}\nreports:read:{READ_TOKEN}")),
+        ("DATABASE_TIMEOUT", "2s".into()),
+        ("DRAIN_PERIOD", "50ms".into()),
+    ];
+    settings.map(|(variable, value)| (variable.into(), value)).into()
+}
+
 /// An open sale, PostgreSQL, and the ledgers that drain the one into the other.
 pub(crate) struct Shop {
     pub(crate) stack: Stack,
     pub(crate) database: Database,
-    ledgers: Vec<Process>,
     _lock: MutexGuard<'static, ()>,
 }
 
 impl Shop {
     pub(crate) async fn open(units: u64) -> Self {
+        Self::open_with(units, StackOptions::default()).await
+    }
+
+    /// A shop whose Redis servers require logins.
+    pub(crate) async fn open_secured(units: u64) -> Self {
+        Self::open_with(units, StackOptions { secured: true, ..StackOptions::default() }).await
+    }
+
+    async fn open_with(units: u64, options: StackOptions) -> Self {
         let lock = SHOP_LOCK.lock().await;
         let sale = SaleOptions { total_stock: units, shards: Some(6), ..SaleOptions::default() };
-        let options = StackOptions { nodes: 1, sale, ..StackOptions::default() };
+        let options = StackOptions { nodes: 1, sale, ledger_environment: environment(), ..options };
         let stack = Stack::start(options, |_| ()).await.unwrap();
-        Self { stack, database: Database::start().await, ledgers: Vec::new(), _lock: lock }
+        let database = Database::of(&stack).await;
+        Self { stack, database, _lock: lock }
     }
 
     /// Starts a ledger, and waits until it drains.
-    pub(crate) async fn start_ledger(&mut self) {
-        let number = self.ledgers.len() as u16 + 1;
-        let launch = self.database.ledger(number, &self.stack.redis().seeds());
-        self.ledgers.push(launch.spawn().unwrap());
-        self.database.wait_for(number, "/readyz", StatusCode::OK).await;
+    pub(crate) async fn start_ledger(&self) {
+        self.stack.start_ledger().await.unwrap();
     }
 
-    pub(crate) fn ledger(&self, number: u16) -> &Process {
-        &self.ledgers[usize::from(number) - 1]
+    /// A ledger's process, by its number from 1.
+    pub(crate) fn ledger(&self, number: u16) -> Arc<Process> {
+        self.stack.ledgers()[usize::from(number) - 1].process()
     }
 
     pub(crate) fn log(&self, number: u16) -> String {

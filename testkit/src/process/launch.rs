@@ -75,6 +75,12 @@ impl Launch {
         self
     }
 
+    /// Sets environment variables.
+    #[must_use]
+    pub fn envs(self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        variables.into_iter().fold(self, |launch, (variable, value)| launch.env(variable, value))
+    }
+
     /// Sets the lifetime; the default is [`Lifetime::Attached`].
     #[must_use]
     pub fn lifetime(mut self, lifetime: Lifetime) -> Self {

@@ -1,4 +1,4 @@
-//! Running nodes and coordinators. Their settings are those that `--help` documents.
+//! Running nodes, coordinators and ledgers. Their settings are those that `--help` documents.
 
 use std::{
     path::PathBuf,
@@ -22,6 +22,8 @@ pub struct Programs {
     pub node: PathBuf,
     /// `flashsale-coordinator`.
     pub coordinator: PathBuf,
+    /// `flashsale-ledger`; `None` for that of this workspace, which is then built when it is needed.
+    pub ledger: Option<PathBuf>,
 }
 
 /// A running node.
@@ -35,6 +37,13 @@ pub struct Node {
 /// A running coordinator.
 #[derive(Debug)]
 pub struct Coordinator {
+    url: String,
+    program: Restartable,
+}
+
+/// A running ledger.
+#[derive(Debug)]
+pub struct Ledger {
     url: String,
     program: Restartable,
 }
@@ -87,6 +96,30 @@ impl Coordinator {
     ///
     /// # Errors
     /// Fails when the coordinator does not start.
+    pub async fn restart(&self) -> Result<()> {
+        self.program.restart(&self.url).await
+    }
+}
+
+impl Ledger {
+    pub(super) async fn start(launch: Launch, url: String) -> Result<Self> {
+        Ok(Self { program: Restartable::start(launch, &url).await?, url })
+    }
+
+    /// The URL of its orders API, health, readiness and metrics.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The ledger's process. A restart replaces it.
+    pub fn process(&self) -> Arc<Process> {
+        self.program.process()
+    }
+
+    /// Kills the ledger if it runs, starts it again with the same settings, and waits until it is ready.
+    ///
+    /// # Errors
+    /// Fails when the ledger does not start.
     pub async fn restart(&self) -> Result<()> {
         self.program.restart(&self.url).await
     }

@@ -14,6 +14,8 @@ pub struct StackOptions {
     pub nodes: u16,
     /// Number of coordinators (1).
     pub coordinators: u16,
+    /// Number of ledgers (0). With one or more, PostgreSQL is started, too.
+    pub ledgers: u16,
     /// Number of primaries in the Redis Cluster (3).
     pub primaries: u16,
     /// Number of replicas per primary (1).
@@ -44,6 +46,8 @@ pub struct StackOptions {
     pub node_environment: Vec<(String, String)>,
     /// Additional environment variables of every coordinator.
     pub coordinator_environment: Vec<(String, String)>,
+    /// Additional environment variables of every ledger.
+    pub ledger_environment: Vec<(String, String)>,
 }
 
 /// The default sale of a stack.
@@ -66,6 +70,7 @@ impl Default for StackOptions {
         Self {
             nodes: 2,
             coordinators: 1,
+            ledgers: 0,
             primaries: 3,
             replicas_per_primary: 1,
             redis_server: None,
@@ -80,6 +85,7 @@ impl Default for StackOptions {
             sale: SaleOptions::default(),
             node_environment: Vec::new(),
             coordinator_environment: Vec::new(),
+            ledger_environment: Vec::new(),
         }
     }
 }
@@ -102,7 +108,7 @@ impl StackOptions {
     /// # Errors
     /// Fails when a port is taken. The message names the first such port, its purpose and the process that holds it.
     pub fn ensure_ports_are_free(&self, ports: PortPlan) -> Result<()> {
-        ports.ensure_free(self.nodes, self.coordinators, self.redis_servers(), self.observed)
+        ports.ensure_free(self)
     }
 
     pub(super) fn redis_servers(&self) -> u16 {

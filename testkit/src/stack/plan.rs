@@ -11,12 +11,13 @@ use futures::future::try_join_all;
 use jiff::Timestamp;
 use rand::random;
 
-use super::{Coordinator, Node, PortPlan, Programs, StackOptions};
+use super::{Coordinator, Ledger, Node, PortPlan, Programs, StackOptions};
 use crate::{
-    ClusterOptions, Folder, Launch, Monitoring, Nginx, RedisCluster, User, binary,
+    ClusterOptions, Folder, Launch, Monitoring, Nginx, Postgres, RedisCluster, User, binary,
     monitoring::{MonitoringOptions, Targets},
     nginx::NginxOptions,
     ports::{PortBlock, loopback},
+    postgres::PostgresOptions,
 };
 
 const LOOPBACK: &str = "127.0.0.0/8";
@@ -37,6 +38,7 @@ impl Plan {
     pub(super) fn new(options: StackOptions) -> Result<Self> {
         ensure_fits("nodes", options.nodes, PortPlan::NODES_MAX)?;
         ensure_fits("coordinators", options.coordinators, PortPlan::COORDINATORS_MAX)?;
+        ensure_fits("ledgers", options.ledgers, PortPlan::LEDGERS_MAX)?;
         ensure_fits("Redis servers", options.redis_servers(), PortPlan::REDIS_MAX)?;
         let (ports, held_ports) = choose_ports(options.ports)?;
         options.ensure_ports_are_free(ports)?;
@@ -75,6 +77,7 @@ impl Plan {
         let (sale, port) = (&self.options.sale, self.ports.coordinator(number));
         let launch = self
             .launch(&format!("coordinator-{}", number + 1), &self.programs.coordinator, port)
+            .env("SALE_ID", &sale.id)
             .env("ADMIN_TOKEN", &self.admin_token)
             .env("TOTAL_STOCK", sale.total_stock)
             .env("SALE_START_TIME", opens)
@@ -114,7 +117,10 @@ impl Plan {
     ) -> Result<Node> {
         ensure_fits("nodes", number + 1, PortPlan::NODES_MAX)?;
         let (port, ops_port) = (self.ports.node(number), self.ports.node_ops(number));
-        let launch = self.launch(&format!("node-{}", number + 1), program, port).env("OPS_PORT", ops_port);
+        let launch = self
+            .launch(&format!("node-{}", number + 1), program, port)
+            .env("OPS_PORT", ops_port)
+            .env("SALE_ID", &self.options.sale.id);
         let launch = with_redis(launch, redis, User::Node);
         // Buyers of tests and of a trial have no accounts.
         let launch = launch.env("AUTH", "none");
@@ -123,6 +129,33 @@ impl Plan {
         let launch = with_environment(launch, &self.options.node_environment);
         let launch = with_environment(launch, environment);
         Node::start(launch, url(port), url(ops_port)).await
+    }
+
+    pub(super) async fn start_postgres(&self) -> Result<Arc<Postgres>> {
+        let options = PostgresOptions {
+            port: self.ports.postgres(),
+            folder: self.folder.subfolder("postgres")?,
+            lifetime: self.options.lifetime,
+        };
+        Ok(Arc::new(Postgres::start(options).await?))
+    }
+
+    /// Starts a ledger that writes into this database.
+    pub(super) async fn start_ledger(
+        &self,
+        number: u16,
+        redis: &RedisCluster,
+        postgres: &Postgres,
+    ) -> Result<Ledger> {
+        ensure_fits("ledgers", number + 1, PortPlan::LEDGERS_MAX)?;
+        let port = self.ports.ledger(number);
+        let program = self.programs.ledger.clone().map_or_else(|| binary("flashsale-ledger"), Ok)?;
+        let launch = self
+            .launch(&format!("ledger-{}", number + 1), &program, port)
+            .env("ADMIN_TOKEN", &self.admin_token)
+            .env("DATABASE_URL", postgres.url());
+        let launch = with_redis(launch, redis, User::Ledger);
+        Ledger::start(with_environment(launch, &self.options.ledger_environment), url(port)).await
     }
 
     pub(super) async fn start_nginx(&self) -> Result<Nginx> {
@@ -147,12 +180,11 @@ impl Plan {
         Monitoring::start(options, targets).await
     }
 
-    /// Returns a launch with the settings that nodes and coordinators share.
+    /// Returns a launch with the settings that all programs share.
     fn launch(&self, name: &str, program: &Path, port: u16) -> Launch {
         Launch::new(name, program, self.folder.path())
             .env("HOST", Ipv4Addr::LOCALHOST)
             .env("PORT", port)
-            .env("SALE_ID", &self.options.sale.id)
             .lifetime(self.options.lifetime)
     }
 
@@ -162,7 +194,8 @@ impl Plan {
 }
 
 fn build_programs() -> Result<Programs> {
-    Ok(Programs { node: binary("flashsale-node")?, coordinator: binary("flashsale-coordinator")? })
+    let (node, coordinator) = (binary("flashsale-node")?, binary("flashsale-coordinator")?);
+    Ok(Programs { node, coordinator, ledger: None })
 }
 
 fn choose_ports(fixed: Option<PortPlan>) -> Result<(PortPlan, Option<PortBlock>)> {
@@ -188,7 +221,7 @@ fn with_redis(launch: Launch, redis: &RedisCluster, user: User) -> Launch {
 }
 
 fn with_environment(launch: Launch, environment: &[(String, String)]) -> Launch {
-    environment.iter().fold(launch, |launch, (variable, value)| launch.env(variable, value))
+    launch.envs(environment.iter().cloned())
 }
 
 fn url(port: u16) -> String {

@@ -26,7 +26,7 @@ async fn update_from_another_library_fails_no_purchase() {
     let sale = OpenSale::start_with(StackOptions {
         secured: true,
         coordinators: 2,
-        programs: Some(Programs { node: installed(NODE), coordinator: installed(COORDINATOR) }),
+        programs: Some(Programs { node: installed(NODE), coordinator: installed(COORDINATOR), ledger: None }),
         sale: sale_options(100_000),
         ..StackOptions::default()
     })

@@ -138,6 +138,55 @@ async fn coordinator_may_shorten_the_lease_of_another() {
     assert_eq!(lease, Lease { holder: Some("first".into()), left: Duration::from_secs(2) });
 }
 
+/// Changes to a sale that a ledger has no reason for: it reads orders, and proves that replicas have them.
+const WRITES_OF_A_SALE: [&str; 16] = [
+    "SET fs:{flash}:config x",
+    "DEL fs:{flash}:config",
+    "HSET fs:{flash.0}:meta stock 9",
+    "HDEL fs:{flash.0}:meta stock",
+    "DEL fs:{flash.0}:meta",
+    "HSET fs:{flash.0}:claims ann x",
+    "HDEL fs:{flash.0}:claims ann",
+    "XADD fs:{flash.0}:orders * ann x",
+    "XDEL fs:{flash.0}:orders 1-0",
+    "XTRIM fs:{flash.0}:orders MAXLEN 0",
+    "DEL fs:{flash.0}:orders",
+    "SADD fs:sales x",
+    "HSET fs:{fs:sales}:presence x y",
+    "FCALL buy 3 fs:{flash.0}:meta fs:{flash.0}:claims fs:{flash.0}:orders ring 0 ann x y",
+    "FCALL mint 2 fs:{flash.0}:meta fs:{flash.0}:control ring 1000000",
+    "FCALL lead 1 fs:{fs:sales}:lease ledger 60000",
+];
+
+/// Data of a sale that orders do not need.
+const READS_BEYOND_ORDERS: [&str; 4] = [
+    "HGETALL fs:{flash}:mint",
+    "GET fs:{flash}:snapshot",
+    "GET fs:{fs:sales}:secret",
+    "GET fs:{fs:sales}:lease",
+];
+
+#[tokio::test]
+async fn ledger_may_read_orders_and_write_nothing() {
+    assert_forbidden(User::Ledger, DANGEROUS).await;
+    assert_forbidden(User::Ledger, ["FUNCTION LOAD x"]).await;
+    assert_forbidden(User::Ledger, WRITES_OF_A_SALE).await;
+    assert_forbidden(User::Ledger, READS_BEYOND_ORDERS).await;
+    let needed = [
+        "TIME",
+        "INFO replication",
+        "CLUSTER NODES",
+        "FUNCTION LIST",
+        "WAIT 0 1",
+        "SMEMBERS fs:sales",
+        "GET fs:{flash}:config",
+        "LRANGE fs:{flash}:history 0 -1",
+        "HMGET fs:{flash.0}:meta sold seq",
+        "XRANGE fs:{flash.0}:orders - + COUNT 1",
+    ];
+    assert_permitted(User::Ledger, needed).await;
+}
+
 #[tokio::test]
 async fn exporter_may_only_read_metrics() {
     assert_forbidden(User::Exporter, DANGEROUS).await;
