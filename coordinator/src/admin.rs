@@ -29,7 +29,8 @@ use crate::change::Change;
 use crate::coordinator::Coordinator;
 use crate::operations::{Created, OperationError};
 use requests::{
-    ArchiveRequest, Extension, NewSaleRequest, OptionalBody, Origin, ReasonRequest, RestockKey, RestockRequest, because,
+    ArchiveRequest, Extension, NewSaleRequest, OptionalBody, Origin, ReasonRequest, RestockKey,
+    RestockRequest, because,
 };
 
 /// Longest time for a request: an audit reads every claim and every order of a sale.

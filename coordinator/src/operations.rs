@@ -308,14 +308,19 @@ impl SaleOperations {
 
     /// Returns the number of units that an ended sale has sold. Each shard confirms first that it has ended, so that no
     /// sale follows.
-    async fn final_sales(&self, desired: &DesiredState, orders_exported: bool) -> Result<u64, OperationError> {
+    async fn final_sales(
+        &self,
+        desired: &DesiredState,
+        orders_exported: bool,
+    ) -> Result<u64, OperationError> {
         if desired.sale.config.state != SaleState::Ended {
             return Err(ChangeError::NotEnded.into());
         }
         let writes = &self.context.writes;
         enforce(writes, desired).await.map_err(OperationError::NotEnded)?;
         let calls: Vec<_> = desired.sale.shards().iter().map(|shard| Confirm { shard }).collect();
-        let confirmed: Result<Vec<Confirmed>, CallError> = writes.write_all(&calls).await.into_iter().collect();
+        let confirmed: Result<Vec<Confirmed>, CallError> =
+            writes.write_all(&calls).await.into_iter().collect();
         let confirmed = confirmed.map_err(Unreadable)?;
         let missing = confirmed.iter().filter(|shard| !is_in_ledger(shard)).count();
         if missing > 0 && !orders_exported {

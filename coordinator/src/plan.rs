@@ -158,8 +158,7 @@ mod tests {
         let archived = |is_removed| {
             let ended = recorded(SaleState::Ended, 2);
             let archive = Some(Archive { sold: 1, is_removed });
-            let config =
-                SaleConfig { state: SaleState::Archived, archive, ..(*ended.sale.config).clone() };
+            let config = SaleConfig { state: SaleState::Archived, archive, ..(*ended.sale.config).clone() };
             DesiredState { sale: ended.sale.at(config).unwrap(), ..ended }
         };
         let gone = [Err(CallError::NoShard), Err(CallError::NoShard)];

@@ -70,3 +70,15 @@ CREATE UNIQUE INDEX order_events_one_per_user ON order_events (sale, creation, u
 CREATE UNIQUE INDEX order_events_id ON order_events (id);
 CREATE UNIQUE INDEX order_events_position ON order_events (sale, creation, position);
 CREATE INDEX order_events_by_order ON order_events (sale, creation, aggregateid);
+
+-- How far each sink of the feed has the orders of a sale.
+CREATE TABLE feeds (
+    sink text NOT NULL,
+    sale text NOT NULL,
+    creation text NOT NULL,
+    -- Number of the latest delivered order.
+    position bigint NOT NULL DEFAULT 0,
+    -- Changes with each move, also with one by a person.
+    moved_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (sink, sale, creation)
+);

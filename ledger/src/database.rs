@@ -1,15 +1,13 @@
 //! The connection to PostgreSQL.
 
-use std::fs;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
 use deadpool_postgres::{Manager, ManagerConfig};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
-use service::settings::{in_file, positive_duration};
+use rustls::RootCertStore;
+use service::https;
+use service::settings::{CaFile, in_file, positive_duration};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
@@ -27,12 +25,12 @@ pub struct DatabaseSettings {
     database_url: DatabaseUrl,
 
     /// A file with the password in its first line, instead of the one in DATABASE_URL
-    #[arg(long, env, value_parser = in_file::<DatabasePassword>)]
-    database_password_file: Option<DatabasePassword>,
+    #[arg(long, env, value_parser = in_file::<Password>)]
+    database_password_file: Option<Password>,
 
-    /// A file with CA certificates, as PEM, that are trusted
-    #[arg(long, env, value_parser = parse_ca_file)]
-    database_ca_file: Option<CaCertificates>,
+    /// A PEM file of the authorities that are trusted for PostgreSQL; those of the system if not set
+    #[arg(long, env, value_parser = CaFile::parse)]
+    database_ca_file: Option<CaFile>,
 
     /// Longest time to connect to PostgreSQL, and for a statement
     #[arg(long, env, value_parser = positive_duration, default_value = "10s")]
@@ -81,43 +79,22 @@ impl FromStr for DatabaseUrl {
     }
 }
 
+/// A password. It is never printed.
 #[derive(Clone)]
-struct DatabasePassword(String);
+pub(crate) struct Password(pub(crate) String);
 
 /// The password is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must not be empty")]
-struct EmptyPassword;
+pub(crate) struct EmptyPassword;
 
-impl FromStr for DatabasePassword {
+impl FromStr for Password {
     type Err = EmptyPassword;
 
     fn from_str(text: &str) -> Result<Self, EmptyPassword> {
         let first = text.lines().find(|line| !line.is_empty());
         first.map(|line| Self(line.to_owned())).ok_or(EmptyPassword)
     }
-}
-
-#[derive(Clone)]
-struct CaCertificates(RootCertStore);
-
-/// Why a file holds no valid CA certificates.
-#[derive(Debug, thiserror::Error)]
-enum InvalidCaFile {
-    #[error("it cannot be read: {0}")]
-    Unreadable(std::io::Error),
-    #[error("it contains no certificate as PEM, or one that cannot be read")]
-    NoCertificate,
-}
-
-fn parse_ca_file(path: &str) -> Result<CaCertificates, InvalidCaFile> {
-    let pem = fs::read(path).map_err(InvalidCaFile::Unreadable)?;
-    let mut trusted = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let read = certificate.ok().and_then(|certificate| trusted.add(certificate).ok());
-        read.ok_or(InvalidCaFile::NoCertificate)?;
-    }
-    if trusted.is_empty() { Err(InvalidCaFile::NoCertificate) } else { Ok(CaCertificates(trusted)) }
 }
 
 impl DatabaseSettings {
@@ -128,7 +105,7 @@ impl DatabaseSettings {
 
     fn config(&self) -> Config {
         let mut config = self.database_url.config.clone();
-        if let Some(DatabasePassword(password)) = &self.database_password_file {
+        if let Some(Password(password)) = &self.database_password_file {
             config.password(password);
         }
         config
@@ -184,11 +161,10 @@ impl DatabaseSettings {
     }
 
     fn tls_connector(&self) -> MakeRustlsConnect {
-        let trusted = self
-            .database_ca_file
-            .as_ref()
-            .map_or_else(RootCertStore::empty, |CaCertificates(trusted)| trusted.clone());
-        MakeRustlsConnect::new(ClientConfig::builder().with_root_certificates(trusted).with_no_client_auth())
+        let given = self.database_ca_file.as_ref().map(CaFile::authorities);
+        // Without any authority no server is trusted, and the log says so.
+        let authorities = given.or_else(https::system_authorities).unwrap_or_else(RootCertStore::empty);
+        MakeRustlsConnect::new(https::client_config(authorities))
     }
 }
 

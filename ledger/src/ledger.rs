@@ -79,11 +79,7 @@ impl Ledger {
 
     /// Connects, and creates or updates the tables. Tries until it succeeds, and shows how the sales go on meanwhile.
     /// Returns `None` when `stop` completes.
-    async fn connect(
-        &self,
-        sales: &mut Sales,
-        mut stop: impl Future<Output = ()> + Unpin,
-    ) -> Option<Writer> {
+    async fn connect(&self, sales: &mut Sales, mut stop: impl Future<Output = ()> + Unpin) -> Option<Writer> {
         let mut logged = None;
         for tries in 0.. {
             match self.try_connect().await {

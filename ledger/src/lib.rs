@@ -5,6 +5,7 @@ pub mod database;
 pub mod drain;
 mod event;
 mod export;
+pub mod feed;
 pub mod ledger;
 pub mod metrics;
 pub mod migrate;

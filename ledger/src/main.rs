@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use ledger::feed::{Feeds, replay};
 use ledger::ledger::Ledger;
 use ledger::orders::Orders;
 use ledger::settings::{ListenSettings, Settings};
 use ledger::{api, metrics, migrate};
+use service::edge::{self, AdmitAll};
 use service::metrics::show_connections;
 use service::ops::Readiness;
 use service::serve::{ConnectionLimits, Connections};
-use service::edge::{self, AdmitAll};
 use service::{connect, exit, healthcheck, logs, ops, serve, settings, shutdown};
 use stock::functions::LIBRARY;
 
@@ -30,6 +31,9 @@ async fn main() -> ExitCode {
     if let Some(outcome) = migrate::run_if_requested().await {
         return outcome;
     }
+    if let Some(outcome) = replay::run_if_requested().await {
+        return outcome;
+    }
     let settings: Settings = settings::parse();
     let _traces = logs::init(settings.log_format.unwrap_or_default(), "flashsale-ledger", &settings.traces);
     exit::code(run(settings).await)
@@ -38,6 +42,7 @@ async fn main() -> ExitCode {
 async fn run(settings: Settings) -> anyhow::Result<()> {
     let stop = tokio::spawn(shutdown::requested()).map(drop).shared();
     let address = settings.listen.address();
+    let feeds = Feeds::new(&settings.feed, &settings.database, settings.drain_period)?;
     let listener = serve::bind("PORT", address)?;
     let ops_listener = settings.listen.ops().map(|address| serve::bind("OPS_PORT", address)).transpose()?;
     let (readiness, exporter) = (Readiness::starting("waiting for the Redis Cluster"), metrics::install()?);
@@ -50,6 +55,12 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let ops_router = edge::wrap(ops_routes.clone(), AdmitAll, OPS_DEADLINE);
     let router = api::router(Orders::new(&settings.database), settings.operator_tokens(), ops_routes);
     let serving = tokio::spawn(serve::until(listener, router, connections, stop.clone(), GRACE));
+    exporter.on_scrape(feeds.gauges());
+    // Orders in PostgreSQL are delivered while Redis is away, too.
+    let feeding = tokio::spawn({
+        let stop = stop.clone();
+        async move { feeds.run(stop).await }
+    });
     tracing::info!(%address, "serving the orders API, probes and metrics");
 
     let work = async {
@@ -76,6 +87,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         None => work.await?,
     }
     readiness.draining();
+    feeding.await?;
     serving.await?;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The metrics of a ledger. Each metric is defined here and nowhere else, and its doc comment is its HELP.
 
+pub(crate) mod feed;
+
 use std::time::Duration;
 
 use ::metrics::{counter, gauge, histogram};
@@ -29,9 +31,14 @@ service::name_metrics! {
 /// # Errors
 /// Fails when another recorder is installed already.
 pub fn install() -> anyhow::Result<Exporter> {
-    let exporter = Exporter::install(env!("CARGO_PKG_VERSION"), describe)?;
+    let exporter = Exporter::install(env!("CARGO_PKG_VERSION"), describe_all)?;
     let _registered = histogram!(STATEMENT);
     Ok(exporter)
+}
+
+fn describe_all() {
+    describe();
+    feed::describe_all();
 }
 
 /// Records the duration of a statement that wrote orders.

@@ -11,12 +11,13 @@ use service::settings::{RedisSettings, in_file, positive_duration};
 use service::traces::TraceSettings;
 
 use crate::database::DatabaseSettings;
+use crate::feed::{FeedSettings, replay};
 use crate::migrate;
 
 /// Writes the orders of all sales into PostgreSQL.
 #[derive(Parser)]
 #[command(name = "flashsale-ledger", version, args_conflicts_with_subcommands = true)]
-#[command(subcommands = [healthcheck::command(), migrate::command()], disable_help_subcommand = true)]
+#[command(subcommands = [healthcheck::command(), migrate::command(), replay::command()], disable_help_subcommand = true)]
 pub struct Settings {
     /// Where operators, probes and Prometheus reach the ledger.
     #[command(flatten)]
@@ -43,6 +44,10 @@ pub struct Settings {
     /// Time between two looks for new orders
     #[arg(long, env, value_parser = positive_duration, default_value = "200ms")]
     pub drain_period: Duration,
+
+    /// Where orders are delivered.
+    #[command(flatten)]
+    pub feed: FeedSettings,
 
     /// Format of log lines; text on a terminal, else json, if not set
     #[arg(long, env, value_enum)]

@@ -9,6 +9,7 @@ pub mod exit;
 pub mod failure_log;
 pub mod files;
 pub mod healthcheck;
+pub mod https;
 pub mod json;
 pub mod logs;
 pub mod metrics;

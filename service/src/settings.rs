@@ -16,6 +16,7 @@ use clap::{Arg, Command, Parser};
 
 use crate::exit;
 
+pub use ca_file::{CaFile, InvalidCaFile};
 pub use duration::{InvalidDuration, duration, positive_duration};
 pub use file::{InvalidFile, in_file};
 pub use redis::RedisSettings;

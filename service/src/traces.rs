@@ -27,6 +27,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use self::client::CollectorClient;
 use crate::exit;
+use crate::https;
 use crate::settings::ca_file::CaFile;
 
 /// Path for traces below the collector's endpoint.
@@ -116,14 +117,11 @@ impl TraceSettings {
 }
 
 fn system_authorities() -> Result<RootCertStore, String> {
-    let mut authorities = RootCertStore::empty();
-    authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    match authorities.is_empty() {
-        true => Err("OTEL_EXPORTER_OTLP_ENDPOINT: the system has no certificate authorities; \
-                     OTEL_EXPORTER_OTLP_CERTIFICATE names a file with them"
-            .to_owned()),
-        false => Ok(authorities),
-    }
+    https::system_authorities().ok_or_else(|| {
+        "OTEL_EXPORTER_OTLP_ENDPOINT: the system has no certificate authorities; \
+         OTEL_EXPORTER_OTLP_CERTIFICATE names a file with them"
+            .to_owned()
+    })
 }
 
 fn resource(name: &'static str) -> Resource {
@@ -143,7 +141,7 @@ fn is_traced(metadata: &Metadata<'_>) -> bool {
 
 fn is_ours(target: &str) -> bool {
     let name = target.split("::").next().unwrap_or_default();
-    ["service", "node", "coordinator"].contains(&name)
+    ["service", "node", "coordinator", "ledger"].contains(&name)
 }
 
 /// Makes a span part of the trace that the client sent in its headers.

@@ -20,11 +20,13 @@ pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod procfs;
+pub mod rabbitmq;
 mod redis_cluster;
 mod redis_server;
 pub mod security;
 mod server_clock;
 pub mod stack;
+mod unix_user;
 mod wait;
 
 pub use binary::{BuildProfile, binary};
@@ -36,6 +38,7 @@ pub use nginx::Nginx;
 pub use open_loop::{BuyerResult, OpenLoop};
 pub use postgres::Postgres;
 pub use process::{Launch, Lifetime, Process};
+pub use rabbitmq::RabbitMq;
 pub use redis_cluster::{
     ClusterOptions, ClusterPorts, CommandStats, Failover, RedisCluster, ServerRole, ServerView,
 };

@@ -69,6 +69,26 @@ impl Postgres {
         self.process().kill();
     }
 
+    /// Lets the server offer TLS, with `tls.crt` and `tls.key` of this folder. Connections without TLS stay possible.
+    ///
+    /// # Errors
+    /// Fails when a file cannot be copied, or the server refuses them.
+    pub fn use_certificates(&self, folder: &Path) -> Result<()> {
+        for file in ["tls.crt", "tls.key"] {
+            let copy = self.options.data().join(file);
+            fs::copy(folder.join(file), &copy)?;
+            // The server refuses a key that others may read.
+            fs::set_permissions(&copy, fs::Permissions::from_mode(0o600))?;
+            if let Some(user) = other_user()? {
+                chown(&copy, Some(user.uid), Some(user.gid))?;
+            }
+        }
+        for setting in ["ssl_cert_file = 'tls.crt'", "ssl_key_file = 'tls.key'", "ssl = on"] {
+            self.sql(&format!("ALTER SYSTEM SET {setting}"))?;
+        }
+        self.sql("SELECT pg_reload_conf()").map(drop)
+    }
+
     /// Asks the server to end, although clients may be connected, and waits. Kills it after `limit`.
     ///
     /// # Errors

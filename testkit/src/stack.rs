@@ -20,7 +20,8 @@ use futures::{TryFutureExt, future::try_join_all};
 use tokio::sync::OnceCell;
 
 use crate::{
-    Folder, Monitoring, Nginx, Postgres, Process, RedisCluster, monitoring::Targets, ports::loopback, wait::until_ok,
+    Folder, Monitoring, Nginx, Postgres, Process, RedisCluster, monitoring::Targets, ports::loopback,
+    wait::until_ok,
 };
 
 pub use actors::{Coordinator, Ledger, Node, Programs};

@@ -69,15 +69,17 @@ impl Package {
 /// # Errors
 /// Fails when installing is not permitted. The error contains the command to type.
 pub(crate) fn ensure_installed(packages: &[Package]) -> Result<()> {
-    let missing: Vec<Package> =
-        packages.iter().copied().filter(|package| !package.is_installed()).collect();
+    let missing: Vec<Package> = packages.iter().copied().filter(|package| !package.is_installed()).collect();
     if missing.is_empty() { Ok(()) } else { install(&missing) }
 }
 
 fn install(missing: &[Package]) -> Result<()> {
     let names = missing.iter().map(|package| package.name).collect::<Vec<_>>().join(" ");
     let Some(root) = as_root() else {
-        bail!("missing: {names}. Please install, then try again:\n\n    {}\n", command_to_type(missing, &names));
+        bail!(
+            "missing: {names}. Please install, then try again:\n\n    {}\n",
+            command_to_type(missing, &names)
+        );
     };
     say!("installing {names} (apt-get)");
     run(root, "apt-get -qq update")?;
@@ -162,9 +164,7 @@ fn command_to_type(missing: &[Package], names: &str) -> String {
     } else {
         String::new()
     };
-    format!(
-        "{without_server}sudo apt-get update && sudo apt-get install --no-install-recommends {names}"
-    )
+    format!("{without_server}sudo apt-get update && sudo apt-get install --no-install-recommends {names}")
 }
 
 /// Debian starts the service of a newly installed package at once. The service would occupy its port.

@@ -31,7 +31,11 @@ async fn ctrl_c_leaves_nothing_behind() {
     let fixture = Fixture::new();
     let up = fixture.up_in_the_foreground().await;
     let processes = fixture.processes();
-    assert_eq!(processes.len(), 1 + 2 + 1 + 1 + 1 + 6, "nginx, nodes, ledger, coordinator, PostgreSQL, Redis");
+    assert_eq!(
+        processes.len(),
+        1 + 2 + 1 + 1 + 1 + 6,
+        "nginx, nodes, ledger, coordinator, PostgreSQL, Redis"
+    );
 
     up.interrupt();
     let status = up.wait(STOP_LIMIT).await.unwrap();
@@ -67,6 +71,8 @@ async fn detached_up_refuses_a_second_up() {
     let processes = fixture.processes();
     assert!(output_text(&up).contains("curl -i http://127.0.0.1:"), "{}", output_text(&up));
     assert!(output_text(&up).contains("The live view is at http://127.0.0.1:"), "{}", output_text(&up));
+    let orders = format!("curl http://127.0.0.1:{}/sales/flash/orders", fixture.ports.first() + 90);
+    assert!(output_text(&up).contains(&orders), "{}", output_text(&up));
 
     let second = fixture.xtask("up", &["--detach", "--port", &port]);
     assert!(!second.status.success());
@@ -85,11 +91,21 @@ async fn detached_up_refuses_a_second_up() {
 async fn detached_up_starts_without_a_reader_of_its_output() {
     let fixture = Fixture::new();
 
-    let arguments = ["up", "--detach", "--port", &fixture.port(), "--profile", &fixture.profile, "--folder"];
+    let arguments = [
+        "up",
+        "--detach",
+        "--no-ledger",
+        "--port",
+        &fixture.port(),
+        "--profile",
+        &fixture.profile,
+        "--folder",
+    ];
     let up = status_without_a_reader(Command::new(XTASK).args(arguments).arg(fixture.folder.path()));
 
     assert!(up.success(), "{up}");
     let processes = fixture.processes();
+    assert_eq!(processes.len(), 1 + 2 + 1 + 6, "nginx, nodes, coordinator, Redis");
     let down =
         status_without_a_reader(Command::new(XTASK).args(["down", "--folder"]).arg(fixture.folder.path()));
     assert!(down.success(), "{down}");

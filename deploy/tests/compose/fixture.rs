@@ -104,7 +104,8 @@ impl ComposeFixture {
             text = text.replace(&format!("{name}:{inside}"), &loopback(*port).to_string());
         }
         let is_a_host = self.compose.services.iter().any(|(name, definition)| {
-            let has_address = definition.networks.values().any(|place| place.ipv4_address.as_ref() == Some(&text));
+            let has_address =
+                definition.networks.values().any(|place| place.ipv4_address.as_ref() == Some(&text));
             *name == text || has_address
         });
         if is_a_host {

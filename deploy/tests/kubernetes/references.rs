@@ -217,9 +217,9 @@ fn check_backends(overlay: &Overlay, faults: &mut Faults) {
 pub(crate) fn selectors(overlay: &Overlay, faults: &mut Faults) {
     let pods = overlay.pods();
     let operator = BTreeMap::from([OPERATOR.map(str::to_owned).into()]);
-    let instances = overlay.of_kind("Cluster").map(|cluster| {
-        BTreeMap::from([(INSTANCE_OF.to_owned(), cluster.name().to_owned())])
-    });
+    let instances = overlay
+        .of_kind("Cluster")
+        .map(|cluster| BTreeMap::from([(INSTANCE_OF.to_owned(), cluster.name().to_owned())]));
     let others_by_hand: Vec<_> = instances.chain([operator]).collect();
     let services = overlay.of_kind("Service").map(|service| (service, of_service(service)));
     let others =

@@ -61,7 +61,8 @@ impl Shop {
                 let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
                 line.map_or(0, |value| value.trim().parse::<u64>().unwrap())
             };
-            let buffers = ["mem_replication_backlog", "mem_clients_slaves", "mem_clients_normal", "mem_aof_buffer"];
+            let buffers =
+                ["mem_replication_backlog", "mem_clients_slaves", "mem_clients_normal", "mem_aof_buffer"];
             total += field("used_memory") - buffers.map(field).iter().sum::<u64>();
         }
         total
@@ -93,7 +94,8 @@ async fn archived_sale_leaves_redis_and_its_status_stays() {
 
     // When a ledger has them, the sale is archived.
     shop.start_ledger().await;
-    let archived = async || shop.change("archive", json!({ "reason": "all shipped" })).await.0 == StatusCode::OK;
+    let archived =
+        async || shop.change("archive", json!({ "reason": "all shipped" })).await.0 == StatusCode::OK;
     until("the sale is archived", SOON, archived).await.unwrap();
     assert_eq!(shop.database.count("order_events"), MANY as usize);
     let mut after = 0;
@@ -151,7 +153,8 @@ async fn ended_sale_is_written_again_when_postgres_was_restored() {
     assert_eq!(shop.change("end", json!({})).await.0, StatusCode::OK);
 
     // When PostgreSQL has an earlier state, as from a backup.
-    let earlier = "DELETE FROM order_events; UPDATE cursors SET seq = 0, orders = 0; UPDATE positions SET position = 0";
+    let earlier =
+        "DELETE FROM order_events; UPDATE cursors SET seq = 0, orders = 0; UPDATE positions SET position = 0";
     shop.database.postgres.sql(earlier).unwrap();
 
     shop.database.wait_for_orders(20).await;

@@ -34,7 +34,9 @@ async fn ledger_catches_up_when_postgres_was_away() {
     shop.start_ledger().await;
     let mut orders = shop.buy(0..100).await;
 
-    // When PostgreSQL dies, the sale goes on, and the ledger says that it is not ready.
+    shop.database.wait_for_orders(100).await;
+
+    // When PostgreSQL dies, the sale goes on, and the ledger says that it is not ready, and how far it is behind.
     shop.database.postgres.kill();
     orders.extend(shop.buy(100..300).await);
     shop.database.wait_for(1, "/readyz", StatusCode::SERVICE_UNAVAILABLE).await;

@@ -22,8 +22,8 @@ use super::openapi::{
     samples, schemas,
 };
 use super::problems::{
-    busy, csrf_rejected, network_full, order_not_found, other_user, too_many_requests, lookup_failed, unavailable,
-    unknown_outcome, unknown_sale,
+    busy, csrf_rejected, lookup_failed, network_full, order_not_found, other_user, too_many_requests,
+    unavailable, unknown_outcome, unknown_sale,
 };
 use super::request::{PurchaseRequest, SalePath};
 use crate::csrf::BadToken;

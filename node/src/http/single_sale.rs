@@ -18,8 +18,8 @@ use super::caller::{Caller, RequestError};
 use super::csrf::{CsrfTokenGuard, MissingCsrfToken, missing_token};
 use super::openapi::{Answers, INVALID_USER_ID, IdempotencyKey, PURCHASE, Responses, samples, schemas};
 use super::problems::{
-    RETRY_AFTER, network_full, order_not_found, other_user, too_many_requests, lookup_failed, unavailable, unknown_outcome,
-    unknown_sale,
+    RETRY_AFTER, lookup_failed, network_full, order_not_found, other_user, too_many_requests, unavailable,
+    unknown_outcome, unknown_sale,
 };
 use super::request::{PurchaseRequest, SalePath};
 use super::state::{AppState, SaleLookupError};

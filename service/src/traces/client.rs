@@ -1,17 +1,15 @@
 //! The HTTP client of the exporter.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::RootCertStore;
 use tokio::runtime::Handle;
+
+use crate::https;
 
 /// Longest time for one request. The specification's default.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// the certificate and the host name of the collector.
 #[derive(Debug)]
 pub(super) struct CollectorClient {
-    client: HyperClient<HttpsConnector<HttpConnector>>,
+    client: HyperClient<https::Connector>,
     /// The exporter calls the client from a thread of its own, which has no runtime.
     runtime: Handle,
     is_failing: AtomicBool,
@@ -32,14 +30,7 @@ impl CollectorClient {
     /// # Panics
     /// When it is not called in a Tokio runtime.
     pub(super) fn new(authorities: RootCertStore) -> Self {
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("the provider supports the default versions")
-            .with_root_certificates(authorities)
-            .with_no_client_auth();
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
-        let client = HyperClient::new(connector, TIMEOUT, None);
+        let client = HyperClient::new(https::connector(authorities), TIMEOUT, None);
         Self { client, runtime: Handle::current(), is_failing: AtomicBool::new(false) }
     }
 

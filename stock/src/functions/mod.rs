@@ -145,10 +145,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::archive::{ArchiveShard, NoteDrained};
     use crate::calls::{
         Accept, Attempt, Buy, Configure, Donate, Find, ReadLevel, Recall, Record, TokenSource,
     };
-    use crate::archive::{ArchiveShard, NoteDrained};
     use crate::history::HistoryEntry;
     use crate::ids::ShardId;
     use crate::layout::{LimitBucket, SaleKeys};

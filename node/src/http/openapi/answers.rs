@@ -19,8 +19,8 @@ use utoipa::openapi::{self, Content, ContentBuilder, Ref, RefOr, ResponseBuilder
 
 use super::{Responses, headers, samples, schemas};
 use crate::http::problems::{
-    archived, invalid_idempotency_key, network_full, order_not_found, other_user, too_many_requests, unauthenticated,
-    unavailable, unknown_outcome, unknown_sale,
+    archived, invalid_idempotency_key, network_full, order_not_found, other_user, too_many_requests,
+    unauthenticated, unavailable, unknown_outcome, unknown_sale,
 };
 
 /// Summary of the responses to an invalid user id.
