@@ -277,6 +277,7 @@ mod tests {
                 PlanStep::RaiseVersion(version) => {
                     advance(based_on, record, version, based_on.sale.config.state);
                 }
+                PlanStep::Remove => unreachable!("no sale of this test is archived"),
             }
         }
 
