@@ -128,6 +128,7 @@ impl Schemathesis {
             .args(["--seed", &options.seed.to_string()])
             .args(["--max-examples", &options.max_examples.to_string()])
             .args(token.map(|token| format!("--header=Authorization: Bearer {token}")))
+            .envs(token.map(|token| ("ORDERS_API_TOKEN", token)))
             .kill_on_drop(true);
         let ended = timeout(RUN_LIMIT, command.status()).await;
         let status = ended.with_context(|| format!("{name} was not finished after {RUN_LIMIT:?}"))??;
