@@ -16,7 +16,7 @@ use crate::{
     binary::installed,
     ports::{is_free, loopback},
     unix_user::{UnixUser, command_as},
-    until, until_ok,
+    until,
 };
 
 /// Time limit of a start. After a kill the server recovers its queues first.

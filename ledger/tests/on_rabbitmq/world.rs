@@ -94,6 +94,10 @@ impl World {
         self.servers.postgres.sql(sql).unwrap()
     }
 
+    pub(crate) fn try_sql(&self, sql: &str) -> anyhow::Result<String> {
+        self.servers.postgres.sql(sql)
+    }
+
     /// Adds orders to a sale, as a drain does: over four shards, with the next positions.
     pub(crate) fn add_orders(&self, sale: &str, count: u32) {
         self.sql(&format!(
