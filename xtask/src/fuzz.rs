@@ -54,7 +54,11 @@ pub(crate) async fn fuzz(options: Options) -> Result<()> {
 /// tokens, and at last a ledger with the orders of these runs.
 async fn run_all(options: &Options) -> Result<()> {
     let redis_server = options.redis_server.as_ref().map(ServerBinary::at).transpose()?;
-    ensure_installed(if redis_server.is_some() { &[NGINX, POSTGRESQL] } else { &[REDIS, NGINX, POSTGRESQL] })?;
+    ensure_installed(if redis_server.is_some() {
+        &[NGINX, POSTGRESQL]
+    } else {
+        &[REDIS, NGINX, POSTGRESQL]
+    })?;
     let schemathesis = Schemathesis::installed()?;
     let sale = SaleOptions { total_stock: STOCK, ..SaleOptions::default() };
     let (programs, steps) = (build("dev", true)?, Steps::begin());
@@ -64,14 +68,26 @@ async fn run_all(options: &Options) -> Result<()> {
     let node_program = programs.node.clone();
     let (programs, folder) = (Some(programs), Some(workspace_root().join(".local/fuzz")));
     let options_of_stack = StackOptions::default();
-    let stack_options =
-        StackOptions { redis_server, programs, sale, folder, node_environment, ledgers: 1, ..options_of_stack };
+    let stack_options = StackOptions {
+        redis_server,
+        programs,
+        sale,
+        folder,
+        node_environment,
+        ledgers: 1,
+        ..options_of_stack
+    };
     let stack = Stack::start(stack_options, |step| steps.done(step)).await?;
     let node = stack.nodes().first().cloned().context("a stack without nodes")?;
     let ledger = stack.ledgers().first().cloned().context("a stack without a ledger")?;
     let jwt_node = stack.start_separate_node(&node_program, &environment(&JWT_ENVIRONMENT)).await?;
 
-    let node_api = |name, url: &str, phases| Target { name, url: format!("{url}/api/openapi.json"), phases, token: None };
+    let node_api = |name, url: &str, phases| Target {
+        name,
+        url: format!("{url}/api/openapi.json"),
+        phases,
+        token: None,
+    };
     schemathesis.run(&node_api("a node", node.url(), ALL_PHASES), options).await?;
     schemathesis.run(&node_api("nginx", &stack.url(), ALL_PHASES), options).await?;
     schemathesis.run(&node_api("a node with AUTH=jwt", jwt_node.url(), "examples,coverage"), options).await?;
