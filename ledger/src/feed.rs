@@ -61,7 +61,11 @@ impl Feeds {
     ///
     /// # Errors
     /// Fails when a sink needs certificate authorities, and there are none.
-    pub fn new(settings: &FeedSettings, database: &DatabaseSettings, period: Duration) -> anyhow::Result<Self> {
+    pub fn new(
+        settings: &FeedSettings,
+        database: &DatabaseSettings,
+        period: Duration,
+    ) -> anyhow::Result<Self> {
         let mut feeds: Vec<Arc<dyn Feed>> = Vec::new();
         if let Some(amqp) = settings.amqp() {
             let sink = Amqp::new(amqp, settings.timeout())?;

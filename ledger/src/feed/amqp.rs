@@ -20,7 +20,8 @@ use lapin::tcp::{AsyncTcpStream, RustlsConnector};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPScheme;
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Event as ConnectionEvent, ExchangeKind,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Event as ConnectionEvent,
+    ExchangeKind,
 };
 use service::https;
 use tokio::sync::Notify;
@@ -69,7 +70,8 @@ impl Amqp {
         let tls = is_tls.then(|| {
             let given = settings.ca_file.as_ref().map(|file| file.authorities());
             let trusted = given.or_else(https::system_authorities);
-            let trusted = trusted.context("the system has no certificate authorities; AMQP_CA_FILE names a file with them")?;
+            let trusted = trusted
+                .context("the system has no certificate authorities; AMQP_CA_FILE names a file with them")?;
             anyhow::Ok(RustlsConnector::from(https::client_config(trusted)))
         });
         Ok(Self { settings, tls: tls.transpose()?, timeout, link: Mutex::default() })
@@ -85,7 +87,8 @@ impl Amqp {
             Ok(connection)
         };
         let connected = timeout(self.timeout, connecting).await;
-        let connection = connected.map_err(|_| Failure::new(Reason::Timeout, "the broker does not answer"))??;
+        let connection =
+            connected.map_err(|_| Failure::new(Reason::Timeout, "the broker does not answer"))??;
         Ok(Arc::new(Link { connection, channels: Mutex::default(), broken: Notify::new() }))
     }
 
@@ -121,7 +124,9 @@ impl Amqp {
         channel.queue_declare(queue.into(), options, replicated).await?;
         if !passive {
             let options = QueueBindOptions::default();
-            channel.queue_bind(queue.into(), name.into(), ALL_EVENTS.into(), options, FieldTable::default()).await?;
+            channel
+                .queue_bind(queue.into(), name.into(), ALL_EVENTS.into(), options, FieldTable::default())
+                .await?;
         }
         Ok(())
     }
@@ -196,6 +201,7 @@ impl Sink for Amqp {
     }
 
     async fn maintain(&self) {
+        let _unlinked = Unlink(self);
         let (mut tries, mut logged) = (0, None);
         loop {
             match self.connect().await {
@@ -236,6 +242,15 @@ impl Sink for Amqp {
                 Delivered::none(failure)
             }
         }
+    }
+}
+
+/// Drops the connection when this ledger no longer delivers.
+struct Unlink<'a>(&'a Amqp);
+
+impl Drop for Unlink<'_> {
+    fn drop(&mut self) {
+        *self.0.link() = None;
     }
 }
 

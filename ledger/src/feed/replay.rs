@@ -30,8 +30,9 @@ const MOVE: &str = "
 
 /// The subcommand, as shown in the program's help.
 pub fn command() -> Command {
-    Command::new(NAME)
-        .about("Delivers a sale's orders again, or skips orders that cannot be delivered, and ends; ledgers may run")
+    Command::new(NAME).about(
+        "Delivers a sale's orders again, or skips orders that cannot be delivered, and ends; ledgers may run",
+    )
 }
 
 #[derive(Parser)]
@@ -106,18 +107,25 @@ async fn replay(database: &mut Database, settings: &Settings) -> anyhow::Result<
     let delivered: i64 = transaction.query_one(LOCK, &[&key[0], &key[1], &key[2]]).await?.get(0);
     let first = match from {
         From::Position(position) => *position,
-        From::Time(time) => first_since(&transaction, &key, time.resolve(time::now())).await?.unwrap_or(latest + 1),
+        From::Time(time) => {
+            first_since(&transaction, &key, time.resolve(time::now())).await?.unwrap_or(latest + 1)
+        }
     };
     ensure!(first <= latest + 1, "sale {sale} has {latest} orders, so --from can be at most {}", latest + 1);
     if first > delivered + 1 && !skip {
         let skipped = first - 1 - delivered;
-        bail!("{sink} would never get {skipped} orders of sale {sale}, from {} on; --skip permits that", delivered + 1);
+        bail!(
+            "{sink} would never get {skipped} orders of sale {sale}, from {} on; --skip permits that",
+            delivered + 1
+        );
     }
     transaction.execute(MOVE, &[&key[0], &key[1], &key[2], &(first - 1)]).await?;
     transaction.commit().await?;
     Ok(match first - 1 - delivered {
         0 => format!("sale {sale}: {sink} is tried again from order {first} on"),
-        skipped @ 1.. => format!("sale {sale}: {sink} skips {skipped} orders and continues with order {first}"),
+        skipped @ 1.. => {
+            format!("sale {sale}: {sink} skips {skipped} orders and continues with order {first}")
+        }
         again => format!("sale {sale}: {sink} gets {} orders again, from order {first} on", again.abs()),
     })
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
-use rediscluster::backoff;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::database::DatabaseSettings;
@@ -23,6 +22,11 @@ const SALES_AT_ONCE: usize = 8;
 /// Longest time between two looks for new orders, whatever the period of draining is: the session of a ledger that does
 /// not look is ended.
 const PERIOD_MAX: Duration = Duration::from_secs(2);
+/// First and longest pause until this ledger tries again to deliver.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// A ledger that delivered for this long is not one that fails again and again. One that cannot move its cursor delivers the
+/// same events with each try.
+const STABLE: Duration = Duration::from_secs(30);
 /// Longest time for deliveries in flight on shutdown. Events that are cut off are delivered again.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -65,7 +69,10 @@ struct Attempt {
 #[derive(Clone, Copy)]
 enum Moved {
     Not,
-    To { position: i64, moved_at: i64 },
+    To {
+        position: i64,
+        moved_at: i64,
+    },
     /// A person moved it in the meantime.
     ByAPerson,
 }
@@ -95,19 +102,24 @@ impl<S: Sink> Runner<S> {
             };
             let failure = match obtained {
                 Ok(lease) => {
-                    tracing::info!(sink = %S::NAME, "delivering");
-                    (tries, logged) = (0, None);
+                    if tries == 0 {
+                        tracing::info!(sink = %S::NAME, "this ledger delivers");
+                    }
+                    let started = Instant::now();
                     let ended = tokio::select! {
                         ended = self.deliver_all(&lease, stop.clone()) => ended,
                         () = self.sink.maintain() => Ok(()),
                     };
                     *self.shown() = None;
+                    if started.elapsed() > STABLE {
+                        (tries, logged) = (0, None);
+                    }
                     ended.err()
                 }
                 Err(error) => Some(error),
             };
             let Some(error) = failure else { return };
-            let reason = error.to_string();
+            let reason = format!("{:#}", anyhow::Error::from(error));
             if logged.as_ref() != Some(&reason) {
                 tracing::warn!(sink = %S::NAME, reason, "nothing is delivered by this ledger");
                 logged = Some(reason);
@@ -115,7 +127,7 @@ impl<S: Sink> Runner<S> {
             tries += 1;
             tokio::select! {
                 () = stop.clone() => return,
-                () = sleep(backoff(tries)) => {}
+                () = sleep(retry::exponential(RETRY.0, RETRY.1, tries)) => {}
             }
         }
     }
@@ -190,7 +202,9 @@ impl<S: Sink> Runner<S> {
     ) -> Result<Attempt, LeaseError> {
         let events = lease.events(&sale, from, window).await?;
         let Delivered { count, failure } = match events.is_empty() {
-            true => Delivered::none(Failure::new(Reason::Missing, "PostgreSQL has no order after the cursor")),
+            true => {
+                Delivered::none(Failure::new(Reason::Missing, "PostgreSQL has no order after the cursor"))
+            }
             false => self.sink.deliver(&events).await,
         };
         let delivered = &events[..count];
@@ -201,7 +215,11 @@ impl<S: Sink> Runner<S> {
             },
             None => Moved::Not,
         };
-        metrics::feed::delivered(S::NAME.as_str(), &sale.sale, delivered.iter().map(|event| event.purchased_at));
+        metrics::feed::delivered(
+            S::NAME.as_str(),
+            &sale.sale,
+            delivered.iter().map(|event| event.purchased_at),
+        );
         Ok(Attempt { sale, from, moved, failure })
     }
 
@@ -213,7 +231,15 @@ impl<S: Sink> Runner<S> {
 impl SaleState {
     fn new(lag: Lag) -> Self {
         let now = Instant::now();
-        Self { lag, window: 1, failures: 0, failing: None, due_at: Some(now), tried_at: now, is_running: false }
+        Self {
+            lag,
+            window: 1,
+            failures: 0,
+            failing: None,
+            due_at: Some(now),
+            tried_at: now,
+            is_running: false,
+        }
     }
 
     fn is_due(&self, now: Instant) -> bool {

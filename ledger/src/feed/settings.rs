@@ -86,7 +86,13 @@ struct FeedArguments {
     webhook_url: Option<Uri>,
 
     /// Secrets that sign deliveries: whsec_ and 24 to 64 bytes as base64; several are separated by spaces
-    #[arg(long, env, requires = "webhook_url", conflicts_with = "webhook_secret_file", hide_env_values = true)]
+    #[arg(
+        long,
+        env,
+        requires = "webhook_url",
+        conflicts_with = "webhook_secret_file",
+        hide_env_values = true
+    )]
     webhook_secret: Option<Secrets>,
 
     /// A file with the secrets, instead of WEBHOOK_SECRET
@@ -191,7 +197,9 @@ struct AmqpUrl(AMQPUri);
 
 /// A text is not the URL of a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is not of the form amqps://USER:PASSWORD@HOST[:PORT][/VHOST], or amqp://…, with a host name or an IPv4 address")]
+#[error(
+    "is not of the form amqps://USER:PASSWORD@HOST[:PORT][/VHOST], or amqp://…, with a host name or an IPv4 address"
+)]
 struct InvalidAmqpUrl;
 
 impl FromStr for AmqpUrl {
@@ -224,7 +232,9 @@ fn webhook_url(url: &str) -> Result<Uri, &'static str> {
             _ => false,
         }
     };
-    parsed.filter(is_valid).ok_or("must be https://HOST[:PORT][/PATH] without user and password; http:// only on this machine")
+    parsed
+        .filter(is_valid)
+        .ok_or("must be https://HOST[:PORT][/PATH] without user and password; http:// only on this machine")
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -238,10 +248,14 @@ mod tests {
 
     #[test]
     fn webhook_is_encrypted_outside_this_machine() {
-        for good in ["https://shop.example/hook?x=1", "http://127.0.0.1:80/", "http://localhost/", "http://[::1]:1/"] {
+        for good in
+            ["https://shop.example/hook?x=1", "http://127.0.0.1:80/", "http://localhost/", "http://[::1]:1/"]
+        {
             assert!(webhook_url(good).is_ok(), "{good}");
         }
-        for bad in ["", "/hook", "http://shop.example/", "ftp://shop.example/", "https://ann:secret@shop.example/"] {
+        for bad in
+            ["", "/hook", "http://shop.example/", "ftp://shop.example/", "https://ann:secret@shop.example/"]
+        {
             assert!(webhook_url(bad).is_err(), "{bad}");
         }
     }

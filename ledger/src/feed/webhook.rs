@@ -48,8 +48,9 @@ impl Webhook {
         let is_tls = settings.url.scheme_str() == Some("https");
         let trusted = match &settings.ca_file {
             Some(file) => file.authorities(),
-            None if is_tls => https::system_authorities()
-                .context("the system has no certificate authorities; WEBHOOK_CA_FILE names a file with them")?,
+            None if is_tls => https::system_authorities().context(
+                "the system has no certificate authorities; WEBHOOK_CA_FILE names a file with them",
+            )?,
             None => RootCertStore::empty(),
         };
         let client = Client::builder(TokioExecutor::new()).build(https::connector(trusted));
@@ -147,7 +148,9 @@ fn outcome(answer: &Response<Incoming>, now: SystemTime) -> Result<(), Failure> 
     let status = answer.status();
     let reason = match status {
         StatusCode::GONE => Reason::Gone,
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => Reason::Unavailable,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+            Reason::Unavailable
+        }
         _ if status.is_success() => return Ok(()),
         _ if status.is_server_error() => Reason::Unavailable,
         _ => Reason::Refused,
