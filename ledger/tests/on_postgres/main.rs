@@ -4,9 +4,11 @@
 
 mod api;
 mod archive;
+mod audit;
 mod drains;
 mod exports;
 mod filled;
 mod fixture;
 mod program;
 mod reading;
+mod restore;

@@ -33,10 +33,11 @@ pub enum Function {
     Place,
     Archive,
     Drained,
+    Import,
 }
 
 impl Function {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Buy,
         Self::Donate,
         Self::Accept,
@@ -53,6 +54,7 @@ impl Function {
         Self::Place,
         Self::Archive,
         Self::Drained,
+        Self::Import,
     ];
 
     const fn name(self) -> &'static str {
@@ -73,6 +75,7 @@ impl Function {
             Self::Place => "place",
             Self::Archive => "archive",
             Self::Drained => "drained",
+            Self::Import => "import",
         }
     }
 
@@ -94,6 +97,7 @@ impl Function {
             Self::Place => include_str!("place.lua"),
             Self::Archive => include_str!("archive.lua"),
             Self::Drained => include_str!("drained.lua"),
+            Self::Import => include_str!("import.lua"),
         }
     }
 
@@ -151,6 +155,7 @@ mod tests {
     };
     use crate::history::HistoryEntry;
     use crate::ids::ShardId;
+    use crate::import::Import;
     use crate::layout::{LimitBucket, SaleKeys};
     use crate::lease::Lead;
     use crate::limit::{Admit, Limit};
@@ -216,6 +221,7 @@ mod tests {
             (Function::Place, keys_in_call(&place)),
             (Function::Archive, keys_in_call(&ArchiveShard { shard })),
             (Function::Drained, keys_in_call(&NoteDrained { shard, seq: 1 })),
+            (Function::Import, keys_in_call(&Import { shard, orders: &[] })),
         ];
         assert_eq!(sent.map(|(operation, _)| operation), Function::ALL);
         for (operation, keys) in sent {

@@ -14,6 +14,7 @@ mod configure;
 mod faults;
 mod find_and_level;
 mod fixture;
+mod import;
 mod lease;
 mod library;
 mod limits;
