@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use rediscluster::{CallError, Cluster};
+use stock::archive::NoteDrained;
 use stock::layout::Shard;
 use stock::sale::{Sale, SaleState};
 use stock::snapshot::Confirmed;
@@ -136,6 +137,33 @@ impl SaleDrain {
             self.complete_at = Instant::now();
         }
         failure.map_or(Ok(()), Err)
+    }
+
+    /// Notes in each shard how far the ledger is, so that the sale can be archived. PostgreSQL is asked first: it may have
+    /// been restored from a backup since the latest order.
+    ///
+    /// # Errors
+    /// Fails when PostgreSQL does not answer, or its cursors are elsewhere.
+    pub(crate) async fn note(&self, cluster: &Cluster, writer: &Writer) -> Result<(), WriteError> {
+        let cursors = writer.open_cursors(&self.sale).await?;
+        if self.shards.iter().zip(&cursors).any(|(state, cursor)| state.cursor != *cursor) {
+            return Err(WriteError::Overtaken);
+        }
+        let shards = self.sale.shards().iter().zip(&cursors).filter(|(_, cursor)| !cursor.is_closed);
+        let calls: Vec<_> = shards.map(|(shard, cursor)| NoteDrained { shard, seq: cursor.seq }).collect();
+        for error in cluster.poll_all(&calls).await.into_iter().filter_map(Result::err) {
+            // The next round notes it again.
+            tracing::debug!(sale.id = %self.sale.id(), %error, "not noted in a shard that the ledger has its orders");
+        }
+        Ok(())
+    }
+
+    /// Leaves out what is not written, because the orders of an archived sale have left Redis.
+    pub(crate) fn end(&mut self) {
+        for state in &mut self.shards {
+            state.sold = state.cursor.orders;
+            state.conflict_until = None;
+        }
     }
 
     /// Reads how many units the shards have sold, and writes nothing.

@@ -46,10 +46,10 @@ async fn main() -> ExitCode {
 async fn run(settings: Settings) -> anyhow::Result<()> {
     let stop = tokio::spawn(shutdown::requested()).map(drop).shared();
     let address = settings.listen.address();
-    let feeds = Feeds::new(&settings.feed, &settings.database, settings.drain_period)?;
     let listener = serve::bind("PORT", address)?;
     let ops_listener = settings.listen.ops().map(|address| serve::bind("OPS_PORT", address)).transpose()?;
     let (readiness, exporter) = (Readiness::starting("waiting for the Redis Cluster"), metrics::install()?);
+    let feeds = Feeds::new(&settings.feed, &settings.database, settings.drain_period)?;
     let connections = Connections::with_limits(ConnectionLimits::default());
     exporter.on_scrape({
         let connections = connections.clone();

@@ -52,6 +52,6 @@ impl Call for Import<'_> {
 
     fn answer(&self, reply: Value) -> Result<Confirmed, CallError> {
         let (sold, seq) = from_redis_value(reply)?;
-        Ok(Confirmed { sold, seq })
+        Ok(Confirmed { sold, seq, drained: None })
     }
 }

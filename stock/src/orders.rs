@@ -49,7 +49,8 @@ impl Call for ReadProgress<'_> {
         if !self.shard.accepts(&ring) {
             return Err(CallError::WrongRing(ring));
         }
-        sold.zip(seq).map(|(sold, seq)| Confirmed { sold, seq }).ok_or(CallError::NoShard)
+        let progress = |(sold, seq)| Confirmed { sold, seq, drained: None };
+        sold.zip(seq).map(progress).ok_or(CallError::NoShard)
     }
 }
 

@@ -9,6 +9,7 @@ use rediscluster::EpochMs;
 
 use serde::{Deserialize, Serialize};
 
+use crate::archive::Archive;
 use crate::ids::{OrderId, SaleId, ShardId, UserId, UserIdKind};
 use crate::layout::{CreationId, Fingerprint, HashTag, Incarnation, Shard};
 use crate::ring::{Ring, VNODES_DEFAULT};
@@ -48,6 +49,9 @@ pub struct SaleConfig {
     /// Changes by operators since the creation.
     #[serde(default)]
     pub changes: ChangeHistory,
+    /// Set when the sale is archived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archive>,
 }
 
 /// State of a sale, independent of its window.
@@ -63,10 +67,12 @@ pub enum SaleState {
     Paused,
     /// Ended for good.
     Ended,
+    /// Ended, and its claims and orders are no longer in Redis.
+    Archived,
 }
 
 impl SaleState {
-    const ALL: [Self; 4] = [Self::Creating, Self::Open, Self::Paused, Self::Ended];
+    const ALL: [Self; 5] = [Self::Creating, Self::Open, Self::Paused, Self::Ended, Self::Archived];
 
     /// Parses the word of [`SaleState::as_str`].
     pub fn parse(word: &str) -> Option<Self> {
@@ -80,6 +86,7 @@ impl SaleState {
             Self::Open => "open",
             Self::Paused => "paused",
             Self::Ended => "ended",
+            Self::Archived => "archived",
         }
     }
 }
@@ -265,6 +272,11 @@ impl SaleConfig {
         Ok(())
     }
 
+    /// Returns true if the sale is archived and all of its shards are gone for good. No call to them is useful then.
+    pub fn is_removed(&self) -> bool {
+        self.archive.is_some_and(|archive| archive.is_removed)
+    }
+
     /// Returns the order id of the user's attempt with this idempotency key.
     pub fn order_id(&self, user: &UserId, idempotency_key: &str) -> OrderId {
         OrderId::derived(self.layout.creation.secret(), &self.id, user, idempotency_key)
@@ -391,6 +403,7 @@ pub(crate) mod tests {
             user_ids: UserIdKind::Opaque,
             layout: LayoutConfig::new(["a", "b", "c"].map(HashTag::new).to_vec()),
             changes: ChangeHistory::default(),
+            archive: None,
         }
     }
 

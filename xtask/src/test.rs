@@ -11,7 +11,7 @@ use clap::Args;
 use testkit::{ServerBinary, binary::cargo, workspace_root};
 
 use crate::install::{
-    ENVSUBST, FAKETIME, NGINX, OPENSSL, POSTGRESQL, PROMETHEUS, REDIS, REDIS_EXPORTER, cargo_deny,
+    ENVSUBST, FAKETIME, NGINX, OPENSSL, POSTGRESQL, PROMETHEUS, RABBITMQ, REDIS, REDIS_EXPORTER, cargo_deny,
     deploy_tools, ensure_installed, valkey,
 };
 use crate::scratch::Scratch;
@@ -92,7 +92,16 @@ fn quick_test(options: &Options) -> Result<()> {
 }
 
 fn servers(options: &Options) -> Result<Vec<ServerBinary>> {
-    ensure_installed(&[ENVSUBST, FAKETIME, NGINX, OPENSSL, POSTGRESQL, PROMETHEUS, REDIS_EXPORTER])?;
+    ensure_installed(&[
+        ENVSUBST,
+        FAKETIME,
+        NGINX,
+        OPENSSL,
+        POSTGRESQL,
+        PROMETHEUS,
+        RABBITMQ,
+        REDIS_EXPORTER,
+    ])?;
     deploy_tools()?;
     if let Some(path) = &options.redis_server {
         return Ok(vec![ServerBinary::at(path)?]);

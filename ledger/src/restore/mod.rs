@@ -147,7 +147,8 @@ fn plan(cluster: &Cluster, latest: &SaleConfig, number: i32) -> anyhow::Result<P
     ensure!(tags.len() == shards, "some slots have no primary; {shards} shards cannot be placed");
     let layout = latest.layout.with_new_shards(tags);
     let version = latest.version + VERSION_GAP;
-    Ok(Plan { number, config: SaleConfig { version, state: SaleState::Creating, layout, ..latest.clone() } })
+    let config = SaleConfig { version, state: SaleState::Creating, layout, archive: None, ..latest.clone() };
+    Ok(Plan { number, config })
 }
 
 async fn restore(books: &Books, cluster: &Cluster, plan: &Plan, latest: &SaleConfig) -> anyhow::Result<()> {
@@ -172,7 +173,8 @@ async fn restore(books: &Books, cluster: &Cluster, plan: &Plan, latest: &SaleCon
     let confirmed = shards.fill(cluster).await?;
     println!("{} free units are minted", latest.total_stock - imported);
     books.open_cursors(&shards.sale, &confirmed).await?;
-    let state = if latest.state == SaleState::Ended { SaleState::Ended } else { SaleState::Paused };
+    let is_over = matches!(latest.state, SaleState::Ended | SaleState::Archived);
+    let state = if is_over { SaleState::Ended } else { SaleState::Paused };
     let record = shards.record(cluster, state).await?;
     shards::settle(cluster, &record).await
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
 
 mod api;
+mod archive;
 mod audit;
 mod drains;
 mod exports;

@@ -14,9 +14,13 @@ use testkit::postgres::PostgresOptions;
 use testkit::rabbitmq::RabbitMqOptions;
 use testkit::{Folder, Launch, Lifetime, Postgres, Process, RabbitMq, until};
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::timeout;
 
 /// Time limit for any expected change, on a busy machine too.
 pub(crate) const SOON: Duration = Duration::from_secs(40);
+
+/// Time limit for taking all messages of the queue. A broker that was killed loses requests.
+const CONSUME_LIMIT: Duration = Duration::from_secs(5);
 
 /// The exchange that ledgers use if nothing else is set.
 pub(crate) const EXCHANGE: &str = "flashsale.orders";
@@ -218,7 +222,11 @@ impl World {
     /// Takes all messages from the queue.
     pub(crate) async fn consume(&mut self) {
         let url = self.broker().url();
-        self.consumer.take_all(&url).await.ok();
+        let taken = timeout(CONSUME_LIMIT, self.consumer.take_all(&url)).await;
+        if let Some(error) = taken.map_err(anyhow::Error::from).and_then(|taken| Ok(taken?)).err() {
+            eprintln!("not consumed: {error:#}");
+            *self.consumer.connection.lock().await = None;
+        }
     }
 
     /// Consumes until each order has come at least once.
@@ -228,9 +236,11 @@ impl World {
         while self.consumer.ids() != expected {
             assert!(
                 tokio::time::Instant::now() < deadline,
-                "{} of {} orders came",
+                "{} of {} orders came, the sink has {}\n{}",
                 self.consumer.ids().len(),
-                expected.len()
+                expected.len(),
+                self.cursor("amqp", "flash"),
+                self.log(1)
             );
             self.consume().await;
         }

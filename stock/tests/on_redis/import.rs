@@ -38,11 +38,11 @@ async fn imported_orders_are_claims_and_entries_once() {
     let second = [&first[..1], &second[1..]].concat();
 
     // Given a call that is repeated, and another one that repeats a part of it.
-    assert_eq!(import(&sale, &first).await, Ok(Confirmed { sold: 2, seq: 1 }));
+    assert_eq!(import(&sale, &first).await, Ok(Confirmed { sold: 2, seq: 1, drained: None }));
     let tick = sale.tick().await;
-    assert_eq!(import(&sale, &first).await, Ok(Confirmed { sold: 2, seq: 1 }));
+    assert_eq!(import(&sale, &first).await, Ok(Confirmed { sold: 2, seq: 1, drained: None }));
     assert!(sale.tick().await > tick, "a barrier needs a write");
-    assert_eq!(import(&sale, &second).await, Ok(Confirmed { sold: 4, seq: 2 }));
+    assert_eq!(import(&sale, &second).await, Ok(Confirmed { sold: 4, seq: 2, drained: None }));
 
     // Then each order is there once, and the books balance.
     let read = ReadOrders { shard: sale.shard(), after: 0, until: None, entries: 10 };

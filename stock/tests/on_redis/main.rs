@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test whose fixture fails has failed")]
 
 mod against_reference;
+mod archive;
 mod audit;
 mod barriers;
 mod buy;
