@@ -78,10 +78,10 @@ impl Drill {
         self.sql(&format!(
             "INSERT INTO order_events (sale, creation, shard, incarnation, seq, n, position, id, aggregatetype,
                  aggregateid, type, payload, user_id, at)
-             SELECT sale, creation, shard, incarnation, 1000000 + n, 0, (SELECT position FROM positions) + n,
-                 gen_random_uuid(), aggregatetype, lpad(n::text, 14, '0'), type,
-                 payload || jsonb_build_object('userId', 'generated-' || n), 'generated-' || n, at
-             FROM order_events, generate_series(1, {count}) AS n WHERE position = 1;
+             SELECT sale, creation, shard, incarnation, 1000000 + number, 0, (SELECT position FROM positions) + number,
+                 gen_random_uuid(), aggregatetype, lpad(number::text, 14, '0'), type,
+                 payload || jsonb_build_object('userId', 'generated-' || number), 'generated-' || number, at
+             FROM order_events, generate_series(1, {count}) AS number WHERE position = 1;
              UPDATE cursors SET orders = orders + {count} WHERE shard = (SELECT shard FROM order_events WHERE position = 1);
              UPDATE positions SET position = position + {count}"
         ));
