@@ -19,7 +19,7 @@ use super::sink::{Delivered, Failure, Reason, Sink};
 
 /// Most sales in delivery at once. With the longest window this bounds the memory of a sink.
 const SALES_AT_ONCE: usize = 8;
-/// Longest time between two looks for new orders, whatever the period of draining is: the session of a ledger that does
+/// Longest time between two looks for new orders, for any period of draining: the session of a ledger that does
 /// not look is ended.
 const PERIOD_MAX: Duration = Duration::from_secs(2);
 /// First and longest pause until this ledger tries again to deliver.
