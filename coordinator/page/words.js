@@ -20,7 +20,7 @@ export const notLive = (since) => `Not live since ${TIME.format(since)}. Trying 
 export function standing({ sale, total, sold }, now) {
   if (sale.state === 'creating') return { phase: 'creating', words: 'Being created' };
   if (sale.state === 'paused') return { phase: 'paused', words: 'Paused. Closes in', until: sale.endsAt };
-  if (sale.state === 'ended' || now >= sale.endsAt) return { phase: 'ended', words: 'The sale has ended' };
+  if (sale.state === 'ended' || sale.state === 'archived' || now >= sale.endsAt) return { phase: 'ended', words: 'The sale has ended' };
   if (now < sale.startsAt) return { phase: 'upcoming', words: 'Opens in', until: sale.startsAt };
   if (sold >= total) return { phase: 'soldout', words: 'Sold out. Closes in', until: sale.endsAt };
   return { phase: 'open', words: 'Open. Closes in', until: sale.endsAt };

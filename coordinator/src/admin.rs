@@ -28,7 +28,10 @@ use stock::ids::SaleId;
 use crate::change::Change;
 use crate::coordinator::Coordinator;
 use crate::operations::{Created, OperationError};
-use requests::{Extension, NewSaleRequest, Origin, ReasonBody, RestockKey, RestockRequest, because};
+use requests::{
+    ArchiveRequest, Extension, NewSaleRequest, OptionalBody, Origin, ReasonRequest, RestockKey,
+    RestockRequest, because,
+};
 
 /// Longest time for a request: an audit reads every claim and every order of a sale.
 const DEADLINE: Duration = Duration::from_mins(2);
@@ -69,6 +72,7 @@ pub fn router(handle: CoordinatorHandle, tokens: OperatorTokens, ops_routes: Rou
             "/admin/sales/{sale}/end",
             post(|coordinator, sale, origin, body| simple(coordinator, sale, origin, body, Change::End)),
         )
+        .route("/admin/sales/{sale}/archive", post(archive))
         .route("/admin/sales/{sale}/extend", post(extend))
         .route("/admin/sales/{sale}/restock", post(restock))
         .route("/admin/sales/{sale}/audit", get(audit))
@@ -147,12 +151,22 @@ async fn restock(
     change(coordinator, sale, because(origin, reason)?, restock).await
 }
 
+async fn archive(
+    ReadyCoordinator(coordinator): ReadyCoordinator,
+    SalePath(sale): SalePath,
+    Origin(origin): Origin,
+    OptionalBody(ArchiveRequest { orders_exported, reason }): OptionalBody<ArchiveRequest>,
+) -> Result<Json<Value>, Problem> {
+    let sale = coordinator.sales.archive(&sale, orders_exported, &because(origin, reason)?).await?;
+    Ok(Json(views::sale(&sale)))
+}
+
 /// A change without values. Its body may give a reason, or be missing.
 async fn simple(
     coordinator: ReadyCoordinator,
     sale: SalePath,
     Origin(origin): Origin,
-    ReasonBody(reason): ReasonBody,
+    OptionalBody(ReasonRequest { reason }): OptionalBody<ReasonRequest>,
     simple: Change,
 ) -> Result<Json<Value>, Problem> {
     change(coordinator, sale, because(origin, reason)?, simple).await

@@ -3,6 +3,7 @@
 use rediscluster::{CallError, Cluster};
 use serde_json::Value;
 use service::time::now;
+use stock::archive::{Archive, ArchiveShard};
 use stock::calls::{Accept, Accepted, Configure, Configured, RecordAnswer, TokenSource};
 use stock::channels::Channel;
 use stock::history::ChangeOrigin;
@@ -32,6 +33,12 @@ pub async fn apply(cluster: &Cluster, records: &Records, desired: &DesiredState,
                 }
             },
             PlanStep::RaiseVersion(version) => raise_version(records, desired, version).await,
+            PlanStep::Remove => match remove(cluster, records, desired).await {
+                Ok(shards) => unconfirmed.extend(shards),
+                Err(error) => {
+                    tracing::warn!(sale.id = %desired.sale.id(), %error, "the removal is not recorded for sure");
+                }
+            },
         }
     }
     unconfirmed.extend(configure(cluster, desired, &behind).await.err().unwrap_or_default());
@@ -75,6 +82,33 @@ pub async fn open(
     let opened = SaleConfig { version: before.version + 1, state: SaleState::Open, layout, ..before.clone() };
     if advance(records, desired, opened, "open").await? == RecordAnswer::Done {
         tracing::info!(sale.id = %before.id, sale.total = before.total_stock, "sale opened");
+    }
+    Ok(Vec::new())
+}
+
+/// Removes all shards of an archived sale. Once no replica has them any more, this is recorded, and nothing is left to
+/// do for the sale. Returns the shards that have not confirmed.
+///
+/// # Errors
+/// Fails when it is unknown whether the removal is recorded.
+pub async fn remove(
+    cluster: &Cluster,
+    records: &Records,
+    desired: &DesiredState,
+) -> Result<Vec<UnconfirmedShard>, CallError> {
+    let before = &*desired.sale.config;
+    let Some(archive) = before.archive.filter(|archive| !archive.is_removed) else { return Ok(Vec::new()) };
+    let shards: Vec<ShardId> = desired.sale.shards().iter().map(|shard| shard.id).collect();
+    let calls: Vec<_> = desired.sale.shards().iter().map(|shard| ArchiveShard { shard }).collect();
+    let answers = cluster.write_all(&calls).await.into_iter();
+    let unconfirmed = unconfirmed(&shards, answers.map(|answer| Ok(answer?)));
+    if !unconfirmed.is_empty() {
+        return Ok(unconfirmed);
+    }
+    let archive = Some(Archive { is_removed: true, ..archive });
+    let removed = SaleConfig { version: before.version + 1, archive, ..before.clone() };
+    if advance(records, desired, removed, "remove shards").await? == RecordAnswer::Done {
+        tracing::info!(sale.id = %before.id, "the shards of the archived sale are removed");
     }
     Ok(Vec::new())
 }

@@ -5,6 +5,7 @@
 use rediscluster::EpochMs;
 use serde_json::{Map, Value, json};
 use service::time::iso8601;
+use stock::archive::Archive;
 use stock::history::{ChangeOrigin, HistoryEntry};
 use stock::sale::{InvalidSale, Restock, SaleConfig, SaleState};
 
@@ -41,6 +42,18 @@ pub enum ChangeError {
     /// The sale has ended, which is final.
     #[error("the sale has ended, and that is final")]
     Ended,
+    /// Only a sale that has ended can be archived.
+    #[error("only an ended sale can be archived; end it first")]
+    NotEnded,
+    /// Redis has orders that no ledger has.
+    #[error(
+        "{missing} shards have orders that no ledger has noted within the last minute; wait for flashsale-ledger, or send \
+         ordersExported: true if you have taken the orders out yourself"
+    )]
+    NotInLedger {
+        /// Number of these shards.
+        missing: usize,
+    },
     /// A restock of 0 units.
     #[error("a restock adds at least 1 unit")]
     NoUnits,
@@ -91,9 +104,10 @@ impl Change {
         match self {
             Self::Pause => Ok(config.state == SaleState::Paused),
             Self::Resume => Ok(config.state == SaleState::Open),
-            Self::End => Ok(config.state == SaleState::Ended),
+            Self::End => Ok(matches!(config.state, SaleState::Ended | SaleState::Archived)),
             Self::Extend { ends_at } => {
-                Ok(config.window.ends_at == *ends_at && config.state != SaleState::Ended)
+                let is_over = matches!(config.state, SaleState::Ended | SaleState::Archived);
+                Ok(config.window.ends_at == *ends_at && !is_over)
             }
             Self::Restock(restock) => {
                 match config.changes.restocks.iter().find(|known| known.key == restock.key) {
@@ -107,7 +121,7 @@ impl Change {
     fn altered(&self, before: &SaleConfig) -> Result<SaleConfig, ChangeError> {
         match before.state {
             SaleState::Creating => return Err(ChangeError::Creating),
-            SaleState::Ended => return Err(ChangeError::Ended),
+            SaleState::Ended | SaleState::Archived => return Err(ChangeError::Ended),
             SaleState::Open | SaleState::Paused => {}
         }
         let mut config = SaleConfig { version: before.version + 1, ..before.clone() };
@@ -120,6 +134,21 @@ impl Change {
         }
         Ok(config)
     }
+}
+
+/// Returns an ended sale as archived: with its final number of units sold, and with its shards to be removed.
+///
+/// # Errors
+/// Fails when the sale has not ended.
+pub(crate) fn archived(desired: &DesiredState, sold: u64) -> Result<DesiredState, ChangeError> {
+    let before = &*desired.sale.config;
+    if before.state != SaleState::Ended {
+        return Err(ChangeError::NotEnded);
+    }
+    let archive = Some(Archive { sold, is_removed: false });
+    let config =
+        SaleConfig { version: before.version + 1, state: SaleState::Archived, archive, ..before.clone() };
+    Ok(DesiredState { sale: desired.sale.at(config)?, mint: desired.mint.clone() })
 }
 
 /// An entry of the history of the sale that has this configuration after the change. `values` is an object.

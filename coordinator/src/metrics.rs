@@ -172,7 +172,8 @@ fn show_shards(id: &SaleId, observation: &Observation) {
         show(SHARD_STOCK, level.stock as f64);
         show(SHARD_SOLD, level.sold as f64);
         show(SHARD_IN_FLIGHT, incoming as f64);
-        show(SHARD_READABLE, one_if(!level.stale));
+        // The shards of an archived sale are gone.
+        show(SHARD_READABLE, one_if(!level.stale || observation.desired.sale.config.archive.is_some()));
     }
 }
 

@@ -78,6 +78,7 @@ impl NewSale {
             user_ids: self.user_ids,
             layout: LayoutConfig::new(tags),
             changes: ChangeHistory::default(),
+            archive: None,
         }
     }
 

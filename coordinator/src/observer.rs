@@ -59,14 +59,14 @@ impl Observer {
             self.observations.send_replace(Observations::default());
             return;
         }
-        let (observed_at, started_at_ms, known) = (Instant::now(), now(), records.known());
-        let shards = known.values().flat_map(|desired| desired.sale.shards());
+        let (observed_at, started_at_ms, known) = (Instant::now(), now(), records.with_shards());
+        let shards = known.iter().flat_map(|(_, desired)| desired.sale.shards());
         let calls: Vec<_> = shards.map(|shard| ReadLevel { shard }).collect();
         let mut levels = reads.poll_all(&calls).await.into_iter();
         let when = (observed_at, started_at_ms.midpoint(now()));
 
         let (before, sold_out) = (self.latest(), self.sold_out.borrow().clone());
-        let observation = |(id, desired): (&SaleId, &DesiredState)| {
+        let observation = |(id, desired): &(SaleId, DesiredState)| {
             let levels = levels.by_ref().take(desired.sale.shards().len()).collect();
             let mut seen = Observation::of(desired, levels, when, before.get(id));
             let units = sold_out.get(desired.sale.fingerprint());

@@ -18,13 +18,13 @@ use stock::ids::SaleId;
 use stock::layout::{Fingerprint, SaleKeys, choose_tags};
 use stock::sale::{InvalidSale, SHARDS_MAX, Sale, SaleState};
 use stock::search::has_shards;
-use stock::snapshot::Snapshot;
+use stock::snapshot::{Confirm, Confirmed, Snapshot};
 use stock::store::{AddSaleToList, ListSales, ReadSnapshot};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use crate::apply::{enforce, open};
-use crate::change::{Change, ChangeError, entry};
+use crate::apply::{enforce, open, remove};
+use crate::change::{Change, ChangeError, archived, entry};
 use crate::context::Context;
 use crate::desired_state::DesiredState;
 use crate::metrics;
@@ -44,6 +44,10 @@ const CHANGE_TRIES_MAX: u32 = 5;
 const AUDITS_MAX: usize = 1;
 /// Longest wait for another audit to end. An audit of a million claims takes some seconds.
 const AUDIT_WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// Oldest note of a ledger that counts. A ledger that works repeats its note every five seconds, after it has asked
+/// PostgreSQL.
+const NOTE_AGE_MAX: Duration = Duration::from_mins(1);
 
 /// Operations on the sales of a cluster.
 pub struct SaleOperations {
@@ -97,6 +101,12 @@ pub enum OperationError {
     /// The request is recorded, and will be applied.
     #[error("recorded, but not confirmed by every shard yet: {}", join(.0))]
     Unconfirmed(Vec<UnconfirmedShard>),
+    /// Some shards have not confirmed that the sale has ended. Nothing was recorded.
+    #[error("not every shard confirms that the sale has ended: {}", join(.0))]
+    NotEnded(Vec<UnconfirmedShard>),
+    /// The claims and orders of an archived sale are not in Redis any more.
+    #[error("the sale is archived; its orders are in the ledger")]
+    Archived,
     /// Another audit is running.
     #[error("another audit is running")]
     AuditBusy,
@@ -222,12 +232,19 @@ impl SaleOperations {
     pub async fn complete(&self, mut desired: DesiredState) -> Result<Sale, OperationError> {
         for _ in 0..CHANGE_TRIES_MAX {
             let is_creating = desired.sale.config.state == SaleState::Creating;
-            let unconfirmed = if is_creating {
+            if desired.sale.config.is_removed() {
+                return Ok(desired.sale);
+            }
+            let is_archived = desired.sale.config.archive.is_some();
+            let unconfirmed = if is_archived {
+                let Context { writes, records, .. } = &*self.context;
+                remove(writes, records, &desired).await.map_err(UnknownOutcome)?
+            } else if is_creating {
                 open(&self.context.writes, &self.context.records, &desired).await.map_err(UnknownOutcome)?
             } else {
                 enforce(&self.context.writes, &desired).await.err().unwrap_or_default()
             };
-            if unconfirmed.is_empty() && !is_creating {
+            if unconfirmed.is_empty() && !is_creating && !is_archived {
                 return Ok(desired.sale);
             }
             desired = match self.existing(desired.sale.id()).await {
@@ -259,6 +276,57 @@ impl SaleOperations {
             }
         }
         Err(OperationError::Contended)
+    }
+
+    /// Archives an ended sale: records its final numbers, and removes its claims and orders from Redis. Without
+    /// `orders_exported`, a ledger must have noted within [`NOTE_AGE_MAX`] that it has all orders of each shard.
+    ///
+    /// # Errors
+    /// Fails when the sale does not exist, has not ended, has orders that no ledger has, or not every shard has confirmed.
+    pub async fn archive(
+        &self,
+        id: &SaleId,
+        orders_exported: bool,
+        origin: &ChangeOrigin,
+    ) -> Result<Sale, OperationError> {
+        for _ in 0..CHANGE_TRIES_MAX {
+            let before = self.existing(id).await?;
+            if before.sale.config.archive.is_some() {
+                return self.complete(before).await;
+            }
+            let sold = self.final_sales(&before, orders_exported).await?;
+            let after = archived(&before, sold)?;
+            let values = json!({ "sold": sold, "ordersExported": orders_exported });
+            let entry = entry("archive", values, &after.sale.config, origin, now());
+            if self.record(before.sale.config.version, &after, &entry).await? == RecordAnswer::Done {
+                log_change(id, &entry);
+                return self.complete(after).await;
+            }
+        }
+        Err(OperationError::Contended)
+    }
+
+    /// Returns the number of units that an ended sale has sold. Each shard confirms first that it has ended, so that no
+    /// sale follows.
+    async fn final_sales(
+        &self,
+        desired: &DesiredState,
+        orders_exported: bool,
+    ) -> Result<u64, OperationError> {
+        if desired.sale.config.state != SaleState::Ended {
+            return Err(ChangeError::NotEnded.into());
+        }
+        let writes = &self.context.writes;
+        enforce(writes, desired).await.map_err(OperationError::NotEnded)?;
+        let calls: Vec<_> = desired.sale.shards().iter().map(|shard| Confirm { shard }).collect();
+        let confirmed: Result<Vec<Confirmed>, CallError> =
+            writes.write_all(&calls).await.into_iter().collect();
+        let confirmed = confirmed.map_err(Unreadable)?;
+        let missing = confirmed.iter().filter(|shard| !is_in_ledger(shard)).count();
+        if missing > 0 && !orders_exported {
+            return Err(ChangeError::NotInLedger { missing }.into());
+        }
+        Ok(confirmed.iter().map(|shard| shard.sold).sum())
     }
 
     /// Returns the durable record of a sale.
@@ -345,6 +413,9 @@ impl SaleOperations {
     /// Fails when the sale does not exist, a shard cannot be read, or other audits run for too long.
     pub async fn audit(&self, id: &SaleId) -> Result<AuditReport, OperationError> {
         let desired = self.read_unconfirmed(id).await?;
+        if desired.sale.config.archive.is_some() {
+            return Err(OperationError::Archived);
+        }
         let permit = timeout(AUDIT_WAIT_MAX, self.audits.acquire()).await;
         let _permit = permit.map_err(|_| OperationError::AuditBusy)?.expect("the semaphore is never closed");
         let found = audit(&self.context.writes, &desired.sale).await;
@@ -365,6 +436,11 @@ impl SaleOperations {
             known.iter().map(|(id, desired)| Some((id.clone(), *audited.get(desired.sale.fingerprint())?)));
         violations.flatten().collect()
     }
+}
+
+/// Returns true if a ledger has all orders of a shard.
+fn is_in_ledger(shard: &Confirmed) -> bool {
+    shard.seq == 0 || shard.drained.is_some_and(|note| note.seq == shard.seq && note.age <= NOTE_AGE_MAX)
 }
 
 /// Writes a change to the audit log.

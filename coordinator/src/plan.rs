@@ -26,6 +26,8 @@ pub enum PlanStep {
     /// Records the sale unchanged with this version, which is higher than that of every shard. Shards that are ahead of
     /// the record, because a newer one was lost, then follow it again.
     RaiseVersion(u64),
+    /// Removes all shards of an archived sale.
+    Remove,
 }
 
 /// Returns the steps that are left to do. `stalled` are the channels to re-drive.
@@ -36,6 +38,9 @@ pub fn plan(
     levels: &[Result<Level, CallError>],
     stalled: &[Channel],
 ) -> Vec<PlanStep> {
+    if let Some(archive) = desired.sale.config.archive {
+        return if archive.is_removed { Vec::new() } else { vec![PlanStep::Remove] };
+    }
     let shards = desired.sale.shards().iter().map(|shard| shard.id).zip(levels).zip(&desired.mint);
     let mut steps: Vec<PlanStep> =
         shards.flat_map(|((shard, level), &minted)| plan_shard(desired, shard, level, minted)).collect();
@@ -91,6 +96,7 @@ fn is_creating(desired: &DesiredState) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use stock::archive::Archive;
     use stock::channels::open_channels;
     use stock::sale::{SaleConfig, ShardSettings};
 
@@ -144,6 +150,21 @@ mod tests {
             let mut levels = converged(&sale);
             levels[1] = Err(CallError::NoShard);
             assert_eq!(plan(&sale, &levels, &[]), [], "{state:?}");
+        }
+    }
+
+    #[test]
+    fn archived_sale_is_removed_and_then_left_alone() {
+        let archived = |is_removed| {
+            let ended = recorded(SaleState::Ended, 2);
+            let archive = Some(Archive { sold: 1, is_removed });
+            let config = SaleConfig { state: SaleState::Archived, archive, ..(*ended.sale.config).clone() };
+            DesiredState { sale: ended.sale.at(config).unwrap(), ..ended }
+        };
+        let gone = [Err(CallError::NoShard), Err(CallError::NoShard)];
+        for levels in [&converged(&recorded(SaleState::Ended, 2))[..], &gone] {
+            assert_eq!(plan(&archived(false), levels, &[]), [PlanStep::Remove]);
+            assert_eq!(plan(&archived(true), levels, &[]), []);
         }
     }
 
@@ -256,6 +277,7 @@ mod tests {
                 PlanStep::RaiseVersion(version) => {
                     advance(based_on, record, version, based_on.sale.config.state);
                 }
+                PlanStep::Remove => unreachable!("no sale of this test is archived"),
             }
         }
 

@@ -61,6 +61,9 @@ impl RecordFollower {
             list_is_lost.store(!is_whole, Ordering::Relaxed);
             ids.extend(listed.into_iter().flatten());
         }
+        // The record of an archived sale is final. The search still reads it, at a slower pace.
+        let known = context.records.known();
+        ids.retain(|id| known.get(id).is_none_or(|desired| !desired.sale.config.is_removed()));
         let ids: Vec<SaleId> = ids.into_iter().collect();
         let records = context.records.follow(&ids).await;
         for (id, record) in ids.iter().zip(records) {

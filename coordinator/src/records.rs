@@ -42,6 +42,14 @@ impl Records {
         self.known.borrow().clone()
     }
 
+    /// The latest record of each sale whose shards exist, or should. An archived sale has none, and nothing is left to
+    /// do for it.
+    pub fn with_shards(&self) -> Vec<(SaleId, DesiredState)> {
+        let known = self.known();
+        let has_shards = |(_, desired): &(&SaleId, &DesiredState)| !desired.sale.config.is_removed();
+        known.iter().filter(has_shards).map(|(id, desired)| (id.clone(), desired.clone())).collect()
+    }
+
     /// Reads these records with short timeouts. Confirms changed ones with one try.
     pub async fn follow(&self, ids: &[SaleId]) -> Vec<RecordReading> {
         self.read(&self.reads, ids, async |changed| self.writes.write_all_once(changed).await).await

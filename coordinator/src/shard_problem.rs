@@ -79,6 +79,10 @@ fn problem_of(
     level: &Result<Level, CallError>,
     minted: u64,
 ) -> Option<ShardProblem> {
+    // The shards of an archived sale are removed.
+    if desired.sale.config.archive.is_some() {
+        return None;
+    }
     let problem = |kind, detail| Some(ShardProblem { shard: shard.id, kind, detail });
     match level {
         Err(CallError::NoShard) if desired.sale.config.state == SaleState::Creating => None,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use rediscluster::{CallError, Cluster};
+use stock::archive::NoteDrained;
 use stock::layout::Shard;
 use stock::sale::{Sale, SaleState};
 use stock::snapshot::Confirmed;
@@ -15,6 +16,9 @@ use crate::writer::{Cursor, WriteError, Writer};
 
 /// Time between two tries of a shard that contradicts the ledger. A person may have resolved it.
 const CONFLICT_RETRY: Duration = Duration::from_secs(5);
+
+/// Time between two records of how many units a sale has sold.
+const SIGHTING_PERIOD: Duration = Duration::from_secs(1);
 
 /// Most batches of one shard in one round, so that all shards proceed.
 const BATCHES_PER_ROUND: usize = 16;
@@ -37,6 +41,7 @@ pub(crate) struct SaleDrain {
     pub(crate) sale: Arc<Sale>,
     shards: Vec<ShardState>,
     complete_at: Instant,
+    sighting_due_at: Instant,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -59,6 +64,8 @@ enum ShardError {
     ShorterThanLedger { confirmed: u64, drained: u64 },
     #[error("entries after {0} are missing in the order stream")]
     MissingEntries(u64),
+    #[error("a restore of the sale has replaced the shard; its Redis servers must not be used any more")]
+    Replaced,
 }
 
 impl SaleDrain {
@@ -68,7 +75,8 @@ impl SaleDrain {
         let cursors = writer.open_cursors(&sale).await?;
         let shards =
             cursors.into_iter().map(|cursor| ShardState { cursor, ..ShardState::default() }).collect();
-        Ok(Self { sale, shards, complete_at: Instant::now() })
+        let now = Instant::now();
+        Ok(Self { sale, shards, complete_at: now, sighting_due_at: now })
     }
 
     /// Opens the cursors again: another ledger may have moved them.
@@ -95,6 +103,10 @@ impl SaleDrain {
         let now = Instant::now();
         let sale = Arc::clone(&self.sale);
         let progress = self.look(cluster).await;
+        if self.sighting_due_at <= now && progress.iter().all(Result::is_ok) {
+            writer.record_sighting(&sale, self.shards.iter().map(|state| state.sold).sum()).await?;
+            self.sighting_due_at = now + SIGHTING_PERIOD;
+        }
         let has_news = |state: &ShardState, progress: &Result<Confirmed, CallError>| {
             let stands = state.conflict_until.is_some_and(|until| now < until);
             !stands && progress.as_ref().is_ok_and(|progress| progress.seq != state.cursor.seq)
@@ -125,6 +137,33 @@ impl SaleDrain {
             self.complete_at = Instant::now();
         }
         failure.map_or(Ok(()), Err)
+    }
+
+    /// Notes in each shard how far the ledger is, so that the sale can be archived. PostgreSQL is asked first: it may have
+    /// been restored from a backup since the latest order.
+    ///
+    /// # Errors
+    /// Fails when PostgreSQL does not answer, or its cursors are elsewhere.
+    pub(crate) async fn note(&self, cluster: &Cluster, writer: &Writer) -> Result<(), WriteError> {
+        let cursors = writer.open_cursors(&self.sale).await?;
+        if self.shards.iter().zip(&cursors).any(|(state, cursor)| state.cursor != *cursor) {
+            return Err(WriteError::Overtaken);
+        }
+        let shards = self.sale.shards().iter().zip(&cursors).filter(|(_, cursor)| !cursor.is_closed);
+        let calls: Vec<_> = shards.map(|(shard, cursor)| NoteDrained { shard, seq: cursor.seq }).collect();
+        for error in cluster.poll_all(&calls).await.into_iter().filter_map(Result::err) {
+            // The next round notes it again.
+            tracing::debug!(sale.id = %self.sale.id(), %error, "not noted in a shard that the ledger has its orders");
+        }
+        Ok(())
+    }
+
+    /// Leaves out what is not written, because the orders of an archived sale have left Redis.
+    pub(crate) fn end(&mut self) {
+        for state in &mut self.shards {
+            state.sold = state.cursor.orders;
+            state.conflict_until = None;
+        }
     }
 
     /// Reads how many units the shards have sold, and writes nothing.
@@ -207,6 +246,9 @@ async fn drain(
     cursor: &mut Cursor,
     until: u64,
 ) -> Result<(), ShardError> {
+    if cursor.is_closed {
+        return Err(ShardError::Replaced);
+    }
     if until < cursor.seq {
         return Err(ShardError::ShorterThanLedger { confirmed: until, drained: cursor.seq });
     }

@@ -65,7 +65,12 @@ impl Sales {
                     *changes_until = drain.sale.config.version;
                 }
             }
-            match drain.round(cluster, writer).await {
+            if drain.sale.config.archive.is_some() {
+                drain.end();
+                *due_at = Instant::now() + ENDED_PERIOD;
+                continue;
+            }
+            match drain_and_note(drain, cluster, writer).await {
                 Ok(()) => {}
                 // Another ledger is at work, too.
                 Err(WriteError::Overtaken) => drain.reopen(writer).await.map_err(RoundError::Write)?,
@@ -120,6 +125,12 @@ impl Sales {
         }
         Ok(())
     }
+}
+
+/// Drains a sale. Notes in its shards how far the ledger is, when the sale has ended and is drained.
+async fn drain_and_note(drain: &mut SaleDrain, cluster: &Cluster, writer: &Writer) -> Result<(), WriteError> {
+    drain.round(cluster, writer).await?;
+    if drain.rests() { drain.note(cluster, writer).await } else { Ok(()) }
 }
 
 /// Records the changes of a sale. Returns false when Redis does not answer; the next round tries again.

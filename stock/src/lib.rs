@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod archive;
 pub mod audit;
 pub mod calls;
 pub mod channels;
@@ -7,6 +8,7 @@ mod email;
 pub mod functions;
 pub mod history;
 pub mod ids;
+pub mod import;
 pub mod layout;
 pub mod lease;
 pub mod limit;

@@ -9,6 +9,7 @@ use rediscluster::EpochMs;
 
 use serde::{Deserialize, Serialize};
 
+use crate::archive::Archive;
 use crate::ids::{OrderId, SaleId, ShardId, UserId, UserIdKind};
 use crate::layout::{CreationId, Fingerprint, HashTag, Incarnation, Shard};
 use crate::ring::{Ring, VNODES_DEFAULT};
@@ -48,6 +49,9 @@ pub struct SaleConfig {
     /// Changes by operators since the creation.
     #[serde(default)]
     pub changes: ChangeHistory,
+    /// Set when the sale is archived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archive>,
 }
 
 /// State of a sale, independent of its window.
@@ -63,10 +67,12 @@ pub enum SaleState {
     Paused,
     /// Ended for good.
     Ended,
+    /// Ended, and its claims and orders are no longer in Redis.
+    Archived,
 }
 
 impl SaleState {
-    const ALL: [Self; 4] = [Self::Creating, Self::Open, Self::Paused, Self::Ended];
+    const ALL: [Self; 5] = [Self::Creating, Self::Open, Self::Paused, Self::Ended, Self::Archived];
 
     /// Parses the word of [`SaleState::as_str`].
     pub fn parse(word: &str) -> Option<Self> {
@@ -80,6 +86,7 @@ impl SaleState {
             Self::Open => "open",
             Self::Paused => "paused",
             Self::Ended => "ended",
+            Self::Archived => "archived",
         }
     }
 }
@@ -187,6 +194,19 @@ impl LayoutConfig {
         let fingerprint = Fingerprint::of(&creation, &tags, VNODES_DEFAULT);
         Self { tags, vnodes: VNODES_DEFAULT, creation, fingerprint, incarnations: Vec::new() }
     }
+
+    /// Returns the layout of the same creation with other shards, for a sale whose shards were lost. Homes, and order ids
+    /// of repeated attempts, stay the same. The fingerprint differs, so nothing that a process remembers of the lost shards
+    /// is taken for the new ones.
+    ///
+    /// # Panics
+    /// Panics when the number of shards differs, because users would have other homes.
+    #[must_use]
+    pub fn with_new_shards(&self, tags: Vec<HashTag>) -> Self {
+        assert_eq!(tags.len(), self.tags.len(), "the number of shards decides the homes");
+        let fingerprint = Fingerprint::of(&self.creation, &tags, self.vnodes);
+        Self { tags, fingerprint, incarnations: Vec::new(), ..self.clone() }
+    }
 }
 
 /// Settings that a sale must not have. The text is meant for the operator who sent them.
@@ -250,6 +270,11 @@ impl SaleConfig {
             return Err(InvalidSale::Layout);
         }
         Ok(())
+    }
+
+    /// Returns true if the sale is archived and all of its shards are gone for good. No call to them is useful then.
+    pub fn is_removed(&self) -> bool {
+        self.archive.is_some_and(|archive| archive.is_removed)
     }
 
     /// Returns the order id of the user's attempt with this idempotency key.
@@ -327,6 +352,11 @@ impl Sale {
         &self.config.layout.fingerprint
     }
 
+    /// Returns the name of the sale's creation. Another sale of the same name has another one; a restored sale keeps it.
+    pub fn creation(&self) -> String {
+        self.config.layout.creation.name()
+    }
+
     /// Returns the id of the sale.
     pub fn id(&self) -> &SaleId {
         &self.config.id
@@ -373,6 +403,7 @@ pub(crate) mod tests {
             user_ids: UserIdKind::Opaque,
             layout: LayoutConfig::new(["a", "b", "c"].map(HashTag::new).to_vec()),
             changes: ChangeHistory::default(),
+            archive: None,
         }
     }
 
@@ -415,6 +446,20 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn restored_layout_keeps_homes_and_order_ids() {
+        let lost = config();
+        let layout = lost.layout.with_new_shards(["1-a", "1-b", "1-c"].map(HashTag::new).to_vec());
+        let restored = SaleConfig { layout, ..lost.clone() };
+        let user = UserId::parse("ann", UserIdKind::Opaque).unwrap();
+        assert_eq!(restored.order_id(&user, "key"), lost.order_id(&user, "key"));
+        let [lost, restored] = [lost, restored].map(|config| Sale::new(config).unwrap());
+        assert_eq!(restored.creation(), lost.creation());
+        assert_ne!(restored.fingerprint(), lost.fingerprint());
+        assert_eq!(restored.ring().home(&user), lost.ring().home(&user));
+        assert_ne!(Sale::new(config()).unwrap().creation(), lost.creation(), "another sale of this name");
+    }
+
+    #[test]
     fn sales_give_different_order_ids_for_the_same_input() {
         let user = UserId::parse("ann", UserIdKind::Opaque).unwrap();
         let (sale, another) = (config(), config());
@@ -442,7 +487,8 @@ pub(crate) mod tests {
         let json = serde_json::to_value(&config).unwrap();
         let secret = json["layout"]["creation"].as_str().unwrap();
         assert_eq!(secret.len(), 32);
-        let shown = format!("{config:?} {:?}", Sale::new(config.clone()).unwrap().config);
+        let sale = Sale::new(config.clone()).unwrap();
+        let shown = format!("{config:?} {:?} {}", sale.config, sale.creation());
         assert!(!shown.contains(secret), "{shown}");
     }
 

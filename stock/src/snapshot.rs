@@ -6,6 +6,8 @@
 //! undo sales that a replica does not have yet. Therefore the sum is confirmed by a barrier before any buyer is
 //! refused for good.
 
+use std::time::Duration;
+
 use redis::{Cmd, Value, from_redis_value};
 use rediscluster::{Call, CallError, Cluster, EpochMs, Slot};
 use serde::{Deserialize, Serialize};
@@ -124,6 +126,17 @@ pub struct Confirmed {
     pub sold: u64,
     /// Number of the latest entry in the order stream.
     pub seq: u64,
+    /// The latest note of a ledger.
+    pub drained: Option<DrainedNote>,
+}
+
+/// How far a ledger is, by its latest note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainedNote {
+    /// Number of the latest entry in the ledger.
+    pub seq: u64,
+    /// Time since then.
+    pub age: Duration,
 }
 
 impl Call for Confirm<'_> {
@@ -140,8 +153,9 @@ impl Call for Confirm<'_> {
     }
 
     fn answer(&self, reply: Value) -> Result<Confirmed, CallError> {
-        let (sold, seq) = from_redis_value(reply)?;
-        Ok(Confirmed { sold, seq })
+        let (sold, seq, drained, age_ms): (u64, u64, i64, u64) = from_redis_value(reply)?;
+        let note = |seq| DrainedNote { seq, age: Duration::from_millis(age_ms) };
+        Ok(Confirmed { sold, seq, drained: u64::try_from(drained).ok().map(note) })
     }
 }
 

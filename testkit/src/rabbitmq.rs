@@ -47,7 +47,7 @@ pub struct RabbitMqOptions {
 pub struct RabbitMq {
     // Dropped before the port mapper.
     process: Mutex<Arc<Process>>,
-    port_mapper: Process,
+    port_mapper: Arc<Process>,
     options: RabbitMqOptions,
 }
 
@@ -62,7 +62,7 @@ impl RabbitMq {
         if let Some(user) = user()? {
             user.own(&data)?;
         }
-        let port_mapper = options.start_port_mapper().await?;
+        let port_mapper = Arc::new(options.start_port_mapper().await?);
         let process = Mutex::new(options.spawn().await?);
         Ok(Self { process, port_mapper, options })
     }
@@ -84,7 +84,7 @@ impl RabbitMq {
 
     /// All processes, in the order in which they must be stopped.
     pub fn processes(&self) -> Vec<Arc<Process>> {
-        vec![self.process()]
+        vec![self.process(), self.port_mapper.clone()]
     }
 
     /// Lets the processes outlive this value; see [`Process::release`].

@@ -8,7 +8,7 @@ use testkit::{ServerBinary, Stack, StackOptions, stack::SaleOptions, workspace_r
 use tokio::{process::Command, time::timeout};
 
 use crate::{
-    install::{NGINX, REDIS, ensure_installed, python_environment},
+    install::{NGINX, POSTGRESQL, REDIS, ensure_installed, python_environment},
     interruption::Interruption,
     steps::Steps,
     up::build,
@@ -51,32 +51,65 @@ pub(crate) async fn fuzz(options: Options) -> Result<()> {
 }
 
 /// Tests a node directly, then the nodes behind nginx, which must answer in the same way, then a node that requires
-/// tokens.
+/// tokens, and at last a ledger with the orders of these runs.
 async fn run_all(options: &Options) -> Result<()> {
     let redis_server = options.redis_server.as_ref().map(ServerBinary::at).transpose()?;
-    ensure_installed(if redis_server.is_some() { &[NGINX] } else { &[REDIS, NGINX] })?;
+    ensure_installed(if redis_server.is_some() {
+        &[NGINX, POSTGRESQL]
+    } else {
+        &[REDIS, NGINX, POSTGRESQL]
+    })?;
     let schemathesis = Schemathesis::installed()?;
     let sale = SaleOptions { total_stock: STOCK, ..SaleOptions::default() };
-    let (programs, steps) = (build("dev", false)?, Steps::begin());
+    let (programs, steps) = (build("dev", true)?, Steps::begin());
     // Most requests use the user of the examples. With the usual window of a minute, the rate limit would refuse most
     // of them.
     let node_environment = environment(&[("RATE_LIMIT_WINDOW", "1s")]);
     let node_program = programs.node.clone();
     let (programs, folder) = (Some(programs), Some(workspace_root().join(".local/fuzz")));
-    let stack_options =
-        StackOptions { redis_server, programs, sale, folder, node_environment, ..StackOptions::default() };
+    let options_of_stack = StackOptions::default();
+    let stack_options = StackOptions {
+        redis_server,
+        programs,
+        sale,
+        folder,
+        node_environment,
+        ledgers: 1,
+        ..options_of_stack
+    };
     let stack = Stack::start(stack_options, |step| steps.done(step)).await?;
     let node = stack.nodes().first().cloned().context("a stack without nodes")?;
+    let ledger = stack.ledgers().first().cloned().context("a stack without a ledger")?;
     let jwt_node = stack.start_separate_node(&node_program, &environment(&JWT_ENVIRONMENT)).await?;
 
-    schemathesis.run("a node", node.url(), ALL_PHASES, options).await?;
-    schemathesis.run("nginx", &stack.url(), ALL_PHASES, options).await?;
-    schemathesis.run("a node with AUTH=jwt", jwt_node.url(), "examples,coverage", options).await?;
+    let node_api = |name, url: &str, phases| Target {
+        name,
+        url: format!("{url}/api/openapi.json"),
+        phases,
+        token: None,
+    };
+    schemathesis.run(&node_api("a node", node.url(), ALL_PHASES), options).await?;
+    schemathesis.run(&node_api("nginx", &stack.url(), ALL_PHASES), options).await?;
+    schemathesis.run(&node_api("a node with AUTH=jwt", jwt_node.url(), "examples,coverage"), options).await?;
+    let url = format!("{}/openapi.json", ledger.url());
+    let token = Some(stack.admin_token());
+    let orders_api = Target { name: "a ledger", url, phases: "examples,coverage,fuzzing", token };
+    schemathesis.run(&orders_api, options).await?;
 
     let audit = stack.audit(&SaleOptions::default().id).await?;
     ensure!(audit.ok && audit.sold > 0, "the audit failed after the run: {audit:?}");
     say!("\n{} units were sold during the run, and the audit is ok", audit.sold);
     stack.stop().await
+}
+
+/// An API to test.
+struct Target<'a> {
+    name: &'static str,
+    /// Address of its OpenAPI document.
+    url: String,
+    phases: &'static str,
+    /// The bearer token of all requests.
+    token: Option<&'a str>,
 }
 
 /// An installed schemathesis.
@@ -95,9 +128,10 @@ impl Schemathesis {
         Ok(Self { program: environment.join("bin/schemathesis"), folder: notes })
     }
 
-    /// Tests every operation in the OpenAPI document at this address, and checks each response against the document.
-    async fn run(&self, target: &str, url: &str, phases: &str, options: &Options) -> Result<()> {
-        say!("\ntesting {target}, {url}");
+    /// Tests every operation in an OpenAPI document, and checks each response against the document.
+    async fn run(&self, target: &Target<'_>, options: &Options) -> Result<()> {
+        let Target { name, url, phases, token } = target;
+        say!("\ntesting {name}, {url}");
         let mut command = Command::new(&self.program);
         command
             .current_dir(&self.folder)
@@ -105,14 +139,16 @@ impl Schemathesis {
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .arg("--config-file")
             .arg(sources().join("schemathesis.toml"))
-            .args(["run", &format!("{url}/api/openapi.json"), "--checks", "all"])
+            .args(["run", url, "--checks", "all"])
             .args(["--phases", phases])
             .args(["--seed", &options.seed.to_string()])
             .args(["--max-examples", &options.max_examples.to_string()])
+            .args(token.map(|token| format!("--header=Authorization: Bearer {token}")))
+            .envs(token.map(|token| ("ORDERS_API_TOKEN", token)))
             .kill_on_drop(true);
         let ended = timeout(RUN_LIMIT, command.status()).await;
-        let status = ended.with_context(|| format!("{target} was not finished after {RUN_LIMIT:?}"))??;
-        ensure!(status.success(), "schemathesis failed for {target}: {status}");
+        let status = ended.with_context(|| format!("{name} was not finished after {RUN_LIMIT:?}"))??;
+        ensure!(status.success(), "schemathesis failed for {name}: {status}");
         Ok(())
     }
 }

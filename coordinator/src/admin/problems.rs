@@ -41,6 +41,13 @@ impl From<OperationError> for Problem {
             OperationError::DifferentSettings { fields, .. } => different(fields).detail(sentence(&failure)),
             OperationError::Invalid(invalid) => invalid_sale(invalid),
             OperationError::Refused(refusal) => refused(refusal),
+            OperationError::NotEnded(_) => {
+                let detail = "Not every shard confirms that the sale has ended. Nothing was changed. Repeat the request.";
+                logged(&failure, unavailable().detail(detail))
+            }
+            OperationError::Archived => {
+                Self::new(StatusCode::CONFLICT).of_kind(REFUSED).detail(sentence(&failure))
+            }
             OperationError::Contended
             | OperationError::NotEnoughSlots(_)
             | OperationError::AuditBusy

@@ -7,6 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use service::json::JsonBody;
 use service::operators::RequestOrigin;
@@ -59,11 +60,21 @@ pub(super) struct RestockRequest {
     pub(super) reason: Option<String>,
 }
 
+/// `POST …/archive`.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ArchiveRequest {
+    /// True if the orders were taken out of Redis without a ledger.
+    #[serde(default)]
+    pub(super) orders_exported: bool,
+    pub(super) reason: Option<String>,
+}
+
 /// `POST …/pause`, `…/resume` and `…/end`.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ReasonRequest {
-    reason: Option<String>,
+pub(super) struct ReasonRequest {
+    pub(super) reason: Option<String>,
 }
 
 /// A time as text, or as a number of seconds or milliseconds since 1970.
@@ -129,18 +140,17 @@ pub(super) fn because(origin: ChangeOrigin, reason: Option<String>) -> Result<Ch
     Ok(ChangeOrigin { reason: reason.filter(|reason| !reason.is_empty()), ..origin })
 }
 
-/// Extracts the reason from a body that may be missing.
-pub(super) struct ReasonBody(pub(super) Option<String>);
+/// Extracts a body that may be missing.
+pub(super) struct OptionalBody<T>(pub(super) T);
 
-impl<S: Sync> FromRequest<S> for ReasonBody {
+impl<S: Sync, T: Default + DeserializeOwned> FromRequest<S> for OptionalBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         if request.body().size_hint().exact() == Some(0) {
-            return Ok(Self(None));
+            return Ok(Self(T::default()));
         }
-        let ReasonRequest { reason } = JsonBody::from_request(request, state).await?.parse()?;
-        Ok(Self(reason))
+        JsonBody::from_request(request, state).await?.parse().map(Self)
     }
 }
 

@@ -24,7 +24,8 @@ pub(super) fn sales(sales: &[Sale]) -> Value {
 
 /// The settings of a sale.
 pub(super) fn sale(sale: &Sale) -> Value {
-    let SaleConfig { id, version, state, window, total_stock, product, user_ids, .. } = &*sale.config;
+    let SaleConfig { id, version, state, window, total_stock, product, user_ids, archive, .. } =
+        &*sale.config;
     json!({
         "id": id,
         "state": state,
@@ -36,6 +37,7 @@ pub(super) fn sale(sale: &Sale) -> Value {
         "productPrice": product.price,
         "productDescription": product.description,
         "userIds": user_ids,
+        "archive": archive,
     })
 }
 

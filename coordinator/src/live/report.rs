@@ -38,7 +38,7 @@ pub(super) fn live(
     leadership: &Leadership,
 ) -> Value {
     let Observation { desired, snapshot, violations, .. } = observation;
-    let SaleConfig { id, product, state, window, .. } = &*desired.sale.config;
+    let SaleConfig { id, product, state, window, archive, .. } = &*desired.sale.config;
     let levels = (0..).map(ShardId::new).zip(&snapshot.shards).zip(&desired.mint);
     let shards = levels.map(|((id, level), &minted)| shard(observation, id, level, minted));
     let leader = leadership.leader();
@@ -55,7 +55,7 @@ pub(super) fn live(
             "endsAt": window.ends_at,
         },
         "total": snapshot.total,
-        "sold": snapshot.sold,
+        "sold": archive.map_or(snapshot.sold, |archive| archive.sold),
         "stock": snapshot.stock,
         "inFlight": snapshot.in_flight,
         "shards": shards.collect::<Vec<_>>(),

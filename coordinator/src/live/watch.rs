@@ -74,7 +74,8 @@ impl SaleWatch {
         let Context { reads, records, leadership, .. } = &*self.context;
         let desired = records.known().get(&self.sale)?.clone();
         let previous = self.previous.take().filter(|previous| previous.is_of(&desired.sale));
-        let calls: Vec<_> = desired.sale.shards().iter().map(|shard| ReadLevel { shard }).collect();
+        let shards = if desired.sale.config.is_removed() { &[] } else { desired.sale.shards() };
+        let calls: Vec<_> = shards.iter().map(|shard| ReadLevel { shard }).collect();
         let (when, levels) = ((Instant::now(), now()), reads.poll_all(&calls).await);
         let moves = previous.as_ref().map_or_else(Vec::new, |previous| moves(&previous.levels, &levels));
         let observation = Observation::of(&desired, levels, when, previous.as_ref());

@@ -12,7 +12,7 @@ use utoipa::IntoParams;
 
 use super::OrdersApi;
 use super::problems::{beyond_the_end, invalid, not_acceptable, unknown_sale};
-use crate::export::{Format, PAGE};
+use crate::export::Format;
 use crate::orders::SaleOrders;
 
 /// Extracts the orders of the sale in the path.
@@ -58,7 +58,7 @@ pub(super) struct RangeQuery {
     #[serde(default)]
     #[param(required = false, default = 0, minimum = 0, maximum = 9_223_372_036_854_775_807_u64)]
     after: u64,
-    /// Most orders: at most 1,000 in a page, which is also the default there. A file has all orders by default.
+    /// Most orders. A page never has more than 1,000. A file has all orders by default.
     #[param(required = false, minimum = 1, maximum = 9_223_372_036_854_775_807_u64)]
     limit: Option<u64>,
 }
@@ -88,8 +88,7 @@ impl<S: Sync> FromRequestParts<S> for Range {
 }
 
 impl Range {
-    /// Returns the position before the first order and that of the last one. `limit_max` is the limit without another
-    /// one, and the largest one.
+    /// Returns the position before the first order and that of the last one, `limit_max` after it at most.
     pub(super) fn of(&self, orders: &SaleOrders, limit_max: Option<u32>) -> Result<(i64, i64), Problem> {
         let Self { after, limit, has_creation } = *self;
         if after > 0 && !has_creation {
@@ -99,10 +98,7 @@ impl Range {
             return Err(beyond_the_end(after, orders.last));
         }
         let limit_max = limit_max.map_or(i64::MAX, i64::from);
-        let limit = limit.unwrap_or(limit_max);
-        if limit > limit_max {
-            return Err(invalid(format!("limit must be at most {PAGE} in a page; a file has no limit.")));
-        }
+        let limit = limit.map_or(limit_max, |limit| limit.min(limit_max));
         Ok((after, orders.last.min(after.saturating_add(limit))))
     }
 

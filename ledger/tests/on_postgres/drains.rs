@@ -217,6 +217,6 @@ async fn changed_settings_of_a_sale_are_recorded() {
     // Then each change is there with its origin.
     let made =
         "SELECT change->>'change' FROM sale_changes WHERE change->>'operator' IS NOT NULL ORDER BY version";
-    let recorded = async || shop.database.postgres.sql(made).unwrap() == "create\npause\nresume";
+    let recorded = async || shop.database.postgres.sql(made).unwrap() == "pause\nresume";
     until("the changes are in PostgreSQL", SOON, recorded).await.unwrap();
 }

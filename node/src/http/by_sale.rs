@@ -22,8 +22,8 @@ use super::openapi::{
     samples, schemas,
 };
 use super::problems::{
-    busy, csrf_rejected, network_full, order_not_found, other_user, too_many_requests, unavailable,
-    unknown_outcome, unknown_sale,
+    busy, csrf_rejected, lookup_failed, network_full, order_not_found, other_user, too_many_requests,
+    unavailable, unknown_outcome, unknown_sale,
 };
 use super::request::{PurchaseRequest, SalePath};
 use crate::csrf::BadToken;
@@ -92,7 +92,7 @@ pub(crate) async fn find(
     let sale = state.sale(path.sale.as_ref()).await?;
     match caller.user(&path.user, sale.config().user_ids) {
         Ok(user) => {
-            let claim = sale.find(user).await.map_err(|_| unavailable())?;
+            let claim = sale.find(user).await.map_err(lookup_failed)?;
             Ok(Json(LookupBody::of(claim)).into_response())
         }
         Err(RequestError::InvalidId(invalid)) => Ok(Refused::invalid_user_id(&invalid).into_response()),

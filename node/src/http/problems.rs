@@ -12,6 +12,7 @@ use super::csrf::NewToken;
 use crate::csrf::BadToken;
 use crate::identity;
 use crate::limits::RateLimited;
+use crate::sales::LookupError;
 
 pub(super) const RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 pub(super) const RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
@@ -39,6 +40,19 @@ pub(super) fn busy() -> Problem {
 
 pub(super) fn unavailable() -> Problem {
     retry_later("/problems/unavailable", "No answer in time").detail("The sale or the order could not be read in time. This request bought nothing. Try again in a moment.")
+}
+
+pub(super) fn archived() -> Problem {
+    problem(StatusCode::GONE, "/problems/archived", "Sale archived")
+        .detail("The sale is over, and its orders have left this service. The shop has them.")
+}
+
+/// The answer to a lookup that found nothing out.
+pub(super) fn lookup_failed(error: LookupError) -> Problem {
+    match error {
+        LookupError::Unavailable => unavailable(),
+        LookupError::Archived => archived(),
+    }
 }
 
 pub(super) fn unknown_outcome(order: OrderId) -> Problem {

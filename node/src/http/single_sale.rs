@@ -18,8 +18,8 @@ use super::caller::{Caller, RequestError};
 use super::csrf::{CsrfTokenGuard, MissingCsrfToken, missing_token};
 use super::openapi::{Answers, INVALID_USER_ID, IdempotencyKey, PURCHASE, Responses, samples, schemas};
 use super::problems::{
-    RETRY_AFTER, network_full, order_not_found, other_user, too_many_requests, unavailable, unknown_outcome,
-    unknown_sale,
+    RETRY_AFTER, lookup_failed, network_full, order_not_found, other_user, too_many_requests, unavailable,
+    unknown_outcome, unknown_sale,
 };
 use super::request::{PurchaseRequest, SalePath};
 use super::state::{AppState, SaleLookupError};
@@ -96,7 +96,7 @@ pub(crate) async fn find(
     let sale = state.sale(None).await?;
     match caller.user(&path.user, sale.config().user_ids) {
         Ok(user) if is_long_enough(&user) => {
-            let claim = sale.find(user).await.map_err(|_| unavailable())?;
+            let claim = sale.find(user).await.map_err(lookup_failed)?;
             Ok(Json(LookupBody::of(claim)).into_response())
         }
         Err(RequestError::OtherUser) => Err(order_not_found()),

@@ -47,9 +47,24 @@ pub enum Outcome {
     Unknown(OrderId),
 }
 
-/// The lookup got no answer in time.
+/// No answer in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unavailable;
+
+/// Why a lookup has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupError {
+    /// The lane is full, or no answer came in time.
+    Unavailable,
+    /// The claims of the sale have left Redis.
+    Archived,
+}
+
+impl From<Unavailable> for LookupError {
+    fn from(_: Unavailable) -> Self {
+        Self::Unavailable
+    }
+}
 
 impl LiveSale {
     pub(super) fn start(view: SaleView, lanes: Arc<Lanes>, settings: &LaneSettings) -> Arc<Self> {
@@ -130,7 +145,7 @@ impl LiveSale {
             Ok(Some(claim)) if claim.order == attempt.order => Outcome::Purchased(claim),
             Ok(Some(claim)) => Outcome::AlreadyPurchased(claim),
             Ok(None) => Outcome::NetworkFull,
-            Err(Unavailable) => Outcome::Busy,
+            Err(_) => Outcome::Busy,
         }
     }
 
@@ -180,9 +195,13 @@ impl LiveSale {
     /// Returns the user's claim, if any.
     ///
     /// # Errors
-    /// Returns [`Unavailable`] when the lane is full or no answer comes within the purchase timeout.
-    pub async fn find(&self, user: UserId) -> Result<Option<Claim>, Unavailable> {
-        timeout(self.purchase_timeout, self.find_until_answered(user)).await.map_err(|_| Unavailable)?
+    /// Fails when the lane is full, no answer comes within the purchase timeout, or the sale is archived.
+    pub async fn find(&self, user: UserId) -> Result<Option<Claim>, LookupError> {
+        if self.view().is_archived() {
+            return Err(LookupError::Archived);
+        }
+        let found = timeout(self.purchase_timeout, self.find_until_answered(user)).await;
+        Ok(found.map_err(|_| LookupError::Unavailable)??)
     }
 
     async fn find_until_answered(&self, user: UserId) -> Result<Option<Claim>, Unavailable> {

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-pub use self::live::{LiveSale, Outcome, Unavailable};
+pub use self::live::{LiveSale, LookupError, Outcome, Unavailable};
 use self::reader::Reader;
 pub use self::view::{Phase, SaleView, Status};
 use crate::lanes::Lanes;

@@ -143,6 +143,9 @@ impl Reader {
     async fn read_sale(&self, id: &SaleId, live: Option<&Arc<LiveSale>>) -> SaleReading {
         let mut seen = self.seen.get(id).cloned().unwrap_or_default();
         let known = live.map(|live| live.view());
+        if let Some(live) = live.filter(|live| live.config().is_removed()) {
+            return SaleReading { live: Some(Arc::clone(live)), seen, stalled: Vec::new(), problem: None };
+        }
         let asked_at = Instant::now();
         let (read, problem) = match self.read_texts(&SaleKeys::new(id)).await {
             Ok(texts) => self.apply_texts(known.as_deref(), texts, &mut seen.texts),
@@ -214,7 +217,7 @@ impl Reader {
         view: SaleView,
         channels: &mut OpenChannels,
     ) -> (SaleView, Vec<StalledChannel>) {
-        if view.snapshot_age() < SNAPSHOT_AGE_MAX {
+        if view.is_archived() || view.snapshot_age() < SNAPSHOT_AGE_MAX {
             return (view, Vec::new());
         }
         let polls = view.sale.shards().iter().map(|shard| self.poll(ReadLevel { shard }));

@@ -124,13 +124,24 @@ impl SaleView {
     /// Returns true when every unit is sold. It stays true until an operator adds units. A shard with a newer version
     /// than this view may have got some.
     pub fn sold_out(&self) -> bool {
+        if let Some(archive) = self.sale.config.archive {
+            return archive.sold >= self.sale.config.total_stock;
+        }
         self.sold_out_total.is_some_and(|total| total >= self.sale.config.total_stock)
             && self.shard_version.load(Ordering::Relaxed) <= self.sale.config.version
+    }
+
+    /// Returns true if the sale is archived, which is final: its shards are gone.
+    pub(super) fn is_archived(&self) -> bool {
+        self.sale.config.archive.is_some()
     }
 
     /// Returns the units sold. A single snapshot with fewer sold units than the one before it is ignored: a coordinator
     /// that was frozen may have published it late.
     fn sold(&self) -> u64 {
+        if let Some(archive) = self.sale.config.archive {
+            return archive.sold;
+        }
         let Some(snapshot) = &self.snapshot else { return 0 };
         let before = self.previous_sold.filter(|(total, _)| *total == snapshot.total);
         let sold = before.map_or(snapshot.sold, |(_, sold)| sold.max(snapshot.sold));
@@ -156,6 +167,9 @@ impl SaleView {
     /// enough from the window's edges that measuring errors do not matter. The node may refuse from memory, but never
     /// permits from memory.
     pub(super) fn refusal(&self) -> Option<Phase> {
+        if self.is_archived() {
+            return Some(Phase::Ended);
+        }
         if self.record_read_at.elapsed() > RECORD_AGE_MAX {
             return None;
         }
@@ -176,7 +190,7 @@ impl SaleView {
 
 fn phase_at(config: &SaleConfig, now: EpochMs) -> Phase {
     match config.state {
-        SaleState::Ended => Phase::Ended,
+        SaleState::Ended | SaleState::Archived => Phase::Ended,
         _ if now >= config.window.ends_at => Phase::Ended,
         SaleState::Paused => Phase::Paused,
         SaleState::Creating | SaleState::Open if now < config.window.starts_at => Phase::Upcoming,
@@ -217,6 +231,7 @@ mod tests {
             user_ids: UserIdKind::Opaque,
             layout: LAYOUT.clone(),
             changes: ChangeHistory::default(),
+            archive: None,
         }
     }
 

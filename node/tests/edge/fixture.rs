@@ -167,6 +167,7 @@ fn config_on(cluster: &Cluster, total_stock: u64) -> SaleConfig {
         user_ids: UserIdKind::Opaque,
         layout: LayoutConfig::new(tags),
         changes: ChangeHistory::default(),
+        archive: None,
     }
 }
 

@@ -31,10 +31,13 @@ pub enum Function {
     Admit,
     Presence,
     Place,
+    Archive,
+    Drained,
+    Import,
 }
 
 impl Function {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 17] = [
         Self::Buy,
         Self::Donate,
         Self::Accept,
@@ -49,6 +52,9 @@ impl Function {
         Self::Admit,
         Self::Presence,
         Self::Place,
+        Self::Archive,
+        Self::Drained,
+        Self::Import,
     ];
 
     const fn name(self) -> &'static str {
@@ -67,6 +73,9 @@ impl Function {
             Self::Admit => "admit",
             Self::Presence => "presence",
             Self::Place => "place",
+            Self::Archive => "archive",
+            Self::Drained => "drained",
+            Self::Import => "import",
         }
     }
 
@@ -86,6 +95,9 @@ impl Function {
             Self::Admit => include_str!("admit.lua"),
             Self::Presence => include_str!("presence.lua"),
             Self::Place => include_str!("place.lua"),
+            Self::Archive => include_str!("archive.lua"),
+            Self::Drained => include_str!("drained.lua"),
+            Self::Import => include_str!("import.lua"),
         }
     }
 
@@ -137,11 +149,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::archive::{ArchiveShard, NoteDrained};
     use crate::calls::{
         Accept, Attempt, Buy, Configure, Donate, Find, ReadLevel, Recall, Record, TokenSource,
     };
     use crate::history::HistoryEntry;
     use crate::ids::ShardId;
+    use crate::import::Import;
     use crate::layout::{LimitBucket, SaleKeys};
     use crate::lease::Lead;
     use crate::limit::{Admit, Limit};
@@ -205,6 +219,9 @@ mod tests {
             (Function::Admit, keys_in_call(&Admit { bucket: &LimitBucket::all()[0], limit, requests: &[] })),
             (Function::Presence, keys_in_call(&Presence { update: None })),
             (Function::Place, keys_in_call(&place)),
+            (Function::Archive, keys_in_call(&ArchiveShard { shard })),
+            (Function::Drained, keys_in_call(&NoteDrained { shard, seq: 1 })),
+            (Function::Import, keys_in_call(&Import { shard, orders: &[] })),
         ];
         assert_eq!(sent.map(|(operation, _)| operation), Function::ALL);
         for (operation, keys) in sent {

@@ -252,6 +252,7 @@ pub(crate) fn config_on(cluster: &Cluster, shards: u16, total_stock: u64) -> Sal
         user_ids: UserIdKind::Opaque,
         layout: LayoutConfig::new(tags),
         changes: ChangeHistory::default(),
+        archive: None,
     }
 }
 

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test whose fixture fails has failed")]
 
 mod against_reference;
+mod archive;
 mod audit;
 mod barriers;
 mod buy;
@@ -13,6 +14,7 @@ mod configure;
 mod faults;
 mod find_and_level;
 mod fixture;
+mod import;
 mod lease;
 mod library;
 mod limits;

@@ -19,8 +19,8 @@ use utoipa::openapi::{self, Content, ContentBuilder, Ref, RefOr, ResponseBuilder
 
 use super::{Responses, headers, samples, schemas};
 use crate::http::problems::{
-    invalid_idempotency_key, network_full, order_not_found, other_user, too_many_requests, unauthenticated,
-    unavailable, unknown_outcome, unknown_sale,
+    archived, invalid_idempotency_key, network_full, order_not_found, other_user, too_many_requests,
+    unauthenticated, unavailable, unknown_outcome, unknown_sale,
 };
 
 /// Summary of the responses to an invalid user id.
@@ -84,7 +84,14 @@ impl Answers {
     /// Adds the problems of a lookup that both families share. The plain 400 is for paths that HTTP or nginx rejects.
     pub(crate) fn lookup_problems(self) -> Self {
         let bad_path = Problem::new(StatusCode::BAD_REQUEST);
-        self.problems([bad_path, unknown_sale(), order_not_found(), unauthenticated(None), unavailable()])
+        self.problems([
+            bad_path,
+            unknown_sale(),
+            order_not_found(),
+            archived(),
+            unauthenticated(None),
+            unavailable(),
+        ])
     }
 }
 

@@ -29,6 +29,7 @@ pub(crate) fn status() -> Status {
         user_ids: UserIdKind::Opaque,
         layout: LayoutConfig::new(Vec::new()),
         changes: ChangeHistory::default(),
+        archive: None,
     };
     let server_time = PURCHASED_AT + 243;
     Status { config: Arc::new(config), phase: Phase::Active, sold: 1, sold_out: false, server_time }

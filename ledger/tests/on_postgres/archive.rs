@@ -1,0 +1,164 @@
+//! The end of a sale in Redis: archiving, and what is left of the sale then.
+
+use redis::IntoConnectionInfo as _;
+use rediscluster::{Cluster, ConnectOptions};
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+use stock::calls::{Attempt, Buy};
+use stock::functions::LIBRARY;
+use stock::ids::{OrderId, UserId, UserIdKind};
+use stock::layout::SaleKeys;
+use stock::sale::Sale;
+use stock::store::ReadConfig;
+use testkit::until;
+
+use crate::fixture::{SOON, Shop};
+
+/// Orders that need several megabytes in Redis.
+const MANY: u64 = 30_000;
+const BUYERS_PER_CALL: usize = 64;
+
+impl Shop {
+    /// Lets many users try to buy, without the HTTP API. Returns the number of those who have.
+    async fn buy_many(&self, users: u64) -> u64 {
+        let seeds = self.stack.redis().seeds();
+        let seeds = seeds.split(',').map(|seed| seed.into_connection_info().unwrap()).collect();
+        let cluster = Cluster::connect(ConnectOptions::new(seeds), &LIBRARY).await.unwrap();
+        let keys = SaleKeys::new(&"flash".parse().unwrap());
+        let sale = Sale::new(cluster.read(ReadConfig(&keys)).await.unwrap().unwrap()).unwrap();
+        let mut buyers: Vec<Vec<Attempt>> = sale.shards().iter().map(|_| Vec::new()).collect();
+        for number in 0..users {
+            let user = UserId::parse(&format!("buyer-{number:05}"), UserIdKind::Opaque).unwrap();
+            let home = sale.ring().home(&user).index();
+            buyers[home].push(Attempt { user, order: OrderId::random(), correlation: "archive".into() });
+        }
+        let mut bought = 0;
+        for (shard, attempts) in sale.shards().iter().zip(&buyers) {
+            for attempts in attempts.chunks(BUYERS_PER_CALL) {
+                let buy = Buy { shard, attempts, not_after: Buy::AT_ANY_TIME };
+                let answer = cluster.write(buy).await.unwrap();
+                bought += answer.outcomes.iter().filter(|outcome| outcome.is_claimed()).count() as u64;
+            }
+        }
+        bought
+    }
+
+    async fn admin(&self, request: reqwest::RequestBuilder) -> (StatusCode, Value) {
+        let response = request.send().await.unwrap();
+        (response.status(), response.json().await.unwrap())
+    }
+
+    async fn change(&self, action: &str, body: Value) -> (StatusCode, Value) {
+        let coordinators = self.stack.coordinators();
+        let url = coordinators.last().unwrap().url().to_owned();
+        self.admin(self.stack.admin().post(&url, &format!("sales/flash/{action}")).json(&body)).await
+    }
+
+    /// Memory of all primaries without buffers, in bytes.
+    async fn redis_memory(&self) -> u64 {
+        let mut total = 0;
+        for primary in self.stack.redis().primaries().await {
+            let mut connection = self.stack.redis().connection(primary).await.unwrap();
+            let info: String = redis::cmd("INFO").arg("memory").query_async(&mut connection).await.unwrap();
+            let field = |name: &str| {
+                let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+                line.map_or(0, |value| value.trim().parse::<u64>().unwrap())
+            };
+            let buffers =
+                ["mem_replication_backlog", "mem_clients_slaves", "mem_clients_normal", "mem_aof_buffer"];
+            total += field("used_memory") - buffers.map(field).iter().sum::<u64>();
+        }
+        total
+    }
+
+    async fn lookup(&self, base_url: &str) -> (StatusCode, Value) {
+        let url = format!("{base_url}/api/sales/flash/purchase/buyer-00003");
+        self.admin(Client::new().get(url)).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn archived_sale_leaves_redis_and_its_status_stays() {
+    let shop = Shop::open(MANY + 100).await;
+    shop.lookup(&shop.stack.url()).await;
+    let before = shop.redis_memory().await;
+    let sold = shop.buy_many(MANY).await;
+    let during = shop.redis_memory().await;
+    assert!(during > before + 2_000_000, "{before} bytes before, {during} with orders");
+
+    // Given a sale that goes on, and one whose orders are nowhere else, archiving is refused.
+    let (status, problem) = shop.change("archive", json!({})).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{problem}");
+    assert_eq!(shop.change("end", json!({})).await.0, StatusCode::OK);
+    let (status, problem) = shop.change("archive", json!({})).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("flashsale-ledger"), "{problem}");
+    assert_eq!(shop.lookup(&shop.stack.url()).await.1["hasPurchased"], true);
+
+    // When a ledger has them, the sale is archived.
+    shop.start_ledger().await;
+    let archived =
+        async || shop.change("archive", json!({ "reason": "all shipped" })).await.0 == StatusCode::OK;
+    until("the sale is archived", SOON, archived).await.unwrap();
+    assert_eq!(shop.database.count("order_events") as u64, sold);
+    let is_freed = async || shop.redis_memory().await <= before + before / 100;
+    let freed = until("Redis has its memory back", SOON, is_freed).await;
+    let after = shop.redis_memory().await;
+    println!("Redis memory: {before} before, {during} with orders, {after} after archiving");
+    freed.unwrap();
+
+    // Then the status is as before, and nothing untrue is said about a buyer: on a new node, too.
+    let node = shop.stack.start_node().await.unwrap();
+    for url in [shop.stack.url(), node.url().to_owned()] {
+        let gone = async || shop.lookup(&url).await.0 == StatusCode::GONE;
+        until("lookups say that the sale is archived", SOON, gone).await.unwrap();
+        let request = Client::new().post(format!("{url}/api/sales/flash/purchase"));
+        let (status, refused) = shop.admin(request.json(&json!({ "userId": "late" }))).await;
+        assert_eq!((status, &refused["reason"]), (StatusCode::FORBIDDEN, &"sale_not_active".into()));
+    }
+    let status = shop.stack.stock_status().await.unwrap();
+    assert_eq!((status.stock, status.sold), (MANY + 100 - sold, sold));
+
+    // A coordinator that knows nothing of it does not bring it back, and repeats the answer.
+    shop.stack.coordinators()[0].process().kill();
+    shop.stack.start_coordinator().await.unwrap();
+    let again = async || {
+        let (status, sale) = shop.change("archive", json!({})).await;
+        status == StatusCode::OK && sale["state"] == "archived" && sale["archive"]["sold"] == sold
+    };
+    until("another coordinator confirms it", SOON, again).await.unwrap();
+    assert_eq!(shop.change("resume", json!({})).await.0, StatusCode::CONFLICT);
+    let recorded = "sale_versions WHERE config->>'state' = 'archived'";
+    until("the ledger records it", SOON, async || shop.database.count(recorded) > 0).await.unwrap();
+    assert!(!shop.log(1).contains("not written"), "{}", shop.log(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sale_is_archived_without_a_ledger_only_on_request() {
+    let shop = Shop::open(100).await;
+    shop.buy(0..20).await;
+    assert_eq!(shop.change("end", json!({})).await.0, StatusCode::OK);
+    assert_eq!(shop.change("archive", json!({ "ordersExported": false })).await.0, StatusCode::CONFLICT);
+    assert_eq!(shop.change("archive", json!({ "ordersExportd": true })).await.0, StatusCode::BAD_REQUEST);
+    let (status, sale) = shop.change("archive", json!({ "ordersExported": true })).await;
+    assert_eq!((status, &sale["archive"]["sold"]), (StatusCode::OK, &20.into()), "{sale}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ended_sale_is_written_again_when_postgres_was_restored() {
+    let shop = Shop::open(100).await;
+    shop.start_ledger().await;
+    let orders = shop.buy(0..20).await;
+    shop.database.wait_for_orders(20).await;
+    assert_eq!(shop.change("end", json!({})).await.0, StatusCode::OK);
+
+    // When PostgreSQL has an earlier state, as from a backup.
+    let earlier =
+        "DELETE FROM order_events; UPDATE cursors SET seq = 0, orders = 0; UPDATE positions SET position = 0";
+    shop.database.postgres.sql(earlier).unwrap();
+
+    shop.database.wait_for_orders(20).await;
+    shop.assert_orders(&orders);
+    let archived = async || shop.change("archive", json!({})).await.0 == StatusCode::OK;
+    until("the sale is archived", SOON, archived).await.unwrap();
+}
