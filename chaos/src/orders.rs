@@ -207,7 +207,7 @@ impl Orders {
 
     /// Reads the rows of a sale in the order of their positions.
     async fn rows_of(&self, sale: &Sale) -> Result<Vec<OrderRow>> {
-        let rows = self.sql(&rows::query(sale.id().as_str(), sale.fingerprint().as_str())).await?;
+        let rows = self.sql(&rows::query(sale.id().as_str(), &sale.creation())).await?;
         rows.lines().map(str::parse).collect()
     }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 use stock::ids::{OrderId, SaleId, ShardId, UserId};
 use stock::layout::{SaleKeys, Shard};
 use stock::orders::{Order, ReadClaims, ReadOrders, ReadProgress};
-use stock::sale::{InvalidSale, Sale};
+use stock::sale::{InvalidSale, Sale, SaleState};
 use stock::store::ReadConfig;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -88,7 +88,7 @@ struct ShardAudit {
 /// Why an audit could not be done.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LedgerAuditError {
-    #[error("Redis has no sale of this name")]
+    #[error("Redis has no data of a sale of this name")]
     NotInRedis,
     #[error("the layout of the sale is not valid: {0}")]
     Layout(#[from] InvalidSale),
@@ -129,6 +129,9 @@ impl Audits {
         let _permit = permit.expect("the semaphore is never closed");
         let config =
             cluster.read(ReadConfig(&SaleKeys::new(id))).await?.ok_or(LedgerAuditError::NotInRedis)?;
+        if config.state == SaleState::Archived {
+            return Err(LedgerAuditError::NotInRedis);
+        }
         let sale = Sale::new(config)?;
         let database = timeout(database.timeout(), database.connect());
         let database = database.await.map_err(|_| LedgerAuditError::Busy)??;

@@ -49,7 +49,7 @@ pub(super) fn not_acceptable() -> Problem {
 /// The answer when a sale could not be audited.
 pub(super) fn cannot_audit(sale: &SaleId, error: &LedgerAuditError) -> Problem {
     if matches!(error, LedgerAuditError::NotInRedis) {
-        return not_found("Redis has no sale of this name, so there is nothing to compare.");
+        return not_found("Redis has no data of a sale of this name, so there is nothing to compare.");
     }
     tracing::warn!(sale.id = %sale, %error, "the sale could not be audited");
     let problem =

@@ -74,7 +74,7 @@ async fn node_is_denied_dangerous_commands() {
 
 /// Changes to a sale that no node needs to make: what the sale is, how it goes on, and units out of nothing. The keys of
 /// the calls are those that each function asks for.
-const FORGERIES: [&str; 16] = [
+const FORGERIES: [&str; 17] = [
     "SET fs:{flash}:config x",
     "SET fs:{flash}:snapshot x",
     "HSET fs:{flash}:mint 0 1000000",
@@ -86,6 +86,7 @@ const FORGERIES: [&str; 16] = [
     "SADD fs:sales x",
     "FCALL configure 4 fs:{flash.0}:meta fs:{flash.0}:claims fs:{flash.0}:orders fs:{flash.0}:control ring 999 paused",
     "FCALL mint 2 fs:{flash.0}:meta fs:{flash.0}:control ring 1000000",
+    "FCALL import 4 fs:{flash.0}:meta fs:{flash.0}:claims fs:{flash.0}:orders fs:{flash.0}:control ring ann x y",
     "FCALL mint 2 fs:{networks.0}:meta fs:{networks.0}:control ring 1000000",
     "HDEL fs:{networks.0}:claims ann",
     "FCALL record 3 fs:{flash}:config fs:{flash}:mint fs:{flash}:history 0 x",
@@ -139,7 +140,7 @@ async fn coordinator_may_shorten_the_lease_of_another() {
 }
 
 /// Changes to a sale that a ledger has no reason for: it reads orders, and proves that replicas have them.
-const WRITES_OF_A_SALE: [&str; 16] = [
+const WRITES_OF_A_SALE: [&str; 17] = [
     "SET fs:{flash}:config x",
     "DEL fs:{flash}:config",
     "HSET fs:{flash.0}:meta stock 9",
@@ -155,6 +156,7 @@ const WRITES_OF_A_SALE: [&str; 16] = [
     "HSET fs:{fs:sales}:presence x y",
     "FCALL buy 3 fs:{flash.0}:meta fs:{flash.0}:claims fs:{flash.0}:orders ring 0 ann x y",
     "FCALL mint 2 fs:{flash.0}:meta fs:{flash.0}:control ring 1000000",
+    "FCALL import 4 fs:{flash.0}:meta fs:{flash.0}:claims fs:{flash.0}:orders fs:{flash.0}:control ring ann x y",
     "FCALL lead 1 fs:{fs:sales}:lease ledger 60000",
 ];
 
