@@ -68,14 +68,50 @@ pub enum FaultKind {
     ThreeKilled,
     /// All Redis processes are killed at once and restarted with their files on disk.
     RedisKilled,
-    /// All processes are killed at once.
+    /// All processes are killed at once, PostgreSQL and ledgers included.
     AllKilled,
+    /// A primary is killed while orders of its shards are on their way into PostgreSQL, which is frozen until the
+    /// replica was promoted.
+    FailoverWhileDraining,
+    /// A ledger is killed at a chosen point: after its barrier, after its statement was sent, or before the answer.
+    LedgerKilled,
+    /// A ledger is frozen while another one goes on, then continues with what it knew.
+    LedgerFrozen,
+    /// A statement of a ledger arrives after another statement wrote the same orders.
+    StatementLate,
+    /// PostgreSQL is killed and restarted seconds later.
+    PostgresKilled,
+    /// PostgreSQL is shut down and started again at once.
+    PostgresRestarted,
+    /// PostgreSQL is frozen for longer than ledgers wait for it, then continues.
+    PostgresFrozen,
+    /// The disk with the orders is full for a while.
+    PostgresDiskFull,
+    /// A ledger is killed after it delivered orders, before it moved the cursor of the sink.
+    LedgerKilledPublishing,
+    /// RabbitMQ is killed and restarted seconds later.
+    BrokerKilled,
+    /// RabbitMQ blocks publishers, as it does without free memory.
+    BrokerBlocked,
+    /// The webhook's endpoint answers 500, hangs, or takes orders and loses its answers, depending on the draw.
+    WebhookFails,
 }
 
 impl FaultKind {
     /// Returns all kinds.
     pub fn all() -> &'static [Self] {
         Self::value_variants()
+    }
+
+    /// Returns true when this kind attacks only the way of orders out of Redis, which no buyer notices. A schedule has
+    /// one such fault at a time, beside one of the other faults.
+    pub fn attacks_orders(self) -> bool {
+        self >= Self::LedgerKilled
+    }
+
+    /// Returns true when this fault must be the only one that touches PostgreSQL and ledgers.
+    pub(crate) fn touches_orders(self) -> bool {
+        self.attacks_orders() || matches!(self, Self::AllKilled | Self::FailoverWhileDraining)
     }
 
     /// Returns how often a schedule may contain this kind. [`Self::PrimaryAdded`] is limited to one: each new primary

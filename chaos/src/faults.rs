@@ -6,8 +6,11 @@
 mod clocks;
 mod cluster;
 mod coordinators;
+mod feed;
 mod keys;
+mod ledgers;
 mod nodes;
+mod postgres;
 mod processes;
 mod redis_servers;
 mod replication;
@@ -26,6 +29,9 @@ const HOLD: Duration = Duration::from_secs(3);
 /// Longer than `cluster-node-timeout` and the coordinators' lease: a process frozen for this long is replaced.
 const STANDSTILL: Duration = Duration::from_secs(5);
 
+/// Longer than ledgers wait for PostgreSQL and for a delivery.
+const ORDERS_STANDSTILL: Duration = Duration::from_secs(3);
+
 /// Effect of an injected fault.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FaultEffect {
@@ -43,9 +49,13 @@ impl FaultEffect {
     }
 }
 
-/// Injects a fault and repairs the cluster. Returns once the cluster is healthy again.
+/// Injects a fault and repairs the cluster. Returns once the system is healthy again.
 pub(crate) async fn inject(testbed: &Testbed, fault: PlannedFault) -> Result<FaultEffect> {
     let draw = fault.draw;
+    let _orders = match fault.kind.touches_orders() {
+        true => Some(testbed.orders.take().await),
+        false => None,
+    };
     let effect = match fault.kind {
         FaultKind::PrimaryKilled => redis_servers::primary_killed(testbed, draw).await,
         FaultKind::PrimaryReplaced => redis_servers::primary_replaced(testbed, draw).await,
@@ -77,9 +87,30 @@ pub(crate) async fn inject(testbed: &Testbed, fault: PlannedFault) -> Result<Fau
         FaultKind::ThreeKilled => processes::three_killed(testbed, draw).await,
         FaultKind::RedisKilled => processes::redis_killed(testbed).await,
         FaultKind::AllKilled => processes::all_killed(testbed).await,
+        FaultKind::FailoverWhileDraining => redis_servers::failover_while_draining(testbed, draw).await,
+        FaultKind::LedgerKilled => ledgers::ledger_killed(testbed, draw).await,
+        FaultKind::LedgerFrozen => ledgers::ledger_frozen(testbed, draw).await,
+        FaultKind::StatementLate => ledgers::statement_late(testbed, draw).await,
+        FaultKind::PostgresKilled => postgres::postgres_killed(testbed).await,
+        FaultKind::PostgresRestarted => postgres::postgres_restarted(testbed).await,
+        FaultKind::PostgresFrozen => postgres::postgres_frozen(testbed).await,
+        FaultKind::PostgresDiskFull => postgres::postgres_disk_full(testbed).await,
+        FaultKind::LedgerKilledPublishing => feed::ledger_killed_publishing(testbed).await,
+        FaultKind::BrokerKilled => feed::broker_killed(testbed).await,
+        FaultKind::BrokerBlocked => feed::broker_blocked(testbed).await,
+        FaultKind::WebhookFails => feed::webhook_fails(testbed, draw).await,
     };
     let effect = effect.with_context(|| format!("{} could not be injected", fault.kind))?;
-    testbed.wait_until_whole().await.with_context(|| format!("after {}", fault.kind))?;
+    let whole = async {
+        if !fault.kind.attacks_orders() {
+            testbed.wait_until_whole().await?;
+        }
+        if fault.kind.touches_orders() {
+            testbed.orders.wait_until_ready().await?;
+        }
+        anyhow::Ok(())
+    };
+    whole.await.with_context(|| format!("after {}", fault.kind))?;
     Ok(effect)
 }
 

@@ -20,6 +20,10 @@ pub struct Report {
     /// Requests of buyers.
     #[serde(flatten)]
     pub counts: Counts,
+    /// Rows in PostgreSQL, compared with claims.
+    pub rows: u64,
+    /// Parcels that the shop packed: one for each row and sink.
+    pub parcels: u64,
     /// 99th percentile of the latency between faults, in milliseconds.
     pub quiet_p99_ms: f64,
     /// Requests with an unknown outcome between faults.

@@ -2,12 +2,12 @@
 
 use std::{
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use buyers::journal::{Change, Journal, read};
+use buyers::journal::{Change, Journal, Micros, read};
 use testkit::{
     ServerBinary, Stack, StackOptions,
     stack::{Programs, SaleOptions},
@@ -20,11 +20,12 @@ use tokio::{
 use futures::future::try_join_all;
 
 use crate::{
-    FaultKind, FaultReport, PlannedFault, Report, Schedule,
+    FaultKind, FaultReport, Orders, PlannedFault, Report, Schedule,
     audit::{audit, status_contradiction},
     faults::{FaultEffect, inject},
     load::{ArrivalRate, BuyerCrowd, Counts},
     operator::{FinishedSale, Operator, OperatorContext, SalePlan, execute, plans},
+    orders::{audit_feed, audit_orders},
     testbed::{SALE, Testbed},
     timeline::{Span, Timeline},
 };
@@ -37,6 +38,9 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Time limit for the crowd at the end to buy the remaining units.
 const SELL_OUT_LIMIT: Duration = Duration::from_mins(3);
+
+/// Time limit for the ledgers to write the last orders, and to deliver them.
+const DRAIN_LIMIT: Duration = Duration::from_mins(2);
 
 /// Number of earlier buyers that buy again and look their purchase up at the end.
 const RETURN_VISITS: usize = 500;
@@ -152,9 +156,11 @@ pub async fn run(options: &RunOptions, events: &UnboundedSender<RunEvent>) -> Re
 
 async fn attack_and_audit(options: &RunOptions, events: &UnboundedSender<RunEvent>) -> Result<Report> {
     let stack = Arc::new(Stack::start(options.stack(), |_| ()).await?);
+    let orders = Orders::start(stack.clone()).await?;
     let journal = Journal::create(options.folder.join("journal.jsonl"))?;
     let operator = Operator::new(stack.clone(), journal.clone());
-    let testbed = Testbed::new(stack.clone(), operator.clone(), options.sabotaged_node.clone()).await?;
+    let testbed =
+        Testbed::new(stack.clone(), orders, operator.clone(), options.sabotaged_node.clone()).await?;
     let crowd = BuyerCrowd::new(testbed.sale.clone(), stack, journal);
     crowd.open(options.clock_error()).await?;
     let run = Run {
@@ -163,9 +169,9 @@ async fn attack_and_audit(options: &RunOptions, events: &UnboundedSender<RunEven
         testbed,
         events,
         opened: Instant::now(),
-        spans: Vec::new(),
-        faults: Vec::new(),
+        attacks: Mutex::default(),
         violations: Vec::new(),
+        rows: 0,
     };
     run.emit(RunEvent::Open { units: options.units() });
     run.finish(options).await
@@ -178,8 +184,19 @@ struct Run<'a> {
     operator: Operator,
     events: &'a UnboundedSender<RunEvent>,
     opened: Instant,
+    attacks: Mutex<Attacks>,
+    violations: Vec<String>,
+    rows: u64,
+}
+
+/// The faults so far. Two series of them run side by side.
+#[derive(Default)]
+struct Attacks {
+    /// Times of the faults of the sale.
     spans: Vec<Span>,
-    faults: Vec<FaultReport>,
+    /// Start of the fault of the sale that is active.
+    active_since: Option<Micros>,
+    reports: Vec<FaultReport>,
     violations: Vec<String>,
 }
 
@@ -198,8 +215,18 @@ impl Run<'_> {
             self.violations.extend(found.into_iter().map(|what| format!("{}: {what}", crowd.sale().id())));
         }
         self.violations.extend(status_contradiction(&self.testbed.stack).await);
+        self.emit(RunEvent::Closing("comparison of PostgreSQL with the claims"));
+        for FinishedSale { crowd, .. } in &sales {
+            let (rows, found) = audit_orders(&self.testbed.orders, crowd.sale(), DRAIN_LIMIT).await?;
+            self.rows += rows;
+            self.violations.extend(found.into_iter().map(|what| format!("{}: {what}", crowd.sale().id())));
+        }
+        let (parcels, found) = audit_feed(&self.testbed.orders, DRAIN_LIMIT).await?;
+        self.violations.extend(found);
+        let Attacks { spans, reports, violations, .. } =
+            self.attacks.into_inner().unwrap_or_else(PoisonError::into_inner);
 
-        let quiet = Timeline::of(&records).outside(&self.spans, attacked_until);
+        let quiet = Timeline::of(&records).outside(&spans, attacked_until);
         Ok(Report {
             seed: options.seed,
             redis: self.testbed.redis().version().to_owned(),
@@ -209,8 +236,10 @@ impl Run<'_> {
             quiet_p99_ms: quiet.p99.as_secs_f64() * 1_000.0,
             quiet_unknown: quiet.unknown as u64,
             seconds: self.opened.elapsed().as_secs_f64(),
-            faults: self.faults,
-            violations: self.violations,
+            rows: self.rows,
+            parcels,
+            faults: reports,
+            violations: [violations, self.violations].concat(),
         })
     }
 
@@ -235,7 +264,7 @@ impl Run<'_> {
     }
 
     /// Runs buyers and operators until the last fault is over and the planned duration has passed.
-    async fn attack_while_selling(&mut self, options: &RunOptions) -> Result<Vec<FinishedSale>> {
+    async fn attack_while_selling(&self, options: &RunOptions) -> Result<Vec<FinishedSale>> {
         let (crowd, events) = (self.crowd.clone(), self.events.clone());
         let (over, is_over) = watch::channel(false);
         let context = OperatorContext {
@@ -252,9 +281,13 @@ impl Run<'_> {
         let stop = async move { until_over.wait_for(|over| *over).await.map(drop).unwrap_or(()) };
         let selling = crowd.run_buyers(options.arrival_rate(), stop, SETTLE_LIMIT);
         let attacking = async {
-            for fault in options.schedule().faults {
-                self.run_fault(fault).await?;
-            }
+            let schedule = options.schedule().faults;
+            let (of_orders, of_sale) = schedule.into_iter().partition(|fault| fault.kind.attacks_orders());
+            tokio::try_join!(
+                self.run_faults(of_sale, Duration::MAX),
+                // Late ones are left out, so that they do not make a run longer.
+                self.run_faults(of_orders, options.duration),
+            )?;
             sleep(options.duration.saturating_sub(self.opened.elapsed())).await;
             over.send(true).ok();
             anyhow::Ok(())
@@ -267,22 +300,53 @@ impl Run<'_> {
         }
     }
 
-    async fn run_fault(&mut self, fault: PlannedFault) -> Result<()> {
-        sleep(fault.at.saturating_sub(self.opened.elapsed())).await;
-        let (at, from) = (self.opened.elapsed(), self.crowd.journal().now());
-        let effect = inject(&self.testbed, fault).await?;
-        let span = Span { from, to: self.crowd.journal().now() };
-        self.violations.extend(effect.violations.iter().map(|what| format!("{}: {what}", fault.kind)));
-        let report = self.report(fault.kind, at, span, effect);
-        self.emit(RunEvent::Fault(Box::new(report.clone())));
-        self.spans.push(span);
-        self.faults.push(report);
+    /// Injects faults one after the other. Leaves out those that cannot begin before `end`.
+    async fn run_faults(&self, faults: Vec<PlannedFault>, end: Duration) -> Result<()> {
+        for fault in faults {
+            if self.opened.elapsed() >= end {
+                break;
+            }
+            self.run_fault(fault).await?;
+        }
         Ok(())
     }
 
+    async fn run_fault(&self, fault: PlannedFault) -> Result<()> {
+        sleep(fault.at.saturating_sub(self.opened.elapsed())).await;
+        let (at, from) = (self.opened.elapsed(), self.crowd.journal().now());
+        let attacks_sale = !fault.kind.attacks_orders();
+        if attacks_sale {
+            self.attacks().active_since = Some(from);
+        }
+        let effect = inject(&self.testbed, fault).await?;
+        let span = Span { from, to: self.crowd.journal().now() };
+        let violations: Vec<String> =
+            effect.violations.iter().map(|what| format!("{}: {what}", fault.kind)).collect();
+        let report = self.report(fault.kind, at, span, effect);
+        self.emit(RunEvent::Fault(Box::new(report.clone())));
+        let mut attacks = self.attacks();
+        if attacks_sale {
+            attacks.active_since = None;
+            attacks.spans.push(span);
+        }
+        attacks.reports.push(report);
+        attacks.violations.extend(violations);
+        Ok(())
+    }
+
+    fn attacks(&self) -> MutexGuard<'_, Attacks> {
+        self.attacks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The figures of a fault of the orders are those of the time without a fault of the sale.
     fn report(&self, kind: FaultKind, at: Duration, span: Span, effect: FaultEffect) -> FaultReport {
         let entries = self.crowd.journal().since(span.from);
-        let timeline = Timeline::of(&entries);
+        let mut timeline = Timeline::of(&entries);
+        if kind.attacks_orders() {
+            let attacks = self.attacks();
+            let active = attacks.active_since.map(|from| Span { from, to: Micros::MAX });
+            timeline = timeline.without(&[&attacks.spans[..], active.as_slice()].concat());
+        }
         let (all, others) = (timeline.within(span), timeline.other_shards(&effect.shards, span));
         FaultReport {
             kind,

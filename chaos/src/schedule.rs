@@ -12,6 +12,9 @@ const WARM_UP: Duration = Duration::from_secs(5);
 /// The start of each fault is delayed by up to this fraction of the pace, so that faults are not evenly spaced.
 const JITTER_DIVISOR: u32 = 5;
 
+/// Makes the faults of the orders another series than those of the sale.
+const ORDERS_SEED: u64 = 1 << 63;
+
 /// A planned fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlannedFault {
@@ -33,19 +36,30 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Plans one fault per `pace` for `duration`. Every kind is used once before any kind is used twice.
+    /// Plans one fault per `pace` for `duration`, and beside them one fault of the way of orders per `pace`. Every kind
+    /// is used once before any kind is used twice.
     pub fn of(seed: u64, duration: Duration, pace: Duration, kinds: &[FaultKind]) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let count = duration.saturating_sub(WARM_UP).as_millis() / pace.as_millis().max(1);
-        let mut deck = FaultDeck::of(kinds);
-        let plan = |number: u128| {
-            let kind = deck.draw(&mut rng)?;
-            let jitter = rng.random_range(Duration::ZERO..=pace / JITTER_DIVISOR);
-            let at = WARM_UP + pace * u32::try_from(number).ok()? + jitter;
-            Some(PlannedFault { at, kind, draw: rng.random() })
-        };
-        Self { seed, faults: (0..count).map_while(plan).collect() }
+        let (of_orders, of_sales): (Vec<_>, Vec<_>) = kinds.iter().partition(|kind| kind.attacks_orders());
+        let mut faults = plan(seed, duration, pace, &of_sales);
+        let beside = plan(seed ^ ORDERS_SEED, duration, pace, &of_orders);
+        faults.extend(beside.into_iter().map(|fault| PlannedFault { at: fault.at + pace / 2, ..fault }));
+        faults.sort_by_key(|fault| fault.at);
+        faults.retain(|fault| fault.at < duration);
+        Self { seed, faults }
     }
+}
+
+fn plan(seed: u64, duration: Duration, pace: Duration, kinds: &[FaultKind]) -> Vec<PlannedFault> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let count = duration.saturating_sub(WARM_UP).as_millis() / pace.as_millis().max(1);
+    let mut deck = FaultDeck::of(kinds);
+    let plan = |number: u128| {
+        let kind = deck.draw(&mut rng)?;
+        let jitter = rng.random_range(Duration::ZERO..=pace / JITTER_DIVISOR);
+        let at = WARM_UP + pace * u32::try_from(number).ok()? + jitter;
+        Some(PlannedFault { at, kind, draw: rng.random() })
+    };
+    (0..count).map_while(plan).collect()
 }
 
 /// Kinds to draw from. They are shuffled again after all were drawn.

@@ -112,6 +112,8 @@ mod tests {
             sales: 4,
             changes: ChangeCounts { changes: 20, changes_done: 19, change_tries: 30 },
             counts: Counts { requests: 250, purchases: 100, unknown: 9, ..Counts::default() },
+            rows: 100,
+            parcels: 200,
             quiet_p99_ms: 12.0,
             quiet_unknown: 0,
             seconds: 60.0,

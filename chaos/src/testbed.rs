@@ -8,7 +8,7 @@ use rediscluster::{Cluster, ConnectOptions};
 use stock::{functions::LIBRARY, ids::SaleId, layout::SaleKeys, sale::Sale, store::ReadConfig};
 use testkit::{RedisCluster, Stack, stack::Coordinator, until};
 
-use crate::operator::Operator;
+use crate::{Orders, operator::Operator};
 
 /// Id of the main sale, which faults are injected into.
 pub(crate) const SALE: &str = "flash";
@@ -20,6 +20,8 @@ const LEADER_LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct Testbed {
     pub(crate) stack: Arc<Stack>,
     pub(crate) sale: Sale,
+    /// PostgreSQL and the ledgers.
+    pub(crate) orders: Orders,
     /// Sends the changes that faults make, so that they are in the journal.
     pub(crate) operator: Operator,
     /// A node that can be made to die at a chosen point.
@@ -37,11 +39,12 @@ pub(crate) struct Victim {
 impl Testbed {
     pub(crate) async fn new(
         stack: Arc<Stack>,
+        orders: Orders,
         operator: Operator,
         sabotaged_node: Option<PathBuf>,
     ) -> Result<Self> {
         let sale = read_sale(&connect(stack.redis()).await?, SALE).await?;
-        Ok(Self { stack, sale, operator, sabotaged_node })
+        Ok(Self { stack, sale, orders, operator, sabotaged_node })
     }
 
     pub(crate) fn redis(&self) -> &RedisCluster {

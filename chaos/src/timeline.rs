@@ -66,6 +66,12 @@ impl<'a> Timeline<'a> {
         gaps.max().unwrap_or_default()
     }
 
+    /// Leaves out the requests sent within these spans.
+    pub(crate) fn without(mut self, spans: &[Span]) -> Self {
+        self.0.retain(|(asked, _)| !spans.iter().any(|span| span.contains(asked.at)));
+        self
+    }
+
     /// Returns the statistics of all requests sent in the span.
     pub(crate) fn within(&self, span: Span) -> RequestStats {
         self.stats(|asked| span.contains(asked.at))

@@ -3,6 +3,7 @@
 pub mod actions;
 pub mod contents;
 mod display;
+pub mod drain;
 pub mod properties;
 pub mod protocol;
 pub mod records;

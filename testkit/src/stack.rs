@@ -253,10 +253,18 @@ impl Stack {
     /// # Errors
     /// Fails when PostgreSQL or the ledger does not start.
     pub async fn start_ledger(&self) -> Result<Arc<Ledger>> {
+        self.start_ledger_with(&[]).await
+    }
+
+    /// Starts another ledger with additional variables; see [`Self::start_ledger`].
+    ///
+    /// # Errors
+    /// Fails when PostgreSQL or the ledger does not start.
+    pub async fn start_ledger_with(&self, environment: &[(String, String)]) -> Result<Arc<Ledger>> {
         let postgres = self.start_postgres().await?;
         let number = u16::try_from(self.lock_ledgers().len())?;
         let rabbitmq = self.start_rabbitmq().await?;
-        let ledger = self.plan.start_ledger(number, &self.redis, postgres, rabbitmq).await?;
+        let ledger = self.plan.start_ledger(number, &self.redis, postgres, rabbitmq, environment).await?;
         let ledger = Arc::new(ledger);
         self.lock_ledgers().push(ledger.clone());
         self.update_monitoring().await?;

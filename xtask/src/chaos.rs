@@ -5,14 +5,14 @@ mod watch;
 
 use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
-use ::chaos::{FaultKind, Report, RunOptions, markdown};
+use ::chaos::{FaultKind, Report, RunOptions, ensure_disk_can_be_full, markdown};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use testkit::{BuildProfile, NetworkNamespace, ServerBinary, ensure_clocks_can_be_set, workspace_root};
 use tokio::sync::mpsc;
 
 use crate::{
-    install::{FAKETIME, NGINX, REDIS, ensure_installed},
+    install::{FAKETIME, NGINX, POSTGRESQL, REDIS, ensure_installed},
     interruption::Interruption,
     up::{build, time},
 };
@@ -88,9 +88,9 @@ impl Options {
     /// Prepares the options of all runs. Does everything that can fail or take long before the first process starts.
     fn runs(&self) -> Result<Vec<RunOptions>> {
         let redis_server = self.redis_server.as_ref().map(ServerBinary::at).transpose()?;
-        ensure_installed(&[FAKETIME, NGINX])?;
+        ensure_installed(&[FAKETIME, NGINX, POSTGRESQL])?;
         ensure_installed(if redis_server.is_some() { &[] } else { &[REDIS] })?;
-        let programs = build("dev", false)?;
+        let programs = build("dev", true)?;
         let kinds = self.possible_kinds();
         let sabotaged_node = kinds.contains(&FaultKind::NodeDiesStealing).then(sabotaged_node).transpose()?;
         let folder = self.folder.clone().unwrap_or_else(|| workspace_root().join(".local/chaos"));
@@ -138,6 +138,7 @@ fn ensure_possible(kind: FaultKind) -> Result<()> {
     match kind {
         FaultKind::Partition => NetworkNamespace::ensure_possible(),
         FaultKind::ClockStepped => ensure_clocks_can_be_set(),
+        FaultKind::PostgresDiskFull => ensure_disk_can_be_full(),
         _ => Ok(()),
     }
 }

@@ -102,14 +102,18 @@ pub(super) async fn redis_killed(testbed: &Testbed) -> Result<FaultEffect> {
 /// started again, as by a supervisor.
 pub(super) async fn all_killed(testbed: &Testbed) -> Result<FaultEffect> {
     testbed.stack.processes().iter().for_each(|process| process.kill());
+    testbed.orders.postgres().kill();
     let (nodes, coordinators) = (testbed.stack.nodes(), testbed.stack.coordinators());
-    let (_, node_starts, coordinator_starts, ()) = tokio::try_join!(
+    let ledgers = testbed.stack.ledgers();
+    let (_, node_starts, coordinator_starts, ledger_starts, (), ()) = tokio::try_join!(
         restart_redis(testbed),
         try_join_all(nodes.iter().map(|node| start_with_retries(async || node.restart().await))),
         try_join_all(coordinators.iter().map(|one| start_with_retries(async || one.restart().await))),
+        try_join_all(ledgers.iter().map(|ledger| start_with_retries(async || ledger.restart().await))),
         testbed.stack.nginx().restart(),
+        testbed.orders.postgres().restart(),
     )?;
-    let failed_starts = [node_starts, coordinator_starts].concat().iter().sum::<usize>();
+    let failed_starts = [node_starts, coordinator_starts, ledger_starts].concat().iter().sum::<usize>();
     let failed_starts =
         if failed_starts > 0 { format!(" ({failed_starts} failed starts)") } else { String::new() };
     Ok(FaultEffect::on(format!("every process{failed_starts}"), testbed.all_shards()))

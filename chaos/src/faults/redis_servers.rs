@@ -1,5 +1,7 @@
 //! Faults of single Redis servers: killed, frozen, without its functions, out of memory.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use redis::Cmd;
 use testkit::Failover;
@@ -7,6 +9,9 @@ use tokio::time::sleep;
 
 use super::{FaultEffect, STANDSTILL, hold};
 use crate::testbed::{Testbed, Victim};
+
+/// Time in which each ledger sends a statement to a frozen PostgreSQL.
+const ON_THE_WAY: Duration = Duration::from_secs(1);
 
 pub(super) async fn primary_killed(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
     let victim = testbed.victim(draw).await?;
@@ -119,4 +124,17 @@ pub(super) async fn make_primary(testbed: &Testbed, server: std::net::SocketAddr
         testbed.wait_until_whole().await?;
     }
     Ok(())
+}
+
+/// The statements that were on their way are executed after the failover: all of their orders passed a barrier before.
+pub(super) async fn failover_while_draining(testbed: &Testbed, draw: u32) -> Result<FaultEffect> {
+    let victim = testbed.victim(draw).await?;
+    testbed.orders.postgres().freeze();
+    sleep(ON_THE_WAY).await;
+    testbed.redis().kill(victim.addr);
+    let promoted = testbed.redis().wait_until_promoted(victim.replica).await;
+    testbed.orders.postgres().thaw();
+    promoted?;
+    testbed.redis().restart(victim.addr).await?;
+    Ok(victim.effect())
 }

@@ -8,3 +8,4 @@ mod fixture;
 mod functions;
 mod lost_disks;
 mod operators;
+mod orders;

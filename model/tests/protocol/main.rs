@@ -1,6 +1,7 @@
-//! Exhaustive checks of the protocol and of the record of a sale, complete and with each protection removed.
+//! Exhaustive checks of the protocol, the record of a sale and the drain of orders, complete and with each protection removed.
 
 mod complete;
+mod drain;
 mod mutants;
 mod records;
 mod weaker_settings;
@@ -10,6 +11,7 @@ use std::fmt::{Debug, Display};
 use std::hash::Hash;
 use std::time::Instant;
 
+use model::drain::DrainModel;
 use model::records::RecordsModel;
 use model::sale::SaleModel;
 use stateright::{Checker, HasDiscoveries, Model};
@@ -26,6 +28,7 @@ trait Checkable:
 }
 impl Checkable for SaleModel {}
 impl Checkable for RecordsModel {}
+impl Checkable for DrainModel {}
 
 /// Searches all states, depth first. Two threads share the work, and states are stored as fingerprints only.
 fn holds(name: &str, model: impl Checkable) {

@@ -166,13 +166,14 @@ impl Plan {
         Ok(Arc::new(launch.env("DATABASE_URL", postgres.url()).spawn()?))
     }
 
-    /// Starts a ledger that writes into this database, and delivers to this broker.
+    /// Starts a ledger that writes into this database, and delivers to this broker, with additional variables.
     pub(super) async fn start_ledger(
         &self,
         number: u16,
         redis: &RedisCluster,
         postgres: &Postgres,
         rabbitmq: Option<&RabbitMq>,
+        environment: &[(String, String)],
     ) -> Result<Ledger> {
         ensure_fits("ledgers", number + 1, PortPlan::LEDGERS_MAX)?;
         let port = self.ports.ledger(number);
@@ -185,7 +186,8 @@ impl Plan {
             .into_iter()
             .fold(launch, |launch, rabbitmq| launch.env("AMQP_URL", rabbitmq.url()).env("AMQP_QUEUE", QUEUE));
         let launch = with_redis(launch, redis, User::Ledger);
-        Ledger::start(with_environment(launch, &self.options.ledger_environment), url(port)).await
+        let launch = with_environment(launch, &self.options.ledger_environment);
+        Ledger::start(with_environment(launch, environment), url(port)).await
     }
 
     pub(super) async fn start_nginx(&self) -> Result<Nginx> {

@@ -18,7 +18,7 @@ const UPDATES_PER_LINE: u64 = 15;
 pub(super) fn print_schedule(schedule: &Schedule, duration: Duration) {
     say!("\nseed {}: {} faults in {duration:.0?}", schedule.seed, schedule.faults.len());
     for PlannedFault { at, kind, draw } in &schedule.faults {
-        say!("  {:6.1} s  {kind:22} target by draw {draw}", at.as_secs_f64());
+        say!("  {:6.1} s  {kind:24} target by draw {draw}", at.as_secs_f64());
     }
 }
 
@@ -39,11 +39,13 @@ pub(super) async fn print_events(mut events: UnboundedReceiver<RunEvent>) {
 /// Prints the figures and the verdict.
 pub(super) fn print_report(report: &Report, kept_note: &str) {
     say!(
-        "seed {}: {} units sold at {} sales, {} requests ({} single-sale, {} without a key, {} refused while not \
+        "seed {}: {} units sold at {} sales, {} rows in PostgreSQL, {} parcels, {} requests ({} single-sale, {} without a key, {} refused while not \
          active), {} unknown answers; {} of {} changes done in {} tries; {} faults, {:.0} s; quiet: p99 {:.1} ms, {} unknown",
         report.seed,
         report.counts.purchases,
         report.sales,
+        report.rows,
+        report.parcels,
         report.counts.requests,
         report.counts.single_sale,
         report.counts.without_key,
@@ -71,7 +73,7 @@ fn fault_line(fault: &FaultReport) -> String {
     let outage =
         fault.outage_seconds.map_or("no shard hit".into(), |seconds| format!("outage {seconds:.1} s"));
     format!(
-        "{:7.1} s  {:22} {}; {outage}, whole after {:.1} s, {} unknown; others: {} of {} unknown, p99 {:.0} ms",
+        "{:7.1} s  {:24} {}; {outage}, whole after {:.1} s, {} unknown; others: {} of {} unknown, p99 {:.0} ms",
         fault.at_seconds,
         fault.kind,
         fault.target,
