@@ -31,7 +31,32 @@ CREATE TABLE cursors (
     seq bigint NOT NULL DEFAULT 0,
     orders bigint NOT NULL DEFAULT 0,
     moved_at timestamptz NOT NULL DEFAULT now(),
+    -- Orders up to the cursor that a restore took from here: their rows belong to earlier incarnations.
+    imported bigint NOT NULL DEFAULT 0,
+    -- Set when a restore replaced the shard. Nothing is written for it any more.
+    closed_at timestamptz,
     PRIMARY KEY (sale, creation, shard, incarnation)
+);
+
+-- The latest look at all shards of a sale: how many units they had sold. It bounds the loss when their data is lost.
+CREATE TABLE sightings (
+    sale text NOT NULL,
+    creation text NOT NULL,
+    sold bigint NOT NULL,
+    seen_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (sale, creation)
+);
+
+-- The restores of sales whose data in Redis was lost. One that was interrupted goes on with its own config.
+CREATE TABLE restores (
+    sale text NOT NULL,
+    creation text NOT NULL,
+    number integer NOT NULL,
+    config jsonb NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    -- Set at the end, and when another restore was begun instead.
+    ended_at timestamptz,
+    PRIMARY KEY (sale, creation, number)
 );
 
 -- The number of each sale's orders. A statement that writes orders holds the row until it is committed, so orders become

@@ -24,10 +24,11 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::audit::{Audits, SaleAudit};
 use crate::export::{self, Format, PAGE};
 use crate::orders::Orders;
 use description::Description;
-use problems::{not_found, too_many_exports};
+use problems::{cannot_audit, not_found, too_many_exports, unknown_sale};
 use requests::{Accepted, CreationQuery, OfSale, Range, RangeQuery};
 
 /// Longest time until an answer begins.
@@ -43,12 +44,13 @@ const LIST_MAX: u32 = 1_000;
 #[derive(Clone)]
 struct OrdersApi {
     orders: Orders,
+    audits: Audits,
     exports: Arc<Semaphore>,
 }
 
 /// The API, merged with `ops_routes`: probes and metrics, which need no token.
-pub fn router(orders: Orders, tokens: OperatorTokens, ops_routes: Router) -> Router {
-    let state = OrdersApi { orders, exports: Arc::new(Semaphore::new(EXPORTS_MAX)) };
+pub fn router(orders: Orders, audits: Audits, tokens: OperatorTokens, ops_routes: Router) -> Router {
+    let state = OrdersApi { orders, audits, exports: Arc::new(Semaphore::new(EXPORTS_MAX)) };
     let (api, description) = api().split_for_parts();
     let api = operators::protect(api, tokens).with_state(state);
     edge::wrap(api.merge(description::router(description)).merge(ops_routes), AdmitAll, DEADLINE)
@@ -60,6 +62,7 @@ fn api() -> OpenApiRouter<OrdersApi> {
         .routes(routes!(sales))
         .routes(routes!(history))
         .routes(routes!(totals))
+        .routes(routes!(audit))
         .routes(routes!(list))
         .routes(routes!(by_order))
         .routes(routes!(by_user))
@@ -98,6 +101,17 @@ async fn history(OfSale(orders): OfSale) -> Result<Json<views::History>, Problem
 )]
 async fn totals(OfSale(orders): OfSale) -> Result<Json<views::Totals>, Problem> {
     Ok(Json(views::totals(orders.by_minute().await?)))
+}
+
+/// Audits a sale.
+///
+/// Compares the orders in PostgreSQL with the claims and order streams in Redis, up to the latest order that the ledger has
+/// written of each shard. Later ones are counted as `behind`, which is no violation. One audit runs at a time; one of a
+/// million orders takes some seconds.
+#[utoipa::path(get, path = "/sales/{sale}/audit", responses((status = 200, description = "The audit.", body = SaleAudit)))]
+async fn audit(State(api): State<OrdersApi>, Path(sale): Path<String>) -> Result<Json<SaleAudit>, Problem> {
+    let sale = sale.parse().map_err(|_| unknown_sale())?;
+    Ok(Json(api.audits.audit(&sale).await.map_err(|error| cannot_audit(&sale, &error))?))
 }
 
 /// Lists orders.

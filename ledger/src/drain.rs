@@ -16,6 +16,9 @@ use crate::writer::{Cursor, WriteError, Writer};
 /// Time between two tries of a shard that contradicts the ledger. A person may have resolved it.
 const CONFLICT_RETRY: Duration = Duration::from_secs(5);
 
+/// Time between two records of how many units a sale has sold.
+const SIGHTING_PERIOD: Duration = Duration::from_secs(1);
+
 /// Most batches of one shard in one round, so that all shards proceed.
 const BATCHES_PER_ROUND: usize = 16;
 
@@ -37,6 +40,7 @@ pub(crate) struct SaleDrain {
     pub(crate) sale: Arc<Sale>,
     shards: Vec<ShardState>,
     complete_at: Instant,
+    sighting_due_at: Instant,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -59,6 +63,8 @@ enum ShardError {
     ShorterThanLedger { confirmed: u64, drained: u64 },
     #[error("entries after {0} are missing in the order stream")]
     MissingEntries(u64),
+    #[error("a restore of the sale has replaced the shard; its Redis servers must not be used any more")]
+    Replaced,
 }
 
 impl SaleDrain {
@@ -68,7 +74,8 @@ impl SaleDrain {
         let cursors = writer.open_cursors(&sale).await?;
         let shards =
             cursors.into_iter().map(|cursor| ShardState { cursor, ..ShardState::default() }).collect();
-        Ok(Self { sale, shards, complete_at: Instant::now() })
+        let now = Instant::now();
+        Ok(Self { sale, shards, complete_at: now, sighting_due_at: now })
     }
 
     /// Opens the cursors again: another ledger may have moved them.
@@ -95,6 +102,10 @@ impl SaleDrain {
         let now = Instant::now();
         let sale = Arc::clone(&self.sale);
         let progress = self.look(cluster).await;
+        if self.sighting_due_at <= now && progress.iter().all(Result::is_ok) {
+            writer.record_sighting(&sale, self.shards.iter().map(|state| state.sold).sum()).await?;
+            self.sighting_due_at = now + SIGHTING_PERIOD;
+        }
         let has_news = |state: &ShardState, progress: &Result<Confirmed, CallError>| {
             let stands = state.conflict_until.is_some_and(|until| now < until);
             !stands && progress.as_ref().is_ok_and(|progress| progress.seq != state.cursor.seq)
@@ -207,6 +218,9 @@ async fn drain(
     cursor: &mut Cursor,
     until: u64,
 ) -> Result<(), ShardError> {
+    if cursor.is_closed {
+        return Err(ShardError::Replaced);
+    }
     if until < cursor.seq {
         return Err(ShardError::ShorterThanLedger { confirmed: until, drained: cursor.seq });
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -27,7 +27,7 @@ const MIGRATION_LIMIT: Duration = Duration::from_mins(5);
 
 /// Drains all sales into PostgreSQL.
 pub struct Ledger {
-    cluster: Cluster,
+    cluster: Arc<Cluster>,
     database: DatabaseSettings,
     period: Duration,
     shown: Mutex<Shown>,
@@ -42,7 +42,7 @@ struct Shown {
 
 impl Ledger {
     /// A ledger that reads from this cluster, with a round per period.
-    pub fn new(cluster: Cluster, database: DatabaseSettings, period: Duration) -> Self {
+    pub fn new(cluster: Arc<Cluster>, database: DatabaseSettings, period: Duration) -> Self {
         Self { cluster, database, period, shown: Mutex::default() }
     }
 

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod api;
+pub mod audit;
 pub mod database;
 pub mod drain;
 mod event;
@@ -10,6 +11,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod migrate;
 pub mod orders;
+pub mod restore;
 mod sales;
 pub mod settings;
 mod shard_reader;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use ledger::audit::Audits;
 use ledger::feed::{Feeds, replay};
 use ledger::ledger::Ledger;
 use ledger::orders::Orders;
 use ledger::settings::{ListenSettings, Settings};
-use ledger::{api, metrics, migrate};
+use ledger::{api, metrics, migrate, restore};
 use service::edge::{self, AdmitAll};
 use service::metrics::show_connections;
 use service::ops::Readiness;
@@ -31,6 +32,9 @@ async fn main() -> ExitCode {
     if let Some(outcome) = migrate::run_if_requested().await {
         return outcome;
     }
+    if let Some(outcome) = restore::run_if_requested().await {
+        return outcome;
+    }
     if let Some(outcome) = replay::run_if_requested().await {
         return outcome;
     }
@@ -42,10 +46,10 @@ async fn main() -> ExitCode {
 async fn run(settings: Settings) -> anyhow::Result<()> {
     let stop = tokio::spawn(shutdown::requested()).map(drop).shared();
     let address = settings.listen.address();
-    let feeds = Feeds::new(&settings.feed, &settings.database, settings.drain_period)?;
     let listener = serve::bind("PORT", address)?;
     let ops_listener = settings.listen.ops().map(|address| serve::bind("OPS_PORT", address)).transpose()?;
     let (readiness, exporter) = (Readiness::starting("waiting for the Redis Cluster"), metrics::install()?);
+    let feeds = Feeds::new(&settings.feed, &settings.database, settings.drain_period)?;
     let connections = Connections::with_limits(ConnectionLimits::default());
     exporter.on_scrape({
         let connections = connections.clone();
@@ -53,7 +57,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     });
     let ops_routes = ops::router(readiness.clone()).merge(exporter.router());
     let ops_router = edge::wrap(ops_routes.clone(), AdmitAll, OPS_DEADLINE);
-    let router = api::router(Orders::new(&settings.database), settings.operator_tokens(), ops_routes);
+    let (orders, audits) = (Orders::new(&settings.database), Audits::new(settings.database.clone()));
+    let router = api::router(orders, audits.clone(), settings.operator_tokens(), ops_routes);
     let serving = tokio::spawn(serve::until(listener, router, connections, stop.clone(), GRACE));
     exporter.on_scrape(feeds.gauges());
     // Orders in PostgreSQL are delivered while Redis is away, too.
@@ -66,9 +71,10 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let work = async {
         let options = settings.redis.connect_options();
         let cluster = tokio::select! {
-            cluster = connect::cluster(&options, &LIBRARY) => cluster?,
+            cluster = connect::cluster(&options, &LIBRARY) => Arc::new(cluster?),
             () = stop.clone() => return Ok(()),
         };
+        audits.set_cluster(Arc::clone(&cluster));
         let ledger = Arc::new(Ledger::new(cluster, settings.database, settings.drain_period));
         readiness.serving({
             let ledger = Arc::clone(&ledger);

@@ -12,12 +12,13 @@ use service::traces::TraceSettings;
 
 use crate::database::DatabaseSettings;
 use crate::feed::{FeedSettings, replay};
-use crate::migrate;
+use crate::{migrate, restore};
 
 /// Writes the orders of all sales into PostgreSQL.
 #[derive(Parser)]
 #[command(name = "flashsale-ledger", version, args_conflicts_with_subcommands = true)]
-#[command(subcommands = [healthcheck::command(), migrate::command(), replay::command()], disable_help_subcommand = true)]
+#[command(subcommands = [healthcheck::command(), migrate::command(), restore::command(), replay::command()])]
+#[command(disable_help_subcommand = true)]
 pub struct Settings {
     /// Where operators, probes and Prometheus reach the ledger.
     #[command(flatten)]

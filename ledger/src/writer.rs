@@ -23,7 +23,7 @@ use crate::metrics;
 const WRITE: &str = "
     WITH moved AS (
         UPDATE cursors SET seq = $6, orders = orders + cardinality($7::bigint[]), moved_at = now()
-        WHERE sale = $1 AND creation = $2 AND shard = $3 AND incarnation = $4 AND seq = $5
+        WHERE sale = $1 AND creation = $2 AND shard = $3 AND incarnation = $4 AND seq = $5 AND closed_at IS NULL
         RETURNING 1
     ), numbered AS (
         UPDATE positions SET position = position + cardinality($7::bigint[])
@@ -49,12 +49,15 @@ const OPEN_CURSOR: &str = "
     ON CONFLICT DO NOTHING";
 
 const READ_CURSORS: &str = "
-    SELECT shard, incarnation, seq, orders FROM cursors WHERE sale = $1 AND creation = $2";
+    SELECT shard, incarnation, seq, orders, closed_at IS NOT NULL FROM cursors WHERE sale = $1 AND creation = $2";
 
 const RECORD_VERSION: &str = "
     INSERT INTO sale_versions (sale, creation, version, config) VALUES ($1, $2, $3, $4::text::jsonb)
     ON CONFLICT DO NOTHING";
 
+const RECORD_SIGHTING: &str = "
+    INSERT INTO sightings (sale, creation, sold) VALUES ($1, $2, $3)
+    ON CONFLICT (sale, creation) DO UPDATE SET sold = EXCLUDED.sold, seen_at = now()";
 const RECORD_CHANGES: &str = "
     INSERT INTO sale_changes (sale, creation, version, at, change)
     SELECT $1, $2, version, to_timestamp(at / 1000.0), change::jsonb
@@ -68,6 +71,8 @@ pub(crate) struct Cursor {
     pub(crate) seq: u64,
     /// Orders up to there.
     pub(crate) orders: u64,
+    /// True when a restore replaced the shard.
+    pub(crate) is_closed: bool,
 }
 
 /// Why a batch was not written.
@@ -115,7 +120,7 @@ impl Writer {
 
     /// Creates the cursors of a sale's shards, and returns them by shard number.
     pub(crate) async fn open_cursors(&self, sale: &Sale) -> Result<Vec<Cursor>, WriteError> {
-        let (id, creation) = (sale.id().as_str(), sale.fingerprint().as_str());
+        let (id, creation) = (sale.id().as_str(), sale.creation());
         let incarnations = incarnations(&sale.config);
         let client = &self.database.client;
         self.within(client.execute(OPEN_POSITION, &[&id, &creation])).await?;
@@ -123,10 +128,10 @@ impl Writer {
         let mut cursors = vec![Cursor::default(); incarnations.len()];
         for row in self.within(client.query(READ_CURSORS, &[&id, &creation])).await? {
             let (shard, incarnation): (i32, &str) = (row.get(0), row.get(1));
-            let (seq, orders): (i64, i64) = (row.get(2), row.get(3));
+            let (seq, orders, is_closed): (i64, i64, bool) = (row.get(2), row.get(3), row.get(4));
             let place = usize::try_from(shard).ok();
             if let Some(place) = place.filter(|&place| incarnations.get(place) == Some(&incarnation)) {
-                cursors[place] = Cursor { seq: seq.unsigned_abs(), orders: orders.unsigned_abs() };
+                cursors[place] = Cursor { seq: seq.unsigned_abs(), orders: orders.unsigned_abs(), is_closed };
             }
         }
         Ok(cursors)
@@ -135,10 +140,17 @@ impl Writer {
     /// Records the version of a sale's configuration.
     pub(crate) async fn record_version(&self, sale: &Sale) -> Result<(), WriteError> {
         let config = serde_json::to_string(&*sale.config).expect("a config has only plain fields");
-        let (id, creation, version) =
-            (sale.id().as_str(), sale.fingerprint().as_str(), signed(sale.config.version));
+        let (id, creation, version) = (sale.id().as_str(), sale.creation(), signed(sale.config.version));
         let client = &self.database.client;
         self.within(client.execute(RECORD_VERSION, &[&id, &creation, &version, &config])).await?;
+        Ok(())
+    }
+
+    /// Records how many units the shards have sold by now.
+    pub(crate) async fn record_sighting(&self, sale: &Sale, sold: u64) -> Result<(), WriteError> {
+        let (id, creation) = (sale.id().as_str(), sale.creation());
+        let client = &self.database.client;
+        self.within(client.execute(RECORD_SIGHTING, &[&id, &creation, &signed(sold)])).await?;
         Ok(())
     }
 
@@ -148,7 +160,7 @@ impl Writer {
         sale: &Sale,
         changes: &[HistoryEntry],
     ) -> Result<(), WriteError> {
-        let (id, creation) = (sale.id().as_str(), sale.fingerprint().as_str());
+        let (id, creation) = (sale.id().as_str(), sale.creation());
         let versions: Vec<i64> = changes.iter().map(|change| signed(change.version)).collect();
         let times: Vec<i64> = changes.iter().map(|change| signed(change.at)).collect();
         let to_json = |change| serde_json::to_string(change).expect("a change has only plain fields");
@@ -167,10 +179,10 @@ impl Writer {
         until: u64,
         orders: &[Order],
     ) -> Result<Cursor, WriteError> {
-        let (id, creation) = (sale.id().as_str(), sale.fingerprint().as_str());
+        let (id, creation) = (sale.id().as_str(), sale.creation());
         let number = i32::try_from(shard.id.index()).expect("a sale has at most 256 shards");
         let incarnation = incarnations(&sale.config)[shard.id.index()];
-        let rows = Rows::of(id, creation, orders);
+        let rows = Rows::of(id, &creation, orders);
         let started = Instant::now();
         let values: [&(dyn ToSql + Sync); 13] = [
             &id,
@@ -193,7 +205,7 @@ impl Writer {
             return Err(WriteError::Overtaken);
         }
         metrics::written(id, orders.len());
-        Ok(Cursor { seq: until, orders: cursor.orders + orders.len() as u64 })
+        Ok(Cursor { seq: until, orders: cursor.orders + orders.len() as u64, ..cursor })
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
-use buyers::{AnswerKind, ApiFamily, AuditReport, audit_findings, first_findings};
+use buyers::{AnswerKind, ApiFamily, AuditReport, LedgerAudit, audit_findings, first_findings};
 use futures::{StreamExt, stream};
 use rand::{rng, seq::IteratorRandom};
 use tokio::time::sleep;
@@ -31,6 +31,8 @@ const LOOKUP_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Evidence {
     pub(crate) before: AuditReport,
     pub(crate) after: AuditReport,
+    /// The audit of the ledger, if there is one.
+    pub(crate) ledger: Option<LedgerAudit>,
     /// Distinct users that were answered `purchased`.
     pub(crate) buyers: usize,
     /// Number of answers `sold out`.
@@ -52,8 +54,8 @@ impl Evidence {
     /// Gathers the evidence of a finished run.
     ///
     /// # Errors
-    /// Fails when a purchase cannot be looked up, or when the coordinator's audit cannot be read. Then there is no
-    /// verdict.
+    /// Fails when a purchase cannot be looked up, or when the audit of coordinator or ledger cannot be read. Then
+    /// there is no verdict.
     pub(crate) async fn gather(
         target: &Arc<LoadTarget>,
         before: AuditReport,
@@ -63,11 +65,12 @@ impl Evidence {
         let purchases = answer_log.buyers();
         let found = look_up(target, &purchases).await?;
         let after = target.audit().await?;
+        let ledger = target.ledger_audit().await?;
         let has_own = |(user, order): &&(String, String)| found.get(user) == Some(&Some(order.clone()));
         let lookups = Lookups { asked: found.len(), found: purchases.iter().filter(has_own).count() };
         let contradictions = answer_log.contradictions(&found, after.total);
         let (buyers, sold_out) = (purchases.len(), counts.of(AnswerKind::SoldOut));
-        Ok(Self { before, after, buyers, sold_out, lookups, contradictions })
+        Ok(Self { before, after, ledger, buyers, sold_out, lookups, contradictions })
     }
 
     /// Returns the description of every broken promise.
@@ -86,6 +89,12 @@ impl Evidence {
         }
         if *buyers_twice > 0 {
             violations.push(format!("{buyers_twice} users have claims in two shards"));
+        }
+        if let Some(ledger) = &self.ledger {
+            violations.extend(first_findings(ledger.findings(), LISTED_MAX));
+            if ledger.rows < *sold {
+                violations.push(format!("{sold} units are sold, but the ledger has {} orders", ledger.rows));
+            }
         }
         violations
     }

@@ -17,7 +17,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0   every promise held, every threshold was met
   1   no verdict: a server could not be reached or a report could not be written
-  2   a promise was broken: oversold, bought twice, a purchase lost, or a failed audit
+  2   a promise was broken: oversold, bought twice, a purchase lost, or a failed audit of coordinator or ledger
   3   a threshold was missed
   64  an invalid option";
 
@@ -136,6 +136,12 @@ pub(crate) struct Common {
     /// Bearer token of the admin API.
     #[arg(long, value_name = "TOKEN", env = "ADMIN_TOKEN", hide_env_values = true)]
     pub(crate) admin_token: Option<String>,
+    /// URL of a ledger, for its audit. Without this option, it is audited if `cargo xtask up` runs one.
+    #[arg(long, value_name = "URL", value_parser = address, requires_all = ["host", "ledger_token"])]
+    pub(crate) ledger_url: Option<String>,
+    /// Bearer token of the ledger's API.
+    #[arg(long, value_name = "TOKEN", env = "LEDGER_TOKEN", hide_env_values = true)]
+    pub(crate) ledger_token: Option<String>,
     /// Folder of `up.json` and of the reports.
     #[arg(long, value_name = "PATH", env = "LOADTEST_FOLDER", default_value = ".local")]
     pub(crate) folder: PathBuf,
@@ -277,6 +283,9 @@ mod tests {
         assert!(parsed("rush --host http://shop:80 --admin-url http://admin:3100 --admin-token x").is_ok());
         assert!(parsed("rush --host http://shop:80 --admin-token x").is_err(), "without an audit");
         assert!(parsed("rush --admin-url http://admin:3100").is_err(), "another system's audit");
+        let remote = "rush --host http://shop:80 --admin-url http://admin:3100 --admin-token x --ledger-url http://led:3200";
+        assert!(parsed(&format!("{remote} --ledger-token y")).is_ok());
+        assert!(parsed(remote).is_err(), "a ledger without a token");
     }
 
     #[test]

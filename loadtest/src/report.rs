@@ -88,6 +88,10 @@ impl Report {
             row("in channels", *in_flight, ""),
             row("claims", *claims, ""),
             row("orders", *orders, ""),
+            self.evidence
+                .ledger
+                .as_ref()
+                .map_or_else(String::new, |ledger| row("rows of the ledger", ledger.rows, "")),
             row("answered `purchased`", *buyers as u64, "distinct users"),
             row(
                 "found by a lookup",

@@ -3,7 +3,7 @@
 use std::{fs, io::ErrorKind, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use buyers::{AdminClient, AuditReport, BuyerClient, SaleStatus};
+use buyers::{AdminClient, AuditReport, BuyerClient, LedgerAudit, LedgerClient, SaleStatus};
 use rand::random;
 use serde::Deserialize;
 use serde_json::json;
@@ -19,6 +19,8 @@ const OPENING_LIMIT: Duration = Duration::from_secs(10);
 /// Length of an opened sale, relative to now. Longer than any run.
 const OPEN_FOR: &str = "24h";
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// Time limit for the ledger to write the last orders of a run.
+const LEDGER_LIMIT: Duration = Duration::from_secs(60);
 
 /// An open sale with all its endpoints.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub(crate) struct LoadTarget {
     pub(crate) sale: String,
     admin: AdminClient,
     admin_url: String,
+    ledger: Option<LedgerClient>,
     /// The load balancer, followed by the known nodes.
     pub(crate) endpoints: Vec<String>,
 }
@@ -37,6 +40,7 @@ struct Addresses {
     nodes: Vec<String>,
     admin_url: String,
     admin_token: String,
+    ledger: Option<LedgerClient>,
 }
 
 /// The fields of `up.json` that are used here.
@@ -46,6 +50,8 @@ struct UpFile {
     url: String,
     nodes: Vec<Member>,
     coordinators: Vec<Member>,
+    #[serde(default)]
+    ledgers: Vec<Member>,
     admin_token: String,
 }
 
@@ -58,7 +64,7 @@ impl LoadTarget {
     /// Finds or creates the sale, and checks that it is open.
     pub(crate) async fn find(scenario: &Scenario) -> Result<Self> {
         let common = scenario.common();
-        let Addresses { url, nodes, admin_url, admin_token } = Addresses::of(common)?;
+        let Addresses { url, nodes, admin_url, admin_token, ledger } = Addresses::of(common)?;
         let admin = AdminClient::new(&admin_token);
         let client = BuyerClient::new(ANSWER_LIMIT);
         let endpoints: Vec<String> = [url.clone()].into_iter().chain(nodes).collect();
@@ -75,24 +81,34 @@ impl LoadTarget {
                 (SaleClient::new(&url, status.sale_id.parse()?, true), status.sale_id)
             }
         };
-        Ok(Self { sale_client: Arc::new(sale_client), sale, admin, admin_url, endpoints })
+        Ok(Self { sale_client: Arc::new(sale_client), sale, admin, admin_url, ledger, endpoints })
     }
 
     /// Reads the coordinator's audit.
     pub(crate) async fn audit(&self) -> Result<AuditReport> {
         self.admin.audit(&self.admin_url, &self.sale).await
     }
+
+    /// Reads the ledger's audit, if there is a ledger, once it has all orders.
+    pub(crate) async fn ledger_audit(&self) -> Result<Option<LedgerAudit>> {
+        match &self.ledger {
+            Some(ledger) => ledger.settled_audit(&self.sale, LEDGER_LIMIT).await.map(Some),
+            None => Ok(None),
+        }
+    }
 }
 
 impl Addresses {
     fn of(common: &Common) -> Result<Self> {
-        let Common { host, node, admin_url, admin_token, .. } = common;
+        let Common { host, node, admin_url, admin_token, ledger_url, ledger_token, .. } = common;
+        let ledger = ledger_url.as_ref().zip(ledger_token.as_ref());
         match (host, admin_url, admin_token) {
             (Some(host), Some(admin_url), Some(admin_token)) => Ok(Self {
                 url: host.clone(),
                 nodes: node.clone(),
                 admin_url: admin_url.clone(),
                 admin_token: admin_token.clone(),
+                ledger: ledger.map(|(url, token)| LedgerClient::new(url, token)),
             }),
             _ => Self::of_up(common),
         }
@@ -114,6 +130,7 @@ impl Addresses {
             url: up.url,
             nodes: up.nodes.into_iter().map(|node| node.url).collect(),
             admin_url: coordinator.url,
+            ledger: up.ledgers.first().map(|ledger| LedgerClient::new(&ledger.url, &up.admin_token)),
             admin_token: up.admin_token,
         })
     }

@@ -126,9 +126,15 @@ impl UserId {
         }
     }
 
-    /// Creates an id read from a shard, which stores only parsed ids.
-    pub(crate) fn stored(id: String) -> Self {
+    /// Creates an id read from a shard or the ledger, which store only parsed ids.
+    pub fn stored(id: String) -> Self {
         Self(id.into())
+    }
+
+    /// Returns an id for the buyer of an order whose user was erased. It begins with a control character, so no buyer has
+    /// it.
+    pub fn erased(order: &OrderId) -> Self {
+        Self(format!("\u{1}{order}").into())
     }
 
     /// Returns the normalized id.

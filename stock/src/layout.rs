@@ -60,6 +60,13 @@ impl CreationId {
         Self(format!("{:032x}", rand::random::<u128>()))
     }
 
+    /// Returns a name of the creation that may be shown: the secret cannot be computed from it. A sale that was restored
+    /// keeps it, while its layout changes.
+    pub fn name(&self) -> String {
+        let digest = Sha256::digest(format!("creation:{}", self.0));
+        digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Returns the secret of the sale's order ids. A sale of an earlier release has none.
     pub(crate) fn secret(&self) -> Option<&str> {
         Some(self.0.as_str()).filter(|id| id.len() >= Self::SECRET_CHARS)
@@ -278,6 +285,16 @@ pub fn choose_tags<O: Ord + Clone>(
     shards: u16,
     owner: impl Fn(Slot) -> Option<O>,
 ) -> Vec<HashTag> {
+    choose_tags_with_prefix(sale, "", shards, owner)
+}
+
+/// Like [`choose_tags`]. All tags start with `prefix`, so they differ from those with another prefix.
+pub fn choose_tags_with_prefix<O: Ord + Clone>(
+    sale: &SaleId,
+    prefix: &str,
+    shards: u16,
+    owner: impl Fn(Slot) -> Option<O>,
+) -> Vec<HashTag> {
     let mut owners: BTreeMap<O, Slot> = BTreeMap::new();
     for slot in (0..SLOTS).rev() {
         if let Some(owner) = owner(slot) {
@@ -292,10 +309,10 @@ pub fn choose_tags<O: Ord + Clone>(
         .map_while(|shard| {
             let turn = turns.get(shard % turns.len().max(1))?;
             let (slot, tag) = (0..TAG_TRIES_MAX)
-                .map(|n| (slot_of_tag(&format!("{sale}.{n}")), n))
+                .map(|n| (slot_of_tag(&format!("{sale}.{prefix}{n}")), n))
                 .find(|&(slot, _)| owner(slot).as_ref() == Some(turn) && !taken.contains(&slot))?;
             taken.insert(slot);
-            Some(HashTag::new(tag.to_string()))
+            Some(HashTag::new(format!("{prefix}{tag}")))
         })
         .collect()
 }

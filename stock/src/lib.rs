@@ -7,6 +7,7 @@ mod email;
 pub mod functions;
 pub mod history;
 pub mod ids;
+pub mod import;
 pub mod layout;
 pub mod lease;
 pub mod limit;

@@ -39,13 +39,48 @@ impl Call for ReadProgress<'_> {
 
     fn command(&self) -> Cmd {
         let mut cmd = redis::cmd("HMGET");
-        cmd.arg(&self.shard.meta).arg("sold").arg("seq");
+        cmd.arg(&self.shard.meta).arg("sold").arg("seq").arg("ring");
         cmd
     }
 
     fn answer(&self, reply: Value) -> Result<Confirmed, CallError> {
-        let (sold, seq): (Option<u64>, Option<u64>) = from_redis_value(reply)?;
+        let (sold, seq, ring): (Option<u64>, Option<u64>, Option<String>) = from_redis_value(reply)?;
+        let ring = ring.ok_or(CallError::NoShard)?;
+        if !self.shard.accepts(&ring) {
+            return Err(CallError::WrongRing(ring));
+        }
         sold.zip(seq).map(|(sold, seq)| Confirmed { sold, seq }).ok_or(CallError::NoShard)
+    }
+}
+
+/// Reads the claims of users in their home shard, without a barrier.
+#[derive(Clone, Debug)]
+pub struct ReadClaims<'a> {
+    /// The home shard of all users.
+    pub shard: &'a Shard,
+    /// The users; at least one.
+    pub users: &'a [&'a UserId],
+}
+
+impl Call for ReadClaims<'_> {
+    type Answer = Vec<Option<Claim>>;
+
+    fn slot(&self) -> Slot {
+        self.shard.slot
+    }
+
+    fn command(&self) -> Cmd {
+        let mut cmd = redis::cmd("HMGET");
+        cmd.arg(&self.shard.claims);
+        for user in self.users {
+            cmd.arg(user.as_str());
+        }
+        cmd
+    }
+
+    fn answer(&self, reply: Value) -> Result<Vec<Option<Claim>>, CallError> {
+        let found: Vec<Option<String>> = from_redis_value(reply)?;
+        found.into_iter().map(|claim| claim.as_deref().map(Claim::parse).transpose()).collect()
     }
 }
 

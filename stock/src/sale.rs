@@ -187,6 +187,19 @@ impl LayoutConfig {
         let fingerprint = Fingerprint::of(&creation, &tags, VNODES_DEFAULT);
         Self { tags, vnodes: VNODES_DEFAULT, creation, fingerprint, incarnations: Vec::new() }
     }
+
+    /// Returns the layout of the same creation with other shards, for a sale whose shards were lost. Homes, and order ids
+    /// of repeated attempts, stay the same. The fingerprint differs, so nothing that a process remembers of the lost shards
+    /// is taken for the new ones.
+    ///
+    /// # Panics
+    /// Panics when the number of shards differs, because users would have other homes.
+    #[must_use]
+    pub fn with_new_shards(&self, tags: Vec<HashTag>) -> Self {
+        assert_eq!(tags.len(), self.tags.len(), "the number of shards decides the homes");
+        let fingerprint = Fingerprint::of(&self.creation, &tags, self.vnodes);
+        Self { tags, fingerprint, incarnations: Vec::new(), ..self.clone() }
+    }
 }
 
 /// Settings that a sale must not have. The text is meant for the operator who sent them.
@@ -327,6 +340,11 @@ impl Sale {
         &self.config.layout.fingerprint
     }
 
+    /// Returns the name of the sale's creation. Another sale of the same name has another one; a restored sale keeps it.
+    pub fn creation(&self) -> String {
+        self.config.layout.creation.name()
+    }
+
     /// Returns the id of the sale.
     pub fn id(&self) -> &SaleId {
         &self.config.id
@@ -415,6 +433,20 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn restored_layout_keeps_homes_and_order_ids() {
+        let lost = config();
+        let layout = lost.layout.with_new_shards(["1-a", "1-b", "1-c"].map(HashTag::new).to_vec());
+        let restored = SaleConfig { layout, ..lost.clone() };
+        let user = UserId::parse("ann", UserIdKind::Opaque).unwrap();
+        assert_eq!(restored.order_id(&user, "key"), lost.order_id(&user, "key"));
+        let [lost, restored] = [lost, restored].map(|config| Sale::new(config).unwrap());
+        assert_eq!(restored.creation(), lost.creation());
+        assert_ne!(restored.fingerprint(), lost.fingerprint());
+        assert_eq!(restored.ring().home(&user), lost.ring().home(&user));
+        assert_ne!(Sale::new(config()).unwrap().creation(), lost.creation(), "another sale of this name");
+    }
+
+    #[test]
     fn sales_give_different_order_ids_for_the_same_input() {
         let user = UserId::parse("ann", UserIdKind::Opaque).unwrap();
         let (sale, another) = (config(), config());
@@ -442,7 +474,8 @@ pub(crate) mod tests {
         let json = serde_json::to_value(&config).unwrap();
         let secret = json["layout"]["creation"].as_str().unwrap();
         assert_eq!(secret.len(), 32);
-        let shown = format!("{config:?} {:?}", Sale::new(config.clone()).unwrap().config);
+        let sale = Sale::new(config.clone()).unwrap();
+        let shown = format!("{config:?} {:?} {}", sale.config, sale.creation());
         assert!(!shown.contains(secret), "{shown}");
     }
 

@@ -27,7 +27,15 @@ pub async fn recorded_sales(cluster: &Cluster) -> Result<Vec<SaleId>, CallError>
 /// # Errors
 /// Fails when a part of the cluster could not be searched.
 pub async fn has_shards(cluster: &Cluster, sale: &SaleId) -> Result<bool, CallError> {
-    search(cluster, &shards_pattern(sale)).await.map(|found| !found.is_empty())
+    shards_of(cluster, sale).await.map(|found| !found.is_empty())
+}
+
+/// Returns the meta keys of all shards of sales of this name, with any layout.
+///
+/// # Errors
+/// Fails when a part of the cluster could not be searched.
+pub async fn shards_of(cluster: &Cluster, sale: &SaleId) -> Result<BTreeSet<String>, CallError> {
+    search(cluster, &shards_pattern(sale)).await
 }
 
 async fn search(cluster: &Cluster, pattern: &str) -> Result<BTreeSet<String>, CallError> {

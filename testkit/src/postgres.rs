@@ -3,17 +3,23 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt as _, chown},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Launch, Lifetime, Process, binary::installed, procfs, until_ok};
+use crate::{
+    Launch, Lifetime, Process,
+    binary::installed,
+    procfs,
+    unix_user::{UnixUser, command_as},
+    until_ok,
+};
 
 /// Time limit of a start. After a crash the server replays its log first.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -79,8 +85,8 @@ impl Postgres {
             fs::copy(folder.join(file), &copy)?;
             // The server refuses a key that others may read.
             fs::set_permissions(&copy, fs::Permissions::from_mode(0o600))?;
-            if let Some(user) = other_user()? {
-                chown(&copy, Some(user.uid), Some(user.gid))?;
+            if let Some(user) = user()? {
+                user.take(&copy)?;
             }
         }
         for setting in ["ssl_cert_file = 'tls.crt'", "ssl_key_file = 'tls.key'", "ssl = on"] {
@@ -159,16 +165,11 @@ impl PostgresOptions {
     fn create_data(&self) -> Result<()> {
         let data = self.data();
         fs::create_dir_all(&data)?;
-        if let Some(user) = other_user()? {
-            // The user needs the way to the folder, and nothing else in it.
-            fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o711))?;
-            if let Some(parent) = self.folder.parent().filter(|parent| is_private(parent)) {
-                fs::set_permissions(parent, fs::Permissions::from_mode(0o711))?;
-            }
-            ensure_way_to(&self.folder)?;
-            chown(&data, Some(user.uid), Some(user.gid))?;
+        let user = user()?;
+        if let Some(user) = user {
+            user.own(&data)?;
         }
-        let (launcher, arguments) = as_user(&program("initdb")?, None)?;
+        let (launcher, arguments) = command_as(user, &program("initdb")?, Lifetime::Detached)?;
         let output = Command::new(launcher)
             .args(arguments)
             .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", USER, "-D"])
@@ -179,9 +180,7 @@ impl PostgresOptions {
     }
 
     async fn spawn(&self) -> Result<Arc<Process>> {
-        // The kernel forgets the signal of an attached process when the process changes its user.
-        let death_signal = (self.lifetime == Lifetime::Attached).then_some("--pdeathsig=KILL");
-        let (launcher, arguments) = as_user(&program("postgres")?, death_signal)?;
+        let (launcher, arguments) = command_as(user()?, &program("postgres")?, self.lifetime)?;
         let name = format!("postgres-{}", self.port);
         let process = Launch::new(name, launcher, &self.folder)
             .args(arguments)
@@ -197,54 +196,9 @@ impl PostgresOptions {
     }
 }
 
-struct UnixUser {
-    uid: u32,
-    gid: u32,
-}
-
 /// Returns the user that runs the server, if it must be another one than this process's.
-fn other_user() -> Result<Option<UnixUser>> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(None);
-    }
-    let users = fs::read_to_string("/etc/passwd")?;
-    let line = users.lines().find(|line| line.split(':').next() == Some(USER));
-    let line =
-        line.with_context(|| format!("the user {USER} does not exist; install the package postgresql"))?;
-    let mut numbers = line.split(':').skip(2);
-    let mut number = || numbers.next().and_then(|number| number.parse().ok()).context("/etc/passwd");
-    Ok(Some(UnixUser { uid: number()?, gid: number()? }))
-}
-
-/// Returns the command that runs a program as the server's user.
-fn as_user(program: &Path, option: Option<&str>) -> Result<(PathBuf, Vec<String>)> {
-    Ok(match other_user()? {
-        None => (program.to_owned(), Vec::new()),
-        Some(UnixUser { uid, gid }) => {
-            let ids = [format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".into()];
-            let option = option.map(str::to_owned);
-            let arguments = ids.into_iter().chain(option).chain([program.display().to_string()]);
-            (installed("setpriv").context("setpriv is not installed")?, arguments.collect())
-        }
-    })
-}
-
-/// Checks that every user can enter the folder. Folders above those of the server are not changed.
-fn ensure_way_to(folder: &Path) -> Result<()> {
-    let is_closed =
-        |folder: &&Path| fs::metadata(folder).is_ok_and(|folder| folder.permissions().mode() & 0o001 == 0);
-    match folder.ancestors().find(is_closed) {
-        None => Ok(()),
-        Some(closed) => bail!(
-            "PostgreSQL refuses to run as root, and the user {USER} cannot enter {}; use a folder that every user can \
-             enter, or start this as another user",
-            closed.display()
-        ),
-    }
-}
-
-fn is_private(folder: &Path) -> bool {
-    fs::metadata(folder).is_ok_and(|folder| folder.permissions().mode() & 0o077 == 0)
+fn user() -> Result<Option<UnixUser>> {
+    UnixUser::of_server(USER, "postgresql")
 }
 
 /// Returns the newest installed version of a program of PostgreSQL.

@@ -16,7 +16,7 @@ use crate::{
     binary::installed,
     ports::{is_free, loopback},
     unix_user::{UnixUser, command_as},
-    until, until_ok,
+    until,
 };
 
 /// Time limit of a start. After a kill the server recovers its queues first.
@@ -47,7 +47,7 @@ pub struct RabbitMqOptions {
 pub struct RabbitMq {
     // Dropped before the port mapper.
     process: Mutex<Arc<Process>>,
-    port_mapper: Process,
+    port_mapper: Arc<Process>,
     options: RabbitMqOptions,
 }
 
@@ -62,7 +62,7 @@ impl RabbitMq {
         if let Some(user) = user()? {
             user.own(&data)?;
         }
-        let port_mapper = options.start_port_mapper().await?;
+        let port_mapper = Arc::new(options.start_port_mapper().await?);
         let process = Mutex::new(options.spawn().await?);
         Ok(Self { process, port_mapper, options })
     }
@@ -84,7 +84,7 @@ impl RabbitMq {
 
     /// All processes, in the order in which they must be stopped.
     pub fn processes(&self) -> Vec<Arc<Process>> {
-        vec![self.process()]
+        vec![self.process(), self.port_mapper.clone()]
     }
 
     /// Lets the processes outlive this value; see [`Process::release`].
@@ -106,6 +106,14 @@ impl RabbitMq {
     /// Resumes a frozen server.
     pub fn thaw(&self) {
         self.process().thaw_group();
+    }
+
+    /// Asks the server to end, and waits. Kills it after `limit`.
+    ///
+    /// # Errors
+    /// Fails when the server had to be killed.
+    pub async fn stop(&self, limit: Duration) -> Result<()> {
+        self.process().stop(limit).await.map(drop)
     }
 
     /// Kills the server if it runs, starts it again with its data, and waits until it accepts connections.
@@ -192,7 +200,9 @@ impl RabbitMqOptions {
         let port = self.port + 2;
         let program = installed("epmd").context("epmd of Erlang is not installed")?;
         let process = self.launch("epmd", &program)?.args(["-address", "127.0.0.1"]).spawn()?;
-        until("the port mapper", START_LIMIT, async || !is_free(port)).await.with_context(|| process.log_tail())?;
+        until("the port mapper", START_LIMIT, async || !is_free(port))
+            .await
+            .with_context(|| process.log_tail())?;
         Ok(process)
     }
 

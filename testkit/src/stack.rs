@@ -13,15 +13,15 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use buyers::{ANSWER_LIMIT, AdminClient, ApiFamily, BuyerClient, read_json};
 use futures::{TryFutureExt, future::try_join_all};
 
 use tokio::sync::OnceCell;
 
 use crate::{
-    Folder, Monitoring, Nginx, Postgres, Process, RedisCluster, monitoring::Targets, ports::loopback,
-    wait::until_ok,
+    Folder, Monitoring, Nginx, Postgres, Process, RabbitMq, RedisCluster, monitoring::Targets,
+    ports::loopback, wait::until_ok,
 };
 
 pub use actors::{Coordinator, Ledger, Node, Programs};
@@ -45,7 +45,9 @@ pub struct Stack {
     monitoring: Option<Monitoring>,
     nginx: Nginx,
     nodes: Mutex<Vec<Arc<Node>>>,
+    consumer: Option<Arc<Process>>,
     ledgers: Mutex<Vec<Arc<Ledger>>>,
+    rabbitmq: OnceCell<RabbitMq>,
     postgres: OnceCell<Arc<Postgres>>,
     coordinators: Mutex<Vec<Arc<Coordinator>>>,
     redis: RedisCluster,
@@ -76,7 +78,9 @@ impl Stack {
             monitoring: None,
             nginx,
             nodes,
+            consumer: None,
             ledgers,
+            rabbitmq: OnceCell::new(),
             postgres,
             coordinators,
             redis,
@@ -91,6 +95,10 @@ impl Stack {
         }
         if stack.postgres().is_some() {
             progress("PostgreSQL, ledger");
+        }
+        stack.consumer = stack.start_consumer().await?;
+        if stack.consumer.is_some() {
+            progress("RabbitMQ, consumer");
         }
         if stack.plan.options.observed {
             stack.monitoring = Some(stack.plan.start_monitoring(&stack.targets().await).await?);
@@ -167,7 +175,10 @@ impl Stack {
         let coordinators = self.coordinators().into_iter().map(|coordinator| coordinator.process());
         let ledgers = self.ledgers().into_iter().map(|ledger| ledger.process());
         let postgres = self.postgres().map(|postgres| postgres.process());
-        let own = nginx.into_iter().chain(nodes).chain(ledgers).chain(coordinators).chain(postgres);
+        let consumer = self.consumer().cloned();
+        let rabbitmq = self.rabbitmq().into_iter().flat_map(RabbitMq::processes);
+        let orders = consumer.into_iter().chain(ledgers).chain(rabbitmq);
+        let own = nginx.into_iter().chain(nodes).chain(orders).chain(coordinators).chain(postgres);
         monitoring.chain(own).chain(self.redis.processes()).collect()
     }
 
@@ -252,10 +263,47 @@ impl Stack {
     pub async fn start_ledger_with(&self, environment: &[(String, String)]) -> Result<Arc<Ledger>> {
         let postgres = self.start_postgres().await?;
         let number = u16::try_from(self.lock_ledgers().len())?;
-        let ledger = Arc::new(self.plan.start_ledger(number, &self.redis, postgres, environment).await?);
+        let rabbitmq = self.start_rabbitmq().await?;
+        let ledger = self.plan.start_ledger(number, &self.redis, postgres, rabbitmq, environment).await?;
+        let ledger = Arc::new(ledger);
         self.lock_ledgers().push(ledger.clone());
         self.update_monitoring().await?;
         Ok(ledger)
+    }
+
+    /// Starts RabbitMQ, unless it was started before, when the stack has a consumer.
+    async fn start_rabbitmq(&self) -> Result<Option<&RabbitMq>> {
+        if self.plan.options.consumer.is_none() {
+            return Ok(None);
+        }
+        self.rabbitmq.get_or_try_init(|| self.plan.start_rabbitmq()).await.map(Some)
+    }
+
+    /// Starts the consumer once a ledger has created the queue.
+    async fn start_consumer(&self) -> Result<Option<Arc<Process>>> {
+        let (Some(program), Some(ledger)) = (&self.plan.options.consumer, self.ledgers().into_iter().next())
+        else {
+            return Ok(None);
+        };
+        let (rabbitmq, postgres) = (self.rabbitmq.get(), self.postgres());
+        let (rabbitmq, postgres) = rabbitmq.zip(postgres).context("a ledger has a broker and a database")?;
+        let delivers = async || {
+            let metrics = reqwest::get(format!("{}/metrics", ledger.url())).await?.text().await?;
+            ensure!(metrics.contains("flashsale_feed_connected{sink=\"amqp\"} 1"), "it is not connected");
+            Ok(())
+        };
+        until_ok("the ledger's connection to RabbitMQ", STATUS_LIMIT, delivers).await?;
+        self.plan.start_consumer(program, rabbitmq, postgres).map(Some)
+    }
+
+    /// The consumer of orders, or `None` when it was not requested.
+    pub fn consumer(&self) -> Option<&Arc<Process>> {
+        self.consumer.as_ref()
+    }
+
+    /// The broker of the feed, or `None` when it was not requested.
+    pub fn rabbitmq(&self) -> Option<&RabbitMq> {
+        self.rabbitmq.get()
     }
 
     /// Reads the status of the default sale through nginx.
@@ -298,15 +346,31 @@ impl Stack {
     /// # Errors
     /// Fails when a process had to be killed. All processes are down in that case, too.
     pub async fn stop(self) -> Result<()> {
-        let Self { monitoring, nginx, nodes, ledgers, postgres, coordinators, redis, plan, .. } = self;
+        let Self {
+            monitoring,
+            nginx,
+            nodes,
+            consumer,
+            ledgers,
+            rabbitmq,
+            postgres,
+            coordinators,
+            redis,
+            plan,
+            ..
+        } = self;
         if let Some(monitoring) = monitoring {
             monitoring.stop().await?;
         }
         nginx.process().stop(DRAIN_LIMIT).await?;
         let nodes = nodes.into_inner().unwrap_or_else(PoisonError::into_inner);
         stop_all(nodes.iter().map(|node| node.process()).collect()).await?;
+        stop_all(consumer.into_iter().collect()).await?;
         let ledgers = ledgers.into_inner().unwrap_or_else(PoisonError::into_inner);
         stop_all(ledgers.iter().map(|ledger| ledger.process()).collect()).await?;
+        if let Some(rabbitmq) = rabbitmq.into_inner() {
+            stop_all(rabbitmq.processes()).await?;
+        }
         let coordinators = coordinators.into_inner().unwrap_or_else(PoisonError::into_inner);
         stop_all(coordinators.iter().map(|coordinator| coordinator.process()).collect()).await?;
         if let Some(postgres) = postgres.get() {

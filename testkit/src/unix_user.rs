@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::{Lifetime, binary::installed};
 
@@ -35,16 +35,41 @@ impl UnixUser {
         Ok(Some(Self { uid: number()?, gid: number()? }))
     }
 
-    /// Gives the user a folder, and the way to it.
+    /// Gives the user a folder, and the way to it: through the folder above and, if it is private, the one above that.
+    ///
+    /// # Errors
+    /// Fails when this process may not, or a folder further above is closed to the user.
+    pub(crate) fn own(self, folder: &Path) -> Result<()> {
+        // The user needs the way to the folder, and nothing else on it.
+        let above = folder.parent().context("a server needs a folder of its own")?;
+        let private = above.parent().filter(|folder| is_private(folder));
+        for folder in [Some(above), private].into_iter().flatten() {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o711))?;
+        }
+        ensure_way_to(above)?;
+        self.take(folder)
+    }
+
+    /// Gives the user a file or a folder.
     ///
     /// # Errors
     /// Fails when this process may not.
-    pub(crate) fn own(self, folder: &Path) -> Result<()> {
-        // The user needs the way to the folder, and nothing else on it.
-        for parent in folder.ancestors().skip(1).take(2).filter(|parent| is_private(parent)) {
-            fs::set_permissions(parent, fs::Permissions::from_mode(0o711))?;
-        }
-        Ok(chown(folder, Some(self.uid), Some(self.gid))?)
+    pub(crate) fn take(self, path: &Path) -> Result<()> {
+        Ok(chown(path, Some(self.uid), Some(self.gid))?)
+    }
+}
+
+/// Checks that every user can enter the folder. Folders above those of the server are not changed.
+fn ensure_way_to(folder: &Path) -> Result<()> {
+    let is_closed =
+        |folder: &&Path| fs::metadata(folder).is_ok_and(|folder| folder.permissions().mode() & 0o001 == 0);
+    match folder.ancestors().find(is_closed) {
+        None => Ok(()),
+        Some(closed) => bail!(
+            "this server does not run as root, and its user cannot enter {}; use a folder that every user can enter, or \
+             start this as another user",
+            closed.display()
+        ),
     }
 }
 

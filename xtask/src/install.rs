@@ -35,6 +35,9 @@ pub(crate) const FAKETIME: Package = Package { name: "faketime", program: "faket
 pub(crate) const OPENSSL: Package = Package { name: "openssl", program: "openssl", service: None };
 /// PostgreSQL. Its programs are on no search path.
 pub(crate) const POSTGRESQL: Package = Package { name: "postgresql", program: "initdb", service: None };
+/// RabbitMQ, for the feed of orders.
+pub(crate) const RABBITMQ: Package =
+    Package { name: "rabbitmq-server", program: "rabbitmq-server", service: Some("rabbitmq-server") };
 pub(crate) const WRK: Package = Package { name: "wrk", program: "wrk", service: None };
 pub(crate) const PROMETHEUS: Package =
     Package { name: "prometheus", program: "prometheus", service: Some("prometheus") };

@@ -11,7 +11,7 @@ use clap::Args;
 use testkit::{ServerBinary, binary::cargo, workspace_root};
 
 use crate::install::{
-    ENVSUBST, FAKETIME, NGINX, OPENSSL, POSTGRESQL, PROMETHEUS, REDIS, REDIS_EXPORTER, cargo_deny,
+    ENVSUBST, FAKETIME, NGINX, OPENSSL, POSTGRESQL, PROMETHEUS, RABBITMQ, REDIS, REDIS_EXPORTER, cargo_deny,
     deploy_tools, ensure_installed, valkey,
 };
 use crate::scratch::Scratch;
@@ -23,6 +23,18 @@ const WORKSPACE: [&str; 3] = ["--workspace", "--exclude", "loadtest"];
 /// The test targets whose results depend on the Redis server. Targets are selected instead of packages, because
 /// another set of packages would enable other dependency features and rebuild most crates.
 const SERVER_TEST_TARGETS: [&str; 6] = ["on_redis", "edge", "redis_cluster", "sale", "secured", "redis"];
+
+/// Stories of these targets that are about nodes, coordinators and their clients, and take long. They run on the first
+/// server only.
+const SERVER_INDEPENDENT_STORIES: [&str; 7] = [
+    "polling_client_buys_when_sale_opens",
+    "node_sheds_load_at_four_times_capacity",
+    "rebalancing_keeps_steal_delays_rare",
+    "replacing_coordinators_in_turn_fails_no_request",
+    "replacing_nodes_in_turn_fails_no_request",
+    "replacing_nodes_with_a_spare_fails_no_request",
+    "requests_after_idling_reach_node_with_longer_idle_timeout",
+];
 
 /// One chaos seed per server.
 const CHAOS_SEEDS: [&str; 2] = ["17", "23"];
@@ -80,7 +92,16 @@ fn quick_test(options: &Options) -> Result<()> {
 }
 
 fn servers(options: &Options) -> Result<Vec<ServerBinary>> {
-    ensure_installed(&[ENVSUBST, FAKETIME, NGINX, OPENSSL, POSTGRESQL, PROMETHEUS, REDIS_EXPORTER])?;
+    ensure_installed(&[
+        ENVSUBST,
+        FAKETIME,
+        NGINX,
+        OPENSSL,
+        POSTGRESQL,
+        PROMETHEUS,
+        RABBITMQ,
+        REDIS_EXPORTER,
+    ])?;
     deploy_tools()?;
     if let Some(path) = &options.redis_server {
         return Ok(vec![ServerBinary::at(path)?]);
@@ -127,10 +148,12 @@ impl Report {
     /// Runs all tests on the first server. On the others, runs the tests whose results depend on the server.
     fn tests(&mut self, servers: &[ServerBinary]) {
         for (i, server) in servers.iter().enumerate() {
-            let targets: &[&str] = if i == 0 { &[] } else { &SERVER_TEST_TARGETS };
-            let narrower = targets.iter().flat_map(|target| ["--test", target]);
-            let command = ["test", "--no-fail-fast"].into_iter().chain(WORKSPACE).chain(narrower);
-            let command: Vec<&str> = command.collect();
+            let mut command = [&["test", "--no-fail-fast"], &WORKSPACE[..]].concat();
+            if i > 0 {
+                command.extend(SERVER_TEST_TARGETS.iter().flat_map(|target| ["--test", target]));
+                command.push("--");
+                command.extend(SERVER_INDEPENDENT_STORIES.iter().flat_map(|story| ["--skip", story]));
+            }
             self.step(&format!("tests, {}", short_version(server)), &command, Some(server.path()));
         }
     }

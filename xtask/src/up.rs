@@ -15,7 +15,7 @@ use testkit::{
 };
 
 use crate::{
-    install::{NGINX, POSTGRESQL, PROMETHEUS, REDIS, REDIS_EXPORTER, ensure_installed},
+    install::{NGINX, POSTGRESQL, PROMETHEUS, RABBITMQ, REDIS, REDIS_EXPORTER, ensure_installed},
     interruption::Interruption,
     running::{LocalFolder, RunningSystem},
     steps::Steps,
@@ -37,6 +37,9 @@ pub(crate) struct Options {
     /// Run no ledger and no PostgreSQL: orders stay in Redis alone.
     #[arg(long)]
     no_ledger: bool,
+    /// Run RabbitMQ as well. The ledger delivers each order to it, and a consumer prints what it gets.
+    #[arg(long, conflicts_with = "no_ledger")]
+    feed: bool,
     /// Units to sell.
     #[arg(long, value_name = "UNITS", default_value_t = 1000, value_parser = value_parser!(u64).range(1..=TOTAL_STOCK_MAX))]
     stock: u64,
@@ -109,11 +112,16 @@ fn prepare(options: &Options, folder: &LocalFolder) -> Result<StackOptions> {
     ensure_installed(if redis_server.is_some() { &[NGINX] } else { &[REDIS, NGINX] })?;
     ensure_installed(if options.no_ledger { &[] } else { &[POSTGRESQL] })
         .context("`--no-ledger` goes without PostgreSQL")?;
+    ensure_installed(if options.feed { &[RABBITMQ] } else { &[] })?;
     ensure_installed(if options.observe { &[PROMETHEUS, REDIS_EXPORTER] } else { &[] })?;
     let ports = PortPlan::starting_at(options.port);
     let stack = StackOptions { redis_server, ports: Some(ports), ..options.stack(folder) };
+    let stack = StackOptions { consumer: options.feed.then(PathBuf::new), ..stack };
     stack.ensure_ports_are_free(ports).context(PORTS_HINT)?;
-    Ok(StackOptions { programs: Some(build(&options.profile, !options.no_ledger)?), ..stack })
+    let programs = Some(build(&options.profile, !options.no_ledger)?);
+    let profile = BuildProfile::of_this_program()?.named(&options.profile);
+    let consumer = options.feed.then(|| profile.build_example("consumer")).transpose()?;
+    Ok(StackOptions { programs, consumer, ..stack })
 }
 
 impl Options {
@@ -169,6 +177,12 @@ fn announce(stack: &Stack, folder: &LocalFolder) {
     }
     if let Some(postgres) = stack.postgres() {
         say!("  {:13} {}", "PostgreSQL", postgres.url());
+    }
+    if let Some(rabbitmq) = stack.rabbitmq() {
+        say!("  {:13} {}", "RabbitMQ", rabbitmq.url());
+    }
+    if let Some(consumer) = stack.consumer() {
+        say!("  {:13} {} (a line for each order)", consumer.name(), consumer.log().display());
     }
     if let Some(monitoring) = stack.monitoring() {
         say!("  {:13} {}  alerts {}/alerts", "Prometheus", monitoring.url(), monitoring.url());

@@ -102,7 +102,7 @@ fn prometheus_finds_targets_for_each_job() {
 #[test]
 fn prometheus_scrapes_every_instance() {
     let (compose, targets) = (Compose::read(), Compose::scrape_targets());
-    let watched = ["node-", "coordinator-", "ledger", "redis-"];
+    let watched = ["node-", "coordinator-", "ledger-", "redis-"];
     for name in compose.services.keys().filter(|name| watched.iter().any(|prefix| name.starts_with(prefix))) {
         assert!(targets.contains(&format!("{name}:")), "{name} is not scraped");
     }

@@ -60,10 +60,10 @@ async fn compose_services_start_a_sale() -> Result<()> {
     .await?;
     postgres.sql("CREATE ROLE ledger LOGIN")?;
     postgres.sql("ALTER DATABASE orders OWNER TO ledger")?;
-    let _ledger = on_ports(&fixture, "ledger", fixture.launch("ledger")?)?.spawn()?;
-    let healthcheck = on_ports(&fixture, "ledger", fixture.healthcheck("ledger")?)?;
+    let _ledger = on_ports(&fixture, "ledger-1", fixture.launch("ledger-1")?)?.spawn()?;
+    let healthcheck = on_ports(&fixture, "ledger-1", fixture.healthcheck("ledger-1")?)?;
     until("health of the ledger", START_LIMIT, async || succeeds(&healthcheck).await.is_ok()).await?;
-    wait_for_answer(&fixture.url("ledger", 3200, "/readyz")).await?;
+    wait_for_answer(&fixture.url("ledger-1", 3200, "/readyz")).await?;
 
     // nginx, with its template filled in as the image does it.
     let configuration = fill_in_nginx(&fixture)?;
@@ -106,7 +106,7 @@ fn on_ports(fixture: &ComposeFixture, name: &str, launch: Launch) -> Result<Laun
     Ok(if name.starts_with("node-") {
         launch.env("PORT", fixture.port(name, 3001)).env("OPS_PORT", fixture.port(name, 9001))
     } else {
-        launch.env("PORT", fixture.port(name, if name == "ledger" { 3200 } else { 3100 }))
+        launch.env("PORT", fixture.port(name, if name.starts_with("ledger-") { 3200 } else { 3100 }))
     })
 }
 

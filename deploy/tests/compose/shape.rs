@@ -176,7 +176,7 @@ fn only_the_ledger_reaches_postgres() {
         .filter(|(_, service)| service.networks.contains_key("orders"))
         .map(|(name, _)| name.as_str())
         .collect();
-    assert_eq!(near, BTreeSet::from(["ledger", "postgres"]));
+    assert_eq!(near, BTreeSet::from(["ledger-1", "postgres"]));
     let postgres = &compose.services["postgres"];
     assert!(!postgres.networks.contains_key("default") && postgres.ports.is_empty());
 }

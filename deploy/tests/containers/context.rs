@@ -11,8 +11,9 @@ use testkit::{Folder, binary};
 
 use crate::TARGETS;
 
-/// The sources of the programs are 1.1 MB. With their tests it would be half as much again.
-const BYTES_MAX: u64 = 1_400_000;
+/// The sources of the programs and the list of their dependencies are 1.5 MB. With their tests it would be half as much
+/// again.
+const BYTES_MAX: u64 = 1_800_000;
 /// Crates that only tests and the load test need. Goose alone brings two hundred crates.
 const NOT_SHIPPED: [&str; 6] = ["goose", "buyers", "testkit", "chaos", "proptest", "stateright"];
 

@@ -5,6 +5,9 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use service::problem::Problem;
 
+use stock::ids::SaleId;
+
+use crate::audit::LedgerAuditError;
 use crate::export::Format;
 use crate::orders::ReadError;
 
@@ -41,6 +44,17 @@ pub(super) fn beyond_the_end(after: i64, last: i64) -> Problem {
 pub(super) fn not_acceptable() -> Problem {
     let known = Format::ALL.map(Format::media_type).join(", ");
     Problem::new(StatusCode::NOT_ACCEPTABLE).detail(format!("Accept must allow one of {known}."))
+}
+
+/// The answer when a sale could not be audited.
+pub(super) fn cannot_audit(sale: &SaleId, error: &LedgerAuditError) -> Problem {
+    if matches!(error, LedgerAuditError::NotInRedis) {
+        return not_found("Redis has no sale of this name, so there is nothing to compare.");
+    }
+    tracing::warn!(sale.id = %sale, %error, "the sale could not be audited");
+    let problem =
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail("The sale cannot be audited now. Try again.");
+    problem.retry_after(Duration::from_secs(1))
 }
 
 pub(super) fn too_many_exports() -> Problem {

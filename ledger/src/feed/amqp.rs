@@ -201,6 +201,7 @@ impl Sink for Amqp {
     }
 
     async fn maintain(&self) {
+        let _unlinked = Unlink(self);
         let (mut tries, mut logged) = (0, None);
         loop {
             match self.connect().await {
@@ -241,6 +242,15 @@ impl Sink for Amqp {
                 Delivered::none(failure)
             }
         }
+    }
+}
+
+/// Drops the connection when this ledger no longer delivers.
+struct Unlink<'a>(&'a Amqp);
+
+impl Drop for Unlink<'_> {
+    fn drop(&mut self) {
+        *self.0.link() = None;
     }
 }
 

@@ -34,7 +34,7 @@ const END_DEAD_SESSION: &str = "
 /// Why the right to deliver is lost, or was not obtained.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LeaseError {
-    #[error("PostgreSQL: {0}")]
+    #[error("PostgreSQL")]
     Database(#[from] Error),
     #[error("PostgreSQL does not answer")]
     Late,

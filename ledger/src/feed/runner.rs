@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
-use rediscluster::backoff;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::database::DatabaseSettings;
@@ -23,6 +22,11 @@ const SALES_AT_ONCE: usize = 8;
 /// Longest time between two looks for new orders, whatever the period of draining is: the session of a ledger that does
 /// not look is ended.
 const PERIOD_MAX: Duration = Duration::from_secs(2);
+/// First and longest pause until this ledger tries again to deliver.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// A ledger that delivered for this long is not one that fails again and again. One that cannot move its cursor delivers the
+/// same events with each try.
+const STABLE: Duration = Duration::from_secs(30);
 /// Longest time for deliveries in flight on shutdown. Events that are cut off are delivered again.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -98,19 +102,24 @@ impl<S: Sink> Runner<S> {
             };
             let failure = match obtained {
                 Ok(lease) => {
-                    tracing::info!(sink = %S::NAME, "delivering");
-                    (tries, logged) = (0, None);
+                    if tries == 0 {
+                        tracing::info!(sink = %S::NAME, "this ledger delivers");
+                    }
+                    let started = Instant::now();
                     let ended = tokio::select! {
                         ended = self.deliver_all(&lease, stop.clone()) => ended,
                         () = self.sink.maintain() => Ok(()),
                     };
                     *self.shown() = None;
+                    if started.elapsed() > STABLE {
+                        (tries, logged) = (0, None);
+                    }
                     ended.err()
                 }
                 Err(error) => Some(error),
             };
             let Some(error) = failure else { return };
-            let reason = error.to_string();
+            let reason = format!("{:#}", anyhow::Error::from(error));
             if logged.as_ref() != Some(&reason) {
                 tracing::warn!(sink = %S::NAME, reason, "nothing is delivered by this ledger");
                 logged = Some(reason);
@@ -118,7 +127,7 @@ impl<S: Sink> Runner<S> {
             tries += 1;
             tokio::select! {
                 () = stop.clone() => return,
-                () = sleep(backoff(tries)) => {}
+                () = sleep(retry::exponential(RETRY.0, RETRY.1, tries)) => {}
             }
         }
     }
@@ -147,13 +156,19 @@ impl<S: Sink> Runner<S> {
                     return timeout(GRACE, finishing).await.unwrap_or(Ok(()));
                 }
                 Some(attempt) = running.next() => {
-                    let attempt: Attempt = attempt?;
-                    if let Some(state) = sales.get_mut(&attempt.sale) {
-                        state.note::<S>(&attempt);
-                    }
+                    note::<S>(&mut sales, &attempt?);
                 }
                 _ = ticks.tick() => {
-                    follow(&mut sales, lease.lags(S::NAME).await?);
+                    // Deliveries go on meanwhile. They share the session, which holds back the answer to this look until they
+                    // have taken theirs.
+                    let mut looking = std::pin::pin!(lease.lags(S::NAME));
+                    let lags = loop {
+                        tokio::select! {
+                            lags = &mut looking => break lags?,
+                            Some(attempt) = running.next() => note::<S>(&mut sales, &attempt?),
+                        }
+                    };
+                    follow(&mut sales, lags);
                     *self.shown() = Some(shown(&sales));
                 }
             }
@@ -286,6 +301,12 @@ impl SaleState {
                 }
             }
         }
+    }
+}
+
+fn note<S: Sink>(sales: &mut BTreeMap<SaleKey, SaleState>, attempt: &Attempt) {
+    if let Some(state) = sales.get_mut(&attempt.sale) {
+        state.note::<S>(attempt);
     }
 }
 

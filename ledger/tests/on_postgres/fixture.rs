@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use buyers::AnswerKind;
+use redis::IntoConnectionInfo as _;
+use rediscluster::{Cluster, ConnectOptions};
 use reqwest::{Client, StatusCode};
+use stock::functions::LIBRARY;
 use testkit::ports::PortBlock;
 use testkit::postgres::PostgresOptions;
 use testkit::stack::{PortPlan, SaleOptions};
@@ -22,6 +25,12 @@ pub(crate) const SOON: Duration = Duration::from_secs(40);
 pub(crate) const TOKEN: &str = "0123456789abcdef";
 /// Token of an operator who may read.
 pub(crate) const READ_TOKEN: &str = "fedcba9876543210";
+
+/// Connects to a cluster.
+pub(crate) async fn cluster(seeds: &str) -> Cluster {
+    let seeds = seeds.split(',').map(|seed| seed.into_connection_info().unwrap()).collect();
+    Cluster::connect(ConnectOptions::new(seeds), &LIBRARY).await.unwrap()
+}
 
 /// Allows one shop at a time: two would share the machine's two cores and cause timeouts in each other.
 static SHOP_LOCK: Mutex<()> = Mutex::const_new(());
@@ -151,6 +160,11 @@ impl Shop {
     }
 
     /// A ledger's process, by its number from 1.
+    /// Connects to the stack's cluster.
+    pub(crate) async fn cluster(&self) -> Cluster {
+        cluster(&self.stack.redis().seeds()).await
+    }
+
     pub(crate) fn ledger(&self, number: u16) -> Arc<Process> {
         self.stack.ledgers()[usize::from(number) - 1].process()
     }

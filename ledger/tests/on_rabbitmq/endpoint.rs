@@ -102,7 +102,11 @@ impl Drop for Endpoint {
     }
 }
 
-async fn serve(stream: TcpStream, received: Arc<Mutex<Vec<Received>>>, behaviour: Arc<Mutex<Arc<Behaviour>>>) {
+async fn serve(
+    stream: TcpStream,
+    received: Arc<Mutex<Vec<Received>>>,
+    behaviour: Arc<Mutex<Arc<Behaviour>>>,
+) {
     let mut stream = BufReader::new(stream);
     while let Some((head, body)) = read(&mut stream).await {
         let answer = {

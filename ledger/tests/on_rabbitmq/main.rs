@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
 
 mod amqp;
+mod consumers;
 mod endpoint;
 mod outbox;
 mod replays;

@@ -77,7 +77,10 @@ async fn invalid_settings_of_sinks_exit_with_64() {
         (webhook(), "WEBHOOK_SECRET or WEBHOOK_SECRET_FILE"),
         (webhook().env("WEBHOOK_SECRET", "hunter2"), "whsec_ and 24 to 64 bytes"),
         (world.ledger(92).env("WEBHOOK_SECRET", secret), "WEBHOOK_URL"),
-        (webhook().env("WEBHOOK_URL", "http://shop.example/").env("WEBHOOK_SECRET", secret), "must be https://"),
+        (
+            webhook().env("WEBHOOK_URL", "http://shop.example/").env("WEBHOOK_SECRET", secret),
+            "must be https://",
+        ),
         (webhook().env("FEED_TIMEOUT", "0s").env("WEBHOOK_SECRET", secret), "FEED_TIMEOUT"),
     ] {
         let (code, output) = world.run(launch).await;

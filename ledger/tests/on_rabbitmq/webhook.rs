@@ -79,7 +79,8 @@ async fn refused_order_stops_its_sale_only_until_a_person_skips_it() {
     let (code, output) = world.replay(&["--sink", "webhook", "--sale", "flash", "--from", "12"]).await;
     assert_eq!(code, Some(1), "{output}");
     assert!(output.contains("would never get 1 orders"), "{output}");
-    let (code, output) = world.replay(&["--sink", "webhook", "--sale", "flash", "--from", "12", "--skip"]).await;
+    let (code, output) =
+        world.replay(&["--sink", "webhook", "--sale", "flash", "--from", "12", "--skip"]).await;
     assert_eq!(code, Some(0), "{output}");
     world.wait_for_cursor("webhook", "flash", 20).await;
     assert_eq!(endpoint.accepted().len(), 39);
@@ -97,7 +98,11 @@ async fn endpoint_that_is_gone_gets_nothing_until_a_person_acts() {
     // Given an endpoint that works again, nothing is sent on its own.
     endpoint.behave(|_, _| OK);
     world.add_orders("flash", 5);
-    world.wait_for_metric(1, "flashsale_feed_behind_orders{sink=\"webhook\",sale=\"flash\"}", |behind| behind == 10.0).await;
+    world
+        .wait_for_metric(1, "flashsale_feed_behind_orders{sink=\"webhook\",sale=\"flash\"}", |behind| {
+            behind == 10.0
+        })
+        .await;
     assert_eq!(endpoint.received().len(), 1);
 
     let (code, output) = world.replay(&["--sink", "webhook", "--sale", "flash", "--from", "1"]).await;
@@ -114,7 +119,9 @@ async fn endpoint_that_hangs_does_not_delay_the_broker() {
     let both = sender(&world, &endpoint).env("AMQP_URL", world.broker().url()).env("AMQP_QUEUE", QUEUE);
     world.start(both);
     world.consume_all_orders().await;
-    world.wait_for_metric(1, "flashsale_feed_connected{sink=\"webhook\"}", |connected| connected == 0.0).await;
+    world
+        .wait_for_metric(1, "flashsale_feed_connected{sink=\"webhook\"}", |connected| connected == 0.0)
+        .await;
     assert_eq!(world.cursor("webhook", "flash"), 0);
     let asked = async || endpoint.received().len() >= 2;
     until("the endpoint is tried again", SOON, asked).await.unwrap();

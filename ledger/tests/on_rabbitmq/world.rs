@@ -14,9 +14,13 @@ use testkit::postgres::PostgresOptions;
 use testkit::rabbitmq::RabbitMqOptions;
 use testkit::{Folder, Launch, Lifetime, Postgres, Process, RabbitMq, until};
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::timeout;
 
 /// Time limit for any expected change, on a busy machine too.
 pub(crate) const SOON: Duration = Duration::from_secs(40);
+
+/// Time limit for taking all messages of the queue. A broker that was killed loses requests.
+const CONSUME_LIMIT: Duration = Duration::from_secs(5);
 
 /// The exchange that ledgers use if nothing else is set.
 pub(crate) const EXCHANGE: &str = "flashsale.orders";
@@ -92,6 +96,10 @@ impl World {
 
     pub(crate) fn sql(&self, sql: &str) -> String {
         self.servers.postgres.sql(sql).unwrap()
+    }
+
+    pub(crate) fn try_sql(&self, sql: &str) -> anyhow::Result<String> {
+        self.servers.postgres.sql(sql)
     }
 
     /// Adds orders to a sale, as a drain does: over four shards, with the next positions.
@@ -197,7 +205,10 @@ impl World {
         channel.queue_declare(QUEUE.into(), durable, Default::default()).await.unwrap();
         let key = format!("order.purchased.{sale}");
         let (queue, exchange) = (QUEUE.into(), EXCHANGE.into());
-        channel.queue_bind(queue, exchange, key.as_str().into(), Default::default(), Default::default()).await.unwrap();
+        channel
+            .queue_bind(queue, exchange, key.as_str().into(), Default::default(), Default::default())
+            .await
+            .unwrap();
     }
 
     /// Creates the exchange.
@@ -211,7 +222,11 @@ impl World {
     /// Takes all messages from the queue.
     pub(crate) async fn consume(&mut self) {
         let url = self.broker().url();
-        self.consumer.take_all(&url).await.ok();
+        let taken = timeout(CONSUME_LIMIT, self.consumer.take_all(&url)).await;
+        if let Some(error) = taken.map_err(anyhow::Error::from).and_then(|taken| Ok(taken?)).err() {
+            eprintln!("not consumed: {error:#}");
+            *self.consumer.connection.lock().await = None;
+        }
     }
 
     /// Consumes until each order has come at least once.
@@ -221,9 +236,11 @@ impl World {
         while self.consumer.ids() != expected {
             assert!(
                 tokio::time::Instant::now() < deadline,
-                "{} of {} orders came",
+                "{} of {} orders came, the sink has {}\n{}",
                 self.consumer.ids().len(),
-                expected.len()
+                expected.len(),
+                self.cursor("amqp", "flash"),
+                self.log(1)
             );
             self.consume().await;
         }
@@ -280,10 +297,14 @@ pub(crate) fn assert_order(events: &[Value]) {
     let mut latest: BTreeMap<&str, i64> = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for event in events {
-        let (shard, position) = (event["partitionkey"].as_str().unwrap(), event["position"].as_i64().unwrap());
+        let (shard, position) =
+            (event["partitionkey"].as_str().unwrap(), event["position"].as_i64().unwrap());
         if seen.insert((shard, position)) {
             let before = latest.insert(shard, position);
-            assert!(before.is_none_or(|before| before < position), "{shard}: {position} came after {before:?}");
+            assert!(
+                before.is_none_or(|before| before < position),
+                "{shard}: {position} came after {before:?}"
+            );
         }
     }
 }

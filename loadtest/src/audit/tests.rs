@@ -53,6 +53,18 @@ fn violations_of_the_coordinators_audit_are_listed() {
 }
 
 #[test]
+fn violations_of_the_ledgers_audit_are_listed() {
+    let ledger = |ok, rows| LedgerAudit { ok, rows, ..LedgerAudit::default() };
+    assert_eq!(violations(|evidence| evidence.ledger = Some(ledger(true, 100))), "");
+    assert_eq!(
+        violations(|evidence| evidence.ledger = Some(ledger(true, 99))),
+        "100 units are sold, but the ledger has 99 orders"
+    );
+    let failed = violations(|evidence| evidence.ledger = Some(ledger(false, 100)));
+    assert_eq!(failed, "ledger's audit: failed without naming a violation");
+}
+
+#[test]
 fn first_contradictions_are_listed_and_all_counted() {
     let contradictions: Vec<String> = (0..12).map(|n| format!("contradiction {n}")).collect();
     let listed = violations(|evidence| evidence.contradictions = contradictions.clone());

@@ -31,10 +31,11 @@ pub enum Function {
     Admit,
     Presence,
     Place,
+    Import,
 }
 
 impl Function {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Buy,
         Self::Donate,
         Self::Accept,
@@ -49,6 +50,7 @@ impl Function {
         Self::Admit,
         Self::Presence,
         Self::Place,
+        Self::Import,
     ];
 
     const fn name(self) -> &'static str {
@@ -67,6 +69,7 @@ impl Function {
             Self::Admit => "admit",
             Self::Presence => "presence",
             Self::Place => "place",
+            Self::Import => "import",
         }
     }
 
@@ -86,6 +89,7 @@ impl Function {
             Self::Admit => include_str!("admit.lua"),
             Self::Presence => include_str!("presence.lua"),
             Self::Place => include_str!("place.lua"),
+            Self::Import => include_str!("import.lua"),
         }
     }
 
@@ -142,6 +146,7 @@ mod tests {
     };
     use crate::history::HistoryEntry;
     use crate::ids::ShardId;
+    use crate::import::Import;
     use crate::layout::{LimitBucket, SaleKeys};
     use crate::lease::Lead;
     use crate::limit::{Admit, Limit};
@@ -205,6 +210,7 @@ mod tests {
             (Function::Admit, keys_in_call(&Admit { bucket: &LimitBucket::all()[0], limit, requests: &[] })),
             (Function::Presence, keys_in_call(&Presence { update: None })),
             (Function::Place, keys_in_call(&place)),
+            (Function::Import, keys_in_call(&Import { shard, orders: &[] })),
         ];
         assert_eq!(sent.map(|(operation, _)| operation), Function::ALL);
         for (operation, keys) in sent {

@@ -13,6 +13,7 @@ mod configure;
 mod faults;
 mod find_and_level;
 mod fixture;
+mod import;
 mod lease;
 mod library;
 mod limits;

@@ -16,6 +16,8 @@ pub struct StackOptions {
     pub coordinators: u16,
     /// Number of ledgers (0). With one or more, PostgreSQL is started, too.
     pub ledgers: u16,
+    /// A consumer of orders, as of `ledger/examples`. With it, RabbitMQ is started and the ledgers deliver to it (none).
+    pub consumer: Option<PathBuf>,
     /// Number of primaries in the Redis Cluster (3).
     pub primaries: u16,
     /// Number of replicas per primary (1).
@@ -71,6 +73,7 @@ impl Default for StackOptions {
             nodes: 2,
             coordinators: 1,
             ledgers: 0,
+            consumer: None,
             primaries: 3,
             replicas_per_primary: 1,
             redis_server: None,

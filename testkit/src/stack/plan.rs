@@ -13,14 +13,19 @@ use rand::random;
 
 use super::{Coordinator, Ledger, Node, PortPlan, Programs, StackOptions};
 use crate::{
-    ClusterOptions, Folder, Launch, Monitoring, Nginx, Postgres, RedisCluster, User, binary,
+    ClusterOptions, Folder, Launch, Monitoring, Nginx, Postgres, Process, RabbitMq, RedisCluster, User,
+    binary,
     monitoring::{MonitoringOptions, Targets},
     nginx::NginxOptions,
     ports::{PortBlock, loopback},
     postgres::PostgresOptions,
+    rabbitmq::RabbitMqOptions,
 };
 
 const LOOPBACK: &str = "127.0.0.0/8";
+
+/// The queue that gets all orders.
+const QUEUE: &str = "orders";
 
 /// Options, programs, ports and folder of a stack. They do not change while it runs.
 #[derive(Debug)]
@@ -140,12 +145,34 @@ impl Plan {
         Ok(Arc::new(Postgres::start(options).await?))
     }
 
-    /// Starts a ledger that writes into this database, with additional variables.
+    pub(super) async fn start_rabbitmq(&self) -> Result<RabbitMq> {
+        RabbitMq::start(RabbitMqOptions {
+            port: self.ports.rabbitmq(),
+            folder: self.folder.subfolder("rabbitmq")?,
+            lifetime: self.options.lifetime,
+        })
+        .await
+    }
+
+    /// Starts the consumer. The queue must exist.
+    pub(super) fn start_consumer(
+        &self,
+        program: &Path,
+        rabbitmq: &RabbitMq,
+        postgres: &Postgres,
+    ) -> Result<Arc<Process>> {
+        let launch = Launch::new("consumer", program, self.folder.path()).lifetime(self.options.lifetime);
+        let launch = launch.env("AMQP_URL", rabbitmq.url()).env("AMQP_QUEUE", QUEUE);
+        Ok(Arc::new(launch.env("DATABASE_URL", postgres.url()).spawn()?))
+    }
+
+    /// Starts a ledger that writes into this database, and delivers to this broker, with additional variables.
     pub(super) async fn start_ledger(
         &self,
         number: u16,
         redis: &RedisCluster,
         postgres: &Postgres,
+        rabbitmq: Option<&RabbitMq>,
         environment: &[(String, String)],
     ) -> Result<Ledger> {
         ensure_fits("ledgers", number + 1, PortPlan::LEDGERS_MAX)?;
@@ -155,6 +182,9 @@ impl Plan {
             .launch(&format!("ledger-{}", number + 1), &program, port)
             .env("ADMIN_TOKEN", &self.admin_token)
             .env("DATABASE_URL", postgres.url());
+        let launch = rabbitmq
+            .into_iter()
+            .fold(launch, |launch, rabbitmq| launch.env("AMQP_URL", rabbitmq.url()).env("AMQP_QUEUE", QUEUE));
         let launch = with_redis(launch, redis, User::Ledger);
         let launch = with_environment(launch, &self.options.ledger_environment);
         Ledger::start(with_environment(launch, environment), url(port)).await

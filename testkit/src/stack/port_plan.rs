@@ -17,10 +17,11 @@ const REDIS: u16 = 30;
 const REDIS_BUS: u16 = 60;
 const LEDGERS: u16 = 90;
 const POSTGRES: u16 = 95;
+const RABBITMQ: u16 = 96;
 
 /// The ports of a stack. When the first is 8080: nginx 8080, nodes 8081…, coordinators 8090…, Prometheus 8098, the
 /// Redis exporter 8099, the nodes' operations ports 8100…, Redis 8110… and its bus 8140…, ledgers 8170…,
-/// PostgreSQL 8175.
+/// PostgreSQL 8175, RabbitMQ 8176….
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortPlan {
     first: u16,
@@ -88,6 +89,11 @@ impl PortPlan {
         self.first + POSTGRES
     }
 
+    /// The first of the three ports of RabbitMQ.
+    pub fn rabbitmq(self) -> u16 {
+        self.first + RABBITMQ
+    }
+
     /// Checks that every port of a stack with these options is free.
     ///
     /// # Errors
@@ -110,6 +116,11 @@ impl PortPlan {
         }
         if options.ledgers > 0 {
             ensure_free(self.postgres(), "PostgreSQL")?;
+        }
+        if options.consumer.is_some() {
+            for number in 0..3 {
+                ensure_free(self.rabbitmq() + number, "RabbitMQ")?;
+            }
         }
         for number in 0..options.redis_servers() {
             ensure_free(self.redis().clients + number, &format!("Redis {}", number + 1))?;

@@ -181,7 +181,8 @@ async fn ledger_may_read_orders_and_write_nothing() {
         "SMEMBERS fs:sales",
         "GET fs:{flash}:config",
         "LRANGE fs:{flash}:history 0 -1",
-        "HMGET fs:{flash.0}:meta sold seq",
+        "HMGET fs:{flash.0}:meta sold seq ring",
+        "HMGET fs:{flash.0}:claims ann",
         "XRANGE fs:{flash.0}:orders - + COUNT 1",
     ];
     assert_permitted(User::Ledger, needed).await;

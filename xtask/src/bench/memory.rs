@@ -1,18 +1,15 @@
 //! Memory benchmark: Redis memory per sold unit.
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use clap::Args;
 use redis::{Cmd, Value, from_redis_value};
-use rediscluster::{Call, CallError, Cluster, ConnectOptions, Slot};
-use stock::calls::{Attempt, Buy, BuyOutcome};
-use stock::functions::LIBRARY;
-use stock::ids::{OrderId, SaleId, UserId, UserIdKind};
-use stock::layout::{SaleKeys, Shard};
+use rediscluster::{Call, CallError, Cluster, Slot};
+use stock::layout::Shard;
 use stock::sale::Sale;
-use stock::store::ReadConfig;
 use testkit::stack::SaleOptions;
 use testkit::{Stack, StackOptions};
 
+use super::filling::{sale_of, sell_all};
 use crate::install;
 
 const SHARDS: u32 = 12;
@@ -55,45 +52,6 @@ async fn measure(units: u64, batch: usize) -> Result<()> {
     let orders = bytes(&cluster, &sale, |shard| &shard.orders).await? as f64 / units as f64;
     say!("{batch:15}  {claims:8.1} {orders:8.1} {:8.1}", claims + orders);
     stack.stop().await
-}
-
-async fn sale_of(stack: &Stack) -> Result<(Cluster, Sale)> {
-    let seeds: Result<_, _> =
-        stack.redis().seeds().split(',').map(redis::IntoConnectionInfo::into_connection_info).collect();
-    let cluster = Cluster::connect(ConnectOptions::new(seeds?), &LIBRARY).await?;
-    let keys = SaleKeys::new(&"flash".parse::<SaleId>()?);
-    let config = cluster.read(ReadConfig(&keys)).await?.context("the sale exists")?;
-    Ok((cluster, Sale::new(config)?))
-}
-
-/// Sells the stock of each shard to users whose home shard it is.
-async fn sell_all(cluster: &Cluster, sale: &Sale, batch: usize) -> Result<()> {
-    let mut stock = sale.split(sale.config.total_stock);
-    let mut users = (0_u64..).map(user);
-    let mut queues: Vec<Vec<Attempt>> = vec![Vec::new(); stock.len()];
-    while stock.iter().any(|&left| left > 0) {
-        let user = users.next().context("users do not run out")?;
-        let home = sale.ring().home(&user).index();
-        if stock[home] == 0 {
-            continue;
-        }
-        stock[home] -= 1;
-        queues[home].push(Attempt { user, order: OrderId::random(), correlation: "trace".into() });
-        if queues[home].len() == batch || stock[home] == 0 {
-            let attempts = std::mem::take(&mut queues[home]);
-            let bought = cluster
-                .read(Buy { shard: &sale.shards()[home], attempts: &attempts, not_after: Buy::AT_ANY_TIME })
-                .await?;
-            let all = bought.outcomes.iter().all(|outcome| matches!(outcome, BuyOutcome::Bought(_)));
-            ensure!(all, "shard {home} did not sell: {:?}", bought.outcomes);
-        }
-    }
-    Ok(())
-}
-
-fn user(number: u64) -> UserId {
-    let id = format!("{number:011}@buyer.example");
-    UserId::parse(&id, UserIdKind::Opaque).expect("25 plain characters are a user id")
 }
 
 async fn bytes(cluster: &Cluster, sale: &Sale, key: fn(&Shard) -> &String) -> Result<u64> {

@@ -9,6 +9,7 @@ use clap::Args;
 use testkit::stack::SaleOptions;
 use testkit::{BuildProfile, Launch, Process, Stack, StackOptions, ports, procfs, until};
 
+use super::median;
 use crate::install;
 use crate::up::build;
 
@@ -178,12 +179,6 @@ fn latency_ms(report: &str, percentile: &str) -> Option<f64> {
         "s" => Some(number * 1e3),
         _ => None,
     }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 #[cfg(test)]
