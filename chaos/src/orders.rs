@@ -18,7 +18,7 @@ use testkit::{
 use tokio::{
     sync::{Mutex, MutexGuard},
     task::spawn_blocking,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{claims::read_claims, testbed::connect};
@@ -46,6 +46,9 @@ const READY_ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// Time limit of a query.
 const QUERY_LIMIT: Duration = Duration::from_secs(30);
+
+/// Time between two looks at what is complete, which read whole tables.
+const LOOK_PERIOD: Duration = Duration::from_millis(200);
 
 /// Number of findings that are listed.
 const FINDINGS_LISTED_MAX: usize = 20;
@@ -84,7 +87,10 @@ pub async fn audit_feed(orders: &Orders, limit: Duration) -> Result<(u64, Vec<St
     let rows = orders.sql("SELECT id FROM order_events").await?;
     let rows: HashSet<&str> = rows.lines().collect();
     let read = "SELECT sink, event FROM shop.parcels";
-    let complete = async || ensure_complete(orders.sql(read).await?.lines().count(), rows.len());
+    let complete = async || {
+        sleep(LOOK_PERIOD).await;
+        ensure_complete(orders.sql(read).await?.lines().count(), rows.len())
+    };
     let complete = until_ok("all parcels", limit, complete).await;
     let parcels = orders.sql(read).await?;
     let parcels: Vec<_> = parcels.lines().filter_map(|line| line.split_once('|')).collect();
@@ -214,6 +220,7 @@ impl Orders {
     /// Waits until PostgreSQL has this many orders of a sale. Returns what is wrong when it has not.
     async fn lag(&self, sale: &Sale, orders: usize, limit: Duration) -> Option<String> {
         let drained = async || {
+            sleep(LOOK_PERIOD).await;
             let rows = self.rows_of(sale).await?.len();
             ensure!(rows >= orders, "{rows} of {orders} orders are in PostgreSQL");
             Ok(())

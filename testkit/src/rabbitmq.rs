@@ -214,7 +214,7 @@ impl RabbitMqOptions {
             ensure!(starts(process.log()) > started_before, "it is starting");
             Ok(())
         };
-        process.wait_until_ready(START_LIMIT, || ready()).await?;
+        process.wait_until_ready(START_LIMIT, ready).await?;
         Ok(Arc::new(process))
     }
 }

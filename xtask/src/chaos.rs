@@ -12,7 +12,7 @@ use testkit::{BuildProfile, NetworkNamespace, ServerBinary, ensure_clocks_can_be
 use tokio::sync::mpsc;
 
 use crate::{
-    install::{FAKETIME, NGINX, POSTGRESQL, REDIS, ensure_installed},
+    install::{FAKETIME, NGINX, POSTGRESQL, RABBITMQ, REDIS, ensure_installed},
     interruption::Interruption,
     up::{build, time},
 };
@@ -88,7 +88,7 @@ impl Options {
     /// Prepares the options of all runs. Does everything that can fail or take long before the first process starts.
     fn runs(&self) -> Result<Vec<RunOptions>> {
         let redis_server = self.redis_server.as_ref().map(ServerBinary::at).transpose()?;
-        ensure_installed(&[FAKETIME, NGINX, POSTGRESQL])?;
+        ensure_installed(&[FAKETIME, NGINX, POSTGRESQL, RABBITMQ])?;
         ensure_installed(if redis_server.is_some() { &[] } else { &[REDIS] })?;
         let programs = build("dev", true)?;
         let kinds = self.possible_kinds();

@@ -40,7 +40,7 @@ const SHARED_NAMES: [(&str, &[&str]); 4] = [
         ],
     ),
     ("buyers keeps journals and claims without the product's code", &["Change", "Claim", "ShardSettings"]),
-    ("testkit runs the programs", &["Coordinator"]),
+    ("testkit runs the programs", &["Coordinator", "Ledger"]),
 ];
 
 /// The markers of comments, by a file's extension. A longer marker comes before one that it begins with.

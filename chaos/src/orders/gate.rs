@@ -132,6 +132,10 @@ impl CaughtStatement {
 }
 
 async fn forward(gate: Gate, client: TcpStream, server: TcpStream) {
+    // A message is sent at once, not when the one before it is acknowledged.
+    if client.set_nodelay(true).and(server.set_nodelay(true)).is_err() {
+        return;
+    }
     let (from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let mut client = ClientMessages { from: from_client, statements: HashMap::new(), is_first: true };

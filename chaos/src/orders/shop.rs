@@ -220,6 +220,13 @@ async fn consume(url: String, counter: Arc<Counter>) {
 async fn consume_once(url: &str, counter: &Counter) -> Result<()> {
     let connecting = Connection::connect(url, ConnectionProperties::default());
     let connection = timeout(STATEMENT_LIMIT * 2, connecting).await??;
+    let consumed = consume_over(&connection, counter).await;
+    // While the broker thinks that this consumer lives, it keeps its messages back, and gives the next one later ones.
+    timeout(STATEMENT_LIMIT, connection.close(200, "consumed".into())).await.ok();
+    consumed
+}
+
+async fn consume_over(connection: &Connection, counter: &Counter) -> Result<()> {
     let channel = connection.create_channel().await?;
     channel.basic_qos(MESSAGES_AT_ONCE, BasicQosOptions::default()).await?;
     let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());

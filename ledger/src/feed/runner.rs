@@ -5,8 +5,9 @@ use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::database::DatabaseSettings;
@@ -19,7 +20,7 @@ use super::sink::{Delivered, Failure, Reason, Sink};
 
 /// Most sales in delivery at once. With the longest window this bounds the memory of a sink.
 const SALES_AT_ONCE: usize = 8;
-/// Longest time between two looks for new orders, whatever the period of draining is: the session of a ledger that does
+/// Longest time between two looks for new orders, for any period of draining: the session of a ledger that does
 /// not look is ended.
 const PERIOD_MAX: Duration = Duration::from_secs(2);
 /// First and longest pause until this ledger tries again to deliver.
@@ -63,6 +64,13 @@ struct Attempt {
     from: i64,
     moved: Moved,
     failure: Option<Failure>,
+}
+
+/// A finished piece of work. All pieces share a session of PostgreSQL, whose answers come in turn: an answer that is not taken
+/// holds up all others. So they are awaited together.
+enum Done {
+    Attempt(Attempt),
+    Lags(Vec<(SaleKey, Lag)>),
 }
 
 /// Move of the cursor after a delivery.
@@ -140,34 +148,38 @@ impl<S: Sink> Runner<S> {
     ) -> Result<(), LeaseError> {
         let mut stop = std::pin::pin!(stop);
         let mut sales: BTreeMap<SaleKey, SaleState> = BTreeMap::new();
-        let mut running = FuturesUnordered::new();
+        let mut running: FuturesUnordered<BoxFuture<'_, Result<Done, LeaseError>>> = FuturesUnordered::new();
+        let (mut deliveries, mut is_looking) = (0, false);
         let mut ticks = interval(self.period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                biased;
                 () = &mut stop => {
-                    let finishing = async {
-                        while let Some(attempt) = running.next().await {
-                            let _finished: Attempt = attempt?;
-                        }
-                        Ok(())
-                    };
+                    let finishing = running.try_for_each(async |_| Ok(()));
                     return timeout(GRACE, finishing).await.unwrap_or(Ok(()));
                 }
-                Some(attempt) = running.next() => {
-                    let attempt: Attempt = attempt?;
-                    if let Some(state) = sales.get_mut(&attempt.sale) {
-                        state.note::<S>(&attempt);
+                Some(done) = running.next() => match done? {
+                    Done::Attempt(attempt) => {
+                        deliveries -= 1;
+                        if let Some(state) = sales.get_mut(&attempt.sale) {
+                            state.note::<S>(&attempt);
+                        }
                     }
-                }
-                _ = ticks.tick() => {
-                    follow(&mut sales, lease.lags(S::NAME).await?);
-                    *self.shown() = Some(shown(&sales));
+                    Done::Lags(lags) => {
+                        is_looking = false;
+                        follow(&mut sales, lags);
+                        *self.shown() = Some(shown(&sales));
+                    }
+                },
+                _ = ticks.tick(), if !is_looking => {
+                    is_looking = true;
+                    running.push(lease.lags(S::NAME).map_ok(Done::Lags).boxed());
                 }
             }
-            for (sale, state) in self.due(&mut sales, running.len()) {
-                running.push(self.deliver(lease, sale, state.lag.position, state.window));
+            for (sale, state) in self.due(&mut sales, deliveries) {
+                deliveries += 1;
+                let delivery = self.deliver(lease, sale, state.lag.position, state.window);
+                running.push(delivery.map_ok(Done::Attempt).boxed());
             }
         }
     }
@@ -249,7 +261,12 @@ impl SaleState {
 
     /// Takes what PostgreSQL says. A cursor that was moved by a person is tried at once.
     fn update(&mut self, lag: Lag) {
-        if self.failing.is_some() && lag.moved_at != self.lag.moved_at {
+        if lag.moved_at < self.lag.moved_at {
+            // It was read before the latest delivery moved the cursor.
+            (self.lag.latest, self.lag.age) = (lag.latest, lag.age);
+            return;
+        }
+        if self.failing.is_some() && lag.moved_at > self.lag.moved_at {
             (self.failures, self.due_at) = (0, Some(Instant::now()));
         }
         self.lag = lag;

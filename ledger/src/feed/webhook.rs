@@ -121,7 +121,7 @@ impl Sink for Webhook {
     }
 
     async fn maintain(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn deliver(&self, events: &[Event]) -> Delivered {

@@ -144,6 +144,17 @@ async fn frozen_broker_is_replaced_by_a_new_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn backlog_is_delivered_over_one_session() {
+    let mut world = World::new().await;
+    world.add_orders("flash", 10_000);
+    world.add_orders("other", 10_000);
+    world.start_publisher();
+    world.wait_for_cursor("amqp", "flash", 10_000).await;
+    world.wait_for_cursor("amqp", "other", 10_000).await;
+    assert!(!world.log(1).contains("nothing is delivered"), "{}", world.log(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn missing_exchange_is_reported_when_it_is_only_checked() {
     let mut world = World::new().await;
     world.add_orders("flash", 10);
