@@ -56,9 +56,9 @@ struct ShardState {
 /// Why a shard's drain did not finish.
 #[derive(Debug, thiserror::Error)]
 enum ShardError {
-    #[error("{0}")]
+    #[error(transparent)]
     Redis(#[from] CallError),
-    #[error("{0}")]
+    #[error(transparent)]
     Write(#[from] WriteError),
     #[error("the shard has {confirmed} entries, and {drained} are in the ledger: Redis has lost data")]
     ShorterThanLedger { confirmed: u64, drained: u64 },
@@ -230,7 +230,8 @@ impl ShardState {
             Err(error) => {
                 self.conflict_until = Some(Instant::now() + CONFLICT_RETRY);
                 if !stood {
-                    tracing::error!(sale.id = %sale.id(), shard, %error, "the shard's orders are not written");
+                    let reason = format!("{:#}", anyhow::Error::from(error));
+                    tracing::error!(sale.id = %sale.id(), shard, reason, "the shard's orders are not written");
                 }
             }
         }

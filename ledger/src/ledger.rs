@@ -10,7 +10,7 @@ use futures::FutureExt as _;
 use rediscluster::{Cluster, backoff};
 use service::failure_log::FailureLog;
 use stock::ids::SaleId;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::database::DatabaseSettings;
 use crate::drain::Progress;
@@ -21,6 +21,9 @@ use crate::writer::{WriteError, Writer};
 
 /// Time between two refreshes of the cluster's map.
 const MAP_PERIOD: Duration = Duration::from_millis(500);
+
+/// A connection that wrote for this long was not refused at once.
+const STABLE: Duration = Duration::from_secs(10);
 
 /// Longest time for all migrations, and for the wait until another ledger has finished its own.
 const MIGRATION_LIMIT: Duration = Duration::from_mins(5);
@@ -64,13 +67,26 @@ impl Ledger {
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         let stop = stop.shared();
         let draining = async {
-            let mut sales = Sales::default();
+            let (mut sales, mut failures, mut logged) = (Sales::default(), 0, None);
             while let Some(writer) = self.connect(&mut sales, stop.clone()).await {
-                let failure = self.drain(&writer, &mut sales, stop.clone()).await;
+                let began = Instant::now();
+                let Some(error) = self.drain(&writer, &mut sales, stop.clone()).await else { return };
                 self.shown().connected = false;
-                match failure {
-                    Some(error) => tracing::warn!(%error, "the connection to PostgreSQL is opened again"),
-                    None => return,
+                if began.elapsed() > STABLE {
+                    (failures, logged) = (0, None);
+                }
+                // A server whose disk is full accepts connections, and refuses each statement.
+                let reason = format!("{:#}", anyhow::Error::from(error));
+                if logged.as_ref() != Some(&reason) {
+                    tracing::warn!(
+                        reason,
+                        "orders are not written; the connection to PostgreSQL is opened again"
+                    );
+                    logged = Some(reason);
+                }
+                tokio::select! {
+                    () = stop.clone() => return,
+                    () = sleep(backoff(failures)) => failures += 1,
                 }
             }
         };

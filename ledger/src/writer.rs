@@ -82,11 +82,11 @@ pub(crate) enum WriteError {
     #[error("another ledger moved the cursor")]
     Overtaken,
     /// PostgreSQL refuses the rows, and will refuse them again.
-    #[error("PostgreSQL refuses the rows: {0}")]
-    Conflict(Error),
+    #[error("PostgreSQL refuses the rows")]
+    Conflict(#[source] Error),
     /// The connection, or PostgreSQL. The batch may be written.
-    #[error("PostgreSQL: {0}")]
-    Database(Error),
+    #[error("PostgreSQL")]
+    Database(#[source] Error),
     /// No answer in time. The batch may be written, or be written later.
     #[error("PostgreSQL does not answer")]
     Late,

@@ -28,8 +28,11 @@ impl Default for LogFormat {
     }
 }
 
-/// Starts logging, and tracing if it is configured. Call it once per process. `RUST_LOG` filters log lines and defaults
-/// to `info`. Keep the returned value until the process ends.
+/// Log lines without `RUST_LOG`. Libraries of PostgreSQL report each connection at `info`.
+const DEFAULT_FILTER: &str = "info,refinery_core=warn,tokio_postgres=warn";
+
+/// Starts logging, and tracing if it is configured. Call it once per process. `RUST_LOG` filters log lines, and
+/// the default is `info`. Keep the returned value until the process ends.
 #[must_use]
 pub fn init(format: LogFormat, service: &'static str, traces: &TraceSettings) -> Traces {
     let (subscriber, traces) = subscriber(format, filter(), service, traces);
@@ -57,7 +60,7 @@ fn filter() -> EnvFilter {
         Some(value) if !value.is_empty() => {
             exit::exit_invalid_settings(format_args!("RUST_LOG cannot be {value:?}: {error}"))
         }
-        _ => EnvFilter::default().add_directive(LevelFilter::INFO.into()),
+        _ => EnvFilter::new(DEFAULT_FILTER),
     })
 }
 
