@@ -39,7 +39,7 @@ pub(super) async fn print_events(mut events: UnboundedReceiver<RunEvent>) {
 /// Prints the figures and the verdict.
 pub(super) fn print_report(report: &Report, kept_note: &str) {
     say!(
-        "seed {}: {} units sold at {} sales, {} rows in PostgreSQL, {} parcels, {} requests ({} single-sale, {} without a key, {} refused while not \
+        "seed {}: {} purchases answered at {} sales, {} rows in PostgreSQL, {} parcels, {} requests ({} single-sale, {} without a key, {} refused while not \
          active), {} unknown answers; {} of {} changes done in {} tries; {} faults, {:.0} s; quiet: p99 {:.1} ms, {} unknown",
         report.seed,
         report.counts.purchases,
