@@ -58,6 +58,13 @@ impl Drill {
         }
     }
 
+    /// The hash tags of the shards, as the record names them.
+    async fn shard_tags(&self) -> Vec<String> {
+        let cluster = self.shop.cluster().await;
+        let record = cluster.read(ReadConfig(&SaleKeys::new(&"flash".parse().unwrap()))).await;
+        record.unwrap().unwrap().layout.tags.iter().map(|tag| format!("{tag:?}")).collect()
+    }
+
     /// Deletes everything that the Redis servers hold.
     async fn lose_redis_data(&self) {
         for primary in self.shop.stack.redis().primaries().await {
@@ -325,12 +332,18 @@ async fn sold_out_sale_sells_lost_units_again() {
     drill.buy(50..60).await;
     let sold_out = async || drill.attempt(99).await.kind == AnswerKind::SoldOut;
     until("the sale is sold out", SOON, sold_out).await.unwrap();
+    let lost_tags = drill.shard_tags().await;
     drill.lose_redis_data().await;
 
     drill.restored().await;
     drill.resume().await;
 
-    // Then the ten units are sold to other buyers, and the sale is sold out again.
+    // Then no key of a lost shard is in use, so one that comes back is not mistaken for a restored one.
+    let restored_tags = drill.shard_tags().await;
+    assert_eq!(restored_tags.len(), lost_tags.len());
+    assert!(!restored_tags.iter().any(|tag| lost_tags.contains(tag)), "{lost_tags:?} {restored_tags:?}");
+
+    // And the ten units are sold to other buyers, and the sale is sold out again.
     assert_eq!(drill.buy(100..130).await.len(), 10);
     assert_eq!(drill.audited().await, 60);
 }
