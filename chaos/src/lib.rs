@@ -37,7 +37,7 @@ pub use fault_kind::FaultKind;
 pub use faults::FaultEffect;
 pub use load::{Buyer, BuyerCrowd, Counts};
 pub use operator::{ChangeCounts, Operator};
-pub use orders::{Orders, audit_feed, audit_orders, ensure_disk_can_be_full};
+pub use orders::{OrderTestbed, audit_feed, audit_orders, ensure_disk_can_be_full};
 pub use report::{FaultReport, Report};
 pub use run::{RunEvent, RunOptions, run};
 pub use schedule::{PlannedFault, Schedule};

@@ -54,7 +54,7 @@ const LOOK_PERIOD: Duration = Duration::from_millis(200);
 const FINDINGS_LISTED_MAX: usize = 20;
 
 /// PostgreSQL, the ledgers, RabbitMQ and the shop of a run.
-pub struct Orders {
+pub struct OrderTestbed {
     shop: Shop,
     broker: RabbitMq,
     stack: Arc<Stack>,
@@ -70,7 +70,7 @@ pub struct Orders {
 ///
 /// # Errors
 /// Fails when Redis or PostgreSQL cannot be read.
-pub async fn audit_orders(orders: &Orders, sale: &Sale, limit: Duration) -> Result<(u64, Vec<String>)> {
+pub async fn audit_orders(orders: &OrderTestbed, sale: &Sale, limit: Duration) -> Result<(u64, Vec<String>)> {
     let claims = read_claims(&connect(orders.stack.redis()).await?, sale).await?;
     let mut found: Vec<String> = orders.lag(sale, claims.len(), limit).await.into_iter().collect();
     let rows = orders.rows_of(sale).await?;
@@ -83,7 +83,7 @@ pub async fn audit_orders(orders: &Orders, sale: &Sale, limit: Duration) -> Resu
 ///
 /// # Errors
 /// Fails when PostgreSQL cannot be read.
-pub async fn audit_feed(orders: &Orders, limit: Duration) -> Result<(u64, Vec<String>)> {
+pub async fn audit_feed(orders: &OrderTestbed, limit: Duration) -> Result<(u64, Vec<String>)> {
     let rows = orders.sql("SELECT id FROM order_events").await?;
     let rows: HashSet<&str> = rows.lines().collect();
     let read = "SELECT sink, event FROM shop.parcels";
@@ -108,7 +108,7 @@ pub fn ensure_disk_can_be_full() -> Result<()> {
     SmallDisk::ensure_possible()
 }
 
-impl Orders {
+impl OrderTestbed {
     /// Starts PostgreSQL, RabbitMQ, the shop and the ledgers, and waits until the ledgers are ready.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use tokio::{
 use futures::future::try_join_all;
 
 use crate::{
-    FaultKind, FaultReport, Orders, PlannedFault, Report, Schedule,
+    FaultKind, FaultReport, OrderTestbed, PlannedFault, Report, Schedule,
     audit::{audit, status_contradiction},
     faults::{FaultEffect, inject},
     load::{ArrivalRate, BuyerCrowd, Counts},
@@ -156,7 +156,7 @@ pub async fn run(options: &RunOptions, events: &UnboundedSender<RunEvent>) -> Re
 
 async fn attack_and_audit(options: &RunOptions, events: &UnboundedSender<RunEvent>) -> Result<Report> {
     let stack = Arc::new(Stack::start(options.stack(), |_| ()).await?);
-    let orders = Orders::start(stack.clone()).await?;
+    let orders = OrderTestbed::start(stack.clone()).await?;
     let journal = Journal::create(options.folder.join("journal.jsonl"))?;
     let operator = Operator::new(stack.clone(), journal.clone());
     let testbed =

@@ -8,7 +8,7 @@ use rediscluster::{Cluster, ConnectOptions};
 use stock::{functions::LIBRARY, ids::SaleId, layout::SaleKeys, sale::Sale, store::ReadConfig};
 use testkit::{RedisCluster, Stack, stack::Coordinator, until};
 
-use crate::{Orders, operator::Operator};
+use crate::{OrderTestbed, operator::Operator};
 
 /// Id of the main sale, which faults are injected into.
 pub(crate) const SALE: &str = "flash";
@@ -21,7 +21,7 @@ pub(crate) struct Testbed {
     pub(crate) stack: Arc<Stack>,
     pub(crate) sale: Sale,
     /// PostgreSQL and the ledgers.
-    pub(crate) orders: Orders,
+    pub(crate) orders: OrderTestbed,
     /// Sends the changes that faults make, so that they are in the journal.
     pub(crate) operator: Operator,
     /// A node that can be made to die at a chosen point.
@@ -39,7 +39,7 @@ pub(crate) struct Victim {
 impl Testbed {
     pub(crate) async fn new(
         stack: Arc<Stack>,
-        orders: Orders,
+        orders: OrderTestbed,
         operator: Operator,
         sabotaged_node: Option<PathBuf>,
     ) -> Result<Self> {

@@ -53,7 +53,7 @@ impl DrainProtection {
 
 /// An order, which is the whole entry of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Order {
+pub struct ModelOrder {
     /// The buyer.
     pub user: u8,
     /// The attempt, which the order id identifies.
@@ -81,7 +81,7 @@ pub struct Row {
     /// Number of the entry in the stream, from 1.
     pub seq: usize,
     /// The order.
-    pub order: Order,
+    pub order: ModelOrder,
     /// Number of the row in its sale, from 1.
     pub position: usize,
 }
@@ -103,7 +103,7 @@ pub struct Batch {
     /// The cursor.
     pub after: usize,
     /// The entries behind it.
-    pub orders: Vec<Order>,
+    pub orders: Vec<ModelOrder>,
 }
 
 /// The knowledge of a ledger. A frozen ledger keeps it for any length of time.
@@ -130,7 +130,7 @@ pub enum Ledger {
 /// The shard, PostgreSQL, and the ledgers between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
-    stream: Vec<Order>,
+    stream: Vec<ModelOrder>,
     link: ReplicaLink,
     tables: Tables,
     ledgers: [Ledger; LEDGERS],
@@ -159,9 +159,9 @@ pub const ENTRIES_MAX: usize = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// A user without an order buys.
-    Buy(Order),
+    Buy(ModelOrder),
     /// The shard sells to a user who has an order, against its own rules.
-    SellTwice(Order),
+    SellTwice(ModelOrder),
     /// The replica stops following.
     FallBehind,
     /// The replica is promoted.
@@ -288,11 +288,11 @@ impl DrainModel {
     fn sales(&self, state: &State, actions: &mut Vec<Action>) {
         for user in 0..self.users {
             let has_order = state.stream.iter().any(|order| order.user == user);
-            let orders = [0, 1].map(|attempt| Order { user, attempt });
+            let orders = [0, 1].map(|attempt| ModelOrder { user, attempt });
             if !has_order {
                 actions.extend(orders.map(Action::Buy));
             } else if state.second_orders_left > 0 {
-                let is_new = |order: &Order| !state.stream.contains(order);
+                let is_new = |order: &ModelOrder| !state.stream.contains(order);
                 actions.extend(orders.into_iter().filter(is_new).map(Action::SellTwice));
             }
         }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use chaos::{Orders, audit_feed, audit_orders};
+use chaos::{OrderTestbed, audit_feed, audit_orders};
 use testkit::until_ok;
 
 use crate::fixture::{TesterFixture, assert_clean, assert_reports};
@@ -22,7 +22,7 @@ const NO_ARRIVAL: Duration = Duration::from_secs(1);
 async fn sabotaged_orders_are_reported() {
     // Given a sale whose orders are all in PostgreSQL and at the shop.
     let fixture = TesterFixture::intact().await;
-    let orders = Orders::start(fixture.stack.clone()).await.unwrap();
+    let orders = OrderTestbed::start(fixture.stack.clone()).await.unwrap();
     fixture.buy_at(0, BOUGHT).await;
     let (rows, found) = audit_orders(&orders, fixture.crowd.sale(), ARRIVAL_LIMIT).await.unwrap();
     assert_clean(&found);
@@ -48,7 +48,7 @@ async fn sabotaged_orders_are_reported() {
 async fn swallowed_and_skipped_events_are_reported() {
     // Given a shop that confirms an event without acting on it.
     let fixture = TesterFixture::intact().await;
-    let orders = Orders::start(fixture.stack.clone()).await.unwrap();
+    let orders = OrderTestbed::start(fixture.stack.clone()).await.unwrap();
     orders.swallow_next_event();
     fixture.buy_at(0, BOUGHT).await;
     assert_clean(&audit_orders(&orders, fixture.crowd.sale(), ARRIVAL_LIMIT).await.unwrap().1);
@@ -67,6 +67,6 @@ async fn swallowed_and_skipped_events_are_reported() {
     assert_reports(&audit_feed(&orders, NO_ARRIVAL).await.unwrap().1, "was not delivered");
 }
 
-async fn findings(fixture: &TesterFixture, orders: &Orders) -> Vec<String> {
+async fn findings(fixture: &TesterFixture, orders: &OrderTestbed) -> Vec<String> {
     audit_orders(orders, fixture.crowd.sale(), NO_ARRIVAL).await.unwrap().1
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Action, Order};
+use super::{Action, ModelOrder};
 
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,7 +28,7 @@ impl fmt::Display for Action {
     }
 }
 
-impl fmt::Display for Order {
+impl fmt::Display for ModelOrder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let attempt = if self.attempt == 0 { "first" } else { "second" };
         write!(f, "user {} buys, {attempt} attempt", self.user)
