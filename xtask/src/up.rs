@@ -204,7 +204,7 @@ fn announce(stack: &Stack, folder: &LocalFolder) {
 
 /// Stops everything in order. A second Ctrl-C kills it without waiting for requests in flight.
 async fn shut_down(stack: Stack, folder: &LocalFolder, interruption: &mut Interruption) -> Result<()> {
-    say!("stopping: nginx, nodes (they drain), ledger, coordinator, PostgreSQL, Redis");
+    say!("stopping: nginx, then the nodes, which drain, then everything else");
     let stopped = tokio::select! {
         stopped = stack.stop() => stopped,
         () = interruption.received() => Err(anyhow!("interrupted again: everything was killed")),

@@ -20,9 +20,10 @@ pub(super) async fn sale_of(stack: &Stack) -> Result<(Cluster, Sale)> {
     Ok((cluster, Sale::new(config)?))
 }
 
-/// Sells the stock of each shard to users whose home shard it is, with this many buyers per call.
-pub(super) async fn sell_all(cluster: &Cluster, sale: &Sale, batch: usize) -> Result<()> {
-    let mut stock = sale.split(sale.config.total_stock);
+/// Sells units to users at their home shards, as many at each shard as its part of all units, with this many buyers per
+/// call.
+pub(super) async fn sell(cluster: &Cluster, sale: &Sale, units: u64, batch: usize) -> Result<()> {
+    let mut stock = sale.split(units);
     let mut users = (0_u64..).map(user);
     let mut queues: Vec<Vec<Attempt>> = vec![Vec::new(); stock.len()];
     while stock.iter().any(|&left| left > 0) {

@@ -8,7 +8,7 @@ use clap::Args;
 use testkit::stack::{Programs, SaleOptions};
 use testkit::{BuyerResult, OpenLoop, Postgres, Process, Stack, StackOptions, procfs, until};
 
-use super::filling::{sale_of, sell_all};
+use super::filling::{sale_of, sell};
 use super::median;
 use crate::install;
 use crate::up::build;
@@ -22,7 +22,7 @@ const CONNECTIONS: usize = 256;
 /// Time limit for any expected change.
 const LIMIT: Duration = Duration::from_mins(10);
 
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
     /// Orders that wait in Redis when the ledger starts.
     #[arg(long, default_value_t = 1_000_000)]
@@ -36,32 +36,43 @@ pub(crate) struct Options {
     /// Number of measurements with a ledger and without, in alternating order.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Time between two looks of the ledger for new orders; its default, if not set.
+    #[arg(long, value_name = "DRAIN_PERIOD")]
+    period: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { orders: 1_000_000, rate: 2_000, seconds: 10, rounds: 5 }
+        Self { orders: 1_000_000, rate: 2_000, seconds: 10, rounds: 5, period: None }
     }
 }
 
 pub(crate) async fn bench(options: Options) -> Result<()> {
     install::ensure_installed(&[install::REDIS, install::NGINX, install::POSTGRESQL])?;
     let programs = build("release", true)?;
-    backlog(options, programs.clone()).await?;
-    effect_on_purchases(options, programs).await
+    backlog(&options, programs.clone()).await?;
+    effect_on_purchases(&options, programs).await
 }
 
-async fn start(programs: Programs, units: u64) -> Result<Stack> {
+async fn start(options: &Options, programs: Programs, units: u64) -> Result<Stack> {
     let sale = SaleOptions { total_stock: units, shards: Some(SHARDS), ..SaleOptions::default() };
-    Stack::start(StackOptions { nodes: 1, programs: Some(programs), sale, ..StackOptions::default() }, |_| ())
-        .await
+    let period = options.period.iter().map(|period| ("DRAIN_PERIOD".to_owned(), period.clone()));
+    let options = StackOptions {
+        nodes: 1,
+        programs: Some(programs),
+        sale,
+        ledger_environment: period.collect(),
+        ..StackOptions::default()
+    };
+    Stack::start(options, |_| ()).await
 }
 
 /// Measures how fast a ledger writes orders that wait for it.
-async fn backlog(options: Options, programs: Programs) -> Result<()> {
-    let stack = start(programs, options.orders).await?;
+async fn backlog(options: &Options, programs: Programs) -> Result<()> {
+    // Twice the units, because stock moves between shards while they are sold.
+    let stack = start(options, programs, 2 * options.orders).await?;
     let (cluster, sale) = sale_of(&stack).await?;
-    sell_all(&cluster, &sale, BATCH).await?;
+    sell(&cluster, &sale, options.orders, BATCH).await?;
     let postgres = stack.start_postgres().await?;
     let ledger = stack.start_ledger().await?.process();
     let (began, cpu_before) = (Instant::now(), postgres_cpu(postgres));
@@ -98,8 +109,8 @@ struct Purchases {
 }
 
 /// Measures purchases with a ledger and without one, and the time from a purchase to its row.
-async fn effect_on_purchases(options: Options, programs: Programs) -> Result<()> {
-    let stack = start(programs, STOCK).await?;
+async fn effect_on_purchases(options: &Options, programs: Programs) -> Result<()> {
+    let stack = start(options, programs, STOCK).await?;
     let postgres = stack.start_postgres().await?;
     // The time of a row is that of its commit.
     postgres.sql("ALTER SYSTEM SET track_commit_timestamp = on")?;
@@ -149,7 +160,7 @@ async fn effect_on_purchases(options: Options, programs: Programs) -> Result<()>
     stack.stop().await
 }
 
-async fn measure(stack: &Stack, options: Options, users: &str) -> Result<Purchases> {
+async fn measure(stack: &Stack, options: &Options, users: &str) -> Result<Purchases> {
     let node = stack.nodes().first().context("the stack has a node")?.clone();
     let load = OpenLoop {
         addr: node.url().trim_start_matches("http://").parse()?,

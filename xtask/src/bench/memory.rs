@@ -9,7 +9,7 @@ use stock::sale::Sale;
 use testkit::stack::SaleOptions;
 use testkit::{Stack, StackOptions};
 
-use super::filling::{sale_of, sell_all};
+use super::filling::{sale_of, sell};
 use crate::install;
 
 const SHARDS: u32 = 12;
@@ -44,7 +44,7 @@ async fn measure(units: u64, batch: usize) -> Result<()> {
     let sale = SaleOptions { total_stock: units, shards: Some(SHARDS), ..SaleOptions::default() };
     let stack = Stack::start(StackOptions { nodes: 1, sale, ..StackOptions::default() }, |_| ()).await?;
     let (cluster, sale) = sale_of(&stack).await?;
-    sell_all(&cluster, &sale, batch).await?;
+    sell(&cluster, &sale, units, batch).await?;
 
     let audit = stack.audit("flash").await?;
     ensure!(audit.ok && audit.sold == units, "{} sold of {units}: {:?}", audit.sold, audit.violations);
