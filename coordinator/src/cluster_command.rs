@@ -24,7 +24,7 @@ pub fn command() -> Command {
 
 /// Runs the subcommand if the command line asks for it, and returns its exit code; otherwise returns `None`.
 pub async fn run_if_requested() -> Option<ExitCode> {
-    let settings: ClusterSettings = parse_subcommand(NAME)?;
+    let settings: ClusterSettings = parse_subcommand(&command())?;
     connect::install_crypto_provider();
     let options = settings.redis.connect_options();
     let report = |line: &str| print_progress(line);
@@ -42,7 +42,7 @@ pub async fn run_if_requested() -> Option<ExitCode> {
 /// Exit codes: 0 when the cluster is healthy; 64 when a setting is invalid or the login is refused; 1 with one line when
 /// it refuses to act or a condition is not met in time.
 #[derive(Parser)]
-#[command(name = NAME, bin_name = "flashsale-coordinator cluster")]
+#[command(name = NAME)]
 pub struct ClusterSettings {
     /// The action
     #[arg(value_enum)]

@@ -30,7 +30,7 @@ struct Settings {
 
 /// Runs the migrations if the command line asks for it, and returns its exit code; otherwise returns `None`.
 pub async fn run_if_requested() -> Option<ExitCode> {
-    let settings: Settings = settings::parse_subcommand(NAME)?;
+    let settings: Settings = settings::parse_subcommand(&command())?;
     connect::install_crypto_provider();
     let migrate = async {
         let mut database = settings.database.connect().await.context("DATABASE_URL")?;

@@ -37,7 +37,7 @@ pub fn command() -> Command {
 /// Runs the health check if the command line asks for it, and returns its exit code; otherwise returns `None`.
 /// `address` gives the operations address of the process to check.
 pub async fn run_if_requested<Listen: Args>(address: impl FnOnce(Listen) -> SocketAddr) -> Option<ExitCode> {
-    let settings: Settings<Listen> = settings::parse_subcommand(NAME)?;
+    let settings: Settings<Listen> = settings::parse_subcommand(&command())?;
     Some(exit::code(probe(connect_address(address(settings.listen))).await))
 }
 

@@ -10,6 +10,7 @@ mod redis;
 mod time_setting;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, Parser};
@@ -24,20 +25,31 @@ pub use time_setting::{InvalidTime, TimeSetting};
 
 /// Parses the settings of this process. Answers `--help` and `--version`, and exits on an invalid value.
 pub fn parse<T: Parser>() -> T {
-    parse_from(std::env::args_os())
+    parse_from(T::command(), std::env::args_os())
 }
 
-/// Parses the settings of a subcommand that needs none of the program's own settings. Returns `None` when the command
-/// line does not ask for it.
-pub fn parse_subcommand<T: Parser>(name: &str) -> Option<T> {
-    let mut arguments = std::env::args_os().skip(1).peekable();
-    let is_requested = arguments.peek().is_some_and(|first| first == name);
-    is_requested.then(|| parse_from(arguments))
+/// Parses the settings of a subcommand that needs none of the program's own settings. Its name and description are those
+/// that the program's help shows. Returns `None` when the command line does not ask for it.
+pub fn parse_subcommand<T: Parser>(subcommand: &Command) -> Option<T> {
+    let name = subcommand.get_name();
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().map(PathBuf::from).unwrap_or_default();
+    let mut arguments = arguments.peekable();
+    if arguments.peek().is_none_or(|first| first != name) {
+        return None;
+    }
+    let program = program.file_name().unwrap_or_default().to_string_lossy();
+    let mut command = T::command().bin_name(format!("{program} {name}"));
+    // The description of flattened settings would be shown otherwise.
+    if let Some(about) = subcommand.get_about() {
+        command = command.about(about.clone());
+    }
+    Some(parse_from(command, arguments))
 }
 
-/// Like [`parse`], with the given arguments; the first one is the program's name.
-fn parse_from<T: Parser>(args: impl IntoIterator<Item = OsString>) -> T {
-    try_parse(args).unwrap_or_else(|error| match error {
+/// Like [`parse`], with the given command and arguments; the first one is the program's name.
+fn parse_from<T: Parser>(command: Command, args: impl IntoIterator<Item = OsString>) -> T {
+    try_parse(command, args).unwrap_or_else(|error| match error {
         SettingsError::HelpOrVersion(error) => error.exit(),
         SettingsError::Invalid(line) => refuse(line),
     })
@@ -56,8 +68,11 @@ enum SettingsError {
     Invalid(String),
 }
 
-fn try_parse<T: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<T, SettingsError> {
-    let command = T::command().mut_args(ignore_empty_variable);
+fn try_parse<T: Parser>(
+    command: Command,
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<T, SettingsError> {
+    let command = command.mut_args(ignore_empty_variable);
     let parsed = command.try_get_matches_from(args).and_then(|matches| T::from_arg_matches(&matches));
     parsed.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => SettingsError::HelpOrVersion(error),

@@ -85,7 +85,7 @@ impl FromStr for From {
 
 /// Moves a cursor if the command line asks for it, and returns the exit code; otherwise returns `None`.
 pub async fn run_if_requested() -> Option<ExitCode> {
-    let settings: Settings = settings::parse_subcommand(NAME)?;
+    let settings: Settings = settings::parse_subcommand(&command())?;
     connect::install_crypto_provider();
     let replay = async {
         let mut database = settings.database.connect().await.context("DATABASE_URL")?;

@@ -99,7 +99,7 @@ enum Refusal {
 
 /// Restores a sale if the command line asks for it, and returns its exit code; otherwise returns `None`.
 pub async fn run_if_requested() -> Option<ExitCode> {
-    let settings: RestoreSettings = settings::parse_subcommand(NAME)?;
+    let settings: RestoreSettings = settings::parse_subcommand(&command())?;
     connect::install_crypto_provider();
     let result = run(&settings).await;
     let is_refused = result.as_ref().is_err_and(|error| error.is::<Refusal>());

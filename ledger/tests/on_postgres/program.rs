@@ -37,6 +37,23 @@ async fn invalid_settings_exit_with_64_and_one_line() {
 }
 
 #[tokio::test]
+async fn each_command_has_the_help_that_the_program_lists() {
+    let database = Database::start().await;
+    let help = async |arguments: &[&str]| {
+        let launch = database.ledger(1, "redis://127.0.0.1:1");
+        fs::remove_file(database.folder.path().join("ledger-1.log")).ok();
+        ends(launch.args(arguments).spawn().unwrap()).await.1
+    };
+    let list = help(&["--help"]).await;
+    for command in ["healthcheck", "migrate", "restore", "replay"] {
+        let shown = help(&[command, "--help"]).await;
+        let listed = format!("{command:<12} {}", shown.lines().next().unwrap());
+        assert!(list.contains(&listed), "{listed:?} is not in:\n{list}");
+        assert!(shown.contains(&format!("Usage: flashsale-ledger {command} ")), "{shown}");
+    }
+}
+
+#[tokio::test]
 async fn migrate_creates_tables_once_when_several_run() {
     let database = Database::start().await;
     let migrate = |number| database.ledger(number, "redis://127.0.0.1:1").arg("migrate").spawn().unwrap();
