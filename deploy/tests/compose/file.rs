@@ -130,10 +130,19 @@ impl From<MountSyntax> for Mount {
 }
 
 impl Compose {
-    /// Reads `deploy/compose.yaml`.
+    /// Reads `deploy/compose.yaml`, without an `.env` file.
     pub(crate) fn read() -> Self {
+        Self::read_with(&BTreeMap::new())
+    }
+
+    /// Reads `deploy/compose.yaml` with the variables of an `.env` file.
+    pub(crate) fn read_with(variables: &BTreeMap<&str, String>) -> Self {
         let text = fs::read_to_string(deploy::folder().join("compose.yaml")).expect("the file exists");
-        serde_saphyr::from_str(&text).expect("deploy/compose.yaml is valid")
+        let mut compose: Self = serde_saphyr::from_str(&text).expect("deploy/compose.yaml is valid");
+        for service in compose.services.values_mut() {
+            service.environment.values_mut().for_each(|value| *value = interpolated(value, variables));
+        }
+        compose
     }
 
     /// Returns the services of the project's own programs.
@@ -146,4 +155,22 @@ impl Compose {
         let files = fs::read_dir(deploy::folder().join("compose/targets")).expect("a folder of targets");
         files.map(|file| fs::read_to_string(file.expect("a file").path()).expect("a text")).collect()
     }
+}
+
+/// Replaces `${NAME:-DEFAULT}`, and `${NAME:+VALUE}`, which is VALUE if NAME is not empty.
+fn interpolated(text: &str, variables: &BTreeMap<&str, String>) -> String {
+    let mut parts = text.split("${");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        let (variable, rest) = part.split_once('}').expect("a closing brace");
+        let (name, otherwise) = variable.split_once(':').expect("a default or a value");
+        let value = variables.get(name).cloned().unwrap_or_default();
+        let value = match (otherwise.split_at(1), value.is_empty()) {
+            (("-", default), true) => default.to_owned(),
+            (("+", alternative), false) => alternative.to_owned(),
+            _ if otherwise.starts_with('-') => value,
+            _ => String::new(),
+        };
+        text + &value + rest
+    })
 }

@@ -24,7 +24,12 @@ pub(crate) struct ComposeFixture {
 
 impl ComposeFixture {
     pub(crate) fn new() -> Result<Self> {
-        let (compose, block) = (Compose::read(), PortBlock::take()?);
+        Self::with(&BTreeMap::new())
+    }
+
+    /// Reads Compose with the variables of an `.env` file.
+    pub(crate) fn with(variables: &BTreeMap<&str, String>) -> Result<Self> {
+        let (compose, block) = (Compose::read_with(variables), PortBlock::take()?);
         let mut ports = BTreeMap::new();
         for (name, service) in &compose.services {
             for inside in ports_of(name, service)? {

@@ -23,6 +23,8 @@ fn ports_of(name: &str, service: &Service) -> Result<Vec<u16>> {
         (None, "grafana") => vec![3000],
         (None, "postgres") => vec![5432],
         (None, "prometheus") => vec![9090],
+        // For clients, for commands, and Erlang's port mapper.
+        (None, "rabbitmq") => vec![5672, 25672, 4369],
         (None, "redis-exporter") => vec![9121],
         // The port for clients, and the cluster bus.
         (None, _) if service.environment.contains_key("ANNOUNCE_HOSTNAME") => vec![6379, 16379],

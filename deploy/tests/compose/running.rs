@@ -1,15 +1,20 @@
 //! The services of Compose, started in its order. Services that consist only of a third-party image are left out.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::ports::loopback;
 use testkit::postgres::PostgresOptions;
-use testkit::{Folder, Launch, Lifetime, Postgres, Process, until};
+use testkit::rabbitmq::RabbitMqOptions;
+use testkit::{Folder, Launch, Lifetime, Postgres, Process, RabbitMq, until};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::configuration::fill_in_nginx;
 use crate::fixture::ComposeFixture;
@@ -19,7 +24,13 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn compose_services_start_a_sale() -> Result<()> {
-    let fixture = ComposeFixture::new()?;
+    // The `.env` file of a shop that uses both sinks.
+    let endpoint = TcpListener::bind(loopback(0)).await?;
+    let fixture = ComposeFixture::with(&BTreeMap::from([
+        ("AMQP_URL", "amqp://ledger@rabbitmq:5672".to_owned()),
+        ("AMQP_QUEUE", "shop".to_owned()),
+        ("WEBHOOK_URL", format!("http://{}/orders", endpoint.local_addr()?)),
+    ]))?;
 
     // Secrets are created once. A second run changes none.
     succeeds(&fixture.launch("secrets")?).await?;
@@ -39,8 +50,10 @@ async fn compose_services_start_a_sale() -> Result<()> {
     })?;
     succeeds(&fixture.launch("cluster")?).await?;
 
-    // The project's programs. Only their ports differ, because all of them share one machine.
-    let _coordinators = start(&fixture, "coordinator-", on_ports)?;
+    // The project's programs. Their ports differ, because all of them share one machine, and the sale starts at once.
+    let _coordinators = start(&fixture, "coordinator-", |fixture, name, launch| {
+        Ok(on_ports(fixture, name, launch)?.env("SALE_START_TIME", "now"))
+    })?;
     let _nodes = start(&fixture, "node-", on_ports)?;
     for name in fixture.services("coordinator-").into_iter().chain(fixture.services("node-")) {
         let healthcheck = on_ports(&fixture, name, fixture.healthcheck(name)?)?;
@@ -60,6 +73,7 @@ async fn compose_services_start_a_sale() -> Result<()> {
     .await?;
     postgres.sql("CREATE ROLE ledger LOGIN")?;
     postgres.sql("ALTER DATABASE orders OWNER TO ledger")?;
+    let broker = start_rabbitmq(&fixture).await?;
     let _ledger = on_ports(&fixture, "ledger-1", fixture.launch("ledger-1")?)?.spawn()?;
     let healthcheck = on_ports(&fixture, "ledger-1", fixture.healthcheck("ledger-1")?)?;
     until("health of the ledger", START_LIMIT, async || succeeds(&healthcheck).await.is_ok()).await?;
@@ -77,6 +91,16 @@ async fn compose_services_start_a_sale() -> Result<()> {
     let status: Value = reqwest::get(&status).await?.json().await?;
     assert_eq!(status["stock"].as_u64(), Some(10_000), "{status}");
 
+    // A purchase reaches both sinks of the feed.
+    let bought = fixture.url("nginx", 8080, "/api/sale/purchase");
+    let bought = reqwest::Client::new().post(bought).json(&json!({"userId": "ada"})).send().await?;
+    assert_eq!(bought.status(), 201, "{}", bought.text().await?);
+    let delivered = timeout(START_LIMIT, first_delivery(&endpoint)).await??;
+    assert!(delivered.contains("\r\nwebhook-signature: v1,"), "{delivered}");
+    let queued =
+        async || broker.control(&["list_queues", "name", "messages"]).is_ok_and(|it| it.contains("shop\t1"));
+    until("the order in the queue", START_LIMIT, queued).await?;
+
     // The exporter reads Redis as a user with no further rights.
     let exporter =
         fixture.command("redis-exporter", "exporter", &["prometheus-redis-exporter".to_owned()])?;
@@ -90,6 +114,28 @@ async fn compose_services_start_a_sale() -> Result<()> {
         assert!(metrics.contains("\nredis_up 1\n"), "{server} is not up:\n{metrics}");
     }
     Ok(())
+}
+
+/// Starts the service with its configuration file. Its first user has the password that the ledger has.
+async fn start_rabbitmq(fixture: &ComposeFixture) -> Result<RabbitMq> {
+    let folder = Folder::temporary()?.subfolder("rabbitmq")?;
+    fs::create_dir_all(folder.join("data"))?;
+    let configuration = &fixture.environment("rabbitmq")?["RABBITMQ_CONFIG_FILE"];
+    fs::copy(configuration, folder.join("data/rabbitmq.conf"))?;
+    let (port, lifetime) = (fixture.port("rabbitmq", 5672), Lifetime::Attached);
+    RabbitMq::start(RabbitMqOptions { port, folder, lifetime }).await
+}
+
+/// Answers the first delivery to a webhook, and returns its head.
+async fn first_delivery(endpoint: &TcpListener) -> Result<String> {
+    let (mut stream, _) = endpoint.accept().await?;
+    let mut head = String::new();
+    let mut reader = BufReader::new(&mut stream);
+    while !head.ends_with("\r\n\r\n") {
+        ensure!(reader.read_line(&mut head).await? > 0, "the connection was closed");
+    }
+    stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await?;
+    Ok(head)
 }
 
 fn start(
@@ -126,7 +172,9 @@ async fn wait_for_answer(url: &str) -> Result<()> {
 fn secrets_of(fixture: &ComposeFixture) -> Result<Vec<(String, String)>> {
     let (_, folder) = fixture.folders("secrets")?.pop().context("no folder for secrets")?;
     let mut secrets = Vec::new();
-    for reader in ["cluster", "coordinator", "exporter", "grafana", "ledger", "node", "postgres", "redis"] {
+    for reader in
+        ["cluster", "coordinator", "exporter", "grafana", "ledger", "node", "postgres", "rabbitmq", "redis"]
+    {
         for file in fs::read_dir(folder.join(reader))? {
             let path = file?.path();
             let secret = fs::read_to_string(&path)?;
@@ -137,7 +185,7 @@ fn secrets_of(fixture: &ComposeFixture) -> Result<Vec<(String, String)>> {
         }
     }
     secrets.sort();
-    ensure!(secrets.len() == 17, "{} secrets", secrets.len());
+    ensure!(secrets.len() == 20, "{} secrets", secrets.len());
     Ok(secrets)
 }
 

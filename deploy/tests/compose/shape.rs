@@ -40,6 +40,28 @@ fn programs_know_all_their_settings() {
     }
 }
 
+/// One file, `.env`, switches a sink on.
+#[test]
+fn every_setting_of_the_feed_comes_from_the_env_file() {
+    let compose = Compose::read();
+    let ledger = &compose.services["ledger-1"].environment;
+    let known = settings::of("flashsale-ledger").unwrap().into_iter();
+    let of_feed = known.filter(|it| ["AMQP_", "WEBHOOK_", "FEED_"].iter().any(|of| it.starts_with(of)));
+    // The secret is in a file.
+    let of_feed: Vec<_> = of_feed.filter(|setting| setting != "WEBHOOK_SECRET").collect();
+    assert_eq!(of_feed.len(), 10);
+    for setting in of_feed {
+        assert_eq!(ledger[&setting], "", "{setting} is set without an .env file");
+    }
+    let urls = [("AMQP_URL", "amqp://a".to_owned()), ("WEBHOOK_URL", "https://b".to_owned())].into();
+    let ledger = &Compose::read_with(&urls).services["ledger-1"].environment;
+    assert_eq!(ledger["AMQP_URL"], "amqp://a");
+    assert_eq!(
+        [&ledger["AMQP_PASSWORD_FILE"], &ledger["WEBHOOK_SECRET_FILE"]],
+        ["/secrets/amqp", "/secrets/webhook"]
+    );
+}
+
 /// Nodes believe nginx, so it must not forward the header of a client. A block that sets one header inherits none.
 #[test]
 fn nginx_removes_the_header_of_auth_header() {

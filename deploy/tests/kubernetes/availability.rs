@@ -68,7 +68,7 @@ pub(crate) fn spread(overlay: &Overlay, faults: &mut Faults) {
         }
         // In other overlays a preference is enough, because there may be only one zone.
         let is_preference = constraint(ZONE).is_some_and(|it| it["whenUnsatisfiable"] != "DoNotSchedule");
-        if overlay.name == ZONED_OVERLAY && is_preference {
+        if overlay.name.starts_with(ZONED_OVERLAY) && is_preference {
             fault("all pods may be in one zone".to_owned());
         }
     }

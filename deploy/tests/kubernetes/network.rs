@@ -13,7 +13,7 @@ use crate::selector::selects;
 
 /// All connections that must be possible. No other connection may be possible. A row applies when both ends exist.
 /// `every pod` stands for all pods in the namespace, including unknown ones.
-const NEEDED: [(&str, &str, &str, u64); 27] = [
+const NEEDED: [(&str, &str, &str, u64); 29] = [
     ("every pod", "dns", "UDP", 53),
     ("every pod", "dns", "TCP", 53),
     ("every pod", "dns-cache", "UDP", 53),
@@ -41,12 +41,14 @@ const NEEDED: [(&str, &str, &str, u64); 27] = [
     ("cloudnative-pg", "postgres", "TCP", 5432),
     ("cloudnative-pg", "postgres", "TCP", 8000),
     ("postgres", "kubernetes-api", "TCP", 6443),
+    ("flashsale-ledger", "broker", "TCP", 5671),
+    ("flashsale-ledger", "webhook", "TCP", 443),
 ];
 
 /// All pods in the namespace.
 const EVERY_POD: &str = "every pod";
 /// Ports that are checked in addition to those of the peers. One of them belongs to no peer.
-const CHECKED_PORTS: [u64; 5] = [53, 80, 5432, 6379, 16379];
+const CHECKED_PORTS: [u64; 7] = [53, 80, 5432, 5671, 5672, 6379, 16379];
 
 /// One end of a connection.
 #[derive(Default)]
@@ -161,6 +163,8 @@ fn peers(overlay: &Overlay) -> Vec<NetworkPeer> {
         is_own: true,
         ..pod(name, &[], labels)
     };
+    let is_set =
+        |setting| overlay.containers().iter().any(|it| overlay.environment(it).contains_key(setting));
     let mut others = vec![
         own_pod("operator", &[OPERATOR.into()]),
         own_pod("stranger", &[]),
@@ -170,8 +174,20 @@ fn peers(overlay: &Overlay) -> Vec<NetworkPeer> {
         pod("beside-dns", &[("kubernetes.io/metadata.name", "kube-system")], &[]),
         pod("elsewhere", &[("kubernetes.io/metadata.name", "default")], &[]),
         host("dns-cache", [169, 254, 20, 10]),
-        host("internet", [203, 0, 113, 9]),
     ];
+    if is_set("AMQP_URL") {
+        others.push(host("broker", [10, 40, 0, 7]));
+    }
+    let https = |host| NetworkPeer { ports: BTreeMap::from([("https".to_owned(), 443)]), ..host };
+    if is_set("WEBHOOK_URL") {
+        // The webhook may have any address on the internet, and none in a private network.
+        let private =
+            [[10, 0, 0, 7], [100, 64, 0, 7], [169, 254, 169, 254], [172, 16, 0, 7], [192, 168, 0, 7]];
+        others.extend(private.map(|address| https(host("private", address))));
+        others.push(https(host("webhook", [203, 0, 113, 9])));
+    } else {
+        others.push(host("internet", [203, 0, 113, 9]));
+    }
     match overlay.of_kind("Cluster").next() {
         None if peers.contains_key("flashsale-ledger") => {
             others.push(host("managed-postgres", [10, 30, 0, 7]));

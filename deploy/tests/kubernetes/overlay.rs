@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -31,6 +31,9 @@ pub(crate) fn folder() -> PathBuf {
     deploy::folder().join("k8s")
 }
 
+/// The overlay `prod` with the components for the feed. Shops that need a feed add them to their overlay.
+const WITH_FEED: &str = "prod with the feed";
+
 /// Returns all overlays, built once.
 pub(crate) fn built() -> &'static [Overlay] {
     static BUILT: OnceLock<Vec<Overlay>> = OnceLock::new();
@@ -38,21 +41,22 @@ pub(crate) fn built() -> &'static [Overlay] {
         let names = fs::read_dir(folder().join("overlays")).unwrap().map(|entry| entry.unwrap().file_name());
         let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
         names.sort();
-        names
-            .into_iter()
-            .map(|name| Overlay::build(name).unwrap_or_else(|error| panic!("{error:#}")))
+        let overlays = names.into_iter().map(|name| (folder().join("overlays").join(&name), name));
+        let with_feed = (deploy::folder().join("tests/kubernetes/feed"), WITH_FEED.to_owned());
+        overlays
+            .chain([with_feed])
+            .map(|(folder, name)| Overlay::build(&folder, name).unwrap_or_else(|error| panic!("{error:#}")))
             .collect()
     })
 }
 
-/// Returns the overlay `prod`, which has every kind of object.
+/// Returns the overlay `prod` with the feed, which has every kind of object.
 pub(crate) fn prod() -> &'static Overlay {
-    built().iter().find(|overlay| overlay.name == "prod").expect("an overlay of that name")
+    built().iter().find(|overlay| overlay.name == WITH_FEED).expect("an overlay of that name")
 }
 
 impl Overlay {
-    fn build(name: String) -> Result<Self> {
-        let folder = folder().join("overlays").join(&name);
+    fn build(folder: &Path, name: String) -> Result<Self> {
         let built = Command::new(deploy::tool("kubectl")?).arg("kustomize").arg(folder).output()?;
         // Deprecations are printed as warnings. They are errors here, because they will fail one day.
         let words = String::from_utf8_lossy(&built.stderr);

@@ -18,6 +18,8 @@ use crate::workload::Container;
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// A secret of the minimum length.
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
+/// A secret that signs deliveries.
+const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// The public key of RFC 8037, appendix A.
 const JWKS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"one","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
@@ -44,8 +46,9 @@ fn launch(program: &str, settings: &[(String, String)], folder: &Path, ports: &P
     let mut launch = Launch::new(program, binary(program)?, folder);
     for (name, value) in settings {
         let value = match name.strip_suffix("_FILE") {
-            Some("REDIS_CA" | "DATABASE_CA") => folder.join("ca.crt").display().to_string(),
+            Some("REDIS_CA" | "DATABASE_CA" | "AMQP_CA") => folder.join("ca.crt").display().to_string(),
             Some("JWT_JWKS") => folder.join("jwks.json").display().to_string(),
+            Some("WEBHOOK_SECRET") => folder.join("webhook").display().to_string(),
             Some(_) => folder.join("secret").display().to_string(),
             None => value.clone(),
         };
@@ -69,6 +72,7 @@ async fn waits_for_redis(
     let (folder, ports) = (Folder::temporary()?, PortBlock::take()?);
     make_certificates(folder.path(), "redis")?;
     fs::write(folder.path().join("secret"), SECRET)?;
+    fs::write(folder.path().join("webhook"), WEBHOOK_SECRET)?;
     fs::write(folder.path().join("jwks.json"), JWKS)?;
     let process = launch(program, settings, folder.path(), &ports)?.spawn()?;
     let probe_port = |probe: &str| match text(&container.value[probe]["httpGet"]["port"]) {
