@@ -1,11 +1,15 @@
 //! The end of a sale in Redis: archiving, and what is left of the sale then.
 
+use std::net::SocketAddr;
+
 use reqwest::{Client, StatusCode};
-use serde_json::{Value, json};
-use stock::calls::{Attempt, Buy};
+use serde_json::{Map, Value, json};
+use stock::archive::Archive;
+use stock::calls::{Attempt, Buy, Recall, Record, RecordAnswer, SaleRecord};
+use stock::history::{ChangeOrigin, HistoryEntry};
 use stock::ids::{OrderId, UserId, UserIdKind};
 use stock::layout::SaleKeys;
-use stock::sale::Sale;
+use stock::sale::{Sale, SaleConfig, SaleState};
 use stock::store::ReadConfig;
 use testkit::until;
 
@@ -68,6 +72,51 @@ impl Shop {
             total += field("used_memory") - buffers.map(field).iter().sum::<u64>();
         }
         total
+    }
+
+    async fn record(&self) -> SaleRecord {
+        let keys = SaleKeys::new(&"flash".parse().unwrap());
+        self.cluster().await.write(Recall { keys: &keys }).await.unwrap().unwrap()
+    }
+
+    /// Records that the sale is archived, as a coordinator does before it removes the first shard.
+    async fn record_archive(&self, sold: u64) {
+        let SaleRecord { config: ended, mint } = self.record().await;
+        let (keys, version) = (SaleKeys::new(&ended.id), ended.version + 1);
+        let archive = Some(Archive { sold, is_removed: false });
+        let config = SaleConfig { version, state: SaleState::Archived, archive, ..ended.clone() };
+        let (at, change) = (config.window.ends_at, "archive".to_owned());
+        let entry = HistoryEntry { version, at, change, values: Map::new(), origin: ChangeOrigin::default() };
+        let record =
+            Record { keys: &keys, based_on: ended.version, config: &config, mint: &mint, entry: &entry };
+        assert_eq!(self.cluster().await.write(record).await.unwrap(), RecordAnswer::Done);
+    }
+
+    /// Keys of the sale's shards on all primaries.
+    async fn shard_keys(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for primary in self.stack.redis().primaries().await {
+            found.extend(self.shard_keys_on(primary).await);
+        }
+        found
+    }
+
+    async fn shard_keys_on(&self, server: SocketAddr) -> Vec<String> {
+        let mut connection = self.stack.redis().connection(server).await.unwrap();
+        redis::cmd("KEYS").arg("fs:{flash.*").query_async(&mut connection).await.unwrap()
+    }
+
+    /// Ends a sale with some buyers. Returns the units sold.
+    async fn end_with_buyers(&self) -> u64 {
+        let sold = self.buy(0..20).await.len() as u64;
+        let ended = async || self.change("end", json!({})).await.0 == StatusCode::OK;
+        until("the sale has ended", SOON, ended).await.unwrap();
+        sold
+    }
+
+    async fn wait_until_removed(&self) {
+        let removed = async || self.record().await.config.is_removed();
+        until("the removal is recorded", SOON, removed).await.unwrap();
     }
 
     async fn lookup(&self, base_url: &str) -> (StatusCode, Value) {
@@ -186,4 +235,96 @@ async fn ended_sale_is_written_again_when_postgres_was_restored() {
     shop.assert_orders(&orders);
     let archived = async || shop.change("archive", json!({})).await.0 == StatusCode::OK;
     until("the sale is archived", SOON, archived).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn next_leader_removes_shards_of_an_archived_sale() {
+    let shop = Shop::open(100).await;
+    let sold = shop.end_with_buyers().await;
+    // Given a coordinator that died after it recorded an archive, and before it removed a shard.
+    shop.stack.coordinators()[0].process().kill();
+    shop.record_archive(sold).await;
+    assert!(!shop.shard_keys().await.is_empty());
+
+    // Then the status is that of the record, and the next leader removes the shards.
+    let status = shop.stack.stock_status().await.unwrap();
+    assert_eq!((status.stock, status.sold), (100 - sold, sold));
+    shop.stack.start_coordinator().await.unwrap();
+    shop.wait_until_removed().await;
+    assert_eq!(shop.shard_keys().await, [""; 0]);
+    let node = shop.stack.start_node().await.unwrap();
+    let gone = async || shop.lookup(node.url()).await.0 == StatusCode::GONE;
+    until("lookups say that the sale is archived", SOON, gone).await.unwrap();
+    let status = shop.stack.stock_status().await.unwrap();
+    assert_eq!((status.stock, status.sold), (100 - sold, sold));
+    let (status, sale) = shop.change("archive", json!({})).await;
+    assert_eq!((status, &sale["archive"]["sold"]), (StatusCode::OK, &sold.into()), "{sale}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_that_a_failover_brings_back_are_removed() {
+    let shop = Shop::open(100).await;
+    let sold = shop.end_with_buyers().await;
+    // Given a replica that misses the removal of its shards. It has the record, which is on another primary.
+    let redis = shop.stack.redis();
+    let record = shop.record().await.config;
+    let of_record = redis.primary_of(SaleKeys::new(&record.id).slot).await.unwrap();
+    let sale = Sale::new(record).unwrap();
+    let mut primary = of_record;
+    for shard in sale.shards() {
+        if primary == of_record {
+            primary = redis.primary_of(shard.slot).await.unwrap();
+        }
+    }
+    assert_ne!(primary, of_record);
+    let replica = redis.replicas_of(primary).await[0];
+    redis.cut_replication(primary).await.unwrap();
+    shop.record_archive(sold).await;
+    let removed = async || shop.shard_keys_on(primary).await.is_empty();
+    until("the primary has no shard", SOON, removed).await.unwrap();
+    assert!(!shop.shard_keys_on(replica).await.is_empty());
+    // An operator is not told that the sale is archived.
+    let (status, problem) = shop.change("archive", json!({})).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
+
+    // When the replica is promoted, the shards are back.
+    assert!(!shop.record().await.config.is_removed());
+    redis.kill(primary);
+    redis.wait_until_promoted(replica).await.unwrap();
+
+    // Then they are removed again, before the record says that they are gone for good.
+    shop.wait_until_removed().await;
+    assert_eq!(shop.shard_keys().await, [""; 0]);
+    let (status, sale) = shop.change("archive", json!({})).await;
+    assert_eq!((status, &sale["archive"]["sold"]), (StatusCode::OK, &sold.into()), "{sale}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thawed_leader_leaves_an_archived_sale_alone() {
+    let shop = Shop::open(100).await;
+    let sold = shop.end_with_buyers().await;
+    // Given a leader that has been frozen since before the archive.
+    let frozen = shop.stack.coordinators()[0].clone();
+    shop.stack.start_coordinator().await.unwrap();
+    let second = shop.stack.coordinators()[1].clone();
+    let leads = async |url: &str| shop.stack.admin().leads(url).await.is_ok_and(|leads| leads);
+    until("the first one leads", SOON, async || leads(frozen.url()).await).await.unwrap();
+    frozen.process().freeze();
+    let export = json!({ "ordersExported": true });
+    let archived = async || shop.change("archive", export.clone()).await.0 == StatusCode::OK;
+    until("the sale is archived", SOON, archived).await.unwrap();
+    shop.wait_until_removed().await;
+    let before = shop.record().await;
+
+    // When it is thawed, and leads again.
+    frozen.process().thaw();
+    second.process().kill();
+    until("it leads again", SOON, async || leads(frozen.url()).await).await.unwrap();
+
+    // Then no key is back, and it has the record of the archive.
+    let request = shop.stack.admin().post(frozen.url(), "sales/flash/archive").json(&export);
+    let (status, sale) = shop.admin(request).await;
+    assert_eq!((status, &sale["archive"]["sold"]), (StatusCode::OK, &sold.into()), "{sale}");
+    assert_eq!(shop.shard_keys().await, [""; 0]);
+    assert_eq!(shop.record().await, before);
 }

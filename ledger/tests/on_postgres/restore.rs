@@ -1,7 +1,8 @@
 //! `restore`: a sale whose data in Redis is lost is built anew from PostgreSQL.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use buyers::{ANSWER_LIMIT, Answer, AnswerKind, BuyerClient, PurchaseRequest};
@@ -32,8 +33,13 @@ struct Drill {
 
 impl Drill {
     async fn open(units: u64) -> Self {
+        Self::open_with(units, &[]).await
+    }
+
+    /// Opens a drill whose ledger has these settings.
+    async fn open_with(units: u64, settings: &[(String, String)]) -> Self {
         let shop = Shop::open(units).await;
-        shop.start_ledger().await;
+        shop.stack.start_ledger_with(settings).await.unwrap();
         Self { shop, client: BuyerClient::new(ANSWER_LIMIT), commands: COMMANDS }
     }
 
@@ -191,7 +197,7 @@ async fn lost_sale_is_restored_and_sold_to_the_end() {
     drill.shop.database.wait_for_orders(300).await;
     let orders = drained.values().chain(lost.values()).chain(late.values()).cloned().collect();
     let rows = drill.sql("SELECT aggregateid FROM order_events");
-    assert_eq!(rows.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>(), orders);
+    assert_eq!(rows.lines().map(str::to_owned).collect::<BTreeSet<_>>(), orders);
     assert_eq!(rows.lines().count(), 300, "a row for each order");
     assert_eq!(
         drill.sql("SELECT count(DISTINCT user_id) FROM order_events"),
@@ -281,6 +287,46 @@ async fn batch_in_flight_is_restored() {
     let sold = drill.audited().await;
     drill.sql("DROP TRIGGER stall ON order_events");
     assert_eq!(drill.sql("SELECT count(*) FROM order_events"), sold.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_statement_writes_nothing_after_a_restore() {
+    // Given a ledger whose statements are in PostgreSQL, and do not begin before a lock is released.
+    let patient = [("DATABASE_TIMEOUT".to_owned(), "5m".to_owned())];
+    let mut drill = Drill::open_with(100, &patient).await;
+    let drained = drill.buy(0..30).await;
+    drill.shop.database.wait_for_orders(30).await;
+    let postgres = drill.shop.database.postgres.clone();
+    let lock = "BEGIN; LOCK TABLE order_events IN SHARE MODE; SELECT pg_sleep(300)";
+    let locking = thread::spawn(move || postgres.sql(lock));
+    let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    until("the lock", SOON, async || drill.sql(sleeps) == "1").await.unwrap();
+    let late = drill.buy(30..50).await;
+    let writes = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%WITH moved%'
+                      AND pid <> pg_backend_pid()";
+    until("the statement waits", SOON, async || drill.sql(writes) == "1").await.unwrap();
+
+    // When the sale is restored without these orders, and the statements begin.
+    drill.lose_redis_data().await;
+    let output = drill.restored().await;
+    assert!(output.contains("30 of 30 orders"), "{output}");
+    drill.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
+    assert!(locking.join().unwrap().is_err());
+    until("the statement has ended", SOON, async || drill.sql(writes) == "0").await.unwrap();
+
+    // Then they write no row: the restored sale does not know these orders.
+    assert_eq!(drill.shop.database.count("order_events"), 30);
+    // Buyers who repeat their attempts get the same orders, and the same ledger writes each once.
+    drill.resume().await;
+    let repeated = drill.buy(0..50).await;
+    assert_eq!(repeated, drained.into_iter().chain(late).collect());
+    let orders = repeated.into_values().chain(drill.buy(50..60).await.into_values()).collect();
+    drill.shop.database.wait_for_orders(60).await;
+    let rows = drill.sql("SELECT aggregateid FROM order_events");
+    assert_eq!(rows.lines().map(str::to_owned).collect::<BTreeSet<_>>(), orders);
+    assert_eq!((rows.lines().count(), drill.audited().await), (60, 60));
+    let conflicts = "flashsale_ledger_conflicts{sale=\"flash\"}";
+    assert_eq!(drill.shop.database.metric(1, conflicts).await, Some(0.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
