@@ -29,7 +29,10 @@ impl CorrelationId {
 
     /// Creates an id for a request that has none.
     pub(crate) fn random() -> Self {
-        Self(format!("{:016x}", rand::random::<u64>()).into())
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let random: u64 = rand::random();
+        let digit = |place: u32| char::from(DIGITS[(random >> (4 * place)) as usize % DIGITS.len()]);
+        Self((0..u64::BITS / 4).map(digit).collect::<String>().into())
     }
 
     /// Returns the id as it is echoed and stored.

@@ -165,6 +165,7 @@ pub fn timed_out() -> Problem {
 }
 
 fn add_missing(headers: &mut HeaderMap) {
+    headers.reserve(HEADERS.len());
     for (name, value) in &HEADERS {
         headers.entry(name).or_insert_with(|| value.clone());
     }

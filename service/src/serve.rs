@@ -25,7 +25,7 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -293,10 +293,8 @@ async fn accept(
 ) {
     let mut listener = without_delay(listener);
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        // hyper's time includes that before the first byte. `ClientStream` limits the time after it.
-        .header_read_timeout(connections.limits.idle_timeout)
-        .max_buf_size(HEAD_BYTES_MAX);
+    // `ClientStream` has the deadlines.
+    http.header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX);
     loop {
         let (stream, address) = listener.accept().await;
         while tasks.try_join_next().is_some() {}
@@ -309,7 +307,7 @@ async fn accept(
         };
         let idle = connections.idle.as_ref().map(IdleConnections::add);
         let end = Arc::clone(&connections.close_after_response);
-        let exchanges = Exchanges::default();
+        let exchanges = Exchanges::begin();
         let stream = ClientStream::new(stream, &connections.limits, exchanges.clone());
         let service = ConnectionService {
             peer: Peer(address),
@@ -352,7 +350,7 @@ async fn serve_connection(
 ) {
     let ConnectionService { peer, router, exchanges, end, idle } = service;
     let answer = service_fn(move |mut request: Request<Incoming>| {
-        exchanges.count();
+        exchanges.count_head();
         request.extensions_mut().insert(peer);
         let (exchanges, end, idle) = (exchanges.clone(), Arc::clone(&end), idle.clone());
         idle.iter().for_each(IdleHandle::work);
@@ -363,7 +361,7 @@ async fn serve_connection(
             Either::Right(ready(Ok(no_host(&request))))
         };
         answer.map_ok(move |mut answer| {
-            exchanges.count();
+            exchanges.count_answer();
             if end.load(Ordering::Relaxed) {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }

@@ -105,9 +105,9 @@ impl AppState {
         request: PurchaseRequest,
         sale: &SaleConfig,
         caller: &Caller,
-    ) -> Result<Attempt, RequestError> {
+    ) -> Result<Arc<Attempt>, RequestError> {
         let client = request.client;
-        let attempt = request.attempt(sale, caller)?;
+        let attempt = Arc::new(request.attempt(sale, caller)?);
         if let (Caller::Unverified, Some(client)) = (caller, client) {
             let action = UserAction::unverified_purchase(client.address, attempt.user.as_str());
             self.limits.user(&action).await.map_err(RequestError::Limited)?;
@@ -119,12 +119,12 @@ impl AppState {
     pub(super) async fn purchase(
         &self,
         sale: &LiveSale,
-        attempt: Attempt,
+        attempt: Arc<Attempt>,
         client: Option<Client>,
     ) -> Outcome {
         let limit = client.and_then(|client| self.limits.units(client.address));
         let outcome = sale.purchase(&attempt, limit).await;
-        let Attempt { user, order, correlation, .. } = &attempt;
+        let Attempt { user, order, correlation, .. } = &*attempt;
         match &outcome {
             Outcome::Purchased(_) => {
                 tracing::debug!(user.hash = self.user_hash(user), order.id = %order, "purchased");

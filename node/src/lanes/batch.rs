@@ -21,7 +21,7 @@ pub(super) struct Batch {
 struct ShardWork {
     shard: Arc<Shard>,
     accepts: Vec<(stock::calls::TokenSource, u64, Reply<stock::calls::Accepted>)>,
-    attempts: Vec<Attempt>,
+    attempts: Vec<Arc<Attempt>>,
     buyers: Vec<Reply<ShardAnswer>>,
     users: Vec<UserId>,
     finders: Vec<Reply<Option<Claim>>>,
@@ -84,7 +84,7 @@ impl Batch {
 
     /// Returns the attempts of all buyers.
     pub(super) fn attempts(&self) -> impl Iterator<Item = &Attempt> {
-        self.shards.iter().flat_map(|work| &work.attempts)
+        self.shards.iter().flat_map(|work| &work.attempts).map(AsRef::as_ref)
     }
 
     /// Returns the number of jobs that wait for a reply. Without any, there is nothing to send.
@@ -220,7 +220,7 @@ fn record_error(last_error: &mut Option<CallError>, error: Option<&CallError>) {
 /// Returns the answer to each attempt: an error while an earlier call of the attempt may still be executed.
 fn definite_answers(
     answer: BuyAnswer,
-    attempts: &[Attempt],
+    attempts: &[Arc<Attempt>],
     lost: &LostCallsView<'_>,
 ) -> impl Iterator<Item = Result<ShardAnswer, CallError>> {
     let BuyAnswer { at, version, outcomes, .. } = answer;

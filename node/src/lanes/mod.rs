@@ -69,7 +69,7 @@ impl<T> Reply<T> {
 
 /// A job that waits in a lane.
 enum LaneJob {
-    Buy { shard: Arc<Shard>, attempt: Attempt, reply: Reply<ShardAnswer> },
+    Buy { shard: Arc<Shard>, attempt: Arc<Attempt>, reply: Reply<ShardAnswer> },
     Find { shard: Arc<Shard>, user: UserId, reply: Reply<Option<Claim>> },
     Donate { shard: Arc<Shard>, to: ShardId, want: u64, reply: Reply<Donation> },
     Accept { shard: Arc<Shard>, from: TokenSource, cumulative: u64, reply: Reply<Accepted> },
@@ -137,7 +137,7 @@ impl Lanes {
     }
 
     /// Buys for one user in the user's home shard.
-    pub async fn buy(&self, shard: &Arc<Shard>, attempt: Attempt) -> Result<ShardAnswer, LaneError> {
+    pub async fn buy(&self, shard: &Arc<Shard>, attempt: Arc<Attempt>) -> Result<ShardAnswer, LaneError> {
         self.enqueue(shard, |shard, reply| LaneJob::Buy { shard, attempt, reply })?.answer().await
     }
 

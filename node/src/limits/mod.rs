@@ -144,15 +144,17 @@ impl Limits {
         self.users.as_ref().map_or(LimitDecision::Known(Ok(())), |limiter| limiter.try_admit(key))
     }
 
-    /// Decides about an action of a user. Waits for permits if necessary.
+    /// Decides about an action of a user. Waits for permits if necessary, which is rare: the wait is boxed, so that the
+    /// futures of all requests stay small.
     ///
     /// # Errors
     /// Returns [`RateLimited`] when the user made too many attempts.
     pub async fn user(&self, user: &UserAction) -> Result<(), RateLimited> {
         let UserAction(key) = user;
-        match &self.users {
-            Some(limiter) => limiter.admit(key).await,
-            None => Ok(()),
+        let Some(limiter) = &self.users else { return Ok(()) };
+        match limiter.try_admit(key) {
+            LimitDecision::Known(known) => known,
+            LimitDecision::Pending => Box::pin(limiter.admit(key)).await,
         }
     }
 
@@ -193,7 +195,7 @@ impl UserAction {
     /// An attempt to buy in the name of a user. It counts for this client network only: otherwise attempts in the name
     /// of a victim would lock the victim out.
     pub fn unverified_purchase(address: IpAddr, user: &str) -> Self {
-        Self::of(format!("claims {} {user}", ClientNetwork::of(address)))
+        Self(LimitKey::Unverified(ClientNetwork::of(address), user.into()))
     }
 
     fn of(mut key: String) -> Self {

@@ -8,7 +8,7 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use service::network::ClientNetwork;
@@ -28,7 +28,7 @@ const REFUSAL_MIN: Duration = Duration::from_millis(100);
 const QUEUE_WAIT_MAX: Duration = Duration::from_secs(25);
 /// Number of cache segments. Each has its own lock.
 const SEGMENTS: usize = 16;
-/// Largest number of keys in one generation of a segment. All segments and both generations take about 30 MB.
+/// Largest number of keys in one generation of a segment. All segments and both generations take about 10 MB.
 const KEYS_PER_SEGMENT_MAX: usize = 4_096;
 
 /// The holder of a limit.
@@ -36,15 +36,18 @@ const KEYS_PER_SEGMENT_MAX: usize = 4_096;
 pub(super) enum LimitKey {
     /// A network, behind which there may be a crowd.
     Network(ClientNetwork),
-    /// A user.
+    /// An action of a verified user.
     User(Box<str>),
+    /// Attempts of a network to buy for a user.
+    Unverified(ClientNetwork, Box<str>),
 }
 
 impl fmt::Display for LimitKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Network(network) => network.fmt(f),
-            Self::User(user) => f.write_str(user),
+            Self::User(action) => f.write_str(action),
+            Self::Unverified(network, user) => write!(f, "claims {network} {user}"),
         }
     }
 }
@@ -58,9 +61,11 @@ pub(super) struct PermitCache {
     segments: [Mutex<Segment>; SEGMENTS],
 }
 
+/// Permits by the hash of their key. In a rush nearly every key is new, so keys are not stored. The hash is seeded
+/// randomly: nobody can choose a name that shares the permits of another.
 struct Segment {
-    current: HashMap<LimitKey, KeyPermits>,
-    previous: HashMap<LimitKey, KeyPermits>,
+    current: HashMap<u64, KeyPermits>,
+    previous: HashMap<u64, KeyPermits>,
     rotated_at: Instant,
 }
 
@@ -93,11 +98,18 @@ struct Share {
     want: u32,
 }
 
+/// Most keys only use their share, and are kept small.
 struct KeyPermits {
     /// Time at which all permits of the share are back (GCRA).
     full_at: Instant,
     /// Permits of the share that were used since the latest request for permits.
     unreported: u32,
+    /// Set once the share was used up.
+    beyond_share: Option<Box<BeyondShare>>,
+}
+
+/// What is known of a key that used up its share.
+struct BeyondShare {
     borrowed: u32,
     borrowed_until: Instant,
     /// Redis has no permits before this time.
@@ -139,20 +151,14 @@ impl PermitCache {
         self.change(key, now, |permits| permits.apply(answer, self.limit, now));
     }
 
-    /// Changes the permits of a key. The key is copied only if it is not in the newer generation yet.
     fn change<T>(&self, key: &LimitKey, now: Instant, change: impl FnOnce(&mut KeyPermits) -> T) -> T {
-        let mut segment = self.segment(key);
+        let hash = self.hasher.hash_one(key);
+        let segment = &self.segments[hash as usize % SEGMENTS];
+        let mut segment = segment.lock().unwrap_or_else(PoisonError::into_inner);
         segment.rotate(self.limit, now);
-        if let Some(permits) = segment.current.get_mut(key) {
-            return change(permits);
-        }
-        let known_or_new = segment.previous.remove(key).unwrap_or_else(|| KeyPermits::new(now));
-        change(segment.current.entry(key.clone()).or_insert(known_or_new))
-    }
-
-    fn segment(&self, key: &LimitKey) -> MutexGuard<'_, Segment> {
-        let segment = self.hasher.hash_one(key) as usize % SEGMENTS;
-        self.segments[segment].lock().unwrap_or_else(PoisonError::into_inner)
+        let Segment { current, previous, .. } = &mut *segment;
+        let known_or_new = || previous.remove(&hash).unwrap_or_else(|| KeyPermits::new(now));
+        change(current.entry(hash).or_insert_with(known_or_new))
     }
 }
 
@@ -166,10 +172,11 @@ impl Share {
 }
 
 impl Segment {
-    /// Starts a new generation if the newer one is full or a window has passed.
+    /// Starts a new generation if the newer one is full or a window has passed. Reuses the memory of the older one.
     fn rotate(&mut self, limit: Limit, now: Instant) {
         if self.current.len() >= KEYS_PER_SEGMENT_MAX || now.duration_since(self.rotated_at) >= limit.window {
-            self.previous = std::mem::take(&mut self.current);
+            self.previous.clear();
+            std::mem::swap(&mut self.previous, &mut self.current);
             self.rotated_at = now;
         }
     }
@@ -177,16 +184,11 @@ impl Segment {
 
 impl KeyPermits {
     fn new(now: Instant) -> Self {
-        Self {
-            full_at: now,
-            unreported: 0,
-            borrowed: 0,
-            borrowed_until: now,
-            refused_until: now,
-            queue_until: now,
-            waiting: 0,
-            pending: None,
-        }
+        Self { full_at: now, unreported: 0, beyond_share: None }
+    }
+
+    fn beyond_share(&mut self, now: Instant) -> &mut BeyondShare {
+        self.beyond_share.get_or_insert_with(|| Box::new(BeyondShare::new(now)))
     }
 
     fn take(&mut self, share: Share, now: Instant) -> PermitDecision {
@@ -196,34 +198,64 @@ impl KeyPermits {
             self.unreported = self.unreported.saturating_add(1);
             return PermitDecision::Pass;
         }
-        if self.borrowed > 0 && now < self.borrowed_until {
-            self.borrowed -= 1;
+        let in_use = (self.full_at - now).as_nanos().div_ceil(share.interval.as_nanos().max(1));
+        let unreported = self.unreported;
+        let beyond = self.beyond_share(now);
+        if beyond.borrowed > 0 && now < beyond.borrowed_until {
+            beyond.borrowed -= 1;
             return PermitDecision::Pass;
         }
-        if now < self.refused_until {
+        if now < beyond.refused_until {
             let own_permit_at = full_at - share.window;
-            return PermitDecision::Refuse(own_permit_at.min(self.refused_until) - now);
+            return PermitDecision::Refuse(own_permit_at.min(beyond.refused_until) - now);
         }
-        let batch = self.pending.is_none().then(|| self.next_batch(share, now));
-        self.waiting = self.waiting.saturating_add(1);
-        let answered = self.pending.get_or_insert_default().subscribe();
+        // Those used permits of the share are reported that have not come back since.
+        let spent = unreported.min(u32::try_from(in_use).unwrap_or(u32::MAX));
+        let (answered, batch) = beyond.wait(spent, share);
+        if batch.is_some() {
+            self.unreported = 0;
+        }
         PermitDecision::Wait { answered, batch }
     }
 
-    /// Returns the time that a refused request should wait: a random one within the queue, so that the clients behind an
-    /// address do not come back together. `wait` is the time until the next permit.
+    /// Returns the time that a refused request should wait.
+    fn queue(&mut self, wait: Duration, share: Share, now: Instant) -> Duration {
+        self.beyond_share(now).queue(wait, share, now)
+    }
+
+    fn apply(&mut self, answer: PermitAnswer, limit: Limit, now: Instant) {
+        self.beyond_share(now).apply(answer, limit, now);
+    }
+}
+
+impl BeyondShare {
+    fn new(now: Instant) -> Self {
+        Self {
+            borrowed: 0,
+            borrowed_until: now,
+            refused_until: now,
+            queue_until: now,
+            waiting: 0,
+            pending: None,
+        }
+    }
+
+    /// Adds a request that waits for permits. Also returns the permits to request, unless a request is in flight.
+    fn wait(&mut self, spent: u32, share: Share) -> (watch::Receiver<()>, Option<PermitBatch>) {
+        let batch = self
+            .pending
+            .is_none()
+            .then(|| PermitBatch { spent, want: share.want.max(std::mem::take(&mut self.waiting)) });
+        self.waiting = self.waiting.saturating_add(1);
+        (self.pending.get_or_insert_default().subscribe(), batch)
+    }
+
+    /// Returns a random time within the queue, so that the clients behind an address do not come back together. `wait` is
+    /// the time until the next permit.
     fn queue(&mut self, wait: Duration, share: Share, now: Instant) -> Duration {
         self.queue_until = self.queue_until.max(now + wait) + share.interval;
         let longest = (self.queue_until - now).min(QUEUE_WAIT_MAX.max(wait));
         wait + longest.saturating_sub(wait).mul_f64(rand::random())
-    }
-
-    /// Reports those used permits of the share that have not come back since.
-    fn next_batch(&mut self, share: Share, now: Instant) -> PermitBatch {
-        self.pending = Some(watch::Sender::default());
-        let in_use = (self.full_at - now).as_nanos().div_ceil(share.interval.as_nanos().max(1));
-        let spent = std::mem::take(&mut self.unreported).min(u32::try_from(in_use).unwrap_or(u32::MAX));
-        PermitBatch { spent, want: share.want.max(std::mem::take(&mut self.waiting)) }
     }
 
     fn apply(&mut self, answer: PermitAnswer, limit: Limit, now: Instant) {

@@ -109,12 +109,13 @@ impl LiveSale {
     }
 
     /// Buys one unit for one user, within the limit of the client's network, if any. Retries within the purchase timeout.
-    pub async fn purchase(&self, attempt: &Attempt, limit: Option<UnitLimit<'_>>) -> Outcome {
+    pub async fn purchase(&self, attempt: &Arc<Attempt>, limit: Option<UnitLimit<'_>>) -> Outcome {
         let mut state = AttemptState::default();
         let outcome = match (self.view().refusal(), limit) {
             (Some(phase), _) => Outcome::NotActive(phase),
             (None, None) => self.purchase_within_timeout(attempt, &mut state).await,
-            (None, Some(limit)) => self.purchase_within_limit(attempt, limit, &mut state).await,
+            // Boxed, so that the futures of all other purchases stay small.
+            (None, Some(limit)) => Box::pin(self.purchase_within_limit(attempt, limit, &mut state)).await,
         };
         self.counters.answered(&outcome, state.waited_for_tokens);
         outcome
@@ -123,7 +124,7 @@ impl LiveSale {
     /// Takes a place of the client's network first. The place is given back unless the attempt has a unit, or may have one.
     async fn purchase_within_limit(
         &self,
-        attempt: &Attempt,
+        attempt: &Arc<Attempt>,
         limit: UnitLimit<'_>,
         state: &mut AttemptState,
     ) -> Outcome {
@@ -149,7 +150,7 @@ impl LiveSale {
         }
     }
 
-    async fn purchase_within_timeout(&self, attempt: &Attempt, state: &mut AttemptState) -> Outcome {
+    async fn purchase_within_timeout(&self, attempt: &Arc<Attempt>, state: &mut AttemptState) -> Outcome {
         let order = attempt.order;
         let result = timeout(self.purchase_timeout, self.buy(attempt, state)).await;
         match result {
@@ -161,7 +162,7 @@ impl LiveSale {
     }
 
     /// Retries until the answer is definite. Returns `None` when another try cannot help now.
-    async fn buy(&self, attempt: &Attempt, state: &mut AttemptState) -> Option<Outcome> {
+    async fn buy(&self, attempt: &Arc<Attempt>, state: &mut AttemptState) -> Option<Outcome> {
         let user = &attempt.user;
         let home = self.view().sale.ring().home(user);
         for tries in 0.. {
@@ -169,7 +170,7 @@ impl LiveSale {
             // this user, unless the shard knows of a change that this view does not.
             let view = self.view();
             let sold_out = view.sold_out();
-            let answer = state.track(self.lanes.buy(&self.shards[home.index()], attempt.clone())).await;
+            let answer = state.track(self.lanes.buy(&self.shards[home.index()], Arc::clone(attempt))).await;
             let outcome = answer.map(|ShardAnswer { outcome, version }| {
                 view.saw_version(version);
                 outcome
