@@ -8,7 +8,7 @@ use buyers::journal::Change;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use testkit::stack::SaleOptions;
-use testkit::{OpenLoop, Stack, StackOptions, procfs};
+use testkit::{OpenLoop, Stack, StackOptions, procfs, until_ok};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -26,6 +26,8 @@ const UNENDING: u64 = 100_000_000;
 /// Units of a sale that is sold step by step, and of one that is created.
 const MILLION: u64 = 1_000_000;
 const CONNECTIONS: u16 = 256;
+/// Time limit for any expected change.
+const LIMIT: Duration = Duration::from_mins(2);
 /// Purchases per second where their number is fixed, and the most of them in a round.
 const STEADY_RATE: u32 = 4_000;
 const STEADY_PURCHASES_MAX: u64 = 10_000;
@@ -120,7 +122,7 @@ impl Run<'_> {
             points.push(self.point(value.to_string(), &system, 0).await?);
             system.stop().await?;
         }
-        Ok(axis_of_purchases(title, points))
+        Ok(self.axis(title, points))
     }
 
     async fn open_sales(self) -> Result<Axis> {
@@ -130,10 +132,14 @@ impl Run<'_> {
             for number in 0..sales {
                 system.create(&format!("open-{number}"), UNENDING, SHARDS, "1h").await?;
             }
+            for number in 0..sales {
+                let is_served = async || system.stack.status_of(&format!("open-{number}")).await.map(drop);
+                until_ok("status of a sale", LIMIT, is_served).await?;
+            }
             points.push(self.point(sales.to_string(), &system, sales).await?);
             system.stop().await?;
         }
-        Ok(axis_of_purchases("Open sales, with the purchases spread over them", points))
+        Ok(self.axis("Open sales, with the purchases spread over them", points))
     }
 
     async fn ended_sales(self) -> Result<Axis> {
@@ -149,7 +155,7 @@ impl Run<'_> {
             points.push(self.point(sales.to_string(), &system, 0).await?);
             system.stop().await?;
         }
-        Ok(axis_of_purchases("Ended sales beside the open one", points))
+        Ok(self.axis("Ended sales beside the open one", points))
     }
 
     /// Sells the first half of the stock, of a new system in each round.
@@ -169,7 +175,7 @@ impl Run<'_> {
         let title = format!(
             "Units of the sale: purchases of the first half, at most {STEADY_PURCHASES_MAX}, {STEADY_RATE}/s"
         );
-        Ok(axis_of_purchases(&title, points))
+        Ok(self.axis(&title, points))
     }
 
     /// Sells a million units, most of them without nodes, and measures purchases in between.
@@ -197,7 +203,7 @@ impl Run<'_> {
             "Part of a million units that is sold: the next {} purchases, or the last 1000, {STEADY_RATE}/s",
             PURCHASES_BETWEEN
         );
-        Ok(axis_of_purchases(&title, points.collect()))
+        Ok(self.axis(&title, points.collect()))
     }
 
     async fn creation(self) -> Result<Axis> {
@@ -213,8 +219,8 @@ impl Run<'_> {
             points.push(Point { at: shards.to_string(), figures: vec![median(times)] });
         }
         system.stop().await?;
-        let title = "Creation of a sale of a million units, by its shards".into();
-        Ok(Axis { title, columns: vec!["ms until all shards are confirmed".into()], stacked: 1, points })
+        let title = "Creation of a sale of a million units, by its shards";
+        Ok(self.axis_of(title, &["ms until all shards are confirmed"], 1, points))
     }
 
     async fn connections(self) -> Result<Axis> {
@@ -232,9 +238,18 @@ impl Run<'_> {
             points.push(Point { at: connections.to_string(), figures });
             system.stop().await?;
         }
-        let columns = vec!["MB of the node".into(), "kB a connection".into()];
-        let title = "Connections to a node that have read the status once".into();
-        Ok(Axis { title, columns, stacked: 1, points })
+        let title = "Connections to a node that have read the status once";
+        Ok(self.axis_of(title, &["MB of the node", "kB a connection"], 1, points))
+    }
+
+    fn axis(self, title: &str, points: Vec<Point>) -> Axis {
+        let columns = ["nodes", "primaries", "replicas", "coordinator", "all", "calls a purchase", "bare us"];
+        self.axis_of(title, &columns, 4, points)
+    }
+
+    fn axis_of(self, title: &str, columns: &[&str], stacked: usize, points: Vec<Point>) -> Axis {
+        let columns = columns.iter().map(|&column| column.to_owned()).collect();
+        Axis { title: title.into(), profile: self.options.profile.clone(), columns, stacked, points }
     }
 
     fn sale_of_units(self, total_stock: u64) -> SaleOptions {
@@ -269,7 +284,9 @@ impl System {
             "id": id, "totalStock": units, "shards": shards, "startsAt": "0s", "endsAt": ends_at,
             "productName": "Lamp", "productPrice": 5.0,
         });
-        self.stack.admin().create(&self.coordinator()?, &sale).await
+        let coordinator = self.coordinator()?;
+        // A busy machine may not confirm a creation in time. It may be repeated.
+        until_ok("creation of a sale", LIMIT, || self.stack.admin().create(&coordinator, &sale)).await
     }
 
     /// Measures as many purchases as the nodes answer, and as many requests as the bare handler does.
@@ -356,11 +373,6 @@ impl System {
         ensure!(audit.ok, "the audit found {:?}", audit.violations);
         self.stack.stop().await
     }
-}
-
-fn axis_of_purchases(title: &str, points: Vec<Point>) -> Axis {
-    let columns = ["nodes", "primaries", "replicas", "coordinator", "all", "calls a purchase", "bare us"];
-    Axis { title: title.into(), columns: columns.map(String::from).into(), stacked: 4, points }
 }
 
 /// The medians of some rounds, in bare handlers.

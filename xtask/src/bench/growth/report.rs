@@ -32,6 +32,8 @@ pub(super) struct Figures(BTreeMap<String, Axis>);
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Axis {
     pub(super) title: String,
+    /// The cargo profile of the measured programs.
+    pub(super) profile: String,
     /// Names of the figures, with their units.
     pub(super) columns: Vec<String>,
     /// The first columns that add up to the height of a bar.
@@ -75,7 +77,7 @@ impl Figures {
     fn tables(&self) -> String {
         let mut text = String::from(
             "# Growth\n\nCost of a purchase while one thing grows and all else stays. `cargo xtask bench growth` measures \
-             all axes and writes this file; `--axis NAME` measures one of them again. CPU time is in bare handlers: \
+             all axes and writes this file. The command at an axis measures that one again. CPU time is in bare handlers: \
              divided by the CPU time that a bare axum handler used for a request in the same round, on the same \
              machine; `bare us` is that time. Each figure is a median of the rounds. Unless the axis says otherwise: \
              12 shards on 3 primaries with a replica each, one node, 256 connections, as many purchases as it answers.\n",
@@ -83,8 +85,9 @@ impl Figures {
         for (name, axis) in &self.0 {
             let _ = write!(
                 text,
-                "\n## {}\n\n`cargo xtask bench growth --axis {name}`\n\n{}",
+                "\n## {}\n\n`cargo xtask bench growth --axis {name} --profile {}`\n\n{}",
                 axis.title,
+                axis.profile,
                 axis.table()
             );
             let _ = write!(text, "\n![{}]({})\n", axis.title, plot_file(name));
@@ -175,6 +178,7 @@ mod tests {
         let point = |at: &str, figures: [f64; 3]| Point { at: at.into(), figures: figures.into() };
         Axis {
             title: "Shards".into(),
+            profile: "release".into(),
             columns: ["node", "Redis", "calls"].map(String::from).into(),
             stacked: 2,
             points: vec![point("1", [2.0, 1.0, 0.016]), point("192", [2.5, 3.5, 0.25])],
