@@ -39,6 +39,14 @@ pub fn cpu_time(pid: u32) -> Option<Duration> {
     Some(Duration::from_millis((stat.utime + stat.stime) * 1000 / ticks_per_second()))
 }
 
+/// The CPU time of the threads that a process has now, or `None` when no such process exists. Exact, where
+/// [`cpu_time`] counts in ticks of 10 ms; without the threads that have ended.
+pub fn cpu_time_of_threads(pid: u32) -> Option<Duration> {
+    let threads = process(pid)?.tasks().ok()?;
+    let times = threads.flatten().filter_map(|thread| Some(thread.schedstat().ok()?.sum_exec_runtime));
+    Some(Duration::from_nanos(times.sum()))
+}
+
 /// The resident memory of a process in bytes, or `None` when no such process exists.
 pub fn resident_bytes(pid: u32) -> Option<u64> {
     Some(process(pid)?.status().ok()?.vmrss? * 1024)
@@ -96,5 +104,15 @@ mod tests {
 
         assert!(ourselves.is_running());
         assert!(!earlier_process.is_running());
+    }
+
+    #[test]
+    fn cpu_time_of_threads_grows_with_work() {
+        let ourselves = std::process::id();
+        let before = cpu_time_of_threads(ourselves).unwrap();
+        while cpu_time_of_threads(ourselves).unwrap() < before + Duration::from_millis(1) {
+            std::hint::black_box(before);
+        }
+        assert_eq!(cpu_time_of_threads(u32::MAX / 2), None);
     }
 }

@@ -11,8 +11,8 @@ use clap::Args;
 use testkit::{ServerBinary, binary::cargo, workspace_root};
 
 use crate::install::{
-    ENVSUBST, FAKETIME, NGINX, OPENSSL, POSTGRESQL, PROMETHEUS, RABBITMQ, REDIS, REDIS_EXPORTER, cargo_deny,
-    deploy_tools, ensure_installed, valkey,
+    ENVSUBST, FAKETIME, NGINX, OPENSSL, POSTGRESQL, PROMETHEUS, RABBITMQ, REDIS, REDIS_EXPORTER, WRK,
+    cargo_deny, deploy_tools, ensure_installed, valkey,
 };
 use crate::scratch::Scratch;
 
@@ -67,6 +67,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
         report.tests(&servers);
         report.load_tests(&servers);
         report.cargo("browser", &["xtask", "browser"]);
+        report.benchmark(&servers);
         report.chaos(&servers);
         report.fuzzing(&servers);
     }
@@ -101,6 +102,7 @@ fn servers(options: &Options) -> Result<Vec<ServerBinary>> {
         PROMETHEUS,
         RABBITMQ,
         REDIS_EXPORTER,
+        WRK,
     ])?;
     deploy_tools()?;
     if let Some(path) = &options.redis_server {
@@ -180,6 +182,12 @@ impl Report {
         let Some(server) = servers.first() else { return };
         let server_path = server.path().to_string_lossy();
         self.cargo("API fuzzing", &["xtask", "fuzz", "--redis-server", &server_path]);
+    }
+
+    /// Compares the cost of a purchase with bounds. Runs on one server, and with the programs that the tests have built.
+    fn benchmark(&mut self, servers: &[ServerBinary]) {
+        let Some(server) = servers.first() else { return };
+        self.step("cost of a purchase", &["xtask", "bench", "quick"], Some(server.path()));
     }
 
     fn cargo(&mut self, name: &str, arguments: &[&str]) -> bool {

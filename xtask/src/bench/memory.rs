@@ -23,12 +23,6 @@ pub(crate) struct Options {
     units: u64,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self { units: 200_000 }
-    }
-}
-
 pub(crate) async fn bench(options: Options) -> Result<()> {
     install::ensure_installed(&[install::REDIS, install::NGINX])?;
     say!("Redis memory a unit sold, {} units on {SHARDS} shards, user ids of 25 characters,", options.units);
