@@ -1,9 +1,9 @@
 //! Drains one sale: writes the orders of its shards into PostgreSQL, behind a barrier.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use rediscluster::{CallError, Cluster};
 use stock::archive::NoteDrained;
 use stock::layout::Shard;
@@ -11,7 +11,7 @@ use stock::sale::{Sale, SaleState};
 use stock::snapshot::Confirmed;
 use tokio::time::Instant;
 
-use crate::shard_reader::{self, Batch};
+use crate::shard_reader::{self, Batch, ORDERS_PER_BATCH_MAX, ReadError};
 use crate::writer::{Cursor, WriteError, Writer};
 
 /// Time between two tries of a shard that contradicts the ledger. A person may have resolved it.
@@ -20,8 +20,16 @@ const CONFLICT_RETRY: Duration = Duration::from_secs(5);
 /// Time between two records of how many units a sale has sold.
 const SIGHTING_PERIOD: Duration = Duration::from_secs(1);
 
-/// Most batches of one shard in one round, so that all shards proceed.
+/// Most batches of one shard in one round, so that all sales proceed.
 const BATCHES_PER_ROUND: usize = 16;
+
+/// Most orders that are read at a time, unless a single batch has more. It bounds the memory, and the size of a reply: 2 MB
+/// arrive in time over a slow network, too.
+const ORDERS_PER_READ: u64 = 16_384;
+
+/// Most orders in a statement, unless a single batch has more. PostgreSQL takes some 20 us for each, so other statements
+/// wait for less than a tenth of a second.
+const ORDERS_PER_STATEMENT: u64 = 4_096;
 
 /// How far a sale is drained.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +47,8 @@ pub struct Progress {
 /// The state of one sale's drain.
 pub(crate) struct SaleDrain {
     pub(crate) sale: Arc<Sale>,
+    /// When there were new orders.
+    pub(crate) news_at: Option<Instant>,
     shards: Vec<ShardState>,
     complete_at: Instant,
     sighting_due_at: Instant,
@@ -57,13 +67,9 @@ struct ShardState {
 #[derive(Debug, thiserror::Error)]
 enum ShardError {
     #[error(transparent)]
-    Redis(#[from] CallError),
+    Read(#[from] ReadError),
     #[error(transparent)]
     Write(#[from] WriteError),
-    #[error("the shard has {confirmed} entries, and {drained} are in the ledger: Redis has lost data")]
-    ShorterThanLedger { confirmed: u64, drained: u64 },
-    #[error("entries after {0} are missing in the order stream")]
-    MissingEntries(u64),
     #[error("a restore of the sale has replaced the shard; its Redis servers must not be used any more")]
     Replaced,
 }
@@ -76,7 +82,7 @@ impl SaleDrain {
         let shards =
             cursors.into_iter().map(|cursor| ShardState { cursor, ..ShardState::default() }).collect();
         let now = Instant::now();
-        Ok(Self { sale, shards, complete_at: now, sighting_due_at: now })
+        Ok(Self { sale, news_at: None, shards, complete_at: now, sighting_due_at: now })
     }
 
     /// Opens the cursors again: another ledger may have moved them.
@@ -111,32 +117,96 @@ impl SaleDrain {
             let stands = state.conflict_until.is_some_and(|until| now < until);
             !stands && progress.as_ref().is_ok_and(|progress| progress.seq != state.cursor.seq)
         };
-        let shards: Vec<&Shard> = sale
-            .shards()
-            .iter()
-            .zip(self.shards.iter().zip(&progress))
-            .filter(|(_, (state, progress))| has_news(state, progress))
-            .map(|(shard, _)| shard)
-            .collect();
-        let confirmed = shard_reader::confirmed(cluster, &shards).await;
-        let draining = shards.iter().zip(confirmed).map(async |(shard, confirmed)| {
-            let mut cursor = self.shards[shard.id.index()].cursor;
-            let drained = match confirmed {
-                Ok(confirmed) => drain(cluster, writer, &sale, shard, &mut cursor, confirmed.seq).await,
-                Err(error) => Err(error.into()),
-            };
-            (shard.id.index(), cursor, drained)
-        });
-        let drained = join_all(draining).await;
-        let mut failure = None;
-        for (shard, cursor, drained) in drained {
-            self.shards[shard].cursor = cursor;
-            self.shards[shard].note(&sale, shard, drained, &mut failure);
+        let news = sale.shards().iter().zip(self.shards.iter().zip(&progress));
+        let news = news.filter(|(_, (state, progress))| has_news(state, progress));
+        let mut due: Vec<&Shard> = news.map(|(shard, _)| shard).collect();
+        if !due.is_empty() {
+            self.news_at = Some(now);
+        }
+        for _ in 0..BATCHES_PER_ROUND {
+            let mut unfinished = Vec::new();
+            let behind: Vec<u64> = self.shards.iter().map(ShardState::behind).collect();
+            let most = |shard: &&Shard| behind[shard.id.index()].min(ORDERS_PER_BATCH_MAX);
+            for shards in groups(&due, ORDERS_PER_READ, most) {
+                unfinished.extend(self.drain(cluster, writer, &sale, shards).await?);
+            }
+            due = unfinished;
         }
         if self.behind() == 0 {
             self.complete_at = Instant::now();
         }
-        failure.map_or(Ok(()), Err)
+        Ok(())
+    }
+
+    /// Writes the next batch of each of these shards. Returns the shards that have more.
+    async fn drain<'a>(
+        &mut self,
+        cluster: &Cluster,
+        writer: &Writer,
+        sale: &Sale,
+        shards: &[&'a Shard],
+    ) -> Result<Vec<&'a Shard>, WriteError> {
+        let (closed, open): (Vec<&Shard>, Vec<&Shard>) =
+            shards.iter().copied().partition(|shard| self.shards[shard.id.index()].cursor.is_closed);
+        for shard in closed {
+            self.note(sale, shard, Err(ShardError::Replaced));
+        }
+        let reads: Vec<_> =
+            open.iter().map(|&shard| (shard, self.shards[shard.id.index()].cursor.seq)).collect();
+        let mut batches = Vec::new();
+        for (shard, read) in open.into_iter().zip(shard_reader::batches(cluster, &reads).await) {
+            match read {
+                // A failover has taken the news back.
+                Ok(batch) if batch.orders.is_empty() => self.note(sale, shard, Ok(())),
+                Ok(batch) => batches.push(batch),
+                Err(error) => self.note(sale, shard, Err(error.into())),
+            }
+        }
+        for batches in groups(&batches, ORDERS_PER_STATEMENT, |batch| batch.orders.len() as u64) {
+            match writer.write(sale, batches).await {
+                // The others do not wait for the shard whose orders contradict the ledger.
+                Err(WriteError::Conflict(_)) if batches.len() > 1 => {
+                    for batch in batches.chunks(1) {
+                        let written = writer.write(sale, batch).await;
+                        self.take(sale, batch, written)?;
+                    }
+                }
+                written => self.take(sale, batches, written)?,
+            }
+        }
+        let has_more = |batch: &&Batch<'_>| {
+            batch.has_more && self.shards[batch.shard.id.index()].cursor.seq == batch.until
+        };
+        Ok(batches.iter().filter(has_more).map(|batch| batch.shard).collect())
+    }
+
+    /// Takes the outcome of a statement.
+    fn take(
+        &mut self,
+        sale: &Sale,
+        batches: &[Batch<'_>],
+        written: Result<BTreeSet<usize>, WriteError>,
+    ) -> Result<(), WriteError> {
+        match (written, batches) {
+            (Ok(moved), _) => {
+                for batch in batches.iter().filter(|batch| moved.contains(&batch.shard.id.index())) {
+                    let cursor = &mut self.shards[batch.shard.id.index()].cursor;
+                    cursor.seq = batch.until;
+                    cursor.orders += batch.orders.len() as u64;
+                    self.note(sale, batch.shard, Ok(()));
+                }
+                if moved.len() < batches.len() { Err(WriteError::Overtaken) } else { Ok(()) }
+            }
+            (Err(error @ WriteError::Conflict(_)), [batch]) => {
+                self.note(sale, batch.shard, Err(error.into()));
+                Ok(())
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    fn note(&mut self, sale: &Sale, shard: &Shard, drained: Result<(), ShardError>) {
+        self.shards[shard.id.index()].note(sale, shard, drained);
     }
 
     /// Notes in each shard how far the ledger is, so that the sale can be archived. PostgreSQL is asked first: it may have
@@ -144,7 +214,7 @@ impl SaleDrain {
     ///
     /// # Errors
     /// Fails when PostgreSQL does not answer, or its cursors are elsewhere.
-    pub(crate) async fn note(&self, cluster: &Cluster, writer: &Writer) -> Result<(), WriteError> {
+    pub(crate) async fn note_in_shards(&self, cluster: &Cluster, writer: &Writer) -> Result<(), WriteError> {
         let cursors = writer.open_cursors(&self.sale).await?;
         if self.shards.iter().zip(&cursors).any(|(state, cursor)| state.cursor != *cursor) {
             return Err(WriteError::Overtaken);
@@ -204,14 +274,9 @@ impl ShardState {
         self.sold.saturating_sub(self.cursor.orders)
     }
 
-    fn note(
-        &mut self,
-        sale: &Sale,
-        shard: usize,
-        drained: Result<(), ShardError>,
-        failure: &mut Option<WriteError>,
-    ) {
+    fn note(&mut self, sale: &Sale, shard: &Shard, drained: Result<(), ShardError>) {
         let stood = self.conflict_until.take().is_some();
+        let shard = shard.id.index();
         match drained {
             Ok(()) => {
                 if stood {
@@ -219,13 +284,8 @@ impl ShardState {
                 }
             }
             // The next round reads on; an unreachable primary is in the cluster's own metrics.
-            Err(ShardError::Redis(error)) => {
+            Err(ShardError::Read(ReadError::Redis(error))) => {
                 tracing::debug!(sale.id = %sale.id(), shard, %error, "orders not read");
-            }
-            Err(ShardError::Write(
-                error @ (WriteError::Overtaken | WriteError::Database(_) | WriteError::Late),
-            )) => {
-                *failure = Some(error);
             }
             Err(error) => {
                 self.conflict_until = Some(Instant::now() + CONFLICT_RETRY);
@@ -238,28 +298,25 @@ impl ShardState {
     }
 }
 
-/// Writes the orders of a shard up to `until`, batch by batch.
-async fn drain(
-    cluster: &Cluster,
-    writer: &Writer,
-    sale: &Sale,
-    shard: &Shard,
-    cursor: &mut Cursor,
-    until: u64,
-) -> Result<(), ShardError> {
-    if cursor.is_closed {
-        return Err(ShardError::Replaced);
+/// Splits items into groups of at most this weight, unless a single item has more.
+fn groups<T>(items: &[T], most: u64, weight: impl Fn(&T) -> u64) -> impl Iterator<Item = &[T]> {
+    let mut total = None;
+    items.chunk_by(move |item, next| {
+        let sum = total.unwrap_or_else(|| weight(item)) + weight(next);
+        total = (sum <= most).then_some(sum);
+        total.is_some()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_have_at_most_the_weight() {
+        let split = |items: &[u64]| Vec::from_iter(groups(items, 10, |&item| item).map(<[u64]>::to_vec));
+        assert_eq!(split(&[4, 6, 1, 9, 2]), [vec![4, 6], vec![1, 9], vec![2]]);
+        assert_eq!(split(&[11, 3, 20, 0]), [vec![11], vec![3], vec![20], vec![0]]);
+        assert_eq!(split(&[]), Vec::<Vec<u64>>::new());
     }
-    if until < cursor.seq {
-        return Err(ShardError::ShorterThanLedger { confirmed: until, drained: cursor.seq });
-    }
-    for _ in 0..BATCHES_PER_ROUND {
-        if cursor.seq >= until {
-            return Ok(());
-        }
-        let batch = shard_reader::batch(cluster, shard, cursor.seq, until).await?;
-        let Batch { orders, until } = batch.ok_or(ShardError::MissingEntries(cursor.seq))?;
-        *cursor = writer.write(sale, shard, *cursor, until, &orders).await?;
-    }
-    Ok(())
 }

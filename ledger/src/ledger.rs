@@ -10,7 +10,7 @@ use futures::FutureExt as _;
 use rediscluster::{Cluster, backoff};
 use service::failure_log::FailureLog;
 use stock::ids::SaleId;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::database::DatabaseSettings;
 use crate::drain::Progress;
@@ -21,6 +21,10 @@ use crate::writer::{WriteError, Writer};
 
 /// Time between two refreshes of the cluster's map.
 const MAP_PERIOD: Duration = Duration::from_millis(500);
+
+/// Time after the latest order until the ledger looks less often, and how many times as long it waits then. A sale
+/// without buyers costs little, and its first order still has its row within a second.
+const REST: (Duration, u32) = (Duration::from_secs(1), 4);
 
 /// A connection that wrote for this long was not refused at once.
 const STABLE: Duration = Duration::from_secs(10);
@@ -134,7 +138,7 @@ impl Ledger {
         Ok(timeout(deadline, Writer::new(database, deadline)).await.context("no answer in time")??)
     }
 
-    /// Drains all sales, a round per period. Returns the error that ended the connection, or `None` when `stop`
+    /// Drains all sales, a round per period, or less often while there are no orders. Returns the error that ended the connection, or `None` when `stop`
     /// completes.
     async fn drain(
         &self,
@@ -146,14 +150,14 @@ impl Ledger {
             return Some(error);
         }
         let mut failures = FailureLog::default();
-        let mut ticks = interval(self.period);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut due_at = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 () = &mut stop => return None,
-                _ = ticks.tick() => {}
+                () = sleep_until(due_at) => {}
             }
+            let began = Instant::now();
             let unreadable = match sales.round(&self.cluster, writer).await {
                 Ok(()) => None,
                 Err(RoundError::Redis(error)) => Some(error),
@@ -161,6 +165,8 @@ impl Ledger {
             };
             failures.record("list of sales".into(), unreadable.as_ref());
             self.show(sales);
+            let rests = sales.latest_news().is_none_or(|news_at| news_at.elapsed() > REST.0);
+            due_at = began + if rests { self.period * REST.1 } else { self.period };
         }
     }
 

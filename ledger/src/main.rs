@@ -14,12 +14,17 @@ use ledger::{api, metrics, migrate, restore};
 use service::edge::{self, AdmitAll};
 use service::metrics::show_connections;
 use service::ops::Readiness;
+use service::presence::{self, PresenceTask};
 use service::serve::{ConnectionLimits, Connections};
 use service::{connect, exit, healthcheck, logs, ops, serve, settings, shutdown};
 use stock::functions::LIBRARY;
+use stock::presence::{Presence, ProcessInfo, ProcessKind};
 
 /// Longest time for requests in flight on shutdown.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// Periods between two looks for orders to deliver. A look costs PostgreSQL more than one at Redis does.
+const FEED_PERIOD: u32 = 4;
 
 /// Longest time of a request to the port for probes and metrics.
 const OPS_DEADLINE: Duration = Duration::from_secs(5);
@@ -49,7 +54,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let listener = serve::bind("PORT", address)?;
     let ops_listener = settings.listen.ops().map(|address| serve::bind("OPS_PORT", address)).transpose()?;
     let (readiness, exporter) = (Readiness::starting("waiting for the Redis Cluster"), metrics::install()?);
-    let feeds = Feeds::new(&settings.feed, &settings.database, settings.drain_period)?;
+    let feeds = Feeds::new(&settings.feed, &settings.database, settings.drain_period * FEED_PERIOD)?;
     let connections = Connections::with_limits(ConnectionLimits::default());
     exporter.on_scrape({
         let connections = connections.clone();
@@ -75,6 +80,10 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
             () = stop.clone() => return Ok(()),
         };
         audits.set_cluster(Arc::clone(&cluster));
+        // Coordinators of a later release keep the function library of each process on the list.
+        let process = ProcessInfo::of_this_release(presence::name(address.port()), ProcessKind::Ledger);
+        let report = move |uptime| Presence::report(&process, uptime);
+        let presence = PresenceTask::start(Arc::clone(&cluster), report, |_| ());
         let ledger = Arc::new(Ledger::new(cluster, settings.database, settings.drain_period));
         readiness.serving({
             let ledger = Arc::clone(&ledger);
@@ -85,6 +94,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
             move || ledger.update_gauges()
         });
         ledger.run(stop.clone()).await;
+        presence.stop().await;
         anyhow::Ok(())
     };
     let work = exporter.with_upkeep(work);

@@ -42,8 +42,8 @@ pub struct Settings {
     #[arg(long, env, value_parser = in_file::<OperatorTokens>)]
     admin_token_file: Option<OperatorTokens>,
 
-    /// Time between two looks for new orders
-    #[arg(long, env, value_parser = positive_duration, default_value = "200ms")]
+    /// Time between two looks for new orders; four times as long while there are none, and for deliveries
+    #[arg(long, env, value_parser = positive_duration, default_value = "50ms")]
     pub drain_period: Duration,
 
     /// Where orders are delivered.

@@ -1,12 +1,12 @@
-//! Writes batches of orders, each with one statement.
+//! Writes the orders of several shards with one statement.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 use rediscluster::EpochMs;
 use stock::history::HistoryEntry;
 use stock::layout::Shard;
-use stock::orders::Order;
 use stock::sale::{Sale, SaleConfig};
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
@@ -17,28 +17,39 @@ use uuid::Uuid;
 use crate::database::Database;
 use crate::event::{self, Payload};
 use crate::metrics;
+use crate::shard_reader::Batch;
 
-/// Moves the cursor from $5 to $6, numbers the orders and inserts them, or does nothing when the cursor is elsewhere. The
-/// conflict target is named: without it, a second order of one user would be left out silently.
+/// Moves the cursor of each shard, numbers the orders of those that it moved, and inserts them. A cursor that is
+/// elsewhere stays, and so do its orders. Two such statements lock the position first, so neither waits for a cursor of
+/// the other. The conflict target is named: without it, a second order of one user would be left out silently.
 const WRITE: &str = "
-    WITH moved AS (
-        UPDATE cursors SET seq = $6, orders = orders + cardinality($7::bigint[]), moved_at = now()
-        WHERE sale = $1 AND creation = $2 AND shard = $3 AND incarnation = $4 AND seq = $5 AND closed_at IS NULL
-        RETURNING 1
+    WITH held AS (
+        SELECT FROM positions WHERE sale = $1 AND creation = $2 FOR UPDATE
+    ), moved AS (
+        UPDATE cursors SET seq = batch.until, orders = orders + batch.count, moved_at = now()
+        FROM held, UNNEST($3::integer[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[])
+            AS batch (shard, incarnation, after, until, count)
+        WHERE cursors.sale = $1 AND cursors.creation = $2 AND cursors.shard = batch.shard
+            AND cursors.incarnation = batch.incarnation AND seq = batch.after AND closed_at IS NULL
+        RETURNING cursors.shard, cursors.incarnation, batch.count
     ), numbered AS (
-        UPDATE positions SET position = position + cardinality($7::bigint[])
-        FROM moved WHERE sale = $1 AND creation = $2
-        RETURNING position - cardinality($7::bigint[]) AS before
+        UPDATE positions SET position = position + (SELECT sum(count) FROM moved)::bigint
+        WHERE sale = $1 AND creation = $2 AND EXISTS (SELECT FROM moved)
+        RETURNING position
+    ), placed AS (
+        SELECT shard, incarnation, position - (sum(count) OVER (ORDER BY shard))::bigint AS before
+        FROM moved, numbered
     ), written AS (
         INSERT INTO order_events (sale, creation, shard, incarnation, seq, n, position, id, aggregatetype, aggregateid,
             type, payload, user_id, at)
-        SELECT $1, $2, $3, $4, row.seq, row.n, numbered.before + row.place, row.id, 'order', row.order_id,
+        SELECT $1, $2, shard, incarnation, row.seq, row.n, before + row.place, row.id, 'order', row.order_id,
             'order.purchased', row.payload::jsonb, row.user_id, to_timestamp(row.at / 1000.0)
-        FROM numbered, UNNEST($7::bigint[], $8::integer[], $9::uuid[], $10::text[], $11::text[], $12::text[], $13::bigint[])
-            WITH ORDINALITY AS row (seq, n, id, order_id, payload, user_id, at, place)
+        FROM placed JOIN UNNEST($8::integer[], $9::bigint[], $10::bigint[], $11::integer[], $12::uuid[], $13::text[],
+            $14::text[], $15::text[], $16::bigint[]) AS row (shard, place, seq, n, id, order_id, payload, user_id, at)
+            USING (shard)
         ON CONFLICT (sale, creation, shard, incarnation, seq, n) DO NOTHING
     )
-    SELECT count(*) FROM moved";
+    SELECT shard FROM moved";
 
 const OPEN_POSITION: &str = "
     INSERT INTO positions (sale, creation) VALUES ($1, $2) ON CONFLICT DO NOTHING";
@@ -109,6 +120,8 @@ pub(crate) struct Writer {
 impl Writer {
     /// A writer over this connection, which waits this long for each answer.
     pub(crate) async fn new(database: Database, deadline: Duration) -> Result<Self, Error> {
+        // The plan of a statement does not depend on its values. Planning it anew costs more than a row.
+        database.client.batch_execute("SET plan_cache_mode = force_generic_plan").await?;
         let write = database.client.prepare(WRITE).await?;
         Ok(Self { database, write, deadline })
     }
@@ -170,50 +183,77 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes all orders of the entries after `cursor`, up to `until`. Returns the new cursor.
+    /// Writes the orders of these shards. Returns the numbers of the shards that were written; the cursors of the others
+    /// are elsewhere.
     pub(crate) async fn write(
         &self,
         sale: &Sale,
-        shard: &Shard,
-        cursor: Cursor,
-        until: u64,
-        orders: &[Order],
-    ) -> Result<Cursor, WriteError> {
+        batches: &[Batch<'_>],
+    ) -> Result<BTreeSet<usize>, WriteError> {
         let (id, creation) = (sale.id().as_str(), sale.creation());
-        let number = i32::try_from(shard.id.index()).expect("a sale has at most 256 shards");
-        let incarnation = incarnations(&sale.config)[shard.id.index()];
-        let rows = Rows::of(id, &creation, orders);
+        let (moves, rows) = (Moves::of(sale, batches), Rows::of(id, &creation, batches));
         let started = Instant::now();
-        let values: [&(dyn ToSql + Sync); 13] = [
+        let values: [&(dyn ToSql + Sync); 16] = [
             &id,
             &creation,
-            &number,
-            &incarnation,
-            &signed(cursor.seq),
-            &signed(until),
-            &rows.seqs,
+            &moves.shards,
+            &moves.incarnations,
+            &moves.from,
+            &moves.until,
+            &moves.counts,
+            &rows.shards,
             &rows.places,
+            &rows.seqs,
+            &rows.buyers,
             &rows.ids,
             &rows.order_ids,
             &rows.payloads,
             &rows.users,
             &rows.times,
         ];
-        let moved = self.within(self.database.client.query_one(&self.write, &values)).await?;
+        let moved = self.within(self.database.client.query(&self.write, &values)).await?;
         metrics::statement(started.elapsed());
-        if moved.get::<_, i64>(0) == 0 {
-            return Err(WriteError::Overtaken);
-        }
-        metrics::written(id, orders.len());
-        Ok(Cursor { seq: until, orders: cursor.orders + orders.len() as u64, ..cursor })
+        let moved: BTreeSet<usize> =
+            moved.iter().filter_map(|row| row.get::<_, i32>(0).try_into().ok()).collect();
+        let written = batches.iter().filter(|batch| moved.contains(&batch.shard.id.index()));
+        metrics::written(id, written.map(|batch| batch.orders.len()).sum());
+        Ok(moved)
     }
 }
 
-/// The rows of a batch, by column.
+/// The moves of the cursors, by column.
+#[derive(Default)]
+struct Moves<'a> {
+    shards: Vec<i32>,
+    incarnations: Vec<&'a str>,
+    from: Vec<i64>,
+    until: Vec<i64>,
+    counts: Vec<i64>,
+}
+
+impl<'a> Moves<'a> {
+    fn of(sale: &'a Sale, batches: &[Batch<'_>]) -> Self {
+        let (mut moves, incarnations) = (Self::default(), incarnations(&sale.config));
+        for Batch { shard, after, until, orders, .. } in batches {
+            moves.shards.push(number(shard));
+            moves.incarnations.push(incarnations[shard.id.index()]);
+            moves.from.push(signed(*after));
+            moves.until.push(signed(*until));
+            moves.counts.push(signed(orders.len() as u64));
+        }
+        moves
+    }
+}
+
+/// The rows of all batches, by column.
 #[derive(Default)]
 struct Rows<'a> {
+    shards: Vec<i32>,
+    /// Places in the batch, from 1.
+    places: Vec<i64>,
     seqs: Vec<i64>,
-    places: Vec<i32>,
+    /// Places of the buyer in the entry.
+    buyers: Vec<i32>,
     ids: Vec<Uuid>,
     order_ids: Vec<&'a str>,
     payloads: Vec<String>,
@@ -222,9 +262,12 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn of(sale: &str, creation: &str, orders: &'a [Order]) -> Self {
+    fn of(sale: &str, creation: &str, batches: &'a [Batch<'a>]) -> Self {
         let mut rows = Self::default();
-        for order in orders {
+        let orders = batches.iter().flat_map(|batch| {
+            (1..).zip(&batch.orders).map(|(place, order)| (number(batch.shard), place, order))
+        });
+        for (shard, place, order) in orders {
             let (order_id, user_id) = (order.claim.order.as_str(), order.user.as_str());
             let payload = Payload {
                 sale,
@@ -233,8 +276,10 @@ impl<'a> Rows<'a> {
                 purchased_at: service::time::iso8601(order.claim.purchased_at),
                 correlation_id: &order.correlation,
             };
+            rows.shards.push(shard);
+            rows.places.push(place);
             rows.seqs.push(signed(order.seq));
-            rows.places.push(order.place.into());
+            rows.buyers.push(order.place.into());
             rows.ids.push(event::id(sale, creation, order));
             rows.order_ids.push(order_id);
             rows.payloads.push(serde_json::to_string(&payload).expect("a payload has only plain fields"));
@@ -243,6 +288,10 @@ impl<'a> Rows<'a> {
         }
         rows
     }
+}
+
+fn number(shard: &Shard) -> i32 {
+    i32::try_from(shard.id.index()).expect("a sale has at most 256 shards")
 }
 
 /// The incarnations of the shards, by number.

@@ -1,5 +1,6 @@
 //! A call to the cluster, and the reasons why it has no answer.
 
+use futures::future::Either;
 use redis::{Cmd, Value};
 
 use crate::slot::Slot;
@@ -20,6 +21,32 @@ pub trait Call {
     /// # Errors
     /// Returns [`CallError::Malformed`] when the reply has another form.
     fn answer(&self, reply: Value) -> Result<Self::Answer, CallError>;
+}
+
+/// Calls of two kinds, which can travel in one pipeline.
+impl<A: Call, B: Call> Call for Either<A, B> {
+    type Answer = Either<A::Answer, B::Answer>;
+
+    fn slot(&self) -> Slot {
+        match self {
+            Self::Left(call) => call.slot(),
+            Self::Right(call) => call.slot(),
+        }
+    }
+
+    fn command(&self) -> Cmd {
+        match self {
+            Self::Left(call) => call.command(),
+            Self::Right(call) => call.command(),
+        }
+    }
+
+    fn answer(&self, reply: Value) -> Result<Self::Answer, CallError> {
+        Ok(match self {
+            Self::Left(call) => Either::Left(call.answer(reply)?),
+            Self::Right(call) => Either::Right(call.answer(reply)?),
+        })
+    }
 }
 
 /// The reason why a call has no answer.

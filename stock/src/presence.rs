@@ -1,5 +1,5 @@
-//! Presence of processes: nodes and coordinators, which talk only through Redis, report periodically that they are
-//! running.
+//! Presence of processes: nodes, coordinators and ledgers, which talk only through Redis, report periodically that they
+//! are running.
 //!
 //! The list is for people, nodes share the rate limits by it, and function libraries of releases that are long gone are
 //! removed by it. Nothing else depends on it: a node that is missing from the list may still be selling.
@@ -24,15 +24,18 @@ pub enum ProcessKind {
     Coordinator,
     /// A node: sells.
     Node,
+    /// A ledger: writes orders into PostgreSQL.
+    Ledger,
 }
 
 impl ProcessKind {
-    const ALL: [Self; 2] = [Self::Coordinator, Self::Node];
+    const ALL: [Self; 3] = [Self::Coordinator, Self::Node, Self::Ledger];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Coordinator => "coordinator",
             Self::Node => "node",
+            Self::Ledger => "ledger",
         }
     }
 }

@@ -30,8 +30,11 @@ const BEGIN: &str = "
     INSERT INTO restores (sale, creation, number, config) VALUES ($1, $2, $3, $4::text::jsonb) ON CONFLICT DO NOTHING";
 const END: &str = "
     UPDATE restores SET ended_at = now() WHERE sale = $1 AND creation = $2 AND number <= $3 AND ended_at IS NULL";
+/// Locks the position first, as a ledger's statement does: neither waits for a cursor of the other.
 const CLOSE_CURSORS: &str = "
-    UPDATE cursors SET closed_at = now() WHERE sale = $1 AND creation = $2 AND closed_at IS NULL";
+    UPDATE cursors SET closed_at = now()
+    FROM (SELECT FROM positions WHERE sale = $1 AND creation = $2 FOR UPDATE) AS held
+    WHERE sale = $1 AND creation = $2 AND closed_at IS NULL";
 const OPEN_CURSORS: &str = "
     INSERT INTO cursors (sale, creation, shard, incarnation, seq, orders, imported)
     SELECT $1, $2, place - 1, incarnation, seq, orders, orders

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use reqwest::StatusCode;
+use stock::presence::{Presence, ProcessKind};
 use testkit::{Failover, until};
 
 use crate::fixture::{SOON, Shop};
@@ -153,6 +154,22 @@ async fn ledger_needs_no_right_beyond_those_of_its_user() {
         refused.extend(Some(format!("{log:?}")).filter(|log| log.contains("ledger")));
     }
     assert_eq!(refused, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ledger_is_on_the_list_of_processes_while_it_runs() {
+    let shop = Shop::open(10).await;
+    let cluster = shop.cluster().await;
+    let ledgers = async || {
+        let list = cluster.poll(Presence { update: None }).await.unwrap();
+        list.processes.into_iter().filter(|process| process.info.kind == ProcessKind::Ledger).count()
+    };
+
+    shop.start_ledger().await;
+    until("the ledger is listed", SOON, async || ledgers().await == 1).await.unwrap();
+
+    shop.ledger(1).stop(SOON).await.unwrap();
+    assert_eq!(ledgers().await, 0, "it reports that it stops");
 }
 
 #[tokio::test(flavor = "multi_thread")]
