@@ -111,20 +111,26 @@ async fn start_stack() -> Stack {
     Stack::start(options, |_| ()).await.unwrap()
 }
 
-/// Creates a sale of 100 units that is open.
+/// Creates a sale of 100 units that is open. Repeats the request on a busy machine, where it may get 503.
 async fn create(stack: &Stack, id: &str) {
     let settings = json!({
         "id": id, "totalStock": 100, "shards": 12, "startsAt": "2020-01-01T00:00:00Z", "endsAt": "2100-01-01T00:00:00Z",
         "productName": "Lamp", "productPrice": 5,
     });
-    stack.admin().create(stack.coordinators()[0].url(), &settings).await.unwrap();
+    let (admin, coordinator) = (stack.admin(), stack.coordinators()[0].clone());
+    let created = async || admin.create(coordinator.url(), &settings).await.is_ok();
+    until("the sale is created", TIMEOUT, created).await.unwrap();
 }
 
 /// Creates a sale and ends it.
 async fn hold(stack: &Stack, id: &str) {
     create(stack, id).await;
-    let end = stack.admin().post(stack.coordinators()[0].url(), &format!("sales/{id}/end"));
-    assert_eq!(end.send().await.unwrap().status(), StatusCode::OK);
+    let (admin, coordinator) = (stack.admin(), stack.coordinators()[0].clone());
+    let ended = async || {
+        let end = admin.post(coordinator.url(), &format!("sales/{id}/end"));
+        end.send().await.is_ok_and(|answer| answer.status() == StatusCode::OK)
+    };
+    until("the sale has ended", TIMEOUT, ended).await.unwrap();
 }
 
 /// Lets this many users buy until each has a definite answer. Returns the number of purchases.
