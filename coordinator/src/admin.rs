@@ -30,7 +30,7 @@ use crate::coordinator::Coordinator;
 use crate::operations::{Created, OperationError};
 use requests::{
     ArchiveRequest, Extension, NewSaleRequest, OptionalBody, Origin, ReasonRequest, RestockKey,
-    RestockRequest, because,
+    RestockRequest, SaleListQuery, because,
 };
 
 /// Longest time for a request: an audit reads every claim and every order of a sale.
@@ -106,8 +106,11 @@ impl FromRequestParts<CoordinatorHandle> for SalePath {
     }
 }
 
-async fn list(ReadyCoordinator(coordinator): ReadyCoordinator) -> Result<Json<Value>, Problem> {
-    Ok(Json(views::sales(&coordinator.sales.list().await?)))
+async fn list(
+    ReadyCoordinator(coordinator): ReadyCoordinator,
+    SaleListQuery(query): SaleListQuery,
+) -> Result<Json<Value>, Problem> {
+    Ok(Json(views::sales(&coordinator.sales.list(&query).await?)))
 }
 
 async fn create(

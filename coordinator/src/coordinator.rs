@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use rediscluster::Cluster;
 use service::presence;
+use stock::ids::SaleId;
 use stock::presence::{Presence, ProcessInfo, ProcessKind};
 use tokio::sync::watch;
 
@@ -22,7 +23,7 @@ use crate::reconciler::Reconciler;
 use crate::replication::{self, Replication};
 use crate::rounds::Stop;
 use crate::timing::Timing;
-use crate::{leading, libraries, rebalancer, record_follower};
+use crate::{leading, libraries, rebalancer, record_follower, settlement};
 
 /// The control plane of all sales of a cluster.
 pub struct Coordinator {
@@ -67,6 +68,7 @@ impl Coordinator {
             self.observer.run(stop.clone()),
             self.reconciler.run(self.observer.subscribe(), stop.clone()),
             rebalancer::run(context, self.observer.subscribe(), stop.clone()),
+            settlement::run(context, self.observer.subscribe(), stop.clone()),
             context.run(stop.clone()),
             libraries::run(context, stop.clone()),
             replication::run(context, &self.replications, stop.clone()),
@@ -88,6 +90,19 @@ impl Coordinator {
         self.replications.borrow()
     }
 
+    /// Returns true if the metrics show this sale: until it is at rest, and as long as its latest audit by this coordinator
+    /// has found violations.
+    pub fn shows_sale(&self, sale: &str) -> bool {
+        let (Ok(id), known) = (sale.parse::<SaleId>(), self.context.records.known()) else { return true };
+        let Some(desired) = known.get(&id) else { return true };
+        !self.context.records.is_at_rest(&desired.sale)
+            || self
+                .sales
+                .latest_audits()
+                .iter()
+                .any(|(audited, violations)| *audited == id && *violations > 0)
+    }
+
     /// Sets all gauges from the latest observations.
     pub fn update_gauges(&self) {
         metrics::show_leading(self.context.leadership.leads());
@@ -97,9 +112,8 @@ impl Coordinator {
             let stalled_since = self.reconciler.stalled_since(&observation.desired.sale);
             metrics::show_sale(id, observation, stalled_since, &topology);
         }
-        self.sales
-            .latest_audits()
-            .into_iter()
-            .for_each(|(id, violations)| metrics::show_audit(&id, violations));
+        for (id, violations) in self.sales.latest_audits() {
+            metrics::show_audit(&id, violations);
+        }
     }
 }

@@ -26,6 +26,7 @@ pub mod records;
 pub mod replication;
 mod rounds;
 pub mod settings;
+mod settlement;
 pub mod shard_problem;
 pub mod start;
 pub mod timing;

@@ -113,9 +113,9 @@ fn default_sale<'a>(known: &'a BTreeMap<SaleId, DesiredState>, default: &SaleId)
     known.get(default).or_else(latest)
 }
 
-/// Reads the latest snapshots. A sale whose snapshot cannot be read has a gap in its history.
+/// Reads the latest snapshots of the sales that are observed. A sale whose snapshot cannot be read has a gap in its history.
 async fn read_snapshots(Context { reads, records, .. }: &Context) -> Vec<Snapshot> {
-    let keys: Vec<SaleKeys> = records.known().keys().map(SaleKeys::new).collect();
+    let keys: Vec<SaleKeys> = records.observed().iter().map(|(id, _)| SaleKeys::new(id)).collect();
     let snapshots = reads.poll_all(&keys.iter().map(ReadSnapshot).collect::<Vec<_>>()).await;
     snapshots.into_iter().filter_map(|read| read.ok()?).collect()
 }

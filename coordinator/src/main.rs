@@ -94,6 +94,10 @@ async fn coordinate(
         let coordinator = coordinator.clone();
         move || coordinator.update_gauges()
     });
+    exporter.show_sales({
+        let coordinator = coordinator.clone();
+        move |sale| coordinator.shows_sale(sale)
+    });
     tokio::select! {
         () = coordinator.run(stop) => {}
         () = open_default_sale(settings, &coordinator, readiness).then(|()| pending()) => {}

@@ -13,7 +13,7 @@ use stock::audit::{AuditError, AuditReport};
 use stock::calls::Level;
 use stock::channels::open_channels;
 use stock::ids::{SaleId, ShardId};
-use stock::sale::{SaleConfig, SaleState};
+use stock::sale::SaleStage;
 use tokio::time::Instant;
 
 use crate::observation::Observation;
@@ -33,6 +33,9 @@ service::name_metrics! {
     Gauge SALE_SOLD_OUT = "flashsale_sale_sold_out";
     /// 1 while the sale sells: it is open, and within its window by the primaries' clock.
     Gauge SALE_OPEN = "flashsale_sale_open";
+    /// 1 for the state that the sale is in by the primaries' clock: creating, upcoming, open, paused, ended or archived; 0
+    /// for the other states.
+    Gauge SALE_STATE = "flashsale_sale_state";
     /// When the sale starts, in seconds since 1970.
     Gauge SALE_START = "flashsale_sale_start_timestamp_seconds";
     /// When the sale ends, in seconds since 1970.
@@ -152,7 +155,12 @@ fn show_totals(id: &SaleId, observation: &Observation) {
     show(SALE_STOCK, snapshot.stock as f64);
     show(SALE_IN_FLIGHT, snapshot.in_flight as f64);
     show(SALE_SOLD_OUT, one_if(snapshot.sold_out));
-    show(SALE_OPEN, one_if(sells_at(config, snapshot.taken_at)));
+    let stage_now = config.stage_at(snapshot.taken_at);
+    show(SALE_OPEN, one_if(stage_now == SaleStage::Open));
+    for stage in SaleStage::ALL {
+        let is_now = one_if(stage == stage_now);
+        gauge!(SALE_STATE, "sale" => id.to_string(), "state" => stage.as_str()).set(is_now);
+    }
     show(SALE_START, config.window.starts_at as f64 / 1e3);
     show(SALE_END, config.window.ends_at as f64 / 1e3);
     show(OPEN_CHANNELS, open_channels(&observation.levels).count() as f64);
@@ -199,10 +207,6 @@ pub(crate) fn show_replication(replication: &Replication) {
     show("listed", replication.listed);
     show("following", replication.following);
     show("foreign", replication.foreign);
-}
-
-fn sells_at(config: &SaleConfig, now: u64) -> bool {
-    config.state == SaleState::Open && (config.window.starts_at..config.window.ends_at).contains(&now)
 }
 
 fn one_if(is_so: bool) -> f64 {

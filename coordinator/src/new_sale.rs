@@ -10,7 +10,9 @@ use rediscluster::EpochMs;
 use service::settings::TimeSetting;
 use stock::ids::{SaleId, UserIdKind};
 use stock::layout::HashTag;
-use stock::sale::{ChangeHistory, InvalidSale, LayoutConfig, Product, SaleConfig, SaleState, Window};
+use stock::sale::{
+    ChangeHistory, InvalidSale, LayoutConfig, Product, SHARDS_MAX, Sale, SaleConfig, SaleState, Window,
+};
 
 /// A request for a sale.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,9 +29,15 @@ pub struct NewSale {
     pub product: Product,
     /// How user ids are compared.
     pub user_ids: UserIdKind,
-    /// Number of shards; by default it depends on the number of primaries.
+    /// Number of shards; by default it depends on the number of primaries and of units.
     pub shards: Option<u16>,
 }
+
+/// Units per shard if the request names no number of shards.
+const SHARD_UNITS_DEFAULT: u64 = 100_000;
+/// Most units that a shard should hold. Moving the slot of a shard to another primary blocks its primary for as long as the
+/// claims take to copy: 0.1 s for 120,000 to 0.2 s. With some 500,000 it takes longer than the cluster waits for a primary.
+pub const SHARD_UNITS_MAX: u64 = 150_000;
 
 /// The text is not a price that is kept as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,7 +73,28 @@ pub enum Field {
     Shards,
 }
 
+/// Returns what operators should know about the size of a sale. Empty if all is well.
+pub fn warnings(sale: &Sale) -> Vec<String> {
+    let largest = sale.split(sale.config.total_stock).into_iter().max().unwrap_or_default();
+    let too_large = || {
+        format!(
+            "a shard has up to {largest} units; with more than {SHARD_UNITS_MAX}, moving its slot to another primary blocks the \
+             primary for so long that the cluster may replace it; create such a sale with more shards"
+        )
+    };
+    (largest > SHARD_UNITS_MAX).then(too_large).into_iter().collect()
+}
+
 impl NewSale {
+    /// Returns the number of shards on a cluster with this number of primaries. By default it is the same on each primary, and
+    /// as small as the units allow: larger calls cost less.
+    pub fn shards_on(&self, primaries: usize) -> u16 {
+        let primaries = primaries.clamp(1, SHARDS_MAX.into()) as u64;
+        let per_primary = self.total_stock.div_ceil(primaries * SHARD_UNITS_DEFAULT).max(1);
+        let most = u64::from(SHARDS_MAX) / primaries * primaries;
+        self.shards.unwrap_or((primaries * per_primary).min(most) as u16)
+    }
+
     /// Returns the sale's first configuration, at the time `now`, with shards of these tags.
     pub fn config(&self, tags: Vec<HashTag>, now: EpochMs) -> SaleConfig {
         SaleConfig {
@@ -212,6 +241,31 @@ mod tests {
         };
         assert_eq!(with("Ch\u{0}air", ""), Err(Field::ProductName));
         assert_eq!(with("Chair", "Oak\r\nSet-Cookie: a"), Err(Field::ProductDescription));
+    }
+
+    #[test]
+    fn default_shards_follow_primaries_and_units() {
+        let shards =
+            |total_stock, primaries| NewSale { shards: None, total_stock, ..chairs() }.shards_on(primaries);
+        assert_eq!([shards(1, 1), shards(1, 3), shards(300_000, 3)], [1, 3, 3]);
+        assert_eq!([shards(300_001, 3), shards(1_000_000, 3), shards(1_000_000, 6)], [6, 12, 12]);
+        assert_eq!([shards(u64::MAX, 3), shards(1, 0), shards(1, 1_000)], [255, 1, 256]);
+        assert_eq!(NewSale { shards: Some(7), ..chairs() }.shards_on(3), 7);
+    }
+
+    #[test]
+    fn default_shards_never_cause_a_warning() {
+        for total_stock in [1, 299_999, 300_000, 300_001, 2_000_000, 20_000_000] {
+            let wanted = NewSale { shards: None, total_stock, ..chairs() };
+            let tags = (0..wanted.shards_on(3)).map(|tag| HashTag::new(tag.to_string())).collect();
+            assert_eq!(warnings(&Sale::new(wanted.config(tags, NOW)).unwrap()), [""; 0], "{total_stock}");
+        }
+    }
+
+    #[test]
+    fn shards_with_too_many_units_cause_a_warning() {
+        let sale = Sale::new(created(&NewSale { total_stock: 310_000, ..chairs() })).unwrap();
+        assert!(warnings(&sale)[0].contains("up to 1"), "{:?}", warnings(&sale));
     }
 
     #[test]

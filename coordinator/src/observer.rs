@@ -1,4 +1,4 @@
-//! Observes all sales while this coordinator leads, and publishes their snapshots. The other controllers act on its
+//! Observes all sales that are not at rest while this coordinator leads, and publishes their snapshots. The other controllers act on its
 //! observations.
 
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ impl Observer {
             self.observations.send_replace(Observations::default());
             return;
         }
-        let (observed_at, started_at_ms, known) = (Instant::now(), now(), records.with_shards());
+        let (observed_at, started_at_ms, known) = (Instant::now(), now(), records.observed());
         let shards = known.iter().flat_map(|(_, desired)| desired.sale.shards());
         let calls: Vec<_> = shards.map(|shard| ReadLevel { shard }).collect();
         let mut levels = reads.poll_all(&calls).await.into_iter();

@@ -11,12 +11,13 @@ use std::time::Duration;
 use rediscluster::{CallError, Topology};
 use serde_json::{Value, json};
 use service::time::now;
+use stock::active::ChangeActiveSales;
 use stock::audit::{AuditError, AuditReport, audit};
 use stock::calls::{Level, ReadLevel, RecordAnswer};
 use stock::history::{ChangeOrigin, HistoryEntry, ReadHistory};
 use stock::ids::SaleId;
 use stock::layout::{Fingerprint, SaleKeys, choose_tags};
-use stock::sale::{InvalidSale, SHARDS_MAX, Sale, SaleState};
+use stock::sale::{InvalidSale, Sale, SaleStage, SaleState};
 use stock::search::has_shards;
 use stock::snapshot::{Confirm, Confirmed, Snapshot};
 use stock::store::{AddSaleToList, ListSales, ReadSnapshot};
@@ -28,17 +29,17 @@ use crate::change::{Change, ChangeError, archived, entry};
 use crate::context::Context;
 use crate::desired_state::DesiredState;
 use crate::metrics;
-use crate::new_sale::{Field, NewSale};
+use crate::new_sale::{Field, NewSale, warnings};
 use crate::shard_problem::{ShardProblem, problems};
 use crate::transfers::UnconfirmedShard;
 use OperationError::{UnknownOutcome, Unreadable};
 
-/// Shards per primary if the request names no number. With four, slots can move to new primaries in even steps.
-const SHARDS_PER_PRIMARY: usize = 4;
-
 /// How many versions a change is based on before it gives up. Each further try means that another operator changed the
 /// same sale within the same few milliseconds.
 const CHANGE_TRIES_MAX: u32 = 5;
+
+/// Records that are read together for the list of sales.
+const RECORDS_PER_READ: usize = 100;
 
 /// Most audits at a time. An audit reads every claim of a sale into memory.
 const AUDITS_MAX: usize = 1;
@@ -127,6 +128,24 @@ pub struct Created {
     pub is_new: bool,
 }
 
+/// Which sales to list.
+pub struct ListQuery {
+    /// The stages of the sales; all if empty.
+    pub stages: Vec<SaleStage>,
+    /// Most sales, at least 1.
+    pub limit: usize,
+    /// Only sales with greater ids.
+    pub after: Option<SaleId>,
+}
+
+/// A page of the list of sales.
+pub struct SalePage {
+    /// The sales, by id.
+    pub sales: Vec<Sale>,
+    /// The id after which the next page starts; `None` if there are no more sales.
+    pub next: Option<SaleId>,
+}
+
 /// The current state of a sale.
 pub struct Inspection {
     /// The recorded state.
@@ -176,6 +195,9 @@ impl SaleOperations {
         }
         // The list comes last. So a name in the list was recorded once, and if its record is missing, it is lost.
         self.context.writes.write(AddSaleToList(&wanted.id)).await.map_err(UnknownOutcome)?;
+        if !desired.sale.config.is_over(now()) {
+            self.activate(&wanted.id).await?;
+        }
         Ok((desired, is_new))
     }
 
@@ -186,7 +208,8 @@ impl SaleOperations {
     ) -> Result<(DesiredState, bool), OperationError> {
         let desired = self.plan_layout(wanted).await?;
         let values = json!({ "totalStock": wanted.total_stock, "shards": desired.mint.len() });
-        let entry = entry("create", values, &desired.sale.config, origin, now());
+        let mut entry = entry("create", values, &desired.sale.config, origin, now());
+        note_warnings(&mut entry, &desired.sale);
         match self.record(0, &desired, &entry).await? {
             RecordAnswer::Done => {
                 log_change(&wanted.id, &entry);
@@ -197,6 +220,27 @@ impl SaleOperations {
                 Ok((self.find(&wanted.id).await?.ok_or_else(lost)?, false))
             }
         }
+    }
+
+    /// Has all nodes and coordinators follow the sale.
+    async fn activate(&self, id: &SaleId) -> Result<(), OperationError> {
+        let activated = self.context.writes.write(ChangeActiveSales::Add(slice::from_ref(id))).await;
+        activated.map_err(UnknownOutcome)
+    }
+
+    /// Records a change of an existing sale. A coordinator that dies after the record has activated the sale, so others
+    /// complete the change. A leader that found the sale at rest meanwhile may have undone that, so it is repeated.
+    async fn record_change(
+        &self,
+        before: &DesiredState,
+        after: &DesiredState,
+        entry: &HistoryEntry,
+    ) -> Result<RecordAnswer, OperationError> {
+        let id = after.sale.id();
+        self.activate(id).await?;
+        let recorded = self.record(before.sale.config.version, after, entry).await?;
+        self.activate(id).await?;
+        Ok(recorded)
     }
 
     async fn record(
@@ -210,11 +254,10 @@ impl SaleOperations {
 
     async fn plan_layout(&self, wanted: &NewSale) -> Result<DesiredState, OperationError> {
         let topology = self.context.writes.topology();
-        let shards_default = (SHARDS_PER_PRIMARY * topology.primaries().len()).clamp(1, SHARDS_MAX.into());
-        let shards = wanted.shards.unwrap_or(shards_default as u16);
+        let shards = wanted.shards_on(topology.primaries().len());
         // Validates before the search for tags, which must not run for thousands of shards.
         wanted.validate(now()).map_err(OperationError::Invalid)?;
-        let owner = |slot| topology.primary(slot).map(|primary| primary.address.clone());
+        let owner = |slot| topology.primary(slot).map(|primary| &primary.address);
         let tags = choose_tags(&wanted.id, shards, owner);
         if tags.len() < usize::from(shards) {
             return Err(OperationError::NotEnoughSlots(shards));
@@ -269,8 +312,11 @@ impl SaleOperations {
         for _ in 0..CHANGE_TRIES_MAX {
             let before = self.existing(id).await?;
             let Some(after) = change.apply(&before)? else { return self.complete(before).await };
-            let entry = change.entry(&after.sale.config, origin, now());
-            if self.record(before.sale.config.version, &after, &entry).await? == RecordAnswer::Done {
+            let mut entry = change.entry(&after.sale.config, origin, now());
+            if matches!(change, Change::Restock(_)) {
+                note_warnings(&mut entry, &after.sale);
+            }
+            if self.record_change(&before, &after, &entry).await? == RecordAnswer::Done {
                 log_change(id, &entry);
                 return self.complete(after).await;
             }
@@ -298,7 +344,7 @@ impl SaleOperations {
             let after = archived(&before, sold)?;
             let values = json!({ "sold": sold, "ordersExported": orders_exported });
             let entry = entry("archive", values, &after.sale.config, origin, now());
-            if self.record(before.sale.config.version, &after, &entry).await? == RecordAnswer::Done {
+            if self.record_change(&before, &after, &entry).await? == RecordAnswer::Done {
                 log_change(id, &entry);
                 return self.complete(after).await;
             }
@@ -366,16 +412,32 @@ impl SaleOperations {
         }
     }
 
-    /// Returns all sales.
+    /// Returns a page of the sales, by id.
     ///
     /// # Errors
     /// Fails when the list of sales, or the record of a sale, cannot be read.
-    pub async fn list(&self) -> Result<Vec<Sale>, OperationError> {
+    pub async fn list(&self, query: &ListQuery) -> Result<SalePage, OperationError> {
         let Context { records, writes, .. } = &*self.context;
         let listed = writes.read(ListSales).await.map_err(Unreadable)?.ok_or(OperationError::ListLost)?;
-        let records = records.read_unconfirmed(&listed).await.into_iter();
-        let sales = records.filter_map(|record| Some(record.transpose()?.map(|desired| desired.sale)));
-        sales.collect::<Result<_, _>>().map_err(Unreadable)
+        let is_after = |id: &SaleId| query.after.as_ref().is_none_or(|after| id > after);
+        let listed: Vec<SaleId> = listed.into_iter().filter(is_after).collect();
+        let is_wanted =
+            |sale: &Sale| query.stages.is_empty() || query.stages.contains(&sale.config.stage_at(now()));
+        let mut sales: Vec<Sale> = Vec::new();
+        for ids in listed.chunks(RECORDS_PER_READ) {
+            for record in records.read_unconfirmed(ids).await {
+                let Some(DesiredState { sale, .. }) = record.map_err(Unreadable)? else { continue };
+                if !is_wanted(&sale) {
+                    continue;
+                }
+                if sales.len() == query.limit {
+                    let next = sales.last().map(|last| last.id().clone());
+                    return Ok(SalePage { sales, next });
+                }
+                sales.push(sale);
+            }
+        }
+        Ok(SalePage { sales, next: None })
     }
 
     /// Returns the current state of a sale. Shards that cannot be read are listed as problems.
@@ -441,6 +503,17 @@ impl SaleOperations {
 /// Returns true if a ledger has all orders of a shard.
 fn is_in_ledger(shard: &Confirmed) -> bool {
     shard.seq == 0 || shard.drained.is_some_and(|note| note.seq == shard.seq && note.age <= NOTE_AGE_MAX)
+}
+
+/// Adds the warnings about a sale to the values of a change, and logs them.
+fn note_warnings(entry: &mut HistoryEntry, sale: &Sale) {
+    let warnings = warnings(sale);
+    for warning in &warnings {
+        tracing::warn!(sale.id = %sale.id(), "{warning}");
+    }
+    if !warnings.is_empty() {
+        entry.values.insert("warnings".to_owned(), json!(warnings));
+    }
 }
 
 /// Writes a change to the audit log.

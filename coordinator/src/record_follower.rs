@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rediscluster::CallError;
+use stock::active::{ChangeActiveSales, ListActiveSales};
 use stock::ids::SaleId;
 use stock::search::recorded_sales;
 use stock::store::{AddSaleToList, ListSales, RestoreSaleList};
@@ -15,6 +16,8 @@ use crate::failure_log::FailureLog;
 use crate::operations::OperationError;
 use crate::rounds::{Stop, every};
 
+/// Time between two reads of the list of all sales, while the set of active ones is known. A new sale is found in that set.
+const LIST_PERIOD: Duration = Duration::from_secs(1);
 /// Time between two checks whether the list of sales is lost.
 const LIST_CHECK: Duration = Duration::from_millis(100);
 /// Time between two searches for sales that the list does not name. A sale is only missing from the list if the
@@ -23,9 +26,10 @@ const SEARCH_PERIOD: Duration = Duration::from_secs(10);
 /// The same after a failed search. Restoring a lost list is tried again at every check.
 const SEARCH_RETRY: Duration = Duration::from_secs(1);
 
-/// The failures that were logged.
+/// What was read and logged before.
 #[derive(Default)]
 struct RecordFollower {
+    listed_at: Option<Instant>,
     failures: FailureLog,
     lost: BTreeSet<SaleId>,
 }
@@ -50,23 +54,34 @@ pub(crate) async fn run(context: &Context, stop: Stop) {
 }
 
 impl RecordFollower {
-    /// Follows the records of the sales in the list, and of those that are known already, so that a lost list does not
-    /// remove sales.
+    /// Follows the records of all sales that are not at rest, known or listed. A lost list does not remove sales.
     async fn follow(&mut self, context: &Context, list_is_lost: &AtomicBool) {
-        let listed = context.reads.read(ListSales).await;
-        context.log_failure(&mut self.failures, "list of sales".into(), listed.as_ref().err());
-        let mut ids: BTreeSet<SaleId> = context.records.known().keys().cloned().collect();
-        if let Ok(listed) = listed {
-            let is_whole = listed.as_ref().is_some_and(|listed| ids.iter().all(|id| listed.contains(id)));
-            list_is_lost.store(!is_whole, Ordering::Relaxed);
-            ids.extend(listed.into_iter().flatten());
+        let Context { reads, records, .. } = context;
+        let active = reads.read(ListActiveSales).await;
+        context.log_failure(&mut self.failures, "active sales".into(), active.as_ref().err());
+        let mut ids = BTreeSet::new();
+        if let Ok(active) = active {
+            ids.extend(active.iter().flatten().cloned());
+            records.set_active(active);
         }
+        let known = records.known();
+        if records.active().is_none() || self.listed_at.is_none_or(|at| at.elapsed() >= LIST_PERIOD) {
+            self.listed_at = Some(Instant::now());
+            let listed = reads.read(ListSales).await;
+            context.log_failure(&mut self.failures, "list of sales".into(), listed.as_ref().err());
+            if let Ok(listed) = listed {
+                let is_whole =
+                    listed.as_ref().is_some_and(|listed| known.keys().all(|id| listed.contains(id)));
+                list_is_lost.store(!is_whole, Ordering::Relaxed);
+                ids.extend(listed.into_iter().flatten().filter(|id| !known.contains_key(id)));
+            }
+        }
+        let followed = known.values().filter(|desired| !records.is_at_rest(&desired.sale));
+        ids.extend(followed.map(|desired| desired.sale.id().clone()));
         // The record of an archived sale is final. The search still reads it, at a slower pace.
-        let known = context.records.known();
         ids.retain(|id| known.get(id).is_none_or(|desired| !desired.sale.config.is_removed()));
         let ids: Vec<SaleId> = ids.into_iter().collect();
-        let records = context.records.follow(&ids).await;
-        for (id, record) in ids.iter().zip(records) {
+        for (id, record) in ids.iter().zip(records.follow(&ids).await) {
             context.log_failure(&mut self.failures, format!("record of sale {id}"), record.as_ref().err());
             self.log_lost(id, matches!(record, Ok(None)));
         }
@@ -97,7 +112,13 @@ async fn restore_list(context: &Context) -> Result<(), CallError> {
     let failure = records.follow(&found).await.into_iter().find_map(Result::err);
     let sales: Vec<SaleId> = records.known().keys().cloned().collect();
     match failure {
-        None => writes.write(RestoreSaleList(&sales)).await,
+        None => {
+            writes.write(RestoreSaleList(&sales)).await?;
+            if reads.read(ListActiveSales).await?.is_none() {
+                writes.write(ChangeActiveSales::Restore(&sales)).await?;
+            }
+            Ok(())
+        }
         Some(error) => {
             writes.write_all(&sales.iter().map(AddSaleToList).collect::<Vec<_>>()).await;
             Err(error)

@@ -6,12 +6,13 @@
 //!
 //! Computing a ring takes milliseconds, so the ring of each sale is kept: the layout never changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::slice;
 use std::sync::Arc;
 
 use futures::future::join_all;
 use rediscluster::{CallError, Cluster};
+use service::time::now;
 use stock::calls::{Recall, Record, RecordAnswer, SaleRecord};
 use stock::history::HistoryEntry;
 use stock::ids::SaleId;
@@ -27,6 +28,7 @@ pub struct Records {
     reads: Arc<Cluster>,
     writes: Arc<Cluster>,
     known: watch::Sender<Arc<BTreeMap<SaleId, DesiredState>>>,
+    active: watch::Sender<Option<Arc<BTreeSet<SaleId>>>>,
 }
 
 /// The record of a sale; `None` if it does not exist.
@@ -34,7 +36,7 @@ pub type RecordReading = Result<Option<DesiredState>, CallError>;
 
 impl Records {
     pub(crate) fn new(reads: Arc<Cluster>, writes: Arc<Cluster>) -> Self {
-        Self { reads, writes, known: watch::Sender::default() }
+        Self { reads, writes, known: watch::Sender::default(), active: watch::Sender::default() }
     }
 
     /// The latest record of each sale that is known to be durable.
@@ -42,12 +44,28 @@ impl Records {
         self.known.borrow().clone()
     }
 
-    /// The latest record of each sale whose shards exist, or should. An archived sale has none, and nothing is left to
-    /// do for it.
-    pub fn with_shards(&self) -> Vec<(SaleId, DesiredState)> {
+    /// The latest record of each sale that needs observing: whose shards exist, or should, and that is not at rest.
+    pub fn observed(&self) -> Vec<(SaleId, DesiredState)> {
         let known = self.known();
-        let has_shards = |(_, desired): &(&SaleId, &DesiredState)| !desired.sale.config.is_removed();
-        known.iter().filter(has_shards).map(|(id, desired)| (id.clone(), desired.clone())).collect()
+        let needs_observing = |(_, desired): &(&SaleId, &DesiredState)| {
+            !desired.sale.config.is_removed() && !self.is_at_rest(&desired.sale)
+        };
+        known.iter().filter(needs_observing).map(|(id, desired)| (id.clone(), desired.clone())).collect()
+    }
+
+    /// The active sales; `None` while the set is lost or was not read yet.
+    pub(crate) fn active(&self) -> Option<Arc<BTreeSet<SaleId>>> {
+        self.active.borrow().clone()
+    }
+
+    pub(crate) fn set_active(&self, active: Option<BTreeSet<SaleId>>) {
+        self.active.send_replace(active.map(Arc::new));
+    }
+
+    /// Returns true if the sale is over and not active: nothing happens to it until an operator changes it.
+    pub(crate) fn is_at_rest(&self, sale: &Sale) -> bool {
+        let active = self.active.borrow();
+        active.as_ref().is_some_and(|active| !active.contains(sale.id())) && sale.config.is_over(now())
     }
 
     /// Reads these records with short timeouts. Confirms changed ones with one try.

@@ -85,7 +85,7 @@ pub struct Settings {
     #[arg(long, env, value_parser = user_ids, default_value = "opaque")]
     user_ids: UserIdKind,
 
-    /// Shards of the default sale, at most 256; 4 per primary if not set
+    /// Shards of the default sale, at most 256; by default as many per primary as the units need
     #[arg(long, env, value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
     shards: Option<u16>,
 }

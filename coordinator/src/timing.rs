@@ -32,6 +32,11 @@ pub struct Timing {
     #[arg(long, env, value_parser = lease_duration, default_value = "2s")]
     pub lease_duration: Duration,
 
+    /// Time after the end of a sale until it is left alone and its metrics disappear. Longer than the clocks of Redis servers
+    /// differ, and than Prometheus takes from one scrape to the next
+    #[arg(long, env, value_parser = positive_duration, default_value = "1m")]
+    pub rest_after: Duration,
+
     /// Time after which the function library of a release is removed if no process uses it
     #[arg(skip = LIBRARY_UNUSED_MAX)]
     pub library_unused_max: Duration,

@@ -91,6 +91,10 @@ async fn serve_buyers(
             show_connections(connections.open());
         }
     });
+    exporter.show_sales({
+        let sales = sales.clone();
+        move |sale| sales.shows(sale)
+    });
     let port_closing = begin_drain(stop, readiness, &connections, settings.drain).inspect(|()| state.close());
     let served =
         serve::until(listener, router, connections.clone(), port_closing, settings.drain.timeout).await;

@@ -2,12 +2,13 @@
 //!
 //! Counters and histograms are updated when something happens. Gauges are set on each scrape, so they cost nothing in
 //! between. A gauge that is no longer set, because its lane is closed or its coordinator no longer leads, disappears.
-//! Each metric is defined in one file of its binary, and its doc comment is its HELP.
+//! Each metric is defined in one file of its binary, and its doc comment is its HELP. A counter cannot disappear, so the
+//! series of a sale that is at rest are left out when the metrics are shown.
 
 mod requests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -110,6 +111,9 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Sets gauges on a scrape.
 type GaugeUpdater = Box<dyn Fn() + Send + Sync>;
 
+/// Tells whether the series of a sale are shown.
+type SaleFilter = Box<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// Renders all metrics of this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Exporter(Arc<Inner>);
@@ -118,6 +122,7 @@ struct Inner {
     recorded: PrometheusHandle,
     process: metrics_process::Collector,
     updaters: Mutex<Vec<GaugeUpdater>>,
+    shows_sale: OnceLock<SaleFilter>,
 }
 
 impl Exporter {
@@ -138,6 +143,7 @@ impl Exporter {
             recorded,
             process: metrics_process::Collector::default(),
             updaters: Mutex::default(),
+            shows_sale: OnceLock::new(),
         }))
     }
 
@@ -151,6 +157,14 @@ impl Exporter {
     /// Registers a function that sets gauges on each scrape. `update` must not block.
     pub fn on_scrape(&self, update: impl Fn() + Send + Sync + 'static) {
         self.updaters().push(Box::new(update));
+    }
+
+    /// Shows only the series of sales for which this returns true. Series without a sale are always shown.
+    ///
+    /// # Panics
+    /// When it is called twice.
+    pub fn show_sales(&self, shows_sale: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        assert!(self.0.shows_sale.set(Box::new(shows_sale)).is_ok(), "the filter is set once");
     }
 
     /// `GET /metrics`.
@@ -168,7 +182,11 @@ impl Exporter {
                 tracing::error!("a gauge could not be updated");
             }
         }
-        self.0.recorded.render()
+        let text = self.0.recorded.render();
+        match self.0.shows_sale.get() {
+            Some(shows_sale) => without_hidden_sales(&text, shows_sale),
+            None => text,
+        }
     }
 
     /// Sorts recorded values into buckets while `work` runs.
@@ -189,6 +207,24 @@ impl Exporter {
     fn updaters(&self) -> std::sync::MutexGuard<'_, Vec<GaugeUpdater>> {
         self.0.updaters.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn without_hidden_sales(text: &str, shows_sale: &SaleFilter) -> String {
+    let (mut shown, mut latest) = (String::with_capacity(text.len()), ("", true));
+    for line in text.split_inclusive('\n') {
+        let sale = line.split_once("sale=\"").and_then(|(_, rest)| rest.split_once('"'));
+        let Some((sale, _)) = sale else {
+            shown.push_str(line);
+            continue;
+        };
+        if latest.0 != sale {
+            latest = (sale, shows_sale(sale));
+        }
+        if latest.1 {
+            shown.push_str(line);
+        }
+    }
+    shown
 }
 
 fn builder() -> PrometheusBuilder {
@@ -292,6 +328,19 @@ mod tests {
         assert!(show().contains(line), "registered at 0");
         wait_until_idle_gauge_is_gone(show, "test_gauge ");
         assert!(show().contains(line));
+    }
+
+    #[test]
+    fn series_of_hidden_sale_are_left_out() {
+        let count = || ["a", "b"].map(|sale| counter!("test_total", "sale" => sale).increment(1));
+        let text = shown(|exporter| {
+            count();
+            exporter.show_sales(|sale| sale == "b");
+            exporter.on_scrape(|| show_connections(3));
+        });
+        assert!(!text.contains("sale=\"a\"") && text.contains("test_total{sale=\"b\"} 1\n"), "{text}");
+        assert!(text.contains("# TYPE test_total counter\n"), "{text}");
+        assert!(text.contains("flashsale_connections 3\n"), "{text}");
     }
 
     fn wait_until_idle_gauge_is_gone(show: impl Fn() -> String, gauge: &str) {

@@ -18,6 +18,9 @@ use crate::sale::SaleConfig;
 /// Set of the ids of all sales.
 pub const SALES_KEY: &str = "fs:sales";
 
+/// Set of the ids of the active sales; see [`crate::active`]. It is in the same slot as the list of all sales.
+pub const ACTIVE_SALES_KEY: &str = "fs:{fs:sales}:active";
+
 /// Lease of the leading coordinator. It is in the slot of the list of sales: a coordinator that cannot read the list
 /// has nothing to lead.
 pub const LEASE_KEY: &str = "fs:{fs:sales}:lease";
@@ -351,8 +354,8 @@ mod tests {
     }
 
     #[test]
-    fn lease_presence_and_secret_share_one_slot() {
-        for key in [LEASE_KEY, PRESENCE_KEY, SECRET_KEY] {
+    fn keys_beside_the_list_share_its_slot() {
+        for key in [ACTIVE_SALES_KEY, LEASE_KEY, PRESENCE_KEY, SECRET_KEY] {
             assert_eq!(key.split(['{', '}']).nth(1), Some(SALES_KEY));
         }
     }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod active;
 pub mod archive;
 pub mod audit;
 pub mod calls;

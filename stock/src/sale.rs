@@ -91,6 +91,47 @@ impl SaleState {
     }
 }
 
+/// Stage in the life of a sale: its state, and where it is in its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SaleStage {
+    /// Its shards are being created.
+    Creating,
+    /// It has not started.
+    Upcoming,
+    /// It sells, or has sold out, inside its window.
+    Open,
+    /// Halted by an operator.
+    Paused,
+    /// Over: by an operator, or by its window, whose end can still be moved.
+    Ended,
+    /// Over, and its claims and orders are no longer in Redis.
+    Archived,
+}
+
+impl SaleStage {
+    /// All stages, in the order of a sale's life.
+    pub const ALL: [Self; 6] =
+        [Self::Creating, Self::Upcoming, Self::Open, Self::Paused, Self::Ended, Self::Archived];
+
+    /// Returns the word used in metrics and in answers for operators.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Upcoming => "upcoming",
+            Self::Open => "open",
+            Self::Paused => "paused",
+            Self::Ended => "ended",
+            Self::Archived => "archived",
+        }
+    }
+
+    /// Parses the word of [`SaleStage::as_str`].
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.as_str() == word)
+    }
+}
+
 /// The time in which a sale sells, by Redis' clock: from `starts_at` (inclusive) until `ends_at` (exclusive).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -275,6 +316,24 @@ impl SaleConfig {
     /// Returns true if the sale is archived and all of its shards are gone for good. No call to them is useful then.
     pub fn is_removed(&self) -> bool {
         self.archive.is_some_and(|archive| archive.is_removed)
+    }
+
+    /// Returns the stage of the sale at this time.
+    pub const fn stage_at(&self, now: EpochMs) -> SaleStage {
+        match self.state {
+            SaleState::Creating => SaleStage::Creating,
+            SaleState::Archived => SaleStage::Archived,
+            SaleState::Ended => SaleStage::Ended,
+            _ if now >= self.window.ends_at => SaleStage::Ended,
+            SaleState::Paused => SaleStage::Paused,
+            SaleState::Open if now < self.window.starts_at => SaleStage::Upcoming,
+            SaleState::Open => SaleStage::Open,
+        }
+    }
+
+    /// Returns true if the sale sells nothing any more at this time, unless an operator moves its end.
+    pub const fn is_over(&self, now: EpochMs) -> bool {
+        matches!(self.stage_at(now), SaleStage::Ended | SaleStage::Archived)
     }
 
     /// Returns the order id of the user's attempt with this idempotency key.

@@ -38,14 +38,19 @@ impl Call for ListSales {
     }
 
     fn answer(&self, reply: Value) -> Result<Option<Vec<SaleId>>, CallError> {
-        let ids: Vec<String> = from_redis_value(reply)?;
-        if ids.iter().all(|id| id != COMPLETE_MARKER) {
-            return Ok(None);
-        }
-        let mut sales: Vec<SaleId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
-        sales.sort_unstable();
-        Ok(Some(sales))
+        let mut sales = parse_list(reply)?;
+        sales.iter_mut().for_each(|sales| sales.sort_unstable());
+        Ok(sales)
     }
+}
+
+/// Reads the ids in a set of sales. Returns `None` if the set is not marked as complete.
+pub(crate) fn parse_list(reply: Value) -> Result<Option<Vec<SaleId>>, CallError> {
+    let ids: Vec<String> = from_redis_value(reply)?;
+    if ids.iter().all(|id| id != COMPLETE_MARKER) {
+        return Ok(None);
+    }
+    Ok(Some(ids.iter().filter_map(|id| id.parse().ok()).collect()))
 }
 
 /// Adds a sale to the list. Idempotent. A lost list stays incomplete: the other sales are still missing.

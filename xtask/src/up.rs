@@ -43,7 +43,7 @@ pub(crate) struct Options {
     /// Units to sell.
     #[arg(long, value_name = "UNITS", default_value_t = 1000, value_parser = value_parser!(u64).range(1..=TOTAL_STOCK_MAX))]
     stock: u64,
-    /// Number of shards of the sale. Defaults to 4 per primary.
+    /// Number of shards of the sale. By default as many per primary as the units need.
     #[arg(long, value_parser = value_parser!(u32).range(1..))]
     shards: Option<u32>,
     /// Number of nodes behind nginx.

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use axum::body::HttpBody as _;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, StatusCode};
 use serde::Deserialize;
@@ -16,13 +16,19 @@ use service::settings::TimeSetting;
 use sha2::{Digest, Sha256};
 use stock::history::ChangeOrigin;
 use stock::ids::{IDEMPOTENCY_KEY_BYTES_MAX, UserIdKind};
-use stock::sale::Product;
+use stock::sale::{Product, SaleStage};
 
 use super::problems::invalid_member;
 use crate::new_sale::{Field, NewSale, price};
+use crate::operations::ListQuery;
 
 /// Longest reason of a change. It is stored with the sale.
 const REASON_BYTES_MAX: usize = 500;
+
+/// Most sales in a page of the list.
+const LIST_LIMIT_MAX: usize = 1_000;
+/// The same if the request names no number.
+const LIST_LIMIT_DEFAULT: usize = 100;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -42,6 +48,15 @@ pub(super) struct NewSaleRequest {
     user_ids: UserIdKind,
     shards: Option<u16>,
     reason: Option<String>,
+}
+
+/// The query of `GET /admin/sales`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListParameters {
+    state: Option<String>,
+    limit: Option<String>,
+    after: Option<String>,
 }
 
 /// `POST …/extend`.
@@ -108,6 +123,33 @@ impl Extension {
     /// Returns the new end, and the reason.
     pub(super) fn read(self) -> Result<(TimeSetting, Option<String>), Problem> {
         Ok((self.ends_at.read(Field::EndsAt)?, self.reason))
+    }
+}
+
+/// Extracts which sales to list.
+pub(super) struct SaleListQuery(pub(super) ListQuery);
+
+impl<S: Sync> FromRequestParts<S> for SaleListQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Query(ListParameters { state, limit, after }) = Query::try_from_uri(&parts.uri)
+            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST).detail(error.body_text()))?;
+        let words = state.iter().flat_map(|words| words.split(','));
+        let stages: Option<Vec<SaleStage>> = words.map(SaleStage::parse).collect();
+        let limit = limit.map_or(Some(LIST_LIMIT_DEFAULT), |limit| {
+            limit.parse().ok().filter(|limit| (1..=LIST_LIMIT_MAX).contains(limit))
+        });
+        Ok(Self(ListQuery {
+            stages: stages.ok_or_else(|| {
+                let words = SaleStage::ALL.map(SaleStage::as_str).join(", ");
+                invalid_member("state", &format!("must be some of {words}, separated by commas"))
+            })?,
+            limit: limit.ok_or_else(|| {
+                invalid_member("limit", &format!("must be a number from 1 to {LIST_LIMIT_MAX}"))
+            })?,
+            after: after.map(|id| id.parse().map_err(|error| invalid_member("after", &error))).transpose()?,
+        }))
     }
 }
 

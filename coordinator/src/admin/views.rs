@@ -2,14 +2,15 @@
 
 use rediscluster::{CallError, Topology};
 use serde_json::{Value, json};
-use service::time::iso8601;
+use service::time::{iso8601, now};
 use stock::calls::Level;
 use stock::history::{ChangeOrigin, HISTORY_ENTRIES_MAX, HistoryEntry};
 use stock::layout::{HashTag, Shard};
 use stock::sale::{Sale, SaleConfig};
 
 use crate::lease_holder::Leadership;
-use crate::operations::Inspection;
+use crate::new_sale::warnings;
+use crate::operations::{Inspection, SalePage};
 
 /// `GET /admin/coordinators`. The leader is the one that the answering coordinator knows.
 pub(super) fn coordinators(leadership: &Leadership) -> Value {
@@ -17,18 +18,17 @@ pub(super) fn coordinators(leadership: &Leadership) -> Value {
     json!({ "leader": leader, "answeredBy": answered_by, "leads": leader.as_deref() == Some(answered_by) })
 }
 
-/// `GET /admin/sales`.
-pub(super) fn sales(sales: &[Sale]) -> Value {
-    json!({ "sales": sales.iter().map(sale).collect::<Vec<_>>() })
+/// `GET /admin/sales`. `next` is the id after which the next page starts, `null` on the last one.
+pub(super) fn sales(SalePage { sales, next }: &SalePage) -> Value {
+    json!({ "sales": sales.iter().map(sale).collect::<Vec<_>>(), "next": next })
 }
 
-/// The settings of a sale.
+/// The settings of a sale. `state` is its stage: a sale that has not started is `upcoming`, one whose window is over `ended`.
 pub(super) fn sale(sale: &Sale) -> Value {
-    let SaleConfig { id, version, state, window, total_stock, product, user_ids, archive, .. } =
-        &*sale.config;
+    let SaleConfig { id, version, window, total_stock, product, user_ids, archive, .. } = &*sale.config;
     json!({
         "id": id,
-        "state": state,
+        "state": sale.config.stage_at(now()),
         "version": version,
         "totalStock": total_stock,
         "startsAt": iso8601(window.starts_at),
@@ -38,6 +38,7 @@ pub(super) fn sale(sale: &Sale) -> Value {
         "productDescription": product.description,
         "userIds": user_ids,
         "archive": archive,
+        "warnings": warnings(sale),
     })
 }
 

@@ -1,11 +1,13 @@
 //! Creation of sales: complete, once, and also when the coordinator dies in between.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use coordinator::new_sale::{Field, NewSale};
 use coordinator::operations::OperationError;
 use stock::calls::{Accept, Configure, TokenSource};
 use stock::sale::SaleState;
+use tokio::time::Instant;
 
 use crate::fixture::{
     assert_clean, by_test, chairs, client_of, coordinator_on, levels, shared_redis, until, while_running,
@@ -31,6 +33,19 @@ async fn shards_and_stock_are_spread_evenly() {
         levels(&coordinator, created.sale.id()).await.iter().map(|level| level.stock).collect();
     assert_eq!(stocks, created.sale.split(100));
     assert_clean(&coordinator, created.sale.id(), 100).await;
+}
+
+#[tokio::test]
+async fn large_sale_is_created_within_a_second() {
+    let redis = shared_redis().await;
+    let coordinator = coordinator_on(redis).await;
+    let wanted = NewSale { total_stock: 1_000_000, shards: Some(192), ..chairs("large") };
+    let began = Instant::now();
+    coordinator.sales.create(&wanted, by_test()).await.unwrap();
+    let took = began.elapsed();
+    println!("1,000,000 units in 192 shards were created in {took:?}");
+    // Other tests share the machine.
+    assert!(took < Duration::from_secs(4), "it took {took:?}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use coordinator::change::Change;
 use coordinator::coordinator::Coordinator;
 use coordinator::new_sale::NewSale;
-use coordinator::operations::OperationError;
+use coordinator::operations::{ListQuery, OperationError};
 use coordinator::start;
 use redis::FromRedisValue;
 use rediscluster::{Cluster, Slot, slot_of_tag};
@@ -338,7 +338,9 @@ async fn sale_with_lost_record_is_not_recreated() {
 async fn lost_sale_list_is_rebuilt_from_records() {
     let (fixture, first) = Fixture::created(chairs("unlisted")).await;
     let is_listed = async |coordinator: &Coordinator| {
-        coordinator.sales.list().await.is_ok_and(|sales| sales.iter().any(|sale| sale.id() == fixture.id()))
+        let all = ListQuery { stages: Vec::new(), limit: 1_000, after: None };
+        let listed = coordinator.sales.list(&all).await;
+        listed.is_ok_and(|page| page.sales.iter().any(|sale| sale.id() == fixture.id()))
     };
     while_running(&first, async {
         fixture.delete_list().await;

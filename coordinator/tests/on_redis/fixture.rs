@@ -32,6 +32,7 @@ pub(crate) const TIMING: Timing = Timing {
     rebalance_period: Duration::from_millis(50),
     lease_duration: Duration::from_secs(1),
     library_unused_max: Duration::from_secs(3),
+    rest_after: Duration::from_millis(300),
 };
 
 /// The cluster that tests share.
@@ -80,7 +81,7 @@ pub(crate) async fn wait_for_observations(leader: &Coordinator, id: &SaleId, cou
     }
 }
 
-/// A sale of a hundred chairs that is open now.
+/// A sale of a hundred chairs in twelve shards that is open now.
 pub(crate) fn chairs(id: &str) -> NewSale {
     NewSale {
         id: id.parse().unwrap(),
@@ -89,7 +90,7 @@ pub(crate) fn chairs(id: &str) -> NewSale {
         ends_at: TimeSetting::At(4_000_000_000_000),
         product: Product { name: "Chair".into(), price: 49.9, description: String::new() },
         user_ids: UserIdKind::Opaque,
-        shards: None,
+        shards: Some(12),
     }
 }
 

@@ -17,3 +17,4 @@ mod program;
 mod rebalancing;
 mod repairs;
 mod replication;
+mod resting;

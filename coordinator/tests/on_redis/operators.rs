@@ -85,6 +85,73 @@ async fn operator_creates_and_inspects_a_sale() {
 }
 
 #[tokio::test]
+async fn operator_lists_sales_by_state_and_page() {
+    // Given an upcoming sale, two open ones, a paused one, and one that has ended by its window.
+    let operator = Operator::new().await;
+    let sales =
+        [("a", 3_999_999_999_999_u64, 0), ("b", 1, 0), ("c", 1, 0), ("d", 1, 0), ("e", 1, 1_000_000_000_000)];
+    for (id, starts_at, ends_at) in sales {
+        let mut sale = sofa(&format!("listed-{id}"));
+        sale["startsAt"] = json!(starts_at.max(1_000_000));
+        sale["endsAt"] = json!(if ends_at == 0 { 4_000_000_000_000_u64 } else { ends_at });
+        let (status, created) = operator.post("/admin/sales", sale).await;
+        assert_eq!(status, StatusCode::CREATED, "{created}");
+    }
+    operator.post("/admin/sales/listed-d/pause", json!({})).await;
+
+    // When they are listed page by page, then each is listed once, in its state.
+    let page = async |query: String| {
+        let (status, page) = operator.get(&format!("/admin/sales?{query}")).await;
+        assert_eq!(status, StatusCode::OK, "{page}");
+        let sales = page["sales"].as_array().unwrap().iter();
+        let listed = sales.map(|sale| (sale["id"].as_str().unwrap().to_owned(), sale["state"].clone()));
+        let next = page["next"].as_str().map(str::to_owned);
+        (listed.filter(|(id, _)| id.starts_with("listed-")).collect::<Vec<_>>(), next)
+    };
+    let (mut states, mut after) = (Vec::new(), Some("listed-".to_owned()));
+    while let Some(id) = after {
+        let (listed, next) = page(format!("limit=2&after={}", id.trim_end_matches('-'))).await;
+        states.extend(listed);
+        after = next;
+    }
+    let state = |id: &str, state: &str| (format!("listed-{id}"), json!(state));
+    let all = [
+        state("a", "upcoming"),
+        state("b", "open"),
+        state("c", "open"),
+        state("d", "paused"),
+        state("e", "ended"),
+    ];
+    assert_eq!(states, all);
+
+    // And only those in the wanted states, when it is asked for some.
+    let of = async |states: &str| page(format!("state={states}&limit=1000")).await.0;
+    assert_eq!(of("upcoming").await, all[..1]);
+    assert_eq!(of("open,paused").await, all[1..4]);
+    assert_eq!(of("ended").await, all[4..]);
+    for query in ["state=closed", "limit=0", "limit=1001", "after=A%20B", "page=2"] {
+        let (status, problem) = operator.get(&format!("/admin/sales?{query}")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{query}: {problem}");
+    }
+}
+
+#[tokio::test]
+async fn creation_with_too_large_shards_is_answered_with_a_warning() {
+    let operator = Operator::new().await;
+    let mut sale = sofa("bulky");
+    sale["totalStock"] = json!(600_000);
+    let (status, created) = operator.post("/admin/sales", sale).await;
+    let warning = created["warnings"][0].as_str().unwrap_or_default();
+    assert!(status == StatusCode::CREATED && warning.contains("150000"), "{created}");
+    let (_, history) = operator.get("/admin/sales/bulky/history").await;
+    let creation = history["changes"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(creation["values"]["warnings"], created["warnings"]);
+
+    let (_, created) = operator.post("/admin/sales", sofa("handy")).await;
+    assert_eq!(created["warnings"], json!([]));
+}
+
+#[tokio::test]
 async fn operator_changes_and_audits_a_sale() {
     let operator = Operator::new().await;
     operator.post("/admin/sales", sofa("beds")).await;

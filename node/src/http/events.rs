@@ -58,7 +58,7 @@ impl IntoResponses for Event {
     }
 }
 
-/// Publishes each change of the status while the node serves the sale.
+/// Publishes each change of the status while the node serves the sale, and until it has no listeners at a heartbeat.
 async fn publish_changes(mut views: watch::Receiver<Arc<SaleView>>, publisher: EventPublisher) {
     let mut sent: Option<StatusBody> = None;
     let mut heartbeat_at = Instant::now();
@@ -69,6 +69,9 @@ async fn publish_changes(mut views: watch::Receiver<Arc<SaleView>>, publisher: E
             sent = Some(status);
             heartbeat_at = Instant::now() + HEARTBEAT_PERIOD;
         } else if heartbeat_at <= Instant::now() {
+            if !publisher.has_listeners() {
+                return;
+            }
             publisher.send_heartbeat();
             heartbeat_at = Instant::now() + HEARTBEAT_PERIOD;
         }

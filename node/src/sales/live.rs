@@ -1,6 +1,7 @@
 //! A sale that this node serves. Purchases and lookups are retried until the answer is definite.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rediscluster::{CallError, backoff};
@@ -26,6 +27,10 @@ pub struct LiveSale {
     steals: Steals,
     purchase_timeout: Duration,
     counters: SaleCounters,
+    /// Receivers of the view that this sale has itself.
+    own_receivers: usize,
+    /// A request has asked for the sale since the last look.
+    was_asked_for: AtomicBool,
 }
 
 /// Outcome of a purchase.
@@ -74,7 +79,24 @@ impl LiveSale {
         let steals =
             Steals::new(Arc::clone(&lanes), Arc::clone(&shards), view.subscribe(), settings.queue_max);
         let purchase_timeout = settings.purchase_timeout;
-        Arc::new(Self { lanes, shards, view, steals, purchase_timeout, counters })
+        let (own_receivers, was_asked_for) = (view.receiver_count(), AtomicBool::default());
+        let sale =
+            Self { lanes, shards, view, steals, purchase_timeout, counters, own_receivers, was_asked_for };
+        Arc::new(sale)
+    }
+
+    /// Notes that a request asks for the sale.
+    pub(super) fn ask(&self) {
+        // The load keeps the requests of all cores from writing to one place.
+        if !self.was_asked_for.load(Ordering::Relaxed) {
+            self.was_asked_for.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns true if the sale is used: a request has asked for it since this was called before, or clients listen to its
+    /// events.
+    pub(super) fn take_use(&self) -> bool {
+        self.was_asked_for.swap(false, Ordering::Relaxed) || self.view.receiver_count() > self.own_receivers
     }
 
     /// Replaces the view by a newer one.

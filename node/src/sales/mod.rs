@@ -1,4 +1,5 @@
-//! The sales that this node serves. They are read from Redis once a period, independent of the number of clients.
+//! The sales that this node serves. They are read from Redis once a period, independent of the number of clients. A sale at
+//! rest, which is over and not active, is read only while requests ask for it.
 
 mod clock;
 mod live;
@@ -7,8 +8,8 @@ mod redrive;
 mod steal;
 mod view;
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rediscluster::{Cluster, Primary};
@@ -38,7 +39,22 @@ const MAP_PERIOD_SUSPECT: Duration = Duration::from_millis(100);
 pub struct Sales {
     lanes: Arc<Lanes>,
     known: watch::Receiver<KnownSales>,
+    asked_for: Arc<AskedFor>,
     tasks: Arc<Tasks>,
+}
+
+/// Sales that requests have asked for, and that this node does not serve now.
+#[derive(Default)]
+struct AskedFor(Mutex<HashSet<SaleId>>);
+
+impl AskedFor {
+    fn add(&self, id: &SaleId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+    }
+
+    fn take(&self) -> HashSet<SaleId> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Result of the latest read.
@@ -47,10 +63,19 @@ struct KnownSales {
     sales: Arc<HashMap<SaleId, Arc<LiveSale>>>,
     /// Sales that are known or listed but could not be read.
     unreadable: Arc<HashSet<SaleId>>,
+    /// The active sales. `None` while the set is lost, or was not read yet.
+    active: Option<Arc<BTreeSet<SaleId>>>,
     /// Number of times that the complete list was read.
     reads: u64,
     /// Time of the latest answer from any primary.
     answered_at: Instant,
+}
+
+impl KnownSales {
+    /// Returns true if the sale is over and not active: nothing happens to it until an operator changes it.
+    fn is_at_rest(&self, id: &SaleId, sale: &LiveSale) -> bool {
+        self.active.as_ref().is_some_and(|active| !active.contains(id)) && sale.view().is_over()
+    }
 }
 
 struct Tasks {
@@ -65,21 +90,24 @@ impl Sales {
         let initial = KnownSales {
             sales: Arc::default(),
             unreadable: Arc::default(),
+            active: None,
             reads: 0,
             answered_at: Instant::now(),
         };
         let (publish, known) = watch::channel(initial);
         let (stop, stopped) = watch::channel(false);
-        let reader = Reader::new(Arc::clone(&cluster), Arc::clone(&lanes), settings, publish);
+        let asked_for = Arc::<AskedFor>::default();
+        let reader =
+            Reader::new(Arc::clone(&cluster), Arc::clone(&lanes), settings, publish, Arc::clone(&asked_for));
         let running = vec![
             tokio::spawn(run_until_stopped(stopped.clone(), reader.run())),
             tokio::spawn(run_until_stopped(stopped, watch_map(cluster, Arc::clone(&lanes)))),
         ];
-        Self { lanes, known, tasks: Arc::new(Tasks { stop, running: running.into() }) }
+        Self { lanes, known, asked_for, tasks: Arc::new(Tasks { stop, running: running.into() }) }
     }
 
-    /// Returns the sale with this id, if it exists. When the sale is unknown, waits until the whole list has been read
-    /// once more, because the sale may have just been created. That takes two periods at most.
+    /// Returns the sale with this id, if it exists. When the node does not serve the sale, waits until the whole list has been
+    /// read once more, because the sale may be at rest, or have just been created. That takes two periods at most.
     ///
     /// # Errors
     /// Returns [`Unavailable`] when the list or the sale could not be read or was lost. The sale may exist then.
@@ -87,10 +115,12 @@ impl Sales {
         let reads = {
             let known = self.known.borrow();
             if let Some(sale) = known.sales.get(id) {
+                sale.ask();
                 return Ok(Some(Arc::clone(sale)));
             }
             known.reads
         };
+        self.asked_for.add(id);
         let mut known = self.known.clone();
         let listed = known.wait_for(|now| now.sales.contains_key(id) || now.reads >= reads + 2);
         let listed = timeout(3 * PERIOD, listed).await.map_err(|_| Unavailable)?.map_err(|_| Unavailable)?;
@@ -113,9 +143,17 @@ impl Sales {
     /// Sets the gauges of lanes and sales to their current values.
     pub fn update_gauges(&self) {
         self.lanes.for_each_lane(metrics::set_lane);
-        for (id, sale) in &*self.known.borrow().sales {
+        let known = self.known.borrow();
+        for (id, sale) in known.sales.iter().filter(|(id, sale)| !known.is_at_rest(id, sale)) {
             metrics::set_snapshot_age(id, sale.view().snapshot_age());
         }
+    }
+
+    /// Returns true if the metrics show this sale: it is served, and not at rest.
+    pub fn shows(&self, sale: &str) -> bool {
+        let known = self.known.borrow();
+        let served = sale.parse().ok().and_then(|id| known.sales.get_key_value(&id));
+        served.is_some_and(|(id, sale)| !known.is_at_rest(id, sale))
     }
 
     /// Stops reading, and closes the lanes after all jobs in them have been answered.

@@ -1,4 +1,5 @@
-//! Reads the list of sales, and the record and snapshot of each sale, once every period.
+//! Reads the record and snapshot of each sale once every period, except of sales at rest: those are read while requests
+//! ask for them, and forgotten afterwards.
 //!
 //! Parts fail independently. Without the list, known sales go on. A sale whose record or snapshot cannot be read keeps
 //! its last view, and the node reads the levels of its shards itself. Each part is polled once a period with a short
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use rediscluster::{Call, CallError, Cluster};
+use stock::active::ListActiveSales;
 use stock::calls::{Level, ReadLevel, parse_config};
 use stock::channels::OpenChannels;
 use stock::ids::SaleId;
@@ -25,7 +27,7 @@ use super::clock::Clocks;
 use super::live::LiveSale;
 use super::redrive::{Redrives, StalledChannel};
 use super::view::SaleView;
-use super::{KnownSales, PERIOD};
+use super::{AskedFor, KnownSales, PERIOD};
 use crate::lanes::Lanes;
 use crate::metrics;
 use crate::settings::LaneSettings;
@@ -37,6 +39,13 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 /// Age of a snapshot after which the node takes its own, for itself only. Selling and stealing must not depend on a
 /// running coordinator.
 const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(1);
+/// Time between two reads of the list of all sales, while nothing asks for more. A new sale is found in the set of active
+/// ones.
+const LIST_PERIOD: Duration = Duration::from_secs(1);
+/// How long a sale at rest is followed after a request. Clients that poll a status do so every few seconds.
+const USED_FOR: Duration = Duration::from_secs(10);
+/// How long a request can wait for a sale that does not exist.
+const ASKED_FOR: Duration = Duration::from_millis(300);
 
 pub(super) struct Reader {
     cluster: Arc<Cluster>,
@@ -45,6 +54,13 @@ pub(super) struct Reader {
     clocks: Arc<Clocks>,
     publish: watch::Sender<KnownSales>,
     seen: HashMap<SaleId, Seen>,
+    asked_for: Arc<AskedFor>,
+    /// When each sale was last used that is at rest, or not served.
+    used_at: HashMap<SaleId, Instant>,
+    /// The list of all sales, as it was read last.
+    listed: Vec<SaleId>,
+    listed_at: Option<Instant>,
+    active: Option<Arc<BTreeSet<SaleId>>>,
     redrives: Redrives,
     /// Why the list could not be used in the latest read.
     list_problem: Option<String>,
@@ -80,9 +96,24 @@ impl Reader {
         lanes: Arc<Lanes>,
         settings: LaneSettings,
         publish: watch::Sender<KnownSales>,
+        asked_for: Arc<AskedFor>,
     ) -> Self {
-        let (clocks, seen, redrives) = (Arc::default(), HashMap::new(), Redrives::new(Arc::clone(&lanes)));
-        Self { cluster, lanes, settings, clocks, publish, seen, redrives, list_problem: None }
+        let redrives = Redrives::new(Arc::clone(&lanes));
+        Self {
+            cluster,
+            lanes,
+            settings,
+            clocks: Arc::default(),
+            publish,
+            seen: HashMap::new(),
+            asked_for,
+            used_at: HashMap::new(),
+            listed: Vec::new(),
+            listed_at: None,
+            active: None,
+            redrives,
+            list_problem: None,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -95,30 +126,73 @@ impl Reader {
     }
 
     async fn read(&mut self) {
-        let (listed, any_answered) =
-            tokio::join!(self.poll(ListSales), self.clocks.measure(&self.cluster, POLL_TIMEOUT));
-        let listed = self.check_list(listed);
+        let (active, any_answered) =
+            tokio::join!(self.poll(ListActiveSales), self.clocks.measure(&self.cluster, POLL_TIMEOUT));
+        if let Ok(active) = active {
+            self.active = active.map(Arc::new);
+        }
         let before = Arc::clone(&self.publish.borrow().sales);
-        let ids: BTreeSet<&SaleId> = listed.iter().flatten().chain(before.keys()).collect();
-        let reads = join_all(ids.iter().map(|id| self.read_sale(id, before.get(*id)))).await;
+        let was_listed = self.is_list_due(&before) && self.read_list().await;
+        let ids = self.ids_to_read(&before);
+        let reads = join_all(ids.iter().map(|id| self.read_sale(id, before.get(id)))).await;
 
         let (mut sales, mut unreadable, mut stalled) = (HashMap::new(), HashSet::new(), Vec::new());
-        for (id, reading) in ids.into_iter().cloned().zip(reads) {
+        let mut seen = HashMap::new();
+        for (id, reading) in ids.into_iter().zip(reads) {
             if let Some(problem) = reading.problem {
                 tracing::debug!(sale.id = %id, error = %problem, "a sale could not be read");
                 unreadable.insert(id.clone());
             }
-            self.seen.insert(id.clone(), reading.seen);
+            seen.insert(id.clone(), reading.seen);
             stalled.extend(reading.stalled);
             sales.extend(reading.live.map(|live| (id, live)));
         }
+        self.seen = seen;
         self.redrives.start(stalled);
         self.publish.send_modify(|known| {
             known.sales = Arc::new(sales);
             known.unreadable = Arc::new(unreadable);
-            known.reads += u64::from(listed.is_some());
+            known.active = self.active.clone();
+            known.reads += u64::from(was_listed);
             known.answered_at = if any_answered { Instant::now() } else { known.answered_at };
         });
+    }
+
+    /// Notes which sales are used. Returns true if the list of all sales must be read: a request waits for a sale that is not
+    /// served, or it is time.
+    fn is_list_due(&mut self, before: &HashMap<SaleId, Arc<LiveSale>>) -> bool {
+        let now = Instant::now();
+        let used = before.iter().filter(|(_, sale)| sale.take_use()).map(|(id, _)| id.clone());
+        self.used_at.extend(used.chain(self.asked_for.take()).map(|id| (id, now)));
+        let is_in_use = |id: &SaleId, used_at: &mut Instant| {
+            now - *used_at < if before.contains_key(id) { USED_FOR } else { ASKED_FOR }
+        };
+        self.used_at.retain(is_in_use);
+        self.active.is_none()
+            || self.listed_at.is_none_or(|at| now - at >= LIST_PERIOD)
+            || self.used_at.keys().any(|id| !before.contains_key(id))
+    }
+
+    /// Reads the list of all sales. Returns true if it is complete.
+    async fn read_list(&mut self) -> bool {
+        let listed = self.poll(ListSales).await;
+        let listed = self.check_list(listed);
+        let is_complete = listed.is_some();
+        if let Some(listed) = listed {
+            self.listed_at = Some(Instant::now());
+            self.listed = listed;
+        }
+        is_complete
+    }
+
+    /// Returns the sales that are active or used. Without the set of active sales, all sales are.
+    fn ids_to_read(&self, before: &HashMap<SaleId, Arc<LiveSale>>) -> BTreeSet<SaleId> {
+        let Some(active) = &self.active else {
+            return self.listed.iter().chain(before.keys()).cloned().collect();
+        };
+        let used = self.used_at.keys().filter(|id| before.contains_key(*id) || self.listed.contains(*id));
+        let not_over = before.iter().filter(|(_, sale)| !sale.view().is_over()).map(|(id, _)| id);
+        active.iter().chain(used).chain(not_over).cloned().collect()
     }
 
     /// Returns the list if it is complete. Logs when that changes.
@@ -155,7 +229,14 @@ impl Reader {
             return SaleReading { live: None, seen, stalled: Vec::new(), problem };
         };
         let view = if problem.is_none() { view.read_at(asked_at) } else { view };
-        let (view, stalled) = self.with_own_snapshot(view, &mut seen.channels).await;
+        let is_active = self.active.as_ref().is_none_or(|active| active.contains(id)) || !view.is_over();
+        // The snapshot of a sale at rest is the last one, unless a coordinator that was frozen has published an older one.
+        let needs_own = if is_active { view.snapshot_age() >= SNAPSHOT_AGE_MAX } else { live.is_none() };
+        let (view, stalled) = if needs_own {
+            self.with_own_snapshot(view, &mut seen.channels).await
+        } else {
+            (view, Vec::new())
+        };
         let live = match (live, known) {
             (Some(live), Some(known)) if view.sale.has_same_layout_as(&known.sale) => {
                 live.update(view);
@@ -210,14 +291,14 @@ impl Reader {
         (view, problem)
     }
 
-    /// Adds a snapshot of the node's own when the latest one is too old. Also returns the channels that no tokens have
+    /// Adds a snapshot of the node's own. Also returns the channels that no tokens have
     /// left since the node's own snapshot before.
     async fn with_own_snapshot(
         &self,
         view: SaleView,
         channels: &mut OpenChannels,
     ) -> (SaleView, Vec<StalledChannel>) {
-        if view.is_archived() || view.snapshot_age() < SNAPSHOT_AGE_MAX {
+        if view.is_archived() {
             return (view, Vec::new());
         }
         let polls = view.sale.shards().iter().map(|shard| self.poll(ReadLevel { shard }));

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rediscluster::EpochMs;
-use stock::sale::{Sale, SaleConfig, SaleState};
+use stock::sale::{Sale, SaleConfig, SaleStage};
 use stock::snapshot::Snapshot;
 use tokio::time::Instant;
 
@@ -153,6 +153,11 @@ impl SaleView {
         phase_at(&self.sale.config, self.clocks.now())
     }
 
+    /// Returns true if the sale is over, as known to this node.
+    pub(super) fn is_over(&self) -> bool {
+        self.phase() == Phase::Ended
+    }
+
     /// Returns the phase to report to a buyer that Redis refused. Near an edge of the window this node's time may
     /// differ from that of Redis.
     pub(super) fn refused_phase(&self) -> Phase {
@@ -189,12 +194,11 @@ impl SaleView {
 }
 
 fn phase_at(config: &SaleConfig, now: EpochMs) -> Phase {
-    match config.state {
-        SaleState::Ended | SaleState::Archived => Phase::Ended,
-        _ if now >= config.window.ends_at => Phase::Ended,
-        SaleState::Paused => Phase::Paused,
-        SaleState::Creating | SaleState::Open if now < config.window.starts_at => Phase::Upcoming,
-        SaleState::Creating | SaleState::Open => Phase::Active,
+    match config.stage_at(now) {
+        SaleStage::Creating | SaleStage::Upcoming => Phase::Upcoming,
+        SaleStage::Open => Phase::Active,
+        SaleStage::Paused => Phase::Paused,
+        SaleStage::Ended | SaleStage::Archived => Phase::Ended,
     }
 }
 
@@ -213,7 +217,7 @@ mod tests {
 
     use stock::ids::UserIdKind;
     use stock::layout::HashTag;
-    use stock::sale::{ChangeHistory, LayoutConfig, Product, Window};
+    use stock::sale::{ChangeHistory, LayoutConfig, Product, SaleState, Window};
 
     use super::*;
 
