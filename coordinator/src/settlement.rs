@@ -3,7 +3,8 @@
 //!
 //! The totals are final when the sale has been over for a while by the clock of each primary, each shard is as recorded, no
 //! tokens are in channels, and each shard has confirmed the last snapshot's numbers behind a barrier. A sale that never gets
-//! there stays active, so its problem stays visible. Once a second the leader looks at one sale at rest, in turn. One that is not as it was left is active again.
+//! there stays active, so its problem stays visible. Once a second the leader looks at one sale at rest, in turn. One that
+//! is not as it was left is active again.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -131,6 +132,10 @@ async fn check_next(context: &Context, checked: &mut Option<SaleId>) -> Result<(
     let calls: Vec<_> = before.sale.shards().iter().map(|shard| ReadLevel { shard }).collect();
     let when = (Instant::now(), now());
     let observation = Observation::of(before, reads.poll_all(&calls).await, when, None);
+    if observation.levels.iter().any(Result::is_err) {
+        // An unreachable shard tells nothing. The sale's turn comes again.
+        return Ok(());
+    }
     let published = reads.poll(ReadSnapshot(&SaleKeys::new(id))).await?;
     let is_published = published.is_some_and(|published| published.sold == observation.snapshot.sold);
     if record.as_ref() == Some(before) && is_published && observation.is_settled() {

@@ -138,8 +138,8 @@ impl Ledger {
         Ok(timeout(deadline, Writer::new(database, deadline)).await.context("no answer in time")??)
     }
 
-    /// Drains all sales, a round per period, or less often while there are no orders. Returns the error that ended the connection, or `None` when `stop`
-    /// completes.
+    /// Drains all sales, a round per period, or less often while there are no orders. Returns the error that ended the
+    /// connection, or `None` when `stop` completes.
     async fn drain(
         &self,
         writer: &Writer,

@@ -11,6 +11,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 use testkit::procfs::cpu_time;
 use testkit::{Buyers, PurchaseAttempt, Stack, StackOptions, until};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 /// Time limit for any expected change, on a busy machine too.
@@ -19,6 +20,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const ENDED: usize = 100;
 /// How long the idle processes are observed.
 const OBSERVED: Duration = Duration::from_secs(6);
+
+/// The stories run one after the other: one measures what idle processes cost.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// What idle processes cost.
 #[derive(Debug)]
@@ -33,6 +37,7 @@ struct IdleCost {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ended_sales_cost_nothing_at_rest() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     // Given an open sale, and the cost of its idle processes.
     let stack = start_stack().await;
     let without = idle_cost(&stack).await;
@@ -48,12 +53,13 @@ async fn ended_sales_cost_nothing_at_rest() {
     let at_rest = async || metrics(&stack).await.iter().all(|text| !text.contains("sale=\"ended-"));
     let rest = until("the ended sales are at rest", TIMEOUT, at_rest).await;
 
-    // Then the idle processes cost no more than before.
+    // Then the idle processes cost no more than before. (When ended sales were followed, 100 of them took 0.2 cores and
+    // appended 200 kB/s.)
     let with = idle_cost(&stack).await;
     println!("{count} sales in {held_in:?}; without them {without:?}, with them {with:?}");
     rest.unwrap();
-    assert!(with.cores < without.cores * 1.1 + 0.03, "{with:?}, {without:?} without ended sales");
-    assert!(with.appended < without.appended * 1.2 + 2_000.0, "{with:?}, {without:?} without ended sales");
+    assert!(with.cores < without.cores * 1.1 + 0.1, "{with:?}, {without:?} without ended sales");
+    assert!(with.appended < without.appended * 1.2 + 20_000.0, "{with:?}, {without:?} without ended sales");
     assert!(
         with.metrics_bytes < without.metrics_bytes * 11 / 10,
         "{with:?}, {without:?} without ended sales"
@@ -62,6 +68,7 @@ async fn ended_sales_cost_nothing_at_rest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sale_at_rest_is_answered_for_and_can_be_opened_again() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     // Given a sale with purchases that is over by its window, and at rest.
     let stack = start_stack().await;
     let (admin, coordinators) = (stack.admin(), stack.coordinators());
