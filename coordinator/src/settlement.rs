@@ -132,8 +132,8 @@ async fn check_next(context: &Context, checked: &mut Option<SaleId>) -> Result<(
     let calls: Vec<_> = before.sale.shards().iter().map(|shard| ReadLevel { shard }).collect();
     let when = (Instant::now(), now());
     let observation = Observation::of(before, reads.poll_all(&calls).await, when, None);
-    if observation.levels.iter().any(Result::is_err) {
-        // An unreachable shard tells nothing. The sale's turn comes again.
+    // An unreachable shard tells nothing. The sale's turn comes again.
+    if observation.levels.iter().any(|level| level.as_ref().is_err_and(CallError::is_transient)) {
         return Ok(());
     }
     let published = reads.poll(ReadSnapshot(&SaleKeys::new(id))).await?;

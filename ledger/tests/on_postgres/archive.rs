@@ -247,8 +247,11 @@ async fn next_leader_removes_shards_of_an_archived_sale() {
     assert!(!shop.shard_keys().await.is_empty());
 
     // Then the status is that of the record, and the next leader removes the shards.
-    let status = shop.stack.stock_status().await.unwrap();
-    assert_eq!((status.stock, status.sold), (100 - sold, sold));
+    let is_of_record = async || {
+        let status = shop.stack.stock_status().await.unwrap();
+        (status.stock, status.sold) == (100 - sold, sold)
+    };
+    until("the nodes have read the record", SOON, is_of_record).await.unwrap();
     shop.stack.start_coordinator().await.unwrap();
     shop.wait_until_removed().await;
     assert_eq!(shop.shard_keys().await, [""; 0]);

@@ -302,7 +302,7 @@ async fn late_statement_writes_nothing_after_a_restore() {
     let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
     until("the lock", SOON, async || drill.sql(sleeps) == "1").await.unwrap();
     let late = drill.buy(30..50).await;
-    let writes = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%WITH moved%'
+    let writes = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%WITH held%'
                       AND pid <> pg_backend_pid()";
     until("the statement waits", SOON, async || drill.sql(writes) == "1").await.unwrap();
 
