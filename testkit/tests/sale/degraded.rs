@@ -9,7 +9,7 @@ use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use stock::calls::Donate;
 use stock::ids::ShardId;
-use stock::layout::{SALES_KEY, SaleKeys};
+use stock::layout::{ACTIVE_SALES_KEY, SALES_KEY, SaleKeys};
 use testkit::stack::{Coordinator, SaleOptions};
 use testkit::{Buyers, StackOptions, until};
 
@@ -127,13 +127,14 @@ async fn extension_applies_when_coordinators_die_afterwards() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_keep_selling_when_sale_list_is_lost() {
-    // Given a sale without a coordinator, two nodes of which one is stopped, and a deleted list of sales.
+    // Given a sale without a coordinator, two nodes of which one is stopped, and deleted lists of all and of active sales.
     let sale = OpenSale::start(300).await;
     let (node, other) = (sale.stack.nodes()[0].clone(), sale.stack.nodes()[1].clone());
     sale.stack.coordinators()[0].process().kill();
     other.process().kill();
     let list_primary = sale.primary_of(slot_of_tag(SALES_KEY));
-    assert_eq!(sale.query::<u64>(list_primary, redis::cmd("DEL").arg(SALES_KEY)).await, 1);
+    let delete = redis::cmd("DEL").arg(SALES_KEY).arg(ACTIVE_SALES_KEY).to_owned();
+    assert_eq!(sale.query::<u64>(list_primary, &delete).await, 2);
 
     // When the running node has noticed the missing list: it answers 503 for a sale that it does not know.
     let status_of = async |node: &str, sale: &str| {
