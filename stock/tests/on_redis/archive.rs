@@ -6,7 +6,7 @@ use stock::calls::ReadLevel;
 use stock::functions::Function;
 use stock::snapshot::{Confirm, Confirmed};
 
-use crate::fixture::{Raw, TestSale, claim, with_another_ring};
+use crate::fixture::{Raw, TestSale, claim, client_of, with_another_ring};
 
 #[tokio::test]
 async fn archived_shard_is_gone_with_all_keys() {
@@ -24,6 +24,24 @@ async fn archived_shard_is_gone_with_all_keys() {
         let found = sale.cluster.read(Raw { slot: sale.shard().slot, cmd: &exists }).await.unwrap();
         assert_eq!(found, redis::Value::Int(0), "{key}");
     }
+}
+
+#[tokio::test]
+async fn removed_shard_is_confirmed_only_by_its_replica() {
+    // Given a primary that has removed a shard, and a replica that hangs and still has it.
+    let (redis, sale) = TestSale::on_own_cluster(&[5]).await;
+    let other = client_of(&redis).await;
+    let replica = redis.replicas_of(sale.primary_of(sale.shard())).await[0];
+    let archive = [ArchiveShard { shard: sale.shard() }];
+    redis.freeze(replica);
+    let unconfirmed = sale.cluster.write_all_once(&archive).await;
+    assert!(matches!(unconfirmed[..], [Err(CallError::NotDurable { .. })]), "{unconfirmed:?}");
+
+    // Then a client that has not sent the removal itself gets no confirmation either.
+    let unconfirmed = other.write_all_once(&archive).await;
+    assert!(matches!(unconfirmed[..], [Err(CallError::NotDurable { .. })]), "{unconfirmed:?}");
+    redis.thaw(replica);
+    assert_eq!(other.write(archive[0]).await, Ok(()));
 }
 
 #[tokio::test]

@@ -2,13 +2,14 @@
 
 use rediscluster::CallError;
 use stock::calls::{Accept, BuyOutcome, Claim, Configure, TokenSource};
+use stock::functions::Function;
 use stock::ids::{OrderId, UserId};
 use stock::import::{Import, ImportedOrder};
 use stock::orders::ReadOrders;
 use stock::sale::{LayoutConfig, Sale, SaleConfig, SaleState};
 use stock::snapshot::Confirmed;
 
-use crate::fixture::{ALWAYS, TestSale, attempt, unwrap_all, user_id};
+use crate::fixture::{ALWAYS, Raw, TestSale, attempt, unwrap_all, user_id};
 
 fn order(user: UserId) -> ImportedOrder {
     let claim = Claim { order: OrderId::random(), purchased_at: 1_500 };
@@ -56,6 +57,23 @@ async fn imported_orders_are_claims_and_entries_once() {
     assert_eq!(sale.claim_of("eve").await, Some(second[1].claim));
     let level = sale.level().await;
     assert_eq!((level.stock, level.sold, level.accepted_from(TokenSource::Mint)), (0, 4, 4));
+}
+
+#[tokio::test]
+async fn caller_without_the_control_key_imports_nothing() {
+    let sale = being_created().await;
+    // A node has no right to the control key.
+    let mut cmd = redis::cmd("FCALL");
+    let (meta, claims, orders) = (&*sale.shard().meta, &*sale.shard().claims, &*sale.shard().orders);
+    cmd.arg(Function::Import.function())
+        .arg(4)
+        .arg(&[meta, claims, orders, meta])
+        .arg(sale.shard().ring.as_str())
+        .arg(&["ann", "QWGK1PFYHPXQSB:1500", "trace"]);
+    let refused =
+        sale.cluster.read(Raw { slot: sale.shard().slot, cmd: &cmd }).await.unwrap_err().to_string();
+    assert!(refused.contains("NOTCONTROL"), "{refused}");
+    assert_eq!(sale.claim_of("ann").await, None);
 }
 
 #[tokio::test]
