@@ -1,5 +1,5 @@
-//! Observes all sales that are not at rest while this coordinator leads, and publishes their snapshots. The other controllers act on its
-//! observations.
+//! Observes all sales that are not at rest while this coordinator leads, and publishes their snapshots. The other
+//! controllers act on its observations.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

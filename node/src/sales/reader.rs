@@ -291,8 +291,8 @@ impl Reader {
         (view, problem)
     }
 
-    /// Adds a snapshot of the node's own. Also returns the channels that no tokens have
-    /// left since the node's own snapshot before.
+    /// Adds a snapshot of the node's own. Also returns the channels that no tokens have left since the node's own
+    /// snapshot before.
     async fn with_own_snapshot(
         &self,
         view: SaleView,
